@@ -47,8 +47,7 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that `data` completes, in order."""
-        if self._too_large:
-            raise _too_large()
+        self._check()
         if not self._begun:
             data = self._without_bom(data)
         if b"\r" in data or self._after_cr:
@@ -68,25 +67,30 @@ class SseParser:
             self._cut_too_large(blocks)
         rest = blocks.pop()
         if rest:
-            self._wait(rest)
+            self._wait(rest)  # It fits: nothing is raised that would hide the events.
         events = _events(blocks, data.count(b"\n") == 2 * len(blocks))
-        if self._too_large and not events:
-            raise _too_large()
+        if not events:
+            self._check()
         return events
 
     def close(self) -> list[SseEvent]:
         """The event that the end of the body left unfinished, if its data is complete."""
-        if self._too_large:
-            raise _too_large()
+        self._check()
         event = _event(self._take_pending())
         return [event] if event is not None and _complete(event.data) else []
+
+    def _check(self) -> None:
+        if self._too_large:
+            raise UpstreamError(
+                reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+                "The provider sent an event that is too large.",
+            )
 
     def _wait(self, data: bytes) -> list[SseEvent]:
         self._pending.append(data)
         self._pending_size += len(data)
-        if self._pending_size > self._limit:
-            self._too_large = True
-            raise _too_large()
+        self._too_large = self._pending_size - data.endswith(b"\n") > self._limit
+        self._check()
         return []
 
     def _take_pending(self) -> bytes:
@@ -98,7 +102,7 @@ class SseParser:
     def _cut_too_large(self, blocks: list[bytes]) -> None:
         """Keeps what comes before the first block that is too large, if there is one."""
         for number, block in enumerate(blocks):
-            if len(block) > self._limit:
+            if len(block) - block.endswith(b"\n") > self._limit:
                 self._too_large = True
                 blocks[number:] = [b""]
                 return
@@ -117,12 +121,6 @@ class SseParser:
             data = data.removeprefix(b"\n")  # Its CR has ended the line already.
         self._after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-
-
-def _too_large() -> UpstreamError:
-    return UpstreamError(
-        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE, "The provider sent an event that is too large."
-    )
 
 
 def _events(blocks: list[bytes], single_lines: bool) -> list[SseEvent]:
