@@ -1,0 +1,35 @@
+"""The configuration: one TOML file, read once, refused whole if anything in it is wrong.
+
+    schema     what may stand in it; every key is documented by the field of its name
+    loading    `load`, the only way in, for the server and for `pomogator check` alike
+    rules      what must hold between the values
+
+Every value is frozen. Secrets are references (a variable or a file), resolved by
+`load` and never shown.
+"""
+
+from services.config.loading import load
+from services.config.schema import (
+    DIALECTS,
+    LOCAL_MODELS,
+    ChannelConfig,
+    Config,
+    ConfigError,
+    ModelConfig,
+    Quirks,
+    Secret,
+    StateConfig,
+)
+
+__all__ = [
+    "DIALECTS",
+    "LOCAL_MODELS",
+    "ChannelConfig",
+    "Config",
+    "ConfigError",
+    "ModelConfig",
+    "Quirks",
+    "Secret",
+    "StateConfig",
+    "load",
+]

@@ -1,0 +1,162 @@
+"""Reads the configuration: the file, its secrets, the shipped channels, the variables."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from services.config import rules
+from services.config.schema import ChannelConfig, Config, ConfigError, Secret
+
+DEFAULTS = "defaults.toml"
+
+STATE_VARIABLES: Mapping[str, str] = {
+    "POMOGATOR_DATABASE_URL": "database_url",
+    "POMOGATOR_REDIS_URL": "redis_url",
+}
+
+
+def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
+    """Reads `path`, or the shipped default without one, and resolves its secrets from `env`.
+
+    Raises ConfigError, with one line for each thing that is wrong.
+    """
+    source = str(path or DEFAULTS)
+    config = Config(defaults=True) if path is None else _parse(_read(path), source)
+    _refuse(source, rules.channels(config))
+    config = _with_keys(config, path, env)
+    if config.defaults:
+        config = _joined(config, _shipped(env))
+    config = _with_state(config, env)
+    _refuse(source, [*rules.models(config), *rules.state(config.state)])
+    return config
+
+
+def _shipped(env: Mapping[str, str]) -> Config:
+    """The shipped channels whose key's variable is set, and all shipped models."""
+    config = _parse((resources.files(__package__) / DEFAULTS).read_text("utf-8"), DEFAULTS)
+    channels = (channel for channel in config.channels if _variable(env, channel.api_key_env))
+    return _with_keys(msgspec.structs.replace(config, channels=tuple(channels)), None, env)
+
+
+def _joined(config: Config, shipped: Config) -> Config:
+    """`config` and what of `shipped` it does not say itself."""
+    own_channels = {channel.name for channel in config.channels}
+    own_models = {model.name for model in config.models}
+    channels = (
+        *config.channels,
+        *(channel for channel in shipped.channels if channel.name not in own_channels),
+    )
+    served = {name for channel in channels for name in channel.models}
+    models = (
+        *config.models,
+        *(row for row in shipped.models if row.name in served - own_models),
+    )
+    return msgspec.structs.replace(config, channels=channels, models=models)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 at byte {error.start}") from None
+
+
+def _parse(text: str, source: str) -> Config:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:  # Its message ends with line and column.
+        raise ConfigError(f"{source}: {error}") from None
+    _refuse(source, rules.unknown_keys(tables, Config))
+    try:
+        return msgspec.convert(tables, Config, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{source}: {_located(str(error), tables)}") from None
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind is Secret and isinstance(value, str):
+        return Secret(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def _located(message: str, tables: Mapping[str, object]) -> str:
+    """Turns `reason - at `$.channels[0].weight`` into `channels[0] (name).weight: reason`."""
+    reason, _, place = message.partition(" - at ")
+    key = place.strip("`").removeprefix("$").removeprefix(".") or "the file"
+    row = re.match(r"(\w+)\[(\d+)\]", key)
+    rows = tables.get(row[1]) if row else None
+    if row and isinstance(rows, list) and isinstance(rows[int(row[2])], Mapping):
+        index = int(row[2])
+        key = rules.label(row[1], index, rows[index]) + key[row.end() :]
+    return f"{key}: {reason[:1].lower()}{reason[1:].replace('`', '')}"
+
+
+def _refuse(source: str, problems: Iterable[str]) -> None:
+    lines = [f"{source}: {problem}" for problem in problems]
+    if lines:
+        raise ConfigError("\n".join(lines))
+
+
+def _with_keys(config: Config, path: Path | None, env: Mapping[str, str]) -> Config:
+    """`config` with every channel's key resolved."""
+    folder = path.parent if path else Path()
+    channels, problems = [], []
+    for index, channel in enumerate(config.channels):
+        try:
+            key = _key(channel, folder, env)
+        except ConfigError as error:
+            where = rules.label("channels", index, {"name": channel.name})
+            problems.append(f"{where}.{error}")
+        else:
+            channels.append(msgspec.structs.replace(channel, key=key))
+    _refuse(str(path or DEFAULTS), problems)
+    return msgspec.structs.replace(config, channels=tuple(channels))
+
+
+def _key(channel: ChannelConfig, folder: Path, env: Mapping[str, str]) -> Secret:
+    """The channel's key, empty where it names none."""
+    if channel.api_key_env:
+        source, key = "api_key_env", _variable(env, channel.api_key_env)
+        if not key:
+            raise ConfigError(f"api_key_env: the variable {channel.api_key_env} is not set")
+    elif channel.api_key_file:
+        source, key = "api_key_file", _content(folder / channel.api_key_file)
+    else:
+        return Secret("")
+    # It becomes a header; the message must not show it.
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"{source}: holds characters that no key has")
+    return Secret(key)
+
+
+def _content(path: Path) -> str:
+    try:
+        text = path.read_text("utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"api_key_file: {path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"api_key_file: {path} is not UTF-8") from None
+    if not text:
+        raise ConfigError(f"api_key_file: {path} is empty")
+    return text
+
+
+def _variable(env: Mapping[str, str], name: str) -> str:
+    return env.get(name, "").strip()
+
+
+def _with_state(config: Config, env: Mapping[str, str]) -> Config:
+    """`config` with the URLs that the variables give."""
+    given = {
+        key: Secret(url) for name, key in STATE_VARIABLES.items() if (url := _variable(env, name))
+    }
+    return msgspec.structs.replace(config, state=msgspec.structs.replace(config.state, **given))

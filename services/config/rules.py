@@ -1,0 +1,186 @@
+"""What must hold in a configuration beyond the types of its values.
+
+Every rule yields sentences of the form `key: reason`; no sentence is good news.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from services.config.schema import (
+    DIALECTS,
+    LOCAL_MODELS,
+    RESOLVED,
+    ChannelConfig,
+    Config,
+    StateConfig,
+)
+
+DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
+REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
+THINKING = "-thinking"
+
+
+def unknown_keys(
+    table: Mapping[str, object], shape: type[msgspec.Struct], where: str = ""
+) -> Iterator[str]:
+    """Keys of the file that mean nothing, each with the key that was perhaps meant."""
+    fields = {
+        field.name: field.type
+        for field in msgspec.structs.fields(shape)
+        if field.name not in RESOLVED
+    }
+    for key, value in table.items():
+        if key not in fields:
+            yield f"{where}{key}: no such key{hint(key, fields)}"
+            continue
+        inner = _struct_in(fields[key])
+        if inner and isinstance(value, Mapping):
+            yield from unknown_keys(value, inner, f"{where}{key}.")
+        elif inner and isinstance(value, list):
+            for index, row in enumerate(value):
+                if isinstance(row, Mapping):
+                    yield from unknown_keys(row, inner, f"{where}{label(key, index, row)}.")
+        elif isinstance(value, Mapping):
+            yield from _split_names(value, f"{where}{key}")
+
+
+def channels(config: Config) -> Iterator[str]:
+    """What is wrong with single channels, and with their names."""
+    counts = Counter(channel.name for channel in config.channels)
+    yield from (f"channels: {name!r} stands {n} times" for name, n in counts.items() if n > 1)
+    for index, channel in enumerate(config.channels):
+        where = label("channels", index, {"name": channel.name})
+        yield from (f"{where}.{problem}" for problem in _channel(channel))
+
+
+def models(config: Config) -> Iterator[str]:
+    """What is wrong with the models and with what stands in for them."""
+    served = {name for channel in config.channels for name in channel.models}
+    counts = Counter(model.name for model in config.models)
+    yield from (f"models: {name!r} stands {n} times" for name, n in counts.items() if n > 1)
+    for index, model in enumerate(config.models):
+        where = label("models", index, {"name": model.name})
+        if not _is_served(model.name, served):
+            yield f"{where}.name: no channel serves it{hint(model.name, served)}"
+        for fallback in model.fallbacks:
+            if not _is_served(fallback, served):
+                yield f"{where}.fallbacks: no channel serves {fallback!r}{hint(fallback, served)}"
+    yield from _circles({model.name: model.fallbacks for model in config.models})
+
+
+def state(table: StateConfig) -> Iterator[str]:
+    """What is wrong with the places where the service remembers. Shows no URL."""
+    for key, url, schemes in (
+        ("state.database_url", table.database_url, DATABASE_SCHEMES),
+        ("state.redis_url", table.redis_url, REDIS_SCHEMES),
+    ):
+        if url and urlsplit(url.reveal()).scheme not in schemes:
+            yield f"{key}: must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}"
+
+
+def label(key: str, index: int, row: Mapping[str, object]) -> str:
+    """How messages name a row: `channels[0] (anthropic)`."""
+    name = row.get("name")
+    return f"{key}[{index}] ({name})" if isinstance(name, str) and name else f"{key}[{index}]"
+
+
+def hint(word: str, words: Collection[str]) -> str:
+    """`; did you mean 'x'?`, if one of `words` is close to `word`."""
+    close = difflib.get_close_matches(word, words, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _channel(channel: ChannelConfig) -> Iterator[str]:
+    if not channel.name.strip():
+        yield "name: is empty"
+    if channel.dialect not in DIALECTS:
+        yield f"dialect: {channel.dialect!r} is none of {', '.join(sorted(DIALECTS))}"
+    yield from _address(channel)
+    if channel.api_key_env and channel.api_key_file:
+        yield "api_key_file: there is an api_key_env already"
+    if not channel.models:
+        yield "models: the channel serves none"
+    for public, upstream in channel.models.items():
+        if not public.strip() or not upstream.strip():
+            yield f"models.{public!r}: a name is empty"
+    for name, value in channel.headers.items():
+        if not (name + value).isprintable():
+            yield f"headers.{name!r}: must be printable"
+
+
+def _address(channel: ChannelConfig) -> Iterator[str]:
+    if channel.local and channel.base_url:
+        yield "base_url: a local model has none"
+    elif channel.local:
+        if channel.local not in LOCAL_MODELS:
+            yield f"local: {channel.local!r} is none of {', '.join(sorted(LOCAL_MODELS))}"
+    elif not channel.base_url:
+        yield "base_url: is missing"
+    else:
+        yield from (f"base_url: {reason}" for reason in _url(channel.base_url))
+
+
+def _url(text: str) -> Iterator[str]:
+    try:
+        url = urlsplit(text)
+        usable = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+    except ValueError:  # The brackets of an IPv6 address, or the port.
+        usable = False
+    if not usable or not text.isprintable() or " " in text:
+        yield "must be http://HOST[:PORT][/PATH] or https://…"
+        return
+    if url.username is not None:
+        yield "must hold no user and no password; name the key with api_key_env or api_key_file"
+    if url.query or url.fragment:
+        yield "must end with the path; a query or fragment has no place in it"
+
+
+def _is_served(name: str, served: Collection[str]) -> bool:
+    # `-thinking` names are derived from the capability table, which is not known here.
+    return name in served or name.removesuffix(THINKING) in served
+
+
+def _circles(fallbacks: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Models that stand in for themselves, each circle told once."""
+    told: set[str] = set()
+    for start in fallbacks:
+        path = _path_back(start, fallbacks)
+        if path and told.isdisjoint(path):
+            told.update(path)
+            yield f"models: the fallbacks go in a circle: {' → '.join([*path, start])}"
+
+
+def _path_back(start: str, fallbacks: Mapping[str, Sequence[str]]) -> list[str]:
+    """The names from `start` until it comes again; none if it does not."""
+    paths, seen = [[start]], set[str]()
+    while paths:
+        path = paths.pop()
+        for name in fallbacks.get(path[-1], ()):
+            if name == start:
+                return path
+            if name not in seen:
+                seen.add(name)
+                paths.append([*path, name])
+    return []
+
+
+def _split_names(table: Mapping[str, object], where: str) -> Iterator[str]:
+    """`claude-3.5 = …` is a table in TOML: the usual slip with models' names."""
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield f"{where}.{key}: a name with a dot needs quotes around it"
+
+
+def _struct_in(kind: object) -> type[msgspec.Struct] | None:
+    """The table that a field holds, alone or as rows."""
+    for candidate in (kind, *typing.get_args(kind)):
+        if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
+            return candidate
+    return None

@@ -1,0 +1,136 @@
+"""What may stand in the configuration: one class per table, one documented field per key."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from services.capabilities import CapabilityOverrides
+
+DIALECTS = frozenset({"anthropic", "openai", "openrouter"})
+"""The names that `services.providers.registry` knows."""
+
+LOCAL_MODELS = frozenset({"smollm2-135m"})
+"""The names that `services.local_model` knows."""
+
+RESOLVED = frozenset({"key"})
+"""Fields that `load` fills in: they are no keys of the file."""
+
+Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The message names the file, the key and the reason."""
+
+
+class Secret:
+    """A string that shows itself only when asked."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The string."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a vendor departs from the dialect it speaks. Data, so that no code names a vendor."""
+
+    drops: tuple[str, ...] = ()
+    """Parameters that the vendor refuses: not sent, with a note."""
+    renames: dict[str, str] = {}
+    """Parameters that go by another name there, such as `max_tokens` to `max_completion_tokens`."""
+    stream_usage: bool = True
+    """Whether `stream_options.include_usage` may be sent."""
+    anthropic_version: str = "2023-06-01"
+    """The header of that name; only the `anthropic` dialect sends it."""
+
+
+class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One account with one upstream."""
+
+    name: str
+    """Unique. Appears in logs and metrics, never in answers."""
+    dialect: str
+    """How the upstream speaks: one of `DIALECTS`."""
+    base_url: str = ""
+    """Such as `https://api.anthropic.com/v1`. Empty only with `local`."""
+    local: str = ""
+    """Instead of `base_url`: a model that `pomogator serve` runs itself, one of `LOCAL_MODELS`."""
+    api_key_env: str = ""
+    """The variable that holds the key. Without this and `api_key_file` none is sent."""
+    api_key_file: str = ""
+    """The file that holds the key, seen from the configuration's folder."""
+    models: dict[str, str] = {}
+    """Public name = upstream name. At least one."""
+    priority: int = 0
+    """Lower is tried first."""
+    weight: Weight = 1.0
+    """The share of calls among channels of the same priority."""
+    headers: dict[str, str] = {}
+    """Sent with every call, such as `HTTP-Referer`."""
+    pass_through: bool | tuple[str, ...] = True
+    """Whether fields that we do not know are passed on: all, none, or the named ones."""
+    quirks: Quirks = Quirks()
+    """Departures from the dialect."""
+    connect_timeout_s: Seconds = 5.0
+    """How long a connection may take."""
+    first_token_timeout_s: Seconds = 120.0
+    """How long the provider may think before it says anything."""
+    progress_timeout_s: Seconds = 60.0
+    """How long it may say nothing of substance after that. Keep-alives do not count."""
+    total_timeout_s: Seconds = 1800.0
+    """How long an answer may take in all."""
+    key: Secret = Secret("")
+    """Resolved by `load`; not a key of the file."""
+
+
+class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What this deployment says of a public model. Overrides the shipped capability table."""
+
+    name: str
+    """The public name."""
+    fallbacks: tuple[str, ...] = ()
+    """Public models that may answer in its place, in this order."""
+
+
+class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the service remembers. The URLs are secrets, since they may hold passwords."""
+
+    database_url: Secret = Secret("")
+    """`postgresql://…` for a fleet. Empty: SQLite in the state directory.
+    The variable POMOGATOR_DATABASE_URL comes before it."""
+    redis_url: Secret = Secret("")
+    """`redis://…` for limits that hold over a fleet. Empty: in this process.
+    The variable POMOGATOR_REDIS_URL comes before it."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    defaults: bool = False
+    """Whether the shipped channels are added: those whose key's variable is set and whose
+    names the file does not take itself."""
+    channels: tuple[ChannelConfig, ...] = ()
+    """The accounts with upstreams."""
+    models: tuple[ModelConfig, ...] = ()
+    """What is known about public models beyond the shipped table."""
+    state: StateConfig = StateConfig()
+    """Where the service remembers."""
