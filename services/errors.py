@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 DOMAIN = "pomogator"
@@ -112,24 +113,22 @@ class Failure(Exception):
         """The gRPC code of the reason."""
         return CODES[self.reason]
 
-    def to_status(self) -> status_pb2.Status:
+    def to_status(self) -> Status:
         """The `google.rpc.Status` that callers receive."""
         facts = self.facts | ({"param": self.param} if self.param else {})
-        details = [
-            error_details_pb2.ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=facts)
-        ]
+        details = [ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=facts)]
         packed = [_pack(detail) for detail in details]
         if self.param and self.code is grpc.StatusCode.INVALID_ARGUMENT:
-            violation = error_details_pb2.BadRequest.FieldViolation(
+            violation = BadRequest.FieldViolation(
                 field=self.param, description=_cut(self.message), reason=self.reason_name
             )
-            packed.append(_pack(error_details_pb2.BadRequest(field_violations=[violation])))
+            packed.append(_pack(BadRequest(field_violations=[violation])))
         if self.retry_after_s is not None:
             delay = duration_pb2.Duration()
             delay.FromMilliseconds(round(self.retry_after_s * 1000))
-            packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+            packed.append(_pack(RetryInfo(retry_delay=delay)))
         number: int = self.code.value[0]
-        return status_pb2.Status(code=number, message=_cut(self.message), details=packed)
+        return Status(code=number, message=_cut(self.message), details=packed)
 
 
 class UpstreamError(Failure):
@@ -175,9 +174,7 @@ CHANNEL_FAULTS = frozenset(
 
 
 def _pack(
-    detail: error_details_pb2.ErrorInfo
-    | error_details_pb2.BadRequest
-    | error_details_pb2.RetryInfo,
+    detail: ErrorInfo | BadRequest | RetryInfo,
 ) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(detail)

@@ -1,0 +1,1 @@
+"""The story of a completion, and its border to gRPC."""

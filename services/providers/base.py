@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
@@ -92,9 +93,7 @@ class Notes:
         return list(self._notes.values())
 
     def _add(self, param: str, action: pb.NoteAction.ValueType, detail: str) -> None:
-        self._notes.setdefault(
-            (param, action), pb.Note(param=param, action=action, detail=detail)
-        )
+        self._notes.setdefault((param, action), pb.Note(param=param, action=action, detail=detail))
 
 
 class Decoder(Protocol):
@@ -127,7 +126,7 @@ class Decoder(Protocol):
         ...
 
     @property
-    def usage(self) -> pb.Usage | None:
+    def usage(self) -> Usage | None:
         """The tokens that the provider has reported so far, also when it failed later."""
         ...
 

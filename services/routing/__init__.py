@@ -1,0 +1,1 @@
+"""Which channel answers, and which one when that fails."""

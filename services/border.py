@@ -1,0 +1,115 @@
+"""The outermost border of the service: failures become statuses, everything else is hidden.
+
+One interceptor does it for every method of every servicer, over every channel. What
+a handler raises besides `Failure` is a fault of ours: the caller learns the request's
+ID and nothing of the exception, whose text may hold a secret.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import grpc
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+
+Context = grpc.aio.ServicerContext[Any, Any]
+Handler = grpc.RpcMethodHandler[Any, Any]
+
+log = logging.getLogger(__name__)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def metadata_of(context: Context) -> Mapping[str, str]:
+    """The text metadata of a call; of a key that comes twice, the last value."""
+    return {
+        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+    }
+
+
+def request_id_of(metadata: Mapping[str, str]) -> str:
+    """The caller's name for the call, if it is fit for logs; else a new one."""
+    given = metadata.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid4().hex}"
+
+
+class FailureBorder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in the stubs
+    """Turns what handlers raise into statuses with `google.rpc` details."""
+
+    def __init__(self) -> None:
+        self._guarded: dict[str, Handler] = {}
+
+    async def intercept_service(  # type: ignore[override] # None: there is no such method
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The method's handler, guarded. Made once for each method."""
+        method = handler_call_details.method
+        if method not in self._guarded:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                # Unknown methods are not remembered: callers choose their names.
+                return None
+            self._guarded[method] = _guard(handler)
+        return self._guarded[method]
+
+
+def _guard(handler: Handler) -> Handler:
+    if handler.unary_unary is not None:
+        return grpc.unary_unary_rpc_method_handler(
+            _guarded_unary(handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(
+            _guarded_stream(handler.unary_stream),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+    return handler
+
+
+def _guarded_unary(handle: Callable[..., Any]) -> Callable[..., Awaitable[object]]:
+    async def guarded(request: object, context: Context) -> object:
+        try:
+            return await handle(request, context)
+        except Exception as error:  # noqa: BLE001 - the border: nothing may pass it unmapped
+            await _abort(error, context)
+
+    return guarded
+
+
+def _guarded_stream(handle: Callable[..., Any]) -> Callable[..., AsyncIterator[object]]:
+    async def guarded(request: object, context: Context) -> AsyncIterator[object]:
+        try:
+            async with aclosing(handle(request, context)) as messages:
+                async for message in messages:
+                    yield message
+        except Exception as error:  # noqa: BLE001 - the border: nothing may pass it unmapped
+            await _abort(error, context)
+
+    return guarded
+
+
+async def _abort(error: Exception, context: Context) -> NoReturn:
+    if isinstance(error, grpc.aio.AbortError):
+        raise error
+    if not isinstance(error, Failure):
+        request_id = request_id_of(metadata_of(context))
+        log.error("call.failed", extra={"request_id": request_id}, exc_info=error)
+        error = Failure(
+            reasons.ERROR_REASON_INTERNAL, f"The gateway failed. Request ID: {request_id}"
+        )
+    status = error.to_status()
+    details = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(error.code, status.message, details)
+    raise AssertionError("abort() raises")

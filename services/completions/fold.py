@@ -1,0 +1,159 @@
+"""The whole answer as the fold of its stream: JSON mode is this and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2 as content
+
+
+class Fold:
+    """Adds up chunks, in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._answer = pb.CreateChatCompletionResponse()
+        self._choices: dict[int, _Choice] = {}
+
+    def add(self, chunks: Iterable[pb.ChatCompletionChunk]) -> None:
+        """Takes in more chunks of one stream."""
+        for chunk in chunks:
+            event = chunk.WhichOneof("event")
+            if event == "delta":
+                self._choice(chunk.delta.index).add(chunk.delta)
+            elif event == "choice_finished":
+                self._choice(chunk.choice_finished.index).finish(chunk.choice_finished)
+            elif event == "started":
+                self._start(chunk.started)
+            elif event == "finished":
+                self._finish(chunk.finished)
+
+    @property
+    def answer(self) -> pb.CreateChatCompletionResponse:
+        """What the chunks so far amount to."""
+        del self._answer.choices[:]
+        self._answer.choices.extend(
+            self._choices[index].answer(index) for index in sorted(self._choices)
+        )
+        return self._answer
+
+    def _choice(self, index: int) -> _Choice:
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = _Choice()
+        return choice
+
+    def _start(self, started: pb.CompletionStarted) -> None:
+        self._answer.completion_id = started.completion_id
+        self._answer.model = started.model
+        self._answer.create_time.CopyFrom(started.create_time)
+        self._answer.notes.extend(started.notes)
+
+    def _finish(self, finished: pb.CompletionFinished) -> None:
+        self._answer.usage.CopyFrom(finished.usage)
+        self._answer.service_tier = finished.service_tier
+        if finished.HasField("cost_nano_usd"):
+            self._answer.cost_nano_usd = finished.cost_nano_usd
+
+
+class _Choice:
+    """One answer in the making."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._tool_calls: dict[int, _ToolCall] = {}
+        self._reasoning_state = ""
+        self._extra: dict[str, object] = {}
+        self._logprobs: dict[str, list[object] | None] = {}
+        self._finished = pb.ChoiceFinished()
+
+    def add(self, delta: pb.CompletionDelta) -> None:
+        kind = delta.WhichOneof("content")
+        if kind == "text":
+            self._text.append(delta.text)
+        elif kind == "reasoning":
+            self._reasoning.append(delta.reasoning)
+        elif kind == "tool_call":
+            self._add_tool_call(delta.tool_call)
+        elif kind == "refusal":
+            self._refusal.append(delta.refusal)
+        elif kind == "reasoning_state":
+            self._reasoning_state = delta.reasoning_state
+        elif kind == "extra_json":
+            _merge(self._extra, msgspec.json.decode(delta.extra_json, type=dict[str, object]))
+        if delta.logprobs_json:
+            self._add_logprobs(delta.logprobs_json)
+
+    def finish(self, finished: pb.ChoiceFinished) -> None:
+        self._finished = finished
+
+    def answer(self, index: int) -> pb.Choice:
+        message = content.Message(
+            role=content.ROLE_ASSISTANT,
+            reasoning_state=self._reasoning_state,
+            refusal="".join(self._refusal),
+            tool_calls=[self._tool_calls[at].answer() for at in sorted(self._tool_calls)],
+            extra_json=msgspec.json.encode(self._extra) if self._extra else b"",
+        )
+        if self._reasoning:
+            message.content.add().reasoning.text = "".join(self._reasoning)
+        if self._text:
+            message.content.add().text = "".join(self._text)
+        return pb.Choice(
+            index=index,
+            message=message,
+            finish_reason=self._finished.finish_reason,
+            native_finish_reason=self._finished.native_finish_reason,
+            logprobs_json=msgspec.json.encode(self._logprobs) if self._logprobs else b"",
+        )
+
+    def _add_tool_call(self, delta: pb.ToolCallDelta) -> None:
+        call = self._tool_calls.get(delta.index)
+        if call is None:
+            call = self._tool_calls[delta.index] = _ToolCall()
+        call.add(delta)
+
+    def _add_logprobs(self, logprobs_json: bytes) -> None:
+        """Appends to the lists of tokens, such as `content`; null where there never was one."""
+        for name, value in msgspec.json.decode(logprobs_json, type=dict[str, object]).items():
+            tokens = self._logprobs.setdefault(name, None)
+            if isinstance(value, list):
+                self._logprobs[name] = [*(tokens or ()), *value]
+
+
+class _ToolCall:
+    """One call to a tool in the making."""
+
+    def __init__(self) -> None:
+        self._id = ""
+        self._name = ""
+        self._arguments: list[str] = []
+        self._type = content.TOOL_TYPE_UNSPECIFIED
+
+    def add(self, delta: pb.ToolCallDelta) -> None:
+        self._id = self._id or delta.id
+        self._name = self._name or delta.name
+        self._type = self._type or delta.type
+        self._arguments.append(delta.arguments)
+
+    def answer(self) -> content.ToolCall:
+        return content.ToolCall(
+            id=self._id, name=self._name, arguments="".join(self._arguments), type=self._type
+        )
+
+
+def _merge(into: dict[str, object], fields: dict[str, object]) -> None:
+    """Lists grow, texts and objects too; of anything else the last value stands."""
+    for name, value in fields.items():
+        before = into.get(name)
+        if isinstance(before, list) and isinstance(value, list):
+            before.extend(value)
+        elif isinstance(before, dict) and isinstance(value, dict):
+            _merge(before, value)
+        elif isinstance(before, str) and isinstance(value, str):
+            into[name] = before + value
+        else:
+            into[name] = value

@@ -1,0 +1,101 @@
+"""The story of a completion: validate, admit, route, relay, settle."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from secrets import token_urlsafe
+
+from google.protobuf import timestamp_pb2
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.admission.gate import Gate
+from services.admission.keys import Caller
+from services.clock import Clock
+from services.completions.fold import Fold
+from services.completions.validation import check
+from services.routing.catalog import Catalog
+from services.routing.failover import Answer, Failover
+
+COMPLETION_ID_BYTES = 18
+
+Batch = Sequence[pb.ChatCompletionChunk]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a caller."""
+
+    request_id: str
+    """As the caller or the edge gave it; in logs, and the ID of the hold."""
+    caller: Caller
+    """Who asks."""
+    spec: pb.ChatCompletionSpec
+    """What for. Not validated yet."""
+    parameter_policy: pb.ParameterPolicy.ValueType = pb.PARAMETER_POLICY_UNSPECIFIED
+    """What to do about parameters that the model cannot honour."""
+
+    @property
+    def strict(self) -> bool:
+        """Whether to refuse what cannot be honoured: as the call says, else as the key says."""
+        if self.parameter_policy == pb.PARAMETER_POLICY_UNSPECIFIED:
+            return self.caller.scope.strict
+        return self.parameter_policy == pb.PARAMETER_POLICY_STRICT
+
+
+class Pipeline:
+    """Runs calls. The unary answer is the fold of the stream."""
+
+    def __init__(self, gate: Gate, catalog: Catalog, failover: Failover, clock: Clock) -> None:
+        self._gate = gate
+        self.catalog = catalog
+        self._failover = failover
+        self._clock = clock
+
+    async def stream(self, call: Call) -> AsyncGenerator[Batch, None]:
+        """The batches of an answer, as the provider sends them.
+
+        The first is not given before the provider has begun to answer. Raises Failure,
+        before it or after it.
+        """
+        spec = call.spec
+        check(spec)
+        route = self.catalog.resolve(spec.model)
+        async with (
+            self._gate.admit(call.request_id, call.caller, spec, route) as ticket,
+            self._failover.open(spec, route, strict=call.strict) as answer,
+        ):
+            ticket.begun(answer)
+            shown = _without_reasoning if spec.thinking.excluded else _unchanged
+            first = ticket.count(answer.first)
+            yield [self._started(answer, route.model), *shown(first)]
+            async for batch in answer.rest:
+                if visible := shown(ticket.count(batch)):
+                    yield visible
+
+    async def whole(self, call: Call) -> pb.CreateChatCompletionResponse:
+        """The whole answer."""
+        fold = Fold()
+        async with aclosing(self.stream(call)) as batches:
+            async for batch in batches:
+                fold.add(batch)
+        return fold.answer
+
+    def _started(self, answer: Answer, model: str) -> pb.ChatCompletionChunk:
+        return pb.ChatCompletionChunk(
+            started=pb.CompletionStarted(
+                completion_id=f"chatcmpl-{token_urlsafe(COMPLETION_ID_BYTES)}",
+                model=model,
+                create_time=timestamp_pb2.Timestamp(seconds=int(self._clock.time())),
+                notes=answer.notes,
+            )
+        )
+
+
+def _unchanged(batch: Batch) -> Batch:
+    return batch
+
+
+def _without_reasoning(batch: Batch) -> Batch:
+    return [chunk for chunk in batch if chunk.delta.WhichOneof("content") != "reasoning"]

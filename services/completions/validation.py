@@ -1,0 +1,193 @@
+"""Ranges and shapes of a request, as the contract gives them.
+
+The edge checks only what JSON can get wrong; these rules hold for stubs too.
+Every failure is INVALID_FIELD (INVALID_IMAGE for pictures) and names the field as
+OpenAI spells it, such as `messages[2].content`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+
+RANGES: Sequence[tuple[str, float, float]] = (
+    ("max_tokens", 1, math.inf),
+    ("temperature", 0, 2),
+    ("top_p", 0, 1),
+    ("frequency_penalty", -2, 2),
+    ("presence_penalty", -2, 2),
+    ("n", 1, 128),
+    ("top_logprobs", 0, 20),
+    ("top_k", 0, math.inf),
+    ("top_a", 0, 1),
+    ("min_p", 0, 1),
+    ("repetition_penalty", 0, 2),
+)
+"""Optional numbers of the request: field, least, most."""
+
+COUNTS: Sequence[tuple[str, int]] = (
+    ("messages", 2000),
+    ("stop", 4),
+    ("tools", 128),
+    ("metadata", 16),
+)
+"""Lists of the request: field, most."""
+
+BUDGET_TOKENS = (1024, 32_000)
+LOGIT_BIAS = (-100, 100)
+PARTS_MAX = 256
+TOOL_CALLS_MAX = 128
+IMAGES_MAX = 20
+IMAGE_BYTES_MAX = 20 * 2**20
+USER_CHARS_MAX = 512
+MODEL_CHARS_MAX = 256
+
+_TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check(spec: pb.ChatCompletionSpec) -> None:
+    """Raises Failure for the first thing in `spec` that is out of range or shape."""
+    _check_model(spec.model)
+    if not spec.messages:
+        raise _invalid("messages", "At least one message is required.")
+    for name, most in COUNTS:
+        if len(getattr(spec, name)) > most:
+            raise _invalid(name, f"At most {most} are allowed.")
+    for name, least, most_value in RANGES:
+        if spec.HasField(name):  # type: ignore[arg-type]  # names of optional fields
+            _check_range(name, getattr(spec, name), least, most_value)
+    _check_sampling(spec)
+    if spec.HasField("thinking"):
+        _check_thinking(spec.thinking)
+    if spec.tools or spec.HasField("tool_choice"):
+        _check_tools(spec)
+    if spec.HasField("response_format"):
+        _check_response_format(spec.response_format)
+    _check_messages(spec.messages)
+
+
+def _check_model(model: str) -> None:
+    if not model:
+        raise _invalid("model", "A model is required.")
+    if len(model) > MODEL_CHARS_MAX:
+        raise _invalid("model", f"The model's name is longer than {MODEL_CHARS_MAX} characters.")
+
+
+def _check_sampling(spec: pb.ChatCompletionSpec) -> None:
+    if any(not sequence for sequence in spec.stop):
+        raise _invalid("stop", "A stop sequence must not be empty.")
+    if spec.HasField("top_logprobs") and not spec.logprobs:
+        raise _invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
+    for bias in spec.logit_bias.values():
+        _check_range("logit_bias", bias, *LOGIT_BIAS)
+    if len(spec.user) > USER_CHARS_MAX:
+        raise _invalid("user", f"At most {USER_CHARS_MAX} characters are allowed.")
+
+
+def _check_thinking(thinking: pb.Thinking) -> None:
+    if thinking.HasField("budget_tokens"):
+        _check_range("thinking.budget_tokens", thinking.budget_tokens, *BUDGET_TOKENS)
+
+
+def _check_tools(spec: pb.ChatCompletionSpec) -> None:
+    for index, tool in enumerate(spec.tools):
+        if not _TOOL_NAME.fullmatch(tool.name):
+            raise _invalid(
+                f"tools[{index}].function.name",
+                "A tool's name has 1 to 128 letters, digits, `_`, `-`, `.` or `:`.",
+            )
+    if not spec.HasField("tool_choice"):
+        return
+    choice = spec.tool_choice
+    if choice.mode == pb.TOOL_CHOICE_MODE_UNSPECIFIED:
+        raise _invalid("tool_choice", "A tool choice needs a mode.")
+    known = {tool.name for tool in spec.tools}
+    unknown = [name for name in choice.names if name not in known]
+    if unknown:
+        raise _invalid("tool_choice", f"There is no tool named {unknown[0][:64]!r} in `tools`.")
+    if choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED and not spec.tools:
+        raise _invalid("tool_choice", "A call is required, but there are no `tools`.")
+    if choice.mode == pb.TOOL_CHOICE_MODE_NAMED and len(choice.names) != 1:
+        raise _invalid("tool_choice", "Exactly one tool must be named.")
+
+
+def _check_response_format(form: pb.ResponseFormat) -> None:
+    if form.type == pb.RESPONSE_FORMAT_TYPE_UNSPECIFIED:
+        raise _invalid("response_format.type", "The form must be named.")
+    if form.type != pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+        return
+    if not _SCHEMA_NAME.fullmatch(form.name):
+        raise _invalid(
+            "response_format.json_schema.name",
+            "A schema's name has 1 to 64 letters, digits, `_` or `-`.",
+        )
+
+
+def _check_messages(messages: Sequence[content.Message]) -> None:
+    images = 0
+    image_bytes = 0
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+        for part in message.content:
+            if part.WhichOneof("part") == "image":
+                images += 1
+                image_bytes += _image_size(part.image)
+    if images > IMAGES_MAX:
+        raise _invalid_image("messages", f"At most {IMAGES_MAX} pictures are allowed.")
+    if image_bytes > IMAGE_BYTES_MAX:
+        raise _invalid_image("messages", "The pictures are larger than 20 MiB together.")
+
+
+def _check_message(message: content.Message, where: str) -> None:
+    if message.role == content.ROLE_UNSPECIFIED:
+        raise _invalid(f"{where}.role", "A role is required.")
+    if len(message.content) > PARTS_MAX:
+        raise _invalid(f"{where}.content", f"At most {PARTS_MAX} parts are allowed.")
+    if message.role == content.ROLE_TOOL and not message.tool_call_id:
+        raise _invalid(f"{where}.tool_call_id", "A tool's result needs the ID of its call.")
+    if message.role == content.ROLE_ASSISTANT:
+        _check_tool_calls(message, where)
+    elif not message.content:
+        raise _invalid(f"{where}.content", "Content is required.")
+    for index, part in enumerate(message.content):
+        kind = part.WhichOneof("part")
+        if kind is None:
+            raise _invalid(f"{where}.content[{index}]", "The part is empty.")
+        if kind == "image" and part.image.WhichOneof("source") is None:
+            raise _invalid_image(f"{where}.content[{index}]", "The picture has no source.")
+
+
+def _check_tool_calls(message: content.Message, where: str) -> None:
+    if len(message.tool_calls) > TOOL_CALLS_MAX:
+        raise _invalid(f"{where}.tool_calls", f"At most {TOOL_CALLS_MAX} calls are allowed.")
+    for index, call in enumerate(message.tool_calls):
+        if not call.id or not call.name:
+            raise _invalid(f"{where}.tool_calls[{index}]", "A call needs an ID and a name.")
+
+
+def _image_size(image: content.Image) -> int:
+    """Bytes of the picture itself; 0 for one that is only referred to."""
+    return len(image.data) + len(image.base64) * 3 // 4
+
+
+def _check_range(param: str, value: float, least: float, most: float) -> None:
+    # Written so that NaN is refused as well.
+    if not least <= value <= most:
+        limits = f"at least {least:g}" if math.isinf(most) else f"in [{least:g}, {most:g}]"
+        raise _invalid(param, f"`{param}` must be {limits}.")
+
+
+def _invalid(param: str, message: str) -> Failure:
+    return Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param=param)
+
+
+def _invalid_image(param: str, message: str) -> Failure:
+    return Failure(reasons.ERROR_REASON_INVALID_IMAGE, message, param=param)

@@ -1,0 +1,117 @@
+"""Public model -> the places that serve it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.capabilities import Capabilities, lookup
+from services.config import ChannelConfig, Config, ModelConfig
+from services.errors import Failure
+from services.providers.base import Target
+
+THINKING_SUFFIX = "-thinking"
+"""Asks a model to reason first, as part of its public name."""
+
+ECHO_MAX = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A public model and its candidates."""
+
+    model: str
+    """The name that was asked for, suffix included."""
+    base_model: str
+    """The name that prices, limits and key scopes go by: without a derived suffix."""
+    targets: Sequence[Target]
+    """The places that serve it, in no order. At least one."""
+    fallbacks: Sequence[str] = ()
+    """Public models that may answer in its place."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the model accepts at its first place."""
+        return self.targets[0].capabilities
+
+
+class Catalog:
+    """All models of a configuration. Made anew when that changes."""
+
+    def __init__(self, config: Config, *, create_time_s: int) -> None:
+        self.create_time_s = create_time_s
+        self._routes = _routes(config)
+
+    def resolve(self, model: str) -> Route:
+        """The route of a public name. MODEL_NOT_FOUND where there is none."""
+        route = self._routes.get(model)
+        if route is None:
+            raise Failure(
+                reasons.ERROR_REASON_MODEL_NOT_FOUND,
+                "Invalid model specified",
+                param="model",
+                facts={"model": _printable(model)},
+            )
+        return route
+
+    def find(self, model: str) -> Route | None:
+        """The route of a public name, if there is one."""
+        return self._routes.get(model)
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """All routes, by name."""
+        return [self._routes[name] for name in sorted(self._routes)]
+
+
+def _routes(config: Config) -> Mapping[str, Route]:
+    rows = {row.name: row for row in config.models}
+    routes = {
+        name: _route(name, name, config, rows, thinking=name.endswith(THINKING_SUFFIX))
+        for name in _public_names(config)
+    }
+    for name, route in list(routes.items()):
+        derived = name + THINKING_SUFFIX
+        able = any(target.capabilities.named_thinking for target in route.targets)
+        if able and derived not in routes and not name.endswith(THINKING_SUFFIX):
+            routes[derived] = _route(derived, name, config, rows, thinking=True)
+    return routes
+
+
+def _public_names(config: Config) -> Sequence[str]:
+    return list(dict.fromkeys(name for channel in config.channels for name in channel.models))
+
+
+def _route(
+    name: str, base: str, config: Config, rows: Mapping[str, ModelConfig], *, thinking: bool
+) -> Route:
+    row = rows.get(name) or rows.get(base)
+    targets = [
+        _target(channel, base, row, thinking=thinking)
+        for channel in config.channels
+        if base in channel.models
+    ]
+    if thinking and name != base:
+        targets = [target for target in targets if target.capabilities.named_thinking]
+    return Route(
+        model=name, base_model=base, targets=targets, fallbacks=row.fallbacks if row else ()
+    )
+
+
+def _target(
+    channel: ChannelConfig, public_model: str, row: ModelConfig | None, *, thinking: bool
+) -> Target:
+    upstream_model = channel.models[public_model]
+    return Target(
+        channel=channel,
+        model=upstream_model,
+        public_model=public_model,
+        capabilities=lookup(upstream_model, row, dialect=channel.dialect),
+        thinking_by_name=thinking,
+    )
+
+
+def _printable(model: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in model[:ECHO_MAX])

@@ -1,0 +1,143 @@
+"""Tries the candidates in turn until one begins to answer; after that, never again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.clock import Chance, Clock
+from services.errors import UpstreamError
+from services.providers.base import Decoder, Dialect, Notes, Target
+from services.providers.upstream import Upstream
+from services.routing.catalog import Route
+from services.routing.choice import order
+from services.routing.health import Health
+
+ATTEMPTS_MAX = 3
+RETRY_SHARE = 0.2
+"""Retries that may be made for every call."""
+RETRIES_PER_S = 10.0
+"""Retries that may be made besides, so that a quiet service may retry at all."""
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer that has begun."""
+
+    target: Target
+    notes: Sequence[pb.Note]
+    first: Sequence[pb.ChatCompletionChunk]
+    """What came first. Not empty."""
+    rest: AsyncIterator[Sequence[pb.ChatCompletionChunk]]
+    """What comes after. Raises UpstreamError where the answer breaks off."""
+    decoder: Decoder
+    """Knows the usage that was reported so far."""
+    attempts: int
+
+
+class RetryBudget:
+    """Bounds retries to a share of the calls, so that a sick provider meets no storm."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._tokens = RETRIES_PER_S
+        self._at = clock.now()
+
+    def earn(self) -> None:
+        """A call was made."""
+        self._tokens = min(self._tokens + RETRY_SHARE, 10 * RETRIES_PER_S)
+
+    def spend(self) -> bool:
+        """Whether a retry may be made now; if so, it is counted."""
+        now = self._clock.now()
+        if self._tokens < RETRIES_PER_S:
+            grown = self._tokens + (now - self._at) * RETRIES_PER_S
+            self._tokens = min(grown, RETRIES_PER_S)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class Failover:
+    """Opens answers."""
+
+    def __init__(
+        self,
+        upstream: Upstream,
+        dialects: Mapping[str, Dialect],
+        health: Health,
+        clock: Clock,
+        chance: Chance,
+    ) -> None:
+        self._upstream = upstream
+        self._dialects = dialects
+        self._health = health
+        self._chance = chance
+        self._budget = RetryBudget(clock)
+
+    @asynccontextmanager
+    async def open(
+        self, spec: pb.ChatCompletionSpec, route: Route, *, strict: bool
+    ) -> AsyncIterator[Answer]:
+        """An answer to `spec`; its connection is closed on the way out.
+
+        Raises the last UpstreamError when all candidates, or all attempts, are used up.
+        """
+        self._budget.earn()
+        failure: UpstreamError | None = None
+        candidates = order(route.targets, self._health.available, self._chance)
+        for attempt, target in enumerate(candidates[:ATTEMPTS_MAX], start=1):
+            if failure is not None and not self._budget.spend():
+                break
+            notes = Notes(strict=strict)
+            decoder = self._dialects[target.channel.dialect].decoder(target)
+            async with aclosing(self._batches(spec, target, notes, decoder)) as batches:
+                try:
+                    first = await self._first(target, batches)
+                except UpstreamError as error:
+                    failure = _more_telling(failure, error)
+                    if not error.retryable:
+                        raise
+                    continue
+                yield Answer(target, notes.all, first, batches, decoder, attempt)
+                return
+        if failure is None:
+            raise UpstreamError(reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "No channel answered.")
+        raise failure
+
+    def _batches(
+        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, decoder: Decoder
+    ) -> AsyncGenerator[Sequence[pb.ChatCompletionChunk], None]:
+        dialect = self._dialects[target.channel.dialect]
+        request = dialect.encode(spec, target, notes)
+        return self._upstream.relay(request, target, dialect, decoder)
+
+    async def _first(
+        self, target: Target, batches: AsyncGenerator[Sequence[pb.ChatCompletionChunk], None]
+    ) -> Sequence[pb.ChatCompletionChunk]:
+        """Awaits the first batch, and tells `Health` how that went."""
+        self._health.begin(target)
+        try:
+            first = await anext(batches)
+        except UpstreamError as error:
+            self._health.failed(target, error)
+            raise
+        except BaseException:
+            # Cancelled: nothing is known about the channel, but its trial must end.
+            self._health.abandoned(target)
+            raise
+        self._health.succeeded(target)
+        return first
+
+
+def _more_telling(before: UpstreamError | None, error: UpstreamError) -> UpstreamError:
+    """Of several failures the last, unless it only says that the channel lacks the model."""
+    if before is not None and error.reason == reasons.ERROR_REASON_MODEL_NOT_FOUND:
+        return before
+    return error

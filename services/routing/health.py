@@ -1,0 +1,94 @@
+"""How the channels are doing: a half-open breaker for each channel and model.
+
+closed ──failures in a row──► open ──cool-down over──► half-open ──success──► closed
+                                ▲                          │
+                                └──────────failure─────────┘
+
+A provider's Retry-After opens the breaker at once for as long as it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.clock import Clock
+from services.errors import UpstreamError
+from services.providers.base import Target
+
+FAILURES_MAX = 5
+"""Failures in a row that open the breaker."""
+COOL_DOWN_S = 30.0
+"""How long it stays open the first time; doubled each time after, up to the next."""
+COOL_DOWN_MAX_S = 300.0
+CREDENTIALS_COOL_DOWN_S = 60.0
+"""How long a channel is left alone whose key the provider refuses."""
+
+# What a failure says about the channel; anything absent counts as one failure.
+_SAYS_NOTHING = frozenset({reasons.ERROR_REASON_MODEL_NOT_FOUND})
+_OPENS_FOR_S: Mapping[reasons.ErrorReason.ValueType, float] = {
+    reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED: CREDENTIALS_COOL_DOWN_S,
+    reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED: 1.0,
+}
+
+
+@dataclass(slots=True)
+class _Breaker:
+    failures: int = 0
+    openings: int = 0
+    open_until: float = 0.0
+    trying: bool = False
+
+
+class Health:
+    """Remembers how calls to each (channel, model) went. In this process only."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._breakers: dict[tuple[str, str], _Breaker] = {}
+
+    def available(self, target: Target) -> bool:
+        """Whether a call may go there: the breaker is closed, or half-open and free."""
+        breaker = self._breakers.get(_key(target))
+        if breaker is None or not breaker.open_until:
+            return True
+        return self._clock.now() >= breaker.open_until and not breaker.trying
+
+    def begin(self, target: Target) -> None:
+        """A call goes there now. `succeeded`, `failed` or `abandoned` must follow."""
+        breaker = self._breakers.get(_key(target))
+        if breaker is not None and breaker.open_until:
+            breaker.trying = True
+
+    def succeeded(self, target: Target) -> None:
+        """The call began to answer: the breaker closes."""
+        self._breakers.pop(_key(target), None)
+
+    def abandoned(self, target: Target) -> None:
+        """The call told nothing about the channel: the caller left, or was at fault."""
+        breaker = self._breakers.get(_key(target))
+        if breaker is not None:
+            breaker.trying = False
+
+    def failed(self, target: Target, error: UpstreamError) -> None:
+        """The channel failed the call."""
+        if error.reason in _SAYS_NOTHING or not error.retryable:
+            self.abandoned(target)
+            return
+        breaker = self._breakers.setdefault(_key(target), _Breaker())
+        was_half_open = breaker.trying
+        breaker.trying = False
+        breaker.failures += 1
+        open_for_s = error.retry_after_s or _OPENS_FOR_S.get(error.reason, 0.0)
+        if breaker.failures >= FAILURES_MAX or was_half_open:
+            backed_off = min(COOL_DOWN_S * 2**breaker.openings, COOL_DOWN_MAX_S)
+            breaker.openings += 1
+            open_for_s = max(open_for_s, backed_off)
+        if open_for_s:
+            breaker.open_until = self._clock.now() + min(open_for_s, COOL_DOWN_MAX_S)
+
+
+def _key(target: Target) -> tuple[str, str]:
+    return target.channel.name, target.model

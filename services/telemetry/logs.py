@@ -1,0 +1,55 @@
+"""Logs: one line of JSON for each event.
+
+    log.info("call.ended", extra={"request_id": "req-1", "model": "m"})
+
+gives `{"ts":…,"level":"info","logger":…,"event":"call.ended","request_id":"req-1","model":"m"}`.
+The message is the event's name; what varies is in `extra`. Never a prompt, an answer or
+a key. Of an exception its type and where it happened are told, not its text: that may hold
+what a caller sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from datetime import UTC, datetime
+
+import msgspec
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line of JSON."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, without its end."""
+        line: dict[str, object] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": record.getMessage(),
+        }
+        line.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = _described(record.exc_info[1])
+        return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def configure(level: str = "info") -> None:
+    """Sends all logs to standard error, from `level` on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+
+
+def _described(error: BaseException) -> dict[str, object]:
+    """Where it happened, innermost last. Its text may hold what a caller sent: left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "type": type(error).__qualname__,
+        "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }

@@ -1,0 +1,85 @@
+"""Public names and the places that serve them."""
+
+from __future__ import annotations
+
+import pytest
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.config import ChannelConfig, Config, ModelConfig
+from services.errors import Failure
+from services.routing.catalog import Catalog
+
+SONNET = "anthropic/claude-sonnet-4-5-20250929"
+
+
+def channel(name: str, models: dict[str, str], dialect: str = "openai") -> ChannelConfig:
+    """A channel that serves `models`."""
+    return ChannelConfig(name=name, dialect=dialect, base_url="http://x", models=models)
+
+
+def catalog(*channels: ChannelConfig, models: tuple[ModelConfig, ...] = ()) -> Catalog:
+    """The catalog of a configuration."""
+    return Catalog(Config(channels=channels, models=models), create_time_s=0)
+
+
+def test_a_model_may_stand_in_several_channels() -> None:
+    """All of them are candidates, each under its own upstream name."""
+    route = catalog(channel("a", {"m": "m-1"}), channel("b", {"m": "m-2"})).resolve("m")
+
+    assert [(target.channel.name, target.model) for target in route.targets] == [
+        ("a", "m-1"),
+        ("b", "m-2"),
+    ]
+
+
+def test_an_unknown_model_is_refused_as_the_contract_says() -> None:
+    """The name is echoed for people, cut and without control characters."""
+    with pytest.raises(Failure) as refused:
+        catalog(channel("a", {"m": "m"})).resolve("x\r\n" + "y" * 100)
+
+    assert refused.value.reason == reasons.ERROR_REASON_MODEL_NOT_FOUND
+    assert refused.value.message == "Invalid model specified"
+    assert refused.value.param == "model"
+    assert refused.value.facts["model"] == "x??" + "y" * 61
+
+
+def test_models_that_can_reason_are_offered_by_a_thinking_name_too() -> None:
+    """It goes by the base model's name for all else, and asks for reasoning."""
+    names = catalog(channel("a", {SONNET: "claude-sonnet-4-5-20250929"}, "anthropic"))
+
+    route = names.resolve(f"{SONNET}-thinking")
+
+    assert route.base_model == SONNET
+    assert route.targets[0].thinking_by_name
+    assert not names.resolve(SONNET).targets[0].thinking_by_name
+
+
+def test_models_that_cannot_reason_have_no_thinking_name() -> None:
+    """The configuration's word counts more than the shipped table's."""
+    names = catalog(
+        channel("a", {SONNET: "claude-sonnet-4-5-20250929"}, "anthropic"),
+        models=(ModelConfig(name=SONNET, thinking="none"),),
+    )
+
+    assert names.find(f"{SONNET}-thinking") is None
+
+
+def test_a_name_of_the_configuration_is_not_overwritten() -> None:
+    """Where `<model>-thinking` is configured, nothing is derived under that name."""
+    names = catalog(
+        channel("a", {SONNET: "claude-sonnet-4-5-20250929"}, "anthropic"),
+        channel("b", {f"{SONNET}-thinking": "special"}),
+    )
+
+    route = names.resolve(f"{SONNET}-thinking")
+
+    assert [target.channel.name for target in route.targets] == ["b"]
+    assert route.base_model == route.model
+    assert route.targets[0].thinking_by_name
+
+
+def test_routes_are_sorted_by_name() -> None:
+    """So that pages of models are stable."""
+    names = catalog(channel("a", {"z": "z", "b": "b"}), channel("b", {"a": "a"}))
+
+    assert [route.model for route in names.routes] == ["a", "b", "z"]
