@@ -1,0 +1,253 @@
+"""The tables behind `services.providers.failures`: what providers say, and what it means.
+
+The wording is that of OpenAI, Anthropic, Google, xAI, Mistral, DeepSeek, Groq, Alibaba,
+Azure, OpenRouter, vLLM, llama.cpp and Ollama, as recorded and as quoted in public
+reports. A phrase is only in a table if it says one thing: "credit" alone is not.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+Reason = reasons.ErrorReason.ValueType
+
+_AUTH = reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED
+_BAD = reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+_CONTEXT = reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
+_ERROR = reasons.ERROR_REASON_UPSTREAM_ERROR
+_FILTERED = reasons.ERROR_REASON_CONTENT_FILTERED
+_FETCH = reasons.ERROR_REASON_IMAGE_FETCH_FAILED
+_IMAGE = reasons.ERROR_REASON_INVALID_IMAGE
+_INVALID = reasons.ERROR_REASON_UPSTREAM_INVALID_REQUEST
+_LARGE = reasons.ERROR_REASON_REQUEST_TOO_LARGE
+_MODEL = reasons.ERROR_REASON_MODEL_NOT_FOUND
+_OVERLOADED = reasons.ERROR_REASON_UPSTREAM_OVERLOADED
+_RATE = reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
+_TIMEOUT = reasons.ERROR_REASON_UPSTREAM_TIMEOUT
+_UNSUPPORTED = reasons.ERROR_REASON_UNSUPPORTED_FEATURE
+
+STATUSES: Mapping[int, Reason] = {
+    300: _BAD,  # Redirects are not followed: they could lead anywhere, with our key.
+    400: _INVALID,
+    401: _AUTH,
+    402: _AUTH,
+    403: _AUTH,  # The account may not use the model; refused content is found by its text.
+    404: _MODEL,
+    405: _BAD,
+    408: _TIMEOUT,
+    410: _MODEL,
+    413: _LARGE,
+    424: _ERROR,
+    429: _RATE,
+    498: _OVERLOADED,  # Groq: no capacity in the flex tier.
+    499: _ERROR,  # Google: cancelled.
+    500: _ERROR,
+    503: _OVERLOADED,
+    504: _TIMEOUT,
+    522: _TIMEOUT,  # Cloudflare: no connection in time; 524: no answer in time.
+    524: _TIMEOUT,
+    529: _OVERLOADED,  # Anthropic.
+}
+"""By status; a status that is not here is like the first of its hundred."""
+
+CODES: Mapping[str, Reason] = {
+    name: reason
+    for reason, names in {
+        _AUTH: (
+            "account_deactivated access_denied access_terminated arrearage authentication_error "
+            "billing_error billing_hard_limit_reached billing_not_active insufficient_balance "
+            "insufficient_credits insufficient_quota invalid_api_key invalid_authentication "
+            "key_limit_exceeded payment_required permission_denied permission_error "
+            "unauthenticated unauthorized"
+        ),
+        _CONTEXT: (
+            "context_length_exceeded context_window_exceeded exceed_context_size_error "
+            "model_context_window_exceeded"
+        ),
+        _FILTERED: (
+            "content_filter content_policy_violation data_inspection_failed moderation_blocked "
+            "responsibleaipolicyviolation safety_violation"
+        ),
+        _IMAGE: (
+            "empty_image_file image_content_policy_violation image_parse_error image_too_large "
+            "image_too_small invalid_base64_image invalid_image invalid_image_format "
+            "invalid_image_mode invalid_image_url unsupported_image_media_type"
+        ),
+        _FETCH: "failed_to_download_image image_download_failed image_file_not_found",
+        _LARGE: "request_too_large",
+        _MODEL: (
+            "deploymentnotfound deployment_not_found invalid_model model_decommissioned "
+            "model_deprecated model_not_available model_not_found not_found_error unknown_model"
+        ),
+        _RATE: (
+            "rate_limit_error rate_limit_exceeded rate_limited ratelimitreached requests "
+            "resource_exhausted throttling throttling.ratequota tokens too_many_requests "
+            "toomanyrequests"
+        ),
+        _OVERLOADED: (
+            "capacity_exceeded engine_overloaded_error model_overloaded overloaded "
+            "overloaded_error server_overloaded service_unavailable service_unavailable_error "
+            "unavailable unavailable_error"
+        ),
+        _TIMEOUT: "deadline_exceeded request_timeout timeout timeout_error",
+    }.items()
+    for name in names.split()
+}
+"""By code or type, in lower case with underscores."""
+
+GENERAL_CODES: Mapping[str, Reason] = {
+    "bad_request": _INVALID,
+    "badrequesterror": _INVALID,
+    "invalid_argument": _INVALID,
+    "invalid_request": _INVALID,
+    "invalid_request_error": _INVALID,
+    "tool_use_failed": _INVALID,
+}
+"""Codes so general that they count only where there is no status."""
+
+SETTLED = frozenset({401, 402, 413})
+"""Statuses that no code overrules."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextRule:
+    """A phrase that tells the reason."""
+
+    reason: Reason
+    """What the phrase means."""
+    statuses: frozenset[int]
+    """The statuses with which it is believed; 0 is none, as for errors in a stream."""
+    pattern: re.Pattern[str]
+    """The phrase."""
+
+
+def _rule(reason: Reason, statuses: Sequence[int], *phrases: str) -> TextRule:
+    return TextRule(reason, frozenset(statuses), re.compile("|".join(phrases), re.IGNORECASE))
+
+
+_REFUSED = (0, 400, 403, 404, 413, 422, 429)
+_GAP = r"[^.;:\n]{0,80}?"  # A few words of the same sentence.
+
+TEXTS: Sequence[TextRule] = (
+    _rule(
+        _AUTH,
+        _REFUSED,
+        r"(?:credit )?balance is too low",
+        r"insufficient (?:account )?(?:balance|credits?|funds|quota)\b",
+        r"requires more credits|can only afford \d",
+        r"(?:used|exhausted) all (?:of your |its |your )?(?:available )?credits",
+        r"(?:doesn't|does not) have any credits|(?:out of|no remaining) credits\b",
+        r"(?:monthly|key|total) (?:spending |usage )?limit (?:exceeded|reached|has been)",
+        r"reached (?:its|your) (?:monthly )?spending limit",
+        r"account (?:is |has been )?(?:not active|deactivated|suspended|in arrears)",
+        r"(?:invalid|incorrect|expired|missing) api[ -]?key",
+        r"api[ -]?key (?:is )?(?:not valid|invalid|expired|missing|not found)",
+        r"location is not supported",
+    ),
+    _rule(
+        _LARGE,
+        (0, 413, 429),
+        r"request too large for",
+        r"input or output tokens must be reduced",
+    ),
+    _rule(
+        _CONTEXT,
+        (0, 400, 404, 413, 422),
+        r"maximum context (?:length|window)|max(?:imum)? context",
+        r"exceeds?(?: the| your| available| maximum| model's)* context (?:length|limit|size|window)",
+        r"context (?:length|window|limit|size)" + _GAP + r"\bexceeded",
+        r"larger than the (?:maximum )?context|longer than the (?:model's )?context",
+        r"prompt is too long|prompt too long|input is too long for|input length" + _GAP + "exceed",
+        r"input token count" + _GAP + r"exceeds",
+        r"too many (?:input |prompt )?tokens in (?:the )?(?:prompt|request|input)",
+        r"reduce the length of (?:the|your) (?:messages|prompt|input|conversation)",
+        r"range of input length should be",
+    ),
+    _rule(
+        _FETCH,
+        (0, 400, 404, 422),
+        r"error while (?:down)?loading (?:image|file|https?:)|timeout while downloading",
+        r"(?:unable|failed|fail|could not|cannot|can't) (?:to )?"
+        r"(?:access|download|fetch|load|retrieve)\b" + _GAP + r"(?:image|file|picture|url|https?:)",
+    ),
+    _rule(
+        _IMAGE,
+        (0, 400, 413, 422),
+        r"(?:unable|failed|could not|cannot|can't) (?:to )?"
+        r"(?:decode|identify|open|parse|process|read)\b" + _GAP + r"(?:image|picture)",
+        r"(?:invalid|malformed|corrupt(?:ed)?|unsupported|unprocessable) (?:base64[ -])?image",
+        r"not (?:represent )?a valid image|image(?: data)? is (?:not valid|invalid|corrupt)",
+        r"image"
+        + _GAP
+        + r"(?:exceeds?|larger than|above)"
+        + _GAP
+        + r"(?:MB|bytes|maximum|limit|pixels)",
+    ),
+    _rule(
+        _FILTERED,
+        (0, 400, 403, 422),
+        r"violat(?:es?|ed|ing|ions? of)\b" + _GAP + r"(?:guidelines|polic(?:y|ies)|terms)",
+        r"content (?:management|moderation|filter(?:ing)?) (?:polic(?:y|ies)|system)",
+        r"(?:content|input|prompt|request|output)" + _GAP + r"(?:was|been|is) (?:flagged|blocked)",
+        r"requires moderation|inappropriate content|data_?inspection_?failed",
+    ),
+    _rule(_UNSUPPORTED, (0, 404), r"no endpoints found that (?:support|can handle)"),
+    _rule(
+        _MODEL,
+        (0, 400, 403, 404, 422),
+        r"\bmodels?\b[^;\n]{0,120}?(?:does not exist|doesn't exist|not found|"
+        r"has been (?:decommissioned|deprecated|removed|retired)|is (?:not available|deprecated))",
+        r"no endpoints found for|not a valid model|unknown model|no such model",
+        r"^invalid model\b|model_not_found",
+    ),
+    _rule(_OVERLOADED, (0, 429, 500, 502), r"\boverloaded\b|(?:at|over|no available) capacity"),
+    _rule(
+        _RATE,
+        (0, 403),
+        r"rate[ -]?limit(?:ed|s)? (?:exceeded|reached|error)|too many requests|rate-limited",
+    ),
+    _rule(_TIMEOUT, (0, 500, 502), r"\btimed out\b|deadline exceeded|gateway time-?out"),
+)
+"""By what the message says. The first that matches decides."""
+
+OWN_MESSAGES: Mapping[Reason, str] = {
+    _AUTH: "The provider refused the gateway's own account.",
+    _BAD: "The provider gave an answer that the gateway cannot read.",
+}
+"""Said in place of the provider's words, which concern the operator and not the caller."""
+
+_HIDDEN = "[hidden]"
+
+SECRETS: Sequence[tuple[re.Pattern[str], str]] = tuple(
+    (re.compile(pattern, re.IGNORECASE), replacement)
+    for pattern, replacement in (
+        (r"(\b[a-z][a-z0-9+.-]{1,20}://[^\s?#\"'<>]*)[?#][^\s\"'<>]*", r"\1"),
+        (r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/?#@\"'<>]+@", r"\1"),
+        (r"\bdata:[\w/+.-]{0,60};base64,[\w+/=%-]*", "data:" + _HIDDEN),
+        (r"\b(bearer|basic)\s+[\w.~+/=*-]{6,}", r"\1 " + _HIDDEN),
+        (
+            r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)"
+            + r"[\"'`]?[^\s\"'`,;}&]+",
+            r"\1" + _HIDDEN,
+        ),
+        (
+            r"\b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|pplx|nvapi|csk|fw|r8|key|tgp|pat|glpat)[-_][\w*.-]{6,}",
+            _HIDDEN,
+        ),
+        (r"\b(?:AIza[\w*-]{8,}|A[KS]IA[A-Z0-9*]{8,}|eyJ[\w-]{8,}\.[\w.-]*)", _HIDDEN),
+        (
+            r"\b(?:user|org|proj|team|acct|project|account|req|request)[-_](?=[\w*-]*[\d*A-Z])[\w*-]{8,}",
+            _HIDDEN,
+        ),
+        (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", _HIDDEN),
+        (r"\barn:aws[\w:/.*-]*", _HIDDEN),
+        (r"\b[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{2,63}", _HIDDEN),
+        (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?\b", _HIDDEN),
+        (r"(?=[\w+/=-]*\d)(?=[\w+/=-]*[a-z])[\w+/=-]{40,}", _HIDDEN),
+    )
+)
+"""What is taken out of messages: credentials, IDs of accounts, addresses, blobs."""

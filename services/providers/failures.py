@@ -1,0 +1,296 @@
+"""What a provider's error means: bodies of every shape, reasons, waits, safe messages.
+
+    body ──read_error──► ProviderError ──classify──► a reason of our contract
+                                       ──public_message──► what the caller may read
+    headers, message ──retry_after_s──► how long to wait
+    all of it at once: refusal()
+
+Providers disagree with each other and with themselves: one reports an empty account
+as 402, one as 429, one as 400. So a reason follows from the status, the code and the
+message together, and all three are tables here (`services.providers.failure_rules`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+
+import msgspec
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import UpstreamError
+from services.providers.failure_rules import (
+    CODES,
+    GENERAL_CODES,
+    OWN_MESSAGES,
+    SECRETS,
+    SETTLED,
+    STATUSES,
+    TEXTS,
+)
+
+MESSAGE_MAX = 500
+"""The most characters of a provider's message that a caller sees."""
+
+WAIT_MAX_S = 86_400.0
+"""The longest wait that is believed."""
+
+_READ_MAX = 4000  # Characters of a message that are looked at.
+_NESTING_MAX = 5  # Errors within errors: OpenRouter quotes Vertex, which quotes Gemini.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderError:
+    """An error as the provider put it, whatever the shape. What it did not say is empty."""
+
+    message: str = ""
+    """For people. Not scrubbed."""
+    code: str = ""
+    """Such as `context_length_exceeded`."""
+    kind: str = ""
+    """Such as `invalid_request_error`; most call it `type`."""
+    param: str = ""
+    """The field at fault."""
+    status: int = 0
+    """The HTTP status that the body itself states, in `code` or elsewhere."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that a provider behind the provider sent; names in lower case."""
+
+
+def refusal(
+    status: int, headers: Mapping[str, str], body: bytes, *, own_error: bool = True
+) -> UpstreamError:
+    """The error that an answer's body reports, ready to be raised.
+
+    `status` is that of the answer. Where it was a success, the status that the body
+    states counts. `headers` have lower-case names. Without `own_error` the headers say
+    nothing about the error, as those of a success do.
+    """
+    error = read_error(body)
+    effective = status if status >= 300 else error.status
+    reason = classify(effective, error.code, error.kind, error.message)
+    hints = {**error.headers, **headers} if own_error else error.headers
+    unspoken = f"The provider answered with status {effective}." if effective else ""
+    return UpstreamError(
+        reason,
+        OWN_MESSAGES.get(reason) or public_message(error.message or unspoken),
+        status=effective,
+        param=public_param(error.param),
+        retry_after_s=retry_after_s(hints, error.message),
+    )
+
+
+def classify(status: int, code: str, kind: str, message: str) -> reasons.ErrorReason.ValueType:
+    """The reason in our contract. `status` is 0 where the error came without one.
+
+    What the message says goes before the code, which goes before the status, since
+    codes and statuses are shared by unlike causes. Only what a client error says is
+    believed, so that no server's stack trace is mistaken for an empty account.
+    """
+    text = message[:_READ_MAX]
+    for rule in TEXTS:
+        if status in rule.statuses and rule.pattern.search(text):
+            return rule.reason
+    names = [name.lower().replace("-", "_") for name in (code, kind)]
+    tables = () if status in SETTLED else (CODES,) if status else (CODES, GENERAL_CODES)
+    for table in tables:
+        for name in names:
+            if name in table:
+                return table[name]
+    by_class = STATUSES.get(status // 100 * 100, reasons.ERROR_REASON_UPSTREAM_ERROR)
+    return STATUSES.get(status, by_class)
+
+
+def read_error(body: bytes) -> ProviderError:
+    """The error in a body, or in the `error` of a chunk. Empty where there is none."""
+    text = body.decode("utf-8", "replace").strip().removeprefix("\ufeff")
+    if text.startswith("<"):
+        return ProviderError()  # A proxy's page in HTML: it says nothing about the call.
+    found = _decoded(text)
+    return _read(found, 0) if found is not None else ProviderError(message=text[:_READ_MAX])
+
+
+def public_message(message: str) -> str:
+    """`message` as a caller may read it: no keys, no account IDs, one line, never empty."""
+    cut = message[:_READ_MAX]
+    if len(message) > _READ_MAX:
+        cut = re.sub(r"\S*\Z", "", cut)  # Half a key would not look like one.
+    for pattern, replacement in SECRETS:
+        cut = pattern.sub(replacement, cut)
+    printable = "".join(char if char.isprintable() else " " for char in cut)
+    line = " ".join(printable.split())
+    if len(line) > MESSAGE_MAX:
+        line = line[: MESSAGE_MAX - 3] + "..."
+    return line or "The provider gave no reason."
+
+
+def public_param(param: str) -> str:
+    """`param` if it looks like a path into the request, else nothing."""
+    return param if re.fullmatch(r"[\w.\[\]-]{1,100}", param, re.ASCII) else ""
+
+
+def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
+    """How long the provider asks to wait, in seconds; None where it does not say.
+
+    Of `retry-after` and `retry-after-ms` the longer counts: Azure sends 1 and 0. Dates
+    and `x-ratelimit-reset` (OpenRouter's, milliseconds since 1970) are measured from
+    the answer's own `date`, so that no clock of ours is needed. Last comes the message:
+    "Please try again in 1m0.36s."
+    """
+    now = _date(headers.get("date", ""))
+    waits = [
+        _number(headers.get("retry-after", "")),
+        _number(headers.get("retry-after-ms", ""), 0.001),
+        _until(_date(headers.get("retry-after", "")), now),
+    ]
+    given = [wait for wait in waits if wait is not None]
+    if given:
+        return min(max(given), WAIT_MAX_S)
+    wait = _until(_epoch(headers.get("x-ratelimit-reset", "")), now)
+    wait = _spoken(message) if wait is None else wait
+    return None if wait is None else min(wait, WAIT_MAX_S)
+
+
+def _decoded(text: str) -> object | None:
+    """The JSON object, array or string in `text`; None where there is none."""
+    if not text.startswith(("{", "[", '"')):
+        return None
+    try:
+        found: object = msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+    return found
+
+
+def _read(found: object, depth: int) -> ProviderError:
+    if depth > _NESTING_MAX:
+        return ProviderError()
+    if isinstance(found, str):
+        nested = _decoded(found.strip())
+        return ProviderError(message=found) if nested is None else _read(nested, depth + 1)
+    if isinstance(found, list):
+        return next((_read(item, depth + 1) for item in found if item), ProviderError())
+    return _read_object(found, depth) if isinstance(found, dict) else ProviderError()
+
+
+def _read_object(found: dict[str, object], depth: int) -> ProviderError:
+    """Reads one object. What an inner object says goes before what is said around it."""
+    metadata = found.get("metadata")
+    around = metadata if isinstance(metadata, dict) else {}
+    error = ProviderError(
+        code=_text(found.get("code")),
+        kind=_text(found.get("type")) or _text(found.get("status")),
+        param=_text(found.get("param")) or _location(found.get("loc")),
+        status=next(_statuses(found), 0),
+        headers=_headers(around.get("headers")) | _retry_info(found.get("details")),
+    )
+    inner = [found.get(name) for name in ("message", "error", "errors", "detail", "msg")]
+    details = found.get("details")  # As a string it repeats the message, or is a trace.
+    for value in (*inner, details if isinstance(details, list) else None, around.get("raw")):
+        if value:
+            error = _merged(error, _read(value, depth + 1))
+    return error
+
+
+def _merged(outer: ProviderError, inner: ProviderError) -> ProviderError:
+    """`outer` with what `inner` adds. An inner message brings its own code and kind."""
+    if not inner.message:
+        return outer
+    return replace(
+        inner,
+        code=inner.code or outer.code,
+        kind=inner.kind or outer.kind,
+        param=inner.param or outer.param,
+        status=inner.status or outer.status,
+        headers={**outer.headers, **inner.headers},
+    )
+
+
+def _statuses(found: Mapping[str, object]) -> Iterator[int]:
+    """The HTTP statuses that an object states."""
+    for name in ("code", "status", "status_code", "raw_status_code", "error_code"):
+        text = _text(found.get(name))
+        if len(text) == 3 and text.isascii() and text.isdigit() and "300" <= text < "600":
+            yield int(text)
+
+
+def _headers(found: object) -> dict[str, str]:
+    if not isinstance(found, dict):
+        return {}
+    return {name.lower(): _text(value) for name, value in found.items()}
+
+
+def _retry_info(details: object) -> dict[str, str]:
+    """The wait in a `google.rpc.RetryInfo`, such as `36.5s`, as the header it stands for."""
+    for detail in details if isinstance(details, list) else ():
+        delay = _text(detail.get("retryDelay")) if isinstance(detail, dict) else ""
+        if delay.endswith("s"):
+            return {"retry-after": delay.removesuffix("s")}
+    return {}
+
+
+def _location(found: object) -> str:
+    """FastAPI's `loc`, such as `["body", "tool_choice"]`, as a path."""
+    if not isinstance(found, list):
+        return ""
+    return ".".join(_text(part) for part in found).removeprefix("body.")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
+
+
+_NUMBER = re.compile(r"\d{1,9}(?:\.\d{1,9})?", re.ASCII)
+_SPOKEN = re.compile(
+    r"(?:try again|retry|wait|reset)\w*\W+(?:(?:after|in|for|at least)\W+){0,2}"
+    r"((?:\d{1,9}(?:\.\d{1,9})?\s?(?:ms|milliseconds?|h|hours?|m|min|minutes?|s|sec|seconds?)\b\s?|"
+    r"\d{1,9}(?:\.\d{1,9})?[hm](?=\d))+)",
+    re.IGNORECASE | re.ASCII,
+)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s?([a-z]+)", re.IGNORECASE | re.ASCII)
+_UNITS_S: Mapping[str, float] = {"ms": 0.001, "mi": 60.0, "m": 60.0, "h": 3600.0, "s": 1.0}
+
+
+def _spoken(message: str) -> float | None:
+    """The wait in a sentence such as "Please try again in 1m0.36s."."""
+    found = _SPOKEN.search(message[:_READ_MAX])
+    if found is None:
+        return None
+    parts = _DURATION.findall(found[1])
+    return sum(float(number) * _unit_s(unit.lower()) for number, unit in parts)
+
+
+def _unit_s(unit: str) -> float:
+    if unit.startswith("milli"):
+        return 0.001
+    return _UNITS_S.get(unit[:2]) or _UNITS_S[unit[0]]
+
+
+def _number(text: str, unit_s: float = 1.0) -> float | None:
+    return float(text) * unit_s if _NUMBER.fullmatch(text.strip()) else None
+
+
+def _date(text: str) -> float | None:
+    """Seconds since 1970 of an HTTP date (RFC 9110, section 5.6.7)."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None
+
+
+def _epoch(text: str) -> float | None:
+    """Seconds since 1970, given in seconds or milliseconds. Small numbers are no dates."""
+    if not re.fullmatch(r"\d{10}|\d{13}", text, re.ASCII):
+        return None
+    return int(text) / (1000 if len(text) == 13 else 1)
+
+
+def _until(then: float | None, now: float | None) -> float | None:
+    """From `now` to `then`; None where one is unknown or the time is past."""
+    if then is None or now is None or then < now:
+        return None
+    return then - now
