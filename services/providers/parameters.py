@@ -1,0 +1,228 @@
+"""Which parameters of a request are sent, under which names and with which values.
+
+    spec ──► dialect's names ──► channel's quirks ──► model's capabilities ──► body
+
+Sampling is a hint: what a model lacks is dropped or moved into its range, with a note.
+What the caller's program relies on (several answers, log probabilities, tools, pictures,
+a schema) is never left out silently: the call is refused instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.capabilities import Capabilities
+from services.errors import Failure
+from services.providers.base import Notes, Target
+
+VERBOSITIES: Mapping[pb.Verbosity.ValueType, str] = {
+    pb.VERBOSITY_LOW: "low",
+    pb.VERBOSITY_MEDIUM: "medium",
+    pb.VERBOSITY_HIGH: "high",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A parameter of the contract that providers take or leave."""
+
+    name: str
+    """Ours, which is OpenAI's."""
+    read: Callable[[pb.ChatCompletionSpec], object | None]
+    """Its value, ready for JSON. None: the caller did not set it."""
+    neutral: object = None
+    """The value that changes nothing: it is left out without a word."""
+    essential: bool = False
+    """The caller's program relies on it: refused where it cannot be sent."""
+
+
+def accepted(
+    spec: pb.ChatCompletionSpec,
+    names: Mapping[str, str],
+    target: Target,
+    notes: Notes,
+    *,
+    thinking: bool = False,
+) -> dict[str, object]:
+    """The parameters to send, by the provider's names.
+
+    `names` tells how the dialect calls each of ours; what is not in it, the dialect
+    lacks. `thinking`: the model is going to reason, which narrows what it takes. Every
+    value that is dropped or moved leaves a note. Raises UNSUPPORTED_FEATURE for `n`
+    and `logprobs` where the model or the dialect lacks them.
+    """
+    given = {
+        parameter.name: value
+        for parameter in PARAMETERS
+        if (value := parameter.read(spec)) is not None
+        and _is_sent(parameter, value, names, target, notes, thinking=thinking)
+    }
+    for kept, left in target.capabilities.excludes:
+        if kept in given and left in given:
+            _exclude(kept, left, given, notes)
+    _clamp(given, target.capabilities, notes, thinking=thinking)
+    renames = target.channel.quirks.renames
+    return {renames.get(name, names[name]): value for name, value in given.items()}
+
+
+def output_limit(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> int | None:
+    """`max_tokens`, but no more than the model can write. None where the caller gave none."""
+    if not spec.HasField("max_tokens"):
+        return None
+    most = target.capabilities.max_output_tokens
+    if most and spec.max_tokens > most:
+        notes.clamped("max_tokens", f"This model writes at most {most} tokens.")
+        return most
+    return spec.max_tokens
+
+
+def output_limit_name(target: Target) -> str:
+    """What `max_tokens` is called by an OpenAI-compatible provider of this model."""
+    renames = target.channel.quirks.renames
+    return renames.get("max_tokens", target.capabilities.max_tokens_parameter)
+
+
+def require(supported: bool, param: str, feature: str) -> None:
+    """Refuses the call with UNSUPPORTED_FEATURE unless `feature` is supported."""
+    if not supported:
+        message = f"This model does not support {feature}."
+        raise Failure(reasons.ERROR_REASON_UNSUPPORTED_FEATURE, message, param=param)
+
+
+def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
+    """Refuses tools, pictures and schemas that the model is known to lack."""
+    capabilities, drops = target.capabilities, target.channel.quirks.drops
+    if spec.tools:
+        require(capabilities.tools and "tools" not in drops, "tools", "tools")
+    if spec.response_format.type == pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+        held = capabilities.structured_output and "response_format" not in drops
+        require(held, "response_format", "answers held to a JSON schema")
+    if capabilities.images == "no" and _shows_images(spec):
+        require(False, "messages", "images")
+
+
+def forces_tool(spec: pb.ChatCompletionSpec) -> bool:
+    """Whether the model is told to call a tool, whatever it thinks of it."""
+    return spec.tool_choice.mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_NAMED)
+
+
+def _optional(name: str) -> Callable[[pb.ChatCompletionSpec], object | None]:
+    def read(spec: pb.ChatCompletionSpec) -> object | None:
+        # protobuf's stubs list the names as literals; ours come from the table below.
+        return getattr(spec, name) if spec.HasField(name) else None  # type: ignore[arg-type]
+
+    return read
+
+
+def _parallel_tool_calls(spec: pb.ChatCompletionSpec) -> object | None:
+    """Providers refuse it without tools, where it means nothing."""
+    return _optional("parallel_tool_calls")(spec) if spec.tools else None
+
+
+def _logit_bias(spec: pb.ChatCompletionSpec) -> object | None:
+    return {str(token): bias for token, bias in spec.logit_bias.items()} or None
+
+
+PARAMETERS: tuple[Parameter, ...] = (
+    Parameter(name="temperature", read=_optional("temperature"), neutral=1),
+    Parameter(name="top_p", read=_optional("top_p"), neutral=1),
+    Parameter(name="top_k", read=_optional("top_k"), neutral=0),
+    Parameter(name="top_a", read=_optional("top_a"), neutral=0),
+    Parameter(name="min_p", read=_optional("min_p"), neutral=0),
+    Parameter(name="frequency_penalty", read=_optional("frequency_penalty"), neutral=0),
+    Parameter(name="presence_penalty", read=_optional("presence_penalty"), neutral=0),
+    Parameter(name="repetition_penalty", read=_optional("repetition_penalty"), neutral=1),
+    Parameter(name="seed", read=_optional("seed")),
+    Parameter(name="stop", read=lambda spec: list(spec.stop) or None),
+    Parameter(name="logit_bias", read=_logit_bias),
+    Parameter(name="parallel_tool_calls", read=_parallel_tool_calls, neutral=True),
+    Parameter(name="verbosity", read=lambda spec: VERBOSITIES.get(spec.verbosity)),
+    Parameter(name="service_tier", read=lambda spec: spec.service_tier or None, neutral="auto"),
+    Parameter(name="user", read=lambda spec: spec.user or None),
+    Parameter(name="metadata", read=lambda spec: dict(spec.metadata) or None),
+    Parameter(name="n", read=_optional("n"), neutral=1, essential=True),
+    Parameter(name="logprobs", read=_optional("logprobs"), neutral=False, essential=True),
+    Parameter(name="top_logprobs", read=_optional("top_logprobs"), neutral=0, essential=True),
+)
+"""Everything that is a value and no more. Limits, tools, formats and reasoning have
+their own places."""
+
+_FLAGS: Mapping[str, Callable[[Capabilities], bool]] = {
+    "n": lambda capabilities: capabilities.n,
+    "logprobs": lambda capabilities: capabilities.logprobs,
+    "top_logprobs": lambda capabilities: capabilities.logprobs,
+    "parallel_tool_calls": lambda capabilities: capabilities.parallel_tool_calls,
+}
+
+
+def _is_sent(
+    parameter: Parameter,
+    value: object,
+    names: Mapping[str, str],
+    target: Target,
+    notes: Notes,
+    *,
+    thinking: bool,
+) -> bool:
+    name = parameter.name
+    why = _obstacle(name, names, target, thinking=thinking)
+    if not why:
+        return True
+    if parameter.neutral is not None and value == parameter.neutral:
+        return False
+    if parameter.essential:
+        require(False, name, f"`{name}`")
+    notes.dropped(name, why)
+    return False
+
+
+def _obstacle(name: str, names: Mapping[str, str], target: Target, *, thinking: bool) -> str:
+    """Why the parameter cannot be sent. Empty: it can."""
+    capabilities = target.capabilities
+    if name not in names or name in target.channel.quirks.drops:
+        return f"The provider has no `{name}`."
+    if name in capabilities.rejects or (name in _FLAGS and not _FLAGS[name](capabilities)):
+        return f"This model does not take `{name}`."
+    if thinking and name in capabilities.thinking_rejects:
+        return f"This model does not take `{name}` while it reasons."
+    return ""
+
+
+def _exclude(kept: str, left: str, given: dict[str, object], notes: Notes) -> None:
+    """Leaves out one of two that may not be sent together: a neutral one if there is one."""
+    if given[kept] == _NEUTRALS.get(kept):
+        del given[kept]
+        return
+    if given[left] != _NEUTRALS.get(left):
+        notes.dropped(left, f"This model does not take `{left}` together with `{kept}`.")
+    del given[left]
+
+
+_NEUTRALS: Mapping[str, object] = {
+    parameter.name: parameter.neutral for parameter in PARAMETERS if parameter.neutral is not None
+}
+
+
+def _clamp(
+    given: dict[str, object], capabilities: Capabilities, notes: Notes, *, thinking: bool
+) -> None:
+    """Moves numbers into the model's ranges."""
+    ranges = dict(capabilities.ranges)
+    if thinking:
+        ranges |= capabilities.thinking_ranges
+    for name, (low, high) in ranges.items():
+        value = given.get(name)
+        if isinstance(value, int | float) and not low <= value <= high:
+            nearest = low if value < low else high
+            notes.clamped(name, f"This model takes `{name}` in [{low:g}, {high:g}]: {nearest:g}.")
+            given[name] = nearest
+
+
+def _shows_images(spec: pb.ChatCompletionSpec) -> bool:
+    return any(
+        part.WhichOneof("part") == "image" for message in spec.messages for part in message.content
+    )
