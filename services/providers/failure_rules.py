@@ -130,6 +130,7 @@ def _rule(reason: Reason, statuses: Sequence[int], *phrases: str) -> TextRule:
 
 
 _REFUSED = (0, 400, 403, 404, 413, 422, 429)
+_CONTEXT_SIZE = r"context (?:length|limit|size|window)"
 _GAP = r"[^.;:\n]{0,80}?"  # A few words of the same sentence.
 
 TEXTS: Sequence[TextRule] = (
@@ -158,8 +159,8 @@ TEXTS: Sequence[TextRule] = (
         _CONTEXT,
         (0, 400, 404, 413, 422),
         r"maximum context (?:length|window)|max(?:imum)? context",
-        r"exceeds?(?: the| your| available| maximum| model's)* context (?:length|limit|size|window)",
-        r"context (?:length|window|limit|size)" + _GAP + r"\bexceeded",
+        r"exceeds?(?: the| your| available| maximum| model's)* " + _CONTEXT_SIZE,
+        _CONTEXT_SIZE + _GAP + r"\bexceeded",
         r"larger than the (?:maximum )?context|longer than the (?:model's )?context",
         r"prompt is too long|prompt too long|input is too long for|input length" + _GAP + "exceed",
         r"input token count" + _GAP + r"exceeds",
@@ -230,8 +231,7 @@ SECRETS: Sequence[tuple[re.Pattern[str], str]] = tuple(
         (r"\bdata:[\w/+.-]{0,60};base64,[\w+/=%-]*", "data:" + _HIDDEN),
         (r"\b(bearer|basic)\s+[\w.~+/=*-]{6,}", r"\1 " + _HIDDEN),
         (
-            r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)"
-            + r"[\"'`]?[^\s\"'`,;}&]+",
+            r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)[^\s,;}&]+",
             r"\1" + _HIDDEN,
         ),
         (
