@@ -1,0 +1,224 @@
+"""Reading the configuration: what is refused, with which words, and where secrets come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.config import Config, ConfigError, Secret, load
+
+CHANNEL = """
+[[channels]]
+name = "a"
+dialect = "openai"
+base_url = "http://a.test/v1"
+{more}
+[channels.models]
+"m" = "upstream-m"
+"""
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a configuration file and gives its path."""
+
+    def _write(text: str, **files: str) -> Path:
+        for name, content in files.items():
+            (tmp_path / name).write_text(content)
+        path = tmp_path / "pomogator.toml"
+        path.write_text(text)
+        return path
+
+    return _write
+
+
+def channel(more: str = "") -> str:
+    """A file with one good channel, and `more` in it."""
+    return CHANNEL.format(more=more)
+
+
+def refusal(path: Path, env: dict[str, str] | None = None) -> str:
+    """What `load` says against the file."""
+    with pytest.raises(ConfigError) as refused:
+        load(path, env or {})
+    return str(refused.value)
+
+
+def test_reads_what_the_file_says(write: Write) -> None:
+    """Values arrive as written, and whole numbers do for fractions."""
+    config = load(write(channel("weight = 3\npriority = 1\npass_through = ['seed']")), {})
+
+    (only,) = config.channels
+    assert only.name == "a"
+    assert only.models == {"m": "upstream-m"}
+    assert (only.weight, only.priority) == (3.0, 1)
+    assert only.pass_through == ("seed",)
+    assert not only.key
+
+
+def test_an_empty_file_is_a_configuration(write: Write) -> None:
+    """Nothing said is nothing served."""
+    assert load(write(""), {}) == Config()
+
+
+def test_names_file_and_line_of_broken_toml(write: Write) -> None:
+    """A slip of syntax is told with its line."""
+    path = write("[[channels]]\nname = \n")
+
+    assert refusal(path).startswith(f"{path}: ")
+    assert "line 2" in refusal(path)
+
+
+def test_names_a_file_that_is_not_there(tmp_path: Path) -> None:
+    """A missing file is told by its path."""
+    path = tmp_path / "none.toml"
+
+    assert refusal(path) == f"{path}: cannot be read: No such file or directory"
+
+
+def test_names_a_file_that_is_no_text(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 are told by their place."""
+    path = tmp_path / "binary.toml"
+    path.write_bytes(b"a = 1\n\xff")
+
+    assert refusal(path) == f"{path}: is not UTF-8 at byte 6"
+
+
+def test_names_key_row_and_reason_of_a_wrong_type(write: Write) -> None:
+    """A value of another type is told with the row's name and the key."""
+    path = write(channel("weight = 'much'"))
+
+    assert refusal(path) == f"{path}: channels[0] (a).weight: expected float, got str"
+
+
+def test_names_a_table_that_should_be_a_list(write: Write) -> None:
+    """`[channels]` for `[[channels]]` is told at its key."""
+    assert refusal(write("[channels]\n")).endswith("channels: expected array, got object")
+
+
+def test_tells_all_unknown_keys_at_once(write: Write) -> None:
+    """Each misspelt key is told on a line of its own."""
+    lines = refusal(write("defalts = true\n" + channel("wieght = 1"))).splitlines()
+
+    assert [line.partition(": ")[2] for line in lines] == [
+        "defalts: no such key; did you mean 'defaults'?",
+        "channels[0] (a).wieght: no such key; did you mean 'weight'?",
+    ]
+
+
+async def test_reads_the_key_from_its_variable(write: Write) -> None:
+    """`api_key_env` names the variable; space around the key is not part of it."""
+    config = load(write(channel("api_key_env = 'A_KEY'")), {"A_KEY": " sk-invented\n"})
+
+    assert config.channels[0].key.reveal() == "sk-invented"
+
+
+@pytest.mark.parametrize("env", [{}, {"A_KEY": ""}, {"A_KEY": " \n"}])
+def test_refuses_a_variable_without_a_key(write: Write, env: dict[str, str]) -> None:
+    """A variable that is unset or empty is an error, not a call without a key."""
+    said = refusal(write(channel("api_key_env = 'A_KEY'")), env)
+
+    assert said.endswith("channels[0] (a).api_key_env: the variable A_KEY is not set")
+
+
+def test_reads_the_key_from_its_file(write: Write) -> None:
+    """`api_key_file` is seen from the configuration's folder."""
+    config = load(write(channel("api_key_file = 'secret'"), secret="sk-invented\n"), {})
+
+    assert config.channels[0].key.reveal() == "sk-invented"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "cannot be read: No such file or directory"), ("\n", "is empty")],
+)
+def test_refuses_a_file_without_a_key(write: Write, content: str | None, reason: str) -> None:
+    """A key's file that is missing or empty is told by its path."""
+    files = {} if content is None else {"secret": content}
+    path = write(channel("api_key_file = 'secret'"), **files)
+
+    assert refusal(path).endswith(f"api_key_file: {path.parent / 'secret'} {reason}")
+
+
+def test_refuses_a_key_that_is_none_and_does_not_show_it(write: Write) -> None:
+    """A key with a line break in it would break out of its header."""
+    said = refusal(write(channel("api_key_env = 'A_KEY'")), {"A_KEY": "sk-1\r\nx: y"})
+
+    assert said.endswith("api_key_env: holds characters that no key has")
+    assert "sk-1" not in said
+
+
+def test_shows_no_secret(write: Write) -> None:
+    """Neither a key nor a URL with a password appears in what the configuration looks like."""
+    path = write(channel("api_key_env = 'A_KEY'") + "[state]\nredis_url = 'redis://u:word@h'\n")
+
+    shown = repr(load(path, {"A_KEY": "sk-invented"}))
+
+    assert "sk-invented" not in shown
+    assert "word" not in shown
+
+
+def test_variables_come_before_the_file(write: Write) -> None:
+    """POMOGATOR_DATABASE_URL and POMOGATOR_REDIS_URL override `[state]`."""
+    path = write("[state]\ndatabase_url = 'postgresql://file'\n")
+    env = {"POMOGATOR_DATABASE_URL": "postgresql://env", "POMOGATOR_REDIS_URL": "redis://env"}
+
+    assert load(path, {}).state.database_url == Secret("postgresql://file")
+    assert load(path, env).state.database_url == Secret("postgresql://env")
+    assert load(path, env).state.redis_url == Secret("redis://env")
+
+
+def test_serves_nothing_without_file_and_keys() -> None:
+    """The shipped channels need their keys."""
+    assert load(None, {}).channels == ()
+
+
+@pytest.mark.parametrize("name", ["anthropic", "openai", "openrouter"])
+def test_ships_a_channel_for_every_key_at_hand(name: str) -> None:
+    """A provider's variable is enough to serve its models."""
+    (only,) = load(None, {f"{name.upper()}_API_KEY": "sk-invented"}).channels
+
+    assert only.name == only.dialect == name
+    assert only.key == Secret("sk-invented")
+    assert only.models
+
+
+def test_adds_the_shipped_channels_on_demand(write: Write) -> None:
+    """`defaults = true` adds to the file's channels; without it they stand alone."""
+    env = {"OPENAI_API_KEY": "sk-invented"}
+
+    with_defaults = load(write("defaults = true\n" + channel()), env)
+    without = load(write(channel()), env)
+
+    assert [row.name for row in with_defaults.channels] == ["a", "openai"]
+    assert [row.name for row in without.channels] == ["a"]
+
+
+def test_the_files_channel_replaces_the_shipped_one(write: Write) -> None:
+    """A name that the file takes is the file's."""
+    text = "defaults = true\n" + channel().replace('"a"', '"openai"')
+
+    (only,) = load(write(text), {"OPENAI_API_KEY": "sk-invented"}).channels
+
+    assert only.base_url == "http://a.test/v1"
+
+
+def test_the_shipped_models_are_served_by_their_vendors() -> None:
+    """Direct channels name their models `vendor/name`, and no model's name is empty."""
+    env = {f"{name}_API_KEY": "k" for name in ("ANTHROPIC", "OPENAI", "OPENROUTER")}
+
+    for shipped in load(None, env).channels:
+        for public, upstream in shipped.models.items():
+            assert public in {upstream, f"{shipped.name}/{upstream}"}
+
+
+@pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.toml")), ids=lambda path: path.name)
+def test_the_examples_are_good(path: Path) -> None:
+    """Every configuration that we ship is one that we accept."""
+    assert load(path, {}).channels

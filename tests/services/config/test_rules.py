@@ -1,0 +1,159 @@
+"""What must hold between the values of a configuration."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from services.config import ChannelConfig, Config, ModelConfig, Secret, StateConfig, rules
+
+GOOD = ChannelConfig(
+    name="a", dialect="openai", base_url="https://a.test/v1", models={"m": "m", "n": "n"}
+)
+
+
+def channel_problems(**changes: object) -> list[str]:
+    """What is said against a good channel with these changes."""
+    channel = msgspec.structs.replace(GOOD, **changes)
+    return list(rules.channels(Config(channels=(channel,))))
+
+
+def model_problems(*models: ModelConfig) -> list[str]:
+    """What is said against these models of a good channel."""
+    return list(rules.models(Config(channels=(GOOD,), models=models)))
+
+
+def test_has_nothing_against_a_good_channel() -> None:
+    """No sentence is good news."""
+    assert channel_problems() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"name": " "}, "name: is empty"),
+        ({"dialect": "oepnai"}, "dialect: 'oepnai' is none of anthropic, openai, openrouter"),
+        ({"base_url": ""}, "base_url: is missing"),
+        ({"local": "smollm2-135m"}, "base_url: a local model has none"),
+        ({"base_url": "", "local": "gpt"}, "local: 'gpt' is none of smollm2-135m"),
+        (
+            {"api_key_env": "K", "api_key_file": "f"},
+            "api_key_file: there is an api_key_env already",
+        ),
+        ({"models": {}}, "models: the channel serves none"),
+        ({"models": {"m": ""}}, "models.'m': a name is empty"),
+        ({"headers": {"x-a": "1\r\nx-b: 2"}}, "headers.'x-a': must be printable"),
+    ],
+)
+def test_says_what_is_wrong_with_a_channel(changes: dict[str, object], problem: str) -> None:
+    """Every rule has its sentence, and names the key."""
+    (said,) = channel_problems(**changes)
+
+    assert said.partition(".")[2] == problem
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("a.test/v1", "ftp://a.test", "http://", "http:///v1", "http://[::1", "http://a.test:0"),
+        *("http://a.test:99999", "http://a b.test", "http://a.test/\n"),
+        *("http://user:word@a.test/v1", "http://a.test/v1?version=1", "http://a.test/#v1"),
+    ],
+)
+def test_refuses_what_is_no_base_url(url: str) -> None:
+    """Only scheme, host, port and path have a place there; passwords do not."""
+    (said,) = channel_problems(base_url=url)
+
+    assert said.startswith("channels[0] (a).base_url: must ")
+    assert "word" not in said.replace("password", "")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000", "https://a.test/api/v1", "http://[::1]:8"]
+)
+def test_takes_a_base_url(url: str) -> None:
+    """Any host, with or without port and path."""
+    assert channel_problems(base_url=url) == []
+
+
+def test_refuses_two_channels_of_one_name() -> None:
+    """Metrics and limits could not tell them apart."""
+    said = list(rules.channels(Config(channels=(GOOD, GOOD))))
+
+    assert said == ["channels: 'a' stands 2 times"]
+
+
+def test_refuses_a_model_that_no_channel_serves() -> None:
+    """A misspelt name would lose what is said of it, such as its price."""
+    (said,) = model_problems(ModelConfig(name="mm"))
+
+    assert said == "models[0] (mm).name: no channel serves it; did you mean 'm'?"
+
+
+def test_refuses_a_fallback_that_no_channel_serves() -> None:
+    """Nobody could answer in the model's place."""
+    (said,) = model_problems(ModelConfig(name="m", fallbacks=("x",)))
+
+    assert said == "models[0] (m).fallbacks: no channel serves 'x'"
+
+
+def test_knows_thinking_names() -> None:
+    """`-thinking` names are derived from models that are served."""
+    assert model_problems(ModelConfig(name="m-thinking", fallbacks=("n-thinking",))) == []
+
+
+def test_refuses_two_rows_of_one_model() -> None:
+    """It could not be told which of them counts."""
+    (said,) = model_problems(ModelConfig(name="m"), ModelConfig(name="m"))
+
+    assert said == "models: 'm' stands 2 times"
+
+
+def test_tells_a_circle_once() -> None:
+    """Models that stand in for each other are told with the way around."""
+    (said,) = model_problems(
+        ModelConfig(name="m", fallbacks=("n",)), ModelConfig(name="n", fallbacks=("m",))
+    )
+
+    assert said == "models: the fallbacks go in a circle: m → n → m"
+
+
+def test_allows_one_fallback_for_several() -> None:
+    """Two ways to the same model are no circle."""
+    rows = (
+        ModelConfig(name="m", fallbacks=("n",)),
+        ModelConfig(name="m-thinking", fallbacks=("n",)),
+    )
+
+    assert model_problems(*rows) == []
+
+
+def test_tells_names_that_need_quotes() -> None:
+    """`m-1.5 = "x"` is a table in TOML, which nobody means."""
+    row = {"name": "a", "models": {"m-1": {"5": "x"}}}
+
+    (said,) = rules.unknown_keys({"channels": [row]}, Config)
+
+    assert said == "channels[0] (a).models.m-1: a name with a dot needs quotes around it"
+
+
+def test_a_resolved_secret_is_no_key_of_the_file() -> None:
+    """Keys are named, never written down."""
+    (said,) = rules.unknown_keys({"channels": [{"name": "a", "key": "sk"}]}, Config)
+
+    assert said.startswith("channels[0] (a).key: no such key")
+
+
+@pytest.mark.parametrize(
+    ("state", "problem"),
+    [
+        (StateConfig(database_url=Secret("mysql://u:word@h")), "state.database_url"),
+        (StateConfig(redis_url=Secret("http://u:word@h")), "state.redis_url"),
+    ],
+)
+def test_refuses_a_store_that_we_cannot_speak_to(state: StateConfig, problem: str) -> None:
+    """The scheme is checked; the URL is not shown."""
+    (said,) = rules.state(state)
+
+    assert said.startswith(f"{problem}: must begin with ")
+    assert "word" not in said
