@@ -1,0 +1,75 @@
+"""The operators' services as a whole, and the way to them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
+
+from services.accounts.servicer import KeyServicer
+from services.border import FailureBorder
+from services.clock import Clock
+from services.inprocess import InProcessChannel
+from services.storage.base import Database, StateInUseError
+from services.storage.opening import open_database
+from services.storage.pepper import Pepper, load_pepper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorServices:
+    """What operators may call, over an open state."""
+
+    database: Database
+    """Where the service remembers."""
+    pepper: Pepper
+    """What its keys are digested with."""
+    clock: Clock
+    """What dates what is made."""
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the services to a server, or to a channel within the process."""
+        keys_grpc.add_KeyServiceServicer_to_server(
+            KeyServicer(self.database, self.pepper, self.clock), server
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateAddress:
+    """Where a state is, and the server that may have it open."""
+
+    state: Path
+    """Its directory."""
+    database_url: str
+    """The database, if it is not in the directory."""
+    ops: str
+    """The operators' listener of the server, as gRPC names it."""
+
+
+@asynccontextmanager
+async def operators_channel(
+    address: StateAddress, env: Mapping[str, str], clock: Clock
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to the operators' services: the server's where one runs, else our own.
+
+    Whether a server runs is what the lock on the state says, so that the two never
+    both write. A database of its own takes more than one writer. Raises StateError.
+    """
+    try:
+        database = await open_database(address.state, address.database_url, clock)
+    except StateInUseError:
+        # The operators' listener is on this machine, where no proxy belongs between.
+        options = (("grpc.enable_http_proxy", 0),)
+        async with grpc.aio.insecure_channel(address.ops, options=options) as channel:
+            yield channel
+        return
+    try:
+        pepper = await load_pepper(address.state, env, database)
+        services = OperatorServices(database=database, pepper=pepper, clock=clock)
+        async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as channel:
+            yield channel
+    finally:
+        await database.close()

@@ -1,0 +1,225 @@
+"""Who calls: a bearer token in, a caller out, in microseconds.
+
+A key is `sk-pg-`, 43 characters of chance (256 bits) and a checksum of 6, all of
+0-9A-Za-z; the checksum is the CRC-32 of the 43 in base 62, padded with zeros. It
+tells typing errors and scanners' finds from keys without asking anybody.
+
+Only keyed digests are stored and compared: an equal digest is an equal key, so that
+the time of a lookup says nothing about how nearly one was guessed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import zlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TypeVar
+from weakref import WeakValueDictionary
+
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.clock import Chance, Clock
+from services.errors import Failure
+from services.storage.base import Database
+from services.storage.keys import KeyScope, StoredKey, key_by_digest, key_by_id
+from services.storage.pepper import Pepper
+
+PREFIX = "sk-pg-"
+RANDOM_CHARS = 43
+CHECKSUM_CHARS = 6
+KEY_CHARS = len(PREFIX) + RANDOM_CHARS + CHECKSUM_CHARS
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+SHOWN_CHARS = len(PREFIX) + 8
+"""How much of a key may be shown, to recognize it by. 208 bits stay unknown."""
+
+CACHE_MAX = 100_000
+CACHE_TTL_S = 60.0
+"""How long a key is believed without asking again; revocations are pushed."""
+
+UNKNOWN_MAX = 10_000
+UNKNOWN_TTL_S = 5.0
+"""How long a key that is not there is remembered as such."""
+
+RECHECK_S = 1.0
+"""How long to wait for a store that cannot say whether a running call's key was revoked."""
+
+UNSCOPED = KeyScope()
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls."""
+
+    key_id: str
+    """Safe to log."""
+    account: str
+    """Who pays."""
+    scope: KeyScope = UNSCOPED
+    """What the key may do."""
+
+    def may_use(self, model: str) -> bool:
+        """Whether the key may use the public model of that name."""
+        return not self.scope.models or model in self.scope.models
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the store said about a digest, and until when that is believed."""
+
+    key: StoredKey | None
+    caller: Caller | None
+    until: float
+
+
+def new_secret() -> str:
+    """A key that nobody can guess."""
+    body = "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARS))
+    return f"{PREFIX}{body}{checksum(body)}"
+
+
+def checksum(body: str) -> str:
+    """The last characters of a key, from those before them."""
+    rest = zlib.crc32(body.encode())
+    digits = ""
+    for _ in range(CHECKSUM_CHARS):
+        rest, digit = divmod(rest, len(ALPHABET))
+        digits = ALPHABET[digit] + digits
+    return digits
+
+
+def well_formed(key: str) -> bool:
+    """Whether this may be a key: its shape and its checksum are right."""
+    if len(key) != KEY_CHARS or not key.startswith(PREFIX) or not key.isascii():
+        return False
+    body = key[len(PREFIX) : -CHECKSUM_CHARS]
+    return body.isalnum() and checksum(body) == key[-CHECKSUM_CHARS:]
+
+
+class Keyring:
+    """Knows the keys. One for each process; hears of revocations in all of them."""
+
+    def __init__(self, database: Database, pepper: Pepper, clock: Clock, chance: Chance) -> None:
+        self._database = database
+        self._pepper = pepper
+        self._clock = clock
+        self._chance = chance
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._unknown: OrderedDict[bytes, float] = OrderedDict()
+        self._revoked: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._notices = 0
+        self._rechecks: set[asyncio.Task[None]] = set()
+        database.subscribe(self._notice)
+
+    async def authenticate(self, authorization: str | None) -> Caller:
+        """The caller behind an `Authorization` header, `Bearer <key>`.
+
+        Raises Failure: INVALID_API_KEY, KEY_EXPIRED, KEY_REVOKED, and AUTH_UNAVAILABLE
+        where the store cannot say; a valid key is never refused for that reason.
+        """
+        secret = _bearer(authorization)
+        digest = self._pepper.digest(secret)
+        known = self._known.get(digest)
+        if known is None or known.until <= self._clock.now():
+            if not well_formed(secret) or self._is_unknown(digest):
+                raise _invalid()
+            known = await self._look_up(digest)
+        return self._judge(known)
+
+    def revocation(self, caller: Caller) -> asyncio.Event:
+        """An event that is set when the caller's key is revoked. Hold on to it while it matters."""
+        event = self._revoked.get(caller.key_id)
+        if event is None:
+            event = self._revoked[caller.key_id] = asyncio.Event()
+        return event
+
+    def _judge(self, known: _Known) -> Caller:
+        key, caller = known.key, known.caller
+        if key is None or caller is None:
+            raise _invalid()
+        if key.revoked_ms is not None:
+            raise Failure(reasons.ERROR_REASON_KEY_REVOKED, "This API key was revoked")
+        expire_ms = key.scope.expire_ms
+        if expire_ms is not None and self._clock.time() * 1000 >= expire_ms:
+            raise Failure(reasons.ERROR_REASON_KEY_EXPIRED, "This API key has expired")
+        return caller
+
+    async def _look_up(self, digest: bytes) -> _Known:
+        notices = self._notices
+        key = await self._ask(digest)
+        now = self._clock.now()
+        if key is None:
+            _remember(self._unknown, digest, now + UNKNOWN_TTL_S, UNKNOWN_MAX)
+            return _Known(None, None, now)
+        caller = Caller(key_id=key.id, account=key.account, scope=key.scope)
+        known = _Known(key, caller, now + CACHE_TTL_S)
+        # What was read before a notice may be older than what the notice is about.
+        if notices == self._notices:
+            _remember(self._known, digest, known, CACHE_MAX)
+        return known
+
+    async def _ask(self, digest: bytes) -> StoredKey | None:
+        try:
+            return await self._database.read(key_by_digest, digest.hex())
+        except Failure as failure:
+            raise Failure(
+                reasons.ERROR_REASON_AUTH_UNAVAILABLE,
+                "The gateway cannot check the API key right now.",
+                retry_after_s=1 + 4 * self._chance.random(),
+            ) from failure
+
+    def _is_unknown(self, digest: bytes) -> bool:
+        return self._unknown.get(digest, 0.0) > self._clock.now()
+
+    def _notice(self, key_id: str) -> None:
+        self._notices += 1
+        if not key_id:
+            self._known.clear()
+            for watched in list(self._revoked):
+                self._spawn_recheck(watched)
+            return
+        for digest, known in list(self._known.items()):
+            if known.caller is not None and known.caller.key_id == key_id:
+                del self._known[digest]
+        self._spawn_recheck(key_id)
+
+    def _spawn_recheck(self, key_id: str) -> None:
+        if key_id in self._revoked:
+            task = asyncio.ensure_future(self._recheck(key_id))
+            self._rechecks.add(task)
+            task.add_done_callback(self._rechecks.discard)
+
+    async def _recheck(self, key_id: str) -> None:
+        """Tells those who wait for it if the key has been revoked."""
+        while (event := self._revoked.get(key_id)) is not None:
+            try:
+                key = await self._database.read(key_by_id, key_id)
+            except Failure:
+                del event  # Whoever waited may leave meanwhile.
+                await asyncio.sleep(RECHECK_S)
+                continue
+            if key is None or key.revoked_ms is not None:
+                event.set()
+            return
+
+
+def _bearer(authorization: str | None) -> str:
+    scheme, _, secret = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise _invalid()
+    return secret.strip()
+
+
+def _invalid() -> Failure:
+    return Failure(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
+
+
+def _remember(cache: OrderedDict[bytes, T], digest: bytes, value: T, most: int) -> None:
+    cache[digest] = value
+    cache.move_to_end(digest)
+    if len(cache) > most:
+        cache.popitem(last=False)

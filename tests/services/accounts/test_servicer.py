@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from pomogator.accounts.v1 import key_service_pb2 as pb
+from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
+
+from services.accounts.operators import OperatorServices
+from services.admission.keys import Keyring
+from services.border import FailureBorder
+from services.clock import system_chance
+from services.inprocess import InProcessChannel
+from services.storage.pepper import Pepper
+from services.storage.sqlite import SqliteDatabase
+from tests.fakes.clock import FakeClock
+
+
+@pytest.fixture
+async def services(tmp_path: Path) -> AsyncIterator[OperatorServices]:
+    clock = FakeClock()
+    database = await SqliteDatabase.open(tmp_path, clock)
+    yield OperatorServices(database=database, pepper=Pepper(b"p" * 16), clock=clock)
+    await database.close()
+
+
+@pytest.fixture
+async def stub(services: OperatorServices) -> AsyncIterator[pb_grpc.KeyServiceStub]:
+    async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as channel:
+        yield pb_grpc.KeyServiceStub(channel)
+
+
+async def test_new_key_opens_doors(
+    services: OperatorServices, stub: pb_grpc.KeyServiceStub
+) -> None:
+    """The secret of the answer authenticates; the scope that was asked for goes with it."""
+    until = Timestamp(seconds=1_900_000_000)
+    answer = await stub.CreateKey(
+        pb.CreateKeyRequest(
+            account="acme",
+            display_name="batch jobs",
+            scope=pb.KeyScope(models=["b", "a"], expire_time=until, strict=True),
+        )
+    )
+    ring = Keyring(services.database, services.pepper, services.clock, system_chance())
+
+    caller = await ring.authenticate(f"Bearer {answer.secret}")
+
+    assert (caller.key_id, caller.account) == (answer.key.key_id, "acme")
+    assert caller.scope.strict
+    assert caller.may_use("a")
+    assert answer.key.scope == pb.KeyScope(models=["a", "b"], expire_time=until, strict=True)
+    assert answer.secret.startswith(answer.key.prefix)
+    assert answer.key.display_name == "batch jobs"
+
+
+async def test_pages_lead_through_all_keys(stub: pb_grpc.KeyServiceStub) -> None:
+    """Page after page every key comes once, oldest first, also those of the same moment."""
+    made = [
+        (await stub.CreateKey(pb.CreateKeyRequest(account=f"a{n % 2}"))).key.key_id
+        for n in range(7)
+    ]
+
+    seen: list[str] = []
+    request = pb.ListKeysRequest(page_size=3)
+    for expected in (3, 3, 1):
+        answer = await stub.ListKeys(request)
+        assert len(answer.keys) == expected
+        seen += [key.key_id for key in answer.keys]
+        request.page_token = answer.next_page_token
+
+    assert not answer.next_page_token
+    assert sorted(seen) == sorted(made)
+    of_one = await stub.ListKeys(pb.ListKeysRequest(account="a1"))
+    assert [key.account for key in of_one.keys] == ["a1"] * 3
+
+
+async def test_revoked_twice_is_revoked_once(
+    services: OperatorServices, stub: pb_grpc.KeyServiceStub
+) -> None:
+    """The second revocation changes nothing, not even the time."""
+    key_id = (await stub.CreateKey(pb.CreateKeyRequest(account="acme"))).key.key_id
+
+    first = await stub.RevokeKey(pb.RevokeKeyRequest(key_id=key_id))
+    assert isinstance(services.clock, FakeClock)
+    services.clock.advance(60)
+    second = await stub.RevokeKey(pb.RevokeKeyRequest(key_id=key_id))
+
+    assert first.key.HasField("revoke_time")
+    assert second.key == first.key
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "code"),
+    [
+        ("CreateKey", pb.CreateKeyRequest(), grpc.StatusCode.INVALID_ARGUMENT),
+        ("CreateKey", pb.CreateKeyRequest(account="a b"), grpc.StatusCode.INVALID_ARGUMENT),
+        ("CreateKey", pb.CreateKeyRequest(account="a" * 65), grpc.StatusCode.INVALID_ARGUMENT),
+        ("CreateKey", pb.CreateKeyRequest(account="a\n"), grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            "CreateKey",
+            pb.CreateKeyRequest(account="a", display_name="n" * 129),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        ("ListKeys", pb.ListKeysRequest(page_size=-1), grpc.StatusCode.INVALID_ARGUMENT),
+        ("ListKeys", pb.ListKeysRequest(page_size=10**9), grpc.StatusCode.INVALID_ARGUMENT),
+        ("ListKeys", pb.ListKeysRequest(page_token="%%%"), grpc.StatusCode.INVALID_ARGUMENT),
+        ("ListKeys", pb.ListKeysRequest(page_token="e30="), grpc.StatusCode.INVALID_ARGUMENT),
+        ("ListKeys", pb.ListKeysRequest(page_token="ключ"), grpc.StatusCode.INVALID_ARGUMENT),
+        ("RevokeKey", pb.RevokeKeyRequest(key_id="' OR 1=1--"), grpc.StatusCode.NOT_FOUND),
+        ("RevokeKey", pb.RevokeKeyRequest(key_id="\0"), grpc.StatusCode.NOT_FOUND),
+    ],
+)
+async def test_refuses_what_makes_no_sense(
+    stub: pb_grpc.KeyServiceStub, method: str, request_: object, code: grpc.StatusCode
+) -> None:
+    """Bad fields are the caller's fault, and nothing else is."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await getattr(stub, method)(request_)
+
+    assert refused.value.code() == code

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+from services.storage.base import ConstraintError, StateError, Transaction, notify
+from services.storage.schema import VERSION
+from services.storage.sqlite import FILE, SqliteDatabase
+from tests.fakes.clock import FakeClock
+
+INSERT = "INSERT INTO settings (name, value) VALUES (?, ?)"
+
+
+def put(name: str, *, fail: bool = False) -> Transaction[str]:
+    """Adds a row and tells of it, or raises after it did."""
+    yield INSERT, (name, "value")
+    if fail:
+        yield notify(f"{name} failed")
+        raise LookupError(name)
+    yield notify(name)
+    return name
+
+
+def count() -> Transaction[int]:
+    """How many rows there are."""
+    rows = yield "SELECT count(*) FROM settings", ()
+    return int(str(rows[0][0]))
+
+
+def broken() -> Transaction[None]:
+    """Asks for what is not there."""
+    yield "SELECT nothing FROM nowhere", ()
+
+
+@pytest.fixture
+async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    database = await SqliteDatabase.open(tmp_path, FakeClock())
+    yield database
+    await database.close()
+
+
+async def test_one_that_fails_undoes_only_itself(database: SqliteDatabase) -> None:
+    """Of a hundred transactions that share a commit, those that raise leave nothing behind."""
+    results = await asyncio.gather(
+        *(database.write(put, f"n{n}", fail=n % 2 == 1) for n in range(100)),
+        return_exceptions=True,
+    )
+
+    assert [type(result) for result in results] == [str, LookupError] * 50
+    assert await database.read(count) == 50
+
+
+async def test_many_share_a_commit(database: SqliteDatabase) -> None:
+    """What is asked for at once takes a few commits, not one for each."""
+    commits: list[str] = []
+    writer = database._connections[0]
+    writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
+
+    await asyncio.gather(*(database.write(put, f"n{n}") for n in range(200)))
+
+    assert 1 <= len(commits) <= 20
+
+
+async def test_notices_come_after_the_commit_and_only_then(database: SqliteDatabase) -> None:
+    """Listeners hear of what was committed, before whoever wrote it goes on."""
+    heard: list[str] = []
+    database.subscribe(heard.append)
+
+    await asyncio.gather(
+        database.write(put, "a"), database.write(put, "b", fail=True), return_exceptions=True
+    )
+
+    assert heard == ["a"]
+
+
+async def test_broken_constraint_is_a_fault_of_one(database: SqliteDatabase) -> None:
+    """A constraint fails the transaction that broke it, and not its neighbours."""
+    results = await asyncio.gather(
+        database.write(put, "a"),
+        database.write(put, "a"),
+        database.write(put, "b"),
+        return_exceptions=True,
+    )
+
+    assert results[0] == "a"
+    assert isinstance(results[1], ConstraintError)
+    assert results[2] == "b"
+
+
+async def test_failure_of_the_database_is_unavailable(database: SqliteDatabase) -> None:
+    """What the database itself refuses is STORAGE_UNAVAILABLE, and the next call may work."""
+    with pytest.raises(Failure) as refused:
+        await database.write(broken)
+
+    assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+    assert refused.value.retry_after_s is not None
+    assert not database.healthy
+    assert await database.write(put, "a") == "a"
+    assert database.healthy
+
+
+async def test_full_disk_refuses_writes_and_goes_on_reading(database: SqliteDatabase) -> None:
+    """A file that cannot grow fails the writes whole; reads go on; room makes it work again."""
+    await database.write(put, "before")
+    (pages,) = database._connections[0].execute("PRAGMA page_count").fetchone()
+    database._connections[0].execute(f"PRAGMA max_page_count = {pages}")
+
+    results = await asyncio.gather(
+        *(database.write(put, f"{n}" * 3000) for n in range(50)), return_exceptions=True
+    )
+
+    assert any(
+        isinstance(result, Failure) and result.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+        for result in results
+    )
+    kept = sum(isinstance(result, str) for result in results)
+    assert await database.read(count) == 1 + kept
+    database._connections[0].execute("PRAGMA max_page_count = 1000000")
+    assert await database.write(put, "after") == "after"
+
+
+async def test_cancelled_caller_harms_nobody(database: SqliteDatabase) -> None:
+    """Whoever leaves while the batch runs does not disturb those who stay."""
+    leaving = asyncio.ensure_future(database.write(put, "leaves"))
+    staying = asyncio.ensure_future(database.write(put, "stays"))
+    await asyncio.sleep(0)
+    leaving.cancel()
+
+    assert await staying == "stays"
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+
+
+async def test_closing_does_what_was_asked(tmp_path: Path) -> None:
+    """`close` commits what was queued before it; what comes later is refused."""
+    database = await SqliteDatabase.open(tmp_path, FakeClock())
+    writes = [asyncio.ensure_future(database.write(put, f"n{n}")) for n in range(50)]
+    await asyncio.sleep(0)
+
+    await database.close()
+
+    assert len(await asyncio.gather(*writes)) == 50
+    with pytest.raises(Failure):
+        await database.write(put, "late")
+    database = await SqliteDatabase.open(tmp_path, FakeClock())
+    assert await database.read(count) == 50
+    await database.close()
+
+
+async def test_files_are_for_their_owner_only(database: SqliteDatabase, tmp_path: Path) -> None:
+    """Nobody else on the machine reads the state."""
+    await database.write(put, "a")
+
+    for file in tmp_path.iterdir():  # noqa: ASYNC240  A test may block.
+        assert file.stat().st_mode & 0o077 == 0, file.name
+
+
+OPEN = """
+import asyncio, pathlib, sys
+from services.clock import SystemClock
+from services.storage.sqlite import SqliteDatabase
+
+async def main():
+    database = await SqliteDatabase.open(pathlib.Path(sys.argv[1]), SystemClock())
+    await database.close()
+
+asyncio.run(main())
+"""
+
+
+async def open_elsewhere(state: Path) -> str:
+    """What another process says that opens the state; empty if it can."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        OPEN,
+        str(state),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, stderr = await process.communicate()
+    return stderr.decode().strip().rpartition("\n")[2]
+
+
+async def test_only_one_process_opens_it(database: SqliteDatabase, tmp_path: Path) -> None:
+    """A second process is told that the state is in use; when the first has closed it, it may."""
+    assert f"StateInUseError: {tmp_path} is in use" in await open_elsewhere(tmp_path)
+
+    await database.close()
+
+    assert await open_elsewhere(tmp_path) == ""
+
+
+async def test_newer_schema_is_refused(tmp_path: Path) -> None:
+    """A state of a later program is left alone, with a word on what to do."""
+    await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
+    raw = sqlite3.connect(tmp_path / FILE)
+    raw.execute(f"PRAGMA user_version = {VERSION + 1}")
+    raw.close()
+
+    with pytest.raises(StateError, match=f"schema version {VERSION + 1}, this program knows up to"):
+        await SqliteDatabase.open(tmp_path, FakeClock())
+
+
+@pytest.mark.parametrize("sql", ["DROP TABLE keys", "ALTER TABLE keys ADD COLUMN x TEXT"])
+async def test_foreign_tables_are_refused(tmp_path: Path, sql: str) -> None:
+    """Tables that no version of this program has made are not touched."""
+    await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
+    raw = sqlite3.connect(tmp_path / FILE)
+    raw.execute(sql)
+    raw.close()
+
+    with pytest.raises(StateError, match="not those of any version"):
+        await SqliteDatabase.open(tmp_path, FakeClock())
+
+
+@pytest.mark.parametrize(("at", "garbage"), [(0, b"not a database, no"), (4096, b"\xff" * 4096)])
+async def test_damaged_file_is_refused(tmp_path: Path, at: int, garbage: bytes) -> None:
+    """Overwritten bytes end in one clear line, and the state can be opened after a repair."""
+    await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
+    whole = (tmp_path / FILE).read_bytes()
+    (tmp_path / FILE).write_bytes(whole[:at] + garbage + whole[at + len(garbage) :])
+
+    with pytest.raises(StateError, match=FILE):
+        await SqliteDatabase.open(tmp_path, FakeClock())
+
+    (tmp_path / FILE).write_bytes(whole)
+    await (await SqliteDatabase.open(tmp_path, FakeClock())).close()

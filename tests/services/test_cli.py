@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from services.accounts.operators import OperatorServices
+from services.admission.keys import well_formed
+from services.border import FailureBorder
+from services.cli import main
+from services.clock import SystemClock
+from services.storage.pepper import load_pepper
+from services.storage.sqlite import SqliteDatabase
+
+CONFIG = """
+[[channels]]
+name = "somewhere"
+dialect = "openai"
+base_url = "http://127.0.0.1:9/v1"
+[channels.models]
+"b/two" = "two"
+"a/one" = "one"
+"""
+
+
+class Shell:
+    """Runs commands on a state of its own."""
+
+    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.state = directory / "state"
+        self.config = directory / "pomogator.toml"
+        self.config.write_text(CONFIG)
+        self._capsys = capsys
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """What the command prints: on stdout, or where it is to fail on stderr."""
+        env = {"POMOGATOR_STATE": str(self.state), "POMOGATOR_CONFIG": str(self.config)}
+        assert main(arguments, env) == code
+        captured = self._capsys.readouterr()
+        assert bool(captured.err) == (code != 0)
+        return captured.err if code else captured.out
+
+    async def run_beside_server(self, *arguments: str, code: int = 0) -> str:
+        """The same, while this loop serves."""
+        return await asyncio.to_thread(self.run, *arguments, code=code)
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, capsys)
+
+
+@pytest.fixture
+async def server(shell: Shell) -> AsyncIterator[OperatorServices]:
+    """A server that has the state open, with its operators' listener."""
+    clock = SystemClock()
+    database = await SqliteDatabase.open(shell.state, clock)
+    pepper = await load_pepper(shell.state, {}, database)
+    services = OperatorServices(database=database, pepper=pepper, clock=clock)
+    server = grpc.aio.server(interceptors=[FailureBorder()])
+    services.register(server)
+    server.add_insecure_port(f"unix:{shell.state / 'ops.sock'}")
+    await server.start()
+    yield services
+    await server.stop(None)
+    await database.close()
+
+
+def test_keys_without_a_server(shell: Shell) -> None:
+    """Keys are made, listed and revoked where nothing runs."""
+    lines = shell.run("keys", "create", "--account", "acme", "--name", "batch").splitlines()
+    key_id = lines[0].split()[0]
+
+    assert well_formed(lines[-1])
+    listed = shell.run("keys", "list").splitlines()
+    assert len(listed) == 2
+    assert listed[1].split()[:3] == [key_id, "acme", f"{lines[-1][:14]}…"]
+    assert "valid" in listed[1]
+    assert lines[-1] not in listed[1]
+    assert key_id in shell.run("keys", "revoke", key_id)
+    assert "revoked 20" in shell.run("keys", "list")
+
+
+async def test_keys_beside_a_server(shell: Shell, server: OperatorServices) -> None:
+    """The same commands go to the server that has the state open."""
+    lines = (await shell.run_beside_server("keys", "create", "--account", "acme")).splitlines()
+    key_id = lines[0].split()[0]
+
+    assert well_formed(lines[-1])
+    assert key_id in await shell.run_beside_server("keys", "list")
+    assert key_id in await shell.run_beside_server("keys", "revoke", key_id)
+    error = await shell.run_beside_server("keys", "revoke", "key-0", code=1)
+    assert error == "pomogator: There is no key of that ID.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("keys", "create", "--account", "a b"), "account is 1 to 64 letters, digits, `_-.@`"),
+        (("keys", "revoke", "key-0"), "There is no key of that ID."),
+        (("keys", "list", "--state", "/proc/nowhere"), "/proc/nowhere: No such file or directory"),
+    ],
+)
+def test_failures_are_one_line(shell: Shell, arguments: tuple[str, ...], message: str) -> None:
+    """What went wrong is one line on stderr, without a traceback, and exit code 1."""
+    assert shell.run(*arguments, code=1) == f"pomogator: {message}\n"
+
+
+def test_bad_configuration_is_refused_everywhere(shell: Shell) -> None:
+    """A file that cannot be used is named by every command that reads it."""
+    shell.config.write_text("channels = 7")
+
+    for arguments in (("check",), ("models", "list"), ("keys", "list")):
+        assert str(shell.config) in shell.run(*arguments, code=1)
+
+
+def test_check_counts_what_it_found(shell: Shell) -> None:
+    """A good file is said to be good."""
+    assert shell.run("check").startswith("OK: 1 channels, ")
+
+
+def test_models_are_listed_by_name(shell: Shell) -> None:
+    """`models list` prints the public names, one a line, sorted."""
+    names = shell.run("models", "list").splitlines()
+
+    assert names == sorted(names)
+    assert {"a/one", "b/two"} <= set(names)
+
+
+@pytest.mark.parametrize("arguments", [(), ("keys",), ("nonsense",), ("keys", "create")])
+def test_misuse_is_exit_code_2(
+    shell: Shell, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+) -> None:
+    """What cannot be understood is explained, with the usage."""
+    with pytest.raises(SystemExit) as left:
+        main(arguments, {})
+
+    assert left.value.code == 2
+    assert "usage: pomogator" in capsys.readouterr().err
