@@ -1,0 +1,178 @@
+"""Who may import whom: the layers of `services/__init__.py` as a list, and a few rules more."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("services.__main__",),
+    ("services.cli",),
+    ("services.serve",),
+    ("services.server",),
+    ("services.completions", "services.models", "services.accounts"),
+    ("services.admission",),
+    ("services.routing",),
+    ("services.metering", "services.providers"),
+    ("services.storage", "services.local_model", "services.border", "services.inprocess"),
+    ("services.config", "services.telemetry"),
+    ("services.clock", "services.capabilities", "services.options"),
+    ("services.errors",),
+    ("services.local_model_server",),
+)
+"""Upper rows import lower ones. Packages of one row are strangers to each other."""
+
+BOTH_SIDES = "services.serve"
+"""Runs service and edge in one process, and is the only module that knows both."""
+
+DIALECTS = "services.providers"
+DIALECT_FOLDERS = ("anthropic", "openai", "openrouter")
+RELATED = {("openrouter", "openai")}
+"""OpenRouter speaks OpenAI's dialect and adds to it."""
+
+ONLY_IN: dict[str, tuple[str, ...]] = {
+    "aiohttp": ("gateway", "services.providers", "services.local_model", "services.serve"),
+    "anthropic": (),
+    "asyncpg": ("services.storage.postgres",),
+    "openai": (),
+    "opentelemetry": ("services.telemetry", "gateway"),
+    "redis": ("services.storage.redis",),
+    "requests": (),
+    "services.providers.registry": ("services.server", "services.cli"),
+    "services.storage.postgres": ("services.storage",),
+    "services.storage.redis": ("services.storage", "services.server"),
+    "services.storage.sqlite": ("services.storage",),
+    "sqlite3": ("services.storage",),
+    "xllamacpp": ("services.local_model_server",),
+}
+"""Libraries and concrete parts that few may name."""
+
+IO_OF_NO_DIALECT = ("aiohttp", "asyncio", "grpc.aio", "httptools", "socket", "ssl")
+
+
+def is_within(module: str, package: str) -> bool:
+    """Whether `module` is `package` or in it."""
+    return module == package or module.startswith(f"{package}.")
+
+
+def violations(module: str, imported: str) -> Iterator[str]:
+    """The rules that `module` breaks by importing `imported`, in words."""
+    side, other = module.partition(".")[0], imported.partition(".")[0]
+    if {side, other} == {"gateway", "services"} and module != BOTH_SIDES:
+        yield "edge and service know the contract, not each other"
+    here, there = _row(module), _row(imported)
+    if other == side == "services" and not _same_package(module, imported):
+        if here is None or there is None:
+            yield "a module of services stands in no row of LAYERS"
+        elif there <= here:
+            yield "imports go downwards"
+    folder, cousin = _dialect(module), _dialect(imported)
+    if folder and cousin and folder != cousin and (folder, cousin) not in RELATED:
+        yield "dialects do not know each other"
+    if folder and any(is_within(imported, library) for library in IO_OF_NO_DIALECT):
+        yield "dialects do no I/O"
+    for name, allowed in ONLY_IN.items():
+        if is_within(imported, name) and not any(is_within(module, place) for place in allowed):
+            yield f"{name} is named only in {', '.join(allowed) or 'tests'}"
+
+
+def _row(module: str) -> int | None:
+    for index, row in enumerate(LAYERS):
+        if any(is_within(module, package) for package in row):
+            return index
+    return None
+
+
+def _same_package(module: str, imported: str) -> bool:
+    return any(
+        is_within(module, package) and is_within(imported, package)
+        for row in LAYERS
+        for package in row
+    )
+
+
+def _dialect(module: str) -> str | None:
+    for folder in DIALECT_FOLDERS:
+        if is_within(module, f"{DIALECTS}.{folder}"):
+            return folder
+    return None
+
+
+def imports(path: Path) -> Iterator[tuple[str, str]]:
+    """What a file of ours imports: its module's name and the other's, once per statement."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    module = ".".join(parts).removesuffix(".__init__")
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from ((module, _imported(node.module, alias.name)) for alias in node.names)
+
+
+def _imported(package: str, name: str) -> str:
+    """`from services import errors` imports a module, `from services.errors import X` a name."""
+    target = ROOT.joinpath(*package.split("."), name)
+    is_module = target.with_suffix(".py").exists() or (target / "__init__.py").exists()
+    return f"{package}.{name}" if is_module else package
+
+
+@pytest.mark.parametrize("package", ["gateway", "services"])
+def test_imports_keep_the_rules(package: str) -> None:
+    """No module of ours imports what it must not know."""
+    broken = {
+        f"{module} imports {imported}: {rule}"
+        for path in sorted((ROOT / package).rglob("*.py"))
+        for module, imported in imports(path)
+        for rule in violations(module, imported)
+    }
+
+    assert not broken, "\n".join(sorted(broken))
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("gateway.app", "services.errors"),
+        ("services.server", "gateway.app"),
+        ("services.providers.upstream", "services.routing.failover"),
+        ("services.config.loading", "services.telemetry.logs"),
+        ("services.errors", "services.clock"),
+        ("services.unheard_of", "services.errors"),
+        ("services.providers.anthropic.request", "services.providers.openai.request"),
+        ("services.providers.openai.request", "services.providers.openrouter.request"),
+        ("services.providers.openai.response", "asyncio"),
+        ("services.completions.pipeline", "services.storage.sqlite"),
+        ("services.metering.ledger", "asyncpg"),
+        ("services.routing.catalog", "services.providers.registry"),
+        ("services.local_model", "xllamacpp"),
+    ],
+)
+def test_a_planted_violation_is_found(module: str, imported: str) -> None:
+    """The rules above do catch what they are there for."""
+    assert list(violations(module, imported))
+
+
+@pytest.mark.parametrize(
+    ("module", "imported"),
+    [
+        ("services.serve", "gateway.app"),
+        ("services.providers.openrouter.request", "services.providers.openai.request"),
+        ("services.completions.pipeline", "services.completions.fold"),
+        ("services.storage.opening", "services.storage.sqlite"),
+        ("gateway.app", "aiohttp.web"),
+    ],
+)
+def test_an_allowed_import_is_allowed(module: str, imported: str) -> None:
+    """The rules do not forbid what the design needs."""
+    assert not list(violations(module, imported))
+
+
+def test_proto_is_no_package() -> None:
+    """An `__init__.py` in proto/ would shadow the package `proto` of PyPI."""
+    assert not list((ROOT / "proto").glob("*/__init__.py"))
+    assert not (ROOT / "proto" / "__init__.py").exists()
