@@ -1,0 +1,138 @@
+"""The contract: clean, compatible with what was there before, and the generated code is its."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import shutil
+import subprocess
+import sys
+import tarfile
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROTO = ROOT / "proto"
+SOURCES = "proto/pomogator"
+
+pytest.importorskip("grpc_tools", reason="the group `gen` is not installed")
+BUF = shutil.which("buf", path=str(Path(sys.executable).parent))
+needs_buf = pytest.mark.skipif(BUF is None, reason="buf is not installed")
+needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no git checkout")
+
+
+def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[bytes]:
+    """Runs a program and keeps what it says."""
+    return subprocess.run(command, cwd=cwd, capture_output=True, check=False)
+
+
+def buf(*arguments: str, cwd: Path) -> None:
+    """Runs buf; what it finds fails the test."""
+    assert BUF
+    done = run(BUF, *arguments, cwd=cwd)
+    assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+
+def workspace(folder: Path, contract: Path) -> Path:
+    """A folder where buf finds our contract, and Google's from the installed wheel beside it."""
+    shutil.copytree(contract / "pomogator", folder / "proto" / "pomogator")
+    google = Path(str(files("google.api") / "annotations.proto")).parents[1]
+    for source in (*google.glob("api/*.proto"), *google.glob("rpc/*.proto")):
+        target = folder / "google" / source.relative_to(google.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
+    modules = "modules:\n  - path: proto\n  - path: google\n"
+    (folder / "buf.yaml").write_text((contract / "buf.yaml").read_text() + modules)
+    return folder
+
+
+def earlier_version(folder: Path) -> Path | None:
+    """The contract as it was: on main, or before its last change; None where there is neither."""
+    log = run("git", "log", "--format=%H", "--", SOURCES).stdout.decode().split()
+    for revision in ("origin/main", "main", *log):
+        exists = run("git", "cat-file", "-e", f"{revision}:{SOURCES}").returncode == 0
+        differs = run("git", "diff", "--quiet", revision, "--", SOURCES).returncode == 1
+        if exists and differs:
+            archive = run("git", "archive", revision, "proto").stdout
+            with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+                tar.extractall(folder, filter="data")
+            return folder / "proto"
+    return None
+
+
+def test_generated_code_is_fresh(tmp_path: Path) -> None:
+    """Generating anew gives the committed files, byte for byte, no more and no fewer."""
+    spec = importlib.util.spec_from_file_location("generate", PROTO / "generate.py")
+    assert spec
+    assert spec.loader
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+
+    script.generate(tmp_path)
+
+    def contents(root: Path) -> dict[str, bytes]:
+        return {
+            str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*.py*") if is_source(p)
+        }
+
+    def is_source(path: Path) -> bool:
+        return path.suffix in {".py", ".pyi"}
+
+    fresh, committed = contents(tmp_path), contents(PROTO / "gen")
+    stale = {
+        name for name in fresh.keys() | committed.keys() if fresh.get(name) != committed.get(name)
+    }
+    assert not stale, f"run `make proto`: {sorted(stale)}"
+
+
+@needs_buf
+def test_contract_is_clean(tmp_path: Path) -> None:
+    """The rules of buf.yaml hold: names, packages, and a comment on everything."""
+    buf("lint", "proto", cwd=workspace(tmp_path, PROTO))
+
+
+@needs_buf
+def test_contract_is_formatted(tmp_path: Path) -> None:
+    """`make fmt` would change nothing."""
+    buf("format", "--diff", "--exit-code", "proto", cwd=workspace(tmp_path, PROTO))
+
+
+@needs_buf
+def test_lint_finds_a_planted_fault(tmp_path: Path) -> None:
+    """A service whose name and comment are wrong does not pass."""
+    folder = workspace(tmp_path, PROTO)
+    planted = folder / "proto/pomogator/planted/v1/planted.proto"
+    planted.parent.mkdir(parents=True)
+    planted.write_text('syntax = "proto3";\npackage pomogator.planted.v1;\nservice Planted {}\n')
+
+    with pytest.raises(AssertionError, match=r"planted\.proto:3"):
+        buf("lint", "proto", cwd=folder)
+
+
+@needs_buf
+@needs_git
+def test_contract_breaks_nobody(tmp_path: Path) -> None:
+    """Whoever speaks the version before this one understands this one."""
+    earlier = earlier_version(tmp_path / "git")
+    if earlier is None:
+        pytest.skip("git knows no other version of the contract")
+    image = tmp_path / "earlier.binpb"
+    buf("build", "proto", "-o", str(image), cwd=workspace(tmp_path / "earlier", earlier))
+
+    now = workspace(tmp_path / "now", PROTO)
+    buf("breaking", "proto", "--against", str(image), cwd=now)
+
+
+@needs_buf
+def test_a_planted_break_is_found(tmp_path: Path) -> None:
+    """A field that changes its number is told."""
+    image = tmp_path / "earlier.binpb"
+    buf("build", "proto", "-o", str(image), cwd=workspace(tmp_path / "earlier", PROTO))
+    now = workspace(tmp_path / "now", PROTO)
+    source = now / "proto/pomogator/chat/v1/usage.proto"
+    source.write_text(source.read_text().replace(" = 1", " = 101", 1))
+
+    with pytest.raises(AssertionError, match=r"usage\.proto"):
+        buf("breaking", "proto", "--against", str(image), cwd=now)
