@@ -1,0 +1,71 @@
+"""CPU that limits cost a call: `PYTHONPATH=.:proto/gen python tests/bench/limits.py [redis-url]`."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+from services.admission.limits import Allowance, Limits, Subject
+from services.clock import SystemClock
+from services.config.limits import LimitConfig
+from services.storage.counters import CounterStore, LocalCounters
+from services.storage.redis import RedisCounters
+
+CALLS = 20_000
+CONCURRENT = 32
+PLENTY = 100_000_000
+
+BOTH = [
+    LimitConfig(key="*", model="*", rpm=PLENTY, tpm=PLENTY, concurrency=PLENTY),
+    LimitConfig(channel="*", rpm=PLENTY, tpm=PLENTY, concurrency=PLENTY),
+]
+OWN = Allowance(rpm=PLENTY, tpm=PLENTY, concurrency=PLENTY)
+
+
+async def measure(
+    name: str, counters: CounterStore, rules: list[LimitConfig], own: Allowance
+) -> None:
+    """Prints what a call costs that is limited as a whole, and at one attempt."""
+    limits = Limits(rules, counters, random.Random(1))
+    calls = [
+        (
+            Subject(key=f"key-{index}", model="m", own=own),
+            Subject(key=f"key-{index}", model="m", channel="c"),
+        )
+        for index in range(1000)
+    ]
+
+    async def run(first: int) -> None:
+        for number in range(first, CALLS, CONCURRENT):
+            whole, attempt = calls[number % len(calls)]
+            with await limits.take(whole, 1000) as lease, await limits.take(attempt, 1000) as inner:
+                lease.reconcile(700)
+                inner.reconcile(700)
+
+    await _print(name, run)
+
+
+async def _print(name: str, run: Callable[[int], Awaitable[None]]) -> None:
+    await asyncio.gather(*(run(index) for index in range(CONCURRENT)))
+    began = time.process_time()
+    await asyncio.gather(*(run(index) for index in range(CONCURRENT)))
+    print(f"{name:44} {(time.process_time() - began) / CALLS * 1e6:7.2f} us CPU a call")
+
+
+async def main(redis_url: str) -> None:
+    """Prints the table."""
+    clock = SystemClock()
+    await measure("nothing configured", LocalCounters(clock), [], Allowance())
+    await measure("a key's own requests", LocalCounters(clock), [], Allowance(rpm=PLENTY))
+    await measure("key x model and channel, 6 meters", LocalCounters(clock), BOTH, Allowance())
+    await measure("the same and the key's own, 9 meters", LocalCounters(clock), BOTH, OWN)
+    if redis_url:
+        async with RedisCounters(redis_url, LocalCounters(clock)) as counters:
+            await measure("Redis: key x model and channel, 6 meters", counters, BOTH, Allowance())
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else ""))
