@@ -1,0 +1,122 @@
+"""What we ship: the wheel, the source archive, and the locks that they are installed with."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LOCKS = ROOT / "deploy" / "locks"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+pytest.importorskip("hatchling", reason="the group `build` is not installed")
+
+TRY_IT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import gateway, services.config
+from importlib.metadata import distribution
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc
+for module in (gateway, services, chat_completion_service_pb2_grpc):
+    assert module.__file__.startswith(sys.argv[1]), module.__file__
+assert services.config.load(None, {"OPENAI_API_KEY": "k"}).channels
+(script,) = distribution("pomogator").entry_points.select(group="console_scripts")
+assert script.load().__module__ == "services.cli"
+"""
+
+
+def build(target: str, folder: Path) -> Path:
+    """Builds a wheel or a source archive of the checkout: its path."""
+    command = (sys.executable, "-m", "hatchling", "build", "--target", target, "-d", str(folder))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    (built,) = folder.iterdir()
+    return built
+
+
+def required(requirements: list[str]) -> set[str]:
+    """The names of the distributions that these requirements name."""
+    return {re.split(r"[\[<>=; ]", text)[0] for text in requirements} - {"pomogator"}
+
+
+def locked(name: str) -> dict[str, str]:
+    """The blocks of a lock, by distribution: requirement and hashes."""
+    blocks = re.split(r"\n(?=\S)", (LOCKS / name).read_text().strip())
+    return {re.split(r"[=\[]", block)[0]: block for block in blocks}
+
+
+def test_wheel_works_on_its_own(tmp_path: Path) -> None:
+    """Unpacked alone it has edge, service, contract, data and command, and nothing else."""
+    wheel = build("wheel", tmp_path / "dist")
+    unpacked = tmp_path / "unpacked"
+    shutil.unpack_archive(wheel, unpacked, "zip")
+
+    top = {path.name.partition("-")[0] for path in unpacked.iterdir()}
+    assert top == {"gateway", "pomogator", "services"}
+    assert list(unpacked.glob("*.dist-info/licenses/LICENSE"))
+    assert all((unpacked / name / "py.typed").exists() for name in top)
+    for data in (ROOT / "services").rglob("*.toml"):
+        assert (unpacked / data.relative_to(ROOT)).read_bytes() == data.read_bytes()
+    done = subprocess.run(
+        (sys.executable, "-I", "-c", TRY_IT, str(unpacked)), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_source_archive_is_whole(tmp_path: Path) -> None:
+    """It has what `make test` needs, and nothing that was left lying about."""
+    archive = build("sdist", tmp_path / "dist")
+
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    for expected in (
+        *("pyproject.toml", "Makefile", "LICENSE", "README.md", "deploy/locks/dev.txt"),
+        *("proto/generate.py", "proto/pomogator/chat/v1/usage.proto", "tests/test_packaging.py"),
+    ):
+        assert expected in names
+    assert not [name for name in names if name.startswith(("var/", ".venv/", "dist/"))]
+
+
+@pytest.mark.parametrize("path", sorted(LOCKS.glob("*.txt")), ids=lambda path: path.name)
+def test_locks_pin_every_file(path: Path) -> None:
+    """Each distribution has one version and a hash, and no lock says where to get it."""
+    assert not re.search(r"://|--index|--find-links", path.read_text())
+    for name, block in locked(path.name).items():
+        assert re.match(rf"{re.escape(name)}==\S+", block)
+        assert "--hash=sha256:" in block
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras", "groups"),
+    [
+        ("dev.txt", ["postgres", "redis", "otel", "local"], ["build", "gen", "lint", "test"]),
+        ("run.txt", ["local"], ["build"]),
+        ("server.txt", ["postgres", "redis", "otel"], []),
+    ],
+)
+def test_locks_hold_what_the_project_asks_for(
+    lock: str, extras: list[str], groups: list[str]
+) -> None:
+    """A dependency that was added without `make lock` is found here."""
+    wanted = list(PROJECT["project"]["dependencies"])
+    wanted += [row for name in extras for row in PROJECT["project"]["optional-dependencies"][name]]
+    wanted += [row for name in groups for row in PROJECT["dependency-groups"][name]]
+
+    assert required(wanted) <= locked(lock).keys()
+
+
+def test_locks_agree() -> None:
+    """What runs is what was tested: the same versions in every lock."""
+    tested = locked("dev.txt")
+
+    for lock in ("run.txt", "server.txt"):
+        for name, block in locked(lock).items():
+            if name in tested:
+                assert block.split()[0] == tested[name].split()[0]
