@@ -1,0 +1,315 @@
+"""Answers of OpenAI-compatible providers, whole or streamed, as chunks of our contract.
+
+Both forms go through the same code: a whole answer is one chunk with messages where a
+stream has deltas. What is known about the providers' habits is in the tables and in
+the modules beside this one; the decoder keeps the order of events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+from msgspec import UNSET
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.chat.v1 import usage_pb2
+
+from services.errors import UpstreamError
+from services.providers.base import SseEvent
+from services.providers.failures import read_error, refusal
+from services.providers.openai import wire
+from services.providers.openai.reasoning import Detail, Reasoning
+from services.providers.openai.tool_calls import ToolCalls
+from services.providers.openai.usage import normalized
+from services.providers.sse import DONE
+
+CHOICES_MAX = 128
+"""More answers than this nobody can have asked for."""
+
+FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
+    "stop": pb.FINISH_REASON_STOP,
+    "eos": pb.FINISH_REASON_STOP,
+    "end_turn": pb.FINISH_REASON_STOP,
+    "stop_sequence": pb.FINISH_REASON_STOP,
+    "completed": pb.FINISH_REASON_STOP,
+    "length": pb.FINISH_REASON_LENGTH,
+    "max_tokens": pb.FINISH_REASON_LENGTH,
+    "max_output_tokens": pb.FINISH_REASON_LENGTH,
+    "model_length": pb.FINISH_REASON_LENGTH,
+    "model_context_window_exceeded": pb.FINISH_REASON_LENGTH,
+    "tool_calls": pb.FINISH_REASON_TOOL_CALLS,
+    "tool_call": pb.FINISH_REASON_TOOL_CALLS,
+    "tool_use": pb.FINISH_REASON_TOOL_CALLS,
+    "function_call": pb.FINISH_REASON_FUNCTION_CALL,
+    "content_filter": pb.FINISH_REASON_CONTENT_FILTER,
+    "content-filter": pb.FINISH_REASON_CONTENT_FILTER,
+    "safety": pb.FINISH_REASON_CONTENT_FILTER,
+    "recitation": pb.FINISH_REASON_CONTENT_FILTER,
+    "sensitive": pb.FINISH_REASON_CONTENT_FILTER,
+    "refusal": pb.FINISH_REASON_CONTENT_FILTER,
+}
+"""By the provider's word in lower case. A word that is not here is UNSPECIFIED."""
+
+FAILURES: Mapping[str, reasons.ErrorReason.ValueType] = {
+    "error": reasons.ERROR_REASON_UPSTREAM_ERROR,
+    "network_error": reasons.ERROR_REASON_UPSTREAM_ERROR,
+    "abort": reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
+    "insufficient_system_resource": reasons.ERROR_REASON_UPSTREAM_OVERLOADED,
+}
+"""Finish reasons that are errors."""
+
+StatePacker = Callable[[list[Detail]], str]
+"""Seals `reasoning_details` into the string that comes back with the next turn."""
+
+
+class _Answer:
+    """What has to be remembered of one choice."""
+
+    def __init__(self, index: int, seed: str) -> None:
+        self.index = index
+        self.tool_calls = ToolCalls(f"{seed}/{index}")
+        self.reasoning = Reasoning()
+        self.finish_reason = ""
+        self.native_finish_reason = ""
+        self.extra: dict[str, object] = {}
+
+
+class OpenAiDecoder:
+    """Decodes one answer. See `services.providers.base.Decoder`.
+
+    Without `pack_state` reasoning has no state: the provider does not want it back.
+    """
+
+    def __init__(self, pack_state: StatePacker | None = None) -> None:
+        self._pack_state = pack_state
+        self._answers: dict[int, _Answer] = {}
+        self._usage: usage_pb2.Usage | None = None
+        self._service_tier = ""
+        self._done = False
+        self._begun = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the stream has said `[DONE]`."""
+        return self._done
+
+    @property
+    def usage(self) -> usage_pb2.Usage | None:
+        """The usage that was reported last."""
+        return self._usage
+
+    def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
+        """The chunks of one event. Nothing counts after `[DONE]`."""
+        data = event.data
+        if self._done or not data.strip():
+            return []
+        if data.strip() == DONE:
+            self._done = True
+            return []
+        self._begun = True
+        if event.name == "error":
+            raise _reported(data)
+        return self._take(wire.decode(data), data)
+
+    def finish(self) -> list[pb.ChatCompletionChunk]:
+        """The endings. UPSTREAM_DISCONNECTED unless every choice has said why it stopped."""
+        if not self._begun:
+            raise wire.unreadable()
+        answers = self._answers.values()
+        if not answers or not all(answer.finish_reason for answer in answers):
+            raise UpstreamError(
+                reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
+                "The provider's answer broke off.",
+            )
+        return self._endings()
+
+    def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
+        """The chunks of a JSON body, which may be led by white space."""
+        data = body.strip()
+        found = wire.decode(data)
+        chunks = self._take(found, data)
+        if not found.choices:
+            raise _reported(data) if read_error(data).message else wire.unreadable()
+        return chunks + self._endings()
+
+    def _take(self, chunk: wire.Chunk, data: bytes) -> list[pb.ChatCompletionChunk]:
+        if chunk.usage is not None:
+            self._count(chunk.usage)
+        if chunk.x_groq is not None:
+            self._take_groq(chunk.x_groq)
+        if error := wire.present(chunk.error):
+            raise _reported(data if chunk.choices is None else error)
+        if chunk.service_tier:
+            self._service_tier = chunk.service_tier
+        if not chunk.choices:
+            if "error" in (chunk.object, chunk.type):
+                raise _reported(data)
+            return []
+        chunks: list[pb.ChatCompletionChunk] = []
+        for choice in chunk.choices:
+            self._take_choice(choice, chunk, chunks)
+        return chunks
+
+    def _take_groq(self, extras: wire.GroqExtras) -> None:
+        if extras.usage is not None:
+            self._count(extras.usage)
+        if error := wire.present(extras.error):
+            raise _reported(error)
+
+    def _take_choice(
+        self, choice: wire.Choice, chunk: wire.Chunk, chunks: list[pb.ChatCompletionChunk]
+    ) -> None:
+        index = choice.index or 0
+        answer = self._answers.get(index)
+        if answer is None:
+            answer = self._new_answer(index, chunk.id or "")
+        if choice.usage is not None:
+            self._count(choice.usage)
+        if error := wire.present(choice.error):
+            raise _reported(error)
+        message = choice.delta or choice.message
+        if message is not None:
+            begin = len(chunks)
+            _add_message(message, answer, chunks)
+            if choice.logprobs is not UNSET:
+                _add_logprobs(wire.present(choice.logprobs), answer, chunks, begin)
+        if choice.finish_reason:
+            self._stop(answer, choice.finish_reason, choice.native_finish_reason)
+
+    def _new_answer(self, index: int, seed: str) -> _Answer:
+        if not 0 <= index < CHOICES_MAX:
+            raise wire.unreadable()
+        answer = self._answers[index] = _Answer(index, seed)
+        return answer
+
+    def _stop(self, answer: _Answer, finish_reason: str, native: str | None) -> None:
+        failure = FAILURES.get(finish_reason.lower())
+        if failure is not None:
+            raise UpstreamError(failure, "The provider failed while it answered.")
+        if not answer.finish_reason:  # Some say it twice.
+            answer.finish_reason = finish_reason
+            answer.native_finish_reason = native or finish_reason
+
+    def _count(self, found: wire.Usage) -> None:
+        self._usage = normalized(found) or self._usage
+
+    def _endings(self) -> list[pb.ChatCompletionChunk]:
+        answers = [answer for _, answer in sorted(self._answers.items())]
+        chunks = [chunk for answer in answers for chunk in self._rest(answer)]
+        chunks += [
+            pb.ChatCompletionChunk(
+                choice_finished=pb.ChoiceFinished(
+                    index=answer.index,
+                    finish_reason=FINISH_REASONS.get(
+                        answer.finish_reason.lower(), pb.FINISH_REASON_UNSPECIFIED
+                    ),
+                    native_finish_reason=answer.native_finish_reason,
+                )
+            )
+            for answer in answers
+        ]
+        finished = pb.CompletionFinished(usage=self._usage, service_tier=self._service_tier)
+        return [*chunks, pb.ChatCompletionChunk(finished=finished)]
+
+    def _rest(self, answer: _Answer) -> Iterator[pb.ChatCompletionChunk]:
+        """What could only be given once it was complete."""
+        for call in answer.tool_calls.rest():
+            yield _delta(pb.CompletionDelta(index=answer.index, tool_call=call))
+        if answer.reasoning.details and self._pack_state is not None:
+            state = self._pack_state(answer.reasoning.details)
+            yield _delta(pb.CompletionDelta(index=answer.index, reasoning_state=state))
+        if answer.extra:
+            extra = msgspec.json.encode(answer.extra)
+            yield _delta(pb.CompletionDelta(index=answer.index, extra_json=extra))
+
+
+def _reported(error: bytes) -> UpstreamError:
+    """The error that a provider reports in an answer that began as a success."""
+    return refusal(200, {}, error)
+
+
+def _add_message(
+    message: wire.Message, answer: _Answer, chunks: list[pb.ChatCompletionChunk]
+) -> None:
+    """Adds the chunks of a message or a delta: reasoning first, since it came first."""
+    index = answer.index
+    if reasoning := answer.reasoning.add(message):
+        chunks.append(_delta(pb.CompletionDelta(index=index, reasoning=reasoning)))
+    content = message.content
+    if isinstance(content, str):
+        if content:
+            chunk = pb.ChatCompletionChunk()  # Twice as fast as arguments: nearly all chunks.
+            chunk.delta.text = content
+            if index:
+                chunk.delta.index = index
+            chunks.append(chunk)
+    elif content is not None:
+        chunks += _parts(content, index)
+    if message.refusal:
+        chunks.append(_delta(pb.CompletionDelta(index=index, refusal=message.refusal)))
+    for piece in message.tool_calls or ():
+        call = answer.tool_calls.add(piece)
+        if call is not None:
+            chunks.append(_delta(pb.CompletionDelta(index=index, tool_call=call)))
+    _gather_extra(message, answer.extra)
+
+
+def _parts(content: list[wire.ContentPart | str], index: int) -> Iterator[pb.ChatCompletionChunk]:
+    """The chunks of a content array, in its order."""
+    for item in content:
+        part = wire.ContentPart(text=item) if isinstance(item, str) else item
+        if reasoning := _flat(part.thinking):
+            yield _delta(pb.CompletionDelta(index=index, reasoning=reasoning))
+        if part.text:
+            yield _delta(pb.CompletionDelta(index=index, text=part.text))
+        if part.refusal:
+            yield _delta(pb.CompletionDelta(index=index, refusal=part.refusal))
+
+
+def _flat(thinking: str | list[wire.ContentPart | str] | None) -> str:
+    if thinking is None or isinstance(thinking, str):
+        return thinking or ""
+    return "".join(part if isinstance(part, str) else part.text or "" for part in thinking)
+
+
+def _add_logprobs(
+    logprobs: bytes, answer: _Answer, chunks: list[pb.ChatCompletionChunk], begin: int
+) -> None:
+    """Attaches log probabilities to the text they came with, or to a piece without text."""
+    found: object = msgspec.json.decode(logprobs) if logprobs else None
+    if not isinstance(found, dict) or not any(found.values()):
+        return
+    texts = (chunk for chunk in chunks[begin:] if chunk.delta.WhichOneof("content") == "text")
+    chunk = next(texts, None)
+    if chunk is None:
+        chunk = _delta(pb.CompletionDelta(index=answer.index, text=""))
+        chunks.append(chunk)
+    chunk.delta.logprobs_json = logprobs
+
+
+def _gather_extra(message: wire.Message, extra: dict[str, object]) -> None:
+    """Keeps the fields that have no place in our contract until they are complete."""
+    if message.function_call is not None:
+        _merge(extra, "function_call", msgspec.to_builtins(message.function_call))
+    for name in ("annotations", "images", "audio"):
+        if value := wire.present(getattr(message, name)):
+            _merge(extra, name, msgspec.json.decode(value))
+
+
+def _merge(extra: dict[str, object], name: str, value: object) -> None:
+    """Lists grow, and so do the strings in objects; what is null adds nothing."""
+    before = extra.get(name)
+    if isinstance(before, list) and isinstance(value, list):
+        extra[name] = before + value
+    elif isinstance(before, dict) and isinstance(value, dict):
+        for key, piece in value.items():
+            _merge(before, key, piece)
+    elif isinstance(before, str) and isinstance(value, str) and name not in ("id", "name", "type"):
+        extra[name] = before + value
+    elif value is not None:
+        extra[name] = value
+
+
+def _delta(delta: pb.CompletionDelta) -> pb.ChatCompletionChunk:
+    return pb.ChatCompletionChunk(delta=delta)

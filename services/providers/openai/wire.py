@@ -1,0 +1,202 @@
+"""What OpenAI-compatible providers answer, as types. Only what is read has a field.
+
+Every field may be missing or null. A value of a type that no provider is known to send
+is taken for null, so that one odd field does not spoil an answer.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import UpstreamError
+
+Json = Raw | UnsetType
+"""Something that is passed on, or looked at later."""
+
+_ODD_FIELDS_MAX = 32
+_NOTHING = frozenset({b"null", b"{}", b"[]", b'""', b"false"})
+
+
+class Wire(msgspec.Struct, frozen=True, gc=False):
+    """The base of all: not tracked by the garbage collector, since none is part of a cycle."""
+
+
+class PromptDetails(Wire, frozen=True, gc=False):
+    """Parts of the prompt."""
+
+    cached_tokens: float | None = None
+    cache_write_tokens: float | None = None
+    cache_creation_tokens: float | None = None
+
+
+class CompletionDetails(Wire, frozen=True, gc=False):
+    """Parts of the completion."""
+
+    reasoning_tokens: float | None = None
+
+
+class Usage(Wire, frozen=True, gc=False):
+    """Tokens, as counted by the provider."""
+
+    prompt_tokens: float | None = None
+    completion_tokens: float | None = None
+    total_tokens: float | None = None
+    prompt_tokens_details: PromptDetails | None = None
+    completion_tokens_details: CompletionDetails | None = None
+    reasoning_tokens: float | None = None
+    prompt_cache_hit_tokens: float | None = None  # DeepSeek.
+    num_cached_tokens: float | None = None  # Mistral.
+    cached_tokens: float | None = None  # Moonshot.
+    cache_read_input_tokens: float | None = None  # Proxies in front of Anthropic.
+    cache_creation_input_tokens: float | None = None
+
+
+class Function(Wire, frozen=True, gc=False):
+    """A function that is called, or a piece of the call."""
+
+    name: str | None = None
+    arguments: str | dict[str, object] | list[object] | None = None
+
+
+class Custom(Wire, frozen=True, gc=False):
+    """A custom tool that is called."""
+
+    name: str | None = None
+    input: str | None = None
+
+
+class ToolCall(Wire, frozen=True, gc=False):
+    """A call to a tool, or a piece of one."""
+
+    index: int | None = None
+    id: str | None = None
+    type: str | None = None
+    function: Function | None = None
+    custom: Custom | None = None
+
+
+class ContentPart(Wire, frozen=True, gc=False):
+    """A part of a content array. Mistral nests the parts of its `thinking`."""
+
+    type: str | None = None
+    text: str | None = None
+    thinking: str | list[ContentPart | str] | None = None
+    refusal: str | None = None
+
+
+class Message(Wire, frozen=True, gc=False):
+    """A message, or a piece of one."""
+
+    content: str | list[ContentPart | str] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: list[dict[str, object]] | None = None
+    tool_calls: list[ToolCall] | None = None
+    function_call: Function | None = None
+    refusal: str | None = None
+    annotations: Json = UNSET
+    images: Json = UNSET
+    audio: Json = UNSET
+
+
+class Choice(Wire, frozen=True, gc=False):
+    """An answer, or a piece of one."""
+
+    index: int | None = None
+    delta: Message | None = None
+    message: Message | None = None
+    finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    logprobs: Json = UNSET
+    error: Json = UNSET
+    usage: Usage | None = None  # Moonshot.
+
+
+class GroqExtras(Wire, frozen=True, gc=False):
+    """What Groq keeps apart."""
+
+    usage: Usage | None = None
+    error: Json = UNSET
+
+
+class Chunk(Wire, frozen=True, gc=False):
+    """An event of a stream, or a whole answer."""
+
+    id: str | None = None
+    object: str | None = None
+    type: str | None = None
+    choices: list[Choice] | None = None
+    usage: Usage | None = None
+    error: Json = UNSET
+    x_groq: GroqExtras | None = None
+    service_tier: str | None = None
+
+
+_decoder = msgspec.json.Decoder(Chunk)
+
+
+def decode(data: bytes) -> Chunk:
+    """Reads an event's data, or a whole body. Raises UPSTREAM_BAD_RESPONSE where it is not JSON."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.ValidationError as error:
+        return _tolerant(data, error)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        raise unreadable() from None
+
+
+def present(value: Json) -> bytes:
+    """The JSON of a field that says something; empty where it is missing, null or empty."""
+    if value is UNSET:
+        return b""
+    text = bytes(value)
+    return b"" if text in _NOTHING else text
+
+
+def unreadable() -> UpstreamError:
+    """What to raise for an answer that makes no sense."""
+    return UpstreamError(
+        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+        "The provider gave an answer that the gateway cannot read.",
+    )
+
+
+def _tolerant(data: bytes, error: msgspec.ValidationError) -> Chunk:
+    """Reads the data once more, without the fields that have unknown types."""
+    try:
+        found: object = msgspec.json.decode(data)
+        for _ in range(_ODD_FIELDS_MAX):
+            if not _forget(found, str(error)):
+                break
+            try:
+                return _decoder.decode(msgspec.json.encode(found))
+            except msgspec.ValidationError as another:
+                error = another
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        pass
+    raise unreadable()
+
+
+def _forget(found: object, complaint: str) -> bool:
+    """Sets to null what msgspec complains about: "Expected `str`, … - at `$.choices[0].id`"."""
+    steps = re.findall(r"\.(\w+)|\[(\d+)\]", complaint.rpartition("`$")[2])
+    for name, index in steps[:-1]:
+        found = _child(found, name, index)
+    name, index = steps[-1] if steps else ("", "")
+    if isinstance(found, dict) and name in found:
+        found[name] = None
+    elif isinstance(found, list) and index:
+        del found[int(index)]
+    else:
+        return False
+    return True
+
+
+def _child(found: object, name: str, index: str) -> object:
+    if isinstance(found, dict):
+        return found.get(name)
+    return found[int(index)] if isinstance(found, list) and index else None
