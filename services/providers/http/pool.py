@@ -1,0 +1,135 @@
+"""The connections to one origin: how many there may be, and which may be used again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections import deque
+
+import aiohappyeyeballs
+
+from services.providers.http.connection import Connection
+from services.providers.http.errors import HttpError, HttpErrorKind
+from services.providers.http.request import Origin
+
+ADDRESS_DELAY_S = 0.25
+"""The head start of one address over the next (RFC 8305, 5)."""
+
+
+class Pool:
+    """Gives out connections to one origin, the most recently used first."""
+
+    def __init__(
+        self, origin: Origin, *, limit: int, idle_timeout_s: float, tls: ssl.SSLContext
+    ) -> None:
+        self._origin = origin
+        self._idle_timeout_s = idle_timeout_s
+        self._tls = tls if origin.secure else None
+        self._loop = asyncio.get_running_loop()
+        self._slots = asyncio.Semaphore(limit)
+        self._idle: deque[Connection] = deque()  # The longest idle are on the left.
+        self._open: set[Connection] = set()
+        self._all_lost = asyncio.Event()
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def enter(self, timeout_s: float) -> None:
+        """Waits for a free slot. Every one that was entered must be left."""
+        if self._closed:
+            raise HttpError(HttpErrorKind.UNREACHABLE, "the client is closed")
+        if not self._slots.locked():
+            await self._slots.acquire()  # Does not wait.
+            return
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            raise HttpError(HttpErrorKind.TIMEOUT, "all connections are in use") from None
+
+    def leave(self, connection: Connection | None) -> None:
+        """Gives a slot back, with the connection that was used, whatever its state."""
+        if connection is not None:
+            if connection.reusable and not self._closed:
+                self._put(connection)
+            else:
+                connection.abort()
+        self._slots.release()
+
+    def take(self) -> Connection | None:
+        """An idle connection that can still be used, if there is one."""
+        while self._idle:
+            connection = self._idle.pop()
+            fresh = self._loop.time() - connection.idle_since < self._idle_timeout_s
+            if fresh and connection.reusable:
+                return connection
+            connection.abort()
+        return None
+
+    async def connect(self, timeout_s: float) -> Connection:
+        """A new connection. Raises HttpError (DNS, UNREACHABLE, TLS, TIMEOUT)."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._connect()
+        except TimeoutError:
+            raise HttpError(HttpErrorKind.TIMEOUT, "no connection in time") from None
+        except socket.gaierror as error:
+            raise HttpError(HttpErrorKind.DNS, str(error)) from None
+        except ssl.SSLError as error:
+            raise HttpError(HttpErrorKind.TLS, str(error)) from None
+        except (OSError, RuntimeError) as error:  # uvloop raises either.
+            raise HttpError(HttpErrorKind.UNREACHABLE, str(error)) from None
+
+    async def close(self) -> None:
+        """Closes all connections, also those in use, and returns when that is done."""
+        self._closed = True
+        if self._sweep is not None:
+            self._sweep.cancel()
+        for connection in list(self._open):
+            connection.abort()
+        if self._open:
+            await self._all_lost.wait()
+
+    async def _connect(self) -> Connection:
+        host, port, _ = self._origin
+        addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        # uvloop's create_connection tries addresses one after the other only.
+        sock = await aiohappyeyeballs.start_connection(
+            addresses, happy_eyeballs_delay=ADDRESS_DELAY_S, loop=self._loop
+        )
+        try:
+            _, connection = await self._loop.create_connection(
+                lambda: Connection(self._loop, self._lost),
+                sock=sock,
+                ssl=self._tls,
+                server_hostname=host if self._tls else None,
+            )
+        except BaseException:
+            sock.close()
+            raise
+        self._open.add(connection)
+        self._all_lost.clear()
+        if self._closed:
+            connection.abort()
+        return connection
+
+    def _lost(self, connection: Connection) -> None:
+        self._open.discard(connection)
+        if not self._open:
+            self._all_lost.set()
+
+    def _put(self, connection: Connection) -> None:
+        connection.idle_since = self._loop.time()
+        self._idle.append(connection)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(self._idle_timeout_s, self._expire)
+
+    def _expire(self) -> None:
+        """Closes what has been idle for too long, and comes back for the rest."""
+        self._sweep = None
+        now = self._loop.time()
+        while self._idle and self._idle[0].idle_since + self._idle_timeout_s <= now:
+            self._idle.popleft().abort()
+        if self._idle:
+            due = self._idle[0].idle_since + self._idle_timeout_s
+            self._sweep = self._loop.call_at(due, self._expire)

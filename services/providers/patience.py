@@ -1,0 +1,83 @@
+"""How long a provider may take, and what happens when it takes longer."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+from services.clock import Clock
+from services.config import ChannelConfig
+
+
+class Patience:
+    """Watches over one call by the timeouts of its channel.
+
+    The moment of lateness moves with every token. A timer is not moved along: it looks,
+    when it rings, how much time there is left. While the caller is not ready for more,
+    the provider cannot be late.
+    """
+
+    def __init__(self, clock: Clock, channel: ChannelConfig, *, streamed: bool) -> None:
+        self._clock = clock
+        self._progress_s = channel.progress_timeout_s
+        now = clock.now()
+        self._total_due = now + channel.total_timeout_s
+        # A whole answer is silent until it is complete: only the total bounds it.
+        first_s = channel.first_token_timeout_s if streamed else channel.total_timeout_s
+        self._due = min(now + first_s, self._total_due)
+        self._on_late: Callable[[], None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = math.inf
+        self.answered = False
+        """Whether the caller has been given anything."""
+        self.lost = False
+        """Whether it took too long."""
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the provider is late."""
+        return max(0.0, self._due - self._clock.now())
+
+    def watch(self, on_late: Callable[[], None]) -> None:
+        """From now on calls `on_late`, once, when the provider is late."""
+        self._on_late = on_late
+        self._set(self._due)
+
+    def progressed(self) -> None:
+        """Something of substance has arrived, and there is time again until the next."""
+        self._set(min(self._clock.now() + self._progress_s, self._total_due))
+
+    def suspend(self) -> None:
+        """The caller is given something, and is not ready for more until `progressed`."""
+        self.answered = True
+        self._due = math.inf
+
+    def shorten(self, seconds: float) -> None:
+        """What is left to come is worth waiting for at most so long."""
+        self._set(min(self._due, self._clock.now() + seconds))
+
+    def stop(self) -> None:
+        """The call is over."""
+        self._due = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _set(self, due: float) -> None:
+        self._due = due
+        if due < self._rings_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._rings_at = due
+            self._timer = asyncio.get_running_loop().call_later(self.left_s, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        self._rings_at = math.inf
+        if self._due == math.inf:
+            return
+        if self.left_s > 0:
+            self._set(self._due)
+        elif self._on_late is not None:
+            self.lost = True
+            self._on_late()
