@@ -209,13 +209,15 @@ def test_the_files_channel_replaces_the_shipped_one(write: Write) -> None:
     assert only.base_url == "http://a.test/v1"
 
 
-def test_the_shipped_models_are_served_by_their_vendors() -> None:
-    """Direct channels name their models `vendor/name`, and no model's name is empty."""
+def test_a_vendors_own_channel_comes_before_the_broker() -> None:
+    """Models of one public name are asked for directly first, and elsewhere if that fails."""
     env = {f"{name}_API_KEY": "k" for name in ("ANTHROPIC", "OPENAI", "OPENROUTER")}
 
-    for shipped in load(None, env).channels:
-        for public, upstream in shipped.models.items():
-            assert public in {upstream, f"{shipped.name}/{upstream}"}
+    anthropic, openai, broker = load(None, env).channels
+
+    assert anthropic.priority == openai.priority < broker.priority
+    assert anthropic.models.keys() & broker.models.keys()
+    assert openai.models.keys() & broker.models.keys()
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.toml")), ids=lambda path: path.name)
