@@ -1,0 +1,74 @@
+"""The application: handlers under the routes that the contract's annotations give them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import grpc
+from aiohttp import web
+from google.api import annotations_pb2
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.models.v1 import model_service_pb2 as models
+
+from gateway.completions import Completions
+from gateway.config import EdgeConfig
+from gateway.connection import CONFIG, EdgeRunner
+from gateway.middleware import Handler, add_headers, border
+from gateway.models import Models
+from gateway.probes import Probes
+
+# `{model=**}` is a variable of several segments: google.api.http, "Path template syntax".
+_VARIABLE = re.compile(r"\{(\w+)=\*\*\}")
+
+
+def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application:
+    """The edge in front of the service at `channel`, which the caller opens and closes.
+
+    Run it with `runner`, or what the parser refuses will not be answered in JSON.
+    """
+    completions = Completions(channel, config)
+    listing = Models(channel, config)
+    probes = Probes(channel, config)
+    app = web.Application(middlewares=[border])
+    app[CONFIG] = config
+    app.on_response_prepare.append(add_headers)
+    handlers: Mapping[str, Handler] = {
+        "CreateChatCompletion": completions.create,
+        "ListModels": listing.list,
+        "GetModel": listing.get,
+    }
+    for service in (
+        chat.DESCRIPTOR.services_by_name["ChatCompletionService"],
+        models.DESCRIPTOR.services_by_name["ModelService"],
+    ):
+        for method, verb, path in http_rules(service):
+            # The 100 of an `Expect: 100-continue` is sent by who reads the body, if anybody does.
+            app.router.add_route(verb, path, handlers[method], expect_handler=_say_nothing)
+    app.router.add_get("/healthz", probes.live)
+    app.router.add_get("/readyz", probes.ready)
+    return app
+
+
+def runner(app: web.Application) -> web.AppRunner:
+    """What serves `app`: `await runner.setup()`, then a site, then `await runner.cleanup()`."""
+    return EdgeRunner(app)
+
+
+def http_rules(service: ServiceDescriptor) -> Iterator[tuple[str, str, str]]:
+    """The methods of `service` that have a REST form: name, verb, path as aiohttp writes it."""
+    for method in service.methods:
+        rule = _rule(method)
+        verb = rule.WhichOneof("pattern")
+        if verb is not None:
+            path: str = getattr(rule, verb)
+            yield method.name, verb.upper(), _VARIABLE.sub(r"{\1:.+}", path)
+
+
+def _rule(method: MethodDescriptor) -> annotations_pb2.google_dot_api_dot_http__pb2.HttpRule:
+    return method.GetOptions().Extensions[annotations_pb2.http]
+
+
+async def _say_nothing(_: web.Request) -> None:
+    """Leaves the expectation to the handler."""

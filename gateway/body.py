@@ -1,0 +1,82 @@
+"""Reading a request's body: the right kind, not too large, not too slow."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+
+_JSON = "application/json"
+_JSON_UTF8 = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def read_body(request: web.Request, config: EdgeConfig) -> bytes:
+    """The body, whole.
+
+    Everything that can be refused by the headers alone is, before a byte is read. Who
+    waits for `100 Continue` gets it here, and so not before the key was looked at.
+
+    Raises:
+        ApiError: it is of another kind than JSON, compressed, too large or too slow.
+    """
+    _refuse_by_headers(request, config)
+    if "Expect" in request.headers and not request.content.is_eof():
+        await request.writer.write(_CONTINUE)
+        # What counts is the answer itself, which has not begun.
+        request.writer.output_size = 0
+    try:
+        return await _receive(request.content, config)
+    except TimeoutError:
+        message = "The body did not arrive in time."
+        raise ApiError(reasons.ERROR_REASON_REQUEST_TIMEOUT, message) from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        message = "The body is not framed as HTTP/1.1 says."
+        raise ApiError(reasons.ERROR_REASON_BAD_HTTP, message) from None
+
+
+def _refuse_by_headers(request: web.Request, config: EdgeConfig) -> None:
+    kind = request.headers.get("Content-Type", _JSON)
+    if kind != _JSON and not _JSON_UTF8.fullmatch(kind):
+        message = "The body must be sent as `Content-Type: application/json`, in UTF-8."
+        raise ApiError(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, message)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        message = "The body must not be compressed."
+        raise ApiError(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, message)
+    if (request.content_length or 0) > config.body_limit_bytes:
+        raise _too_large(config)
+
+
+def _too_large(config: EdgeConfig) -> ApiError:
+    message = f"The body is larger than {config.body_limit_bytes} bytes."
+    return ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message)
+
+
+async def _receive(content: StreamReader, config: EdgeConfig) -> bytes:
+    if content.is_eof() and content.exception() is None:
+        # All of it came with the headers: the usual case.
+        body = content.read_nowait()
+        if len(body) > config.body_limit_bytes:
+            raise _too_large(config)
+        return body
+    loop = asyncio.get_running_loop()
+    end = loop.time() + config.body_timeout_s
+    pieces: list[bytes] = []
+    size = 0
+    goal = config.body_stall_bytes
+    async with asyncio.timeout_at(min(end, loop.time() + config.body_stall_s)) as limit:
+        while piece := await content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > config.body_limit_bytes:
+                raise _too_large(config)
+            if size >= goal:
+                goal = size + config.body_stall_bytes
+                limit.reschedule(min(end, loop.time() + config.body_stall_s))
+    return b"".join(pieces)

@@ -1,0 +1,37 @@
+"""The way to a service in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grpc
+
+from gateway.config import EdgeConfig
+
+# A request carries pictures as base64 text, and everything else about as it came.
+_MESSAGE_OVER_BODY = 1.4
+
+_OPTIONS: Mapping[str, int] = {
+    # Buffers do not grow with the bandwidth: unread, one stream would hold 4 MiB.
+    "grpc.http2.bdp_probe": 0,
+    "grpc.http2.lookahead_bytes": 65536,
+    # A peer that is frozen is found out in 15 s, and not in a minute: all three are needed.
+    "grpc.keepalive_time_ms": 10_000,
+    "grpc.keepalive_timeout_ms": 5_000,
+    "grpc.http2.ping_timeout_ms": 5_000,
+    "grpc.http2.max_pings_without_data": 0,
+    "grpc.keepalive_permit_without_calls": 1,
+    # A completion that was begun costs money: nobody begins it again unasked.
+    "grpc.enable_retries": 0,
+}
+
+
+def open_channel(target: str, config: EdgeConfig) -> grpc.aio.Channel:
+    """A channel to `target`, such as `127.0.0.1:50051` or `unix:/run/pomogator.sock`."""
+    message_max = int(config.body_limit_bytes * _MESSAGE_OVER_BODY)
+    options = [
+        *_OPTIONS.items(),
+        ("grpc.max_send_message_length", message_max),
+        ("grpc.max_receive_message_length", message_max),
+    ]
+    return grpc.aio.insecure_channel(target, options=options)

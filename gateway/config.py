@@ -1,0 +1,41 @@
+"""What the edge allows itself and its clients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeConfig:
+    """Limits and times of the REST edge. The defaults suit production."""
+
+    body_limit_bytes: int = 32 * 1024 * 1024
+    """The largest request body. Larger ones are refused before they are read."""
+    body_timeout_s: float = 30.0
+    """How long a body may take to arrive in all."""
+    body_stall_s: float = 10.0
+    """How long `body_stall_bytes` of a body may take."""
+    body_stall_bytes: int = 10 * 1024
+    """What has to arrive in every `body_stall_s`: 1 KiB/s by default."""
+    images_max: int = 100
+    """The most pictures in one request."""
+    image_bytes_max: int = 20 * 1024 * 1024
+    """The most bytes that the pictures of one request may decode to, together."""
+    deadline_s: float = 1800.0
+    """How long a call may take where the client does not say."""
+    first_event_wait_s: float = 10.0
+    """How long a stream waits for its first event before it commits to status 200."""
+    keep_alive_s: float = 10.0
+    """After how much silence a stream says that it is alive."""
+    write_timeout_s: float = 60.0
+    """How long a client may leave a full buffer unread before it is cut off."""
+    idle_timeout_s: float = 15.0
+    """How long a connection may be idle, or send headers, before it is closed."""
+    send_buffer_bytes: int = 64 * 1024
+    """The kernel's share of what a client has not read yet (SO_SNDBUF)."""
+    write_buffer_bytes: int = 16 * 1024
+    """Our share of it: above this, the stream waits for the client."""
+    readiness_timeout_s: float = 1.0
+    """How long the service may take to say that it is ready."""
+    drain_s: float = 600.0
+    """How long running requests may go on after the edge was told to stop."""

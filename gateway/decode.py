@@ -1,0 +1,216 @@
+"""OpenAI's request to ours: `ChatCompletionSpec` and what concerns only the edge.
+
+Here a field is checked for its JSON type and for fitting into the contract; whether a
+number is in its range is for the service to say, which has callers without JSON too.
+Every error names its `param`. `null` is the same as nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+from msgspec import Raw, Struct
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.config import EdgeConfig
+from gateway.errors import invalid
+from gateway.images import ImageReader
+from gateway.messages import decode_messages
+from gateway.reasoning import decode_reasoning
+from gateway.shapes import integer, one_of, read
+from gateway.strict_json import parse
+from gateway.tools import (
+    decode_function_choice,
+    decode_functions,
+    decode_response_format,
+    decode_tool_choice,
+    decode_tools,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """What a client asks for."""
+
+    spec: chat.ChatCompletionSpec
+    """What to complete, and how: the service's part."""
+    stream: bool = False
+    """Whether to answer as it is made."""
+    include_usage: bool = False
+    """Whether the stream ends with what it took."""
+    functions: bool = False
+    """Whether the client speaks of functions, as before there were tools."""
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+_Fields = dict[str, Raw]
+
+_BOOL = msgspec.json.Decoder(bool)
+_NUMBER = msgspec.json.Decoder(int | float)
+_FLOAT = msgspec.json.Decoder(float)
+_STRING = msgspec.json.Decoder(str)
+_STOP = msgspec.json.Decoder(str | list[str])
+_LOGIT_BIAS = msgspec.json.Decoder(dict[str, float])
+_METADATA = msgspec.json.Decoder(dict[str, str])
+_STREAM_OPTIONS = msgspec.json.Decoder(_StreamOptions)
+
+_DOUBLES = (
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "top_a",
+    "min_p",
+    "repetition_penalty",
+)
+_INTEGERS: Mapping[str, int] = {"n": 32, "top_logprobs": 32, "top_k": 32, "seed": 64}
+_BOOLS = ("logprobs", "parallel_tool_calls")
+_STRINGS = ("service_tier",)
+_VERBOSITIES: Mapping[str, chat.Verbosity.ValueType] = {
+    "low": chat.VERBOSITY_LOW,
+    "medium": chat.VERBOSITY_MEDIUM,
+    "high": chat.VERBOSITY_HIGH,
+}
+
+
+def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
+    """The request that `body` is.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    fields = parse(body)
+    spec = chat.ChatCompletionSpec(model=_required_model(fields))
+    images = ImageReader(images_max=config.images_max, bytes_max=config.image_bytes_max)
+    if "messages" not in fields:
+        raise invalid("messages", "Missing required parameter: `messages`.")
+    spec.messages.extend(decode_messages(fields.pop("messages"), images))
+    stream, include_usage = _streaming(fields)
+    functions = "functions" in fields
+    for name in [name for name in fields if name in _FIELDS]:
+        _FIELDS[name](name, fields.pop(name), spec)
+    _merge_names(fields, spec)
+    decode_reasoning(fields, spec)
+    if fields:
+        spec.extra_json = msgspec.json.encode(fields)
+    return ChatRequest(
+        spec=spec, stream=stream, include_usage=include_usage, functions=functions
+    )
+
+
+def _required_model(fields: _Fields) -> str:
+    if "model" not in fields:
+        raise invalid("model", "Missing required parameter: `model`.")
+    return read("model", fields.pop("model"), _STRING)
+
+
+def _streaming(fields: _Fields) -> tuple[bool, bool]:
+    raw = fields.pop("stream", None)
+    stream = raw is not None and read("stream", raw, _BOOL)
+    raw = fields.pop("stream_options", None)
+    if raw is None:
+        return stream, False
+    if not stream:
+        message = "The parameter `stream_options` needs `stream` to be true."
+        raise invalid("stream_options", message)
+    return stream, bool(read("stream_options", raw, _STREAM_OPTIONS).include_usage)
+
+
+def _double(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    setattr(spec, name, read(name, raw, _FLOAT))
+
+
+def _integer(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    setattr(spec, name, integer(name, read(name, raw, _NUMBER), _INTEGERS[name]))
+
+
+def _bool(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    setattr(spec, name, read(name, raw, _BOOL))
+
+
+def _string(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    setattr(spec, name, read(name, raw, _STRING))
+
+
+def _stop(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    stop = read(name, raw, _STOP)
+    spec.stop.extend([stop] if isinstance(stop, str) else stop)
+
+
+def _logit_bias(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    for token, bias in read(name, raw, _LOGIT_BIAS).items():
+        if not token.isascii() or not token.isdecimal():
+            raise invalid(name, f"Invalid {name}: its keys must be token IDs.")
+        spec.logit_bias[integer(name, int(token[:20]), 32)] = bias
+
+
+def _metadata(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.metadata.update(read(name, raw, _METADATA))
+
+
+def _verbosity(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.verbosity = one_of(name, read(name, raw, _STRING), _VERBOSITIES)
+
+
+def _tools(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.tools.extend(decode_tools(raw))
+
+
+def _tool_choice(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.tool_choice.CopyFrom(decode_tool_choice(raw))
+
+
+def _response_format(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.response_format.CopyFrom(decode_response_format(raw))
+
+
+_FIELDS: Mapping[str, Callable[[str, Raw, chat.ChatCompletionSpec], None]] = {
+    **dict.fromkeys(_DOUBLES, _double),
+    **dict.fromkeys(_INTEGERS, _integer),
+    **dict.fromkeys(_BOOLS, _bool),
+    **dict.fromkeys(_STRINGS, _string),
+    "stop": _stop,
+    "logit_bias": _logit_bias,
+    "metadata": _metadata,
+    "verbosity": _verbosity,
+    "tools": _tools,
+    "tool_choice": _tool_choice,
+    "response_format": _response_format,
+}
+
+
+def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
+    """Fields that have had several names."""
+    limits = {
+        name: integer(name, read(name, fields.pop(name), _NUMBER), 32)
+        for name in ("max_completion_tokens", "max_tokens")
+        if name in fields
+    }
+    if len(set(limits.values())) > 1:
+        message = "`max_tokens` and `max_completion_tokens` are one thing, but differ."
+        raise invalid("max_tokens", message)
+    if limits:
+        spec.max_tokens = next(iter(limits.values()))
+    users = [
+        read(name, fields.pop(name), _STRING)
+        for name in ("user", "safety_identifier")
+        if name in fields
+    ]
+    if users:
+        spec.user = users[0]
+    _merge_functions(fields, spec)
+
+
+def _merge_functions(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
+    for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
+        if old in fields and (spec.tools if new == "tools" else spec.HasField("tool_choice")):
+            raise invalid(old, f"`{old}` is the old name of `{new}`: give one of them.")
+    if "functions" in fields:
+        spec.tools.extend(decode_functions(fields.pop("functions")))
+    if "function_call" in fields:
+        spec.tool_choice.CopyFrom(decode_function_choice(fields.pop("function_call")))

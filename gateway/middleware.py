@@ -1,0 +1,129 @@
+"""The border: every request gets an id, every answer its headers, every failure a JSON body.
+
+Nothing of an exception's text reaches a client but that of an `ApiError`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+from aiohttp import web
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from gateway.errors import ApiError, internal
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID: Final = web.RequestKey("request_id", str)
+STARTED: Final = web.RequestKey("started", float)
+OUTCOME: Final = web.RequestKey("outcome", dict)  # what the access log says beside the status
+
+CLIENT_CLOSED = 499
+
+_access = logging.getLogger("gateway.access")
+_log = logging.getLogger("gateway")
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+
+
+def new_request_id() -> str:
+    """An id that nobody else has."""
+    return f"req-{secrets.token_hex(16)}"
+
+
+@web.middleware
+async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Runs the handler; answers for its failures; writes one line about it."""
+    asked = request.headers.get("X-Request-Id", "")
+    request[REQUEST_ID] = asked if _ID.fullmatch(asked) else new_request_id()
+    request[STARTED] = time.perf_counter()
+    request[OUTCOME] = {}
+    status = CLIENT_CLOSED
+    try:
+        response = await _answer(request, handler)
+        status = request[OUTCOME].get("status", response.status)
+        return response
+    finally:
+        _write_line(request, status)
+
+
+async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
+            message = "The only expectation that can be met is `100-continue`."
+            raise ApiError(reasons.ERROR_REASON_EXPECTATION_FAILED, message)
+        return await handler(request)
+    except ApiError as error:
+        return error_response(request, error)
+    except web.HTTPException as error:
+        return error_response(request, _from_http(request, error))
+    except ConnectionError:
+        raise  # The client is gone: aiohttp closes what is left.
+    except Exception:  # The border. Whatever it is, it is ours, and nobody else's to read.
+        _log.exception("request.failed %s", request[REQUEST_ID])
+        return error_response(request, internal(request[REQUEST_ID]))
+
+
+def error_response(request: web.Request, error: ApiError) -> web.Response:
+    """The answer to a request that failed before anything was sent."""
+    request[OUTCOME]["code"] = error.code
+    response = web.Response(
+        status=error.status,
+        body=error.body(),
+        headers=error.headers(),
+        content_type="application/json",
+    )
+    if error.closes:
+        response.force_close()
+    return response
+
+
+def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return ApiError(
+            reasons.ERROR_REASON_METHOD_NOT_ALLOWED,
+            "This URL does not take that method.",
+            headers={"Allow": error.headers["Allow"]},
+        )
+    if isinstance(error, web.HTTPExpectationFailed):
+        message = "The only expectation that can be met is `100-continue`."
+        return ApiError(reasons.ERROR_REASON_EXPECTATION_FAILED, message)
+    if error.status == 404:
+        return ApiError(reasons.ERROR_REASON_UNKNOWN_URL, "There is nothing at this URL.")
+    return internal(request[REQUEST_ID])
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """What every answer bears. Runs before its headers are sent."""
+    headers = response.headers
+    headers["x-request-id"] = request[REQUEST_ID]
+    headers["openai-processing-ms"] = str(_elapsed_ms(request))
+    headers.setdefault("Cache-Control", "no-store")
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Server"] = "pomogator"
+
+
+def _elapsed_ms(request: web.Request) -> int:
+    return round((time.perf_counter() - request[STARTED]) * 1000)
+
+
+def _write_line(request: web.Request, status: int) -> None:
+    if not _access.isEnabledFor(logging.INFO):
+        return
+    line = {
+        "ts": round(time.time(), 3),
+        "level": "info",
+        "event": "http.request",
+        "request_id": request[REQUEST_ID],
+        "method": request.method,
+        "path": request.rel_url.raw_path[:256],
+        **request[OUTCOME],
+        "status": status,
+        "duration_ms": _elapsed_ms(request),
+    }
+    _access.info(msgspec.json.encode(line).decode())

@@ -1,0 +1,62 @@
+"""GET /v1/models and /v1/models/{model}: what may be asked for, in OpenAI's form."""
+
+from __future__ import annotations
+
+import grpc
+import msgspec
+from aiohttp import web
+from pomogator.models.v1 import model_service_pb2 as models
+from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
+
+from gateway.config import EdgeConfig
+from gateway.metadata import bearer, deadline_s, metadata
+from gateway.middleware import REQUEST_ID
+from gateway.statuses import from_rpc
+
+
+class Models:
+    """The handlers of the routes."""
+
+    def __init__(self, channel: grpc.aio.Channel, config: EdgeConfig) -> None:
+        self._stub = ModelServiceStub(channel)
+        self._config = config
+
+    async def list(self, request: web.Request) -> web.Response:
+        """All models that the key may use."""
+        pairs = metadata(request, bearer(request), request[REQUEST_ID])
+        timeout = deadline_s(request.headers, self._config, whole=True)
+        call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
+        try:
+            listed = await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, request[REQUEST_ID]) from None
+        finally:
+            call.cancel()
+        return _json({"object": "list", "data": [_model(model) for model in listed.models]})
+
+    async def get(self, request: web.Request) -> web.Response:
+        """One model, whose name may contain slashes."""
+        pairs = metadata(request, bearer(request), request[REQUEST_ID])
+        timeout = deadline_s(request.headers, self._config, whole=True)
+        wanted = models.GetModelRequest(model=request.match_info["model"])
+        call = self._stub.GetModel(wanted, metadata=pairs, timeout=timeout)
+        try:
+            found = await call
+        except grpc.aio.AioRpcError as error:
+            raise from_rpc(error, request[REQUEST_ID]) from None
+        finally:
+            call.cancel()
+        return _json(_model(found.model))
+
+
+def _model(model: models.Model) -> dict[str, object]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.create_time.seconds,
+        "owned_by": model.owner,
+    }
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

@@ -1,0 +1,216 @@
+"""Our completions as OpenAI's objects: streamed, and whole.
+
+A stream's events differ in little: what they share is encoded once, and a piece of text is
+spliced between two constants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.chat.v1 import usage_pb2
+
+from gateway.errors import ApiError
+
+FINISH_REASONS: Mapping[chat.FinishReason.ValueType, str | None] = {
+    chat.FINISH_REASON_UNSPECIFIED: None,
+    chat.FINISH_REASON_STOP: "stop",
+    chat.FINISH_REASON_LENGTH: "length",
+    chat.FINISH_REASON_CONTENT_FILTER: "content_filter",
+    chat.FINISH_REASON_TOOL_CALLS: "tool_calls",
+    chat.FINISH_REASON_FUNCTION_CALL: "function_call",
+}
+
+_encode = msgspec.json.Encoder().encode
+_ROLE = b'"role":"assistant","content":"","refusal":null'
+
+
+class ChunkRenderer:
+    """Renders the events of one stream, in order. Each result is whole SSE events."""
+
+    def __init__(self, *, include_usage: bool, functions: bool = False) -> None:
+        self._usage = b',"usage":null}\n\n' if include_usage else b"}\n\n"
+        self._include_usage = include_usage
+        self._functions = functions
+        self._introduced: set[int] = set()
+        self._started = False
+        self.finished = False
+        self._set_identity("", 0, "")
+
+    @property
+    def started(self) -> bool:
+        """Whether the stream has an identity, so that errors can bear it."""
+        return self._started
+
+    def render(self, chunks: Iterable[chat.ChatCompletionChunk]) -> bytes:
+        """The events of one message of the service."""
+        out: list[bytes] = []
+        for chunk in chunks:
+            match chunk.WhichOneof("event"):
+                case "delta":
+                    self._delta(chunk.delta, out)
+                case "started":
+                    started = chunk.started
+                    self._started = True
+                    self._set_identity(
+                        started.completion_id, started.create_time.seconds, started.model
+                    )
+                    self._introduce(0, out)
+                case "choice_finished":
+                    self._choice_finished(chunk.choice_finished, out)
+                case "finished":
+                    self._finished(chunk.finished, out)
+        return b"".join(out)
+
+    def error(self, error: ApiError) -> bytes:
+        """The event that ends a stream which failed after it had begun."""
+        return b'%b"choices":[],"error":%b}\n\n' % (self._head, error.to_json())
+
+    def _set_identity(self, completion_id: str, created: int, model: str) -> None:
+        self._head = (
+            b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,'
+            % (_encode(completion_id), created, _encode(model))
+        )
+        self._choice = self._head + b'"choices":[{"index":'
+        self._first_text = self._choice + b'0,"delta":{"content":'
+        self._delta_end = b'},"finish_reason":null}]' + self._usage
+
+    def _introduce(self, index: int, out: list[bytes]) -> None:
+        if index not in self._introduced:
+            self._introduced.add(index)
+            out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, _ROLE, self._delta_end))
+
+    def _delta(self, delta: chat.CompletionDelta, out: list[bytes]) -> None:
+        index = delta.index
+        if index not in self._introduced:
+            self._introduce(index, out)
+        kind = delta.WhichOneof("content")
+        logprobs = delta.logprobs_json
+        if kind == "text" and index == 0 and not logprobs:
+            out.append(self._first_text + _encode(delta.text) + self._delta_end)
+            return
+        members = _MEMBERS[kind](delta, self._functions) if kind is not None else b""
+        if not logprobs:
+            out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, members, self._delta_end))
+            return
+        out.append(
+            b'%b%d,"delta":{%b},"logprobs":%b,"finish_reason":null}]%b'
+            % (self._choice, index, members, one_line(logprobs), self._usage)
+        )
+
+    def _choice_finished(self, choice: chat.ChoiceFinished, out: list[bytes]) -> None:
+        self._introduce(choice.index, out)
+        reason = finish_reason(choice.finish_reason, functions=self._functions)
+        native = choice.native_finish_reason
+        out.append(
+            b'%b%d,"delta":{},"finish_reason":%b%b}]%b'
+            % (
+                self._choice,
+                choice.index,
+                _encode(reason),
+                b',"native_finish_reason":' + _encode(native) if native else b"",
+                self._usage,
+            )
+        )
+
+    def _finished(self, finished: chat.CompletionFinished, out: list[bytes]) -> None:
+        self.finished = True
+        if not self._include_usage:
+            return
+        cost = finished.cost_nano_usd if finished.HasField("cost_nano_usd") else None
+        tier = finished.service_tier
+        out.append(
+            b'%b"choices":[],"usage":%b%b}\n\n'
+            % (
+                self._head,
+                _encode(render_usage(finished.usage, cost)),
+                b',"service_tier":' + _encode(tier) if tier else b"",
+            )
+        )
+
+
+def _text(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+    return b'"content":' + _encode(delta.text)
+
+
+def _reasoning(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+    return b'"reasoning_content":' + _encode(delta.reasoning)
+
+
+def _reasoning_state(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+    return b'"reasoning_state":' + _encode(delta.reasoning_state)
+
+
+def _refusal(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+    return b'"refusal":' + _encode(delta.refusal)
+
+
+def _extra(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+    return one_line(delta.extra_json)[1:-1]
+
+
+def _tool_call(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+    call = delta.tool_call
+    custom = call.type == content.TOOL_TYPE_CUSTOM
+    piece = {"name": call.name} if call.name else {}
+    piece["input" if custom else "arguments"] = call.arguments
+    if functions:
+        return b'"function_call":' + _encode(piece)
+    rendered: dict[str, object] = {"index": call.index}
+    if call.id:
+        rendered["id"] = call.id
+    if call.name or call.id:
+        rendered["type"] = "custom" if custom else "function"
+    rendered["custom" if custom else "function"] = piece
+    return b'"tool_calls":[' + _encode(rendered) + b"]"
+
+
+_MEMBERS = {
+    "text": _text,
+    "reasoning": _reasoning,
+    "tool_call": _tool_call,
+    "refusal": _refusal,
+    "reasoning_state": _reasoning_state,
+    "extra_json": _extra,
+}
+
+
+def one_line(text: bytes) -> bytes:
+    """The same JSON without white space: a line break would end the event."""
+    return msgspec.json.format(text, indent=-1)
+
+
+def finish_reason(
+    reason: chat.FinishReason.ValueType, *, functions: bool
+) -> str | None:
+    """OpenAI's word; reasons newer than this edge are `stop`-less: `null`."""
+    word = FINISH_REASONS.get(reason)
+    return "function_call" if functions and word == "tool_calls" else word
+
+
+def render_usage(usage: usage_pb2.Usage, cost_nano_usd: int | None) -> dict[str, object]:
+    """OpenAI's `usage`, with this API's `thinking_tokens`, and `cost` in US dollars."""
+    rendered: dict[str, object] = {
+        "prompt_tokens": usage.prompt_token_count,
+        "completion_tokens": usage.completion_token_count,
+        "total_tokens": usage.total_token_count,
+    }
+    if usage.thinking_token_count:
+        rendered["thinking_tokens"] = usage.thinking_token_count
+    rendered["prompt_tokens_details"] = {
+        "cached_tokens": usage.cache_read_token_count,
+        "cache_write_tokens": usage.cache_write_token_count,
+    }
+    rendered["completion_tokens_details"] = {"reasoning_tokens": usage.thinking_token_count}
+    if cost_nano_usd is not None:
+        rendered["cost"] = msgspec.Raw(_dollars(cost_nano_usd))
+    return rendered
+
+
+def _dollars(nano: int) -> bytes:
+    """A JSON number that is exact."""
+    whole, rest = divmod(nano, 1_000_000_000)
+    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".").encode() if nano else b"0"

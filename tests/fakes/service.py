@@ -1,0 +1,250 @@
+"""A service that plays scripts: the generated servicers, without anything behind them.
+
+    script = Script(steps=[[started(), text("Hel")], [text("lo"), stop(), finished()]])
+
+A step is a message of the stream, a `Failure` that ends it, or a `Pause` to wait for. The
+whole answer is given apart, in `answer`. What was asked is kept for the test to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.chat.v1 import usage_pb2
+from pomogator.models.v1 import model_service_pb2 as models
+from pomogator.models.v1 import model_service_pb2_grpc as models_grpc
+
+CREATED = 1_706_745_600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """A status that ends a call. Without `reason` it looks as if the library had made it."""
+
+    code: grpc.StatusCode
+    reason: str = ""
+    message: str = "It failed."
+    facts: Mapping[str, str] = field(default_factory=dict)
+    retry_after_s: float | None = None
+    domain: str = "pomogator"
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Says that it was reached, then waits until it may go on."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True, kw_only=True)
+class Script:
+    """What the service does, and what it saw."""
+
+    steps: Sequence[Sequence[chat.ChatCompletionChunk] | Fault | Pause] = ()
+    answer: chat.CreateChatCompletionResponse | Fault | Pause | None = None
+    models: Sequence[models.Model] = ()
+    initial_metadata: Sequence[tuple[str, str]] = ()
+    ready: bool = True
+    specs: list[chat.ChatCompletionSpec] = field(default_factory=list)
+    policies: list[chat.ParameterPolicy.ValueType] = field(default_factory=list)
+    metadata: list[dict[str, str | bytes]] = field(default_factory=list)
+    deadlines_s: list[float | None] = field(default_factory=list)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Puts the services on a server, or on anything that takes handlers as it does."""
+        chat_grpc.add_ChatCompletionServiceServicer_to_server(ScriptedChat(self), server)
+        models_grpc.add_ModelServiceServicer_to_server(ScriptedModels(self), server)
+        health_pb2_grpc.add_HealthServicer_to_server(ScriptedHealth(self), server)
+
+    async def saw(
+        self,
+        request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest,
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        """Remembers a call."""
+        self.specs.append(request.spec)
+        self.policies.append(request.parameter_policy)
+        self.metadata.append(dict(context.invocation_metadata() or ()))
+        self.deadlines_s.append(context.time_remaining())
+        if self.initial_metadata:
+            await context.send_initial_metadata(tuple(self.initial_metadata))
+
+
+class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
+    """Completes what the script says."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    async def CreateChatCompletion(
+        self, request: chat.CreateChatCompletionRequest, context: grpc.aio.ServicerContext
+    ) -> chat.CreateChatCompletionResponse:
+        await self._script.saw(request, context)
+        answer = self._script.answer
+        if isinstance(answer, Pause):
+            await self._wait(answer)
+        if isinstance(answer, Fault):
+            await fail(context, answer)
+        assert isinstance(answer, chat.CreateChatCompletionResponse)
+        return answer
+
+    async def StreamChatCompletion(
+        self, request: chat.StreamChatCompletionRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[chat.StreamChatCompletionResponse]:
+        await self._script.saw(request, context)
+        for step in self._script.steps:
+            if isinstance(step, Pause):
+                await self._wait(step)
+            elif isinstance(step, Fault):
+                await fail(context, step)
+            else:
+                yield chat.StreamChatCompletionResponse(chunks=step)
+
+    async def _wait(self, pause: Pause) -> None:
+        pause.reached.set()
+        try:
+            await pause.go_on.wait()
+        except asyncio.CancelledError:
+            self._script.cancelled.set()
+            raise
+
+
+class ScriptedModels(models_grpc.ModelServiceServicer):
+    """Lists what the script lists."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    async def ListModels(
+        self, request: models.ListModelsRequest, context: grpc.aio.ServicerContext
+    ) -> models.ListModelsResponse:
+        return models.ListModelsResponse(models=self._script.models)
+
+    async def GetModel(
+        self, request: models.GetModelRequest, context: grpc.aio.ServicerContext
+    ) -> models.GetModelResponse:
+        for model in self._script.models:
+            if model.name == request.model:
+                return models.GetModelResponse(model=model)
+        fault = Fault(code=grpc.StatusCode.NOT_FOUND, reason="NOT_FOUND", message="No such model.")
+        await fail(context, fault)
+        raise AssertionError
+
+
+class ScriptedHealth(health_pb2_grpc.HealthServicer):
+    """Serves, or does not."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+
+    async def Check(
+        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> health_pb2.HealthCheckResponse:
+        kind = health_pb2.HealthCheckResponse
+        return kind(status=kind.SERVING if self._script.ready else kind.NOT_SERVING)
+
+
+async def fail(context: grpc.aio.ServicerContext, fault: Fault) -> None:
+    """Ends the call as the real service would."""
+    if not fault.reason:
+        await context.abort(fault.code, fault.message)
+    details = [
+        error_details_pb2.ErrorInfo(
+            reason=fault.reason, domain=fault.domain, metadata=dict(fault.facts)
+        )
+    ]
+    packed = [_pack(detail) for detail in details]
+    if fault.retry_after_s is not None:
+        delay = duration_pb2.Duration()
+        delay.FromMilliseconds(round(fault.retry_after_s * 1000))
+        packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
+    status = status_pb2.Status(code=fault.code.value[0], message=fault.message, details=packed)
+    trailer = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(fault.code, fault.message, trailer)
+
+
+def _pack(
+    detail: error_details_pb2.ErrorInfo | error_details_pb2.RetryInfo,
+) -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed
+
+
+def started(
+    completion_id: str = "chatcmpl-1", model: str = "test/model", notes: Sequence[chat.Note] = ()
+) -> chat.ChatCompletionChunk:
+    """The first chunk of a stream."""
+    return chat.ChatCompletionChunk(
+        started=chat.CompletionStarted(
+            completion_id=completion_id,
+            model=model,
+            create_time=timestamp_pb2.Timestamp(seconds=CREATED),
+            notes=notes,
+        )
+    )
+
+
+def delta(index: int = 0, **content_of: object) -> chat.ChatCompletionChunk:
+    """A piece of an answer, by the names of `CompletionDelta`."""
+    made = chat.CompletionDelta(index=index, **content_of)  # type: ignore[arg-type]
+    return chat.ChatCompletionChunk(delta=made)
+
+
+def text(piece: str, index: int = 0) -> chat.ChatCompletionChunk:
+    """A piece of text."""
+    return delta(index, text=piece)
+
+
+def choice_finished(
+    reason: chat.FinishReason.ValueType = chat.FINISH_REASON_STOP, index: int = 0, native: str = ""
+) -> chat.ChatCompletionChunk:
+    """The end of a choice."""
+    return chat.ChatCompletionChunk(
+        choice_finished=chat.ChoiceFinished(
+            index=index, finish_reason=reason, native_finish_reason=native
+        )
+    )
+
+
+def usage(prompt: int = 25, completion: int = 12, thinking: int = 0) -> usage_pb2.Usage:
+    """What a completion took."""
+    return usage_pb2.Usage(
+        prompt_token_count=prompt,
+        completion_token_count=completion,
+        total_token_count=prompt + completion,
+        thinking_token_count=thinking,
+    )
+
+
+def finished(took: usage_pb2.Usage | None = None) -> chat.ChatCompletionChunk:
+    """The last chunk of a stream."""
+    return chat.ChatCompletionChunk(finished=chat.CompletionFinished(usage=took or usage()))
+
+
+def answer(
+    *parts: content.ContentPart,
+    reason: chat.FinishReason.ValueType = chat.FINISH_REASON_STOP,
+    took: usage_pb2.Usage | None = None,
+    model: str = "test/model",
+) -> chat.CreateChatCompletionResponse:
+    """A whole answer of one choice."""
+    message = content.Message(role=content.ROLE_ASSISTANT, content=parts)
+    return chat.CreateChatCompletionResponse(
+        completion_id="chatcmpl-1",
+        model=model,
+        create_time=timestamp_pb2.Timestamp(seconds=CREATED),
+        choices=[chat.Choice(message=message, finish_reason=reason)],
+        usage=took or usage(),
+    )

@@ -1,0 +1,87 @@
+"""An edge on a real socket, over a scripted service on a real gRPC server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import grpc
+import pytest
+from aiohttp import web
+from gateway.app import create_app, runner
+from gateway.channel import open_channel
+from gateway.config import EdgeConfig
+from gateway.keys import PREFIX, checksum
+
+from tests.fakes.service import Script
+
+KEY = PREFIX + "0" * 43 + checksum("0" * 43)
+"""Well-formed: whether it is valid nobody asks here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A running edge, its service's script, and a client."""
+
+    script: Script
+    http: aiohttp.ClientSession
+    host: str
+    port: int
+
+
+@asynccontextmanager
+async def scripted_channel(
+    script: Script, transport: str, folder: Path
+) -> AsyncIterator[grpc.aio.Channel]:
+    """A channel to a server that plays `script`, over TCP or a Unix socket."""
+    server = grpc.aio.server()
+    script.register(server)
+    address = f"unix:{folder}/s.sock" if transport == "unix" else "127.0.0.1:0"
+    port = server.add_insecure_port(address)
+    await server.start()
+    target = address if transport == "unix" else f"127.0.0.1:{port}"
+    async with open_channel(target, EdgeConfig()) as channel:
+        yield channel
+    await server.stop(None)
+
+
+@asynccontextmanager
+async def running_edge(
+    script: Script, channel: grpc.aio.Channel, config: EdgeConfig
+) -> AsyncIterator[Edge]:
+    """An edge on port 0 in front of `channel`."""
+    serving = runner(create_app(channel, config))
+    await serving.setup()
+    await web.TCPSite(serving, "127.0.0.1", 0).start()
+    host, port = serving.addresses[0][:2]
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with aiohttp.ClientSession(f"http://{host}:{port}", headers=headers) as http:
+        yield Edge(script, http, host, port)
+    await serving.cleanup()
+
+
+@pytest.fixture
+def script() -> Script:
+    """What the service does; tests fill it in."""
+    return Script()
+
+
+@pytest.fixture
+def config() -> EdgeConfig:
+    """The edge's limits; test modules override it to be quick."""
+    return EdgeConfig(drain_s=0.1)
+
+
+@pytest.fixture(params=["tcp", "unix"])
+async def edge(
+    request: pytest.FixtureRequest, script: Script, config: EdgeConfig, tmp_path: Path
+) -> AsyncIterator[Edge]:
+    """A running edge, over each kind of channel."""
+    async with (
+        scripted_channel(script, request.param, tmp_path) as channel,
+        running_edge(script, channel, config) as running,
+    ):
+        yield running
