@@ -1,15 +1,14 @@
-"""CPU that limits cost a call: `PYTHONPATH=.:proto/gen python tests/bench/limits.py [redis-url]`."""
+"""What limits cost a call, in CPU: `python tests/bench/limits.py [redis://…]`."""
 
 from __future__ import annotations
 
 import asyncio
-import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
 
 from services.admission.limits import Allowance, Limits, Subject
-from services.clock import SystemClock
+from services.clock import SystemClock, system_chance
 from services.config.limits import LimitConfig
 from services.storage.counters import CounterStore, LocalCounters
 from services.storage.redis import RedisCounters
@@ -29,7 +28,7 @@ async def measure(
     name: str, counters: CounterStore, rules: list[LimitConfig], own: Allowance
 ) -> None:
     """Prints what a call costs that is limited as a whole, and at one attempt."""
-    limits = Limits(rules, counters, random.Random(1))
+    limits = Limits(rules, counters, system_chance())
     calls = [
         (
             Subject(key=f"key-{index}", model="m", own=own),

