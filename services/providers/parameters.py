@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
@@ -103,6 +104,19 @@ def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
         require(held, "response_format", "answers held to a JSON schema")
     if capabilities.images == "no" and _shows_images(spec):
         require(False, "messages", "images")
+
+
+def raw_object(data: bytes, param: str) -> msgspec.Raw:
+    """`data`, to be sent as it is. Raises INVALID_FIELD unless it is one JSON object.
+
+    Bytes that are not checked could close the object around them and add keys to it.
+    """
+    try:
+        msgspec.json.decode(data, type=dict)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        message = f"`{param}` is not a JSON object."
+        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param=param) from error
+    return msgspec.Raw(data)
 
 
 def forces_tool(spec: pb.ChatCompletionSpec) -> bool:

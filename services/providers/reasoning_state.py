@@ -11,7 +11,6 @@ so the string is sent once and whole.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 
 import msgspec
@@ -97,7 +96,7 @@ def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
         decoded = _DECODER.decode(
             base64.b64decode(state + "=" * (-len(state) % 4), altchars=b"-_", validate=True)
         )
-    except (binascii.Error, ValueError, msgspec.DecodeError) as error:
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
         raise _refusal("is not one that this service gave") from error
     if decoded.v != VERSION:
         raise _refusal("has an unknown version")

@@ -1,0 +1,122 @@
+"""The API's events, typed. Keys and types that we do not know are ignored.
+
+Every part is decoded when its kind is known, because an unknown kind may give a known
+key another type; only the delta of a block, of which there are thousands, is decoded
+with its event at once.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+EMPTY = msgspec.Raw(b"{}")
+
+
+class Delta(msgspec.Struct):
+    """More of a block, or what ends the message. Which keys are set depends on `type`."""
+
+    type: str = ""
+    text: str | None = None
+    thinking: str | None = None
+    partial_json: str | None = None
+    signature: str | None = None
+
+
+class BlockDelta(msgspec.Struct):
+    """`content_block_delta`."""
+
+    type: str = ""
+    index: int = 0
+    delta: Delta = msgspec.field(default_factory=Delta)
+
+
+class Event(msgspec.Struct):
+    """Any event, opened only as far as needed to tell what it is."""
+
+    type: str = ""
+    index: int = 0
+    message: msgspec.Raw = EMPTY
+    content_block: msgspec.Raw = EMPTY
+    delta: msgspec.Raw = EMPTY
+    usage: msgspec.Raw = msgspec.Raw(b"")
+    error: msgspec.Raw = msgspec.Raw(b"")
+
+
+class Kind(msgspec.Struct):
+    """The type of a block or a delta."""
+
+    type: str = ""
+
+
+class Block(msgspec.Struct):
+    """`content_block` of one of the kinds that we read."""
+
+    type: str
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: msgspec.Raw = msgspec.Raw(b"")
+
+
+class StopDetails(msgspec.Struct):
+    """Why the model declined."""
+
+    explanation: str | None = None
+
+
+class Ending(msgspec.Struct):
+    """`delta` of `message_delta`: what ends the message."""
+
+    stop_reason: str | None = None
+    stop_details: StopDetails | None = None
+
+
+class CacheCreation(msgspec.Struct):
+    """Tokens written to the cache, by how long they are kept."""
+
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class OutputDetails(msgspec.Struct):
+    """What generated tokens were spent on."""
+
+    thinking_tokens: int | None = None
+
+
+class Iteration(msgspec.Struct):
+    """One run of a model within the answer."""
+
+    type: str = "message"
+    input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation: CacheCreation | None = None
+    output_tokens: int | None = None
+
+
+class UsageReport(msgspec.Struct):
+    """`usage`: cumulative, and in `message_delta` often incomplete."""
+
+    input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation: CacheCreation | None = None
+    output_tokens: int | None = None
+    output_tokens_details: OutputDetails | None = None
+    iterations: list[Iteration] | None = None
+    service_tier: str | None = None
+
+
+class Message(msgspec.Struct):
+    """`message` of `message_start`, and a whole answer."""
+
+    type: str = ""
+    id: str | None = None
+    content: list[msgspec.Raw] | None = None
+    stop_reason: str | None = None
+    stop_details: StopDetails | None = None
+    usage: UsageReport | None = None
+    error: msgspec.Raw = msgspec.Raw(b"")

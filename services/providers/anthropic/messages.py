@@ -1,0 +1,337 @@
+"""The conversation as the Messages API has it.
+
+Standing instructions move to `system`; turns of one role become one turn; results of
+tools come first in the user's turn after the calls. What the API would refuse for its
+form alone (empty text, IDs with other characters, arguments that are no object) is
+brought into a form that it takes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+from pomogator.chat.v1 import content_pb2
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+from services.providers import images, reasoning_state
+from services.providers.base import Notes, Target
+from services.providers.parameters import raw_object, require
+
+Json = dict[str, object]
+
+NAME = "anthropic"
+"""The dialect's name in reasoning states."""
+
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+OPENING = "(The conversation begins with the assistant.)"
+"""Stands for the user's turn where the caller's conversation begins with the model's:
+the API wants the user to begin."""
+
+_SYSTEM_ROLES = (content_pb2.ROLE_SYSTEM, content_pb2.ROLE_DEVELOPER)
+_ID_FORBIDS = re.compile(r"[^a-zA-Z0-9_-]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One turn of the conversation."""
+
+    role: str
+    """`user`, `assistant`, or `system` where the model takes that."""
+    content: list[Json]
+    """Blocks, never none."""
+
+    def has(self, kind: str) -> bool:
+        """Whether a block of this type is in it."""
+        return any(block["type"] == kind for block in self.content)
+
+
+@dataclass(slots=True, kw_only=True)
+class Conversation:
+    """`system` and `messages` of a request."""
+
+    target: Target
+    notes: Notes
+    system: list[Json] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    postponed: list[Json] = field(default_factory=list)
+    """Instructions that came between calls and their results, where nothing may stand."""
+
+    def add(self, role: str, blocks: Iterable[Json]) -> None:
+        """Appends to the last turn if that has the same role, else begins one."""
+        content = list(blocks)
+        if not content:
+            return
+        if self.turns and self.turns[-1].role == role:
+            self.turns[-1].content.extend(content)
+        else:
+            self.turns.append(Turn(role=role, content=content))
+
+    def instruct(self, message: content_pb2.Message) -> None:
+        """Adds standing instructions: to `system`, or where they came in."""
+        blocks = _contents(message.content, self)
+        if not self.turns:
+            self.system.extend(blocks)
+        elif self.turns[-1].has("tool_use"):
+            self.postponed.extend(blocks)
+        else:
+            self._instruct_here(blocks)
+
+    def settle(self) -> None:
+        """Adds what was postponed: the results of the calls are complete."""
+        blocks, self.postponed = self.postponed, []
+        self._instruct_here(blocks)
+
+    def _instruct_here(self, blocks: Sequence[Json]) -> None:
+        if not blocks:
+            return
+        if self.target.capabilities.system_anywhere and self.turns[-1].role == "user":
+            self.add("system", blocks)
+            return
+        self.notes.mapped("messages", "Later instructions are marked as such in the user's turn.")
+        self.add("user", [_marked(block) for block in blocks])
+
+    @property
+    def called(self) -> list[str]:
+        """The names of the tools that were called, each once, in order."""
+        blocks = [block for turn in self.turns for block in turn.content]
+        return list(dict.fromkeys(str(b["name"]) for b in blocks if b["type"] == "tool_use"))
+
+    @property
+    def is_prefilled(self) -> bool:
+        """Whether it ends with the beginning of the answer."""
+        return bool(self.turns) and self.turns[-1].role == "assistant"
+
+    @property
+    def lacks_reasoning(self) -> bool:
+        """Whether it ends with results of calls that were made without visible reasoning."""
+        if len(self.turns) < 2 or not self.turns[-1].has("tool_result"):
+            return False
+        return self.turns[-2].content[0]["type"] not in ("thinking", "redacted_thinking")
+
+
+def conversation(
+    messages: Sequence[content_pb2.Message], target: Target, notes: Notes
+) -> Conversation:
+    """`messages` in the API's form.
+
+    Raises UNSUPPORTED_FEATURE for sound, for files the API has no form for, and for a
+    beginning of the answer that the model does not take; INVALID_IMAGE; INVALID_FIELD
+    for a reasoning state that is not ours.
+    """
+    made = Conversation(target=target, notes=notes)
+    for message in messages:
+        if message.name:
+            notes.dropped("messages", "The provider has no names of participants.")
+        if message.role in _SYSTEM_ROLES:
+            made.instruct(message)
+            continue
+        if message.role != content_pb2.ROLE_TOOL:
+            made.settle()
+        role, read = _ROLES[message.role]
+        made.add(role, read(message, made))
+    made.settle()
+    _open(made)
+    _close(made)
+    return made
+
+
+def _open(made: Conversation) -> None:
+    """The user begins."""
+    if not made.turns:
+        made.notes.mapped("messages", "Instructions without a user's turn are sent as one.")
+        made.add("user", made.system)
+        made.system = []
+    elif made.turns[0].role != "user":
+        made.notes.mapped("messages", "A user's turn is added: the provider wants one first.")
+        made.turns.insert(0, Turn(role="user", content=[{"type": "text", "text": OPENING}]))
+
+
+def _close(made: Conversation) -> None:
+    """A beginning of the answer may not end with white space."""
+    if not made.is_prefilled:
+        return
+    prefill = made.target.capabilities.prefill
+    require(prefill, "messages", "a conversation that ends with the assistant's turn")
+    last = made.turns[-1].content[-1]
+    if last["type"] == "text":
+        last["text"] = str(last["text"]).rstrip()
+
+
+def _user(message: content_pb2.Message, made: Conversation) -> list[Json]:
+    return _contents(message.content, made)
+
+
+def _tool(message: content_pb2.Message, made: Conversation) -> list[Json]:
+    result: Json = {"type": "tool_result", "tool_use_id": _tool_id(message.tool_call_id)}
+    content = _contents(message.content, made)
+    for block in content:
+        if mark := block.pop("cache_control", None):
+            result["cache_control"] = mark
+    if content:
+        result["content"] = content
+    return [result]
+
+
+def _assistant(message: content_pb2.Message, made: Conversation) -> list[Json]:
+    calls = {call.id: _tool_use(call, made.notes) for call in message.tool_calls}
+    texts = _contents(message.content, made)
+    if message.refusal.strip():
+        texts.append({"type": "text", "text": message.refusal})
+    places = reasoning_state.unpack(message.reasoning_state, NAME, made.notes)
+    if not places:
+        return [*_foreign(message, made.notes), *texts, *calls.values()]
+    return _interleaved(places, message, texts, calls)
+
+
+def _interleaved(
+    places: Sequence[reasoning_state.Block],
+    message: content_pb2.Message,
+    texts: list[Json],
+    calls: dict[str, Json],
+) -> list[Json]:
+    """The turn in its original order; text that was edited since comes as it is now."""
+    text = "".join(part.text for part in message.content)
+    lengths = [place.length for place in places if isinstance(place, reasoning_state.Text)]
+    intact = sum(lengths) == len(text) and not any("cache_control" in block for block in texts)
+    blocks: list[Json] = []
+    at = 0
+    for place in places:
+        match place:
+            case reasoning_state.Text(length) if intact:
+                blocks += _text(text[at : at + length])
+                at += length
+            case reasoning_state.Text():
+                blocks += texts
+                texts = []
+            case reasoning_state.Call(id) if id in calls:
+                blocks.append(calls.pop(id))
+            case reasoning_state.Thought(thinking, signature):
+                blocks.append({"type": "thinking", "thinking": thinking, "signature": signature})
+            case reasoning_state.Redacted(data):
+                blocks.append({"type": "redacted_thinking", "data": data})
+    return [*blocks, *([] if intact else texts), *calls.values()]
+
+
+class _Detail(msgspec.Struct):
+    """An item of OpenRouter's `reasoning_details`."""
+
+    type: str = ""
+    format: str | None = None
+    text: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+def _foreign(message: content_pb2.Message, notes: Notes) -> list[Json]:
+    """Reasoning in OpenRouter's form, as far as this API sealed it."""
+    if not message.reasoning_details_json:
+        return []
+    try:
+        details = msgspec.json.decode(message.reasoning_details_json, type=list[_Detail])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        refusal = "A message's `reasoning_details` cannot be read."
+        reason = reasons.ERROR_REASON_INVALID_FIELD
+        raise Failure(reason, refusal, param="messages") from error
+    blocks: list[Json] = []
+    for detail in details:
+        ours = (detail.format or "").startswith(NAME)
+        if ours and detail.signature:
+            thinking = detail.text or ""
+            blocks.append({"type": "thinking", "thinking": thinking, "signature": detail.signature})
+        elif ours and detail.data:
+            blocks.append({"type": "redacted_thinking", "data": detail.data})
+        else:
+            notes.dropped("messages", "Reasoning of another provider cannot be continued here.")
+    return blocks
+
+
+def _tool_use(call: content_pb2.ToolCall, notes: Notes) -> Json:
+    """The call. Arguments that are no JSON object are wrapped: the model wrote them so."""
+    arguments: object = {}
+    if call.arguments.strip():
+        try:
+            arguments = raw_object(call.arguments.encode(), "messages")
+        except Failure:
+            notes.mapped("messages", "Arguments that are no JSON object are wrapped in one.")
+            arguments = {"arguments": call.arguments}
+    return {"type": "tool_use", "id": _tool_id(call.id), "name": call.name, "input": arguments}
+
+
+def _tool_id(call_id: str) -> str:
+    """An ID that the API takes; calls and results of other models may have others."""
+    return _ID_FORBIDS.sub("_", call_id)
+
+
+def _contents(parts: Iterable[content_pb2.ContentPart], made: Conversation) -> list[Json]:
+    """The blocks of parts; reasoning in plain text says nothing to the API."""
+    blocks: list[Json] = []
+    for part in parts:
+        kind = part.WhichOneof("part")
+        reader = _PARTS.get(kind) if kind else None
+        new = reader(part, made) if reader else []
+        if new and part.cache_control_json:
+            new[-1]["cache_control"] = raw_object(part.cache_control_json, "messages")
+        blocks += new
+    return blocks
+
+
+def _text(text: str) -> list[Json]:
+    """The API refuses blocks of nothing but white space."""
+    return [{"type": "text", "text": text}] if text.strip() else []
+
+
+def _image(part: content_pb2.ContentPart, made: Conversation) -> list[Json]:
+    match images.read(part.image, made.target, accepts=IMAGE_TYPES):
+        case images.InlineImage(mime_type=mime_type, base64=data):
+            return [{"type": "image", "source": _inline(mime_type, data)}]
+        case images.LinkedImage(uri=uri):
+            return [{"type": "image", "source": {"type": "url", "url": uri}}]
+
+
+def _file(part: content_pb2.ContentPart, _: Conversation) -> list[Json]:
+    """A document: PDF by value, anything by reference."""
+    file = part.file
+    prefix, comma, data = file.uri.partition(",")
+    pdf = prefix == "data:application/pdf;base64" and bool(comma)
+    require(pdf or file.uri.startswith("https://"), "messages", "this kind of file")
+    source = _inline("application/pdf", data) if pdf else {"type": "url", "url": file.uri}
+    title: Json = {"title": file.filename} if file.filename else {}
+    return [{"type": "document", "source": source, **title}]
+
+
+def _inline(mime_type: str, data: str) -> Json:
+    return {"type": "base64", "media_type": mime_type, "data": data}
+
+
+def _audio(_: content_pb2.ContentPart, __: Conversation) -> list[Json]:
+    require(False, "messages", "sound")
+    return []
+
+
+def _marked(block: Json) -> Json:
+    """Instructions in a user's turn."""
+    if block["type"] != "text":
+        return block
+    return {**block, "text": f"<system>\n{block['text']}\n</system>"}
+
+
+_PARTS: Mapping[str, Callable[[content_pb2.ContentPart, Conversation], list[Json]]] = {
+    "text": lambda part, _: _text(part.text),
+    "image": _image,
+    "file": _file,
+    "audio": _audio,
+}
+
+_ROLES: Mapping[
+    content_pb2.Role.ValueType,
+    tuple[str, Callable[[content_pb2.Message, Conversation], list[Json]]],
+] = {
+    content_pb2.ROLE_USER: ("user", _user),
+    content_pb2.ROLE_ASSISTANT: ("assistant", _assistant),
+    content_pb2.ROLE_TOOL: ("user", _tool),
+}

@@ -1,0 +1,222 @@
+"""A spec as a body of `POST /messages`.
+
+Only keys named in this package are ever sent: the API refuses any other ("Extra inputs
+are not permitted"), and fields unknown to us could change the price or what is stored.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.providers.anthropic.messages import Conversation, Json, conversation
+from services.providers.anthropic.tools import (
+    can_force,
+    forcing_hint,
+    tool_choice,
+    tool_definitions,
+)
+from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.parameters import (
+    accepted,
+    forces_tool,
+    raw_object,
+    require,
+    require_features,
+)
+from services.providers.thinking import ThinkingPlan, plan
+
+NAMES: Mapping[str, str] = {
+    "temperature": "temperature",
+    "top_p": "top_p",
+    "top_k": "top_k",
+    "stop": "stop_sequences",
+    "user": "user",
+    "service_tier": "service_tier",
+    "parallel_tool_calls": "parallel_tool_calls",
+}
+"""What the API has, by our names. The last three take another form in the body."""
+
+SERVICE_TIERS: Mapping[str, str] = {
+    "auto": "auto",
+    "priority": "auto",
+    "default": "standard_only",
+    "standard_only": "standard_only",
+}
+"""The tiers of both APIs as the API spells them."""
+
+ANSWER_ROOM = 4096
+"""Tokens for the answer, besides those for reasoning, where the caller set no limit."""
+
+USER_MAX = 256
+"""The most characters of `metadata.user_id`."""
+
+JSON_HINT = "Answer with one JSON object and nothing else: no prose, no code fence."
+"""Stands for `response_format` `json_object`, which the API lacks."""
+
+_PERSONAL = re.compile(r"\S+@\S+\.\S+|\+?[\d\s().-]{7,}")
+
+
+def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    """The request for `spec`.
+
+    Raises Failure: UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE.
+    """
+    require_features(spec, target)
+    for name in _unknown_fields(spec):
+        notes.dropped(name, f"The provider has no `{name}`.")
+    talk = conversation(spec.messages, target, notes)
+    thinking = plan(spec, target, notes, barred=_obstacle(spec, talk, target))
+    given = accepted(spec, NAMES, target, notes, thinking=thinking.active)
+    hints = _hints(spec, target, notes, thinking)
+    body: Json = {
+        "model": target.model,
+        "max_tokens": thinking.max_tokens or _default_limit(target, thinking),
+        **_system([*talk.system, *hints]),
+        "messages": [{"role": turn.role, "content": turn.content} for turn in talk.turns],
+        **_user(given.pop("user", None), notes),
+        **_service_tier(given.pop("service_tier", None), notes),
+        **_tools(spec, talk, target, notes, given.pop("parallel_tool_calls", None), thinking),
+        **_thinking(spec, target, thinking),
+        **_stop(given.pop("stop_sequences", None), notes),
+        **given,
+        "stream": True,
+    }
+    version = target.channel.quirks.anthropic_version
+    return UpstreamRequest(
+        path="/messages",
+        body=msgspec.json.encode(body),
+        streamed=True,
+        headers={"anthropic-version": version} if version else {},
+    )
+
+
+def _unknown_fields(spec: pb.ChatCompletionSpec) -> Sequence[str]:
+    if not spec.extra_json:
+        return ()
+    fields = raw_object(spec.extra_json, "extra_json")
+    return list(msgspec.json.decode(fields, type=dict[str, msgspec.Raw]))
+
+
+def _obstacle(spec: pb.ChatCompletionSpec, talk: Conversation, target: Target) -> str:
+    """Why the API would refuse reasoning in this conversation. Empty: it would not."""
+    capabilities = target.capabilities
+    if talk.is_prefilled:
+        return "A model does not reason when the beginning of its answer is given."
+    by_budget = capabilities.thinking == "budget" or (
+        capabilities.takes_budgets and spec.thinking.HasField("budget_tokens")
+    )
+    if by_budget and talk.lacks_reasoning:
+        return "Reasoning cannot go on here: the turn that called the tool came back without it."
+    return ""
+
+
+def _default_limit(target: Target, thinking: ThinkingPlan) -> int:
+    """The limit on tokens that the API insists on, where the caller set none."""
+    capabilities = target.capabilities
+    usual = capabilities.default_max_tokens or capabilities.max_output_tokens or ANSWER_ROOM
+    wanted = max(usual, thinking.budget_tokens + ANSWER_ROOM)
+    return min(wanted, capabilities.max_output_tokens or wanted)
+
+
+def _hints(
+    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, thinking: ThinkingPlan
+) -> list[str]:
+    """Instructions that stand for what the API or the model lacks."""
+    hints = []
+    if spec.response_format.type == pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT:
+        notes.mapped("response_format", "The model is told to answer with one JSON object.")
+        hints.append(JSON_HINT)
+    if spec.tools and forces_tool(spec) and not can_force(target, thinking=thinking.active):
+        hints.append(forcing_hint(spec))
+    return hints
+
+
+def _system(parts: Sequence[Json | str]) -> Json:
+    blocks = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+    return {"system": blocks} if blocks else {}
+
+
+def _user(user: object, notes: Notes) -> Json:
+    """The API refuses names that tell who the user is."""
+    if not isinstance(user, str):
+        return {}
+    if _PERSONAL.fullmatch(user.strip()):
+        notes.dropped("user", "The provider takes no e-mail addresses and phone numbers.")
+        return {}
+    if len(user) > USER_MAX:
+        notes.dropped("user", f"The provider takes at most {USER_MAX} characters.")
+        return {}
+    return {"metadata": {"user_id": user}}
+
+
+def _service_tier(tier: object, notes: Notes) -> Json:
+    if not isinstance(tier, str):
+        return {}
+    theirs = SERVICE_TIERS.get(tier)
+    if theirs is None:
+        notes.dropped("service_tier", "The provider has no such tier.")
+        return {}
+    if theirs != tier:
+        notes.mapped("service_tier", f"The provider calls it `{theirs}`.")
+    return {"service_tier": theirs}
+
+
+def _stop(sequences: object, notes: Notes) -> Json:
+    """The API refuses sequences of nothing but white space."""
+    if not isinstance(sequences, list):
+        return {}
+    kept = [sequence for sequence in sequences if sequence.strip()]
+    if len(kept) < len(sequences):
+        notes.dropped("stop", "The provider takes no stop sequences of white space.")
+    return {"stop_sequences": kept} if kept else {}
+
+
+def _tools(
+    spec: pb.ChatCompletionSpec,
+    talk: Conversation,
+    target: Target,
+    notes: Notes,
+    parallel: object,
+    thinking: ThinkingPlan,
+) -> Json:
+    definitions = tool_definitions(spec, talk.called, target, notes)
+    if not definitions:
+        return {}
+    choice = tool_choice(spec, target, notes, thinking=thinking.active)
+    if parallel is False:
+        choice = choice or {"type": "auto"}
+        if choice["type"] != "none":
+            choice["disable_parallel_tool_use"] = True
+    return {"tools": definitions, **({"tool_choice": choice} if choice else {})}
+
+
+def _thinking(spec: pb.ChatCompletionSpec, target: Target, thinking: ThinkingPlan) -> Json:
+    """`thinking` and `output_config`, which holds the effort and the answer's form."""
+    capabilities = target.capabilities
+    fields: Json = {}
+    match thinking.kind:
+        case "budget":
+            fields = {"type": "enabled", "budget_tokens": thinking.budget_tokens}
+        case "adaptive":
+            fields = {"type": "adaptive"}
+        case "off":
+            return {"thinking": {"type": "disabled"}, **_output(spec, "")}
+    if fields and capabilities.thinking_display:
+        fields["display"] = "omitted" if spec.thinking.excluded else "summarized"
+    return {**({"thinking": fields} if fields else {}), **_output(spec, thinking.effort)}
+
+
+def _output(spec: pb.ChatCompletionSpec, effort: str) -> Json:
+    config: Json = {"effort": effort} if effort else {}
+    wanted = spec.response_format
+    if wanted.type == pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+        require(bool(wanted.schema_json), "response_format", "answers held to no schema")
+        config["format"] = {
+            "type": "json_schema",
+            "schema": raw_object(wanted.schema_json, "response_format"),
+        }
+    return {"output_config": config} if config else {}

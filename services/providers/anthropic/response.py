@@ -1,0 +1,318 @@
+"""The API's events as chunks of our contract.
+
+    message_start  (content_block_start  content_block_delta*  content_block_stop)*
+    message_delta  message_stop          with `ping` anywhere, `error` perhaps at the end
+
+Text, reasoning and arguments of tools are passed on as they come. The sealed reasoning,
+the reason to stop and the usage are held back until the message has truly ended. Blocks
+of tools that the provider runs itself, and all kinds that we do not know, say nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.chat.v1 import usage_pb2
+
+from services.errors import UpstreamError
+from services.providers import reasoning_state
+from services.providers.anthropic.events import (
+    Block,
+    BlockDelta,
+    Ending,
+    Event,
+    Kind,
+    Message,
+    UsageReport,
+)
+from services.providers.anthropic.messages import NAME
+from services.providers.anthropic.usage import UsageCount
+from services.providers.base import SseEvent
+from services.providers.failures import refusal
+
+FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
+    "end_turn": pb.FINISH_REASON_STOP,
+    "stop_sequence": pb.FINISH_REASON_STOP,
+    "pause_turn": pb.FINISH_REASON_STOP,
+    "compaction": pb.FINISH_REASON_STOP,
+    "max_tokens": pb.FINISH_REASON_LENGTH,
+    "model_context_window_exceeded": pb.FINISH_REASON_LENGTH,
+    "tool_use": pb.FINISH_REASON_TOOL_CALLS,
+    "refusal": pb.FINISH_REASON_CONTENT_FILTER,
+}
+"""Reasons to stop. One that is not here ended the message all the same: STOP."""
+
+_T = TypeVar("_T")
+_Chunk = pb.ChatCompletionChunk
+_NO_ARGUMENTS = b"{}"
+
+
+@dataclass(slots=True, kw_only=True)
+class _Open:
+    """A block of the answer, as far as it has come."""
+
+    kind: str
+    length: int = 0
+    """Characters of text."""
+    pieces: list[str] = field(default_factory=list)
+    """Reasoning."""
+    signature: str = ""
+    data: str = ""
+    """Redacted reasoning."""
+    call_id: str = ""
+    call: int = -1
+    """Which of the answer's tool calls."""
+    arguments: bytes = _NO_ARGUMENTS
+    """Of a call: what was given when it began. Counts if nothing else comes."""
+    started: bool = False
+    """Whether any of a call's arguments were passed on."""
+
+
+class AnthropicDecoder:
+    """Decodes one answer. See `services.providers.base.Decoder`."""
+
+    def __init__(self) -> None:
+        self._usage = UsageCount()
+        self._message_id: str | None = None
+        self._open: dict[int, _Open] = {}
+        self._blocks: list[_Open] = []
+        self._calls = 0
+        self._stop_reason = ""
+        self._done = False
+
+    def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
+        """The chunks of one event."""
+        if event.name == "content_block_delta":
+            return self._delta(event.data)
+        if self._done or not event.data or event.name == "ping" or event.data == b"[DONE]":
+            return []
+        opened = _read(event.data, _EVENT)
+        if event.name == "error" or opened.type == "error" or bytes(opened.error):
+            raise refusal(200, {}, event.data, own_error=False)
+        return self._event(opened, event.data)
+
+    @property
+    def done(self) -> bool:
+        """Whether the message has ended."""
+        return self._done
+
+    def finish(self) -> list[pb.ChatCompletionChunk]:
+        """The sealed reasoning, the reason to stop, the usage."""
+        if not self._done or not self._stop_reason:
+            raise UpstreamError(
+                reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
+                "The provider's answer broke off.",
+            )
+        return self._ending()
+
+    def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
+        """All chunks of an answer in one JSON document."""
+        message = _read(body, _MESSAGE)
+        if message.type == "error" or bytes(message.error):
+            raise refusal(200, {}, body, own_error=False)
+        if message.content is None:
+            raise _unreadable()
+        chunks: list[pb.ChatCompletionChunk] = []
+        if message.usage is not None:
+            self._usage.add(message.usage)
+        for index, block in enumerate(message.content):
+            chunks += self._start(index, block)
+            chunks += self._stop(index)
+        ending = Ending(stop_reason=message.stop_reason, stop_details=message.stop_details)
+        chunks += self._end(ending)
+        self._done = True
+        return chunks + self._ending()
+
+    @property
+    def usage(self) -> usage_pb2.Usage | None:
+        """The tokens reported so far."""
+        return self._usage.usage
+
+    def _event(self, event: Event, data: bytes) -> list[pb.ChatCompletionChunk]:
+        match event.type:
+            case "content_block_start":
+                return self._start(event.index, event.content_block)
+            case "content_block_delta":
+                return self._delta(data)
+            case "content_block_stop":
+                return self._stop(event.index)
+            case "message_start":
+                self._begin(_read(event.message, _MESSAGE))
+            case "message_delta":
+                if bytes(event.usage):
+                    self._report(event.usage)
+                return self._end(_read(event.delta, _ENDING))
+            case "message_stop":
+                self._done = True
+        return []
+
+    def _begin(self, message: Message) -> None:
+        """A message begins. Proxies repeat the event; some splice two answers into one."""
+        if self._blocks and message.id != self._message_id:
+            raise UpstreamError(
+                reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+                "The provider began another answer in the middle of one.",
+            )
+        self._message_id = message.id
+        if message.usage is not None:
+            self._usage.add(message.usage)
+
+    def _report(self, usage: msgspec.Raw) -> None:
+        report = _read(usage, _USAGE)
+        if report is not None:
+            self._usage.add(report)
+
+    def _start(self, index: int, content: msgspec.Raw) -> list[pb.ChatCompletionChunk]:
+        if _read(content, _KIND).type not in _KINDS:
+            return []
+        block = _read(content, _BLOCK)
+        opened = _Open(kind=block.type, signature=block.signature or "", data=block.data or "")
+        self._open[index] = opened
+        self._blocks.append(opened)
+        if block.type == "tool_use":
+            return [self._call(opened, block)]
+        chunks: list[pb.ChatCompletionChunk] = []
+        if block.text:
+            chunks.append(_text(opened, block.text))
+        if block.thinking:
+            chunks.append(_reasoning(opened, block.thinking))
+        return chunks
+
+    def _call(self, opened: _Open, block: Block) -> pb.ChatCompletionChunk:
+        opened.call_id, opened.call = block.id or "", self._calls
+        opened.arguments = bytes(block.input) or _NO_ARGUMENTS
+        self._calls += 1
+        chunk = _Chunk()
+        call = chunk.delta.tool_call
+        call.index, call.id, call.name = opened.call, opened.call_id, block.name or ""
+        return chunk
+
+    def _delta(self, data: bytes) -> list[pb.ChatCompletionChunk]:
+        """More of a block: the hot path."""
+        try:
+            event = _DELTA.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            return _ignored(data, error)
+        opened = self._open.get(event.index)
+        if opened is None or self._done:
+            return []
+        delta = event.delta
+        kind = delta.type
+        if kind == "text_delta":
+            return [_text(opened, delta.text)] if delta.text else []
+        if kind == "thinking_delta":
+            return [_reasoning(opened, delta.thinking)] if delta.thinking else []
+        if kind == "input_json_delta":
+            return [_arguments(opened, delta.partial_json)] if delta.partial_json else []
+        if kind == "signature_delta":
+            opened.signature = delta.signature or ""
+        return []
+
+    def _stop(self, index: int) -> list[pb.ChatCompletionChunk]:
+        """A block ends. A call without arguments gets the empty object that it means."""
+        opened = self._open.pop(index, None)
+        if opened is None or opened.kind != "tool_use" or opened.started:
+            return []
+        return [_arguments(opened, opened.arguments.decode())]
+
+    def _end(self, ending: Ending) -> list[pb.ChatCompletionChunk]:
+        self._stop_reason = ending.stop_reason or self._stop_reason
+        explanation = ending.stop_details.explanation if ending.stop_details else None
+        if self._stop_reason != "refusal" or not explanation:
+            return []
+        chunk = _Chunk()
+        chunk.delta.refusal = explanation
+        return [chunk]
+
+    def _ending(self) -> list[pb.ChatCompletionChunk]:
+        chunks: list[pb.ChatCompletionChunk] = []
+        if state := self._reasoning_state():
+            sealed = _Chunk()
+            sealed.delta.reasoning_state = state
+            chunks.append(sealed)
+        native = self._stop_reason
+        stop = pb.FINISH_REASON_STOP if native else pb.FINISH_REASON_UNSPECIFIED
+        last = _Chunk(
+            choice_finished=pb.ChoiceFinished(
+                finish_reason=FINISH_REASONS.get(native, stop), native_finish_reason=native
+            )
+        )
+        finished = pb.CompletionFinished(
+            usage=self._usage.usage, service_tier=self._usage.service_tier
+        )
+        return [*chunks, last, _Chunk(finished=finished)]
+
+    def _reasoning_state(self) -> str:
+        """The reasoning with its seals, in its place. Empty where nothing is sealed."""
+        places: list[reasoning_state.Block] = []
+        for block in self._blocks:
+            if block.kind == "thinking" and block.signature:
+                text = "".join(block.pieces)
+                places.append(reasoning_state.Thought(text=text, signature=block.signature))
+            elif block.kind == "redacted_thinking":
+                places.append(reasoning_state.Redacted(data=block.data))
+            elif block.kind == "text" and block.length:
+                places.append(reasoning_state.Text(length=block.length))
+            elif block.kind == "tool_use":
+                places.append(reasoning_state.Call(id=block.call_id))
+        sealed = (reasoning_state.Thought, reasoning_state.Redacted)
+        if not any(isinstance(place, sealed) for place in places):
+            return ""
+        return reasoning_state.pack(NAME, places)
+
+
+def _text(block: _Open, text: str) -> pb.ChatCompletionChunk:
+    block.length += len(text)
+    chunk = _Chunk()
+    chunk.delta.text = text
+    return chunk
+
+
+def _reasoning(block: _Open, text: str) -> pb.ChatCompletionChunk:
+    block.pieces.append(text)
+    chunk = _Chunk()
+    chunk.delta.reasoning = text
+    return chunk
+
+
+def _arguments(block: _Open, fragment: str) -> pb.ChatCompletionChunk:
+    block.started = True
+    chunk = _Chunk()
+    call = chunk.delta.tool_call
+    call.index, call.arguments = block.call, fragment
+    return chunk
+
+
+_KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+_DELTA_KINDS = frozenset({"text_delta", "thinking_delta", "input_json_delta", "signature_delta"})
+_DELTA = msgspec.json.Decoder(BlockDelta)
+_EVENT = msgspec.json.Decoder(Event)
+_MESSAGE = msgspec.json.Decoder(Message)
+_KIND = msgspec.json.Decoder(Kind)
+_BLOCK = msgspec.json.Decoder(Block)
+_ENDING = msgspec.json.Decoder(Ending)
+_USAGE: msgspec.json.Decoder[UsageReport | None] = msgspec.json.Decoder(UsageReport | None)
+
+
+def _read(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
+    try:
+        return decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _unreadable() from error
+
+
+def _ignored(data: bytes, error: Exception) -> list[pb.ChatCompletionChunk]:
+    """Nothing, if the delta is of a kind that we do not know; else a refusal."""
+    if _read(_read(data, _EVENT).delta, _KIND).type in _DELTA_KINDS:
+        raise _unreadable() from error
+    return []
+
+
+def _unreadable() -> UpstreamError:
+    message = "The provider sent something that cannot be read."
+    return UpstreamError(reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE, message)

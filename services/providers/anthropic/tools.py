@@ -1,0 +1,110 @@
+"""Tools as the Messages API has them, and the choice between them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2
+
+from services.providers.base import Notes, Target
+from services.providers.parameters import forces_tool, raw_object, require
+
+Json = dict[str, object]
+
+CHOICES: Mapping[pb.ToolChoiceMode.ValueType, str] = {
+    pb.TOOL_CHOICE_MODE_AUTO: "auto",
+    pb.TOOL_CHOICE_MODE_NONE: "none",
+    pb.TOOL_CHOICE_MODE_REQUIRED: "any",
+    pb.TOOL_CHOICE_MODE_NAMED: "tool",
+}
+
+_NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
+
+
+def tool_definitions(
+    spec: pb.ChatCompletionSpec, called: Collection[str], target: Target, notes: Notes
+) -> list[Json]:
+    """The tools to offer, or none.
+
+    The API insists on definitions where the conversation has calls (`called`: their
+    names), even if the caller offers no tools any more: bare ones are made up then.
+    """
+    if not spec.tools:
+        if called:
+            notes.mapped("tools", "Tools that were called before are declared, but not offered.")
+        return [{"name": name, "input_schema": _NO_ARGUMENTS} for name in called]
+    allowed = set(spec.tool_choice.names) if _picks_some(spec) else None
+    if allowed is not None:
+        notes.mapped("tool_choice", "Only the allowed tools are offered.")
+    return [
+        _definition(tool, target, notes)
+        for tool in spec.tools
+        if allowed is None or tool.name in allowed
+    ]
+
+
+def tool_choice(
+    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, thinking: bool
+) -> Json | None:
+    """Which tool to call. None: nothing is said, and the model decides.
+
+    Forcing a tool on a model that cannot be forced (or not while it reasons) leaves the
+    choice to it, with a note; `forcing_hint` says it in words instead.
+    """
+    mode = spec.tool_choice.mode
+    if not spec.tools:
+        return {"type": "none"}
+    if forces_tool(spec) and not can_force(target, thinking=thinking):
+        notes.dropped("tool_choice", "This model cannot be made to call a tool: it is told to.")
+        mode = pb.TOOL_CHOICE_MODE_AUTO
+    choice: Json = {"type": CHOICES.get(mode, "auto")}
+    if mode == pb.TOOL_CHOICE_MODE_NAMED:
+        choice["name"] = spec.tool_choice.names[0] if spec.tool_choice.names else ""
+    if not mode:
+        return None
+    return choice
+
+
+def can_force(target: Target, *, thinking: bool) -> bool:
+    """Whether the model can be made to call a tool."""
+    capabilities = target.capabilities
+    return capabilities.forced_tool_choice and (
+        capabilities.thinking_forced_tool_choice or not thinking
+    )
+
+
+def forcing_hint(spec: pb.ChatCompletionSpec) -> str:
+    """The instruction that stands in for a forced choice."""
+    names = ", ".join(f"`{name}`" for name in spec.tool_choice.names)
+    return f"Answer by calling {'the tool ' + names if names else 'one of the tools'}."
+
+
+def _picks_some(spec: pb.ChatCompletionSpec) -> bool:
+    """Whether the choice is limited to some of the tools."""
+    modes = (pb.TOOL_CHOICE_MODE_AUTO, pb.TOOL_CHOICE_MODE_REQUIRED)
+    return spec.tool_choice.mode in modes and bool(spec.tool_choice.names)
+
+
+def _definition(tool: pb.Tool, target: Target, notes: Notes) -> Json:
+    require(tool.type != content_pb2.TOOL_TYPE_CUSTOM, "tools", "custom tools")
+    schema = _schema(tool.parameters_json)
+    definition: Json = {"name": tool.name, "input_schema": schema}
+    if tool.description:
+        definition["description"] = tool.description
+    if tool.strict:
+        if target.capabilities.structured_output:
+            definition["strict"] = True
+        else:
+            notes.dropped("tools", "This model does not hold arguments to a schema (`strict`).")
+    return definition
+
+
+def _schema(parameters_json: bytes) -> object:
+    """The schema as it is, but the API insists on the type `object` at its top."""
+    if not parameters_json:
+        return _NO_ARGUMENTS
+    schema = raw_object(parameters_json, "tools")
+    keys = msgspec.json.decode(schema, type=dict[str, msgspec.Raw])
+    return schema if "type" in keys else {"type": "object", "properties": {}, **keys}
