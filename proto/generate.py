@@ -18,20 +18,18 @@ PROTO = Path(__file__).resolve().parent
 def generate(out: Path) -> None:
     """Writes all generated modules below `out`, which is made if it is missing."""
     out.mkdir(parents=True, exist_ok=True)
-    sources = sorted(path.relative_to(PROTO).as_posix() for path in PROTO.glob("pomogator/**/*.proto"))
+    found = PROTO.glob("pomogator/**/*.proto")
+    sources = sorted(path.relative_to(PROTO).as_posix() for path in found)
     services = [source for source in sources if source.endswith("_service.proto")]
     # protoc's own types and googleapis' annotations come with the installed wheels.
     includes = [f"-I{PROTO}", f"-I{files('grpc_tools') / '_proto'}", f"-I{_googleapis()}"]
-    plugins = Path(sys.executable).parent
+    scripts = Path(sys.executable).parent
+    stubs = f"--plugin={scripts / 'protoc-gen-mypy'}"
+    service_stubs = f"--plugin={scripts / 'protoc-gen-mypy_grpc'}"
     _protoc(includes, f"--python_out={out}", *sources)
-    _protoc(includes, f"--plugin={plugins / 'protoc-gen-mypy'}", f"--mypy_out=quiet:{out}", *sources)
+    _protoc(includes, stubs, f"--mypy_out=quiet:{out}", *sources)
     _protoc(includes, f"--grpc_python_out={out}", *services)
-    _protoc(
-        includes,
-        f"--plugin={plugins / 'protoc-gen-mypy_grpc'}",
-        f"--mypy_grpc_out=quiet,only_async:{out}",
-        *services,
-    )
+    _protoc(includes, service_stubs, f"--mypy_grpc_out=quiet,only_async:{out}", *services)
 
 
 def _googleapis() -> Path:
