@@ -1,7 +1,9 @@
 """gRPC without a wire: a `grpc.aio.Channel` that calls the registered handlers.
 
     channel    what a stub is given; finds the handler, through the server interceptors
-    call       one call, as its caller sees it: answers, status, metadata, cancellation
+    call       one call, as its caller sees it: status, metadata, cancellation
+    unary      ... with one answer
+    stream     ... with any number of them
     context    the same call, as its handler sees it
     metadata   what metadata may hold, and how it arrives
 
@@ -22,7 +24,9 @@ with NotImplementedError where the stub already asks for them. As always with
 generators that are iterated by others, a handler holds no task group and no timeout
 scope over a `yield`: they would end the caller's task instead.
 
-`tests/bench/inprocess.py` measures what all this costs.
+`python -m tests.bench.inprocess` measures what it costs. Seen with Python 3.11: 3 µs an
+answer and 0.4 µs a streamed message over calling the handler as a function, and 3.4 µs
+for a deadline. With both ends of a Unix socket in the process it was 500 µs and 80 µs.
 """
 
 from __future__ import annotations

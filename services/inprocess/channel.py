@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Any, Never, Self, TypeAlias
-from weakref import WeakSet
+from typing import Any, Never, Self
+from weakref import ref
 
 import grpc
 
-from services.inprocess.call import Call, StreamCall, UnaryCall
+from services.inprocess.call import Call, Handler
 from services.inprocess.metadata import Metadatum, Pairs, received
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+from services.inprocess.stream import StreamCall
+from services.inprocess.unary import UnaryCall
 
 
 class InProcessChannel(grpc.aio.Channel):
@@ -36,7 +36,7 @@ class InProcessChannel(grpc.aio.Channel):
         register(registrar)
         self._registrar = registrar
         self._interceptors = tuple(interceptors)
-        self._calls: WeakSet[Call] = WeakSet()
+        self._calls: dict[int, ref[Call]] = {}
         self._handlers_closing: set[asyncio.Task[None]] = set()
         self._closed = asyncio.Event()
 
@@ -77,13 +77,11 @@ class InProcessChannel(grpc.aio.Channel):
         Returns when every handler that was stopped has cleaned up.
         """
         self._closed.set()
-        if grace and (calls := [call for call in self._calls if not call.done()]):
-            ends = [asyncio.ensure_future(call.code()) for call in calls if call.started]
-            if ends:
-                await asyncio.wait(ends, timeout=grace)
-            for end in ends:
-                end.cancel()
-        for call in list(self._calls):
+        if grace and (ends := [call.code() for call in self._open_calls() if call.started]):
+            tasks = [asyncio.ensure_future(end) for end in ends]
+            for late in (await asyncio.wait(tasks, timeout=grace))[1]:
+                late.cancel()
+        for call in self._open_calls():
             call.cancel()
         while self._handlers_closing:
             await asyncio.wait(self._handlers_closing)
@@ -110,21 +108,31 @@ class InProcessChannel(grpc.aio.Channel):
         if self._closed.is_set():
             raise grpc.aio.UsageError("Channel is closed.")
 
-    async def find(self, method: str, metadata: tuple[Metadatum, ...]) -> Handler | None:
+    def known_handler(self, path: str) -> Handler | None:
+        """The handler of every call of this method, where nothing intercepts calls."""
+        return None if self._interceptors else self._registrar.methods.get(path)
+
+    async def find(self, path: str, metadata: tuple[Metadatum, ...]) -> Handler | None:
         """The handler that the interceptors leave, or None."""
-        details = HandlerCallDetails(method, metadata)
-        if not self._interceptors:
-            return self._registrar.find(details)
+        details = HandlerCallDetails(path, metadata)
         return await self._intercept(iter(self._interceptors), details)
 
     def opened(self, call: Call) -> None:
-        """The call exists. It is held weakly."""
-        self._calls.add(call)
+        """The call exists. It is not kept alive."""
+        self._calls[id(call)] = ref(call)
+
+    def ended(self, call: Call) -> None:
+        """The call has its outcome, or nobody will ever ask for it."""
+        self._calls.pop(id(call), None)
 
     def closing(self, handler: asyncio.Task[None]) -> None:
-        """A handler is being stopped. It is held until it has."""
+        """A handler is being stopped by a task, which is kept alive."""
         self._handlers_closing.add(handler)
         handler.add_done_callback(self._handlers_closing.discard)
+
+    def _open_calls(self) -> list[Call]:
+        found = [reference() for reference in self._calls.values()]
+        return [call for call in found if call is not None]
 
     async def _intercept(
         self,
@@ -153,7 +161,7 @@ class _Registrar(grpc.aio.Server):
     """Takes handlers as a server does, and nothing else."""
 
     def __init__(self) -> None:
-        self._methods: dict[str, Handler] = {}
+        self.methods: dict[str, Handler] = {}
         self._generic: list[grpc.GenericRpcHandler] = []
 
     def add_generic_rpc_handlers(
@@ -165,11 +173,11 @@ class _Registrar(grpc.aio.Server):
         self, service_name: str, method_handlers: Mapping[str, Handler]
     ) -> None:
         for name, handler in method_handlers.items():
-            self._methods[f"/{service_name}/{name}"] = handler
+            self.methods[f"/{service_name}/{name}"] = handler
 
     def find(self, details: Any) -> Handler | None:
         """The handler of the method: a registered one, else what a generic one says."""
-        handler = self._methods.get(details.method)
+        handler = self.methods.get(details.method)
         if handler is not None:
             return handler
         found = (generic.service(details) for generic in self._generic)
@@ -193,12 +201,26 @@ class _Registrar(grpc.aio.Server):
         raise grpc.aio.UsageError("Nothing listens in process.")
 
 
-class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
-    """A method with one answer, as stubs call it."""
+class _Method:
+    """A method of the channel, as its calls see it."""
 
-    def __init__(self, channel: InProcessChannel, method: str) -> None:
-        self._channel = channel
-        self._method = method
+    def __init__(self, channel: InProcessChannel, path: str) -> None:
+        self.path = path
+        self.handler = channel.known_handler(path)
+        self.find = partial(channel.find, path)
+        self.opened = channel.opened
+        self.ended = channel.ended
+        self.closing = channel.closing
+        self._check_open = channel.check_open
+
+    def _check(self, credentials: grpc.CallCredentials | None) -> None:
+        self._check_open()
+        if credentials is not None:
+            raise grpc.aio.UsageError("Call credentials are only valid on secure channels.")
+
+
+class UnaryMethod(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
+    """A method with one answer, as stubs call it."""
 
     def __call__(
         self,
@@ -210,17 +232,12 @@ class UnaryMethod(grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
         **_: Any,
     ) -> UnaryCall:
         """A call, which begins when it is awaited. Takes no credentials, as an insecure channel."""
-        _refuse_credentials(credentials)
-        self._channel.check_open()
-        return UnaryCall(self._channel, self._method, request, timeout, received(metadata))
+        self._check(credentials)
+        return UnaryCall(self, request, timeout, received(metadata))
 
 
-class StreamMethod(grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+class StreamMethod(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     """A method with a stream of answers, as stubs call it."""
-
-    def __init__(self, channel: InProcessChannel, method: str) -> None:
-        self._channel = channel
-        self._method = method
 
     def __call__(
         self,
@@ -232,9 +249,8 @@ class StreamMethod(grpc.aio.UnaryStreamMultiCallable[Any, Any]):
         **_: Any,
     ) -> StreamCall:
         """A call, which begins when it is iterated. No credentials, as an insecure channel."""
-        _refuse_credentials(credentials)
-        self._channel.check_open()
-        return StreamCall(self._channel, self._method, request, timeout, received(metadata))
+        self._check(credentials)
+        return StreamCall(self, request, timeout, received(metadata))
 
 
 class _Refused:
@@ -251,8 +267,3 @@ class RefusedStreamUnary(_Refused, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
 
 class RefusedStreamStream(_Refused, grpc.aio.StreamStreamMultiCallable[Any, Any]):
     """Refuses to be called."""
-
-
-def _refuse_credentials(credentials: grpc.CallCredentials | None) -> None:
-    if credentials is not None:
-        raise grpc.aio.UsageError("Call credentials are only valid on secure channels.")

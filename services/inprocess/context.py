@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Never
 
@@ -18,22 +18,29 @@ _log = logging.getLogger(__name__)
 class Context(grpc.aio.ServicerContext[Any, Any]):
     """The servicer context of one call.
 
-    What the handler has said about the call's end is kept here until the call ends:
-    `aborted` once it has aborted, and the code, details and trailing metadata so far.
+    Keeps what the handler has said about the call's end until the call ends. Its
+    fields have their first values in the class: most calls never change most.
     """
 
+    aborted: grpc.aio.AbortError | None = None
+    """Raised by `abort`. It stands, even if the handler goes on."""
+    initial: tuple[Metadatum, ...] | None = None
+    """The initial metadata, once it was sent."""
+    trailing: tuple[Metadatum, ...] = ()
+    """The trailing metadata so far."""
+    over = False
+    """Whether the call has its outcome."""
+    on_initial: Callable[[], None] | None = None
+    """Called when initial metadata was sent."""
+    on_write: Callable[[Any], Awaitable[None]] | None = None
+    """Takes the messages of a handler that writes."""
+    _code: grpc.StatusCode | None = None
+    _details = ""
+    _callbacks: tuple[Callable[[], None], ...] = ()
+
     def __init__(self, metadata: tuple[Metadatum, ...], deadline: float | None) -> None:
-        self._metadata = metadata
+        self.metadata = metadata
         self._deadline = deadline
-        self._code: grpc.StatusCode | None = None
-        self._details = ""
-        self._trailing: tuple[Metadatum, ...] = ()
-        self._initial: tuple[Metadatum, ...] | None = None
-        self._callbacks: list[Callable[[], None]] = []
-        self.aborted: grpc.aio.AbortError | None = None
-        self.over = False
-        self.on_initial_metadata: Callable[[], None] | None = None
-        self.on_write: Callable[[Any], Any] | None = None
 
     async def abort(
         self,
@@ -49,7 +56,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
         self.aborted = grpc.aio.AbortError("Locally aborted.")
         self._code = code
         self._details = details or self._details
-        self._trailing = received(trailing_metadata) or self._trailing
+        self.trailing = received(trailing_metadata) or self.trailing
         raise self.aborted
 
     async def abort_with_status(self, status: grpc.Status) -> Never:
@@ -58,34 +65,29 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     async def send_initial_metadata(self, initial_metadata: Pairs) -> None:
         """Sends the initial metadata, once and before the first message."""
-        if self._initial is not None:
+        if self.initial is not None:
             raise grpc.aio.UsageError("Send initial metadata failed: already sent")
-        self._initial = received(initial_metadata)
-        if self.on_initial_metadata is not None:
-            self.on_initial_metadata()
+        self.initial = received(initial_metadata)
+        if self.on_initial is not None:
+            self.on_initial()
 
-    def settle_initial_metadata(self) -> tuple[Metadatum, ...]:
+    def settle_initial(self) -> tuple[Metadatum, ...]:
         """The initial metadata. Whoever has sent none by now has sent empty ones."""
-        if self._initial is None:
-            self._initial = ()
-        return self._initial
-
-    @property
-    def initial_metadata_sent(self) -> bool:
-        """Whether the caller can know the initial metadata."""
-        return self._initial is not None
+        if self.initial is None:
+            self.initial = ()
+        return self.initial
 
     def set_trailing_metadata(self, trailing_metadata: Pairs) -> None:
         """Sets what the caller gets with the status."""
-        self._trailing = received(trailing_metadata)
+        self.trailing = received(trailing_metadata)
 
     def trailing_metadata(self) -> Any:
         """What was set so far: a tuple, as over a wire."""
-        return self._trailing
+        return self.trailing
 
     def invocation_metadata(self) -> Any:
         """The caller's metadata: a tuple of entries with `key` and `value`."""
-        return self._metadata
+        return self.metadata
 
     def set_code(self, code: grpc.StatusCode) -> None:
         """Sets the status with which the call ends when the handler does."""
@@ -99,6 +101,10 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
     def final_code(self) -> grpc.StatusCode:
         """The code of a handler that ends now."""
         return self._code or grpc.StatusCode.OK
+
+    def is_fine(self) -> bool:
+        """Whether a handler that ends now has said nothing about its end."""
+        return not (self.aborted or self._code or self._details or self.trailing)
 
     def set_details(self, details: str) -> None:
         """Sets the text that goes with the code."""
@@ -150,7 +156,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Calls back with this context once the handler has ended."""
-        self._callbacks.append(partial(callback, self))
+        self._callbacks += (partial(callback, self),)
 
     def cancelled(self) -> bool:
         """Whether the handler set CANCELLED. No news of the caller, as over a wire."""
@@ -163,7 +169,7 @@ class Context(grpc.aio.ServicerContext[Any, Any]):
     def handler_ended(self) -> None:
         """Calls the callbacks, once."""
         self.over = True
-        callbacks, self._callbacks = self._callbacks, []
+        callbacks, self._callbacks = self._callbacks, ()
         for callback in callbacks:
             try:
                 callback()
