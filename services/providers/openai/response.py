@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
-from msgspec import UNSET
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
@@ -87,7 +86,6 @@ class OpenAiDecoder:
         self._usage: usage_pb2.Usage | None = None
         self._service_tier = ""
         self._done = False
-        self._begun = False
 
     @property
     def done(self) -> bool:
@@ -102,19 +100,17 @@ class OpenAiDecoder:
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
         """The chunks of one event. Nothing counts after `[DONE]`."""
         data = event.data
-        if self._done or not data.strip():
-            return []
-        if data.strip() == DONE:
-            self._done = True
-            return []
-        self._begun = True
-        if event.name == "error":
-            raise _reported(data)
-        return self._take(wire.decode(data), data)
+        if self._done or event.name == "error" or not data.startswith(b"{"):
+            return self._feed_other(event)
+        chunk = wire.decode(data)
+        text = chunk.text()
+        if text and 0 in self._answers:
+            return [_text(text, 0)]
+        return self._take(chunk, data)
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
         """The endings. UPSTREAM_DISCONNECTED unless every choice has said why it stopped."""
-        if not self._begun:
+        if not self._answers and not self._done:
             raise wire.unreadable()
         answers = self._answers.values()
         if not answers or not all(answer.finish_reason for answer in answers):
@@ -128,12 +124,25 @@ class OpenAiDecoder:
         """The chunks of a JSON body, which may be led by white space."""
         data = body.strip()
         found = wire.decode(data)
-        chunks = self._take(found, data)
+        chunks = self._take(found, data, whole=True)
         if not found.choices:
             raise _reported(data) if read_error(data).message else wire.unreadable()
         return chunks + self._endings()
 
-    def _take(self, chunk: wire.Chunk, data: bytes) -> list[pb.ChatCompletionChunk]:
+    def _feed_other(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
+        data = event.data.strip()
+        if self._done or not data:
+            return []
+        if data == DONE:
+            self._done = True
+            return []
+        if event.name == "error":
+            raise _reported(data)
+        return self._take(wire.decode(data), data)
+
+    def _take(
+        self, chunk: wire.Chunk, data: bytes, *, whole: bool = False
+    ) -> list[pb.ChatCompletionChunk]:
         if chunk.usage is not None:
             self._count(chunk.usage)
         if chunk.x_groq is not None:
@@ -148,7 +157,10 @@ class OpenAiDecoder:
             return []
         chunks: list[pb.ChatCompletionChunk] = []
         for choice in chunk.choices:
-            self._take_choice(choice, chunk, chunks)
+            # Perplexity sends both: in a stream the message repeats all deltas so far.
+            first, second = choice.delta, choice.message
+            message = (second or first) if whole else (first or second)
+            self._take_choice(choice, message, chunk.id or "", chunks)
         return chunks
 
     def _take_groq(self, extras: wire.GroqExtras) -> None:
@@ -158,22 +170,25 @@ class OpenAiDecoder:
             raise _reported(error)
 
     def _take_choice(
-        self, choice: wire.Choice, chunk: wire.Chunk, chunks: list[pb.ChatCompletionChunk]
+        self,
+        choice: wire.Choice,
+        message: wire.Message | None,
+        seed: str,
+        chunks: list[pb.ChatCompletionChunk],
     ) -> None:
         index = choice.index or 0
         answer = self._answers.get(index)
         if answer is None:
-            answer = self._new_answer(index, chunk.id or "")
+            answer = self._new_answer(index, seed)
         if choice.usage is not None:
             self._count(choice.usage)
         if error := wire.present(choice.error):
             raise _reported(error)
-        message = choice.delta or choice.message
         if message is not None:
             begin = len(chunks)
             _add_message(message, answer, chunks)
-            if choice.logprobs is not UNSET:
-                _add_logprobs(wire.present(choice.logprobs), answer, chunks, begin)
+            if choice.logprobs is not None:
+                _add_logprobs(choice.logprobs, answer, chunks, begin)
         if choice.finish_reason:
             self._stop(answer, choice.finish_reason, choice.native_finish_reason)
 
@@ -239,11 +254,7 @@ def _add_message(
     content = message.content
     if isinstance(content, str):
         if content:
-            chunk = pb.ChatCompletionChunk()  # Twice as fast as arguments: nearly all chunks.
-            chunk.delta.text = content
-            if index:
-                chunk.delta.index = index
-            chunks.append(chunk)
+            chunks.append(_text(content, index))
     elif content is not None:
         chunks += _parts(content, index)
     if message.refusal:
@@ -274,18 +285,17 @@ def _flat(thinking: str | list[wire.ContentPart | str] | None) -> str:
 
 
 def _add_logprobs(
-    logprobs: bytes, answer: _Answer, chunks: list[pb.ChatCompletionChunk], begin: int
+    logprobs: wire.Logprobs, answer: _Answer, chunks: list[pb.ChatCompletionChunk], begin: int
 ) -> None:
     """Attaches log probabilities to the text they came with, or to a piece without text."""
-    found: object = msgspec.json.decode(logprobs) if logprobs else None
-    if not isinstance(found, dict) or not any(found.values()):
+    if not logprobs.content and not logprobs.refusal:
         return
     texts = (chunk for chunk in chunks[begin:] if chunk.delta.WhichOneof("content") == "text")
     chunk = next(texts, None)
     if chunk is None:
-        chunk = _delta(pb.CompletionDelta(index=answer.index, text=""))
+        chunk = _text("", answer.index)
         chunks.append(chunk)
-    chunk.delta.logprobs_json = logprobs
+    chunk.delta.logprobs_json = msgspec.json.encode(logprobs)
 
 
 def _gather_extra(message: wire.Message, extra: dict[str, object]) -> None:
@@ -309,6 +319,15 @@ def _merge(extra: dict[str, object], name: str, value: object) -> None:
         extra[name] = before + value
     elif value is not None:
         extra[name] = value
+
+
+def _text(text: str, index: int) -> pb.ChatCompletionChunk:
+    chunk = pb.ChatCompletionChunk()  # Arguments would take three times as long.
+    delta = chunk.delta
+    delta.text = text
+    if index:
+        delta.index = index
+    return chunk
 
 
 def _delta(delta: pb.CompletionDelta) -> pb.ChatCompletionChunk:

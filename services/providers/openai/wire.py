@@ -103,6 +103,13 @@ class Message(Wire, frozen=True, gc=False):
     audio: Json = UNSET
 
 
+class Logprobs(Wire, frozen=True, gc=False):
+    """Log probabilities, token by token."""
+
+    content: list[Raw] | None = None
+    refusal: list[Raw] | None = None
+
+
 class Choice(Wire, frozen=True, gc=False):
     """An answer, or a piece of one."""
 
@@ -111,7 +118,7 @@ class Choice(Wire, frozen=True, gc=False):
     message: Message | None = None
     finish_reason: str | None = None
     native_finish_reason: str | None = None
-    logprobs: Json = UNSET
+    logprobs: Logprobs | None = None
     error: Json = UNSET
     usage: Usage | None = None  # Moonshot.
 
@@ -134,6 +141,31 @@ class Chunk(Wire, frozen=True, gc=False):
     error: Json = UNSET
     x_groq: GroqExtras | None = None
     service_tier: str | None = None
+
+    def text(self) -> str:
+        """The content, if the chunk says nothing else: one piece of text of the first choice.
+
+        Nearly all chunks do. It is a shortcut, and the long way gives the same.
+        """
+        choices = self.choices
+        if choices is None or len(choices) != 1 or self.usage is not None:
+            return ""
+        choice = choices[0]
+        delta = choice.delta
+        if (
+            delta is None
+            or not isinstance(content := delta.content, str)
+            or choice.index
+            or choice.finish_reason is not None
+            or choice.logprobs is not None
+            or choice.usage is not None
+            or choice.error is not UNSET
+            or self.error is not UNSET
+            or self.x_groq is not None
+            or delta != Message(content=content)
+        ):
+            return ""
+        return content
 
 
 _decoder = msgspec.json.Decoder(Chunk)
