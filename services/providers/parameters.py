@@ -113,7 +113,7 @@ def raw_object(data: bytes, param: str) -> msgspec.Raw:
     """
     try:
         msgspec.json.decode(data, type=dict)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         message = f"`{param}` is not a JSON object."
         raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param=param) from error
     return msgspec.Raw(data)

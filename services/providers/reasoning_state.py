@@ -96,7 +96,7 @@ def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
         decoded = _DECODER.decode(
             base64.b64decode(state + "=" * (-len(state) % 4), altchars=b"-_", validate=True)
         )
-    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise _refusal("is not one that this service gave") from error
     if decoded.v != VERSION:
         raise _refusal("has an unknown version")

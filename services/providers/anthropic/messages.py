@@ -233,7 +233,7 @@ def _foreign(message: content_pb2.Message, notes: Notes) -> list[Json]:
         return []
     try:
         details = msgspec.json.decode(message.reasoning_details_json, type=list[_Detail])
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         refusal = "A message's `reasoning_details` cannot be read."
         reason = reasons.ERROR_REASON_INVALID_FIELD
         raise Failure(reason, refusal, param="messages") from error

@@ -196,7 +196,7 @@ class AnthropicDecoder:
         """More of a block: the hot path."""
         try:
             event = _DELTA.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             return _ignored(data, error)
         opened = self._open.get(event.index)
         if opened is None or self._done:
@@ -302,7 +302,7 @@ _USAGE: msgspec.json.Decoder[UsageReport | None] = msgspec.json.Decoder(UsageRep
 def _read(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
     try:
         return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable() from error
 
 

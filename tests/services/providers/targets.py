@@ -1,0 +1,38 @@
+"""Targets of calls, made from the shipped capability table."""
+
+from __future__ import annotations
+
+from services.capabilities import CapabilityOverrides, lookup
+from services.config import ChannelConfig, Quirks
+from services.providers.base import Notes, Target
+
+
+def target_of(
+    model: str,
+    dialect: str = "anthropic",
+    *,
+    quirks: Quirks | None = None,
+    overrides: CapabilityOverrides | None = None,
+    thinking_by_name: bool = False,
+) -> Target:
+    """A call to `model` at a provider that speaks `dialect`."""
+    return Target(
+        channel=ChannelConfig(
+            name="test",
+            dialect=dialect,
+            base_url="http://127.0.0.1:9/v1",
+            quirks=quirks or Quirks(),
+        ),
+        model=model,
+        public_model=model,
+        capabilities=lookup(model, overrides, dialect),
+        thinking_by_name=thinking_by_name,
+    )
+
+
+def told(notes: Notes) -> dict[str, str]:
+    """What became of which parameter: the name of its last note's action."""
+    return {
+        note.param: type(note).action.DESCRIPTOR.enum_type.values_by_number[note.action].name
+        for note in notes.all
+    }
