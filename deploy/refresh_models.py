@@ -1,0 +1,114 @@
+"""Compares the shipped models with what the providers list: `make models`, or `--write`.
+
+Every shipped channel whose key's variable is set is asked for its models. Those that
+are gone are told, and with `--write` taken out of the file. Those that are new are told
+as lines to paste: which of them are worth it, and under which name, is for a human to
+say, since the lists also hold models that do not chat.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import aiohttp
+import msgspec
+
+from services.config import ChannelConfig, Config, load
+from services.providers.registry import DIALECTS
+
+SHIPPED = Path(__file__).parents[1] / "services" / "config" / "defaults.toml"
+TIMEOUT_S = 30.0
+
+
+class Row(msgspec.Struct):
+    """One model of a provider's list."""
+
+    id: str
+
+
+class Page(msgspec.Struct):
+    """A provider's answer to GET /models. Anthropic's comes in pages."""
+
+    data: list[Row]
+    has_more: bool = False
+    last_id: str | None = None
+
+
+async def listed(channel: ChannelConfig) -> set[str]:
+    """The names of all models that the provider lists. Raises aiohttp.ClientError."""
+    names: set[str] = set()
+    # The version is Anthropic's; others ignore it.
+    version = {"anthropic-version": channel.quirks.anthropic_version}
+    headers = version | dict(DIALECTS[channel.dialect].auth_headers(channel.key.reveal()))
+    query: dict[str, str] = {}
+    timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
+        while True:
+            url = f"{channel.base_url}/models"
+            async with session.get(url, headers=headers, params=query) as answer:
+                page = msgspec.json.decode(await answer.read(), type=Page)
+            names.update(row.id for row in page.data)
+            if not page.has_more or not page.last_id:
+                return names
+            query = {"after_id": page.last_id}
+
+
+def gone(channel: ChannelConfig, names: set[str]) -> Mapping[str, str]:
+    """The channel's models that the provider no longer lists."""
+    return {public: name for public, name in channel.models.items() if name not in names}
+
+
+def new(channel: ChannelConfig, names: set[str]) -> list[str]:
+    """The provider's models that the channel does not serve, as lines of TOML."""
+    prefixes = Counter(
+        public.removesuffix(name)
+        for public, name in channel.models.items()
+        if public.endswith(name)
+    )
+    prefix = prefixes.most_common(1)[0][0] if prefixes else ""
+    fresh = sorted(names - set(channel.models.values()))
+    return [f'"{prefix}{name}" = "{name}"' for name in fresh]
+
+
+def without(text: str, models: Mapping[str, str]) -> str:
+    """The file's text without the lines of these models."""
+    lines = {f'"{public}" = "{name}"' for public, name in models.items()}
+    return "".join(line for line in text.splitlines(keepends=True) if line.strip() not in lines)
+
+
+async def compared(config: Config) -> tuple[list[str], dict[str, str]]:
+    """What to tell, channel by channel, and the models that are gone."""
+    told: list[str] = []
+    lost: dict[str, str] = {}
+    for channel in config.channels:
+        names = await listed(channel)
+        missing = gone(channel, names)
+        told.append(f"# {channel.name}: {len(names)} listed, {len(missing)} gone")
+        told += [f"# gone: {public}" for public in missing]
+        told += new(channel, names)
+        lost.update(missing)
+    return told, lost
+
+
+def main() -> None:
+    """Asks all providers whose keys are at hand."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help="take out the models that are gone")
+    options = parser.parse_args()
+    config = load(None, os.environ)
+    if not config.channels:
+        sys.exit("No provider's key is set; see services/config/defaults.toml for the variables.")
+    told, lost = asyncio.run(compared(config))
+    if options.write:
+        SHIPPED.write_text(without(SHIPPED.read_text("utf-8"), lost), "utf-8")
+    sys.stdout.write("\n".join([*told, ""]))
+
+
+if __name__ == "__main__":
+    main()
