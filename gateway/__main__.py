@@ -6,14 +6,14 @@ import argparse
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Sequence
 
-from aiohttp import web
-
-from gateway.app import create_app, runner
+from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.server import serving
+
+_log = logging.getLogger("gateway")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -25,39 +25,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--rest",
         default="127.0.0.1:8080",
-        type=_address,
-        help="where to listen (default: 127.0.0.1:8080)",
+        help="where to listen (default: %(default)s)",
         metavar="HOST:PORT",
     )
     options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    host, port = options.rest
-    asyncio.run(serve(options.target, host, port, EdgeConfig()))
+    logs.configure()
+    asyncio.run(_serve(options.target, options.rest))
 
 
-async def serve(target: str, host: str, port: int, config: EdgeConfig) -> None:
-    """Serves the REST API at `host`:`port` until the process is told to stop."""
+async def _serve(target: str, address: str) -> None:
     stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    async with open_channel(target, config) as channel:
-        serving = runner(create_app(channel, config))
-        await serving.setup()
-        try:
-            await web.TCPSite(serving, host, port).start()
-            for address in serving.addresses:
-                logging.getLogger("gateway").info("edge.listening http://%s:%d", *address[:2])
-            await stop.wait()
-        finally:
-            await serving.cleanup()
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal():
-        raise argparse.ArgumentTypeError("expected HOST:PORT")
-    return host.strip("[]"), int(port)
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    config = EdgeConfig()
+    async with (
+        open_channel(target, config) as channel,
+        serving(channel, address, config) as bound,
+    ):
+        _log.info("edge.listening", extra={"address": bound, "target": target})
+        await stop.wait()
+        _log.info("edge.stopping")
 
 
 if __name__ == "__main__":

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 
 import grpc
 from aiohttp import web
-from google.api import annotations_pb2
+from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.models.v1 import model_service_pb2 as models
 
+from gateway.calls import Calls
 from gateway.completions import Completions
 from gateway.config import EdgeConfig
-from gateway.connection import CONFIG, EdgeRunner
+from gateway.connection import CONFIG
 from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
 from gateway.probes import Probes
@@ -26,14 +28,16 @@ _VARIABLE = re.compile(r"\{(\w+)=\*\*\}")
 def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application:
     """The edge in front of the service at `channel`, which the caller opens and closes.
 
-    Run it with `runner`, or what the parser refuses will not be answered in JSON.
+    `gateway.server` runs it; otherwise what the parser refuses is not answered in JSON.
     """
-    completions = Completions(channel, config)
-    listing = Models(channel, config)
+    calls = Calls()
+    completions = Completions(channel, calls, config)
+    listing = Models(channel, calls, config)
     probes = Probes(channel, config)
     app = web.Application(middlewares=[border])
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
+    app.on_shutdown.append(partial(_drain, calls))
     handlers: Mapping[str, Handler] = {
         "CreateChatCompletion": completions.create,
         "ListModels": listing.list,
@@ -51,11 +55,6 @@ def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application
     return app
 
 
-def runner(app: web.Application) -> web.AppRunner:
-    """What serves `app`: `await runner.setup()`, then a site, then `await runner.cleanup()`."""
-    return EdgeRunner(app)
-
-
 def http_rules(service: ServiceDescriptor) -> Iterator[tuple[str, str, str]]:
     """The methods of `service` that have a REST form: name, verb, path as aiohttp writes it."""
     for method in service.methods:
@@ -66,8 +65,12 @@ def http_rules(service: ServiceDescriptor) -> Iterator[tuple[str, str, str]]:
             yield method.name, verb.upper(), _VARIABLE.sub(r"{\1:.+}", path)
 
 
-def _rule(method: MethodDescriptor) -> annotations_pb2.google_dot_api_dot_http__pb2.HttpRule:
+def _rule(method: MethodDescriptor) -> http_pb2.HttpRule:
     return method.GetOptions().Extensions[annotations_pb2.http]
+
+
+async def _drain(calls: Calls, app: web.Application) -> None:
+    await calls.drain(app[CONFIG].drain_s)
 
 
 async def _say_nothing(_: web.Request) -> None:

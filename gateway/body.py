@@ -13,7 +13,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 
 _JSON = "application/json"
-_JSON_UTF8 = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
+_JSON_UTF8 = re.compile(r'application/json\s*(;\s*charset="?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 

@@ -11,6 +11,8 @@ from gateway.config import EdgeConfig
 # A request carries pictures as base64 text, and everything else about as it came.
 _MESSAGE_OVER_BODY = 1.4
 
+_DEFAULTS = EdgeConfig()
+
 _OPTIONS: Mapping[str, int] = {
     # Buffers do not grow with the bandwidth: unread, one stream would hold 4 MiB.
     "grpc.http2.bdp_probe": 0,
@@ -26,7 +28,7 @@ _OPTIONS: Mapping[str, int] = {
 }
 
 
-def open_channel(target: str, config: EdgeConfig) -> grpc.aio.Channel:
+def open_channel(target: str, config: EdgeConfig = _DEFAULTS) -> grpc.aio.Channel:
     """A channel to `target`, such as `127.0.0.1:50051` or `unix:/run/pomogator.sock`."""
     message_max = int(config.body_limit_bytes * _MESSAGE_OVER_BODY)
     options = [

@@ -12,7 +12,6 @@ import logging
 import socket
 from typing import Final
 
-import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
@@ -26,6 +25,9 @@ CONFIG: Final = web.AppKey("config", EdgeConfig)
 
 # After a refusal the rest of the body is read for so long, so that the client sees the answer.
 _LINGER_S = 2.0
+
+# Once the calls are drained, or ended, the last words need little time.
+_GOODBYE_S = 5.0
 
 _access = logging.getLogger("gateway.access")
 
@@ -41,7 +43,7 @@ class EdgeRunner(web.AppRunner):
             auto_decompress=False,
             lingering_time=_LINGER_S,
             access_log=None,
-            shutdown_timeout=app[CONFIG].drain_s,
+            shutdown_timeout=_GOODBYE_S,
         )
 
     async def _make_server(self) -> web.Server:
@@ -91,7 +93,7 @@ class _Connection(RequestHandler):
         request: web.BaseRequest,
         status: int = 500,
         exc: BaseException | None = None,
-        message: str | None = None,
+        message: str | None = None,  # noqa: ARG002 - it quotes the client
     ) -> web.StreamResponse:
         """Answers what the parser refused, in JSON, without quoting it."""
         if request.writer.output_size > 0:
@@ -120,15 +122,13 @@ class _Connection(RequestHandler):
         if now - self._server.last_complaint < 1.0:
             return
         self._server.last_complaint = now
-        line = {
-            "level": "info",
-            "event": "http.refused",
+        extra = {
             "request_id": request_id,
             "remote": request.remote,
             "status": error.status,
             "code": error.code,
         }
-        _access.info(msgspec.json.encode(line).decode())
+        _access.info("http.refused", extra=extra)
 
 
 def _refusal(status: int, exc: BaseException | None) -> ApiError:

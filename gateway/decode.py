@@ -98,9 +98,7 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     decode_reasoning(fields, spec)
     if fields:
         spec.extra_json = msgspec.json.encode(fields)
-    return ChatRequest(
-        spec=spec, stream=stream, include_usage=include_usage, functions=functions
-    )
+    return ChatRequest(spec=spec, stream=stream, include_usage=include_usage, functions=functions)
 
 
 def _required_model(fields: _Fields) -> str:

@@ -38,9 +38,7 @@ ROWS: Mapping[reasons.ErrorReason.ValueType, Row] = {
     reasons.ERROR_REASON_INVALID_FIELD: Row(400, _BAD_REQUEST, "invalid_value"),
     reasons.ERROR_REASON_UNSUPPORTED_FEATURE: Row(400, _BAD_REQUEST, "unsupported_parameter"),
     reasons.ERROR_REASON_MODEL_NOT_FOUND: Row(400, _BAD_REQUEST, "model_not_found"),
-    reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: Row(
-        400, _BAD_REQUEST, "context_length_exceeded"
-    ),
+    reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: Row(400, _BAD_REQUEST, "context_length_exceeded"),
     reasons.ERROR_REASON_INVALID_IMAGE: Row(400, _BAD_REQUEST, "invalid_image"),
     reasons.ERROR_REASON_IMAGE_FETCH_FAILED: Row(400, _BAD_REQUEST, "image_fetch_failed"),
     reasons.ERROR_REASON_CONTENT_FILTERED: Row(400, _BAD_REQUEST, "content_policy_violation"),

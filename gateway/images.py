@@ -43,7 +43,7 @@ class ImageReader:
         self._images_left -= 1
         if self._images_left < 0:
             raise _bad(param, "There are too many pictures in this request.")
-        if not url[:5].lower() == "data:":
+        if url[:5].lower() != "data:":
             return content.Image(uri=url)
         head = _HEAD.match(url)
         if head is None:

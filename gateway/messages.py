@@ -83,9 +83,7 @@ class _ToolCall(Struct):
     custom: _CustomCall | None = None
 
 
-_Parts = list[
-    _TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart | _ThinkingPart
-]
+_Parts = list[_TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart | _ThinkingPart]
 
 
 class _Message(Struct):
@@ -188,9 +186,7 @@ class _Reader:
             case _ImagePart():
                 return content.ContentPart(image=self._image(f"{at}.image_url", part.image_url))
             case _AudioPart():
-                sound = content.Audio(
-                    base64=part.input_audio.data, format=part.input_audio.format
-                )
+                sound = content.Audio(base64=part.input_audio.data, format=part.input_audio.format)
                 return content.ContentPart(audio=sound)
             case _FilePart():
                 return content.ContentPart(file=_file(f"{at}.file", part.file))

@@ -8,17 +8,18 @@ from aiohttp import web
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
+from gateway.calls import Calls
 from gateway.config import EdgeConfig
 from gateway.metadata import bearer, deadline_s, metadata
 from gateway.middleware import REQUEST_ID
-from gateway.statuses import from_rpc
 
 
 class Models:
     """The handlers of the routes."""
 
-    def __init__(self, channel: grpc.aio.Channel, config: EdgeConfig) -> None:
+    def __init__(self, channel: grpc.aio.Channel, calls: Calls, config: EdgeConfig) -> None:
         self._stub = ModelServiceStub(channel)
+        self._calls = calls
         self._config = config
 
     async def list(self, request: web.Request) -> web.Response:
@@ -26,12 +27,8 @@ class Models:
         pairs = metadata(request, bearer(request), request[REQUEST_ID])
         timeout = deadline_s(request.headers, self._config, whole=True)
         call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
-        try:
+        with self._calls.own(call, request[REQUEST_ID]):
             listed = await call
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, request[REQUEST_ID]) from None
-        finally:
-            call.cancel()
         return _json({"object": "list", "data": [_model(model) for model in listed.models]})
 
     async def get(self, request: web.Request) -> web.Response:
@@ -40,12 +37,8 @@ class Models:
         timeout = deadline_s(request.headers, self._config, whole=True)
         wanted = models.GetModelRequest(model=request.match_info["model"])
         call = self._stub.GetModel(wanted, metadata=pairs, timeout=timeout)
-        try:
+        with self._calls.own(call, request[REQUEST_ID]):
             found = await call
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, request[REQUEST_ID]) from None
-        finally:
-            call.cancel()
         return _json(_model(found.model))
 
 

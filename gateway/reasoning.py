@@ -1,8 +1,8 @@
 """How hard to think: three vocabularies for one thing.
 
-    reasoning_effort                                   OpenAI
-    thinking {type, budget_tokens}                     Anthropic, and this API's own page
-    reasoning {effort, max_tokens, exclude, enabled}   OpenRouter
+reasoning_effort                                   OpenAI
+thinking {type, budget_tokens}                     Anthropic, and this API's own page
+reasoning {effort, max_tokens, exclude, enabled}   OpenRouter
 """
 
 from __future__ import annotations

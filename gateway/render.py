@@ -70,9 +70,10 @@ class ChunkRenderer:
         return b'%b"choices":[],"error":%b}\n\n' % (self._head, error.to_json())
 
     def _set_identity(self, completion_id: str, created: int, model: str) -> None:
-        self._head = (
-            b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,'
-            % (_encode(completion_id), created, _encode(model))
+        self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,' % (
+            _encode(completion_id),
+            created,
+            _encode(model),
         )
         self._choice = self._head + b'"choices":[{"index":'
         self._first_text = self._choice + b'0,"delta":{"content":'
@@ -132,27 +133,27 @@ class ChunkRenderer:
         )
 
 
-def _text(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+def _text(delta: chat.CompletionDelta, functions: bool) -> bytes:
     return b'"content":' + _encode(delta.text)
 
 
-def _reasoning(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+def _reasoning(delta: chat.CompletionDelta, functions: bool) -> bytes:
     return b'"reasoning_content":' + _encode(delta.reasoning)
 
 
-def _reasoning_state(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+def _reasoning_state(delta: chat.CompletionDelta, functions: bool) -> bytes:
     return b'"reasoning_state":' + _encode(delta.reasoning_state)
 
 
-def _refusal(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+def _refusal(delta: chat.CompletionDelta, functions: bool) -> bytes:
     return b'"refusal":' + _encode(delta.refusal)
 
 
-def _extra(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+def _extra(delta: chat.CompletionDelta, functions: bool) -> bytes:
     return one_line(delta.extra_json)[1:-1]
 
 
-def _tool_call(delta: chat.CompletionDelta, functions: bool) -> bytes:  # noqa: FBT001
+def _tool_call(delta: chat.CompletionDelta, functions: bool) -> bytes:
     call = delta.tool_call
     custom = call.type == content.TOOL_TYPE_CUSTOM
     piece = {"name": call.name} if call.name else {}
@@ -183,9 +184,7 @@ def one_line(text: bytes) -> bytes:
     return msgspec.json.format(text, indent=-1)
 
 
-def finish_reason(
-    reason: chat.FinishReason.ValueType, *, functions: bool
-) -> str | None:
+def finish_reason(reason: chat.FinishReason.ValueType, *, functions: bool) -> str | None:
     """OpenAI's word; reasons newer than this edge are `stop`-less: `null`."""
     word = FINISH_REASONS.get(reason)
     return "function_call" if functions and word == "tool_calls" else word

@@ -72,5 +72,3 @@ def integer(param: str, value: float, bits: int) -> int:
     if not -(1 << (bits - 1)) <= whole < 1 << (bits - 1):
         raise invalid(param, f"Invalid {param}: the number is too large.")
     return whole
-
-

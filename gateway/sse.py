@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from typing import Self
 
 from aiohttp import web
 
@@ -42,7 +43,7 @@ class EventStream:
         self._timer = self._loop.call_later(config.first_event_wait_s, self._tick)
         self._beat: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> EventStream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -11,9 +11,9 @@ import json
 import re
 
 import msgspec
+from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, finer
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 DEPTH_MAX = 64
 """How deep arrays and objects may be nested."""

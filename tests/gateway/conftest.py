@@ -10,12 +10,11 @@ from pathlib import Path
 import aiohttp
 import grpc
 import pytest
-from aiohttp import web
-from gateway.app import create_app, runner
+
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.keys import PREFIX, checksum
-
+from gateway.server import serving, split_address
 from tests.fakes.service import Script
 
 KEY = PREFIX + "0" * 43 + checksum("0" * 43)
@@ -53,14 +52,12 @@ async def running_edge(
     script: Script, channel: grpc.aio.Channel, config: EdgeConfig
 ) -> AsyncIterator[Edge]:
     """An edge on port 0 in front of `channel`."""
-    serving = runner(create_app(channel, config))
-    await serving.setup()
-    await web.TCPSite(serving, "127.0.0.1", 0).start()
-    host, port = serving.addresses[0][:2]
     headers = {"Authorization": f"Bearer {KEY}"}
-    async with aiohttp.ClientSession(f"http://{host}:{port}", headers=headers) as http:
-        yield Edge(script, http, host, port)
-    await serving.cleanup()
+    async with (
+        serving(channel, "127.0.0.1:0", config) as address,
+        aiohttp.ClientSession(f"http://{address}", headers=headers) as http,
+    ):
+        yield Edge(script, http, *split_address(address))
 
 
 @pytest.fixture

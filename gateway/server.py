@@ -1,0 +1,50 @@
+"""The edge on a socket, from start to drain."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+from aiohttp import web
+
+from gateway.app import create_app
+from gateway.config import EdgeConfig
+from gateway.connection import EdgeRunner
+
+
+@asynccontextmanager
+async def serving(
+    channel: grpc.aio.Channel, address: str, config: EdgeConfig
+) -> AsyncIterator[str]:
+    """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
+
+    On the way out nothing new is taken; what runs may go on for `config.drain_s`. Then
+    streams end with an error event, and the rest with 503.
+
+    Raises:
+        OSError: it cannot listen there.
+        ValueError: `address` is no HOST:PORT.
+    """
+    host, port = split_address(address)
+    runner = EdgeRunner(create_app(channel, config))
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        bound_host, bound_port = runner.addresses[0][:2]
+        yield join_address(bound_host, bound_port)
+    finally:
+        await runner.cleanup()
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Host and port of HOST:PORT, where an IPv6 address stands in brackets."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError(f"expected HOST:PORT, not {address!r}")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """The reverse of `split_address`."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
