@@ -1,0 +1,94 @@
+"""Fields of a request that our contract does not know, and which of them travel on.
+
+A channel passes all of them, none, or those it names. Some never travel: those that
+choose another model, price or place of storage, or that steer a gateway behind ours.
+Neither do names of our contract, which would go round its limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+from services.providers.base import Notes, Target
+
+NEVER: frozenset[str] = frozenset(
+    name
+    for names in (
+        # Another model, another provider, another route.
+        "model models route routes provider providers plugins transforms preset fallbacks",
+        "fallback_models deployment deployment_id engine custom_llm_provider",
+        # Another price, or a limit that is none.
+        "service_tier max_tokens max_completion_tokens max_output_tokens max_new_tokens",
+        "max_length num_predict n_predict num_ctx n best_of web_search_options usage",
+        # What is kept, and where.
+        "store background metadata conversation previous_response_id",
+        # The form of the answer, which is ours to choose.
+        "stream stream_options messages prompt input functions function_call",
+        # Instructions to clients and to other gateways.
+        "api_base base_url api_key api_version api_type organization project headers",
+        "extra_headers extra_body extra_query default_headers timeout max_retries num_retries",
+        "mock_response user_config litellm_params guardrails callbacks debug",
+    )
+    for name in names.split()
+)
+"""Names that no channel passes on, besides those of the contract."""
+
+ON_REQUEST: frozenset[str] = frozenset({"service_tier", "metadata"})
+"""Fields of the contract that only travel where the channel's `pass_through` names them."""
+
+_CONTRACT: frozenset[str] = frozenset(pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name)
+
+
+def passed(
+    spec: pb.ChatCompletionSpec, body: Mapping[str, object], target: Target, notes: Notes
+) -> dict[str, object]:
+    """The unknown fields to add to `body`, by the provider's names.
+
+    None of them is in `body` already. Each one that is left out leaves a note. Raises
+    INVALID_FIELD where they are not a JSON object.
+    """
+    if not spec.extra_json:
+        return {}
+    try:
+        found = msgspec.json.decode(spec.extra_json, type=dict[str, msgspec.Raw])
+    except msgspec.DecodeError as error:
+        message = "The additional fields are not a JSON object."
+        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="extra_json") from error
+    quirks = target.channel.quirks
+    sent: dict[str, object] = {}
+    for name, value in found.items():
+        provider_name = quirks.renames.get(name, name)
+        if _may_pass(name, target) and not _known(provider_name) and provider_name not in body:
+            sent[provider_name] = value
+        elif bytes(value) != b"null":
+            notes.dropped(_shown(name), f"`{_shown(name)}` is not passed on to the provider.")
+    return sent
+
+
+def is_named(name: str, target: Target) -> bool:
+    """Whether the channel's `pass_through` names the field, which `true` does not."""
+    allowed = target.channel.pass_through
+    return not isinstance(allowed, bool) and name in allowed
+
+
+def _may_pass(name: str, target: Target) -> bool:
+    allowed = target.channel.pass_through
+    if name in target.channel.quirks.drops or _known(name):
+        return False
+    return allowed if isinstance(allowed, bool) else name in allowed
+
+
+def _known(name: str) -> bool:
+    """Whether it is on a list. Servers written in Go do not care for case, so nor do we."""
+    folded = name.casefold()
+    return folded in NEVER or folded in _CONTRACT
+
+
+def _shown(name: str) -> str:
+    """The name, if it can be shown; callers can choose any."""
+    return name if name.isidentifier() and name.isascii() and len(name) <= 64 else "extra_json"

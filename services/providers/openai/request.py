@@ -1,0 +1,154 @@
+"""Requests to OpenAI-compatible providers.
+
+A stream is always asked for, with its usage, also for callers who want one whole
+answer: a call that takes minutes then shows that it lives, and what was generated
+before a failure is counted. The exception is an answer with sound, which providers
+stream in another encoding than they send whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2 as content
+
+from services.providers import parameters, reasoning_state, thinking
+from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.openai import messages
+from services.providers.openai.pass_through import ON_REQUEST, is_named, passed
+from services.providers.thinking import ThinkingPlan
+
+PATH = "/chat/completions"
+
+ALL_NAMES: Mapping[str, str] = {known.name: known.name for known in parameters.PARAMETERS}
+"""Every parameter of the contract, by the contract's name."""
+
+NAMES: Mapping[str, str] = {name: name for name in ALL_NAMES if name != "top_a"}
+"""Parameters of the dialect. OpenAI itself refuses some of them: its models' capabilities
+say so, while servers such as vLLM and llama.cpp take them."""
+
+UNSTREAMED = frozenset({"audio"})
+"""Fields with which no stream is asked for."""
+
+FORMATS: Mapping[pb.ResponseFormatType.ValueType, str] = {
+    pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT: "json_object",
+    pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA: "json_schema",
+}
+
+Json = dict[str, object]
+
+
+def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    """The request for `spec`. See `services.providers.base.Dialect`."""
+    plan = thinking.plan(spec, target, notes)
+    body = common_body(spec, target, notes, plan, NAMES)
+    body |= _renamed(_reasoning(plan, target), target)
+    body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
+    return finished(spec, body, target, notes)
+
+
+def common_body(
+    spec: pb.ChatCompletionSpec,
+    target: Target,
+    notes: Notes,
+    plan: ThinkingPlan,
+    names: Mapping[str, str],
+) -> Json:
+    """The body but for messages and reasoning. `names`: the dialect's parameters."""
+    parameters.require_features(spec, target)
+    body: Json = {"model": target.model, "messages": []}
+    if plan.max_tokens is not None:
+        body[parameters.output_limit_name(target)] = plan.max_tokens
+    known = {
+        name: theirs
+        for name, theirs in names.items()
+        if name not in ON_REQUEST or is_named(name, target)
+    }
+    body |= parameters.accepted(spec, known, target, notes, thinking=plan.active)
+    if spec.tools:
+        body["tools"] = [messages.tool(tool) for tool in spec.tools]
+        if spec.HasField("tool_choice"):
+            if parameters.forces_tool(spec):
+                able = target.capabilities.forced_tool_choice
+                parameters.require(able, "tool_choice", "being made to call a tool")
+            body["tool_choice"] = messages.tool_choice(spec.tool_choice)
+    if spec.response_format.type in FORMATS:
+        able = "response_format" not in target.channel.quirks.drops
+        parameters.require(able, "response_format", "JSON answers")
+        body["response_format"] = _response_format(spec.response_format)
+    return body
+
+
+def finished(
+    spec: pb.ChatCompletionSpec, body: Json, target: Target, notes: Notes
+) -> UpstreamRequest:
+    """The request with `body`, with the unknown fields that may travel."""
+    body |= passed(spec, body, target, notes)
+    streamed = UNSTREAMED.isdisjoint(body)
+    body["stream"] = streamed
+    if streamed and target.channel.quirks.stream_usage:
+        body["stream_options"] = {"include_usage": True}
+    return UpstreamRequest(path=PATH, body=msgspec.json.encode(body), streamed=streamed)
+
+
+def _message(sent: content.Message, target: Target, notes: Notes) -> Json:
+    if sent.reasoning_details_json:
+        notes.dropped("messages", "The provider does not take `reasoning_details`.")
+    reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
+    return messages.message(sent, target, notes, cache_marks=False)
+
+
+def _response_format(wanted: pb.ResponseFormat) -> Json:
+    found: Json = {"type": FORMATS[wanted.type]}
+    if wanted.type == pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+        schema: Json = {"name": wanted.name or "answer"}
+        if wanted.description:
+            schema["description"] = wanted.description
+        if wanted.schema_json:
+            schema["schema"] = messages.valid_json(wanted.schema_json, "response_format")
+        if wanted.HasField("strict"):
+            schema["strict"] = wanted.strict
+        found["json_schema"] = schema
+    return found
+
+
+def _reasoning(plan: ThinkingPlan, target: Target) -> Json:
+    """The plan in the parameters that the model knows."""
+    capabilities = target.capabilities
+    switch = capabilities.thinking_switch
+    if plan.kind == "default" or switch == "none":
+        return {}
+    if plan.kind == "off":
+        # A known model that is off by itself is not told so: it may not know the word.
+        told = capabilities.thinking_default != "off" or capabilities.thinking == "unknown"
+        return _OFF[switch] if told else {}
+    if plan.kind == "budget":
+        return _budget(plan.budget_tokens, switch)
+    effort: Json = {"reasoning_effort": plan.effort} if plan.effort else {}
+    if switch == "reasoning_effort":
+        return effort or {"reasoning_effort": capabilities.default_effort}
+    return _ON[switch] | effort
+
+
+def _budget(tokens: int, switch: str) -> Json:
+    if switch == "enable_thinking":
+        return {"enable_thinking": True, "thinking_budget": tokens}
+    return {"thinking": {"type": "enabled", "budget_tokens": tokens}}
+
+
+_OFF: Mapping[str, Json] = {
+    "reasoning_effort": {"reasoning_effort": "none"},
+    "thinking": {"thinking": {"type": "disabled"}},
+    "enable_thinking": {"enable_thinking": False},
+}
+_ON: Mapping[str, Json] = {
+    "thinking": {"thinking": {"type": "enabled"}},
+    "enable_thinking": {"enable_thinking": True},
+}
+
+
+def _renamed(found: Json, target: Target) -> Json:
+    renames = target.channel.quirks.renames
+    return {renames.get(name, name): value for name, value in found.items()}

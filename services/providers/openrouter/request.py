@@ -1,0 +1,59 @@
+"""Requests to OpenRouter: OpenAI's, with more parameters and reasoning of their own form."""
+
+from __future__ import annotations
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2 as content
+
+from services.providers import reasoning_state, thinking
+from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.openai import messages
+from services.providers.openai.request import ALL_NAMES, common_body, finished
+from services.providers.reasoning_state import Details
+from services.providers.thinking import ThinkingPlan
+
+Json = dict[str, object]
+
+
+def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    """The request for `spec`. See `services.providers.base.Dialect`."""
+    plan = thinking.plan(spec, target, notes)
+    body = common_body(spec, target, notes, plan, ALL_NAMES)
+    body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
+    reasoning = _reasoning(plan, excluded=spec.thinking.excluded)
+    if reasoning:
+        body["reasoning"] = reasoning
+    body["usage"] = {"include": True}
+    return finished(spec, body, target, notes)
+
+
+def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:
+    """The plan as the object `reasoning`. Empty: nothing is said."""
+    found: Json = {}
+    if plan.kind == "off":
+        found["enabled"] = False
+    elif plan.kind == "budget":
+        found["max_tokens"] = plan.budget_tokens
+    elif plan.effort:
+        found["effort"] = plan.effort
+    elif plan.kind != "default":
+        found["enabled"] = True
+    return found | ({"exclude": True} if excluded else {})
+
+
+def _message(sent: content.Message, target: Target, notes: Notes) -> Json:
+    """One message, with the reasoning that came with it."""
+    found = messages.message(sent, target, notes, cache_marks=True)
+    details = _details(sent, target, notes)
+    if details is not None:
+        found["reasoning_details"] = details
+    return found
+
+
+def _details(sent: content.Message, target: Target, notes: Notes) -> msgspec.Raw | None:
+    """The array `reasoning_details` of an earlier turn, unchanged."""
+    if sent.reasoning_details_json:
+        return messages.valid_json(sent.reasoning_details_json, "messages")
+    blocks = reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
+    return next((block.json for block in blocks if isinstance(block, Details)), None)
