@@ -1,24 +1,48 @@
-"""Who pays."""
+"""Who pays, and what was paid in."""
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Sequence
 
-from services.storage.base import Transaction
+import msgspec
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+from services.storage.base import Row, Transaction
+from services.storage.ledger import DEPOSITS, insufficient
 
 ENSURE = """
     INSERT INTO accounts (name, unlimited, created_ms) VALUES (?, ?, ?)
     ON CONFLICT (name) DO NOTHING RETURNING name
 """
+SELECT_ONE = "SELECT name, unlimited, posted, held, created_ms FROM accounts WHERE name = ?"
+SELECT_PAGE = """
+    SELECT name, unlimited, posted, held, created_ms FROM accounts
+    WHERE (created_ms, name) > (?, ?) ORDER BY created_ms, name LIMIT ?
+"""
+DEPOSIT = "UPDATE accounts SET posted = posted + ? WHERE name = ? RETURNING name"
+WITHDRAW = """
+    UPDATE accounts SET posted = posted - ?
+    WHERE name = ? AND (unlimited = 1 OR posted - held >= ?) RETURNING name
+"""
+CREDIT = """
+    INSERT INTO transfers (id, debit, credit, amount, created_ms) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO NOTHING RETURNING id
+"""
+SELECT_CREDIT = "SELECT debit, credit, amount FROM transfers WHERE id = ?"
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """A customer."""
+    """A customer. Amounts are in nano-USD."""
 
     name: str
     """Unique, for ever."""
     unlimited: bool
     """Whether it may spend what it does not have."""
+    posted: int
+    """What was paid in, less what was charged."""
+    held: int
+    """How much of that running requests hold."""
     created_ms: int
     """When it was opened."""
 
@@ -27,3 +51,59 @@ def ensure_account(name: str, now_ms: int, *, unlimited: bool = False) -> Transa
     """Opens the account unless there is one of that name; whether it did."""
     rows = yield ENSURE, (name, int(unlimited), now_ms)
     return bool(rows)
+
+
+def account_by_name(name: str) -> Transaction[Account | None]:
+    """The account of that name."""
+    rows = yield SELECT_ONE, (name,)
+    return _account(rows[0]) if rows else None
+
+
+def list_accounts(limit: int, after: tuple[int, str]) -> Transaction[Sequence[Account]]:
+    """At most `limit` accounts, oldest first, from behind `after`: a time and a name."""
+    rows = yield SELECT_PAGE, (*after, limit)
+    return [_account(row) for row in rows]
+
+
+def credit_account(
+    name: str, amount: int, request_id: str, now_ms: int
+) -> Transaction[Account | None]:
+    """Pays into an account, or with a negative amount takes out; once for each `request_id`.
+
+    None where there is no such account. Raises Failure: ALREADY_EXISTS where the same
+    `request_id` paid something else, INSUFFICIENT_QUOTA where there is not so much to take.
+    """
+    account = yield from account_by_name(name)
+    if account is None or not amount:
+        return account
+    debit, credit = (DEPOSITS, name) if amount > 0 else (name, DEPOSITS)
+    entry = (debit, credit, abs(amount))
+    transfer_id = f"credit:{request_id}"
+    made = yield CREDIT, (transfer_id, *entry, now_ms)
+    if not made:
+        rows = yield SELECT_CREDIT, (transfer_id,)
+        if tuple(rows[0]) != entry:
+            raise Failure(
+                reasons.ERROR_REASON_ALREADY_EXISTS,
+                "The request ID was used for another credit.",
+                param="request_id",
+            )
+        return account
+    if amount > 0:
+        posted = yield DEPOSIT, (amount, name)
+    else:
+        posted = yield WITHDRAW, (-amount, name, -amount)
+    if not posted:
+        raise insufficient()
+    return (yield from account_by_name(name))
+
+
+def _account(row: Row) -> Account:
+    name, unlimited, posted, held, created_ms = msgspec.convert(row, tuple[str, int, int, int, int])
+    return Account(
+        name=name,
+        unlimited=bool(unlimited),
+        posted=posted,
+        held=held,
+        created_ms=created_ms,
+    )

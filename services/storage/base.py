@@ -83,6 +83,11 @@ class Database(Protocol):
         """Whether the last attempt to write reached the disk."""
         ...
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other process can have it open."""
+        ...
+
     async def close(self) -> None:
         """Waits for what runs, then lets go of the database."""
         ...

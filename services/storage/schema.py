@@ -3,6 +3,13 @@
 Written so that both databases read it: names of types mean the same, times are
 milliseconds since 1970, money is whole nano-USD (10⁻⁹ USD; an account holds up to
 9.2 billion USD). What only one of them understands stands beside it.
+
+    accounts   what is posted (the sum of its transfers) and how much of that is held
+    holds      one row for each admitted request, from admission to the end of time
+    leases     which processes live; holds of one that does not are recovered
+    budgets    what a key with a monthly budget has spent and holds, by month
+    transfers  money moved from one account to another: double entry in one row,
+               append-only. Names that begin with `:` are the gateway's own accounts
 """
 
 from __future__ import annotations
@@ -40,6 +47,8 @@ CREATE TABLE settings (
 CREATE TABLE accounts (
     name TEXT PRIMARY KEY,
     unlimited BIGINT NOT NULL CHECK (unlimited IN (0, 1)),
+    posted BIGINT NOT NULL DEFAULT 0,
+    held BIGINT NOT NULL DEFAULT 0 CHECK (held >= 0),
     created_ms BIGINT NOT NULL
 );
 
@@ -56,10 +65,78 @@ CREATE TABLE keys (
 
 CREATE INDEX keys_by_age ON keys (created_ms, id);
 
+CREATE TABLE holds (
+    id TEXT PRIMARY KEY,
+    request_id TEXT NOT NULL,
+    account TEXT NOT NULL REFERENCES accounts (name),
+    key_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    amount BIGINT NOT NULL CHECK (amount >= 0),
+    price TEXT NOT NULL,
+    month TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('held', 'settled', 'voided', 'recovered')),
+    checkpoint BIGINT CHECK (checkpoint >= 0),
+    charge BIGINT NOT NULL DEFAULT 0 CHECK (charge >= 0),
+    overrun BIGINT NOT NULL DEFAULT 0 CHECK (overrun >= 0),
+    source TEXT NOT NULL DEFAULT '',
+    prompt_tokens BIGINT NOT NULL DEFAULT 0,
+    completion_tokens BIGINT NOT NULL DEFAULT 0,
+    thinking_tokens BIGINT NOT NULL DEFAULT 0,
+    cache_read_tokens BIGINT NOT NULL DEFAULT 0,
+    cache_write_tokens BIGINT NOT NULL DEFAULT 0,
+    created_ms BIGINT NOT NULL,
+    ended_ms BIGINT
+);
+
+CREATE INDEX holds_open ON holds (owner) WHERE state = 'held';
+
+CREATE INDEX holds_by_account ON holds (account, created_ms, id);
+
+CREATE TABLE leases (
+    owner TEXT PRIMARY KEY,
+    until_ms BIGINT NOT NULL
+);
+
+CREATE TABLE budgets (
+    key_id TEXT NOT NULL,
+    month TEXT NOT NULL,
+    spent BIGINT NOT NULL DEFAULT 0,
+    held BIGINT NOT NULL DEFAULT 0 CHECK (held >= 0),
+    PRIMARY KEY (key_id, month)
+);
+
+CREATE TABLE transfers (
+    id TEXT PRIMARY KEY,
+    debit TEXT NOT NULL,
+    credit TEXT NOT NULL,
+    amount BIGINT NOT NULL CHECK (amount > 0),
+    created_ms BIGINT NOT NULL,
+    CHECK (debit <> credit)
+);
+
+CREATE INDEX transfers_by_debit ON transfers (debit, created_ms, id);
+
+CREATE INDEX transfers_by_credit ON transfers (credit, created_ms, id);
+
+""",
+        sqlite="""
+CREATE TRIGGER transfers_stay BEFORE UPDATE ON transfers
+    BEGIN SELECT RAISE(ABORT, 'transfers are append-only'); END;
+
+CREATE TRIGGER transfers_remain BEFORE DELETE ON transfers
+    BEGIN SELECT RAISE(ABORT, 'transfers are append-only'); END;
+
 """,
         postgres="""
 CREATE FUNCTION now_ms() RETURNS BIGINT LANGUAGE SQL VOLATILE
     AS 'SELECT (extract(epoch FROM clock_timestamp()) * 1000)::BIGINT';
+
+CREATE FUNCTION refuse_change() RETURNS TRIGGER LANGUAGE plpgsql
+    AS 'BEGIN RAISE integrity_constraint_violation USING MESSAGE = ''append-only''; END';
+
+CREATE TRIGGER transfers_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON transfers
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 """,
     ),

@@ -121,6 +121,11 @@ class SqliteDatabase:
         """Whether the last commit succeeded."""
         return self._writer.healthy
 
+    @property
+    def exclusive(self) -> bool:
+        """True: the lock says so."""
+        return True
+
     async def close(self) -> None:
         """Does what was asked for until now, then closes the file and lets others in.
 

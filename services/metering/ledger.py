@@ -1,0 +1,364 @@
+"""Money: what a request may take, what it took, and that both are true whatever dies.
+
+A request takes a hold before anything is sent upstream, and the hold ends once:
+
+    reserve ──► held ──┬─ settle ──► settled     charged what it cost
+                       ├─ void ────► voided      charged nothing
+                       └─ (the process died) ──► recovered at its last checkpoint,
+                                                 or voided if there is none
+
+Each step is one conditional statement in the database, so that no order of events,
+no repetition and no crash between any two of them does it twice. `settle` and `void`
+only take note: a task of the ledger carries them out, so that neither the answer
+waits nor a cancelled request forgets. What the database refuses is tried again; it
+is safe there, since the hold stands until it is ended.
+
+Over-run: a hold is an estimate. Where a request cost more, the whole cost is charged
+and the excess recorded (`holds.overrun`); the balance may then be negative, by no
+more than the sum of those, and what follows is refused until it is not. Where it cost
+less, only the cost is charged.
+
+All amounts are whole nano-USD.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Self
+from weakref import WeakValueDictionary
+
+from pomogator.chat.v1 import usage_pb2
+
+from services.clock import Clock
+from services.errors import Failure
+from services.storage.base import ConstraintError, Database, unavailable
+from services.storage.ledger import (
+    NO_TOKENS,
+    RECOVERED,
+    SETTLED,
+    VOIDED,
+    Checkpoint,
+    Ending,
+    HoldRow,
+    Tokens,
+    checkpoint,
+    end_holds,
+    end_leases,
+    orphans,
+    owned_holds,
+    renew_lease,
+    reserve,
+)
+
+log = logging.getLogger(__name__)
+
+LEASE_S = 15.0
+"""How long a process that is silent is taken to live: its holds are left alone."""
+
+BEAT_S = 1.0
+"""How often checkpoints are written, and the lease renewed: what a kill may lose."""
+
+SWEEP_BEATS = 5
+"""Every how many beats holds are looked for that nobody will end."""
+
+LOST_AFTER_S = 60.0
+"""The age at which a hold of ours that nobody here knows is taken for lost."""
+
+OUTBOX_MAX = 10_000
+"""The most endings that may wait for the database; with more, nothing is admitted."""
+
+BATCH_MAX = 200
+"""The most endings in one transaction."""
+
+RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""How long to wait before an ending is tried again; the last one from then on."""
+
+CLOSE_S = 10.0
+"""How long `close` waits for a database that does not answer."""
+
+SOURCES = {
+    usage_pb2.USAGE_SOURCE_UNSPECIFIED: "",
+    usage_pb2.USAGE_SOURCE_PROVIDER: "provider",
+    usage_pb2.USAGE_SOURCE_DRAINED: "drained",
+    usage_pb2.USAGE_SOURCE_COUNTED: "counted",
+}
+"""How the database spells who counted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """What a request asks the ledger for."""
+
+    request_id: str
+    """As logs have it. Callers may choose it: it need not be unique."""
+    account: str
+    """Who pays."""
+    key_id: str
+    """Who asks."""
+    model: str
+    """The public model."""
+    amount_nano: int
+    """The most that it is expected to cost. 0: it is free, and always admitted."""
+    price: str = "{}"
+    """The price in force, as JSON. Kept with the hold: later prices do not matter to it."""
+    monthly_nano: int | None = None
+    """What the key may spend in a calendar month (UTC). None: no limit."""
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class Hold:
+    """What an admitted request has taken. It is ended by `Ledger.settle` or `Ledger.void`."""
+
+    id: str
+    """Unique for ever."""
+    order: Order
+    """What was asked for."""
+    charge_nano: int = 0
+    """What it would cost if it ended now: the last checkpoint."""
+    usage: usage_pb2.Usage | None = None
+    """What it has used until then."""
+    ended: bool = field(default=False)
+    """Whether its end has been decided."""
+
+
+class Ledger:
+    """The ledger of one process. Use it as a context: `async with Ledger(…) as ledger`."""
+
+    def __init__(self, database: Database, clock: Clock, *, lease_s: float = LEASE_S) -> None:
+        self._database = database
+        self._clock = clock
+        self._lease_s = lease_s
+        self._owner = f"owner-{secrets.token_hex(8)}"
+        # Holds that nobody has any more cannot be ended by anybody: they are swept.
+        self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
+        self._dirty: dict[str, Hold] = {}
+        self._outbox: deque[Ending] = deque()
+        self._ending: set[str] = set()
+        self._work = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._closing = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        if self._database.exclusive:
+            # Whoever else had the state open is gone, and so nobody ends its holds.
+            await self._database.write(end_leases)
+        await self._database.write(renew_lease, self._owner, self._lease_ms)
+        await self.sweep()
+        self._tasks = [
+            asyncio.create_task(self._send(), name="ledger outbox"),
+            asyncio.create_task(self._beat(), name="ledger beat"),
+        ]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def outbox_depth(self) -> int:
+        """How many endings wait for the database."""
+        return len(self._ending)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether requests may be admitted: what ends them keeps up."""
+        alive = not any(task.done() for task in self._tasks)
+        return alive and len(self._ending) < OUTBOX_MAX
+
+    @property
+    def open_holds(self) -> int:
+        """How many requests of this process hold money."""
+        return len(self._open)
+
+    async def reserve(self, order: Order) -> Hold:
+        """Takes a hold. A caller that is cancelled meanwhile holds nothing.
+
+        Raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
+        """
+        if self._closing or not self.healthy:
+            raise unavailable()
+        now_s = self._clock.time()
+        hold = Hold(f"hold-{int(now_s * 1000):011x}-{secrets.token_hex(8)}", order)
+        self._open[hold.id] = hold
+        try:
+            await self._database.write(reserve, self._row(hold, now_s))
+        except asyncio.CancelledError:
+            # It may have been taken all the same. Queued behind it, this gives it back.
+            self.void(hold)
+            raise
+        except BaseException:
+            hold.ended = True
+            del self._open[hold.id]
+            raise
+        return hold
+
+    def checkpoint(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
+        """Says what a running request has used so far. Written within `BEAT_S`."""
+        hold.charge_nano = charge_nano
+        hold.usage = usage
+        self._dirty[hold.id] = hold
+
+    def settle(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
+        """Ends a hold: its account is charged. Whatever is said of it later is ignored."""
+        self._end(hold, SETTLED, charge_nano, _tokens(usage))
+
+    def void(self, hold: Hold) -> None:
+        """Ends a hold: nothing is charged. Whatever is said of it later is ignored."""
+        self._end(hold, VOIDED, 0, NO_TOKENS)
+
+    async def drain(self) -> None:
+        """Returns when every ending that was asked for is in the database."""
+        await self._idle.wait()
+
+    async def close(self) -> None:
+        """Admits nothing more, and carries out what was asked for.
+
+        What the database has not taken by then is recovered by whoever opens it next.
+        """
+        self._closing = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.drain()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(Failure):
+            await self._write_checkpoints()
+            await self._database.write(end_leases, self._owner)
+
+    async def sweep(self) -> int:
+        """Ends holds that nobody else will; returns how many it found."""
+        ids = await self._database.write(orphans, BATCH_MAX)
+        before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
+        for hold_id in await self._database.read(owned_holds, self._owner, before_ms):
+            if hold_id not in self._open and hold_id not in self._ending:
+                ids.append(hold_id)
+        if ids:
+            now_ms = self._now_ms()
+            endings = [Ending(hold_id, RECOVERED, 0, NO_TOKENS, now_ms) for hold_id in ids]
+            won = await self._database.write(end_holds, endings)
+            log.warning("ledger.recovered", extra={"holds": sum(won)})
+        return len(ids)
+
+    @property
+    def _lease_ms(self) -> int:
+        return round(self._lease_s * 1000)
+
+    def _now_ms(self) -> int:
+        return int(self._clock.time() * 1000)
+
+    def _row(self, hold: Hold, now_s: float) -> HoldRow:
+        order = hold.order
+        budget = order.monthly_nano
+        month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
+        return HoldRow(
+            id=hold.id,
+            request_id=order.request_id,
+            account=order.account,
+            key_id=order.key_id,
+            model=order.model,
+            amount=order.amount_nano,
+            price=order.price,
+            month=month,
+            budget=budget or 0,
+            owner=self._owner,
+            created_ms=int(now_s * 1000),
+        )
+
+    def _end(self, hold: Hold, state: str, charge_nano: int, tokens: Tokens) -> None:
+        if hold.ended:
+            return
+        hold.ended = True
+        self._open.pop(hold.id, None)
+        self._dirty.pop(hold.id, None)
+        self._ending.add(hold.id)
+        self._outbox.append(Ending(hold.id, state, charge_nano, tokens, self._now_ms()))
+        self._idle.clear()
+        self._work.set()
+
+    async def _send(self) -> None:
+        """Carries out what is in the outbox, for ever."""
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self._outbox:
+                count = min(len(self._outbox), BATCH_MAX)
+                batch = [self._outbox.popleft() for _ in range(count)]
+                await self._deliver(batch)
+                self._ending.difference_update(ending.hold_id for ending in batch)
+            self._idle.set()
+
+    async def _deliver(self, batch: Sequence[Ending]) -> None:
+        """Ends the holds of a batch. Returns when the database has them, however long it takes."""
+        attempt = 0
+        while True:
+            try:
+                won = await self._database.write(end_holds, batch)
+            except Failure:
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+                continue
+            except ConstraintError:
+                await self._quarantine(batch)
+                return
+            if not all(won):
+                self._complain("ledger.ended_before", batch, won)
+            return
+
+    async def _quarantine(self, batch: Sequence[Ending]) -> None:
+        """Finds the ending that the database refuses for ever, and goes on without it."""
+        if len(batch) > 1:
+            for ending in batch:
+                await self._deliver([ending])
+            return
+        self._complain("ledger.refused", batch, [False])
+
+    def _complain(self, event: str, batch: Sequence[Ending], won: Sequence[bool]) -> None:
+        lost = [ending.hold_id for ending, ours in zip(batch, won, strict=True) if not ours]
+        log.warning(event, extra={"holds": lost})
+
+    async def _beat(self) -> None:
+        """Keeps the lease, the checkpoints and the books in order, for ever."""
+        beats = 0
+        while True:
+            await asyncio.sleep(BEAT_S)
+            beats += 1
+            with suppress(Failure):
+                await self._write_checkpoints()
+                await self._database.write(renew_lease, self._owner, self._lease_ms)
+                if beats % SWEEP_BEATS == 0:
+                    await self.sweep()
+
+    async def _write_checkpoints(self) -> None:
+        dirty, self._dirty = self._dirty, {}
+        if not dirty:
+            return
+        points = [
+            Checkpoint(hold.id, hold.charge_nano, _tokens(hold.usage)) for hold in dirty.values()
+        ]
+        try:
+            await self._database.write(checkpoint, points)
+        except BaseException:
+            self._dirty = dirty | self._dirty
+            raise
+
+
+def _tokens(usage: usage_pb2.Usage | None) -> Tokens:
+    if usage is None:
+        return NO_TOKENS
+    return Tokens(
+        SOURCES[usage.source],
+        usage.prompt_token_count,
+        usage.completion_token_count,
+        usage.thinking_token_count,
+        usage.cache_read_token_count,
+        usage.cache_write_token_count,
+    )

@@ -1,0 +1,119 @@
+"""Checks that the books are right: what must be true of them at any moment, whatever happened.
+
+I1  an account's balance is the sum of its transfers, what it holds the sum of its
+    holds; over all accounts, the gateway's own too, the sum is zero
+I2  nobody who is limited has spent more than was there, but for recorded over-runs
+I3  every hold that ended with a charge has its one transfer, of that amount, and
+    there is no charge without such a hold
+I4  a charge is within its hold, or the excess is recorded as over-run
+I5  nothing happened twice: a hold has one end, budgets add up
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from services.storage.base import Transaction
+from services.storage.ledger import DEPOSITS, REVENUE
+
+FINDINGS_MAX = 20
+"""The most violations of one kind that are named."""
+
+COUNTS: Mapping[str, str] = {
+    "accounts": "SELECT count(*) FROM accounts",
+    "transfers": "SELECT count(*) FROM transfers",
+    "held": "SELECT count(*) FROM holds WHERE state = 'held'",
+    "settled": "SELECT count(*) FROM holds WHERE state = 'settled'",
+    "voided": "SELECT count(*) FROM holds WHERE state = 'voided'",
+    "recovered": "SELECT count(*) FROM holds WHERE state = 'recovered'",
+}
+
+POSTED_IS_THE_SUM = """
+    SELECT accounts.name FROM accounts
+    LEFT JOIN (SELECT credit AS name, sum(amount) AS total FROM transfers GROUP BY credit) AS came
+        ON came.name = accounts.name
+    LEFT JOIN (SELECT debit AS name, sum(amount) AS total FROM transfers GROUP BY debit) AS went
+        ON went.name = accounts.name
+    WHERE posted <> COALESCE(came.total, 0) - COALESCE(went.total, 0)
+"""
+HELD_IS_THE_SUM = """
+    SELECT accounts.name FROM accounts
+    LEFT JOIN (SELECT account, sum(amount) AS total FROM holds WHERE state = 'held'
+        GROUP BY account) AS open ON open.account = accounts.name
+    WHERE held <> COALESCE(open.total, 0)
+"""
+BETWEEN_KNOWN_ACCOUNTS = """
+    SELECT id FROM transfers
+    WHERE debit NOT IN (SELECT name FROM accounts UNION SELECT ? UNION SELECT ?)
+        OR credit NOT IN (SELECT name FROM accounts UNION SELECT ? UNION SELECT ?)
+"""
+WITHIN_THE_BALANCE = """
+    SELECT accounts.name FROM accounts
+    LEFT JOIN (SELECT account, sum(overrun) AS total FROM holds GROUP BY account) AS excess
+        ON excess.account = accounts.name
+    WHERE unlimited = 0 AND posted - held < -COALESCE(excess.total, 0)
+"""
+CHARGED_AS_ENDED = """
+    SELECT holds.id FROM holds LEFT JOIN transfers ON transfers.id = 'charge:' || holds.id
+    WHERE COALESCE(transfers.amount, 0) <> charge
+        OR (transfers.id IS NOT NULL AND (debit <> account OR credit <> ?))
+        OR (state IN ('held', 'voided') AND charge <> 0)
+        OR (state = 'held') <> (ended_ms IS NULL)
+"""
+CHARGED_FOR_A_HOLD = """
+    SELECT transfers.id FROM transfers LEFT JOIN holds ON transfers.id = 'charge:' || holds.id
+    WHERE (credit = ? OR transfers.id LIKE 'charge:%') AND holds.id IS NULL
+"""
+OVERRUN_IS_RECORDED = """
+    SELECT id FROM holds
+    WHERE overrun <> CASE WHEN charge > amount THEN charge - amount ELSE 0 END
+"""
+BUDGETS_ADD_UP = """
+    SELECT budgets.key_id FROM budgets
+    LEFT JOIN (SELECT key_id, month, sum(charge) AS spent,
+            sum(CASE WHEN state = 'held' THEN amount ELSE 0 END) AS held
+        FROM holds WHERE month <> '' GROUP BY key_id, month) AS used
+        ON used.key_id = budgets.key_id AND used.month = budgets.month
+    WHERE budgets.spent <> COALESCE(used.spent, 0) OR budgets.held <> COALESCE(used.held, 0)
+"""
+
+CHECKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    "I1: balance differs from the transfers": (POSTED_IS_THE_SUM, ()),
+    "I1: held differs from the holds": (HELD_IS_THE_SUM, ()),
+    "I1: transfer with an unknown account": (
+        BETWEEN_KNOWN_ACCOUNTS,
+        (REVENUE, DEPOSITS, REVENUE, DEPOSITS),
+    ),
+    "I2: spent more than there was": (WITHIN_THE_BALANCE, ()),
+    "I3: charge differs from the hold's": (CHARGED_AS_ENDED, (REVENUE,)),
+    "I3: charge without a hold": (CHARGED_FOR_A_HOLD, (REVENUE,)),
+    "I4: over-run is not recorded": (OVERRUN_IS_RECORDED, ()),
+    "I5: budget differs from the holds": (BUDGETS_ADD_UP, ()),
+}
+"""What is wrong, and the statement that finds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """What an audit found."""
+
+    counts: Mapping[str, int]
+    """How much there is of what."""
+    findings: tuple[str, ...]
+    """What is wrong, each with the ID it is wrong with. Empty: the books are right."""
+
+
+def audit() -> Transaction[Audit]:
+    """Checks the books, on one snapshot of the database."""
+    counts = {}
+    for name, statement in COUNTS.items():
+        rows = yield statement, ()
+        counts[name] = msgspec.convert(rows[0][0], int)
+    findings = []
+    for fault, (statement, values) in CHECKS.items():
+        rows = yield statement, values
+        findings += [f"{fault}: {row[0]}" for row in rows[:FINDINGS_MAX]]
+    return Audit(counts=counts, findings=tuple(findings))

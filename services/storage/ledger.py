@@ -1,0 +1,261 @@
+"""Holds and transfers, as statements. `services.metering.ledger` says when they are made.
+
+What must be true of them for ever is what `services.storage.audit` checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+from services.storage.base import Row, Transaction
+
+REVENUE = ":revenue"
+"""Where charges go."""
+
+DEPOSITS = ":deposits"
+"""Where credits come from."""
+
+SETTLED = "settled"
+VOIDED = "voided"
+RECOVERED = "recovered"
+"""How a hold ends: charged, released whole, or charged at its last checkpoint by a stranger."""
+
+INSERT_HOLD = """
+    INSERT INTO holds
+        (id, request_id, account, key_id, model, amount, price, month, owner, state, created_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?)
+    ON CONFLICT (id) DO NOTHING RETURNING id
+"""
+TAKE_FROM_ACCOUNT = """
+    UPDATE accounts SET held = held + ?
+    WHERE name = ? AND (unlimited = 1 OR posted - held >= ?) RETURNING name
+"""
+OPEN_BUDGET = """
+    INSERT INTO budgets (key_id, month) VALUES (?, ?) ON CONFLICT (key_id, month) DO NOTHING
+"""
+TAKE_FROM_BUDGET = """
+    UPDATE budgets SET held = held + ?
+    WHERE key_id = ? AND month = ? AND spent + held + ? <= ? RETURNING key_id
+"""
+CHECKPOINT = """
+    UPDATE holds SET checkpoint = ?, source = ?, prompt_tokens = ?, completion_tokens = ?,
+        thinking_tokens = ?, cache_read_tokens = ?, cache_write_tokens = ?
+    WHERE id = ? AND state = 'held'
+"""
+END_HOLD = """
+    UPDATE holds SET state = ?, charge = ?, overrun = CASE WHEN ? > amount THEN ? - amount ELSE 0
+        END, source = ?, prompt_tokens = ?, completion_tokens = ?, thinking_tokens = ?,
+        cache_read_tokens = ?, cache_write_tokens = ?, ended_ms = ?
+    WHERE id = ? AND state = 'held' RETURNING account, amount, key_id, month, charge
+"""
+RECOVER_HOLD = """
+    UPDATE holds SET state = CASE WHEN checkpoint IS NULL THEN 'voided' ELSE 'recovered' END,
+        charge = COALESCE(checkpoint, 0),
+        overrun = CASE WHEN checkpoint > amount THEN checkpoint - amount ELSE 0 END, ended_ms = ?
+    WHERE id = ? AND state = 'held' RETURNING account, amount, key_id, month, charge
+"""
+GIVE_BACK = "UPDATE accounts SET posted = posted - ?, held = held - ? WHERE name = ?"
+GIVE_BACK_TO_BUDGET = """
+    UPDATE budgets SET spent = spent + ?, held = held - ? WHERE key_id = ? AND month = ?
+"""
+TRANSFER = """
+    INSERT INTO transfers (id, debit, credit, amount, created_ms) VALUES (?, ?, ?, ?, ?)
+"""
+RENEW_LEASE = """
+    INSERT INTO leases (owner, until_ms) VALUES (?, now_ms() + ?)
+    ON CONFLICT (owner) DO UPDATE SET until_ms = excluded.until_ms
+"""
+END_LEASES = "DELETE FROM leases WHERE owner = ? OR ? = ''"
+FORGET_LEASES = "DELETE FROM leases WHERE until_ms < now_ms() - ?"
+SELECT_ORPHANS = """
+    SELECT id FROM holds WHERE state = 'held'
+        AND owner NOT IN (SELECT owner FROM leases WHERE until_ms >= now_ms())
+    LIMIT ?
+"""
+SELECT_OWNED = "SELECT id FROM holds WHERE state = 'held' AND owner = ? AND created_ms < ?"
+
+
+class HoldRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request takes before anything is sent upstream."""
+
+    id: str
+    """Unique for ever. To reserve the same one again changes nothing."""
+    request_id: str
+    """As logs and callers have it; callers may choose it, so it need not be unique."""
+    account: str
+    """Who pays."""
+    key_id: str
+    """Who asked."""
+    model: str
+    """The public model."""
+    amount: int
+    """What is held, in nano-USD."""
+    price: str
+    """The price that was in force, as JSON."""
+    month: str
+    """The month whose budget it counts against, such as `2026-11`; empty without a budget."""
+    budget: int
+    """The key's budget for a month."""
+    owner: str
+    """The process that will end it."""
+    created_ms: int
+    """When it was made."""
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """What a request took, and who counted."""
+
+    source: str = ""
+    """`provider`, `drained` or `counted`; empty where nothing was used."""
+    prompt: int = 0
+    """Read, cached or not."""
+    completion: int = 0
+    """Generated, reasoning included."""
+    thinking: int = 0
+    """Of those generated, the ones spent on reasoning."""
+    cache_read: int = 0
+    """Of the prompt, those read from the provider's cache."""
+    cache_write: int = 0
+    """Of the prompt, those written to the provider's cache."""
+
+
+NO_TOKENS = Tokens()
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """What a running request has used so far."""
+
+    hold_id: str
+    """Whose."""
+    charge: int
+    """What it would cost if it ended now, in nano-USD."""
+    tokens: Tokens
+    """What it took."""
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a hold is to end."""
+
+    hold_id: str
+    """Which."""
+    state: str
+    """SETTLED, VOIDED, or RECOVERED: then the last checkpoint says the charge."""
+    charge: int
+    """In nano-USD."""
+    tokens: Tokens
+    """What it took."""
+    ended_ms: int
+    """When."""
+
+
+def reserve(hold: HoldRow) -> Transaction[None]:
+    """Admits a request, or raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED.
+
+    One conditional update decides, so that no number of requests at once spends more
+    than there is.
+    """
+    made = yield (
+        INSERT_HOLD,
+        (
+            hold.id, hold.request_id, hold.account, hold.key_id, hold.model,
+            hold.amount, hold.price, hold.month, hold.owner, hold.created_ms,
+        ),
+    )  # fmt: skip
+    if not made:
+        return
+    if hold.month:
+        yield OPEN_BUDGET, (hold.key_id, hold.month)
+    if not hold.amount:
+        return
+    taken = yield TAKE_FROM_ACCOUNT, (hold.amount, hold.account, hold.amount)
+    if not taken:
+        raise insufficient()
+    if hold.month:
+        values = (hold.amount, hold.key_id, hold.month, hold.amount, hold.budget)
+        taken = yield TAKE_FROM_BUDGET, values
+        if not taken:
+            raise Failure(
+                reasons.ERROR_REASON_BUDGET_EXCEEDED, "The key has spent its budget for the month."
+            )
+
+
+def insufficient() -> Failure:
+    """The failure of an account that does not have what is to be taken from it."""
+    return Failure(reasons.ERROR_REASON_INSUFFICIENT_QUOTA, "Insufficient balance")
+
+
+def end_holds(endings: Sequence[Ending]) -> Transaction[list[bool]]:
+    """Ends each hold that has not ended; says of each whether this is what ended it."""
+    won: list[bool] = []
+    for ending in endings:
+        won.append((yield from _end(ending)))  # noqa: PERF401  A comprehension cannot yield.
+    return won
+
+
+def checkpoint(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:
+    """Remembers what running requests have used: what is charged if their process dies."""
+    for point in checkpoints:
+        yield CHECKPOINT, (point.charge, *_token_values(point.tokens), point.hold_id)
+
+
+def renew_lease(owner: str, lease_ms: int) -> Transaction[None]:
+    """Says that a process lives, for a while, by the database's clock."""
+    yield RENEW_LEASE, (owner, lease_ms)
+
+
+def end_leases(owner: str = "") -> Transaction[None]:
+    """Says that a process lives no more; without a name, that none does."""
+    yield END_LEASES, (owner, owner)
+
+
+def orphans(limit: int) -> Transaction[list[str]]:
+    """Holds whose process lives no more."""
+    yield FORGET_LEASES, (24 * 3600 * 1000,)
+    rows = yield SELECT_ORPHANS, (limit,)
+    return [str(row[0]) for row in rows]
+
+
+def owned_holds(owner: str, before_ms: int) -> Transaction[list[str]]:
+    """Holds that a process took before some time and has not ended."""
+    rows = yield SELECT_OWNED, (owner, before_ms)
+    return [str(row[0]) for row in rows]
+
+
+def _end(ending: Ending) -> Transaction[bool]:
+    if ending.state == RECOVERED:
+        rows = yield RECOVER_HOLD, (ending.ended_ms, ending.hold_id)
+    else:
+        charge = ending.charge
+        rows = yield (
+            END_HOLD,
+            (
+                ending.state, charge, charge, charge, *_token_values(ending.tokens),
+                ending.ended_ms, ending.hold_id,
+            ),
+        )  # fmt: skip
+    if rows:
+        yield from _give_back(rows[0], ending)
+    return bool(rows)
+
+
+def _give_back(row: Row, ending: Ending) -> Transaction[None]:
+    """Turns what was held into what is charged."""
+    account, amount, key_id, month, charge = msgspec.convert(row, tuple[str, int, str, str, int])
+    if amount or charge:
+        yield GIVE_BACK, (charge, amount, account)
+        if month:
+            yield GIVE_BACK_TO_BUDGET, (charge, amount, key_id, month)
+    if charge:
+        transfer_id = f"charge:{ending.hold_id}"
+        yield TRANSFER, (transfer_id, account, REVENUE, charge, ending.ended_ms)
+
+
+def _token_values(tokens: Tokens) -> tuple[str, int, int, int, int, int]:
+    return (
+        tokens.source, tokens.prompt, tokens.completion, tokens.thinking,
+        tokens.cache_read, tokens.cache_write,
+    )  # fmt: skip

@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.chat.v1 import usage_pb2
+
+from services.errors import Failure
+from services.metering import ledger as ledger_module
+from services.metering.ledger import LOST_AFTER_S, Hold, Ledger, Order
+from services.storage.accounts import account_by_name, credit_account, ensure_account
+from services.storage.audit import audit
+from services.storage.base import Database, P, T, Transaction, unavailable
+from services.storage.ledger import renew_lease
+from tests.fakes.clock import FakeClock
+
+USD = 10**9
+
+
+def usage(prompt: int = 10, completion: int = 5) -> usage_pb2.Usage:
+    """A provider's count."""
+    return usage_pb2.Usage(
+        prompt_token_count=prompt,
+        completion_token_count=completion,
+        source=usage_pb2.USAGE_SOURCE_PROVIDER,
+    )
+
+
+def order(amount: int = 1 * USD, **changes: Any) -> Order:
+    """A request of the account `acme`."""
+    fields = {"request_id": "req-1", "account": "acme", "key_id": "key-1", "model": "a/b"}
+    return Order(**{**fields, "amount_nano": amount, **changes})
+
+
+class Books:
+    """A database with an account, and what is in it."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._credits = 0
+
+    async def credit(self, amount: int, account: str = "acme") -> None:
+        """Pays into an account, which is opened if need be."""
+        self._credits += 1
+        await self.database.write(ensure_account, account, 0)
+        await self.database.write(credit_account, account, amount, f"r{self._credits}", 0)
+
+    async def balance(self, account: str = "acme") -> tuple[int, int]:
+        """What is posted and what is held."""
+        found = await self.database.read(account_by_name, account)
+        assert found is not None
+        return found.posted, found.held
+
+    async def hold(self, hold: Hold) -> dict[str, object]:
+        """What is stored of a hold."""
+        return await self.database.read(_hold, hold.id)
+
+    async def clean(self) -> dict[str, int]:
+        """The counts of an audit that found nothing."""
+        result = await self.database.read(audit)
+        assert result.findings == ()
+        return dict(result.counts)
+
+
+def _hold(hold_id: str) -> Transaction[dict[str, object]]:
+    names = ("state", "charge", "overrun", "source", "prompt_tokens", "price")
+    rows = yield (
+        "SELECT state, charge, overrun, source, prompt_tokens, price FROM holds WHERE id = ?",
+        (hold_id,),
+    )
+    return dict(zip(names, rows[0], strict=True))
+
+
+@pytest.fixture
+async def books(database: Database) -> AsyncIterator[Books]:
+    books = Books(database)
+    await books.credit(10 * USD)
+    yield books
+    await books.clean()
+
+
+@pytest.fixture
+async def ledger(books: Books, clock: FakeClock) -> AsyncIterator[Ledger]:
+    async with Ledger(books.database, clock) as ledger:
+        yield ledger
+
+
+async def test_charges_what_it_cost(ledger: Ledger, books: Books) -> None:
+    """A hold takes the estimate; the settlement takes the cost and gives back the rest."""
+    hold = await ledger.reserve(order(3 * USD, price='{"prompt":7}'))
+    assert await books.balance() == (10 * USD, 3 * USD)
+
+    ledger.settle(hold, 2 * USD + 1, usage(prompt=12))
+    await ledger.drain()
+
+    assert await books.balance() == (8 * USD - 1, 0)
+    assert await books.hold(hold) == {
+        "state": "settled",
+        "charge": 2 * USD + 1,
+        "overrun": 0,
+        "source": "provider",
+        "prompt_tokens": 12,
+        "price": '{"prompt":7}',
+    }
+
+
+async def test_voided_costs_nothing(ledger: Ledger, books: Books) -> None:
+    """A request that failed before it cost anything gives the whole hold back."""
+    hold = await ledger.reserve(order())
+
+    ledger.void(hold)
+    await ledger.drain()
+
+    assert await books.balance() == (10 * USD, 0)
+    assert (await books.clean())["voided"] == 1
+
+
+async def test_first_end_counts(ledger: Ledger, books: Books) -> None:
+    """However often a request is said to have ended, it is charged once, as said first."""
+    hold = await ledger.reserve(order())
+
+    ledger.settle(hold, 5, usage())
+    ledger.settle(hold, 7, usage())
+    ledger.void(hold)
+    await ledger.drain()
+
+    assert await books.balance() == (10 * USD - 5, 0)
+
+
+async def test_refuses_what_is_not_there(ledger: Ledger, books: Books) -> None:
+    """A request that the balance does not cover is refused in the words of the API page."""
+    with pytest.raises(Failure) as refused:
+        await ledger.reserve(order(10 * USD + 1))
+
+    assert refused.value.reason == reasons.ERROR_REASON_INSUFFICIENT_QUOTA
+    assert refused.value.message == "Insufficient balance"
+    assert await books.balance() == (10 * USD, 0)
+    assert (await books.clean())["held"] == 0
+
+
+@pytest.mark.parametrize("round_", range(5))
+async def test_balance_for_ten_admits_ten(ledger: Ledger, books: Books, round_: int) -> None:
+    """Of a hundred requests at once, exactly the ten that are covered are admitted."""
+    results = await asyncio.gather(
+        *(ledger.reserve(order(1 * USD)) for _ in range(100)), return_exceptions=True
+    )
+
+    admitted = [result for result in results if isinstance(result, Hold)]
+    refused = [result for result in results if isinstance(result, Failure)]
+    assert (len(admitted), len(refused)) == (10, 90)
+    assert {failure.reason for failure in refused} == {reasons.ERROR_REASON_INSUFFICIENT_QUOTA}
+    assert await books.balance() == (10 * USD, 10 * USD)
+    for hold in admitted:
+        ledger.void(hold)
+    await ledger.drain()
+    assert await books.balance() == (10 * USD, 0)
+
+
+async def test_free_is_admitted_with_nothing(ledger: Ledger, books: Books) -> None:
+    """What costs nothing needs no balance, and is recorded all the same."""
+    await books.credit(0, "poor")
+    hold = await ledger.reserve(order(0, account="poor"))
+
+    ledger.settle(hold, 0, usage())
+    await ledger.drain()
+
+    assert await books.balance("poor") == (0, 0)
+    assert (await books.clean())["settled"] == 1
+
+
+async def test_unlimited_spends_what_it_has_not(ledger: Ledger, books: Books) -> None:
+    """An account without limit is charged like any other, below zero."""
+    await books.database.write(ensure_account, "rich", 0, unlimited=True)
+    hold = await ledger.reserve(order(7, account="rich"))
+
+    ledger.settle(hold, 7, usage())
+    await ledger.drain()
+
+    assert await books.balance("rich") == (-7, 0)
+
+
+async def test_overrun_is_charged_and_recorded(ledger: Ledger, books: Books) -> None:
+    """What cost more than the hold is charged whole; the next request finds the balance gone."""
+    hold = await ledger.reserve(order(10 * USD))
+
+    ledger.settle(hold, 12 * USD, usage())
+    await ledger.drain()
+
+    assert await books.balance() == (-2 * USD, 0)
+    assert (await books.hold(hold))["overrun"] == 2 * USD
+    with pytest.raises(Failure):
+        await ledger.reserve(order(1))
+
+
+async def test_budget_of_a_month(ledger: Ledger, books: Books, clock: FakeClock) -> None:
+    """A key spends no more in a calendar month than its budget; the next month is new."""
+    first = await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
+    with pytest.raises(Failure) as refused:
+        await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
+    assert refused.value.reason == reasons.ERROR_REASON_BUDGET_EXCEEDED
+    assert await books.balance() == (10 * USD, 2 * USD)
+
+    ledger.settle(first, 1 * USD, usage())
+    await ledger.drain()
+    ledger.void(await ledger.reserve(order(2 * USD, monthly_nano=3 * USD)))
+    clock.advance(31 * 24 * 3600)
+    ledger.void(await ledger.reserve(order(3 * USD, monthly_nano=3 * USD)))
+    await ledger.drain()
+
+    assert await books.balance() == (9 * USD, 0)
+
+
+async def test_same_request_id_is_two_requests(ledger: Ledger, books: Books) -> None:
+    """Callers may choose the request ID; who repeats one pays twice."""
+    for _ in range(2):
+        ledger.settle(await ledger.reserve(order(request_id="mine")), 1 * USD, usage())
+    await ledger.drain()
+
+    assert await books.balance() == (8 * USD, 0)
+
+
+async def test_dead_process_is_charged_at_its_checkpoint(books: Books, clock: FakeClock) -> None:
+    """Who opens the state next charges what the dead one had delivered, and frees the rest."""
+    dead = Ledger(books.database, clock)
+    await dead.__aenter__()
+    streaming, waiting = await dead.reserve(order(3 * USD)), await dead.reserve(order(4 * USD))
+    dead.checkpoint(streaming, 1 * USD, usage(prompt=99))
+    await dead._write_checkpoints()
+    for task in dead._tasks:
+        task.cancel()
+
+    async with Ledger(books.database, clock):
+        pass
+
+    assert await books.balance() == (9 * USD, 0)
+    assert (await books.hold(streaming))["state"] == "recovered"
+    assert (await books.hold(streaming))["prompt_tokens"] == 99
+    assert (await books.hold(waiting))["state"] == "voided"
+
+
+async def test_late_settlement_loses_once(ledger: Ledger, books: Books, clock: FakeClock) -> None:
+    """A process that was taken for dead settles what is recovered already: nothing happens."""
+    hold = await ledger.reserve(order())
+    ledger.checkpoint(hold, 3, usage())
+    await ledger._write_checkpoints()
+    clock.advance(3600)
+    stranger = Ledger(books.database, clock)
+    assert await stranger.sweep() == 1
+
+    ledger.settle(hold, 5, usage())
+    await ledger.drain()
+
+    assert await books.balance() == (10 * USD - 3, 0)
+
+
+async def test_two_sweepers_recover_once(books: Books, clock: FakeClock) -> None:
+    """Of two that find the same orphan, one recovers it."""
+    dead = Ledger(books.database, clock)
+    dead.checkpoint(hold := await dead.reserve(order()), 3, usage())
+    await dead._write_checkpoints()
+    clock.advance(3600)
+
+    await asyncio.gather(*(Ledger(books.database, clock).sweep() for _ in range(5)))
+
+    assert await books.balance() == (10 * USD - 3, 0)
+    assert hold.id
+
+
+async def test_living_process_is_left_alone(ledger: Ledger, books: Books, clock: FakeClock) -> None:
+    """As long as a process renews its lease, nobody touches its holds."""
+    hold = await ledger.reserve(order())
+
+    assert await Ledger(books.database, clock).sweep() == 0
+
+    ledger.void(hold)
+    await ledger.drain()
+
+
+async def test_forgotten_hold_is_recovered(ledger: Ledger, books: Books, clock: FakeClock) -> None:
+    """A hold that nobody has any more is ended after a while, though the process lives."""
+    kept = await ledger.reserve(order())
+    forgotten = (await ledger.reserve(order())).id
+    gc.collect()
+    clock.advance(LOST_AFTER_S + 1)
+    await books.database.write(renew_lease, ledger._owner, ledger._lease_ms)
+
+    assert forgotten not in ledger._open
+    assert await ledger.sweep() == 1
+    assert await books.balance() == (10 * USD, 1 * USD)
+    ledger.void(kept)
+    await ledger.drain()
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_cancelled_reservation_holds_nothing(
+    ledger: Ledger, books: Books, steps: int
+) -> None:
+    """Wherever the request is cancelled, what it may have taken is given back."""
+    reserving = asyncio.ensure_future(ledger.reserve(order()))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    reserving.cancel()
+    results = await asyncio.gather(reserving, return_exceptions=True)
+    if isinstance(results[0], Hold):
+        ledger.void(results[0])
+    await ledger.drain()
+
+    assert await books.balance() == (10 * USD, 0)
+
+
+class Failing:
+    """A database whose chosen calls fail, before or after they took effect."""
+
+    def __init__(self, database: Database, fails: Callable[[int], str]) -> None:
+        self._database = database
+        self._fails = fails
+        self.calls = 0
+        self.exclusive = database.exclusive
+        self.healthy = True
+
+    async def write(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As the database does, unless this call is to fail."""
+        self.calls += 1
+        when = self._fails(self.calls)
+        if when == "before":
+            raise unavailable()
+        result = await self._database.write(transaction, *args, **kwargs)
+        if when == "after":
+            raise unavailable()
+        return result
+
+    async def read(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As the database does."""
+        return await self._database.read(transaction, *args, **kwargs)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """As the database does."""
+        self._database.subscribe(listener)
+
+    async def close(self) -> None:
+        """The database is closed by its owner."""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("nth", range(1, 9))
+async def test_any_failing_write_leaves_the_books_right(
+    books: Books, clock: FakeClock, nth: int, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever write fails, with or without effect, all holds end and nobody is charged twice."""
+    monkeypatch.setattr(ledger_module, "RETRY_S", (0.0,))
+    failing = Failing(books.database, lambda call: when if call == nth else "")
+    charged = 0
+    try:
+        async with Ledger(failing, clock) as ledger:
+            for _ in range(3):
+                try:
+                    hold = await ledger.reserve(order())
+                except Failure:
+                    continue
+                ledger.settle(hold, 5, usage())
+                charged += 5
+                await ledger.drain()
+    except Failure:
+        assert nth <= 4  # Opening the ledger fails as a whole.
+    async with Ledger(books.database, clock):
+        pass
+
+    assert await books.balance() == (10 * USD - charged, 0)
+
+
+async def test_full_outbox_admits_nothing(
+    books: Books, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With too many endings waiting for a database that is down, nothing more is admitted."""
+    monkeypatch.setattr(ledger_module, "OUTBOX_MAX", 3)
+    monkeypatch.setattr(ledger_module, "RETRY_S", (0.0,))
+    down = asyncio.Event()
+    failing = Failing(books.database, lambda _call: "before" if down.is_set() else "")
+    async with Ledger(failing, clock) as ledger:
+        holds = [await ledger.reserve(order()) for _ in range(3)]
+        down.set()
+        for hold in holds:
+            ledger.settle(hold, 1, usage())
+        await asyncio.sleep(0)
+
+        assert not ledger.healthy
+        with pytest.raises(Failure) as refused:
+            await ledger.reserve(order())
+        assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+
+        down.clear()
+        await ledger.drain()
+        assert ledger.healthy
+
+    assert await books.balance() == (10 * USD - 3, 0)
+
+
+async def test_credit_is_paid_once(books: Books) -> None:
+    """The same request ID pays once, another amount under it is refused, too much is not taken."""
+    database = books.database
+    for _ in range(3):
+        await database.write(credit_account, "acme", 5 * USD, "invoice-7", 0)
+    assert await books.balance() == (15 * USD, 0)
+
+    with pytest.raises(Failure) as refused:
+        await database.write(credit_account, "acme", 6 * USD, "invoice-7", 0)
+    assert refused.value.reason == reasons.ERROR_REASON_ALREADY_EXISTS
+    with pytest.raises(Failure) as refused:
+        await database.write(credit_account, "acme", -16 * USD, "refund", 0)
+    assert refused.value.reason == reasons.ERROR_REASON_INSUFFICIENT_QUOTA
+    await database.write(credit_account, "acme", -15 * USD, "refund", 0)
+    assert await books.balance() == (0, 0)
