@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
 from services.capabilities import CapabilityOverrides, lookup
 from services.config import ChannelConfig, Quirks
 from services.providers.base import Notes, Target
@@ -31,8 +33,6 @@ def target_of(
 
 
 def told(notes: Notes) -> dict[str, str]:
-    """What became of which parameter: the name of its last note's action."""
-    return {
-        note.param: type(note).action.DESCRIPTOR.enum_type.values_by_number[note.action].name
-        for note in notes.all
-    }
+    """What became of which parameter: the name of its last note's action, such as `DROPPED`."""
+    prefix = "NOTE_ACTION_"
+    return {note.param: pb.NoteAction.Name(note.action).removeprefix(prefix) for note in notes.all}

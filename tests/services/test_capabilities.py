@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+from dataclasses import fields
+
+import msgspec
+import pytest
+
+from services.capabilities import (
+    Capabilities,
+    CapabilityOverrides,
+    family_name,
+    lookup,
+    shipped_families,
+)
+
+CLAUDES = {
+    "claude-3-5-haiku-20241022": ("none", "off"),
+    "claude-3-7-sonnet-20250219": ("budget", "off"),
+    "claude-sonnet-4-20250514": ("budget", "off"),
+    "claude-opus-4-1-20250805": ("budget", "off"),
+    "claude-sonnet-4-5-20250929": ("budget", "off"),
+    "claude-haiku-4-5": ("budget", "off"),
+    "claude-opus-4-5-20251101": ("budget", "off"),
+    "claude-opus-4-6": ("adaptive", "off"),
+    "claude-sonnet-4-6": ("adaptive", "off"),
+    "claude-opus-4-7": ("adaptive", "off"),
+    "claude-opus-4-8": ("adaptive", "off"),
+    "claude-sonnet-5": ("adaptive", "on"),
+    "claude-opus-5": ("adaptive", "on"),
+    "claude-haiku-5-5": ("adaptive", "on"),
+    "claude-sonnet-5-5": ("adaptive", "always"),
+    "claude-opus-5-5": ("adaptive", "always"),
+    "claude-fable-5": ("adaptive", "always"),
+    "claude-mythos-5": ("adaptive", "always"),
+}
+
+
+def test_overrides_have_every_key() -> None:
+    """Whatever the table can say of a model, the configuration can say too."""
+    keys = [field.name for field in fields(Capabilities)]
+    assert list(CapabilityOverrides.__struct_fields__) == keys
+
+
+def test_every_row_says_something() -> None:
+    """A row of the shipped table has patterns in the form of names, and sets a key."""
+    for family in shipped_families():
+        assert family.match
+        assert all(pattern == family_name(pattern) for pattern in family.match)
+        keys = CapabilityOverrides.__struct_fields__
+        assert any(getattr(family, key) is not None for key in keys)
+
+
+@pytest.mark.parametrize(("model", "expected"), CLAUDES.items())
+def test_knows_how_claudes_reason(model: str, expected: tuple[str, str]) -> None:
+    """Each family is told to reason in its own way."""
+    found = lookup(model, dialect="anthropic")
+    assert (found.thinking, found.thinking_default) == expected
+    assert found.named_thinking is (expected[0] != "none")
+    assert found.ranges == {"temperature": (0, 1)}
+    assert 0 < (found.default_max_tokens or found.max_output_tokens) <= found.max_output_tokens
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    [
+        ("claude-sonnet-4-5-20250929", "anthropic/claude-sonnet-4.5"),
+        ("claude-opus-4-7", "us.anthropic.claude-opus-4-7-v1:0"),
+        ("gpt-4.1-mini", "openai/gpt-4.1-mini"),
+        ("grok-4", "x-ai/GROK-4"),
+        ("llama-3.3-70b-instruct", "meta-llama/llama-3.3-70b-instruct:free"),
+    ],
+)
+def test_knows_models_by_every_name(here: str, there: str) -> None:
+    """The vendor's prefix, dots and capitals make no other model."""
+    assert lookup(here) == lookup(there)
+
+
+def test_newer_claudes_take_no_sampling() -> None:
+    """From Opus 4.7 on temperature, top_p and top_k are refused; before, they are not."""
+    sampling = {"temperature", "top_p", "top_k"}
+    for model in ("claude-opus-4-7", "claude-sonnet-5", "claude-opus-7", "claude-fable-5"):
+        assert sampling <= lookup(model).rejects
+    for model in ("claude-sonnet-4-5", "claude-opus-4-6", "claude-3-haiku-20240307"):
+        assert not sampling & lookup(model).rejects
+
+
+def test_forced_tools() -> None:
+    """Which models can be made to call a tool follows from their exact generation."""
+    refuses = ("claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-1", "claude-mythos-5.1")
+    takes = ("claude-sonnet-5", "claude-fable-5", "claude-opus-4-8", "gpt-5.2")
+    assert not any(lookup(model).forced_tool_choice for model in refuses)
+    assert all(lookup(model).forced_tool_choice for model in takes)
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "default", "efforts"),
+    [
+        ("gpt-4o-mini", "none", "off", None),
+        ("gpt-5-chat-latest", "none", "off", None),
+        ("o3-2025-04-16", "effort", "always", ("low", "medium", "high")),
+        ("gpt-5-mini", "effort", "always", ("minimal", "low", "medium", "high")),
+        ("gpt-5-pro", "effort", "always", ("high",)),
+        ("gpt-5.1", "effort", "off", ("low", "medium", "high")),
+        ("gpt-5.4-mini", "effort", "off", ("low", "medium", "high", "xhigh")),
+        ("deepseek-reasoner", "effort", "always", ()),
+        ("grok-3-mini", "effort", "always", ("low", "high")),
+        ("grok-4-fast-non-reasoning", "none", "off", ()),
+        ("gemini-2.5-flash", "effort", "on", ("minimal", "low", "medium", "high")),
+        ("qwen3-32b", "effort", "on", ()),
+        ("qwen3-coder", "none", "off", None),
+        ("glm-4.6", "effort", "on", ()),
+        ("smollm2-135m", "none", "off", None),
+    ],
+)
+def test_knows_how_others_reason(
+    model: str, thinking: str, default: str, efforts: tuple[str, ...] | None
+) -> None:
+    """Reasoning models of other vendors are told by an effort, or only whether to."""
+    found = lookup(model, dialect="openai")
+    assert (found.thinking, found.thinking_default) == (thinking, default)
+    assert efforts is None or found.efforts == efforts
+
+
+def test_unknown_models_get_everything() -> None:
+    """Nothing is held back from a model about which nothing is known."""
+    assert lookup("our-own-finetune", dialect="openai") == Capabilities()
+    assert not lookup("our-own-finetune").named_thinking
+
+
+def test_rows_of_a_dialect_hold_there_only() -> None:
+    """What is a fact about an API, not about a model, depends on the dialect."""
+    assert lookup("some-model", dialect="anthropic").ranges == {"temperature": (0, 1)}
+    assert lookup("some-model", dialect="openrouter").takes_budgets
+    assert "user" in lookup("gemini-2.5-pro", dialect="openai").rejects
+    assert "user" not in lookup("gemini-2.5-pro", dialect="openrouter").rejects
+
+
+def test_the_configuration_wins() -> None:
+    """A key that the configuration sets replaces the shipped one; others stay."""
+    overrides = msgspec.toml.decode(
+        'thinking_default = "on"\nrejects = []\nimages = "no"\nmax_output_tokens = 100',
+        type=CapabilityOverrides,
+    )
+    found = lookup("claude-opus-4-7", overrides)
+    assert (found.thinking, found.thinking_default) == ("adaptive", "on")
+    assert (found.rejects, found.images, found.max_output_tokens) == (frozenset(), "no", 100)
+
+
+@pytest.mark.parametrize("line", ['thinking = "hard"', "efforts = [1]", "unheard_of = true"])
+def test_refuses_what_it_does_not_know(line: str) -> None:
+    """A misspelt key or value of an override is an error, not silence."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.toml.decode(line, type=CapabilityOverrides)
