@@ -63,14 +63,26 @@ def passed(
     sent: dict[str, object] = {}
     for name, value in found.items():
         provider_name = quirks.renames.get(name, name)
+        if bytes(value) == b"null":
+            continue  # Null means absent.
         if _may_pass(name, target) and not _known(provider_name) and provider_name not in body:
             sent[provider_name] = value
-        elif bytes(value) != b"null":
+        else:
             notes.dropped(_shown(name), f"`{_shown(name)}` is not passed on to the provider.")
     return sent
 
 
-def is_named(name: str, target: Target) -> bool:
+def on_request(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> frozenset[str]:
+    """The fields of `ON_REQUEST` that the channel does not pass on; set ones leave a note."""
+    held = frozenset(name for name in ON_REQUEST if not _is_named(name, target))
+    given = {"service_tier": spec.service_tier not in ("", "auto"), "metadata": bool(spec.metadata)}
+    for name in sorted(held):
+        if given[name]:
+            notes.dropped(name, f"This channel does not pass on `{name}`.")
+    return held
+
+
+def _is_named(name: str, target: Target) -> bool:
     """Whether the channel's `pass_through` names the field, which `true` does not."""
     allowed = target.channel.pass_through
     return not isinstance(allowed, bool) and name in allowed

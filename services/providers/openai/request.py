@@ -17,7 +17,7 @@ from pomogator.chat.v1 import content_pb2 as content
 from services.providers import parameters, reasoning_state, thinking
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
-from services.providers.openai.pass_through import ON_REQUEST, is_named, passed
+from services.providers.openai.pass_through import on_request, passed
 from services.providers.thinking import ThinkingPlan
 
 PATH = "/chat/completions"
@@ -61,11 +61,8 @@ def common_body(
     body: Json = {"model": target.model, "messages": []}
     if plan.max_tokens is not None:
         body[parameters.output_limit_name(target)] = plan.max_tokens
-    known = {
-        name: theirs
-        for name, theirs in names.items()
-        if name not in ON_REQUEST or is_named(name, target)
-    }
+    held = on_request(spec, target, notes)
+    known = {name: theirs for name, theirs in names.items() if name not in held}
     body |= parameters.accepted(spec, known, target, notes, thinking=plan.active)
     if spec.tools:
         body["tools"] = [messages.tool(tool) for tool in spec.tools]
