@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# No test asserts a wall time, and so no property has a deadline. In CI a failure must come back
-# when it is run again: the same examples each time.
-settings.register_profile("developer", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "developer")
+# No test asserts a wall time, and so neither does a property. In CI a failure must come back when
+# it is run again: the same examples each time.
+settings.register_profile(
+    "pomogator",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    derandomize="CI" in os.environ,
+    print_blob=True,
+)
+settings.load_profile("pomogator")
