@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance, Clock
-from services.errors import UpstreamError
+from services.errors import Failure, UpstreamError
 from services.providers.base import Decoder, Dialect, Notes, Target
 from services.providers.upstream import Upstream
 from services.routing.catalog import Route
@@ -87,39 +87,41 @@ class Failover:
     ) -> AsyncIterator[Answer]:
         """An answer to `spec`; its connection is closed on the way out.
 
-        Raises the last UpstreamError when all candidates, or all attempts, are used up.
+        Raises Failure where no candidate can be asked, and UpstreamError where none
+        answered: the caller's fault at once, a channel's when no attempt is left.
         """
         self._budget.earn()
+        refusal: Failure | None = None
         failure: UpstreamError | None = None
-        candidates = order(route.targets, self._health.available, self._chance)
-        for attempt, target in enumerate(candidates[:ATTEMPTS_MAX], start=1):
-            if failure is not None and not self._budget.spend():
-                break
+        attempts = 0
+        for target in order(route.targets, self._health.available, self._chance):
             notes = Notes(strict=strict)
-            decoder = self._dialects[target.channel.dialect].decoder(target)
-            async with aclosing(self._batches(spec, target, notes, decoder)) as batches:
+            dialect = self._dialects[target.channel.dialect]
+            try:
+                request = dialect.encode(spec, target, notes)
+            except Failure as error:
+                # What this model cannot do, the same model may do at another channel.
+                refusal = refusal or error
+                continue
+            if attempts == ATTEMPTS_MAX or (attempts and not self._budget.spend()):
+                break
+            attempts += 1
+            decoder = dialect.decoder(target)
+            relay = self._upstream.relay(request, target, dialect, decoder)
+            async with aclosing(relay) as batches:
                 try:
                     first = await self._first(target, batches)
                 except UpstreamError as error:
-                    failure = _more_telling(failure, error)
                     if not error.retryable:
                         raise
+                    failure = _more_telling(failure, error)
                     continue
-                yield Answer(target, notes.all, first, batches, decoder, attempt)
+                yield Answer(target, notes.all, first, batches, decoder, attempts)
                 return
-        if failure is None:
-            raise UpstreamError(reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "No channel answered.")
-        raise failure
-
-    def _batches(
-        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, decoder: Decoder
-    ) -> AsyncGenerator[Sequence[pb.ChatCompletionChunk], None]:
-        dialect = self._dialects[target.channel.dialect]
-        request = dialect.encode(spec, target, notes)
-        return self._upstream.relay(request, target, dialect, decoder)
+        raise failure or refusal or _no_candidate()
 
     async def _first(
-        self, target: Target, batches: AsyncGenerator[Sequence[pb.ChatCompletionChunk], None]
+        self, target: Target, batches: AsyncIterator[Sequence[pb.ChatCompletionChunk]]
     ) -> Sequence[pb.ChatCompletionChunk]:
         """Awaits the first batch, and tells `Health` how that went."""
         self._health.begin(target)
@@ -134,6 +136,10 @@ class Failover:
             raise
         self._health.succeeded(target)
         return first
+
+
+def _no_candidate() -> UpstreamError:
+    return UpstreamError(reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "No channel answered.")
 
 
 def _more_telling(before: UpstreamError | None, error: UpstreamError) -> UpstreamError:

@@ -1,0 +1,95 @@
+"""`pomogator serve`: the edge and the service in one process, or either alone.
+
+The one place that knows both sides. They meet on an in-process channel, which the
+edge cannot tell from a wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+import grpc
+
+from gateway.channel import open_channel
+from gateway.config import EdgeConfig
+from gateway.server import serving
+from services.config import Config, load
+from services.options import ServeOptions
+from services.server import (
+    OPERATORS_SERVICES,
+    PUBLIC_SERVICES,
+    Service,
+    listening,
+    open_service,
+)
+from services.telemetry import logs
+
+log = logging.getLogger(__name__)
+
+FIRST_KEY = """
+This is the first start: here is a key. It is shown only now.
+
+  {key}
+
+Talk to it:
+
+  curl http://{rest}/v1/chat/completions \\
+    -H "Content-Type: application/json" -H "Authorization: Bearer {key}" \\
+    -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+"""
+
+
+async def run(options: ServeOptions) -> None:
+    """Serves until SIGTERM or SIGINT, then lets running calls end.
+
+    Raises ConfigError, StateError and OSError before anything is served.
+    """
+    logs.configure()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        if options.only == "rest":
+            channel = open_channel(options.target or options.grpc, EdgeConfig())
+            await _serve_rest(stack, await stack.enter_async_context(channel), options.rest)
+        else:
+            await _serve_all(stack, options)
+        await stop.wait()
+        log.info("server.stopping")
+
+
+async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
+    config = load(options.config_path)
+    service = await stack.enter_async_context(open_service(config, options.state))
+    for register, address, reflected in (
+        (service.register_operators, options.ops, OPERATORS_SERVICES),
+        (service.register, options.grpc, PUBLIC_SERVICES),
+    ):
+        bound = await stack.enter_async_context(listening(register, address))
+        log.info("server.listening", extra={"protocol": "grpc", "address": bound})
+    rest = options.rest
+    if options.only is None:
+        rest = await _serve_rest(stack, service.channel(), options.rest)
+    stack.push_async_callback(service.drain)
+    await _greet(service, config, rest)
+
+
+async def _serve_rest(stack: AsyncExitStack, channel: grpc.aio.Channel, address: str) -> str:
+    bound = await stack.enter_async_context(serving(channel, address, EdgeConfig()))
+    log.info("server.listening", extra={"protocol": "http", "address": bound})
+    return bound
+
+
+async def _greet(service: Service, config: Config, rest: str) -> None:
+    """Where there is no key yet, makes one and shows how to use it."""
+    key = await service.key_maker.make_first()
+    if key is None:
+        return
+    models = [name for channel in config.channels for name in channel.models]
+    text = FIRST_KEY.format(key=key, rest=rest, model=models[0] if models else "MODEL")
+    sys.stdout.write(text)
+    sys.stdout.flush()

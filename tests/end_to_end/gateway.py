@@ -1,0 +1,70 @@
+"""A whole gateway for tests: edge, service and state, in this process, on real sockets."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+
+from gateway.channel import open_channel
+from gateway.config import EdgeConfig
+from gateway.server import serving
+from services.config import ChannelConfig, Config, ModelConfig
+from services.server import Service, listening, open_service
+
+Topology = Literal["in-process", "tcp", "unix"]
+TOPOLOGIES: Sequence[Topology] = ("in-process", "tcp", "unix")
+"""How the edge reaches the service."""
+
+EDGE = EdgeConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A gateway that runs."""
+
+    url: str
+    """Where the edge listens, such as `http://127.0.0.1:40113`."""
+    key: str
+    """A key that may do everything."""
+    service: Service
+    """The service behind the edge."""
+    http: aiohttp.ClientSession
+    """A client that sends the key."""
+
+    @property
+    def base_url(self) -> str:
+        """What an SDK calls its base URL."""
+        return f"{self.url}/v1"
+
+
+@asynccontextmanager
+async def running(
+    state: Path,
+    *channels: ChannelConfig,
+    models: Sequence[ModelConfig] = (),
+    topology: Topology = "in-process",
+    edge: EdgeConfig = EDGE,
+    env: Mapping[str, str] | None = None,
+) -> AsyncIterator[Gateway]:
+    """Runs a gateway over `channels`, with its state in `state`."""
+    config = Config(channels=tuple(channels), models=tuple(models))
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(open_service(config, state, env or {}))
+        key = await service.key_maker.make_first()
+        assert key is not None, "the state is not new"
+        if topology == "in-process":
+            channel = service.channel()
+        else:
+            address = "127.0.0.1:0" if topology == "tcp" else f"unix:{state}/grpc.sock"
+            bound = await stack.enter_async_context(listening(service.register, address, grace_s=0))
+            channel = await stack.enter_async_context(open_channel(bound, edge))
+        address = await stack.enter_async_context(serving(channel, "127.0.0.1:0", edge))
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
+        )
+        yield Gateway(f"http://{address}", key, service, http)

