@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 import grpc
 from aiohttp import web
@@ -66,7 +67,9 @@ def http_rules(service: ServiceDescriptor) -> Iterator[tuple[str, str, str]]:
 
 
 def _rule(method: MethodDescriptor) -> http_pb2.HttpRule:
-    return method.GetOptions().Extensions[annotations_pb2.http]
+    extension: Any = annotations_pb2.http  # the stubs know it as a field, and not as an extension
+    rule: http_pb2.HttpRule = method.GetOptions().Extensions[extension]
+    return rule
 
 
 async def _drain(calls: Calls, app: web.Application) -> None:

@@ -148,7 +148,8 @@ def _logit_bias(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
 
 
 def _metadata(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    spec.metadata.update(read(name, raw, _METADATA))
+    labels = read(name, raw, _METADATA)
+    spec.metadata.update(labels)
 
 
 def _verbosity(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
@@ -156,15 +157,15 @@ def _verbosity(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
 
 
 def _tools(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    spec.tools.extend(decode_tools(raw))
+    spec.tools.extend(decode_tools(name, raw))
 
 
 def _tool_choice(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    spec.tool_choice.CopyFrom(decode_tool_choice(raw))
+    spec.tool_choice.CopyFrom(decode_tool_choice(name, raw))
 
 
 def _response_format(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    spec.response_format.CopyFrom(decode_response_format(raw))
+    spec.response_format.CopyFrom(decode_response_format(name, raw))
 
 
 _FIELDS: Mapping[str, Callable[[str, Raw, chat.ChatCompletionSpec], None]] = {
@@ -184,16 +185,16 @@ _FIELDS: Mapping[str, Callable[[str, Raw, chat.ChatCompletionSpec], None]] = {
 
 def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
     """Fields that have had several names."""
-    limits = {
-        name: integer(name, read(name, fields.pop(name), _NUMBER), 32)
+    limits = [
+        integer(name, read(name, fields.pop(name), _NUMBER), 32)
         for name in ("max_completion_tokens", "max_tokens")
         if name in fields
-    }
-    if len(set(limits.values())) > 1:
+    ]
+    if len(set(limits)) > 1:
         message = "`max_tokens` and `max_completion_tokens` are one thing, but differ."
         raise invalid("max_tokens", message)
     if limits:
-        spec.max_tokens = next(iter(limits.values()))
+        spec.max_tokens = limits[0]
     users = [
         read(name, fields.pop(name), _STRING)
         for name in ("user", "safety_identifier")
@@ -201,14 +202,13 @@ def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
     ]
     if users:
         spec.user = users[0]
-    _merge_functions(fields, spec)
-
-
-def _merge_functions(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
-    for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
-        if old in fields and (spec.tools if new == "tools" else spec.HasField("tool_choice")):
-            raise invalid(old, f"`{old}` is the old name of `{new}`: give one of them.")
     if "functions" in fields:
-        spec.tools.extend(decode_functions(fields.pop("functions")))
+        if spec.tools:
+            raise invalid("functions", "`functions` is the old name of `tools`: give one of them.")
+        spec.tools.extend(decode_functions("functions", fields.pop("functions")))
     if "function_call" in fields:
-        spec.tool_choice.CopyFrom(decode_function_choice(fields.pop("function_call")))
+        if spec.HasField("tool_choice"):
+            message = "`function_call` is the old name of `tool_choice`: give one of them."
+            raise invalid("function_call", message)
+        choice = decode_function_choice("function_call", fields.pop("function_call"))
+        spec.tool_choice.CopyFrom(choice)

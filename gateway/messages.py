@@ -123,11 +123,9 @@ def decode_messages(raw: Raw, images: ImageReader) -> list[content.Message]:
     Raises:
         ApiError: one of them has another shape; its `param` says where.
     """
+    messages = read("messages", raw, _MESSAGES)
     reader = _Reader(images)
-    return [
-        reader.message(f"messages[{index}]", message)
-        for index, message in enumerate(read("messages", raw, _MESSAGES))
-    ]
+    return [reader.message(f"messages[{index}]", message) for index, message in enumerate(messages)]
 
 
 class _Reader:

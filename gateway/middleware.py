@@ -65,7 +65,7 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         return error_response(request, _from_http(request, error))
     except ConnectionError:
         raise  # The client is gone: aiohttp closes what is left.
-    except Exception:  # The border. Whatever it is, it is ours, and nobody else's to read.
+    except Exception:  # noqa: BLE001 - the border: whatever it is, it is ours, and not for clients
         _log.exception("request.failed", extra={"request_id": request[REQUEST_ID]})
         return error_response(request, internal(request[REQUEST_ID]))
 

@@ -6,7 +6,7 @@ spliced between two constants.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
@@ -25,6 +25,8 @@ FINISH_REASONS: Mapping[chat.FinishReason.ValueType, str | None] = {
 }
 
 _encode = msgspec.json.Encoder().encode
+_FUNCTION = ("function", "arguments")
+_CUSTOM = ("custom", "input")
 _ROLE = b'"role":"assistant","content":"","refusal":null'
 
 
@@ -35,6 +37,7 @@ class ChunkRenderer:
         self._usage = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._include_usage = include_usage
         self._functions = functions
+        self._custom_calls: set[tuple[int, int]] = set()
         self._introduced: set[int] = set()
         self._started = False
         self.finished = False
@@ -93,7 +96,11 @@ class ChunkRenderer:
         if kind == "text" and index == 0 and not logprobs:
             out.append(self._first_text + _encode(delta.text) + self._delta_end)
             return
-        members = _MEMBERS[kind](delta, self._functions) if kind is not None else b""
+        members = b""
+        if kind == "tool_call":
+            members = self._tool_call(index, delta.tool_call)
+        elif kind is not None:
+            members = _MEMBERS[kind](delta)
         if not logprobs:
             out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, members, self._delta_end))
             return
@@ -101,6 +108,21 @@ class ChunkRenderer:
             b'%b%d,"delta":{%b},"logprobs":%b,"finish_reason":null}]%b'
             % (self._choice, index, members, one_line(logprobs), self._usage)
         )
+
+    def _tool_call(self, index: int, call: chat.ToolCallDelta) -> bytes:
+        if self._functions:
+            piece = {"name": call.name} if call.name else {}
+            return b'"function_call":' + _encode(piece | {"arguments": call.arguments})
+        place = (index, call.index)
+        if call.type == content.TOOL_TYPE_CUSTOM:
+            self._custom_calls.add(place)
+        kind, argument = _CUSTOM if place in self._custom_calls else _FUNCTION
+        rendered: dict[str, object] = {"index": call.index}
+        if call.id:
+            rendered |= {"id": call.id, "type": kind}
+        named = {"name": call.name} if call.name else {}
+        rendered[kind] = named | {argument: call.arguments}
+        return b'"tool_calls":[%b]' % _encode(rendered)
 
     def _choice_finished(self, choice: chat.ChoiceFinished, out: list[bytes]) -> None:
         self._introduce(choice.index, out)
@@ -133,46 +155,29 @@ class ChunkRenderer:
         )
 
 
-def _text(delta: chat.CompletionDelta, functions: bool) -> bytes:
+def _text(delta: chat.CompletionDelta) -> bytes:
     return b'"content":' + _encode(delta.text)
 
 
-def _reasoning(delta: chat.CompletionDelta, functions: bool) -> bytes:
+def _reasoning(delta: chat.CompletionDelta) -> bytes:
     return b'"reasoning_content":' + _encode(delta.reasoning)
 
 
-def _reasoning_state(delta: chat.CompletionDelta, functions: bool) -> bytes:
+def _reasoning_state(delta: chat.CompletionDelta) -> bytes:
     return b'"reasoning_state":' + _encode(delta.reasoning_state)
 
 
-def _refusal(delta: chat.CompletionDelta, functions: bool) -> bytes:
+def _refusal(delta: chat.CompletionDelta) -> bytes:
     return b'"refusal":' + _encode(delta.refusal)
 
 
-def _extra(delta: chat.CompletionDelta, functions: bool) -> bytes:
+def _extra(delta: chat.CompletionDelta) -> bytes:
     return one_line(delta.extra_json)[1:-1]
 
 
-def _tool_call(delta: chat.CompletionDelta, functions: bool) -> bytes:
-    call = delta.tool_call
-    custom = call.type == content.TOOL_TYPE_CUSTOM
-    piece = {"name": call.name} if call.name else {}
-    piece["input" if custom else "arguments"] = call.arguments
-    if functions:
-        return b'"function_call":' + _encode(piece)
-    rendered: dict[str, object] = {"index": call.index}
-    if call.id:
-        rendered["id"] = call.id
-    if call.name or call.id:
-        rendered["type"] = "custom" if custom else "function"
-    rendered["custom" if custom else "function"] = piece
-    return b'"tool_calls":[' + _encode(rendered) + b"]"
-
-
-_MEMBERS = {
+_MEMBERS: Mapping[str, Callable[[chat.CompletionDelta], bytes]] = {
     "text": _text,
     "reasoning": _reasoning,
-    "tool_call": _tool_call,
     "refusal": _refusal,
     "reasoning_state": _reasoning_state,
     "extra_json": _extra,
@@ -185,7 +190,7 @@ def one_line(text: bytes) -> bytes:
 
 
 def finish_reason(reason: chat.FinishReason.ValueType, *, functions: bool) -> str | None:
-    """OpenAI's word; reasons newer than this edge are `stop`-less: `null`."""
+    """OpenAI's word. None where the provider gave none, or one newer than this edge."""
     word = FINISH_REASONS.get(reason)
     return "function_call" if functions and word == "tool_calls" else word
 

@@ -7,7 +7,8 @@ service: its text is not shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -116,7 +117,7 @@ def _library_born(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
 
 def _status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     """The details of a status; empty where there are none that can be read."""
-    for key, value in error.trailing_metadata() or ():
+    for key, value in cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()):
         if key == STATUS_DETAILS and isinstance(value, bytes):
             try:
                 return status_pb2.Status.FromString(value)

@@ -92,14 +92,14 @@ FORMATS: Mapping[str, chat.ResponseFormatType.ValueType] = {
 }
 
 
-def decode_tools(raw: Raw) -> list[chat.Tool]:
+def decode_tools(param: str, raw: Raw) -> list[chat.Tool]:
     """The field `tools`."""
-    return [_tool(tool) for tool in read("tools", raw, _TOOLS)]
+    return [_tool(tool) for tool in read(param, raw, _TOOLS)]
 
 
-def decode_functions(raw: Raw) -> list[chat.Tool]:
+def decode_functions(param: str, raw: Raw) -> list[chat.Tool]:
     """The field `functions`, which preceded `tools`."""
-    return [_function(function) for function in read("functions", raw, _FUNCTIONS)]
+    return [_function(function) for function in read(param, raw, _FUNCTIONS)]
 
 
 def _tool(tool: _FunctionTool | _CustomTool) -> chat.Tool:
@@ -123,14 +123,14 @@ def _function(function: _Function) -> chat.Tool:
     )
 
 
-def decode_tool_choice(raw: Raw) -> chat.ToolChoice:
+def decode_tool_choice(param: str, raw: Raw) -> chat.ToolChoice:
     """The field `tool_choice`: a word, a tool, or the tools that are allowed."""
-    choice = read("tool_choice", raw, _CHOICE)
+    choice = read(param, raw, _CHOICE)
     if isinstance(choice, str):
-        return chat.ToolChoice(mode=one_of("tool_choice", choice, CHOICES))
+        return chat.ToolChoice(mode=one_of(param, choice, CHOICES))
     if isinstance(choice, _AllowedTools):
         allowed = choice.allowed_tools
-        mode = one_of("tool_choice.allowed_tools.mode", allowed.mode, ALLOWED_MODES)
+        mode = one_of(f"{param}.allowed_tools.mode", allowed.mode, ALLOWED_MODES)
         return chat.ToolChoice(mode=mode, names=[_name(tool) for tool in allowed.tools])
     custom = isinstance(choice, _NamedCustom)
     return chat.ToolChoice(
@@ -140,26 +140,25 @@ def decode_tool_choice(raw: Raw) -> chat.ToolChoice:
     )
 
 
-def decode_function_choice(raw: Raw) -> chat.ToolChoice:
+def decode_function_choice(param: str, raw: Raw) -> chat.ToolChoice:
     """The field `function_call`, which preceded `tool_choice`."""
-    choice = read("function_call", raw, _FUNCTION_CHOICE)
+    choice = read(param, raw, _FUNCTION_CHOICE)
     if isinstance(choice, str):
-        return chat.ToolChoice(mode=one_of("function_call", choice, CHOICES))
+        return chat.ToolChoice(mode=one_of(param, choice, CHOICES))
     return chat.ToolChoice(
         mode=chat.TOOL_CHOICE_MODE_NAMED, names=[choice.name], type=content.TOOL_TYPE_FUNCTION
     )
 
 
-def decode_response_format(raw: Raw) -> chat.ResponseFormat:
+def decode_response_format(param: str, raw: Raw) -> chat.ResponseFormat:
     """The field `response_format`."""
-    wanted = read("response_format", raw, _FORMAT)
-    made = chat.ResponseFormat(type=one_of("response_format.type", wanted.type, FORMATS))
+    wanted = read(param, raw, _FORMAT)
+    made = chat.ResponseFormat(type=one_of(f"{param}.type", wanted.type, FORMATS))
     if made.type != chat.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
         return made
     schema = wanted.json_schema
     if schema is None:
-        message = "Invalid response_format: `json_schema` is missing."
-        raise invalid("response_format.json_schema", message)
+        raise invalid(f"{param}.json_schema", f"Invalid {param}: `json_schema` is missing.")
     made.name = schema.name
     made.description = schema.description or ""
     made.schema_json = _json(schema.schema)
