@@ -1,0 +1,216 @@
+"""What a completion costs: exact integers, rounded once.
+
+Prices are whole picodollars (10^-12 USD) per token, which is US dollars per million
+tokens with six decimals. A bill is whole nanodollars (10^-9 USD), rounded up at the
+very end.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from decimal import Decimal
+from importlib import resources
+from typing import Self
+
+import msgspec
+from pomogator.chat.v1 import usage_pb2 as pb
+
+from services.config.prices import PriceConfig, RatesConfig
+
+LIST = "prices.toml"
+
+PICO_PER_NANO = 1000
+BASIS_POINTS = 10_000
+PICO_USD = Decimal(10) ** 12
+PICO_USD_PER_TOKEN = Decimal(10) ** 6
+"""What one US dollar per million tokens is."""
+
+DERIVED = re.compile(r"-thinking$")
+"""Of a public name, what asks for another behaviour at the same price."""
+
+SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
+"""Of a public name, the day from which on the model has not changed."""
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Picodollars for a token of each kind."""
+
+    prompt: int = 0
+    """Prompt that was not cached."""
+    cache_read: int = 0
+    """Prompt read from the provider's cache."""
+    cache_write: int = 0
+    """Prompt written to the provider's cache."""
+    cache_write_1h: int = 0
+    """Prompt written to it for an hour."""
+    completion: int = 0
+    """Generated text and tool calls."""
+    thinking: int = 0
+    """Generated reasoning."""
+
+    @classmethod
+    def of(cls, config: RatesConfig, **others: object) -> Self:
+        """The rates of a row of the configuration."""
+        prompt = _per_token(config.prompt_usd_per_mtok, 0)
+        cache_write = _per_token(config.cache_write_usd_per_mtok, 0)
+        completion = _per_token(config.completion_usd_per_mtok, 0)
+        return cls(
+            prompt=prompt,
+            cache_read=_per_token(config.cache_read_usd_per_mtok, 0),
+            cache_write=cache_write,
+            cache_write_1h=_per_token(config.cache_write_1h_usd_per_mtok, cache_write),
+            completion=completion,
+            thinking=_per_token(config.thinking_usd_per_mtok, completion),
+            **others,
+        )
+
+    def pico(self, usage: pb.Usage) -> int:
+        """Picodollars for the tokens of `usage`."""
+        prompt, completion = usage.prompt_token_count, usage.completion_token_count
+        read, write = usage.cache_read_token_count, usage.cache_write_token_count
+        hour, thinking = usage.cache_write_1h_token_count, usage.thinking_token_count
+        return (
+            max(0, prompt - read - write) * self.prompt
+            + read * self.cache_read
+            + max(0, write - hour) * self.cache_write
+            + hour * self.cache_write_1h
+            + max(0, completion - thinking) * self.completion
+            + thinking * self.thinking
+        )
+
+    @property
+    def dearest_prompt(self) -> int:
+        """What a token of the prompt costs at most."""
+        return max(self.prompt, self.cache_read, self.cache_write, self.cache_write_1h)
+
+    @property
+    def dearest_completion(self) -> int:
+        """What a generated token costs at most."""
+        return max(self.completion, self.thinking)
+
+
+class Tier(Rates, frozen=True, kw_only=True, omit_defaults=True):
+    """Rates for long prompts."""
+
+    above_prompt_tokens: int
+    """They hold for all tokens of a call whose prompt is longer than this."""
+
+
+class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
+    """The price of a model. The default is free."""
+
+    request: int = 0
+    """Picodollars for each call."""
+    tiers: tuple[Tier, ...] = ()
+    """Rates for long prompts, shortest first."""
+
+    @classmethod
+    def from_config(cls, row: PriceConfig) -> Price:
+        """The price that a row of the configuration names."""
+        tiers = tuple(
+            Tier.of(tier, above_prompt_tokens=tier.above_prompt_tokens) for tier in row.tiers
+        )
+        request = int((row.request_usd or 0) * PICO_USD)
+        return cls.of(row, request=request, tiers=tiers)
+
+    @classmethod
+    def from_json(cls, snapshot: str) -> Price:
+        """The inverse of `to_json`."""
+        return msgspec.json.decode(snapshot, type=cls)
+
+    def to_json(self) -> str:
+        """What a hold remembers, so that a call is billed by the price at its admission."""
+        return msgspec.json.encode(self).decode()
+
+    def rates(self, prompt_tokens: int) -> Rates:
+        """The rates for a call with a prompt of that length."""
+        rates: Rates = self
+        for tier in self.tiers:
+            if prompt_tokens > tier.above_prompt_tokens:
+                rates = tier
+        return rates
+
+
+FREE = Price()
+
+
+def cost_nano(usage: pb.Usage, price: Price, *, markup_bp: int = 0) -> int:
+    """Nanodollars for a call that took `usage`, with `markup_bp` hundredths of a percent on top.
+
+    Pure; more tokens of any kind never cost less, where longer prompts' rates do not fall.
+    """
+    pico = price.rates(usage.prompt_token_count).pico(usage) + price.request
+    return _nano(pico, markup_bp)
+
+
+def estimate_nano(prompt_tokens: int, max_tokens: int, price: Price, *, markup_bp: int = 0) -> int:
+    """Nanodollars that a call costs at most: every token at the dearest rate that may apply.
+
+    `max_tokens` is for all choices together. No usage within both numbers costs more.
+    """
+    dearest = max(
+        prompt_tokens * rates.dearest_prompt + max_tokens * rates.dearest_completion
+        for rates in _rates_up_to(price, prompt_tokens)
+    )
+    return _nano(dearest + price.request, markup_bp)
+
+
+class PriceList:
+    """Prices by public name: those of the configuration over the shipped ones."""
+
+    def __init__(
+        self, rows: Mapping[str, PriceConfig], shipped: Mapping[str, Price] | None = None
+    ) -> None:
+        """`rows` are those of `[[models]]` by name; without `shipped`, those of `LIST`."""
+        self._own = {name: Price.from_config(row) for name, row in rows.items() if row.priced}
+        self._shipped = load_shipped() if shipped is None else shipped
+
+    def lookup(self, public_model: str) -> Price | None:
+        """The price of a model. None: nobody has named one.
+
+        A `-thinking` name has the price of the model it is derived from, and a snapshot
+        that is not listed itself has the price of its model.
+        """
+        for prices, names in (
+            (self._own, _derivations(public_model, DERIVED)),
+            (self._shipped, _derivations(public_model, DERIVED, SNAPSHOT)),
+        ):
+            for name in names:
+                if (price := prices.get(name)) is not None:
+                    return price
+        return None
+
+
+class _Shipped(msgspec.Struct, forbid_unknown_fields=True):
+    prices: dict[str, PriceConfig]
+
+
+def load_shipped() -> Mapping[str, Price]:
+    """The shipped prices by public name. Reads a file."""
+    text = resources.files(__package__).joinpath(LIST).read_bytes()
+    rows = msgspec.toml.decode(text, type=_Shipped).prices
+    return {name: Price.from_config(row) for name, row in rows.items()}
+
+
+def _derivations(name: str, *suffixes: re.Pattern[str]) -> Iterator[str]:
+    """The name, then what is left of it as one suffix after the other is taken off."""
+    yield name
+    for suffix in suffixes:
+        shorter = suffix.sub("", name)
+        if shorter != name:
+            name = shorter
+            yield name
+
+
+def _rates_up_to(price: Price, prompt_tokens: int) -> Sequence[Rates]:
+    reached = [tier for tier in price.tiers if prompt_tokens > tier.above_prompt_tokens]
+    return [price, *reached]
+
+
+def _per_token(usd_per_mtok: Decimal | None, default: int) -> int:
+    return default if usd_per_mtok is None else int(usd_per_mtok * PICO_USD_PER_TOKEN)
+
+
+def _nano(pico: int, markup_bp: int) -> int:
+    return -(-pico * (BASIS_POINTS + markup_bp) // (BASIS_POINTS * PICO_PER_NANO))

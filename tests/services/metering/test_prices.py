@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from importlib import resources
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import usage_pb2 as pb
+
+from services.config.prices import PriceConfig, TierConfig
+from services.metering.prices import (
+    FREE,
+    LIST,
+    Price,
+    PriceList,
+    Tier,
+    cost_nano,
+    estimate_nano,
+    load_shipped,
+)
+
+SONNET = Price.from_config(
+    PriceConfig(
+        prompt_usd_per_mtok=Decimal(3),
+        cache_read_usd_per_mtok=Decimal("0.3"),
+        cache_write_usd_per_mtok=Decimal("3.75"),
+        cache_write_1h_usd_per_mtok=Decimal(6),
+        completion_usd_per_mtok=Decimal(15),
+    )
+)
+
+
+def row(**keys: object) -> PriceConfig:
+    """A row as it is read from the file."""
+    return msgspec.convert(keys, PriceConfig)
+
+
+def test_every_part_has_its_price() -> None:
+    """Cached tokens are part of the prompt, reasoning of the completion: none is billed twice."""
+    usage = pb.Usage(
+        prompt_token_count=1000,
+        cache_read_token_count=500,
+        cache_write_token_count=300,
+        cache_write_1h_token_count=100,
+        completion_token_count=50,
+        thinking_token_count=20,
+    )
+
+    # In microdollars: 200 x 3 + 500 x 0.3 + 200 x 3.75 + 100 x 6 + 50 x 15
+    assert cost_nano(usage, SONNET) == 1000 * (600 + 150 + 750 + 600 + 750)
+
+
+def test_a_price_below_a_nanodollar_is_exact() -> None:
+    """0.075 USD per million tokens is 75 nanodollars for a thousand; a bill is rounded up once."""
+    price = Price.from_config(row(prompt_usd_per_mtok="0.000075", completion_usd_per_mtok=0.075))
+
+    assert cost_nano(pb.Usage(completion_token_count=1000), price) == 75_000
+    assert cost_nano(pb.Usage(completion_token_count=1000, prompt_token_count=1), price) == 75_001
+    assert cost_nano(pb.Usage(prompt_token_count=1), price) == 1
+    assert cost_nano(pb.Usage(prompt_token_count=40), price) == 3
+
+
+def test_a_fixed_price_is_the_whole_price() -> None:
+    """With a price per request alone, tokens cost nothing."""
+    price = Price.from_config(row(request_usd="0.01"))
+
+    assert cost_nano(pb.Usage(prompt_token_count=9999, completion_token_count=9), price) == 10**7
+
+
+def test_reasoning_may_have_its_own_price() -> None:
+    """Left out it is billed as the rest of the completion; named, apart from it."""
+    usage = pb.Usage(completion_token_count=100, thinking_token_count=60)
+    plain = Price.from_config(row(completion_usd_per_mtok=1))
+    apart = Price.from_config(row(completion_usd_per_mtok=1, thinking_usd_per_mtok=4))
+
+    assert cost_nano(usage, plain) == 100_000
+    assert cost_nano(usage, apart) == 40_000 + 240_000
+
+
+def test_a_long_prompt_has_its_own_rates() -> None:
+    """Beyond the threshold, and not at it, all tokens of the call go by the tier's rates."""
+    price = Price.from_config(
+        PriceConfig(
+            prompt_usd_per_mtok=Decimal(1),
+            completion_usd_per_mtok=Decimal(2),
+            tiers=(
+                TierConfig(
+                    above_prompt_tokens=1000,
+                    prompt_usd_per_mtok=Decimal(10),
+                    completion_usd_per_mtok=Decimal(20),
+                ),
+            ),
+        )
+    )
+
+    at = pb.Usage(prompt_token_count=1000, completion_token_count=10)
+    beyond = pb.Usage(prompt_token_count=1001, completion_token_count=10)
+    assert cost_nano(at, price) == 1_020_000
+    assert cost_nano(beyond, price) == 10_210_000
+
+
+def test_markup_is_on_top_and_rounded_once() -> None:
+    """250 basis points of 1 USD are 2.5 cents; of a nanodollar, the next whole one."""
+    dollar = Price.from_config(row(request_usd=1))
+
+    assert cost_nano(pb.Usage(), dollar, markup_bp=250) == 1_025_000_000
+    assert cost_nano(pb.Usage(), Price(request=1000), markup_bp=1) == 2
+    assert cost_nano(pb.Usage(), FREE, markup_bp=250) == 0
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"prompt_usd_per_mtok": "0.0000001"}, "prompt_usd_per_mtok: has more than 6 decimals"),
+        ({"completion_usd_per_mtok": -1}, "completion_usd_per_mtok: must be from 0"),
+        ({"thinking_usd_per_mtok": "NaN"}, "thinking_usd_per_mtok: must be from 0"),
+        ({"request_usd": "0.0000000000001"}, "request_usd: has more than 12 decimals"),
+        ({"tiers": [{"above_prompt_tokens": 0}]}, "above_prompt_tokens must be positive"),
+        ({"prompt_usd": "1"}, "unknown field `prompt_usd`"),
+    ],
+)
+def test_a_price_that_cannot_be_billed_is_refused(keys: dict[str, object], said: str) -> None:
+    """The message names the key."""
+    with pytest.raises(msgspec.ValidationError, match=said):
+        row(**keys)
+
+
+def test_a_price_is_found_in_a_row_with_other_fields() -> None:
+    """A row of the configuration holds the price among other things."""
+
+    class Row(msgspec.Struct):
+        name: str
+        prompt_usd_per_mtok: Decimal | None = None
+        cache_read_usd_per_mtok: Decimal | None = None
+        cache_write_usd_per_mtok: Decimal | None = None
+        cache_write_1h_usd_per_mtok: Decimal | None = None
+        completion_usd_per_mtok: Decimal | None = None
+        thinking_usd_per_mtok: Decimal | None = None
+        request_usd: Decimal | None = None
+        tiers: tuple[TierConfig, ...] = ()
+
+    assert PriceConfig.of(Row("m", completion_usd_per_mtok=Decimal(2))) == PriceConfig(
+        completion_usd_per_mtok=Decimal(2)
+    )
+    with pytest.raises(ValueError, match="request_usd"):
+        PriceConfig.of(Row("m", request_usd=Decimal(-1)))
+
+
+def test_the_configuration_stands_above_the_shipped_list() -> None:
+    """A row that names a price replaces it whole; one that names none leaves it."""
+    shipped = {"v/m": Price(prompt=5, completion=7), "v/n": Price(prompt=1)}
+    prices = PriceList({"v/m": row(completion_usd_per_mtok="0.000009"), "v/n": row()}, shipped)
+
+    assert prices.lookup("v/m") == Price(completion=9, thinking=9)
+    assert prices.lookup("v/n") == Price(prompt=1)
+    assert prices.lookup("v/o") is None
+
+
+def test_free_is_not_unpriced() -> None:
+    """A price of zero is a price."""
+    prices = PriceList({"v/m": row(prompt_usd_per_mtok=0)}, {"v/m": Price(prompt=5)})
+
+    assert prices.lookup("v/m") == FREE
+
+
+def test_derived_names_have_the_price_of_their_model() -> None:
+    """A `-thinking` name and an unlisted snapshot cost what their model costs."""
+    old = Price(prompt=9)
+    prices = PriceList({}, {"v/m": Price(prompt=5), "v/m-2024-05-13": old})
+
+    for name in ("v/m", "v/m-thinking", "v/m-20250929", "v/m-20250929-thinking", "v/m-2025-09-29"):
+        assert prices.lookup(name) == Price(prompt=5)
+    assert prices.lookup("v/m-2024-05-13-thinking") == old
+    assert prices.lookup("v/m-mini") is None
+
+
+def test_a_snapshot_is_the_same_price() -> None:
+    """What a hold remembers is the price it was made with, tiers included."""
+    price = Price(prompt=3, request=7, tiers=(Tier(above_prompt_tokens=10, prompt=6),))
+
+    assert Price.from_json(price.to_json()) == price
+    assert FREE.to_json() == "{}"
+
+
+def test_the_shipped_list_is_exact() -> None:
+    """Each shipped number is a whole number of picodollars, as written."""
+    text = resources.files("services.metering").joinpath(LIST).read_bytes()
+    rows = msgspec.toml.decode(text)["prices"]
+    shipped = load_shipped()
+
+    assert len(rows) == len(shipped) > 100
+    for name, parts in rows.items():
+        for key in ("prompt", "cache_read", "cache_write", "completion"):
+            exact = Decimal(parts[f"{key}_usd_per_mtok"]) * 10**6
+            assert exact == int(exact) == getattr(shipped[name], key), name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anthropic/claude-sonnet-4-5-20250929",
+        "anthropic/claude-sonnet-4-20250514-thinking",
+        "anthropic/claude-sonnet-4.5",
+        "openai/gpt-5",
+    ],
+)
+def test_well_known_models_have_a_price(name: str) -> None:
+    """What the shipped channels and the API page name is priced."""
+    price = PriceList({}).lookup(name)
+
+    assert price is not None
+    assert 0 < price.cache_read < price.prompt < price.completion
+
+
+counts = st.integers(0, 2_000_000)
+rates = st.integers(0, 10**9)
+parts = st.tuples(counts, counts, counts, counts, counts, counts)
+
+
+@st.composite
+def prices(draw: st.DrawFn) -> Price:
+    """A price whose tiers rise, as all do."""
+    base = draw(st.tuples(rates, rates, rates, rates, rates, rates))
+    rises = draw(st.tuples(rates, rates, rates, rates, rates, rates))
+    names = Price.__struct_fields__[:6]
+    higher = {name: one + more for name, one, more in zip(names, base, rises, strict=True)}
+    tier = Tier(above_prompt_tokens=draw(st.integers(1, 3_000_000)), **higher)
+    lower = dict(zip(names, base, strict=True))
+    return Price(request=draw(rates), tiers=(tier,), **lower)
+
+
+def usage_of(parts: tuple[int, ...]) -> pb.Usage:
+    """A usage from disjoint parts."""
+    fresh, read, write, hour, text, thinking = parts
+    return pb.Usage(
+        prompt_token_count=fresh + read + write + hour,
+        cache_read_token_count=read,
+        cache_write_token_count=write + hour,
+        cache_write_1h_token_count=hour,
+        completion_token_count=text + thinking,
+        thinking_token_count=thinking,
+    )
+
+
+@given(prices(), parts, st.integers(0, 5), st.integers(1, 1000), st.integers(0, 10_000))
+def test_more_tokens_never_cost_less(
+    price: Price, parts: tuple[int, ...], index: int, more: int, markup_bp: int
+) -> None:
+    """The cost is monotone in every part."""
+    larger = [count + more * (place == index) for place, count in enumerate(parts)]
+
+    less = cost_nano(usage_of(parts), price, markup_bp=markup_bp)
+    assert less <= cost_nano(usage_of(tuple(larger)), price, markup_bp=markup_bp)
+
+
+@given(prices(), parts, counts, counts, st.integers(0, 10_000))
+def test_an_estimate_is_never_exceeded(
+    price: Price, parts: tuple[int, ...], spare_prompt: int, spare: int, markup_bp: int
+) -> None:
+    """A call within the estimated numbers of tokens costs at most the estimate."""
+    usage = usage_of(parts)
+
+    estimate = estimate_nano(
+        usage.prompt_token_count + spare_prompt,
+        usage.completion_token_count + spare,
+        price,
+        markup_bp=markup_bp,
+    )
+
+    assert cost_nano(usage, price, markup_bp=markup_bp) <= estimate
