@@ -1,0 +1,207 @@
+"""Recorded exchanges of many providers, decoded in every slicing.
+
+The recordings are not part of the project: POMOGATOR_CAPTURES names the folder that
+holds them. Each says what a reader of its own made of it, which ours has to match.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.errors import UpstreamError
+from services.providers.failures import refusal
+from services.providers.openai.response import OpenAiDecoder
+from services.providers.sse import SseParser
+
+FOLDER = os.environ.get("POMOGATOR_CAPTURES", "")
+Case = dict[str, Any]
+
+
+def cases(*kinds: str) -> list[Any]:
+    """The recordings of these kinds, or one case that skips where there are none."""
+    if not FOLDER:
+        return [pytest.param({}, marks=pytest.mark.skip("POMOGATOR_CAPTURES is not set"))]
+    found = [json.loads(path.read_bytes()) for path in sorted(Path(FOLDER).glob("*/*.json"))]
+    return [
+        pytest.param(case, id=case["id"])
+        for case in found
+        if case["protocol"] == "openai" and case["kind"] in kinds
+    ]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a caller would put together from the chunks of one choice."""
+
+    text: str = ""
+    reasoning: str = ""
+    calls: list[list[str]] = field(default_factory=list)
+    finish_reason: str = ""
+    native_finish_reason: str = ""
+
+
+def body(case: Case) -> bytes:
+    """The body as the provider meant it."""
+    response = case["response"]
+    if response["body_encoding"] == "utf-8":
+        return str(response["body"]).encode()
+    data = base64.b64decode(response["body"])
+    return zlib.decompressobj(31).decompress(data) if data[:2] == b"\x1f\x8b" else data
+
+
+def randomly(data: bytes) -> Iterator[bytes]:
+    """Pieces of random sizes, the same in every run."""
+    sizes, start = random.Random(len(data)), 0  # noqa: S311 - no secret
+    while start < len(data):
+        size = sizes.randint(1, 300)
+        yield data[start : start + size]
+        start += size
+
+
+SLICINGS: dict[str, Callable[[bytes], list[bytes]]] = {
+    "whole": lambda data: [data],
+    "event": lambda data: [piece + b"\n\n" for piece in data.split(b"\n\n")],
+    "byte": lambda data: [data[i : i + 1] for i in range(len(data))],
+    "random": lambda data: list(randomly(data)),
+}
+
+
+def decode(case: Case, slicing: str = "whole") -> tuple[list[pb.ChatCompletionChunk], bool]:
+    """The chunks, and whether the answer ended in an error."""
+    decoder = OpenAiDecoder(json.dumps)
+    chunks: list[pb.ChatCompletionChunk] = []
+    try:
+        if case["kind"] == "non-stream":
+            return decoder.whole(body(case)), False
+        parser = SseParser()
+        for piece in SLICINGS[slicing](body(case)):
+            for event in parser.feed(piece):
+                chunks += decoder.feed(event)
+        for event in parser.close():
+            chunks += decoder.feed(event)
+        return chunks + decoder.finish(), False
+    except UpstreamError:
+        return chunks, True
+
+
+def put_together(chunks: list[pb.ChatCompletionChunk]) -> dict[int, Answer]:
+    """The answers, put together as the contract says."""
+    answers: dict[int, Answer] = {}
+    for chunk in chunks:
+        delta, end = chunk.delta, chunk.choice_finished
+        if chunk.HasField("delta"):
+            answer = answers.setdefault(delta.index, Answer())
+            answer.text += delta.text
+            answer.reasoning += delta.reasoning
+            if delta.HasField("tool_call"):
+                add_call(answer, delta.tool_call)
+        elif chunk.HasField("choice_finished"):
+            answer = answers.setdefault(end.index, Answer())
+            answer.finish_reason = pb.FinishReason.Name(end.finish_reason)
+            answer.native_finish_reason = end.native_finish_reason
+    return answers
+
+
+def add_call(answer: Answer, call: pb.ToolCallDelta) -> None:
+    """Only the first piece has an ID and a name, and calls are numbered from 0."""
+    if call.index == len(answer.calls):
+        assert call.id
+        assert call.name
+        answer.calls.append([call.id, call.name, call.arguments])
+    else:
+        assert not call.id
+        assert not call.name
+        answer.calls[call.index][2] += call.arguments
+
+
+@pytest.mark.parametrize("case", cases("stream", "non-stream"))
+def test_answers(case: Case) -> None:
+    """Text, reasoning, tool calls, endings and usage are what another reader found."""
+    chunks, failed = decode(case)
+    expect = case["expect"]
+    answers = put_together(chunks)
+
+    failure_expected = bool(expect.get("error")) or any(
+        choice.get("error") for choice in expect.get("choices", ())
+    )
+    unfinished = case["kind"] == "stream" and not expect.get("complete")
+    assert failed == (failure_expected or unfinished)
+    if failed:
+        return
+    for choice in expect["choices"]:
+        answer = answers[choice.get("index", 0)]
+        for name in ("text", "reasoning"):
+            digest = hashlib.sha256(getattr(answer, name).encode()).hexdigest()
+            assert digest == choice[f"{name}_sha256"], name
+        calls = [(one["id"], one["name"]) for one in choice["tool_calls"]]
+        assert [(one[0], one[1]) for one in answer.calls] == calls
+        for ours, theirs in zip(answer.calls, choice["tool_calls"], strict=True):
+            assert theirs["arguments"] in (None, ours[2])
+        named = (choice["finish_reason_openai"] or "unspecified").upper()
+        assert answer.finish_reason == f"FINISH_REASON_{named}"
+        assert choice.get("native_finish_reason") in (None, answer.native_finish_reason)
+    assert_usage(chunks, expect.get("usage"))
+
+
+def assert_usage(chunks: list[pb.ChatCompletionChunk], raw: dict[str, Any] | None) -> None:
+    """Our usage is the provider's, with the rest of its total counted as completion."""
+    usage = chunks[-1].finished.usage
+    if raw is None:
+        assert not chunks[-1].finished.HasField("usage")
+        return
+    total = max(raw["total_tokens"], raw["prompt_tokens"] + raw["completion_tokens"])
+    assert usage.prompt_token_count == raw["prompt_tokens"]
+    assert usage.total_token_count == total
+    assert usage.completion_token_count == total - raw["prompt_tokens"]
+    assert usage.thinking_token_count <= usage.completion_token_count
+    assert usage.cache_read_token_count <= usage.prompt_token_count
+
+
+@pytest.mark.parametrize("case", cases("stream"))
+def test_slices_do_not_matter(case: Case) -> None:
+    """Every slicing of a stream gives the same chunks."""
+    outcome = decode(case)
+
+    for slicing in ("event", "byte", "random"):
+        assert decode(case, slicing) == outcome
+
+
+@pytest.mark.parametrize("case", cases("stream"))
+def test_a_cut_is_never_a_success(case: Case) -> None:
+    """A stream that breaks off before it has said why it stopped is an error."""
+    whole = body(case)
+    end = re.search(rb'"finish_reason":\s*"\w', whole)
+    text = whole[: (end.start() if end else len(whole)) // 2].decode(errors="ignore")
+    cut = case | {"response": {"body_encoding": "utf-8", "body": text}}
+
+    chunks, failed = decode(cut)
+
+    assert failed
+    assert all(chunk.HasField("delta") for chunk in chunks)
+
+
+@pytest.mark.parametrize("case", cases("error"))
+def test_refusals(case: Case) -> None:
+    """Each refusal has a reason of its own class, and a message without account IDs."""
+    response = case["response"]
+    headers = {name.lower(): value for name, value in response["headers"]}
+    error = refusal(response["status"], headers, body(case))
+
+    retryable = response["status"] in (401, 402, 404, 429) or response["status"] >= 500
+    named = {"REQUEST_TOO_LARGE", "CONTEXT_LENGTH_EXCEEDED", "CONTENT_FILTERED"}
+    assert error.retryable == retryable or error.reason_name in named or response["status"] == 403
+    assert error.message.isprintable()
+    assert "REDACTED" not in error.message
