@@ -1,0 +1,575 @@
+"""Decoding answers: small invented cases for every habit of the providers."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2, usage_pb2
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import UpstreamError
+from services.providers.base import SseEvent
+from services.providers.openai.response import FAILURES, FINISH_REASONS, OpenAiDecoder
+
+STOP: dict[str, Any] = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+
+
+def event(data: object, name: str = "") -> SseEvent:
+    """An event that carries this JSON."""
+    return SseEvent(name, json.dumps(data, ensure_ascii=False).encode())
+
+
+def delta(**fields: object) -> dict[str, Any]:
+    """A chunk with one delta."""
+    return {"id": "c-1", "choices": [{"index": 0, "delta": fields, "finish_reason": None}]}
+
+
+def stream(*chunks: object, done: bool = True) -> list[pb.ChatCompletionChunk]:
+    """What comes of these chunks."""
+    decoder = OpenAiDecoder(json.dumps)
+    out = [chunk for data in chunks for chunk in decoder.feed(event(data))]
+    if done:
+        out += decoder.feed(SseEvent("", b"[DONE]"))
+    return out + decoder.finish()
+
+
+def whole(message: dict[str, Any], **fields: object) -> list[pb.ChatCompletionChunk]:
+    """What comes of one JSON answer."""
+    choice = {"index": 0, "message": message, "finish_reason": "stop"} | fields
+    return OpenAiDecoder(json.dumps).whole(json.dumps({"id": "c-1", "choices": [choice]}).encode())
+
+
+def contents(chunks: list[pb.ChatCompletionChunk]) -> list[tuple[str, object]]:
+    """Kind and value of every delta."""
+    deltas = [chunk.delta for chunk in chunks if chunk.HasField("delta")]
+    return [
+        (str(one.WhichOneof("content")), getattr(one, str(one.WhichOneof("content"))))
+        for one in deltas
+    ]
+
+
+def call(index: int, *, arguments: str = "", id_: str = "", name: str = "") -> tuple[str, object]:
+    """A piece of a tool call as it should come out."""
+    kind = 1 if name else 0
+    return "tool_call", pb.ToolCallDelta(
+        index=index,
+        id=id_,
+        name=name,
+        arguments=arguments,
+        type=kind,  # type: ignore[arg-type]
+    )
+
+
+def piece(**fields: Any) -> dict[str, Any]:
+    """A piece of a tool call as providers send it."""
+    function = {key: fields.pop(key) for key in ("name", "arguments") if key in fields}
+    return fields | {"function": function}
+
+
+def test_endings_come_last() -> None:
+    """Deltas come at once; endings only when the stream is over, and only once."""
+    decoder = OpenAiDecoder()
+
+    assert len(decoder.feed(event(delta(content="a")))) == 1
+    assert decoder.feed(event(STOP)) == []
+    assert decoder.feed(event(STOP)) == []
+    assert not decoder.done
+    assert decoder.feed(SseEvent("", b"[DONE]")) == []
+    assert decoder.done
+    assert decoder.feed(event(delta(content="too late"))) == []
+    kinds = [chunk.WhichOneof("event") for chunk in decoder.finish()]
+    assert kinds == ["choice_finished", "finished"]
+
+
+def test_ends_without_done() -> None:
+    """An end after a finish reason is an end, with or without `[DONE]`."""
+    assert stream(delta(content="a"), STOP, done=False) == stream(delta(content="a"), STOP)
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("finish_reason", [None, ""])
+def test_a_stream_without_finish_reason_is_broken(finish_reason: str | None, done: bool) -> None:
+    """A finish reason is never invented."""
+    end = {"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]}
+
+    with pytest.raises(UpstreamError) as broken:
+        stream(delta(content="a"), end, done=done)
+    assert broken.value.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
+
+
+def test_an_empty_stream_is_no_answer() -> None:
+    """A body without a single event is an answer that cannot be read."""
+    with pytest.raises(UpstreamError) as refused:
+        OpenAiDecoder().finish()
+    assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+
+
+def test_every_choice_has_to_end() -> None:
+    """With several answers, each of them says why it stopped."""
+    both = {
+        "choices": [
+            {"index": 0, "delta": {"content": "a"}},
+            {"index": 1, "delta": {"content": "b"}},
+        ]
+    }
+    second = {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]}
+
+    chunks = stream(both, second, STOP)
+    assert [chunk.delta.index for chunk in chunks[:2]] == [0, 1]
+    ends = [chunk.choice_finished for chunk in chunks[2:4]]
+    assert [(end.index, end.finish_reason) for end in ends] == [
+        (0, pb.FINISH_REASON_STOP),
+        (1, pb.FINISH_REASON_LENGTH),
+    ]
+    with pytest.raises(UpstreamError):
+        stream(both, second)
+
+
+@pytest.mark.parametrize("word", sorted(FINISH_REASONS))
+def test_finish_reasons(word: str) -> None:
+    """Every known word has its meaning, in any case, and is kept as the provider said it."""
+    end = whole({"content": "a"}, finish_reason=word.upper())[-2].choice_finished
+
+    assert end.finish_reason == FINISH_REASONS[word]
+    assert end.native_finish_reason == word.upper()
+
+
+def test_unknown_finish_reasons_are_not_guessed() -> None:
+    """A word that nobody knows is passed on as it is."""
+    end = whole({"content": "a"}, finish_reason="tired")[-2].choice_finished
+
+    assert end.finish_reason == pb.FINISH_REASON_UNSPECIFIED
+    assert end.native_finish_reason == "tired"
+
+
+@pytest.mark.parametrize("word", sorted(FAILURES))
+def test_finish_reasons_that_are_failures(word: str) -> None:
+    """Some words for an ending mean that there was none."""
+    with pytest.raises(UpstreamError) as failed:
+        whole({"content": "a"}, finish_reason=word)
+    assert failed.value.reason == FAILURES[word]
+
+
+def test_a_whole_answer_may_lack_its_finish_reason() -> None:
+    """A whole answer keeps what it has; only a stream could have been cut."""
+    end = whole({"content": "a"}, finish_reason=None)[-2].choice_finished
+
+    assert end.finish_reason == pb.FINISH_REASON_UNSPECIFIED
+
+
+def test_first_finish_reason_counts_and_native_is_kept() -> None:
+    """Said twice is said once."""
+    first = {"choices": [{"delta": {}, "finish_reason": "length", "native_finish_reason": "MAX"}]}
+
+    end = stream(first, STOP)[-2].choice_finished
+    assert (end.finish_reason, end.native_finish_reason) == (pb.FINISH_REASON_LENGTH, "MAX")
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"content": "a"}, [("text", "a")]),
+        ({"content": ""}, []),
+        ({"content": None}, []),
+        ({}, []),
+        ({"content": "a", "reasoning_content": "r"}, [("reasoning", "r"), ("text", "a")]),
+        ({"content": "", "reasoning": "r"}, [("reasoning", "r")]),
+        ({"reasoning": "r", "reasoning_content": "r"}, [("reasoning", "r")]),
+        ({"content": None, "refusal": "no"}, [("refusal", "no")]),
+        (
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "r"}, "s"]},
+                    {"type": "text", "text": "a"},
+                    {"type": "reference", "reference_ids": [1]},
+                    "b",
+                ]
+            },
+            [("reasoning", "rs"), ("text", "a"), ("text", "b")],
+        ),
+        ({"content": "<think>r</think>a"}, [("text", "<think>r</think>a")]),
+        ({"content": 7, "role": 8, "refusal": ["odd"]}, []),
+    ],
+)
+def test_contents(message: dict[str, Any], expected: list[tuple[str, object]]) -> None:
+    """Text, reasoning and refusals are found under every name, streamed or whole."""
+    assert contents(whole(message)) == expected
+    assert contents(stream(delta(**message), STOP)) == expected
+
+
+def test_details_repeat_the_reasoning() -> None:
+    """`reasoning` and `reasoning_details` are one text; the details make one state at the end."""
+    pieces = [
+        delta(
+            reasoning="a", reasoning_details=[{"type": "reasoning.text", "text": "a", "index": 0}]
+        ),
+        delta(
+            reasoning="b", reasoning_details=[{"type": "reasoning.text", "text": "b", "index": 0}]
+        ),
+        delta(
+            reasoning_details=[{"type": "reasoning.text", "signature": "s", "index": 0, "text": ""}]
+        ),
+        delta(
+            reasoning_details=[{"type": "reasoning.encrypted", "data": "x", "id": "i", "index": 0}]
+        ),
+        delta(
+            reasoning_details=[{"type": "reasoning.encrypted", "data": "y", "id": "j", "index": 0}]
+        ),
+    ]
+
+    found = contents(stream(*pieces, STOP))
+
+    assert found[:-1] == [("reasoning", "a"), ("reasoning", "b")]
+    assert found[-1][0] == "reasoning_state"
+    assert json.loads(str(found[-1][1])) == [
+        {"type": "reasoning.text", "text": "ab", "index": 0, "signature": "s"},
+        {"type": "reasoning.encrypted", "data": "x", "id": "i", "index": 0},
+        {"type": "reasoning.encrypted", "data": "y", "id": "j", "index": 0},
+    ]
+
+
+def test_details_alone_are_reasoning() -> None:
+    """Where only the details hold the text, it is taken from there."""
+    details = [
+        {"type": "reasoning.summary", "summary": "a"},
+        {"type": "reasoning.text", "text": "b"},
+    ]
+
+    assert contents(whole({"reasoning_details": details}))[0] == ("reasoning", "ab")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "expected"),
+    [
+        (  # Whole, in one piece.
+            [[piece(index=0, id="i", type="function", name="f", arguments="{}")]],
+            [call(0, id_="i", name="f", arguments="{}")],
+        ),
+        (  # In fragments, with null, empty and repeated IDs and names.
+            [
+                [piece(index=0, id="i", name="f", arguments="")],
+                [piece(index=0, id=None, name=None, arguments='{"a"')],
+                [piece(index=0, id="", name="", arguments=":1")],
+                [piece(index=0, id="i", name="f", arguments="}")],
+            ],
+            [
+                call(0, id_="i", name="f"),
+                call(0, arguments='{"a"'),
+                call(0, arguments=":1"),
+                call(0, arguments="}"),
+            ],
+        ),
+        (  # A new ID at the same index is a new call.
+            [
+                [
+                    piece(index=0, id="i", name="f", arguments="1"),
+                    piece(index=0, id="j", name="f", arguments="2"),
+                ]
+            ],
+            [call(0, id_="i", name="f", arguments="1"), call(1, id_="j", name="f", arguments="2")],
+        ),
+        (  # Without indexes.
+            [
+                [piece(id="i", name="f", arguments="1"), piece(id="j", name="g", arguments="2")],
+                [piece(arguments="3")],
+            ],
+            [
+                call(0, id_="i", name="f", arguments="1"),
+                call(1, id_="j", name="g", arguments="2"),
+                call(1, arguments="3"),
+            ],
+        ),
+        (  # Indexes that do not start at 0, interleaved.
+            [
+                [piece(index=3, id="i", name="f", arguments="")],
+                [piece(index=5, id="j", name="g", arguments="")],
+                [piece(index=3, arguments="1"), piece(index=5, arguments="2")],
+            ],
+            [
+                call(0, id_="i", name="f"),
+                call(1, id_="j", name="g"),
+                call(0, arguments="1"),
+                call(1, arguments="2"),
+            ],
+        ),
+        (  # The name comes late.
+            [[piece(index=0, id="i", arguments="{")], [piece(index=0, name="f", arguments="}")]],
+            [call(0, id_="i", name="f", arguments="{}")],
+        ),
+        (  # Arguments are null, or the object itself.
+            [
+                [piece(index=0, id="i", name="f", arguments=None)],
+                [piece(index=1, id="j", name="g", arguments={"a": 1})],
+            ],
+            [call(0, id_="i", name="f"), call(1, id_="j", name="g", arguments='{"a":1}')],
+        ),
+        (  # What the model wrote is not repaired.
+            [[piece(index=0, id="i", name="f", arguments='{"a":')]],
+            [call(0, id_="i", name="f", arguments='{"a":')],
+        ),
+    ],
+)
+def test_tool_calls(pieces: list[list[dict[str, Any]]], expected: list[tuple[str, object]]) -> None:
+    """Calls come out numbered from 0, with ID and name in the first piece only."""
+    found = stream(*(delta(tool_calls=fragments) for fragments in pieces), STOP)
+
+    assert contents(found) == expected
+
+
+def test_ids_are_made_where_there_are_none() -> None:
+    """Calls without IDs get some that differ, within the answer and from other answers."""
+    chunk = delta(tool_calls=[piece(name="f", arguments="{}"), piece(name="f", arguments="{}")])
+    again = chunk | {"id": "c-2"}
+
+    found = [one for data in (chunk, again) for one in contents(stream(data, STOP))]
+    ids = [one.id for _, one in found if isinstance(one, pb.ToolCallDelta)]
+    assert len(set(ids)) == 4
+    assert all(one.startswith("call_") for one in ids)
+
+
+def test_custom_tools() -> None:
+    """The free input of a custom tool is its arguments."""
+    tool = {"id": "i", "type": "custom", "custom": {"name": "f", "input": "free"}}
+
+    ((_, found),) = contents(whole({"tool_calls": [tool]}))
+    assert found == pb.ToolCallDelta(
+        id="i", name="f", arguments="free", type=content_pb2.TOOL_TYPE_CUSTOM
+    )
+
+
+def test_other_fields_are_gathered() -> None:
+    """Annotations, sound, pictures and the old function call come once and whole."""
+    found = contents(
+        stream(
+            delta(audio={"id": "a", "transcript": "x"}, annotations=[1]),
+            delta(audio={"id": "a", "transcript": "y"}, annotations=[2], images=[]),
+            delta(function_call={"name": "f", "arguments": "{"}),
+            delta(function_call={"arguments": "}"}),
+            STOP,
+        )
+    )
+
+    assert [kind for kind, _ in found] == ["extra_json"]
+    assert json.loads(found[0][1]) == {  # type: ignore[arg-type]
+        "audio": {"id": "a", "transcript": "xy"},
+        "annotations": [1, 2],
+        "function_call": {"name": "f", "arguments": "{}"},
+    }
+
+
+def test_log_probabilities() -> None:
+    """They travel with the text they belong to, as they are."""
+    chunk = delta(content="a")
+    chunk["choices"][0]["logprobs"] = {
+        "content": [{"token": "a", "logprob": -0.5}],
+        "refusal": None,
+    }
+    empty = delta(content="b")
+    empty["choices"][0]["logprobs"] = {"content": None}
+    odd = delta(content="c")
+    odd["choices"][0]["logprobs"] = [0.5]
+
+    first, second, third, *_ = stream(chunk, empty, odd, STOP)
+    assert json.loads(first.delta.logprobs_json)["content"] == [{"token": "a", "logprob": -0.5}]
+    assert not second.delta.logprobs_json
+    assert (third.delta.text, third.delta.logprobs_json) == ("c", b"")
+
+
+USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [delta(content="a"), STOP, {"choices": [], "usage": USAGE}],
+        [delta(content="a"), STOP | {"usage": USAGE}],
+        [delta(content="a"), STOP, delta() | {"usage": USAGE}],
+        [
+            delta(content="a") | {"usage": {"prompt_tokens": 5, "completion_tokens": 1}},
+            STOP | {"usage": USAGE},
+        ],
+        [delta(content="a") | {"usage": None}, STOP | {"x_groq": {"usage": USAGE}}],
+        [{"choices": [STOP["choices"][0] | {"usage": USAGE}]}],
+        [
+            delta(content="a"),
+            STOP | {"usage": USAGE},
+            {"choices": [], "usage": {"prompt_tokens": -1}},
+        ],
+        [
+            delta(content="a"),
+            STOP | {"usage": USAGE},
+            {"choices": [], "usage": {"prompt_tokens": 1e12}},
+        ],
+        [delta(content="a"), STOP | {"usage": USAGE}, {"usage": {"prompt_tokens": "many"}}],
+    ],
+)
+def test_finds_usage(chunks: list[dict[str, Any]]) -> None:
+    """Usage is found in all the places where providers put it; the last believable one counts."""
+    usage = stream(*chunks)[-1].finished.usage
+
+    assert (usage.prompt_token_count, usage.completion_token_count) == (5, 7)
+    assert usage.source == usage_pb2.USAGE_SOURCE_PROVIDER
+
+
+def test_usage_survives_a_failure() -> None:
+    """What was reported before an error can still be charged."""
+    decoder = OpenAiDecoder()
+    with pytest.raises(UpstreamError):
+        decoder.feed(event({"usage": USAGE, "choices": [], "error": {"message": "no"}}))
+
+    assert decoder.usage is not None
+    assert decoder.usage.total_token_count == 12
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"error": {"message": "Slow down", "code": 429}},
+        delta(content="a") | {"error": {"message": "Slow down", "code": 429}},
+        {
+            "choices": [
+                {
+                    "delta": {},
+                    "finish_reason": "stop",
+                    "error": {"message": "Slow down", "code": 429},
+                }
+            ]
+        },
+        {"object": "error", "message": "Slow down", "type": "rate_limit_error"},
+        {"choices": [], "x_groq": {"error": {"message": "Slow down", "status": 429}}},
+    ],
+)
+def test_errors_in_chunks(chunk: dict[str, Any]) -> None:
+    """An error is found wherever it hides, also after the finish reason."""
+    for before in ([], [delta(content="a"), STOP]):
+        with pytest.raises(UpstreamError) as failed:
+            stream(*before, chunk)
+        assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
+        assert failed.value.message == "Slow down"
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"error":{"message":"Oh","code":503}}', b'{"message":"Oh","code":503}']
+)
+def test_error_events(data: bytes) -> None:
+    """An event named `error` is one, whatever its shape."""
+    with pytest.raises(UpstreamError) as failed:
+        OpenAiDecoder().feed(SseEvent("error", data))
+    assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_OVERLOADED
+
+
+@pytest.mark.parametrize("error", [None, {}, "", False, []])
+def test_no_error_is_no_error(error: object) -> None:
+    """A field `error` that says nothing is not an error."""
+    assert contents(stream(delta(content="a") | {"error": error}, STOP)) == [("text", "a")]
+
+
+@pytest.mark.parametrize("data", [b"{", b"hello", b"[1]", b"5", b'{"choices":5}x', b"\xff", b'"a"'])
+def test_garbage(data: bytes) -> None:
+    """What is not a JSON object cannot be read, in a stream or whole."""
+    for read in (
+        lambda: OpenAiDecoder().feed(SseEvent("", data)),
+        lambda: OpenAiDecoder().whole(data),
+    ):
+        with pytest.raises(UpstreamError) as refused:
+            read()
+        assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"choices":[]}', b'{"choices":null}', b"<html></html>", b""]
+)
+def test_whole_answers_without_choices(body: bytes) -> None:
+    """A success without an answer is not one."""
+    with pytest.raises(UpstreamError) as refused:
+        OpenAiDecoder().whole(body)
+    assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+
+
+def test_white_space_before_a_whole_answer() -> None:
+    """Servers keep connections alive with white space."""
+    body = b"\n \n\n" + json.dumps({"choices": [{"message": {"content": "a"}}]}).encode() + b"\n"
+
+    assert contents(OpenAiDecoder().whole(body)) == [("text", "a")]
+
+
+def test_a_filtered_answer_may_have_no_message() -> None:
+    """Azure leaves the message out where it withholds an answer."""
+    body = json.dumps({"choices": [{"index": 0, "finish_reason": "content_filter"}]}).encode()
+
+    end, _ = OpenAiDecoder().whole(body)
+    assert end.choice_finished.finish_reason == pb.FINISH_REASON_CONTENT_FILTER
+
+
+@pytest.mark.parametrize("index", [-1, 128, 10**9])
+def test_indexes_have_bounds(index: int) -> None:
+    """Nobody can be made to allocate by an index."""
+    with pytest.raises(UpstreamError):
+        stream({"choices": [{"index": index, "delta": {"content": "a"}}]})
+
+
+NAMES = (
+    "choices index delta message content tool_calls function name id arguments finish_reason "
+    "usage prompt_tokens error reasoning_details logprobs x_groq type text thinking audio "
+    "annotations object"
+).split()
+
+SCRAPS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+    ),
+    max_leaves=20,
+)
+
+
+@given(st.lists(SCRAPS, max_size=4))
+def test_no_event_is_too_odd(events: list[object]) -> None:
+    """Any JSON gives chunks or an UpstreamError, and never another exception."""
+    decoder = OpenAiDecoder(json.dumps)
+    with suppress(UpstreamError):
+        for data in events:
+            decoder.feed(event(data))
+        decoder.finish()
+    if decoder.usage is not None:
+        usage = decoder.usage
+        assert usage.total_token_count == usage.prompt_token_count + usage.completion_token_count
+        assert usage.thinking_token_count <= usage.completion_token_count
+
+
+@given(
+    text=st.text(),
+    reasoning=st.text(),
+    arguments=st.text(),
+    cuts=st.lists(st.integers(0, 50), max_size=4),
+)
+def test_stream_and_whole_answer_agree(
+    text: str, reasoning: str, arguments: str, cuts: list[int]
+) -> None:
+    """However an answer was cut into deltas, it adds up to the whole one."""
+    tool = piece(id="i", name="f", arguments=arguments)
+    message = {"content": text, "reasoning": reasoning, "tool_calls": [tool]}
+    edges = [0, *sorted(cuts), 50_000]
+    parts = [delta(tool_calls=[piece(index=0, id="i", name="f")])]
+    for begin, end in pairwise(edges):
+        parts.append(delta(content=text[begin:end], reasoning=reasoning[begin:end]))
+        parts.append(delta(tool_calls=[piece(index=0, arguments=arguments[begin:end])]))
+
+    assert sums(stream(*parts, STOP)) == sums(whole(message)) == (text, reasoning, arguments)
+
+
+def sums(chunks: list[pb.ChatCompletionChunk]) -> tuple[str, str, str]:
+    """Text, reasoning and arguments, put together."""
+    deltas = [chunk.delta for chunk in chunks]
+    return (
+        "".join(one.text for one in deltas),
+        "".join(one.reasoning for one in deltas),
+        "".join(one.tool_call.arguments for one in deltas),
+    )
