@@ -111,6 +111,7 @@ class _Connection(RequestHandler):
                 "Cache-Control": "no-store",
                 "X-Content-Type-Options": "nosniff",
                 "Server": "pomogator",
+                "Connection": "close",
             },
         )
         response.force_close()

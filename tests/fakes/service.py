@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2, timestamp_pb2
@@ -22,6 +23,8 @@ from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import usage_pb2
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1 import model_service_pb2_grpc as models_grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 CREATED = 1_706_745_600
 
@@ -70,7 +73,7 @@ class Script:
     async def saw(
         self,
         request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest,
-        context: grpc.aio.ServicerContext,
+        context: Context,
     ) -> None:
         """Remembers a call."""
         self.specs.append(request.spec)
@@ -88,8 +91,9 @@ class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
         self._script = script
 
     async def CreateChatCompletion(
-        self, request: chat.CreateChatCompletionRequest, context: grpc.aio.ServicerContext
+        self, request: chat.CreateChatCompletionRequest, context: Context
     ) -> chat.CreateChatCompletionResponse:
+        """The script's answer."""
         await self._script.saw(request, context)
         answer = self._script.answer
         if isinstance(answer, Pause):
@@ -100,8 +104,9 @@ class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
         return answer
 
     async def StreamChatCompletion(
-        self, request: chat.StreamChatCompletionRequest, context: grpc.aio.ServicerContext
+        self, request: chat.StreamChatCompletionRequest, context: Context
     ) -> AsyncIterator[chat.StreamChatCompletionResponse]:
+        """The script's steps."""
         await self._script.saw(request, context)
         for step in self._script.steps:
             if isinstance(step, Pause):
@@ -127,13 +132,16 @@ class ScriptedModels(models_grpc.ModelServiceServicer):
         self._script = script
 
     async def ListModels(
-        self, request: models.ListModelsRequest, context: grpc.aio.ServicerContext
+        self, request: models.ListModelsRequest, context: Context
     ) -> models.ListModelsResponse:
+        """The script's models."""
+        del request, context
         return models.ListModelsResponse(models=self._script.models)
 
     async def GetModel(
-        self, request: models.GetModelRequest, context: grpc.aio.ServicerContext
+        self, request: models.GetModelRequest, context: Context
     ) -> models.GetModelResponse:
+        """One of the script's models."""
         for model in self._script.models:
             if model.name == request.model:
                 return models.GetModelResponse(model=model)
@@ -149,13 +157,15 @@ class ScriptedHealth(health_pb2_grpc.HealthServicer):
         self._script = script
 
     async def Check(
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
+        self, request: health_pb2.HealthCheckRequest, context: Context
     ) -> health_pb2.HealthCheckResponse:
+        """As the script says."""
+        del request, context
         kind = health_pb2.HealthCheckResponse
         return kind(status=kind.SERVING if self._script.ready else kind.NOT_SERVING)
 
 
-async def fail(context: grpc.aio.ServicerContext, fault: Fault) -> None:
+async def fail(context: Context, fault: Fault) -> None:
     """Ends the call as the real service would."""
     if not fault.reason:
         await context.abort(fault.code, fault.message)

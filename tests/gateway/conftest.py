@@ -15,6 +15,7 @@ from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.keys import PREFIX, checksum
 from gateway.server import serving, split_address
+from services.inprocess import InProcessChannel
 from tests.fakes.service import Script
 
 KEY = PREFIX + "0" * 43 + checksum("0" * 43)
@@ -35,7 +36,11 @@ class Edge:
 async def scripted_channel(
     script: Script, transport: str, folder: Path
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a server that plays `script`, over TCP or a Unix socket."""
+    """A channel to a service that plays `script`: over TCP, a Unix socket, or no wire at all."""
+    if transport == "in-process":
+        async with InProcessChannel(script.register) as direct:
+            yield direct
+        return
     server = grpc.aio.server()
     script.register(server)
     address = f"unix:{folder}/s.sock" if transport == "unix" else "127.0.0.1:0"
@@ -72,7 +77,7 @@ def config() -> EdgeConfig:
     return EdgeConfig(drain_s=0.1)
 
 
-@pytest.fixture(params=["tcp", "unix"])
+@pytest.fixture(params=["in-process", "tcp", "unix"])
 async def edge(
     request: pytest.FixtureRequest, script: Script, config: EdgeConfig, tmp_path: Path
 ) -> AsyncIterator[Edge]:

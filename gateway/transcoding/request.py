@@ -1,0 +1,143 @@
+"""An HTTP request, into the request of a method."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl
+
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from gateway.errors import ApiError, finer, invalid
+from gateway.transcoding.bindings import Binding
+from gateway.transcoding.fields import FieldPath, resolve, unknown
+
+DEPTH_MAX = 64
+"""How deep the messages of a body may be nested."""
+PARAMETERS_MAX = 1000
+"""The most parameters of a query."""
+
+# What json_format says of a value that it cannot take: the way to it, outermost first.
+_FAILED = re.compile(r"Failed to parse (\w+) field: ")
+_UNKNOWN = re.compile(r'has no field named "([^"]{0,128})')
+
+
+def build(binding: Binding, variables: Mapping[str, str], query: str, body: bytes) -> Message:
+    """The method's request: from the body, then the path, then the query.
+
+    `variables` are the path's, still encoded; `query` is raw. A field of the path wins
+    over the same field in the body.
+
+    Raises:
+        ApiError: some of it means nothing to the method.
+    """
+    message = GetMessageClass(binding.method.input_type)()
+    if binding.takes_body:
+        _read_body(binding, message, body)
+    for variable in binding.template.variables:
+        path = binding.path_fields[variable.field]
+        try:
+            text = variable.decode(variables[variable.field])
+        except UnicodeDecodeError:
+            raise invalid(path.name, f"`{path.name}` is not valid UTF-8.") from None
+        path.put(message, [text])
+    for path, texts in _parameters(binding, query):
+        path.put(message, texts)
+    return message
+
+
+def _read_body(binding: Binding, message: Message, body: bytes) -> None:
+    if not body.strip():
+        return
+    value = _load(body)
+    field = binding.body_field
+    if field is not None:
+        value = {field.name: value}
+    elif not isinstance(value, dict):
+        raise ApiError(reasons.ERROR_REASON_INVALID_JSON, "The body must be a JSON object.")
+    try:
+        json_format.ParseDict(value, message, max_recursion_depth=DEPTH_MAX)
+    except json_format.ParseError as error:
+        raise _wrong(str(error)) from None
+
+
+def _load(body: bytes) -> Any:
+    try:
+        return json.loads(
+            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+    except UnicodeDecodeError as error:
+        message = f"The body is not valid UTF-8 at byte {error.start}."
+        raise finer("invalid_encoding", message) from None
+    except json.JSONDecodeError as error:
+        message = f"The body cannot be read: {error.msg} at character {error.pos}."
+        raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
+    except (RecursionError, ValueError):
+        # Nested beyond reason, an integer of thousands of digits, or NaN.
+        message = "The body cannot be read."
+        raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        raise finer("duplicate_key", "An object of the body has a key twice.")
+    return members
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _wrong(problem: str) -> ApiError:
+    """The error for a body that is JSON, but not the message."""
+    way = _FAILED.findall(problem)
+    stranger = _UNKNOWN.search(problem)
+    if stranger is not None:
+        name = ".".join([*way, stranger[1]])
+        return invalid(name, f"There is no field {name[:128]!a}.")
+    name = ".".join(way)
+    if not name:
+        return ApiError(reasons.ERROR_REASON_INVALID_JSON, "The body has another form.")
+    return invalid(name, f"`{name}` is of the wrong type or out of range.")
+
+
+def _parameters(binding: Binding, query: str) -> list[tuple[FieldPath, list[str]]]:
+    try:
+        pairs = parse_qsl(
+            query, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX
+        )
+    except UnicodeDecodeError:
+        raise invalid("query", "The query is not valid UTF-8.") from None
+    except ValueError:
+        raise invalid("query", f"The query has more than {PARAMETERS_MAX} parameters.") from None
+    found: dict[str, tuple[FieldPath, list[str]]] = {}
+    for name, text in pairs:
+        path = _parameter(binding, name)
+        found.setdefault(path.name, (path, []))[1].append(text)
+    return list(found.values())
+
+
+def _parameter(binding: Binding, name: str) -> FieldPath:
+    """The field of a parameter. Those of the path and the body are no parameters."""
+    path = resolve(binding.method.input_type, name) if takes_query(binding) else None
+    if path is None or not is_parameter(binding, path):
+        raise unknown(name)
+    return path
+
+
+def takes_query(binding: Binding) -> bool:
+    """Whether the query may say anything: the body is not the whole request."""
+    return not binding.takes_body or binding.body_field is not None
+
+
+def is_parameter(binding: Binding, path: FieldPath) -> bool:
+    """Whether the query may set the field."""
+    if binding.body_field is not None and path.fields[0].name == binding.body_field.name:
+        return False
+    return path.name not in {each.name for each in binding.path_fields.values()}

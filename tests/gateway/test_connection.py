@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.config import EdgeConfig
+from tests.fakes.service import Script, answer
+from tests.gateway.conftest import KEY, Edge, running_edge, scripted_channel
+from tests.gateway.raw import Answer, exchange, read_answer
+
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
+BODY = b'{"model":"m","messages":[]}'
+GOOD = (
+    POST + b"Authorization: Bearer " + KEY.encode() + b"\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+)
+
+NOT_HTTP: dict[str, bytes] = {
+    "both lengths": POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "two equal lengths": POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "signed length": POST + b"Content-Length: +2\r\n\r\n{}",
+    "negative length": POST + b"Content-Length: -1\r\n\r\n",
+    "length with underscore": POST + b"Content-Length: 1_0\r\n\r\n0123456789",
+    "endless length": POST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n",
+    "unknown coding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked is not last": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "folded header": POST + b"X: a\r\n b\r\n\r\n",
+    "space before the colon": POST + b"X : a\r\n\r\n",
+    "no colon": POST + b"nonsense\r\n\r\n",
+    "NUL in a value": POST + b"X: a\0b\r\n\r\n",
+    "bare CR in a value": POST + b"X: a\rb\r\n\r\n",
+    "two hosts": b"GET /v1/models HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "no version": b"GET /v1/models\r\n\r\n",
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "TLS hello": bytes.fromhex("160301020001000 1fc0303".replace(" ", "")) + b"\r\n\r\n",
+    "space in the method": b"GE T / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no request line": b": \r\n\r\n",
+}
+TOO_LARGE: dict[str, bytes] = {
+    "long header": POST + b"X: " + b"a" * 9000 + b"\r\n\r\n",
+    "long line": b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "many headers": POST + b"".join(b"X-%d: a\r\n" % n for n in range(300)) + b"\r\n",
+}
+
+
+@pytest.fixture(params=["c", "python"])
+async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, int]]:
+    """An edge with aiohttp's C parser, and one, in a process of its own, with its Python parser.
+
+    There is no service behind them: nothing here may get so far.
+    """
+    env = os.environ | ({"AIOHTTP_NO_EXTENSIONS": "1"} if request.param == "python" else {})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "--target", "127.0.0.1:1", "--rest", "127.0.0.1:0"),
+        env=env | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    listening = json.loads(await process.stderr.readline())
+    host, _, port = listening["address"].rpartition(":")
+    yield host, int(port)
+    process.terminate()
+    log = (await process.communicate())[1].decode()
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    for line in log.splitlines():
+        assert json.loads(line)["level"] != "error", line
+
+
+@pytest.fixture
+async def impatient(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge that closes idle connections at once."""
+    config = EdgeConfig(drain_s=0.1, idle_timeout_s=0.05)
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config) as edge,
+    ):
+        yield edge
+
+
+def assert_error(answer: Answer | None, *statuses: int) -> None:
+    """An answer in the API's own form."""
+    assert answer is not None
+    assert answer.status in statuses
+    assert json.loads(answer.body)["error"].keys() == {"message", "type", "param", "code"}
+    assert answer.headers["x-request-id"]
+    assert answer.headers["content-type"].startswith("application/json")
+    assert "aiohttp" not in answer.headers.get("server", "")
+
+
+async def test_what_is_not_http_is_refused_in_json(address: tuple[str, int]) -> None:
+    """By both parsers, and the connection is closed: what follows cannot be told apart."""
+    for name, sent in NOT_HTTP.items():
+        answer = await exchange(*address, sent)
+        assert answer is not None, name
+        assert_error(answer, 400)
+        assert answer.headers["connection"] == "close", name
+
+
+async def test_headers_have_a_limit(address: tuple[str, int]) -> None:
+    """431, for a long line, a long header and many headers."""
+    for name, sent in TOO_LARGE.items():
+        answer = await exchange(*address, sent)
+        assert answer is not None, name
+        assert_error(answer, 431)
+
+
+async def test_bytes_are_not_echoed(address: tuple[str, int]) -> None:
+    """An error page that quotes is a way to inject."""
+    answer = await exchange(*address, b"<script>alert(1)</script>\r\n\r\n")
+    assert answer is not None
+    assert b"script" not in answer.body
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.binary(max_size=200))
+async def test_any_bytes_are_answered_with_4xx_or_not_at_all(
+    impatient: Edge, sent: bytes
+) -> None:
+    """And the edge lives on."""
+    answer = await exchange(impatient.host, impatient.port, sent)
+    assert answer is None or 400 <= answer.status < 500
+
+
+@pytest.mark.parametrize("sent", [b"", POST])
+async def test_idle_connections_are_closed(impatient: Edge, sent: bytes) -> None:
+    """Before a request, and in the middle of its headers."""
+    reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
+    writer.write(sent)
+    assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+async def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
+    """However many are sent at once on one connection."""
+    edge.script.answer = answer()
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(
+        b"".join(GOOD.replace(b"Host: a", b"Host: a\r\nX-Request-Id: %d" % n) for n in range(100))
+    )
+    for n in range(100):
+        received = await read_answer(reader)
+        assert received is not None
+        assert (received.status, received.headers["x-request-id"]) == (200, str(n))
+    writer.close()

@@ -1,0 +1,248 @@
+"""A service that uses everything google.api.http has, made at run time, and an edge for it.
+
+Every method answers with the request it got. So what an edge has understood is what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import google.api
+import grpc
+from aiohttp import web
+from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_tools import protoc
+
+from gateway.config import EdgeConfig
+from gateway.connection import CONFIG, EdgeRunner
+from gateway.middleware import add_headers, border
+from gateway.transcoding import routes
+
+SERVICE = "torture.v1.TortureService"
+
+SOURCE = """
+syntax = "proto3";
+
+package torture.v1;
+
+import "google/api/annotations.proto";
+import "google/protobuf/duration.proto";
+import "google/protobuf/field_mask.proto";
+import "google/protobuf/timestamp.proto";
+import "google/protobuf/wrappers.proto";
+
+service TortureService {
+  rpc GetThing(Thing) returns (Thing) {
+    option (google.api.http) = {
+      get: "/v1/{name=shelves/*/things/*}"
+      additional_bindings {get: "/v1/things/{name}"}
+      additional_bindings {get: "/v2/{inner.name}/{int32_value}/{kind}"}
+      additional_bindings {get: "/v3/{bool_value}/{bytes_value}/{time}/{int64_wrapper}"}
+    };
+  }
+  rpc GetSpecial(Thing) returns (Thing) {
+    option (google.api.http) = {get: "/v1/things/special"};
+  }
+  rpc ListThings(Thing) returns (Thing) {
+    option (google.api.http) = {get: "/v1/{parent=shelves/*}/things"};
+  }
+  rpc CreateThing(Thing) returns (Thing) {
+    option (google.api.http) = {post: "/v1/{parent=shelves/*}/things" body: "inner"};
+  }
+  rpc UpdateThing(Thing) returns (Thing) {
+    option (google.api.http) = {patch: "/v1/{inner.name=shelves/*}" body: "*"};
+  }
+  rpc UndoThing(Thing) returns (Thing) {
+    option (google.api.http) = {post: "/v1/{name=shelves/*}:undo" body: "*"};
+  }
+  rpc PutTags(Thing) returns (Thing) {
+    option (google.api.http) = {put: "/v1/tags/{name}" body: "tags" response_body: "tags"};
+  }
+  rpc PutCount(Thing) returns (Thing) {
+    option (google.api.http) = {
+      put: "/v1/counts/{name}" body: "int32_value" response_body: "int32_value"
+    };
+  }
+  rpc DeleteThing(Thing) returns (Thing) {
+    option (google.api.http) = {delete: "/v1/things/{name}" response_body: "inner"};
+  }
+  rpc PurgeThings(Thing) returns (Thing) {
+    option (google.api.http) = {custom {kind: "PURGE" path: "/v1/things"}};
+  }
+  rpc GetFile(Thing) returns (Thing) {
+    option (google.api.http) = {get: "/files/{name=**}"};
+  }
+  rpc DescribeFile(Thing) returns (Thing) {
+    option (google.api.http) = {get: "/files/{name=**}:describe"};
+  }
+  rpc WatchThing(Thing) returns (stream Thing) {
+    option (google.api.http) = {get: "/v1/watch/{name}"};
+  }
+  rpc FailThing(Thing) returns (Thing) {
+    option (google.api.http) = {get: "/v1/fail/{name}"};
+  }
+  rpc NotForRest(Thing) returns (Thing);
+}
+
+message Thing {
+  string name = 1;
+  string parent = 2;
+  int32 int32_value = 3;
+  int64 int64_value = 4;
+  uint32 uint32_value = 5;
+  uint64 uint64_value = 6;
+  float float_value = 7;
+  double double_value = 8;
+  bool bool_value = 9;
+  bytes bytes_value = 10;
+  Kind kind = 11;
+  repeated string tags = 12;
+  repeated int32 numbers = 13;
+  repeated Kind kinds = 14;
+  Inner inner = 15;
+  repeated Inner inners = 16;
+  map<string, string> labels = 17;
+  google.protobuf.Int64Value int64_wrapper = 18;
+  google.protobuf.StringValue string_wrapper = 19;
+  google.protobuf.BytesValue bytes_wrapper = 20;
+  google.protobuf.BoolValue bool_wrapper = 21;
+  google.protobuf.Timestamp time = 22;
+  google.protobuf.Duration duration = 23;
+  google.protobuf.FieldMask mask = 24;
+  optional string nickname = 25;
+  oneof choice {
+    string left = 26;
+    int32 right = 27;
+  }
+}
+
+message Inner {
+  string name = 1;
+  int32 count = 2;
+  repeated string tags = 3;
+  Inner inner = 4;
+  Kind kind = 5;
+}
+
+enum Kind {
+  KIND_UNSPECIFIED = 0;
+  KIND_ROUND = 1;
+  KIND_SQUARE = 2;
+}
+"""
+
+
+@dataclass(frozen=True)
+class Torture:
+    """The service, compiled in a folder."""
+
+    folder: Path
+    """Holds `torture.proto` and `torture.pb`, the descriptors with all they import."""
+
+    @classmethod
+    def compiled(cls, folder: Path, source: str = SOURCE) -> Torture:
+        """Compiles the source there."""
+        (folder / "torture.proto").write_text(source)
+        installed = Path(next(iter(google.api.__path__))).parents[1]
+        own = Path(protoc.__file__).with_name("_proto")
+        failed = protoc.main(
+            [
+                "protoc",
+                f"-I{folder}",
+                f"-I{installed}",
+                f"-I{own}",
+                "--include_imports",
+                f"--descriptor_set_out={folder / 'torture.pb'}",
+                "torture.proto",
+            ]
+        )
+        assert not failed
+        return cls(folder)
+
+    @cached_property
+    def service(self) -> ServiceDescriptor:
+        """What the edge reads."""
+        files = descriptor_pb2.FileDescriptorSet.FromString(
+            (self.folder / "torture.pb").read_bytes()
+        )
+        pool = descriptor_pool.DescriptorPool()
+        for file in files.file:
+            pool.Add(file)  # type: ignore[no-untyped-call]
+        return pool.FindServiceByName(SERVICE)  # type: ignore[no-any-return, no-untyped-call]
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Registers handlers for all of it."""
+        handlers = {method.name: _handler(method) for method in self.service.methods}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
+        server.add_registered_method_handlers(SERVICE, handlers)
+
+
+def _handler(method: MethodDescriptor) -> Any:
+    make: Any = grpc.unary_unary_rpc_method_handler
+    behaviour: Any = _BEHAVIOURS.get(method.name, _echo)
+    if method.server_streaming:
+        make, behaviour = grpc.unary_stream_rpc_method_handler, _echo_many
+    return make(
+        behaviour,
+        request_deserializer=GetMessageClass(method.input_type).FromString,
+        response_serializer=GetMessageClass(method.output_type).SerializeToString,
+    )
+
+
+async def _echo(request: Any, context: Any) -> Any:
+    await context.send_initial_metadata((("x-pomogator-cost", "12"), ("x-secret", "s")))
+    return request
+
+
+async def _echo_many(request: Any, context: Any) -> AsyncIterator[Any]:
+    """As many answers as `int32_value` says, then the failure that `left` names."""
+    for number in range(request.int32_value):
+        answer = type(request)()
+        answer.CopyFrom(request)
+        answer.int32_value = number
+        yield answer
+    if request.left:
+        await _fail(request.left, context)
+
+
+async def _fail_by_name(request: Any, context: Any) -> None:
+    await _fail(request.name, context)
+
+
+async def _fail(name: str, context: Any) -> None:
+    await context.abort(grpc.StatusCode[name], "because")
+
+
+_BEHAVIOURS: Mapping[str, Any] = {"FailThing": _fail_by_name}
+
+
+@asynccontextmanager
+async def edge(
+    torture: Torture, channel: grpc.aio.Channel, **options: Any
+) -> AsyncIterator[str]:
+    """Our edge in front of the service, on a port of its own: its URL."""
+    config = EdgeConfig()
+    app = web.Application(middlewares=[border])
+    app[CONFIG] = config
+    app.on_response_prepare.append(add_headers)
+    app.add_routes(routes([torture.service], channel, config, **options))
+    runner = EdgeRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{site.port}"
+    finally:
+        await runner.cleanup()
+
+
+def no_metadata(request: web.Request) -> tuple[tuple[str, str], ...]:
+    """Lets everybody in."""
+    return ()
