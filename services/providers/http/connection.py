@@ -191,9 +191,9 @@ class Connection(asyncio.Protocol):
 def _by_name(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """The headers by lower-case name; those that repeat are one list (RFC 9110, 5.3)."""
     merged: dict[bytes, bytes] = {}
-    for name, value in fields:
-        key = name.lower()
-        merged[key] = merged[key] + b", " + value if key in merged else value
+    for field, padded in fields:
+        name, value = field.lower(), padded.rstrip(b" \t")  # The parser leaves that on.
+        merged[name] = merged[name] + b", " + value if name in merged else value
     return merged
 
 

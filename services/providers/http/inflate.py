@@ -33,7 +33,7 @@ class Inflater:
 
     def __init__(self, *, gzip: bool) -> None:
         self._window = _GZIP if gzip else 0
-        self._stream = zlib.decompressobj(_GZIP) if gzip else None
+        self._stream: zlib._Decompress | None = None
         self._input = b""
         self._taken = 0
         self._given = 0
@@ -60,16 +60,17 @@ class Inflater:
             raise HttpError(HttpErrorKind.BAD_RESPONSE, "a compression without end")
 
     def _inflate(self) -> bytes:
-        while True:
-            if self._stream is None:
+        data = b""
+        while not data:
+            if self._stream is None or self._stream.eof:  # gzip allows several in a row.
                 if not self._input:
-                    return b""
+                    break
                 self._stream = zlib.decompressobj(self._window or _deflate_window(self._input))
             data = self._stream.decompress(self._input, READ_MAX)
             self._input = self._stream.unused_data or self._stream.unconsumed_tail
-            if data or not (self._stream.eof and self._input):
-                return data
-            self._stream = None  # Another stream follows: gzip allows several.
+            if not self._stream.eof:
+                break
+        return data
 
 
 def _deflate_window(start: bytes) -> int:

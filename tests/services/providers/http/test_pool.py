@@ -1,0 +1,364 @@
+"""Which connections are used again, and how many there are."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from services.providers.http import HttpClient, HttpError, HttpErrorKind, HttpResponse, Url
+from tests.fakes.upstream import (
+    CUT,
+    LAST_CHUNK,
+    RESET,
+    SSE_HEAD,
+    STALL,
+    FakeUpstream,
+    answer,
+    chunk,
+    head,
+    json_answer,
+)
+
+OK = json_answer({})
+
+
+async def post(client: HttpClient, upstream: FakeUpstream, timeout_s: float = 5) -> HttpResponse:
+    """Posts to the fake."""
+    return await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=timeout_s)
+
+
+async def call(client: HttpClient, upstream: FakeUpstream) -> bytes:
+    """A whole exchange."""
+    response = await post(client, upstream)
+    body = b""
+    while data := await response.read():
+        body += data
+    response.close()
+    return body
+
+
+async def test_uses_a_connection_again(client: HttpClient, upstream: FakeUpstream) -> None:
+    """Calls that follow each other share a connection."""
+    upstream.play([OK], [SSE_HEAD + chunk(b"a") + LAST_CHUNK], [answer(b"", 500)], [OK])
+
+    for _ in range(4):
+        await call(client, upstream)
+
+    assert upstream.connections == 1
+
+
+async def test_unread_but_complete_is_clean(client: HttpClient, upstream: FakeUpstream) -> None:
+    """A body that has arrived need not be read for the connection to be used again."""
+    upstream.play([OK])
+
+    for _ in range(3):
+        (await post(client, upstream)).close()
+
+    assert upstream.connections == 1
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pytest.param(answer(b"ok", connection="close"), id="the server closes"),
+        pytest.param(b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", id="HTTP/1.0"),
+        pytest.param(answer(b"ok") + b"more", id="garbage behind"),
+        pytest.param(answer(b"ok") + answer(b"evil"), id="a second response behind"),
+    ],
+)
+async def test_an_unclean_connection_is_closed(
+    wire: bytes, client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """What a server says beyond its response is never taken for the next one."""
+    upstream.play([wire, STALL], [OK])
+
+    assert await call(client, upstream) == b"ok"
+    await upstream.requests[0].left.wait()
+    assert await call(client, upstream) == b"{}"
+    assert upstream.connections == 2
+
+
+async def test_what_comes_unasked_closes_the_connection(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """Bytes on an idle connection are nobody's answer."""
+    later = asyncio.Event()
+    upstream.play([answer(b"ok"), later, answer(b"evil"), STALL], [OK])
+    await call(client, upstream)
+
+    later.set()
+
+    await upstream.requests[0].left.wait()
+    assert await call(client, upstream) == b"{}"
+
+
+async def test_an_unfinished_response_closes_its_connection(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """Closing a response early is felt by the server at once; closing twice does no harm."""
+    upstream.play([SSE_HEAD + chunk(b"a"), STALL], [OK])
+    response = await post(client, upstream)
+
+    response.close()
+    response.close()
+
+    await upstream.requests[0].left.wait()
+    with pytest.raises(HttpError):
+        await response.read()
+    assert await call(client, upstream) == b"{}"
+
+
+async def test_a_finished_response_may_end_later(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """The connection is kept when the end of the message follows what the caller needed."""
+    finished, ended = asyncio.Event(), asyncio.Event()
+
+    async def tell(_: object) -> None:
+        ended.set()
+
+    upstream.play([SSE_HEAD + chunk(b"[DONE]"), finished, LAST_CHUNK, tell], [OK])
+    response = await post(client, upstream)
+    assert await response.read() == b"[DONE]"
+
+    response.finish()
+    finished.set()
+    await ended.wait()
+    while not client._pools[Url.parse(upstream.url).origin]._idle:
+        await asyncio.sleep(0)
+
+    assert await call(client, upstream) == b"{}"
+    assert upstream.connections == 1
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param([chunk(b"more"), STALL], id="more data"),
+        pytest.param([b"garbage\r\n", STALL], id="garbage"),
+        pytest.param([STALL], id="nothing"),
+    ],
+)
+async def test_a_finished_response_that_does_not_end(
+    rest: list[bytes], client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """The connection is closed when more follows than the end, or nothing at all."""
+    finished = asyncio.Event()
+    upstream.play([SSE_HEAD + chunk(b"[DONE]"), finished, *rest], [OK])
+    response = await post(client, upstream)
+    await response.read()
+
+    response.finish()
+    finished.set()
+
+    await upstream.requests[0].left.wait()
+    assert await call(client, upstream) == b"{}"
+    assert upstream.connections == 2
+
+
+@pytest.mark.parametrize("end", [CUT, RESET])
+async def test_a_stale_connection_is_replaced(
+    end: bytes, client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """A request that a kept connection swallows without a byte is sent once more, on a new one."""
+    upstream.play([OK], [end], [answer(b"again")])
+    await call(client, upstream)
+
+    assert await call(client, upstream) == b"again"
+    assert [request.connection for request in upstream.requests] == [0, 0, 1]
+
+
+async def test_a_new_connection_is_not_replaced(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """Only one reconnect: a server that hangs up on a new connection means it."""
+    upstream.play([OK], [CUT])
+    await call(client, upstream)
+
+    with pytest.raises(HttpError) as failed:
+        await call(client, upstream)
+
+    assert failed.value.kind is HttpErrorKind.DISCONNECTED
+    assert [request.connection for request in upstream.requests] == [0, 0, 1]
+
+
+async def test_a_request_that_was_heard_is_not_sent_again(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """One byte of an answer is proof that the request may have been served."""
+    upstream.play([OK], [b"H", CUT], [OK])
+    await call(client, upstream)
+
+    with pytest.raises(HttpError) as failed:
+        await call(client, upstream)
+
+    assert failed.value.kind is HttpErrorKind.DISCONNECTED
+    assert len(upstream.requests) == 2
+
+
+async def test_a_request_that_was_pondered_is_not_sent_again(
+    client: HttpClient, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hangs up after a while may have begun to work."""
+    monkeypatch.setattr("services.providers.http.connection.STALE_WINDOW_S", 0.0)
+    upstream.play([OK], [CUT], [OK])
+    await call(client, upstream)
+
+    with pytest.raises(HttpError):
+        await call(client, upstream)
+
+    assert len(upstream.requests) == 2
+
+
+async def test_idle_connections_expire(upstream: FakeUpstream) -> None:
+    """A connection that nobody needs is closed after a while."""
+    client = HttpClient(idle_timeout_s=0.02)
+    upstream.play([OK])
+
+    await asyncio.gather(call(client, upstream), call(client, upstream))
+
+    for request in upstream.requests:
+        await request.left.wait()
+    await client.close()
+
+
+async def test_the_limit_queues(upstream: FakeUpstream) -> None:
+    """Calls over the limit wait their turn, and fail when they wait too long."""
+    client = HttpClient(limit_per_host=1)
+    go = asyncio.Event()
+    upstream.play([head(content_length="2"), go, b"ok"], [OK])
+    first = await post(client, upstream)
+
+    with pytest.raises(HttpError) as failed:
+        await post(client, upstream, timeout_s=0.01)
+    assert failed.value.kind is HttpErrorKind.TIMEOUT
+
+    waiting = asyncio.create_task(call(client, upstream))
+    go.set()
+    assert await first.read() == b"ok"
+    first.close()
+
+    assert await waiting == b"{}"
+    assert upstream.connections == 1
+    await client.close()
+
+
+@pytest.mark.parametrize("phase", ["queue", "connect", "head", "body"])
+async def test_cancellation_leaves_nothing_behind(phase: str, upstream: FakeUpstream) -> None:
+    """Wherever a call is cancelled, its connection is closed and its place is free."""
+    client = HttpClient(limit_per_host=1)
+    url = Url.parse(upstream.url)
+    upstream.play([SSE_HEAD + chunk(b"a"), STALL] if phase == "body" else [STALL])
+    holder = None
+    if phase == "queue":
+        upstream._scripts.clear()
+        upstream.play([OK, STALL], [OK])
+        holder = await post(client, upstream)
+    unaccepting = socket.socket()
+    if phase == "connect":
+        url, filler = await _that_accepts_nothing(unaccepting)
+
+    async def one_call() -> None:
+        response = await client.post(url, {}, b"{}", connect_timeout_s=60)
+        try:
+            while await response.read():
+                pass
+        finally:
+            response.close()
+
+    calling = asyncio.create_task(one_call())
+    if phase in {"head", "body"}:
+        request = await upstream.request()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
+
+    if phase in {"head", "body"}:
+        await request.left.wait()
+    if phase == "connect":
+        filler.close()
+    if holder is not None:
+        holder.close()
+    unaccepting.close()
+    upstream._scripts.clear()
+    upstream.play([OK])
+    assert await call(client, upstream) == b"{}"
+    await client.close()
+
+
+async def _that_accepts_nothing(listener: socket.socket) -> tuple[Url, socket.socket]:
+    """A port whose queue of connections is full, and the connection that fills it."""
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    filler = socket.socket()
+    filler.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(filler, listener.getsockname())
+    return Url.parse(f"http://127.0.0.1:{listener.getsockname()[1]}/"), filler
+
+
+async def test_connecting_has_a_limit(client: HttpClient) -> None:
+    """A server that does not take the connection is given up."""
+    with socket.socket() as listener:
+        url, filler = await _that_accepts_nothing(listener)
+        with filler, pytest.raises(HttpError) as failed:
+            await client.post(url, {}, b"", connect_timeout_s=0.05)
+
+    assert failed.value.kind is HttpErrorKind.TIMEOUT
+
+
+async def test_nobody_listens(client: HttpClient) -> None:
+    """A refused connection is told apart from a broken one."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = Url.parse(f"http://127.0.0.1:{unused.getsockname()[1]}/")
+        with pytest.raises(HttpError) as failed:
+            await client.post(url, {}, b"", connect_timeout_s=5)
+
+    assert failed.value.kind is HttpErrorKind.UNREACHABLE
+
+
+async def test_no_such_host(client: HttpClient) -> None:
+    """A name without an address is told apart from an address without a server."""
+    with pytest.raises(HttpError) as failed:
+        await client.post(Url.parse("http://nowhere.invalid/"), {}, b"", connect_timeout_s=30)
+
+    assert failed.value.kind is HttpErrorKind.DNS
+
+
+async def test_tries_all_addresses(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """A host whose first address does not answer is reached at the next one."""
+    upstream.play([OK])
+    loop = asyncio.get_running_loop()
+    url = Url.parse(upstream.url.replace("127.0.0.1", "localhost"))
+    families = {info[0] for info in await loop.getaddrinfo("localhost", url.origin.port)}
+
+    response = await client.post(url, {}, b"{}", connect_timeout_s=5)
+
+    assert response.status == 200
+    assert socket.AF_INET in families
+    response.close()
+
+
+async def test_closing_cuts_what_is_open(upstream: FakeUpstream) -> None:
+    """A closed client has no connections, and makes none."""
+    client = HttpClient()
+    upstream.play([OK], [SSE_HEAD, STALL])
+    idle = await post(client, upstream)
+    response = await post(client, upstream)
+    idle.close()
+
+    await client.close()
+
+    with pytest.raises(HttpError) as failed:
+        await response.read()
+    assert failed.value.kind is HttpErrorKind.DISCONNECTED
+    response.close()
+    with pytest.raises(HttpError) as failed:
+        await post(client, upstream)
+    assert failed.value.kind is HttpErrorKind.UNREACHABLE

@@ -1,0 +1,139 @@
+"""Who a server is."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trustme
+
+from services.providers.http import HttpClient, HttpError, HttpErrorKind, Url, tls_context
+from tests.fakes.upstream import CUT, SSE_HEAD_UNTIL_CLOSE, FakeUpstream, json_answer
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """An authority of our own."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def client_tls(authority: trustme.CA, tmp_path: Path) -> ssl.SSLContext:
+    """A context that trusts the authority, and nobody else."""
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(str(path))
+    return tls_context(path)
+
+
+def server_tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    """How a server with this certificate presents itself."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+async def test_a_server_that_proves_itself(
+    authority: trustme.CA, client_tls: ssl.SSLContext
+) -> None:
+    """A certificate of a trusted authority for that host is accepted, and asked for by name."""
+    names: list[str] = []
+    context = server_tls(authority.issue_cert("localhost"))
+    context.sni_callback = lambda _, name, __: names.append(name)
+    async with FakeUpstream(tls=context) as upstream:
+        upstream.play([json_answer({"a": 1})])
+        client = HttpClient(ssl_context=client_tls)
+        url = Url.parse(upstream.url.replace("127.0.0.1", "localhost"))
+        for _ in range(2):
+            response = await client.post(url, {}, b"{}" * 100_000, connect_timeout_s=5)
+            assert await response.read() == b'{"a": 1}'
+            response.close()
+        await client.close()
+
+    assert names == ["localhost"]
+    assert upstream.connections == 1
+    assert [len(request.body) for request in upstream.requests] == [200_000, 200_000]
+
+
+def _expired(authority: trustme.CA) -> trustme.LeafCert:
+    return authority.issue_cert("127.0.0.1", not_after=datetime.now(UTC) - timedelta(hours=1))
+
+
+@pytest.mark.parametrize(
+    "certificate",
+    [
+        pytest.param(lambda ca: ca.issue_cert("elsewhere.test"), id="another host"),
+        pytest.param(_expired, id="expired"),
+        pytest.param(lambda _: trustme.CA().issue_cert("127.0.0.1"), id="another authority"),
+    ],
+)
+async def test_a_server_that_cannot_prove_itself(
+    certificate: Callable[[trustme.CA], trustme.LeafCert],
+    authority: trustme.CA,
+    client_tls: ssl.SSLContext,
+) -> None:
+    """Nothing is sent to a server that may be somebody else."""
+    async with FakeUpstream(tls=server_tls(certificate(authority))) as upstream:
+        client = HttpClient(ssl_context=client_tls)
+        with pytest.raises(HttpError) as failed:
+            await client.post(
+                Url.parse(upstream.url), {"x": "secret"}, b"secret", connect_timeout_s=5
+            )
+        await client.close()
+
+    assert failed.value.kind is HttpErrorKind.TLS
+    assert upstream.requests == []
+
+
+async def test_the_system_decides_by_default(authority: trustme.CA) -> None:
+    """Without a file of authorities the system's count, and ours is none of them."""
+    certificate = authority.issue_cert("127.0.0.1")
+    async with FakeUpstream(tls=server_tls(certificate)) as upstream:
+        client = HttpClient()
+        with pytest.raises(HttpError) as failed:
+            await client.post(Url.parse(upstream.url), {}, b"", connect_timeout_s=5)
+        await client.close()
+
+    assert failed.value.kind is HttpErrorKind.TLS
+
+
+async def test_is_never_downgraded(client_tls: ssl.SSLContext) -> None:
+    """A server that does not speak TLS is not spoken to."""
+    async with FakeUpstream() as upstream:
+        upstream.play([json_answer({})])
+        client = HttpClient(ssl_context=client_tls)
+        url = Url.parse(upstream.url.replace("http:", "https:"))
+        with pytest.raises(HttpError) as failed:
+            await client.post(url, {}, b"", connect_timeout_s=0.2)
+        await client.close()
+
+    assert failed.value.kind in {HttpErrorKind.TLS, HttpErrorKind.TIMEOUT}
+    assert upstream.requests == []
+
+
+async def test_a_closure_must_be_announced(
+    authority: trustme.CA, client_tls: ssl.SSLContext
+) -> None:
+    """A body that lasts until the connection ends cannot be cut by somebody in between."""
+    async with FakeUpstream(tls=server_tls(authority.issue_cert("127.0.0.1"))) as upstream:
+        upstream.play([SSE_HEAD_UNTIL_CLOSE + b"hel", CUT])
+        client = HttpClient(ssl_context=client_tls)
+        response = await client.post(Url.parse(upstream.url), {}, b"", connect_timeout_s=5)
+        assert await response.read() == b"hel"
+        with pytest.raises(HttpError) as failed:
+            await response.read()
+        response.close()
+        await client.close()
+
+    assert failed.value.kind is HttpErrorKind.DISCONNECTED
+
+
+def test_cannot_be_weakened() -> None:
+    """Certificates and names are always checked, and old versions are not spoken."""
+    context = tls_context()
+
+    assert context.verify_mode is ssl.CERT_REQUIRED
+    assert context.check_hostname
+    assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
