@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+from pomogator.chat.v1 import content_pb2
+
+from services.errors import Failure
+from services.providers.reasoning_state import Block, Call, Redacted, Text, Thought, pack
+from tests.services.providers.anthropic.specs import (
+    Part,
+    assistant,
+    call,
+    result,
+    sent,
+    system,
+    user,
+)
+from tests.services.providers.targets import target_of
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(20)).decode()
+
+
+def says(text: str) -> dict[str, str]:
+    """A block of text."""
+    return {"type": "text", "text": text}
+
+
+def test_instructions_move_to_system() -> None:
+    """System and developer messages at the beginning become `system`, part by part."""
+    developer = content_pb2.Message(
+        role=content_pb2.ROLE_DEVELOPER, content=[Part(text="Be brief.")]
+    )
+    body, notes = sent(system("Be kind.", "Be true."), developer, user("Hi"))
+    assert body["system"] == [says("Be kind."), says("Be true."), says("Be brief.")]
+    assert len(body["messages"]) == 1
+    assert notes == {}
+
+
+def test_later_instructions() -> None:
+    """In the middle they are marked in the user's turn, or stand alone where that is legal."""
+    talk = [user("Hi"), system("Now in French."), user("Bye")]
+    body, notes = sent(*talk)
+    (turn,) = body["messages"]
+    marked = says("<system>\nNow in French.\n</system>")
+    assert turn["content"] == [says("Hi"), marked, says("Bye")]
+    assert notes == {"messages": "MAPPED"}
+    body, notes = sent(*talk, target=target_of("claude-opus-4-8"))
+    assert [turn["role"] for turn in body["messages"]] == ["user", "system", "user"]
+    assert notes == {}
+
+
+def test_nothing_stands_between_calls_and_results() -> None:
+    """Instructions between calls and their results wait until the results are complete."""
+    talk = [
+        user("Hi"),
+        assistant(tool_calls=[call("a"), call("b")]),
+        system("Quick!"),
+        result("a", "1"),
+        result("b", "2"),
+    ]
+    body, _ = sent(*talk)
+    kinds = [block["type"] for block in body["messages"][2]["content"]]
+    assert kinds == ["tool_result", "tool_result", "text"]
+
+
+def test_turns_of_one_role_are_one() -> None:
+    """Neighbours of one role are merged block by block, empty ones vanish."""
+    talk = [user("a"), user("b", " "), assistant("c"), assistant("", "d"), user("e")]
+    body, notes = sent(*talk)
+    assert body["messages"] == [
+        {"role": "user", "content": [says("a"), says("b")]},
+        {"role": "assistant", "content": [says("c"), says("d")]},
+        {"role": "user", "content": [says("e")]},
+    ]
+    assert notes == {}
+
+
+def test_the_user_begins() -> None:
+    """A conversation that the model begins, or without any turn, gets a user's turn."""
+    body, notes = sent(assistant("Hello!"), user("Hi"))
+    assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
+    assert notes == {"messages": "MAPPED"}
+    body, notes = sent(system("Tell a joke."))
+    assert body["messages"] == [{"role": "user", "content": [says("Tell a joke.")]}]
+    assert ("system" in body, notes) == (False, {"messages": "MAPPED"})
+
+
+def test_a_tool_loop() -> None:
+    """Calls become blocks of the model's turn; results come first in the user's next one."""
+    talk = [
+        user("Weather?"),
+        assistant("I look.", tool_calls=[call("a", '{"city": "Oslo"}'), call("b", "")]),
+        result("a", "rain"),
+        result("b"),
+        user("And tomorrow?"),
+    ]
+    body, notes = sent(*talk)
+    assert body["messages"][1]["content"] == [
+        says("I look."),
+        {"type": "tool_use", "id": "a", "name": "look", "input": {"city": "Oslo"}},
+        {"type": "tool_use", "id": "b", "name": "look", "input": {}},
+    ]
+    assert body["messages"][2] == {
+        "role": "user",
+        "content": [
+            {"type": "tool_result", "tool_use_id": "a", "content": [says("rain")]},
+            {"type": "tool_result", "tool_use_id": "b"},
+            says("And tomorrow?"),
+        ],
+    }
+    assert body["tools"] == [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
+    assert (body["tool_choice"], notes) == ({"type": "none"}, {"tools": "MAPPED"})
+
+
+@pytest.mark.parametrize("arguments", ['{"city": "Os', "[1]", '"x"', "nonsense", "[" * 9999])
+def test_broken_arguments_are_wrapped(arguments: str) -> None:
+    """Arguments that a model wrote wrongly do not end the conversation."""
+    body, notes = sent(user("x"), assistant(tool_calls=[call("a", arguments)]), result("a", "y"))
+    assert body["messages"][1]["content"][0]["input"] == {"arguments": arguments}
+    assert notes["messages"] == "MAPPED"
+
+
+def test_ids_of_other_providers() -> None:
+    """An ID with characters that the API refuses is changed alike in call and result."""
+    body, _ = sent(
+        user("x"), assistant(tool_calls=[call("functions.f:0")]), result("functions.f:0")
+    )
+    assert body["messages"][1]["content"][0]["id"] == "functions_f_0"
+    assert body["messages"][2]["content"][0]["tool_use_id"] == "functions_f_0"
+
+
+def test_cache_marks() -> None:
+    """Marks of prefixes to cache stay on their blocks; in a result they are the result's."""
+    mark = b'{"type":"ephemeral","ttl":"1h"}'
+    talk = [
+        content_pb2.Message(
+            role=content_pb2.ROLE_SYSTEM, content=[Part(text="s", cache_control_json=mark)]
+        ),
+        user("x"),
+        assistant(tool_calls=[call("a")]),
+        content_pb2.Message(
+            role=content_pb2.ROLE_TOOL,
+            tool_call_id="a",
+            content=[Part(text="r", cache_control_json=mark)],
+        ),
+    ]
+    body, _ = sent(*talk)
+    assert body["system"][0]["cache_control"] == json.loads(mark)
+    (block,) = body["messages"][2]["content"]
+    assert block["cache_control"] == json.loads(mark)
+    assert block["content"] == [says("r")]
+
+
+def test_pictures() -> None:
+    """Pictures go by value with their true type, or by URL; other types are refused."""
+    by_value = Part(image=content_pb2.Image(base64=PNG, mime_type="image/jpeg"))
+    by_url = Part(image=content_pb2.Image(uri="https://example.com/a.webp"))
+    body, _ = sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[by_value, by_url]))
+    assert [block["source"] for block in body["messages"][0]["content"]] == [
+        {"type": "base64", "media_type": "image/png", "data": PNG},
+        {"type": "url", "url": "https://example.com/a.webp"},
+    ]
+    bitmap = Part(image=content_pb2.Image(data=b"BM\x00\x00", mime_type="image/png"))
+    with pytest.raises(Failure) as refused:
+        sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[bitmap]))
+    assert refused.value.reason_name == "INVALID_IMAGE"
+
+
+def test_documents() -> None:
+    """PDF documents go by value, others by URL; what has no form is refused."""
+    pdf = content_pb2.File(uri="data:application/pdf;base64,JVBERg==", filename="a.pdf")
+    body, _ = sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[Part(file=pdf)]))
+    assert body["messages"][0]["content"] == [
+        {
+            "type": "document",
+            "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="},
+            "title": "a.pdf",
+        }
+    ]
+    for part in (
+        Part(file=content_pb2.File(file_id="file-1")),
+        Part(file=content_pb2.File(uri="data:text/csv;base64,YQ==")),
+        Part(audio=content_pb2.Audio(base64="AA==", format="wav")),
+    ):
+        with pytest.raises(Failure) as refused:
+            sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[part]))
+        assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+
+
+THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "sig"}
+REDACTED = {"type": "redacted_thinking", "data": "ciphertext"}
+USE = {"type": "tool_use", "id": "a", "name": "look", "input": {}}
+PLACES: list[Block] = [
+    Text(length=2),
+    Thought(text="Hm.", signature="sig"),
+    Text(length=3),
+    Redacted(data="ciphertext"),
+    Call(id="a"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("AbCde", [says("Ab"), THOUGHT, says("Cde"), REDACTED, USE]),
+        ("\n\nCde", [THOUGHT, says("Cde"), REDACTED, USE]),
+        ("Other text", [says("Other text"), THOUGHT, REDACTED, USE]),
+        ("", [THOUGHT, REDACTED, USE]),
+    ],
+)
+def test_reasoning_comes_back_in_its_place(text: str, expected: list[object]) -> None:
+    """The sealed blocks stand where they stood, even if the text was edited since."""
+    state = pack("anthropic", PLACES)
+    turn = assistant(text, tool_calls=[call("a")], reasoning_state=state)
+    body, notes = sent(user("x"), turn, result("a", "y"))
+    assert body["messages"][1]["content"] == expected
+    assert notes == {"tools": "MAPPED"}
+
+
+def test_calls_that_the_state_does_not_know_are_kept() -> None:
+    """A call with another ID than the sealed one comes last; the sealed place stays empty."""
+    turn = assistant(tool_calls=[call("b")], reasoning_state=pack("anthropic", PLACES))
+    body, _ = sent(user("x"), turn, result("b", "y"))
+    assert body["messages"][1]["content"] == [THOUGHT, REDACTED, {**USE, "id": "b"}]
+
+
+def test_reasoning_of_openrouter() -> None:
+    """`reasoning_details` of a Claude behind OpenRouter are continued; others are left out."""
+    details = [
+        {
+            "type": "reasoning.text",
+            "text": "Hm.",
+            "signature": "sig",
+            "format": "anthropic-claude-v1",
+            "index": 0,
+        },
+        {"type": "reasoning.encrypted", "data": "ciphertext", "format": "anthropic-claude-v1"},
+        {"type": "reasoning.encrypted", "data": "other", "format": "openai-responses-v1"},
+    ]
+    turn = assistant("Yes.", reasoning_details_json=json.dumps(details).encode())
+    body, notes = sent(user("x"), turn, user("y"))
+    assert body["messages"][1]["content"] == [THOUGHT, REDACTED, says("Yes.")]
+    assert notes == {"messages": "DROPPED"}
+    with pytest.raises(Failure) as refused:
+        sent(user("x"), assistant("Yes.", reasoning_details_json=b"{"), user("y"))
+    assert refused.value.reason_name == "INVALID_FIELD"
+
+
+def test_refusals_and_plain_reasoning() -> None:
+    """A refusal is what the model said; reasoning without a seal says nothing to the API."""
+    turn = assistant(refusal="I would rather not.")
+    turn.content.append(Part(reasoning=content_pb2.ReasoningPart(text="Hm.")))
+    body, _ = sent(user("x"), turn, user("y"))
+    assert body["messages"][1]["content"] == [says("I would rather not.")]
+
+
+def test_names_are_left_out() -> None:
+    """The API has no names of participants."""
+    message = user("x")
+    message.name = "ann"
+    assert sent(message)[1] == {"messages": "DROPPED"}

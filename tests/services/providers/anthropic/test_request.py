@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2
+
+from services.config import Quirks
+from services.errors import Failure
+from services.providers.anthropic import DIALECT
+from services.providers.base import Notes
+from tests.services.providers.anthropic.specs import assistant, call, result, sent, system, user
+from tests.services.providers.targets import target_of
+
+ALLOWED = {
+    "model",
+    "max_tokens",
+    "messages",
+    "system",
+    "metadata",
+    "service_tier",
+    "tools",
+    "tool_choice",
+    "thinking",
+    "output_config",
+    "stop_sequences",
+    "temperature",
+    "top_p",
+    "top_k",
+    "stream",
+}
+BARE = {"model", "max_tokens", "messages", "stream"}
+SCHEMA = b'{"type":"object","properties":{"a":{"type":"string"}},"additionalProperties":false}'
+
+NONE = "claude-3-5-haiku-20241022"
+BUDGET = "claude-sonnet-4-5-20250929"
+BOTH = "claude-opus-4-6"
+ADAPTIVE = "claude-opus-4-7"
+ALWAYS = "claude-fable-5"
+MODELS = (NONE, BUDGET, BOTH, ADAPTIVE, ALWAYS)
+
+DROPPED: dict[str, Any] = {}
+"""The parameter is not sent, with a note."""
+
+# One row a parameter: what is given, then what is sent beyond the bare body to each of
+# MODELS. A pair holds the action that the note tells, too.
+SUMMARY = {"type": "adaptive", "display": "summarized"}
+MATRIX: list[tuple[str, dict[str, Any], list[Any]]] = [
+    ("temperature", {"temperature": 0.5}, [{"temperature": 0.5}] * 3 + [DROPPED] * 2),
+    (
+        "temperature",
+        {"temperature": 1.5},
+        [({"temperature": 1.0}, "CLAMPED")] * 3 + [DROPPED] * 2,
+    ),
+    ("temperature", {"temperature": 1.0}, [{"temperature": 1.0}] * 3 + [({}, None)] * 2),
+    ("top_p", {"top_p": 0.5}, [{"top_p": 0.5}] * 3 + [DROPPED] * 2),
+    ("top_k", {"top_k": 5}, [{"top_k": 5}] * 3 + [DROPPED] * 2),
+    ("frequency_penalty", {"frequency_penalty": 1.0}, [DROPPED] * 5),
+    ("presence_penalty", {"presence_penalty": 1.0}, [DROPPED] * 5),
+    ("seed", {"seed": 1}, [DROPPED] * 5),
+    ("top_a", {"top_a": 0.5}, [DROPPED] * 5),
+    ("min_p", {"min_p": 0.5}, [DROPPED] * 5),
+    ("repetition_penalty", {"repetition_penalty": 1.5}, [DROPPED] * 5),
+    ("logit_bias", {"logit_bias": {1: 1.0}}, [DROPPED] * 5),
+    ("verbosity", {"verbosity": pb.VERBOSITY_LOW}, [DROPPED] * 5),
+    ("metadata", {"metadata": {"a": "b"}}, [DROPPED] * 5),
+    ("n", {"n": 1}, [({}, None)] * 5),
+    ("logprobs", {"logprobs": False}, [({}, None)] * 5),
+    ("stop", {"stop": ["END"]}, [{"stop_sequences": ["END"]}] * 5),
+    ("stop", {"stop": ["END", "\n"]}, [({"stop_sequences": ["END"]}, "DROPPED")] * 5),
+    ("stop", {"stop": [" "]}, [DROPPED] * 5),
+    ("user", {"user": "u-1"}, [{"metadata": {"user_id": "u-1"}}] * 5),
+    ("user", {"user": "ann@example.com"}, [DROPPED] * 5),
+    ("user", {"user": "+1 (555) 010-9999"}, [DROPPED] * 5),
+    ("service_tier", {"service_tier": "auto"}, [{"service_tier": "auto"}] * 5),
+    (
+        "service_tier",
+        {"service_tier": "default"},
+        [({"service_tier": "standard_only"}, "MAPPED")] * 5,
+    ),
+    ("service_tier", {"service_tier": "flex"}, [DROPPED] * 5),
+    (
+        "reasoning_effort",
+        {"reasoning_effort": pb.REASONING_EFFORT_HIGH},
+        [
+            DROPPED,
+            ({"thinking": {"type": "enabled", "budget_tokens": 16_384}}, "MAPPED"),
+            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}},
+            {"thinking": SUMMARY, "output_config": {"effort": "high"}},
+            {"thinking": SUMMARY, "output_config": {"effort": "high"}},
+        ],
+    ),
+    (
+        "reasoning_effort",
+        {"reasoning_effort": pb.REASONING_EFFORT_NONE},
+        [
+            ({}, None),
+            {"thinking": {"type": "disabled"}},
+            {"thinking": {"type": "disabled"}},
+            {"thinking": {"type": "disabled"}},
+            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "CLAMPED"),
+        ],
+    ),
+    (
+        "thinking",
+        {"thinking": pb.Thinking(mode=pb.THINKING_MODE_DISABLED)},
+        [
+            ({}, None),
+            {"thinking": {"type": "disabled"}},
+            {"thinking": {"type": "disabled"}},
+            {"thinking": {"type": "disabled"}},
+            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "CLAMPED"),
+        ],
+    ),
+    (
+        "thinking.budget_tokens",
+        {"thinking": pb.Thinking(budget_tokens=2000)},
+        [
+            ({}, "DROPPED"),
+            {"thinking": {"type": "enabled", "budget_tokens": 2000}},
+            {"thinking": {"type": "enabled", "budget_tokens": 2000}},
+            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "MAPPED"),
+            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "MAPPED"),
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("param", "given_fields", "model", "expected"),
+    [
+        pytest.param(param, fields, model, cell, id=f"{number}-{param}-{model}")
+        for number, (param, fields, cells) in enumerate(MATRIX)
+        for model, cell in zip(MODELS, cells, strict=True)
+    ],
+)
+def test_matrix(param: str, given_fields: dict[str, Any], model: str, expected: Any) -> None:
+    """Each parameter reaches each family in the form it takes, or a note says why not."""
+    body, notes = sent(target=target_of(model), **given_fields)
+    default = ({}, "DROPPED") if expected is DROPPED else (expected, None)
+    wanted, action = expected if isinstance(expected, tuple) else default
+    assert {key: value for key, value in body.items() if key not in BARE} == wanted
+    if param == "thinking.budget_tokens" and action == "DROPPED":
+        param = "thinking"  # All of it is left out, not only the number.
+    assert notes == ({param: action} if action else {})
+    assert set(body) <= ALLOWED
+
+
+def test_the_bare_request() -> None:
+    """Where nothing is asked, only what the API insists on is sent."""
+    notes = Notes()
+    spec = pb.ChatCompletionSpec(model="m", messages=[user("Hi")])
+    request = DIALECT.encode(spec, target_of("claude-sonnet-4-5"), notes)
+    assert (request.path, request.streamed, notes.all) == ("/messages", True, [])
+    assert request.headers == {"anthropic-version": "2023-06-01"}
+    assert json.loads(request.body) == {
+        "model": "claude-sonnet-4-5",
+        "max_tokens": 32_000,
+        "messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
+        "stream": True,
+    }
+
+
+def test_the_version_is_the_channels() -> None:
+    """A channel may ask for another version of the API."""
+    target = target_of("claude-sonnet-4-5", quirks=Quirks(anthropic_version="2026-10-21"))
+    spec = pb.ChatCompletionSpec(model="m", messages=[user("Hi")])
+    assert DIALECT.encode(spec, target, Notes()).headers == {"anthropic-version": "2026-10-21"}
+
+
+def test_the_key_has_its_own_header() -> None:
+    """The key travels in `x-api-key`."""
+    assert DIALECT.auth_headers("k") == {"x-api-key": "k"}
+
+
+@pytest.mark.parametrize(
+    ("model", "fields", "limit"),
+    [
+        ("claude-3-haiku-20240307", {}, 4096),
+        ("claude-opus-4-1", {}, 32_000),
+        ("claude-opus-4-7", {}, 32_000),
+        ("some-imitation", {}, 4096),
+        ("claude-sonnet-4-5", {"max_tokens": 7}, 7),
+        ("claude-sonnet-4-5", {"max_tokens": 100_000}, 64_000),
+        ("claude-sonnet-4-5", {"thinking": pb.Thinking(budget_tokens=32_000)}, 36_096),
+        ("claude-opus-4-1", {"thinking": pb.Thinking(budget_tokens=31_999)}, 32_000),
+        ("some-imitation", {"thinking": pb.Thinking(budget_tokens=5000)}, 9096),
+    ],
+)
+def test_limits(model: str, fields: dict[str, Any], limit: int) -> None:
+    """The limit is the caller's, else the model's default, with room for reasoning."""
+    body, _ = sent(target=target_of(model), **fields)
+    assert body["max_tokens"] == limit
+    assert body.get("thinking", {}).get("budget_tokens", 0) < limit
+
+
+def test_thinking_drops_what_does_not_go_with_it() -> None:
+    """A `-thinking` name sends no temperature and no top_k, and says so."""
+    target = target_of("claude-sonnet-4-5", thinking_by_name=True)
+    body, notes = sent(target=target, temperature=0.7, top_k=3, top_p=0.99)
+    assert body["thinking"] == {"type": "enabled", "budget_tokens": 8192}
+    assert (body.get("temperature"), body.get("top_k"), body["top_p"]) == (None, None, 0.99)
+    assert notes == {"temperature": "DROPPED", "top_k": "DROPPED"}
+
+
+def test_hidden_reasoning() -> None:
+    """Reasoning that the caller does not want to see is not asked to be shown."""
+    thinking = pb.Thinking(mode=pb.THINKING_MODE_ENABLED, excluded=True)
+    body, _ = sent(target=target_of("claude-opus-4-7"), thinking=thinking)
+    assert body["thinking"] == {"type": "adaptive", "display": "omitted"}
+
+
+@pytest.mark.parametrize("fields", [{"n": 2}, {"logprobs": True}, {"top_logprobs": 2}])
+@pytest.mark.parametrize("model", MODELS)
+def test_refuses_what_programs_rely_on(model: str, fields: dict[str, Any]) -> None:
+    """Several answers and log probabilities are refused, whatever the model."""
+    with pytest.raises(Failure) as refused:
+        sent(target=target_of(model), **fields)
+    assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+    assert refused.value.param in fields
+
+
+def test_schemas() -> None:
+    """A schema goes into the API's own field, beside the effort; older models refuse it."""
+    wanted = pb.ResponseFormat(type=pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA, schema_json=SCHEMA)
+    effort = pb.REASONING_EFFORT_LOW
+    target = target_of("claude-opus-4-7")
+    body, notes = sent(target=target, response_format=wanted, reasoning_effort=effort)
+    form = {"type": "json_schema", "schema": json.loads(SCHEMA)}
+    assert (body["output_config"], notes) == ({"effort": "low", "format": form}, {})
+    with pytest.raises(Failure) as refused:
+        sent(target=target_of("claude-3-5-haiku-latest"), response_format=wanted)
+    assert refused.value.param == "response_format"
+
+
+def test_some_json() -> None:
+    """`json_object`, which the API lacks, becomes an instruction, and a note."""
+    wanted = pb.ResponseFormat(type=pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT)
+    body, notes = sent(system("Be kind."), user("Hi"), response_format=wanted)
+    own, hint = body["system"]
+    assert own["text"] == "Be kind."
+    assert "JSON object" in hint["text"]
+    assert notes == {"response_format": "MAPPED"}
+
+
+def test_unknown_fields_stay_here() -> None:
+    """Fields that the contract does not know never reach the API; each leaves a note."""
+    extra = b'{"mcp_servers":[],"container":"c"}'
+    body, notes = sent(extra_json=extra)
+    assert set(body) == BARE
+    assert notes == {"mcp_servers": "DROPPED", "container": "DROPPED"}
+
+
+def test_prefill() -> None:
+    """The beginning of an answer is passed on without trailing space, or refused."""
+    body, notes = sent(user("Hi"), assistant("Well, \n"))
+    assert body["messages"][-1] == {
+        "role": "assistant",
+        "content": [{"type": "text", "text": "Well,"}],
+    }
+    assert notes == {}
+    body, notes = sent(
+        user("Hi"), assistant("Well,"), target=target_of("claude-haiku-4-5", thinking_by_name=True)
+    )
+    assert ("thinking" in body, notes) == (False, {"thinking": "DROPPED"})
+    with pytest.raises(Failure) as refused:
+        sent(user("Hi"), assistant("Well,"), target=target_of("claude-opus-4-6"))
+    assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+
+
+def test_reasoning_cannot_go_on_without_its_state() -> None:
+    """Calls that come back without their reasoning switch it off where the API insists."""
+    talk = [user("Hi"), assistant(tool_calls=[call("c1")]), result("c1", "42")]
+    effort = pb.REASONING_EFFORT_LOW
+    body, notes = sent(*talk, reasoning_effort=effort, tools=[pb.Tool(name="look")])
+    assert ("thinking" in body, notes) == (False, {"reasoning_effort": "DROPPED"})
+    target = target_of("claude-opus-4-7")
+    body, notes = sent(*talk, reasoning_effort=effort, tools=[pb.Tool(name="look")], target=target)
+    assert (body["thinking"]["type"], notes) == ("adaptive", {})
+
+
+JSON_BYTES = st.binary(max_size=40) | st.sampled_from(
+    [b'{}, "model": "evil"', b'{"a":1}}', b'{"model":"evil","stream":false}', b"null", b"[]"]
+)
+
+
+@given(extra=JSON_BYTES, schema=JSON_BYTES, tool=JSON_BYTES, mark=JSON_BYTES, args=st.text())
+def test_hostile_bytes_change_nothing(
+    extra: bytes, schema: bytes, tool: bytes, mark: bytes, args: str
+) -> None:
+    """No bytes of a caller add a key to the body or change one of ours."""
+    spec = pb.ChatCompletionSpec(
+        model="m",
+        messages=[
+            content_pb2.Message(
+                role=content_pb2.ROLE_USER,
+                content=[content_pb2.ContentPart(text="Hi", cache_control_json=mark)],
+            ),
+            assistant(tool_calls=[call("c", args)]),
+            result("c", "x"),
+        ],
+        tools=[pb.Tool(name="look", parameters_json=tool)],
+        response_format=pb.ResponseFormat(
+            type=pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA, schema_json=schema
+        ),
+        extra_json=extra,
+    )
+    try:
+        request = DIALECT.encode(spec, target_of("claude-sonnet-4-5"), Notes())
+    except Failure:
+        return
+    body = json.loads(request.body)
+    assert set(body) <= ALLOWED
+    assert (body["model"], body["stream"]) == ("claude-sonnet-4-5", True)
