@@ -6,10 +6,7 @@ import base64
 import hashlib
 import json
 import os
-import random
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.errors import UpstreamError
 from services.providers import reasoning_state
 from services.providers.anthropic import DIALECT
-from services.providers.base import Decoder, Notes
-from services.providers.sse import SseParser
+from services.providers.base import Notes
+from tests.services.providers.anthropic.answers import Answer, gathered, slices, streamed
 from tests.services.providers.targets import target_of
 
 FOLDER = os.environ.get("POMOGATOR_CAPTURES", "")
@@ -50,63 +47,6 @@ def load(path: Path) -> tuple[dict[str, Any], bytes]:
     if body.startswith(b"\x1f\x8b"):
         body = zlib.decompress(body, wbits=31)
     return case, body
-
-
-@dataclass
-class Answer:
-    """What a caller would put together from the chunks."""
-
-    text: str = ""
-    reasoning: str = ""
-    refusal: str = ""
-    calls: list[dict[str, str]] = field(default_factory=list)
-    states: list[str] = field(default_factory=list)
-    ending: list[pb.ChatCompletionChunk] = field(default_factory=list)
-
-
-def gathered(chunks: Sequence[pb.ChatCompletionChunk]) -> Answer:
-    """The fold of `chunks`."""
-    answer = Answer()
-    for chunk in chunks:
-        if chunk.WhichOneof("event") != "delta":
-            answer.ending.append(chunk)
-            continue
-        delta = chunk.delta
-        match delta.WhichOneof("content"):
-            case "text":
-                answer.text += delta.text
-            case "reasoning":
-                answer.reasoning += delta.reasoning
-            case "refusal":
-                answer.refusal += delta.refusal
-            case "reasoning_state":
-                answer.states.append(delta.reasoning_state)
-            case "tool_call":
-                call = delta.tool_call
-                if call.index == len(answer.calls):
-                    answer.calls.append({"id": call.id, "name": call.name, "arguments": ""})
-                answer.calls[call.index]["arguments"] += call.arguments
-    return answer
-
-
-def streamed(body: bytes, decoder: Decoder, sizes: Iterator[int]) -> list[pb.ChatCompletionChunk]:
-    """The chunks of a body that arrives in pieces of these sizes, up to its end."""
-    parser, chunks, at = SseParser(), [], 0
-    while at < len(body):
-        size = next(sizes)
-        for event in parser.feed(body[at : at + size]):
-            chunks += decoder.feed(event)
-        at += size
-    for event in parser.close():
-        chunks += decoder.feed(event)
-    return chunks
-
-
-def slices(seed: int) -> Iterator[int]:
-    """Sizes of reads: single bytes and bigger ones."""
-    chance = random.Random(seed)  # noqa: S311 - it hides nothing
-    while True:
-        yield chance.choice((1, 2, 3, 7, 64, 1500))
 
 
 def check(answer: Answer, expect: dict[str, Any]) -> None:

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import usage_pb2
+
+from services.errors import UpstreamError
+from services.providers.anthropic.response import FINISH_REASONS, AnthropicDecoder
+from services.providers.base import Notes, SseEvent
+from services.providers.reasoning_state import Call, Redacted, Text, Thought, unpack
+from tests.services.providers.anthropic.answers import Answer, gathered, streamed
+
+PING: dict[str, Any] = {"type": "ping"}
+STOP: dict[str, Any] = {"type": "message_stop"}
+
+
+def started(message_id: str = "msg_1", **usage: Any) -> dict[str, Any]:
+    """A message begins."""
+    counted = usage or {"input_tokens": 10, "output_tokens": 1}
+    return {"type": "message_start", "message": {"id": message_id, "usage": counted}}
+
+
+def begun(index: int, kind: str, **fields: Any) -> dict[str, Any]:
+    """A block begins."""
+    block = {"type": kind, **fields}
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def more(index: int, kind: str, **fields: Any) -> dict[str, Any]:
+    """More of a block."""
+    delta = {"type": kind, **fields}
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def ended(index: int) -> dict[str, Any]:
+    """A block ends."""
+    return {"type": "content_block_stop", "index": index}
+
+
+def said(index: int, text: str) -> list[dict[str, Any]]:
+    """A block of text."""
+    return [begun(index, "text", text=""), more(index, "text_delta", text=text), ended(index)]
+
+
+def closing(reason: str | None = "end_turn", **fields: Any) -> dict[str, Any]:
+    """The message is about to end."""
+    usage = fields.pop("usage", {"output_tokens": 5})
+    return {"type": "message_delta", "delta": {"stop_reason": reason, **fields}, "usage": usage}
+
+
+def wire(*events: dict[str, Any], named: bool = True) -> bytes:
+    """The events as the API frames them, padded as it pads them."""
+    name = "event: {}\n" if named else ""
+    return "".join(
+        name.format(event["type"]) + f"data: {json.dumps(event, ensure_ascii=False)[:-1]}  }}\n\n"
+        for event in events
+    ).encode()
+
+
+def decoded(*events: dict[str, Any], named: bool = True) -> Answer:
+    """The answer that these events make."""
+    decoder, body = AnthropicDecoder(), wire(*events, named=named)
+    return gathered(streamed(body, decoder, iter([len(body)])) + decoder.finish())
+
+
+def usage_of(answer: Answer) -> usage_pb2.Usage:
+    """The usage at the end."""
+    return answer.ending[-1].finished.usage
+
+
+TALK = [
+    started(input_tokens=10, cache_read_input_tokens=3, output_tokens=1),
+    begun(0, "thinking", thinking="", signature=""),
+    PING,
+    more(0, "thinking_delta", thinking=""),
+    more(0, "thinking_delta", thinking="Häm"),
+    more(0, "thinking_delta", thinking="…"),
+    more(0, "signature_delta", signature="sig"),
+    ended(0),
+    begun(1, "redacted_thinking", data="ciphertext"),
+    ended(1),
+    *said(2, "Ich sehe 🐙 nach."),
+    begun(3, "tool_use", id="a", name="look", input={}),
+    more(3, "input_json_delta", partial_json=""),
+    more(3, "input_json_delta", partial_json='{"city": '),
+    more(3, "input_json_delta", partial_json='"Žilina"}'),
+    ended(3),
+    begun(4, "tool_use", id="b", name="wait", input={}),
+    more(4, "input_json_delta", partial_json=""),
+    ended(4),
+    closing("tool_use", usage={"output_tokens": 50}),
+    STOP,
+]
+
+
+def test_a_whole_conversation() -> None:
+    """Text, reasoning and calls come in order; the sealed reasoning once, before the end."""
+    answer = decoded(*TALK)
+    assert (answer.text, answer.reasoning) == ("Ich sehe 🐙 nach.", "Häm…")
+    assert answer.calls == [
+        {"id": "a", "name": "look", "arguments": '{"city": "Žilina"}'},
+        {"id": "b", "name": "wait", "arguments": "{}"},
+    ]
+    (state,) = answer.states
+    assert list(unpack(state, "anthropic", Notes())) == [
+        Thought(text="Häm…", signature="sig"),
+        Redacted(data="ciphertext"),
+        Text(length=16),
+        Call(id="a"),
+        Call(id="b"),
+    ]
+    last, _ = answer.ending
+    assert last.choice_finished == pb.ChoiceFinished(
+        finish_reason=pb.FINISH_REASON_TOOL_CALLS, native_finish_reason="tool_use"
+    )
+    assert usage_of(answer) == usage_pb2.Usage(
+        prompt_token_count=13,
+        completion_token_count=50,
+        total_token_count=63,
+        cache_read_token_count=3,
+        source=usage_pb2.USAGE_SOURCE_PROVIDER,
+    )
+
+
+@given(st.lists(st.integers(1, 60), min_size=1), st.booleans())
+def test_slicing_changes_nothing(sizes: list[int], named: bool) -> None:
+    """However the bytes arrive, and with or without names of events, the chunks are the same."""
+    body = wire(*TALK, named=named)
+    whole, pieces = AnthropicDecoder(), AnthropicDecoder()
+    expected = streamed(body, whole, iter([len(body)])) + whole.finish()
+    rest = [*sizes, *[sizes[-1]] * (len(body) // sizes[-1] + 1)]
+    assert streamed(body, pieces, iter(rest)) + pieces.finish() == expected
+
+
+def test_a_document_equals_its_stream() -> None:
+    """An answer that came whole folds into the same as one that came in pieces."""
+    document = {
+        "type": "message",
+        "content": [
+            {"type": "thinking", "thinking": "Häm…", "signature": "sig"},
+            {"type": "redacted_thinking", "data": "ciphertext"},
+            {"type": "text", "text": "Ich sehe 🐙 nach."},
+            {"type": "tool_use", "id": "a", "name": "look", "input": {"city": "Žilina"}},
+            {"type": "tool_use", "id": "b", "name": "wait", "input": {}},
+        ],
+        "stop_reason": "tool_use",
+        "usage": {"input_tokens": 10, "cache_read_input_tokens": 3, "output_tokens": 50},
+    }
+    body = b"\n \n" + json.dumps(document, ensure_ascii=False).encode()
+    assert gathered(AnthropicDecoder().whole(body)) == decoded(*TALK)
+
+
+@pytest.mark.parametrize("reason", FINISH_REASONS)
+def test_reasons_to_stop(reason: str) -> None:
+    """Each reason of the API has ours, and is kept in its own word."""
+    last, _ = decoded(started(), closing(reason), STOP).ending
+    assert last.choice_finished.finish_reason == FINISH_REASONS[reason]
+    assert last.choice_finished.native_finish_reason == reason
+
+
+def test_new_reasons_to_stop() -> None:
+    """A message that ended for a reason we do not know has stopped; the word is kept."""
+    last, _ = decoded(started(), closing("bored"), STOP).ending
+    assert last.choice_finished.finish_reason == pb.FINISH_REASON_STOP
+    assert last.choice_finished.native_finish_reason == "bored"
+
+
+def test_a_document_may_not_say_why_it_ended() -> None:
+    """A whole answer without a reason keeps none."""
+    body = b'{"type":"message","content":[],"stop_reason":null}'
+    last, finished = AnthropicDecoder().whole(body)
+    assert last.choice_finished.finish_reason == pb.FINISH_REASON_UNSPECIFIED
+    assert finished.finished.usage == usage_pb2.Usage()
+
+
+def test_refusals_say_why() -> None:
+    """The explanation of a refusal is the text in which the model declined."""
+    details = {"type": "refusal", "explanation": "That is dangerous."}
+    answer = decoded(started(), closing("refusal", stop_details=details), STOP)
+    assert answer.refusal == "That is dangerous."
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        [PING],
+        [{"type": "new_event", "delta": 7, "index": 1}],
+        [begun(9, "server_tool_use", id="s", name="web_search", input={})],
+        [
+            begun(9, "server_tool_use", id="s", name="web_search", input={}),
+            more(9, "input_json_delta", partial_json='{"q":1}'),
+            ended(9),
+        ],
+        [begun(9, "web_search_tool_result", content=[{"text": 1}], text=[1]), ended(9)],
+        [begun(9, "compaction", content="x"), more(9, "compaction_delta", content="y")],
+        [more(0, "citations_delta", citation={"cited_text": "x"})],
+        [more(0, "new_delta", text={"not": "text"})],
+        [more(7, "text_delta", text="of no block")],
+    ],
+)
+def test_ignores_what_it_does_not_know(noise: list[dict[str, Any]]) -> None:
+    """Pings, tools of the provider's own and everything new change nothing."""
+    start, *rest = said(0, "Hi")
+    plain = decoded(started(), start, *rest, closing(), STOP)
+    assert decoded(started(), start, *noise, *rest, closing(), STOP) == plain
+
+
+def test_usage_is_replaced_never_added() -> None:
+    """Later figures win; missing, null and all-zero ones leave what was known."""
+    start = started(input_tokens=7, cache_creation_input_tokens=5, output_tokens=3)
+    final = {"input_tokens": 0, "cache_creation_input_tokens": None, "output_tokens": 9}
+    usage = usage_of(decoded(start, closing(usage=final), STOP))
+    assert (usage.prompt_token_count, usage.completion_token_count) == (12, 9)
+    final = {"input_tokens": 8, "output_tokens": 9}
+    usage = usage_of(decoded(start, closing(usage=final), STOP))
+    assert (usage.prompt_token_count, usage.cache_write_token_count) == (13, 5)
+
+
+def test_usage_in_detail() -> None:
+    """Cache writes for an hour, reasoning and iterations of other models are counted."""
+    report = {
+        "input_tokens": 2,
+        "cache_creation_input_tokens": 30,
+        "cache_read_input_tokens": 100,
+        "cache_creation": {"ephemeral_5m_input_tokens": 10, "ephemeral_1h_input_tokens": 20},
+        "output_tokens": 40,
+        "output_tokens_details": {"thinking_tokens": 15},
+        "service_tier": "standard",
+        "iterations": [
+            {"type": "message", "input_tokens": 2, "output_tokens": 40},
+            {"type": "compaction", "input_tokens": 500, "output_tokens": 60},
+        ],
+    }
+    answer = decoded(started(), closing(usage=report), STOP)
+    assert usage_of(answer) == usage_pb2.Usage(
+        prompt_token_count=632,
+        completion_token_count=100,
+        total_token_count=732,
+        thinking_token_count=15,
+        cache_read_token_count=100,
+        cache_write_token_count=30,
+        cache_write_1h_token_count=20,
+        source=usage_pb2.USAGE_SOURCE_PROVIDER,
+    )
+    assert answer.ending[-1].finished.service_tier == "default"
+
+
+@pytest.mark.parametrize("cut", range(1, len(TALK)))
+def test_a_cut_stream_is_an_error(cut: int) -> None:
+    """A stream that ends before its last event never looks complete; its usage is known."""
+    decoder, body = AnthropicDecoder(), wire(*TALK[:cut])
+    streamed(body, decoder, iter([len(body)]))
+    assert not decoder.done
+    with pytest.raises(UpstreamError) as failed:
+        decoder.finish()
+    assert failed.value.reason_name == "UPSTREAM_DISCONNECTED"
+    assert decoder.usage is not None
+    assert decoder.usage.prompt_token_count == 13
+
+
+def test_no_reason_to_stop_is_an_error() -> None:
+    """A stream that ends without saying why is not complete."""
+    with pytest.raises(UpstreamError):
+        decoded(started(), *said(0, "Hi"), closing(None), STOP)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("overloaded_error", "UPSTREAM_OVERLOADED"),
+        ("rate_limit_error", "UPSTREAM_RATE_LIMITED"),
+        ("api_error", "UPSTREAM_ERROR"),
+    ],
+)
+def test_errors_after_success(kind: str, reason: str) -> None:
+    """An error in a stream is an error of its own kind, wherever it comes."""
+    failure = {"type": "error", "error": {"type": kind, "message": "No."}, "request_id": "r"}
+    for events in ([failure], [started(), *said(0, "Hi")[:2], failure]):
+        decoder, body = AnthropicDecoder(), wire(*events)
+        with pytest.raises(UpstreamError) as failed:
+            streamed(body, decoder, iter([len(body)]))
+        assert failed.value.reason_name == reason
+    with pytest.raises(UpstreamError) as failed:
+        AnthropicDecoder().whole(json.dumps(failure).encode())
+    assert failed.value.reason_name == reason
+
+
+def test_two_beginnings() -> None:
+    """A repeated beginning is ignored; another answer in the middle of one is an error."""
+    once = decoded(started(), *said(0, "Hi"), closing(), STOP)
+    assert decoded(started(), started(), *said(0, "Hi"), closing(), STOP) == once
+    assert decoded(started("msg_0"), started(), *said(0, "Hi"), closing(), STOP) == once
+    with pytest.raises(UpstreamError) as failed:
+        decoded(started(), *said(0, "Hi"), started("msg_2"), *said(0, "Ho"), closing(), STOP)
+    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+
+
+def test_nothing_counts_after_the_end() -> None:
+    """What a proxy appends to a finished answer is ignored."""
+    late = [*said(0, "late"), {"type": "error", "error": {"type": "api_error"}}]
+    once = decoded(started(), *said(0, "Hi"), closing(), STOP)
+    assert decoded(started(), *said(0, "Hi"), closing(), STOP, *late) == once
+
+
+@pytest.mark.parametrize("name", ["", "message"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{",
+        b"[]",
+        b'{"type":"content_block_delta","delta":{"type":"text_delta","text":1}}',
+        b'{"type":"content_block_delta","delta":{"type":"text_delta","text":"\xff"}}',
+        b'{"type":"message_delta","delta":[]}',
+        b'{"type":"message_delta","usage":{"output_tokens":"many"}}',
+        b'{"type":"message_start","message":' + b"[" * 100_000,
+    ],
+)
+def test_garbage_is_a_bad_response(name: str, data: bytes) -> None:
+    """What cannot be read is the provider's failure, never a crash of ours."""
+    with pytest.raises(UpstreamError) as failed:
+        AnthropicDecoder().feed(SseEvent(name, data))
+    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+
+
+@pytest.mark.parametrize("data", [b"{", b"[]", b'{"delta":{"type":"text_delta","text":1}}'])
+def test_garbage_in_a_block(data: bytes) -> None:
+    """The same holds on the short way that deltas of blocks take."""
+    with pytest.raises(UpstreamError) as failed:
+        AnthropicDecoder().feed(SseEvent("content_block_delta", data))
+    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"<html>", b"{}", b'{"content":null}', b"[1]"])
+def test_garbage_documents(body: bytes) -> None:
+    """A document that is no message is the provider's failure."""
+    with pytest.raises(UpstreamError) as failed:
+        AnthropicDecoder().whole(body)
+    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+
+
+def test_other_peoples_done() -> None:
+    """A `[DONE]` that a proxy adds says nothing."""
+    decoder = AnthropicDecoder()
+    assert decoder.feed(SseEvent("", b"[DONE]")) == []
+    assert not decoder.done
