@@ -13,6 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
+from google.api import annotations_pb2
 from openai import AsyncOpenAI
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
@@ -23,6 +24,7 @@ from services.server import listening
 from tests.end_to_end.gateway import TOPOLOGIES, Gateway, running
 
 HERE = Path(__file__).parent
+GOOGLEAPIS = Path(annotations_pb2.__file__).parents[2]
 NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
 MODELS = ("local/smollm2-135m", "local/smollm2-135m-messages")
 """The model through the `openai` dialect, and through the `anthropic` one."""
@@ -172,7 +174,7 @@ async def test_node(gateway: Gateway, script: str) -> None:
                 "BASE_URL": gateway.base_url,
                 "GRPC_TARGET": address,
                 "MODEL": MODELS[0],
-                "PROTO": str(HERE.parents[1] / "proto"),
+                "PROTO_PATH": f"{HERE.parents[1] / 'proto'}:{GOOGLEAPIS}",
             },
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
