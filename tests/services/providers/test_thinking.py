@@ -197,8 +197,8 @@ def test_off(model: str, kind: str, effort: str, asked: dict[str, Any]) -> None:
 def test_forced_tools_switch_reasoning_off() -> None:
     """Claude does not reason while it is made to call a tool: the tool wins, with a note."""
     choice = pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED)
-    asked = {"tools": [pb.Tool(name="f")], "tool_choice": choice}
-    effort = {"reasoning_effort": pb.REASONING_EFFORT_LOW}
+    asked: dict[str, Any] = {"tools": [pb.Tool(name="f")], "tool_choice": choice}
+    effort: dict[str, Any] = {"reasoning_effort": pb.REASONING_EFFORT_LOW}
     assert planned("claude-sonnet-4-5", **asked, **effort) == (
         ThinkingPlan(kind="default"),
         {"reasoning_effort": "DROPPED"},
@@ -210,7 +210,10 @@ def test_forced_tools_switch_reasoning_off() -> None:
 
 def test_contradictions_are_told() -> None:
     """Of an effort and a budget the one that the model takes counts; the other is noted."""
-    both = {"reasoning_effort": pb.REASONING_EFFORT_LOW, "thinking": T(budget_tokens=9000)}
+    both: dict[str, Any] = {
+        "reasoning_effort": pb.REASONING_EFFORT_LOW,
+        "thinking": T(budget_tokens=9000),
+    }
     made, notes = planned("claude-sonnet-4-5", **both)
     assert (made.budget_tokens, notes) == (9000, {"reasoning_effort": "MAPPED"})
     made, notes = planned("claude-opus-4-7", **both)
