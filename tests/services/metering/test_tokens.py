@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+from importlib.util import find_spec
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2
+
+from services.metering.tokens import (
+    IMAGE_TOKENS,
+    PIECE_CHARS,
+    Tally,
+    TokenCounter,
+    count_prompt,
+    estimate_prompt,
+)
+
+needs_vocabulary = pytest.mark.skipif(
+    find_spec("quicktok") is None, reason="the extra `tokens` is not installed"
+)
+
+TEXTS = {
+    "English": "The quick brown fox jumps over the lazy dog, and nobody minds. " * 20,
+    "Russian": "Напиши, пожалуйста, функцию сортировки на Python и объясни её. " * 20,
+    "Chinese": "请写一个排序函数，并解释它是如何工作的。谢谢你的帮助！" * 20,
+    "code": "def sort(items: list[int]) -> list[int]:\n    return sorted(items, key=lambda x: -x)\n"
+    * 9,
+    "digits": "0123456789 3.14159 2718 " * 20,
+    "table": "1,2,3,4;5,6,7,8\n" * 40,
+    "JSON": '{"a":[1,2,{"b":null}],"c":"d"}' * 20,
+    "emoji": "🙂🎉🚀" * 40,
+}
+
+
+def spec(*texts: str) -> pb.ChatCompletionSpec:
+    """A conversation of these messages."""
+    return pb.ChatCompletionSpec(
+        model="vendor/m",
+        messages=[
+            content_pb2.Message(
+                role=content_pb2.ROLE_USER, content=[content_pb2.ContentPart(text=text)]
+            )
+            for text in texts
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def counter() -> TokenCounter:
+    """A counter with its vocabulary."""
+    counter = TokenCounter()
+    assert asyncio.run(counter.load())
+    return counter
+
+
+@needs_vocabulary
+def test_counts_by_the_vocabulary(counter: TokenCounter) -> None:
+    """Words that o200k knows whole are one token each."""
+    assert counter.name == "o200k_base"
+    assert counter.count("hello world") == 2
+    assert counter.count("") == 0
+
+
+async def test_counts_by_size_without_a_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the extra is not installed, loading says so, and four bytes are a token."""
+    monkeypatch.setattr("services.metering.tokens.MODULE", "no_such_module")
+    counter = TokenCounter()
+
+    assert not await counter.load()
+
+    assert counter.name == "estimate"
+    assert counter.count("eight by") == 2
+    assert counter.count("привет") == 3
+
+
+@needs_vocabulary
+@pytest.mark.parametrize("language", sorted(TEXTS))
+def test_the_estimate_is_not_exceeded(counter: TokenCounter, language: str) -> None:
+    """In every language a prompt has at most the estimated tokens."""
+    conversation = spec(*[TEXTS[language]] * 3, "?")
+
+    assert count_prompt(conversation, counter) <= estimate_prompt(conversation)
+
+
+@needs_vocabulary
+@given(st.lists(st.text(st.characters(codec="ascii"), min_size=0, max_size=40), max_size=300))
+def test_a_text_in_pieces_is_the_text(counter: TokenCounter, pieces: list[str]) -> None:
+    """Counted in pieces a text has the tokens that it has, plus a few at each split."""
+    text = "".join(pieces)
+    tally = Tally(counter)
+    for piece in pieces:
+        tally.add(piece)
+
+    splits = len(text) // PIECE_CHARS
+    assert abs(tally.total - counter.count(text)) <= 4 * splits
+
+
+@needs_vocabulary
+def test_a_long_answer_is_not_kept(counter: TokenCounter) -> None:
+    """However long an answer becomes, only its last piece is remembered."""
+    tally = Tally(counter)
+    for _ in range(20_000):
+        tally.add(" word")
+
+    assert sum(map(len, tally._pieces)) < PIECE_CHARS
+    assert tally.total == 20_000
+
+
+def test_pictures_count_as_pictures() -> None:
+    """A picture's base64 is not taken for text: a megabyte counts like a kilobyte."""
+    sizes = [
+        estimate_prompt(
+            pb.ChatCompletionSpec(
+                messages=[
+                    content_pb2.Message(
+                        content=[
+                            content_pb2.ContentPart(
+                                image=content_pb2.Image(
+                                    base64=base64.b64encode(bytes(size)).decode()
+                                )
+                            )
+                        ]
+                    )
+                ]
+            )
+        )
+        for size in (1_000, 1_000_000)
+    ]
+
+    assert IMAGE_TOKENS <= sizes[0] <= sizes[1] <= IMAGE_TOKENS + 20
+
+
+def test_everything_that_is_sent_counts() -> None:
+    """Tools, schemas and calls are part of the prompt."""
+    counter = TokenCounter()
+    plain = spec("hello")
+    rich = spec("hello")
+    rich.tools.add(name="search", description="Finds things", parameters_json=b'{"type":"object"}')
+    rich.response_format.schema_json = b'{"type":"object","properties":{}}'
+    rich.messages.add(
+        role=content_pb2.ROLE_ASSISTANT,
+        tool_calls=[content_pb2.ToolCall(id="1", name="search", arguments='{"q":"cats"}')],
+    )
+
+    assert count_prompt(rich, counter) >= count_prompt(plain, counter) + 20
+    assert estimate_prompt(rich) > estimate_prompt(plain) + 40
+
+
+def test_files_and_sound_count_by_size() -> None:
+    """What is passed by value is estimated from its size."""
+    counter = TokenCounter()
+    message = content_pb2.Message(
+        content=[
+            content_pb2.ContentPart(audio=content_pb2.Audio(base64="A" * 4000, format="mp3")),
+            content_pb2.ContentPart(file=content_pb2.File(uri="data:," + "A" * 1994)),
+        ]
+    )
+
+    assert count_prompt(pb.ChatCompletionSpec(messages=[message]), counter) == 10 + 2100 + 4

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2
+from pomogator.chat.v1 import usage_pb2 as usages
+
+from services.metering.tokens import TokenCounter, count_prompt
+from services.metering.usage import COUNT_MAX, UsageMeter
+
+SPEC = pb.ChatCompletionSpec(
+    messages=[content_pb2.Message(content=[content_pb2.ContentPart(text="How are you today?")])]
+)
+COUNTER = TokenCounter()
+PROMPT = count_prompt(SPEC, COUNTER)
+
+
+def text(piece: str) -> pb.ChatCompletionChunk:
+    """A piece of the answer."""
+    return pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=piece))
+
+
+def reasoning(piece: str) -> pb.ChatCompletionChunk:
+    """A piece of the reasoning."""
+    return pb.ChatCompletionChunk(delta=pb.CompletionDelta(reasoning=piece))
+
+
+def finished(**counts: int) -> pb.ChatCompletionChunk:
+    """The end, with the provider's usage."""
+    return pb.ChatCompletionChunk(finished=pb.CompletionFinished(usage=usage_of(counts)))
+
+
+def usage_of(counts: Mapping[str, int]) -> usages.Usage:
+    """What a provider says."""
+    usage = usages.Usage()
+    for name, count in counts.items():
+        setattr(usage, name, count)
+    return usage
+
+
+def meter(*chunks: pb.ChatCompletionChunk, max_tokens: int | None = None) -> UsageMeter:
+    """A meter that has seen these."""
+    meter = UsageMeter(SPEC, COUNTER, max_tokens=max_tokens)
+    meter.add(chunks)
+    return meter
+
+
+def test_the_provider_is_believed() -> None:
+    """What the provider says at the end is billed, and is said to be its count."""
+    end = finished(
+        prompt_token_count=90,
+        completion_token_count=20,
+        thinking_token_count=5,
+        cache_read_token_count=30,
+        cache_write_token_count=40,
+        cache_write_1h_token_count=10,
+    )
+
+    metered = meter(text("fine"), end).metered()
+
+    assert metered.flags == ()
+    assert metered.counter is None
+    assert metered.usage == usages.Usage(
+        prompt_token_count=90,
+        completion_token_count=20,
+        total_token_count=110,
+        thinking_token_count=5,
+        cache_read_token_count=30,
+        cache_write_token_count=40,
+        cache_write_1h_token_count=10,
+        source=usages.USAGE_SOURCE_PROVIDER,
+    )
+
+
+def test_a_drained_answer_says_so() -> None:
+    """Usage that came after the caller had left is marked."""
+    watch = meter(text("fine"))
+    watch.drain()
+    watch.add([finished(prompt_token_count=9, completion_token_count=2)])
+
+    assert watch.metered().usage.source == usages.USAGE_SOURCE_DRAINED
+
+
+@pytest.mark.parametrize("end", [(), (finished(),)])
+def test_a_silent_provider_is_counted(end: Sequence[pb.ChatCompletionChunk]) -> None:
+    """Without usage, or with zeros, text, reasoning, refusals and calls to tools are counted."""
+    call = pb.ToolCallDelta(name="name", arguments="argument")
+    metered = meter(
+        text("12345678"),
+        reasoning("1234"),
+        pb.ChatCompletionChunk(delta=pb.CompletionDelta(tool_call=call)),
+        pb.ChatCompletionChunk(delta=pb.CompletionDelta(refusal="12345678")),
+        *end,
+    ).metered()
+
+    assert metered.counter == "estimate"
+    assert metered.usage == usages.Usage(
+        prompt_token_count=PROMPT,
+        completion_token_count=8,
+        thinking_token_count=1,
+        total_token_count=PROMPT + 8,
+        source=usages.USAGE_SOURCE_COUNTED,
+    )
+
+
+def test_a_cut_answer_keeps_what_was_reported() -> None:
+    """The prompt as the provider counted it at the start, the completion as it was received."""
+    reported = usages.Usage(
+        prompt_token_count=500, cache_read_token_count=400, completion_token_count=1
+    )
+
+    metered = meter(text("x" * 400)).metered(reported)
+
+    assert metered.usage.prompt_token_count == 500
+    assert metered.usage.cache_read_token_count == 400
+    assert metered.usage.completion_token_count == 100
+    assert metered.usage.source == usages.USAGE_SOURCE_COUNTED
+
+
+def test_it_can_be_asked_at_any_time() -> None:
+    """The count grows with the answer, and asking changes nothing."""
+    watch = meter()
+    seen = []
+    for _ in range(5):
+        watch.add([text("12345678")])
+        seen.append(watch.metered().usage.completion_token_count)
+        assert watch.metered().usage.completion_token_count == seen[-1]
+
+    assert seen == [2, 4, 6, 8, 10]
+
+
+@pytest.mark.parametrize(
+    ("counts", "max_tokens", "flag", "expected"),
+    [
+        ({"completion_token_count": -5}, None, "completion_replaced", (10, 2)),
+        ({"completion_token_count": 5000}, 1000, "completion_replaced", (10, 2)),
+        ({"completion_token_count": COUNT_MAX + 1}, None, "completion_replaced", (10, 2)),
+        ({"completion_token_count": 0}, None, "completion_replaced", (10, 2)),
+        (
+            {"prompt_token_count": 10**15, "completion_token_count": 3},
+            None,
+            "prompt_replaced",
+            (PROMPT, 3),
+        ),
+    ],
+)
+def test_absurd_usage_is_replaced(
+    counts: dict[str, int], max_tokens: int | None, flag: str, expected: tuple[int, int]
+) -> None:
+    """What cannot be is replaced by our own count, and flagged."""
+    end = finished(**({"prompt_token_count": 10} | counts))
+
+    metered = meter(text("12345678"), end, max_tokens=max_tokens).metered()
+
+    assert metered.flags == (flag,)
+    assert metered.usage.source == usages.USAGE_SOURCE_COUNTED
+    usage = metered.usage
+    assert (usage.prompt_token_count, usage.completion_token_count) == expected
+
+
+def test_a_little_more_than_allowed_is_believed() -> None:
+    """Providers may let the last word end; each choice has its own allowance."""
+    spec = pb.ChatCompletionSpec(n=2)
+    watch = UsageMeter(spec, COUNTER, max_tokens=100)
+    watch.add([finished(prompt_token_count=1, completion_token_count=210)])
+
+    assert watch.metered().flags == ()
+
+
+def test_parts_fit_into_their_whole() -> None:
+    """Parts that exceed their whole are cut to it, and flagged."""
+    metered = meter(
+        finished(
+            prompt_token_count=10,
+            cache_read_token_count=8,
+            cache_write_token_count=5,
+            completion_token_count=3,
+            thinking_token_count=9,
+        )
+    ).metered()
+
+    assert metered.flags == ("cache_write_clipped", "thinking_clipped")
+    assert metered.usage.cache_write_token_count == 2
+    assert metered.usage.thinking_token_count == 3
+
+
+numbers = st.integers(-(2**62), 2**62) | st.integers(-3, 50)
+counts = st.fixed_dictionaries(
+    {
+        name: numbers
+        for name in usages.Usage.DESCRIPTOR.fields_by_name
+        if name.endswith("_token_count")
+    }
+)
+pieces = st.lists(st.builds(text, st.text(max_size=9)) | st.builds(reasoning, st.text(max_size=9)))
+
+
+@given(pieces, counts, counts, st.booleans())
+def test_what_is_billed_is_consistent(
+    chunks: list[pb.ChatCompletionChunk],
+    final: dict[str, int],
+    reported: dict[str, int],
+    ends: bool,
+) -> None:
+    """Whatever a provider says, no part is negative or exceeds its whole, and totals add up."""
+    watch = meter(*chunks, *([finished(**final)] if ends else []), max_tokens=100)
+
+    usage = watch.metered(usage_of(reported)).usage
+
+    assert min(getattr(usage, name) for name in counts_of(usage)) >= 0
+    cached = usage.cache_read_token_count + usage.cache_write_token_count
+    assert cached <= usage.prompt_token_count <= COUNT_MAX
+    assert usage.cache_write_1h_token_count <= usage.cache_write_token_count
+    assert usage.thinking_token_count <= usage.completion_token_count <= COUNT_MAX
+    total = usage.prompt_token_count + usage.completion_token_count
+    assert usage.total_token_count == total
+    assert usage.source
+
+
+def counts_of(usage: usages.Usage) -> list[str]:
+    """The names of all counts."""
+    return [name for name in usage.DESCRIPTOR.fields_by_name if name.endswith("_token_count")]
