@@ -2,9 +2,11 @@
 
     request    a spec as a body of `POST /messages`
     messages   the conversation in it
+    parts      the parts of its messages
     tools      the tools in it, and the choice between them
     events     the API's events, typed
     usage      the tokens they report
+    blocks     the blocks of an answer while they come
     response   events as chunks of our contract
 
 Reference: https://docs.anthropic.com/en/api/messages

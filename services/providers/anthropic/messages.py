@@ -17,16 +17,13 @@ from pomogator.chat.v1 import content_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.providers import images, reasoning_state
+from services.providers import reasoning_state
+from services.providers.anthropic.parts import Json, contents, text_blocks
 from services.providers.base import Notes, Target
 from services.providers.parameters import raw_object, require
 
-Json = dict[str, object]
-
 NAME = "anthropic"
 """The dialect's name in reasoning states."""
-
-IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 OPENING = "(The conversation begins with the assistant.)"
 """Stands for the user's turn where the caller's conversation begins with the model's:
@@ -73,7 +70,7 @@ class Conversation:
 
     def instruct(self, message: content_pb2.Message) -> None:
         """Adds standing instructions: to `system`, or where they came in."""
-        blocks = _contents(message.content, self)
+        blocks = contents(message.content, self.target)
         if not self.turns:
             self.system.extend(blocks)
         elif self.turns[-1].has("tool_use"):
@@ -163,12 +160,12 @@ def _close(made: Conversation) -> None:
 
 
 def _user(message: content_pb2.Message, made: Conversation) -> list[Json]:
-    return _contents(message.content, made)
+    return contents(message.content, made.target)
 
 
 def _tool(message: content_pb2.Message, made: Conversation) -> list[Json]:
     result: Json = {"type": "tool_result", "tool_use_id": _tool_id(message.tool_call_id)}
-    content = _contents(message.content, made)
+    content = contents(message.content, made.target)
     for block in content:
         if mark := block.pop("cache_control", None):
             result["cache_control"] = mark
@@ -179,7 +176,7 @@ def _tool(message: content_pb2.Message, made: Conversation) -> list[Json]:
 
 def _assistant(message: content_pb2.Message, made: Conversation) -> list[Json]:
     calls = {call.id: _tool_use(call, made.notes) for call in message.tool_calls}
-    texts = _contents(message.content, made)
+    texts = contents(message.content, made.target)
     if message.refusal.strip():
         texts.append({"type": "text", "text": message.refusal})
     places = reasoning_state.unpack(message.reasoning_state, NAME, made.notes)
@@ -203,7 +200,7 @@ def _interleaved(
     for place in places:
         match place:
             case reasoning_state.Text(length) if intact:
-                blocks += _text(text[at : at + length])
+                blocks += text_blocks(text[at : at + length])
                 at += length
             case reasoning_state.Text():
                 blocks += texts
@@ -267,65 +264,12 @@ def _tool_id(call_id: str) -> str:
     return _ID_FORBIDS.sub("_", call_id)
 
 
-def _contents(parts: Iterable[content_pb2.ContentPart], made: Conversation) -> list[Json]:
-    """The blocks of parts; reasoning in plain text says nothing to the API."""
-    blocks: list[Json] = []
-    for part in parts:
-        kind = part.WhichOneof("part")
-        reader = _PARTS.get(kind) if kind else None
-        new = reader(part, made) if reader else []
-        if new and part.cache_control_json:
-            new[-1]["cache_control"] = raw_object(part.cache_control_json, "messages")
-        blocks += new
-    return blocks
-
-
-def _text(text: str) -> list[Json]:
-    """The API refuses blocks of nothing but white space."""
-    return [{"type": "text", "text": text}] if text.strip() else []
-
-
-def _image(part: content_pb2.ContentPart, made: Conversation) -> list[Json]:
-    match images.read(part.image, made.target, accepts=IMAGE_TYPES):
-        case images.InlineImage(mime_type=mime_type, base64=data):
-            return [{"type": "image", "source": _inline(mime_type, data)}]
-        case images.LinkedImage(uri=uri):
-            return [{"type": "image", "source": {"type": "url", "url": uri}}]
-
-
-def _file(part: content_pb2.ContentPart, _: Conversation) -> list[Json]:
-    """A document: PDF by value, anything by reference."""
-    file = part.file
-    prefix, comma, data = file.uri.partition(",")
-    pdf = prefix == "data:application/pdf;base64" and bool(comma)
-    require(pdf or file.uri.startswith("https://"), "messages", "this kind of file")
-    source = _inline("application/pdf", data) if pdf else {"type": "url", "url": file.uri}
-    title: Json = {"title": file.filename} if file.filename else {}
-    return [{"type": "document", "source": source, **title}]
-
-
-def _inline(mime_type: str, data: str) -> Json:
-    return {"type": "base64", "media_type": mime_type, "data": data}
-
-
-def _audio(_: content_pb2.ContentPart, __: Conversation) -> list[Json]:
-    require(False, "messages", "sound")
-    return []
-
-
 def _marked(block: Json) -> Json:
     """Instructions in a user's turn."""
     if block["type"] != "text":
         return block
     return {**block, "text": f"<system>\n{block['text']}\n</system>"}
 
-
-_PARTS: Mapping[str, Callable[[content_pb2.ContentPart, Conversation], list[Json]]] = {
-    "text": lambda part, _: _text(part.text),
-    "image": _image,
-    "file": _file,
-    "audio": _audio,
-}
 
 _ROLES: Mapping[
     content_pb2.Role.ValueType,

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.providers.anthropic.messages import Conversation, Json, conversation
+from services.providers.anthropic.messages import Conversation, conversation
+from services.providers.anthropic.parts import Json
 from services.providers.anthropic.tools import (
     can_force,
     forcing_hint,

@@ -11,7 +11,6 @@ of tools that the provider runs itself, and all kinds that we do not know, say n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -20,7 +19,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
 from services.errors import UpstreamError
-from services.providers import reasoning_state
+from services.providers.anthropic.blocks import NO_ARGUMENTS, OpenBlock, sealed_reasoning
 from services.providers.anthropic.events import (
     Block,
     BlockDelta,
@@ -30,7 +29,6 @@ from services.providers.anthropic.events import (
     Message,
     UsageReport,
 )
-from services.providers.anthropic.messages import NAME
 from services.providers.anthropic.usage import UsageCount
 from services.providers.base import SseEvent
 from services.providers.failures import refusal
@@ -49,28 +47,6 @@ FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
 
 _T = TypeVar("_T")
 _Chunk = pb.ChatCompletionChunk
-_NO_ARGUMENTS = b"{}"
-
-
-@dataclass(slots=True, kw_only=True)
-class _Open:
-    """A block of the answer, as far as it has come."""
-
-    kind: str
-    length: int = 0
-    """Characters of text."""
-    pieces: list[str] = field(default_factory=list)
-    """Reasoning."""
-    signature: str = ""
-    data: str = ""
-    """Redacted reasoning."""
-    call_id: str = ""
-    call: int = -1
-    """Which of the answer's tool calls."""
-    arguments: bytes = _NO_ARGUMENTS
-    """Of a call: what was given when it began. Counts if nothing else comes."""
-    started: bool = False
-    """Whether any of a call's arguments were passed on."""
 
 
 class AnthropicDecoder:
@@ -79,8 +55,8 @@ class AnthropicDecoder:
     def __init__(self) -> None:
         self._usage = UsageCount()
         self._message_id: str | None = None
-        self._open: dict[int, _Open] = {}
-        self._blocks: list[_Open] = []
+        self._open: dict[int, OpenBlock] = {}
+        self._blocks: list[OpenBlock] = []
         self._calls = 0
         self._stop_reason = ""
         self._done = False
@@ -171,7 +147,7 @@ class AnthropicDecoder:
         if _read(content, _KIND).type not in _KINDS:
             return []
         block = _read(content, _BLOCK)
-        opened = _Open(kind=block.type, signature=block.signature or "", data=block.data or "")
+        opened = OpenBlock(kind=block.type, signature=block.signature or "", data=block.data or "")
         self._open[index] = opened
         self._blocks.append(opened)
         if block.type == "tool_use":
@@ -183,9 +159,9 @@ class AnthropicDecoder:
             chunks.append(_reasoning(opened, block.thinking))
         return chunks
 
-    def _call(self, opened: _Open, block: Block) -> pb.ChatCompletionChunk:
+    def _call(self, opened: OpenBlock, block: Block) -> pb.ChatCompletionChunk:
         opened.call_id, opened.call = block.id or "", self._calls
-        opened.arguments = bytes(block.input) or _NO_ARGUMENTS
+        opened.arguments = bytes(block.input) or NO_ARGUMENTS
         self._calls += 1
         chunk = _Chunk()
         call = chunk.delta.tool_call
@@ -231,10 +207,10 @@ class AnthropicDecoder:
 
     def _ending(self) -> list[pb.ChatCompletionChunk]:
         chunks: list[pb.ChatCompletionChunk] = []
-        if state := self._reasoning_state():
-            sealed = _Chunk()
-            sealed.delta.reasoning_state = state
-            chunks.append(sealed)
+        if state := sealed_reasoning(self._blocks):
+            seal = _Chunk()
+            seal.delta.reasoning_state = state
+            chunks.append(seal)
         native = self._stop_reason
         stop = pb.FINISH_REASON_STOP if native else pb.FINISH_REASON_UNSPECIFIED
         last = _Chunk(
@@ -247,40 +223,22 @@ class AnthropicDecoder:
         )
         return [*chunks, last, _Chunk(finished=finished)]
 
-    def _reasoning_state(self) -> str:
-        """The reasoning with its seals, in its place. Empty where nothing is sealed."""
-        places: list[reasoning_state.Block] = []
-        for block in self._blocks:
-            if block.kind == "thinking" and block.signature:
-                text = "".join(block.pieces)
-                places.append(reasoning_state.Thought(text=text, signature=block.signature))
-            elif block.kind == "redacted_thinking":
-                places.append(reasoning_state.Redacted(data=block.data))
-            elif block.kind == "text" and block.length:
-                places.append(reasoning_state.Text(length=block.length))
-            elif block.kind == "tool_use":
-                places.append(reasoning_state.Call(id=block.call_id))
-        sealed = (reasoning_state.Thought, reasoning_state.Redacted)
-        if not any(isinstance(place, sealed) for place in places):
-            return ""
-        return reasoning_state.pack(NAME, places)
 
-
-def _text(block: _Open, text: str) -> pb.ChatCompletionChunk:
+def _text(block: OpenBlock, text: str) -> pb.ChatCompletionChunk:
     block.length += len(text)
     chunk = _Chunk()
     chunk.delta.text = text
     return chunk
 
 
-def _reasoning(block: _Open, text: str) -> pb.ChatCompletionChunk:
+def _reasoning(block: OpenBlock, text: str) -> pb.ChatCompletionChunk:
     block.pieces.append(text)
     chunk = _Chunk()
     chunk.delta.reasoning = text
     return chunk
 
 
-def _arguments(block: _Open, fragment: str) -> pb.ChatCompletionChunk:
+def _arguments(block: OpenBlock, fragment: str) -> pb.ChatCompletionChunk:
     block.started = True
     chunk = _Chunk()
     call = chunk.delta.tool_call

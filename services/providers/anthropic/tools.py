@@ -8,10 +8,9 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2
 
+from services.providers.anthropic.parts import Json
 from services.providers.base import Notes, Target
 from services.providers.parameters import forces_tool, raw_object, require
-
-Json = dict[str, object]
 
 CHOICES: Mapping[pb.ToolChoiceMode.ValueType, str] = {
     pb.TOOL_CHOICE_MODE_AUTO: "auto",

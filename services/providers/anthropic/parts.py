@@ -1,0 +1,69 @@
+"""The parts of a message as the API's blocks: text, pictures, documents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from pomogator.chat.v1 import content_pb2
+
+from services.providers import images
+from services.providers.base import Target
+from services.providers.parameters import raw_object, require
+
+Json = dict[str, object]
+
+IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
+
+
+def contents(parts: Iterable[content_pb2.ContentPart], target: Target) -> list[Json]:
+    """The blocks of parts; reasoning in plain text says nothing to the API."""
+    blocks: list[Json] = []
+    for part in parts:
+        kind = part.WhichOneof("part")
+        reader = _PARTS.get(kind) if kind else None
+        new = reader(part, target) if reader else []
+        if new and part.cache_control_json:
+            new[-1]["cache_control"] = raw_object(part.cache_control_json, "messages")
+        blocks += new
+    return blocks
+
+
+def text_blocks(text: str) -> list[Json]:
+    """The API refuses blocks of nothing but white space."""
+    return [{"type": "text", "text": text}] if text.strip() else []
+
+
+def _image(part: content_pb2.ContentPart, target: Target) -> list[Json]:
+    match images.read(part.image, target, accepts=IMAGE_TYPES):
+        case images.InlineImage(mime_type=mime_type, base64=data):
+            return [{"type": "image", "source": _inline(mime_type, data)}]
+        case images.LinkedImage(uri=uri):
+            return [{"type": "image", "source": {"type": "url", "url": uri}}]
+
+
+def _file(part: content_pb2.ContentPart, _: Target) -> list[Json]:
+    """A document: PDF by value, anything by reference."""
+    file = part.file
+    prefix, comma, data = file.uri.partition(",")
+    pdf = prefix == "data:application/pdf;base64" and bool(comma)
+    require(pdf or file.uri.startswith("https://"), "messages", "this kind of file")
+    source = _inline("application/pdf", data) if pdf else {"type": "url", "url": file.uri}
+    title: Json = {"title": file.filename} if file.filename else {}
+    return [{"type": "document", "source": source, **title}]
+
+
+def _inline(mime_type: str, data: str) -> Json:
+    return {"type": "base64", "media_type": mime_type, "data": data}
+
+
+def _audio(_: content_pb2.ContentPart, __: Target) -> list[Json]:
+    require(False, "messages", "sound")
+    return []
+
+
+_PARTS: Mapping[str, Callable[[content_pb2.ContentPart, Target], list[Json]]] = {
+    "text": lambda part, _: text_blocks(part.text),
+    "image": _image,
+    "file": _file,
+    "audio": _audio,
+}
