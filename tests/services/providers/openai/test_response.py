@@ -515,16 +515,15 @@ def test_indexes_have_bounds(index: int) -> None:
         stream({"choices": [{"index": index, "delta": {"content": "a"}}]})
 
 
-NAMES = (
-    "choices index delta message content tool_calls function name id arguments finish_reason "
-    "usage prompt_tokens error reasoning_details logprobs x_groq type text thinking audio "
-    "annotations object"
-).split()
+KEYS = {"choices", "index", "delta", "message", "content", "tool_calls", "function", "name", "id"}
+KEYS |= {"arguments", "finish_reason", "usage", "prompt_tokens", "error", "reasoning_details"}
+KEYS |= {"logprobs", "x_groq", "type", "text", "thinking", "audio", "annotations", "object"}
 
 SCRAPS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5)
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(sorted(KEYS)), inner, max_size=5)
     ),
     max_leaves=20,
 )

@@ -1,0 +1,135 @@
+"""Requests to OpenRouter: what they have beyond OpenAI's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.capabilities import Capabilities, lookup
+from services.config import ChannelConfig
+from services.errors import Failure
+from services.providers import reasoning_state
+from services.providers.base import Notes, Target
+from services.providers.openrouter import DIALECT
+
+DETAILS: list[dict[str, object]] = [
+    {"type": "reasoning.text", "text": "hm", "signature": "s", "format": None, "index": 0}
+]
+
+
+def target(capabilities: Capabilities | None = None) -> Target:
+    """A channel of this dialect."""
+    return Target(
+        channel=ChannelConfig(name="c", dialect="openrouter"),
+        model="vendor/upstream",
+        public_model="vendor/public",
+        capabilities=capabilities or lookup("vendor/upstream", None, "openrouter"),
+    )
+
+
+def encode(to: Target | None = None, **fields: Any) -> tuple[dict[str, Any], dict[str, int]]:
+    """The body, and the parameters about which there are notes."""
+    notes = Notes()
+    hello = content.Message(role=content.ROLE_USER, content=[content.ContentPart(text="hello")])
+    spec = pb.ChatCompletionSpec(**({"model": "m", "messages": [hello]} | fields))
+    body: dict[str, Any] = json.loads(DIALECT.encode(spec, to or target(), notes).body)
+    return body, {note.param: note.action for note in notes.all}
+
+
+def test_asks_for_a_stream_with_its_price() -> None:
+    """A plain request says nothing but what is needed, and asks for usage."""
+    body, notes = encode()
+
+    assert body == {
+        "model": "vendor/upstream",
+        "messages": [{"role": "user", "content": "hello"}],
+        "usage": {"include": True},
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert not notes
+
+
+def test_all_sampling_parameters() -> None:
+    """OpenRouter takes every one of the contract."""
+    wanted = {"top_k": 5, "top_a": 0.25, "min_p": 0.5, "repetition_penalty": 1.5, "seed": 1}
+    body, notes = encode(**wanted)
+
+    assert wanted.items() <= body.items()
+    assert not notes
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ({"reasoning_effort": pb.REASONING_EFFORT_HIGH}, {"effort": "high"}),
+        ({"reasoning_effort": pb.REASONING_EFFORT_NONE}, {"enabled": False}),
+        ({"thinking": pb.Thinking(budget_tokens=2000)}, {"max_tokens": 2000}),
+        ({"thinking": pb.Thinking(mode=pb.THINKING_MODE_DISABLED)}, {"enabled": False}),
+        ({"thinking": pb.Thinking(excluded=True)}, {"exclude": True}),
+        (
+            {"thinking": pb.Thinking(budget_tokens=2000, excluded=True)},
+            {"max_tokens": 2000, "exclude": True},
+        ),
+    ],
+)
+def test_reasoning(wanted: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Reasoning is one object, and never `reasoning_effort` beside it."""
+    body, _ = encode(**wanted)
+
+    assert body["reasoning"] == expected
+    assert not {"reasoning_effort", "thinking"} & body.keys()
+
+
+def test_adaptive_models_are_switched_on() -> None:
+    """A model that has no levels is just told to reason."""
+    able = Capabilities(thinking="effort", efforts=())
+    body, _ = encode(target(able), thinking=pb.Thinking(mode=pb.THINKING_MODE_ENABLED))
+
+    assert body["reasoning"] == {"enabled": True}
+
+
+def test_reasoning_comes_back_unchanged() -> None:
+    """Details go back as they came, from the sealed state or as the caller sent them."""
+    raw = msgspec.json.encode(DETAILS)
+    state = reasoning_state.pack("openrouter", [reasoning_state.Details(msgspec.Raw(raw))])
+    for fields in ({"reasoning_state": state}, {"reasoning_details_json": raw}):
+        turn = content.Message(role=content.ROLE_ASSISTANT, **fields)  # type: ignore[arg-type]
+        body, notes = encode(messages=[turn])
+        assert body["messages"][0]["reasoning_details"] == DETAILS
+        assert not notes
+
+
+def test_details_have_to_be_json() -> None:
+    """What callers send as details cannot break out of its place."""
+    turn = content.Message(role=content.ROLE_ASSISTANT, reasoning_details_json=b'[],"model":"x"')
+
+    with pytest.raises(Failure) as refused:
+        encode(messages=[turn])
+    assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+
+
+def test_cache_marks() -> None:
+    """Marks of what should be cached are passed on."""
+    part = content.ContentPart(text="long", cache_control_json=b'{"type":"ephemeral"}')
+    body, notes = encode(messages=[content.Message(role=content.ROLE_SYSTEM, content=[part])])
+
+    marked = {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}
+    assert body["messages"] == [{"role": "system", "content": [marked]}]
+    assert not notes
+
+
+def test_routes_are_not_for_callers() -> None:
+    """Callers can choose neither other models nor other providers."""
+    hostile = {"models": ["x"], "route": "fallback", "provider": {}, "plugins": [], "usage": {}}
+    plain, _ = encode()
+    body, notes = encode(extra_json=json.dumps(hostile | {"transforms": ["y"]}).encode())
+
+    assert body == plain
+    assert notes.keys() == {*hostile, "transforms"}

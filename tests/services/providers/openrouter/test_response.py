@@ -1,0 +1,91 @@
+"""Answers of OpenRouter: what they have beyond OpenAI's."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.capabilities import Capabilities
+from services.config import ChannelConfig
+from services.errors import UpstreamError
+from services.providers import reasoning_state
+from services.providers.base import Notes, Target
+from services.providers.openrouter import DIALECT
+from services.providers.reasoning_state import Details
+from services.providers.sse import SseParser
+
+TARGET = Target(
+    channel=ChannelConfig(name="c", dialect="openrouter"),
+    model="m",
+    public_model="m",
+    capabilities=Capabilities(),
+)
+
+
+def decode(*chunks: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
+    """What comes of a stream of these chunks, between keep-alives."""
+    decoder, parser = DIALECT.decoder(TARGET), SseParser()
+    body = b": OPENROUTER PROCESSING\n\n".join(
+        b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks
+    )
+    out = []
+    for event in [*parser.feed(body + b"data: [DONE]\n\n"), *parser.close()]:
+        out += decoder.feed(event)
+    return out + decoder.finish()
+
+
+def choice(finish_reason: str | None = None, **delta: object) -> dict[str, Any]:
+    """A chunk as OpenRouter sends it: with the role, and with both finish reasons."""
+    native = {"stop": "end_turn"}.get(finish_reason or "")
+    fields = {"index": 0, "delta": {"role": "assistant", "content": ""} | delta}
+    ends = {"finish_reason": finish_reason, "native_finish_reason": native}
+    return {"id": "gen-1", "provider": "p", "choices": [fields | ends]}
+
+
+def test_a_whole_stream() -> None:
+    """Keep-alives are no events, an ending said twice is one, and usage is beside a choice."""
+    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cost": 0.1}
+    detail = {"type": "reasoning.text", "text": "hm", "index": 0}
+    signature = {"type": "reasoning.text", "signature": "s", "index": 0}
+    reasoning, text, state, end, finished = decode(
+        choice(reasoning="hm", reasoning_details=[detail]),
+        choice(reasoning_details=[signature]),
+        choice(content="a"),
+        choice("stop"),
+        choice("stop") | {"usage": usage},
+    )
+
+    assert (reasoning.delta.reasoning, text.delta.text) == ("hm", "a")
+    (block,) = reasoning_state.unpack(state.delta.reasoning_state, "openrouter", Notes())
+    assert isinstance(block, Details)
+    assert json.loads(bytes(block.json)) == [detail | {"signature": "s"}]
+    assert end.choice_finished.finish_reason == pb.FINISH_REASON_STOP
+    assert end.choice_finished.native_finish_reason == "end_turn"
+    assert finished.finished.usage.total_token_count == 7
+
+
+@pytest.mark.parametrize("code", [429, "rate_limit_exceeded"])
+def test_an_error_after_the_ending(code: object) -> None:
+    """An answer that ended well is still a failure if an error follows."""
+    error = {
+        "error": {"code": code, "message": "Provider returned error", "metadata": {"raw": "Slow"}}
+    }
+
+    with pytest.raises(UpstreamError) as failed:
+        decode(choice(content="a"), choice("stop"), choice("error") | error)
+    assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
+    assert failed.value.message == "Slow"
+
+
+def test_refusals_tell_the_true_reason() -> None:
+    """What the provider behind it said is what counts."""
+    raw = json.dumps({"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}})
+    body = {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}}
+
+    error = DIALECT.error(400, {}, json.dumps(body).encode())
+    assert error.reason == reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
+    assert not error.retryable
