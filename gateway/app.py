@@ -49,8 +49,7 @@ def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application
         models.DESCRIPTOR.services_by_name["ModelService"],
     ):
         for method, verb, path in http_rules(service):
-            # The 100 of an `Expect: 100-continue` is sent by who reads the body, if anybody does.
-            app.router.add_route(verb, path, handlers[method], expect_handler=_say_nothing)
+            app.router.add_route(verb, path, handlers[method], expect_handler=_expect)
     app.router.add_get("/healthz", probes.live)
     app.router.add_get("/readyz", probes.ready)
     return app
@@ -76,5 +75,7 @@ async def _drain(calls: Calls, app: web.Application) -> None:
     await calls.drain(app[CONFIG].drain_s)
 
 
-async def _say_nothing(_: web.Request) -> None:
-    """Leaves the expectation to the handler."""
+async def _expect(request: web.Request) -> None:
+    """Leaves the `100 Continue` to who reads the body, if anybody does."""
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -19,7 +20,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.middleware import new_request_id
+from gateway.middleware import Handler, border, new_request_id
 
 CONFIG: Final = web.AppKey("config", EdgeConfig)
 
@@ -56,7 +57,7 @@ class _Server(web.Server):
 
     def __init__(self, made: web.Server, config: EdgeConfig) -> None:
         super().__init__(
-            made.request_handler,
+            partial(_meet_expectations, made.request_handler),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,  # noqa: SLF001 - aiohttp has no public way to choose the protocol
@@ -67,6 +68,18 @@ class _Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+
+async def _meet_expectations(handler: Handler, request: web.Request) -> web.StreamResponse:
+    """aiohttp looks at `Expect` outside of all middleware: what it refuses goes there here."""
+    try:
+        return await handler(request)
+    except web.HTTPExpectationFailed as refused:
+        return await border(request, partial(_fail, refused))
+
+
+async def _fail(refused: web.HTTPException, _: web.Request) -> web.StreamResponse:
+    raise refused
 
 
 class _Connection(RequestHandler):

@@ -55,9 +55,6 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
-        if request.headers.get("Expect", "100-continue").lower() != "100-continue":
-            message = "The only expectation that can be met is `100-continue`."
-            raise ApiError(reasons.ERROR_REASON_EXPECTATION_FAILED, message)
         return await handler(request)
     except ApiError as error:
         return error_response(request, error)
@@ -119,7 +116,8 @@ def _write_line(request: web.Request, status: int) -> None:
     extra = {
         "request_id": request[REQUEST_ID],
         "method": request.method,
-        "path": request.rel_url.raw_path[:256],
+        # Bytes that are no UTF-8 arrive as lone surrogates, which no JSON can hold.
+        "path": request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode(),
         **request[OUTCOME],
         "status": status,
         "duration_ms": _elapsed_ms(request),

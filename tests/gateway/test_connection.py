@@ -30,7 +30,6 @@ NOT_HTTP: dict[str, bytes] = {
     "signed length": POST + b"Content-Length: +2\r\n\r\n{}",
     "negative length": POST + b"Content-Length: -1\r\n\r\n",
     "length with underscore": POST + b"Content-Length: 1_0\r\n\r\n0123456789",
-    "endless length": POST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n",
     "unknown coding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
     "chunked is not last": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
     "folded header": POST + b"X: a\r\n b\r\n\r\n",
@@ -39,11 +38,25 @@ NOT_HTTP: dict[str, bytes] = {
     "NUL in a value": POST + b"X: a\0b\r\n\r\n",
     "bare CR in a value": POST + b"X: a\rb\r\n\r\n",
     "two hosts": b"GET /v1/models HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
-    "no version": b"GET /v1/models\r\n\r\n",
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS hello": bytes.fromhex("160301020001000 1fc0303".replace(" ", "")) + b"\r\n\r\n",
     "space in the method": b"GE T / HTTP/1.1\r\nHost: a\r\n\r\n",
     "no request line": b": \r\n\r\n",
+}
+ODD: dict[str, bytes] = {
+    "HTTP/0.9": b"GET /v1/models\r\n\r\n",
+    "endless length": POST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n",
+    "CONNECT": b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "TRACE": b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "unknown method": b"BREW /v1/models HTTP/1.1\r\nHost: a\r\n\r\n",
+    "dots": b"GET /v1/../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bytes in the path": b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bytes in the key": POST + b"Authorization: Bearer \xff\xe9\r\n\r\n",
+    "two keys": POST + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
+    "bytes in the id": POST + b"X-Request-Id: \xff\x1b[31m\r\n\r\n",
+    "unmet expectation": POST + b"Expect: tea\r\n\r\n",
+    "unmet expectation of nothing": b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n",
 }
 TOO_LARGE: dict[str, bytes] = {
     "long header": POST + b"X: " + b"a" * 9000 + b"\r\n\r\n",
@@ -104,6 +117,14 @@ async def test_what_is_not_http_is_refused_in_json(address: tuple[str, int]) -> 
         assert answer is not None, name
         assert_error(answer, 400)
         assert answer.headers["connection"] == "close", name
+
+
+async def test_what_is_odd_is_refused_in_json(address: tuple[str, int]) -> None:
+    """Parsers may differ about it, but it never is a fault of ours."""
+    for name, sent in ODD.items():
+        answer = await exchange(*address, sent)
+        assert answer is not None, name
+        assert_error(answer, 400, 401, 404, 405, 417)
 
 
 async def test_headers_have_a_limit(address: tuple[str, int]) -> None:
