@@ -55,6 +55,9 @@ ANSWER_ROOM = 4096
 USER_MAX = 256
 """The most characters of `metadata.user_id`."""
 
+UNKNOWN_MAX = 32
+"""How many of the fields that are not sent get a note of their own."""
+
 JSON_HINT = "Answer with one JSON object and nothing else: no prose, no code fence."
 """Stands for `response_format` `json_object`, which the API lacks."""
 
@@ -67,7 +70,7 @@ def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> Upstrea
     Raises Failure: UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE.
     """
     require_features(spec, target)
-    for name in _unknown_fields(spec):
+    for name in _unknown_fields(spec)[:UNKNOWN_MAX]:
         notes.dropped(name, f"The provider has no `{name}`.")
     talk = conversation(spec.messages, target, notes)
     thinking = plan(spec, target, notes, barred=_obstacle(spec, talk, target))

@@ -255,6 +255,13 @@ def test_unknown_fields_stay_here() -> None:
     assert notes == {"mcp_servers": "DROPPED", "container": "DROPPED"}
 
 
+def test_notes_are_bounded() -> None:
+    """Thousands of unknown fields do not make thousands of notes."""
+    extra = json.dumps({f"field_{number}": 1 for number in range(5000)}).encode()
+    body, notes = sent(extra_json=extra)
+    assert (set(body), len(notes)) == (BARE, 32)
+
+
 def test_prefill() -> None:
     """The beginning of an answer is passed on without trailing space, or refused."""
     body, notes = sent(user("Hi"), assistant("Well, \n"))
