@@ -267,6 +267,9 @@ def _says_budget(case: _Case) -> bool:
 def _level(case: _Case) -> Effort | Literal[""]:
     """The effort to say, out of those that the model knows. Empty: it knows none."""
     wish, capabilities, notes = case.wish, case.target.capabilities, case.notes
+    if not capabilities.efforts and capabilities.thinking_switch == "none":
+        case.drop("This model reasons by itself and cannot be told how much.")
+        return ""
     if not capabilities.efforts:
         for param in wish.params:
             notes.mapped(param, "This model can only be told whether to reason.")

@@ -92,7 +92,7 @@ def test_names_ask_for_a_medium_amount(model: str, kind: str, amount: object) ->
         ("gpt-5", pb.REASONING_EFFORT_MINIMAL, ("effort", "minimal"), None),
         ("o3", pb.REASONING_EFFORT_XHIGH, ("effort", "high"), "CLAMPED"),
         ("gpt-4o", pb.REASONING_EFFORT_LOW, ("default", ""), "DROPPED"),
-        ("grok-4", pb.REASONING_EFFORT_LOW, ("default", ""), "MAPPED"),
+        ("grok-4", pb.REASONING_EFFORT_LOW, ("default", ""), "DROPPED"),
         ("deepseek-v3.2", pb.REASONING_EFFORT_LOW, ("adaptive", ""), "MAPPED"),
         ("unknown", pb.REASONING_EFFORT_XHIGH, ("effort", "xhigh"), None),
     ],
