@@ -71,7 +71,7 @@ class _Server(web.Server):
 
 
 async def _meet_expectations(handler: Handler, request: web.Request) -> web.StreamResponse:
-    """aiohttp looks at `Expect` outside of all middleware: what it refuses goes there here."""
+    """Aiohttp looks at `Expect` outside of all middleware: what it refuses goes there here."""
     try:
         return await handler(request)
     except web.HTTPExpectationFailed as refused:

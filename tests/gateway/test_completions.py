@@ -222,7 +222,15 @@ async def test_the_service_learns_what_it_needs_and_no_more(edge: Edge) -> None:
 
 @pytest.mark.parametrize(
     "authorization",
-    ["", "Basic abc", "Bearer", "Bearer ", "Bearer sk-other", f"Bearer {KEY} x", f"Bearer {'a' * 8000}"],
+    [
+        "",
+        "Basic abc",
+        "Bearer",
+        "Bearer ",
+        "Bearer sk-other",
+        f"Bearer {KEY} x",
+        f"Bearer {'a' * 8000}",
+    ],
 )
 async def test_without_a_key_there_is_no_call(edge: Edge, authorization: str) -> None:
     """The seed's 401, and the service never hears of it."""

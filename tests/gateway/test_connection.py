@@ -148,9 +148,7 @@ async def test_bytes_are_not_echoed(address: tuple[str, int]) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.binary(max_size=200))
-async def test_any_bytes_are_answered_with_4xx_or_not_at_all(
-    impatient: Edge, sent: bytes
-) -> None:
+async def test_any_bytes_are_answered_with_4xx_or_not_at_all(impatient: Edge, sent: bytes) -> None:
     """And the edge lives on."""
     answer = await exchange(impatient.host, impatient.port, sent)
     assert answer is None or 400 <= answer.status < 500

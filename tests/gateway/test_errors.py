@@ -26,9 +26,7 @@ def documented() -> list[tuple[str, int, str | None, str | None]]:
 
 def test_every_reason_has_a_row() -> None:
     """But the one that is not to be used."""
-    assert ROWS.keys() == set(reasons.ErrorReason.values()) - {
-        reasons.ERROR_REASON_UNSPECIFIED
-    }
+    assert ROWS.keys() == set(reasons.ErrorReason.values()) - {reasons.ERROR_REASON_UNSPECIFIED}
 
 
 def test_every_reason_is_documented() -> None:

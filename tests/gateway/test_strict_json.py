@@ -10,7 +10,10 @@ from gateway.errors import ApiError
 from gateway.strict_json import DEPTH_MAX, parse
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda values: st.lists(values) | st.dictionaries(st.text(), values),
 )
