@@ -43,6 +43,9 @@ UNKNOWN_MAX = 10_000
 UNKNOWN_TTL_S = 5.0
 """How long a key that is not there is remembered as such."""
 
+ANSWER_S = 3.0
+"""How long the store may take to say whose key it is."""
+
 RECHECK_S = 1.0
 """How long to wait for a store that cannot say whether a running call's key was revoked."""
 
@@ -164,8 +167,9 @@ class Keyring:
 
     async def _ask(self, digest: bytes) -> StoredKey | None:
         try:
-            return await self._database.read(key_by_digest, digest.hex())
-        except Failure as failure:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._database.read(key_by_digest, digest.hex())
+        except (Failure, TimeoutError) as failure:
             raise Failure(
                 reasons.ERROR_REASON_AUTH_UNAVAILABLE,
                 "The gateway cannot check the API key right now.",

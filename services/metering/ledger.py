@@ -74,6 +74,9 @@ LOST_AFTER_S = 60.0
 OUTBOX_MAX = 10_000
 """The most endings that may wait for the database; with more, nothing is admitted."""
 
+LINGER_S = 0.02
+"""How long an ending waits for others, since a commit costs the same for one and for many."""
+
 BATCH_MAX = 200
 """The most endings in one transaction."""
 
@@ -288,6 +291,7 @@ class Ledger:
         """Carries out what is in the outbox, for ever."""
         while True:
             await self._work.wait()
+            await asyncio.sleep(LINGER_S)
             self._work.clear()
             while self._outbox:
                 count = min(len(self._outbox), BATCH_MAX)

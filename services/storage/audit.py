@@ -64,7 +64,7 @@ CHARGED_AS_ENDED = """
         OR (state = 'held') <> (ended_ms IS NULL)
 """
 CHARGED_FOR_A_HOLD = """
-    SELECT transfers.id FROM transfers LEFT JOIN holds ON transfers.id = 'charge:' || holds.id
+    SELECT transfers.id FROM transfers LEFT JOIN holds ON holds.id = substr(transfers.id, 8)
     WHERE (credit = ? OR transfers.id LIKE 'charge:%') AND holds.id IS NULL
 """
 OVERRUN_IS_RECORDED = """

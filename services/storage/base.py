@@ -41,6 +41,8 @@ Listener: TypeAlias = Callable[[str], None]
 CHANNEL = "pomogator"
 """The channel of `pg_notify` that `Database.subscribe` listens to."""
 
+NOTIFY = "SELECT pg_notify(?, ?)"
+
 RETRY_AFTER_S = 1.0
 
 
@@ -104,4 +106,4 @@ def unavailable() -> Failure:
 
 def notify(payload: str) -> Statement:
     """The statement that tells all listeners of all processes, once committed."""
-    return "SELECT pg_notify(?, ?)", (CHANNEL, payload)
+    return NOTIFY, (CHANNEL, payload)

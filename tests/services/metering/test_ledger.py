@@ -15,7 +15,7 @@ from services.metering.ledger import LOST_AFTER_S, Hold, Ledger, Order
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, P, T, Transaction, unavailable
-from services.storage.ledger import renew_lease
+from services.storage.ledger import end_leases, renew_lease
 from tests.fakes.clock import FakeClock
 
 USD = 10**9
@@ -54,6 +54,10 @@ class Books:
         found = await self.database.read(account_by_name, account)
         assert found is not None
         return found.posted, found.held
+
+    async def bury(self, ledger: Ledger) -> None:
+        """Lets the lease of a ledger's process end."""
+        await self.database.write(end_leases, ledger._owner)
 
     async def hold(self, hold: Hold) -> dict[str, object]:
         """What is stored of a hold."""
@@ -232,6 +236,7 @@ async def test_dead_process_is_charged_at_its_checkpoint(books: Books, clock: Fa
     await dead._write_checkpoints()
     for task in dead._tasks:
         task.cancel()
+    await books.bury(dead)
 
     async with Ledger(books.database, clock):
         pass
@@ -247,7 +252,7 @@ async def test_late_settlement_loses_once(ledger: Ledger, books: Books, clock: F
     hold = await ledger.reserve(order())
     ledger.checkpoint(hold, 3, usage())
     await ledger._write_checkpoints()
-    clock.advance(3600)
+    await books.bury(ledger)
     stranger = Ledger(books.database, clock)
     assert await stranger.sweep() == 1
 
@@ -262,7 +267,7 @@ async def test_two_sweepers_recover_once(books: Books, clock: FakeClock) -> None
     dead = Ledger(books.database, clock)
     dead.checkpoint(hold := await dead.reserve(order()), 3, usage())
     await dead._write_checkpoints()
-    clock.advance(3600)
+    await books.bury(dead)
 
     await asyncio.gather(*(Ledger(books.database, clock).sweep() for _ in range(5)))
 
@@ -286,7 +291,7 @@ async def test_forgotten_hold_is_recovered(ledger: Ledger, books: Books, clock: 
     forgotten = (await ledger.reserve(order())).id
     gc.collect()
     clock.advance(LOST_AFTER_S + 1)
-    await books.database.write(renew_lease, ledger._owner, ledger._lease_ms)
+    await ledger._database.write(renew_lease, ledger._owner, ledger._lease_ms)
 
     assert forgotten not in ledger._open
     assert await ledger.sweep() == 1
@@ -370,6 +375,7 @@ async def test_any_failing_write_leaves_the_books_right(
                 await ledger.drain()
     except Failure:
         assert nth <= 4  # Opening the ledger fails as a whole.
+    await books.database.write(end_leases)
     async with Ledger(books.database, clock):
         pass
 

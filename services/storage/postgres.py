@@ -1,0 +1,260 @@
+"""PostgreSQL, for a fleet: many services on one database.
+
+Each transaction has a connection of the pool for as long as it runs. It is not tied
+to its caller: whoever is cancelled leaves it to end properly, and the connection
+comes back clean. A frozen server costs its callers `COMMAND_TIMEOUT_S`, no more.
+
+Notices of other processes come over `LISTEN`. That connection is watched, and when
+it was lost listeners are told that they may have missed something.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from itertools import count
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from services.storage.base import (
+    CHANNEL,
+    NOTIFY,
+    ConstraintError,
+    Listener,
+    P,
+    StateError,
+    T,
+    Transaction,
+    unavailable,
+)
+from services.storage.schema import VERSION, pending, tables
+
+log = logging.getLogger(__name__)
+
+POOL_MAX = 16
+"""The most connections of one process, besides the one that listens."""
+
+CONNECT_TIMEOUT_S = 5.0
+COMMAND_TIMEOUT_S = 5.0
+"""How long a statement of a writing transaction, or the wait for a connection, may take."""
+
+READ_TIMEOUT_S = 60.0
+"""How long a statement that only reads may take: reports go through a lot."""
+
+HEARTBEAT_S = 2.0
+"""How often the listening connection is tried: how long a notice may be missed unnoticed."""
+
+ATTEMPTS = 5
+"""How often a transaction is tried that another one got in the way of."""
+
+MIGRATION_LOCK = 0x706F6D6F
+"""The advisory lock under which the schema is brought up to date: `pomo`."""
+
+CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+REFUSALS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
+TROUBLES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+Connection: TypeAlias = (
+    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+)
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+
+class PostgresDatabase:
+    """A database on a server. Made by `open`."""
+
+    def __init__(self, url: str, pool: Pool) -> None:
+        self._url = url
+        self._pool = pool
+        self._listeners: list[Listener] = []
+        self._running: set[asyncio.Task[Any]] = set()
+        self._listening = asyncio.Event()
+        self._healthy = True
+        self._closed = False
+        self._listener = asyncio.create_task(self._listen(), name="postgres notices")
+
+    @classmethod
+    async def open(cls, url: str) -> PostgresDatabase:
+        """Connects, and brings the schema up to date. StateError where that cannot be done."""
+        try:
+            pool = await asyncpg.create_pool(
+                url, min_size=1, max_size=POOL_MAX, timeout=CONNECT_TIMEOUT_S
+            )
+            try:
+                async with pool.acquire() as connection:
+                    await _migrate(connection)
+            except BaseException:
+                pool.terminate()
+                raise
+        except TROUBLES as error:
+            # The text may hold the URL, and that the password.
+            raise StateError(f"state.database_url: {type(error).__name__}") from error
+        database = cls(url, pool)
+        await database._listening.wait()
+        return database
+
+    async def write(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs a transaction. What another one got in the way of is tried again."""
+        result: T = await self._run(self._write(lambda: transaction(*args, **kwargs)))
+        return result
+
+    async def read(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Runs a transaction that only reads, on one snapshot."""
+        result: T = await self._run(self._read(lambda: transaction(*args, **kwargs)))
+        return result
+
+    def subscribe(self, listener: Listener) -> None:
+        """Calls `listener` with each notice of any process."""
+        self._listeners.append(listener)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the last transaction could be committed."""
+        return self._healthy
+
+    @property
+    def exclusive(self) -> bool:
+        """False: a fleet shares it."""
+        return False
+
+    async def close(self) -> None:
+        """Waits for what runs, then hangs up. To close it again changes nothing."""
+        self._closed = True
+        self._listener.cancel()
+        await asyncio.gather(self._listener, *self._running, return_exceptions=True)
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await self._pool.close()
+        except TROUBLES:
+            self._pool.terminate()
+
+    async def _run(self, work: Any) -> Any:
+        if self._closed:
+            work.close()
+            raise unavailable()
+        task = asyncio.ensure_future(work)
+        self._running.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # Its caller may be gone; whoever is there has it anyway.
+
+    async def _write(self, begin: Callable[[], Transaction[T]]) -> T:
+        for attempt in count(1):
+            notices: list[str] = []
+            try:
+                async with (
+                    self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection,
+                    connection.transaction(),
+                ):
+                    result = await _drive(connection, begin(), COMMAND_TIMEOUT_S, notices)
+            except CONFLICTS:
+                if attempt < ATTEMPTS:
+                    continue
+                raise self._unavailable("conflict") from None
+            except REFUSALS as error:
+                raise ConstraintError(type(error).__name__) from error
+            except TROUBLES as error:
+                raise self._unavailable(type(error).__name__) from error
+            self._healthy = True
+            for payload in notices:
+                self._announce(payload)
+            return result
+        raise AssertionError("counting does not end")
+
+    async def _read(self, begin: Callable[[], Transaction[T]]) -> T:
+        try:
+            async with (
+                self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                return await _drive(connection, begin(), READ_TIMEOUT_S, [])
+        except TROUBLES as error:
+            raise self._unavailable(type(error).__name__) from error
+
+    def _unavailable(self, kind: str) -> Exception:
+        self._healthy = False
+        log.error("storage.failed", extra={"kind": kind})
+        return unavailable()
+
+    def _announce(self, payload: str) -> None:
+        for listener in self._listeners:
+            listener(payload)
+
+    async def _listen(self) -> None:
+        """Passes on what other processes say, for ever."""
+        while True:
+            with suppress(*TROUBLES):
+                connection = await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT_S)
+                try:
+                    await self._hear(connection)
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(HEARTBEAT_S)
+
+    async def _hear(self, connection: Connection) -> None:
+        """Listens until the connection is lost: then it raises."""
+        await connection.add_listener(CHANNEL, lambda *notice: self._announce(str(notice[-1])))
+        self._announce("")
+        self._listening.set()
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            await connection.execute("SELECT 1", timeout=HEARTBEAT_S)
+
+
+async def _drive(
+    connection: Connection, transaction: Transaction[T], timeout_s: float, notices: list[str]
+) -> T:
+    try:
+        statement = next(transaction)
+        while True:
+            sql, values = statement
+            if sql is NOTIFY:
+                notices.append(str(values[-1]))
+            rows = await connection.fetch(numbered(sql), *values, timeout=timeout_s)
+            statement = transaction.send([tuple(row) for row in rows])
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+@lru_cache(maxsize=256)
+def numbered(sql: str) -> str:
+    """A statement whose `?` are PostgreSQL's `$1`, `$2`, …; ours have none in their literals."""
+    numbers = count(1)
+    return re.sub(r"\?", lambda _: f"${next(numbers)}", sql)
+
+
+async def _migrate(connection: Connection) -> None:
+    """Brings the schema up to date, whole or not at all; the first of several does it."""
+    async with connection.transaction():
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
+        await connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT)")
+        version = await connection.fetchval("SELECT max(version) FROM schema_version") or 0
+        await _check(connection, tables(version, "postgres"))
+        for statements in pending(version, "postgres"):
+            for statement in statements:
+                await connection.execute(statement)
+        if version < VERSION:
+            await connection.execute("INSERT INTO schema_version VALUES ($1)", VERSION)
+
+
+async def _check(connection: Connection, expected: Sequence[str]) -> None:
+    missing = await connection.fetch(
+        "SELECT name FROM unnest($1::TEXT[]) AS name WHERE to_regclass(name) IS NULL", expected
+    )
+    if missing:
+        names = ", ".join(str(row[0]) for row in missing)
+        raise StateError(f"state.database_url: tables are missing ({names}): restore a backup")
