@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-Reason = reasons.ErrorReason.ValueType
-
 _AUTH = reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED
 _BAD = reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
 _CONTEXT = reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
@@ -30,7 +28,7 @@ _RATE = reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
 _TIMEOUT = reasons.ERROR_REASON_UPSTREAM_TIMEOUT
 _UNSUPPORTED = reasons.ERROR_REASON_UNSUPPORTED_FEATURE
 
-STATUSES: Mapping[int, Reason] = {
+STATUSES: Mapping[int, reasons.ErrorReason.ValueType] = {
     300: _BAD,  # Redirects are not followed: they could lead anywhere, with our key.
     400: _INVALID,
     401: _AUTH,
@@ -54,7 +52,7 @@ STATUSES: Mapping[int, Reason] = {
 }
 """By status; a status that is not here is like the first of its hundred."""
 
-CODES: Mapping[str, Reason] = {
+CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     name: reason
     for reason, names in {
         _AUTH: (
@@ -62,23 +60,26 @@ CODES: Mapping[str, Reason] = {
             "billing_error billing_hard_limit_reached billing_not_active insufficient_balance "
             "insufficient_credits insufficient_quota invalid_api_key invalid_authentication "
             "key_limit_exceeded payment_required permission_denied permission_error "
-            "unauthenticated unauthorized"
+            "authentication unauthenticated unauthorized"
         ),
         _CONTEXT: (
             "context_length_exceeded context_window_exceeded exceed_context_size_error "
-            "model_context_window_exceeded"
+            "model_context_window_exceeded token_limit_exceeded"
         ),
         _FILTERED: (
             "content_filter content_policy_violation data_inspection_failed moderation_blocked "
-            "responsibleaipolicyviolation safety_violation"
+            "refusal responsibleaipolicyviolation safety_violation"
         ),
         _IMAGE: (
             "empty_image_file image_content_policy_violation image_parse_error image_too_large "
             "image_too_small invalid_base64_image invalid_image invalid_image_format "
-            "invalid_image_mode invalid_image_url unsupported_image_media_type"
+            "invalid_image_mode invalid_image_url unsupported_image_format "
+            "unsupported_image_media_type"
         ),
-        _FETCH: "failed_to_download_image image_download_failed image_file_not_found",
-        _LARGE: "request_too_large",
+        _FETCH: (
+            "failed_to_download_image image_download_failed image_file_not_found image_not_found"
+        ),
+        _LARGE: "payload_too_large request_too_large",
         _MODEL: (
             "deploymentnotfound deployment_not_found invalid_model model_decommissioned "
             "model_deprecated model_not_available model_not_found not_found_error unknown_model"
@@ -90,8 +91,8 @@ CODES: Mapping[str, Reason] = {
         ),
         _OVERLOADED: (
             "capacity_exceeded engine_overloaded_error model_overloaded overloaded "
-            "overloaded_error server_overloaded service_unavailable service_unavailable_error "
-            "unavailable unavailable_error"
+            "overloaded_error provider_overloaded server_overloaded service_unavailable "
+            "service_unavailable_error unavailable unavailable_error"
         ),
         _TIMEOUT: "deadline_exceeded request_timeout timeout timeout_error",
     }.items()
@@ -99,7 +100,7 @@ CODES: Mapping[str, Reason] = {
 }
 """By code or type, in lower case with underscores."""
 
-GENERAL_CODES: Mapping[str, Reason] = {
+GENERAL_CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     "bad_request": _INVALID,
     "badrequesterror": _INVALID,
     "invalid_argument": _INVALID,
@@ -117,7 +118,7 @@ SETTLED = frozenset({401, 402, 413})
 class TextRule:
     """A phrase that tells the reason."""
 
-    reason: Reason
+    reason: reasons.ErrorReason.ValueType
     """What the phrase means."""
     statuses: frozenset[int]
     """The statuses with which it is believed; 0 is none, as for errors in a stream."""
@@ -125,7 +126,9 @@ class TextRule:
     """The phrase."""
 
 
-def _rule(reason: Reason, statuses: Sequence[int], *phrases: str) -> TextRule:
+def _rule(
+    reason: reasons.ErrorReason.ValueType, statuses: Sequence[int], *phrases: str
+) -> TextRule:
     return TextRule(reason, frozenset(statuses), re.compile("|".join(phrases), re.IGNORECASE))
 
 
@@ -215,13 +218,15 @@ TEXTS: Sequence[TextRule] = (
 )
 """By what the message says. The first that matches decides."""
 
-OWN_MESSAGES: Mapping[Reason, str] = {
+OWN_MESSAGES: Mapping[reasons.ErrorReason.ValueType, str] = {
     _AUTH: "The provider refused the gateway's own account.",
     _BAD: "The provider gave an answer that the gateway cannot read.",
 }
 """Said in place of the provider's words, which concern the operator and not the caller."""
 
 _HIDDEN = "[hidden]"
+_NAMED = r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)"
+_RANDOM = r"(?=[\w*-]*(?-i:[\d*A-Z]))"  # So that `user_defined` is a word and no ID.
 
 SECRETS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
@@ -230,24 +235,16 @@ SECRETS: Sequence[tuple[re.Pattern[str], str]] = tuple(
         (r"(\b[a-z][a-z0-9+.-]{1,20}://)[^\s/?#@\"'<>]+@", r"\1"),
         (r"\bdata:[\w/+.-]{0,60};base64,[\w+/=%-]*", "data:" + _HIDDEN),
         (r"\b(bearer|basic)\s+[\w.~+/=*-]{6,}", r"\1 " + _HIDDEN),
-        (
-            r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)[^\s,;}&]+",
-            r"\1" + _HIDDEN,
-        ),
-        (
-            r"\b(?:sk|pk|rk|gsk|xai|hf|ghp|gho|pplx|nvapi|csk|fw|r8|key|tgp|pat|glpat)[-_][\w*.-]{6,}",
-            _HIDDEN,
-        ),
+        (_NAMED + r"[^\s,;}&]+", r"\1" + _HIDDEN),
+        (r"\b(?:sk|gsk|xai|ghp|gho|pplx|nvapi|csk|tgp|glpat)[-_][\w*.-]{6,}", _HIDDEN),
+        (r"\b(?:pk|rk|hf|fw|r8|key|pat)[-_]" + _RANDOM + r"[\w*-]{8,}", _HIDDEN),
+        (r"\b(?:user|org|proj|team|acct|project|req)[-_]" + _RANDOM + r"[\w*-]{8,}", _HIDDEN),
         (r"\b(?:AIza[\w*-]{8,}|A[KS]IA[A-Z0-9*]{8,}|eyJ[\w-]{8,}\.[\w.-]*)", _HIDDEN),
-        (
-            r"\b(?:user|org|proj|team|acct|project|account|req|request)[-_](?=[\w*-]*[\d*A-Z])[\w*-]{8,}",
-            _HIDDEN,
-        ),
         (r"\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b", _HIDDEN),
         (r"\barn:aws[\w:/.*-]*", _HIDDEN),
         (r"\b[\w.+-]{1,64}@[\w-]{1,63}\.[\w.-]{2,63}", _HIDDEN),
         (r"\b\d{1,3}(?:\.\d{1,3}){3}(?::\d{1,5})?\b", _HIDDEN),
-        (r"(?=[\w+/=-]*\d)(?=[\w+/=-]*[a-z])[\w+/=-]{40,}", _HIDDEN),
+        (r"(?<![\w+/=-])(?=[\w+/=-]*\d)(?=[\w+/=-]*[a-z])[\w+/=-]{40,}", _HIDDEN),
     )
 )
 """What is taken out of messages: credentials, IDs of accounts, addresses, blobs."""

@@ -64,9 +64,9 @@ def refusal(
 ) -> UpstreamError:
     """The error that an answer's body reports, ready to be raised.
 
-    `status` is that of the answer. Where it was a success, the status that the body
-    states counts. `headers` have lower-case names. Without `own_error` the headers say
-    nothing about the error, as those of a success do.
+    `status` and `headers` (lower-case names) are those of the answer. Where it began as
+    a success, the status that the body states counts. Without `own_error` the headers
+    say nothing about the error: a `retry-after` beside a success is about the next window.
     """
     error = read_error(body)
     effective = status if status >= 300 else error.status
@@ -180,7 +180,7 @@ def _read_object(found: dict[str, object], depth: int) -> ProviderError:
     metadata = found.get("metadata")
     around = metadata if isinstance(metadata, dict) else {}
     error = ProviderError(
-        code=_text(found.get("code")),
+        code=_text(around.get("error_type")) or _text(found.get("code")),  # OpenRouter's is finer.
         kind=_text(found.get("type")) or _text(found.get("status")),
         param=_text(found.get("param")) or _location(found.get("loc")),
         status=next(_statuses(found), 0),

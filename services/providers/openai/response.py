@@ -241,7 +241,7 @@ class OpenAiDecoder:
 
 def _reported(error: bytes) -> UpstreamError:
     """The error that a provider reports in an answer that began as a success."""
-    return refusal(200, {}, error)
+    return refusal(200, {}, error, own_error=False)
 
 
 def _add_message(

@@ -334,6 +334,7 @@ def test_hides_secrets(secret: str) -> None:
         ("api_key=abc, sorry", "api_key=[hidden], sorry"),
         ("two\nlines\tand \x1b[31mred\x00", "two lines and [31mred"),
         ("data:image/png;base64,iVBORw0KGgo= is odd", "data:[hidden] is odd"),
+        ("request_timeout of user_defined_key_value", "request_timeout of user_defined_key_value"),
         ("", "The provider gave no reason."),
         ("\x00\n", "The provider gave no reason."),
         (
@@ -360,9 +361,17 @@ def test_speaks_for_itself_about_its_own_account() -> None:
     assert "blue" not in error.message
 
 
+def test_finer_codes_within() -> None:
+    """OpenRouter's `error_type` tells more than its `code`, which is the status again."""
+    metadata = {"error_type": "provider_overloaded"}
+    body = json.dumps({"error": {"code": 502, "message": "No", "metadata": metadata}})
+
+    assert refusal(502, {}, body.encode()).reason == reasons.ERROR_REASON_UPSTREAM_OVERLOADED
+
+
 def test_status_in_the_body() -> None:
     """An error in an answer with status 200 has the status that its body states."""
-    error = refusal(200, {"retry-after": "60"}, b'{"error":{"code":429,"message":"Slow down"}}')
+    error = refusal(200, {}, b'{"error":{"code":429,"message":"Slow down"}}')
 
     assert error.status == 429
     assert error.reason == reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED

@@ -80,9 +80,8 @@ def test_endings_come_last() -> None:
     assert len(decoder.feed(event(delta(content="a")))) == 1
     assert decoder.feed(event(STOP)) == []
     assert decoder.feed(event(STOP)) == []
-    assert not decoder.done
-    assert decoder.feed(SseEvent("", b"[DONE]")) == []
-    assert decoder.done
+    before, _, after = decoder.done, decoder.feed(SseEvent("", b"[DONE]")), decoder.done
+    assert (before, after) == (False, True)
     assert decoder.feed(event(delta(content="too late"))) == []
     kinds = [chunk.WhichOneof("event") for chunk in decoder.finish()]
     assert kinds == ["choice_finished", "finished"]
@@ -474,12 +473,11 @@ def test_no_error_is_no_error(error: object) -> None:
 @pytest.mark.parametrize("data", [b"{", b"hello", b"[1]", b"5", b'{"choices":5}x', b"\xff", b'"a"'])
 def test_garbage(data: bytes) -> None:
     """What is not a JSON object cannot be read, in a stream or whole."""
-    for read in (
-        lambda: OpenAiDecoder().feed(SseEvent("", data)),
-        lambda: OpenAiDecoder().whole(data),
-    ):
-        with pytest.raises(UpstreamError) as refused:
-            read()
+    with pytest.raises(UpstreamError) as streamed:
+        OpenAiDecoder().feed(SseEvent("", data))
+    with pytest.raises(UpstreamError) as whole_answer:
+        OpenAiDecoder().whole(data)
+    for refused in (streamed, whole_answer):
         assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
 
 

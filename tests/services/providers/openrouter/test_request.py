@@ -58,7 +58,13 @@ def test_asks_for_a_stream_with_its_price() -> None:
 
 def test_all_sampling_parameters() -> None:
     """OpenRouter takes every one of the contract."""
-    wanted = {"top_k": 5, "top_a": 0.25, "min_p": 0.5, "repetition_penalty": 1.5, "seed": 1}
+    wanted: dict[str, Any] = {
+        "top_k": 5,
+        "top_a": 0.25,
+        "min_p": 0.5,
+        "repetition_penalty": 1.5,
+        "seed": 1,
+    }
     body, notes = encode(**wanted)
 
     assert wanted.items() <= body.items()
@@ -100,7 +106,7 @@ def test_reasoning_comes_back_unchanged() -> None:
     raw = msgspec.json.encode(DETAILS)
     state = reasoning_state.pack("openrouter", [reasoning_state.Details(msgspec.Raw(raw))])
     for fields in ({"reasoning_state": state}, {"reasoning_details_json": raw}):
-        turn = content.Message(role=content.ROLE_ASSISTANT, **fields)  # type: ignore[arg-type]
+        turn = content.Message(role=content.ROLE_ASSISTANT, **fields)
         body, notes = encode(messages=[turn])
         assert body["messages"][0]["reasoning_details"] == DETAILS
         assert not notes
