@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+from google.protobuf import timestamp_pb2
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.models.v1 import model_service_pb2 as models
+
+from gateway.app import http_rules
+from tests.gateway.conftest import Edge
+from tests.gateway.raw import exchange
+
+CLAUDE = models.Model(
+    name="anthropic/claude-sonnet-4-5",
+    owner="anthropic",
+    create_time=timestamp_pb2.Timestamp(seconds=1_706_745_600),
+)
+RENDERED = {
+    "id": "anthropic/claude-sonnet-4-5",
+    "object": "model",
+    "created": 1_706_745_600,
+    "owned_by": "anthropic",
+}
+
+
+def test_routes_are_those_of_the_contract() -> None:
+    """Methods without an annotation have none."""
+    services = chat.DESCRIPTOR.services_by_name, models.DESCRIPTOR.services_by_name
+    assert list(http_rules(services[0]["ChatCompletionService"])) == [
+        ("CreateChatCompletion", "POST", "/v1/chat/completions")
+    ]
+    assert list(http_rules(services[1]["ModelService"])) == [
+        ("ListModels", "GET", "/v1/models"),
+        ("GetModel", "GET", "/v1/models/{model:.+}"),
+    ]
+
+
+async def test_models_are_listed_in_openais_form(edge: Edge) -> None:
+    """With the four keys that its SDKs know."""
+    edge.script.models = [CLAUDE]
+    async with edge.http.get("/v1/models") as response:
+        assert await response.json() == {"object": "list", "data": [RENDERED]}
+
+
+@pytest.mark.parametrize("name", ["anthropic/claude-sonnet-4-5", "anthropic%2Fclaude-sonnet-4-5"])
+async def test_a_models_name_may_contain_slashes(edge: Edge, name: str) -> None:
+    """Escaped or not: SDKs escape them."""
+    edge.script.models = [CLAUDE]
+    received = await exchange(
+        edge.host,
+        edge.port,
+        f"GET /v1/models/{name} HTTP/1.1\r\nHost: a\r\n"
+        f"Authorization: {edge.http.headers['Authorization']}\r\n\r\n".encode(),
+    )
+    assert received is not None
+    assert received.status == 200
+
+
+async def test_an_unknown_model_is_not_found(edge: Edge) -> None:
+    """404, as the service says."""
+    async with edge.http.get("/v1/models/nobody/knows") as response:
+        body = await response.json()
+    assert (response.status, body["error"]["code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/a/b"])
+async def test_models_need_a_key(edge: Edge, path: str) -> None:
+    """Which ones there are is nobody else's business."""
+    async with edge.http.get(path, headers={"Authorization": "Bearer x"}) as response:
+        assert response.status == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/", 404, "unknown_url"),
+        ("POST", "/v1/completions", 404, "unknown_url"),
+        ("POST", "/v1/chat/completions/", 404, "unknown_url"),
+        ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+    ],
+)
+async def test_what_is_not_there_is_told_in_json(
+    edge: Edge, method: str, path: str, status: int, code: str
+) -> None:
+    """With the API's own error body and headers."""
+    async with edge.http.request(method, path) as response:
+        body = await response.json()
+    assert (response.status, body["error"]["code"]) == (status, code)
+    assert ("Allow" in response.headers) == (status == 405)
+
+
+async def test_every_answer_bears_the_headers(edge: Edge) -> None:
+    """An id, its time, and what keeps browsers and caches from harm; no version."""
+    async with edge.http.get("/v1/models") as response:
+        headers = response.headers
+    assert headers["x-request-id"].startswith("req-")
+    assert headers["openai-processing-ms"].isdecimal()
+    assert headers["Cache-Control"] == "no-store"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Server"] == "pomogator"
+
+
+@pytest.mark.parametrize("asked", ["a" * 65, "a b", "{}", "é"])
+async def test_an_odd_request_id_is_replaced(edge: Edge, asked: str) -> None:
+    """It would go into logs."""
+    async with edge.http.get("/v1/models", headers={"X-Request-Id": asked}) as response:
+        assert response.headers["x-request-id"].startswith("req-")
+
+
+async def test_probes(edge: Edge) -> None:
+    """The edge lives; it is ready when the service says that it is."""
+    async with edge.http.get("/healthz") as response:
+        assert response.status == 200
+    for ready, status in ((True, 200), (False, 503)):
+        edge.script.ready = ready
+        async with edge.http.get("/readyz") as response:
+            assert response.status == status
