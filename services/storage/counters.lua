@@ -67,7 +67,10 @@ for i = 1, #KEYS do
   else
     local amount = kind(i) == 'requests' and requests or math.min(tokens, limit(i))
     local excess = now_at - (limit(i) - amount) * PERIOD_US
-    if excess > 0 then wait = math.ceil(excess / limit(i)) end
+    if excess > 0 then
+      local rest = excess % limit(i)  -- A quotient of doubles may lose the last microsecond.
+      wait = (excess - rest) / limit(i) + (rest > 0 and 1 or 0)
+    end
   end
   if wait > reply[1] then reply[1] = wait; reply[2] = i - 1 end
   reply[2 + i] = now_at

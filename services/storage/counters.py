@@ -28,7 +28,7 @@ SLOT_WAIT_US = 1_000_000
 """When to come back for a place: nobody knows when a running call ends."""
 
 FORGET_STEP = 2
-"""Counters looked at on each act, to forget the idle: twice what one act may add is enough."""
+"""Idle counters that may be forgotten for each new one: with two, memory shrinks again."""
 
 
 class Kind(Enum):
@@ -77,7 +77,11 @@ class CounterStore(Protocol):
     def settle(
         self, meters: Sequence[Meter], lease_id: str, *, requests: int = 0, tokens: int = 0
     ) -> None:
-        """Gives the place back, and draws more (or, below 0, less) than was taken."""
+        """Gives the place back, and draws more (or, below 0, less) than was taken.
+
+        A bucket gets back what was not needed, but is never more than empty: of what has
+        drained meanwhile nothing is left to give.
+        """
         ...
 
     def renew(self, meters: Sequence[Meter], lease_id: str) -> None:
@@ -122,8 +126,6 @@ class LocalCounters:
                 else:
                     amount = 1 if meter.kind is Kind.REQUESTS else tokens
                     levels[index] = self._draw(meter, amount, levels[index], now)
-        _forget(self._buckets, now)
-        _forget(self._places, now)
         return Verdict(levels, wait, refused)
 
     def settle(
@@ -137,8 +139,6 @@ class LocalCounters:
                     places.pop(lease_id, None)
             elif amount := requests if meter.kind is Kind.REQUESTS else tokens:
                 self._draw(meter, amount, self._level(meter, now), now)
-        _forget(self._buckets, now)
-        _forget(self._places, now)
 
     def renew(self, meters: Sequence[Meter], lease_id: str) -> None:
         """Keeps a running call's places. See `CounterStore`."""
@@ -161,6 +161,7 @@ class LocalCounters:
     def _draw(self, meter: Meter, amount: int, level: int, now: int) -> int:
         bucket = self._buckets.get(meter.key)
         if bucket is None:
+            _forget(self._buckets, now)
             bucket = self._buckets[meter.key] = _Bucket()
         else:
             self._buckets.move_to_end(meter.key)
@@ -172,6 +173,7 @@ class LocalCounters:
     def _occupy(self, meter: Meter, lease_id: str, now: int) -> int:
         places = self._places.get(meter.key)
         if places is None:
+            _forget(self._places, now)
             places = self._places[meter.key] = _Places()
         else:
             self._places.move_to_end(meter.key)
@@ -234,5 +236,4 @@ class _Places(dict[str, int]):
 
     def idle(self, now: int) -> bool:
         """Whether forgetting it changes nothing."""
-        self.expire(now)
-        return not self
+        return all(ends <= now for ends in self.values())

@@ -215,6 +215,7 @@ class _Line:
     async def open(self) -> None:
         """Starts to connect, and waits for the first attempt."""
         self._owner = asyncio.create_task(self._own(), name="redis-counters")
+        self._owner.add_done_callback(lambda _: self._tried.set())
         await self._tried.wait()
 
     async def close(self) -> None:
