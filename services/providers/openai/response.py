@@ -18,6 +18,7 @@ from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.failures import read_error, refusal
 from services.providers.openai import wire
+from services.providers.openai.extras import gather
 from services.providers.openai.reasoning import Detail, Reasoning
 from services.providers.openai.tool_calls import ToolCalls
 from services.providers.openai.usage import normalized
@@ -232,8 +233,8 @@ class OpenAiDecoder:
         for call in answer.tool_calls.rest():
             yield _delta(pb.CompletionDelta(index=answer.index, tool_call=call))
         if answer.reasoning.details and self._pack_state is not None:
-            state = self._pack_state(answer.reasoning.details)
-            yield _delta(pb.CompletionDelta(index=answer.index, reasoning_state=state))
+            if state := self._pack_state(answer.reasoning.details):
+                yield _delta(pb.CompletionDelta(index=answer.index, reasoning_state=state))
         if answer.extra:
             extra = msgspec.json.encode(answer.extra)
             yield _delta(pb.CompletionDelta(index=answer.index, extra_json=extra))
@@ -263,7 +264,7 @@ def _add_message(
         call = answer.tool_calls.add(piece)
         if call is not None:
             chunks.append(_delta(pb.CompletionDelta(index=index, tool_call=call)))
-    _gather_extra(message, answer.extra)
+    gather(message, answer.extra)
 
 
 def _parts(content: list[wire.ContentPart | str], index: int) -> Iterator[pb.ChatCompletionChunk]:
@@ -296,29 +297,6 @@ def _add_logprobs(
         chunk = _text("", answer.index)
         chunks.append(chunk)
     chunk.delta.logprobs_json = msgspec.json.encode(logprobs)
-
-
-def _gather_extra(message: wire.Message, extra: dict[str, object]) -> None:
-    """Keeps the fields that have no place in our contract until they are complete."""
-    if message.function_call is not None:
-        _merge(extra, "function_call", msgspec.to_builtins(message.function_call))
-    for name in ("annotations", "images", "audio"):
-        if value := wire.present(getattr(message, name)):
-            _merge(extra, name, msgspec.json.decode(value))
-
-
-def _merge(extra: dict[str, object], name: str, value: object) -> None:
-    """Lists grow, and so do the strings in objects; what is null adds nothing."""
-    before = extra.get(name)
-    if isinstance(before, list) and isinstance(value, list):
-        extra[name] = before + value
-    elif isinstance(before, dict) and isinstance(value, dict):
-        for key, piece in value.items():
-            _merge(before, key, piece)
-    elif isinstance(before, str) and isinstance(value, str) and name not in ("id", "name", "type"):
-        extra[name] = before + value
-    elif value is not None:
-        extra[name] = value
 
 
 def _text(text: str, index: int) -> pb.ChatCompletionChunk:
