@@ -9,7 +9,7 @@ whole answer is given apart, in `answer`. What was asked is kept for the test to
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -53,7 +53,7 @@ class Pause:
 class Script:
     """What the service does, and what it saw."""
 
-    steps: Sequence[Sequence[chat.ChatCompletionChunk] | Fault | Pause] = ()
+    steps: Iterable[Sequence[chat.ChatCompletionChunk] | Fault | Pause] = ()
     answer: chat.CreateChatCompletionResponse | Fault | Pause | None = None
     models: Sequence[models.Model] = ()
     initial_metadata: Sequence[tuple[str, str]] = ()
@@ -63,6 +63,9 @@ class Script:
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     deadlines_s: list[float | None] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    """A call was cancelled in a pause."""
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    """A stream has ended, in whatever way."""
 
     def register(self, server: grpc.aio.Server) -> None:
         """Puts the services on a server, or on anything that takes handlers as it does."""
@@ -108,13 +111,16 @@ class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
     ) -> AsyncIterator[chat.StreamChatCompletionResponse]:
         """The script's steps."""
         await self._script.saw(request, context)
-        for step in self._script.steps:
-            if isinstance(step, Pause):
-                await self._wait(step)
-            elif isinstance(step, Fault):
-                await fail(context, step)
-            else:
-                yield chat.StreamChatCompletionResponse(chunks=step)
+        try:
+            for step in self._script.steps:
+                if isinstance(step, Pause):
+                    await self._wait(step)
+                elif isinstance(step, Fault):
+                    await fail(context, step)
+                else:
+                    yield chat.StreamChatCompletionResponse(chunks=step)
+        finally:
+            self._script.closed.set()
 
     async def _wait(self, pause: Pause) -> None:
         pause.reached.set()

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.config import EdgeConfig
+from tests.fakes import service
+from tests.gateway.conftest import KEY, Edge
+
+BODY = b'{"model":"m","messages":[],"stream":true}'
+ASK = (
+    b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (KEY.encode(), len(BODY), BODY)
+)
+LARGE = "x" * 16_384
+
+
+class Endless:
+    """Steps without end, counted."""
+
+    taken = 0
+
+    def __iter__(self) -> Iterator[list[chat.ChatCompletionChunk]]:
+        yield [service.started()]
+        while True:
+            self.taken += 1
+            yield [service.text(LARGE)]
+
+
+@pytest.fixture
+def config() -> EdgeConfig:
+    """An edge that soon gives up on who does not read."""
+    return EdgeConfig(write_timeout_s=0.2, drain_s=0.1)
+
+
+async def test_who_does_not_read_is_cut_off(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a bounded buffer and a bounded wait; the call behind it ends as well."""
+    steps = Endless()
+    edge.script.steps = steps
+    with caplog.at_level(logging.INFO, "gateway.access"):
+        _, writer = await asyncio.open_connection(edge.host, edge.port, limit=1024)
+        writer.write(ASK)
+        async with asyncio.timeout(10):
+            await edge.script.closed.wait()
+    assert steps.taken * len(LARGE) < 16 * 1024 * 1024
+    writer.transport.abort()
+    (line,) = [record for record in caplog.records if record.getMessage() == "http.request"]
+    assert vars(line)["status"] == 499
