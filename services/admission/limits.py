@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from secrets import token_hex
@@ -170,7 +171,7 @@ class Limits:
         if verdict.refused >= 0:
             raise LimitExceeded(
                 plan[verdict.refused],
-                verdict.wait_us / 1e6 * (1 + JITTER * self._chance.random()),
+                _retry_after_s(verdict.wait_us, self._chance),
                 headers(plan, verdict.levels),
             )
         if any(meter.kind is Kind.CALLS for meter in plan):
@@ -233,6 +234,11 @@ class Limits:
                 if key not in best or best[key][0] <= names:
                     best[key] = (names, Meter(key, kind, limit))
         return [meter for _, meter in best.values()]
+
+
+def _retry_after_s(wait_us: int, chance: Chance) -> float:
+    """The wait with jitter, in whole milliseconds, rounded up: what travels is not too early."""
+    return math.ceil(wait_us * (1 + JITTER * chance.random()) / 1000) / 1000
 
 
 def _scope(rule: LimitConfig, subject: Subject) -> tuple[int, str] | None:

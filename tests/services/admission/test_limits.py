@@ -78,6 +78,18 @@ async def test_jitter_is_upward(clock: FakeClock) -> None:
     assert 71.9 < refused.value.retry_after_s < 72
 
 
+async def test_what_travels_is_not_too_early(clock: FakeClock) -> None:
+    """The wire has milliseconds: a fraction of one is rounded up."""
+    gate = limits(clock, LimitConfig(rpm=7))
+    for _ in range(7):
+        await gate.take(ALICE, 0)
+
+    with pytest.raises(LimitExceeded) as refused:
+        await gate.take(ALICE, 0)
+
+    assert refused.value.retry_after_s == 8.572
+
+
 async def test_nothing_configured_counts_nothing(clock: FakeClock) -> None:
     """Without limits a call draws from no counter and has no headers."""
     counters = LocalCounters(clock)

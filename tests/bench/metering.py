@@ -1,0 +1,65 @@
+"""What metering costs a call and a chunk, in CPU: `python tests/bench/metering.py`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2, usage_pb2
+
+from services.metering.prices import Price, PriceList, cost_nano, estimate_nano
+from services.metering.tokens import TokenCounter, count_prompt, estimate_prompt
+from services.metering.usage import UsageMeter
+
+ROUNDS = 5
+MODEL = "anthropic/claude-sonnet-4-5-20250929"
+
+SPEC = pb.ChatCompletionSpec(
+    model=MODEL,
+    messages=[
+        content_pb2.Message(content=[content_pb2.ContentPart(text="How does it work? " * 40)])
+        for _ in range(5)
+    ],
+)
+USAGE = usage_pb2.Usage(
+    prompt_token_count=900, cache_read_token_count=800, completion_token_count=300
+)
+BATCH = [pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=" word"))] * 10
+
+
+def show(name: str, act: Callable[[], object], times: int, per: int = 1) -> None:
+    """Prints the least of some rounds."""
+    best = float("inf")
+    for _ in range(ROUNDS):
+        began = time.process_time()
+        for _ in range(times):
+            act()
+        best = min(best, time.process_time() - began)
+    print(f"{name:44} {best / times / per * 1e6:8.2f} us CPU")
+
+
+async def main() -> None:
+    """Prints the table."""
+    counter = TokenCounter()
+    began = time.process_time()
+    loaded = await counter.load()
+    print(
+        f"vocabulary: {counter.name} ({loaded=}), {time.process_time() - began:.2f} s CPU to load"
+    )
+    prices = PriceList({})
+    price = prices.lookup(MODEL) or Price()
+    meter = UsageMeter(SPEC, counter)
+    show("look a price up", lambda: prices.lookup(MODEL), 10_000)
+    show("cost of a usage", lambda: cost_nano(USAGE, price), 10_000)
+    show("estimate of a cost", lambda: estimate_nano(900, 300, price), 10_000)
+    show("price snapshot", price.to_json, 10_000)
+    show("estimate a prompt of 5 x 720 characters", lambda: estimate_prompt(SPEC), 2_000)
+    show("count it", lambda: count_prompt(SPEC, counter), 2_000)
+    show("meter a chunk, in batches of 10", lambda: meter.add(BATCH), 10_000, per=10)
+    show("say what to bill", meter.metered, 2_000)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
