@@ -15,8 +15,8 @@ def gather(message: wire.Message, extra: dict[str, object]) -> None:
     if message.function_call is not None:
         _merge(extra, "function_call", msgspec.to_builtins(message.function_call))
     for name in ("annotations", "images", "audio"):
-        if value := wire.present(getattr(message, name)):
-            _merge(extra, name, msgspec.json.decode(value))
+        if value := getattr(message, name):
+            _merge(extra, name, value)
 
 
 def _merge(extra: dict[str, object], name: str, value: object) -> None:

@@ -232,9 +232,9 @@ class OpenAiDecoder:
         """What could only be given once it was complete."""
         for call in answer.tool_calls.rest():
             yield _delta(pb.CompletionDelta(index=answer.index, tool_call=call))
-        if answer.reasoning.details and self._pack_state is not None:
-            if state := self._pack_state(answer.reasoning.details):
-                yield _delta(pb.CompletionDelta(index=answer.index, reasoning_state=state))
+        details, pack = answer.reasoning.details, self._pack_state
+        if pack is not None and details and (state := pack(details)):
+            yield _delta(pb.CompletionDelta(index=answer.index, reasoning_state=state))
         if answer.extra:
             extra = msgspec.json.encode(answer.extra)
             yield _delta(pb.CompletionDelta(index=answer.index, extra_json=extra))

@@ -15,7 +15,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.errors import UpstreamError
 
 Json = Raw | UnsetType
-"""Something that is passed on, or looked at later."""
+"""Something that is looked at later, if it is there at all."""
 
 _ODD_FIELDS_MAX = 32
 _NOTHING = frozenset({b"null", b"{}", b"[]", b'""', b"false"})
@@ -98,16 +98,16 @@ class Message(Wire, frozen=True, gc=False):
     tool_calls: list[ToolCall] | None = None
     function_call: Function | None = None
     refusal: str | None = None
-    annotations: Json = UNSET
-    images: Json = UNSET
-    audio: Json = UNSET
+    annotations: list[object] | None = None
+    images: list[object] | None = None
+    audio: dict[str, object] | None = None
 
 
 class Logprobs(Wire, frozen=True, gc=False):
     """Log probabilities, token by token."""
 
-    content: list[Raw] | None = None
-    refusal: list[Raw] | None = None
+    content: list[object] | None = None
+    refusal: list[object] | None = None
 
 
 class Choice(Wire, frozen=True, gc=False):

@@ -481,6 +481,16 @@ def test_garbage(data: bytes) -> None:
         assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
 
 
+@pytest.mark.parametrize("field", ["content", "reasoning", "refusal", "audio", "annotations"])
+def test_text_that_is_no_text(field: str) -> None:
+    """Bytes that are not UTF-8, and halves of surrogate pairs, never travel on."""
+    for odd in (b'"\xff"', b'["\xff"]', b'{"a":"\\ud800"}'):
+        data = b'{"choices":[{"delta":{"%b":%b}}]}' % (field.encode(), odd)
+        with pytest.raises(UpstreamError) as refused:
+            OpenAiDecoder().feed(SseEvent("", data))
+        assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+
+
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"choices":[]}', b'{"choices":null}', b"<html></html>", b""]
 )
