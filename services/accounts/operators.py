@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
+from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
+from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
-from services.accounts.servicer import KeyServicer
+from services.accounts.account_servicer import AccountServicer
+from services.accounts.key_servicer import KeyServicer
+from services.accounts.ledger_servicer import LedgerServicer
 from services.border import FailureBorder
 from services.clock import Clock
 from services.inprocess import InProcessChannel
@@ -35,6 +39,10 @@ class OperatorServices:
         keys_grpc.add_KeyServiceServicer_to_server(
             KeyServicer(self.database, self.pepper, self.clock), server
         )
+        accounts_grpc.add_AccountServiceServicer_to_server(
+            AccountServicer(self.database, self.clock), server
+        )
+        ledger_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(self.database), server)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,8 @@ class Caller:
     """Who pays."""
     scope: KeyScope = UNSCOPED
     """What the key may do."""
+    markup_bp: int = 0
+    """What the account is charged on top of prices, in hundredths of a percent."""
 
     def may_use(self, model: str) -> bool:
         """Whether the key may use the public model of that name."""
@@ -158,7 +160,9 @@ class Keyring:
         if key is None:
             _remember(self._unknown, digest, now + UNKNOWN_TTL_S, UNKNOWN_MAX)
             return _Known(None, None, now)
-        caller = Caller(key_id=key.id, account=key.account, scope=key.scope)
+        caller = Caller(
+            key_id=key.id, account=key.account, scope=key.scope, markup_bp=key.markup_bp
+        )
         known = _Known(key, caller, now + CACHE_TTL_S)
         # What was read before a notice may be older than what the notice is about.
         if notices == self._notices:

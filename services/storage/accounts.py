@@ -8,18 +8,21 @@ import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.storage.base import Row, Transaction
+from services.storage.base import Row, Transaction, notify
 from services.storage.ledger import DEPOSITS, insufficient
 
 ENSURE = """
-    INSERT INTO accounts (name, unlimited, created_ms) VALUES (?, ?, ?)
+    INSERT INTO accounts (name, unlimited, markup_bp, created_ms) VALUES (?, ?, ?, ?)
     ON CONFLICT (name) DO NOTHING RETURNING name
 """
-SELECT_ONE = "SELECT name, unlimited, posted, held, created_ms FROM accounts WHERE name = ?"
+SELECT_ONE = (
+    "SELECT name, unlimited, markup_bp, posted, held, created_ms FROM accounts WHERE name = ?"
+)
 SELECT_PAGE = """
-    SELECT name, unlimited, posted, held, created_ms FROM accounts
+    SELECT name, unlimited, markup_bp, posted, held, created_ms FROM accounts
     WHERE (created_ms, name) > (?, ?) ORDER BY created_ms, name LIMIT ?
 """
+SET_MARKUP = "UPDATE accounts SET markup_bp = ? WHERE name = ?"
 DEPOSIT = "UPDATE accounts SET posted = posted + ? WHERE name = ? RETURNING name"
 WITHDRAW = """
     UPDATE accounts SET posted = posted - ?
@@ -39,6 +42,8 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """Unique, for ever."""
     unlimited: bool
     """Whether it may spend what it does not have."""
+    markup_bp: int
+    """What is charged on top of prices, in hundredths of a percent."""
     posted: int
     """What was paid in, less what was charged."""
     held: int
@@ -47,10 +52,20 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     """When it was opened."""
 
 
-def ensure_account(name: str, now_ms: int, *, unlimited: bool = False) -> Transaction[bool]:
+def ensure_account(
+    name: str, now_ms: int, *, unlimited: bool = False, markup_bp: int = 0
+) -> Transaction[bool]:
     """Opens the account unless there is one of that name; whether it did."""
-    rows = yield ENSURE, (name, int(unlimited), now_ms)
+    rows = yield ENSURE, (name, int(unlimited), markup_bp, now_ms)
     return bool(rows)
+
+
+def set_markup(name: str, markup_bp: int) -> Transaction[Account | None]:
+    """Changes what is charged on top of prices; None where there is no such account."""
+    yield SET_MARKUP, (markup_bp, name)
+    # Callers are remembered with their terms.
+    yield notify("")
+    return (yield from account_by_name(name))
 
 
 def account_by_name(name: str) -> Transaction[Account | None]:
@@ -99,11 +114,5 @@ def credit_account(
 
 
 def _account(row: Row) -> Account:
-    name, unlimited, posted, held, created_ms = msgspec.convert(row, tuple[str, int, int, int, int])
-    return Account(
-        name=name,
-        unlimited=bool(unlimited),
-        posted=posted,
-        held=held,
-        created_ms=created_ms,
-    )
+    fields = dict(zip(Account.__struct_fields__, row, strict=True))
+    return msgspec.convert({**fields, "unlimited": bool(fields["unlimited"])}, Account)

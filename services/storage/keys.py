@@ -47,6 +47,8 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     """When it was made."""
     revoked_ms: int | None = None
     """When it was revoked."""
+    markup_bp: int = 0
+    """What its account is charged on top of prices, in hundredths of a percent."""
 
 
 INSERT = """
@@ -54,17 +56,18 @@ INSERT = """
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 SELECT_BY_DIGEST = """
-    SELECT id, account, digest, prefix, display_name, scope, created_ms, revoked_ms
-    FROM keys WHERE digest = ?
+    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms, markup_bp
+    FROM keys JOIN accounts ON accounts.name = account WHERE digest = ?
 """
 SELECT_BY_ID = """
-    SELECT id, account, digest, prefix, display_name, scope, created_ms, revoked_ms
-    FROM keys WHERE id = ?
+    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms, markup_bp
+    FROM keys JOIN accounts ON accounts.name = account WHERE id = ?
 """
 SELECT_PAGE = """
-    SELECT id, account, digest, prefix, display_name, scope, created_ms, revoked_ms
-    FROM keys WHERE (created_ms, id) > (?, ?) AND (account = ? OR ? = '')
-    ORDER BY created_ms, id LIMIT ?
+    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms, markup_bp
+    FROM keys JOIN accounts ON accounts.name = account WHERE (keys.created_ms, id) > (?, ?)
+        AND (account = ? OR ? = '')
+    ORDER BY keys.created_ms, id LIMIT ?
 """
 REVOKE = "UPDATE keys SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL"
 

@@ -52,6 +52,7 @@ CREATE TABLE settings (
 CREATE TABLE accounts (
     name TEXT PRIMARY KEY,
     unlimited BIGINT NOT NULL CHECK (unlimited IN (0, 1)),
+    markup_bp BIGINT NOT NULL DEFAULT 0 CHECK (markup_bp >= 0),
     posted BIGINT NOT NULL DEFAULT 0,
     held BIGINT NOT NULL DEFAULT 0 CHECK (held >= 0),
     created_ms BIGINT NOT NULL

@@ -246,8 +246,22 @@ class KeyScope(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    TOKENS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    CONCURRENT_CALL_COUNT_FIELD_NUMBER: _builtins.int
+    MONTHLY_NANO_USD_FIELD_NUMBER: _builtins.int
     strict: _builtins.bool
     """Refuse calls whose parameters the model cannot honour, unless they say otherwise."""
+    requests_per_minute: _builtins.int
+    """At least 1. The most requests in a minute. Unset: no limit of the key's own."""
+    tokens_per_minute: _builtins.int
+    """At least 1. The most tokens in a minute. Unset: no limit of the key's own."""
+    concurrent_call_count: _builtins.int
+    """At least 1. The most calls at the same time. Unset: no limit of the key's own."""
+    monthly_nano_usd: _builtins.int
+    """Not negative. What it may spend in a calendar month (UTC), in nano-USD. Unset:
+    whatever the account has.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The public names of the models that it may use. Empty: all of them."""
@@ -262,11 +276,30 @@ class KeyScope(_message.Message):
         models: _abc.Iterable[_builtins.str] | None = ...,
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         strict: _builtins.bool = ...,
+        requests_per_minute: _builtins.int | None = ...,
+        tokens_per_minute: _builtins.int | None = ...,
+        concurrent_call_count: _builtins.int | None = ...,
+        monthly_nano_usd: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count", "_monthly_nano_usd", b"_monthly_nano_usd", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_call_count", b"concurrent_call_count", "expire_time", b"expire_time", "monthly_nano_usd", b"monthly_nano_usd", "requests_per_minute", b"requests_per_minute", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time", "models", b"models", "strict", b"strict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count", "_monthly_nano_usd", b"_monthly_nano_usd", "_requests_per_minute", b"_requests_per_minute", "_tokens_per_minute", b"_tokens_per_minute", "concurrent_call_count", b"concurrent_call_count", "expire_time", b"expire_time", "models", b"models", "monthly_nano_usd", b"monthly_nano_usd", "requests_per_minute", b"requests_per_minute", "strict", b"strict", "tokens_per_minute", b"tokens_per_minute"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__concurrent_call_count: _TypeAlias = _typing.Literal["concurrent_call_count"]  # noqa: Y015
+    _WhichOneofArgType__concurrent_call_count: _TypeAlias = _typing.Literal["_concurrent_call_count", b"_concurrent_call_count"]  # noqa: Y015
+    _WhichOneofReturnType__monthly_nano_usd: _TypeAlias = _typing.Literal["monthly_nano_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_nano_usd: _TypeAlias = _typing.Literal["_monthly_nano_usd", b"_monthly_nano_usd"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
+    _WhichOneofReturnType__tokens_per_minute: _TypeAlias = _typing.Literal["tokens_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__tokens_per_minute: _TypeAlias = _typing.Literal["_tokens_per_minute", b"_tokens_per_minute"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__concurrent_call_count) -> _WhichOneofReturnType__concurrent_call_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_nano_usd) -> _WhichOneofReturnType__monthly_nano_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_per_minute) -> _WhichOneofReturnType__tokens_per_minute | None: ...
 
 Global___KeyScope: _TypeAlias = KeyScope  # noqa: Y015

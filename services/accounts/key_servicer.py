@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.accounts.fields import account_name, invalid, not_found, timestamp, within
 from services.accounts.keys import KeyMaker
 from services.accounts.paging import START, Page
 from services.clock import Clock
-from services.errors import Failure
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, list_keys, revoke_key
 from services.storage.pepper import Pepper
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
+KEY_ID = re.compile(r"[ -~]{1,64}")
 DISPLAY_NAME_MAX = 128
+
+LIMITS: Mapping[str, tuple[str, int]] = {
+    "requests_per_minute": ("rpm", 1),
+    "tokens_per_minute": ("tpm", 1),
+    "concurrent_call_count": ("concurrency", 1),
+    "monthly_nano_usd": ("monthly_nano_usd", 0),
+}
+"""A limit of the proto: what it is called here, and the least that it can be."""
 
 
 class KeyServicer(pb_grpc.KeyServiceServicer):
@@ -37,14 +44,13 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         self, request: pb.CreateKeyRequest, _context: Context
     ) -> pb.CreateKeyResponse:
         """Makes a key, and its account if there is none."""
-        if not ACCOUNT_NAME.fullmatch(request.account):
-            raise _invalid("account", "account is 1 to 64 letters, digits, `_-.@`")
-        if len(request.display_name) > DISPLAY_NAME_MAX:
-            raise _invalid(
-                "display_name", f"display_name has at most {DISPLAY_NAME_MAX} characters"
+        name = account_name(request.account)
+        display_name = request.display_name
+        if len(display_name) > DISPLAY_NAME_MAX or not display_name.isprintable():
+            raise invalid(
+                "display_name", f"display_name is at most {DISPLAY_NAME_MAX} printable characters"
             )
-        scope = scope_from_proto(request.scope)
-        key, secret = await self._maker.make(request.account, request.display_name, scope)
+        key, secret = await self._maker.make(name, display_name, scope_from_proto(request.scope))
         return pb.CreateKeyResponse(key=key_to_proto(key), secret=secret)
 
     async def ListKeys(  # noqa: N802  The method's name in the proto.
@@ -65,11 +71,11 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
     ) -> pb.RevokeKeyResponse:
         """Revokes a key, everywhere at once."""
         now_ms = round(self._clock.time() * 1000)
-        key = await self._database.write(revoke_key, request.key_id, now_ms)
+        key = None
+        if KEY_ID.fullmatch(request.key_id):
+            key = await self._database.write(revoke_key, request.key_id, now_ms)
         if key is None:
-            raise Failure(
-                reasons.ERROR_REASON_NOT_FOUND, "There is no key of that ID.", param="key_id"
-            )
+            raise not_found("key_id", "There is no key of that ID.")
         return pb.RevokeKeyResponse(key=key_to_proto(key))
 
 
@@ -80,37 +86,35 @@ def key_to_proto(key: StoredKey) -> pb.Key:
         account=key.account,
         display_name=key.display_name,
         prefix=key.prefix,
-        create_time=_timestamp(key.created_ms),
+        create_time=timestamp(key.created_ms),
         scope=scope_to_proto(key.scope),
     )
     if key.revoked_ms is not None:
-        message.revoke_time.CopyFrom(_timestamp(key.revoked_ms))
+        message.revoke_time.CopyFrom(timestamp(key.revoked_ms))
     return message
 
 
 def scope_to_proto(scope: KeyScope) -> pb.KeyScope:
     """What operators see of a scope."""
-    message = pb.KeyScope(models=sorted(scope.models), strict=scope.strict)
-    if scope.expire_ms is not None:
-        message.expire_time.CopyFrom(_timestamp(scope.expire_ms))
-    return message
-
-
-def scope_from_proto(message: pb.KeyScope) -> KeyScope:
-    """A scope as operators give it."""
-    expires = message.HasField("expire_time")
-    return KeyScope(
-        models=frozenset(message.models),
-        strict=message.strict,
-        expire_ms=message.expire_time.ToMilliseconds() if expires else None,
+    return pb.KeyScope(
+        models=sorted(scope.models),
+        expire_time=None if scope.expire_ms is None else timestamp(scope.expire_ms),
+        strict=scope.strict,
+        requests_per_minute=scope.rpm,
+        tokens_per_minute=scope.tpm,
+        concurrent_call_count=scope.concurrency,
+        monthly_nano_usd=scope.monthly_nano_usd,
     )
 
 
-def _timestamp(milliseconds: int) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromMilliseconds(milliseconds)
-    return timestamp
-
-
-def _invalid(param: str, message: str) -> Failure:
-    return Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param=param)
+def scope_from_proto(message: pb.KeyScope) -> KeyScope:
+    """A scope as operators give it. INVALID_FIELD where a limit is out of range."""
+    given = {field.name for field, _ in message.ListFields()}
+    limits = {
+        ours: within(f"scope.{theirs}", getattr(message, theirs), least)
+        for theirs, (ours, least) in LIMITS.items()
+        if theirs in given
+    }
+    if "expire_time" in given:
+        limits["expire_ms"] = message.expire_time.ToMilliseconds()
+    return KeyScope(models=frozenset(message.models), strict=message.strict, **limits)

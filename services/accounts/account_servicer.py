@@ -1,0 +1,127 @@
+"""What operators may do to accounts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import grpc
+from pomogator.accounts.v1 import account_service_pb2 as pb
+from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.accounts.fields import NANO_MAX, account_name, invalid, not_found, timestamp, within
+from services.accounts.paging import START, Page
+from services.clock import Clock
+from services.errors import Failure
+from services.storage.accounts import (
+    Account,
+    account_by_name,
+    credit_account,
+    ensure_account,
+    list_accounts,
+    set_markup,
+)
+from services.storage.base import Database, Transaction
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
+MARKUP_BP_MAX = 1_000_000
+CHANGEABLE = ["markup_basis_points"]
+
+
+class AccountServicer(pb_grpc.AccountServiceServicer):
+    """Opens accounts and pays into them."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    async def CreateAccount(  # noqa: N802  The method's name in the proto.
+        self, request: pb.CreateAccountRequest, _context: Context
+    ) -> pb.CreateAccountResponse:
+        """Opens an account."""
+        name = account_name(request.account)
+        within("credit_nano_usd", request.credit_nano_usd, 0)
+        within("markup_basis_points", request.markup_basis_points, 0, MARKUP_BP_MAX)
+        account = await self._database.write(_create, request, name, self._now_ms())
+        return pb.CreateAccountResponse(account=_message(account))
+
+    async def GetAccount(  # noqa: N802  The method's name in the proto.
+        self, request: pb.GetAccountRequest, _context: Context
+    ) -> pb.GetAccountResponse:
+        """Tells what is known about an account."""
+        account = await self._database.read(account_by_name, account_name(request.account))
+        return pb.GetAccountResponse(account=_message(account))
+
+    async def ListAccounts(  # noqa: N802  The method's name in the proto.
+        self, request: pb.ListAccountsRequest, _context: Context
+    ) -> pb.ListAccountsResponse:
+        """Lists accounts, oldest first."""
+        page = Page.of(request.page_size, request.page_token)
+        found = await self._database.read(list_accounts, page.limit, page.after)
+        shown = page.cut(found)
+        last = (shown[-1].created_ms, shown[-1].name) if shown else START
+        return pb.ListAccountsResponse(
+            accounts=[_message(account) for account in shown],
+            next_page_token=page.next_token(found, last),
+        )
+
+    async def UpdateAccount(  # noqa: N802  The method's name in the proto.
+        self, request: pb.UpdateAccountRequest, _context: Context
+    ) -> pb.UpdateAccountResponse:
+        """Changes the terms of an account."""
+        name = account_name(request.account.account)
+        if list(request.update_mask.paths) != CHANGEABLE:
+            raise invalid("update_mask", "only markup_basis_points can be changed")
+        markup = within(CHANGEABLE[0], request.account.markup_basis_points, 0, MARKUP_BP_MAX)
+        account = await self._database.write(set_markup, name, markup)
+        return pb.UpdateAccountResponse(account=_message(account))
+
+    async def CreditAccount(  # noqa: N802  The method's name in the proto.
+        self, request: pb.CreditAccountRequest, _context: Context
+    ) -> pb.CreditAccountResponse:
+        """Pays into an account, or takes out of it, once for each request ID."""
+        name = account_name(request.account)
+        amount = within("amount_nano_usd", request.amount_nano_usd, -NANO_MAX)
+        if not amount:
+            raise invalid("amount_nano_usd", "amount_nano_usd is not 0")
+        if not REQUEST_ID.fullmatch(request.request_id):
+            raise invalid("request_id", "request_id is 1 to 128 visible ASCII characters")
+        account = await self._database.write(
+            credit_account, name, amount, request.request_id, self._now_ms()
+        )
+        return pb.CreditAccountResponse(account=_message(account))
+
+    def _now_ms(self) -> int:
+        return round(self._clock.time() * 1000)
+
+
+def _create(
+    request: pb.CreateAccountRequest, name: str, now_ms: int
+) -> Transaction[Account | None]:
+    made = yield from ensure_account(
+        name, now_ms, unlimited=request.unlimited, markup_bp=request.markup_basis_points
+    )
+    if not made:
+        raise Failure(
+            reasons.ERROR_REASON_ALREADY_EXISTS,
+            "There is an account of that name already.",
+            param="account",
+        )
+    yield from credit_account(name, request.credit_nano_usd, f"opening:{name}", now_ms)
+    return (yield from account_by_name(name))
+
+
+def _message(account: Account | None) -> pb.Account:
+    if account is None:
+        raise not_found("account", "There is no account of that name.")
+    return pb.Account(
+        account=account.name,
+        unlimited=account.unlimited,
+        balance_nano_usd=account.posted,
+        held_nano_usd=account.held,
+        create_time=timestamp(account.created_ms),
+        markup_basis_points=account.markup_bp,
+    )

@@ -1,0 +1,88 @@
+"""What operators may read of the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from pomogator.accounts.v1 import ledger_service_pb2 as pb
+from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
+
+from services.accounts.fields import account_name, not_found, timestamp
+from services.accounts.paging import START, Page
+from services.storage.accounts import account_by_name
+from services.storage.audit import audit
+from services.storage.base import Database, T, Transaction
+from services.storage.reports import ModelUsage, Transfer, list_transfers, usage_by_model
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+END_OF_TIME_MS = 2**62
+
+
+class LedgerServicer(pb_grpc.LedgerServiceServicer):
+    """Reads the ledger."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def ReportUsage(  # noqa: N802  The method's name in the proto.
+        self, request: pb.ReportUsageRequest, _context: Context
+    ) -> pb.ReportUsageResponse:
+        """Sums up what an account has used, by model."""
+        name = account_name(request.account)
+        start_ms = request.start_time.ToMilliseconds()
+        ends = request.HasField("end_time")
+        end_ms = request.end_time.ToMilliseconds() if ends else END_OF_TIME_MS
+        report = usage_by_model(name, start_ms, end_ms)
+        found = await self._database.read(_of_account, name, report)
+        return pb.ReportUsageResponse(models=[_usage(usage) for usage in found])
+
+    async def ListTransfers(  # noqa: N802  The method's name in the proto.
+        self, request: pb.ListTransfersRequest, _context: Context
+    ) -> pb.ListTransfersResponse:
+        """Lists the transfers of an account, oldest first."""
+        name = account_name(request.account)
+        page = Page.of(request.page_size, request.page_token)
+        listing = list_transfers(name, page.limit, page.after)
+        found = await self._database.read(_of_account, name, listing)
+        shown = page.cut(found)
+        last = (shown[-1].created_ms, shown[-1].id) if shown else START
+        return pb.ListTransfersResponse(
+            transfers=[_transfer(transfer) for transfer in shown],
+            next_page_token=page.next_token(found, last),
+        )
+
+    async def VerifyLedger(  # noqa: N802  The method's name in the proto.
+        self, _request: pb.VerifyLedgerRequest, _context: Context
+    ) -> pb.VerifyLedgerResponse:
+        """Checks the books."""
+        result = await self._database.read(audit)
+        return pb.VerifyLedgerResponse(counts=result.counts, findings=result.findings)
+
+
+def _of_account(name: str, report: Transaction[T]) -> Transaction[T]:
+    if (yield from account_by_name(name)) is None:
+        raise not_found("account", "There is no account of that name.")
+    return (yield from report)
+
+
+def _usage(usage: ModelUsage) -> pb.ModelUsage:
+    return pb.ModelUsage(
+        model=usage.model,
+        call_count=usage.calls,
+        prompt_token_count=usage.prompt_tokens,
+        completion_token_count=usage.completion_tokens,
+        thinking_token_count=usage.thinking_tokens,
+        cache_read_token_count=usage.cache_read_tokens,
+        cache_write_token_count=usage.cache_write_tokens,
+        charge_nano_usd=usage.charge,
+    )
+
+
+def _transfer(transfer: Transfer) -> pb.Transfer:
+    return pb.Transfer(
+        transfer_id=transfer.id,
+        amount_nano_usd=transfer.amount,
+        create_time=timestamp(transfer.created_ms),
+    )
