@@ -202,7 +202,7 @@ async def _end(line: Line, end: End) -> None:
             pass
 
 
-def head(status: int = 200, **headers: str) -> bytes:
+def head(status: int = 200, /, **headers: str) -> bytes:
     """The head of a response; underscores in the names are hyphens."""
     lines = [f"HTTP/1.1 {status} Whatever"]
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]

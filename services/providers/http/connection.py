@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -146,9 +147,10 @@ class Connection(asyncio.Protocol):
         Over TLS only a closure that was announced counts, which nobody in between can
         feign. The transport closes itself.
         """
-        if self._incoming.delimited_by_close and not self._incoming.complete:
+        incoming = self._incoming
+        if incoming.delimited_by_close and not incoming.complete and _announced(self._transport):
             self._clean = False
-            self._incoming.end()
+            incoming.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed."""
@@ -186,6 +188,19 @@ class Connection(asyncio.Protocol):
         if not self._interim:
             self._ended = True
             self._clean = self._parser.should_keep_alive()
+
+
+def _announced(transport: asyncio.Transport) -> bool:
+    """Whether the server itself has ended the stream: over TLS it says so (RFC 8446, 6.1)."""
+    tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+    if tls is None:
+        return True
+    try:
+        return tls.read(1) == b""  # Asyncio reports a connection that was cut in the same way.
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
 
 
 def _by_name(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

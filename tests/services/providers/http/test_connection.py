@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -41,7 +42,7 @@ async def read_all(response: HttpResponse) -> bytes:
         response.close()
 
 
-async def pieces(response: HttpResponse):  # noqa: ANN201 - an async generator of bytes
+async def pieces(response: HttpResponse) -> AsyncIterator[bytes]:
     """What the reads give."""
     while data := await response.read():
         yield data
@@ -104,9 +105,7 @@ async def test_tells_a_body_that_ends_with_the_connection(
         pytest.param([head(100), CUT], id="only an interim response"),
     ],
 )
-async def test_no_response(
-    steps: list[bytes], client: HttpClient, upstream: FakeUpstream
-) -> None:
+async def test_no_response(steps: list[bytes], client: HttpClient, upstream: FakeUpstream) -> None:
     """A connection that ends before the head is complete is a disconnection."""
     upstream.play(steps)
 
@@ -159,10 +158,10 @@ BAD_HEADS = {
     "a folded header": b"HTTP/1.1 200 OK\r\nx: a\r\n b\r\ncontent-length: 0\r\n\r\n",
     "NUL in a header": b"HTTP/1.1 200 OK\r\nx: a\0b\r\ncontent-length: 0\r\n\r\n",
     "another protocol": head(101, upgrade="h2c", connection="upgrade"),
-    "too many headers": head(content_length="0", **{f"x{n}": "" for n in range(FIELDS_MAX)}),
+    "too many headers": head(200, content_length="0", **{f"x{n}": "" for n in range(FIELDS_MAX)}),
     "headers too large": head(content_length="0", x="a" * HEAD_MAX),
     "a header without end": b"HTTP/1.1 200 OK\r\nx: " + b"a" * 20 * HEAD_MAX,
-    "5000 headers": head(content_length="0", **{f"x{n}": "a" * 50 for n in range(5000)}),
+    "5000 headers": head(200, content_length="0", **{f"x{n}": "a" * 50 for n in range(5000)}),
     "interim responses without end": head(102) * (10 * HEAD_MAX // len(head(102))),
 }
 
@@ -220,9 +219,7 @@ async def test_reads_headers(client: HttpClient, upstream: FakeUpstream) -> None
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_follows_no_redirect(
-    status: int, client: HttpClient, upstream: FakeUpstream
-) -> None:
+async def test_follows_no_redirect(status: int, client: HttpClient, upstream: FakeUpstream) -> None:
     """A redirect is an answer like any other."""
     upstream.play([answer(b"", status, location="http://elsewhere.test/")])
 
@@ -234,9 +231,7 @@ async def test_follows_no_redirect(
 
 
 @pytest.mark.parametrize("size", [0, 1, 70_000, 3_000_000])
-async def test_sends_the_body_whole(
-    size: int, client: HttpClient, upstream: FakeUpstream
-) -> None:
+async def test_sends_the_body_whole(size: int, client: HttpClient, upstream: FakeUpstream) -> None:
     """A body of any size arrives as it is, with its length."""
     body = bytes(range(256)) * (size // 256 + 1)
     upstream.play([answer(b"ok")])

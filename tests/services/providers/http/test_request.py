@@ -65,10 +65,13 @@ def test_writes_a_head() -> None:
     """The head has the host, the headers as given, and the length."""
     url = Url.parse("http://a.test:81/v1?x=1")
 
-    assert post_head(url, {"authorization": "Bearer k", "x-title": "Помогатор"}, 7) == (
-        "POST /v1?x=1 HTTP/1.1\r\nhost: a.test:81\r\nauthorization: Bearer k\r\n"
-        "x-title: Помогатор\r\ncontent-length: 7\r\n\r\n"
-    ).encode()
+    assert (
+        post_head(url, {"authorization": "Bearer k", "x-title": "Помогатор"}, 7)
+        == (
+            "POST /v1?x=1 HTTP/1.1\r\nhost: a.test:81\r\nauthorization: Bearer k\r\n"
+            "x-title: Помогатор\r\ncontent-length: 7\r\n\r\n"
+        ).encode()
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 import trustme
 
 from services.providers.http import HttpClient, HttpError, HttpErrorKind, Url, tls_context
-from tests.fakes.upstream import CUT, SSE_HEAD_UNTIL_CLOSE, FakeUpstream, json_answer
+from tests.fakes.upstream import CUT, SSE_HEAD_UNTIL_CLOSE, FakeUpstream, Line, json_answer
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +128,25 @@ async def test_a_closure_must_be_announced(
         await client.close()
 
     assert failed.value.kind is HttpErrorKind.DISCONNECTED
+
+
+async def test_an_announced_closure_is_an_end(
+    authority: trustme.CA, client_tls: ssl.SSLContext
+) -> None:
+    """A body that lasts until the connection ends is complete when the server says so."""
+
+    async def close(line: Line) -> None:
+        line.writer.close()
+        await line.writer.wait_closed()
+
+    async with FakeUpstream(tls=server_tls(authority.issue_cert("127.0.0.1"))) as upstream:
+        upstream.play([SSE_HEAD_UNTIL_CLOSE + b"hello", close, CUT])
+        client = HttpClient(ssl_context=client_tls)
+        response = await client.post(Url.parse(upstream.url), {}, b"", connect_timeout_s=5)
+        assert await response.read() == b"hello"
+        assert await response.read() == b""
+        response.close()
+        await client.close()
 
 
 def test_cannot_be_weakened() -> None:
