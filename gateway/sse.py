@@ -7,10 +7,11 @@ events without data.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Self
+from collections.abc import Awaitable, Mapping
+from typing import Self, cast
 
 from aiohttp import web
+from aiohttp.http import StreamWriter
 
 from gateway.config import EdgeConfig
 
@@ -35,6 +36,7 @@ class EventStream:
 
     def __init__(self, request: web.Request, config: EdgeConfig) -> None:
         self._request = request
+        self._writer = cast("StreamWriter", request.writer)
         self._config = config
         self._loop = asyncio.get_running_loop()
         self._response = web.StreamResponse(headers=HEADERS)
@@ -75,21 +77,21 @@ class EventStream:
         Raises:
             ConnectionError: the client is gone, or has not read for too long.
         """
-        await self._response.write(data)
+        # Not by the response: every 64 KiB that would wait, and for as long as it takes.
+        await self._writer.write(data, drain=False)
         self._last_write = self._loop.time()
         if self._request.protocol.writing_paused:
-            await self._drain()
+            await self._with_patience(self._writer.drain())
 
     async def end(self, data: bytes) -> None:
         """Sends the last events, `[DONE]`, and the end of the body."""
         self._timer.cancel()
-        await self._response.write_eof(data + DONE)
+        await self._with_patience(self._response.write_eof(data + DONE))
 
-    async def _drain(self) -> None:
-        writer = self._request.writer
+    async def _with_patience(self, waiting: Awaitable[None]) -> None:
         try:
             async with asyncio.timeout(self._config.write_timeout_s):
-                await writer.drain()
+                await waiting
         except TimeoutError:
             # It will not read the rest either: closing in order would wait for it for ever.
             if self._request.transport is not None:
@@ -110,7 +112,7 @@ class EventStream:
             await self.begin({})
             # A client that does not read needs no proof of life.
             if not self._request.protocol.writing_paused:
-                await self._response.write(KEEP_ALIVE)
+                await self._writer.write(KEEP_ALIVE, drain=False)
         except ConnectionError:
             return  # The writer of events will find out.
         self._last_write = self._loop.time()

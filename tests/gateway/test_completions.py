@@ -217,7 +217,7 @@ async def test_the_service_learns_what_it_needs_and_no_more(edge: Edge) -> None:
     assert edge.script.policies == [chat.PARAMETER_POLICY_STRICT]
     (left,) = edge.script.deadlines_s
     assert left is not None
-    assert 0 < left <= 30
+    assert 0 < left < 31  # gRPC rounds up on the wire
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def headers(**values: str) -> CIMultiDictProxy[str]:
     ],
 )
 def test_what_is_malformed_or_unknown_stays_outside(name: str, value: str) -> None:
-    """gRPC would refuse some of it, and the service trusts what it gets."""
+    """GRPC would refuse some of it, and the service trusts what it gets."""
     request = make_mocked_request("POST", "/", headers={name: value})
     assert [key for key, _ in metadata(request, "k", "r")] == ["authorization", "x-request-id"]
 

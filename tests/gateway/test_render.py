@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from tests.fakes import service
 
 def rendered(
     *chunks: chat.ChatCompletionChunk, functions: bool = False, include_usage: bool = False
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """The objects of a stream that begins with `started` and goes on with these."""
     renderer = ChunkRenderer(include_usage=include_usage, functions=functions)
     body = renderer.render([service.started(), *chunks]).decode()
@@ -26,13 +27,13 @@ def rendered(
     return [json.loads(line.removeprefix("data: ")) for line in lines]
 
 
-def deltas(chunks: Sequence[dict[str, object]], index: int = 0) -> list[dict[str, object]]:
+def deltas(chunks: Sequence[dict[str, Any]], index: int = 0) -> list[dict[str, Any]]:
     """The deltas of one choice, without the first, which has the role."""
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     return [choice["delta"] for choice in choices if choice["index"] == index][1:]
 
 
-def call(index: int, *, at: int = 0, **fields: object) -> chat.ChatCompletionChunk:
+def call(index: int, *, at: int = 0, **fields: Any) -> chat.ChatCompletionChunk:
     """A piece of a tool call."""
     return service.delta(at, tool_call=chat.ToolCallDelta(index=index, **fields))
 
@@ -94,7 +95,7 @@ def test_who_speaks_of_functions_is_answered_so() -> None:
 def test_every_choice_begins_with_its_role() -> None:
     """At its first event, also if that is its last."""
     chunks = rendered(service.text("a", 1), service.choice_finished(index=2))
-    first = {}
+    first: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
         (choice,) = chunk["choices"]
         first.setdefault(choice["index"], choice["delta"])
@@ -146,15 +147,17 @@ def test_usage_is_complete() -> None:
 )
 def test_cost_is_exact(nano_usd: int, dollars: bytes) -> None:
     """Integers inside, a decimal number outside, no double between."""
-    assert bytes(render_usage(service.usage(), nano_usd)["cost"]) == dollars
+    cost: Any = render_usage(service.usage(), nano_usd)["cost"]
+    assert bytes(cost) == dollars
 
 
-def whole(message: content.Message, *, thinking_parts: bool = False) -> dict[str, object]:
+def whole(said: content.Message, *, thinking_parts: bool = False) -> dict[str, Any]:
     """The message of a whole answer."""
     answer = service.answer()
-    answer.choices[0].message.CopyFrom(message)
+    answer.choices[0].message.CopyFrom(said)
     body = json.loads(render_completion(answer, thinking_parts=thinking_parts))
-    return body["choices"][0]["message"]
+    message: dict[str, Any] = body["choices"][0]["message"]
+    return message
 
 
 def test_content_is_null_where_only_tools_were_called() -> None:

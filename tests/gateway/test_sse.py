@@ -37,18 +37,17 @@ def config() -> EdgeConfig:
     return EdgeConfig(write_timeout_s=0.2, drain_s=0.1)
 
 
-async def test_who_does_not_read_is_cut_off(
-    edge: Edge, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_who_does_not_read_is_cut_off(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
     """After a bounded buffer and a bounded wait; the call behind it ends as well."""
     steps = Endless()
     edge.script.steps = steps
     with caplog.at_level(logging.INFO, "gateway.access"):
         _, writer = await asyncio.open_connection(edge.host, edge.port, limit=1024)
         writer.write(ASK)
-        async with asyncio.timeout(10):
-            await edge.script.closed.wait()
+        try:
+            await asyncio.wait_for(edge.script.closed.wait(), 10)
+        finally:
+            writer.transport.abort()
     assert steps.taken * len(LARGE) < 16 * 1024 * 1024
-    writer.transport.abort()
     (line,) = [record for record in caplog.records if record.getMessage() == "http.request"]
     assert vars(line)["status"] == 499
