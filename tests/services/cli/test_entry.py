@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc
 import pytest
@@ -14,43 +12,7 @@ from services.cli import main
 from services.clock import SystemClock
 from services.storage.pepper import load_pepper
 from services.storage.sqlite import SqliteDatabase
-
-CONFIG = """
-[[channels]]
-name = "somewhere"
-dialect = "openai"
-base_url = "http://127.0.0.1:9/v1"
-[channels.models]
-"b/two" = "two"
-"a/one" = "one"
-"""
-
-
-class Shell:
-    """Runs commands on a state of its own."""
-
-    def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.state = directory / "state"
-        self.config = directory / "pomogator.toml"
-        self.config.write_text(CONFIG)
-        self._capsys = capsys
-
-    def run(self, *arguments: str, code: int = 0) -> str:
-        """What the command prints: on stdout, or where it is to fail on stderr."""
-        env = {"POMOGATOR_STATE": str(self.state), "POMOGATOR_CONFIG": str(self.config)}
-        assert main(arguments, env) == code
-        captured = self._capsys.readouterr()
-        assert bool(captured.err) == (code != 0)
-        return captured.err if code else captured.out
-
-    async def run_beside_server(self, *arguments: str, code: int = 0) -> str:
-        """The same, while this loop serves."""
-        return await asyncio.to_thread(self.run, *arguments, code=code)
-
-
-@pytest.fixture
-def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
-    return Shell(tmp_path, capsys)
+from tests.services.cli.conftest import Shell
 
 
 @pytest.fixture

@@ -1,0 +1,16 @@
+"""The command `pomogator`.
+
+    entry      runs a command and turns failures into one line
+    arguments  what may be said
+    serving    serve, check, models
+    keys       keys create, list, revoke
+    accounts   accounts create, credit, show, list, update; usage; ledger verify
+    operators  the way to the service, whether it runs or not
+    output     money, times and tables as people read and write them
+
+Exit codes: 0 done, 1 failed, 2 misused.
+"""
+
+from services.cli.entry import main
+
+__all__ = ["main"]

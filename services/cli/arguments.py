@@ -1,0 +1,161 @@
+"""What may be said after `pomogator`, and which command it means.
+
+Options come after the command. Each may also be given as a variable, named like it:
+`--config` is `POMOGATOR_CONFIG`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser, Namespace
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from services.cli.accounts import (
+    create_account,
+    credit_account,
+    report_usage,
+    show_account,
+    verify_ledger,
+)
+from services.cli.keys import create_key, list_keys, revoke_key
+from services.cli.output import read_count, read_time, read_usd
+from services.cli.serving import check, list_models, serve
+
+Environment: TypeAlias = Mapping[str, str]
+Command: TypeAlias = Callable[[Namespace, Environment], Awaitable[None]]
+Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"  # noqa: SLF001  It has no other name.
+
+
+def parser(env: Environment) -> ArgumentParser:
+    """The parser of the whole command line. What it gives has the command as `command`."""
+    root = ArgumentParser(
+        prog="pomogator",
+        description="An LLM gateway: one chat completions API in front of every model.",
+        epilog="Options may also be given as variables, such as POMOGATOR_CONFIG for --config.",
+    )
+    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    common = _common(env)
+    _add_serving(commands, common, env)
+    _add_keys(_group(commands, "keys", "make, list and revoke keys"), common)
+    _add_accounts(_group(commands, "accounts", "open accounts and pay into them"), common)
+    models = _group(commands, "models", "what may be asked for")
+    _add(models, "list", list_models, common, "list the public names")
+    usage = _add(commands, "usage", report_usage, common, "what an account has used, by model")
+    usage.add_argument("--account", required=True, metavar="NAME", help="whose usage")
+    usage.add_argument("--since", type=read_time, metavar="ISO", help="calls from here on")
+    ledger = _group(commands, "ledger", "the books")
+    _add(ledger, "verify", verify_ledger, common, "check that the books are right")
+    return root
+
+
+def _group(commands: Commands, name: str, description: str) -> Commands:
+    group = commands.add_parser(name, help=description)
+    return group.add_subparsers(required=True, metavar="COMMAND")
+
+
+def _add(
+    commands: Commands, name: str, command: Command, common: ArgumentParser, description: str
+) -> ArgumentParser:
+    added = commands.add_parser(name, parents=[common], help=description)
+    added.set_defaults(command=command)
+    return added
+
+
+def _common(env: Environment) -> ArgumentParser:
+    common = ArgumentParser(add_help=False)
+    common.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        default=Path(env["POMOGATOR_CONFIG"]) if env.get("POMOGATOR_CONFIG") else None,
+        help="the configuration (default: the shipped one)",
+    )
+    common.add_argument(
+        "--state",
+        type=Path,
+        metavar="DIR",
+        default=Path(env.get("POMOGATOR_STATE", "var")),
+        help="where the service remembers (default: ./var)",
+    )
+    common.add_argument(
+        "--ops",
+        metavar="ADDRESS",
+        default=env.get("POMOGATOR_OPS"),
+        help="the operators' listener, HOST:PORT or unix:PATH (default: unix:DIR/ops.sock)",
+    )
+    return common
+
+
+def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -> None:
+    added = _add(commands, "serve", serve, common, "run the service")
+    added.add_argument(
+        "--rest",
+        metavar="HOST:PORT",
+        default=env.get("POMOGATOR_REST", "127.0.0.1:8080"),
+        help="the REST edge (default: %(default)s)",
+    )
+    added.add_argument(
+        "--grpc",
+        metavar="ADDRESS",
+        default=env.get("POMOGATOR_GRPC", "127.0.0.1:50051"),
+        help="the gRPC service, HOST:PORT or unix:PATH (default: %(default)s)",
+    )
+    added.add_argument(
+        "--only",
+        choices=("rest", "grpc"),
+        default=env.get("POMOGATOR_ONLY"),
+        help="run only the edge, or only the service",
+    )
+    added.add_argument(
+        "--target",
+        metavar="TARGET",
+        default=env.get("POMOGATOR_TARGET"),
+        help="with --only rest: where the service is, as gRPC names it",
+    )
+    _add(commands, "check", check, common, "check a configuration")
+
+
+def _add_keys(keys: Commands, common: ArgumentParser) -> None:
+    create = _add(keys, "create", create_key, common, "make a key; the last line is it")
+    create.add_argument("--account", required=True, metavar="NAME", help="who pays; made if new")
+    create.add_argument("--name", default="", metavar="TEXT", help="what the key is for")
+    create.add_argument("--models", default="", metavar="A,B", help="only these public models")
+    create.add_argument("--rpm", type=read_count, metavar="N", help="requests a minute")
+    create.add_argument("--tpm", type=read_count, metavar="N", help="tokens a minute")
+    create.add_argument(
+        "--concurrency", type=read_count, metavar="N", help="calls at the same time"
+    )
+    create.add_argument(
+        "--monthly-usd", type=read_usd, metavar="X", help="what it may spend in a month"
+    )
+    create.add_argument("--expires", type=read_time, metavar="ISO", help="when it ends")
+    create.add_argument(
+        "--strict", action="store_true", help="refuse parameters that a model cannot honour"
+    )
+    _add(keys, "list", list_keys, common, "list all keys, oldest first")
+    revoke = _add(keys, "revoke", revoke_key, common, "revoke a key")
+    revoke.add_argument("id", metavar="ID", help="such as key-4f1d…")
+
+
+def _add_accounts(accounts: Commands, common: ArgumentParser) -> None:
+    create = _add(accounts, "create", create_account, common, "open an account")
+    create.add_argument("name", metavar="NAME")
+    create.add_argument(
+        "--credit", type=read_usd, default=0, metavar="USD", help="what is paid in at once"
+    )
+    create.add_argument(
+        "--unlimited", action="store_true", help="it may spend what it does not have"
+    )
+    credit = _add(accounts, "credit", credit_account, common, "pay into an account")
+    credit.add_argument("name", metavar="NAME")
+    credit.add_argument("usd", type=read_usd, metavar="USD", help="negative takes out")
+    credit.add_argument(
+        "--request-id",
+        required=True,
+        metavar="ID",
+        help="your name for the payment; the same one pays once",
+    )
+    show = _add(accounts, "show", show_account, common, "what is known about an account")
+    show.add_argument("name", metavar="NAME")

@@ -1,0 +1,62 @@
+"""The operators' services, for commands: of the server that runs, or of none."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import grpc
+from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
+from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
+from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
+
+from services.accounts.operators import StateAddress, operators_channel
+from services.clock import SystemClock
+from services.config import load
+
+ANSWER_TIMEOUT_S = 10.0
+"""How long a server may take to answer, its start included. Audits take their time."""
+
+AUDIT_TIMEOUT_S = 600.0
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Operators:
+    """What commands ask."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.keys = keys_grpc.KeyServiceStub(channel)
+        self.accounts = accounts_grpc.AccountServiceStub(channel)
+        self.ledger = ledger_grpc.LedgerServiceStub(channel)
+
+    async def ask(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Q, A],
+        request: Q,
+        timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> A:
+        """The answer of a method. A server that is just starting is waited for."""
+        return await method(request, timeout=timeout_s, wait_for_ready=True)
+
+
+@asynccontextmanager
+async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterator[Operators]:
+    """The operators' services of the state that the arguments name."""
+    config = load(arguments.config, env)
+    address = StateAddress(
+        state=arguments.state,
+        database_url=config.state.database_url.reveal(),
+        ops=ops_address(arguments),
+    )
+    async with operators_channel(address, env, SystemClock()) as channel:
+        yield Operators(channel)
+
+
+def ops_address(arguments: Namespace) -> str:
+    """Where the operators' listener is: as said, or in the state directory."""
+    address: str = arguments.ops or f"unix:{arguments.state / 'ops.sock'}"
+    return address

@@ -1,0 +1,73 @@
+"""Money, times and tables, as people read and write them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+NANO = 10**9
+USD_MAX = 10**9
+COUNT_MAX = 2**53
+
+
+class CommandError(Exception):
+    """The command could not be done. The message is for people."""
+
+
+def say(line: str) -> None:
+    """Prints a line."""
+    print(line)  # noqa: T201  It is what a command is for.
+
+
+def say_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    """Prints rows below their head, in columns."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    for row in (head, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        say("  ".join(cells).rstrip())
+
+
+def show_usd(nano: int) -> str:
+    """An amount in dollars, exactly: at least two decimals, and as many as it needs."""
+    dollars, rest = divmod(abs(nano), NANO)
+    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
+    return f"{'-' if nano < 0 else ''}{dollars}.{decimals}"
+
+
+def show_time(timestamp: Timestamp) -> str:
+    """A time in UTC, to the second."""
+    return datetime.fromtimestamp(timestamp.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def read_usd(text: str) -> int:
+    """Dollars as nano-USD. What cannot be said exactly is refused, never rounded."""
+    try:
+        dollars = Decimal(text)
+        nano = int(dollars * NANO) if abs(dollars) <= USD_MAX else None
+    except (InvalidOperation, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: not an amount of dollars") from error
+    if nano is None or nano != dollars * NANO:
+        raise argparse.ArgumentTypeError(f"{text}: at most {USD_MAX}, at most 9 decimals")
+    return nano
+
+
+def read_count(text: str) -> int:
+    """A whole number. Which ones make sense is the service's to say."""
+    if not text.isdecimal() or int(text) > COUNT_MAX:
+        raise argparse.ArgumentTypeError(f"{text}: not a whole number up to {COUNT_MAX}")
+    return int(text)
+
+
+def read_time(text: str) -> Timestamp:
+    """A time of ISO 8601; without a zone it is UTC."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text}: not a time such as 2026-12-31T23:59Z") from error
+    timestamp = Timestamp()
+    timestamp.FromDatetime(time if time.tzinfo else time.replace(tzinfo=UTC))
+    return timestamp

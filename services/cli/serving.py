@@ -1,0 +1,41 @@
+"""What runs the service, and what looks at its configuration."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+
+from services.cli.operators import ops_address
+from services.cli.output import say
+from services.config import load
+from services.options import ServeOptions
+from services.routing.catalog import Catalog
+from services.serve import run
+
+
+async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
+    """Serves until it is told to stop."""
+    await run(
+        ServeOptions(
+            config_path=arguments.config,
+            state=arguments.state,
+            rest=arguments.rest,
+            grpc=arguments.grpc,
+            ops=ops_address(arguments),
+            only=arguments.only,
+            target=arguments.target,
+        )
+    )
+
+
+async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Says whether the configuration can be used, with the loader that the server uses."""
+    config = load(arguments.config, env)
+    routes = Catalog(config, create_time_s=0).routes
+    say(f"OK: {len(config.channels)} channels, {len(routes)} models")
+
+
+async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Prints the public names, one a line."""
+    for route in Catalog(load(arguments.config, env), create_time_s=0).routes:
+        say(route.model)

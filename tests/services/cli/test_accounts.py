@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import sqlite3
+
+from services.storage.sqlite import FILE
+from tests.services.cli.conftest import Shell
+
+
+def test_an_account_and_its_money(shell: Shell) -> None:
+    """An account is opened, paid into once for each request ID, and shown."""
+    opened = shell.run("accounts", "create", "acme", "--credit", "10.50")
+    assert "balance: 10.50 USD\n" in opened
+
+    for _ in range(2):
+        paid = shell.run("accounts", "credit", "acme", "0.000000001", "--request-id", "inv-1")
+    assert "balance: 10.500000001 USD\n" in paid
+    shell.run("accounts", "credit", "acme", "-0.5", "--request-id", "refund-1")
+
+    shown = shell.run("accounts", "show", "acme")
+    assert "account: acme\nbalance: 10.000000001 USD\nheld:    0.00 USD\n" in shown
+
+
+def test_what_cannot_be_is_refused(shell: Shell) -> None:
+    """Two accounts of a name, two payments of an ID and more than there is are refused."""
+    shell.run("accounts", "create", "acme", "--credit", "1")
+    shell.run("accounts", "credit", "acme", "1", "--request-id", "inv-1")
+
+    for arguments, message in (
+        (("create", "acme"), "There is an account of that name already."),
+        (("show", "nobody"), "There is no account of that name."),
+        (("credit", "nobody", "1", "--request-id", "i"), "There is no account of that name."),
+        (("credit", "acme", "2", "--request-id", "inv-1"), "The request ID was used for another"),
+        (("credit", "acme", "-3", "--request-id", "out"), "Insufficient balance"),
+        (("credit", "acme", "0", "--request-id", "i"), "amount_nano_usd is not 0"),
+    ):
+        assert message in shell.run("accounts", *arguments, code=1)
+
+
+def test_scope_of_a_key(shell: Shell) -> None:
+    """What a key may do is said when it is made."""
+    shell.run(
+        "keys", "create", "--account", "acme", "--models", "a/one, b/two", "--rpm", "60",
+        "--tpm", "1000", "--concurrency", "2", "--monthly-usd", "5", "--strict",
+        "--expires", "2030-01-01",
+    )  # fmt: skip
+
+    assert "until 2030-01-01T00:00:00Z" in shell.run("keys", "list")
+    error = shell.run("keys", "create", "--account", "acme", "--rpm", "0", code=1)
+    assert "scope.requests_per_minute is in [1, " in error
+
+
+def test_usage_of_nobody_and_of_nothing(shell: Shell) -> None:
+    """An account without calls has a total of nothing; an unknown one is an error."""
+    shell.run("accounts", "create", "acme")
+
+    lines = shell.run("usage", "--account", "acme", "--since", "2026-01-01T00:00Z").splitlines()
+    assert lines[-1].split() == ["TOTAL", "0", "0.00"]
+    assert "no account" in shell.run("usage", "--account", "nobody", code=1)
+
+
+def test_verify_says_that_all_is_right_or_what_is_not(shell: Shell) -> None:
+    """The audit counts what there is, and fails by name where somebody has been at the file."""
+    shell.run("accounts", "create", "acme", "--credit", "10")
+    assert shell.run("ledger", "verify").splitlines() == [
+        "accounts: 1", "held: 0", "recovered: 0", "settled: 0", "transfers: 1", "voided: 0",
+        "OK: I1 to I5 hold",
+    ]  # fmt: skip
+
+    raw = sqlite3.connect(shell.state / FILE)
+    raw.execute("UPDATE accounts SET posted = posted + 1")
+    raw.commit()
+    raw.close()
+
+    assert "1 findings" in shell.run("ledger", "verify", code=1)

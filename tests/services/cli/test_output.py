@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import argparse
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.cli.output import read_time, read_usd, show_time, show_usd
+
+
+@given(st.integers(-(10**18), 10**18))
+def test_money_survives_reading_and_writing(nano: int) -> None:
+    """Every amount is shown exactly, and read back as the same."""
+    assert read_usd(show_usd(nano)) == nano
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.0000000001", "NaN", "Infinity", "1e400", "1,5"])
+def test_inexact_money_is_refused(text: str) -> None:
+    """What is no amount of whole nano-dollars is refused, never rounded."""
+    with pytest.raises(argparse.ArgumentTypeError):
+        read_usd(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("2030-01-01", "2030-01-01T00:00:00Z"),
+        ("2030-01-01T12:00:00Z", "2030-01-01T12:00:00Z"),
+        ("2030-01-01T12:00+02:00", "2030-01-01T10:00:00Z"),
+    ],
+)
+def test_times_are_utc_unless_they_say_otherwise(text: str, shown: str) -> None:
+    """A time without a zone is UTC; another zone is converted."""
+    assert show_time(read_time(text)) == shown
+
+
+def test_nonsense_is_no_time() -> None:
+    """What is not a time is refused."""
+    with pytest.raises(argparse.ArgumentTypeError):
+        read_time("tomorrow")
