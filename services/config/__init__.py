@@ -9,9 +9,12 @@ Every value is frozen. Secrets are references (a variable or a file), resolved b
 """
 
 from services.config.loading import load
+from services.config.limits import LimitConfig
+from services.config.prices import PriceConfig
 from services.config.schema import (
     DIALECTS,
     LOCAL_MODELS,
+    BillingConfig,
     ChannelConfig,
     Config,
     ConfigError,
@@ -24,10 +27,13 @@ from services.config.schema import (
 __all__ = [
     "DIALECTS",
     "LOCAL_MODELS",
+    "BillingConfig",
     "ChannelConfig",
     "Config",
     "ConfigError",
+    "LimitConfig",
     "ModelConfig",
+    "PriceConfig",
     "Quirks",
     "Secret",
     "StateConfig",

@@ -34,7 +34,7 @@ def unknown_keys(
     fields = {
         field.name: field.type
         for field in msgspec.structs.fields(shape)
-        if field.name not in RESOLVED
+        if (shape.__name__, field.name) not in RESOLVED
     }
     for key, value in table.items():
         if key not in fields:

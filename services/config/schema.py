@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from decimal import Decimal
+from typing import Annotated, Literal
 
 import msgspec
 
 from services.capabilities import CapabilityOverrides
+from services.config.limits import LimitConfig
+from services.config.prices import PriceConfig, TierConfig
 
 DIALECTS = frozenset({"anthropic", "openai", "openrouter"})
 """The names that `services.providers.registry` knows."""
@@ -14,8 +17,8 @@ DIALECTS = frozenset({"anthropic", "openai", "openrouter"})
 LOCAL_MODELS = frozenset({"smollm2-135m"})
 """The names that `services.local_model` knows."""
 
-RESOLVED = frozenset({"key"})
-"""Fields that `load` fills in: they are no keys of the file."""
+RESOLVED = frozenset({("ChannelConfig", "key")})
+"""Fields that `load` fills in, by class: they are no keys of the file."""
 
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -110,6 +113,32 @@ class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown
     fallbacks: tuple[str, ...] = ()
     """Public models that may answer in its place, in this order."""
 
+    prompt_usd_per_mtok: Decimal | None = None
+    cache_read_usd_per_mtok: Decimal | None = None
+    cache_write_usd_per_mtok: Decimal | None = None
+    cache_write_1h_usd_per_mtok: Decimal | None = None
+    completion_usd_per_mtok: Decimal | None = None
+    thinking_usd_per_mtok: Decimal | None = None
+    request_usd: Decimal | None = None
+    tiers: tuple[TierConfig, ...] = ()
+    """The price: see `PriceConfig`, whose keys these are. With none, the shipped one holds."""
+
+    @property
+    def price(self) -> PriceConfig:
+        """The keys that are about the price."""
+        return PriceConfig.of(self)
+
+    def __post_init__(self) -> None:
+        """Refuses a price that cannot be billed exactly."""
+        _ = self.price
+
+
+class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is charged."""
+
+    unpriced: Literal["free", "refuse"] = "free"
+    """What to do about a model that has no price: serve it for nothing, or not at all."""
+
 
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the service remembers. The URLs are secrets, since they may hold passwords."""
@@ -132,5 +161,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The accounts with upstreams."""
     models: tuple[ModelConfig, ...] = ()
     """What is known about public models beyond the shipped table."""
+    limits: tuple[LimitConfig, ...] = ()
+    """How much may be used, of what, by whom. Without any, all there is."""
+    billing: BillingConfig = BillingConfig()
+    """What is charged."""
     state: StateConfig = StateConfig()
     """Where the service remembers."""

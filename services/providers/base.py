@@ -134,9 +134,12 @@ class Decoder(Protocol):
 class Dialect(Protocol):
     """How one family of providers speaks."""
 
-    def encode(self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    def encode(
+        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+    ) -> UpstreamRequest:
         """The provider's form of `spec`.
 
+        `stream` says what the caller wants; a dialect may ask for a stream all the same.
         Raises Failure (UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE) where the
         provider has no form for it.
         """

@@ -83,7 +83,7 @@ class Failover:
 
     @asynccontextmanager
     async def open(
-        self, spec: pb.ChatCompletionSpec, route: Route, *, strict: bool
+        self, spec: pb.ChatCompletionSpec, route: Route, *, strict: bool, stream: bool
     ) -> AsyncIterator[Answer]:
         """An answer to `spec`; its connection is closed on the way out.
 
@@ -98,7 +98,7 @@ class Failover:
             notes = Notes(strict=strict)
             dialect = self._dialects[target.channel.dialect]
             try:
-                request = dialect.encode(spec, target, notes)
+                request = dialect.encode(spec, target, notes, stream=stream)
             except Failure as error:
                 # What this model cannot do, the same model may do at another channel.
                 refusal = refusal or error

@@ -28,7 +28,14 @@ from services.providers.failures import refusal
 class AnthropicDialect:
     """Translates to and from the Messages API."""
 
-    def encode(self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    def encode(
+        self,
+        spec: pb.ChatCompletionSpec,
+        target: Target,
+        notes: Notes,
+        *,
+        stream: bool = True,  # noqa: ARG002 - it does not matter, as the docstring says
+    ) -> UpstreamRequest:
         """The request; always for a stream, since long answers time out otherwise."""
         return encode(spec, target, notes)
 

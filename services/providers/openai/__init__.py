@@ -16,9 +16,11 @@ from services.providers.openai.response import OpenAiDecoder
 class OpenAiDialect:
     """See `services.providers.base.Dialect`."""
 
-    def encode(self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    def encode(
+        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+    ) -> UpstreamRequest:
         """The provider's form of `spec`."""
-        return request.encode(spec, target, notes)
+        return request.encode(spec, target, notes, stream=stream)
 
     def decoder(self, target: Target) -> OpenAiDecoder:  # noqa: ARG002 - other dialects look at it
         """A decoder for one answer."""

@@ -1,9 +1,9 @@
 """Requests to OpenAI-compatible providers.
 
-A stream is always asked for, with its usage, also for callers who want one whole
-answer: a call that takes minutes then shows that it lives, and what was generated
-before a failure is counted. The exception is an answer with sound, which providers
-stream in another encoding than they send whole.
+A stream is asked for where the caller wants one, and where a whole answer may take
+minutes: it then shows that it lives, and what was generated before a failure is counted.
+Short answers for callers who want them whole are asked for whole, which costs a fraction.
+An answer with sound is never streamed: providers then encode it differently.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ NAMES: Mapping[str, str] = {name: name for name in ALL_NAMES if name != "top_a"}
 """Parameters of the dialect. OpenAI itself refuses some of them: its models' capabilities
 say so, while servers such as vLLM and llama.cpp take them."""
 
+LONG_ANSWER_TOKENS = 8192
+"""Whole answers that may be longer than this are asked for as a stream."""
+
 UNSTREAMED = frozenset({"audio"})
 """Fields with which no stream is asked for."""
 
@@ -40,13 +43,20 @@ FORMATS: Mapping[pb.ResponseFormatType.ValueType, str] = {
 Json = dict[str, object]
 
 
-def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+def encode(
+    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+) -> UpstreamRequest:
     """The request for `spec`. See `services.providers.base.Dialect`."""
     plan = thinking.plan(spec, target, notes)
     body = common_body(spec, target, notes, plan, NAMES)
     body |= _renamed(_reasoning(plan, target), target)
     body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
-    return finished(spec, body, target, notes)
+    return finished(spec, body, target, notes, stream=stream or may_take_long(plan))
+
+
+def may_take_long(plan: ThinkingPlan) -> bool:
+    """Whether an answer may take minutes: it is reasoned about, or allowed to be long."""
+    return plan.active or (plan.max_tokens or 0) > LONG_ANSWER_TOKENS
 
 
 def common_body(
@@ -79,11 +89,11 @@ def common_body(
 
 
 def finished(
-    spec: pb.ChatCompletionSpec, body: Json, target: Target, notes: Notes
+    spec: pb.ChatCompletionSpec, body: Json, target: Target, notes: Notes, *, stream: bool
 ) -> UpstreamRequest:
     """The request with `body`, with the unknown fields that may travel."""
     body |= passed(spec, body, target, notes)
-    streamed = UNSTREAMED.isdisjoint(body)
+    streamed = stream and UNSTREAMED.isdisjoint(body)
     body["stream"] = streamed
     if streamed and target.channel.quirks.stream_usage:
         body["stream_options"] = {"include_usage": True}

@@ -21,9 +21,11 @@ from services.providers.reasoning_state import Details
 class OpenRouterDialect(OpenAiDialect):
     """See `services.providers.base.Dialect`."""
 
-    def encode(self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    def encode(
+        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+    ) -> UpstreamRequest:
         """OpenRouter's form of `spec`."""
-        return request.encode(spec, target, notes)
+        return request.encode(spec, target, notes, stream=stream)
 
     def decoder(self, target: Target) -> OpenAiDecoder:
         """A decoder for one answer, which keeps the state of its reasoning."""

@@ -9,14 +9,21 @@ from pomogator.chat.v1 import content_pb2 as content
 from services.providers import reasoning_state, thinking
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
-from services.providers.openai.request import ALL_NAMES, common_body, finished
+from services.providers.openai.request import (
+    ALL_NAMES,
+    common_body,
+    finished,
+    may_take_long,
+)
 from services.providers.reasoning_state import Details
 from services.providers.thinking import ThinkingPlan
 
 Json = dict[str, object]
 
 
-def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+def encode(
+    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+) -> UpstreamRequest:
     """The request for `spec`. See `services.providers.base.Dialect`."""
     plan = thinking.plan(spec, target, notes)
     body = common_body(spec, target, notes, plan, ALL_NAMES)
@@ -25,7 +32,7 @@ def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> Upstrea
     if reasoning:
         body["reasoning"] = reasoning
     body["usage"] = {"include": True}
-    return finished(spec, body, target, notes)
+    return finished(spec, body, target, notes, stream=stream or may_take_long(plan))
 
 
 def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:
