@@ -3,6 +3,7 @@
     template    path templates: `/v1/{name=shelves/*}:archive`
     bindings    the annotations, checked against the messages
     fields      text of a path or a query into a field
+    forms       what proto JSON's own reader lets pass
     request     an HTTP request into the method's request
     answer      the method's answer into JSON, whole or line by line
     routes      all of it as routes of aiohttp

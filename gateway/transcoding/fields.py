@@ -17,7 +17,12 @@ from gateway.errors import ApiError, invalid
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|-?Infinity|NaN")
-_BOOLS = {"true": True, "false": False}
+# What Go's strconv.ParseBool takes, and so grpc-gateway in a query.
+_BOOLS = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
+_UNDERSCORED = re.compile(r"(?<=[a-z0-9])_([a-z0-9])")
 _RANGES: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
@@ -41,9 +46,9 @@ _WRAPPERS = frozenset(
     )
 )
 # Messages that are strings in JSON, and that read them themselves.
-_STRINGS = frozenset(
-    {"google.protobuf.Timestamp", "google.protobuf.Duration", "google.protobuf.FieldMask"}
-)
+_STRINGS = frozenset({"google.protobuf.Timestamp", "google.protobuf.Duration"})
+_FIELD_MASK = "google.protobuf.FieldMask"
+_TEXTUAL = _WRAPPERS | _STRINGS | {_FIELD_MASK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ def resolve(message: Descriptor, dotted: str) -> FieldPath | None:
         if field is None:
             return None
         fields.append(field)
-        inside = field.message_type
+        inside = None if _takes_text(field) else field.message_type
     return FieldPath(tuple(fields)) if _takes_text(fields[-1]) else None
 
 
@@ -112,13 +117,13 @@ def parse(field: FieldDescriptor, text: str) -> Any:
     if field.enum_type is not None:
         return _enum(field.enum_type, text)
     if field.type == FieldDescriptor.TYPE_BYTES:
-        return _bytes(text)
+        return from_base64(text)
     return _SCALARS[field.cpp_type](field, text)
 
 
 def _takes_text(field: FieldDescriptor) -> bool:
     message = field.message_type
-    return message is None or message.full_name in _WRAPPERS | _STRINGS
+    return message is None or message.full_name in _TEXTUAL
 
 
 def _refuse_second(message: Message, field: FieldDescriptor, name: str) -> None:
@@ -137,11 +142,18 @@ def _message(descriptor: Descriptor, text: str) -> Message:
         value = descriptor.fields_by_name["value"]
         setattr(message, value.name, parse(value, text))
         return message
+    if descriptor.full_name == _FIELD_MASK:
+        text = _mask(text)
     try:
         message.FromJsonString(text)  # type: ignore[attr-defined]
     except (ValueError, OverflowError):
         raise ValueError(f"a {descriptor.name} as proto JSON writes it") from None
     return message
+
+
+def _mask(text: str) -> str:
+    """A mask as proto JSON writes it: callers may name fields as the rest of our JSON does."""
+    return _UNDERSCORED.sub(lambda match: match[1].upper(), text)
 
 
 def _enum(descriptor: EnumDescriptor, text: str) -> int:
@@ -155,8 +167,8 @@ def _enum(descriptor: EnumDescriptor, text: str) -> int:
     raise ValueError(f"one of {', '.join(list(descriptor.values_by_name)[:32])}")
 
 
-def _bytes(text: str) -> bytes:
-    """Base64 in either alphabet, padded or not, as proto JSON has it."""
+def from_base64(text: str) -> bytes:
+    """Base64 in either alphabet, padded or not, as proto JSON has it. Else ValueError."""
     standard = text.replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

@@ -14,11 +14,11 @@ from google.protobuf.message_factory import GetMessageClass
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, finer, invalid
+from gateway.strict_json import DEPTH_MAX
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.fields import FieldPath, resolve, unknown
+from gateway.transcoding.forms import check
 
-DEPTH_MAX = 64
-"""How deep the messages of a body may be nested."""
 PARAMETERS_MAX = 1000
 """The most parameters of a query."""
 
@@ -60,8 +60,9 @@ def _read_body(binding: Binding, message: Message, body: bytes) -> None:
         value = {field.name: value}
     elif not isinstance(value, dict):
         raise ApiError(reasons.ERROR_REASON_INVALID_JSON, "The body must be a JSON object.")
+    check(value, binding.method.input_type)
     try:
-        json_format.ParseDict(value, message, max_recursion_depth=DEPTH_MAX)
+        json_format.ParseDict(value, message, max_recursion_depth=DEPTH_MAX + 1)
     except json_format.ParseError as error:
         raise _wrong(str(error)) from None
 

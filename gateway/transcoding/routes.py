@@ -6,6 +6,7 @@ decoded, where `%2F` and `/` are one. So each binding is a resource of its own k
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
@@ -109,14 +110,24 @@ class Transcoder:
         await response.prepare(request)
         try:
             while message is not grpc.aio.EOF:
-                await response.write(answer.line(self._binding, message))
+                await self._send(request, response, answer.line(self._binding, message))
                 message = await call.read()
         except grpc.aio.AioRpcError as error:
             failure = from_rpc(error, request[REQUEST_ID])
             request[OUTCOME].update(status=failure.status, code=failure.code)
-            await response.write(answer.last_line(failure))
+            await self._send(request, response, answer.last_line(failure))
         await response.write_eof()
         return response
+
+    async def _send(self, request: web.Request, response: web.StreamResponse, line: bytes) -> None:
+        try:
+            async with asyncio.timeout(self._config.write_timeout_s):
+                await response.write(line)
+        except TimeoutError:
+            # It will not read the rest either: closing in order would wait for it for ever.
+            if request.transport is not None:
+                request.transport.abort()
+            raise ConnectionAbortedError("the client does not read") from None
 
 
 class TemplateRoute(web.AbstractRouteDef):
@@ -143,8 +154,8 @@ class TemplateResource(web.AbstractResource):
 
     @property
     def canonical(self) -> str:
-        """The template, as aiohttp would write it."""
-        return self._binding.template.canonical
+        """Any path: so aiohttp asks its own routes first, and templates in our order."""
+        return "/{path}"
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
         """The variables, still encoded, and the verb that the path takes."""
@@ -162,7 +173,7 @@ class TemplateResource(web.AbstractResource):
 
     def get_info(self) -> Any:
         """What aiohttp lists about a resource."""
-        return {"formatter": self.canonical}
+        return {"formatter": self._binding.template.source}
 
     def add_prefix(self, prefix: str) -> NoReturn:
         """Refused: the contract says what the path is."""
@@ -173,7 +184,7 @@ class TemplateResource(web.AbstractResource):
 
     def url_for(self, **_: str) -> URL:
         """Refused: nobody asks."""
-        raise NotImplementedError(self.canonical)
+        raise NotImplementedError(self._binding.template.source)
 
     def __len__(self) -> int:
         return 1

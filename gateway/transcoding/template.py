@@ -74,12 +74,6 @@ class Template:
         ranks = {ONE: 1, MANY: 2}
         return tuple(ranks.get(segment, 0) for segment in self.segments), not self.verb
 
-    @property
-    def canonical(self) -> str:
-        """The template in the words of OpenAPI and aiohttp: `/v1/{name}:archive`."""
-        path = _VARIABLE.sub(lambda match: f"{{{match[1]}}}", self.source)
-        return path.replace(MANY, "{_}").replace(ONE, "{_}")
-
 
 def parse(source: str) -> Template:
     """The template. ValueError where it is none."""

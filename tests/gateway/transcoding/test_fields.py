@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from contextlib import suppress
+
+import pytest
+from google.protobuf import json_format
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ApiError
+from gateway.transcoding.fields import resolve
+from tests.gateway.transcoding.torture import Torture
+
+
+def put(torture: Torture, name: str, *texts: str) -> Message:
+    """A thing with one field set from texts."""
+    descriptor = torture.service.methods_by_name["GetThing"].input_type
+    path = resolve(descriptor, name)
+    assert path is not None
+    message = GetMessageClass(descriptor)()
+    path.put(message, texts)
+    return message
+
+
+@given(number=st.integers(-(2**63), 2**63 - 1))
+def test_every_integer(torture: Torture, number: int) -> None:
+    """Every integer that fits is read back."""
+    assert put(torture, "int64_value", str(number)).int64_value == number  # type: ignore[attr-defined]
+
+
+@given(number=st.floats())
+def test_every_float(torture: Torture, number: float) -> None:
+    """Every double is read back from the text that proto JSON gives it."""
+    names = {math.inf: "Infinity", -math.inf: "-Infinity"}
+    text = "NaN" if math.isnan(number) else names.get(number, repr(number))
+
+    read = put(torture, "double_value", text).double_value  # type: ignore[attr-defined]
+
+    assert struct.pack("d", read) == struct.pack("d", number) or math.isnan(number)
+
+
+@given(data=st.binary())
+def test_all_bytes(torture: Torture, data: bytes) -> None:
+    """Bytes are read from both alphabets of base64, with and without padding."""
+    for text in (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()):
+        assert put(torture, "bytes_value", text).bytes_value == data  # type: ignore[attr-defined]
+        assert put(torture, "bytes_value", text.rstrip("=")).bytes_value == data  # type: ignore[attr-defined]
+
+
+@given(text=st.text(), name=st.sampled_from(["int32_value", "kind", "bool_value", "bytes_value",
+    "time", "duration", "mask", "float_value", "uint64_value", "bool_wrapper"]))  # fmt: skip
+def test_no_text_breaks_it(torture: Torture, text: str, name: str) -> None:
+    """Any text is read, or refused."""
+    with suppress(ApiError):
+        put(torture, name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "expected"),
+    [
+        ("tags", ("a", "b,c", ""), {"tags": ["a", "b,c", ""]}),
+        ("kinds", ("KIND_ROUND", "2"), {"kinds": ["KIND_ROUND", "KIND_SQUARE"]}),
+        ("inner.inner.count", ("7",), {"inner": {"inner": {"count": 7}}}),
+        ("inner.name", ("",), {"inner": {}}),
+        ("nickname", ("",), {"nickname": ""}),
+        ("stringWrapper", ("",), {"stringWrapper": ""}),
+        ("int64_wrapper", ("7",), {"int64Wrapper": "7"}),
+        ("bytes_wrapper", ("_w",), {"bytesWrapper": "/w=="}),
+        ("time", ("2026-01-02T05:04:05.5+02:00",), {"time": "2026-01-02T03:04:05.500Z"}),
+        ("duration", ("-1.5s",), {"duration": "-1.500s"}),
+        ("mask", ("int32_value,inner.name",), {"mask": "int32Value,inner.name"}),
+        ("mask", ("int32Value",), {"mask": "int32Value"}),
+        ("kind", ("9",), {"kind": 9}),
+        ("right", ("0",), {"right": 0}),
+    ],
+)
+def test_puts(
+    torture: Torture, name: str, texts: tuple[str, ...], expected: dict[str, object]
+) -> None:
+    """Texts mean to a field what proto JSON says, and set it even where they are empty."""
+    assert json_format.MessageToDict(put(torture, name, *texts)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("int32_value", "x"), ("kind", "ROUND"), ("inner.count", "1.5"), ("time", "now")],
+)
+def test_names_the_field(torture: Torture, name: str, text: str) -> None:
+    """Who gives a text that means nothing is told which field it was for."""
+    with pytest.raises(ApiError) as refused:
+        put(torture, name, text)
+
+    assert refused.value.param == name
+    assert refused.value.status == 400
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "x", "inner", "inners", "inners.name", "labels", "labels.key", "name.x", "tags.x",
+     "time.seconds", "inner.", ".inner", "int64_wrapper.value", "inner.x"],
+)  # fmt: skip
+def test_what_no_text_can_set(torture: Torture, name: str) -> None:
+    """Messages, maps and what is in repeated messages have no parameter; a date is one text."""
+    descriptor = torture.service.methods_by_name["GetThing"].input_type
+
+    assert resolve(descriptor, name) is None
+
+
+def test_two_values(torture: Torture) -> None:
+    """One value is asked for, so two are one too many."""
+    with pytest.raises(ApiError, match="more than once"):
+        put(torture, "int32_value", "1", "1")
+
+
+def test_two_of_a_oneof(torture: Torture) -> None:
+    """Of a oneof, the second member is refused instead of dropping the first."""
+    message = put(torture, "left", "a")
+    path = resolve(torture.service.methods_by_name["GetThing"].input_type, "right")
+    assert path is not None
+
+    with pytest.raises(ApiError, match="excludes `left`"):
+        path.put(message, ["1"])

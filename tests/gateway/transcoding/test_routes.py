@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from services.inprocess import InProcessChannel
+from tests.gateway.transcoding.torture import SERVICE, Torture, edge, no_metadata
+
+Failure = tuple[int, str | None, str]
+
+
+@pytest.fixture
+async def client(torture: Torture) -> AsyncIterator[aiohttp.ClientSession]:
+    """A client of our edge in front of the service."""
+    async with (
+        InProcessChannel(torture.register) as channel,
+        edge(torture, channel, metadata_of=no_metadata) as url,
+        aiohttp.ClientSession(url) as session,
+    ):
+        yield session
+
+
+async def ask(client: aiohttp.ClientSession, verb: str, target: str, body: str = "") -> Any:
+    """Status and JSON of an answer, or its lines if it is a stream."""
+    async with client.request(
+        verb,
+        URL(target, encoded=True),
+        data=body.encode() or None,
+        headers={"Content-Type": "application/json"},
+    ) as response:
+        text = await response.text()
+        if response.content_type == "application/x-ndjson":
+            return response.status, [json.loads(line) for line in text.splitlines()]
+        return response.status, json.loads(text)
+
+
+def wrong(answer: tuple[int, Any]) -> Failure:
+    """Status, parameter and code of a failure."""
+    status, body = answer
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    return status, body["error"]["param"], body["error"]["code"]
+
+
+async def test_path_query_and_body(client: aiohttp.ClientSession) -> None:
+    """A request is put together from all three."""
+    target = "/v1/shelves/a/things?tags=x&tags=y&int64_value=-7&labels"
+    body = '{"name":"n","inner":{"tags":["t"]}}'
+
+    assert wrong(await ask(client, "POST", target, body)) == (400, "labels", "invalid_value")
+    status, thing = await ask(client, "POST", target.removesuffix("&labels"), body)
+
+    assert status == 200
+    assert thing["parent"] == "shelves/a"
+    assert thing["tags"] == ["x", "y"]
+    assert thing["int64_value"] == "-7"
+    assert thing["inner"]["inner"]["tags"] == ["t"]
+
+
+async def test_zeros_are_printed(client: aiohttp.ClientSession) -> None:
+    """A field without presence is there, even if it is zero; one with presence only if set."""
+    _, thing = await ask(client, "GET", "/v1/things/a")
+
+    assert thing["int32_value"] == 0
+    assert thing["kind"] == "KIND_UNSPECIFIED"
+    assert "nickname" not in thing
+    assert "inner" not in thing
+
+
+async def test_response_body(client: aiohttp.ClientSession) -> None:
+    """The answer may be one field: an array, a number, a message or null."""
+    assert await ask(client, "PUT", "/v1/tags/a", '["x","y"]') == (200, ["x", "y"])
+    assert await ask(client, "PUT", "/v1/counts/a", "5") == (200, 5)
+    assert await ask(client, "DELETE", "/v1/things/a") == (200, None)
+    status, inner = await ask(client, "DELETE", "/v1/things/a?inner.count=3")
+    assert (status, inner["count"]) == (200, 3)
+
+
+async def test_path_wins_over_body(client: aiohttp.ClientSession) -> None:
+    """What guards a path cannot be led around by the body."""
+    _, thing = await ask(client, "POST", "/v1/shelves/a:undo", '{"name":"shelves/b"}')
+
+    assert thing["name"] == "shelves/a"
+
+
+async def test_stream(client: aiohttp.ClientSession) -> None:
+    """A stream is a line for each message."""
+    status, lines = await ask(client, "GET", "/v1/watch/a?int32_value=3")
+
+    assert status == 200
+    assert [line["result"]["int32_value"] for line in lines] == [0, 1, 2]
+
+
+async def test_stream_that_fails(client: aiohttp.ClientSession) -> None:
+    """A failure after the first message is the last line; before it, it has its status."""
+    status, lines = await ask(client, "GET", "/v1/watch/a?int32_value=1&left=NOT_FOUND")
+    early = await ask(client, "GET", "/v1/watch/a?left=NOT_FOUND")
+
+    assert status == 200
+    assert list(lines[0]) == ["result"]
+    assert lines[1]["error"]["code"] == "not_found"
+    assert wrong(early) == (404, None, "not_found")
+
+
+async def test_stream_is_not_held_back(torture: Torture) -> None:
+    """Each line is sent when its message is there, and a client that leaves ends the call."""
+    more, left = asyncio.Event(), asyncio.Event()
+
+    async def watch(request: Any, context: Any) -> AsyncIterator[Any]:
+        try:
+            yield request
+            await more.wait()
+            yield request
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+
+    def register(server: Any) -> None:
+        torture.register(server)
+        server.add_registered_method_handlers(SERVICE, {"WatchThing": _streaming(watch)})
+
+    async with (
+        InProcessChannel(register) as channel,
+        edge(torture, channel, metadata_of=no_metadata) as url,
+        aiohttp.ClientSession(url) as client,
+    ):
+        async with client.get("/v1/watch/a") as response:
+            assert json.loads(await response.content.readline())["result"]["name"] == "a"
+            more.set()
+            assert json.loads(await response.content.readline())["result"]["name"] == "a"
+            response.close()
+        await left.wait()
+
+
+def _streaming(handler: Any) -> Any:
+    return grpc.unary_stream_rpc_method_handler(handler)
+
+
+@pytest.mark.parametrize(
+    ("verb", "target", "body", "failure"),
+    [
+        ("GET", "/v1/nothing", "", (404, None, "unknown_url")),
+        ("DELETE", "/v1/shelves/a:undo", "", (405, None, "method_not_allowed")),
+        ("GET", "/v1/things/a?stranger=1", "", (400, "stranger", "invalid_value")),
+        ("GET", "/v1/things/a?int32_value=x", "", (400, "int32_value", "invalid_value")),
+        ("GET", "/v1/things/a?name=b", "", (400, "name", "invalid_value")),
+        ("GET", "/v1/things/%FF", "", (400, "name", "invalid_value")),
+        ("GET", "/v1/things/a?tags=%FF", "", (400, "query", "invalid_value")),
+        ("GET", "/v1/things/a?" + "tags=a&" * 1001, "", (400, "query", "invalid_value")),
+        ("GET", "/v2/a/x/KIND_ROUND", "", (400, "int32_value", "invalid_value")),
+        ("PATCH", "/v1/shelves/a?tags=b", "{}", (400, "tags", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", "[]", (400, None, "invalid_json")),
+        ("PATCH", "/v1/shelves/a", "{", (400, None, "invalid_json")),
+        ("PATCH", "/v1/shelves/a", '{"name":NaN}', (400, None, "invalid_json")),
+        ("PATCH", "/v1/shelves/a", '{"int32_value":' + "1" * 5000 + "}",
+         (400, None, "invalid_json")),
+        ("PATCH", "/v1/shelves/a", '{"name":1,"name":2}', (400, None, "duplicate_key")),
+        ("PATCH", "/v1/shelves/a", '{"inner":' * 100 + "1" + "}" * 100,
+         (400, None, "json_too_deep")),
+        ("PATCH", "/v1/shelves/a", '{"inner":{"stranger":1}}',
+         (400, "inner.stranger", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"inner":{"count":"x"}}',
+         (400, "inner.count", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"inner":[]}', (400, "inner", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"inners":[{},[]]}', (400, "inners[1]", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"bytes_value":"*"}', (400, "bytes_value", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"bytes_wrapper":"*"}',
+         (400, "bytes_wrapper", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"labels":[]}', (400, "labels", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"name":"\\ud800"}', (400, "name", "invalid_value")),
+    ],
+)  # fmt: skip
+async def test_refuses(
+    client: aiohttp.ClientSession, verb: str, target: str, body: str, failure: Failure
+) -> None:
+    """What means nothing is refused, with the field at fault."""
+    assert wrong(await ask(client, verb, target, body)) == failure
+
+
+async def test_deep_and_broken_bodies(client: aiohttp.ClientSession) -> None:
+    """No body is deep or broken enough to break the edge."""
+    nested = b'{"inner":' * 900 + b"{}" + b"}" * 900
+    for body in (nested, b'{"inner":' * 100_000, b"[" * 100_000, b"\xff", b"\xef\xbb\xbf{}", b"\0"):
+        async with client.patch(
+            "/v1/shelves/a", data=body, headers={"Content-Type": "application/json"}
+        ) as response:
+            assert response.status == 400
+
+
+async def test_headers(client: aiohttp.ClientSession) -> None:
+    """Of the service's metadata, clients see what is theirs."""
+    async with client.get("/v1/things/a") as response:
+        assert response.headers["x-pomogator-cost"] == "12"
+        assert "x-secret" not in response.headers
+        assert response.headers["x-request-id"]
+
+
+async def test_key_is_asked_for(torture: Torture) -> None:
+    """Unless told otherwise, a route wants a key, before it looks at the request."""
+    async with (
+        InProcessChannel(torture.register) as channel,
+        edge(torture, channel) as url,
+        aiohttp.ClientSession(url) as client,
+    ):
+        answer = await ask(client, "GET", "/v1/things/a?stranger=1")
+
+    assert wrong(answer) == (401, None, "invalid_api_key")
+
+
+async def test_metadata_of(torture: Torture) -> None:
+    """The service is told what `metadata_of` says."""
+    told: list[Any] = []
+
+    async def get(request: Any, context: Any) -> Any:
+        told.extend(context.invocation_metadata())
+        return request
+
+    def register(server: Any) -> None:
+        handlers: Any = {"GetThing": grpc.unary_unary_rpc_method_handler(get)}
+        server.add_registered_method_handlers(SERVICE, handlers)
+
+    def operator(request: web.Request) -> tuple[tuple[str, str], ...]:
+        return (("x-operator", request.headers["X-Operator"]),)
+
+    async with (
+        InProcessChannel(register) as channel,
+        edge(torture, channel, metadata_of=operator) as url,
+        aiohttp.ClientSession(url, headers={"X-Operator": "ann"}) as client,
+    ):
+        await ask(client, "GET", "/v1/things/a")
+
+    assert told == [("x-operator", "ann")]
