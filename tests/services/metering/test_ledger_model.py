@@ -1,0 +1,246 @@
+"""The ledger against a model of it, step by step: whatever comes in whatever order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.chat.v1 import usage_pb2
+
+from services.errors import Failure
+from services.metering import ledger as ledger_module
+from services.metering.ledger import Hold, Ledger, Order
+from services.storage.accounts import account_by_name, credit_account, ensure_account
+from services.storage.audit import audit
+from services.storage.base import Database
+from services.storage.ledger import NO_TOKENS, SETTLED, Ending, end_holds, end_leases
+from services.storage.postgres import PostgresDatabase
+from services.storage.sqlite import SqliteDatabase
+from tests.fakes.clock import FakeClock
+from tests.services.conftest import empty_postgres
+
+T = TypeVar("T")
+
+BUDGET = 60
+AMOUNTS = st.integers(0, 50)
+USAGE = usage_pb2.Usage(prompt_token_count=3, source=usage_pb2.USAGE_SOURCE_COUNTED)
+
+_names = count()
+
+
+@dataclass
+class Expected:
+    """What the model knows of a hold."""
+
+    amount: int
+    budgeted: bool
+    checkpoint: int | None = None
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """One account and one ledger, which may die at any moment and begin anew."""
+
+    runner: asyncio.Runner
+    database: Database
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.account = f"model-{next(_names)}"
+        self.posted = self.budget_used = self.budget_held = 0
+        self.open: dict[str, tuple[Hold, Expected]] = {}
+        self.ended: list[str] = []
+        self.credits = count()
+
+    def run_async(self, work: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end."""
+        return self.runner.run(work)
+
+    def attempt(self, work: Coroutine[Any, Any, T]) -> tuple[T | None, int | None]:
+        """The result of a coroutine, or the reason of its failure."""
+        try:
+            return self.run_async(work), None
+        except Failure as failure:
+            return None, failure.reason
+
+    @property
+    def held(self) -> int:
+        """What the model says is held."""
+        return sum(expected.amount for _, expected in self.open.values())
+
+    @initialize()
+    def begin(self) -> None:
+        """Opens the account and the ledger."""
+        self.run_async(self.database.write(ensure_account, self.account, 0))
+        self.start_ledger()
+
+    def start_ledger(self) -> None:
+        """A process begins."""
+        self.ledger = Ledger(self.database, FakeClock())
+        self.run_async(self.ledger.__aenter__())
+
+    @rule(amount=st.integers(-100, 200), again=st.booleans())
+    def credit(self, amount: int, again: bool) -> None:
+        """Money comes in, or goes out if it is there; the same payment counts once."""
+        request_id = f"{self.account}-{next(self.credits)}"
+        covered = amount >= 0 or self.posted - self.held >= -amount
+        for _ in range(1 + again):
+            payment = self.database.write(credit_account, self.account, amount, request_id, 0)
+            _, refusal = self.attempt(payment)
+            assert refusal == (None if covered else reasons.ERROR_REASON_INSUFFICIENT_QUOTA)
+        self.posted += amount if covered else 0
+
+    @rule(amount=AMOUNTS, budgeted=st.booleans())
+    def reserve(self, amount: int, budgeted: bool) -> None:
+        """A request is admitted exactly when the balance and the budget cover it."""
+        covered = not amount or self.posted - self.held >= amount
+        within = not (amount and budgeted) or self.budget_used + self.budget_held + amount <= BUDGET
+        order = Order(
+            request_id="req",
+            account=self.account,
+            key_id=f"key-{self.account}",
+            model="a/b",
+            amount_nano=amount,
+            monthly_nano=BUDGET if budgeted else None,
+        )
+        hold, refusal = self.attempt(self.ledger.reserve(order))
+        if not covered:
+            assert refusal == reasons.ERROR_REASON_INSUFFICIENT_QUOTA
+        elif not within:
+            assert refusal == reasons.ERROR_REASON_BUDGET_EXCEEDED
+        else:
+            assert hold is not None
+            self.open[hold.id] = (hold, Expected(amount, budgeted))
+            self.budget_held += amount if budgeted else 0
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), charge=AMOUNTS)
+    def checkpoint(self, data: st.DataObject, charge: int) -> None:
+        """A running request has used something, and that is written down."""
+        hold, expected = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        self.ledger.checkpoint(hold, charge, USAGE)
+        self.run_async(self.ledger._write_checkpoints())
+        expected.checkpoint = charge
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data(), charge=st.integers(0, 70), times=st.integers(1, 3))
+    def settle(self, data: st.DataObject, charge: int, times: int) -> None:
+        """A request ends with a cost, more than its hold perhaps; it is said more than once."""
+        hold = self.end(data, charge)
+        for _ in range(times):
+            self.ledger.settle(hold, charge, USAGE)
+        self.run_async(self.ledger.drain())
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def void(self, data: st.DataObject) -> None:
+        """A request ends without a cost."""
+        self.ledger.void(self.end(data, 0))
+        self.run_async(self.ledger.drain())
+
+    @precondition(lambda self: self.ended)
+    @rule(data=st.data(), charge=AMOUNTS)
+    def replay(self, data: st.DataObject, charge: int) -> None:
+        """An ending that was delivered before is delivered again: nothing happens."""
+        hold_id = data.draw(st.sampled_from(self.ended))
+        ending = Ending(hold_id, SETTLED, charge, NO_TOKENS, 0)
+        assert self.run_async(self.database.write(end_holds, [ending])) == [False]
+
+    @rule()
+    def crash(self) -> None:
+        """The process dies; the next one charges what was written down, and frees the rest."""
+        self.stop_ledger()
+        for hold_id in list(self.open):
+            _, expected = self.open.pop(hold_id)
+            self.account_for(hold_id, expected, expected.checkpoint or 0)
+        self.start_ledger()
+
+    def stop_ledger(self) -> None:
+        """The process dies, and its lease ends."""
+
+        async def die() -> None:
+            for task in self.ledger._tasks:
+                task.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.gather(*self.ledger._tasks)
+            await self.database.write(end_leases, self.ledger._owner)
+
+        self.run_async(die())
+
+    def end(self, data: st.DataObject, charge: int) -> Hold:
+        """The model's side of an ending."""
+        hold_id = data.draw(st.sampled_from(sorted(self.open)))
+        hold, expected = self.open.pop(hold_id)
+        self.account_for(hold_id, expected, charge)
+        return hold
+
+    def account_for(self, hold_id: str, expected: Expected, charge: int) -> None:
+        """Takes a charge into the model."""
+        self.ended.append(hold_id)
+        self.posted -= charge
+        if expected.budgeted:
+            self.budget_held -= expected.amount
+            self.budget_used += charge
+
+    @invariant()
+    def books_are_right(self) -> None:
+        """The account is as the model has it, and an audit finds nothing (I1 to I5)."""
+        account = self.run_async(self.database.read(account_by_name, self.account))
+        if account is not None:
+            assert (account.posted, account.held) == (self.posted, self.held)
+        assert self.run_async(self.database.read(audit)).findings == ()
+
+    def teardown(self) -> None:
+        """What is still open dies with the process."""
+        self.stop_ledger()
+        self.start_ledger()
+        assert not self.ledger.open_holds
+        self.stop_ledger()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_agrees_with_the_model(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credits, holds, checkpoints, ends, replays and crashes in any order leave the books right."""
+    monkeypatch.setattr(ledger_module, "LINGER_S", 0.0)
+    with asyncio.Runner() as runner:
+        if kind == "sqlite":
+            opening: Coroutine[Any, Any, Database] = SqliteDatabase.open(tmp_path, FakeClock())
+            server = None
+        else:
+            server = empty_postgres(request.getfixturevalue("postgres_server"))
+            opening = PostgresDatabase.open(runner.run(server.__aenter__()))
+        database = runner.run(opening)
+        members = {"runner": runner, "database": database}
+        machine = type("Machine", (LedgerMachine,), members)
+        try:
+            run_state_machine_as_test(
+                machine,
+                settings=settings(
+                    max_examples=20,
+                    stateful_step_count=25,
+                    deadline=None,
+                    suppress_health_check=list(HealthCheck),
+                ),
+            )
+        finally:
+            runner.run(database.close())
+            if server is not None:
+                runner.run(server.__aexit__(None, None, None))
