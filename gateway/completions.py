@@ -20,6 +20,7 @@ from gateway.decode import ChatRequest, decode
 from gateway.errors import ApiError, internal, invalid
 from gateway.metadata import (
     bearer,
+    cost_header,
     deadline_s,
     metadata,
     notes_header,
@@ -69,16 +70,23 @@ class Completions:
         thinking_parts = asked.spec.model.endswith(_THINKING_SUFFIX) and not text_only
         return web.Response(
             body=render_completion(
-                answer, thinking_parts=thinking_parts, functions=asked.functions
+                answer,
+                thinking_parts=thinking_parts,
+                include_cost=asked.include_cost,
+                functions=asked.functions,
             ),
             content_type="application/json",
-            headers=headers | notes_header(answer.notes),
+            headers=headers | notes_header(answer.notes) | cost_header(answer),
         )
 
     async def _stream(
         self, request: web.Request, asked: ChatRequest, messages: _Messages
     ) -> web.StreamResponse:
-        renderer = ChunkRenderer(include_usage=asked.include_usage, functions=asked.functions)
+        renderer = ChunkRenderer(
+            include_usage=asked.include_usage,
+            include_cost=asked.include_cost,
+            functions=asked.functions,
+        )
         async with EventStream(request, self._config) as stream:
             try:
                 with self._calls.own(messages, request[REQUEST_ID]):

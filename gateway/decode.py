@@ -40,12 +40,18 @@ class ChatRequest:
     """Whether to answer as it is made."""
     include_usage: bool = False
     """Whether the stream ends with what it took."""
+    include_cost: bool = False
+    """Whether that says what it cost, too."""
     functions: bool = False
     """Whether the client speaks of functions, as before there were tools."""
 
 
 class _StreamOptions(Struct):
     include_usage: bool | None = None
+
+
+class _UsageOptions(Struct):
+    include: bool | None = None
 
 
 _Fields = dict[str, Raw]
@@ -58,6 +64,7 @@ _STOP = msgspec.json.Decoder(str | list[str])
 _LOGIT_BIAS = msgspec.json.Decoder(dict[str, float])
 _METADATA = msgspec.json.Decoder(dict[str, str])
 _STREAM_OPTIONS = msgspec.json.Decoder(_StreamOptions)
+_USAGE_OPTIONS = msgspec.json.Decoder(_UsageOptions)
 
 _DOUBLES = (
     "temperature",
@@ -91,6 +98,7 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
         raise invalid("messages", "Missing required parameter: `messages`.")
     spec.messages.extend(decode_messages(fields.pop("messages"), images))
     stream, include_usage = _streaming(fields)
+    include_cost = _include_cost(fields)
     functions = "functions" in fields
     for name in [name for name in fields if name in _FIELDS]:
         _FIELDS[name](name, fields.pop(name), spec)
@@ -98,7 +106,20 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     decode_reasoning(fields, spec)
     if fields:
         spec.extra_json = msgspec.json.encode(fields)
-    return ChatRequest(spec=spec, stream=stream, include_usage=include_usage, functions=functions)
+    return ChatRequest(
+        spec=spec,
+        stream=stream,
+        include_usage=include_usage or (stream and include_cost),
+        include_cost=include_cost,
+        functions=functions,
+    )
+
+
+def _include_cost(fields: _Fields) -> bool:
+    """OpenRouter's `usage: {"include": true}`."""
+    if "usage" not in fields:
+        return False
+    return bool(read("usage", fields.pop("usage"), _USAGE_OPTIONS).include)
 
 
 def _required_model(fields: _Fields) -> str:

@@ -19,8 +19,10 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.keys import well_formed
+from gateway.render import dollars
 
 NOTES_HEADER = "x-pomogator-notes"
+COST_HEADER = "x-pomogator-cost"
 NOTES_MAX_BYTES = 2048
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -112,6 +114,13 @@ def response_headers(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str]
         and isinstance(value, str)
         and _HEADER_VALUE.fullmatch(value)
     }
+
+
+def cost_header(answer: chat.CreateChatCompletionResponse) -> dict[str, str]:
+    """`x-pomogator-cost`: what was charged, in US dollars; nothing without accounts."""
+    if not answer.HasField("cost_nano_usd"):
+        return {}
+    return {COST_HEADER: dollars(answer.cost_nano_usd).decode()}
 
 
 def notes_header(notes: Iterable[chat.Note]) -> dict[str, str]:

@@ -33,9 +33,12 @@ _ROLE = b'"role":"assistant","content":"","refusal":null'
 class ChunkRenderer:
     """Renders the events of one stream, in order. Each result is whole SSE events."""
 
-    def __init__(self, *, include_usage: bool, functions: bool = False) -> None:
+    def __init__(
+        self, *, include_usage: bool, include_cost: bool = False, functions: bool = False
+    ) -> None:
         self._usage = b',"usage":null}\n\n' if include_usage else b"}\n\n"
         self._include_usage = include_usage
+        self._include_cost = include_cost
         self._functions = functions
         self._custom_calls: set[tuple[int, int]] = set()
         self._introduced: set[int] = set()
@@ -143,7 +146,7 @@ class ChunkRenderer:
         self.finished = True
         if not self._include_usage:
             return
-        cost = finished.cost_nano_usd if finished.HasField("cost_nano_usd") else None
+        cost = finished.cost_nano_usd if self._include_cost else None
         tier = finished.service_tier
         out.append(
             b'%b"choices":[],"usage":%b%b}\n\n'
@@ -210,11 +213,11 @@ def render_usage(usage: usage_pb2.Usage, cost_nano_usd: int | None) -> dict[str,
     }
     rendered["completion_tokens_details"] = {"reasoning_tokens": usage.thinking_token_count}
     if cost_nano_usd is not None:
-        rendered["cost"] = msgspec.Raw(_dollars(cost_nano_usd))
+        rendered["cost"] = msgspec.Raw(dollars(cost_nano_usd))
     return rendered
 
 
-def _dollars(nano: int) -> bytes:
+def dollars(nano: int) -> bytes:
     """A JSON number that is exact."""
     whole, rest = divmod(nano, 1_000_000_000)
     return f"{whole}.{rest:09d}".rstrip("0").rstrip(".").encode() if nano else b"0"

@@ -10,14 +10,18 @@ from gateway.render import finish_reason, render_usage
 
 
 def render_completion(
-    answer: chat.CreateChatCompletionResponse, *, thinking_parts: bool, functions: bool = False
+    answer: chat.CreateChatCompletionResponse,
+    *,
+    thinking_parts: bool,
+    include_cost: bool = False,
+    functions: bool = False,
 ) -> bytes:
     """The body of a whole answer.
 
     With `thinking_parts`, content is a list of a thinking and a text part where the model
     reasoned. Either way the reasoning is also in `reasoning_content`, as a string.
     """
-    cost = answer.cost_nano_usd if answer.HasField("cost_nano_usd") else None
+    cost = answer.cost_nano_usd if include_cost else None
     completion: dict[str, object] = {
         "id": answer.completion_id,
         "object": "chat.completion",

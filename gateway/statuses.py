@@ -16,6 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ROWS, ApiError, internal
+from gateway.metadata import response_headers
 
 DOMAIN = "pomogator"
 STATUS_DETAILS = "grpc-status-details-bin"
@@ -81,23 +82,24 @@ def from_rpc(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:
-            return _service_born(error.code(), status, info)
+            return _service_born(error, status, info)
     return _library_born(error, request_id)
 
 
 def _service_born(
-    code: grpc.StatusCode, status: status_pb2.Status, info: error_details_pb2.ErrorInfo
+    error: grpc.aio.AioRpcError, status: status_pb2.Status, info: error_details_pb2.ErrorInfo
 ) -> ApiError:
     name = f"ERROR_REASON_{info.reason}"
     if name in reasons.ErrorReason.keys():  # noqa: SIM118 - an enum wrapper is not iterable
         reason = reasons.ErrorReason.Value(name)
     else:
-        reason = _UNKNOWN_REASON.get(code, reasons.ERROR_REASON_INTERNAL)
+        reason = _UNKNOWN_REASON.get(error.code(), reasons.ERROR_REASON_INTERNAL)
     return ApiError(
         reason if reason in ROWS else reasons.ERROR_REASON_INTERNAL,
         status.message,
         param=info.metadata.get("param"),
         retry_after_s=_retry_after_s(status),
+        headers=response_headers(_trailers(error)),
     )
 
 
@@ -117,13 +119,17 @@ def _library_born(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
 
 def _status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     """The details of a status; empty where there are none that can be read."""
-    for key, value in cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()):
+    for key, value in _trailers(error):
         if key == STATUS_DETAILS and isinstance(value, bytes):
             try:
                 return status_pb2.Status.FromString(value)
             except DecodeError:
                 break
     return status_pb2.Status()
+
+
+def _trailers(error: grpc.aio.AioRpcError) -> Iterable[tuple[str, str | bytes]]:
+    return cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
 
 
 def _retry_after_s(status: status_pb2.Status) -> float | None:

@@ -111,6 +111,6 @@ async def _abort(error: Exception, context: Context) -> NoReturn:
             reasons.ERROR_REASON_INTERNAL, f"The gateway failed. Request ID: {request_id}"
         )
     status = error.to_status()
-    details = (("grpc-status-details-bin", status.SerializeToString()),)
-    await context.abort(error.code, status.message, details)
+    trailers = (("grpc-status-details-bin", status.SerializeToString()), *error.headers.items())
+    await context.abort(error.code, status.message, trailers)
     raise AssertionError("abort() raises")

@@ -102,6 +102,8 @@ class Failure(Exception):
         self.param = param
         self.facts = dict(facts or {})
         self.retry_after_s = retry_after_s
+        self.headers: Mapping[str, str] = {}
+        """What the answer should say besides, such as `x-ratelimit-…`. Lower case."""
 
     @property
     def reason_name(self) -> str:

@@ -28,6 +28,7 @@ from services.accounts.keys import KeyMaker
 from services.accounts.operators import OperatorServices
 from services.admission.gate import Gate
 from services.admission.keys import Keyring
+from services.admission.limits import Limits
 from services.border import FailureBorder
 from services.clock import SystemClock, system_chance
 from services.completions.pipeline import Pipeline
@@ -35,6 +36,9 @@ from services.completions.servicer import ChatCompletionServicer
 from services.config import Config
 from services.inprocess import InProcessChannel
 from services.local_model import LocalModels
+from services.metering.ledger import Ledger
+from services.metering.prices import PriceList
+from services.metering.tokens import TokenCounter
 from services.models.servicer import ModelServicer
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
@@ -43,6 +47,7 @@ from services.routing.catalog import Catalog
 from services.routing.failover import Failover
 from services.routing.health import Health
 from services.storage.opening import open_database
+from services.storage.opening_counters import open_counters
 from services.storage.pepper import load_pepper
 
 log = logging.getLogger(__name__)
@@ -109,10 +114,21 @@ async def open_service(
         http = HttpClient()
         stack.push_async_callback(http.close)
 
+        ledger = await stack.enter_async_context(Ledger(database, clock))
+        counters = open_counters(config.state.redis_url.reveal(), clock)
+        limits = Limits(config.limits, await stack.enter_async_context(counters), system_chance())
+        gate = Gate(
+            limits=await stack.enter_async_context(limits),
+            ledger=ledger,
+            prices=PriceList({row.name: row.price for row in config.models}),
+            counter=TokenCounter(),
+            clock=clock,
+            refuse_unpriced=config.billing.unpriced == "refuse",
+        )
         keyring = Keyring(database, pepper, clock, system_chance())
         catalog = Catalog(local.config, create_time_s=int(clock.time()))
         failover = Failover(Upstream(http, clock), DIALECTS, Health(clock), clock, system_chance())
-        completions = ChatCompletionServicer(keyring, Pipeline(Gate(), catalog, failover, clock))
+        completions = ChatCompletionServicer(keyring, Pipeline(gate, catalog, failover, clock))
         lister = ModelServicer(keyring, catalog)
         operators = OperatorServices(database=database, pepper=pepper, clock=clock)
         vitals = HealthServicer()

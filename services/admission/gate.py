@@ -2,42 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.keys import Caller
+from services.admission.limits import Allowance, Limits, Subject
+from services.admission.ticket import Ticket
+from services.capabilities import Capabilities
+from services.clock import Clock
 from services.errors import Failure
-from services.routing.catalog import Route
-from services.routing.failover import Answer
+from services.metering.ledger import Ledger, Order
+from services.metering.prices import FREE, Price, PriceList, estimate_nano
+from services.metering.tokens import TokenCounter, estimate_prompt
+from services.metering.usage import UsageMeter
+
+MAX_TOKENS_UNKNOWN = 4096
+"""What an answer is expected to take at most where neither caller nor model says."""
+MAX_TOKENS_MAX = 1_000_000
+"""No model answers with more; callers may ask for any number."""
+
+_NOT_ALLOWED = "The key may not use this model."
+_UNPRICED = "This model has no price yet."
 
 
-class Ticket:
-    """One admitted call."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bid:
+    """A call that wants in."""
 
-    def begun(self, answer: Answer) -> None:
-        """The provider has begun to answer."""
+    request_id: str
+    """As logs have it."""
+    caller: Caller
+    """Who asks."""
+    spec: pb.ChatCompletionSpec
+    """What for. Validated."""
+    model: str
+    """The public model, by the name that prices, limits and scopes go by."""
+    capabilities: Capabilities
+    """What the model accepts."""
 
-    def count(self, batch: Sequence[pb.ChatCompletionChunk]) -> Sequence[pb.ChatCompletionChunk]:
-        """Takes note of what the provider sent."""
-        return batch
+    @property
+    def max_tokens(self) -> int:
+        """The most tokens that all choices together are expected to take."""
+        can = self.capabilities
+        asked = self.spec.max_tokens or can.default_max_tokens or can.max_output_tokens
+        each = min(asked or MAX_TOKENS_UNKNOWN, can.max_output_tokens or MAX_TOKENS_MAX)
+        return max(1, self.spec.n) * each
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
     """Admits calls."""
 
+    limits: Limits
+    """How much may be used."""
+    ledger: Ledger
+    """Where holds are taken and settled."""
+    prices: PriceList
+    """What models cost."""
+    counter: TokenCounter
+    """Counts what providers do not."""
+    clock: Clock
+    """Tells the time."""
+    refuse_unpriced: bool = False
+    """Whether a model without a price is refused, and not served for nothing."""
+
     @asynccontextmanager
-    async def admit(
-        self, request_id: str, caller: Caller, spec: pb.ChatCompletionSpec, route: Route
-    ) -> AsyncIterator[Ticket]:
-        """Admits a call, or raises Failure: MODEL_NOT_ALLOWED."""
-        if not caller.may_use(route.base_model):
-            raise Failure(
-                reasons.ERROR_REASON_MODEL_NOT_ALLOWED,
-                "The key may not use this model.",
-                param="model",
-                facts={"model": route.model},
-            )
-        yield Ticket()
+    async def admit(self, bid: Bid) -> AsyncIterator[Ticket]:
+        """Admits a call, and squares its account when it is over.
+
+        Raises Failure: MODEL_NOT_ALLOWED, MODEL_NOT_FOUND for a model without a price,
+        RATE_LIMIT_EXCEEDED, INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
+        A call that is refused has used up nothing.
+        """
+        caller = bid.caller
+        if not caller.may_use(bid.model):
+            raise _refused(reasons.ERROR_REASON_MODEL_NOT_ALLOWED, _NOT_ALLOWED, bid.model)
+        price = self._price(bid.model)
+        prompt_tokens, max_tokens = estimate_prompt(bid.spec), bid.max_tokens
+        lease = await self.limits.take(_subject(bid), prompt_tokens + max_tokens)
+        amount = estimate_nano(prompt_tokens, max_tokens, price, markup_bp=caller.markup_bp)
+        try:
+            hold = await self.ledger.reserve(_order(bid, price, amount))
+        except BaseException:
+            # Also when cancelled: a call that is not admitted has used up nothing.
+            lease.void()
+            raise
+        ticket = Ticket(
+            lease=lease,
+            hold=hold,
+            price=price,
+            markup_bp=caller.markup_bp,
+            meter=UsageMeter(bid.spec, self.counter),
+            ledger=self.ledger,
+            clock=self.clock,
+        )
+        try:
+            yield ticket
+        finally:
+            ticket.close()
+
+    def _price(self, model: str) -> Price:
+        price = self.prices.lookup(model)
+        if price is None and self.refuse_unpriced:
+            raise _refused(reasons.ERROR_REASON_MODEL_NOT_FOUND, _UNPRICED, model)
+        return price or FREE
+
+
+def _subject(bid: Bid) -> Subject:
+    scope = bid.caller.scope
+    own = Allowance(rpm=scope.rpm, tpm=scope.tpm, concurrency=scope.concurrency)
+    return Subject(key=bid.caller.key_id, model=bid.model, own=own)
+
+
+def _order(bid: Bid, price: Price, amount_nano: int) -> Order:
+    return Order(
+        request_id=bid.request_id,
+        account=bid.caller.account,
+        key_id=bid.caller.key_id,
+        model=bid.model,
+        amount_nano=amount_nano,
+        price=price.to_json(),
+        monthly_nano=bid.caller.scope.monthly_nano_usd,
+    )
+
+
+def _refused(reason: reasons.ErrorReason.ValueType, message: str, model: str) -> Failure:
+    return Failure(reason, message, param="model", facts={"model": model})

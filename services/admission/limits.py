@@ -78,7 +78,6 @@ class LimitExceeded(Failure):
             retry_after_s=retry_after_s,
         )
         self.headers = headers
-        """What the answer should say about the limits: `x-ratelimit-…`."""
 
 
 class Lease:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from secrets import token_urlsafe
@@ -10,17 +10,18 @@ from secrets import token_urlsafe
 from google.protobuf import timestamp_pb2
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.admission.gate import Gate
+from services.admission.gate import Bid, Gate
 from services.admission.keys import Caller
 from services.clock import Clock
 from services.completions.fold import Fold
 from services.completions.validation import check
-from services.routing.catalog import Catalog
+from services.routing.catalog import Catalog, Route
 from services.routing.failover import Answer, Failover
 
 COMPLETION_ID_BYTES = 18
 
 Batch = Sequence[pb.ChatCompletionChunk]
+Announce = Callable[[Mapping[str, str]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,20 +54,24 @@ class Pipeline:
         self._failover = failover
         self._clock = clock
 
-    async def stream(self, call: Call) -> AsyncGenerator[Batch, None]:
+    async def stream(
+        self, call: Call, announce: Announce, *, stream: bool = True
+    ) -> AsyncGenerator[Batch, None]:
         """The batches of an answer, as the provider sends them.
 
-        The first is not given before the provider has begun to answer. Raises Failure,
-        before it or after it.
+        The first is not given before the provider has begun to answer; just before it,
+        `announce` is told what the answer should say in its headers. Raises Failure,
+        before it or after it. `stream` says whether the caller wants pieces.
         """
         spec = call.spec
         check(spec)
         route = self.catalog.resolve(spec.model)
         async with (
-            self._gate.admit(call.request_id, call.caller, spec, route) as ticket,
-            self._failover.open(spec, route, strict=call.strict) as answer,
+            self._gate.admit(_bid(call, route)) as ticket,
+            self._failover.open(spec, route, strict=call.strict, stream=stream) as answer,
         ):
-            ticket.begun(answer)
+            ticket.begun(answer.decoder)
+            announce(ticket.headers)
             shown = _without_reasoning if spec.thinking.excluded else _unchanged
             first = ticket.count(answer.first)
             yield [self._started(answer, route.model), *shown(first)]
@@ -74,10 +79,10 @@ class Pipeline:
                 if visible := shown(ticket.count(batch)):
                     yield visible
 
-    async def whole(self, call: Call) -> pb.CreateChatCompletionResponse:
+    async def whole(self, call: Call, announce: Announce) -> pb.CreateChatCompletionResponse:
         """The whole answer."""
         fold = Fold()
-        async with aclosing(self.stream(call)) as batches:
+        async with aclosing(self.stream(call, announce, stream=False)) as batches:
             async for batch in batches:
                 fold.add(batch)
         return fold.answer
@@ -91,6 +96,16 @@ class Pipeline:
                 notes=answer.notes,
             )
         )
+
+
+def _bid(call: Call, route: Route) -> Bid:
+    return Bid(
+        request_id=call.request_id,
+        caller=call.caller,
+        spec=call.spec,
+        model=route.base_model,
+        capabilities=route.capabilities,
+    )
 
 
 def _unchanged(batch: Batch) -> Batch:

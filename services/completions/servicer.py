@@ -26,7 +26,11 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> pb.CreateChatCompletionResponse:
         """One completion, whole."""
-        return await self._pipeline.whole(await self._call(request, context))
+        headers: dict[str, str] = {}
+        answer = await self._pipeline.whole(await self._call(request, context), headers.update)
+        if headers:
+            await context.send_initial_metadata(tuple(headers.items()))
+        return answer
 
     async def StreamChatCompletion(
         self,
@@ -35,8 +39,12 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """One completion, as it is made: one message for every read from the provider."""
         call = await self._call(request, context)
-        async with aclosing(self._pipeline.stream(call)) as batches:
+        headers: dict[str, str] = {}
+        async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
             async for batch in batches:
+                if headers:
+                    await context.send_initial_metadata(tuple(headers.items()))
+                    headers.clear()
                 yield pb.StreamChatCompletionResponse(chunks=batch)
 
     async def _call(

@@ -1,0 +1,99 @@
+"""One admitted call: what it may take, what it takes, and how that is squared at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.admission.limits import Lease
+from services.clock import Clock
+from services.metering.ledger import Hold, Ledger
+from services.metering.prices import Price, cost_nano
+from services.metering.usage import Metered, UsageMeter
+from services.providers.base import Decoder
+
+CHECKPOINT_S = 1.0
+"""How often a stream's usage is noted down, so that a kill loses no more."""
+
+Batch = Sequence[pb.ChatCompletionChunk]
+
+
+@dataclass(slots=True, kw_only=True)
+class Ticket:
+    """Follows one call from its admission to its settlement.
+
+    `close` must be called once, however the call ended; it never waits.
+    """
+
+    lease: Lease
+    """What was drawn from the limits."""
+    hold: Hold
+    """What was taken from the balance."""
+    price: Price
+    """The price at the call's admission."""
+    markup_bp: int
+    """What the account pays on top, in hundredths of a percent."""
+    meter: UsageMeter
+    """Counts what is passed on."""
+    ledger: Ledger
+    """Where the hold is settled."""
+    clock: Clock
+    """Says when a checkpoint is due."""
+    decoder: Decoder | None = None
+    """Set once the provider has begun to answer: knows the usage that it has reported."""
+    metered: Metered | None = None
+    """Set once the answer is complete."""
+    charge_nano: int = 0
+    """What the call cost. Set once the answer is complete, or at `close`."""
+    _noted_at: float = 0.0
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the answer should say about limits: `x-ratelimit-…`."""
+        return self.lease.headers()
+
+    def begun(self, decoder: Decoder) -> None:
+        """The provider has begun to answer: from now on the call costs something."""
+        self.decoder = decoder
+        self._noted_at = self.clock.now()
+
+    def count(self, batch: Batch) -> Batch:
+        """Takes note of what the provider sent. Completes the last chunk: usage and cost."""
+        self.meter.add(batch)
+        last = batch[-1]
+        if last.HasField("finished"):
+            self._complete(last.finished)
+        elif self.clock.now() - self._noted_at >= CHECKPOINT_S:
+            self._note()
+        return batch
+
+    def close(self) -> None:
+        """The call is over. What it used is charged; what it drew too much is given back."""
+        if self.decoder is None:
+            self.lease.void()
+            self.ledger.void(self.hold)
+            return
+        metered = self.metered or self._metered_so_far()
+        self.charge_nano = self._cost(metered)
+        self.lease.reconcile(metered.usage.total_token_count)
+        self.lease.release()
+        self.ledger.settle(self.hold, self.charge_nano, metered.usage)
+
+    def _complete(self, finished: pb.CompletionFinished) -> None:
+        self.metered = self.meter.metered()
+        finished.usage.CopyFrom(self.metered.usage)
+        finished.cost_nano_usd = self._cost(self.metered)
+
+    def _note(self) -> None:
+        self._noted_at = self.clock.now()
+        metered = self._metered_so_far()
+        self.ledger.checkpoint(self.hold, self._cost(metered), metered.usage)
+
+    def _metered_so_far(self) -> Metered:
+        """What the call has used, although its answer is not complete."""
+        return self.meter.metered(self.decoder.usage if self.decoder else None)
+
+    def _cost(self, metered: Metered) -> int:
+        return cost_nano(metered.usage, self.price, markup_bp=self.markup_bp)
