@@ -95,6 +95,12 @@ class Connection(asyncio.Protocol):
             raise
         return incoming
 
+    def secured(self, transport: asyncio.BaseTransport | None) -> None:
+        """TLS is agreed upon: from now on everything goes through `transport`."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._incoming = Incoming(self._transport)
+        self._incoming.end()  # Nothing has been asked.
+
     def abort(self) -> None:
         """Closes the socket at once."""
         self._clean = False
@@ -104,10 +110,8 @@ class Connection(asyncio.Protocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is connected, and TLS is agreed upon."""
-        self._transport = cast("asyncio.Transport", transport)
-        self._incoming = Incoming(self._transport)
-        self._incoming.end()  # Nothing has been asked.
+        """The socket is connected."""
+        self.secured(transport)
 
     def data_received(self, data: bytes) -> None:
         """Hands the parser what has arrived, and the reader what is body of it."""

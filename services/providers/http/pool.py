@@ -97,18 +97,22 @@ class Pool:
         sock = await aiohappyeyeballs.start_connection(
             addresses, happy_eyeballs_delay=ADDRESS_DELAY_S, loop=self._loop
         )
-        try:
-            _, connection = await self._loop.create_connection(
-                lambda: Connection(self._loop, self._lost),
-                sock=sock,
-                ssl=self._tls,
-                server_hostname=host if self._tls else None,
-            )
-        except BaseException:
-            sock.close()
-            raise
+        transport, connection = await self._loop.create_connection(
+            lambda: Connection(self._loop, self._lost), sock=sock
+        )
         self._open.add(connection)
         self._all_lost.clear()
+        if self._tls is not None:
+            try:
+                connection.secured(
+                    await self._loop.start_tls(
+                        transport, connection, self._tls, server_hostname=host
+                    )
+                )
+            except BaseException:
+                transport.abort()
+                self._lost(connection)
+                raise
         if self._closed:
             connection.abort()
         return connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,16 @@ import pytest
 import trustme
 
 from services.providers.http import HttpClient, HttpError, HttpErrorKind, Url, tls_context
-from tests.fakes.upstream import CUT, SSE_HEAD_UNTIL_CLOSE, FakeUpstream, Line, json_answer
+from tests.fakes.upstream import (
+    CUT,
+    LAST_CHUNK,
+    SSE_HEAD,
+    SSE_HEAD_UNTIL_CLOSE,
+    FakeUpstream,
+    Line,
+    chunk,
+    json_answer,
+)
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +156,34 @@ async def test_an_announced_closure_is_an_end(
         assert await response.read() == b"hello"
         assert await response.read() == b""
         response.close()
+        await client.close()
+
+
+async def test_cancelled_at_any_moment(authority: trustme.CA, client_tls: ssl.SSLContext) -> None:
+    """A call may be cancelled in any turn of the loop: its only connection is free again."""
+    async with FakeUpstream(tls=server_tls(authority.issue_cert("127.0.0.1"))) as upstream:
+        upstream.play([SSE_HEAD, chunk(b"a"), chunk(b"b") + LAST_CHUNK])
+        client = HttpClient(ssl_context=client_tls, limit_per_host=1)
+
+        async def call() -> None:
+            response = await client.post(Url.parse(upstream.url), {}, b"", connect_timeout_s=30)
+            try:
+                while await response.read():
+                    pass
+            finally:
+                response.close()
+
+        turns, finished = 0, False
+        while not finished:
+            calling = asyncio.create_task(call())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            finished = calling.done()
+            calling.cancel()
+            await asyncio.gather(calling, return_exceptions=True)
+            turns = turns + 1 if turns < 40 else turns * 2
+
+        await call()
         await client.close()
 
 
