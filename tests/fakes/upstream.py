@@ -71,6 +71,8 @@ class Line:
 
 Step = bytes | asyncio.Event | End | Callable[[Line], Awaitable[None]]
 Script = Sequence[Step]
+Player = Callable[[Request], Script]
+"""Finds the script for a request."""
 
 
 class FakeUpstream:
@@ -79,7 +81,7 @@ class FakeUpstream:
     def __init__(self, *, tls: ssl.SSLContext | None = None, eager: bool = False) -> None:
         self._tls = tls
         self._eager = eager  # Answers before the request's body has been read.
-        self._scripts: deque[Script] = deque()
+        self._scripts: deque[Script | Player] = deque()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._arrivals = asyncio.Event()
@@ -94,8 +96,8 @@ class FakeUpstream:
         """The base URL, to be used as a channel's."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/v1"
 
-    def play(self, *scripts: Script) -> None:
-        """Adds scripts."""
+    def play(self, *scripts: Script | Player) -> None:
+        """Adds scripts, or functions that find one for the request that they answer."""
         self._scripts.extend(scripts)
 
     async def request(self, number: int = 0) -> Request:
@@ -137,7 +139,7 @@ class FakeUpstream:
                 self.requests.append(request)
                 self._arrivals.set()
                 script = self._scripts.popleft() if len(self._scripts) > 1 else self._scripts[0]
-                if not await _play(line, script):
+                if not await _play(line, script(request) if callable(script) else script):
                     break
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # The client left.

@@ -1,0 +1,27 @@
+"""A gateway for each dialect."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from openai import AsyncOpenAI
+
+from tests.end_to_end.talks import DIALECTS, Talk, talking
+
+
+@pytest.fixture(params=DIALECTS)
+async def talk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Talk]:
+    """A gateway and a provider that speaks each of the dialects in turn."""
+    async with talking(tmp_path, request.param) as talk:
+        yield talk
+
+
+@pytest.fixture
+async def client(talk: Talk) -> AsyncIterator[AsyncOpenAI]:
+    """The official SDK, as a user sets it up."""
+    async with AsyncOpenAI(
+        api_key=talk.gateway.key, base_url=talk.gateway.base_url, max_retries=0
+    ) as client:
+        yield client

@@ -1,0 +1,237 @@
+"""What a program with OpenAI's Python SDK gets, whichever dialect the provider speaks."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI, BadRequestError
+from openai.types.chat import ChatCompletionChunk
+from pydantic import BaseModel
+
+from tests.end_to_end.talks import MODEL, THINKING, Talk
+from tests.fakes.providers.answers import Answer, Redacted, text, thought
+
+MESSAGES: list[Any] = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Привет!"},
+]
+GREETING = Answer(parts=[text("При", "вет", "! 🌍")])
+REASONED = Answer(
+    parts=[thought("Two", " and two."), Redacted("c2VjcmV0"), text("It", " is 4")],
+    completion_tokens=30,
+    thinking_tokens=17,
+)
+
+
+class Capital(BaseModel):
+    """A typed answer."""
+
+    country: str
+    city: str
+
+
+CAPITAL = Answer(parts=[text('{"country": "Fr', 'ance", "city"', ': "Paris"}')])
+
+
+async def _chunks(client: AsyncOpenAI, **fields: Any) -> list[ChatCompletionChunk]:
+    request: Any = {"model": MODEL, "messages": MESSAGES, "stream": True} | fields
+    return [chunk async for chunk in await client.chat.completions.create(**request)]
+
+
+async def test_whole(talk: Talk, client: AsyncOpenAI) -> None:
+    """A whole answer has the text, the reason to stop and the tokens."""
+    talk.provider.say(GREETING)
+
+    completion = await client.chat.completions.create(model=MODEL, messages=MESSAGES)
+
+    assert completion.object == "chat.completion"
+    assert completion.model == MODEL
+    assert completion.choices[0].message.content == "Привет! 🌍"
+    assert completion.choices[0].message.refusal is None
+    assert completion.choices[0].finish_reason == "stop"
+    assert completion.usage is not None
+    assert completion.usage.prompt_tokens == 21
+    assert completion.usage.completion_tokens == 13
+    assert completion.usage.total_tokens == 34
+
+
+async def test_stream(talk: Talk, client: AsyncOpenAI) -> None:
+    """A stream gives the provider's pieces one by one, under one identity, and one ending."""
+    talk.provider.say(GREETING)
+
+    chunks = await _chunks(client)
+
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert deltas[0].role == "assistant"
+    assert [delta.content for delta in deltas if delta.content] == ["При", "вет", "! 🌍"]
+    assert [c.choices[0].finish_reason for c in chunks] == [None] * (len(chunks) - 1) + ["stop"]
+    assert len({(chunk.id, chunk.created, chunk.model, chunk.object) for chunk in chunks}) == 1
+    assert all("usage" not in chunk.model_fields_set for chunk in chunks)
+
+
+async def test_stream_with_usage(talk: Talk, client: AsyncOpenAI) -> None:
+    """With `include_usage` every chunk has `usage`: null, but for a last one without choices."""
+    talk.provider.say(GREETING)
+
+    chunks = await _chunks(client, stream_options={"include_usage": True})
+
+    *others, last = chunks
+    assert all(chunk.usage is None and "usage" in chunk.model_fields_set for chunk in others)
+    assert all(chunk.choices for chunk in others)
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.total_tokens == 34
+
+
+async def test_stream_helper(talk: Talk, client: AsyncOpenAI) -> None:
+    """The SDK's own accumulation of a stream is the whole answer."""
+    talk.provider.say(GREETING)
+
+    async with client.chat.completions.stream(model=MODEL, messages=MESSAGES) as stream:
+        pieces = [event.delta async for event in stream if event.type == "content.delta"]
+        completion = await stream.get_final_completion()
+
+    assert [piece for piece in pieces if piece] == ["При", "вет", "! 🌍"]
+    assert completion.choices[0].message.content == "Привет! 🌍"
+    assert completion.choices[0].finish_reason == "stop"
+
+
+async def test_parse(talk: Talk, client: AsyncOpenAI) -> None:
+    """A typed answer is parsed, and the provider is held to the schema in its own form."""
+    talk.provider.say(CAPITAL)
+
+    completion = await client.chat.completions.parse(
+        model=MODEL, messages=MESSAGES, response_format=Capital
+    )
+
+    assert completion.choices[0].message.parsed == Capital(country="France", city="Paris")
+    body = talk.provider.bodies[0]
+    if talk.dialect == "anthropic":
+        schema = body["output_config"]["format"]["schema"]
+    else:
+        assert body["response_format"]["json_schema"]["strict"] is True
+        schema = body["response_format"]["json_schema"]["schema"]
+    assert schema["required"] == ["country", "city"]
+    assert schema["additionalProperties"] is False
+
+
+async def test_parse_stream(talk: Talk, client: AsyncOpenAI) -> None:
+    """A typed answer is parsed from a stream too."""
+    talk.provider.say(CAPITAL)
+
+    async with client.chat.completions.stream(
+        model=MODEL, messages=MESSAGES, response_format=Capital
+    ) as stream:
+        completion = await stream.get_final_completion()
+
+    assert completion.choices[0].message.parsed == Capital(country="France", city="Paris")
+
+
+async def test_thinking_whole(talk: Talk, client: AsyncOpenAI) -> None:
+    """A `-thinking` name gives the content array of the API's page, and the plain reasoning."""
+    talk.provider.say(REASONED)
+
+    completion = await client.chat.completions.create(
+        model=THINKING, messages=MESSAGES, reasoning_effort="high"
+    )
+
+    message: Any = completion.choices[0].message
+    assert message.content == [
+        {"type": "thinking", "thinking": "Two and two."},
+        {"type": "text", "text": "It is 4"},
+    ]
+    assert message.reasoning_content == "Two and two."
+    usage: Any = completion.usage
+    assert usage.thinking_tokens == 17
+    assert usage.completion_tokens_details.reasoning_tokens == 17
+
+
+async def test_thinking_as_text(talk: Talk, client: AsyncOpenAI) -> None:
+    """Typed programs ask for a plain string, and get one."""
+    talk.provider.say(REASONED)
+
+    completion = await client.chat.completions.create(
+        model=THINKING, messages=MESSAGES, extra_headers={"x-pomogator-content": "text"}
+    )
+
+    message: Any = completion.choices[0].message
+    assert message.content == "It is 4"
+    assert message.reasoning_content == "Two and two."
+
+
+async def test_thinking_stream(talk: Talk, client: AsyncOpenAI) -> None:
+    """A stream gives reasoning and text apart, and the sealed reasoning once and whole."""
+    talk.provider.say(REASONED)
+
+    chunks = await _chunks(client, model=THINKING)
+
+    deltas: list[Any] = [chunk.choices[0].delta for chunk in chunks]
+    reasoning = [d.reasoning_content for d in deltas if getattr(d, "reasoning_content", None)]
+    assert reasoning == ["Two", " and two."]
+    assert [delta.content for delta in deltas if delta.content] == ["It", " is 4"]
+    states = [d.reasoning_state for d in deltas if getattr(d, "reasoning_state", None)]
+    assert len(states) == talk.is_signed
+
+
+async def test_refusal(talk: Talk, client: AsyncOpenAI) -> None:
+    """A refusal is in its own field, whole and streamed, and ends with the filter's reason."""
+    talk.provider.say(Answer(refusal="I cannot help with that.", stop="content_filter"))
+
+    completion = await client.chat.completions.create(model=MODEL, messages=MESSAGES)
+    async with client.chat.completions.stream(model=MODEL, messages=MESSAGES) as stream:
+        async for _ in stream:
+            pass
+        streamed = stream.current_completion_snapshot
+
+    for choice in (completion.choices[0], streamed.choices[0]):
+        assert choice.message.refusal == "I cannot help with that."
+        assert choice.finish_reason == "content_filter"
+
+
+async def test_length(talk: Talk, client: AsyncOpenAI) -> None:
+    """An answer that was cut off by its limit says so."""
+    talk.provider.say(Answer(parts=[text("Once upon")], stop="length"))
+
+    completion = await client.chat.completions.create(
+        model=MODEL, messages=MESSAGES, max_completion_tokens=2
+    )
+
+    assert completion.choices[0].finish_reason == "length"
+    assert talk.provider.bodies[0]["max_tokens"] == 2
+
+
+async def test_several_answers(client: AsyncOpenAI, talk: Talk) -> None:
+    """Several answers come apart, with their log probabilities, or are refused: never fewer."""
+    talk.provider.say(GREETING)
+    wanted: Any = {"model": MODEL, "messages": MESSAGES, "n": 2, "logprobs": True}
+    if talk.dialect != "openai":
+        with pytest.raises(BadRequestError) as refused:
+            await client.chat.completions.create(**wanted)
+        assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "n")
+        assert not talk.provider.requests
+        return
+
+    completion = await client.chat.completions.create(**wanted)
+    async with client.chat.completions.stream(**wanted) as stream:
+        streamed = await stream.get_final_completion()
+
+    for found in (completion, streamed):
+        assert [choice.index for choice in found.choices] == [0, 1]
+        for choice in found.choices:
+            assert choice.message.content == "Привет! 🌍"
+            assert choice.logprobs is not None
+            assert "".join(t.token for t in choice.logprobs.content or ()) == "Привет! 🌍"
+
+
+async def test_notes(talk: Talk, client: AsyncOpenAI) -> None:
+    """What was left out on the way is told in a header, whole and streamed."""
+    talk.provider.say(GREETING)
+    create = client.chat.completions.with_raw_response.create
+
+    for streamed in (False, True):
+        answer = await create(model=MODEL, messages=MESSAGES, service_tier="flex", stream=streamed)
+        notes = json.loads(answer.headers["x-pomogator-notes"])
+        assert [(note["param"], note["action"]) for note in notes] == [("service_tier", "dropped")]
+    assert all("service_tier" not in body for body in talk.provider.bodies)

@@ -1,0 +1,213 @@
+"""Loops of tool calls with OpenAI's Python SDK, whichever dialect the provider speaks.
+
+The provider refuses a second turn that does not bring back the first as it was: calls,
+text, and reasoning with its signatures, each in its place.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from openai import AsyncOpenAI, BadRequestError, pydantic_function_tool
+from pydantic import BaseModel
+
+from tests.end_to_end.talks import MODEL, RESULTS, THINKING, TOOLS, Talk
+from tests.fakes.providers.answers import Answer, Redacted, call, text, thought
+
+QUESTION: dict[str, Any] = {"role": "user", "content": "How is Paris, and what time is it?"}
+ASKS = Answer(
+    parts=[
+        thought("I need", " both tools.", signature="Zmlyc3Q="),
+        Redacted("c2VjcmV0"),
+        text("Let me ", "see."),
+        call("toolu_1", "weather", '{"ci', 'ty": "Pa', 'ris"}'),
+        call("toolu_2", "clock"),
+    ],
+    stop="tool_calls",
+    thinking_tokens=4,
+)
+"""Reasons in plain text and in secret, speaks, and calls two tools, one without arguments."""
+ASKS_AGAIN = Answer(
+    parts=[
+        thought("Once more.", signature="c2Vjb25k"),
+        call("toolu_3", "weather", '{"city": "Rome"}'),
+    ],
+    stop="tool_calls",
+)
+REASONS = {"thinking", "reasoning", "reasoning_effort"}
+"""The keys that make providers reason."""
+ANSWERS = Answer(parts=[thought("I have it all."), text("18 °C, ", "noon.")])
+
+
+def unsigned(answer: Answer) -> Answer:
+    """The same without what models say that do not reason."""
+    parts = [part for part in answer.parts if not isinstance(part, Redacted)]
+    return Answer(parts=[p for p in parts if not hasattr(p, "signature")], stop=answer.stop)
+
+
+def results(message: Any) -> list[dict[str, Any]]:
+    """What the tools say that were called."""
+    return [
+        {"role": "tool", "tool_call_id": call["id"], "content": RESULTS[call["function"]["name"]]}
+        for call in message["tool_calls"]
+    ]
+
+
+async def ask_whole(client: AsyncOpenAI, messages: list[Any], **more: Any) -> Any:
+    """The message of a whole answer, as a program keeps it."""
+    completion = await client.chat.completions.create(messages=messages, tools=TOOLS, **more)
+    # Pydantic warns of the content array, for which the SDK has no type.
+    return completion.choices[0].message.model_dump(exclude_none=True, warnings=False)
+
+
+async def ask_helper(client: AsyncOpenAI, messages: list[Any], **more: Any) -> dict[str, Any]:
+    """The message that the SDK's helper puts together from a stream."""
+    async with client.chat.completions.stream(messages=messages, tools=TOOLS, **more) as stream:
+        completion = await stream.get_final_completion()
+    return completion.choices[0].message.model_dump(exclude_none=True)
+
+
+async def ask_stream(client: AsyncOpenAI, messages: list[Any], **more: Any) -> dict[str, Any]:
+    """The message that a program puts together from a stream with its own hands."""
+    message: dict[str, Any] = {"role": "assistant", "content": ""}
+    calls: dict[int, dict[str, Any]] = {}
+    async for chunk in await client.chat.completions.create(
+        messages=messages, tools=TOOLS, stream=True, **more
+    ):
+        delta = chunk.choices[0].delta
+        message["content"] += delta.content or ""
+        if state := (delta.model_extra or {}).get("reasoning_state"):
+            message["reasoning_state"] = state
+        for piece in delta.tool_calls or ():
+            assert piece.function is not None
+            made = calls.setdefault(
+                piece.index, {"id": "", "type": "function", "function": {"arguments": ""}}
+            )
+            made["id"] = piece.id or made["id"]
+            made["function"]["name"] = piece.function.name or made["function"]["name"]
+            made["function"]["arguments"] += piece.function.arguments or ""
+    return message | ({"tool_calls": list(calls.values())} if calls else {})
+
+
+@pytest.mark.parametrize("ask", [ask_whole, ask_helper, ask_stream])
+@pytest.mark.parametrize("model", [MODEL, THINKING])
+async def test_loop(talk: Talk, client: AsyncOpenAI, ask: Any, model: str) -> None:
+    """Three turns with parallel calls: each message goes back as it came, and is accepted."""
+    answers = [ASKS, ASKS_AGAIN, ANSWERS]
+    talk.provider.say(*(answers if model == THINKING else map(unsigned, answers)))
+    messages: list[Any] = [QUESTION]
+
+    while "tool_calls" in (message := await ask(client, messages, model=model)):
+        messages += [message, *results(message)]
+
+    assert "18 °C, noon." in json.dumps(message["content"], ensure_ascii=False)
+    assert len(talk.provider.requests) == 3
+    first = messages[1]
+    if model == THINKING:
+        assert all(body.keys() & REASONS for body in talk.provider.bodies)
+    assert [call["id"] for call in first["tool_calls"]] == ["toolu_1", "toolu_2"]
+    arguments = [json.loads(c["function"]["arguments"] or "{}") for c in first["tool_calls"]]
+    assert arguments == [{"city": "Paris"}, {}]
+
+
+async def test_loop_of_two_ways(talk: Talk, client: AsyncOpenAI) -> None:
+    """A talk that began as a stream goes on whole, and the reverse."""
+    talk.provider.say(ASKS, ASKS_AGAIN, ANSWERS)
+
+    message = await ask_helper(client, [QUESTION], model=THINKING)
+    messages = [QUESTION, message, *results(message)]
+    message = await ask_whole(client, messages, model=THINKING)
+    messages += [message, *results(message)]
+    message = await ask_stream(client, messages, model=THINKING)
+
+    assert message["content"] == "18 °C, noon."
+
+
+async def test_loop_with_reasoning_left_out(talk: Talk, client: AsyncOpenAI) -> None:
+    """Where a client lost the sealed reasoning, the model goes on without, and says so.
+
+    OpenRouter knows best what its models want back: its own refusal reaches the caller.
+    """
+    talk.provider.say(ASKS, ANSWERS)
+    message = await ask_whole(client, [QUESTION], model=THINKING)
+    message.pop("reasoning_state", None)
+    request: Any = {"model": THINKING, "tools": TOOLS}
+    request["messages"] = [QUESTION, message, *results(message)]
+    create = client.chat.completions.with_raw_response.create
+
+    if talk.dialect == "openrouter":
+        with pytest.raises(BadRequestError, match="have been altered"):
+            await create(**request)
+        return
+    answer = await create(**request)
+    notes = json.loads(answer.headers.get("x-pomogator-notes", "[]"))
+    assert [note["param"] for note in notes] == (["thinking"] if talk.is_signed else [])
+
+
+async def test_reasoning_details(talk: Talk, client: AsyncOpenAI) -> None:
+    """What OpenRouter's clients keep, `reasoning_details`, is taken instead of our string."""
+    talk.provider.say(ASKS, ANSWERS)
+    message = await ask_whole(client, [QUESTION], model=THINKING)
+    message.pop("reasoning_state", None)
+    form = {"format": "anthropic-claude-v1"}
+    message["reasoning_details"] = [
+        form
+        | {"type": "reasoning.text", "text": "I need both tools.", "signature": "Zmlyc3Q="}
+        | {"index": 0},
+        form | {"type": "reasoning.encrypted", "data": "c2VjcmV0", "index": 1},
+    ]
+
+    messages = [QUESTION, message, *results(message)]
+    answer = await ask_whole(client, messages, model=THINKING)
+
+    assert answer["content"]
+
+
+class weather(BaseModel):  # noqa: N801 - the tool's name
+    """The weather in a city."""
+
+    city: str
+
+
+async def test_parsed_arguments(talk: Talk, client: AsyncOpenAI) -> None:
+    """The SDK parses the arguments of a typed tool, whole and streamed."""
+    talk.provider.say(unsigned(ASKS_AGAIN))
+    wanted: Any = {
+        "model": MODEL,
+        "messages": [QUESTION],
+        "tools": [pydantic_function_tool(weather)],
+        "parallel_tool_calls": False,
+    }
+
+    completion = await client.chat.completions.parse(**wanted)
+    async with client.chat.completions.stream(**wanted) as stream:
+        streamed = await stream.get_final_completion()
+
+    for choice in (completion.choices[0], streamed.choices[0]):
+        assert choice.finish_reason == "tool_calls"
+        assert choice.message.tool_calls is not None
+        function: Any = choice.message.tool_calls[0].function
+        assert function.parsed_arguments == weather(city="Rome")
+
+
+async def test_forced_choice(talk: Talk, client: AsyncOpenAI) -> None:
+    """A tool that must be called is named to the provider in its own form."""
+    talk.provider.say(unsigned(ASKS_AGAIN))
+    chosen: Any = {"type": "function", "function": {"name": "weather"}}
+
+    await ask_whole(client, [QUESTION], model=MODEL, tool_choice=chosen)
+
+    theirs = {"type": "tool", "name": "weather"} if talk.dialect == "anthropic" else chosen
+    assert talk.provider.bodies[0]["tool_choice"] == theirs
+
+
+async def test_broken_arguments(talk: Talk, client: AsyncOpenAI) -> None:
+    """Arguments that are no JSON reach the caller as the model wrote them."""
+    broken = Answer(parts=[call("toolu_1", "weather", '{"city": ')], stop="tool_calls")
+    talk.provider.say(broken)
+
+    message = await ask_stream(client, [QUESTION], model=MODEL)
+
+    assert message["tool_calls"][0]["function"]["arguments"] == '{"city": '
