@@ -1,0 +1,92 @@
+"""What the edge serves, as an OpenAPI document.
+
+paths       bindings to operations
+schemas     messages to JSON Schema
+chat.json   chat completions and models, by hand: their JSON is OpenAI's, not the proto's
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from importlib import resources
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from google.protobuf.descriptor import ServiceDescriptor
+
+from gateway.errors import ROWS
+from gateway.openapi.paths import describe
+from gateway.openapi.schemas import Schema, Schemas
+from gateway.transcoding.bindings import bindings
+
+__all__ = ["handler", "openapi"]
+
+_PARAMETER = re.compile(r"\{([^}]*)\}")
+
+
+def openapi(services: Iterable[ServiceDescriptor] = (), *, version: str = "1") -> dict[str, Any]:
+    """The document: chat completions, models, and every annotated method of the services.
+
+    It is JSON as Python has it, and made anew for every call.
+    """
+    schemas = Schemas()
+    by_hand = json.loads(resources.files(__name__).joinpath("chat.json").read_text("utf-8"))
+    paths: dict[str, Schema] = by_hand["paths"]
+    shapes = {shape(path): path for path in paths}
+    numbers: Counter[str] = Counter()
+    for binding in bindings(services):
+        name = binding.method.full_name
+        for path, verb, operation in describe(binding, numbers[name], schemas):
+            known = shapes.setdefault(shape(path), path)
+            rename(operation, path, known)
+            paths.setdefault(known, {})[verb] = operation
+            numbers[name] += 1
+    return {
+        "openapi": "3.1.1",
+        "info": {"title": "Pomogator", "version": version},
+        "security": [{"key": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+            "schemas": {**by_hand["schemas"], "Error": _error(), **schemas.found},
+        },
+    }
+
+
+def shape(path: str) -> str:
+    """What is left of a path without the names of its parameters."""
+    return _PARAMETER.sub("{}", path)
+
+
+def rename(operation: Schema, path: str, known: str) -> None:
+    """Calls the parameters of `path` as `known` does: in OpenAPI the two are one path."""
+    names = dict(zip(_PARAMETER.findall(path), _PARAMETER.findall(known), strict=True))
+    for parameter in operation["parameters"]:
+        if parameter["in"] == "path":
+            parameter["name"] = names[parameter["name"]]
+
+
+def handler(document: Mapping[str, Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
+    """A handler that serves the document, to be mounted at `/openapi.json`."""
+    body = msgspec.json.encode(document)
+
+    async def get(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    return get
+
+
+def _error() -> Schema:
+    """The form of every failure."""
+    members: Schema = {
+        "message": {"type": "string", "description": "For people."},
+        "type": {"type": "string", "enum": sorted({row.type for row in ROWS.values()})},
+        "param": {"type": ["string", "null"], "description": "The field at fault."},
+        "code": {"type": "string", "examples": sorted({row.code for row in ROWS.values()})},
+    }
+    error = {"type": "object", "properties": members, "required": list(members)}
+    return {"type": "object", "properties": {"error": error}, "required": ["error"]}
