@@ -166,6 +166,11 @@ class Ledger:
         await self.close()
 
     @property
+    def owner(self) -> str:
+        """The name under which this process has its lease, for as long as it lives."""
+        return self._owner
+
+    @property
     def outbox_depth(self) -> int:
         """How many endings wait for the database."""
         return len(self._ending)

@@ -28,7 +28,7 @@ from services.errors import Failure
 P = ParamSpec("P")
 T = TypeVar("T")
 
-Value: TypeAlias = str | int | None
+Value: TypeAlias = str | bytes | int | None
 """What a statement may bind. Times are milliseconds since 1970, money is nano-USD."""
 
 Row: TypeAlias = Sequence[object]

@@ -10,6 +10,8 @@ milliseconds since 1970, money is whole nano-USD (10⁻⁹ USD; an account holds
     budgets    what a key with a monthly budget has spent and holds, by month
     transfers  money moved from one account to another: double entry in one row,
                append-only. Names that begin with `:` are the gateway's own accounts
+
+    idempotency_keys   calls that must not be made twice, and their answers for a day
 """
 
 from __future__ import annotations
@@ -147,6 +149,29 @@ CREATE TRIGGER transfers_stay BEFORE UPDATE OR DELETE OR TRUNCATE ON transfers
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 
 """,
+    ),
+    Migration(
+        both="""
+CREATE TABLE idempotency_keys (
+    account TEXT NOT NULL,
+    key TEXT NOT NULL,
+    fingerprint TEXT NOT NULL,
+    run TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('running', 'stored', 'spent')),
+    answer BYTEA,
+    expire_ms BIGINT,
+    PRIMARY KEY (account, key),
+    CHECK ((state = 'running') = (expire_ms IS NULL)),
+    CHECK ((state = 'stored') = (answer IS NOT NULL))
+);
+
+CREATE INDEX idempotency_keys_running ON idempotency_keys (owner) WHERE state = 'running';
+
+CREATE INDEX idempotency_keys_by_expiry ON idempotency_keys (expire_ms)
+    WHERE expire_ms IS NOT NULL;
+
+"""
     ),
 )
 
