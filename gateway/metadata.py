@@ -30,9 +30,9 @@ _PASSED_UP: Sequence[tuple[str, re.Pattern[str]]] = (
     # https://www.w3.org/TR/trace-context/
     ("traceparent", re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")),
     ("tracestate", re.compile(r"[\x21-\x7e][\x20-\x7e]{0,510}[\x21-\x7e]")),
-    ("idempotency-key", re.compile(r"[\x21-\x7e]{1,255}")),
 )
-_PASSED_DOWN = ("x-ratelimit-", "x-pomogator-")
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_PASSED_DOWN = ("x-ratelimit-", "x-pomogator-", "idempotency-replayed")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
 _ACTIONS = {
     value: name.removeprefix("NOTE_ACTION_").lower() for name, value in chat.NoteAction.items()
@@ -53,13 +53,23 @@ def bearer(request: web.Request) -> str:
 
 
 def metadata(request: web.Request, key: str, request_id: str) -> tuple[tuple[str, str], ...]:
-    """What the service is told beside the request."""
+    """What the service is told beside the request.
+
+    Raises:
+        ApiError: the idempotency key cannot be one. Without it a call might be made twice.
+    """
     pairs = [("authorization", f"Bearer {key}"), ("x-request-id", request_id)]
     headers = request.headers
     for name, form in _PASSED_UP:
         value = headers.get(name)
         if value is not None and form.fullmatch(value):
             pairs.append((name, value))
+    once = headers.getall("Idempotency-Key", ())
+    if once:
+        if len(once) > 1 or not _IDEMPOTENCY_KEY.fullmatch(once[0]):
+            message = "Idempotency-Key must be 1 to 255 printable ASCII characters."
+            raise invalid("idempotency-key", message)
+        pairs.append(("idempotency-key", once[0]))
     return tuple(pairs)
 
 

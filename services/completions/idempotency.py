@@ -255,13 +255,11 @@ def _answer(record: Record, fingerprint: str) -> bytes:
         raise Failure(
             reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH,
             "This idempotency key was used with another request.",
-            param=HEADER,
         )
     if record.state == RUNNING:
         raise Failure(
             reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS,
             "The call with this idempotency key is still running.",
-            param=HEADER,
             retry_after_s=RETRY_AFTER_S,
         )
     if record.answer is None:
@@ -269,6 +267,5 @@ def _answer(record: Record, fingerprint: str) -> bytes:
             reasons.ERROR_REASON_ALREADY_EXISTS,
             "The call with this idempotency key was answered, but the answer was too long to "
             "be kept. To make the call again, use another key.",
-            param=HEADER,
         )
     return record.answer
