@@ -25,7 +25,7 @@ def encode(
     spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """The request for `spec`. See `services.providers.base.Dialect`."""
-    plan = thinking.plan(spec, target, notes)
+    plan = thinking.plan(spec, target, notes, barred=_obstacle(spec, target))
     body = common_body(spec, target, notes, plan, ALL_NAMES)
     body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
     reasoning = _reasoning(plan, excluded=spec.thinking.excluded)
@@ -33,6 +33,23 @@ def encode(
         body["reasoning"] = reasoning
     body["usage"] = {"include": True}
     return finished(spec, body, target, notes, stream=stream or may_take_long(plan))
+
+
+def _obstacle(spec: pb.ChatCompletionSpec, target: Target) -> str:
+    """Why the provider would refuse reasoning in this conversation. Empty: it would not.
+
+    Models that are told a number of tokens want the reasoning back with their calls:
+    "Expected `thinking` or `redacted_thinking`, but found `tool_use`."
+    """
+    if target.capabilities.thinking != "budget":
+        return ""
+    caller = next(
+        (sent for sent in reversed(spec.messages) if sent.role != content.ROLE_TOOL), None
+    )
+    answered = spec.messages[-1].role == content.ROLE_TOOL if spec.messages else False
+    if caller is None or not answered or _details(caller, target, Notes()) is not None:
+        return ""
+    return "Reasoning cannot go on here: the turn that called the tool came back without it."
 
 
 def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:

@@ -139,3 +139,25 @@ def test_routes_are_not_for_callers() -> None:
 
     assert body == plain
     assert notes.keys() == {*hostile, "transforms"}
+
+
+@pytest.mark.parametrize("details", [DETAILS, []])
+def test_models_that_want_their_reasoning_back(details: list[dict[str, object]]) -> None:
+    """After calls of a budget model, reasoning goes on only if what it thought comes back."""
+    call = content.ToolCall(id="call_1", name="clock", arguments="{}")
+    asked = content.Message(role=content.ROLE_ASSISTANT, tool_calls=[call])
+    if details:
+        asked.reasoning_details_json = msgspec.json.encode(details)
+    said = content.Message(role=content.ROLE_TOOL, tool_call_id="call_1")
+    said.content.add(text="noon")
+    hello = content.Message(role=content.ROLE_USER, content=[content.ContentPart(text="hello")])
+
+    body, notes = encode(
+        target(Capabilities(thinking="budget")),
+        messages=[hello, asked, said],
+        thinking=pb.Thinking(budget_tokens=2000),
+        max_tokens=4000,
+    )
+
+    assert ("reasoning" in body) == bool(details)
+    assert notes == ({} if details else {"thinking": pb.NOTE_ACTION_DROPPED})
