@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 import pytest
-from openai import AsyncOpenAI, BadRequestError, pydantic_function_tool
+from openai import AsyncOpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
 from tests.end_to_end.talks import MODEL, RESULTS, THINKING, TOOLS, Talk
@@ -126,10 +126,7 @@ async def test_loop_of_two_ways(talk: Talk, client: AsyncOpenAI) -> None:
 
 
 async def test_loop_with_reasoning_left_out(talk: Talk, client: AsyncOpenAI) -> None:
-    """Where a client lost the sealed reasoning, the model goes on without, and says so.
-
-    OpenRouter knows best what its models want back: its own refusal reaches the caller.
-    """
+    """Where a client lost the sealed reasoning, the model goes on without, and says so."""
     talk.provider.say(ASKS, ANSWERS)
     message = await ask_whole(client, [QUESTION], model=THINKING)
     message.pop("reasoning_state", None)
@@ -137,10 +134,6 @@ async def test_loop_with_reasoning_left_out(talk: Talk, client: AsyncOpenAI) -> 
     request["messages"] = [QUESTION, message, *results(message)]
     create = client.chat.completions.with_raw_response.create
 
-    if talk.dialect == "openrouter":
-        with pytest.raises(BadRequestError, match="have been altered"):
-            await create(**request)
-        return
     answer = await create(**request)
     notes = json.loads(answer.headers.get("x-pomogator-notes", "[]"))
     assert [note["param"] for note in notes] == (["thinking"] if talk.is_signed else [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -145,7 +146,8 @@ class OpenAi:
 
     def altered(self, sent: Json, answer: Answer, body: Json) -> str:  # noqa: ARG002
         """What differs in a turn that was given as `answer`. Empty: nothing."""
-        if sent["tool_calls"] != self.message(answer)["tool_calls"]:
+        given = self.message(answer)["tool_calls"]
+        if [_meaning(call) for call in sent["tool_calls"]] != [_meaning(call) for call in given]:
             return "The tool calls have been altered."
         return "" if (sent["content"] or "") == answer.text else "The text has been altered."
 
@@ -153,6 +155,12 @@ class OpenAi:
 def _call(call: Call) -> Json:
     function = {"name": call.name, "arguments": call.arguments}
     return {"id": call.id, "type": "function", "function": function}
+
+
+def _meaning(call: Json) -> tuple[str, str, object]:
+    """What a call says; some clients write its arguments anew."""
+    function = call["function"]
+    return call["id"], function["name"], json.loads(function["arguments"] or "{}")
 
 
 def _call_deltas(call: Call, index: int) -> Iterator[Json]:

@@ -1,0 +1,150 @@
+"""What programs in JavaScript get, whichever dialect the provider speaks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.end_to_end.talks import MODEL, THINKING, Talk
+from tests.fakes.providers.answers import Answer, Redacted, Refused, call, text, thought
+
+SCRIPTS = Path(__file__).parent / "node"
+NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
+
+GREETING = Answer(parts=[text("При", "вет", "! 🌍")])
+CAPITAL = Answer(parts=[text('{"country": "Fr', 'ance", "city"', ': "Paris"}')])
+CALLS = [call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'), call("toolu_2", "clock")]
+ASKS = Answer(parts=[text("Let me ", "see."), *CALLS], stop="tool_calls")
+ANSWERS = Answer(parts=[text("18 °C, ", "noon.")])
+ASKS_REASONING = Answer(
+    parts=[thought("I need", " both."), Redacted("c2VjcmV0"), text("Let me ", "see."), *CALLS],
+    stop="tool_calls",
+)
+ANSWERS_REASONING = Answer(parts=[thought("All clear.", signature="Zg=="), text("18 °C, noon.")])
+
+pytestmark = pytest.mark.skipif(
+    not (NODE_MODULES and shutil.which("node")),
+    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
+)
+
+
+async def run(talk: Talk, script: str, *arguments: str, model: str = MODEL) -> Any:
+    """What the script prints."""
+    process = await asyncio.create_subprocess_exec(
+        "node",
+        str(SCRIPTS / script),
+        *arguments,
+        env=os.environ
+        | {"API_KEY": talk.gateway.key, "BASE_URL": talk.gateway.base_url, "MODEL": model},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await process.communicate()
+    assert process.returncode == 0, err.decode()
+    return json.loads(out)
+
+
+async def test_whole_and_streamed(talk: Talk) -> None:
+    """Whole, iterated and by the SDK's helper, the answer is the same, piece by piece."""
+    talk.provider.say(GREETING)
+
+    whole = await run(talk, "openai_contract.mjs", "whole")
+    streamed = await run(talk, "openai_contract.mjs", "stream")
+    helped = await run(talk, "openai_contract.mjs", "helper")
+
+    assert [found["content"] for found in (whole, streamed, helped)] == ["Привет! 🌍"] * 3
+    assert streamed["pieces"] == helped["pieces"] == ["При", "вет", "! 🌍"]
+    assert streamed["usage"] == whole["usage"]
+    assert whole["usage"]["total_tokens"] == 34
+
+
+async def test_parse(talk: Talk) -> None:
+    """A typed answer is parsed, whole and streamed."""
+    talk.provider.say(CAPITAL)
+
+    found = await run(talk, "openai_contract.mjs", "parse")
+
+    capital = {"country": "France", "city": "Paris"}
+    assert found == {"whole": capital, "streamed": capital}
+
+
+@pytest.mark.parametrize("scene", ["loop_whole", "loop_helper", "loop_runner"])
+async def test_loop(talk: Talk, scene: str) -> None:
+    """A loop of parallel calls, by hand, by the stream's helper and by `runTools`."""
+    talk.provider.say(ASKS, ANSWERS)
+
+    found = await run(talk, "openai_contract.mjs", scene)
+
+    assert found == {"content": "18 °C, noon."}
+    assert len(talk.provider.requests) == 2
+
+
+@pytest.mark.parametrize("scene", ["loop_whole", "loop_helper"])
+async def test_thinking_loop(talk: Talk, scene: str) -> None:
+    """The sealed reasoning goes back by itself, whole and from the helper's message."""
+    talk.provider.say(ASKS_REASONING, ANSWERS_REASONING)
+
+    found = await run(talk, "openai_contract.mjs", scene, model=THINKING)
+
+    assert "18 °C, noon." in json.dumps(found["content"], ensure_ascii=False)
+    assert len(talk.provider.requests) == 2
+    if talk.dialect == "anthropic":
+        blocks = talk.provider.bodies[1]["messages"][1]["content"]
+        assert [block["type"] for block in blocks[:2]] == ["thinking", "redacted_thinking"]
+    if talk.dialect == "openrouter":
+        assert len(talk.provider.bodies[1]["messages"][1]["reasoning_details"]) == 2
+
+
+async def test_thinking_loop_of_run_tools(talk: Talk) -> None:
+    """`runTools` sends back no field that OpenAI does not have: the loop goes on without."""
+    talk.provider.say(ASKS_REASONING, ANSWERS_REASONING)
+
+    found = await run(talk, "openai_contract.mjs", "loop_runner", model=THINKING)
+
+    assert found == {"content": "18 °C, noon."}
+
+
+async def test_refused_call(talk: Talk) -> None:
+    """An error before the first token has its status, its code and its class."""
+    talk.provider.say(Refused(status=429, kind="rate_limit_error", message="Slow down."))
+
+    found = await run(talk, "openai_contract.mjs", "error")
+
+    assert (found["name"], found["status"]) == ("RateLimitError", 429)
+
+
+async def test_broken_stream(talk: Talk) -> None:
+    """An error after the first token is thrown, with its code."""
+    talk.provider.say(Answer(parts=[text("Hel")], breaks_off="error"))
+
+    found = await run(talk, "openai_contract.mjs", "error")
+
+    assert found["name"] == "APIError"
+    assert found["code"]
+
+
+async def test_vercel_loop(talk: Talk) -> None:
+    """Vercel's AI SDK streams a loop of parallel calls."""
+    talk.provider.say(ASKS, ANSWERS)
+
+    found = await run(talk, "vercel_ai.mjs")
+
+    assert found["content"] == "Let me see.18 °C, noon."
+    assert found["calls"] == [["weather", {"city": "Paris"}], ["clock", {}]]
+    assert found["usage"]["totalTokens"] == 68
+
+
+async def test_vercel_thinking_loop(talk: Talk) -> None:
+    """It shows the reasoning, and where it drops the sealed form the loop goes on all the same."""
+    talk.provider.say(ASKS_REASONING, ANSWERS_REASONING)
+
+    found = await run(talk, "vercel_ai.mjs", model=THINKING)
+
+    assert found["content"] == "Let me see.18 °C, noon."
+    assert found["reasoning"].startswith("I need both.")
