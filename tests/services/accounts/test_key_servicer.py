@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import grpc
 import pytest
@@ -14,17 +13,14 @@ from services.admission.keys import Keyring
 from services.border import FailureBorder
 from services.clock import system_chance
 from services.inprocess import InProcessChannel
+from services.storage.base import Database
 from services.storage.pepper import Pepper
-from services.storage.sqlite import SqliteDatabase
 from tests.fakes.clock import FakeClock
 
 
 @pytest.fixture
-async def services(tmp_path: Path) -> AsyncIterator[OperatorServices]:
-    clock = FakeClock()
-    database = await SqliteDatabase.open(tmp_path, clock)
-    yield OperatorServices(database=database, pepper=Pepper(b"p" * 16), clock=clock)
-    await database.close()
+def services(database: Database, clock: FakeClock) -> OperatorServices:
+    return OperatorServices(database=database, pepper=Pepper(b"p" * 16), clock=clock)
 
 
 @pytest.fixture
@@ -103,6 +99,16 @@ async def test_revoked_twice_is_revoked_once(
         (
             "CreateKey",
             pb.CreateKeyRequest(account="a", display_name="n" * 129),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "CreateKey",
+            pb.CreateKeyRequest(account="a", display_name="a\0"),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "CreateKey",
+            pb.CreateKeyRequest(account="a", scope=pb.KeyScope(requests_per_minute=0)),
             grpc.StatusCode.INVALID_ARGUMENT,
         ),
         ("ListKeys", pb.ListKeysRequest(page_size=-1), grpc.StatusCode.INVALID_ARGUMENT),

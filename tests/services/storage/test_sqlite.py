@@ -11,33 +11,11 @@ import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.storage.base import ConstraintError, StateError, Transaction, notify
+from services.storage.base import StateError
 from services.storage.schema import VERSION
 from services.storage.sqlite import FILE, SqliteDatabase
 from tests.fakes.clock import FakeClock
-
-INSERT = "INSERT INTO settings (name, value) VALUES (?, ?)"
-
-
-def put(name: str, *, fail: bool = False) -> Transaction[str]:
-    """Adds a row and tells of it, or raises after it did."""
-    yield INSERT, (name, "value")
-    if fail:
-        yield notify(f"{name} failed")
-        raise LookupError(name)
-    yield notify(name)
-    return name
-
-
-def count() -> Transaction[int]:
-    """How many rows there are."""
-    rows = yield "SELECT count(*) FROM settings", ()
-    return int(str(rows[0][0]))
-
-
-def broken() -> Transaction[None]:
-    """Asks for what is not there."""
-    yield "SELECT nothing FROM nowhere", ()
+from tests.services.storage.transactions import count, put
 
 
 @pytest.fixture
@@ -45,17 +23,6 @@ async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     database = await SqliteDatabase.open(tmp_path, FakeClock())
     yield database
     await database.close()
-
-
-async def test_one_that_fails_undoes_only_itself(database: SqliteDatabase) -> None:
-    """Of a hundred transactions that share a commit, those that raise leave nothing behind."""
-    results = await asyncio.gather(
-        *(database.write(put, f"n{n}", fail=n % 2 == 1) for n in range(100)),
-        return_exceptions=True,
-    )
-
-    assert [type(result) for result in results] == [str, LookupError] * 50
-    assert await database.read(count) == 50
 
 
 async def test_many_share_a_commit(database: SqliteDatabase) -> None:
@@ -67,44 +34,6 @@ async def test_many_share_a_commit(database: SqliteDatabase) -> None:
     await asyncio.gather(*(database.write(put, f"n{n}") for n in range(200)))
 
     assert 1 <= len(commits) <= 20
-
-
-async def test_notices_come_after_the_commit_and_only_then(database: SqliteDatabase) -> None:
-    """Listeners hear of what was committed, before whoever wrote it goes on."""
-    heard: list[str] = []
-    database.subscribe(heard.append)
-
-    await asyncio.gather(
-        database.write(put, "a"), database.write(put, "b", fail=True), return_exceptions=True
-    )
-
-    assert heard == ["a"]
-
-
-async def test_broken_constraint_is_a_fault_of_one(database: SqliteDatabase) -> None:
-    """A constraint fails the transaction that broke it, and not its neighbours."""
-    results = await asyncio.gather(
-        database.write(put, "a"),
-        database.write(put, "a"),
-        database.write(put, "b"),
-        return_exceptions=True,
-    )
-
-    assert results[0] == "a"
-    assert isinstance(results[1], ConstraintError)
-    assert results[2] == "b"
-
-
-async def test_failure_of_the_database_is_unavailable(database: SqliteDatabase) -> None:
-    """What the database itself refuses is STORAGE_UNAVAILABLE, and the next call may work."""
-    with pytest.raises(Failure) as refused:
-        await database.write(broken)
-
-    assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
-    assert refused.value.retry_after_s is not None
-    assert not database.healthy
-    assert await database.write(put, "a") == "a"
-    assert database.healthy
 
 
 async def test_full_disk_refuses_writes_and_goes_on_reading(database: SqliteDatabase) -> None:
@@ -125,18 +54,6 @@ async def test_full_disk_refuses_writes_and_goes_on_reading(database: SqliteData
     assert await database.read(count) == 1 + kept
     database._connections[0].execute("PRAGMA max_page_count = 1000000")
     assert await database.write(put, "after") == "after"
-
-
-async def test_cancelled_caller_harms_nobody(database: SqliteDatabase) -> None:
-    """Whoever leaves while the batch runs does not disturb those who stay."""
-    leaving = asyncio.ensure_future(database.write(put, "leaves"))
-    staying = asyncio.ensure_future(database.write(put, "stays"))
-    await asyncio.sleep(0)
-    leaving.cancel()
-
-    assert await staying == "stays"
-    with pytest.raises(asyncio.CancelledError):
-        await leaving
 
 
 async def test_closing_does_what_was_asked(tmp_path: Path) -> None:

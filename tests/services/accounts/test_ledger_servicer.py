@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from pomogator.accounts.v1 import ledger_service_pb2 as pb
+from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
+from pomogator.chat.v1 import usage_pb2
+
+from services.accounts.operators import OperatorServices
+from services.border import FailureBorder
+from services.inprocess import InProcessChannel
+from services.metering.ledger import Ledger, Order
+from services.storage.accounts import credit_account, ensure_account
+from services.storage.base import Database
+from services.storage.pepper import Pepper
+from tests.fakes.clock import FakeClock
+
+
+@pytest.fixture
+async def stub(database: Database, clock: FakeClock) -> AsyncIterator[pb_grpc.LedgerServiceStub]:
+    """The service over books with four calls of `acme`, one of which still runs, and one more."""
+    services = OperatorServices(database=database, pepper=Pepper(b"p" * 16), clock=clock)
+    for account in ("acme", "other"):
+        await database.write(ensure_account, account, 0)
+        await database.write(credit_account, account, 1000, f"inv-{account}", 0)
+    async with Ledger(database, clock) as ledger:
+        for account, model, charge in (
+            ("acme", "b", 30),
+            ("acme", "a", 10),
+            ("acme", "b", 5),
+            ("other", "a", 77),
+        ):
+            order = Order(request_id="r", account=account, key_id="k", model=model, amount_nano=100)
+            usage = usage_pb2.Usage(prompt_token_count=charge, completion_token_count=1)
+            ledger.settle(await ledger.reserve(order), charge, usage)
+            clock.advance(60)
+        order = Order(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
+        running = await ledger.reserve(order)
+        await ledger.drain()
+        async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as channel:
+            yield pb_grpc.LedgerServiceStub(channel)
+        ledger.void(running)
+
+
+async def test_usage_is_summed_up_by_model(stub: pb_grpc.LedgerServiceStub) -> None:
+    """The report has the account's own ended calls, by model."""
+    answer = await stub.ReportUsage(pb.ReportUsageRequest(account="acme"))
+
+    assert [
+        (row.model, row.call_count, row.prompt_token_count, row.charge_nano_usd)
+        for row in answer.models
+    ] == [("a", 1, 10, 10), ("b", 2, 35, 35)]
+
+
+async def test_usage_of_a_span_of_time(stub: pb_grpc.LedgerServiceStub, clock: FakeClock) -> None:
+    """The start belongs to the span, the end does not."""
+    begin = Timestamp(seconds=int(clock.time()) - 180)
+    end = Timestamp(seconds=int(clock.time()) - 120)
+
+    answer = await stub.ReportUsage(
+        pb.ReportUsageRequest(account="acme", start_time=begin, end_time=end)
+    )
+
+    assert [(row.model, row.charge_nano_usd) for row in answer.models] == [("a", 10)]
+
+
+async def test_transfers_are_listed_page_by_page(stub: pb_grpc.LedgerServiceStub) -> None:
+    """Credits come in, charges go out, oldest first, and no other account's."""
+    amounts = []
+    request = pb.ListTransfersRequest(account="acme", page_size=3)
+    for _ in range(2):
+        answer = await stub.ListTransfers(request)
+        amounts += [transfer.amount_nano_usd for transfer in answer.transfers]
+        request.page_token = answer.next_page_token
+
+    assert amounts == [1000, -30, -10, -5]
+    assert not answer.next_page_token
+
+
+async def test_books_are_right(stub: pb_grpc.LedgerServiceStub) -> None:
+    """The check counts what there is and finds nothing."""
+    answer = await stub.VerifyLedger(pb.VerifyLedgerRequest())
+
+    assert not answer.findings
+    assert dict(answer.counts) == {
+        "accounts": 2, "held": 1, "recovered": 0, "settled": 4, "transfers": 6, "voided": 0,
+    }  # fmt: skip
+
+
+async def test_unknown_account_is_not_found(stub: pb_grpc.LedgerServiceStub) -> None:
+    """There is no report on nobody."""
+    for call in (
+        stub.ReportUsage(pb.ReportUsageRequest(account="nobody")),
+        stub.ListTransfers(pb.ListTransfersRequest(account=":revenue")),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refused.value.code() in {
+            grpc.StatusCode.NOT_FOUND,
+            grpc.StatusCode.INVALID_ARGUMENT,
+        }

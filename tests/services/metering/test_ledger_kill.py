@@ -1,0 +1,98 @@
+"""Real processes that spend from one ledger, and are killed for real.
+
+`POMOGATOR_KILLS` says how often; the default is short enough for every day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+from asyncio.subprocess import PIPE, Process
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from services.clock import SystemClock
+from services.metering.ledger import Ledger
+from services.storage.accounts import account_by_name
+from services.storage.audit import audit
+from services.storage.base import Database, Transaction
+from services.storage.opening import open_database
+from tests.services.conftest import empty_postgres
+
+SPENDER = Path(__file__).parent / "programs" / "spender.py"
+KILLS = int(os.environ.get("POMOGATOR_KILLS", "6"))
+PROCESSES = {"sqlite": 1, "postgres": 3}
+
+
+async def spender(where: str, name: str) -> Process:
+    """A process that spends."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, str(SPENDER), where, name,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=PIPE,
+    )  # fmt: skip
+
+
+async def killed_after(process: Process, lines: int) -> list[list[str]]:
+    """What the process was promised until it was killed, some lines on."""
+    assert process.stdout is not None
+    said = [await process.stdout.readline() for _ in range(lines)]
+    process.kill()
+    said += (await process.stdout.read()).splitlines()
+    await process.wait()
+    return [line.decode().split() for line in said if line.strip()]
+
+
+def kept(words: list[str]) -> Transaction[bool]:
+    """Whether the database kept what it had promised."""
+    kind, name, *amount = words
+    if kind == "credit":
+        rows = yield "SELECT amount FROM transfers WHERE id = ?", (f"credit:{name}",)
+        return [row[0] for row in rows] == [int(amount[0])]
+    rows = yield "SELECT state, charge FROM holds WHERE id = ?", (name,)
+    if kind == "settled":
+        return [tuple(row) for row in rows] == [("settled", int(amount[0]))]
+    return len(rows) == 1
+
+
+async def all_ended(database: Database) -> None:
+    """Returns when no hold is open any more."""
+    async with Ledger(database, SystemClock()) as ledger:
+        while (await database.read(audit)).counts["held"]:
+            await asyncio.sleep(0.1)
+            await ledger.sweep()
+
+
+@pytest.mark.timeout(60 + 10 * KILLS)
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+async def test_nothing_is_lost_and_nothing_doubled(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Whenever a process is killed: promises are kept, all holds end, and the books are right."""
+    chance = random.SystemRandom()
+    async with AsyncExitStack() as stack:
+        where = str(tmp_path)
+        if kind == "postgres":
+            server = request.getfixturevalue("postgres_server")
+            where = await stack.enter_async_context(empty_postgres(server))
+        for cycle in range(KILLS):
+            processes = [await spender(where, f"{cycle}-{n}") for n in range(PROCESSES[kind])]
+            promised = await asyncio.gather(
+                *(killed_after(process, chance.randrange(1, 400)) for process in processes)
+            )
+            url = where if kind == "postgres" else ""
+            database = await open_database(Path(where), url, SystemClock())
+            await all_ended(database)
+
+            for words in [words for said in promised for words in said]:
+                assert await database.read(kept, words), words
+            result = await database.read(audit)
+            account = await database.read(account_by_name, "acme")
+            await database.close()
+            assert result.findings == ()
+            assert account is not None
+            assert account.held == 0

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+from services.storage import postgres
+from services.storage.base import StateError, Transaction
+from services.storage.postgres import PostgresDatabase, numbered
+from services.storage.schema import VERSION
+from tests.services.storage.transactions import count, put
+
+
+@pytest.fixture
+async def database(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
+    database = await PostgresDatabase.open(postgres_url)
+    yield database
+    await database.close()
+
+
+async def test_notices_reach_other_processes(database: PostgresDatabase, postgres_url: str) -> None:
+    """What one service commits, the listeners of another hear."""
+    other = await PostgresDatabase.open(postgres_url)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    other.subscribe(heard.put_nowait)
+
+    await database.write(put, "revoked")
+
+    assert await heard.get() == "revoked"
+    await other.close()
+
+
+async def test_lost_connections_are_made_anew(
+    database: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the server drops all connections, listeners are told, and the next call works."""
+    monkeypatch.setattr(postgres, "HEARTBEAT_S", 0.05)
+    heard: asyncio.Queue[str] = asyncio.Queue()
+    database.subscribe(heard.put_nowait)
+    admin = await asyncpg.connect(postgres_url)
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await admin.close()
+
+    assert await heard.get() == ""
+    results = await asyncio.gather(
+        *(database.write(put, f"n{n}") for n in range(20)), return_exceptions=True
+    )
+    assert all(isinstance(result, str | Failure) for result in results)
+    assert await database.write(put, "after") == "after"
+    assert database.healthy
+
+
+async def test_locked_out_is_unavailable(
+    database: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A statement that never ends costs its callers the timeout, and then works again."""
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.2)
+    stranger = await asyncpg.connect(postgres_url)
+    lock = stranger.transaction()
+    await lock.start()
+    await stranger.execute("LOCK TABLE settings IN ACCESS EXCLUSIVE MODE")
+
+    with pytest.raises(Failure) as refused:
+        await database.write(put, "waits")
+
+    assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+    assert not database.healthy
+    await lock.rollback()
+    await stranger.close()
+    assert await database.write(put, "goes") == "goes"
+    assert await database.read(count) == 1
+
+
+def crossed(first: str, second: str) -> Transaction[None]:
+    """Changes two rows in an order that somebody else reverses."""
+    yield "UPDATE settings SET value = value || 'x' WHERE name = ?", (first,)
+    yield "SELECT pg_sleep(0.05)::TEXT", ()
+    yield "UPDATE settings SET value = value || 'x' WHERE name = ?", (second,)
+
+
+async def test_deadlocks_are_tried_again(database: PostgresDatabase) -> None:
+    """Two transactions that wait for each other both take effect in the end."""
+    await database.write(put, "a")
+    await database.write(put, "b")
+
+    await asyncio.gather(database.write(crossed, "a", "b"), database.write(crossed, "b", "a"))
+
+    assert await database.read(values) == {"valuexx"}
+
+
+def values() -> Transaction[set[str]]:
+    """What the rows hold."""
+    rows = yield "SELECT value FROM settings", ()
+    return {str(row[0]) for row in rows}
+
+
+async def test_several_may_start_at_once(postgres_url: str) -> None:
+    """One of the services of a fleet makes the tables, the others wait for it."""
+    databases = await asyncio.gather(*(PostgresDatabase.open(postgres_url) for _ in range(4)))
+
+    assert await databases[0].read(count) == 0
+    await asyncio.gather(*(database.close() for database in databases))
+
+
+async def test_newer_schema_is_refused(database: PostgresDatabase, postgres_url: str) -> None:
+    """A state of a later program is left alone, with a word on what to do."""
+    await database.write(statement, "UPDATE schema_version SET version = version + 1")
+
+    with pytest.raises(StateError, match=f"schema version {VERSION + 1}, this program knows up to"):
+        await PostgresDatabase.open(postgres_url)
+
+
+async def test_missing_tables_are_named(database: PostgresDatabase, postgres_url: str) -> None:
+    """A database that lost a table is refused."""
+    await database.write(statement, "DROP TABLE budgets")
+
+    with pytest.raises(StateError, match=r"tables are missing \(budgets\)"):
+        await PostgresDatabase.open(postgres_url)
+
+
+def statement(sql: str) -> Transaction[None]:
+    """Runs a statement."""
+    yield sql, ()
+
+
+async def test_unreachable_server_is_one_line_without_the_password() -> None:
+    """What cannot be connected to is said without the URL, which may hold a password."""
+    with pytest.raises(StateError) as refused:
+        await PostgresDatabase.open("postgresql://user:s3cret@127.0.0.1:1/x")
+
+    assert "s3cret" not in str(refused.value)
+    assert str(refused.value).startswith("state.database_url: ")
+
+
+def test_placeholders_are_numbered() -> None:
+    """SQLite's placeholders become PostgreSQL's."""
+    assert numbered("UPDATE t SET a = ?, b = ? WHERE c = ?") == (
+        "UPDATE t SET a = $1, b = $2 WHERE c = $3"
+    )
