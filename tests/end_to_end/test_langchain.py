@@ -1,0 +1,79 @@
+"""LangChain's ChatOpenAI, whichever dialect the provider speaks."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
+from langchain_openai import ChatOpenAI
+from pydantic import BaseModel, SecretStr
+
+from tests.end_to_end.talks import MODEL, RESULTS, THINKING, TOOLS, Talk
+from tests.fakes.providers.answers import Answer, Redacted, call, text, thought
+
+CALLS = [call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'), call("toolu_2", "clock")]
+ASKS = Answer(parts=[text("Let me ", "see."), *CALLS], stop="tool_calls")
+ASKS_REASONING = Answer(
+    parts=[thought("I need", " both."), Redacted("c2VjcmV0"), text("Let me ", "see."), *CALLS],
+    stop="tool_calls",
+)
+ANSWERS = Answer(parts=[text("18 °C, ", "noon.")])
+
+
+class Capital(BaseModel):
+    """The capital of a country."""
+
+    country: str
+    city: str
+
+
+def model(talk: Talk, name: str = MODEL) -> ChatOpenAI:
+    """The model as LangChain's users set it up."""
+    return ChatOpenAI(
+        model=name,
+        api_key=SecretStr(talk.gateway.key),
+        base_url=talk.gateway.base_url,
+        max_retries=0,
+        stream_usage=True,
+    )
+
+
+async def gathered(pieces: AsyncIterator[Any]) -> AIMessageChunk:
+    """The message that the pieces of a stream add up to."""
+    whole: AIMessageChunk | None = None
+    async for piece in pieces:
+        whole = piece if whole is None else whole + piece
+    assert whole is not None
+    return whole
+
+
+@pytest.mark.parametrize(("name", "asks"), [(MODEL, ASKS), (THINKING, ASKS_REASONING)])
+async def test_streamed_loop(talk: Talk, name: str, asks: Answer) -> None:
+    """A streamed loop of parallel calls; what LangChain forgets of the reasoning is not missed."""
+    talk.provider.say(asks, ANSWERS)
+    bound = model(talk, name).bind_tools(TOOLS)
+    messages: list[Any] = [HumanMessage("How is Paris, and what time is it?")]
+
+    asked = await gathered(bound.astream(messages))
+    results = [
+        ToolMessage(RESULTS[made["name"]], tool_call_id=made["id"]) for made in asked.tool_calls
+    ]
+    answer = await gathered(bound.astream([*messages, asked, *results]))
+
+    calls = [(made["name"], made["args"]) for made in asked.tool_calls]
+    assert calls == [("weather", {"city": "Paris"}), ("clock", {})]
+    assert asked.response_metadata["finish_reason"] == "tool_calls"
+    assert answer.content == "18 °C, noon."
+    assert answer.usage_metadata is not None
+    assert answer.usage_metadata["total_tokens"] == 34
+
+
+async def test_structured_output(talk: Talk) -> None:
+    """A typed answer is parsed."""
+    talk.provider.say(Answer(parts=[text('{"country": "France", "city": "Paris"}')]))
+
+    found = await model(talk).with_structured_output(Capital).ainvoke("France?")
+
+    assert found == Capital(country="France", city="Paris")
