@@ -662,11 +662,12 @@ class TestCancellation:
 
         service = Scripted(answer, stream)
         stub = Stub(await open_channel(service.register))
-        calls = {
-            "unary": stub.CreateChatCompletion(CREATE),
-            "stream": stub.StreamChatCompletion(STREAM),
+        make: dict[str, Callable[[], Any]] = {
+            "unary": lambda: stub.CreateChatCompletion(CREATE),
+            "stream": lambda: stub.StreamChatCompletion(STREAM),
         }
-        waiting = asyncio.create_task(consume(calls[kind]))
+        call = make[kind]()
+        waiting = asyncio.create_task(consume(call))
         await began.wait()
         waiting.cancel()
 
@@ -674,9 +675,7 @@ class TestCancellation:
             await waiting
         assert waiting.cancelled()
         await service.ended.wait()
-        assert calls[kind].cancelled()
-        for call in calls.values():
-            call.cancel()
+        assert call.cancelled()
 
     async def test_timeout_scope(self, open_channel: OpenChannel) -> None:
         """A timeout of asyncio's around a call is a TimeoutError, and stops the handler."""
@@ -906,6 +905,42 @@ class TestOnlyInProcess:
             await asyncio.sleep(0)
 
         assert_not_cancelled()
+
+    @pytest.mark.parametrize("whose", ["call", "task"])
+    @pytest.mark.parametrize("kind", ["unary", "stream"])
+    async def test_cancelled_at_any_moment(self, kind: str, whose: str) -> None:
+        """Whenever the call or its task is cancelled, the handler ends and nothing is left."""
+
+        async def answer(request: Any, context: Context) -> Any:
+            for _ in range(3):
+                await asyncio.sleep(0)
+            return DONE
+
+        async def stream(request: Any, context: Context) -> Any:
+            for text in ("one", "two"):
+                await answer(request, context)
+                yield chunk(text)
+
+        for moment in range(12):
+            service = Scripted(answer, stream)
+            async with InProcessChannel(service.register) as channel:
+                stub = Stub(channel)
+                call: Any = (
+                    stub.CreateChatCompletion(CREATE, timeout=LONG_S)
+                    if kind == "unary"
+                    else stub.StreamChatCompletion(STREAM, timeout=LONG_S)
+                )
+                waiting = asyncio.create_task(consume(call))
+                for _ in range(moment):
+                    await asyncio.sleep(0)
+                stopped = call.cancel() if whose == "call" else waiting.cancel()
+                began = call.started
+                await asyncio.wait([waiting])
+
+            assert waiting.cancelled() == stopped
+            assert waiting.cancelling() == (stopped and whose == "task")
+            assert call.done() or not began
+            assert service.ended.is_set() == began
 
     async def test_cancelled_error_of_a_handler(self) -> None:
         """A handler that was let down by a task of its own does not cancel its caller."""
