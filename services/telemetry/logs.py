@@ -13,11 +13,14 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_FIELDS = "fields"
+"""Where a record has all that varies, if `emit` made it."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -31,10 +34,22 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        line.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+        extra = vars(record).get(_FIELDS) or _extra(record)
+        line.update(extra)
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = _described(record.exc_info[1])
         return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> None:
+    """Logs an event of level info, which the caller has found enabled.
+
+    The same line as `logger.info(event, extra=fields)` gives, at half the cost: nobody
+    looks for the place in the code, and the fields need not be told from the standard's.
+    """
+    record = logging.LogRecord(logger.name, logging.INFO, "", 0, event, None, None)
+    vars(record)[_FIELDS] = fields
+    logger.handle(record)
 
 
 def configure(level: str = "info") -> None:
@@ -44,6 +59,10 @@ def configure(level: str = "info") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def _extra(record: logging.LogRecord) -> Mapping[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
 def _described(error: BaseException) -> dict[str, object]:

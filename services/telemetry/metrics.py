@@ -1,0 +1,214 @@
+"""Every metric of the service: its name, its labels, and when it moves.
+
+Labels are bounded. `model` and `channel` come from the configuration, never from a
+caller; the others are enumerations of ours. What a call moves, it moves once, at its
+end (`Metrics.observe`), and never per chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Generic, Protocol, TypeVar
+
+from pomogator.chat.v1.usage_pb2 import Usage
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.metrics import MetricWrapperBase
+
+from services.telemetry.calls import ENDS, CallRecord
+
+PREFIX = "pomogator"
+
+AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})
+IDEMPOTENCY: Mapping[str, str] = {
+    "IDEMPOTENCY_IN_PROGRESS": "busy",
+    "IDEMPOTENCY_MISMATCH": "mismatch",
+}
+
+LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+DURATION_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+GAP_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
+LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+# Parts of a usage that are priced apart. Each is counted without the parts it contains.
+TOKENS: Mapping[str, Callable[[Usage], int]] = {
+    "prompt": lambda usage: (
+        usage.prompt_token_count - usage.cache_read_token_count - usage.cache_write_token_count
+    ),
+    "cache_read": lambda usage: usage.cache_read_token_count,
+    "cache_write": lambda usage: usage.cache_write_token_count,
+    "completion": lambda usage: usage.completion_token_count - usage.thinking_token_count,
+    "thinking": lambda usage: usage.thinking_token_count,
+}
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+class Children(dict[tuple[str, ...], M], Generic[M]):
+    """The children of a metric by their labels, looked up in a tenth of a microsecond."""
+
+    def __init__(self, metric: M) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> M:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
+
+
+class LedgerState(Protocol):
+    """What is watched of a ledger."""
+
+    @property
+    def open_holds(self) -> int:
+        """How many calls hold money."""
+
+    @property
+    def outbox_depth(self) -> int:
+        """How many endings wait for the database."""
+
+
+class Metrics:
+    """The metrics of one process, in a registry of their own."""
+
+    def __init__(self, *, version: str = "") -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        GCCollector(registry=registry)
+
+        def counter(name: str, about: str, *labels: str) -> Children[Counter]:
+            return Children(Counter(f"{PREFIX}_{name}", about, labels, registry=registry))
+
+        def histogram(
+            name: str, about: str, buckets: tuple[float, ...], *labels: str
+        ) -> Children[Histogram]:
+            return Children(
+                Histogram(f"{PREFIX}_{name}", about, labels, buckets=buckets, registry=registry)
+            )
+
+        def gauge(name: str, about: str, *labels: str) -> Gauge:
+            return Gauge(f"{PREFIX}_{name}", about, labels, registry=registry)
+
+        # What calls do.
+        self.requests = counter(
+            "requests_total",
+            "Calls that are over. `reason` is empty where they succeeded, `model` where none of"
+            " ours was asked for.",
+            "method", "model", "code", "reason",
+        )  # fmt: skip
+        self.stream_ends = counter("stream_end_total", "How streams ended.", "end")
+        self.durations = histogram(
+            "request_seconds", "From a call's arrival to its end.", DURATION_S, "method"
+        )
+        self.ttft = histogram(
+            "ttft_seconds", "From a call's arrival to its answer's beginning.", LATENCY_S, "model"
+        )
+        self.token_gaps = histogram(
+            "token_gap_seconds", "A stream's mean time between tokens.", GAP_S, "model"
+        )
+        self.rejected = counter(
+            "rejected_total", "Calls that were refused before any channel was asked.", "reason"
+        )
+        self.auth_failures = counter(
+            "auth_failures_total", "Calls whose key was not accepted.", "kind"
+        )
+        self.idempotency = counter(
+            "idempotency_total", "Calls that were asked for before: replay, busy, mismatch.", "kind"
+        )
+        # What providers do.
+        self.attempts = counter("upstream_attempts_total", "Requests to providers.", "channel")
+        self.upstream_errors = counter(
+            "upstream_errors_total", "Requests that a provider failed.", "channel", "kind"
+        )
+        self.retries = Counter(
+            f"{PREFIX}_retries_total", "Requests beyond a call's first.", registry=registry
+        )
+        self.breakers = gauge("breaker_state", "0 closed, 1 half-open, 2 open.", "channel", "model")
+        self.retry_budget = gauge("retry_budget", "Retries that may be made at this moment.")
+        # What it takes and costs.
+        self.tokens = counter(
+            "tokens_total",
+            "Tokens that were billed; each kind without the others.",
+            "model", "channel", "kind",
+        )  # fmt: skip
+        self.cost = counter("cost_nano_usd_total", "What was charged.", "model", "channel")
+        self.usage_flags = counter(
+            "usage_flags_total", "Usages of providers that were not believed as they were.", "flag"
+        )
+        self.settlements = counter("settle_total", "How holds ended that calls took.", "outcome")
+        # How the process is doing.
+        self.inflight = gauge("inflight", "Calls that are running.")
+        self.holds_open = gauge("holds_open", "Calls of this process that hold money.")
+        self.outbox_depth = gauge("outbox_depth", "Endings of holds that wait for the database.")
+        self.loop_lag = Histogram(
+            f"{PREFIX}_loop_lag_seconds",
+            "How late the event loop came back to a timer.",
+            buckets=LAG_S,
+            registry=registry,
+        )
+        gauge("build_info", "1; the labels say what runs.", "version").labels(version).set(1)
+        for end in ENDS:
+            # A rate needs a zero to start from.
+            _ = self.stream_ends[(end,)]
+
+    def watch_ledger(self, ledger: LedgerState) -> None:
+        """Shows how a ledger stands at the moment when somebody looks."""
+        self.holds_open.set_function(lambda: ledger.open_holds)
+        self.outbox_depth.set_function(lambda: ledger.outbox_depth)
+
+    def watch_channel(self, channel: str, model: str, state: Callable[[], int]) -> None:
+        """Shows a channel's breaker, and its counters from zero on."""
+        self.breakers.labels(channel, model).set_function(state)
+        _ = self.attempts[(channel,)]
+
+    def observe(self, record: CallRecord) -> None:
+        """A call is over. About ten microseconds."""
+        method, model, reason = record.method, record.model, record.reason
+        self.requests[method, model, record.code, reason].inc()
+        self.durations[(method,)].observe(record.ended_at - record.opened_at)
+        if method == "stream":
+            self.stream_ends[(record.end,)].inc()
+        if record.attempts:
+            self._observe_attempts(record)
+        elif reason:
+            self.rejected[(reason,)].inc()
+        if reason in AUTH_FAILURES:
+            self.auth_failures[(reason,)].inc()
+        if kind := "replay" if record.replayed else IDEMPOTENCY.get(reason):
+            self.idempotency[(kind,)].inc()
+        if record.settlement:
+            self.settlements[(record.settlement,)].inc()
+        if record.usage is not None:
+            self._observe_usage(record, record.usage)
+
+    def _observe_attempts(self, record: CallRecord) -> None:
+        for attempt in record.attempts:
+            self.attempts[(attempt.channel,)].inc()
+            if attempt.reason:
+                self.upstream_errors[attempt.channel, attempt.reason].inc()
+        if len(record.attempts) > 1:
+            self.retries.inc(len(record.attempts) - 1)
+        ttft_s = record.ttft_s
+        if ttft_s is not None:
+            self.ttft[(record.model,)].observe(ttft_s)
+
+    def _observe_usage(self, record: CallRecord, usage: Usage) -> None:
+        where = (record.model, record.channel)
+        for kind, count_of in TOKENS.items():
+            if count := count_of(usage):
+                self.tokens[(*where, kind)].inc(count)
+        if record.charge_nano:
+            self.cost[where].inc(record.charge_nano)
+        for flag in record.flags:
+            self.usage_flags[(flag,)].inc()
+        gap_s = record.token_gap_s
+        if gap_s is not None and record.method == "stream":
+            self.token_gaps[(record.model,)].observe(gap_s)
