@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NoReturn, TypeAlias
 from uuid import uuid4
@@ -41,13 +41,13 @@ def request_id_of(metadata: Mapping[str, str]) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid4().hex}"
 
 
-class FailureBorder(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # only in the stubs
+class FailureBorder(grpc.aio.ServerInterceptor):
     """Turns what handlers raise into statuses with `google.rpc` details."""
 
     def __init__(self) -> None:
         self._guarded: dict[str, Handler] = {}
 
-    async def intercept_service(  # type: ignore[override] # None: there is no such method
+    async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
@@ -111,6 +111,7 @@ async def _abort(error: Exception, context: Context) -> NoReturn:
             reasons.ERROR_REASON_INTERNAL, f"The gateway failed. Request ID: {request_id}"
         )
     status = error.to_status()
-    trailers = (("grpc-status-details-bin", status.SerializeToString()), *error.headers.items())
+    details = ("grpc-status-details-bin", status.SerializeToString())
+    trailers: Sequence[tuple[str, str | bytes]] = (details, *error.headers.items())
     await context.abort(error.code, status.message, trailers)
     raise AssertionError("abort() raises")

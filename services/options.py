@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+METRICS = "127.0.0.1:9090"
+"""Where metrics are served if nobody says otherwise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
@@ -21,7 +24,11 @@ class ServeOptions:
     """The public gRPC services: `HOST:PORT` or `unix:PATH`."""
     ops: str
     """The operators' services: `HOST:PORT` or `unix:PATH`."""
+    metrics: str | None
+    """Prometheus' metrics: `HOST:PORT`. Empty: nowhere. None: `METRICS`, if that is free."""
     only: Literal["rest", "grpc"] | None
     """Run only the edge, or only the service. None: both, in this process."""
+    reflection: bool
+    """Whether gRPC reflection tells what there is."""
     target: str | None
     """With `only="rest"`: where the service is, as gRPC names it."""

@@ -38,7 +38,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         self._database = database
         self._clock = clock
 
-    async def CreateAccount(  # noqa: N802  The method's name in the proto.
+    async def CreateAccount(
         self, request: pb.CreateAccountRequest, _context: Context
     ) -> pb.CreateAccountResponse:
         """Opens an account."""
@@ -48,14 +48,14 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         account = await self._database.write(_create, request, name, self._now_ms())
         return pb.CreateAccountResponse(account=_message(account))
 
-    async def GetAccount(  # noqa: N802  The method's name in the proto.
+    async def GetAccount(
         self, request: pb.GetAccountRequest, _context: Context
     ) -> pb.GetAccountResponse:
         """Tells what is known about an account."""
         account = await self._database.read(account_by_name, account_name(request.account))
         return pb.GetAccountResponse(account=_message(account))
 
-    async def ListAccounts(  # noqa: N802  The method's name in the proto.
+    async def ListAccounts(
         self, request: pb.ListAccountsRequest, _context: Context
     ) -> pb.ListAccountsResponse:
         """Lists accounts, oldest first."""
@@ -68,7 +68,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
             next_page_token=page.next_token(found, last),
         )
 
-    async def UpdateAccount(  # noqa: N802  The method's name in the proto.
+    async def UpdateAccount(
         self, request: pb.UpdateAccountRequest, _context: Context
     ) -> pb.UpdateAccountResponse:
         """Changes the terms of an account."""
@@ -79,7 +79,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         account = await self._database.write(set_markup, name, markup)
         return pb.UpdateAccountResponse(account=_message(account))
 
-    async def CreditAccount(  # noqa: N802  The method's name in the proto.
+    async def CreditAccount(
         self, request: pb.CreditAccountRequest, _context: Context
     ) -> pb.CreditAccountResponse:
         """Pays into an account, or takes out of it, once for each request ID."""

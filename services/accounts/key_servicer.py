@@ -40,7 +40,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         self._maker = KeyMaker(database, pepper, clock)
         self._clock = clock
 
-    async def CreateKey(  # noqa: N802  The method's name in the proto.
+    async def CreateKey(
         self, request: pb.CreateKeyRequest, _context: Context
     ) -> pb.CreateKeyResponse:
         """Makes a key, and its account if there is none."""
@@ -53,9 +53,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         key, secret = await self._maker.make(name, display_name, scope_from_proto(request.scope))
         return pb.CreateKeyResponse(key=key_to_proto(key), secret=secret)
 
-    async def ListKeys(  # noqa: N802  The method's name in the proto.
-        self, request: pb.ListKeysRequest, _context: Context
-    ) -> pb.ListKeysResponse:
+    async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
         """Lists keys, oldest first."""
         page = Page.of(request.page_size, request.page_token)
         found = await self._database.read(list_keys, page.limit, request.account, page.after)
@@ -66,7 +64,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
             next_page_token=page.next_token(found, last),
         )
 
-    async def RevokeKey(  # noqa: N802  The method's name in the proto.
+    async def RevokeKey(
         self, request: pb.RevokeKeyRequest, _context: Context
     ) -> pb.RevokeKeyResponse:
         """Revokes a key, everywhere at once."""

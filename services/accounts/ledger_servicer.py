@@ -26,7 +26,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def ReportUsage(  # noqa: N802  The method's name in the proto.
+    async def ReportUsage(
         self, request: pb.ReportUsageRequest, _context: Context
     ) -> pb.ReportUsageResponse:
         """Sums up what an account has used, by model."""
@@ -38,7 +38,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
         found = await self._database.read(_of_account, name, report)
         return pb.ReportUsageResponse(models=[_usage(usage) for usage in found])
 
-    async def ListTransfers(  # noqa: N802  The method's name in the proto.
+    async def ListTransfers(
         self, request: pb.ListTransfersRequest, _context: Context
     ) -> pb.ListTransfersResponse:
         """Lists the transfers of an account, oldest first."""
@@ -53,7 +53,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
             next_page_token=page.next_token(found, last),
         )
 
-    async def VerifyLedger(  # noqa: N802  The method's name in the proto.
+    async def VerifyLedger(
         self, _request: pb.VerifyLedgerRequest, _context: Context
     ) -> pb.VerifyLedgerResponse:
         """Checks the books."""

@@ -22,6 +22,7 @@ from services.cli.accounts import (
 from services.cli.keys import create_key, list_keys, revoke_key
 from services.cli.output import read_count, read_time, read_usd
 from services.cli.serving import check, list_models, serve
+from services.options import METRICS
 
 Environment: TypeAlias = Mapping[str, str]
 Command: TypeAlias = Callable[[Namespace, Environment], Awaitable[None]]
@@ -101,6 +102,18 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
         metavar="ADDRESS",
         default=env.get("POMOGATOR_GRPC", "127.0.0.1:50051"),
         help="the gRPC service, HOST:PORT or unix:PATH (default: %(default)s)",
+    )
+    added.add_argument(
+        "--metrics",
+        metavar="HOST:PORT",
+        default=env.get("POMOGATOR_METRICS"),
+        help=f"Prometheus' metrics, or '' for none (default: {METRICS}, if that is free)",
+    )
+    added.add_argument(
+        "--reflection",
+        action="store_true",
+        default=env.get("POMOGATOR_REFLECTION", "") not in ("", "0"),
+        help="let gRPC reflection tell what there is",
     )
     added.add_argument(
         "--only",

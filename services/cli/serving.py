@@ -22,7 +22,9 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             rest=arguments.rest,
             grpc=arguments.grpc,
             ops=ops_address(arguments),
+            metrics=arguments.metrics,
             only=arguments.only,
+            reflection=arguments.reflection,
             target=arguments.target,
         )
     )

@@ -8,8 +8,8 @@ Every value is frozen. Secrets are references (a variable or a file), resolved b
 `load` and never shown.
 """
 
-from services.config.loading import load
 from services.config.limits import LimitConfig
+from services.config.loading import load
 from services.config.prices import PriceConfig
 from services.config.schema import (
     DIALECTS,

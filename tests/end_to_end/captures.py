@@ -201,7 +201,7 @@ def _check_choice(choice: Mapping[str, Any], seen: Seen) -> None:
 
 def _same_json(got: str, want: str) -> bool:
     """Whether two texts are the same JSON; no arguments may be said as `{}` or not at all."""
-    return json.loads(got or "{}") == json.loads(want or "{}")
+    return bool(json.loads(got or "{}") == json.loads(want or "{}"))
 
 
 def _check_usage(wanted: Mapping[str, Any], usage: Mapping[str, Any] | None) -> None:

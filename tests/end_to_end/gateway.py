@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Literal
 
 import aiohttp
+import grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving
 from services.config import ChannelConfig, Config, ModelConfig
-from services.server import Service, listening, open_service
+from services.listener import listening
+from services.server import Service, open_service
 
 Topology = Literal["in-process", "tcp", "unix"]
 TOPOLOGIES: Sequence[Topology] = ("in-process", "tcp", "unix")
@@ -58,7 +60,7 @@ async def running(
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"
         if topology == "in-process":
-            channel = service.channel()
+            channel: grpc.aio.Channel = service.channel()
         else:
             address = "127.0.0.1:0" if topology == "tcp" else f"unix:{state}/grpc.sock"
             bound = await stack.enter_async_context(listening(service.register, address, grace_s=0))

@@ -27,7 +27,13 @@ class Raises(pb_grpc.ModelServiceServicer):
     def __init__(self, error: Exception) -> None:
         self._error = error
 
-    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:  # noqa: N802
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
+        """Fails."""
+        raise self._error
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Any
+    ) -> pb.ListModelsResponse:
         """Fails."""
         raise self._error
 
@@ -43,7 +49,7 @@ async def failed(error: Exception) -> tuple[grpc.aio.AioRpcError, Status]:
             pb.GetModelRequest(), metadata=(("x-request-id", "req-7"),)
         )
     trailers = dict(raised.value.trailing_metadata() or ())
-    return raised.value, Status.FromString(trailers["grpc-status-details-bin"])  # type: ignore[arg-type]
+    return raised.value, Status.FromString(trailers["grpc-status-details-bin"])
 
 
 def details(status: Status) -> Iterator[ErrorInfo | BadRequest | RetryInfo]:
@@ -53,10 +59,8 @@ def details(status: Status) -> Iterator[ErrorInfo | BadRequest | RetryInfo]:
 
 
 def _unpacked(packed: AnyMessage) -> ErrorInfo | BadRequest | RetryInfo:
-    for kind in (ErrorInfo, BadRequest, RetryInfo):
-        if packed.Is(kind.DESCRIPTOR):
-            detail = kind()
-            packed.Unpack(detail)
+    for detail in (ErrorInfo(), BadRequest(), RetryInfo()):
+        if packed.Unpack(detail):
             return detail
     raise AssertionError(packed.type_url)
 
@@ -131,7 +135,7 @@ async def test_streams_are_guarded_too() -> None:
         yield pb.Model(name="first")
         raise Failure(reasons.ERROR_REASON_UPSTREAM_STALLED, "silent")
 
-    handler = grpc.unary_stream_rpc_method_handler(stream)
+    handler: Any = grpc.unary_stream_rpc_method_handler(stream)
     generic = grpc.method_handlers_generic_handler("test.Streams", {"Go": handler})
     channel = InProcessChannel(
         lambda server: server.add_generic_rpc_handlers((generic,)), interceptors=[FailureBorder()]

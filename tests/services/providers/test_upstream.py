@@ -84,7 +84,9 @@ class Words:
 class Plain:
     """The dialect of `Words`."""
 
-    def encode(self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+    def encode(
+        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+    ) -> UpstreamRequest:
         """Not used: the tests make their requests."""
         raise NotImplementedError
 

@@ -17,6 +17,4 @@ def target(name: str, *, priority: int = 0, weight: float = 1.0, url: str = "htt
         weight=weight,
         models={"public/m": "m"},
     )
-    return Target(
-        channel=channel, model="m", public_model="public/m", capabilities=Capabilities()
-    )
+    return Target(channel=channel, model="m", public_model="public/m", capabilities=Capabilities())

@@ -87,9 +87,7 @@ def test_an_abandoned_trial_frees_the_breaker(health: Health, clock: FakeClock) 
     assert health.available(TARGET)
 
 
-def test_retry_after_opens_at_once_for_as_long_as_it_says(
-    health: Health, clock: FakeClock
-) -> None:
+def test_retry_after_opens_at_once_for_as_long_as_it_says(health: Health, clock: FakeClock) -> None:
     """The provider knows best when to come back."""
     limited = UpstreamError(
         reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED, "slow down", retry_after_s=7

@@ -1,0 +1,55 @@
+"""The operators' credential: what a listener asks for whose callers a file cannot vouch for."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.border import Context, Handler, metadata_of
+from services.errors import Failure
+
+TOKEN_CHARS_MIN = 32
+OPEN_METHODS = "/grpc.health.v1.Health/"
+"""Probes ask without a credential."""
+
+
+class OperatorCredential(grpc.aio.ServerInterceptor):
+    """Lets only those in who send `authorization: Bearer <token>`.
+
+    Stands behind the border, which turns the refusal into a status.
+    """
+
+    def __init__(self, token: str) -> None:
+        """ValueError where the token could be guessed."""
+        if len(token) < TOKEN_CHARS_MIN:
+            raise ValueError(f"the operators' token has at least {TOKEN_CHARS_MIN} characters")
+        self._expected = f"Bearer {token}".encode()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The method's handler, behind the check."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler_call_details.method.startswith(OPEN_METHODS):
+            return handler
+        # The operators' methods are all unary.
+        inner: Any = handler.unary_unary
+
+        async def checked(request: object, context: Context) -> object:
+            given = metadata_of(context).get("authorization", "").encode()
+            if not hmac.compare_digest(given, self._expected):
+                raise Failure(
+                    reasons.ERROR_REASON_PERMISSION_DENIED, "This needs the operators' token."
+                )
+            answer: object = await inner(request, context)
+            return answer
+
+        return grpc.unary_unary_rpc_method_handler(
+            checked, handler.request_deserializer, handler.response_serializer
+        )

@@ -1,0 +1,93 @@
+"""A gRPC server on a socket."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.border import FailureBorder
+
+UNIX = "unix:"
+
+# Pictures travel in requests: the edge's limit on bodies, and what their form adds to it.
+MESSAGE_BYTES_MAX = 48 * 2**20
+RPCS_MAX = 4000
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_concurrent_streams", 2000),
+    # An unread stream would otherwise be buffered up to megabytes ahead of its reader.
+    ("grpc.http2.bdp_probe", 0),
+    # Callers that ping a silent stream every ten seconds are no attackers: models think.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.so_reuseport", 0),
+)
+
+
+@asynccontextmanager
+async def listening(
+    register: Callable[[grpc.aio.Server], None],
+    address: str,
+    *,
+    reflected: Sequence[str] = (),
+    guards: Sequence[grpc.aio.ServerInterceptor] = (),
+    grace_s: float = 30.0,
+) -> AsyncIterator[str]:
+    """Serves over gRPC at `HOST:PORT` or `unix:PATH`; gives the address with the real port.
+
+    On the way out running calls have `grace_s` to end. `reflected` names the services
+    that reflection tells about; without any there is no reflection. `guards` stand
+    between the border and the handlers. Raises OSError where the address cannot be had.
+    """
+    server = grpc.aio.server(
+        interceptors=[FailureBorder(), *guards],
+        options=OPTIONS,
+        maximum_concurrent_rpcs=RPCS_MAX,
+    )
+    register(server)
+    if reflected:
+        reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), server)
+    bound = _bind(server, address)
+    await server.start()
+    try:
+        yield bound
+    finally:
+        await server.stop(grace_s)
+        if bound.startswith(UNIX):
+            _remove(bound)
+
+
+def _bind(server: grpc.aio.Server, address: str) -> str:
+    try:
+        if not address.startswith(UNIX):
+            port = server.add_insecure_port(address)
+            return f"{address.rpartition(':')[0]}:{port}"
+        return _bind_socket(server, Path(address.removeprefix(UNIX)))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}") from error
+
+
+def _bind_socket(server: grpc.aio.Server, path: Path) -> str:
+    """The file's permission is the credential: nobody else may open it, at no moment."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.stat().st_mode):
+            path.unlink()
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"{UNIX}{path}")
+    finally:
+        os.umask(before)
+    return f"{UNIX}{path}"
+
+
+def _remove(bound: str) -> None:
+    Path(bound.removeprefix(UNIX)).unlink(missing_ok=True)
