@@ -31,6 +31,7 @@ from services.admission.keys import Keyring
 from services.admission.limits import Limits
 from services.border import FailureBorder
 from services.clock import SystemClock, system_chance
+from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
 from services.completions.servicer import ChatCompletionServicer
 from services.config import Config
@@ -128,7 +129,9 @@ async def open_service(
         keyring = Keyring(database, pepper, clock, system_chance())
         catalog = Catalog(local.config, create_time_s=int(clock.time()))
         failover = Failover(Upstream(http, clock), DIALECTS, Health(clock), clock, system_chance())
-        completions = ChatCompletionServicer(keyring, Pipeline(gate, catalog, failover, clock))
+        once = await stack.enter_async_context(Idempotency(database, ledger.owner, pepper))
+        pipeline = Pipeline(gate, catalog, failover, once, clock)
+        completions = ChatCompletionServicer(keyring, pipeline)
         lister = ModelServicer(keyring, catalog)
         operators = OperatorServices(database=database, pepper=pepper, clock=clock)
         vitals = HealthServicer()

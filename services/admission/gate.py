@@ -79,8 +79,7 @@ class Gate:
         A call that is refused has used up nothing.
         """
         caller = bid.caller
-        if not caller.may_use(bid.model):
-            raise _refused(reasons.ERROR_REASON_MODEL_NOT_ALLOWED, _NOT_ALLOWED, bid.model)
+        authorize(caller, bid.model)
         price = self._price(bid.model)
         prompt_tokens, max_tokens = estimate_prompt(bid.spec), bid.max_tokens
         lease = await self.limits.take(_subject(bid), prompt_tokens + max_tokens)
@@ -110,6 +109,12 @@ class Gate:
         if price is None and self.refuse_unpriced:
             raise _refused(reasons.ERROR_REASON_MODEL_NOT_FOUND, _UNPRICED, model)
         return price or FREE
+
+
+def authorize(caller: Caller, model: str) -> None:
+    """Raises Failure MODEL_NOT_ALLOWED unless the caller's key may use the public model."""
+    if not caller.may_use(model):
+        raise _refused(reasons.ERROR_REASON_MODEL_NOT_ALLOWED, _NOT_ALLOWED, model)
 
 
 def _subject(bid: Bid) -> Subject:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from secrets import token_urlsafe
 
 from google.protobuf import timestamp_pb2
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.admission.gate import Bid, Gate
+from services.admission.gate import Bid, Gate, authorize
 from services.admission.keys import Caller
 from services.clock import Clock
 from services.completions.fold import Fold
+from services.completions.idempotency import Announce, Batch, Idempotency, NamedCall
 from services.completions.validation import check
 from services.routing.catalog import Catalog, Route
 from services.routing.failover import Answer, Failover
 
 COMPLETION_ID_BYTES = 18
-
-Batch = Sequence[pb.ChatCompletionChunk]
-Announce = Callable[[Mapping[str, str]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +35,8 @@ class Call:
     """What for. Not validated yet."""
     parameter_policy: pb.ParameterPolicy.ValueType = pb.PARAMETER_POLICY_UNSPECIFIED
     """What to do about parameters that the model cannot honour."""
+    idempotency_key: str | None = None
+    """The caller's name for the call, where it is to be made once however often it is asked for."""
 
     @property
     def strict(self) -> bool:
@@ -48,24 +49,47 @@ class Call:
 class Pipeline:
     """Runs calls. The unary answer is the fold of the stream."""
 
-    def __init__(self, gate: Gate, catalog: Catalog, failover: Failover, clock: Clock) -> None:
+    def __init__(
+        self,
+        gate: Gate,
+        catalog: Catalog,
+        failover: Failover,
+        idempotency: Idempotency,
+        clock: Clock,
+    ) -> None:
         self._gate = gate
         self.catalog = catalog
         self._failover = failover
+        self._idempotency = idempotency
         self._clock = clock
 
-    async def stream(
+    def stream(
         self, call: Call, announce: Announce, *, stream: bool = True
     ) -> AsyncGenerator[Batch, None]:
         """The batches of an answer, as the provider sends them.
 
         The first is not given before the provider has begun to answer; just before it,
         `announce` is told what the answer should say in its headers. Raises Failure,
-        before it or after it. `stream` says whether the caller wants pieces.
+        at once, before it or after it. `stream` says whether the caller wants pieces.
         """
+        check(call.spec)
+        route = self.catalog.resolve(call.spec.model)
+        make = partial(self._make, call, route, announce, stream=stream)
+        if call.idempotency_key is None:
+            return make()
+        authorize(call.caller, route.base_model)
+        named = NamedCall(
+            account=call.caller.account,
+            key=call.idempotency_key,
+            spec=call.spec,
+            parameter_policy=call.parameter_policy,
+        )
+        return self._idempotency.stream(named, make, announce)
+
+    async def _make(
+        self, call: Call, route: Route, announce: Announce, *, stream: bool
+    ) -> AsyncGenerator[Batch, None]:
         spec = call.spec
-        check(spec)
-        route = self.catalog.resolve(spec.model)
         async with (
             self._gate.admit(_bid(call, route)) as ticket,
             self._failover.open(spec, route, strict=call.strict, stream=stream) as answer,

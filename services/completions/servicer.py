@@ -10,6 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.admission.keys import Keyring
 from services.border import Context, metadata_of, request_id_of
+from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
 
 
@@ -58,4 +59,5 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
             caller=await self._keyring.authenticate(metadata.get("authorization")),
             spec=request.spec,
             parameter_policy=request.parameter_policy,
+            idempotency_key=idempotency_key(metadata),
         )
