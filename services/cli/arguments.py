@@ -1,7 +1,7 @@
 """What may be said after `pomogator`, and which command it means.
 
-Options come after the command. Each may also be given as a variable, named like it:
-`--config` is `POMOGATOR_CONFIG`.
+Options come after the command. Those that say where things are may also be given as
+variables, named like them: `--config` is `POMOGATOR_CONFIG`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def parser(env: Environment) -> ArgumentParser:
     root = ArgumentParser(
         prog="pomogator",
         description="An LLM gateway: one chat completions API in front of every model.",
-        epilog="Options may also be given as variables, such as POMOGATOR_CONFIG for --config.",
+        epilog="Where things are may also be said by variables: POMOGATOR_CONFIG, _STATE, _OPS, "
+        "and for serve _REST, _GRPC, _ONLY, _TARGET.",
     )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     common = _common(env)

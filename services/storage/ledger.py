@@ -29,7 +29,6 @@ INSERT_HOLD = """
     INSERT INTO holds
         (id, request_id, account, key_id, model, amount, price, month, owner, state, created_ms)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?)
-    ON CONFLICT (id) DO NOTHING RETURNING id
 """
 TAKE_FROM_ACCOUNT = """
     UPDATE accounts SET held = held + ?
@@ -84,7 +83,7 @@ class HoldRow(msgspec.Struct, frozen=True, kw_only=True):
     """What a request takes before anything is sent upstream."""
 
     id: str
-    """Unique for ever. To reserve the same one again changes nothing."""
+    """Unique for ever."""
     request_id: str
     """As logs and callers have it; callers may choose it, so it need not be unique."""
     account: str
@@ -164,29 +163,31 @@ def reserve(hold: HoldRow) -> Transaction[None]:
     One conditional update decides, so that no number of requests at once spends more
     than there is.
     """
-    made = yield (
+    if hold.amount:
+        taken = yield TAKE_FROM_ACCOUNT, (hold.amount, hold.account, hold.amount)
+        if not taken:
+            raise insufficient()
+    if hold.month:
+        yield from _take_from_budget(hold)
+    yield (
         INSERT_HOLD,
         (
             hold.id, hold.request_id, hold.account, hold.key_id, hold.model,
             hold.amount, hold.price, hold.month, hold.owner, hold.created_ms,
         ),
     )  # fmt: skip
-    if not made:
-        return
-    if hold.month:
-        yield OPEN_BUDGET, (hold.key_id, hold.month)
+
+
+def _take_from_budget(hold: HoldRow) -> Transaction[None]:
+    yield OPEN_BUDGET, (hold.key_id, hold.month)
     if not hold.amount:
         return
-    taken = yield TAKE_FROM_ACCOUNT, (hold.amount, hold.account, hold.amount)
+    values = (hold.amount, hold.key_id, hold.month, hold.amount, hold.budget)
+    taken = yield TAKE_FROM_BUDGET, values
     if not taken:
-        raise insufficient()
-    if hold.month:
-        values = (hold.amount, hold.key_id, hold.month, hold.amount, hold.budget)
-        taken = yield TAKE_FROM_BUDGET, values
-        if not taken:
-            raise Failure(
-                reasons.ERROR_REASON_BUDGET_EXCEEDED, "The key has spent its budget for the month."
-            )
+        raise Failure(
+            reasons.ERROR_REASON_BUDGET_EXCEEDED, "The key has spent its budget for the month."
+        )
 
 
 def insufficient() -> Failure:

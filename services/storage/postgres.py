@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from itertools import count
@@ -102,15 +102,13 @@ class PostgresDatabase:
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Runs a transaction. What another one got in the way of is tried again."""
-        result: T = await self._run(self._write(lambda: transaction(*args, **kwargs)))
-        return result
+        return await self._run(self._write(lambda: transaction(*args, **kwargs)))
 
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Runs a transaction that only reads, on one snapshot."""
-        result: T = await self._run(self._read(lambda: transaction(*args, **kwargs)))
-        return result
+        return await self._run(self._read(lambda: transaction(*args, **kwargs)))
 
     def subscribe(self, listener: Listener) -> None:
         """Calls `listener` with each notice of any process."""
@@ -137,7 +135,8 @@ class PostgresDatabase:
         except TROUBLES:
             self._pool.terminate()
 
-    async def _run(self, work: Any) -> Any:
+    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Does the work in a task of its own, which ends properly whoever leaves."""
         if self._closed:
             work.close()
             raise unavailable()
@@ -185,8 +184,10 @@ class PostgresDatabase:
             raise self._unavailable(type(error).__name__) from error
 
     def _unavailable(self, kind: str) -> Exception:
+        if self._healthy:
+            # Once, and not for every call until it is over.
+            log.error("storage.failed", extra={"kind": kind})
         self._healthy = False
-        log.error("storage.failed", extra={"kind": kind})
         return unavailable()
 
     def _announce(self, payload: str) -> None:

@@ -3,7 +3,8 @@
 Two threads, each with one connection: the writer, and a reader for what must not
 wait for it. What the event loop asks for while a thread is busy is done in one
 transaction when it is free (group commit), so that one `fsync` serves many requests.
-Inside, each has its own savepoint: one that fails undoes only itself.
+One that fails undoes only itself: where it had changed something, the others are done
+again, each in a savepoint.
 
 There is never a second writing connection, not even in this process: SQLite up to
 3.51.2 can lose a transaction when two of them meet (https://sqlite.org/wal.html#walresetbug).
@@ -71,7 +72,12 @@ class _Job:
     result: Any = None
     error: BaseException | None = None
 
+    def forget(self) -> None:
+        """What an attempt that was undone came to."""
+        self.result = self.error = None
+
     def deliver(self) -> None:
+        """Tells whoever asked, if they are still there."""
         if self.future.done():
             return
         if self.error is not None:
@@ -231,33 +237,43 @@ class _Worker:
         try:
             if self._broken:
                 raise sqlite3.OperationalError("the database is not to be trusted any more")
-            self._connection.execute(self._begin)
-            for job in batch:
-                self._attempt(job)
-            self._connection.execute("COMMIT")
+            if not self._do_together(batch):
+                self._do_apart(batch)
+            if not self.healthy:
+                log.info("storage.recovered")
             self.healthy = True
         except sqlite3.Error as error:
             self._give_up(batch, error)
 
-    def _give_up(self, batch: Sequence[_Job], error: sqlite3.Error) -> None:
-        name = getattr(error, "sqlite_errorname", "")
-        log.error("storage.failed", extra={"kind": name, "jobs": len(batch)}, exc_info=error)
-        self.healthy = False
-        self._broken = self._broken or name in FATAL
-        self._notices.clear()
-        with suppress(sqlite3.Error):
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+    def _do_together(self, batch: Sequence[_Job]) -> bool:
+        """Commits a batch, unless one of it failed halfway: then nothing of it has happened."""
+        self._connection.execute(self._begin)
         for job in batch:
-            job.result, job.error = None, unavailable()
+            changes = self._connection.total_changes
+            self._attempt(job)
+            if job.error is not None and self._connection.total_changes != changes:
+                self._roll_back()
+                return False
+        self._connection.execute("COMMIT")
+        return True
+
+    def _do_apart(self, batch: Sequence[_Job]) -> None:
+        """Commits a batch in which one that fails undoes only itself, which costs a little more."""
+        self._connection.execute(self._begin)
+        for job in batch:
+            job.forget()
+            self._connection.execute("SAVEPOINT job")
+            self._attempt(job)
+            if job.error is not None:
+                self._connection.execute("ROLLBACK TO job")
+            self._connection.execute("RELEASE job")
+        self._connection.execute("COMMIT")
 
     def _attempt(self, job: _Job) -> None:
         """Runs one transaction. What goes wrong with the database itself is raised."""
-        execute = self._connection.execute
         told = len(self._notices)
-        execute("SAVEPOINT job")
         try:
-            job.result = _drive(execute, job.begin())
+            job.result = _drive(self._connection.execute, job.begin())
         except sqlite3.IntegrityError as error:
             job.error = ConstraintError(str(error))
         except sqlite3.Error:
@@ -266,8 +282,23 @@ class _Worker:
             job.error = error
         if job.error is not None:
             del self._notices[told:]
-            execute("ROLLBACK TO job")
-        execute("RELEASE job")
+
+    def _give_up(self, batch: Sequence[_Job], error: sqlite3.Error) -> None:
+        name = getattr(error, "sqlite_errorname", "")
+        if self.healthy:
+            # Once, and not for every batch until it is over.
+            log.error("storage.failed", extra={"kind": name}, exc_info=error)
+        self.healthy = False
+        self._broken = self._broken or name in FATAL
+        with suppress(sqlite3.Error):
+            self._roll_back()
+        for job in batch:
+            job.result, job.error = None, unavailable()
+
+    def _roll_back(self) -> None:
+        self._notices.clear()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
     def _notice(self, _channel: str, payload: str) -> None:
         self._notices.append(payload)
