@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import grpc
@@ -17,18 +19,23 @@ import grpc
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving
-from services.config import Config, load
-from services.options import ServeOptions
+from services.accounts.credential import OperatorCredential
+from services.config import Config, ConfigError, load
+from services.listener import UNIX, listening
+from services.options import METRICS, ServeOptions
 from services.server import (
     OPERATORS_SERVICES,
     PUBLIC_SERVICES,
     Service,
-    listening,
     open_service,
 )
 from services.telemetry import logs
+from services.telemetry.exposition import exposing
+from services.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+CREDENTIAL = "POMOGATOR_OPS_TOKEN"
 
 FIRST_KEY = """
 This is the first start: here is a key. It is shown only now.
@@ -39,7 +46,8 @@ Talk to it:
 
   curl http://{rest}/v1/chat/completions \\
     -H "Content-Type: application/json" -H "Authorization: Bearer {key}" \\
-    -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    -d '{{"model": "{model}", "stream": true,
+         "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 """
 
 
@@ -65,12 +73,15 @@ async def run(options: ServeOptions) -> None:
 async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     config = load(options.config_path)
     service = await stack.enter_async_context(open_service(config, options.state))
-    for register, address, reflected in (
-        (service.register_operators, options.ops, OPERATORS_SERVICES),
-        (service.register, options.grpc, PUBLIC_SERVICES),
+    for register, address, names, guards in (
+        (service.register_operators, options.ops, OPERATORS_SERVICES, _operators_guards(options)),
+        (service.register, options.grpc, PUBLIC_SERVICES, ()),
     ):
-        bound = await stack.enter_async_context(listening(register, address))
+        reflected = names if options.reflection else ()
+        listener = listening(register, address, reflected=reflected, guards=guards)
+        bound = await stack.enter_async_context(listener)
         log.info("server.listening", extra={"protocol": "grpc", "address": bound})
+    await _serve_metrics(stack, service.metrics, options.metrics)
     rest = options.rest
     if options.only is None:
         rest = await _serve_rest(stack, service.channel(), options.rest)
@@ -78,10 +89,34 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     await _greet(service, config, rest)
 
 
+def _operators_guards(options: ServeOptions) -> Sequence[OperatorCredential]:
+    """On a Unix socket the file's permission is the credential; on TCP there must be another."""
+    if options.ops.startswith(UNIX):
+        return ()
+    try:
+        return [OperatorCredential(os.environ.get(CREDENTIAL, ""))]
+    except ValueError as error:
+        raise ConfigError(f"{CREDENTIAL}: {error}, and --ops on TCP needs one") from None
+
+
 async def _serve_rest(stack: AsyncExitStack, channel: grpc.aio.Channel, address: str) -> str:
     bound = await stack.enter_async_context(serving(channel, address, EdgeConfig()))
     log.info("server.listening", extra={"protocol": "http", "address": bound})
     return bound
+
+
+async def _serve_metrics(stack: AsyncExitStack, metrics: Metrics, address: str | None) -> None:
+    """Nobody asked for the default address: it may be taken."""
+    if address == "":
+        return
+    try:
+        bound = await stack.enter_async_context(exposing(metrics.registry, address or METRICS))
+    except OSError as error:
+        if address:
+            raise
+        log.warning("metrics.not_served", extra={"address": METRICS, "errno": error.errno})
+        return
+    log.info("server.listening", extra={"protocol": "metrics", "address": bound})
 
 
 async def _greet(service: Service, config: Config, rest: str) -> None:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from grpc_reflection.v1alpha import reflection
+from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
+from pomogator.accounts.v1 import ledger_service_pb2 as ledgers
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.models.v1 import model_service_pb2 as models
@@ -50,6 +52,9 @@ from services.routing.health import Health
 from services.storage.opening import open_database
 from services.storage.opening_counters import open_counters
 from services.storage.pepper import load_pepper
+from services.telemetry.calls import CallLog
+from services.telemetry.lag import watching_lag
+from services.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
@@ -57,22 +62,10 @@ PUBLIC_SERVICES = (
     chat.DESCRIPTOR.services_by_name["ChatCompletionService"].full_name,
     models.DESCRIPTOR.services_by_name["ModelService"].full_name,
 )
-OPERATORS_SERVICES = (keys.DESCRIPTOR.services_by_name["KeyService"].full_name,)
-
-# Pictures travel in requests: the edge's limit on bodies, and what their form adds to it.
-MESSAGE_BYTES_MAX = 48 * 2**20
-RPCS_MAX = 4000
-
-CHANNEL_OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
-    ("grpc.max_concurrent_streams", 2000),
-    # An unread stream would otherwise be buffered up to megabytes ahead of its reader.
-    ("grpc.http2.bdp_probe", 0),
-    # Callers that ping a silent stream every ten seconds are no attackers: models think.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.so_reuseport", 0),
+OPERATORS_SERVICES = (
+    accounts.DESCRIPTOR.services_by_name["AccountService"].full_name,
+    keys.DESCRIPTOR.services_by_name["KeyService"].full_name,
+    ledgers.DESCRIPTOR.services_by_name["LedgerService"].full_name,
 )
 
 
@@ -88,9 +81,14 @@ class Service:
     """Makes the first key."""
     health: HealthServicer
     """Says whether calls are taken."""
+    metrics: Metrics
+    """What the service counts."""
+    calls: CallLog
+    """Tells of every call that is over."""
 
     async def drain(self) -> None:
         """Says that no new calls are taken, so that balancers look elsewhere."""
+        self.calls.stopping = True
         await self.health.enter_graceful_shutdown()
 
     def channel(self) -> InProcessChannel:
@@ -128,10 +126,21 @@ async def open_service(
         )
         keyring = Keyring(database, pepper, clock, system_chance())
         catalog = Catalog(local.config, create_time_s=int(clock.time()))
-        failover = Failover(Upstream(http, clock), DIALECTS, Health(clock), clock, system_chance())
+        health = Health(clock)
+        failover = Failover(Upstream(http, clock), DIALECTS, health, clock, system_chance())
         once = await stack.enter_async_context(Idempotency(database, ledger.owner, pepper))
+        metrics = Metrics(version=version("pomogator"))
+        calls = CallLog(clock, metrics.observe)
         pipeline = Pipeline(gate, catalog, failover, once, clock)
-        completions = ChatCompletionServicer(keyring, pipeline)
+        completions = ChatCompletionServicer(keyring, pipeline, calls)
+        metrics.watch_ledger(ledger)
+        metrics.retry_budget.set_function(lambda: failover.budget.left)
+        metrics.inflight.set_function(lambda: calls.inflight)
+        for target in catalog.targets:
+            metrics.watch_channel(
+                target.channel.name, target.public_model, partial(health.state, target)
+            )
+        await stack.enter_async_context(watching_lag(clock, metrics.loop_lag.observe))
         lister = ModelServicer(keyring, catalog)
         operators = OperatorServices(database=database, pepper=pepper, clock=clock)
         vitals = HealthServicer()
@@ -147,58 +156,11 @@ async def open_service(
 
         for name in ("", *PUBLIC_SERVICES):
             await vitals.set(name, health_pb2.HealthCheckResponse.SERVING)
-        yield Service(register, register_operators, KeyMaker(database, pepper, clock), vitals)
-
-
-@asynccontextmanager
-async def listening(
-    register: Callable[[grpc.aio.Server], None],
-    address: str,
-    *,
-    reflected: tuple[str, ...] = (),
-    grace_s: float = 30.0,
-) -> AsyncIterator[str]:
-    """Serves over gRPC at `HOST:PORT` or `unix:PATH`; gives the address with the real port.
-
-    On the way out running calls have `grace_s` to end. `reflected` names the services
-    that reflection tells about; without any there is no reflection. Raises OSError
-    where the address cannot be had.
-    """
-    server = grpc.aio.server(
-        interceptors=[FailureBorder()], options=CHANNEL_OPTIONS, maximum_concurrent_rpcs=RPCS_MAX
-    )
-    register(server)
-    if reflected:
-        reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), server)
-    bound = _bind(server, address)
-    await server.start()
-    try:
-        yield bound
-    finally:
-        await server.stop(grace_s)
-        if bound.startswith("unix:"):
-            Path(bound.removeprefix("unix:")).unlink(missing_ok=True)
-
-
-def _bind(server: grpc.aio.Server, address: str) -> str:
-    try:
-        if not address.startswith("unix:"):
-            port = server.add_insecure_port(address)
-            return f"{address.rpartition(':')[0]}:{port}"
-        return _bind_socket(server, Path(address.removeprefix("unix:")))
-    except RuntimeError as error:
-        raise OSError(f"cannot listen on {address}") from error
-
-
-def _bind_socket(server: grpc.aio.Server, path: Path) -> str:
-    """The file's permission is the credential: nobody else may open it, at no moment."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with suppress(FileNotFoundError):
-        if stat.S_ISSOCK(path.stat().st_mode):
-            path.unlink()
-    before = os.umask(0o177)
-    try:
-        server.add_insecure_port(f"unix:{path}")
-    finally:
-        os.umask(before)
-    return f"unix:{path}"
+        yield Service(
+            register,
+            register_operators,
+            KeyMaker(database, pepper, clock),
+            vitals,
+            metrics,
+            calls,
+        )

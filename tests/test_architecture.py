@@ -14,10 +14,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("services.__main__",),
     ("services.cli",),
     ("services.serve",),
-    ("services.server",),
-    ("services.completions", "services.models", "services.accounts"),
-    ("services.admission",),
-    ("services.routing",),
+    ("services.server", "services.listener"),
+    ("services.completions", "services.models", "services.accounts", "services.listener"),
+    ("services.admission", "services.routing"),
     ("services.metering", "services.providers"),
     ("services.storage", "services.local_model", "services.border", "services.inprocess"),
     ("services.config", "services.telemetry"),
@@ -36,11 +35,18 @@ RELATED = {("openrouter", "openai")}
 """OpenRouter speaks OpenAI's dialect and adds to it."""
 
 ONLY_IN: dict[str, tuple[str, ...]] = {
-    "aiohttp": ("gateway", "services.providers", "services.local_model", "services.serve"),
+    "aiohttp": (
+        "gateway",
+        "services.providers",
+        "services.local_model",
+        "services.serve",
+        "services.telemetry.exposition",
+    ),
     "anthropic": (),
     "asyncpg": ("services.storage.postgres",),
     "openai": (),
     "opentelemetry": ("services.telemetry", "gateway"),
+    "prometheus_client": ("gateway", "services.telemetry"),
     "redis": ("services.storage.redis",),
     "requests": (),
     "services.providers.registry": ("services.server", "services.cli"),

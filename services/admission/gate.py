@@ -19,6 +19,7 @@ from services.metering.ledger import Ledger, Order
 from services.metering.prices import FREE, Price, PriceList, estimate_nano
 from services.metering.tokens import TokenCounter, estimate_prompt
 from services.metering.usage import UsageMeter
+from services.telemetry.calls import CallRecord
 
 MAX_TOKENS_UNKNOWN = 4096
 """What an answer is expected to take at most where neither caller nor model says."""
@@ -33,8 +34,8 @@ _UNPRICED = "This model has no price yet."
 class Bid:
     """A call that wants in."""
 
-    request_id: str
-    """As logs have it."""
+    record: CallRecord
+    """What operators are told of it, by its request ID."""
     caller: Caller
     """Who asks."""
     spec: pb.ChatCompletionSpec
@@ -90,6 +91,7 @@ class Gate:
             # Also when cancelled: a call that is not admitted has used up nothing.
             lease.void()
             raise
+        bid.record.hold_nano = amount
         ticket = Ticket(
             lease=lease,
             hold=hold,
@@ -98,6 +100,7 @@ class Gate:
             meter=UsageMeter(bid.spec, self.counter),
             ledger=self.ledger,
             clock=self.clock,
+            record=bid.record,
         )
         try:
             yield ticket
@@ -125,7 +128,7 @@ def _subject(bid: Bid) -> Subject:
 
 def _order(bid: Bid, price: Price, amount_nano: int) -> Order:
     return Order(
-        request_id=bid.request_id,
+        request_id=bid.record.request_id,
         account=bid.caller.account,
         key_id=bid.caller.key_id,
         model=bid.model,

@@ -13,6 +13,7 @@ from services.metering.ledger import Hold, Ledger
 from services.metering.prices import Price, cost_nano
 from services.metering.usage import Metered, UsageMeter
 from services.providers.base import Decoder
+from services.telemetry.calls import CallRecord
 
 CHECKPOINT_S = 1.0
 """How often a stream's usage is noted down, so that a kill loses no more."""
@@ -41,6 +42,8 @@ class Ticket:
     """Where the hold is settled."""
     clock: Clock
     """Says when a checkpoint is due."""
+    record: CallRecord
+    """Learns what operators are told of the call."""
     decoder: Decoder | None = None
     """Set once the provider has begun to answer: knows the usage that it has reported."""
     metered: Metered | None = None
@@ -57,7 +60,7 @@ class Ticket:
     def begun(self, decoder: Decoder) -> None:
         """The provider has begun to answer: from now on the call costs something."""
         self.decoder = decoder
-        self._noted_at = self.clock.now()
+        self.record.begun_at = self._noted_at = self.clock.now()
 
     def count(self, batch: Batch) -> Batch:
         """Takes note of what the provider sent. Completes the last chunk: usage and cost."""
@@ -65,6 +68,7 @@ class Ticket:
         last = batch[-1]
         if last.HasField("finished"):
             self._complete(last.finished)
+            self.record.finished(batch)
         elif self.clock.now() - self._noted_at >= CHECKPOINT_S:
             self._note()
         return batch
@@ -74,12 +78,20 @@ class Ticket:
         if self.decoder is None:
             self.lease.void()
             self.ledger.void(self.hold)
+            self.record.settlement = "voided"
             return
         metered = self.metered or self._metered_so_far()
         self.charge_nano = self._cost(metered)
         self.lease.reconcile(metered.usage.total_token_count)
         self.lease.release()
         self.ledger.settle(self.hold, self.charge_nano, metered.usage)
+        self._tell(metered)
+
+    def _tell(self, metered: Metered) -> None:
+        record = self.record
+        record.settlement = "settled"
+        record.charge_nano = self.charge_nano
+        record.usage, record.flags = metered.usage, metered.flags
 
     def _complete(self, finished: pb.CompletionFinished) -> None:
         self.metered = self.meter.metered()

@@ -19,6 +19,7 @@ from services.completions.idempotency import Announce, Batch, Idempotency, Named
 from services.completions.validation import check
 from services.routing.catalog import Catalog, Route
 from services.routing.failover import Answer, Failover
+from services.telemetry.calls import CallRecord
 
 COMPLETION_ID_BYTES = 18
 
@@ -27,8 +28,8 @@ COMPLETION_ID_BYTES = 18
 class Call:
     """One call of a caller."""
 
-    request_id: str
-    """As the caller or the edge gave it; in logs, and the ID of the hold."""
+    record: CallRecord
+    """What operators are told of it, by the request ID that the caller or the edge gave it."""
     caller: Caller
     """Who asks."""
     spec: pb.ChatCompletionSpec
@@ -74,6 +75,7 @@ class Pipeline:
         """
         check(call.spec)
         route = self.catalog.resolve(call.spec.model)
+        call.record.model = route.base_model
         make = partial(self._make, call, route, announce, stream=stream)
         if call.idempotency_key is None:
             return make()
@@ -92,7 +94,9 @@ class Pipeline:
         spec = call.spec
         async with (
             self._gate.admit(_bid(call, route)) as ticket,
-            self._failover.open(spec, route, strict=call.strict, stream=stream) as answer,
+            self._failover.open(
+                spec, route, call.record, strict=call.strict, stream=stream
+            ) as answer,
         ):
             ticket.begun(answer.decoder)
             announce(ticket.headers)
@@ -124,7 +128,7 @@ class Pipeline:
 
 def _bid(call: Call, route: Route) -> Bid:
     return Bid(
-        request_id=call.request_id,
+        record=call.record,
         caller=call.caller,
         spec=call.spec,
         model=route.base_model,

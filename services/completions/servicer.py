@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -12,14 +12,16 @@ from services.admission.keys import Keyring
 from services.border import Context, metadata_of, request_id_of
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
+from services.telemetry.calls import CallLog, CallRecord
 
 
 class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     """Serves completions from a pipeline, to callers with a key."""
 
-    def __init__(self, keyring: Keyring, pipeline: Pipeline) -> None:
+    def __init__(self, keyring: Keyring, pipeline: Pipeline, calls: CallLog) -> None:
         self._keyring = keyring
         self._pipeline = pipeline
+        self._calls = calls
 
     async def CreateChatCompletion(
         self,
@@ -27,8 +29,12 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> pb.CreateChatCompletionResponse:
         """One completion, whole."""
+        metadata = metadata_of(context)
+        request_id = request_id_of(metadata)
         headers: dict[str, str] = {}
-        answer = await self._pipeline.whole(await self._call(request, context), headers.update)
+        with self._calls.recording(request_id, "create", context.time_remaining) as record:
+            call = await self._call(request, metadata, record)
+            answer = await self._pipeline.whole(call, headers.update)
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
         return answer
@@ -39,24 +45,29 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """One completion, as it is made: one message for every read from the provider."""
-        call = await self._call(request, context)
+        metadata = metadata_of(context)
+        request_id = request_id_of(metadata)
         headers: dict[str, str] = {}
-        async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
-            async for batch in batches:
-                if headers:
-                    await context.send_initial_metadata(tuple(headers.items()))
-                    headers.clear()
-                yield pb.StreamChatCompletionResponse(chunks=batch)
+        with self._calls.recording(request_id, "stream", context.time_remaining) as record:
+            call = await self._call(request, metadata, record)
+            async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
+                async for batch in batches:
+                    if headers:
+                        await context.send_initial_metadata(tuple(headers.items()))
+                        headers.clear()
+                    yield pb.StreamChatCompletionResponse(chunks=batch)
 
     async def _call(
         self,
         request: pb.CreateChatCompletionRequest | pb.StreamChatCompletionRequest,
-        context: Context,
+        metadata: Mapping[str, str],
+        record: CallRecord,
     ) -> Call:
-        metadata = metadata_of(context)
+        caller = await self._keyring.authenticate(metadata.get("authorization"))
+        record.key_id, record.account = caller.key_id, caller.account
         return Call(
-            request_id=request_id_of(metadata),
-            caller=await self._keyring.authenticate(metadata.get("authorization")),
+            record=record,
+            caller=caller,
             spec=request.spec,
             parameter_policy=request.parameter_policy,
             idempotency_key=idempotency_key(metadata),

@@ -61,6 +61,16 @@ class Catalog:
         return self._routes.get(model)
 
     @property
+    def targets(self) -> Sequence[Target]:
+        """All places that serve a model by its own name, once each."""
+        return [
+            target
+            for route in self.routes
+            if route.model == route.base_model
+            for target in route.targets
+        ]
+
+    @property
     def routes(self) -> Sequence[Route]:
         """All routes, by name."""
         return [self._routes[name] for name in sorted(self._routes)]

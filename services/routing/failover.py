@@ -16,6 +16,7 @@ from services.providers.upstream import Upstream
 from services.routing.catalog import Route
 from services.routing.choice import order
 from services.routing.health import Health
+from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
 RETRY_SHARE = 0.2
@@ -51,13 +52,16 @@ class RetryBudget:
         """A call was made."""
         self._tokens = min(self._tokens + RETRY_SHARE, 10 * RETRIES_PER_S)
 
+    @property
+    def left(self) -> float:
+        """How many retries may be made at this moment."""
+        grown = self._tokens + (self._clock.now() - self._at) * RETRIES_PER_S
+        return max(self._tokens, min(grown, RETRIES_PER_S))
+
     def spend(self) -> bool:
         """Whether a retry may be made now; if so, it is counted."""
-        now = self._clock.now()
-        if self._tokens < RETRIES_PER_S:
-            grown = self._tokens + (now - self._at) * RETRIES_PER_S
-            self._tokens = min(grown, RETRIES_PER_S)
-        self._at = now
+        self._tokens = self.left
+        self._at = self._clock.now()
         if self._tokens < 1:
             return False
         self._tokens -= 1
@@ -79,18 +83,26 @@ class Failover:
         self._dialects = dialects
         self._health = health
         self._chance = chance
-        self._budget = RetryBudget(clock)
+        self.budget = RetryBudget(clock)
 
     @asynccontextmanager
     async def open(
-        self, spec: pb.ChatCompletionSpec, route: Route, *, strict: bool, stream: bool
+        self,
+        spec: pb.ChatCompletionSpec,
+        route: Route,
+        record: CallRecord,
+        *,
+        strict: bool,
+        stream: bool,
     ) -> AsyncIterator[Answer]:
         """An answer to `spec`; its connection is closed on the way out.
+
+        `record` learns of every attempt.
 
         Raises Failure where no candidate can be asked, and UpstreamError where none
         answered: the caller's fault at once, a channel's when no attempt is left.
         """
-        self._budget.earn()
+        self.budget.earn()
         refusal: Failure | None = None
         failure: UpstreamError | None = None
         attempts = 0
@@ -103,15 +115,17 @@ class Failover:
                 # What this model cannot do, the same model may do at another channel.
                 refusal = refusal or error
                 continue
-            if attempts == ATTEMPTS_MAX or (attempts and not self._budget.spend()):
+            if attempts == ATTEMPTS_MAX or (attempts and not self.budget.spend()):
                 break
             attempts += 1
+            record.tried(target.channel.name)
             decoder = dialect.decoder(target)
             relay = self._upstream.relay(request, target, dialect, decoder)
             async with aclosing(relay) as batches:
                 try:
                     first = await self._first(target, batches)
                 except UpstreamError as error:
+                    record.attempt_failed(error)
                     if not error.retryable:
                         raise
                     failure = _more_telling(failure, error)

@@ -56,6 +56,13 @@ class Health:
             return True
         return self._clock.now() >= breaker.open_until and not breaker.trying
 
+    def state(self, target: Target) -> int:
+        """The breaker, for those who watch: 0 closed, 1 half-open, 2 open."""
+        breaker = self._breakers.get(_key(target))
+        if breaker is None or not breaker.open_until:
+            return 0
+        return 2 if self._clock.now() < breaker.open_until else 1
+
     def begin(self, target: Target) -> None:
         """A call goes there now. `succeeded`, `failed` or `abandoned` must follow."""
         breaker = self._breakers.get(_key(target))

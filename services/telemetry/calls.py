@@ -109,8 +109,6 @@ class CallRecord:
     """What it took. None: nothing."""
     flags: Sequence[str] = ()
     """What of the provider's usage was not believed."""
-    replayed: bool = False
-    """Whether the answer was one that had been given before."""
     finish: str = ""
     """How the answer says that it ended. Empty: it did not come to that."""
     code: str = "OK"
