@@ -8,6 +8,8 @@ import logging
 import signal
 from collections.abc import Sequence
 
+import uvloop
+
 from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     logs.configure()
-    asyncio.run(_serve(options.target, options.rest))
+    uvloop.run(_serve(options.target, options.rest))
 
 
 async def _serve(target: str, address: str) -> None:
