@@ -26,8 +26,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,7 +36,8 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.clock import Clock
 from services.errors import Failure
-from services.storage.base import ConstraintError, Database, unavailable
+from services.metering.outbox import Outbox
+from services.storage.base import Database, unavailable
 from services.storage.ledger import (
     NO_TOKENS,
     RECOVERED,
@@ -68,20 +67,11 @@ BEAT_S = 1.0
 SWEEP_BEATS = 5
 """Every how many beats holds are looked for that nobody will end."""
 
+SWEEP_MAX = 500
+"""The most holds that one sweep takes from the dead."""
+
 LOST_AFTER_S = 60.0
 """The age at which a hold of ours that nobody here knows is taken for lost."""
-
-OUTBOX_MAX = 10_000
-"""The most endings that may wait for the database; with more, nothing is admitted."""
-
-LINGER_S = 0.02
-"""How long an ending waits for others, since a commit costs the same for one and for many."""
-
-BATCH_MAX = 200
-"""The most endings in one transaction."""
-
-RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""How long to wait before an ending is tried again; the last one from then on."""
 
 CLOSE_S = 10.0
 """How long `close` waits for a database that does not answer."""
@@ -142,11 +132,7 @@ class Ledger:
         # Holds that nobody has any more cannot be ended by anybody: they are swept.
         self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
         self._dirty: dict[str, Hold] = {}
-        self._outbox: deque[Ending] = deque()
-        self._ending: set[str] = set()
-        self._work = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._outbox = Outbox(database)
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -157,7 +143,7 @@ class Ledger:
         await self._database.write(renew_lease, self._owner, self._lease_ms)
         await self.sweep()
         self._tasks = [
-            asyncio.create_task(self._send(), name="ledger outbox"),
+            asyncio.create_task(self._outbox.send(), name="ledger outbox"),
             asyncio.create_task(self._beat(), name="ledger beat"),
         ]
         return self
@@ -173,13 +159,13 @@ class Ledger:
     @property
     def outbox_depth(self) -> int:
         """How many endings wait for the database."""
-        return len(self._ending)
+        return len(self._outbox)
 
     @property
     def healthy(self) -> bool:
         """Whether requests may be admitted: what ends them keeps up."""
         alive = not any(task.done() for task in self._tasks)
-        return alive and len(self._ending) < OUTBOX_MAX
+        return alive and not self._outbox.full
 
     @property
     def open_holds(self) -> int:
@@ -224,7 +210,7 @@ class Ledger:
 
     async def drain(self) -> None:
         """Returns when every ending that was asked for is in the database."""
-        await self._idle.wait()
+        await self._outbox.drain()
 
     async def close(self) -> None:
         """Admits nothing more, and carries out what was asked for.
@@ -244,10 +230,10 @@ class Ledger:
 
     async def sweep(self) -> int:
         """Ends holds that nobody else will; returns how many it found."""
-        ids = await self._database.write(orphans, BATCH_MAX)
+        ids = await self._database.write(orphans, SWEEP_MAX)
         before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
         for hold_id in await self._database.read(owned_holds, self._owner, before_ms):
-            if hold_id not in self._open and hold_id not in self._ending:
+            if hold_id not in self._open and hold_id not in self._outbox:
                 ids.append(hold_id)
         if ids:
             now_ms = self._now_ms()
@@ -287,52 +273,7 @@ class Ledger:
         hold.ended = True
         self._open.pop(hold.id, None)
         self._dirty.pop(hold.id, None)
-        self._ending.add(hold.id)
-        self._outbox.append(Ending(hold.id, state, charge_nano, tokens, self._now_ms()))
-        self._idle.clear()
-        self._work.set()
-
-    async def _send(self) -> None:
-        """Carries out what is in the outbox, for ever."""
-        while True:
-            await self._work.wait()
-            await asyncio.sleep(LINGER_S)
-            self._work.clear()
-            while self._outbox:
-                count = min(len(self._outbox), BATCH_MAX)
-                batch = [self._outbox.popleft() for _ in range(count)]
-                await self._deliver(batch)
-                self._ending.difference_update(ending.hold_id for ending in batch)
-            self._idle.set()
-
-    async def _deliver(self, batch: Sequence[Ending]) -> None:
-        """Ends the holds of a batch. Returns when the database has them, however long it takes."""
-        attempt = 0
-        while True:
-            try:
-                won = await self._database.write(end_holds, batch)
-            except Failure:
-                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
-                continue
-            except ConstraintError:
-                await self._quarantine(batch)
-                return
-            if not all(won):
-                self._complain("ledger.ended_before", batch, won)
-            return
-
-    async def _quarantine(self, batch: Sequence[Ending]) -> None:
-        """Finds the ending that the database refuses for ever, and goes on without it."""
-        if len(batch) > 1:
-            for ending in batch:
-                await self._deliver([ending])
-            return
-        self._complain("ledger.refused", batch, [False])
-
-    def _complain(self, event: str, batch: Sequence[Ending], won: Sequence[bool]) -> None:
-        lost = [ending.hold_id for ending, ours in zip(batch, won, strict=True) if not ours]
-        log.warning(event, extra={"holds": lost})
+        self._outbox.put(Ending(hold.id, state, charge_nano, tokens, self._now_ms()))
 
     async def _beat(self) -> None:
         """Keeps the lease, the checkpoints and the books in order, for ever."""

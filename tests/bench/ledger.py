@@ -27,7 +27,9 @@ from services.storage.pepper import Pepper
 from services.storage.sqlite import SqliteDatabase
 
 CONCURRENCIES = (1, 8, 32, 128)
-USAGE = usage_pb2.Usage(prompt_token_count=10, completion_token_count=5, source=usage_pb2.USAGE_SOURCE_PROVIDER)
+USAGE = usage_pb2.Usage(
+    prompt_token_count=10, completion_token_count=5, source=usage_pb2.USAGE_SOURCE_PROVIDER
+)
 
 
 async def measure(requests: int, concurrency: int) -> tuple[float, float]:

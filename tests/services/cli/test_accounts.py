@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from services.storage.sqlite import FILE
+from services.storage.sqlite_file import FILE
 from tests.services.cli.conftest import Shell
 
 

@@ -10,7 +10,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
 from services.errors import Failure
-from services.metering import ledger as ledger_module
+from services.metering import outbox
 from services.metering.ledger import LOST_AFTER_S, Hold, Ledger, Order
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
@@ -324,7 +324,7 @@ async def test_any_failing_write_leaves_the_books_right(
     books: Books, clock: FakeClock, nth: int, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever write fails, with or without effect, all holds end and nobody is charged twice."""
-    monkeypatch.setattr(ledger_module, "RETRY_S", (0.0,))
+    monkeypatch.setattr(outbox, "RETRY_S", (0.0,))
     failing = WatchedDatabase(books.database, lambda call: when if call == nth else "")
     charged = 0
     try:
@@ -350,8 +350,8 @@ async def test_full_outbox_admits_nothing(
     books: Books, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With too many endings waiting for a database that is down, nothing more is admitted."""
-    monkeypatch.setattr(ledger_module, "OUTBOX_MAX", 3)
-    monkeypatch.setattr(ledger_module, "RETRY_S", (0.0,))
+    monkeypatch.setattr(outbox, "WAITING_MAX", 3)
+    monkeypatch.setattr(outbox, "RETRY_S", (0.0,))
     down = asyncio.Event()
     failing = WatchedDatabase(books.database, lambda _call: "before" if down.is_set() else "")
     async with Ledger(failing, clock) as ledger:

@@ -25,7 +25,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
 from services.errors import Failure
-from services.metering import ledger as ledger_module
+from services.metering import outbox
 from services.metering.ledger import Hold, Ledger, Order
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
@@ -219,7 +219,7 @@ def test_agrees_with_the_model(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Credits, holds, checkpoints, ends, replays and crashes in any order leave the books right."""
-    monkeypatch.setattr(ledger_module, "LINGER_S", 0.0)
+    monkeypatch.setattr(outbox, "LINGER_S", 0.0)
     with asyncio.Runner() as runner:
         if kind == "sqlite":
             opening: Coroutine[Any, Any, Database] = SqliteDatabase.open(tmp_path, FakeClock())

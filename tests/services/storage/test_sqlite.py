@@ -13,7 +13,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.errors import Failure
 from services.storage.base import StateError
 from services.storage.schema import VERSION
-from services.storage.sqlite import FILE, SqliteDatabase
+from services.storage.sqlite import SqliteDatabase
+from services.storage.sqlite_file import FILE
 from tests.fakes.clock import FakeClock
 from tests.services.storage.transactions import count, put
 

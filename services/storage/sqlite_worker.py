@@ -1,0 +1,218 @@
+"""A thread that owns a connection to SQLite and does what is asked of it, batch by batch.
+
+What the event loop asks for while the thread is busy is done in one transaction when
+it is free (group commit), so that one `fsync` serves many requests. One that fails
+undoes only itself: where it had changed something, the others are done again, each in
+a savepoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from services.storage.base import ConstraintError, T, Transaction, unavailable
+
+log = logging.getLogger(__name__)
+
+BATCH_MAX = 512
+"""From how many transactions on no more are added to a commit, so that none waits too long."""
+
+FATAL = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_FSYNC"})
+"""Errors after which nothing that the file says can be trusted: until a restart, every call fails.
+
+A failed fsync is one of them: the kernel may drop the pages and call the next one a success.
+"""
+
+
+@dataclass(slots=True)
+class Job:
+    """A transaction that waits for its turn."""
+
+    begin: Callable[[], Transaction[Any]]
+    future: asyncio.Future[Any]
+    result: Any = None
+    error: BaseException | None = None
+
+    def forget(self) -> None:
+        """What an attempt that was undone came to."""
+        self.result = self.error = None
+
+    def deliver(self) -> None:
+        """Tells whoever asked, if they are still there."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Worker:
+    """A thread that owns a connection and does what is queued, batch by batch."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        begin: str,
+        loop: asyncio.AbstractEventLoop,
+        announce: Callable[[Sequence[str]], None],
+    ) -> None:
+        self.healthy = True
+        self._connection = connection
+        self._begin = begin
+        self._loop = loop
+        self._announce = announce
+        self._broken = False
+        self._notices: list[str] = []
+        connection.create_function("pg_notify", 2, self._notice)
+        self._asked: list[Job] = []
+        self._batches: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
+        self._stopped: asyncio.Future[None] | None = None
+        self._thread = threading.Thread(target=self._run, name=f"sqlite {begin}", daemon=True)
+        self._thread.start()
+
+    def submit(self, begin: Callable[[], Transaction[Any]]) -> asyncio.Future[Any]:
+        """Asks for a transaction. Its result, or what it raised, comes when it is committed."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._stopped is not None:
+            future.set_exception(unavailable())
+            return future
+        if not self._asked:
+            # What the loop asks for in this round goes to the thread as one.
+            self._loop.call_soon(self._hand_over)
+        self._asked.append(Job(begin, future))
+        return future
+
+    async def stop(self) -> None:
+        """Returns when all that was asked for is done, and the thread with it."""
+        if self._stopped is None:
+            self._stopped = self._loop.create_future()
+            self._hand_over()
+            self._batches.put(None)
+        await asyncio.shield(self._stopped)
+        self._thread.join()
+
+    def _hand_over(self) -> None:
+        jobs = [job for job in self._asked if not job.future.done()]
+        self._asked = []
+        if jobs:
+            self._batches.put(jobs)
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            batch, running = self._next_batch()
+            self._notices.clear()
+            self._do(batch)
+            # The loop may be closed already, and with it everybody who could wait.
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._deliver, batch, tuple(self._notices), running)
+
+    def _next_batch(self) -> tuple[list[Job], bool]:
+        """At least one job, or the end; and whether there is more to come."""
+        batch: list[Job] = []
+        jobs = self._batches.get()
+        while jobs is not None:
+            batch += jobs
+            if len(batch) >= BATCH_MAX or self._batches.empty():
+                return batch, True
+            jobs = self._batches.get_nowait()
+        return batch, False
+
+    def _deliver(self, batch: Sequence[Job], notices: Sequence[str], running: bool) -> None:
+        # Notices first: whoever awaits a revocation finds it in force.
+        self._announce(notices)
+        for job in batch:
+            job.deliver()
+        if not running and self._stopped is not None and not self._stopped.done():
+            self._stopped.set_result(None)
+
+    def _do(self, batch: Sequence[Job]) -> None:
+        if not batch:
+            return
+        try:
+            if self._broken:
+                raise sqlite3.OperationalError("the database is not to be trusted any more")
+            if not self._do_together(batch):
+                self._do_apart(batch)
+            if not self.healthy:
+                log.info("storage.recovered")
+            self.healthy = True
+        except sqlite3.Error as error:
+            self._give_up(batch, error)
+
+    def _do_together(self, batch: Sequence[Job]) -> bool:
+        """Commits a batch, unless one of it failed halfway: then nothing of it has happened."""
+        self._connection.execute(self._begin)
+        for job in batch:
+            changes = self._connection.total_changes
+            self._attempt(job)
+            if job.error is not None and self._connection.total_changes != changes:
+                self._roll_back()
+                return False
+        self._connection.execute("COMMIT")
+        return True
+
+    def _do_apart(self, batch: Sequence[Job]) -> None:
+        """Commits a batch in which one that fails undoes only itself, which costs a little more."""
+        self._connection.execute(self._begin)
+        for job in batch:
+            job.forget()
+            self._connection.execute("SAVEPOINT job")
+            self._attempt(job)
+            if job.error is not None:
+                self._connection.execute("ROLLBACK TO job")
+            self._connection.execute("RELEASE job")
+        self._connection.execute("COMMIT")
+
+    def _attempt(self, job: Job) -> None:
+        """Runs one transaction. What goes wrong with the database itself is raised."""
+        told = len(self._notices)
+        try:
+            job.result = _drive(self._connection.execute, job.begin())
+        except sqlite3.IntegrityError as error:
+            job.error = ConstraintError(str(error))
+        except sqlite3.Error:
+            raise
+        except Exception as error:  # noqa: BLE001  It belongs to whoever asked, not to the thread.
+            job.error = error
+        if job.error is not None:
+            del self._notices[told:]
+
+    def _give_up(self, batch: Sequence[Job], error: sqlite3.Error) -> None:
+        name = getattr(error, "sqlite_errorname", "")
+        if self.healthy:
+            # Once, and not for every batch until it is over.
+            log.error("storage.failed", extra={"kind": name}, exc_info=error)
+        self.healthy = False
+        self._broken = self._broken or name in FATAL
+        with suppress(sqlite3.Error):
+            self._roll_back()
+        for job in batch:
+            job.result, job.error = None, unavailable()
+
+    def _roll_back(self) -> None:
+        self._notices.clear()
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def _notice(self, _channel: str, payload: str) -> None:
+        self._notices.append(payload)
+
+
+def _drive(execute: Callable[..., sqlite3.Cursor], transaction: Transaction[T]) -> T:
+    try:
+        statement = next(transaction)
+        while True:
+            statement = transaction.send(execute(*statement).fetchall())
+    except StopIteration as end:
+        result: T = end.value
+        return result
