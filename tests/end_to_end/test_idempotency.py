@@ -1,0 +1,233 @@
+"""Named calls through the whole gateway: one call to the provider, one bill."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+
+from services.storage.keys import KeyScope
+from tests.end_to_end.gateway import TOPOLOGIES, Gateway, Topology
+from tests.end_to_end.house import (
+    CHARGE_NANO_USD,
+    MESSAGES,
+    MODEL,
+    NAMED,
+    Reply,
+    ask,
+    books,
+    serving,
+)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_of_twenty_equal_calls_one_is_made(
+    tmp_path: Path, topology: Topology, stream: bool
+) -> None:
+    """Nineteen are told to come back in a second; who does gets the answer, to the byte."""
+    async with serving(tmp_path, topology) as (gateway, upstream, house):
+        house.goes_on.clear()
+        calls = [asyncio.create_task(ask(gateway, stream=stream)) for _ in range(20)]
+        pending = set(calls)
+        while len(pending) > 1:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        house.goes_on.set()
+        replies = await asyncio.gather(*calls)
+        again = await ask(gateway, stream=stream)
+
+        (first,) = [reply for reply in replies if reply.status == 200]
+        refused = [reply for reply in replies if reply is not first]
+        assert {reply.status for reply in refused} == {409}
+        assert {reply.code for reply in refused} == {"idempotency_in_progress"}
+        assert {reply.headers["Retry-After"] for reply in refused} == {"1"}
+        assert (first.replayed, again.replayed) == (False, True)
+        assert again.body == first.body
+        assert b"Good" in first.body
+        assert len(upstream.requests) == 1
+    assert await books(tmp_path) == {"settled": CHARGE_NANO_USD}
+
+
+async def test_a_stream_may_be_replayed_whole_and_the_reverse(tmp_path: Path) -> None:
+    """It is the same answer: ID, time, text and usage."""
+    async with serving(tmp_path) as (gateway, upstream, _):
+        with_usage = {"stream": True, "stream_options": {"include_usage": True}}
+        streamed = await ask(gateway, {"Idempotency-Key": "a"}, **with_usage)
+        then_whole = await ask(gateway, {"Idempotency-Key": "a"})
+        whole = await ask(gateway, {"Idempotency-Key": "b"})
+        then_streamed = await ask(gateway, {"Idempotency-Key": "b"}, **with_usage)
+
+        assert (streamed.replayed, whole.replayed) == (False, False)
+        assert (then_whole.replayed, then_streamed.replayed) == (True, True)
+        assert len(upstream.requests) == 2
+    _check_same(streamed, then_whole)
+    _check_same(then_streamed, whole)
+
+
+def _check_same(stream: Reply, whole: Reply) -> None:
+    answer = json.loads(whole.body)
+    events = [
+        json.loads(event.removeprefix("data: "))
+        for event in stream.body.decode().strip().split("\n\n")[:-1]
+    ]
+    assert {event["id"] for event in events} == {answer["id"]}
+    assert {event["created"] for event in events} == {answer["created"]}
+    texts = [choice["delta"].get("content") for event in events for choice in event["choices"]]
+    assert "".join(text or "" for text in texts) == "Good day"
+    assert answer["choices"][0]["message"]["content"] == "Good day"
+    assert events[-1]["usage"] == answer["usage"]
+
+
+async def test_another_request_is_refused(tmp_path: Path) -> None:
+    """With a status that no SDK tries again."""
+    async with serving(tmp_path) as (gateway, upstream, _):
+        await ask(gateway)
+        for changed in ({"max_tokens": 51}, {"messages": MESSAGES * 2}, {"top_k": 1}):
+            refused = await ask(gateway, **changed)
+            assert (refused.status, refused.code) == (422, "idempotency_mismatch")
+        policy = await ask(gateway, {**NAMED, "x-pomogator-mode": "strict"})
+
+        assert policy.status == 422
+        assert len(upstream.requests) == 1
+
+
+async def test_a_name_belongs_to_an_account(tmp_path: Path) -> None:
+    """Another key of the account gets the answer; another account learns nothing of it."""
+    async with serving(tmp_path) as (gateway, upstream, _):
+        await ask(gateway)
+        _, sibling = await gateway.service.key_maker.make("default")
+        _, stranger = await gateway.service.key_maker.make("acme")
+
+        assert (await ask(gateway, NAMED | _bearer(sibling))).replayed
+        # It has no money, and so its call is refused: it was about to be made.
+        assert (await ask(gateway, NAMED | _bearer(stranger))).status == 402
+        assert len(upstream.requests) == 1
+
+
+async def test_a_replay_is_for_keys_that_may_use_the_model(tmp_path: Path) -> None:
+    """The scope of a key holds for answers that are there already."""
+    async with serving(tmp_path) as (gateway, _, _):
+        await ask(gateway)
+        scope = KeyScope(models=frozenset({"house/another"}))
+        _, narrow = await gateway.service.key_maker.make("default", scope=scope)
+        reply = await ask(gateway, NAMED | _bearer(narrow))
+
+        assert (reply.status, reply.code) == (403, "model_not_allowed")
+
+
+async def test_a_replay_counts_against_no_limit(tmp_path: Path) -> None:
+    """A key that has used up its minute still gets the answer that it has paid for."""
+    async with serving(tmp_path) as (gateway, _, _):
+        _, secret = await gateway.service.key_maker.make("default", scope=KeyScope(rpm=1))
+        await ask(gateway, NAMED | _bearer(secret))
+        other = await ask(gateway, {"Idempotency-Key": "order-2"} | _bearer(secret))
+        again = await ask(gateway, NAMED | _bearer(secret))
+
+        assert other.status == 429
+        assert (again.status, again.replayed) == (200, True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_fails_may_be_tried_again(tmp_path: Path, stream: bool) -> None:
+    """Whether nothing came or the answer broke off; each attempt is billed for what came."""
+    async with serving(tmp_path) as (gateway, upstream, house):
+        house.fails = True
+        failed = await ask(gateway, stream=stream)
+        made = len(upstream.requests)
+        house.fails = False
+        reply = await ask(gateway, stream=stream)
+
+        assert (failed.status == 200) == stream, "a stream has begun, and ends with the error"
+        assert b'"error"' in failed.body
+        assert (reply.status, reply.replayed) == (200, False)
+        assert len(upstream.requests) == made + 1
+    ends = await books(tmp_path)
+    assert ends["settled"] == CHARGE_NANO_USD * (2 if stream else 1)
+
+
+async def test_a_client_that_leaves_may_come_back(tmp_path: Path) -> None:
+    """The call that it left is cancelled, and made anew."""
+    async with serving(tmp_path) as (gateway, upstream, house):
+        house.goes_on.clear()
+        leaving = asyncio.create_task(ask(gateway, stream=True))
+        left = await upstream.request(0)
+        leaving.cancel()
+        await left.left.wait()
+        house.goes_on.set()
+        reply = await _ask_until_answered(gateway)
+
+        assert not reply.replayed
+        assert len(upstream.requests) == 2
+
+
+async def _ask_until_answered(gateway: Gateway) -> Reply:
+    while (reply := await ask(gateway)).status == 409:
+        pass
+    return reply
+
+
+@pytest.mark.parametrize(
+    ("headers", "fields", "status"),
+    [
+        ({"Idempotency-Key": "a" * 256}, {}, 400),
+        (NAMED, {"max_tokens": 0}, 400),
+        (NAMED, {"model": "house/none"}, 400),
+        ({**NAMED, "Authorization": f"Bearer sk-pg-{'a' * 49}"}, {}, 401),
+    ],
+)
+async def test_what_is_refused_takes_no_name(
+    tmp_path: Path, headers: Mapping[str, str], fields: Mapping[str, Any], status: int
+) -> None:
+    """It may be put right, and sent again."""
+    async with serving(tmp_path) as (gateway, upstream, _):
+        assert (await ask(gateway, headers, **fields)).status == status
+        assert (await ask(gateway)).status == 200
+        assert len(upstream.requests) == 1
+
+
+async def test_calls_without_a_name_are_made_as_often_as_they_are_sent(tmp_path: Path) -> None:
+    """However much alike they are, and however often an SDK says that it tried before."""
+    async with serving(tmp_path) as (gateway, upstream, _):
+        for count in range(3):
+            reply = await ask(gateway, {"x-stainless-retry-count": str(count)})
+            assert not reply.replayed
+        assert len(upstream.requests) == 3
+    assert await books(tmp_path) == {"settled": 3 * CHARGE_NANO_USD}
+
+
+async def test_an_sdk_comes_back_for_the_answer(tmp_path: Path) -> None:
+    """Refused while an equal call runs, it waits as it is told, and gets that call's answer."""
+    refused = asyncio.Event()
+
+    async def watch(response: httpx.Response) -> None:
+        if response.status_code == 409:
+            refused.set()
+
+    async with (
+        serving(tmp_path) as (gateway, upstream, house),
+        httpx.AsyncClient(event_hooks={"response": [watch]}) as http,
+        AsyncOpenAI(api_key=gateway.key, base_url=gateway.base_url, http_client=http) as client,
+    ):
+        house.goes_on.clear()
+        first = asyncio.create_task(ask(gateway))
+        await upstream.request(0)
+        second = asyncio.create_task(
+            client.chat.completions.create(
+                model=MODEL, messages=MESSAGES, max_tokens=50, extra_headers=NAMED
+            )
+        )
+        await refused.wait()
+        house.goes_on.set()
+
+        assert json.loads((await first).body)["id"] == (await second).id
+        assert len(upstream.requests) == 1
+
+
+def _bearer(secret: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {secret}"}
