@@ -24,15 +24,18 @@ NEVER: frozenset[str] = frozenset(
         "fallback_models deployment deployment_id engine custom_llm_provider",
         # Another price, or a limit that is none.
         "service_tier max_tokens max_completion_tokens max_output_tokens max_new_tokens",
-        "max_length num_predict n_predict num_ctx n best_of web_search_options usage",
+        "max_length num_predict n_predict num_ctx n best_of web_search_options usage speed",
         # What is kept, and where.
         "store background metadata conversation previous_response_id",
         # The form of the answer, which is ours to choose.
         "stream stream_options messages prompt input functions function_call",
-        # Instructions to clients and to other gateways.
+        # Who else hears of it.
+        "webhook webhooks webhook_url webhook_secret callback callback_url notify_url",
+        # Instructions to clients and to other gateways; the last overwrite objects in JavaScript.
         "api_base base_url api_key api_version api_type organization project headers",
         "extra_headers extra_body extra_query default_headers timeout max_retries num_retries",
         "mock_response user_config litellm_params guardrails callbacks debug",
+        "__proto__ constructor prototype",
     )
     for name in names.split()
 )
