@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -44,6 +44,8 @@ class Bid:
     """The public model, by the name that prices, limits and scopes go by."""
     capabilities: Capabilities
     """What the model accepts."""
+    fallbacks: Sequence[str] = ()
+    """The models that may answer in its place, by the same names."""
 
     @property
     def max_tokens(self) -> int:
@@ -81,12 +83,15 @@ class Gate:
         """
         caller = bid.caller
         authorize(caller, bid.model)
-        price = self._price(bid.model)
+        prices = {model: self._price(model) for model in (bid.model, *bid.fallbacks)}
         prompt_tokens, max_tokens = estimate_prompt(bid.spec), bid.max_tokens
         lease = await self.limits.take(_subject(bid), prompt_tokens + max_tokens)
-        amount = estimate_nano(prompt_tokens, max_tokens, price, markup_bp=caller.markup_bp)
+        amount = max(
+            estimate_nano(prompt_tokens, max_tokens, price, markup_bp=caller.markup_bp)
+            for price in prices.values()
+        )
         try:
-            hold = await self.ledger.reserve(_order(bid, price, amount))
+            hold = await self.ledger.reserve(_order(bid, prices[bid.model], amount))
         except BaseException:
             # Also when cancelled: a call that is not admitted has used up nothing.
             lease.void()
@@ -95,7 +100,11 @@ class Gate:
         ticket = Ticket(
             lease=lease,
             hold=hold,
-            price=price,
+            prices=prices,
+            price=prices[bid.model],
+            subject=_subject(bid),
+            tokens=prompt_tokens + max_tokens,
+            limits=self.limits,
             markup_bp=caller.markup_bp,
             meter=UsageMeter(bid.spec, self.counter),
             ledger=self.ledger,

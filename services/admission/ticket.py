@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.admission.limits import Lease
+from services.admission.limits import Lease, Limits, Subject
 from services.clock import Clock
 from services.metering.ledger import Hold, Ledger
 from services.metering.prices import Price, cost_nano
@@ -32,8 +32,16 @@ class Ticket:
     """What was drawn from the limits."""
     hold: Hold
     """What was taken from the balance."""
+    prices: Mapping[str, Price]
+    """The prices, at the call's admission, of the models that may answer."""
     price: Price
-    """The price at the call's admission."""
+    """Of these the one in force: that of the model asked for, until another answers."""
+    subject: Subject
+    """What the call is to limits."""
+    tokens: int
+    """The tokens that it is expected to take."""
+    limits: Limits
+    """Where attempts draw on their channel's limits."""
     markup_bp: int
     """What the account pays on top, in hundredths of a percent."""
     meter: UsageMeter
@@ -44,6 +52,8 @@ class Ticket:
     """Says when a checkpoint is due."""
     record: CallRecord
     """Learns what operators are told of the call."""
+    attempt: Lease | None = None
+    """What was drawn from the limits of the channel that is being asked."""
     decoder: Decoder | None = None
     """Set once the provider has begun to answer: knows the usage that it has reported."""
     metered: Metered | None = None
@@ -57,9 +67,18 @@ class Ticket:
         """What the answer should say about limits: `x-ratelimit-…`."""
         return self.lease.headers()
 
-    def begun(self, decoder: Decoder) -> None:
-        """The provider has begun to answer: from now on the call costs something."""
+    async def draw(self, channel: str) -> None:
+        """Draws on the limits of a channel that is to be asked, and lets go of the one before.
+
+        Raises Failure RATE_LIMIT_EXCEEDED.
+        """
+        self._leave(0)
+        self.attempt = await self.limits.take(self.subject._replace(channel=channel), self.tokens)
+
+    def begun(self, decoder: Decoder, model: str) -> None:
+        """The model has begun to answer: from now on the call costs something."""
         self.decoder = decoder
+        self.price = self.prices[model]
         self.record.begun_at = self._noted_at = self.clock.now()
 
     def count(self, batch: Batch) -> Batch:
@@ -76,16 +95,25 @@ class Ticket:
     def close(self) -> None:
         """The call is over. What it used is charged; what it drew too much is given back."""
         if self.decoder is None:
+            self._leave(0)
             self.lease.void()
             self.ledger.void(self.hold)
             self.record.settlement = "voided"
             return
         metered = self.metered or self._metered_so_far()
         self.charge_nano = self._cost(metered)
+        self._leave(metered.usage.total_token_count)
         self.lease.reconcile(metered.usage.total_token_count)
         self.lease.release()
         self.ledger.settle(self.hold, self.charge_nano, metered.usage)
         self._tell(metered)
+
+    def _leave(self, tokens: int) -> None:
+        """The channel that was asked took so many tokens, and is asked no more."""
+        if self.attempt is not None:
+            self.attempt.reconcile(tokens)
+            self.attempt.release()
+            self.attempt = None
 
     def _tell(self, metered: Metered) -> None:
         record = self.record

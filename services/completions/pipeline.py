@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ from services.completions.fold import Fold
 from services.completions.idempotency import Announce, Batch, Idempotency, NamedCall
 from services.completions.validation import check
 from services.routing.catalog import Catalog, Route
-from services.routing.failover import Answer, Failover
+from services.routing.failover import Answer, Failover, Inquiry
 from services.telemetry.calls import CallRecord
 
 COMPLETION_ID_BYTES = 18
@@ -92,17 +92,26 @@ class Pipeline:
         self, call: Call, route: Route, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
         spec = call.spec
+        fallbacks = self.catalog.fallbacks(route) if route.fallbacks else ()
+        routes = [route, *(one for one in fallbacks if call.caller.may_use(one.base_model))]
         async with (
-            self._gate.admit(_bid(call, route)) as ticket,
+            self._gate.admit(_bid(call, routes)) as ticket,
             self._failover.open(
-                spec, route, call.record, strict=call.strict, stream=stream
+                Inquiry(
+                    spec=spec,
+                    routes=routes,
+                    draw=ticket.draw,
+                    record=call.record,
+                    strict=call.strict,
+                    stream=stream,
+                )
             ) as answer,
         ):
-            ticket.begun(answer.decoder)
+            ticket.begun(answer.decoder, answer.target.public_model)
             announce(ticket.headers)
             shown = _without_reasoning if spec.thinking.excluded else _unchanged
             first = ticket.count(answer.first)
-            yield [self._started(answer, route.model), *shown(first)]
+            yield [self._started(answer), *shown(first)]
             async for batch in answer.rest:
                 if visible := shown(ticket.count(batch)):
                     yield visible
@@ -115,23 +124,25 @@ class Pipeline:
                 fold.add(batch)
         return fold.answer
 
-    def _started(self, answer: Answer, model: str) -> pb.ChatCompletionChunk:
+    def _started(self, answer: Answer) -> pb.ChatCompletionChunk:
         return pb.ChatCompletionChunk(
             started=pb.CompletionStarted(
                 completion_id=f"chatcmpl-{token_urlsafe(COMPLETION_ID_BYTES)}",
-                model=model,
+                model=answer.model,
                 create_time=timestamp_pb2.Timestamp(seconds=int(self._clock.time())),
                 notes=answer.notes,
             )
         )
 
 
-def _bid(call: Call, route: Route) -> Bid:
+def _bid(call: Call, routes: Sequence[Route]) -> Bid:
+    route, *fallbacks = routes
     return Bid(
         record=call.record,
         caller=call.caller,
         spec=call.spec,
         model=route.base_model,
+        fallbacks=[one.base_model for one in fallbacks],
         capabilities=route.capabilities,
     )
 

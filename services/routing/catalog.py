@@ -56,6 +56,15 @@ class Catalog:
             )
         return route
 
+    def fallbacks(self, route: Route) -> Sequence[Route]:
+        """The routes that may answer in place of `route`, in this order.
+
+        A model that was asked to reason by its name is replaced by one that does too.
+        """
+        suffix = route.model.removeprefix(route.base_model)
+        found = (self.find(name + suffix) or self.find(name) for name in route.fallbacks)
+        return [fallback for fallback in found if fallback is not None]
+
     def find(self, model: str) -> Route | None:
         """The route of a public name, if there is one."""
         return self._routes.get(model)

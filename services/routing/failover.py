@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -11,61 +11,52 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance, Clock
 from services.errors import Failure, UpstreamError
-from services.providers.base import Decoder, Dialect, Notes, Target
+from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.upstream import Upstream
+from services.routing.budget import RetryBudget
 from services.routing.catalog import Route
 from services.routing.choice import order
 from services.routing.health import Health
 from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
-RETRY_SHARE = 0.2
-"""Retries that may be made for every call."""
-RETRIES_PER_S = 10.0
-"""Retries that may be made besides, so that a quiet service may retry at all."""
+"""Requests to providers that one call may cause."""
 
 
 @dataclass(slots=True)
 class Answer:
     """An answer that has begun."""
 
+    model: str
+    """The public name of the model that answers."""
     target: Target
+    """Where it answers."""
     notes: Sequence[pb.Note]
+    """What was changed on the way to it."""
     first: Sequence[pb.ChatCompletionChunk]
     """What came first. Not empty."""
     rest: AsyncIterator[Sequence[pb.ChatCompletionChunk]]
     """What comes after. Raises UpstreamError where the answer breaks off."""
     decoder: Decoder
     """Knows the usage that was reported so far."""
-    attempts: int
 
 
-class RetryBudget:
-    """Bounds retries to a share of the calls, so that a sick provider meets no storm."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """What to ask, and of whom."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._tokens = RETRIES_PER_S
-        self._at = clock.now()
-
-    def earn(self) -> None:
-        """A call was made."""
-        self._tokens = min(self._tokens + RETRY_SHARE, 10 * RETRIES_PER_S)
-
-    @property
-    def left(self) -> float:
-        """How many retries may be made at this moment."""
-        grown = self._tokens + (self._clock.now() - self._at) * RETRIES_PER_S
-        return max(self._tokens, min(grown, RETRIES_PER_S))
-
-    def spend(self) -> bool:
-        """Whether a retry may be made now; if so, it is counted."""
-        self._tokens = self.left
-        self._at = self._clock.now()
-        if self._tokens < 1:
-            return False
-        self._tokens -= 1
-        return True
+    spec: pb.ChatCompletionSpec
+    """What was asked for."""
+    routes: Sequence[Route]
+    """The model, then those that may answer in its place."""
+    draw: Callable[[str], Awaitable[None]]
+    """Draws on the limits of the channel of that name; raises Failure where they are used up."""
+    record: CallRecord
+    """Learns of every attempt."""
+    strict: bool = False
+    """Whether to refuse what cannot be honoured."""
+    stream: bool = True
+    """Whether the caller wants pieces."""
 
 
 class Failover:
@@ -86,53 +77,59 @@ class Failover:
         self.budget = RetryBudget(clock)
 
     @asynccontextmanager
-    async def open(
-        self,
-        spec: pb.ChatCompletionSpec,
-        route: Route,
-        record: CallRecord,
-        *,
-        strict: bool,
-        stream: bool,
-    ) -> AsyncIterator[Answer]:
-        """An answer to `spec`; its connection is closed on the way out.
-
-        `record` learns of every attempt.
+    async def open(self, inquiry: Inquiry) -> AsyncIterator[Answer]:
+        """An answer to the inquiry; its connection is closed on the way out.
 
         Raises Failure where no candidate can be asked, and UpstreamError where none
         answered: the caller's fault at once, a channel's when no attempt is left.
         """
         self.budget.earn()
-        refusal: Failure | None = None
-        failure: UpstreamError | None = None
+        trouble = _Trouble()
         attempts = 0
-        for target in order(route.targets, self._health.available, self._chance):
-            notes = Notes(strict=strict)
-            dialect = self._dialects[target.channel.dialect]
-            try:
-                request = dialect.encode(spec, target, notes, stream=stream)
-            except Failure as error:
-                # What this model cannot do, the same model may do at another channel.
-                refusal = refusal or error
-                continue
+        for model, target, notes, request in self._candidates(inquiry, trouble):
             if attempts == ATTEMPTS_MAX or (attempts and not self.budget.spend()):
                 break
+            try:
+                await inquiry.draw(target.channel.name)
+            except Failure as full:
+                trouble.refusal = full
+                continue
             attempts += 1
-            record.tried(target.channel.name)
+            inquiry.record.tried(target.channel.name)
+            dialect = self._dialects[target.channel.dialect]
             decoder = dialect.decoder(target)
             relay = self._upstream.relay(request, target, dialect, decoder)
             async with aclosing(relay) as batches:
                 try:
                     first = await self._first(target, batches)
                 except UpstreamError as error:
-                    record.attempt_failed(error)
+                    inquiry.record.attempt_failed(error)
                     if not error.retryable:
                         raise
-                    failure = _more_telling(failure, error)
+                    trouble.failed(error)
                     continue
-                yield Answer(target, notes.all, first, batches, decoder, attempts)
+                yield Answer(model, target, notes.all, first, batches, decoder)
                 return
-        raise failure or refusal or _no_candidate()
+        raise trouble.worst
+
+    def _candidates(
+        self, inquiry: Inquiry, trouble: _Trouble
+    ) -> Iterator[tuple[str, Target, Notes, UpstreamRequest]]:
+        """The places to ask, in the order in which to ask them, and what to send there."""
+        asked = inquiry.routes[0]
+        for route in inquiry.routes:
+            for target in order(route.targets, self._health.available, self._chance):
+                notes = Notes(strict=inquiry.strict)
+                if route is not asked:
+                    notes.replaced("model", f"`{route.model}` answers in its place.")
+                dialect = self._dialects[target.channel.dialect]
+                try:
+                    request = dialect.encode(inquiry.spec, target, notes, stream=inquiry.stream)
+                except Failure as refusal:
+                    # What this model cannot do, the same model may do at another channel.
+                    trouble.refusal = trouble.refusal or refusal
+                    continue
+                yield route.model, target, notes, request
 
     async def _first(
         self, target: Target, batches: AsyncIterator[Sequence[pb.ChatCompletionChunk]]
@@ -152,12 +149,25 @@ class Failover:
         return first
 
 
+class _Trouble:
+    """Why no candidate has answered so far."""
+
+    def __init__(self) -> None:
+        self.refusal: Failure | None = None
+        """Why one could not be asked."""
+        self._failure: UpstreamError | None = None
+
+    def failed(self, error: UpstreamError) -> None:
+        """A candidate was asked and failed."""
+        if self._failure is None or error.reason != reasons.ERROR_REASON_MODEL_NOT_FOUND:
+            # That a channel lacks the model tells less than how another one failed.
+            self._failure = error
+
+    @property
+    def worst(self) -> Failure:
+        """What to tell the caller."""
+        return self._failure or self.refusal or _no_candidate()
+
+
 def _no_candidate() -> UpstreamError:
     return UpstreamError(reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "No channel answered.")
-
-
-def _more_telling(before: UpstreamError | None, error: UpstreamError) -> UpstreamError:
-    """Of several failures the last, unless it only says that the channel lacks the model."""
-    if before is not None and error.reason == reasons.ERROR_REASON_MODEL_NOT_FOUND:
-        return before
-    return error
