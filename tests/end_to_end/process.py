@@ -1,0 +1,127 @@
+"""`pomogator serve` as operators run it: a process, its logs, its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+Line = dict[str, Any]
+
+
+class Server:
+    """A server that runs, and what it has said so far."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._said = asyncio.Condition()
+        self.lines: list[Line] = []
+        """The log, parsed."""
+        self.raw = ""
+        """All that it wrote, key included."""
+        self.log = ""
+        """What it logged, as it is."""
+        self.key = ""
+        """The key that the first start makes."""
+
+    async def event(self, name: str, **fields: object) -> Line:
+        """The first line of that event with these fields, once it is there."""
+        wanted = {"event": name, **fields}
+        async with self._said:
+            while True:
+                for line in self.lines:
+                    if line.items() >= wanted.items():
+                        return line
+                await self._said.wait()
+
+    async def address(self, protocol: str) -> str:
+        """Where it listens."""
+        address: str = (await self.event("server.listening", protocol=protocol))["address"]
+        return address
+
+    async def samples(self) -> Mapping[tuple[str, frozenset[tuple[str, str]]], float]:
+        """All metrics at this moment, by name and labels."""
+        return {
+            (sample.name, frozenset(sample.labels.items())): sample.value
+            for family in text_string_to_metric_families(await self.exposition())
+            for sample in family.samples
+        }
+
+    async def exposition(self) -> str:
+        """What Prometheus gets."""
+        url = f"http://{await self.address('metrics')}/metrics"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            assert answer.status == 200
+            return await answer.text()
+
+    def tell(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """The exit code, once there is one, and all has been read."""
+        return await self._process.wait()
+
+    async def read_log(self) -> None:
+        """Reads the log to its end. A line that is not JSON is an error."""
+        assert self._process.stderr is not None
+        async for text in self._process.stderr:
+            self.log += text.decode()
+            async with self._said:
+                self.lines.append(json.loads(text))
+                self._said.notify_all()
+
+    async def read_greeting(self) -> None:
+        """Reads what is said to people, to its end."""
+        assert self._process.stdout is not None
+        async for text in self._process.stdout:
+            self.raw += text.decode()
+            if found := re.search(r"sk-pg-\w+", self.raw):
+                async with self._said:
+                    self.key = found[0]
+                    self._said.notify_all()
+
+    async def begun(self) -> None:
+        """Waits until it serves, and has said its key."""
+        await self.address("http")
+        async with self._said:
+            await self._said.wait_for(lambda: self.key)
+
+
+@asynccontextmanager
+async def serving(
+    state: Path, config: str, *arguments: str, env: Mapping[str, str] | None = None
+) -> AsyncIterator[Server]:
+    """Runs the command with this configuration; it is ready when it is given."""
+    path = state / "pomogator.toml"
+    path.write_text(config)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services", "serve", "--config", path, "--state", state / "var"),
+        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})},
+    )
+    server = Server(process)
+    reading = [asyncio.create_task(server.read_log()), asyncio.create_task(server.read_greeting())]
+    try:
+        waiting = asyncio.create_task(server.begun())
+        await asyncio.wait([waiting, *reading], return_when=asyncio.FIRST_COMPLETED)
+        assert waiting.done(), server.log
+        yield server
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        await asyncio.gather(*reading)
