@@ -33,12 +33,12 @@ FINE = [
         ]
     )
 ]
-BROKEN = [json_answer({"error": {"message": "out of order"}}, 500)]
+BROKEN: Script = [json_answer({"error": {"message": "out of order"}}, 500)]
 OVERLOADED = [json_answer({"error": {"message": "busy"}}, 503)]
 MISSING = [json_answer({"error": {"message": "no", "code": "model_not_found"}}, 404)]
 BAD_REQUEST = [json_answer({"error": {"message": "bad", "param": "stop"}}, 400)]
-FAILS_AT_ONCE = [SSE_HEAD + sse({"error": {"message": "overloaded", "code": 502}}), CUT]
-FAILS_LATER = [
+FAILS_AT_ONCE: Script = [SSE_HEAD + sse({"error": {"message": "overloaded", "code": 502}}), CUT]
+FAILS_LATER: Script = [
     SSE_HEAD + sse({"choices": [{"index": 0, "delta": {"content": "some"}}]}),
     CUT,
 ]
