@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from services.storage.keys import KeyScope
 from tests.end_to_end.gateway import TOPOLOGIES, Gateway, Topology
@@ -205,13 +204,13 @@ async def test_an_sdk_comes_back_for_the_answer(tmp_path: Path) -> None:
     """Refused while an equal call runs, it waits as it is told, and gets that call's answer."""
     refused = asyncio.Event()
 
-    async def watch(response: httpx.Response) -> None:
+    async def watch(response: Any) -> None:
         if response.status_code == 409:
             refused.set()
 
     async with (
         serving(tmp_path) as (gateway, upstream, house),
-        httpx.AsyncClient(event_hooks={"response": [watch]}) as http,
+        DefaultAsyncHttpxClient(event_hooks={"response": [watch]}) as http,
         AsyncOpenAI(api_key=gateway.key, base_url=gateway.base_url, http_client=http) as client,
     ):
         house.goes_on.clear()

@@ -1,0 +1,82 @@
+"""Calls that have a name, and a model that answers them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
+from typing import Any
+
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.completions.idempotency import REPLAYED, Batch, Idempotency, NamedCall
+from services.errors import Failure
+from services.storage.pepper import Pepper
+
+DAY_MS = 24 * 3600 * 1000
+OWNER = "this process"
+PEPPER = Pepper(b"salt is not enough")
+
+Make = Callable[[], AsyncGenerator[Batch, None]]
+
+
+def call(
+    key: str = "order-1", account: str = "acme", prompt: str = "Hello", **spec: Any
+) -> NamedCall:
+    """A call with a name."""
+    asked = pb.ChatCompletionSpec(model="a/b", **spec)
+    asked.messages.add().content.add().text = prompt
+    return NamedCall(
+        account=account, key=key, spec=asked, parameter_policy=pb.PARAMETER_POLICY_UNSPECIFIED
+    )
+
+
+def answer(*texts: str) -> list[Batch]:
+    """An answer: its beginning, a batch for each text, its end."""
+    started = pb.ChatCompletionChunk(started=pb.CompletionStarted(completion_id="chatcmpl-1"))
+    started.started.create_time.seconds = 1_800_000_000
+    deltas = [pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=text)) for text in texts]
+    end = pb.ChatCompletionChunk(finished=pb.CompletionFinished(cost_nano_usd=7))
+    end.finished.usage.total_token_count = 9
+    return [[started], *([delta] for delta in deltas), [pb.ChatCompletionChunk(), end]]
+
+
+class Model:
+    """Answers, and counts how often it was asked."""
+
+    def __init__(self, *batches: Batch) -> None:
+        self.batches = batches or tuple(answer("Hi", " there"))
+        self.calls = 0
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.failure: Failure | None = None
+
+    async def __call__(self) -> AsyncGenerator[Batch, None]:
+        """One answer: its beginning at once, the rest when it `goes_on`."""
+        self.calls += 1
+        yield self.batches[0]
+        await self.goes_on.wait()
+        if self.failure is not None:
+            raise self.failure
+        for batch in self.batches[1:]:
+            yield batch
+
+
+async def ask(once: Idempotency, asked: NamedCall, model: Make) -> tuple[list[Batch], bool]:
+    """The answer, and whether it was said to be a replay."""
+    told: dict[str, str] = {}
+    async with aclosing(once.stream(asked, model, told.update)) as batches:
+        got: list[Batch] = [list(batch) async for batch in batches]
+    return got, told == REPLAYED
+
+
+async def refusal(once: Idempotency, asked: NamedCall, model: Make) -> Failure:
+    """Why the call is refused."""
+    with pytest.raises(Failure) as refused:
+        await ask(once, asked, model)
+    return refused.value
+
+
+def ignore(_headers: Mapping[str, str]) -> None:
+    """Has no use for headers."""

@@ -1,0 +1,159 @@
+"""What becomes of named calls when callers, processes and databases do not behave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from contextlib import suppress
+from pathlib import Path
+
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.clock import SystemClock
+from services.completions.idempotency import SWEEP_MAX, Idempotency
+from services.errors import Failure
+from services.metering.ledger import Ledger
+from services.storage.base import Database, Transaction
+from services.storage.idempotency import Run, claim
+from services.storage.ledger import end_leases, renew_lease
+from services.storage.opening import open_database
+from tests.fakes.database import WatchedDatabase
+from tests.services.completions.named_calls import (
+    DAY_MS,
+    OWNER,
+    PEPPER,
+    Model,
+    ask,
+    call,
+    ignore,
+    refusal,
+)
+
+
+async def test_a_cancelled_call_frees_the_name(once: Idempotency) -> None:
+    """At whatever point it was cancelled, and cancelled once more: it never stays taken."""
+    for steps in range(12):
+        model = Model()
+        model.goes_on.clear()
+        asked = call(key=f"order-{steps}")
+        task = asyncio.create_task(ask(once, asked, model))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        for _ in range(2):
+            task.cancel()
+            await asyncio.sleep(0)
+        with suppress(asyncio.CancelledError):
+            await task
+        await asyncio.gather(*once._releases)
+        model.goes_on.set()
+
+        assert await ask(once, asked, model) == (list(model.batches), False)
+
+
+async def test_an_answer_is_kept_for_its_time(database: Database) -> None:
+    """After that the call is made again, and sweeping leaves nothing of it."""
+    await database.write(renew_lease, OWNER, DAY_MS)
+    once = Idempotency(database, OWNER, PEPPER, keep_s=-0.001)
+    model = Model()
+    await ask(once, call(), model)
+    _, replayed = await ask(once, call(), model)
+    assert not replayed
+
+    for number in range(SWEEP_MAX + 1):
+        await ask(once, call(key=str(number)), model)
+    await once.sweep()
+
+    assert await database.read(_rows) == 0
+
+
+async def test_the_dead_leave_their_names(database: Database, once: Idempotency) -> None:
+    """A call of a process that was killed may be made again, once its lease has ended."""
+    await database.write(renew_lease, "killed", DAY_MS)
+    other = Idempotency(database, "killed", PEPPER)
+    model = Model()
+    abandoned = other.stream(call(), model, ignore)
+    await anext(abandoned)
+    busy = await refusal(once, call(), model)
+    await database.write(end_leases, "killed")
+
+    _, replayed = await ask(once, call(), model)
+
+    assert busy.reason == reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS
+    assert not replayed
+    await abandoned.aclose()
+    assert (await ask(once, call(), model))[1], "what comes late takes nothing away"
+
+
+async def test_without_the_database_a_named_call_is_not_made(database: Database) -> None:
+    """Nobody could say whether it was made before; and it may have been noted all the same."""
+    await database.write(renew_lease, OWNER, DAY_MS)
+    claims = {1: "before", 3: "after"}
+    watched = WatchedDatabase(database, lambda write: claims.get(write, ""))
+    once, model = Idempotency(watched, OWNER, PEPPER), Model()
+    for _ in claims:
+        refused = await refusal(once, call(), model)
+        assert refused.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+
+    assert model.calls == 0
+    assert await ask(once, call(), model) == (list(model.batches), False)
+
+
+async def test_an_answer_that_cannot_be_kept_is_given(database: Database) -> None:
+    """Its name is freed as soon as the database is back."""
+    await database.write(renew_lease, OWNER, DAY_MS)
+    keep_and_release = {2: "before", 3: "before"}
+    watched = WatchedDatabase(database, lambda write: keep_and_release.get(write, ""))
+    once, model = Idempotency(watched, OWNER, PEPPER), Model()
+    assert await ask(once, call(), model) == (list(model.batches), False)
+    busy = await refusal(once, call(), model)
+    await once.sweep()
+
+    _, replayed = await ask(once, call(), model)
+
+    assert busy.reason == reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS
+    assert not replayed
+
+
+async def test_a_killed_process_holds_a_name_for_its_lease(postgres_url: str) -> None:
+    """The others of its fleet are told to wait; then one of them makes the call."""
+    caller = Path(__file__).parent / "programs" / "caller.py"
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(caller), postgres_url, "acme", "order-1"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"begun\n"
+    process.kill()
+    await process.communicate()
+    model = Model()
+    told = set()
+    database = await open_database(Path(), postgres_url, SystemClock())
+    async with (
+        Ledger(database, SystemClock()) as ledger,
+        Idempotency(database, ledger.owner, PEPPER) as once,
+    ):
+        while not model.calls:
+            try:
+                await ask(once, call(), model)
+            except Failure as failure:
+                told.add(failure.reason)
+                await asyncio.sleep(0.05)
+    await database.close()
+
+    assert told == {reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS}
+
+
+async def test_sweeping_leaves_what_runs(database: Database, once: Idempotency) -> None:
+    """However long it takes."""
+    await database.write(claim, Run(account="acme", key="k", id="r"), "print", OWNER)
+    await once.sweep()
+
+    assert await database.read(_rows) == 1
+
+
+def _rows() -> Transaction[int]:
+    rows = yield "SELECT count(*) FROM idempotency_keys", ()
+    return int(str(rows[0][0]))
