@@ -10,7 +10,14 @@ import grpc
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
 
-from services.accounts.fields import account_name, invalid, not_found, timestamp, within
+from services.accounts.fields import (
+    account_name,
+    invalid,
+    milliseconds,
+    not_found,
+    timestamp,
+    within,
+)
 from services.accounts.keys import KeyMaker
 from services.accounts.paging import START, Page
 from services.clock import Clock
@@ -56,7 +63,8 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
     async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
         """Lists keys, oldest first."""
         page = Page.of(request.page_size, request.page_token)
-        found = await self._database.read(list_keys, page.limit, request.account, page.after)
+        account = account_name(request.account) if request.account else ""
+        found = await self._database.read(list_keys, page.limit, account, page.after)
         shown = page.cut(found)
         last = (shown[-1].created_ms, shown[-1].id) if shown else START
         return pb.ListKeysResponse(
@@ -114,5 +122,5 @@ def scope_from_proto(message: pb.KeyScope) -> KeyScope:
         if theirs in given
     }
     if "expire_time" in given:
-        limits["expire_ms"] = message.expire_time.ToMilliseconds()
+        limits["expire_ms"] = milliseconds("scope.expire_time", message.expire_time)
     return KeyScope(models=frozenset(message.models), strict=message.strict, **limits)

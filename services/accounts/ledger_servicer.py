@@ -8,7 +8,7 @@ import grpc
 from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
-from services.accounts.fields import account_name, not_found, timestamp
+from services.accounts.fields import account_name, not_found, span_ms, timestamp
 from services.accounts.paging import START, Page
 from services.storage.accounts import account_by_name
 from services.storage.audit import audit
@@ -16,8 +16,6 @@ from services.storage.base import Database, T, Transaction
 from services.storage.reports import ModelUsage, Transfer, list_transfers, usage_by_model
 
 Context = grpc.aio.ServicerContext[Any, Any]
-
-END_OF_TIME_MS = 2**62
 
 
 class LedgerServicer(pb_grpc.LedgerServiceServicer):
@@ -31,10 +29,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
     ) -> pb.ReportUsageResponse:
         """Sums up what an account has used, by model."""
         name = account_name(request.account)
-        start_ms = request.start_time.ToMilliseconds()
-        ends = request.HasField("end_time")
-        end_ms = request.end_time.ToMilliseconds() if ends else END_OF_TIME_MS
-        report = usage_by_model(name, start_ms, end_ms)
+        report = usage_by_model(name, *span_ms(request))
         found = await self._database.read(_of_account, name, report)
         return pb.ReportUsageResponse(models=[_usage(usage) for usage in found])
 

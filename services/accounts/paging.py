@@ -6,7 +6,7 @@ import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
@@ -20,6 +20,11 @@ Position = tuple[int, str]
 """The time and the ID of the last thing on a page: what every list is ordered by."""
 
 START: Position = (-1, "")
+
+_Time = Annotated[int, msgspec.Meta(ge=-1, le=2**62)]
+_Id = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=512)]
+_DECODER: msgspec.json.Decoder[Position] = msgspec.json.Decoder(tuple[_Time, _Id])
+"""Knows positions that databases can hold: callers can make tokens too."""
 
 T = TypeVar("T")
 
@@ -60,7 +65,7 @@ class Page:
 
 def _decode(token: str) -> Position:
     try:
-        return msgspec.json.decode(urlsafe_b64decode(token.encode()), type=tuple[int, str])
+        return _DECODER.decode(urlsafe_b64decode(token.encode()))
     except (binascii.Error, UnicodeError, msgspec.DecodeError, ValueError) as error:
         raise Failure(
             reasons.ERROR_REASON_INVALID_FIELD,

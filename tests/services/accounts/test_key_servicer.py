@@ -111,6 +111,14 @@ async def test_revoked_twice_is_revoked_once(
             pb.CreateKeyRequest(account="a", scope=pb.KeyScope(requests_per_minute=0)),
             grpc.StatusCode.INVALID_ARGUMENT,
         ),
+        (
+            "CreateKey",
+            pb.CreateKeyRequest(
+                account="a", scope=pb.KeyScope(expire_time=Timestamp(seconds=2**50))
+            ),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        ("ListKeys", pb.ListKeysRequest(account="\0"), grpc.StatusCode.INVALID_ARGUMENT),
         ("ListKeys", pb.ListKeysRequest(page_size=-1), grpc.StatusCode.INVALID_ARGUMENT),
         ("ListKeys", pb.ListKeysRequest(page_size=10**9), grpc.StatusCode.INVALID_ARGUMENT),
         ("ListKeys", pb.ListKeysRequest(page_token="%%%"), grpc.StatusCode.INVALID_ARGUMENT),

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pomogator/accounts/v1/account_service.proto\x12\x15pomogator.accounts.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n\x14\x43reateAccountRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tunlimited\x18\x02 \x01(\x08\x12\x17\n\x0f\x63redit_nano_usd\x18\x03 \x01(\x03\x12\x1b\n\x13markup_basis_points\x18\x04 \x01(\x05\"H\n\x15\x43reateAccountResponse\x12/\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.Account\"*\n\x11GetAccountRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x12GetAccountResponse\x12/\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.Account\"<\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListAccountsResponse\x12\x30\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1e.pomogator.accounts.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x84\x01\n\x14UpdateAccountRequest\x12\x35\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.AccountB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x02\"H\n\x15UpdateAccountResponse\x12/\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.Account\"f\n\x14\x43reditAccountRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0f\x61mount_nano_usd\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"H\n\x15\x43reditAccountResponse\x12/\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.Account\"\xbe\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tunlimited\x18\x02 \x01(\x08\x12\x1e\n\x10\x62\x61lance_nano_usd\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rheld_nano_usd\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1b\n\x13markup_basis_points\x18\x06 \x01(\x05\x32\xa0\x04\n\x0e\x41\x63\x63ountService\x12j\n\rCreateAccount\x12+.pomogator.accounts.v1.CreateAccountRequest\x1a,.pomogator.accounts.v1.CreateAccountResponse\x12\x61\n\nGetAccount\x12(.pomogator.accounts.v1.GetAccountRequest\x1a).pomogator.accounts.v1.GetAccountResponse\x12g\n\x0cListAccounts\x12*.pomogator.accounts.v1.ListAccountsRequest\x1a+.pomogator.accounts.v1.ListAccountsResponse\x12j\n\rUpdateAccount\x12+.pomogator.accounts.v1.UpdateAccountRequest\x1a,.pomogator.accounts.v1.UpdateAccountResponse\x12j\n\rCreditAccount\x12+.pomogator.accounts.v1.CreditAccountRequest\x1a,.pomogator.accounts.v1.CreditAccountResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pomogator/accounts/v1/account_service.proto\x12\x15pomogator.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"v\n\x14\x43reateAccountRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tunlimited\x18\x02 \x01(\x08\x12\x17\n\x0f\x63redit_nano_usd\x18\x03 \x01(\x03\x12\x1b\n\x13markup_basis_points\x18\x04 \x01(\x05\"H\n\x15\x43reateAccountResponse\x12/\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.Account\"*\n\x11GetAccountRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"E\n\x12GetAccountResponse\x12/\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.Account\"<\n\x13ListAccountsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"a\n\x14ListAccountsResponse\x12\x30\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1e.pomogator.accounts.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x84\x01\n\x14UpdateAccountRequest\x12\x35\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.AccountB\x04\xe2\x41\x01\x02\x12\x35\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x04\xe2\x41\x01\x02\"H\n\x15UpdateAccountResponse\x12/\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.Account\"f\n\x14\x43reditAccountRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1d\n\x0f\x61mount_nano_usd\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\x12\x18\n\nrequest_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02\"H\n\x15\x43reditAccountResponse\x12/\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1e.pomogator.accounts.v1.Account\"\xbe\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tunlimited\x18\x02 \x01(\x08\x12\x1e\n\x10\x62\x61lance_nano_usd\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rheld_nano_usd\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x1b\n\x13markup_basis_points\x18\x06 \x01(\x05\x32\xf2\x05\n\x0e\x41\x63\x63ountService\x12\x8c\x01\n\rCreateAccount\x12+.pomogator.accounts.v1.CreateAccountRequest\x1a,.pomogator.accounts.v1.CreateAccountResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x0c/v1/accounts:\x01*b\x07\x61\x63\x63ount\x12\x8a\x01\n\nGetAccount\x12(.pomogator.accounts.v1.GetAccountRequest\x1a).pomogator.accounts.v1.GetAccountResponse\"\'\x82\xd3\xe4\x93\x02!\x12\x16/v1/accounts/{account}b\x07\x61\x63\x63ount\x12}\n\x0cListAccounts\x12*.pomogator.accounts.v1.ListAccountsRequest\x1a+.pomogator.accounts.v1.ListAccountsResponse\"\x14\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/accounts\x12\xa4\x01\n\rUpdateAccount\x12+.pomogator.accounts.v1.UpdateAccountRequest\x1a,.pomogator.accounts.v1.UpdateAccountResponse\"8\x82\xd3\xe4\x93\x02\x32\x32\x1e/v1/accounts/{account.account}:\x07\x61\x63\x63ountb\x07\x61\x63\x63ount\x12\x9d\x01\n\rCreditAccount\x12+.pomogator.accounts.v1.CreditAccountRequest\x1a,.pomogator.accounts.v1.CreditAccountResponse\"1\x82\xd3\xe4\x93\x02+\"\x1d/v1/accounts/{account}:credit:\x01*b\x07\x61\x63\x63ountb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,28 +55,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCOUNT'].fields_by_name['held_nano_usd']._serialized_options = b'\342A\001\003'
   _globals['_ACCOUNT'].fields_by_name['create_time']._loaded_options = None
   _globals['_ACCOUNT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
-  _globals['_CREATEACCOUNTREQUEST']._serialized_start=170
-  _globals['_CREATEACCOUNTREQUEST']._serialized_end=288
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=290
-  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=362
-  _globals['_GETACCOUNTREQUEST']._serialized_start=364
-  _globals['_GETACCOUNTREQUEST']._serialized_end=406
-  _globals['_GETACCOUNTRESPONSE']._serialized_start=408
-  _globals['_GETACCOUNTRESPONSE']._serialized_end=477
-  _globals['_LISTACCOUNTSREQUEST']._serialized_start=479
-  _globals['_LISTACCOUNTSREQUEST']._serialized_end=539
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=541
-  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=638
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=641
-  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=773
-  _globals['_UPDATEACCOUNTRESPONSE']._serialized_start=775
-  _globals['_UPDATEACCOUNTRESPONSE']._serialized_end=847
-  _globals['_CREDITACCOUNTREQUEST']._serialized_start=849
-  _globals['_CREDITACCOUNTREQUEST']._serialized_end=951
-  _globals['_CREDITACCOUNTRESPONSE']._serialized_start=953
-  _globals['_CREDITACCOUNTRESPONSE']._serialized_end=1025
-  _globals['_ACCOUNT']._serialized_start=1028
-  _globals['_ACCOUNT']._serialized_end=1218
-  _globals['_ACCOUNTSERVICE']._serialized_start=1221
-  _globals['_ACCOUNTSERVICE']._serialized_end=1765
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CreateAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CreateAccount']._serialized_options = b'\202\323\344\223\002\032\"\014/v1/accounts:\001*b\007account'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['GetAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['GetAccount']._serialized_options = b'\202\323\344\223\002!\022\026/v1/accounts/{account}b\007account'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['ListAccounts']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['ListAccounts']._serialized_options = b'\202\323\344\223\002\016\022\014/v1/accounts'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['UpdateAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['UpdateAccount']._serialized_options = b'\202\323\344\223\00222\036/v1/accounts/{account.account}:\007accountb\007account'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CreditAccount']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CreditAccount']._serialized_options = b'\202\323\344\223\002+\"\035/v1/accounts/{account}:credit:\001*b\007account'
+  _globals['_CREATEACCOUNTREQUEST']._serialized_start=200
+  _globals['_CREATEACCOUNTREQUEST']._serialized_end=318
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_start=320
+  _globals['_CREATEACCOUNTRESPONSE']._serialized_end=392
+  _globals['_GETACCOUNTREQUEST']._serialized_start=394
+  _globals['_GETACCOUNTREQUEST']._serialized_end=436
+  _globals['_GETACCOUNTRESPONSE']._serialized_start=438
+  _globals['_GETACCOUNTRESPONSE']._serialized_end=507
+  _globals['_LISTACCOUNTSREQUEST']._serialized_start=509
+  _globals['_LISTACCOUNTSREQUEST']._serialized_end=569
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_start=571
+  _globals['_LISTACCOUNTSRESPONSE']._serialized_end=668
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_start=671
+  _globals['_UPDATEACCOUNTREQUEST']._serialized_end=803
+  _globals['_UPDATEACCOUNTRESPONSE']._serialized_start=805
+  _globals['_UPDATEACCOUNTRESPONSE']._serialized_end=877
+  _globals['_CREDITACCOUNTREQUEST']._serialized_start=879
+  _globals['_CREDITACCOUNTREQUEST']._serialized_end=981
+  _globals['_CREDITACCOUNTRESPONSE']._serialized_start=983
+  _globals['_CREDITACCOUNTRESPONSE']._serialized_end=1055
+  _globals['_ACCOUNT']._serialized_start=1058
+  _globals['_ACCOUNT']._serialized_end=1248
+  _globals['_ACCOUNTSERVICE']._serialized_start=1251
+  _globals['_ACCOUNTSERVICE']._serialized_end=2005
 # @@protoc_insertion_point(module_scope)

@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*pomogator/accounts/v1/ledger_service.proto\x12\x15pomogator.accounts.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x12ReportUsageRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"H\n\x13ReportUsageResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.pomogator.accounts.v1.ModelUsage\"\xe3\x01\n\nModelUsage\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ncall_count\x18\x02 \x01(\x03\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\x03\x12\x1e\n\x16\x63ompletion_token_count\x18\x04 \x01(\x03\x12\x1c\n\x14thinking_token_count\x18\x05 \x01(\x03\x12\x1e\n\x16\x63\x61\x63he_read_token_count\x18\x06 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_write_token_count\x18\x07 \x01(\x03\x12\x17\n\x0f\x63harge_nano_usd\x18\x08 \x01(\x03\"T\n\x14ListTransfersRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x15ListTransfersResponse\x12\x32\n\ttransfers\x18\x01 \x03(\x0b\x32\x1f.pomogator.accounts.v1.Transfer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x08Transfer\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61mount_nano_usd\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x15\n\x13VerifyLedgerRequest\"\xa0\x01\n\x14VerifyLedgerResponse\x12G\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x37.pomogator.accounts.v1.VerifyLedgerResponse.CountsEntry\x12\x10\n\x08\x66indings\x18\x02 \x03(\t\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xca\x02\n\rLedgerService\x12\x64\n\x0bReportUsage\x12).pomogator.accounts.v1.ReportUsageRequest\x1a*.pomogator.accounts.v1.ReportUsageResponse\x12j\n\rListTransfers\x12+.pomogator.accounts.v1.ListTransfersRequest\x1a,.pomogator.accounts.v1.ListTransfersResponse\x12g\n\x0cVerifyLedger\x12*.pomogator.accounts.v1.VerifyLedgerRequest\x1a+.pomogator.accounts.v1.VerifyLedgerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*pomogator/accounts/v1/ledger_service.proto\x12\x15pomogator.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x12ReportUsageRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"H\n\x13ReportUsageResponse\x12\x31\n\x06models\x18\x01 \x03(\x0b\x32!.pomogator.accounts.v1.ModelUsage\"\xe3\x01\n\nModelUsage\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\ncall_count\x18\x02 \x01(\x03\x12\x1a\n\x12prompt_token_count\x18\x03 \x01(\x03\x12\x1e\n\x16\x63ompletion_token_count\x18\x04 \x01(\x03\x12\x1c\n\x14thinking_token_count\x18\x05 \x01(\x03\x12\x1e\n\x16\x63\x61\x63he_read_token_count\x18\x06 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_write_token_count\x18\x07 \x01(\x03\x12\x17\n\x0f\x63harge_nano_usd\x18\x08 \x01(\x03\"T\n\x14ListTransfersRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"d\n\x15ListTransfersResponse\x12\x32\n\ttransfers\x18\x01 \x03(\x0b\x32\x1f.pomogator.accounts.v1.Transfer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x08Transfer\x12\x13\n\x0btransfer_id\x18\x01 \x01(\t\x12\x17\n\x0f\x61mount_nano_usd\x18\x02 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x15\n\x13VerifyLedgerRequest\"\xa0\x01\n\x14VerifyLedgerResponse\x12G\n\x06\x63ounts\x18\x01 \x03(\x0b\x32\x37.pomogator.accounts.v1.VerifyLedgerResponse.CountsEntry\x12\x10\n\x08\x66indings\x18\x02 \x03(\t\x1a-\n\x0b\x43ountsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x32\xb8\x03\n\rLedgerService\x12\x8a\x01\n\x0bReportUsage\x12).pomogator.accounts.v1.ReportUsageRequest\x1a*.pomogator.accounts.v1.ReportUsageResponse\"$\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/accounts/{account}/usage\x12\x94\x01\n\rListTransfers\x12+.pomogator.accounts.v1.ListTransfersRequest\x1a,.pomogator.accounts.v1.ListTransfersResponse\"(\x82\xd3\xe4\x93\x02\"\x12 /v1/accounts/{account}/transfers\x12\x82\x01\n\x0cVerifyLedger\x12*.pomogator.accounts.v1.VerifyLedgerRequest\x1a+.pomogator.accounts.v1.VerifyLedgerResponse\"\x19\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/ledger:verifyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,24 +40,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTTRANSFERSREQUEST'].fields_by_name['account']._serialized_options = b'\342A\001\002'
   _globals['_VERIFYLEDGERRESPONSE_COUNTSENTRY']._loaded_options = None
   _globals['_VERIFYLEDGERRESPONSE_COUNTSENTRY']._serialized_options = b'8\001'
-  _globals['_REPORTUSAGEREQUEST']._serialized_start=136
-  _globals['_REPORTUSAGEREQUEST']._serialized_end=273
-  _globals['_REPORTUSAGERESPONSE']._serialized_start=275
-  _globals['_REPORTUSAGERESPONSE']._serialized_end=347
-  _globals['_MODELUSAGE']._serialized_start=350
-  _globals['_MODELUSAGE']._serialized_end=577
-  _globals['_LISTTRANSFERSREQUEST']._serialized_start=579
-  _globals['_LISTTRANSFERSREQUEST']._serialized_end=663
-  _globals['_LISTTRANSFERSRESPONSE']._serialized_start=665
-  _globals['_LISTTRANSFERSRESPONSE']._serialized_end=765
-  _globals['_TRANSFER']._serialized_start=767
-  _globals['_TRANSFER']._serialized_end=872
-  _globals['_VERIFYLEDGERREQUEST']._serialized_start=874
-  _globals['_VERIFYLEDGERREQUEST']._serialized_end=895
-  _globals['_VERIFYLEDGERRESPONSE']._serialized_start=898
-  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=1058
-  _globals['_VERIFYLEDGERRESPONSE_COUNTSENTRY']._serialized_start=1013
-  _globals['_VERIFYLEDGERRESPONSE_COUNTSENTRY']._serialized_end=1058
-  _globals['_LEDGERSERVICE']._serialized_start=1061
-  _globals['_LEDGERSERVICE']._serialized_end=1391
+  _globals['_LEDGERSERVICE'].methods_by_name['ReportUsage']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ReportUsage']._serialized_options = b'\202\323\344\223\002\036\022\034/v1/accounts/{account}/usage'
+  _globals['_LEDGERSERVICE'].methods_by_name['ListTransfers']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ListTransfers']._serialized_options = b'\202\323\344\223\002\"\022 /v1/accounts/{account}/transfers'
+  _globals['_LEDGERSERVICE'].methods_by_name['VerifyLedger']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['VerifyLedger']._serialized_options = b'\202\323\344\223\002\023\022\021/v1/ledger:verify'
+  _globals['_REPORTUSAGEREQUEST']._serialized_start=166
+  _globals['_REPORTUSAGEREQUEST']._serialized_end=303
+  _globals['_REPORTUSAGERESPONSE']._serialized_start=305
+  _globals['_REPORTUSAGERESPONSE']._serialized_end=377
+  _globals['_MODELUSAGE']._serialized_start=380
+  _globals['_MODELUSAGE']._serialized_end=607
+  _globals['_LISTTRANSFERSREQUEST']._serialized_start=609
+  _globals['_LISTTRANSFERSREQUEST']._serialized_end=693
+  _globals['_LISTTRANSFERSRESPONSE']._serialized_start=695
+  _globals['_LISTTRANSFERSRESPONSE']._serialized_end=795
+  _globals['_TRANSFER']._serialized_start=797
+  _globals['_TRANSFER']._serialized_end=902
+  _globals['_VERIFYLEDGERREQUEST']._serialized_start=904
+  _globals['_VERIFYLEDGERREQUEST']._serialized_end=925
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_start=928
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=1088
+  _globals['_VERIFYLEDGERRESPONSE_COUNTSENTRY']._serialized_start=1043
+  _globals['_VERIFYLEDGERRESPONSE_COUNTSENTRY']._serialized_end=1088
+  _globals['_LEDGERSERVICE']._serialized_start=1091
+  _globals['_LEDGERSERVICE']._serialized_end=1531
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,92 @@
+"""What callers may know of their own account: what it has, and what it has used.
+
+Whose account that is, the key says. No request names one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from pomogator.usage.v1 import usage_service_pb2 as pb
+from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
+
+from services.accounts.fields import invalid, not_found, span_ms
+from services.accounts.paging import START, Page
+from services.admission.keys import Caller, Keyring
+from services.border import Context, metadata_of
+from services.storage.accounts import account_by_name
+from services.storage.base import Database
+from services.storage.reports import Grouping, UsageSum, usage_sums
+
+GROUPINGS: Mapping[pb.UsageGrouping.ValueType, Grouping] = {
+    pb.USAGE_GROUPING_UNSPECIFIED: Grouping.DAY_AND_MODEL,
+    pb.USAGE_GROUPING_MODEL: Grouping.MODEL,
+    pb.USAGE_GROUPING_DAY: Grouping.DAY,
+}
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class UsageServicer(pb_grpc.UsageServiceServicer):
+    """Tells callers with a key about their account."""
+
+    def __init__(self, keyring: Keyring, database: Database) -> None:
+        self._keyring = keyring
+        self._database = database
+
+    async def GetBalance(
+        self, _request: pb.GetBalanceRequest, context: Context
+    ) -> pb.GetBalanceResponse:
+        """What the caller's account has."""
+        caller = await self._caller(context)
+        account = await self._database.read(account_by_name, caller.account)
+        if account is None:
+            raise not_found("", "The account of this key is gone.")
+        return pb.GetBalanceResponse(
+            balance=pb.Balance(
+                account=account.name,
+                unlimited=account.unlimited,
+                balance_nano_usd=account.posted,
+                held_nano_usd=account.held,
+                available_nano_usd=account.posted - account.held,
+            )
+        )
+
+    async def ListUsage(
+        self, request: pb.ListUsageRequest, context: Context
+    ) -> pb.ListUsageResponse:
+        """What the caller's account has used, by day and model."""
+        caller = await self._caller(context)
+        grouping = GROUPINGS.get(request.group_by)
+        if grouping is None:
+            raise invalid("group_by", "group_by is USAGE_GROUPING_MODEL or USAGE_GROUPING_DAY")
+        page = Page.of(request.page_size, request.page_token)
+        found = await self._database.read(
+            usage_sums, caller.account, grouping, span_ms(request), page.limit, page.after
+        )
+        shown = page.cut(found)
+        last = (shown[-1].day, shown[-1].usage.model) if shown else START
+        return pb.ListUsageResponse(
+            usage=[_message(each, grouping) for each in shown],
+            next_page_token=page.next_token(found, last),
+        )
+
+    async def _caller(self, context: Context) -> Caller:
+        return await self._keyring.authenticate(metadata_of(context).get("authorization"))
+
+
+def _message(found: UsageSum, grouping: Grouping) -> pb.UsageSum:
+    usage = found.usage
+    day = EPOCH + timedelta(days=found.day)
+    return pb.UsageSum(
+        model=usage.model,
+        day="" if grouping is Grouping.MODEL else day.date().isoformat(),
+        request_count=usage.calls,
+        prompt_token_count=usage.prompt_tokens,
+        completion_token_count=usage.completion_tokens,
+        thinking_token_count=usage.thinking_tokens,
+        cache_read_token_count=usage.cache_read_tokens,
+        cache_write_token_count=usage.cache_write_tokens,
+        cost_nano_usd=usage.charge,
+    )

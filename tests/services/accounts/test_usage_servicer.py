@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger_pb
+from pomogator.chat.v1 import usage_pb2
+from pomogator.usage.v1 import usage_service_pb2 as pb
+from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
+
+from services.accounts.keys import KeyMaker
+from services.accounts.ledger_servicer import LedgerServicer
+from services.accounts.usage_servicer import UsageServicer
+from services.admission.keys import Keyring, new_secret
+from services.border import FailureBorder
+from services.clock import system_chance
+from services.inprocess import InProcessChannel
+from services.listener import listening
+from services.metering.ledger import Ledger, Order
+from services.storage.accounts import credit_account, ensure_account
+from services.storage.base import Database
+from services.storage.pepper import Pepper
+from tests.fakes.clock import FakeClock
+
+DAY_S = 86_400
+PAID_IN = 1_000
+
+CALLS = (
+    ("acme", "b", 30, 0),
+    ("acme", "a", 10, 0),
+    ("acme", "b", 5, 1),
+    ("other", "a", 77, 1),
+    ("acme", "b", 7, 2),
+)
+"""Whose calls, to which model, at what cost, on which day."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The service over some calls, one of which still runs."""
+
+    stub: pb_grpc.UsageServiceStub
+    secrets: dict[str, str]
+    days: list[str]
+    servicer: LedgerServicer
+
+    def of(self, account: str) -> Any:
+        """The metadata of a caller."""
+        return (("authorization", f"Bearer {self.secrets[account]}"),)
+
+
+@pytest.fixture(params=["in-process", "tcp", "unix"])
+async def books(
+    request: pytest.FixtureRequest, database: Database, clock: FakeClock, tmp_path: Path
+) -> AsyncIterator[Books]:
+    """Three days of calls of `acme`, and one of somebody else, over each kind of channel."""
+    pepper = Pepper(b"p" * 16)
+    maker = KeyMaker(database, pepper, clock)
+    servicer = UsageServicer(Keyring(database, pepper, clock, system_chance()), database)
+    first_s = clock.time()
+    await database.write(ensure_account, "rich", 0, unlimited=True)
+    secrets = {}
+    for account in ("acme", "other", "rich"):
+        _, secrets[account] = await maker.make(account)
+        await database.write(credit_account, account, PAID_IN, f"inv-{account}", 0)
+    async with Ledger(database, clock) as ledger, AsyncExitStack() as stack:
+        for account, model, charge, day in CALLS:
+            clock.advance(first_s + day * DAY_S - clock.time())
+            order = Order(request_id="r", account=account, key_id="k", model=model, amount_nano=100)
+            ledger.settle(await ledger.reserve(order), charge, tokens(charge))
+        order = Order(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
+        running = await ledger.reserve(order)
+        await ledger.drain()
+
+        def register(server: grpc.aio.Server) -> None:
+            pb_grpc.add_UsageServiceServicer_to_server(servicer, server)
+
+        channel: grpc.aio.Channel
+        if request.param == "in-process":
+            channel = InProcessChannel(register, interceptors=[FailureBorder()])
+        else:
+            address = "127.0.0.1:0" if request.param == "tcp" else f"unix:{tmp_path}/s.sock"
+            bound = await stack.enter_async_context(listening(register, address, grace_s=0))
+            channel = grpc.aio.insecure_channel(bound)
+        await stack.enter_async_context(channel)
+        yield Books(
+            pb_grpc.UsageServiceStub(channel),
+            secrets,
+            [datetime.fromtimestamp(first_s + n * DAY_S, UTC).date().isoformat() for n in range(3)],
+            LedgerServicer(database),
+        )
+        ledger.void(running)
+
+
+def tokens(count: int) -> usage_pb2.Usage:
+    """A usage in which every kind of token has a number of its own."""
+    return usage_pb2.Usage(
+        prompt_token_count=count,
+        completion_token_count=count + 1,
+        thinking_token_count=count + 2,
+        cache_read_token_count=count + 3,
+        cache_write_token_count=count + 4,
+    )
+
+
+async def test_balance(books: Books) -> None:
+    """What was paid in less what was charged; what a running call holds is not available."""
+    answer = await books.stub.GetBalance(pb.GetBalanceRequest(), metadata=books.of("acme"))
+
+    assert answer.balance == pb.Balance(
+        account="acme", balance_nano_usd=948, held_nano_usd=100, available_nano_usd=848
+    )
+
+
+async def test_unlimited_account_says_so(books: Books) -> None:
+    """Its balance limits nothing."""
+    answer = await books.stub.GetBalance(pb.GetBalanceRequest(), metadata=books.of("rich"))
+
+    assert answer.balance.unlimited
+
+
+async def test_usage_by_day_and_model(books: Books) -> None:
+    """Without further wishes it is as fine as it gets, oldest first; running calls are left out."""
+    answer = await books.stub.ListUsage(pb.ListUsageRequest(), metadata=books.of("acme"))
+
+    first, second, third = books.days
+    assert [(sum_.day, sum_.model, sum_.cost_nano_usd) for sum_ in answer.usage] == [
+        (first, "a", 10),
+        (first, "b", 30),
+        (second, "b", 5),
+        (third, "b", 7),
+    ]
+    assert answer.usage[0] == pb.UsageSum(
+        model="a",
+        day=first,
+        request_count=1,
+        prompt_token_count=10,
+        completion_token_count=11,
+        thinking_token_count=12,
+        cache_read_token_count=13,
+        cache_write_token_count=14,
+        cost_nano_usd=10,
+    )
+
+
+async def test_usage_by_model(books: Books) -> None:
+    """All days together, as the operators' report has it."""
+    answer = await books.stub.ListUsage(
+        pb.ListUsageRequest(group_by=pb.USAGE_GROUPING_MODEL), metadata=books.of("acme")
+    )
+    context: Any = None
+    report = await books.servicer.ReportUsage(ledger_pb.ReportUsageRequest(account="acme"), context)
+
+    assert [(sum_.day, sum_.model, sum_.request_count) for sum_ in answer.usage] == [
+        ("", "a", 1),
+        ("", "b", 3),
+    ]
+    assert [(sum_.model, sum_.prompt_token_count, sum_.cost_nano_usd) for sum_ in answer.usage] == [
+        (row.model, row.prompt_token_count, row.charge_nano_usd) for row in report.models
+    ]
+
+
+async def test_usage_by_day(books: Books) -> None:
+    """All models together."""
+    answer = await books.stub.ListUsage(
+        pb.ListUsageRequest(group_by=pb.USAGE_GROUPING_DAY), metadata=books.of("acme")
+    )
+
+    assert [(sum_.day, sum_.model, sum_.cost_nano_usd) for sum_ in answer.usage] == [
+        (day, "", cost) for day, cost in zip(books.days, (40, 5, 7), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("grouping", pb.UsageGrouping.values())
+async def test_pages_add_up(books: Books, grouping: pb.UsageGrouping.ValueType) -> None:
+    """Page by page there is what there is at once, each sum on one page."""
+    request = pb.ListUsageRequest(group_by=grouping)
+    whole = await books.stub.ListUsage(request, metadata=books.of("acme"))
+    request.page_size = 1
+    paged: list[pb.UsageSum] = []
+    while not paged or request.page_token:
+        answer = await books.stub.ListUsage(request, metadata=books.of("acme"))
+        paged += answer.usage
+        request.page_token = answer.next_page_token
+
+    assert paged == list(whole.usage)
+
+
+async def test_usage_of_a_span_of_time(books: Books, clock: FakeClock) -> None:
+    """The start belongs to the span, the end does not."""
+    now_s = int(clock.time())
+    request = pb.ListUsageRequest(
+        start_time=Timestamp(seconds=now_s - DAY_S), end_time=Timestamp(seconds=now_s)
+    )
+
+    answer = await books.stub.ListUsage(request, metadata=books.of("acme"))
+
+    assert [(sum_.day, sum_.cost_nano_usd) for sum_ in answer.usage] == [(books.days[1], 5)]
+
+
+async def test_nobody_sees_anothers_usage(books: Books) -> None:
+    """The key decides whose it is; who has used nothing sees nothing."""
+    seen = {}
+    for account in books.secrets:
+        answer = await books.stub.ListUsage(pb.ListUsageRequest(), metadata=books.of(account))
+        seen[account] = [sum_.cost_nano_usd for sum_ in answer.usage]
+
+    assert seen == {"acme": [10, 30, 5, 7], "other": [77], "rich": []}
+
+
+def forged(position: bytes) -> str:
+    """A page token that no list has given."""
+    return urlsafe_b64encode(position).decode()
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        (pb.ListUsageRequest(page_size=1001), "page_size"),
+        (pb.ListUsageRequest(page_size=-1), "page_size"),
+        (pb.ListUsageRequest(page_token="x"), "page_token"),
+        (pb.ListUsageRequest(page_token=forged(b'[9223372036854775808,""]')), "page_token"),
+        (pb.ListUsageRequest(page_token=forged(b'[0,"\\u0000"]')), "page_token"),
+        (pb.ListUsageRequest(group_by=9), "group_by"),  # type: ignore[arg-type]
+        (pb.ListUsageRequest(start_time=Timestamp(seconds=-1)), "start_time"),
+        (pb.ListUsageRequest(start_time=Timestamp(seconds=2**50)), "start_time"),
+        (
+            pb.ListUsageRequest(start_time=Timestamp(seconds=2), end_time=Timestamp(seconds=1)),
+            "end_time",
+        ),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(
+    books: Books, request_: pb.ListUsageRequest, param: str
+) -> None:
+    """With the name of the field; the database is not asked to hold what it cannot."""
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await books.stub.ListUsage(request_, metadata=books.of("acme"))
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert param in (refused.value.details() or "")
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer x", f"Bearer {new_secret()}"])
+async def test_a_key_is_needed(books: Books, authorization: str) -> None:
+    """Whoever has none learns nothing."""
+    metadata = (("authorization", authorization),)
+    for call in (
+        books.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata),
+        books.stub.ListUsage(pb.ListUsageRequest(), metadata=metadata),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
