@@ -58,12 +58,12 @@ class Completions:
         asked = decode(await read_body(request, self._config), self._config)
         request[OUTCOME].update(model=asked.spec.model[:128], stream=asked.stream)
         timeout = deadline_s(request.headers, self._config, whole=not asked.stream)
-        if asked.stream:
-            spec = chat.StreamChatCompletionRequest(spec=asked.spec, parameter_policy=policy)
-            messages = self._stub.StreamChatCompletion(spec, metadata=pairs, timeout=timeout)
+        wanted = asked.request
+        wanted.parameter_policy = policy
+        if isinstance(wanted, chat.StreamChatCompletionRequest):
+            messages = self._stub.StreamChatCompletion(wanted, metadata=pairs, timeout=timeout)
             return await self._stream(request, asked, messages)
-        whole = chat.CreateChatCompletionRequest(spec=asked.spec, parameter_policy=policy)
-        call = self._stub.CreateChatCompletion(whole, metadata=pairs, timeout=timeout)
+        call = self._stub.CreateChatCompletion(wanted, metadata=pairs, timeout=timeout)
         with self._calls.own(call, request[REQUEST_ID]):
             answer = await call
             headers = response_headers(await call.initial_metadata())

@@ -8,6 +8,7 @@ Every error names its `param`. `null` is the same as nothing at all.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -15,8 +16,9 @@ from msgspec import Raw, Struct
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
-from gateway.errors import invalid
+from gateway.errors import ApiError, invalid
 from gateway.images import ImageReader
+from gateway.lifting import lift
 from gateway.messages import decode_messages
 from gateway.reasoning import decode_reasoning
 from gateway.shapes import integer, one_of, read
@@ -34,16 +36,24 @@ from gateway.tools import (
 class ChatRequest:
     """What a client asks for."""
 
-    spec: chat.ChatCompletionSpec
-    """What to complete, and how: the service's part."""
-    stream: bool = False
-    """Whether to answer as it is made."""
+    request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest
+    """What to complete, and how: the service's part. Its kind says whether to stream."""
     include_usage: bool = False
     """Whether the stream ends with what it took."""
     include_cost: bool = False
     """Whether that says what it cost, too."""
     functions: bool = False
     """Whether the client speaks of functions, as before there were tools."""
+
+    @property
+    def spec(self) -> chat.ChatCompletionSpec:
+        """What to complete, and how."""
+        return self.request.spec
+
+    @property
+    def stream(self) -> bool:
+        """Whether to answer as it is made."""
+        return isinstance(self.request, chat.StreamChatCompletionRequest)
 
 
 class _StreamOptions(Struct):
@@ -55,6 +65,8 @@ class _UsageOptions(Struct):
 
 
 _Fields = dict[str, Raw]
+
+_TRUE = Raw(b"true")
 
 _BOOL = msgspec.json.Decoder(bool)
 _NUMBER = msgspec.json.Decoder(int | float)
@@ -91,12 +103,27 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
+    rest, lifted = lift(body)
+    if lifted:
+        with suppress(ApiError):
+            request = _decode(rest, config, lifted)
+            if not lifted:
+                return request
+    return _decode(body, config, {})
+
+
+def _decode(body: bytes, config: EdgeConfig, lifted: dict[str, bytes]) -> ChatRequest:
     fields = parse(body)
-    spec = chat.ChatCompletionSpec(model=_required_model(fields))
-    images = ImageReader(images_max=config.images_max, bytes_max=config.image_bytes_max)
+    streams = fields.get("stream") == _TRUE  # If it is anything odd, that is found below.
+    request = chat.StreamChatCompletionRequest() if streams else chat.CreateChatCompletionRequest()
+    spec = request.spec
+    spec.model = _required_model(fields)
+    images = ImageReader(
+        images_max=config.images_max, bytes_max=config.image_bytes_max, lifted=lifted
+    )
     if "messages" not in fields:
         raise invalid("messages", "Missing required parameter: `messages`.")
-    spec.messages.extend(decode_messages(fields.pop("messages"), images))
+    decode_messages(fields.pop("messages"), images, spec)
     stream, include_usage = _streaming(fields)
     include_cost = _include_cost(fields)
     functions = "functions" in fields
@@ -107,8 +134,7 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     if fields:
         spec.extra_json = msgspec.json.encode(fields)
     return ChatRequest(
-        spec=spec,
-        stream=stream,
+        request=request,
         include_usage=include_usage or (stream and include_cost),
         include_cost=include_cost,
         functions=functions,

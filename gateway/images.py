@@ -9,8 +9,8 @@ from __future__ import annotations
 import binascii
 import re
 import string
+from typing import NamedTuple
 
-from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
@@ -26,45 +26,62 @@ _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = (
 )
 
 
+class Picture(NamedTuple):
+    """A picture by reference or by value."""
+
+    uri: str = ""
+    """Where it is; with a value, nothing."""
+    base64: str = ""
+    """Its bytes; with a reference, nothing."""
+    mime_type: str = ""
+    """What the bytes say that it is."""
+
+
 class ImageReader:
     """Reads the pictures of one request, and counts them.
+
+    `lifted` are those that `gateway.lifting` has cut out; who is asked for takes its leave.
 
     Raises `ApiError` for a picture that cannot be one, or is one too many.
     """
 
-    __slots__ = ("_bytes_left", "_images_left")
+    __slots__ = ("_bytes_left", "_images_left", "_lifted")
 
-    def __init__(self, *, images_max: int, bytes_max: int) -> None:
+    def __init__(
+        self, *, images_max: int, bytes_max: int, lifted: dict[str, bytes] | None = None
+    ) -> None:
+        self._lifted = lifted or {}
         self._images_left = images_max
         self._bytes_left = bytes_max
 
-    def read(self, param: str, url: str) -> content.Image:
-        """The picture at `url`, which the field `param` holds. Its detail is not set."""
+    def read(self, param: str, url: str) -> Picture:
+        """The picture at `url`, which the field `param` holds."""
         self._images_left -= 1
         if self._images_left < 0:
             raise _bad(param, "There are too many pictures in this request.")
         if url[:5].lower() != "data:":
-            return content.Image(uri=url)
+            return Picture(uri=url)
         head = _HEAD.match(url)
         if head is None:
             raise _bad(param, "A data URL must have the form `data:image/png;base64,...`.")
-        base64 = url[head.end() :]
+        text = url[head.end() :]
+        base64 = self._lifted.pop(text, None) or text.encode()
         self._bytes_left -= len(base64) * 3 // 4
         if self._bytes_left < 0:
             message = "The pictures of this request are too large together."
             raise ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
         _check_alphabet(param, base64)
-        return content.Image(base64=base64, mime_type=_sniff(param, base64))
+        return Picture(base64=base64.decode("ascii"), mime_type=_sniff(param, base64))
 
 
-def _check_alphabet(param: str, base64: str) -> None:
-    padding = base64[-2:].count("=")
+def _check_alphabet(param: str, base64: bytes) -> None:
+    padding = base64[-2:].count(b"=")
     # Deleting the alphabet at the speed of C takes half the time that a regex does.
-    if len(base64) % 4 or len(base64.encode().translate(None, _ALPHABET)) != padding:
+    if len(base64) % 4 or len(base64.translate(None, _ALPHABET)) != padding:
         raise _bad(param, "The picture is not in base64 with padding.")
 
 
-def _sniff(param: str, base64: str) -> str:
+def _sniff(param: str, base64: bytes) -> str:
     try:
         start = binascii.a2b_base64(base64[:_SNIFFED_CHARS], strict_mode=True)
     except binascii.Error:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import msgspec
 from msgspec import Raw, Struct
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.errors import invalid
@@ -19,6 +20,7 @@ from gateway.shapes import one_of, read
 from gateway.strict_json import is_null
 
 _NONE = Raw()
+_TEXTS = ("name", "tool_call_id", "reasoning_state", "refusal")
 
 
 class _ImageUrl(Struct):
@@ -117,15 +119,18 @@ DETAILS: Mapping[str, content.ImageDetail.ValueType] = {
 }
 
 
-def decode_messages(raw: Raw, images: ImageReader) -> list[content.Message]:
-    """The messages in `raw`, the JSON of the field `messages`.
+def decode_messages(raw: Raw, images: ImageReader, spec: chat.ChatCompletionSpec) -> None:
+    """Adds the messages in `raw`, the JSON of the field `messages`, to `spec`.
+
+    All are made where they are to be: to add a finished one would copy what it holds.
 
     Raises:
         ApiError: one of them has another shape; its `param` says where.
     """
     messages = read("messages", raw, _MESSAGES)
     reader = _Reader(images)
-    return [reader.message(f"messages[{index}]", message) for index, message in enumerate(messages)]
+    for index, message in enumerate(messages):
+        reader.message(f"messages[{index}]", message, spec.messages.add())
 
 
 class _Reader:
@@ -135,15 +140,11 @@ class _Reader:
         self._images = images
         self._function_calls: dict[str, str] = {}
 
-    def message(self, at: str, message: _Message) -> content.Message:
-        role = one_of(f"{at}.role", message.role, ROLES)
-        made = content.Message(
-            role=role,
-            name=message.name or "",
-            tool_call_id=message.tool_call_id or "",
-            reasoning_state=message.reasoning_state or "",
-            refusal=message.refusal or "",
-        )
+    def message(self, at: str, message: _Message, made: content.Message) -> None:
+        made.role = one_of(f"{at}.role", message.role, ROLES)
+        for name in _TEXTS:
+            if text := getattr(message, name):
+                setattr(made, name, text)
         if not is_null(message.reasoning_details):
             made.reasoning_details_json = bytes(message.reasoning_details)
         self._add_content(at, made, message)
@@ -153,7 +154,6 @@ class _Reader:
             made.tool_calls.append(self._function_call(message.function_call))
         if message.role == "function":
             made.tool_call_id = self._function_calls.get(made.name, "")
-        return made
 
     def _add_content(self, at: str, made: content.Message, message: _Message) -> None:
         parts = message.content
@@ -168,34 +168,45 @@ class _Reader:
             if isinstance(part, _RefusalPart):
                 made.refusal += part.refusal
                 continue
-            added = self._part(f"{at}.content[{index}]", part)
+            added = made.content.add()
+            self._part(f"{at}.content[{index}]", part, added)
             if not is_null(part.cache_control):
                 added.cache_control_json = bytes(part.cache_control)
-            made.content.append(added)
 
     def _part(
-        self, at: str, part: _TextPart | _ImagePart | _AudioPart | _FilePart | _ThinkingPart
-    ) -> content.ContentPart:
+        self,
+        at: str,
+        part: _TextPart | _ImagePart | _AudioPart | _FilePart | _ThinkingPart,
+        made: content.ContentPart,
+    ) -> None:
         match part:
             case _TextPart():
-                return content.ContentPart(text=part.text)
+                made.text = part.text
             case _ThinkingPart():
-                return content.ContentPart(reasoning=content.ReasoningPart(text=part.thinking))
+                made.reasoning.SetInParent()
+                made.reasoning.text = part.thinking
             case _ImagePart():
-                return content.ContentPart(image=self._image(f"{at}.image_url", part.image_url))
+                self._image(f"{at}.image_url", part.image_url, made.image)
             case _AudioPart():
-                sound = content.Audio(base64=part.input_audio.data, format=part.input_audio.format)
-                return content.ContentPart(audio=sound)
+                made.audio.SetInParent()
+                made.audio.base64 = part.input_audio.data
+                made.audio.format = part.input_audio.format
             case _FilePart():
-                return content.ContentPart(file=_file(f"{at}.file", part.file))
+                made.file.CopyFrom(_file(f"{at}.file", part.file))
 
-    def _image(self, at: str, image: str | _ImageUrl) -> content.Image:
+    def _image(self, at: str, image: str | _ImageUrl, made: content.Image) -> None:
         if isinstance(image, str):
-            return self._images.read(at, image)
-        made = self._images.read(f"{at}.url", image.url)
+            image = _ImageUrl(url=image)
+            picture = self._images.read(at, image.url)
+        else:
+            picture = self._images.read(f"{at}.url", image.url)
+        if picture.mime_type:
+            made.base64 = picture.base64
+            made.mime_type = picture.mime_type
+        else:
+            made.uri = picture.uri
         if image.detail is not None:
             made.detail = one_of(f"{at}.detail", image.detail, DETAILS)
-        return made
 
     def _function_call(self, call: _FunctionCall) -> content.ToolCall:
         # Function calls had no IDs: the answer named the function. Tools need them.

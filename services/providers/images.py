@@ -54,7 +54,8 @@ def read(
             head = image.data[:_HEAD]
             text = base64.b64encode(image.data).decode("ascii")
         case "base64":
-            head, text = _head(image.base64), image.base64
+            text = image.base64  # Every look at it is a copy.
+            head = _head(text)
         case _:
             raise _refusal("An image has no source.")
     mime_type = sniff(head) or image.mime_type.lower()

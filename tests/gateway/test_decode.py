@@ -34,7 +34,9 @@ def refused(**fields: object) -> ApiError:
 def test_a_bare_request_sets_nothing_else() -> None:
     """What a client leaves to the provider stays unset."""
     request = decode(b'{"model":"m","messages":[]}', CONFIG)
-    assert request == ChatRequest(spec=chat.ChatCompletionSpec(model="m"))
+    assert request == ChatRequest(
+        request=chat.CreateChatCompletionRequest(spec=chat.ChatCompletionSpec(model="m"))
+    )
 
 
 @pytest.mark.parametrize("missing", ["model", "messages"])

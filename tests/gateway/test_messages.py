@@ -4,6 +4,7 @@ import json
 
 import msgspec
 import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.errors import ApiError
@@ -14,7 +15,9 @@ from gateway.messages import decode_messages
 def decoded(*messages: object) -> list[content.Message]:
     """The messages, as the contract has them."""
     images = ImageReader(images_max=5, bytes_max=1000)
-    return decode_messages(msgspec.Raw(json.dumps(messages).encode()), images)
+    spec = chat.ChatCompletionSpec()
+    decode_messages(msgspec.Raw(json.dumps(messages).encode()), images, spec)
+    return list(spec.messages)
 
 
 def refused(*messages: object) -> str | None:
