@@ -55,7 +55,7 @@ class Call:
 
 Part = Thought | Redacted | Text | Call
 Stop = Literal["stop", "length", "tool_calls", "content_filter"]
-Break = Literal["error", "cut"]
+Break = Literal["error", "cut", "stall"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +67,7 @@ class Answer:
     refusal: str = ""
     """Why the model refuses, if it does."""
     breaks_off: Break | None = None
-    """How the stream ends before its time: with an event that says so, or without."""
+    """How it ends before its time: with an error, with the connection, or not at all."""
     prompt_tokens: int = 21
     completion_tokens: int = 13
     thinking_tokens: int = 0

@@ -74,10 +74,10 @@ def _details(answer: Answer) -> list[Json]:
 
 
 def _plain(part: Thought, place: int) -> Json:
-    said = {"type": "reasoning.text", "text": part.text, "signature": part.signature}
-    return said | {"format": "anthropic-claude-v1", "index": place}
+    said = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": place}
+    return said | {"text": part.text, "signature": part.signature}
 
 
 def _sealed(part: Redacted, place: int) -> Json:
-    said = {"type": "reasoning.encrypted", "data": part.data}
-    return said | {"format": "anthropic-claude-v1", "index": place}
+    said = {"type": "reasoning.encrypted", "format": "anthropic-claude-v1", "index": place}
+    return said | {"data": part.data}

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from tests.fakes.providers.answers import Answer, Refused
+from tests.fakes.providers.answers import Answer, Break, Refused
 from tests.fakes.providers.anthropic import Anthropic
 from tests.fakes.providers.openai import OpenAi
 from tests.fakes.providers.openrouter import OpenRouter
@@ -24,6 +24,8 @@ from tests.fakes.upstream import (
     CUT,
     LAST_CHUNK,
     SSE_HEAD,
+    STALL,
+    End,
     FakeUpstream,
     Request,
     Script,
@@ -34,6 +36,10 @@ from tests.fakes.upstream import (
 Json = dict[str, Any]
 Slicing = Callable[[bytes], Iterable[bytes]]
 """How a stream's bytes are cut on their way."""
+
+
+ENDS: Mapping[Break | None, End] = {"cut": CUT, "stall": STALL}
+"""What the connection does where an answer breaks off without a word."""
 
 
 class Speech(Protocol):
@@ -97,6 +103,10 @@ class FakeProvider:
         """Their bodies."""
         return [request.json() for request in self.requests]
 
+    async def request(self) -> Request:
+        """The first request since then, once it has arrived."""
+        return await self._upstream.request()
+
     async def __aenter__(self) -> Self:
         await self._upstream.__aenter__()
         return self
@@ -120,11 +130,18 @@ class FakeProvider:
             return self._refusal(answer)
         self._given.append(answer)
         if not body.get("stream"):
-            return [json_answer(self._speech.document(answer, body))]
+            return self._document(answer, body)
         events = list(self._speech.events(answer, body))
         pieces = events if self.slicing is None else self.slicing(b"".join(events))
-        end = CUT if answer.breaks_off == "cut" else LAST_CHUNK
+        end = ENDS.get(answer.breaks_off, LAST_CHUNK)
         return [SSE_HEAD, *(chunk(piece) for piece in pieces), end]
+
+    def _document(self, answer: Answer, body: Json) -> Script:
+        if answer.breaks_off == "error":
+            return self._refusal(Refused(status=500, kind="api_error", message="It failed."))
+        whole = json_answer(self._speech.document(answer, body))
+        end = ENDS.get(answer.breaks_off)
+        return [whole] if end is None else [whole[:-9], end]
 
     def _refusal(self, refused: Refused) -> Script:
         headers = {}

@@ -1,0 +1,225 @@
+"""What holds of every answer, whatever the provider says and however its bytes arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.end_to_end.gateway import TOPOLOGIES
+from tests.end_to_end.talks import DIALECTS, MODEL, Talk, talking
+from tests.fakes.providers.answers import Answer, Call, Part, Stop, Text, Thought
+from tests.fakes.providers.provider import Slicing
+
+Json = dict[str, Any]
+
+PROPERTY = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+IDENTITY = {"id", "created"}
+
+WORDS = st.text(min_size=1, max_size=12)
+PIECES = st.lists(WORDS, min_size=1, max_size=4).map(tuple)
+
+
+@st.composite
+def calls(draw: st.DrawFn, number: int) -> Call:
+    """A call whose arguments come in pieces that are cut anywhere."""
+    arguments = draw(st.dictionaries(WORDS, st.none() | st.integers() | WORDS, max_size=3))
+    said = json.dumps(arguments, ensure_ascii=draw(st.booleans())) if arguments else ""
+    cuts = sorted(draw(st.sets(st.integers(1, max(1, len(said) - 1)), max_size=3)))
+    edges = [0, *[cut for cut in cuts if cut < len(said)], len(said)]
+    pieces = [said[begin:end] for begin, end in pairwise(edges)]
+    return Call(f"call_{number}", draw(st.sampled_from(["f", "g"])), tuple(filter(None, pieces)))
+
+
+@st.composite
+def answers(draw: st.DrawFn) -> Answer:
+    """Any answer: it thinks or not, speaks or not, calls or not."""
+    parts: list[Part] = []
+    if draw(st.booleans()):
+        parts.append(Thought(draw(PIECES), "c2ln"))
+    if draw(st.booleans()):
+        parts.append(Text(draw(PIECES)))
+    parts += [draw(calls(number)) for number in range(draw(st.integers(0, 3)))]
+    usual: Sequence[Stop] = ("stop", "length")
+    called: Sequence[Stop] = ("tool_calls", "stop")
+    calling = any(isinstance(part, Call) for part in parts)
+    completion = draw(st.integers(1, 500))
+    return Answer(
+        parts=parts or [Text(draw(PIECES))],
+        stop=draw(st.sampled_from(called if calling else usual)),
+        prompt_tokens=draw(st.integers(1, 500)),
+        completion_tokens=completion,
+        thinking_tokens=draw(st.integers(0, completion)),
+    )
+
+
+def sliced(sizes: Sequence[int]) -> Slicing:
+    """Cuts bytes into pieces of these sizes, over and over."""
+
+    def cut(data: bytes) -> Iterable[bytes]:
+        at = number = 0
+        while at < len(data):
+            size = sizes[number % len(sizes)]
+            yield data[at : at + size]
+            at, number = at + size, number + 1
+
+    return cut
+
+
+SLICINGS = st.lists(st.integers(1, 90), min_size=1, max_size=8).map(sliced)
+
+
+async def streamed(talk: Talk, slicing: Slicing | None = None) -> list[Json]:
+    """The events of a stream, whose framing is checked, without their identity."""
+    talk.provider.slicing = slicing
+    request = {
+        "model": MODEL,
+        "messages": [{"role": "user", "content": "Hi"}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    async with talk.gateway.http.post(
+        f"{talk.gateway.base_url}/chat/completions", json=request
+    ) as answer:
+        assert answer.status == 200, await answer.text()
+        body = (await answer.read()).decode()
+    assert body.endswith("data: [DONE]\n\n")
+    data = [line for line in body.split("\n") if line and not line.startswith(":")]
+    assert all(line.startswith("data: ") for line in data)
+    assert body.count("[DONE]") == 1
+    events = [json.loads(line.removeprefix("data: ")) for line in data[:-1]]
+    assert len({(event["id"], event["created"]) for event in events}) == 1
+    return [{key: event[key] for key in event.keys() - IDENTITY} for event in events]
+
+
+async def whole(talk: Talk) -> Json:
+    """The whole answer, without its identity."""
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+    async with talk.gateway.http.post(
+        f"{talk.gateway.base_url}/chat/completions", json=request
+    ) as answer:
+        assert answer.status == 200, await answer.text()
+        found = await answer.json()
+    return {key: found[key] for key in found.keys() - IDENTITY}
+
+
+def folded(events: Sequence[Json]) -> Json:
+    """The whole answer that a stream's events add up to, as its reader would do it."""
+    message: Json = {"role": "assistant", "content": "", "refusal": None}
+    made: dict[int, Json] = {}
+    choice: Json = {"index": 0, "message": message, "logprobs": None}
+    *chunks, last = events
+    for chunk in chunks:
+        (piece,) = chunk["choices"]
+        delta = piece["delta"]
+        for key in ("content", "reasoning_content", "reasoning_state"):
+            if key in delta:
+                message[key] = message.get(key, "") + delta[key]
+        for call in delta.get("tool_calls", ()):
+            known = made.setdefault(call["index"], call | {"function": {"arguments": ""}})
+            for key, value in call["function"].items():
+                known["function"][key] = known["function"].get(key, "") + value
+        choice |= {k: piece[k] for k in ("finish_reason", "native_finish_reason") if k in piece}
+    if made:
+        message["content"] = message["content"] or None
+        message["tool_calls"] = [
+            {key: value for key, value in call.items() if key != "index"} for call in made.values()
+        ]
+    return {
+        "object": "chat.completion",
+        "model": last["model"],
+        "choices": [choice],
+        "usage": last["usage"],
+    }
+
+
+@PROPERTY
+@given(answer=answers())
+async def test_says_what_the_provider_said(talk: Talk, answer: Answer) -> None:
+    """Text, reasoning, arguments, the reason to stop and the tokens are the provider's own."""
+    talk.provider.say(answer)
+
+    found = folded(await streamed(talk))
+
+    choice, usage = found["choices"][0], found["usage"]
+    message = choice["message"]
+    assert (message["content"] or "") == answer.text
+    assert message.get("reasoning_content", "") == answer.reasoning
+    said = [json.loads(c["function"]["arguments"] or "{}") for c in message.get("tool_calls", ())]
+    assert said == [json.loads(call.arguments or "{}") for call in answer.calls]
+    assert choice["finish_reason"] == answer.stop
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+    assert usage["completion_tokens"] == answer.completion_tokens
+    assert usage.get("thinking_tokens", 0) == answer.thinking_tokens
+
+
+@PROPERTY
+@given(answer=answers(), slicing=SLICINGS)
+async def test_slicing_does_not_show(talk: Talk, answer: Answer, slicing: Slicing) -> None:
+    """However the provider's bytes are cut, the events are the same, one by one."""
+    talk.provider.say(answer)
+
+    assert await streamed(talk, slicing) == await streamed(talk)
+
+
+@PROPERTY
+@given(answer=answers())
+async def test_whole_is_the_fold_of_the_stream(talk: Talk, answer: Answer) -> None:
+    """Who asks for a whole answer gets what a stream adds up to."""
+    talk.provider.say(answer)
+
+    assert await whole(talk) == folded(await streamed(talk))
+
+
+@PROPERTY
+@given(answer=answers(), slicing=SLICINGS, cut=st.booleans())
+async def test_one_ending(talk: Talk, answer: Answer, slicing: Slicing, cut: bool) -> None:
+    """A stream ends once: with a reason to stop, or with an error and without one."""
+    talk.provider.say(answer)
+    good = await streamed(talk, slicing)
+    talk.provider.say(replace(answer, breaks_off="cut" if cut else "error"))
+    bad = await streamed(talk, slicing)
+
+    reasons = [choice["finish_reason"] for event in good for choice in event["choices"]]
+    assert [reason for reason in reasons if reason] == [answer.stop]
+    assert not any("error" in event for event in good)
+    assert [("error" in event) for event in bad] == [False] * (len(bad) - 1) + [True]
+    assert not any(choice["finish_reason"] for event in bad for choice in event["choices"])
+    assert good[: len(bad) - 1] == bad[:-1]
+
+
+@pytest.fixture(params=TOPOLOGIES)
+async def far_talk(
+    request: pytest.FixtureRequest, tmp_path: Path, dialect: str
+) -> AsyncIterator[Talk]:
+    """A gateway over each kind of channel."""
+    async with talking(tmp_path, dialect, topology=request.param) as talk:
+        yield talk
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", DIALECTS)
+async def test_leaving_ends_the_call(far_talk: Talk, stream: bool) -> None:
+    """When the client leaves, so does the gateway, before the provider has finished."""
+    far_talk.provider.say(Answer(parts=[Text(("Hello",))], breaks_off="stall"))
+    request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
+    url = f"{far_talk.gateway.base_url}/chat/completions"
+    asking = asyncio.ensure_future(far_talk.gateway.http.post(url, json=request))
+    call = await far_talk.provider.request()
+    if stream:
+        answer = await asking
+        assert await answer.content.readline()
+        answer.close()
+    else:
+        asking.cancel()
+
+    async with asyncio.timeout(30):
+        await call.left.wait()
