@@ -33,6 +33,14 @@ class ChatCompletionServiceStub:
     `google.rpc.Status` that holds exactly one `google.rpc.ErrorInfo` of the
     domain `pomogator`, whose reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
+
+    `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
+    a call is made and billed once. An equal call with the same key and account fails
+    with IDEMPOTENCY_IN_PROGRESS while the first one runs; for a day after that it
+    gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
+    the initial metadata, or ALREADY_EXISTS where the answer was too long to be kept.
+    Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
+    broke off or was cancelled frees the key: the next one is made, and billed, anew.
     """
 
     def __init__(self, channel):
@@ -61,6 +69,14 @@ class ChatCompletionServiceServicer:
     `google.rpc.Status` that holds exactly one `google.rpc.ErrorInfo` of the
     domain `pomogator`, whose reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
+
+    `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
+    a call is made and billed once. An equal call with the same key and account fails
+    with IDEMPOTENCY_IN_PROGRESS while the first one runs; for a day after that it
+    gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
+    the initial metadata, or ALREADY_EXISTS where the answer was too long to be kept.
+    Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
+    broke off or was cancelled frees the key: the next one is made, and billed, anew.
     """
 
     def CreateChatCompletion(self, request, context):
@@ -114,6 +130,14 @@ class ChatCompletionService:
     `google.rpc.Status` that holds exactly one `google.rpc.ErrorInfo` of the
     domain `pomogator`, whose reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
+
+    `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
+    a call is made and billed once. An equal call with the same key and account fails
+    with IDEMPOTENCY_IN_PROGRESS while the first one runs; for a day after that it
+    gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
+    the initial metadata, or ALREADY_EXISTS where the answer was too long to be kept.
+    Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
+    broke off or was cancelled frees the key: the next one is made, and billed, anew.
     """
 
     @staticmethod
