@@ -67,19 +67,24 @@ class Talk:
         return self.dialect != "openai"
 
 
+def configuration(dialect: str, base_url: str) -> tuple[ChannelConfig, ModelConfig]:
+    """A channel to the provider at `base_url`, and what is known of its model."""
+    channel = ChannelConfig(
+        name=dialect,
+        dialect=dialect,
+        base_url=base_url,
+        key=Secret(PROVIDER_KEY),
+        models={MODEL: UPSTREAM[dialect]},
+    )
+    return channel, ModelConfig(name=MODEL, **KNOWN.get(dialect, {}))  # type: ignore[arg-type]
+
+
 @asynccontextmanager
 async def talking(
     state: Path, dialect: str, *, topology: Topology = "in-process"
 ) -> AsyncIterator[Talk]:
     """Runs a gateway with its state in `state`, and a provider of `dialect`."""
     async with FakeProvider(dialect) as provider:
-        channel = ChannelConfig(
-            name=dialect,
-            dialect=dialect,
-            base_url=provider.url,
-            key=Secret(PROVIDER_KEY),
-            models={MODEL: UPSTREAM[dialect]},
-        )
-        model = ModelConfig(name=MODEL, **KNOWN.get(dialect, {}))  # type: ignore[arg-type]
+        channel, model = configuration(dialect, provider.url)
         async with running(state, channel, models=[model], topology=topology) as gateway:
             yield Talk(dialect, provider, gateway)
