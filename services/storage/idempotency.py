@@ -36,11 +36,14 @@ KEEP = """
 RELEASE = """
     DELETE FROM idempotency_keys WHERE account = ? AND key = ? AND run = ? AND state = 'running'
 """
+# By run, not by key: a key that is claimed meanwhile is somebody else's. Each half has an index;
+# PostgreSQL compares one only with a clock that is read once, as in a subquery.
 FORGET = """
-    DELETE FROM idempotency_keys WHERE (account, key) IN (
-        SELECT account, key FROM idempotency_keys
-        WHERE expire_ms <= now_ms() OR (state = 'running'
-            AND owner NOT IN (SELECT owner FROM leases WHERE until_ms >= now_ms()))
+    DELETE FROM idempotency_keys WHERE run IN (
+        SELECT run FROM idempotency_keys WHERE expire_ms <= (SELECT now_ms())
+        UNION ALL
+        SELECT run FROM idempotency_keys WHERE state = 'running'
+            AND owner NOT IN (SELECT owner FROM leases WHERE until_ms >= now_ms())
         LIMIT ?
     ) RETURNING run
 """

@@ -156,11 +156,11 @@ CREATE TABLE idempotency_keys (
     account TEXT NOT NULL,
     key TEXT NOT NULL,
     fingerprint TEXT NOT NULL,
-    run TEXT NOT NULL,
+    run TEXT NOT NULL UNIQUE,
     owner TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('running', 'stored', 'spent')),
-    answer BYTEA,
     expire_ms BIGINT,
+    answer BYTEA,
     PRIMARY KEY (account, key),
     CHECK ((state = 'running') = (expire_ms IS NULL)),
     CHECK ((state = 'stored') = (answer IS NOT NULL))

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from itertools import count
+from pathlib import Path
 
 import pytest
 
+from services.storage.accounts import account_by_name
 from services.storage.base import Database
 from services.storage.idempotency import (
     RUNNING,
@@ -18,6 +21,10 @@ from services.storage.idempotency import (
     release,
 )
 from services.storage.ledger import end_leases, renew_lease
+from services.storage.schema import applied
+from services.storage.sqlite import SqliteDatabase
+from services.storage.sqlite_file import FILE
+from tests.fakes.clock import FakeClock
 
 DAY_MS = 24 * 3600 * 1000
 EXPIRED_MS = -1
@@ -102,11 +109,15 @@ async def test_an_answer_that_is_kept_is_not_released(database: Database) -> Non
     assert await database.write(claim, run(), "print", "p1") == Record("print", STORED, b"answer")
 
 
-async def test_the_dead_leave_their_keys(database: Database) -> None:
+@pytest.mark.parametrize("lapsed", [True, False])
+async def test_the_dead_leave_their_keys(database: Database, lapsed: bool) -> None:
     """A key whose process has no lease is taken over, and the dead cannot have it back."""
     first, second = run(), run()
     await database.write(claim, first, "print", "p1")
-    await database.write(end_leases, "p1")
+    if lapsed:
+        await database.write(renew_lease, "p1", EXPIRED_MS)
+    else:
+        await database.write(end_leases, "p1")
 
     assert await database.write(claim, second, "another", "p2") is None
     assert not await database.write(keep, first, b"late", DAY_MS)
@@ -121,6 +132,23 @@ async def test_an_expired_answer_is_no_answer(database: Database) -> None:
 
     assert await database.write(claim, run(), "another", "p1") is None
     assert await database.write(claim, run(), "another", "p1") == Record("another", RUNNING, None)
+
+
+async def test_a_database_of_the_first_version_learns_it(tmp_path: Path, clock: FakeClock) -> None:
+    """What was in it stays."""
+    file = sqlite3.connect(tmp_path / FILE)
+    for statement in (part for version in applied(1, "sqlite") for part in version):
+        file.execute(statement)
+    file.execute("INSERT INTO accounts (name, unlimited, created_ms) VALUES ('acme', 1, 0)")
+    file.execute("PRAGMA user_version = 1")
+    file.commit()
+    file.close()
+
+    database = await SqliteDatabase.open(tmp_path, clock)
+
+    assert await database.write(claim, run(), "print", "p1") is None
+    assert await database.read(account_by_name, "acme") is not None
+    await database.close()
 
 
 async def test_only_free_keys_are_forgotten(database: Database) -> None:
