@@ -13,7 +13,9 @@ _MESSAGE_OVER_BODY = 1.4
 
 _DEFAULTS = EdgeConfig()
 
-_OPTIONS: Mapping[str, int] = {
+_OPTIONS: Mapping[str, int | str] = {
+    # Calls go in turn to all addresses that the target's name has.
+    "grpc.lb_policy_name": "round_robin",
     # Buffers do not grow with the bandwidth: unread, one stream would hold 4 MiB.
     "grpc.http2.bdp_probe": 0,
     "grpc.http2.lookahead_bytes": 65536,

@@ -29,6 +29,9 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 5000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.so_reuseport", 0),
+    # Balanced clients look for new replicas only when a connection ends. Calls may end first.
+    ("grpc.max_connection_age_ms", 600_000),
+    ("grpc.max_connection_age_grace_ms", 1_860_000),
 )
 
 
