@@ -132,7 +132,9 @@ async def open_service(
         metrics = Metrics(version=version("pomogator"))
         calls = CallLog(clock, metrics.observe)
         pipeline = Pipeline(gate, catalog, failover, once, clock)
-        completions = ChatCompletionServicer(keyring, pipeline, calls)
+        completions = ChatCompletionServicer(
+            keyring, pipeline, calls, end_revoked=config.keys.on_revoke == "end"
+        )
         metrics.watch_ledger(ledger)
         metrics.retry_budget.set_function(lambda: failover.budget.left)
         metrics.inflight.set_function(lambda: calls.inflight)

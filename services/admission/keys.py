@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.admission.revocation import Revocation, revoked
 from services.clock import Chance, Clock
 from services.errors import Failure
 from services.storage.base import Database
@@ -115,7 +116,7 @@ class Keyring:
         self._chance = chance
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
-        self._revoked: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._revocations: WeakValueDictionary[str, Revocation] = WeakValueDictionary()
         self._notices = 0
         self._rechecks: set[asyncio.Task[None]] = set()
         database.subscribe(self._notice)
@@ -135,27 +136,29 @@ class Keyring:
             known = await self._look_up(digest)
         return self._judge(known)
 
-    def revocation(self, caller: Caller) -> asyncio.Event:
-        """An event that is set when the caller's key is revoked. Hold on to it while it matters."""
-        event = self._revoked.get(caller.key_id)
-        if event is None:
-            event = self._revoked[caller.key_id] = asyncio.Event()
-        return event
+    def revocation(self, caller: Caller) -> Revocation:
+        """Is told when the caller's key is revoked, in whichever process.
+
+        To be asked for right after `authenticate`, and held on to while it matters.
+        """
+        revocation = self._revocations.get(caller.key_id)
+        if revocation is None:
+            revocation = self._revocations[caller.key_id] = Revocation()
+        return revocation
 
     def _judge(self, known: _Known) -> Caller:
         key, caller = known.key, known.caller
         if key is None or caller is None:
             raise _invalid()
         if key.revoked_ms is not None:
-            raise Failure(reasons.ERROR_REASON_KEY_REVOKED, "This API key was revoked")
+            raise revoked()
         expire_ms = key.scope.expire_ms
         if expire_ms is not None and self._clock.time() * 1000 >= expire_ms:
             raise Failure(reasons.ERROR_REASON_KEY_EXPIRED, "This API key has expired")
         return caller
 
     async def _look_up(self, digest: bytes) -> _Known:
-        notices = self._notices
-        key = await self._ask(digest)
+        key = await self._ask_until_certain(digest)
         now = self._clock.now()
         if key is None:
             _remember(self._unknown, digest, now + UNKNOWN_TTL_S, UNKNOWN_MAX)
@@ -164,10 +167,16 @@ class Keyring:
             key_id=key.id, account=key.account, scope=key.scope, markup_bp=key.markup_bp
         )
         known = _Known(key, caller, now + CACHE_TTL_S)
-        # What was read before a notice may be older than what the notice is about.
-        if notices == self._notices:
-            _remember(self._known, digest, known, CACHE_MAX)
+        _remember(self._known, digest, known, CACHE_MAX)
         return known
+
+    async def _ask_until_certain(self, digest: bytes) -> StoredKey | None:
+        """What was read before a notice may be older than what the notice is about."""
+        while True:
+            notices = self._notices
+            key = await self._ask(digest)
+            if notices == self._notices:
+                return key
 
     async def _ask(self, digest: bytes) -> StoredKey | None:
         try:
@@ -187,7 +196,7 @@ class Keyring:
         self._notices += 1
         if not key_id:
             self._known.clear()
-            for watched in list(self._revoked):
+            for watched in list(self._revocations):
                 self._spawn_recheck(watched)
             return
         for digest, known in list(self._known.items()):
@@ -196,22 +205,22 @@ class Keyring:
         self._spawn_recheck(key_id)
 
     def _spawn_recheck(self, key_id: str) -> None:
-        if key_id in self._revoked:
+        if key_id in self._revocations:
             task = asyncio.ensure_future(self._recheck(key_id))
             self._rechecks.add(task)
             task.add_done_callback(self._rechecks.discard)
 
     async def _recheck(self, key_id: str) -> None:
-        """Tells those who wait for it if the key has been revoked."""
-        while (event := self._revoked.get(key_id)) is not None:
+        """Tells the calls that run on the key if it has been revoked."""
+        while key_id in self._revocations:
             try:
                 key = await self._database.read(key_by_id, key_id)
             except Failure:
-                del event  # Whoever waited may leave meanwhile.
                 await asyncio.sleep(RECHECK_S)
                 continue
-            if key is None or key.revoked_ms is not None:
-                event.set()
+            revocation = self._revocations.get(key_id)
+            if revocation is not None and (key is None or key.revoked_ms is not None):
+                revocation.happen()
             return
 
 

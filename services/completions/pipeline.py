@@ -13,6 +13,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.gate import Bid, Gate, authorize
 from services.admission.keys import Caller
+from services.admission.revocation import Revocation
 from services.clock import Clock
 from services.completions.fold import Fold
 from services.completions.idempotency import Announce, Batch, Idempotency, NamedCall
@@ -38,6 +39,8 @@ class Call:
     """What to do about parameters that the model cannot honour."""
     idempotency_key: str | None = None
     """The caller's name for the call, where it is to be made once however often it is asked for."""
+    revocation: Revocation | None = None
+    """What ends the call with its key. None: it may finish."""
 
     @property
     def strict(self) -> bool:
@@ -73,6 +76,12 @@ class Pipeline:
         `announce` is told what the answer should say in its headers. Raises Failure,
         at once, before it or after it. `stream` says whether the caller wants pieces.
         """
+        batches = self._stream(call, announce, stream=stream)
+        return batches if call.revocation is None else call.revocation.ending(batches)
+
+    def _stream(
+        self, call: Call, announce: Announce, *, stream: bool
+    ) -> AsyncGenerator[Batch, None]:
         check(call.spec)
         route = self.catalog.resolve(call.spec.model)
         call.record.model = route.base_model

@@ -18,10 +18,19 @@ from services.telemetry.calls import CallLog, CallRecord
 class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     """Serves completions from a pipeline, to callers with a key."""
 
-    def __init__(self, keyring: Keyring, pipeline: Pipeline, calls: CallLog) -> None:
+    def __init__(
+        self,
+        keyring: Keyring,
+        pipeline: Pipeline,
+        calls: CallLog,
+        *,
+        end_revoked: bool = True,
+    ) -> None:
+        """`end_revoked` says whether running calls end when their key is revoked."""
         self._keyring = keyring
         self._pipeline = pipeline
         self._calls = calls
+        self._end_revoked = end_revoked
 
     async def CreateChatCompletion(
         self,
@@ -71,4 +80,5 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
             spec=request.spec,
             parameter_policy=request.parameter_policy,
             idempotency_key=idempotency_key(metadata),
+            revocation=self._keyring.revocation(caller) if self._end_revoked else None,
         )

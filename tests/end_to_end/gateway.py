@@ -14,7 +14,7 @@ import grpc
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving
-from services.config import ChannelConfig, Config, ModelConfig
+from services.config import ChannelConfig, Config, KeysConfig, ModelConfig
 from services.listener import listening
 from services.server import Service, open_service
 
@@ -23,6 +23,7 @@ TOPOLOGIES: Sequence[Topology] = ("in-process", "tcp", "unix")
 """How the edge reaches the service."""
 
 EDGE = EdgeConfig()
+ANY_KEYS = KeysConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,10 @@ async def running(
     topology: Topology = "in-process",
     edge: EdgeConfig = EDGE,
     env: Mapping[str, str] | None = None,
+    keys: KeysConfig = ANY_KEYS,
 ) -> AsyncIterator[Gateway]:
     """Runs a gateway over `channels`, with its state in `state`."""
-    config = Config(channels=tuple(channels), models=tuple(models))
+    config = Config(channels=tuple(channels), models=tuple(models), keys=keys)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(open_service(config, state, env or {}))
         key = await service.key_maker.make_first()

@@ -13,11 +13,11 @@ from typing import Any
 import aiohttp
 
 from services.clock import SystemClock
-from services.config import ChannelConfig, ModelConfig
+from services.config import ChannelConfig, KeysConfig, ModelConfig
 from services.storage.audit import audit
 from services.storage.base import Transaction
 from services.storage.sqlite import SqliteDatabase
-from tests.end_to_end.gateway import Gateway, Topology, running
+from tests.end_to_end.gateway import ANY_KEYS, Gateway, Topology, running
 from tests.fakes.upstream import (
     CUT,
     LAST_CHUNK,
@@ -76,7 +76,7 @@ def _piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[s
 
 @asynccontextmanager
 async def serving(
-    state: Path, topology: Topology = "in-process"
+    state: Path, topology: Topology = "in-process", keys: KeysConfig = ANY_KEYS
 ) -> AsyncIterator[tuple[Gateway, FakeUpstream, House]]:
     """A gateway with its state in `state`, the requests to its provider, and the provider."""
     house = House()
@@ -86,7 +86,7 @@ async def serving(
             name="house", dialect="openai", base_url=upstream.url, models={MODEL: "m"}
         )
         model = ModelConfig(name=MODEL, request_usd=REQUEST_USD)
-        async with running(state, channel, models=[model], topology=topology) as gateway:
+        async with running(state, channel, models=[model], topology=topology, keys=keys) as gateway:
             yield gateway, upstream, house
 
 

@@ -1,0 +1,98 @@
+"""Keys that are revoked while calls run on them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from pomogator.accounts.v1 import key_service_pb2 as keys
+from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
+
+from services.config import KeysConfig
+from tests.end_to_end.gateway import TOPOLOGIES, Gateway, Topology
+from tests.end_to_end.house import ASKED, CHARGE_NANO_USD, PATH, ask, books, serving
+
+
+@asynccontextmanager
+async def streaming(gateway: Gateway) -> AsyncIterator[aiohttp.ClientResponse]:
+    """A stream that has said its first word."""
+    body = {**ASKED, "stream": True}
+    async with gateway.http.post(gateway.url + PATH, json=body) as answer:
+        assert answer.status == 200
+        async for line in answer.content:
+            if b'"Good"' in line:
+                break
+        yield answer
+
+
+async def revoke(gateway: Gateway) -> None:
+    """Revokes all keys, as operators do."""
+    async with gateway.service.operators_channel() as channel:
+        stub = keys_grpc.KeyServiceStub(channel)
+        for key in (await stub.ListKeys(keys.ListKeysRequest())).keys:
+            await stub.RevokeKey(keys.RevokeKeyRequest(key_id=key.key_id))
+
+
+def events(body: bytes) -> list[str]:
+    """The data of the events in the rest of a stream."""
+    lines = body.decode().splitlines()
+    return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+async def test_a_running_stream_ends(tmp_path: Path, topology: Topology) -> None:
+    """It says why, the provider is told to stop, and what came is paid for; new calls are 401."""
+    async with serving(tmp_path, topology) as (gateway, upstream, house):
+        house.goes_on.clear()
+        async with streaming(gateway) as answer:
+            await revoke(gateway)
+            error, done = events(await answer.read())
+
+        await upstream.requests[0].left.wait()
+        assert json.loads(error)["error"]["code"] == "key_revoked"
+        assert done == "[DONE]"
+        reply = await ask(gateway, {})
+        assert (reply.status, reply.code) == (401, "key_revoked")
+
+    assert len(upstream.requests) == 1
+    assert await books(tmp_path) == {"settled": CHARGE_NANO_USD}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "order-1"}])
+async def test_a_whole_answer_does_not_come(
+    tmp_path: Path, topology: Topology, headers: dict[str, str]
+) -> None:
+    """A call whose provider is still thinking ends with 401, and costs nothing."""
+    async with serving(tmp_path, topology) as (gateway, upstream, house):
+        house.goes_on.clear()
+        asked = asyncio.create_task(ask(gateway, headers))
+        request = await upstream.request()
+
+        await revoke(gateway)
+
+        reply = await asked
+        await request.left.wait()
+        assert (reply.status, reply.code) == (401, "key_revoked")
+
+    assert await books(tmp_path) == {"voided": 0}
+
+
+async def test_what_runs_may_finish_if_operators_want_it(tmp_path: Path) -> None:
+    """With `on_revoke = "finish"` only new calls are refused."""
+    policy = KeysConfig(on_revoke="finish")
+    async with serving(tmp_path, keys=policy) as (gateway, _, house):
+        house.goes_on.clear()
+        async with streaming(gateway) as answer:
+            await revoke(gateway)
+            assert (await ask(gateway, {})).code == "key_revoked"
+            house.goes_on.set()
+            *_, done = events(await answer.read())
+
+    assert done == "[DONE]"
+    assert await books(tmp_path) == {"settled": CHARGE_NANO_USD}
