@@ -13,7 +13,9 @@ from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.models.v1 import model_service_pb2 as models
+from pomogator.usage.v1 import usage_service_pb2 as usage
 
+from gateway import openapi
 from gateway.calls import Calls
 from gateway.completions import Completions
 from gateway.config import EdgeConfig
@@ -21,6 +23,10 @@ from gateway.connection import CONFIG
 from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
 from gateway.probes import Probes
+from gateway.transcoding import routes
+
+TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
+"""What needs no handler of its own."""
 
 # `{model=**}` is a variable of several segments: google.api.http, "Path template syntax".
 _VARIABLE = re.compile(r"\{(\w+)=\*\*\}")
@@ -50,6 +56,8 @@ def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application
     ):
         for method, verb, path in http_rules(service):
             app.router.add_route(verb, path, handlers[method], expect_handler=_expect)
+    app.add_routes(routes(TRANSCODED, channel, config))
+    app.router.add_get("/openapi.json", openapi.handler(openapi.openapi(TRANSCODED)))
     app.router.add_get("/healthz", probes.live)
     app.router.add_get("/readyz", probes.ready)
     return app

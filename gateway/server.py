@@ -11,6 +11,7 @@ from aiohttp import web
 from gateway.app import create_app
 from gateway.config import EdgeConfig
 from gateway.connection import EdgeRunner
+from gateway.operators import create_operators_app
 
 
 @asynccontextmanager
@@ -26,8 +27,23 @@ async def serving(
         OSError: it cannot listen there.
         ValueError: `address` is no HOST:PORT.
     """
+    async with _listening(create_app(channel, config), address) as bound:
+        yield bound
+
+
+@asynccontextmanager
+async def serving_operators(
+    channel: grpc.aio.Channel, address: str, token: str, config: EdgeConfig
+) -> AsyncIterator[str]:
+    """Serves the operators' REST API, in the same way, to who has the token."""
+    async with _listening(create_operators_app(channel, token, config), address) as bound:
+        yield bound
+
+
+@asynccontextmanager
+async def _listening(app: web.Application, address: str) -> AsyncIterator[str]:
     host, port = split_address(address)
-    runner = EdgeRunner(create_app(channel, config))
+    runner = EdgeRunner(app)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()

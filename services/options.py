@@ -24,6 +24,8 @@ class ServeOptions:
     """The public gRPC services: `HOST:PORT` or `unix:PATH`."""
     ops: str
     """The operators' services: `HOST:PORT` or `unix:PATH`."""
+    ops_rest: str
+    """REST for operators: `HOST:PORT`. Empty: nowhere."""
     metrics: str | None
     """Prometheus' metrics: `HOST:PORT`. Empty: nowhere. None: `METRICS`, if that is free."""
     only: Literal["rest", "grpc"] | None

@@ -19,8 +19,8 @@ import grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.server import serving
-from services.accounts.credential import OperatorCredential
+from gateway.server import serving, serving_operators
+from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
 from services.config import Config, ConfigError, load
 from services.listener import UNIX, listening
 from services.options import METRICS, ServeOptions
@@ -35,8 +35,6 @@ from services.telemetry.exposition import exposing
 from services.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
-
-CREDENTIAL = "POMOGATOR_OPS_TOKEN"
 
 GARBAGE_STEP = 5_000
 """Objects that are made before cycles among the young ones are looked for. A request makes and
@@ -85,15 +83,17 @@ def _keep_what_stays() -> None:
 
 async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     config = load(options.config_path)
+    token = _operators_token(options)
     service = await stack.enter_async_context(open_service(config, options.state))
     for register, address, names, guards in (
-        (service.register_operators, options.ops, OPERATORS_SERVICES, _operators_guards(options)),
+        (service.register_operators, options.ops, OPERATORS_SERVICES, _guards(options, token)),
         (service.register, options.grpc, PUBLIC_SERVICES, ()),
     ):
         reflected = names if options.reflection else ()
         listener = listening(register, address, reflected=reflected, guards=guards)
         bound = await stack.enter_async_context(listener)
         log.info("server.listening", extra={"protocol": "grpc", "address": bound})
+    await _serve_operators_rest(stack, service, options.ops_rest, token)
     await _serve_metrics(stack, service.metrics, options.metrics)
     rest = options.rest
     if options.only is None:
@@ -102,20 +102,36 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     await _greet(service, config, rest)
 
 
-def _operators_guards(options: ServeOptions) -> Sequence[OperatorCredential]:
+def _operators_token(options: ServeOptions) -> str:
     """On a Unix socket the file's permission is the credential; on TCP there must be another."""
-    if options.ops.startswith(UNIX):
-        return ()
+    if options.ops.startswith(UNIX) and not options.ops_rest:
+        return ""
     try:
-        return [OperatorCredential(os.environ.get(CREDENTIAL, ""))]
+        return checked(os.environ.get(TOKEN_VARIABLE, ""))
     except ValueError as error:
-        raise ConfigError(f"{CREDENTIAL}: {error}, and --ops on TCP needs one") from None
+        message = f"{TOKEN_VARIABLE}: {error}, and operators on TCP need one"
+        raise ConfigError(message) from None
+
+
+def _guards(options: ServeOptions, token: str) -> Sequence[OperatorCredential]:
+    return () if options.ops.startswith(UNIX) else [OperatorCredential(token)]
 
 
 async def _serve_rest(stack: AsyncExitStack, channel: grpc.aio.Channel, address: str) -> str:
     bound = await stack.enter_async_context(serving(channel, address, EdgeConfig()))
     log.info("server.listening", extra={"protocol": "http", "address": bound})
     return bound
+
+
+async def _serve_operators_rest(
+    stack: AsyncExitStack, service: Service, address: str, token: str
+) -> None:
+    if not address:
+        return
+    channel = await stack.enter_async_context(service.operators_channel())
+    listener = serving_operators(channel, address, token, EdgeConfig())
+    bound = await stack.enter_async_context(listener)
+    log.info("server.listening", extra={"protocol": "operators-http", "address": bound})
 
 
 async def _serve_metrics(stack: AsyncExitStack, metrics: Metrics, address: str | None) -> None:

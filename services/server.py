@@ -25,9 +25,12 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1 import model_service_pb2_grpc as models_grpc
+from pomogator.usage.v1 import usage_service_pb2 as usage
+from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 
 from services.accounts.keys import KeyMaker
 from services.accounts.operators import OperatorServices
+from services.accounts.usage_servicer import UsageServicer
 from services.admission.gate import Gate
 from services.admission.keys import Keyring
 from services.admission.limits import Limits
@@ -61,6 +64,7 @@ log = logging.getLogger(__name__)
 PUBLIC_SERVICES = (
     chat.DESCRIPTOR.services_by_name["ChatCompletionService"].full_name,
     models.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    usage.DESCRIPTOR.services_by_name["UsageService"].full_name,
 )
 OPERATORS_SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"].full_name,
@@ -74,9 +78,9 @@ class Service:
     """The servicers of one process, ready to be served over any channel."""
 
     register: Callable[[grpc.aio.Server], None]
-    """Adds what callers with a key may use: completions, models, health."""
+    """Adds what callers with a key may use: completions, models, usage, health."""
     register_operators: Callable[[grpc.aio.Server], None]
-    """Adds what only operators may use: keys, health."""
+    """Adds what only operators may use: accounts, keys, the ledger, health."""
     key_maker: KeyMaker
     """Makes the first key."""
     health: HealthServicer
@@ -94,6 +98,10 @@ class Service:
     def channel(self) -> InProcessChannel:
         """A channel to the public services that crosses no wire."""
         return InProcessChannel(self.register, interceptors=[FailureBorder()])
+
+    def operators_channel(self) -> InProcessChannel:
+        """The same to the operators' services. It asks for no credential: its holder does."""
+        return InProcessChannel(self.register_operators, interceptors=[FailureBorder()])
 
 
 @asynccontextmanager
@@ -144,12 +152,14 @@ async def open_service(
             )
         await stack.enter_async_context(watching_lag(clock, metrics.loop_lag.observe))
         lister = ModelServicer(keyring, catalog)
+        usage_sums = UsageServicer(keyring, database)
         operators = OperatorServices(database=database, pepper=pepper, clock=clock)
         vitals = HealthServicer()
 
         def register(server: grpc.aio.Server) -> None:
             chat_grpc.add_ChatCompletionServiceServicer_to_server(completions, server)
             models_grpc.add_ModelServiceServicer_to_server(lister, server)
+            usage_grpc.add_UsageServiceServicer_to_server(usage_sums, server)
             health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
 
         def register_operators(server: grpc.aio.Server) -> None:

@@ -28,13 +28,16 @@ __all__ = ["handler", "openapi"]
 _PARAMETER = re.compile(r"\{([^}]*)\}")
 
 
-def openapi(services: Iterable[ServiceDescriptor] = (), *, version: str = "1") -> dict[str, Any]:
-    """The document: chat completions, models, and every annotated method of the services.
+def openapi(
+    services: Iterable[ServiceDescriptor] = (), *, completions: bool = True, version: str = "1"
+) -> dict[str, Any]:
+    """The document: every annotated method of the services, and what is described by hand.
 
+    That is chat completions and models, unless `completions` says that they are not served.
     It is JSON as Python has it, and made anew for every call.
     """
     schemas = Schemas()
-    by_hand = json.loads(resources.files(__name__).joinpath("chat.json").read_text("utf-8"))
+    by_hand = _by_hand() if completions else {"paths": {}, "schemas": {}}
     paths: dict[str, Schema] = by_hand["paths"]
     shapes = {shape(path): path for path in paths}
     numbers: Counter[str] = Counter()
@@ -55,6 +58,13 @@ def openapi(services: Iterable[ServiceDescriptor] = (), *, version: str = "1") -
             "schemas": {**by_hand["schemas"], "Error": _error(), **schemas.found},
         },
     }
+
+
+def _by_hand() -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(
+        resources.files(__name__).joinpath("chat.json").read_text("utf-8")
+    )
+    return document
 
 
 def shape(path: str) -> str:

@@ -80,7 +80,9 @@ class Transcoder:
         """Answers one request. Whatever ends it, the call behind it ends too."""
         pairs = self._metadata_of(request)
         request[OUTCOME]["rpc"] = self._binding.method.full_name
-        body = await read_body(request, self._config) if self._binding.takes_body else b""
+        # Where nothing was sent, it does not matter what kind of nothing it is said to be.
+        reads = self._binding.takes_body and request.can_read_body
+        body = await read_body(request, self._config) if reads else b""
         message = build(self._binding, request.match_info, request.rel_url.raw_query_string, body)
         whole = not self._binding.method.server_streaming
         timeout = deadline_s(request.headers, self._config, whole=whole)

@@ -12,9 +12,21 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.border import Context, Handler, metadata_of
 from services.errors import Failure
 
+TOKEN_VARIABLE = "POMOGATOR_OPS_TOKEN"  # noqa: S105  It is where the token is.
+"""The variable that holds the token: for the server, and for who calls it."""
+
 TOKEN_CHARS_MIN = 32
 OPEN_METHODS = "/grpc.health.v1.Health/"
 """Probes ask without a credential."""
+
+
+def checked(token: str) -> str:
+    """The token. ValueError where it could be guessed, or no header could carry it."""
+    if len(token) < TOKEN_CHARS_MIN:
+        raise ValueError(f"the operators' token has at least {TOKEN_CHARS_MIN} characters")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("the operators' token is printable ASCII without spaces")
+    return token
 
 
 class OperatorCredential(grpc.aio.ServerInterceptor):
@@ -24,10 +36,8 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, token: str) -> None:
-        """ValueError where the token could be guessed."""
-        if len(token) < TOKEN_CHARS_MIN:
-            raise ValueError(f"the operators' token has at least {TOKEN_CHARS_MIN} characters")
-        self._expected = f"Bearer {token}".encode()
+        """ValueError where the token cannot be one."""
+        self._expected = f"Bearer {checked(token)}".encode()
 
     async def intercept_service(
         self,

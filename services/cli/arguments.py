@@ -105,6 +105,12 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
         help="the gRPC service, HOST:PORT or unix:PATH (default: %(default)s)",
     )
     added.add_argument(
+        "--ops-rest",
+        metavar="HOST:PORT",
+        default=env.get("POMOGATOR_OPS_REST", ""),
+        help="REST for operators, who then need POMOGATOR_OPS_TOKEN (default: none)",
+    )
+    added.add_argument(
         "--metrics",
         metavar="HOST:PORT",
         default=env.get("POMOGATOR_METRICS"),

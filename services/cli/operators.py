@@ -12,6 +12,7 @@ from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
+from services.accounts.credential import TOKEN_VARIABLE
 from services.accounts.operators import StateAddress, operators_channel
 from services.clock import SystemClock
 from services.config import load
@@ -28,7 +29,9 @@ A = TypeVar("A")
 class Operators:
     """What commands ask."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
+        """`token` is what a listener on TCP asks for. Others do not look at it."""
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.keys = keys_grpc.KeyServiceStub(channel)
         self.accounts = accounts_grpc.AccountServiceStub(channel)
         self.ledger = ledger_grpc.LedgerServiceStub(channel)
@@ -40,7 +43,9 @@ class Operators:
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> A:
         """The answer of a method. A server that is just starting is waited for."""
-        return await method(request, timeout=timeout_s, wait_for_ready=True)
+        return await method(
+            request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True
+        )
 
 
 @asynccontextmanager
@@ -53,7 +58,7 @@ async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterat
         ops=ops_address(arguments),
     )
     async with operators_channel(address, env, SystemClock()) as channel:
-        yield Operators(channel)
+        yield Operators(channel, env.get(TOKEN_VARIABLE, ""))
 
 
 def ops_address(arguments: Namespace) -> str:

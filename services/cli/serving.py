@@ -22,6 +22,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             rest=arguments.rest,
             grpc=arguments.grpc,
             ops=ops_address(arguments),
+            ops_rest=arguments.ops_rest,
             metrics=arguments.metrics,
             only=arguments.only,
             reflection=arguments.reflection,
