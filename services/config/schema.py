@@ -148,6 +148,14 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     and are charged what they have used, or they come to their end."""
 
 
+class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What holds for all keys."""
+
+    on_revoke: Literal["end", "finish"] = "end"
+    """What becomes of the calls that run on a key when it is revoked: they end within seconds
+    and are charged what they have used, or they come to their end."""
+
+
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the service remembers. The URLs are secrets, since they may hold passwords."""
 
