@@ -148,14 +148,6 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     and are charged what they have used, or they come to their end."""
 
 
-class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What holds for all keys."""
-
-    on_revoke: Literal["end", "finish"] = "end"
-    """What becomes of the calls that run on a key when it is revoked: they end within seconds
-    and are charged what they have used, or they come to their end."""
-
-
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the service remembers. The URLs are secrets, since they may hold passwords."""
 
@@ -179,21 +171,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is known about public models beyond the shipped table."""
     limits: tuple[LimitConfig, ...] = ()
     """How much may be used, of what, by whom. Without any, all there is."""
-    bounds: BoundsConfig = BoundsConfig()
-    """What a process takes upon itself."""
     billing: BillingConfig = BillingConfig()
     """What is charged."""
     keys: KeysConfig = KeysConfig()
     """What holds for all keys."""
     state: StateConfig = StateConfig()
     """Where the service remembers."""
-
-    @property
-    def rules(self) -> Sequence[LimitConfig]:
-        """All limits: those of the channels' own rows, and `limits`, which stand above them."""
-        own = (
-            LimitConfig(channel=channel.name, concurrency=channel.max_concurrency)
-            for channel in self.channels
-            if channel.max_concurrency is not None
-        )
-        return (*own, *self.limits)
