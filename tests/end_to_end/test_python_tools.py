@@ -10,11 +10,22 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from openai import AsyncOpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
 from tests.end_to_end.talks import MODEL, RESULTS, THINKING, TOOLS, Talk
-from tests.fakes.providers.answers import Answer, Redacted, call, text, thought
+from tests.fakes.providers.answers import (
+    Answer,
+    Part,
+    Redacted,
+    Text,
+    Thought,
+    call,
+    text,
+    thought,
+)
 
 QUESTION: dict[str, Any] = {"role": "user", "content": "How is Paris, and what time is it?"}
 ASKS = Answer(
@@ -156,6 +167,29 @@ async def test_reasoning_details(talk: Talk, client: AsyncOpenAI) -> None:
     answer = await ask_whole(client, messages, model=THINKING)
 
     assert answer["content"]
+
+
+SAYINGS = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3).map(tuple)
+SEALED = st.builds(Thought, SAYINGS, st.just("c2ln")) | st.builds(Redacted, st.just("c2VjcmV0"))
+TURNS = st.lists(SEALED | st.builds(Text, SAYINGS), max_size=6)
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(parts=TURNS, more=TURNS, streamed=st.booleans())
+async def test_any_turn_comes_back_as_it_was(
+    talk: Talk, client: AsyncOpenAI, parts: list[Part], more: list[Part], streamed: bool
+) -> None:
+    """However reasoning, text and calls follow each other, the next request has them so."""
+    first, second = call("toolu_1", "clock"), call("toolu_2", "weather", '{"city": "Oslo"}')
+    # It begins to reason before it does anything else, as signed reasoning does.
+    turn = [thought("Well."), *parts, first, *more, second]
+    talk.provider.say(Answer(parts=turn, stop="tool_calls"), ANSWERS)
+
+    ask = ask_helper if streamed else ask_whole
+    message = await ask(client, [QUESTION], model=THINKING)
+    await ask(client, [QUESTION, message, *results(message)], model=THINKING)
+
+    assert all(body.keys() & REASONS for body in talk.provider.bodies)
 
 
 class weather(BaseModel):  # noqa: N801 - the tool's name
