@@ -31,6 +31,7 @@ from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 from services.accounts.keys import KeyMaker
 from services.accounts.operators import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
+from services.admission.crowd import Crowd
 from services.admission.gate import Gate
 from services.admission.keys import Keyring
 from services.admission.limits import Limits
@@ -123,7 +124,7 @@ async def open_service(
 
         ledger = await stack.enter_async_context(Ledger(database, clock))
         counters = open_counters(config.state.redis_url.reveal(), clock)
-        limits = Limits(config.limits, await stack.enter_async_context(counters), system_chance())
+        limits = Limits(config.rules, await stack.enter_async_context(counters), system_chance())
         gate = Gate(
             limits=await stack.enter_async_context(limits),
             ledger=ledger,
@@ -141,15 +142,17 @@ async def open_service(
         calls = CallLog(clock, metrics.observe)
         pipeline = Pipeline(gate, catalog, failover, once, clock)
         completions = ChatCompletionServicer(
-            keyring, pipeline, calls, end_revoked=config.keys.on_revoke == "end"
+            keyring,
+            pipeline,
+            calls,
+            Crowd(config.bounds.streams, system_chance()),
+            end_revoked=config.keys.on_revoke == "end",
         )
         metrics.watch_ledger(ledger)
         metrics.retry_budget.set_function(lambda: failover.budget.left)
         metrics.inflight.set_function(lambda: calls.inflight)
-        for target in catalog.targets:
-            metrics.watch_channel(
-                target.channel.name, target.public_model, partial(health.state, target)
-            )
+        for (channel, model), targets in catalog.places.items():
+            metrics.watch_channel(channel, model, partial(health.best_state, targets))
         await stack.enter_async_context(watching_lag(clock, metrics.loop_lag.observe))
         lister = ModelServicer(keyring, catalog)
         usage_sums = UsageServicer(keyring, database)

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
+from services.admission.crowd import Crowd
 from services.admission.keys import Keyring
 from services.border import Context, metadata_of, request_id_of
 from services.completions.idempotency import idempotency_key
@@ -23,6 +24,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         keyring: Keyring,
         pipeline: Pipeline,
         calls: CallLog,
+        crowd: Crowd,
         *,
         end_revoked: bool = True,
     ) -> None:
@@ -30,6 +32,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         self._keyring = keyring
         self._pipeline = pipeline
         self._calls = calls
+        self._crowd = crowd
         self._end_revoked = end_revoked
 
     async def CreateChatCompletion(
@@ -72,6 +75,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         metadata: Mapping[str, str],
         record: CallRecord,
     ) -> Call:
+        self._crowd.check(self._calls.inflight)
         caller = await self._keyring.authenticate(metadata.get("authorization"))
         record.key_id, record.account = caller.key_id, caller.account
         return Call(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -112,26 +112,34 @@ def _with_keys(config: Config, path: Path | None, env: Mapping[str, str]) -> Con
     channels, problems = [], []
     for index, channel in enumerate(config.channels):
         try:
-            key = _key(channel, folder, env)
+            key, *spare = _keys(channel, folder, env)
         except ConfigError as error:
             where = rules.label("channels", index, {"name": channel.name})
             problems.append(f"{where}.{error}")
         else:
-            channels.append(msgspec.structs.replace(channel, key=key))
+            channels.append(msgspec.structs.replace(channel, key=key, spare_keys=tuple(spare)))
     _refuse(str(path or DEFAULTS), problems)
     return msgspec.structs.replace(config, channels=tuple(channels))
 
 
-def _key(channel: ChannelConfig, folder: Path, env: Mapping[str, str]) -> Secret:
-    """The channel's key, empty where it names none."""
+def _keys(channel: ChannelConfig, folder: Path, env: Mapping[str, str]) -> Sequence[Secret]:
+    """The channel's keys; an empty one where it names none."""
     if channel.api_key_env:
-        source, key = "api_key_env", _variable(env, channel.api_key_env)
-        if not key:
-            raise ConfigError(f"api_key_env: the variable {channel.api_key_env} is not set")
-    elif channel.api_key_file:
-        source, key = "api_key_file", _content(folder / channel.api_key_file)
-    else:
-        return Secret("")
+        return [_key("api_key_env", _set_variable("api_key_env", channel.api_key_env, env))]
+    if channel.api_key_file:
+        return [_key("api_key_file", _content(folder / channel.api_key_file))]
+    keys = [_key("keys_env", _set_variable("keys_env", name, env)) for name in channel.keys_env]
+    return keys or [Secret("")]
+
+
+def _set_variable(source: str, name: str, env: Mapping[str, str]) -> str:
+    value = _variable(env, name)
+    if not value:
+        raise ConfigError(f"{source}: the variable {name} is not set")
+    return value
+
+
+def _key(source: str, key: str) -> Secret:
     # It becomes a header; the message must not show it.
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(f"{source}: holds characters that no key has")

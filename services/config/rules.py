@@ -24,6 +24,8 @@ from services.config.schema import (
 
 DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
 REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
+KEY_SOURCES = ("api_key_env", "api_key_file", "keys_env")
+"""Ways to name a channel's keys, of which it has one."""
 THINKING = "-thinking"
 
 
@@ -103,8 +105,7 @@ def _channel(channel: ChannelConfig) -> Iterator[str]:
     if channel.dialect not in DIALECTS:
         yield f"dialect: {channel.dialect!r} is none of {', '.join(sorted(DIALECTS))}"
     yield from _address(channel)
-    if channel.api_key_env and channel.api_key_file:
-        yield "api_key_file: there is an api_key_env already"
+    yield from _key_sources(channel)
     if not channel.models:
         yield "models: the channel serves none"
     for public, upstream in channel.models.items():
@@ -113,6 +114,13 @@ def _channel(channel: ChannelConfig) -> Iterator[str]:
     for name, value in channel.headers.items():
         if not (name + value).isprintable():
             yield f"headers.{name!r}: must be printable"
+
+
+def _key_sources(channel: ChannelConfig) -> Iterator[str]:
+    named = [key for key in KEY_SOURCES if getattr(channel, key)]
+    yield from (f"{key}: there is an {named[0]} already" for key in named[1:])
+    counts = Counter(channel.keys_env)
+    yield from (f"keys_env: {name!r} stands {n} times" for name, n in counts.items() if n > 1)
 
 
 def _address(channel: ChannelConfig) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -17,11 +18,13 @@ DIALECTS = frozenset({"anthropic", "openai", "openrouter"})
 LOCAL_MODELS = frozenset({"smollm2-135m"})
 """The names that `services.local_model` knows."""
 
-RESOLVED = frozenset({("ChannelConfig", "key")})
+RESOLVED = frozenset({("ChannelConfig", "key"), ("ChannelConfig", "spare_keys")})
 """Fields that `load` fills in, by class: they are no keys of the file."""
 
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
+DrainSeconds = Annotated[float, msgspec.Meta(gt=0, le=30)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
 class ConfigError(Exception):
@@ -66,6 +69,15 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The header of that name; only the `anthropic` dialect sends it."""
 
 
+class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a channel that fails is left alone, and for how long."""
+
+    failures: Count = 5
+    """Failures in a row, of one model with one key, after which it is."""
+    cooldown_s: Seconds = 30.0
+    """How long the first time. Doubled each time after, up to five minutes."""
+
+
 class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One account with one upstream."""
 
@@ -81,6 +93,9 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The variable that holds the key. Without this and `api_key_file` none is sent."""
     api_key_file: str = ""
     """The file that holds the key, seen from the configuration's folder."""
+    keys_env: tuple[str, ...] = ()
+    """Instead: the variables that hold several keys. Calls are spread over them, and where the
+    provider refuses one (401, 402, 403, 429) the next is tried."""
     models: dict[str, str] = {}
     """Public name = upstream name. At least one."""
     priority: int = 0
@@ -101,8 +116,19 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """How long it may say nothing of substance after that. Keep-alives do not count."""
     total_timeout_s: Seconds = 1800.0
     """How long an answer may take in all."""
+    max_concurrency: Count | None = None
+    """Calls at a time. When there are as many, the next channel is asked."""
+    breaker: BreakerConfig = BreakerConfig()
+    """When the channel is left alone."""
+    on_disconnect: Literal["cancel", "drain"] = "cancel"
+    """What becomes of an answer whose caller has left: the provider is told to stop, or the
+    rest is read for its usage, where the provider bills it all the same."""
+    drain_seconds: DrainSeconds = 30.0
+    """How long reading the rest may take."""
     key: Secret = Secret("")
-    """Resolved by `load`; not a key of the file."""
+    """The key, or the first one. Resolved by `load`; not a key of the file."""
+    spare_keys: tuple[Secret, ...] = ()
+    """The other keys. Resolved by `load`; not a key of the file."""
 
 
 class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -159,6 +185,15 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     The variable POMOGATOR_REDIS_URL comes before it."""
 
 
+class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one process takes upon itself. Beyond it, calls are told to come back."""
+
+    streams: Count = 2000
+    """Calls at a time. One more is refused at once, before anything is looked up."""
+    body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=32 * 2**20)] = 32 * 2**20
+    """The largest request body that the edge of `pomogator serve` takes."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -171,9 +206,21 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is known about public models beyond the shipped table."""
     limits: tuple[LimitConfig, ...] = ()
     """How much may be used, of what, by whom. Without any, all there is."""
+    bounds: BoundsConfig = BoundsConfig()
+    """What a process takes upon itself."""
     billing: BillingConfig = BillingConfig()
     """What is charged."""
     keys: KeysConfig = KeysConfig()
     """What holds for all keys."""
     state: StateConfig = StateConfig()
     """Where the service remembers."""
+
+    @property
+    def rules(self) -> Sequence[LimitConfig]:
+        """All limits: those of the channels' own rows, and `limits`, which stand above them."""
+        own = (
+            LimitConfig(channel=channel.name, concurrency=channel.max_concurrency)
+            for channel in self.channels
+            if channel.max_concurrency is not None
+        )
+        return (*own, *self.limits)

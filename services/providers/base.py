@@ -18,7 +18,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.capabilities import Capabilities
-from services.config import ChannelConfig
+from services.config import ChannelConfig, Secret
 from services.errors import Failure, UpstreamError
 
 
@@ -43,6 +43,19 @@ class Target:
     """What the model accepts."""
     thinking_by_name: bool = False
     """The caller asked for a `-thinking` name: reason even if nothing else says so."""
+    key_number: int = 0
+    """Which of the channel's keys is presented."""
+
+    @property
+    def key(self) -> Secret:
+        """The key that is presented. Empty: none is."""
+        channel = self.channel
+        return channel.spare_keys[self.key_number - 1] if self.key_number else channel.key
+
+    @property
+    def weight(self) -> float:
+        """The share of calls: the channel's, divided among its keys."""
+        return self.channel.weight / (1 + len(self.channel.spare_keys))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Clock
-from services.config import ChannelConfig
 from services.errors import UpstreamError
 from services.providers.base import Decoder, Dialect, Target, UpstreamRequest
 from services.providers.http import HttpClient, HttpError, HttpErrorKind, HttpResponse, Url
@@ -81,7 +80,7 @@ class Upstream:
         Closing the generator closes the connection at once. Use it with `aclosing`.
         """
         patience = Patience(self._clock, target.channel, streamed=request.streamed)
-        response = await self._accepted(request, target.channel, dialect, patience)
+        response = await self._accepted(request, target, dialect, patience)
         try:
             data = await _beginning(response)
             if data[:1] in {b"{", b"["}:
@@ -108,11 +107,11 @@ class Upstream:
             response.close()
 
     async def _accepted(
-        self, request: UpstreamRequest, channel: ChannelConfig, dialect: Dialect, patience: Patience
+        self, request: UpstreamRequest, target: Target, dialect: Dialect, patience: Patience
     ) -> HttpResponse:
         """The response, if the provider agrees to answer. `patience` watches over it."""
         try:
-            response = await self._post(request, channel, dialect, patience)
+            response = await self._post(request, target, dialect, patience)
         except HttpError as error:
             raise _failure(error, patience) from None
         patience.watch(response.close)
@@ -126,13 +125,14 @@ class Upstream:
         raise dialect.error(response.status, response.headers, body)
 
     async def _post(
-        self, request: UpstreamRequest, channel: ChannelConfig, dialect: Dialect, patience: Patience
+        self, request: UpstreamRequest, target: Target, dialect: Dialect, patience: Patience
     ) -> HttpResponse:
+        channel = target.channel
         try:
             url = _url(channel.base_url, request.path)
         except ValueError:
             raise HttpError(HttpErrorKind.BAD_REQUEST, "the base URL is not one") from None
-        headers = _headers(request, channel, dialect)
+        headers = _headers(request, target, dialect)
         try:
             async with asyncio.timeout(patience.left_s):
                 return await self._http.post(
@@ -178,9 +178,7 @@ def _url(base_url: str, path: str) -> Url:
     return Url.parse(base_url).join(path)
 
 
-def _headers(
-    request: UpstreamRequest, channel: ChannelConfig, dialect: Dialect
-) -> Mapping[str, str]:
+def _headers(request: UpstreamRequest, target: Target, dialect: Dialect) -> Mapping[str, str]:
     """What is sent, by lower-case name. What is more particular stands."""
     headers = {
         "content-type": "application/json",
@@ -188,8 +186,9 @@ def _headers(
         "accept-encoding": "identity",
         "user-agent": USER_AGENT,
     }
-    key = channel.key.reveal()
-    for more in (dialect.auth_headers(key) if key else {}, channel.headers, request.headers):
+    key = target.key.reveal()
+    own = target.channel.headers
+    for more in (dialect.auth_headers(key) if key else {}, own, request.headers):
         for name, value in more.items():
             headers[name.lower()] = value
     return headers

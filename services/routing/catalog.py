@@ -27,7 +27,7 @@ class Route:
     base_model: str
     """The name that prices, limits and key scopes go by: without a derived suffix."""
     targets: Sequence[Target]
-    """The places that serve it, in no order. At least one."""
+    """The places that serve it, one for each key of a channel, in no order. At least one."""
     fallbacks: Sequence[str] = ()
     """Public models that may answer in its place."""
 
@@ -70,14 +70,14 @@ class Catalog:
         return self._routes.get(model)
 
     @property
-    def targets(self) -> Sequence[Target]:
-        """All places that serve a model by its own name, once each."""
-        return [
-            target
-            for route in self.routes
-            if route.model == route.base_model
-            for target in route.targets
-        ]
+    def places(self) -> Mapping[tuple[str, str], Sequence[Target]]:
+        """Channel and public model, without derived names -> a target for each key."""
+        places: dict[tuple[str, str], list[Target]] = {}
+        for route in self.routes:
+            if route.model == route.base_model:
+                for target in route.targets:
+                    places.setdefault((target.channel.name, route.model), []).append(target)
+        return places
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -108,9 +108,10 @@ def _route(
 ) -> Route:
     row = rows.get(name) or rows.get(base)
     targets = [
-        _target(channel, base, row, thinking=thinking)
+        _target(channel, number, base, row, thinking=thinking)
         for channel in config.channels
         if base in channel.models
+        for number in range(1 + len(channel.spare_keys))
     ]
     if thinking and name != base:
         targets = [target for target in targets if target.capabilities.named_thinking]
@@ -120,7 +121,12 @@ def _route(
 
 
 def _target(
-    channel: ChannelConfig, public_model: str, row: ModelConfig | None, *, thinking: bool
+    channel: ChannelConfig,
+    key_number: int,
+    public_model: str,
+    row: ModelConfig | None,
+    *,
+    thinking: bool,
 ) -> Target:
     upstream_model = channel.models[public_model]
     return Target(
@@ -129,6 +135,7 @@ def _target(
         public_model=public_model,
         capabilities=lookup(upstream_model, row, dialect=channel.dialect),
         thinking_by_name=thinking,
+        key_number=key_number,
     )
 
 

@@ -30,10 +30,10 @@ def order(
 def _shuffled(tier: list[Target], chance: Chance) -> Iterable[Target]:
     """A weighted shuffle: draws without putting back. Weight 0 comes last."""
     while tier:
-        total = sum(target.channel.weight for target in tier)
+        total = sum(target.weight for target in tier)
         point = chance.random() * total
         for drawn in tier:
-            point -= drawn.channel.weight
+            point -= drawn.weight
             if point < 0:
                 break
         tier.remove(drawn)

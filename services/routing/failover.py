@@ -10,6 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance, Clock
+from services.config import ChannelConfig
 from services.errors import Failure, UpstreamError
 from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.upstream import Upstream
@@ -21,6 +22,10 @@ from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
 """Requests to providers that one call may cause."""
+KEY_FAULTS = frozenset(
+    {reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED, reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED}
+)
+"""What another key of the same channel may not suffer from."""
 
 
 @dataclass(slots=True)
@@ -87,6 +92,8 @@ class Failover:
         trouble = _Trouble()
         attempts = 0
         for model, target, notes, request in self._candidates(inquiry, trouble):
+            if trouble.concerns(target.channel):
+                continue
             if attempts == ATTEMPTS_MAX or (attempts and not self.budget.spend()):
                 break
             try:
@@ -106,7 +113,7 @@ class Failover:
                     inquiry.record.attempt_failed(error)
                     if not error.retryable:
                         raise
-                    trouble.failed(error)
+                    trouble.failed(target.channel, error)
                     continue
                 yield Answer(model, target, notes.all, first, batches, decoder)
                 return
@@ -156,9 +163,16 @@ class _Trouble:
         self.refusal: Failure | None = None
         """Why one could not be asked."""
         self._failure: UpstreamError | None = None
+        self._failed: set[str] = set()
 
-    def failed(self, error: UpstreamError) -> None:
+    def concerns(self, channel: ChannelConfig) -> bool:
+        """Whether another key of the channel would do no better."""
+        return channel.name in self._failed
+
+    def failed(self, channel: ChannelConfig, error: UpstreamError) -> None:
         """A candidate was asked and failed."""
+        if error.reason not in KEY_FAULTS:
+            self._failed.add(channel.name)
         if self._failure is None or error.reason != reasons.ERROR_REASON_MODEL_NOT_FOUND:
             # That a channel lacks the model tells less than how another one failed.
             self._failure = error

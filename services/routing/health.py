@@ -1,4 +1,4 @@
-"""How the channels are doing: a half-open breaker for each channel and model.
+"""How the channels are doing: a half-open breaker for each channel, model and key.
 
 closed ──failures in a row──► open ──cool-down over──► half-open ──success──► closed
                                 ▲                          │
@@ -9,22 +9,21 @@ A provider's Retry-After opens the breaker at once for as long as it says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Clock
+from services.config import Secret
 from services.errors import UpstreamError
 from services.providers.base import Target
 
-FAILURES_MAX = 5
-"""Failures in a row that open the breaker."""
-COOL_DOWN_S = 30.0
-"""How long it stays open the first time; doubled each time after, up to the next."""
 COOL_DOWN_MAX_S = 300.0
+"""How long a breaker stays open at most."""
 CREDENTIALS_COOL_DOWN_S = 60.0
-"""How long a channel is left alone whose key the provider refuses."""
+"""How long a key is left alone that the provider refuses."""
 
 # What a failure says about the channel; anything absent counts as one failure.
 _SAYS_NOTHING = frozenset({reasons.ERROR_REASON_MODEL_NOT_FOUND})
@@ -32,6 +31,9 @@ _OPENS_FOR_S: Mapping[reasons.ErrorReason.ValueType, float] = {
     reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED: CREDENTIALS_COOL_DOWN_S,
     reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED: 1.0,
 }
+
+
+_Place: TypeAlias = tuple[str, str, Secret]
 
 
 @dataclass(slots=True)
@@ -43,11 +45,11 @@ class _Breaker:
 
 
 class Health:
-    """Remembers how calls to each (channel, model) went. In this process only."""
+    """Remembers how calls to each (channel, model, key) went. In this process only."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._breakers: dict[tuple[str, str], _Breaker] = {}
+        self._breakers: dict[_Place, _Breaker] = {}
 
     def available(self, target: Target) -> bool:
         """Whether a call may go there: the breaker is closed, or half-open and free."""
@@ -56,8 +58,12 @@ class Health:
             return True
         return self._clock.now() >= breaker.open_until and not breaker.trying
 
+    def best_state(self, targets: Iterable[Target]) -> int:
+        """The best of the breakers, for those who watch: 0 closed, 1 half-open, 2 open."""
+        return min(map(self.state, targets), default=2)
+
     def state(self, target: Target) -> int:
-        """The breaker, for those who watch: 0 closed, 1 half-open, 2 open."""
+        """The breaker: 0 closed, 1 half-open, 2 open."""
         breaker = self._breakers.get(_key(target))
         if breaker is None or not breaker.open_until:
             return 0
@@ -89,13 +95,15 @@ class Health:
         breaker.trying = False
         breaker.failures += 1
         open_for_s = error.retry_after_s or _OPENS_FOR_S.get(error.reason, 0.0)
-        if breaker.failures >= FAILURES_MAX or was_half_open:
-            backed_off = min(COOL_DOWN_S * 2**breaker.openings, COOL_DOWN_MAX_S)
+        rule = target.channel.breaker
+        if breaker.failures >= rule.failures or was_half_open:
+            backed_off = min(rule.cooldown_s * 2**breaker.openings, COOL_DOWN_MAX_S)
             breaker.openings += 1
             open_for_s = max(open_for_s, backed_off)
         if open_for_s:
             breaker.open_until = self._clock.now() + min(open_for_s, COOL_DOWN_MAX_S)
 
 
-def _key(target: Target) -> tuple[str, str]:
-    return target.channel.name, target.model
+def _key(target: Target) -> _Place:
+    # By the key itself: one that is new after a reload starts with a clean record.
+    return target.channel.name, target.model, target.key

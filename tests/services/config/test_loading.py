@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.config import Config, ConfigError, Secret, load
+from services.config import Config, ConfigError, LimitConfig, Secret, load
 
 CHANNEL = """
 [[channels]]
@@ -125,6 +125,34 @@ def test_refuses_a_variable_without_a_key(write: Write, env: dict[str, str]) -> 
     said = refusal(write(channel("api_key_env = 'A_KEY'")), env)
 
     assert said.endswith("channels[0] (a).api_key_env: the variable A_KEY is not set")
+
+
+def test_reads_several_keys(write: Write) -> None:
+    """`keys_env` names the variables of keys that calls are spread over."""
+    config = load(write(channel("keys_env = ['ONE', 'TWO']")), {"ONE": "sk-1", "TWO": "sk-2"})
+
+    (only,) = config.channels
+    assert (only.key, only.spare_keys) == (Secret("sk-1"), (Secret("sk-2"),))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("keys_env = ['ONE', 'TWO']", "keys_env: the variable TWO is not set"),
+        ("keys_env = ['ONE', 'ONE']", "keys_env: 'ONE' stands 2 times"),
+        ("keys_env = ['ONE']\napi_key_env = 'ONE'", "keys_env: there is an api_key_env already"),
+    ],
+)
+def test_refuses_several_keys_that_are_not(write: Write, more: str, said: str) -> None:
+    """Each variable is set and named once, and there is one way to name them."""
+    assert refusal(write(channel(more)), {"ONE": "sk-1"}).endswith(said)
+
+
+def test_a_channels_own_bound_is_a_limit(write: Write) -> None:
+    """`max_concurrency` is what a row of `[[limits]]` about the channel is."""
+    config = load(write(channel("max_concurrency = 3")), {})
+
+    assert config.rules == (LimitConfig(channel="a", concurrency=3),)
 
 
 def test_reads_the_key_from_its_file(write: Write) -> None:

@@ -114,6 +114,41 @@ async def setup(stack: AsyncExitStack, *scripts: Script) -> Setup:
     return Setup(failover, upstreams)
 
 
+def keys_of(served: Setup, *keys: str) -> Route:
+    """A model at the first provider, which gave us several keys."""
+    url = served.upstreams[0].url
+    targets = [target("a", url=url, keys=keys, key_number=number) for number in range(len(keys))]
+    return Route(model="public/m", base_model="public/m", targets=targets)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 429])
+async def test_another_key_is_tried_where_one_is_refused(
+    stack: AsyncExitStack, status: int
+) -> None:
+    """A refused key rests; the next call begins with the one that works."""
+    served = await setup(stack, [json_answer({"error": {"message": "no"}}, status)])
+    served.upstreams[0].play(FINE)
+    route = keys_of(served, "one", "two")
+
+    for _ in range(3):
+        _, texts = await served.ask(route)
+        assert texts == ["fine"]
+
+    presented = [request.headers["authorization"] for request in served.upstreams[0].requests]
+    assert len(presented) == 4
+    assert presented[0] not in presented[1:]
+
+
+async def test_another_key_helps_no_broken_channel(stack: AsyncExitStack) -> None:
+    """A fault that is not the key's is not met with the same channel's other keys."""
+    served = await setup(stack, BROKEN)
+
+    with pytest.raises(UpstreamError):
+        await served.ask(keys_of(served, "one", "two", "three"))
+
+    assert served.asked == [1]
+
+
 @pytest.mark.parametrize("fault", [BROKEN, OVERLOADED, MISSING, FAILS_AT_ONCE])
 async def test_the_next_channel_answers_when_one_fails_before_the_first_token(
     stack: AsyncExitStack, fault: Script

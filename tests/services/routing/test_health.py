@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import msgspec
 import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.config import BreakerConfig
 from services.errors import UpstreamError
-from services.routing.health import COOL_DOWN_S, FAILURES_MAX, Health
+from services.routing.health import Health
 from tests.fakes.clock import FakeClock
 from tests.services.routing.targets import target
 
 TARGET = target("a")
+COOL_DOWN_S, FAILURES_MAX = BreakerConfig().cooldown_s, BreakerConfig().failures
 BROKEN = UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, "broken")
 
 
@@ -108,3 +113,30 @@ def test_faults_of_the_request_say_nothing_about_the_channel(health: Health) -> 
     fail(health, 2 * FAILURES_MAX, missing)
 
     assert health.available(TARGET)
+
+
+def test_each_key_has_a_breaker(health: Health) -> None:
+    """What one key does says nothing of the channel's other; those who watch see the best."""
+    one, two = (target("a", keys=("one", "two"), key_number=number) for number in range(2))
+    refused = UpstreamError(reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED, "no")
+    health.begin(one)
+    health.failed(one, refused)
+
+    assert not health.available(one)
+    assert health.available(two)
+    assert health.best_state([one, two]) == 0
+
+
+def test_a_channel_sets_its_own_breaker(health: Health, clock: FakeClock) -> None:
+    """`breaker` says after how many failures it opens, and for how long."""
+    place = target("a")
+    channel = msgspec.structs.replace(
+        place.channel, breaker=BreakerConfig(failures=1, cooldown_s=3)
+    )
+    strict = dataclasses.replace(place, channel=channel)
+    health.begin(strict)
+    health.failed(strict, BROKEN)
+
+    assert not health.available(strict)
+    clock.advance(3)
+    assert health.available(strict)
