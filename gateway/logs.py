@@ -1,7 +1,7 @@
 """Logs of an edge that runs alone: one line of JSON for each event.
 
 The message of a record is the event's name, and what varies is in `extra`. In one
-process with the service, its formatter does the same.
+process with the service, its formatter does the same, and knows records of `emit` too.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import msgspec
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+_FIELDS = "fields"
+"""Where a record has all that varies, if `emit` made it."""
 
 
 class JsonLines(logging.Formatter):
@@ -27,7 +32,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "event": record.getMessage(),
         }
-        line.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
+        line.update(vars(record).get(_FIELDS) or _extra(record))
         if record.exc_info and record.exc_info[1] is not None:
             error = record.exc_info[1]
             line["error"] = type(error).__qualname__
@@ -38,10 +43,26 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line, enc_hook=str).decode()
 
 
+def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> None:
+    """Logs an event of level info, which the caller has found enabled.
+
+    The same line as `logger.info(event, extra=fields)` gives, at half the cost: nobody
+    looks for the place in the code, and the fields need not be told from the standard's.
+    """
+    record = logging.LogRecord(logger.name, logging.INFO, "", 0, event, None, None)
+    vars(record)[_FIELDS] = fields
+    logger.handle(record)
+
+
 def configure() -> None:
     """Sends all logs to standard error."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
+
+
+def _extra(record: logging.LogRecord) -> Mapping[str, object]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}

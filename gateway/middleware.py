@@ -16,6 +16,7 @@ from aiohttp import web
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, internal
+from gateway.logs import emit
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -113,7 +114,7 @@ def _elapsed_ms(request: web.Request) -> int:
 def _write_line(request: web.Request, status: int) -> None:
     if not _access.isEnabledFor(logging.INFO):
         return
-    extra = {
+    fields = {
         "request_id": request[REQUEST_ID],
         "method": request.method,
         # Bytes that are no UTF-8 arrive as lone surrogates, which no JSON can hold.
@@ -122,4 +123,4 @@ def _write_line(request: web.Request, status: int) -> None:
         "status": status,
         "duration_ms": _elapsed_ms(request),
     }
-    _access.info("http.request", extra=extra)
+    emit(_access, "http.request", fields)

@@ -33,9 +33,12 @@ class Fold:
     def answer(self) -> pb.CreateChatCompletionResponse:
         """What the chunks so far amount to."""
         del self._answer.choices[:]
-        self._answer.choices.extend(
-            self._choices[index].answer(index) for index in sorted(self._choices)
-        )
+        for index in sorted(self._choices):
+            # Made where it is to be: to add a finished one would copy it.
+            made = self._answer.choices.add()
+            if index:
+                made.index = index
+            self._choices[index].fill(made)
         return self._answer
 
     def _choice(self, index: int) -> _Choice:
@@ -48,13 +51,17 @@ class Fold:
         self._answer.completion_id = started.completion_id
         self._answer.model = started.model
         self._answer.create_time.CopyFrom(started.create_time)
-        self._answer.notes.extend(started.notes)
+        if started.notes:
+            self._answer.notes.extend(started.notes)
 
     def _finish(self, finished: pb.CompletionFinished) -> None:
         self._answer.usage.CopyFrom(finished.usage)
         self._answer.service_tier = finished.service_tier
         if finished.HasField("cost_nano_usd"):
             self._answer.cost_nano_usd = finished.cost_nano_usd
+
+
+_UNFINISHED = pb.ChoiceFinished()
 
 
 class _Choice:
@@ -68,7 +75,7 @@ class _Choice:
         self._reasoning_state = ""
         self._extra: dict[str, object] = {}
         self._logprobs: dict[str, list[object] | None] = {}
-        self._finished = pb.ChoiceFinished()
+        self._finished = _UNFINISHED
 
     def add(self, delta: pb.CompletionDelta) -> None:
         kind = delta.WhichOneof("content")
@@ -90,25 +97,27 @@ class _Choice:
     def finish(self, finished: pb.ChoiceFinished) -> None:
         self._finished = finished
 
-    def answer(self, index: int) -> pb.Choice:
-        message = content.Message(
-            role=content.ROLE_ASSISTANT,
-            reasoning_state=self._reasoning_state,
-            refusal="".join(self._refusal),
-            tool_calls=[self._tool_calls[at].answer() for at in sorted(self._tool_calls)],
-            extra_json=msgspec.json.encode(self._extra) if self._extra else b"",
-        )
+    def fill(self, made: pb.Choice) -> None:
+        """Says in `made` what the chunks amount to."""
+        made.finish_reason = self._finished.finish_reason
+        made.native_finish_reason = self._finished.native_finish_reason
+        if self._logprobs:
+            made.logprobs_json = msgspec.json.encode(self._logprobs)
+        message = made.message
+        message.role = content.ROLE_ASSISTANT
         if self._reasoning:
             message.content.add().reasoning.text = "".join(self._reasoning)
         if self._text:
             message.content.add().text = "".join(self._text)
-        return pb.Choice(
-            index=index,
-            message=message,
-            finish_reason=self._finished.finish_reason,
-            native_finish_reason=self._finished.native_finish_reason,
-            logprobs_json=msgspec.json.encode(self._logprobs) if self._logprobs else b"",
-        )
+        if self._refusal:
+            message.refusal = "".join(self._refusal)
+        if self._reasoning_state:
+            message.reasoning_state = self._reasoning_state
+        if self._tool_calls:
+            calls = (self._tool_calls[at].answer() for at in sorted(self._tool_calls))
+            message.tool_calls.extend(calls)
+        if self._extra:
+            message.extra_json = msgspec.json.encode(self._extra)
 
     def _add_tool_call(self, delta: pb.ToolCallDelta) -> None:
         call = self._tool_calls.get(delta.index)

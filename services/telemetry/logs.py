@@ -54,6 +54,8 @@ def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> No
 
 def configure(level: str = "info") -> None:
     """Sends all logs to standard error, from `level` on."""
+    # Nobody reads which thread and process it was: the library's own way to spare the looking.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()

@@ -50,4 +50,4 @@ async def test_who_does_not_read_is_cut_off(edge: Edge, caplog: pytest.LogCaptur
             writer.transport.abort()
     assert steps.taken * len(LARGE) < 16 * 1024 * 1024
     (line,) = [record for record in caplog.records if record.getMessage() == "http.request"]
-    assert vars(line)["status"] == 499
+    assert vars(line)["fields"]["status"] == 499
