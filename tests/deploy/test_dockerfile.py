@@ -1,0 +1,47 @@
+"""The images: how they are built is linted, and what they install is pinned."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from tests.deploy.manifests import ROOT, tool
+
+DOCKERFILE = ROOT / "deploy" / "Dockerfile"
+STAGES = re.split(r"(?m)^FROM ", DOCKERFILE.read_text())[1:]
+
+
+def test_lint() -> None:
+    """Hadolint has nothing to say."""
+    done = subprocess.run((tool("hadolint"), str(DOCKERFILE)), capture_output=True, check=False)
+
+    assert done.returncode == 0, done.stdout.decode()
+
+
+def test_nothing_is_installed_but_by_hash() -> None:
+    """Whatever comes from a registry comes from a lock, as a wheel; the rest from the checkout."""
+    text = DOCKERFILE.read_text().replace("\\\n", " ")
+    installs = re.findall(r"pip[^&|]* install [^&|]*", text)
+
+    assert len(installs) == 2
+    for command in installs:
+        assert "--no-deps" in command
+        by_hash = "--require-hashes" in command and "--only-binary :all:" in command
+        assert by_hash or "--no-index" in command
+    for lock in ("build", "server", "edge"):
+        assert (ROOT / "deploy" / "locks" / f"{lock}.txt").exists()
+
+
+def test_images_run_as_nobody() -> None:
+    """The user of both images is a number that is not 0: Kubernetes can tell."""
+    (runtime,) = (stage for stage in STAGES if stage.split("\n")[0].endswith(" AS runtime"))
+
+    assert re.search(r"^USER 65532:65532$", runtime, re.MULTILINE)
+    for name in ("server", "edge"):
+        (stage,) = (each for each in STAGES if each.startswith(f"runtime AS {name}\n"))
+        assert "USER" not in stage
+
+
+def test_the_edge_has_no_code_of_the_service() -> None:
+    """What the edge does not have, it cannot give away."""
+    assert "rm -r /venv/edge/lib/python3.11/site-packages/services" in DOCKERFILE.read_text()

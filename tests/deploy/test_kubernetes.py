@@ -1,0 +1,309 @@
+"""What the manifests promise: they are valid, they fit together, and they give nothing away."""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from services.cli.arguments import parser
+from services.config import load
+from services.server import PUBLIC_SERVICES
+from tests.deploy.manifests import OVERLAYS, Object, matches, named, of_kind, rendered, workloads
+
+kubernetes_validate = pytest.importorskip(
+    "kubernetes_validate", reason="kubernetes-validate is not installed"
+)
+
+VERSIONS = sorted(
+    {
+        tuple(int(part) for part in version.split(".")[:2])
+        for version in kubernetes_validate.utils.all_versions()
+    }
+)[-3:]
+CUSTOM = frozenset({"HTTPRoute", "ServiceMonitor"})
+"""Kinds that clusters learn from others; no schema of Kubernetes has them."""
+
+LEAVING_S = 15
+"""What a process may need after its last call: the books, the sockets."""
+
+INSIDE = (
+    *("10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "127.0.0.1"),
+    *("169.254.169.254", "fd00::1", "fc00::1", "fe80::1", "::1", "64:ff9b::7f00:1"),
+)
+"""Addresses that no request may make us call, the cloud's metadata among them."""
+
+every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+
+
+@every_overlay
+@pytest.mark.parametrize("version", VERSIONS, ids=lambda version: f"{version[0]}.{version[1]}")
+def test_schema(overlay: str, version: tuple[int, int]) -> None:
+    """Every object is what this version of Kubernetes knows, to the last field."""
+    for each in rendered(overlay):
+        if each["kind"] not in CUSTOM:
+            kubernetes_validate.validate(each, "{}.{}".format(*version), strict=True)
+
+
+@every_overlay
+def test_namespace_enforces_restricted(overlay: str) -> None:
+    """The namespace refuses pods below the standard `restricted`; all objects are in it."""
+    labels = named(overlay, "Namespace", "pomogator")["metadata"]["labels"]
+
+    assert labels["pod-security.kubernetes.io/enforce"] == "restricted"
+    for each in rendered(overlay):
+        assert each["kind"] == "Namespace" or each["metadata"]["namespace"] == "pomogator"
+
+
+@every_overlay
+def test_pods_are_locked_down(overlay: str) -> None:
+    """No root, no privilege, no writable root, no token, no host, no unbounded volume."""
+    for _, pod in workloads(overlay):
+        spec = pod["spec"]
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers"}
+        for volume in spec["volumes"]:
+            assert volume.keys() & {"configMap", "emptyDir", "persistentVolumeClaim"}
+            assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
+        for container in spec["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+
+
+@every_overlay
+def test_nothing_has_rights_in_the_cluster(overlay: str) -> None:
+    """There is no role and no binding, and the account mounts no token."""
+    kinds = {each["kind"] for each in rendered(overlay)}
+
+    assert not kinds & {"Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding", "Secret"}
+    account = named(overlay, "ServiceAccount", "pomogator")
+    assert account["automountServiceAccountToken"] is False
+
+
+@every_overlay
+def test_resources_are_bounded(overlay: str) -> None:
+    """Each container says what it needs, and may not take the node's memory."""
+    for _, pod in workloads(overlay):
+        for container in pod["spec"]["containers"]:
+            resources = container["resources"]
+            assert {"cpu", "memory", "ephemeral-storage"} <= resources["requests"].keys()
+            assert {"memory", "ephemeral-storage"} <= resources["limits"].keys()
+
+
+@every_overlay
+def test_images_are_of_a_version(overlay: str) -> None:
+    """No image is whatever is newest."""
+    for _, pod in workloads(overlay):
+        for container in pod["spec"]["containers"]:
+            _, _, tag = container["image"].rpartition("/")[2].partition(":")
+            assert tag not in {"", "latest"}
+
+
+@every_overlay
+def test_nothing_passes_that_is_not_allowed(overlay: str) -> None:
+    """All pods are denied everything by default, and what is allowed names its ports."""
+    denied = named(overlay, "NetworkPolicy", "default-deny")["spec"]
+    assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        for way, peers in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(way, ()):
+                assert rule["ports"]
+                assert rule[peers]
+
+
+@every_overlay
+def test_no_address_inside_is_reached_as_a_provider(overlay: str) -> None:
+    """Where addresses are allowed, those of clusters, clouds and loopback are not."""
+    blocks = [
+        (rule["ports"], peer["ipBlock"])
+        for policy in of_kind(overlay, "NetworkPolicy")
+        for rule in policy["spec"].get("egress", ())
+        for peer in rule["to"]
+        if "ipBlock" in peer
+    ]
+
+    assert len(blocks) == 2
+    for ports, block in blocks:
+        assert ports == [{"protocol": "TCP", "port": 443}]
+        whole = ipaddress.ip_network(block["cidr"])
+        excepted = [ipaddress.ip_network(each) for each in block["except"]]
+        for text in INSIDE:
+            address = ipaddress.ip_address(text)
+            if address in whole:
+                assert any(address in each for each in excepted), text
+
+
+@every_overlay
+def test_metrics_are_for_monitoring_alone(overlay: str) -> None:
+    """The port of the metrics is open to namespaces that say that they monitor."""
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        for rule in policy["spec"].get("ingress", ()):
+            if any(port["port"] in {"metrics", 9090} for port in rule["ports"]):
+                assert rule["from"] == [
+                    {"namespaceSelector": {"matchLabels": {"pomogator.monitoring": "true"}}}
+                ]
+
+
+@every_overlay
+def test_grace_is_long_enough(overlay: str) -> None:
+    """Nothing is killed that is still ending its streams."""
+    for workload, pod in workloads(overlay):
+        if workload["kind"] == "Deployment":
+            (container,) = pod["spec"]["containers"]
+            pause_s = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+            needed_s = pause_s + _drain_s(container) + LEAVING_S
+            assert pause_s >= 5
+            assert pod["spec"]["terminationGracePeriodSeconds"] >= needed_s
+
+
+def _drain_s(container: Object) -> float:
+    """How long it may drain in all: the edge and the gRPC service do it one after the other."""
+    if container["args"][0] != "serve":
+        return 600
+    options = parser({}).parse_args(container["args"])
+    return float(options.drain * (1 if options.only else 2))
+
+
+@every_overlay
+def test_liveness_asks_nobody_else_and_readiness_does(overlay: str) -> None:
+    """A sick database or a drain makes pods unready, and restarts none."""
+    for workload, pod in workloads(overlay):
+        if workload["kind"] == "Deployment":
+            (container,) = pod["spec"]["containers"]
+            live, ready = container["livenessProbe"], container["readinessProbe"]
+            assert "tcpSocket" in live or live["httpGet"]["path"] == "/healthz"
+            if "grpc" in ready:
+                assert ready["grpc"]["service"] in PUBLIC_SERVICES
+            else:
+                assert ready["httpGet"]["path"] == "/readyz"
+            assert container["startupProbe"]
+
+
+@every_overlay
+def test_updates_take_nothing_away(overlay: str) -> None:
+    """Replicas are replaced one by one, the new one first; SQLite's one pod goes before."""
+    for deployment in of_kind(overlay, "Deployment"):
+        strategy = deployment["spec"]["strategy"]
+        if overlay == "single":
+            assert strategy == {"type": "Recreate"}
+            assert deployment["spec"]["replicas"] == 1
+        else:
+            assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+            assert "replicas" not in deployment["spec"], "the autoscaler's to say"
+            assert deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+
+
+@pytest.mark.parametrize("overlay", ["fleet", "split"])
+@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "HorizontalPodAutoscaler"])
+def test_every_deployment_is_kept_up(overlay: str, kind: str) -> None:
+    """Each has a budget for disruptions, and an autoscaler with at least two replicas."""
+    deployments = {each["metadata"]["name"] for each in of_kind(overlay, "Deployment")}
+
+    assert {each["metadata"]["name"] for each in of_kind(overlay, kind)} == deployments
+    for each in of_kind(overlay, kind):
+        if kind == "HorizontalPodAutoscaler":
+            assert each["spec"]["scaleTargetRef"]["name"] in deployments
+            assert each["spec"]["minReplicas"] >= 2
+        else:
+            pod = named(overlay, "Deployment", each["metadata"]["name"])["spec"]["template"]
+            assert matches(each["spec"]["selector"], pod["metadata"]["labels"])
+
+
+@every_overlay
+def test_services_find_pods(overlay: str) -> None:
+    """Each service selects pods that have its ports; each port of a route is a service's."""
+    pods = [pod for workload, pod in workloads(overlay) if workload["kind"] == "Deployment"]
+    for service in of_kind(overlay, "Service"):
+        selector = {"matchLabels": service["spec"]["selector"]}
+        (pod,) = (pod for pod in pods if matches(selector, pod["metadata"]["labels"]))
+        names = {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
+    for route in of_kind(overlay, "HTTPRoute"):
+        (rule,) = route["spec"]["rules"]
+        (backend,) = rule["backendRefs"]
+        ports = named(overlay, "Service", backend["name"])["spec"]["ports"]
+        assert backend["port"] in {port["port"] for port in ports}
+        assert int(rule["timeouts"]["request"].removesuffix("s")) >= 1800
+
+
+@every_overlay
+def test_policies_find_pods(overlay: str) -> None:
+    """Each policy is about pods that there are, by labels that are spelled as theirs."""
+    pods = [pod["metadata"]["labels"] for _, pod in workloads(overlay)]
+    for policy in of_kind(overlay, "NetworkPolicy"):
+        assert any(matches(policy["spec"]["podSelector"], labels) for labels in pods)
+
+
+@every_overlay
+def test_the_configuration_is_ours(overlay: str, tmp_path: Path) -> None:
+    """The config map's name changes with its content, which our loader takes."""
+    (config,) = of_kind(overlay, "ConfigMap")
+    path = tmp_path / "pomogator.toml"
+    path.write_text(config["data"]["pomogator.toml"])
+
+    assert tomllib.loads(path.read_text())
+    assert load(path, {"ANTHROPIC_API_KEY": "k"}).channels
+    assert config["metadata"]["name"].startswith("pomogator-config-")
+    volumes = named(overlay, "Deployment", "pomogator")["spec"]["template"]["spec"]["volumes"]
+    assert {"name": "config", "configMap": {"name": config["metadata"]["name"]}} in volumes
+
+
+@every_overlay
+def test_arguments_are_understood(overlay: str) -> None:
+    """What the containers say, the programs in them know."""
+    known = subprocess.run(
+        (sys.executable, "-m", "gateway", "--help"), capture_output=True, check=True, text=True
+    )
+    for _, pod in workloads(overlay):
+        for container in pod["spec"]["containers"]:
+            if container["name"] == "edge":
+                assert {each for each in container["args"] if each.startswith("--")} <= set(
+                    known.stdout.replace(",", " ").split()
+                )
+            else:
+                parser({}).parse_args(container["args"])
+
+
+def test_the_edge_holds_no_secret() -> None:
+    """The edge has no variable, no volume but a scratch one, and reaches the service alone."""
+    pod = named("split", "Deployment", "pomogator-edge")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+
+    assert not container.keys() & {"env", "envFrom"}
+    assert [volume["name"] for volume in pod["spec"]["volumes"]] == ["tmp"]
+    reached = [
+        (rule["to"], [port["port"] for port in rule["ports"]])
+        for policy in of_kind("split", "NetworkPolicy")
+        if policy["metadata"]["name"] != "dns"
+        and matches(policy["spec"]["podSelector"], pod["metadata"]["labels"])
+        for rule in policy["spec"].get("egress", ())
+    ]
+    server = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "pomogator"}}}
+    assert reached == [([server], ["grpc"])]
+
+
+@pytest.mark.parametrize("overlay", ["fleet", "split"])
+def test_a_fleet_shares_what_it_must(overlay: str) -> None:
+    """Database, counters and pepper are the same for all, by reference to secrets."""
+    pod = named(overlay, "Deployment", "pomogator")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+
+    given = {each["name"]: each["valueFrom"]["secretKeyRef"]["name"] for each in container["env"]}
+    assert given == {
+        "POMOGATOR_DATABASE_URL": "pomogator-database",
+        "POMOGATOR_REDIS_URL": "pomogator-redis",
+        "POMOGATOR_PEPPER": "pomogator-pepper",
+    }
+    (job,) = of_kind(overlay, "Job")
+    assert job["spec"]["template"]["spec"]["containers"][0]["image"] == container["image"]
