@@ -28,6 +28,8 @@ class ServeOptions:
     """REST for operators: `HOST:PORT`. Empty: nowhere."""
     metrics: str | None
     """Prometheus' metrics: `HOST:PORT`. Empty: nowhere. None: `METRICS`, if that is free."""
+    drain_s: float
+    """How long running calls may go on after the server was told to stop."""
     only: Literal["rest", "grpc"] | None
     """Run only the edge, or only the service. None: both, in this process."""
     reflection: bool

@@ -66,7 +66,7 @@ async def run(options: ServeOptions) -> None:
     async with AsyncExitStack() as stack:
         if options.only == "rest":
             channel = open_channel(options.target or options.grpc, EdgeConfig())
-            await _serve_rest(stack, await stack.enter_async_context(channel), options.rest)
+            await _serve_rest(stack, await stack.enter_async_context(channel), options)
         else:
             await _serve_all(stack, options)
         _keep_what_stays()
@@ -90,14 +90,16 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
         (service.register, options.grpc, PUBLIC_SERVICES, ()),
     ):
         reflected = names if options.reflection else ()
-        listener = listening(register, address, reflected=reflected, guards=guards)
+        listener = listening(
+            register, address, reflected=reflected, guards=guards, grace_s=options.drain_s
+        )
         bound = await stack.enter_async_context(listener)
         log.info("server.listening", extra={"protocol": "grpc", "address": bound})
     await _serve_operators_rest(stack, service, options.ops_rest, token)
     await _serve_metrics(stack, service.metrics, options.metrics)
     rest = options.rest
     if options.only is None:
-        rest = await _serve_rest(stack, service.channel(), options.rest)
+        rest = await _serve_rest(stack, service.channel(), options)
     stack.push_async_callback(service.drain)
     await _greet(service, config, rest)
 
@@ -117,8 +119,11 @@ def _guards(options: ServeOptions, token: str) -> Sequence[OperatorCredential]:
     return () if options.ops.startswith(UNIX) else [OperatorCredential(token)]
 
 
-async def _serve_rest(stack: AsyncExitStack, channel: grpc.aio.Channel, address: str) -> str:
-    bound = await stack.enter_async_context(serving(channel, address, EdgeConfig()))
+async def _serve_rest(
+    stack: AsyncExitStack, channel: grpc.aio.Channel, options: ServeOptions
+) -> str:
+    edge = EdgeConfig(drain_s=options.drain_s)
+    bound = await stack.enter_async_context(serving(channel, options.rest, edge))
     log.info("server.listening", extra={"protocol": "http", "address": bound})
     return bound
 

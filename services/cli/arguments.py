@@ -123,6 +123,13 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
         help="let gRPC reflection tell what there is",
     )
     added.add_argument(
+        "--drain",
+        type=read_count,
+        metavar="SECONDS",
+        default=env.get("POMOGATOR_DRAIN", "600"),
+        help="how long running calls may go on once it is told to stop (default: %(default)s)",
+    )
+    added.add_argument(
         "--only",
         choices=("rest", "grpc"),
         default=env.get("POMOGATOR_ONLY"),
