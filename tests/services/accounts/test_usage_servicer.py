@@ -249,7 +249,11 @@ async def test_what_makes_no_sense_is_refused(
     assert param in (refused.value.details() or "")
 
 
-@pytest.mark.parametrize("authorization", ["", "Bearer x", f"Bearer {new_secret()}"])
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer x", f"Bearer {new_secret()}"],
+    ids=["none", "malformed", "unknown"],
+)
 async def test_a_key_is_needed(books: Books, authorization: str) -> None:
     """Whoever has none learns nothing."""
     metadata = (("authorization", authorization),)
