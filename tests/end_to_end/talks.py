@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,13 @@ UPSTREAM = {
 }
 """What the providers call it."""
 
-KNOWN = {"openai": {"thinking": "effort", "images": "yes"}}
-"""What the configuration says of models that are in no table."""
+PRICES = {"prompt_usd_per_mtok": Decimal(3), "completion_usd_per_mtok": Decimal(15)}
+KNOWN: Mapping[str, Mapping[str, Any]] = {
+    "anthropic": PRICES,
+    "openai": {**PRICES, "thinking": "effort", "images": "yes"},
+    "openrouter": PRICES,
+}
+"""What the configuration says of the model; one of them is in no table."""
 
 PROVIDER_KEY = "sk-provider"
 
@@ -76,7 +82,7 @@ def configuration(dialect: str, base_url: str) -> tuple[ChannelConfig, ModelConf
         key=Secret(PROVIDER_KEY),
         models={MODEL: UPSTREAM[dialect]},
     )
-    return channel, ModelConfig(name=MODEL, **KNOWN.get(dialect, {}))  # type: ignore[arg-type]
+    return channel, ModelConfig(name=MODEL, **KNOWN[dialect])
 
 
 @asynccontextmanager

@@ -163,6 +163,18 @@ async def test_forbidden_model(talk: Talk, client: AsyncOpenAI) -> None:
     assert not talk.provider.requests
 
 
+async def test_no_money(talk: Talk, client: AsyncOpenAI) -> None:
+    """An account without money is told so, and the SDK does not try again."""
+    _, secret = await talk.gateway.service.key_maker.make("poor")
+
+    with pytest.raises(openai.APIStatusError) as refused:
+        await ask(client.with_options(api_key=secret, max_retries=2))
+
+    assert refused.value.status_code == 402
+    assert (refused.value.type, refused.value.code) == ("insufficient_quota",) * 2
+    assert not talk.provider.requests
+
+
 async def test_no_such_model_to_list(talk: Talk, client: AsyncOpenAI) -> None:
     """Looking up a model that is not there finds nothing."""
     with pytest.raises(openai.NotFoundError):

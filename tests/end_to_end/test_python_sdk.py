@@ -57,6 +57,23 @@ async def test_whole(talk: Talk, client: AsyncOpenAI) -> None:
     assert completion.usage.total_tokens == 34
 
 
+async def test_cost(talk: Talk, client: AsyncOpenAI) -> None:
+    """What was charged, to the last digit: in a header, and in the usage for who asks for it."""
+    talk.provider.say(GREETING)
+    asking = {"usage": {"include": True}}
+
+    answer = await client.chat.completions.with_raw_response.create(
+        model=MODEL, messages=MESSAGES, extra_body=asking
+    )
+    chunks = await _chunks(client, extra_body=asking)
+
+    charged = "0.000258"  # 21 tokens at $3 and 13 at $15, a million.
+    assert answer.headers["x-pomogator-cost"] == charged
+    for usage in (answer.parse().usage, chunks[-1].usage):
+        assert usage is not None
+        assert str(usage.model_dump()["cost"]) == charged
+
+
 async def test_stream(talk: Talk, client: AsyncOpenAI) -> None:
     """A stream gives the provider's pieces one by one, under one identity, and one ending."""
     talk.provider.say(GREETING)

@@ -27,7 +27,7 @@ from tests.fakes.providers.answers import (
     thought,
 )
 
-QUESTION: dict[str, Any] = {"role": "user", "content": "How is Paris, and what time is it?"}
+QUESTION: Any = {"role": "user", "content": "How is Paris, and what time is it?"}
 ASKS = Answer(
     parts=[
         thought("I need", " both tools.", signature="Zmlyc3Q="),
@@ -169,7 +169,9 @@ async def test_reasoning_details(talk: Talk, client: AsyncOpenAI) -> None:
     assert answer["content"]
 
 
-SAYINGS = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=3).map(tuple)
+SAYINGS = st.lists(
+    st.text(min_size=1, max_size=8) | st.sampled_from(["\n", " "]), min_size=1, max_size=3
+).map(tuple)
 SEALED = st.builds(Thought, SAYINGS, st.just("c2ln")) | st.builds(Redacted, st.just("c2VjcmV0"))
 TURNS = st.lists(SEALED | st.builds(Text, SAYINGS), max_size=6)
 
@@ -238,3 +240,25 @@ async def test_broken_arguments(talk: Talk, client: AsyncOpenAI) -> None:
     message = await ask_stream(client, [QUESTION], model=MODEL)
 
     assert message["tool_calls"][0]["function"]["arguments"] == '{"city": '
+
+
+async def test_functions(talk: Talk, client: AsyncOpenAI) -> None:
+    """Programs from before there were tools call functions, whole and streamed."""
+    talk.provider.say(unsigned(ASKS_AGAIN), unsigned(ASKS_AGAIN), unsigned(ANSWERS))
+    request: Any = {"model": MODEL, "functions": [TOOLS[0]["function"]]}
+
+    completion = await client.chat.completions.create(messages=[QUESTION], **request)
+    async with client.chat.completions.stream(messages=[QUESTION], **request) as stream:
+        async for _ in stream:
+            pass
+        streamed = stream.current_completion_snapshot
+
+    for choice in (completion.choices[0], streamed.choices[0]):
+        assert choice.finish_reason == "function_call"
+        assert choice.message.function_call is not None
+        assert choice.message.function_call.name == "weather"
+        assert json.loads(choice.message.function_call.arguments) == {"city": "Rome"}
+    said: Any = {"role": "function", "name": "weather", "content": "18 °C"}
+    asked: Any = completion.choices[0].message.model_dump(exclude_none=True)
+    answer = await client.chat.completions.create(messages=[QUESTION, asked, said], **request)
+    assert answer.choices[0].message.content == "18 °C, noon."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import filterfalse
 from typing import Any
 
 from tests.fakes.providers.answers import Answer, Call, Part, Redacted, Refused, Text, Thought
@@ -40,6 +41,8 @@ class Anthropic:
             return "`max_tokens` must be greater than `thinking.budget_tokens`."
         if thinking.get("type") == "enabled" and body.get("temperature", 1) != 1:
             return "`temperature` may only be set to 1 when thinking is enabled."
+        if any(_is_blank(block) for sent in body["messages"] for block in sent["content"]):
+            return "messages: text content blocks must contain non-whitespace text"
         return _turns(body["messages"]) or _altered(body, given)
 
     def document(self, answer: Answer, body: Json) -> Json:
@@ -165,7 +168,8 @@ def _turns(messages: Sequence[Json]) -> str:
 def _altered(body: Json, given: Sequence[Answer]) -> str:
     """Whether a turn with calls came back otherwise than it was given.
 
-    Its reasoning may only be missing where the model is not going to reason.
+    Its reasoning may only be missing where the model is not going to reason. Blank text,
+    which models do write, cannot come back.
     """
     reasons = body.get("thinking", {}).get("type") in ("enabled", "adaptive")
     turns = {call.id: answer.parts for answer in given for call in answer.calls}
@@ -175,9 +179,13 @@ def _altered(body: Json, given: Sequence[Answer]) -> str:
             continue
         open_parts = [part for part in parts if not isinstance(part, Thought | Redacted)]
         allowed = [blocks(parts)] if reasons else [blocks(parts), blocks(open_parts)]
-        if sent["content"] not in allowed:
+        if sent["content"] not in [list(filterfalse(_is_blank, turn)) for turn in allowed]:
             return f"messages.{place}: `thinking` or `redacted_thinking` blocks were modified"
     return ""
+
+
+def _is_blank(block: Json) -> bool:
+    return block["type"] == "text" and not block["text"].strip()
 
 
 def _called(content: Sequence[Json]) -> list[str]:
