@@ -36,7 +36,7 @@ from services.admission.gate import Gate
 from services.admission.keys import Keyring
 from services.admission.limits import Limits
 from services.border import FailureBorder
-from services.clock import SystemClock, system_chance
+from services.clock import Clock, SystemClock, system_chance
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
 from services.completions.servicer import ChatCompletionServicer
@@ -61,6 +61,8 @@ from services.telemetry.lag import watching_lag
 from services.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+SYSTEM_CLOCK = SystemClock()
 
 PUBLIC_SERVICES = (
     chat.DESCRIPTOR.services_by_name["ChatCompletionService"].full_name,
@@ -107,13 +109,16 @@ class Service:
 
 @asynccontextmanager
 async def open_service(
-    config: Config, state: Path, env: Mapping[str, str] = os.environ
+    config: Config,
+    state: Path,
+    env: Mapping[str, str] = os.environ,
+    *,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncIterator[Service]:
     """The service of a configuration, with its state, its models and its sockets.
 
     Raises ConfigError and StateError, whose messages are for operators.
     """
-    clock = SystemClock()
     async with AsyncExitStack() as stack:
         database = await open_database(state, config.state.database_url.reveal(), clock)
         stack.push_async_callback(database.close)

@@ -14,9 +14,10 @@ import grpc
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving
+from services.clock import Clock
 from services.config import ChannelConfig, Config, KeysConfig, ModelConfig
 from services.listener import listening
-from services.server import Service, open_service
+from services.server import SYSTEM_CLOCK, Service, open_service
 
 Topology = Literal["in-process", "tcp", "unix"]
 TOPOLOGIES: Sequence[Topology] = ("in-process", "tcp", "unix")
@@ -57,8 +58,24 @@ async def running(
 ) -> AsyncIterator[Gateway]:
     """Runs a gateway over `channels`, with its state in `state`."""
     config = Config(channels=tuple(channels), models=tuple(models), keys=keys)
+    async with running_config(state, config, topology=topology, edge=edge, env=env) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def running_config(
+    state: Path,
+    config: Config,
+    *,
+    topology: Topology = "in-process",
+    edge: EdgeConfig = EDGE,
+    env: Mapping[str, str] | None = None,
+    clock: Clock = SYSTEM_CLOCK,
+) -> AsyncIterator[Gateway]:
+    """Runs a gateway of any configuration, with its state in `state`."""
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(open_service(config, state, env or {}))
+        opening = open_service(config, state, env or {}, clock=clock)
+        service = await stack.enter_async_context(opening)
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"
         if topology == "in-process":
