@@ -1,0 +1,74 @@
+"""The composition fits together, and opens nothing to the network."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import Any
+
+import yaml
+
+from services.cli.arguments import parser
+from services.config import load
+from tests.deploy.manifests import ROOT, tool
+
+DEPLOY = ROOT / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES: dict[str, Any] = COMPOSE["services"]
+
+
+def test_only_this_machine_is_served() -> None:
+    """Every port is published on loopback alone."""
+    for service in SERVICES.values():
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:")
+
+
+def test_images_are_of_a_version() -> None:
+    """What is not built from the checkout has a version."""
+    for name, service in SERVICES.items():
+        image = service.get("image", "")
+        assert "build" in service or image.rpartition(":")[2][-1].isdigit(), name
+
+
+def test_what_is_mounted_is_there() -> None:
+    """Each path of ours exists, each volume is declared."""
+    for service in SERVICES.values():
+        for mount in service.get("volumes", ()):
+            source = mount.split(":")[0]
+            if source.startswith("."):
+                assert (DEPLOY / source).exists(), source
+            else:
+                assert source in COMPOSE["volumes"], source
+
+
+def test_the_server_understands_its_arguments() -> None:
+    """Command and configuration are what the server takes; it is given time to drain."""
+    server = SERVICES["pomogator"]
+    options = parser({}).parse_args(server["command"])
+
+    assert load(DEPLOY / "kubernetes" / "base" / "pomogator.toml", {"OPENAI_API_KEY": "k"}).channels
+    assert int(server["stop_grace_period"].removesuffix("s")) >= 2 * options.drain + 15
+
+
+def test_passwords_are_chosen() -> None:
+    """No password stands in the file: whoever starts it says one."""
+    given = [
+        value
+        for service in SERVICES.values()
+        for name, value in service.get("environment", {}).items()
+        if name.endswith(("PASSWORD", "KEY", "DATABASE_URL"))
+    ]
+
+    assert len(given) == 5
+    assert all("${" in value for value in given)
+
+
+def test_prometheus_takes_its_configuration() -> None:
+    """Prometheus' own tool reads it, and it scrapes the server's metrics."""
+    path = DEPLOY / "compose" / "prometheus.yaml"
+    (job,) = yaml.safe_load(path.read_text())["scrape_configs"]
+
+    assert job["static_configs"] == [{"targets": ["pomogator:9090"]}]
+    command = (tool("promtool"), "check", "config", "--syntax-only", str(path))
+    done = subprocess.run(command, capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
