@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import jsonschema
+import openapi_spec_validator
 import pytest
 from aiohttp import web
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -25,10 +27,6 @@ from gateway.render import ChunkRenderer
 from gateway.render_whole import render_completion
 from services.inprocess import InProcessChannel
 from tests.gateway.transcoding.torture import SOURCE, Torture, edge, no_metadata
-
-# They come together, with the wheel openapi-spec-validator.
-jsonschema: Any = pytest.importorskip("jsonschema")
-openapi_spec_validator: Any = pytest.importorskip("openapi_spec_validator")
 
 COMPLETION = chat.CreateChatCompletionResponse(
     completion_id="chatcmpl-1",
