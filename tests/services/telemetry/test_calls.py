@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import msgspec
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.chat.v1.usage_pb2 import Usage
+
+from services.errors import Failure, UpstreamError
+from services.telemetry.calls import BREAKS, ENDS, FINISHES, CallLog, CallRecord
+from services.telemetry.logs import JsonFormatter
+from tests.fakes.clock import FakeClock
+
+
+class Told:
+    """A log of calls, and what it has told."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.records: list[CallRecord] = []
+        self.log = CallLog(clock, self.records.append)
+
+    def end_with(
+        self, error: BaseException, *, begun: bool = False, left_s: float | None = None
+    ) -> CallRecord:
+        """A call that ends with an error."""
+
+        def call() -> None:
+            with self.log.recording("req-1", "stream", lambda: left_s) as record:
+                record.begun_at = 1.0 if begun else 0.0
+                raise error
+
+        with pytest.raises(type(error)):
+            call()
+        return self.records[-1]
+
+
+@pytest.fixture
+def told(clock: FakeClock) -> Told:
+    return Told(clock)
+
+
+def test_every_finish_reason_has_a_name() -> None:
+    """A new way to finish an answer needs a word here."""
+    assert FINISHES.keys() == set(pb.FinishReason.values())
+    assert {*FINISHES.values(), *BREAKS.values()} <= ENDS
+
+
+@pytest.mark.parametrize(
+    ("error", "begun", "end", "code"),
+    [
+        (Failure(reasons.ERROR_REASON_MODEL_NOT_FOUND, ""), False, "refused", "INVALID_ARGUMENT"),
+        (UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, ""), False, "refused", "UNAVAILABLE"),
+        (
+            UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, ""),
+            True,
+            "upstream_error",
+            "UNAVAILABLE",
+        ),
+        (
+            UpstreamError(reasons.ERROR_REASON_UPSTREAM_STALLED, ""),
+            True,
+            "upstream_stall",
+            "DEADLINE_EXCEEDED",
+        ),
+        (Failure(reasons.ERROR_REASON_KEY_REVOKED, ""), True, "revoked", "UNAUTHENTICATED"),
+        (Failure(reasons.ERROR_REASON_STORAGE_UNAVAILABLE, ""), True, "internal", "UNAVAILABLE"),
+        (ZeroDivisionError(), True, "internal", "INTERNAL"),
+        (asyncio.CancelledError(), False, "client_gone", "CANCELLED"),
+        (GeneratorExit(), True, "client_gone", "CANCELLED"),
+    ],
+)
+def test_how_calls_end(told: Told, error: BaseException, begun: bool, end: str, code: str) -> None:
+    """Each way to fail has its end, which depends on whether an answer had begun."""
+    record = told.end_with(error, begun=begun)
+
+    assert (record.end, record.code) == (end, code)
+    assert record.end in ENDS
+    assert len(told.records) == 1
+
+
+def test_whose_doing_a_cancellation_is(told: Told) -> None:
+    """The deadline's, if it is over; else the process's, if it stops; else the caller's."""
+    assert told.end_with(asyncio.CancelledError(), left_s=5.0).end == "client_gone"
+    assert told.end_with(asyncio.CancelledError(), left_s=0.0).end == "deadline"
+    told.log.stopping = True
+    assert told.end_with(asyncio.CancelledError(), left_s=5.0).end == "shutdown"
+
+
+def test_calls_are_counted_while_they_run(told: Told) -> None:
+    """Calls in flight are those within the context, however they leave it."""
+    with told.log.recording("a", "create", lambda: None):
+        with told.log.recording("b", "create", lambda: None):
+            assert told.log.inflight == 2
+        told.end_with(asyncio.CancelledError())
+        assert told.log.inflight == 1
+    assert told.log.inflight == 0
+
+
+def test_the_pace_of_an_answer(told: Told, clock: FakeClock) -> None:
+    """The gap between tokens is the mean over what came after the first."""
+    with told.log.recording("a", "stream", lambda: None) as record:
+        clock.advance(2.0)
+        record.begun_at = clock.now()
+        record.usage = Usage(completion_token_count=11)
+        clock.advance(1.0)
+
+    assert record.ttft_s == pytest.approx(2.0)
+    assert record.token_gap_s == pytest.approx(0.1)
+    assert (record.line()["ttft_ms"], record.line()["dur_ms"]) == (2000.0, 3000.0)
+
+
+def test_the_line(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """A call is one line of JSON, also where it was refused before anything was known of it."""
+    with caplog.at_level(logging.INFO):
+        told.end_with(Failure(reasons.ERROR_REASON_INVALID_API_KEY, "secret"))
+
+    (entry,) = caplog.records
+    line = msgspec.json.decode(JsonFormatter().format(entry))
+    assert line["event"] == "call.ended"
+    assert line["reason"] == "INVALID_API_KEY"
+    assert (line["key_id"], line["channel"], line["ttft_ms"]) == ("", "", None)
+    assert "secret" not in str(line)
+
+
+def test_a_quiet_log_costs_no_line(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """Where nobody reads level info the record is told to the metrics alone."""
+    with caplog.at_level(logging.WARNING):
+        told.end_with(GeneratorExit())
+
+    assert not caplog.records
+    assert told.records[0].end == "client_gone"

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import aiohttp
+import pytest
+from pomogator.chat.v1.usage_pb2 import Usage
+from prometheus_client.parser import text_string_to_metric_families
+
+from services.telemetry.calls import Attempt, CallRecord
+from services.telemetry.exposition import exposing
+from services.telemetry.metrics import TOKENS, Metrics
+
+
+def record(**known: object) -> CallRecord:
+    """A stream that was answered in a second, as far as nothing else is known of it."""
+    fields: dict[str, object] = {
+        "request_id": "r",
+        "method": "stream",
+        "opened_at": 1.0,
+        "begun_at": 1.5,
+        "ended_at": 2.0,
+        "end": "stop",
+        "model": "house/model",
+        **known,
+    }
+    return CallRecord(**fields)  # type: ignore[arg-type]
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    """A sample's value; None where there is none."""
+    return metrics.registry.get_sample_value(f"pomogator_{name}", labels)
+
+
+def test_tokens_are_counted_once() -> None:
+    """The kinds of a usage that has all of them add up to its total."""
+    usage = Usage(
+        prompt_token_count=100,
+        cache_read_token_count=30,
+        cache_write_token_count=20,
+        completion_token_count=50,
+        thinking_token_count=40,
+        total_token_count=150,
+    )
+
+    counts = {kind: count_of(usage) for kind, count_of in TOKENS.items()}
+
+    assert counts == {
+        "prompt": 50,
+        "cache_read": 30,
+        "cache_write": 20,
+        "completion": 10,
+        "thinking": 40,
+    }
+
+
+@pytest.mark.parametrize(
+    ("attempts", "retries", "errors"),
+    [
+        ([Attempt("a")], 0.0, None),
+        ([Attempt("a", "UPSTREAM_ERROR"), Attempt("b")], 1.0, 1.0),
+        ([Attempt("a", "UPSTREAM_ERROR"), Attempt("a", "UPSTREAM_ERROR")], 1.0, 2.0),
+    ],
+)
+def test_attempts(attempts: Sequence[Attempt], retries: float, errors: float | None) -> None:
+    """Each attempt is counted with its channel, each failure with its kind."""
+    metrics = Metrics()
+
+    metrics.observe(record(attempts=list(attempts)))
+
+    assert value(metrics, "retries_total") == retries
+    failed = value(metrics, "upstream_errors_total", channel="a", kind="UPSTREAM_ERROR")
+    assert failed == errors
+
+
+def test_a_replay_is_no_request_to_a_provider() -> None:
+    """An answer that had been given before counts as such, and as no latency."""
+    metrics = Metrics()
+
+    metrics.observe(record(end="replayed", begun_at=0.0))
+
+    assert value(metrics, "idempotency_total", kind="replay") == 1
+    assert value(metrics, "ttft_seconds_count", model="house/model") is None
+
+
+async def test_exposition() -> None:
+    """Prometheus gets text, or OpenMetrics if it asks; there is nothing else at the port."""
+    metrics = Metrics(version="1.2.3")
+    metrics.inflight.set_function(lambda: 7)
+    async with exposing(metrics.registry, "127.0.0.1:0") as bound, aiohttp.ClientSession() as http:
+        async with http.get(f"http://{bound}/metrics") as answer:
+            assert answer.headers["Content-Type"].startswith("text/plain")
+            families = {
+                family.name: family
+                for family in text_string_to_metric_families(await answer.text())
+            }
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        async with http.get(f"http://{bound}/metrics", headers=accept) as answer:
+            assert (await answer.text()).endswith("# EOF\n")
+        async with http.get(f"http://{bound}/") as answer:
+            assert answer.status == 404
+
+    assert families["pomogator_inflight"].samples[0].value == 7
+    assert families["pomogator_build_info"].samples[0].labels == {"version": "1.2.3"}
+    assert "process_resident_memory_bytes" in families
+
+
+@pytest.mark.parametrize("address", ["9090", ":9090", "host:port", "256.0.0.1:0"])
+async def test_an_address_that_cannot_be_had(address: str) -> None:
+    """What is no address, or not ours, is an OSError before anything is served."""
+    with pytest.raises(OSError, match=r".+"):
+        async with exposing(Metrics().registry, address):
+            pass
