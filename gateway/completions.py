@@ -41,6 +41,11 @@ _log = logging.getLogger(__name__)
 # Public names that end so promise the thinking as a part of the content.
 _THINKING_SUFFIX = "-thinking"
 
+# Who asks for JSON parses the content, as `.parse()` of the SDKs does: it must be nothing else.
+_JSON_FORMATS = frozenset(
+    {chat.RESPONSE_FORMAT_TYPE_JSON_OBJECT, chat.RESPONSE_FORMAT_TYPE_JSON_SCHEMA}
+)
+
 
 class Completions:
     """The handler of the route."""
@@ -67,7 +72,7 @@ class Completions:
         with self._calls.own(call, request[REQUEST_ID]):
             answer = await call
             headers = response_headers(await call.initial_metadata())
-        thinking_parts = asked.spec.model.endswith(_THINKING_SUFFIX) and not text_only
+        thinking_parts = _promises_thinking(asked.spec) and not text_only
         return web.Response(
             body=render_completion(
                 answer,
@@ -129,6 +134,12 @@ async def _first_headers(
 ) -> dict[str, str]:
     notes = first.chunks[0].started.notes if first.chunks else ()
     return response_headers(await messages.initial_metadata()) | notes_header(notes)
+
+
+def _promises_thinking(spec: chat.ChatCompletionSpec) -> bool:
+    """Whether a whole answer's content is an array of thinking and text."""
+    plain = spec.response_format.type not in _JSON_FORMATS
+    return plain and spec.model.endswith(_THINKING_SUFFIX)
 
 
 def _wants_text(request: web.Request) -> bool:

@@ -146,6 +146,19 @@ async def test_parse_stream(talk: Talk, client: AsyncOpenAI) -> None:
     assert completion.choices[0].message.parsed == Capital(country="France", city="Paris")
 
 
+async def test_parse_thinking(talk: Talk, client: AsyncOpenAI) -> None:
+    """A typed answer of a model that reasons is a string: there is no array to stumble over."""
+    talk.provider.say(Answer(parts=[thought("Hm."), *CAPITAL.parts]))
+
+    completion = await client.chat.completions.parse(
+        model=THINKING, messages=MESSAGES, response_format=Capital
+    )
+
+    message: Any = completion.choices[0].message
+    assert message.parsed == Capital(country="France", city="Paris")
+    assert message.reasoning_content == "Hm."
+
+
 async def test_thinking_whole(talk: Talk, client: AsyncOpenAI) -> None:
     """A `-thinking` name gives the content array of the API's page, and the plain reasoning."""
     talk.provider.say(REASONED)

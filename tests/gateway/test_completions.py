@@ -150,7 +150,7 @@ async def test_usage_is_told_where_it_was_asked_for(edge: Edge) -> None:
 
 
 async def test_thinking_models_answer_in_parts(edge: Edge) -> None:
-    """Where the requested name ends in `-thinking`, unless the client asks for text."""
+    """Where the requested name ends in `-thinking`, unless the client asks for text or JSON."""
     edge.script.answer = service.answer(
         content.ContentPart(reasoning=content.ReasoningPart(text="Думаю...")),
         content.ContentPart(text="x = 4"),
@@ -167,6 +167,10 @@ async def test_thinking_models_answer_in_parts(edge: Edge) -> None:
     assert message["reasoning_content"] == "Думаю..."
     assert body["usage"]["thinking_tokens"] == 85
     async with edge.http.post(URL, json=asked, headers={"x-pomogator-content": "text"}) as response:
+        body = await response.json()
+    assert body["choices"][0]["message"]["content"] == "x = 4"
+    asked |= {"response_format": {"type": "json_object"}}
+    async with edge.http.post(URL, json=asked) as response:
         body = await response.json()
     assert body["choices"][0]["message"]["content"] == "x = 4"
 
