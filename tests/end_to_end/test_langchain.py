@@ -70,6 +70,23 @@ async def test_streamed_loop(talk: Talk, name: str, asks: Answer) -> None:
     assert answer.usage_metadata["total_tokens"] == 34
 
 
+@pytest.mark.parametrize(("name", "asks"), [(MODEL, ASKS), (THINKING, ASKS_REASONING)])
+async def test_whole_loop(talk: Talk, name: str, asks: Answer) -> None:
+    """The same loop with whole answers, whose content may be an array."""
+    talk.provider.say(asks, ANSWERS)
+    bound = model(talk, name).bind_tools(TOOLS)
+    messages: list[Any] = [HumanMessage("How is Paris, and what time is it?")]
+
+    asked = await bound.ainvoke(messages)
+    results = [
+        ToolMessage(RESULTS[made["name"]], tool_call_id=made["id"]) for made in asked.tool_calls
+    ]
+    answer = await bound.ainvoke([*messages, asked, *results])
+
+    assert [made["name"] for made in asked.tool_calls] == ["weather", "clock"]
+    assert answer.text == "18 °C, noon."
+
+
 async def test_structured_output(talk: Talk) -> None:
     """A typed answer is parsed."""
     talk.provider.say(Answer(parts=[text('{"country": "France", "city": "Paris"}')]))
