@@ -1,0 +1,64 @@
+"""A stream that nobody reads: it waits at the provider, and not in our memory."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.gateway import TOPOLOGIES, Topology, running
+from tests.end_to_end.talks import MODEL, configuration
+from tests.fakes.upstream import LAST_CHUNK, SSE_HEAD, FakeUpstream, Line, sse
+
+PIECE = "x" * 4096
+PIECES = 32_768
+"""As many make 128 MiB: far more than all buffers on the way, the kernels' included."""
+BLOCKED_S = 1.0
+"""How long nothing has to move before it counts as blocked. Too short could not fail the test."""
+HELD_MAX = 24 * 1024 * 1024
+"""Bytes on the way. Most of them are in the sockets' buffers, of which Linux allows megabytes."""
+
+
+class Torrent:
+    """A provider that says more than anybody wants to hear."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.blocked = asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def flow(self, line: Line) -> None:
+        """Sends until nothing moves, and the rest when it moves again."""
+        line.writer.transport.set_write_buffer_limits(0)
+        chunk = {"choices": [{"index": 0, "delta": {"content": PIECE}, "finish_reason": None}]}
+        events = sse(chunk)
+        for _ in range(PIECES):
+            line.writer.write(events)
+            self.sent += len(events)
+            draining = asyncio.ensure_future(line.writer.drain())
+            if not (await asyncio.wait({draining}, timeout=BLOCKED_S))[0]:
+                self.blocked.set()
+            await draining
+        self.ended.set()
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+async def test_unread_stream(tmp_path: Path, topology: Topology) -> None:
+    """The provider is held up while a client does not read, and released when it leaves."""
+    torrent = Torrent()
+    async with FakeUpstream() as upstream:
+        upstream.play([SSE_HEAD, torrent.flow, LAST_CHUNK])
+        channel, model = configuration("openai", upstream.url)
+        async with running(tmp_path, channel, models=[model], topology=topology) as gateway:
+            request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
+            url = f"{gateway.base_url}/chat/completions"
+            answer = await gateway.http.post(url, json=request | {"stream": True})
+            await torrent.blocked.wait()
+            held = torrent.sent
+            answer.close()
+            async with asyncio.timeout(30):
+                await upstream.requests[0].left.wait()
+
+    assert held < HELD_MAX
+    assert not torrent.ended.is_set()
