@@ -35,7 +35,7 @@ def parser(env: Environment) -> ArgumentParser:
         prog="pomogator",
         description="An LLM gateway: one chat completions API in front of every model.",
         epilog="Where things are may also be said by variables: POMOGATOR_CONFIG, _STATE, _OPS, "
-        "and for serve _REST, _GRPC, _ONLY, _TARGET.",
+        "and for serve _REST, _GRPC, _OPS_REST, _ONLY, _TARGET.",
     )
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     common = _common(env)
