@@ -13,7 +13,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint fmt types check proto check-proto bench lock models clean
+.PHONY: help run test nightly lint fmt types check proto check-proto bench lock models clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -23,6 +23,10 @@ run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (
 
 test: $(VENV)/.dev ## Install what the tests need, and run them (ARGS="-k name" for some).
 	$(BIN)/python -m pytest $(ARGS)
+
+nightly: $(VENV)/.dev ## Kill a gateway a thousand times under load, and audit its books (ARGS="--cycles 100").
+	$(BIN)/python -m tests.nightly.kill_cycles --topology single $(ARGS)
+	$(BIN)/python -m tests.nightly.kill_cycles --topology split $(ARGS)
 
 lint: $(VENV)/.dev ## Look for mistakes and for formatting that differs.
 	$(BIN)/ruff check .

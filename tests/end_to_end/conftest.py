@@ -9,6 +9,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.end_to_end.talks import DIALECTS, Talk, talking
+from tests.services.conftest import postgres_server, postgres_url
+
+__all__ = ["client", "postgres_server", "postgres_url", "talk"]
 
 
 @pytest.fixture(params=DIALECTS)

@@ -196,7 +196,10 @@ async def _wait(line: Line, event: asyncio.Event) -> bool:
 async def _end(line: Line, end: End) -> None:
     if end is RESET:
         linger = struct.pack("ii", 1, 0)
-        line.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        with suppress(OSError):  # The client may have been faster.
+            line.writer.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, linger
+            )
     elif end is HALF_CLOSE:
         line.writer.write_eof()
     if end in {HALF_CLOSE, STALL}:
