@@ -37,6 +37,7 @@ from services.admission.keys import Keyring
 from services.admission.limits import Limits
 from services.border import FailureBorder
 from services.clock import Clock, SystemClock, system_chance
+from services.completions.drains import Drains
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
 from services.completions.servicer import ChatCompletionServicer
@@ -145,7 +146,9 @@ async def open_service(
         once = await stack.enter_async_context(Idempotency(database, ledger.owner, pepper))
         metrics = Metrics(version=version("pomogator"))
         calls = CallLog(clock, metrics.observe)
-        pipeline = Pipeline(gate, catalog, failover, once, clock)
+        drains = await stack.enter_async_context(Drains(metrics.observe_settlement))
+        metrics.drains.set_function(lambda: drains.running)
+        pipeline = Pipeline(gate, catalog, failover, once, drains, clock)
         completions = ChatCompletionServicer(
             keyring,
             pipeline,

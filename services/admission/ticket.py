@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
@@ -80,6 +80,11 @@ class Ticket:
         self.decoder = decoder
         self.price = self.prices[model]
         self.record.begun_at = self._noted_at = self.clock.now()
+
+    def drain(self) -> None:
+        """The caller has left, and its record is closed; what follows is read for its usage."""
+        self.meter.drain()
+        self.record = replace(self.record)
 
     def count(self, batch: Batch) -> Batch:
         """Takes note of what the provider sent. Completes the last chunk: usage and cost."""

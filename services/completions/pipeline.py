@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from secrets import token_urlsafe
@@ -14,7 +15,9 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from services.admission.gate import Bid, Gate, authorize
 from services.admission.keys import Caller
 from services.admission.revocation import Revocation
+from services.admission.ticket import Ticket
 from services.clock import Clock
+from services.completions.drains import Drains, Rest
 from services.completions.fold import Fold
 from services.completions.idempotency import Announce, Batch, Idempotency, NamedCall
 from services.completions.validation import check
@@ -39,6 +42,8 @@ class Call:
     """What to do about parameters that the model cannot honour."""
     idempotency_key: str | None = None
     """The caller's name for the call, where it is to be made once however often it is asked for."""
+    left_s: Callable[[], float | None] = lambda: None
+    """Seconds until the caller gives up; None: it has not said."""
     revocation: Revocation | None = None
     """What ends the call with its key. None: it may finish."""
 
@@ -59,12 +64,14 @@ class Pipeline:
         catalog: Catalog,
         failover: Failover,
         idempotency: Idempotency,
+        drains: Drains,
         clock: Clock,
     ) -> None:
         self._gate = gate
         self.catalog = catalog
         self._failover = failover
         self._idempotency = idempotency
+        self._drains = drains
         self._clock = clock
 
     def stream(
@@ -103,27 +110,45 @@ class Pipeline:
         spec = call.spec
         fallbacks = self.catalog.fallbacks(route) if route.fallbacks else ()
         routes = [route, *(one for one in fallbacks if call.caller.may_use(one.base_model))]
-        async with (
-            self._gate.admit(_bid(call, routes)) as ticket,
-            self._failover.open(
-                Inquiry(
-                    spec=spec,
-                    routes=routes,
-                    draw=ticket.draw,
-                    record=call.record,
-                    strict=call.strict,
-                    stream=stream,
-                )
-            ) as answer,
-        ):
+        async with AsyncExitStack() as opened:
+            ticket = await opened.enter_async_context(self._gate.admit(_bid(call, routes)))
+            inquiry = Inquiry(
+                spec=spec,
+                routes=routes,
+                draw=ticket.draw,
+                record=call.record,
+                left_s=call.left_s,
+                strict=call.strict,
+                stream=stream,
+            )
+            answer = await opened.enter_async_context(self._failover.open(inquiry))
             ticket.begun(answer.decoder, answer.target.public_model)
             announce(ticket.headers)
             shown = _without_reasoning if spec.thinking.excluded else _unchanged
             first = ticket.count(answer.first)
-            yield [self._started(answer), *shown(first)]
-            async for batch in answer.rest:
-                if visible := shown(ticket.count(batch)):
-                    yield visible
+            async with self._rest(answer, ticket, opened) as rest:
+                yield [self._started(answer), *shown(first)]
+                async for batch in rest:
+                    if visible := shown(ticket.count(batch)):
+                        yield visible
+
+    @asynccontextmanager
+    async def _rest(
+        self, answer: Answer, ticket: Ticket, opened: AsyncExitStack
+    ) -> AsyncIterator[AsyncIterator[Batch]]:
+        """What comes after the first batch. When the caller leaves, others may read it on."""
+        channel = answer.target.channel
+        if channel.on_disconnect == "cancel":
+            yield answer.rest
+            return
+        rest = Rest(answer.rest)
+        opened.push_async_callback(rest.stop)
+        try:
+            yield rest
+        except (asyncio.CancelledError, GeneratorExit):
+            if ticket.metered is None:
+                self._drains.adopt(opened, rest, ticket, channel)
+            raise
 
     async def whole(self, call: Call, announce: Announce) -> pb.CreateChatCompletionResponse:
         """The whole answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -41,11 +41,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> pb.CreateChatCompletionResponse:
         """One completion, whole."""
-        metadata = metadata_of(context)
-        request_id = request_id_of(metadata)
+        request_id = request_id_of(metadata_of(context))
         headers: dict[str, str] = {}
         with self._calls.recording(request_id, "create", context.time_remaining) as record:
-            call = await self._call(request, metadata, record)
+            call = await self._call(request, context, record)
             answer = await self._pipeline.whole(call, headers.update)
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
@@ -57,11 +56,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """One completion, as it is made: one message for every read from the provider."""
-        metadata = metadata_of(context)
-        request_id = request_id_of(metadata)
+        request_id = request_id_of(metadata_of(context))
         headers: dict[str, str] = {}
         with self._calls.recording(request_id, "stream", context.time_remaining) as record:
-            call = await self._call(request, metadata, record)
+            call = await self._call(request, context, record)
             async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
                 async for batch in batches:
                     if headers:
@@ -72,9 +70,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     async def _call(
         self,
         request: pb.CreateChatCompletionRequest | pb.StreamChatCompletionRequest,
-        metadata: Mapping[str, str],
+        context: Context,
         record: CallRecord,
     ) -> Call:
+        metadata = metadata_of(context)
         self._crowd.check(self._calls.inflight)
         caller = await self._keyring.authenticate(metadata.get("authorization"))
         record.key_id, record.account = caller.key_id, caller.account
@@ -84,5 +83,6 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
             spec=request.spec,
             parameter_policy=request.parameter_policy,
             idempotency_key=idempotency_key(metadata),
+            left_s=context.time_remaining,
             revocation=self._keyring.revocation(caller) if self._end_revoked else None,
         )

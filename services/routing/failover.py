@@ -58,6 +58,8 @@ class Inquiry:
     """Draws on the limits of the channel of that name; raises Failure where they are used up."""
     record: CallRecord
     """Learns of every attempt."""
+    left_s: Callable[[], float | None] = lambda: None
+    """Seconds until the caller gives up; None: it has not said."""
     strict: bool = False
     """Whether to refuse what cannot be honoured."""
     stream: bool = True
@@ -78,6 +80,7 @@ class Failover:
         self._upstream = upstream
         self._dialects = dialects
         self._health = health
+        self._clock = clock
         self._chance = chance
         self.budget = RetryBudget(clock)
 
@@ -96,6 +99,10 @@ class Failover:
                 continue
             if attempts == ATTEMPTS_MAX or (attempts and not self.budget.spend()):
                 break
+            left_s = inquiry.left_s()
+            if left_s is not None and left_s <= (self._health.latency_s(target) if attempts else 0):
+                # It cannot finish; who is asked in vain bills all the same.
+                raise trouble.worst if attempts else _too_late()
             try:
                 await inquiry.draw(target.channel.name)
             except Failure as full:
@@ -143,6 +150,7 @@ class Failover:
     ) -> Sequence[pb.ChatCompletionChunk]:
         """Awaits the first batch, and tells `Health` how that went."""
         self._health.begin(target)
+        begun = self._clock.now()
         try:
             first = await anext(batches)
         except UpstreamError as error:
@@ -152,7 +160,7 @@ class Failover:
             # Cancelled: nothing is known about the channel, but its trial must end.
             self._health.abandoned(target)
             raise
-        self._health.succeeded(target)
+        self._health.succeeded(target, self._clock.now() - begun)
         return first
 
 
@@ -181,6 +189,10 @@ class _Trouble:
     def worst(self) -> Failure:
         """What to tell the caller."""
         return self._failure or self.refusal or _no_candidate()
+
+
+def _too_late() -> Failure:
+    return Failure(reasons.ERROR_REASON_DEADLINE, "The time for this request is over.")
 
 
 def _no_candidate() -> UpstreamError:

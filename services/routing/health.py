@@ -25,6 +25,9 @@ COOL_DOWN_MAX_S = 300.0
 CREDENTIALS_COOL_DOWN_S = 60.0
 """How long a key is left alone that the provider refuses."""
 
+LATENCY_SHARE = 0.2
+"""What the latest answer counts among those before it."""
+
 # What a failure says about the channel; anything absent counts as one failure.
 _SAYS_NOTHING = frozenset({reasons.ERROR_REASON_MODEL_NOT_FOUND})
 _OPENS_FOR_S: Mapping[reasons.ErrorReason.ValueType, float] = {
@@ -50,6 +53,7 @@ class Health:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._breakers: dict[_Place, _Breaker] = {}
+        self._latencies_s: dict[_Place, float] = {}
 
     def available(self, target: Target) -> bool:
         """Whether a call may go there: the breaker is closed, or half-open and free."""
@@ -75,9 +79,16 @@ class Health:
         if breaker is not None and breaker.open_until:
             breaker.trying = True
 
-    def succeeded(self, target: Target) -> None:
-        """The call began to answer: the breaker closes."""
-        self._breakers.pop(_key(target), None)
+    def succeeded(self, target: Target, took_s: float = 0.0) -> None:
+        """The call began to answer after `took_s`: the breaker closes."""
+        key = _key(target)
+        self._breakers.pop(key, None)
+        before = self._latencies_s.get(key, took_s)
+        self._latencies_s[key] = before + LATENCY_SHARE * (took_s - before)
+
+    def latency_s(self, target: Target) -> float:
+        """How long an answer takes to begin there, by the last ones; 0 where none has."""
+        return self._latencies_s.get(_key(target), 0.0)
 
     def abandoned(self, target: Target) -> None:
         """The call told nothing about the channel: the caller left, or was at fault."""

@@ -146,6 +146,7 @@ class Metrics:
         self.settlements = counter("settle_total", "How holds ended that calls took.", "outcome")
         # How the process is doing.
         self.inflight = gauge("inflight", "Calls that are running.")
+        self.drains = gauge("drains", "Answers that are read on although their callers have left.")
         self.holds_open = gauge("holds_open", "Calls of this process that hold money.")
         self.outbox_depth = gauge("outbox_depth", "Endings of holds that wait for the database.")
         self.loop_lag = Histogram(
@@ -184,6 +185,10 @@ class Metrics:
             self.auth_failures[(reason,)].inc()
         if kind := "replay" if record.replayed else IDEMPOTENCY.get(reason):
             self.idempotency[(kind,)].inc()
+        self.observe_settlement(record)
+
+    def observe_settlement(self, record: CallRecord) -> None:
+        """What a call cost is known: at its end or, where its rest was read, later."""
         if record.settlement:
             self.settlements[(record.settlement,)].inc()
         if record.usage is not None:

@@ -1,0 +1,238 @@
+"""b.7: callers who leave, stall or come again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from gateway.config import EdgeConfig
+from services.completions.drains import DRAINS_MAX
+from tests.fakes.upstream import STALL, Line, Script, sse
+from tests.faults.conftest import OpenWorld
+from tests.faults.world import BEGIN, CHARGE, END, FINE, PATIENCE_S, WHOLE, piece
+
+Leave = Callable[[asyncio.StreamWriter], None]
+
+
+def close(writer: asyncio.StreamWriter) -> None:
+    """Closes in order."""
+    writer.close()
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Closes with an RST."""
+    linger = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
+
+
+def half_close(writer: asyncio.StreamWriter) -> None:
+    """Says that it sends no more, and goes on listening."""
+    writer.write_eof()
+
+
+LEAVES = pytest.mark.parametrize("leave", [close, reset, half_close])
+
+
+@LEAVES
+@pytest.mark.parametrize("stream", [True, False])
+async def test_066_leaves_while_waiting(open_world: OpenWorld, leave: Leave, stream: bool) -> None:
+    """Before the first token: the provider is told to stop at once, and nothing is charged."""
+    world = await open_world()
+    world.play([STALL])
+
+    async with world.dial(stream=stream) as (_, writer):
+        request = await world.first.request()
+        leave(writer)
+        await asyncio.wait_for(request.left.wait(), 1)
+
+    assert await world.charged() == (0, 0)
+    assert world.metric("settle_total", outcome="voided") == 1
+    assert world.second.requests == []
+
+
+@LEAVES
+async def test_066_leaves_in_the_middle(open_world: OpenWorld, leave: Leave) -> None:
+    """What has come from the provider is charged, once; the log knows who left."""
+    world = await open_world()
+    world.play([BEGIN, STALL])
+
+    async with world.dial() as (reader, writer):
+        await reader.readuntil(b"canary-answer-")
+        leave(writer)
+        await asyncio.wait_for(world.first.requests[0].left.wait(), 1)
+
+    calls, charge = await world.charged()
+    assert calls == 1
+    assert 0 < charge < CHARGE * 10
+    assert len(world.log.of("call.ended", end="client_gone", code="CANCELLED")) == 1
+    assert world.log.of("http.request", status=499)
+
+
+@LEAVES
+async def test_066_leaves_between_finish_and_usage(open_world: OpenWorld, leave: Leave) -> None:
+    """The answer is there but its usage is not: our own count is charged."""
+    world = await open_world()
+    world.play([BEGIN + sse(piece("", "stop")), STALL])
+
+    async with world.dial() as (reader, writer):
+        await reader.readuntil(b"canary-answer-")
+        leave(writer)
+        await asyncio.wait_for(world.first.requests[0].left.wait(), 1)
+
+    assert (await world.charged())[0] == 1
+
+
+@LEAVES
+async def test_066_leaves_after_the_end(open_world: OpenWorld, leave: Leave) -> None:
+    """Whoever has got [DONE] pays what the provider says."""
+    world = await open_world()
+    world.play(FINE)
+
+    async with world.dial() as (reader, writer):
+        await reader.readuntil(b"[DONE]")
+        leave(writer)
+        assert await world.charged() == (1, CHARGE)
+
+
+@LEAVES
+async def test_067_leaves_a_whole_answer(open_world: OpenWorld, leave: Leave) -> None:
+    """A whole answer is given up like a stream, also when part of it has come."""
+    world = await open_world()
+    (answer,) = WHOLE
+    assert isinstance(answer, bytes)
+    sent = asyncio.Event()
+
+    async def tell(_: Line) -> None:
+        sent.set()
+
+    world.play([answer[:-20], tell, STALL])
+
+    async with world.dial(stream=False) as (_, writer):
+        await sent.wait()
+        leave(writer)
+        await asyncio.wait_for(world.first.requests[0].left.wait(), 1)
+
+    assert await world.charged() == (0, 0)
+
+
+DRAINING = {"on_disconnect": "drain"}
+
+
+@LEAVES
+async def test_068_drains(open_world: OpenWorld, leave: Leave) -> None:
+    """Where the channel says so the rest is read, and what the provider says is charged once."""
+    world = await open_world(first=DRAINING)
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+
+    async with world.dial() as (reader, writer):
+        await reader.readuntil(b"canary-answer-")
+        leave(writer)
+        await world.until(lambda: world.metric("drains") == 1)
+        goes_on.set()
+        assert await world.charged() == (1, CHARGE)
+
+    assert world.metric("settle_total", outcome="settled") == 1
+    (ended,) = world.log.of("call.ended")
+    assert (ended["end"], ended["charge_nano"]) == ("client_gone", 0)
+    (drained,) = world.log.of("call.drained")
+    assert drained["request_id"] == ended["request_id"]
+    assert drained["charge_nano"] == CHARGE
+
+
+async def test_068_a_drain_takes_no_longer_than_it_may(open_world: OpenWorld) -> None:
+    """A provider that says nothing more is left after `drain_seconds`; our count is charged."""
+    world = await open_world(first={**DRAINING, "drain_seconds": 0.1})
+    world.play([BEGIN, STALL])
+
+    async with world.dial() as (reader, writer):
+        await reader.readuntil(b"canary-answer-")
+        close(writer)
+        await asyncio.wait_for(world.first.requests[0].left.wait(), PATIENCE_S)
+
+    calls, charge = await world.charged()
+    assert calls == 1
+    assert charge > 0
+    assert len(world.log.of("call.drained")) == 1
+
+
+async def test_068_drains_are_bounded(open_world: OpenWorld) -> None:
+    """When everybody leaves at once, so many are read on; the others are cut and counted."""
+    world = await open_world(first=DRAINING)
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    more = 6
+
+    async def leave_early() -> None:
+        async with world.dial() as (reader, _):
+            await reader.readuntil(b"canary-answer-")
+
+    await asyncio.gather(*(leave_early() for _ in range(DRAINS_MAX + more)))
+    await world.until(lambda: world.metric("drains") == DRAINS_MAX)
+    await world.until(lambda: world.metric("holds_open") == DRAINS_MAX)
+    goes_on.set()
+
+    assert (await world.charged())[0] == DRAINS_MAX + more
+    assert len(world.log.of("call.drained", charge_nano=CHARGE)) == DRAINS_MAX
+
+
+async def test_070_never_reads(open_world: OpenWorld) -> None:
+    """A caller that reads nothing stops the provider, and is cut off after a while."""
+    edge = EdgeConfig(write_timeout_s=0.3)
+    world = await open_world(edge=edge)
+    page = sse(piece("x" * 8000))
+    sent = 0
+
+    async def flood(line: Line) -> None:
+        nonlocal sent
+        while True:
+            line.writer.write(page)
+            await line.writer.drain()
+            sent += len(page)
+
+    script: Script = [BEGIN, flood]
+    world.play(script)
+
+    async with world.dial() as (_, writer):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        request = await world.first.request()
+        await asyncio.wait_for(request.left.wait(), PATIENCE_S)
+
+    assert sent < 16 * 2**20
+    calls, charge = await world.charged()
+    assert calls == 1
+    assert charge > 0
+
+
+async def test_072_comes_again(open_world: OpenWorld) -> None:
+    """An SDK's retry is a call of its own unless it has a name."""
+    world = await open_world()
+    world.play(FINE)
+
+    for count in "012":
+        reply = await world.ask(headers={"x-stainless-retry-count": count})
+        assert reply.status == 200
+
+    assert await world.charged() == (3, 3 * CHARGE)
+
+
+async def test_073_waits_long(open_world: OpenWorld) -> None:
+    """While a provider thinks, the caller of a stream hears that we live."""
+    world = await open_world(edge=EdgeConfig(first_event_wait_s=0.05, keep_alive_s=0.05))
+    goes_on = asyncio.Event()
+    world.play([goes_on, *FINE])
+
+    async with world.post() as answer:
+        assert answer.status == 200
+        assert await answer.content.readuntil(b"\n\n") == b": keep-alive\n\n"
+        goes_on.set()
+        reply = await world.read(answer)
+
+    assert reply.finishes == ["stop"]
+    assert await world.charged() == (1, CHARGE)

@@ -1,0 +1,346 @@
+"""A whole gateway over providers that misbehave, and all that can be known of it.
+
+Two channels serve `house/model`: `first`, and `second` where that fails. A third, `steady`,
+serves `house/steady` and never misbehaves, so that a test can see that the gateway lives on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger
+from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
+
+from gateway.channel import open_channel
+from gateway.config import EdgeConfig
+from gateway.server import serving, split_address
+from services.config import ChannelConfig, Config, ModelConfig, Secret
+from services.listener import listening
+from services.server import Service, open_service
+from services.telemetry.logs import JsonFormatter
+from tests.fakes.upstream import (
+    LAST_CHUNK,
+    SSE_HEAD,
+    FakeUpstream,
+    Player,
+    Request,
+    Script,
+    json_answer,
+    sse,
+)
+
+MODEL, STEADY = "house/model", "house/steady"
+PROMPT = "canary-prompt-5b1e77"
+PROVIDER_KEY = "sk-canary-provider-0c92fd"
+PATH = "/v1/chat/completions"
+MESSAGES: Any = [{"role": "user", "content": PROMPT}]
+
+PROMPT_USD, COMPLETION_USD = Decimal(1), Decimal(2)
+"""For a million tokens, so that a token of the prompt costs a microdollar."""
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+CHARGE = 10 * 1_000 + 5 * 2_000
+"""What `USAGE` costs, in nanodollars."""
+
+PATIENCE_S = 10.0
+
+
+def piece(content: str = "", finish: str | None = None) -> dict[str, Any]:
+    """A chunk of OpenAI's form."""
+    delta = {"content": content} if content else {}
+    return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+BEGIN = SSE_HEAD + sse(piece("canary-answer-"))
+REST = sse(piece("31d0"), piece("", "stop"), {"id": "c", "choices": [], "usage": USAGE}, "[DONE]")
+END = REST + LAST_CHUNK
+FINE: Script = [BEGIN + END]
+TEXT = "canary-answer-31d0"
+WHOLE: Script = [
+    json_answer(
+        {
+            "id": "c",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", "content": TEXT},
+                    "finish_reason": "stop",
+                }
+            ],
+            "usage": USAGE,
+        }
+    )
+]
+
+
+def fitting(request: Request) -> Script:
+    """The answer in the form that was asked for."""
+    return FINE if request.json().get("stream") else WHOLE
+
+
+class Lines(logging.Handler):
+    """The log, as a process would write it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(JsonFormatter())
+        self.text: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes one line."""
+        self.text.append(self.format(record))
+
+    def of(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """The lines of that event with these fields."""
+        lines = [json.loads(text) for text in self.text]
+        wanted = {"event": event, **fields}.items()
+        return [line for line in lines if wanted <= {k: _flat(v) for k, v in line.items()}.items()]
+
+
+def _flat(value: object) -> object:
+    return value if not isinstance(value, list | dict) else str(value)
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a client got."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    json: Any = None
+    """The body, where it is a document."""
+    events: list[Any] = field(default_factory=list)
+    """The data of its events, where it is a stream. `[DONE]` stands as a string."""
+
+    @property
+    def error(self) -> Any:
+        """The error, from the document or the stream; None where there is none."""
+        if self.json is not None:
+            return self.json.get("error")
+        errors = [event["error"] for event in self.events if "error" in event]
+        assert len(errors) < 2
+        return errors[0] if errors else None
+
+    @property
+    def code(self) -> str | None:
+        """Why it failed."""
+        return self.error and str(self.error["code"])
+
+    @property
+    def content(self) -> str:
+        """The answer."""
+        if self.json is not None:
+            return str(self.json["choices"][0]["message"]["content"])
+        deltas = (c["delta"] for e in self.events[:-1] for c in e["choices"] if "delta" in c)
+        return "".join(delta.get("content") or "" for delta in deltas)
+
+    @property
+    def finishes(self) -> list[str]:
+        """The finish reasons, of all events."""
+        return [
+            choice["finish_reason"]
+            for event in self.events[:-1]
+            for choice in event["choices"]
+            if choice.get("finish_reason")
+        ]
+
+
+@dataclass(slots=True)
+class World:
+    """A gateway and its providers."""
+
+    url: str
+    key: str
+    service: Service
+    http: aiohttp.ClientSession
+    first: FakeUpstream
+    second: FakeUpstream
+    steady: FakeUpstream
+    log: Lines
+    books: ledger_grpc.LedgerServiceStub
+    answers: list[str] = field(default_factory=list)
+    """All that was answered."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the edge listens."""
+        return split_address(self.url.removeprefix("http://"))
+
+    def play(self, *first: Script | Player, second: Script | Player = fitting) -> None:
+        """What the providers do; by default the second one answers."""
+        self.first.play(*first)
+        self.second.play(second)
+
+    def post(self, body: Any = None, **kwargs: Any) -> Any:
+        """A request that the caller reads."""
+        asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50}
+        return self.http.post(self.url + PATH, json={**asked, **(body or {})}, **kwargs)
+
+    async def ask(self, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
+        """Asks for a stream, unless the fields say otherwise, and reads all of it."""
+        async with self.post(fields, headers=headers) as answer:
+            return await self.read(answer)
+
+    async def send(self, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+        """Sends bytes as the body of a request."""
+        named = {"Content-Type": "application/json", **(headers or {})}
+        async with self.http.post(self.url + PATH, data=body, headers=named) as answer:
+            return await self.read(answer)
+
+    @asynccontextmanager
+    async def dial(
+        self, **fields: Any
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Asks over a socket that is the test's to treat as it likes."""
+        asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50, **fields}
+        body = json.dumps(asked).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
+        reader, writer = await asyncio.open_connection(*self.address)
+        try:
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    async def read(self, answer: aiohttp.ClientResponse) -> Reply:
+        """The rest of an answer."""
+        text = await answer.text()
+        self.answers.append(f"{answer.headers}\n{text}")
+        reply = Reply(answer.status, answer.headers, text)
+        if answer.content_type == "text/event-stream":
+            data = [e.removeprefix("data: ") for e in text.split("\n\n") if e.startswith("data: ")]
+            reply.events = [e if e == "[DONE]" else json.loads(e) for e in data]
+        else:
+            reply.json = json.loads(text)
+        return reply
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric at this moment; 0 where it has not moved."""
+        registry = self.service.metrics.registry
+        return registry.get_sample_value(f"pomogator_{name}", labels) or 0.0
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Waits until something holds."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():  # noqa: ASYNC110 - nobody tells of what is watched here
+                await asyncio.sleep(0.005)
+
+    async def calm(self) -> None:
+        """Waits until nothing runs and nothing is held."""
+        for name in ("inflight", "drains", "holds_open", "outbox_depth"):
+            await self.until(partial(self._is_zero, name))
+
+    def _is_zero(self, name: str) -> bool:
+        return self.metric(name) == 0
+
+    async def charged(self) -> tuple[int, int]:
+        """How many calls were settled, and what they cost, once all is calm."""
+        await self.calm()
+        report = await self.books.ReportUsage(ledger.ReportUsageRequest(account="default"))
+        charge = sum(row.charge_nano_usd for row in report.models)
+        return round(self.metric("settle_total", outcome="settled")), charge
+
+    async def left(self, upstream: FakeUpstream) -> None:
+        """Waits until the provider has been left by every request so far."""
+        async with asyncio.timeout(PATIENCE_S):
+            for request in upstream.requests:
+                await request.left.wait()
+
+    async def check(self) -> None:
+        """What holds after every fault: nothing is kept, lost or told, and the next is served."""
+        reply = await self.ask(model=STEADY)
+        assert (reply.status, reply.content, reply.events[-1]) == (200, TEXT, "[DONE]")
+        await self.calm()
+        assert list((await self.books.VerifyLedger(ledger.VerifyLedgerRequest())).findings) == []
+        told = "\n".join(self.log.text)
+        for secret in (self.key, PROVIDER_KEY, PROMPT, "canary-answer"):
+            assert secret not in told
+        for secret in (self.key, PROVIDER_KEY):
+            assert secret not in "\n".join(self.answers)
+
+
+Place = Mapping[str, Any]
+USUAL: Place = {}
+EDGE = EdgeConfig()
+
+
+@asynccontextmanager
+async def living(
+    state: Path,
+    *,
+    first: Place = USUAL,
+    second: Place = USUAL,
+    edge: EdgeConfig = EDGE,
+    wire: bool = False,
+    **tables: Any,
+) -> AsyncIterator[World]:
+    """A world. `first` and `second` are more keys of these channels, `tables` of the file.
+
+    `wire` puts gRPC over TCP between edge and service.
+    """
+    log = Lines()
+    root = logging.getLogger()
+    level = root.level
+    async with AsyncExitStack() as stack:
+        troubled, other, steady = [
+            await stack.enter_async_context(FakeUpstream()) for _ in range(3)
+        ]
+        steady.play(fitting)
+        channels = [
+            _channel("first", troubled.url, MODEL, **first),
+            _channel("second", other.url, MODEL, priority=1, **second),
+            _channel("steady", steady.url, STEADY),
+        ]
+        prices = [
+            ModelConfig(
+                name=name, prompt_usd_per_mtok=PROMPT_USD, completion_usd_per_mtok=COMPLETION_USD
+            )
+            for name in (MODEL, STEADY)
+        ]
+        config = Config(channels=tuple(channels), models=tuple(prices), **tables)
+        root.addHandler(log)
+        root.setLevel(logging.INFO)
+        stack.callback(root.setLevel, level)
+        stack.callback(root.removeHandler, log)
+        service = await stack.enter_async_context(open_service(config, state, {}))
+        key = await service.key_maker.make_first()
+        assert key is not None, "the state is not new"
+        channel: Any = service.channel()
+        if wire:
+            listener = listening(service.register, "127.0.0.1:0", grace_s=0)
+            bound = await stack.enter_async_context(listener)
+            channel = open_channel(bound, edge)
+        channel = await stack.enter_async_context(channel)
+        address = await stack.enter_async_context(serving(channel, "127.0.0.1:0", edge))
+        operators = await stack.enter_async_context(service.operators_channel())
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
+        )
+        world = World(
+            url=f"http://{address}",
+            key=key,
+            service=service,
+            http=http,
+            first=troubled,
+            second=other,
+            steady=steady,
+            log=log,
+            books=ledger_grpc.LedgerServiceStub(operators),
+        )
+        yield world
+        await world.check()
+
+
+def _channel(name: str, url: str, model: str, **more: Any) -> ChannelConfig:
+    fields = {"dialect": "openai", "models": {model: "m"}, "key": Secret(PROVIDER_KEY), **more}
+    return ChannelConfig(name=name, base_url=url, **fields)
