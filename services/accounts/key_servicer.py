@@ -39,8 +39,12 @@ LIMITS: Mapping[str, tuple[str, int]] = {
 """A limit of the proto: what it is called here, and the least that it can be."""
 
 
+OVERLAP_MAX_S = 90 * 24 * 3600
+"""The longest time for which a key has two secrets."""
+
+
 class KeyServicer(pb_grpc.KeyServiceServicer):
-    """Makes, lists and revokes keys."""
+    """Makes, lists, rotates and revokes keys."""
 
     def __init__(self, database: Database, pepper: Pepper, clock: Clock) -> None:
         self._database = database
@@ -71,6 +75,20 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
             keys=[key_to_proto(key) for key in shown],
             next_page_token=page.next_token(found, last),
         )
+
+    async def RotateKey(
+        self, request: pb.RotateKeyRequest, _context: Context
+    ) -> pb.RotateKeyResponse:
+        """Gives a key another secret, and keeps the one that it had for a while."""
+        overlap_ms = request.overlap.ToMilliseconds()
+        within("overlap", overlap_ms, 0, OVERLAP_MAX_S * 1000)
+        rotated = None
+        if KEY_ID.fullmatch(request.key_id):
+            rotated = await self._maker.rotate(request.key_id, overlap_ms / 1000)
+        if rotated is None:
+            raise not_found("key_id", "There is no key of that ID, or it was revoked.")
+        key, secret = rotated
+        return pb.RotateKeyResponse(key=key_to_proto(key), secret=secret)
 
     async def RevokeKey(
         self, request: pb.RevokeKeyRequest, _context: Context

@@ -8,7 +8,14 @@ from services.admission.keys import SHOWN_CHARS, new_secret
 from services.clock import Clock
 from services.storage.accounts import ensure_account
 from services.storage.base import Database, Transaction
-from services.storage.keys import KeyScope, StoredKey, any_key, insert_key
+from services.storage.keys import (
+    KeyScope,
+    NewSecret,
+    StoredKey,
+    any_key,
+    insert_key,
+    rotate_key,
+)
 from services.storage.pepper import Pepper
 
 FIRST_ACCOUNT = "default"
@@ -30,6 +37,22 @@ class KeyMaker:
         key, secret = self._draft(account, display_name, scope or KeyScope())
         await self._database.write(_insert, key)
         return key, secret
+
+    async def rotate(self, key_id: str, overlap_s: float) -> tuple[StoredKey, str] | None:
+        """The key of that ID and its new secret; None where no such key is valid.
+
+        Those that it had are valid for `overlap_s` from now, unless they end earlier.
+        """
+        secret = new_secret()
+        now_ms = round(self._clock.time() * 1000)
+        new = NewSecret(
+            key_id=key_id,
+            digest=self._pepper.digest(secret).hex(),
+            prefix=secret[:SHOWN_CHARS],
+            former_until_ms=now_ms + round(overlap_s * 1000),
+        )
+        key = await self._database.write(rotate_key, new, now_ms)
+        return None if key is None else (key, secret)
 
     async def make_first(self) -> str | None:
         """The secret of a key for the account `default`; None where there is a key already."""

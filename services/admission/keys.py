@@ -152,10 +152,12 @@ class Keyring:
             raise _invalid()
         if key.revoked_ms is not None:
             raise revoked()
-        expire_ms = key.scope.expire_ms
-        if expire_ms is not None and self._clock.time() * 1000 >= expire_ms:
+        if self._is_over(key.scope.expire_ms) or self._is_over(key.until_ms):
             raise Failure(reasons.ERROR_REASON_KEY_EXPIRED, "This API key has expired")
         return caller
+
+    def _is_over(self, time_ms: int | None) -> bool:
+        return time_ms is not None and self._clock.time() * 1000 >= time_ms
 
     async def _look_up(self, digest: bytes) -> _Known:
         key = await self._ask_until_certain(digest)

@@ -19,8 +19,8 @@ from services.cli.accounts import (
     show_account,
     verify_ledger,
 )
-from services.cli.keys import create_key, list_keys, revoke_key
-from services.cli.output import read_count, read_time, read_usd
+from services.cli.keys import create_key, list_keys, revoke_key, rotate_key
+from services.cli.output import read_count, read_duration, read_time, read_usd
 from services.cli.serving import check, list_models, serve
 from services.options import METRICS
 
@@ -40,7 +40,7 @@ def parser(env: Environment) -> ArgumentParser:
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     common = _common(env)
     _add_serving(commands, common, env)
-    _add_keys(_group(commands, "keys", "make, list and revoke keys"), common)
+    _add_keys(_group(commands, "keys", "make, list, rotate and revoke keys"), common)
     _add_accounts(_group(commands, "accounts", "open accounts and pay into them"), common)
     models = _group(commands, "models", "what may be asked for")
     _add(models, "list", list_models, common, "list the public names")
@@ -130,6 +130,14 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
         help="how long running calls may go on once it is told to stop (default: %(default)s)",
     )
     added.add_argument(
+        "--linger",
+        type=read_count,
+        metavar="SECONDS",
+        default=env.get("POMOGATOR_LINGER", "1"),
+        help="how long it still takes calls before that, though it says that it is not ready "
+        "(default: %(default)s)",
+    )
+    added.add_argument(
         "--only",
         choices=("rest", "grpc"),
         default=env.get("POMOGATOR_ONLY"),
@@ -141,7 +149,36 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
         default=env.get("POMOGATOR_TARGET"),
         help="with --only rest: where the service is, as gRPC names it",
     )
+    _add_tls(added, env)
     _add(commands, "check", check, common, "check a configuration")
+
+
+TLS_FILES = (
+    ("--tls-cert", "the certificate that REST and gRPC present, in PEM (default: plain text)"),
+    ("--tls-key", "its private key"),
+    ("--tls-client-ca", "who vouches for callers over gRPC, who then need a certificate"),
+    ("--target-ca", "with --only rest: who vouches for the service (default: plain text)"),
+    ("--target-cert", "with --only rest: the certificate that the edge presents to it"),
+    ("--target-key", "its private key"),
+)
+
+
+def _add_tls(added: ArgumentParser, env: Environment) -> None:
+    for option, description in TLS_FILES:
+        variable = f"POMOGATOR_{option.removeprefix('--').replace('-', '_').upper()}"
+        added.add_argument(
+            option,
+            type=Path,
+            metavar="FILE",
+            default=Path(env[variable]) if env.get(variable) else None,
+            help=description,
+        )
+    added.add_argument(
+        "--insecure",
+        action="store_true",
+        default=env.get("POMOGATOR_INSECURE", "") not in ("", "0"),
+        help="let plain text leave this machine: something else encrypts it",
+    )
 
 
 def _add_keys(keys: Commands, common: ArgumentParser) -> None:
@@ -162,6 +199,17 @@ def _add_keys(keys: Commands, common: ArgumentParser) -> None:
         "--strict", action="store_true", help="refuse parameters that a model cannot honour"
     )
     _add(keys, "list", list_keys, common, "list all keys, oldest first")
+    rotate = _add(
+        keys, "rotate", rotate_key, common, "give a key another secret; the last line is it"
+    )
+    rotate.add_argument("id", metavar="ID", help="such as key-4f1d…")
+    rotate.add_argument(
+        "--overlap",
+        type=read_duration,
+        default="24h",
+        metavar="TIME",
+        help="how long the old secret stays valid: 0, 30m, 24h, 7d … (default: %(default)s)",
+    )
     revoke = _add(keys, "revoke", revoke_key, common, "revoke a key")
     revoke.add_argument("id", metavar="ID", help="such as key-4f1d…")
 

@@ -1,4 +1,4 @@
-"""Commands that make, list and revoke keys."""
+"""Commands that make, list, rotate and revoke keys."""
 
 from __future__ import annotations
 
@@ -46,6 +46,15 @@ async def list_keys(arguments: Namespace, env: Mapping[str, str]) -> None:
                 break
             request.page_token = answer.next_page_token
     say_table(("ID", "ACCOUNT", "KEY", "CREATED", "STATUS", "NAME"), rows)
+
+
+async def rotate_key(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Gives a key another secret and prints it; the last line is the key alone."""
+    request = pb.RotateKeyRequest(key_id=arguments.id, overlap=arguments.overlap)
+    async with operators(arguments, env) as service:
+        answer = await service.ask(service.keys.RotateKey, request)
+    say(f"{answer.key.key_id} has a new secret. It is shown only now:")
+    say(answer.secret)
 
 
 async def revoke_key(arguments: Namespace, env: Mapping[str, str]) -> None:

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 NANO = 10**9
 USD_MAX = 10**9
 COUNT_MAX = 2**53
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
+"""Units of time, by their letter."""
 
 
 class CommandError(Exception):
@@ -60,6 +63,14 @@ def read_count(text: str) -> int:
     if not text.isdecimal() or int(text) > COUNT_MAX:
         raise argparse.ArgumentTypeError(f"{text}: not a whole number up to {COUNT_MAX}")
     return int(text)
+
+
+def read_duration(text: str) -> Duration:
+    """A time such as `30m`: whole seconds, minutes, hours or days."""
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in SECONDS else (text, "s")
+    if not number.isdecimal() or int(number) > COUNT_MAX // SECONDS[unit]:
+        raise argparse.ArgumentTypeError(f"{text}: not a time such as 30m, 24h or 7d")
+    return Duration(seconds=int(number) * SECONDS[unit])
 
 
 def read_time(text: str) -> Timestamp:

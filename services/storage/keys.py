@@ -49,6 +49,22 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     """When it was revoked."""
     markup_bp: int = 0
     """What its account is charged on top of prices, in hundredths of a percent."""
+    until_ms: int | None = None
+    """When the secret that it was found by ceases to be valid, since it has a new one.
+    None: as long as the key is."""
+
+
+class NewSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """What takes the place of a key's secret."""
+
+    key_id: str
+    """Whose."""
+    digest: str
+    """Its keyed digest, in hexadecimal."""
+    prefix: str
+    """Its beginning."""
+    former_until_ms: int
+    """When the secrets that the key had before cease to be valid."""
 
 
 INSERT = """
@@ -56,20 +72,38 @@ INSERT = """
     VALUES (?, ?, ?, ?, ?, ?, ?)
 """
 SELECT_BY_DIGEST = """
-    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms, markup_bp
-    FROM keys JOIN accounts ON accounts.name = account WHERE digest = ?
+    SELECT id, account, keys.digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
+        markup_bp, NULL
+    FROM keys JOIN accounts ON accounts.name = account WHERE keys.digest = ?
+    UNION ALL
+    SELECT id, account, keys.digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
+        markup_bp, until_ms
+    FROM former_secrets JOIN keys ON keys.id = key_id JOIN accounts ON accounts.name = account
+    WHERE former_secrets.digest = ?
 """
 SELECT_BY_ID = """
-    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms, markup_bp
+    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
+        markup_bp, NULL
     FROM keys JOIN accounts ON accounts.name = account WHERE id = ?
 """
 SELECT_PAGE = """
-    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms, markup_bp
+    SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
+        markup_bp, NULL
     FROM keys JOIN accounts ON accounts.name = account WHERE (keys.created_ms, id) > (?, ?)
         AND (account = ? OR ? = '')
     ORDER BY keys.created_ms, id LIMIT ?
 """
 REVOKE = "UPDATE keys SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL"
+
+FORGET_FORMER = "DELETE FROM former_secrets WHERE key_id = ? AND until_ms <= ?"
+SHORTEN_FORMER = "UPDATE former_secrets SET until_ms = ? WHERE key_id = ? AND until_ms > ?"
+KEEP_FORMER = """
+    INSERT INTO former_secrets (digest, key_id, until_ms)
+    SELECT digest, id, ? FROM keys WHERE id = ? AND revoked_ms IS NULL
+"""
+ROTATE = """
+    UPDATE keys SET digest = ?, prefix = ? WHERE id = ? AND revoked_ms IS NULL RETURNING id
+"""
 
 _SCOPE = msgspec.json.Decoder(KeyScope)
 _ENCODER = msgspec.json.Encoder(order="deterministic")
@@ -85,8 +119,8 @@ def insert_key(key: StoredKey) -> Transaction[None]:
 
 
 def key_by_digest(digest: str) -> Transaction[StoredKey | None]:
-    """The key with that digest, revoked or not."""
-    rows = yield SELECT_BY_DIGEST, (digest,)
+    """The key that has, or had, a secret of that digest, revoked or not."""
+    rows = yield SELECT_BY_DIGEST, (digest, digest)
     return _key(rows[0]) if rows else None
 
 
@@ -111,6 +145,22 @@ def revoke_key(key_id: str, now_ms: int) -> Transaction[StoredKey | None]:
     if key is not None:
         yield notify(key_id)
     return key
+
+
+def rotate_key(secret: NewSecret, now_ms: int) -> Transaction[StoredKey | None]:
+    """Gives a key its new secret, and tells every process; None where no such key is valid.
+
+    The secret that it had, and those before, are valid until `secret.former_until_ms` at most.
+    """
+    key_id, until_ms = secret.key_id, secret.former_until_ms
+    yield FORGET_FORMER, (key_id, now_ms)
+    yield SHORTEN_FORMER, (until_ms, key_id, until_ms)
+    yield KEEP_FORMER, (until_ms, key_id)
+    rows = yield ROTATE, (secret.digest, secret.prefix, key_id)
+    if not rows:
+        return None
+    yield notify(key_id)
+    return (yield from key_by_id(key_id))
 
 
 def any_key() -> Transaction[bool]:

@@ -11,6 +11,7 @@ milliseconds since 1970, money is whole nano-USD (10⁻⁹ USD; an account holds
     transfers  money moved from one account to another: double entry in one row,
                append-only. Names that begin with `:` are the gateway's own accounts
 
+    former_secrets     what keys were before they were rotated, and until when that is valid
     idempotency_keys   calls that must not be made twice, and their answers for a day
 """
 
@@ -170,6 +171,18 @@ CREATE INDEX idempotency_keys_running ON idempotency_keys (owner) WHERE state = 
 
 CREATE INDEX idempotency_keys_by_expiry ON idempotency_keys (expire_ms)
     WHERE expire_ms IS NOT NULL;
+
+"""
+    ),
+    Migration(
+        both="""
+CREATE TABLE former_secrets (
+    digest TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL REFERENCES keys (id),
+    until_ms BIGINT NOT NULL
+);
+
+CREATE INDEX former_secrets_by_key ON former_secrets (key_id);
 
 """
     ),

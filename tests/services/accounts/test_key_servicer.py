@@ -4,14 +4,17 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
+from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.accounts.operators import OperatorServices
 from services.admission.keys import Keyring
 from services.border import FailureBorder
 from services.clock import system_chance
+from services.errors import Failure
 from services.inprocess import InProcessChannel
 from services.storage.base import Database
 from services.storage.pepper import Pepper
@@ -74,6 +77,76 @@ async def test_pages_lead_through_all_keys(stub: pb_grpc.KeyServiceStub) -> None
     assert [key.account for key in of_one.keys] == ["a1"] * 3
 
 
+async def test_a_rotated_key_is_the_same_with_another_secret(
+    services: OperatorServices, stub: pb_grpc.KeyServiceStub
+) -> None:
+    """For as long as was asked both secrets lead to the same caller, then only the new one."""
+    scope = pb.KeyScope(models=["a"], requests_per_minute=5)
+    made = await stub.CreateKey(pb.CreateKeyRequest(account="acme", scope=scope))
+    key_id = made.key.key_id
+    ring = Keyring(services.database, services.pepper, services.clock, system_chance())
+    before = await ring.authenticate(f"Bearer {made.secret}")
+
+    rotated = await stub.RotateKey(
+        pb.RotateKeyRequest(key_id=key_id, overlap=Duration(seconds=3600))
+    )
+
+    assert (rotated.key.key_id, rotated.key.scope) == (key_id, scope)
+    assert rotated.secret.startswith(rotated.key.prefix)
+    for secret in (made.secret, rotated.secret):
+        assert await ring.authenticate(f"Bearer {secret}") == before
+    listed = await stub.ListKeys(pb.ListKeysRequest())
+    assert list(listed.keys) == [rotated.key]
+    assert isinstance(services.clock, FakeClock)
+    services.clock.advance(3600)
+    assert await _reason(ring, made.secret) == reasons.ERROR_REASON_KEY_EXPIRED
+    assert await ring.authenticate(f"Bearer {rotated.secret}") == before
+
+
+async def test_the_last_rotation_decides_for_all_before(
+    services: OperatorServices, stub: pb_grpc.KeyServiceStub
+) -> None:
+    """A rotation without an overlap ends the overlaps of those before; one more lengthens none."""
+    made = await stub.CreateKey(pb.CreateKeyRequest(account="acme"))
+    ring = Keyring(services.database, services.pepper, services.clock, system_chance())
+    secrets = [made.secret]
+    for overlap_s in (60, 3600, 0):
+        request = pb.RotateKeyRequest(key_id=made.key.key_id, overlap=Duration(seconds=overlap_s))
+        for secret in secrets:
+            await ring.authenticate(f"Bearer {secret}")
+        secrets.append((await stub.RotateKey(request)).secret)
+
+    *former, current = secrets
+    for secret in former:
+        assert await _reason(ring, secret) == reasons.ERROR_REASON_KEY_EXPIRED
+    await ring.authenticate(f"Bearer {current}")
+
+
+async def test_revocation_ends_all_secrets(
+    services: OperatorServices, stub: pb_grpc.KeyServiceStub
+) -> None:
+    """Neither the new secret nor the old one survives it, and there is no other rotation."""
+    made = await stub.CreateKey(pb.CreateKeyRequest(account="acme"))
+    ring = Keyring(services.database, services.pepper, services.clock, system_chance())
+    request = pb.RotateKeyRequest(key_id=made.key.key_id, overlap=Duration(seconds=3600))
+    rotated = await stub.RotateKey(request)
+
+    await stub.RevokeKey(pb.RevokeKeyRequest(key_id=made.key.key_id))
+
+    for secret in (made.secret, rotated.secret):
+        assert await _reason(ring, secret) == reasons.ERROR_REASON_KEY_REVOKED
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.RotateKey(request)
+    assert refused.value.code() == grpc.StatusCode.NOT_FOUND
+    assert await _reason(ring, made.secret) == reasons.ERROR_REASON_KEY_REVOKED
+
+
+async def _reason(ring: Keyring, secret: str) -> reasons.ErrorReason.ValueType:
+    with pytest.raises(Failure) as refused:
+        await ring.authenticate(f"Bearer {secret}")
+    return refused.value.reason
+
+
 async def test_revoked_twice_is_revoked_once(
     services: OperatorServices, stub: pb_grpc.KeyServiceStub
 ) -> None:
@@ -126,6 +199,18 @@ async def test_revoked_twice_is_revoked_once(
         ("ListKeys", pb.ListKeysRequest(page_token="ключ"), grpc.StatusCode.INVALID_ARGUMENT),
         ("RevokeKey", pb.RevokeKeyRequest(key_id="' OR 1=1--"), grpc.StatusCode.NOT_FOUND),
         ("RevokeKey", pb.RevokeKeyRequest(key_id="\0"), grpc.StatusCode.NOT_FOUND),
+        ("RotateKey", pb.RotateKeyRequest(key_id="\0"), grpc.StatusCode.NOT_FOUND),
+        ("RotateKey", pb.RotateKeyRequest(key_id="key-0"), grpc.StatusCode.NOT_FOUND),
+        (
+            "RotateKey",
+            pb.RotateKeyRequest(key_id="key-0", overlap=Duration(seconds=-1)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "RotateKey",
+            pb.RotateKeyRequest(key_id="key-0", overlap=Duration(seconds=2**62)),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
     ],
 )
 async def test_refuses_what_makes_no_sense(

@@ -32,7 +32,7 @@ async def server(shell: Shell) -> AsyncIterator[OperatorServices]:
 
 
 def test_keys_without_a_server(shell: Shell) -> None:
-    """Keys are made, listed and revoked where nothing runs."""
+    """Keys are made, listed, rotated and revoked where nothing runs."""
     lines = shell.run("keys", "create", "--account", "acme", "--name", "batch").splitlines()
     key_id = lines[0].split()[0]
 
@@ -42,6 +42,10 @@ def test_keys_without_a_server(shell: Shell) -> None:
     assert listed[1].split()[:3] == [key_id, "acme", f"{lines[-1][:14]}…"]
     assert "valid" in listed[1]
     assert lines[-1] not in listed[1]
+    rotated = shell.run("keys", "rotate", key_id, "--overlap", "7d").splitlines()
+    assert key_id in rotated[0]
+    assert well_formed(rotated[-1])
+    assert f"{rotated[-1][:14]}…" in shell.run("keys", "list")
     assert key_id in shell.run("keys", "revoke", key_id)
     assert "revoked 20" in shell.run("keys", "list")
 

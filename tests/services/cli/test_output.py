@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.output import read_time, read_usd, show_time, show_usd
+from services.cli.output import read_duration, read_time, read_usd, show_time, show_usd
 
 
 @given(st.integers(-(10**18), 10**18))
@@ -39,3 +39,19 @@ def test_nonsense_is_no_time() -> None:
     """What is not a time is refused."""
     with pytest.raises(argparse.ArgumentTypeError):
         read_time("tomorrow")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("90", 90), ("5s", 5), ("30m", 1800), ("24h", 86400), ("7d", 604800)],
+)
+def test_durations_are_whole(text: str, seconds: int) -> None:
+    """A number of seconds, or of what its letter says."""
+    assert read_duration(text).seconds == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "1.5h", "-1h", "1w", "1 h", "1" * 30])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    """Nothing is guessed."""
+    with pytest.raises(argparse.ArgumentTypeError):
+        read_duration(text)

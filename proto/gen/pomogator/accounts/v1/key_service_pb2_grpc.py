@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Makes, lists and revokes keys. Served on the operators' listener only.
+    """Makes, lists, rotates and revokes keys. Served on the operators' listener only.
     """
 
     def __init__(self, channel):
@@ -45,6 +45,11 @@ class KeyServiceStub:
                 request_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.RotateKey = channel.unary_unary(
+                '/pomogator.accounts.v1.KeyService/RotateKey',
+                request_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RotateKeyRequest.SerializeToString,
+                response_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RotateKeyResponse.FromString,
+                _registered_method=True)
         self.RevokeKey = channel.unary_unary(
                 '/pomogator.accounts.v1.KeyService/RevokeKey',
                 request_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RevokeKeyRequest.SerializeToString,
@@ -53,7 +58,7 @@ class KeyServiceStub:
 
 
 class KeyServiceServicer:
-    """Makes, lists and revokes keys. Served on the operators' listener only.
+    """Makes, lists, rotates and revokes keys. Served on the operators' listener only.
     """
 
     def CreateKey(self, request, context):
@@ -66,6 +71,15 @@ class KeyServiceServicer:
 
     def ListKeys(self, request, context):
         """Lists keys, oldest first, revoked ones included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKey(self, request, context):
+        """Gives a key another secret: its ID, its account, its scope and what it has used of
+        its limits stay. The secret that it had, and those before, stay valid for as long
+        as the request says. NOT_FOUND where there is no such key, or it was revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,6 +106,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     request_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysRequest.FromString,
                     response_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysResponse.SerializeToString,
             ),
+            'RotateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKey,
+                    request_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RotateKeyRequest.FromString,
+                    response_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RotateKeyResponse.SerializeToString,
+            ),
             'RevokeKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RevokeKey,
                     request_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RevokeKeyRequest.FromString,
@@ -106,7 +125,7 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Makes, lists and revokes keys. Served on the operators' listener only.
+    """Makes, lists, rotates and revokes keys. Served on the operators' listener only.
     """
 
     @staticmethod
@@ -153,6 +172,33 @@ class KeyService:
             '/pomogator.accounts.v1.KeyService/ListKeys',
             pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
             pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.accounts.v1.KeyService/RotateKey',
+            pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RotateKeyRequest.SerializeToString,
+            pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RotateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KeyServiceStub:
-    """Makes, lists and revokes keys. Served on the operators' listener only."""
+    """Makes, lists, rotates and revokes keys. Served on the operators' listener only."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CreateKeyRequest, _key_service_pb2.CreateKeyResponse]
@@ -22,13 +22,18 @@ class KeyServiceStub:
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists keys, oldest first, revoked ones included."""
+    RotateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]
+    """Gives a key another secret: its ID, its account, its scope and what it has used of
+    its limits stay. The secret that it had, and those before, stay valid for as long
+    as the request says. NOT_FOUND where there is no such key, or it was revoked.
+    """
     RevokeKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RevokeKeyRequest, _key_service_pb2.RevokeKeyResponse]
     """Revokes a key. To revoke it again changes nothing. NOT_FOUND where there is
     no such key.
     """
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Makes, lists and revokes keys. Served on the operators' listener only."""
+    """Makes, lists, rotates and revokes keys. Served on the operators' listener only."""
 
     @_abc_1.abstractmethod
     def CreateKey(
@@ -47,6 +52,17 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_key_service_pb2.ListKeysRequest, _abc.Awaitable[_key_service_pb2.ListKeysResponse]],
     ) -> _abc.Awaitable[_key_service_pb2.ListKeysResponse]:
         """Lists keys, oldest first, revoked ones included."""
+
+    @_abc_1.abstractmethod
+    def RotateKey(
+        self,
+        request: _key_service_pb2.RotateKeyRequest,
+        context: _aio.ServicerContext[_key_service_pb2.RotateKeyRequest, _abc.Awaitable[_key_service_pb2.RotateKeyResponse]],
+    ) -> _abc.Awaitable[_key_service_pb2.RotateKeyResponse]:
+        """Gives a key another secret: its ID, its account, its scope and what it has used of
+        its limits stay. The secret that it had, and those before, stay valid for as long
+        as the request says. NOT_FOUND where there is no such key, or it was revoked.
+        """
 
     @_abc_1.abstractmethod
     def RevokeKey(
