@@ -183,7 +183,9 @@ class Ledger:
         hold = Hold(f"hold-{int(now_s * 1000):011x}-{secrets.token_hex(8)}", order)
         self._open[hold.id] = hold
         try:
-            await self._database.write(reserve, self._row(hold, now_s))
+            # Whoever loses it to a power cut has lost the call that it was for as well. Charges
+            # are synced, and so is every hold that one of them ends.
+            await self._database.write_unsynced(reserve, self._row(hold, now_s))
         except asyncio.CancelledError:
             # It may have been taken all the same. Queued behind it, this gives it back.
             self.void(hold)

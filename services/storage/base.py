@@ -70,6 +70,16 @@ class Database(Protocol):
         """
         ...
 
+    async def write_unsynced(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`, for what means nothing without the process that asked for it.
+
+        Its effect outlives that process. A power cut may undo it, but only one that ends
+        the process as well; later writes never survive without it.
+        """
+        ...
+
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:

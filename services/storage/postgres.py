@@ -104,6 +104,12 @@ class PostgresDatabase:
         """Runs a transaction. What another one got in the way of is tried again."""
         return await self._run(self._write(lambda: transaction(*args, **kwargs)))
 
+    async def write_unsynced(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As `write`: the server's machine can fail while this process lives on."""
+        return await self.write(transaction, *args, **kwargs)
+
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:

@@ -38,6 +38,8 @@ class Job:
 
     begin: Callable[[], Transaction[Any]]
     future: asyncio.Future[Any]
+    synced: bool = True
+    """Whether its commit has to reach the disk."""
     result: Any = None
     error: BaseException | None = None
 
@@ -71,6 +73,7 @@ class Worker:
         self._loop = loop
         self._announce = announce
         self._broken = False
+        self._synced = True
         self._notices: list[str] = []
         connection.create_function("pg_notify", 2, self._notice)
         self._asked: list[Job] = []
@@ -79,7 +82,9 @@ class Worker:
         self._thread = threading.Thread(target=self._run, name=f"sqlite {begin}", daemon=True)
         self._thread.start()
 
-    def submit(self, begin: Callable[[], Transaction[Any]]) -> asyncio.Future[Any]:
+    def submit(
+        self, begin: Callable[[], Transaction[Any]], *, synced: bool = True
+    ) -> asyncio.Future[Any]:
         """Asks for a transaction. Its result, or what it raised, comes when it is committed."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._stopped is not None:
@@ -88,7 +93,7 @@ class Worker:
         if not self._asked:
             # What the loop asks for in this round goes to the thread as one.
             self._loop.call_soon(self._hand_over)
-        self._asked.append(Job(begin, future))
+        self._asked.append(Job(begin, future, synced))
         return future
 
     async def stop(self) -> None:
@@ -141,6 +146,7 @@ class Worker:
         try:
             if self._broken:
                 raise sqlite3.OperationalError("the database is not to be trusted any more")
+            self._sync(any(job.synced for job in batch))
             if not self._do_together(batch):
                 self._do_apart(batch)
             if not self.healthy:
@@ -148,6 +154,12 @@ class Worker:
             self.healthy = True
         except sqlite3.Error as error:
             self._give_up(batch, error)
+
+    def _sync(self, synced: bool) -> None:
+        """Says whether commits wait for the disk. One that does takes all before it along."""
+        if synced != self._synced:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
+            self._synced = synced
 
     def _do_together(self, batch: Sequence[Job]) -> bool:
         """Commits a batch, unless one of it failed halfway: then nothing of it has happened."""

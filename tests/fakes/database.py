@@ -36,6 +36,12 @@ class WatchedDatabase:
             raise unavailable()
         return result
 
+    async def write_unsynced(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Is a write like any other."""
+        return await self.write(transaction, *args, **kwargs)
+
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:

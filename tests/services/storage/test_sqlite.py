@@ -11,7 +11,7 @@ import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.storage.base import StateError
+from services.storage.base import StateError, Transaction
 from services.storage.schema import VERSION
 from services.storage.sqlite import SqliteDatabase
 from services.storage.sqlite_file import FILE
@@ -35,6 +35,23 @@ async def test_many_share_a_commit(database: SqliteDatabase) -> None:
     await asyncio.gather(*(database.write(put, f"n{n}") for n in range(200)))
 
     assert 1 <= len(commits) <= 20
+
+
+async def test_only_some_commits_wait_for_the_disk(database: SqliteDatabase) -> None:
+    """Only one that may be lost with the machine does not; beside another it does as well."""
+    writer = database._connections[0]
+    levels: list[int] = []
+
+    def level() -> Transaction[None]:
+        levels.append(writer.execute("PRAGMA synchronous").fetchone()[0])
+        yield "SELECT 1", ()
+
+    await database.write(level)
+    await database.write_unsynced(level)
+    await asyncio.gather(database.write_unsynced(level), database.write(level))
+    await database.write_unsynced(level)
+
+    assert levels == [2, 1, 2, 2, 1]
 
 
 async def test_full_disk_refuses_writes_and_goes_on_reading(database: SqliteDatabase) -> None:
