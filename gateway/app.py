@@ -22,7 +22,7 @@ from gateway.config import EdgeConfig
 from gateway.connection import CONFIG
 from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
-from gateway.probes import Probes
+from gateway.probes import PROBES, Probes
 from gateway.transcoding import routes
 
 TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
@@ -43,6 +43,7 @@ def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application
     probes = Probes(channel, config)
     app = web.Application(middlewares=[border])
     app[CONFIG] = config
+    app[PROBES] = probes
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
     handlers: Mapping[str, Handler] = {

@@ -37,5 +37,8 @@ class EdgeConfig:
     """Our share of it: above this, the stream waits for the client."""
     readiness_timeout_s: float = 1.0
     """How long the service may take to say that it is ready."""
+    linger_s: float = 0.0
+    """How long the edge still takes requests after it was told to stop, and says that it is not
+    ready: until then balancers may send some."""
     drain_s: float = 600.0
     """How long running requests may go on after the edge was told to stop."""

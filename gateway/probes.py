@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import grpc
 import msgspec
 from aiohttp import web
@@ -21,6 +23,11 @@ class Probes:
             response_deserializer=health_pb2.HealthCheckResponse.FromString,
         )
         self._timeout_s = config.readiness_timeout_s
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From now on the edge is not ready, whatever the service says."""
+        self._stopping = True
 
     async def live(self, _: web.Request) -> web.Response:
         """200 as long as anything can be answered at all."""
@@ -28,6 +35,8 @@ class Probes:
 
     async def ready(self, _: web.Request) -> web.Response:
         """200 if the service says that it serves, 503 otherwise."""
+        if self._stopping:
+            return _json(503, "stopping")
         try:
             answer = await self._check(health_pb2.HealthCheckRequest(), timeout=self._timeout_s)
         except grpc.aio.AioRpcError:
@@ -35,6 +44,9 @@ class Probes:
         if answer.status != health_pb2.HealthCheckResponse.SERVING:
             return _json(503, "not serving")
         return _json(200, "ready")
+
+
+PROBES: Final = web.AppKey("probes", Probes)
 
 
 def _json(status: int, word: str) -> web.Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,6 +14,7 @@ from gateway.app import create_app
 from gateway.config import EdgeConfig
 from gateway.connection import EdgeRunner
 from gateway.operators import create_operators_app
+from gateway.probes import PROBES
 
 
 @asynccontextmanager
@@ -20,15 +23,23 @@ async def serving(
 ) -> AsyncIterator[str]:
     """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
 
-    On the way out nothing new is taken; what runs may go on for `config.drain_s`. Then
+    Without `tls` it is plain text.
+
+    On the way out it is not ready any more, but takes requests for `config.linger_s`. Then
+    nothing new is taken; what runs may go on for `config.drain_s`. Then
     streams end with an error event, and the rest with 503.
 
     Raises:
         OSError: it cannot listen there.
         ValueError: `address` is no HOST:PORT.
     """
-    async with _listening(create_app(channel, config), address) as bound:
-        yield bound
+    app = create_app(channel, config)
+    async with _listening(app, address, tls) as bound:
+        try:
+            yield bound
+        finally:
+            app[PROBES].stop()
+            await asyncio.sleep(config.linger_s)
 
 
 @asynccontextmanager

@@ -85,13 +85,20 @@ class LocalModels:
     @property
     def config(self) -> Config:
         """The configuration with the address of every local model in its channels."""
+        return self.resolved(self._config)
+
+    def resolved(self, config: Config) -> Config:
+        """The same of another configuration. Raises ConfigError for a model that does not run."""
+        missing = {channel.local for channel in config.channels} - {"", *self._children}
+        if missing:
+            raise ConfigError(f"local models start with the server: {', '.join(sorted(missing))}")
         channels = (
             msgspec.structs.replace(channel, base_url=self.base_url(channel.local))
             if channel.local
             else channel
-            for channel in self._config.channels
+            for channel in config.channels
         )
-        return msgspec.structs.replace(self._config, channels=tuple(channels))
+        return msgspec.structs.replace(config, channels=tuple(channels))
 
     def base_url(self, name: str) -> str:
         """Where the model answers, such as `http://127.0.0.1:40113/v1`. Survives restarts."""

@@ -36,3 +36,5 @@ class ServeOptions:
     """Whether gRPC reflection tells what there is."""
     target: str | None
     """With `only="rest"`: where the service is, as gRPC names it."""
+    linger_s: float
+    """How long new calls are still taken then, while balancers learn that none should come."""

@@ -13,7 +13,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import grpc
 
@@ -21,7 +22,7 @@ from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving, serving_operators
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
-from services.config import Config, ConfigError, load
+from services.config import BoundsConfig, Config, ConfigError, load
 from services.listener import UNIX, listening
 from services.options import METRICS, ServeOptions
 from services.server import (
@@ -66,7 +67,9 @@ async def run(options: ServeOptions) -> None:
     async with AsyncExitStack() as stack:
         if options.only == "rest":
             channel = open_channel(options.target or options.grpc, EdgeConfig())
-            await _serve_rest(stack, await stack.enter_async_context(channel), options)
+            await _serve_rest(
+                stack, await stack.enter_async_context(channel), options, BoundsConfig()
+            )
         else:
             await _serve_all(stack, options)
         _keep_what_stays()
@@ -82,9 +85,11 @@ def _keep_what_stays() -> None:
 
 
 async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
-    config = load(options.config_path)
+    read = partial(load, options.config_path)
+    config = read()
     token = _operators_token(options)
-    service = await stack.enter_async_context(open_service(config, options.state))
+    service = await stack.enter_async_context(open_service(config, options.state, read=read))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
     for register, address, names, guards in (
         (service.register_operators, options.ops, OPERATORS_SERVICES, _guards(options, token)),
         (service.register, options.grpc, PUBLIC_SERVICES, ()),
@@ -99,9 +104,14 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     await _serve_metrics(stack, service.metrics, options.metrics)
     rest = options.rest
     if options.only is None:
-        rest = await _serve_rest(stack, service.channel(), options)
+        rest = await _serve_rest(stack, service.channel(), options, config.bounds)
     stack.push_async_callback(service.drain)
     await _greet(service, config, rest)
+
+
+def _reload(service: Service) -> None:
+    with suppress(ConfigError):  # It is in the log, and the old configuration stays.
+        service.reloader.reload()
 
 
 def _operators_token(options: ServeOptions) -> str:
@@ -120,9 +130,11 @@ def _guards(options: ServeOptions, token: str) -> Sequence[OperatorCredential]:
 
 
 async def _serve_rest(
-    stack: AsyncExitStack, channel: grpc.aio.Channel, options: ServeOptions
+    stack: AsyncExitStack, channel: grpc.aio.Channel, options: ServeOptions, bounds: BoundsConfig
 ) -> str:
-    edge = EdgeConfig(drain_s=options.drain_s)
+    edge = EdgeConfig(
+        body_limit_bytes=bounds.body_bytes, drain_s=options.drain_s, linger_s=options.linger_s
+    )
     bound = await stack.enter_async_context(serving(channel, options.rest, edge))
     log.info("server.listening", extra={"protocol": "http", "address": bound})
     return bound

@@ -11,7 +11,6 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -51,6 +50,7 @@ from services.models.servicer import ModelServicer
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
+from services.reloading import Reloader, watch
 from services.routing.catalog import Catalog
 from services.routing.failover import Failover
 from services.routing.health import Health
@@ -60,6 +60,7 @@ from services.storage.pepper import load_pepper
 from services.telemetry.calls import CallLog
 from services.telemetry.lag import watching_lag
 from services.telemetry.metrics import Metrics
+from services.vitals import watching_vitals
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +94,8 @@ class Service:
     """What the service counts."""
     calls: CallLog
     """Tells of every call that is over."""
+    reloader: Reloader
+    """Takes a new configuration while calls run."""
 
     async def drain(self) -> None:
         """Says that no new calls are taken, so that balancers look elsewhere."""
@@ -115,8 +118,11 @@ async def open_service(
     env: Mapping[str, str] = os.environ,
     *,
     clock: Clock = SYSTEM_CLOCK,
+    read: Callable[[], Config] | None = None,
 ) -> AsyncIterator[Service]:
     """The service of a configuration, with its state, its models and its sockets.
+
+    `read` reads the configuration anew; without it, the same one is there again.
 
     Raises ConfigError and StateError, whose messages are for operators.
     """
@@ -149,20 +155,30 @@ async def open_service(
         drains = await stack.enter_async_context(Drains(metrics.observe_settlement))
         metrics.drains.set_function(lambda: drains.running)
         pipeline = Pipeline(gate, catalog, failover, once, drains, clock)
+        crowd = Crowd(config.bounds.streams, system_chance())
         completions = ChatCompletionServicer(
             keyring,
             pipeline,
             calls,
-            Crowd(config.bounds.streams, system_chance()),
+            crowd,
             end_revoked=config.keys.on_revoke == "end",
         )
         metrics.watch_ledger(ledger)
         metrics.retry_budget.set_function(lambda: failover.budget.left)
         metrics.inflight.set_function(lambda: calls.inflight)
-        for (channel, model), targets in catalog.places.items():
-            metrics.watch_channel(channel, model, partial(health.best_state, targets))
+        watch(catalog, health, metrics)
         await stack.enter_async_context(watching_lag(clock, metrics.loop_lag.observe))
         lister = ModelServicer(keyring, catalog)
+        reloader = Reloader(
+            read=read or (lambda: config),
+            local=local,
+            pipeline=pipeline,
+            lister=lister,
+            crowd=crowd,
+            health=health,
+            metrics=metrics,
+            clock=clock,
+        )
         usage_sums = UsageServicer(keyring, database)
         operators = OperatorServices(database=database, pepper=pepper, clock=clock)
         vitals = HealthServicer()
@@ -177,8 +193,11 @@ async def open_service(
             operators.register(server)
             health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
 
-        for name in ("", *PUBLIC_SERVICES):
-            await vitals.set(name, health_pb2.HealthCheckResponse.SERVING)
+        await stack.enter_async_context(
+            watching_vitals(
+                vitals, ("", *PUBLIC_SERVICES), lambda: ledger.healthy and database.healthy
+            )
+        )
         yield Service(
             register,
             register_operators,
@@ -186,4 +205,5 @@ async def open_service(
             vitals,
             metrics,
             calls,
+            reloader,
         )

@@ -143,17 +143,22 @@ class Limits:
         *,
         lease_s: float = LEASE_S,
     ) -> None:
-        self._call_rules = [rule for rule in rules if not rule.channel]
-        self._channel_rules = [rule for rule in rules if rule.channel]
         self._counters = counters
         self._chance = chance
         self._lease_s = lease_s
         self._plans: dict[Subject, Sequence[Meter]] = {}
+        self.replace(rules)
         self._live: dict[str, Sequence[Meter]] = {}
         self._serials = itertools.count()
         self._process = token_hex(8)
         self._free = Lease(self, (), Verdict((), 0, -1), 0, "")
         self._renewer: asyncio.Task[None] | None = None
+
+    def replace(self, rules: Sequence[LimitConfig]) -> None:
+        """From now on these rules hold. What was drawn counts where they count the same."""
+        self._call_rules = [rule for rule in rules if not rule.channel]
+        self._channel_rules = [rule for rule in rules if rule.channel]
+        self._plans.clear()
 
     async def take(self, subject: Subject, tokens: int) -> Lease:
         """Draws a request, `tokens` tokens and a place from all limits that apply.

@@ -24,6 +24,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             ops=ops_address(arguments),
             ops_rest=arguments.ops_rest,
             metrics=arguments.metrics,
+            linger_s=arguments.linger,
             drain_s=arguments.drain,
             only=arguments.only,
             reflection=arguments.reflection,

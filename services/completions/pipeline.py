@@ -67,7 +67,7 @@ class Pipeline:
         drains: Drains,
         clock: Clock,
     ) -> None:
-        self._gate = gate
+        self.gate = gate
         self.catalog = catalog
         self._failover = failover
         self._idempotency = idempotency
@@ -111,7 +111,7 @@ class Pipeline:
         fallbacks = self.catalog.fallbacks(route) if route.fallbacks else ()
         routes = [route, *(one for one in fallbacks if call.caller.may_use(one.base_model))]
         async with AsyncExitStack() as opened:
-            ticket = await opened.enter_async_context(self._gate.admit(_bid(call, routes)))
+            ticket = await opened.enter_async_context(self.gate.admit(_bid(call, routes)))
             inquiry = Inquiry(
                 spec=spec,
                 routes=routes,

@@ -145,6 +145,9 @@ class Metrics:
         )
         self.settlements = counter("settle_total", "How holds ended that calls took.", "outcome")
         # How the process is doing.
+        self.reloads = counter(
+            "config_reload_total", "Configurations that were read anew.", "result"
+        )
         self.inflight = gauge("inflight", "Calls that are running.")
         self.drains = gauge("drains", "Answers that are read on although their callers have left.")
         self.holds_open = gauge("holds_open", "Calls of this process that hold money.")

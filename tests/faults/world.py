@@ -166,6 +166,7 @@ class World:
     first: FakeUpstream
     second: FakeUpstream
     steady: FakeUpstream
+    config: Config
     log: Lines
     books: ledger_grpc.LedgerServiceStub
     answers: list[str] = field(default_factory=list)
@@ -334,6 +335,7 @@ async def living(
             first=troubled,
             second=other,
             steady=steady,
+            config=config,
             log=log,
             books=ledger_grpc.LedgerServiceStub(operators),
         )

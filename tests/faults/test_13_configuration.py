@@ -1,0 +1,134 @@
+"""b.13: configurations that change or are wrong, while calls run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from decimal import Decimal
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+
+from services.config import Config, ConfigError, Secret
+from services.reloading import Reloader
+from tests.end_to_end.process import serving
+from tests.fakes.upstream import FakeUpstream, json_answer
+from tests.faults.conftest import OpenWorld
+from tests.faults.world import BEGIN, CHARGE, END, FINE, PATH, World, fitting
+
+FILE = """
+[[channels]]
+name = "a"
+dialect = "openai"
+base_url = "{url}"
+models = {{ "{model}" = "m" }}
+"""
+
+
+def reread(world: World, config: Config) -> None:
+    """Reloads this configuration."""
+    old = world.service.reloader
+    fields = {name: getattr(old, name) for name in Reloader.__slots__}
+    Reloader(**{**fields, "read": lambda: config}).reload()
+
+
+async def test_123_a_bad_file_keeps_the_old_one(tmp_path: Path) -> None:
+    """SIGHUP reads the file again: a bad one changes nothing but the log, a good one is used."""
+    async with FakeUpstream() as upstream:
+        upstream.play(fitting)
+        good = FILE.format(url=upstream.url, model="house/old")
+        async with serving(tmp_path, good) as server, aiohttp.ClientSession() as http:
+            url = f"http://{await server.address('http')}{PATH}"
+            headers = {"Authorization": f"Bearer {server.key}"}
+
+            async def status(model: str) -> int:
+                body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+                async with http.post(url, json=body, headers=headers) as answer:
+                    await answer.read()
+                    return answer.status
+
+            (tmp_path / "pomogator.toml").write_text(f"{good}\nno_such_key = 1\n[")
+            server.tell(signal.SIGHUP)
+            refused = await server.event("config.refused")
+            assert "pomogator.toml" in refused["problems"][0]
+            assert await status("house/old") == 200
+
+            renamed = FILE.format(url=upstream.url, model="house/new")
+            (tmp_path / "pomogator.toml").write_text(renamed)
+            server.tell(signal.SIGHUP)
+            await server.event("config.reloaded")
+            assert await status("house/new") == 200
+            assert await status("house/old") == 400
+
+            samples = await server.samples()
+            for result in ("done", "refused"):
+                labels = frozenset({("result", result)})
+                assert samples["pomogator_config_reload_total", labels] == 1
+
+
+async def test_125_running_streams_keep_what_they_began_with(open_world: OpenWorld) -> None:
+    """The channel goes and the price rises: who runs ends as it began, who comes sees the new."""
+    world = await open_world()
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    config = world.config
+    dear = [
+        msgspec.structs.replace(row, completion_usd_per_mtok=Decimal(200)) for row in config.models
+    ]
+    channels = [row for row in config.channels if row.name != "first"]
+
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        reread(world, msgspec.structs.replace(config, channels=tuple(channels), models=tuple(dear)))
+        goes_on.set()
+        reply = await world.read(answer)
+
+    assert reply.events[-1] == "[DONE]"
+    assert await world.charged() == (1, CHARGE)
+    assert (await world.ask()).status == 200
+    assert len(world.second.requests) == 1
+    assert await world.charged() == (2, CHARGE + 10 * 1_000 + 5 * 200_000)
+
+
+async def test_126_a_storm_of_reloads(open_world: OpenWorld) -> None:
+    """However often it is read, calls go on, and nothing of the old ones is left."""
+    world = await open_world()
+    world.play(FINE)
+
+    for _ in range(100):
+        reread(world, world.config)
+
+    assert (await world.ask()).status == 200
+    assert world.metric("config_reload_total", result="done") == 100
+
+
+async def test_127_a_key_is_replaced(open_world: OpenWorld) -> None:
+    """The provider refuses our key: a new one is used from the next call on, and trusted."""
+    world = await open_world()
+    world.play([json_answer({"error": {"message": "no"}}, 401)], FINE)
+    world.second.play(FINE)
+    assert (await world.ask()).status == 200
+    assert len(world.second.requests) == 1
+
+    first, *others = world.config.channels
+    rotated = msgspec.structs.replace(first, key=Secret("sk-new"))
+    reread(world, msgspec.structs.replace(world.config, channels=(rotated, *others)))
+    assert (await world.ask()).status == 200
+
+    assert len(world.second.requests) == 1
+    assert world.first.requests[-1].headers["authorization"] == "Bearer sk-new"
+
+
+async def test_123_a_local_model_needs_a_restart(open_world: OpenWorld) -> None:
+    """What a running process cannot do is refused, and the old configuration stays."""
+    world = await open_world()
+    world.play(FINE)
+    first, *others = world.config.channels
+    local = msgspec.structs.replace(first, base_url="", local="smollm2-135m")
+
+    with pytest.raises(ConfigError):
+        reread(world, msgspec.structs.replace(world.config, channels=(local, *others)))
+
+    assert (await world.ask()).status == 200
