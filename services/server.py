@@ -15,7 +15,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
@@ -60,7 +60,7 @@ from services.storage.pepper import load_pepper
 from services.telemetry.calls import CallLog
 from services.telemetry.lag import watching_lag
 from services.telemetry.metrics import Metrics
-from services.vitals import watching_vitals
+from services.telemetry.vitals import watching_vitals
 
 log = logging.getLogger(__name__)
 

