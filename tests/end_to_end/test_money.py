@@ -229,6 +229,21 @@ async def test_client_that_leaves_pays_for_what_it_got(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+async def test_client_that_leaves_before_an_answer_pays_nothing(shop: Shop, form: str) -> None:
+    """The provider had not begun: its call is cancelled, and the hold is voided."""
+    key = await shop.open()
+    shop.script = [STALL]
+    asking = asyncio.create_task(shop.ask(key, form))
+    request = await shop.upstream.request()
+    asking.cancel()
+    await request.left.wait()
+    counts = await shop.ended(1)
+
+    assert (counts["settled"], counts["voided"]) == (0, 1)
+    assert await shop.balance(key) == NANO
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("script", "status"),
     [
