@@ -344,5 +344,5 @@ async def living(
 
 
 def _channel(name: str, url: str, model: str, **more: Any) -> ChannelConfig:
-    fields = {"dialect": "openai", "models": {model: "m"}, "key": Secret(PROVIDER_KEY), **more}
-    return ChannelConfig(name=name, base_url=url, **fields)
+    fields = {"dialect": "openai", "base_url": url, "models": {model: "m"}, **more}
+    return ChannelConfig(name=name, key=Secret(PROVIDER_KEY), **fields)
