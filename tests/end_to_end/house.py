@@ -61,15 +61,16 @@ class House:
         return [self.goes_on, json_answer({"id": "1", "choices": [choice], "usage": USAGE})]
 
     def _stream(self) -> Script:
-        begin = [SSE_HEAD, sse(_piece({"content": "Good"}))]
+        begin = [SSE_HEAD, sse(piece({"content": "Good"}))]
         if self.fails:
             return [*begin, CUT]
         usage = {"choices": [], "usage": USAGE}
-        rest = sse(_piece({"content": " day"}), _piece({}, "stop"), usage, "[DONE]")
+        rest = sse(piece({"content": " day"}), piece({}, "stop"), usage, "[DONE]")
         return [*begin, self.goes_on, rest, LAST_CHUNK]
 
 
-def _piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+def piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    """A piece of a stream, as the provider sends it."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     return {"id": "1", "choices": [choice]}
 
