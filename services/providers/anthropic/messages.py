@@ -118,11 +118,12 @@ def conversation(
 
     Raises UNSUPPORTED_FEATURE for sound, for files the API has no form for, and for a
     beginning of the answer that the model does not take; INVALID_IMAGE; INVALID_FIELD
-    for a reasoning state that is not ours.
+    for a reasoning state that is not ours, and for messages that are all empty.
     """
     made = Conversation(target=target, notes=notes)
     for message in messages:
-        if message.name:
+        # A tool's result is known by its call: its name says nothing more.
+        if message.name and message.role != content_pb2.ROLE_TOOL:
             notes.dropped("messages", "The provider has no names of participants.")
         if message.role in _SYSTEM_ROLES:
             made.instruct(message)
@@ -138,8 +139,11 @@ def conversation(
 
 
 def _open(made: Conversation) -> None:
-    """The user begins."""
+    """The user begins. INVALID_FIELD where nobody says anything."""
     if not made.turns:
+        if not made.system:
+            message = "All messages are empty, and the provider wants one that is not."
+            raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="messages")
         made.notes.mapped("messages", "Instructions without a user's turn are sent as one.")
         made.add("user", made.system)
         made.system = []

@@ -261,3 +261,19 @@ def test_names_are_left_out() -> None:
     message = user("x")
     message.name = "ann"
     assert sent(message)[1] == {"messages": "DROPPED"}
+
+
+def test_names_of_tools_are_no_names_of_participants() -> None:
+    """Many clients repeat them in results, where the call says as much."""
+    answer = result("c1", "18 degrees")
+    answer.name = "look"
+    _, told = sent(user("x"), assistant(tool_calls=[call("c1")]), answer, strict=True)
+    assert "messages" not in told
+
+
+@pytest.mark.parametrize("silent", [user(""), user(" \n"), system("")])
+def test_somebody_must_say_something(silent: content_pb2.Message) -> None:
+    """The API takes no empty text, and no conversation of nothing."""
+    with pytest.raises(Failure) as refused:
+        sent(silent)
+    assert (refused.value.reason_name, refused.value.param) == ("INVALID_FIELD", "messages")
