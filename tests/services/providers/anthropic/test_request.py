@@ -75,7 +75,9 @@ MATRIX: list[tuple[str, dict[str, Any], list[Any]]] = [
     ("stop", {"stop": [" "]}, [DROPPED] * 5),
     ("user", {"user": "u-1"}, [{"metadata": {"user_id": "u-1"}}] * 5),
     ("user", {"user": "ann@example.com"}, [DROPPED] * 5),
+    ("user", {"user": "ann.lee+ai@mail.example.co.uk"}, [DROPPED] * 5),
     ("user", {"user": "+1 (555) 010-9999"}, [DROPPED] * 5),
+    ("user", {"user": "team@work"}, [{"metadata": {"user_id": "team@work"}}] * 5),
     ("service_tier", {"service_tier": "auto"}, [{"service_tier": "auto"}] * 5),
     (
         "service_tier",
