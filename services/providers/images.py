@@ -43,12 +43,15 @@ def read(
 ) -> InlineImage | LinkedImage:
     """The picture in the form in which it travels.
 
-    Raises INVALID_IMAGE where it has no source, or is of none of the media types in
-    `accepts` (empty: any); UNSUPPORTED_FEATURE where the provider fetches no pictures.
+    Raises INVALID_IMAGE where it has no source, is nowhere on the web (a server of models
+    on this machine may read `file:`), or is of none of the media types in `accepts`
+    (empty: any); UNSUPPORTED_FEATURE where the provider fetches no pictures.
     """
     match image.WhichOneof("source"):
         case "uri":
             require(target.capabilities.image_uris, "messages", "images by URL")
+            if not image.uri.lower().startswith(_WEB):
+                raise _refusal("An image's URL must begin with `https://` or `http://`.")
             return LinkedImage(uri=image.uri)
         case "data":
             head = image.data[:_HEAD]
@@ -73,6 +76,7 @@ def sniff(head: bytes) -> str:
     return ""
 
 
+_WEB = ("https://", "http://")
 _HEAD = 16  # Bytes: the longest magic below ends before.
 
 _MAGICS: tuple[tuple[bytes, int, str], ...] = (

@@ -72,3 +72,11 @@ def test_refuses(image: content_pb2.Image) -> None:
     with pytest.raises(Failure) as refused:
         read(image, TARGET, accepts={"image/png"})
     assert (refused.value.param, refused.value.reason_name) == ("messages", "INVALID_IMAGE")
+
+
+@pytest.mark.parametrize("uri", ["", "file:///etc/passwd", "FILE:/x", "ftp://a/b", "a.png"])
+def test_links_lead_to_the_web(uri: str) -> None:
+    """A server of models might read a file of its own machine and tell what it shows."""
+    with pytest.raises(Failure) as refused:
+        read(content_pb2.Image(uri=uri), TARGET)
+    assert refused.value.reason_name == "INVALID_IMAGE"
