@@ -20,7 +20,7 @@ from services.cli.accounts import (
     verify_ledger,
 )
 from services.cli.keys import create_key, list_keys, revoke_key, rotate_key
-from services.cli.output import read_count, read_duration, read_time, read_usd
+from services.cli.output import read_address, read_count, read_duration, read_time, read_usd
 from services.cli.serving import check, list_models, serve
 from services.options import METRICS
 
@@ -94,6 +94,7 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
     added = _add(commands, "serve", serve, common, "run the service")
     added.add_argument(
         "--rest",
+        type=read_address,
         metavar="HOST:PORT",
         default=env.get("POMOGATOR_REST", "127.0.0.1:8080"),
         help="the REST edge (default: %(default)s)",
@@ -106,12 +107,14 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
     )
     added.add_argument(
         "--ops-rest",
+        type=read_address,
         metavar="HOST:PORT",
         default=env.get("POMOGATOR_OPS_REST", ""),
         help="REST for operators, who then need POMOGATOR_OPS_TOKEN (default: none)",
     )
     added.add_argument(
         "--metrics",
+        type=read_address,
         metavar="HOST:PORT",
         default=env.get("POMOGATOR_METRICS"),
         help=f"Prometheus' metrics, or '' for none (default: {METRICS}, if that is free)",

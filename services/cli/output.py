@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 NANO = 10**9
 USD_MAX = 10**9
 COUNT_MAX = 2**53
+PORT_MAX = 2**16 - 1
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 """Units of time, by their letter."""
 
@@ -63,6 +64,14 @@ def read_count(text: str) -> int:
     if not text.isdecimal() or int(text) > COUNT_MAX:
         raise argparse.ArgumentTypeError(f"{text}: not a whole number up to {COUNT_MAX}")
     return int(text)
+
+
+def read_address(text: str) -> str:
+    """`HOST:PORT`, an IPv6 address in brackets. Nothing stays nothing."""
+    host, _, port = text.rpartition(":")
+    if text and (not host or not port.isdecimal() or int(port) > PORT_MAX):
+        raise argparse.ArgumentTypeError(f"{text}: not HOST:PORT")
+    return text
 
 
 def read_duration(text: str) -> Duration:

@@ -96,7 +96,10 @@ def test_models_are_listed_by_name(shell: Shell) -> None:
     assert {"a/one", "b/two"} <= set(names)
 
 
-@pytest.mark.parametrize("arguments", [(), ("keys",), ("nonsense",), ("keys", "create")])
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("keys",), ("nonsense",), ("keys", "create"), ("serve", "--rest", "localhost")],
+)
 def test_misuse_is_exit_code_2(
     shell: Shell, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.cli.output import read_duration, read_time, read_usd, show_time, show_usd
+from services.cli.output import (
+    read_address,
+    read_duration,
+    read_time,
+    read_usd,
+    show_time,
+    show_usd,
+)
 
 
 @given(st.integers(-(10**18), 10**18))
@@ -55,3 +62,16 @@ def test_what_is_no_duration_is_refused(text: str) -> None:
     """Nothing is guessed."""
     with pytest.raises(argparse.ArgumentTypeError):
         read_duration(text)
+
+
+@pytest.mark.parametrize("text", ["", "127.0.0.1:0", "[::1]:8080", "localhost:65535"])
+def test_addresses_are_kept_as_they_are(text: str) -> None:
+    """Nothing is an address too: nowhere."""
+    assert read_address(text) == text
+
+
+@pytest.mark.parametrize("text", ["localhost", ":80", "host:", "host:http", "host:65536", "h:-1"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    """A port that is too large would come out as another one."""
+    with pytest.raises(argparse.ArgumentTypeError):
+        read_address(text)
