@@ -19,7 +19,6 @@ _JSON_TYPES: Mapping[str, str] = {
     "str": "string",
     "int": "integer",
     "float": "number",
-    "int | float": "number",
     "bool": "boolean",
 }
 
@@ -41,7 +40,8 @@ def read(param: str, raw: msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
 
 def _in_json_terms(text: str) -> str:
     def term(match: re.Match[str]) -> str:
-        words = [_JSON_TYPES.get(word, word) for word in match[1].split(" | ")]
+        kinds = match[1].replace("int | float", "float")  # integers are numbers
+        words = [_JSON_TYPES.get(word, word) for word in kinds.split(" | ")]
         return " or ".join(dict.fromkeys(words))
 
     return _QUOTED.sub(term, text)

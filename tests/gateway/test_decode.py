@@ -105,6 +105,11 @@ def test_integers_may_have_a_point() -> None:
     assert decoded(max_tokens=5.0).spec.max_tokens == 5
 
 
+def test_what_was_expected_is_said_in_terms_of_json() -> None:
+    """A client does not know how we tell numbers apart."""
+    assert refused(max_tokens="5").message.endswith("Expected number, got string.")
+
+
 def test_a_number_that_is_no_double_is_refused() -> None:
     """1e999 would be infinite."""
     with pytest.raises(ApiError) as caught:
