@@ -65,3 +65,50 @@ class WatchedDatabase:
 
     async def close(self) -> None:
         """The database is closed by its owner."""
+
+
+class TroubledDatabase(WatchedDatabase):
+    """A real database of which one call, read or write, fails when it is told to."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.untroubled = database
+        self._left = 0
+        self._when = ""
+
+    def arm(self, nth: int, when: str) -> None:
+        """The `nth` call from now on fails, `before` or `after` it took effect."""
+        self._left, self._when = nth, when
+
+    def disarm(self) -> bool:
+        """No call fails from now on. Whether one has failed."""
+        failed, self._left = self._left <= 0, 0
+        return failed
+
+    async def write(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As the database does, unless this call is to fail."""
+        fails = self._fails_now()
+        if fails and self._when == "before":
+            raise unavailable()
+        result = await super().write(transaction, *args, **kwargs)
+        if fails:
+            raise unavailable()
+        return result
+
+    async def read(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As the database does, unless this call is to fail."""
+        if self._fails_now():
+            raise unavailable()
+        return await super().read(transaction, *args, **kwargs)
+
+    def _fails_now(self) -> bool:
+        self._left -= 1
+        return self._left == 0
+
+    async def close(self) -> None:
+        """Closes the database."""
+        await self._database.close()
