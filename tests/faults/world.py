@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +196,7 @@ class World:
     async def send(self, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
         """Sends bytes as the body of a request."""
         named = {"Content-Type": "application/json", **(headers or {})}
-        async with self.http.post(self.url + PATH, data=body, headers=named) as answer:
+        async with self.http.post(self.url + PATH, data=BytesIO(body), headers=named) as answer:
             return await self.read(answer)
 
     @asynccontextmanager
