@@ -13,7 +13,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help run test nightly lint fmt types check proto check-proto bench lock models clean
+.PHONY: help run test nightly lint fmt types check proto check-proto bench bench-parts lock models clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -48,9 +48,12 @@ proto: $(VENV)/.dev ## Generate proto/gen from the contract.
 check-proto: $(VENV)/.dev ## Is proto/gen fresh, and the contract clean and compatible with main?
 	$(BIN)/python -m pytest -q tests/test_contract.py
 
-bench: $(VENV)/.dev ## Print what a request and a streamed chunk cost.
-	@for file in tests/bench/[a-z]*.py; do \
-		$(BIN)/python -m tests.bench.$$(basename $$file .py) $(ARGS) || exit; done
+bench: $(VENV)/.dev ## Measure the gateway beside nginx and, with ARGS="--against FILE", others (needs gcc).
+	@$(BIN)/python -m tests.bench.gateway $(ARGS)
+
+bench-parts: $(VENV)/.dev ## Print what single parts cost: client, in-process calls, ledger, limits, metering.
+	@for part in http_client inprocess ledger limits metering; do \
+		$(BIN)/python -m tests.bench.$$part || exit; done
 
 models: $(VENV)/.run ## Ask the providers whose keys are set which shipped models are gone or new.
 	$(BIN)/python deploy/refresh_models.py
