@@ -17,6 +17,11 @@ from gateway.operators import create_operators_app
 from gateway.probes import PROBES
 
 
+BACKLOG = 4096
+"""Connections that may wait to be accepted. With aiohttp's 128 those beyond it, when hundreds of
+clients come at once, are dropped by the kernel and tried again after a second."""
+
+
 @asynccontextmanager
 async def serving(
     channel: grpc.aio.Channel, address: str, config: EdgeConfig
@@ -57,7 +62,7 @@ async def _listening(app: web.Application, address: str) -> AsyncIterator[str]:
     runner = EdgeRunner(app)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
         bound_host, bound_port = runner.addresses[0][:2]
         yield join_address(bound_host, bound_port)
     finally:
