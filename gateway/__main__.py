@@ -13,7 +13,7 @@ import uvloop
 from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.server import serving
+from gateway.server import serving, split_address
 
 _log = logging.getLogger("gateway")
 
@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--rest",
+        type=_address,
         default="127.0.0.1:8080",
         help="where to listen (default: %(default)s)",
         metavar="HOST:PORT",
@@ -33,6 +34,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     logs.configure()
     uvloop.run(_serve(options.target, options.rest))
+
+
+def _address(text: str) -> str:
+    try:
+        split_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 async def _serve(target: str, address: str) -> None:
