@@ -21,8 +21,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 DOMAIN = "pomogator"
 REASON_PREFIX = "ERROR_REASON_"
 
-# Longer messages are cut: percent-encoded in a trailer they would exceed gRPC's
-# metadata limit, and the status would turn into RESOURCE_EXHAUSTED.
+# Bytes in UTF-8. Longer messages are cut: percent-encoded in a trailer they would exceed
+# gRPC's metadata limit, and the status would turn into RESOURCE_EXHAUSTED.
 MESSAGE_MAX = 512
 
 _C = grpc.StatusCode
@@ -184,7 +184,9 @@ def _pack(
 
 
 def _cut(message: str) -> str:
-    """At most `MESSAGE_MAX` bytes of printable ASCII: what a trailer carries as it is."""
-    ascii_text = message.encode("ascii", "replace").decode("ascii")
-    printable = "".join(char if char.isprintable() else " " for char in ascii_text)
-    return printable if len(printable) <= MESSAGE_MAX else printable[: MESSAGE_MAX - 3] + "..."
+    """At most `MESSAGE_MAX` bytes of printable characters, of any script."""
+    printable = "".join(char if char.isprintable() else " " for char in message)
+    text = printable.encode()
+    if len(text) <= MESSAGE_MAX:
+        return printable
+    return text[: MESSAGE_MAX - 3].decode(errors="ignore") + "..."

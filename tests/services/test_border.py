@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any
 
 import grpc
@@ -17,6 +18,7 @@ from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 from services.border import FailureBorder, request_id_of
 from services.errors import CHANNEL_FAULTS, CODES, MESSAGE_MAX, Failure, UpstreamError
 from services.inprocess import InProcessChannel
+from tests.services.channels import serve
 
 SECRET = "sk-pg-this-must-not-leave"
 
@@ -98,14 +100,27 @@ async def test_nothing_of_an_exception_passes() -> None:
     assert SECRET not in str(error) + str(status)
 
 
-async def test_long_and_foreign_messages_keep_their_status() -> None:
-    """A message that would break gRPC's limit on metadata is cut to plain ASCII."""
-    error, status = await failed(Failure(reasons.ERROR_REASON_INTERNAL, "é\n" * 20_000))
+async def test_messages_may_be_in_any_script() -> None:
+    """Providers explain themselves in the language of their callers."""
+    message = "Баланс исчерпан – 余额不足"
+    error, status = await failed(Failure(reasons.ERROR_REASON_INTERNAL, message))
 
-    assert error.code() is grpc.StatusCode.INTERNAL
-    assert len(status.message) == MESSAGE_MAX
-    assert status.message.isascii()
-    assert status.message.isprintable()
+    assert error.details() == status.message == message
+
+
+async def test_long_messages_keep_their_status() -> None:
+    """A message that would break gRPC's limit on metadata is cut, and is one line."""
+    failure = Failure(reasons.ERROR_REASON_INVALID_FIELD, "🙂\n\ud800" * 20_000, param="n")
+    register = partial(pb_grpc.add_ModelServiceServicer_to_server, Raises(failure))
+    async with serve(register, [FailureBorder()], "127.0.0.1:0") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await pb_grpc.ModelServiceStub(channel).GetModel(pb.GetModelRequest())
+
+    message = raised.value.details() or ""
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert MESSAGE_MAX - 4 < len(message.encode()) <= MESSAGE_MAX
+    assert message.isprintable()
+    assert message.startswith("🙂 ")
 
 
 def test_every_reason_has_a_code() -> None:
