@@ -20,6 +20,7 @@ from gateway.calls import Calls
 from gateway.completions import Completions
 from gateway.config import EdgeConfig
 from gateway.connection import CONFIG
+from gateway.guesses import Guesses
 from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
 from gateway.probes import PROBES, Probes
@@ -41,7 +42,7 @@ def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application
     completions = Completions(channel, calls, config)
     listing = Models(channel, calls, config)
     probes = Probes(channel, config)
-    app = web.Application(middlewares=[border])
+    app = web.Application(middlewares=[border, Guesses().slow])
     app[CONFIG] = config
     app[PROBES] = probes
     app.on_response_prepare.append(add_headers)

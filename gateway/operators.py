@@ -16,11 +16,13 @@ from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.operations.v1 import operations_service_pb2 as operations
 
 from gateway import openapi
 from gateway.config import EdgeConfig
 from gateway.connection import CONFIG
 from gateway.errors import ApiError
+from gateway.guesses import Guesses
 from gateway.middleware import REQUEST_ID, Handler, add_headers, border
 from gateway.transcoding import routes
 
@@ -28,6 +30,7 @@ SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"],
     keys.DESCRIPTOR.services_by_name["KeyService"],
     ledger.DESCRIPTOR.services_by_name["LedgerService"],
+    operations.DESCRIPTOR.services_by_name["OperationsService"],
 )
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -40,7 +43,7 @@ def create_operators_app(
 
     `gateway.server` runs it. The channel asks for no credential of its own.
     """
-    app = web.Application(middlewares=[border, _guarded_by(token)])
+    app = web.Application(middlewares=[border, Guesses().slow, _guarded_by(token)])
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
     app.add_routes(routes(SERVICES, channel, config, metadata_of=_of_operator))
