@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import logging
 import signal
+from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 import uvloop
 
@@ -14,8 +16,18 @@ from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving, split_address
+from gateway.tls import ServiceTls, is_local, server_context
 
 _log = logging.getLogger("gateway")
+
+
+TLS_FILES = (
+    ("--tls-cert", "the certificate that clients see, in PEM (default: plain text)"),
+    ("--tls-key", "its private key"),
+    ("--target-ca", "who vouches for the service (default: plain text)"),
+    ("--target-cert", "the certificate that the service sees"),
+    ("--target-key", "its private key"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,9 +43,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where to listen (default: %(default)s)",
         metavar="HOST:PORT",
     )
+    for option, description in TLS_FILES:
+        parser.add_argument(option, type=Path, metavar="FILE", help=description)
+    parser.add_argument(
+        "--insecure",
+        action="store_true",
+        help="let plain text leave this machine: something else encrypts it",
+    )
     options = parser.parse_args(arguments)
+    if complaint := _complaint(options):
+        parser.error(complaint)
     logs.configure()
-    uvloop.run(_serve(options.target, options.rest))
+    uvloop.run(_serve(options))
+
+
+def _complaint(options: Namespace) -> str:
+    """What is wrong with the options. Empty: nothing."""
+    for certificate, key in (("tls_cert", "tls_key"), ("target_cert", "target_key")):
+        if (getattr(options, certificate) is None) != (getattr(options, key) is None):
+            return "a certificate and its key go together"
+    if options.target_cert and not options.target_ca:
+        return "--target-cert needs --target-ca"
+    for option, address, encrypted in (
+        ("--rest", options.rest, options.tls_cert),
+        ("--target", options.target, options.target_ca),
+    ):
+        if not (encrypted or options.insecure or is_local(address)):
+            return f"{option} {address} would be plain text: give certificates, or --insecure"
+    return ""
 
 
 def _address(text: str) -> str:
@@ -44,16 +81,20 @@ def _address(text: str) -> str:
     return text
 
 
-async def _serve(target: str, address: str) -> None:
+async def _serve(options: Namespace) -> None:
+    service_tls = options.target_ca and ServiceTls(
+        ca=options.target_ca, certificate=options.target_cert, key=options.target_key
+    )
+    tls = options.tls_cert and server_context(options.tls_cert, options.tls_key)
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     config = EdgeConfig()
     async with (
-        open_channel(target, config) as channel,
-        serving(channel, address, config) as bound,
+        open_channel(options.target, config, tls=service_tls) as channel,
+        serving(channel, options.rest, config, tls=tls) as bound,
     ):
-        _log.info("edge.listening", extra={"address": bound, "target": target})
+        _log.info("edge.listening", extra={"address": bound, "target": options.target})
         await stop.wait()
         _log.info("edge.stopping")
 

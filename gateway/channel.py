@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import grpc
 
 from gateway.config import EdgeConfig
+from gateway.tls import ServiceTls
 
 # A request carries pictures as base64 text, and everything else about as it came.
 _MESSAGE_OVER_BODY = 1.4
@@ -30,12 +31,25 @@ _OPTIONS: Mapping[str, int | str] = {
 }
 
 
-def open_channel(target: str, config: EdgeConfig = _DEFAULTS) -> grpc.aio.Channel:
-    """A channel to `target`, such as `127.0.0.1:50051` or `unix:/run/pomogator.sock`."""
+def open_channel(
+    target: str,
+    config: EdgeConfig = _DEFAULTS,
+    *,
+    tls: ServiceTls | None = None,
+    more: Sequence[tuple[str, str]] = (),
+) -> grpc.aio.Channel:
+    """A channel to `target`, such as `127.0.0.1:50051` or `unix:/run/pomogator.sock`.
+
+    Without `tls` it is plain text. `more` are options of gRPC. Raises OSError where the
+    files of `tls` cannot be read.
+    """
     message_max = int(config.body_limit_bytes * _MESSAGE_OVER_BODY)
     options = [
         *_OPTIONS.items(),
         ("grpc.max_send_message_length", message_max),
         ("grpc.max_receive_message_length", message_max),
+        *more,
     ]
+    if tls is not None:
+        return grpc.aio.secure_channel(target, tls.credentials(), options=options)
     return grpc.aio.insecure_channel(target, options=options)

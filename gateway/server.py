@@ -16,7 +16,6 @@ from gateway.connection import EdgeRunner
 from gateway.operators import create_operators_app
 from gateway.probes import PROBES
 
-
 BACKLOG = 4096
 """Connections that may wait to be accepted. With aiohttp's 128 those beyond it, when hundreds of
 clients come at once, are dropped by the kernel and tried again after a second."""
@@ -24,7 +23,11 @@ clients come at once, are dropped by the kernel and tried again after a second."
 
 @asynccontextmanager
 async def serving(
-    channel: grpc.aio.Channel, address: str, config: EdgeConfig
+    channel: grpc.aio.Channel,
+    address: str,
+    config: EdgeConfig,
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
     """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
 
@@ -57,12 +60,14 @@ async def serving_operators(
 
 
 @asynccontextmanager
-async def _listening(app: web.Application, address: str) -> AsyncIterator[str]:
+async def _listening(
+    app: web.Application, address: str, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     host, port = split_address(address)
     runner = EdgeRunner(app)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG).start()
         bound_host, bound_port = runner.addresses[0][:2]
         yield join_address(bound_host, bound_port)
     finally:

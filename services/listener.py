@@ -12,6 +12,7 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.border import FailureBorder
+from services.tls import TlsFiles, server_credentials
 
 UNIX = "unix:"
 
@@ -42,13 +43,15 @@ async def listening(
     *,
     reflected: Sequence[str] = (),
     guards: Sequence[grpc.aio.ServerInterceptor] = (),
+    tls: TlsFiles | None = None,
     grace_s: float = 30.0,
 ) -> AsyncIterator[str]:
     """Serves over gRPC at `HOST:PORT` or `unix:PATH`; gives the address with the real port.
 
     On the way out running calls have `grace_s` to end. `reflected` names the services
     that reflection tells about; without any there is no reflection. `guards` stand
-    between the border and the handlers. Raises OSError where the address cannot be had.
+    between the border and the handlers. Without `tls` it is plain text; a Unix socket
+    always is. Raises OSError where the address cannot be had, or the files of `tls`.
     """
     server = grpc.aio.server(
         interceptors=[FailureBorder(), *guards],
@@ -58,7 +61,7 @@ async def listening(
     register(server)
     if reflected:
         reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), server)
-    bound = _bind(server, address)
+    bound = _bind(server, address, tls)
     await server.start()
     try:
         yield bound
@@ -68,10 +71,13 @@ async def listening(
             _remove(bound)
 
 
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def _bind(server: grpc.aio.Server, address: str, tls: TlsFiles | None) -> str:
     try:
         if not address.startswith(UNIX):
-            port = server.add_insecure_port(address)
+            if tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, server_credentials(tls))
             return f"{address.rpartition(':')[0]}:{port}"
         return _bind_socket(server, Path(address.removeprefix(UNIX)))
     except RuntimeError as error:

@@ -11,6 +11,24 @@ METRICS = "127.0.0.1:9090"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsOptions:
+    """Files in PEM. A key's is given exactly where its certificate's is."""
+
+    certificate: Path | None = None
+    """The chain that REST and gRPC present. None: they are plain text."""
+    key: Path | None = None
+    client_ca: Path | None = None
+    """Who vouches for callers over gRPC, who then need a certificate."""
+    target_ca: Path | None = None
+    """Who vouches for the service. None: it is plain text."""
+    target_certificate: Path | None = None
+    """The chain that the edge presents to the service."""
+    target_key: Path | None = None
+    insecure: bool = False
+    """Whether plain text may leave the machine."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
     """Where the server listens, remembers, and reads what it serves."""
 
@@ -28,6 +46,8 @@ class ServeOptions:
     """REST for operators: `HOST:PORT`. Empty: nowhere."""
     metrics: str | None
     """Prometheus' metrics: `HOST:PORT`. Empty: nowhere. None: `METRICS`, if that is free."""
+    linger_s: float
+    """How long new calls are still taken then, while balancers learn that none should come."""
     drain_s: float
     """How long running calls may go on after the server was told to stop."""
     only: Literal["rest", "grpc"] | None
@@ -36,5 +56,5 @@ class ServeOptions:
     """Whether gRPC reflection tells what there is."""
     target: str | None
     """With `only="rest"`: where the service is, as gRPC names it."""
-    linger_s: float
-    """How long new calls are still taken then, while balancers learn that none should come."""
+    tls: TlsOptions
+    """Who the server is, and whom it trusts."""

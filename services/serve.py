@@ -21,10 +21,11 @@ import grpc
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving, serving_operators
+from gateway.tls import ServiceTls, is_local, server_context
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
 from services.config import BoundsConfig, Config, ConfigError, load
 from services.listener import UNIX, listening
-from services.options import METRICS, ServeOptions
+from services.options import METRICS, ServeOptions, TlsOptions
 from services.server import (
     OPERATORS_SERVICES,
     PUBLIC_SERVICES,
@@ -34,6 +35,7 @@ from services.server import (
 from services.telemetry import logs
 from services.telemetry.exposition import exposing
 from services.telemetry.metrics import Metrics
+from services.tls import TlsFiles
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +63,14 @@ async def run(options: ServeOptions) -> None:
     Raises ConfigError, StateError and OSError before anything is served.
     """
     logs.configure()
+    _refuse_plain_text(options)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
         if options.only == "rest":
-            channel = open_channel(options.target or options.grpc, EdgeConfig())
+            target = options.target or options.grpc
+            channel = open_channel(target, EdgeConfig(), tls=_target_tls(options.tls))
             await _serve_rest(
                 stack, await stack.enter_async_context(channel), options, BoundsConfig()
             )
@@ -90,13 +94,19 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     token = _operators_token(options)
     service = await stack.enter_async_context(open_service(config, options.state, read=read))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
-    for register, address, names, guards in (
-        (service.register_operators, options.ops, OPERATORS_SERVICES, _guards(options, token)),
-        (service.register, options.grpc, PUBLIC_SERVICES, ()),
+    for register, address, names, guards, tls in (
+        (
+            service.register_operators,
+            options.ops,
+            OPERATORS_SERVICES,
+            _guards(options, token),
+            None,
+        ),
+        (service.register, options.grpc, PUBLIC_SERVICES, (), _tls(options.tls)),
     ):
         reflected = names if options.reflection else ()
         listener = listening(
-            register, address, reflected=reflected, guards=guards, grace_s=options.drain_s
+            register, address, reflected=reflected, guards=guards, tls=tls, grace_s=options.drain_s
         )
         bound = await stack.enter_async_context(listener)
         log.info("server.listening", extra={"protocol": "grpc", "address": bound})
@@ -112,6 +122,44 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
 def _reload(service: Service) -> None:
     with suppress(ConfigError):  # It is in the log, and the old configuration stays.
         service.reloader.reload()
+
+
+def _tls(tls: TlsOptions) -> TlsFiles | None:
+    """What the listeners present. ConfigError where a half of it is missing."""
+    if tls.certificate is None and tls.key is None and tls.client_ca is None:
+        return None
+    if tls.certificate is None or tls.key is None:
+        raise ConfigError("--tls-cert and --tls-key go together, and --tls-client-ca with both")
+    return TlsFiles(certificate=tls.certificate, key=tls.key, client_ca=tls.client_ca)
+
+
+def _target_tls(tls: TlsOptions) -> ServiceTls | None:
+    """How the service is spoken to. ConfigError where a half of it is missing."""
+    if (tls.target_certificate is None) != (tls.target_key is None):
+        raise ConfigError("--target-cert and --target-key go together")
+    if tls.target_ca is None:
+        if tls.target_key is not None:
+            raise ConfigError("--target-cert needs --target-ca")
+        return None
+    return ServiceTls(ca=tls.target_ca, certificate=tls.target_certificate, key=tls.target_key)
+
+
+def _refuse_plain_text(options: ServeOptions) -> None:
+    """Keys and prompts leave the machine encrypted, or because somebody said so. ConfigError."""
+    tls = options.tls
+    open_to_all = {
+        "--rest": options.rest if options.only != "grpc" and tls.certificate is None else "",
+        "--grpc": options.grpc if options.only != "rest" and tls.certificate is None else "",
+        "--ops": options.ops if options.only != "rest" else "",
+        "--ops-rest": options.ops_rest if options.only != "rest" else "",
+        "--target": options.target if options.only == "rest" and tls.target_ca is None else "",
+    }
+    for option, address in open_to_all.items():
+        if address and not is_local(address) and not tls.insecure:
+            raise ConfigError(
+                f"{option} {address} would speak plain text to the network: give certificates, "
+                "or --insecure where something else encrypts it"
+            )
 
 
 def _operators_token(options: ServeOptions) -> str:
@@ -135,7 +183,9 @@ async def _serve_rest(
     edge = EdgeConfig(
         body_limit_bytes=bounds.body_bytes, drain_s=options.drain_s, linger_s=options.linger_s
     )
-    bound = await stack.enter_async_context(serving(channel, options.rest, edge))
+    files = _tls(options.tls)
+    tls = server_context(files.certificate, files.key) if files else None
+    bound = await stack.enter_async_context(serving(channel, options.rest, edge, tls=tls))
     log.info("server.listening", extra={"protocol": "http", "address": bound})
     return bound
 

@@ -11,6 +11,12 @@
 Exit codes: 0 done, 1 failed, 2 misused.
 """
 
+import os
+
+# gRPC's core would write lines that are no JSON, one for every handshake that fails. It looks
+# for this when it is first imported.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 from services.cli.entry import main
 
 __all__ = ["main"]

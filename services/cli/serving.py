@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from services.cli.operators import ops_address
 from services.cli.output import say
 from services.config import load
-from services.options import ServeOptions
+from services.options import ServeOptions, TlsOptions
 from services.routing.catalog import Catalog
 from services.serve import run
 
@@ -29,7 +29,20 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             only=arguments.only,
             reflection=arguments.reflection,
             target=arguments.target,
+            tls=_tls(arguments),
         )
+    )
+
+
+def _tls(arguments: Namespace) -> TlsOptions:
+    return TlsOptions(
+        certificate=arguments.tls_cert,
+        key=arguments.tls_key,
+        client_ca=arguments.tls_client_ca,
+        target_ca=arguments.target_ca,
+        target_certificate=arguments.target_cert,
+        target_key=arguments.target_key,
+        insecure=arguments.insecure,
     )
 
 

@@ -172,7 +172,7 @@ def _drain_s(container: Object) -> float:
     if container["args"][0] != "serve":
         return 600
     options = parser({}).parse_args(container["args"])
-    return float(options.drain * (1 if options.only else 2))
+    return float(options.linger + options.drain * (1 if options.only else 2))
 
 
 @every_overlay

@@ -49,6 +49,16 @@ class Server:
         address: str = (await self.event("server.listening", protocol=protocol))["address"]
         return address
 
+    async def tcp_address(self) -> str:
+        """Where callers reach it over gRPC: not the operators' socket."""
+        async with self._said:
+            while True:
+                for line in self.lines:
+                    address: str = line.get("address", "")
+                    if line.get("protocol") == "grpc" and not address.startswith("unix:"):
+                        return address
+                await self._said.wait()
+
     async def samples(self) -> Mapping[tuple[str, frozenset[tuple[str, str]]], float]:
         """All metrics at this moment, by name and labels."""
         return {
@@ -91,16 +101,22 @@ class Server:
                     self.key = found[0]
                     self._said.notify_all()
 
-    async def begun(self) -> None:
-        """Waits until it serves, and has said its key."""
-        await self.address("http")
-        async with self._said:
-            await self._said.wait_for(lambda: self.key)
+    async def begun(self, only: str | None) -> None:
+        """Waits until it serves, and has said its key if it has any."""
+        if only != "grpc":
+            await self.address("http")
+        if only != "rest":
+            async with self._said:
+                await self._said.wait_for(lambda: self.key)
 
 
 @asynccontextmanager
 async def serving(
-    state: Path, config: str, *arguments: str, env: Mapping[str, str] | None = None
+    state: Path,
+    config: str,
+    *arguments: str | Path,
+    env: Mapping[str, str] | None = None,
+    only: str | None = None,
 ) -> AsyncIterator[Server]:
     """Runs the command with this configuration; it is ready when it is given."""
     path = state / "pomogator.toml"
@@ -108,6 +124,7 @@ async def serving(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services", "serve", "--config", path, "--state", state / "var"),
         *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
+        *(("--only", only) if only else ()),
         *arguments,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -116,7 +133,7 @@ async def serving(
     server = Server(process)
     reading = [asyncio.create_task(server.read_log()), asyncio.create_task(server.read_greeting())]
     try:
-        waiting = asyncio.create_task(server.begun())
+        waiting = asyncio.create_task(server.begun(only))
         await asyncio.wait([waiting, *reading], return_when=asyncio.FIRST_COMPLETED)
         assert waiting.done(), server.log
         yield server
