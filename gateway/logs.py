@@ -34,13 +34,16 @@ class JsonLines(logging.Formatter):
         }
         line.update(vars(record).get(_FIELDS) or _extra(record))
         if record.exc_info and record.exc_info[1] is not None:
-            error = record.exc_info[1]
-            line["error"] = type(error).__qualname__
-            line["at"] = [
-                f"{frame.filename}:{frame.lineno} {frame.name}"
-                for frame in traceback.extract_tb(error.__traceback__)
-            ]
+            line["error"] = _described(record.exc_info[1])
         return msgspec.json.encode(line, enc_hook=str).decode()
+
+
+def _described(error: BaseException) -> Mapping[str, object]:
+    frames = traceback.extract_tb(error.__traceback__)
+    return {
+        "type": type(error).__qualname__,
+        "at": [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames],
+    }
 
 
 def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> None:
