@@ -21,47 +21,25 @@ import random
 import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import aiohttp
 import grpc
 
-from services.clock import SystemClock
-from services.storage.accounts import account_by_name
-from services.storage.audit import audit
-from services.storage.base import Transaction
-from services.storage.sqlite import SqliteDatabase
 from tests.end_to_end.fleet import Member, both, edge, operators, service
-from tests.fakes.upstream import (
-    LAST_CHUNK,
-    RESET,
-    SSE_HEAD,
-    FakeUpstream,
-    Line,
-    Request,
-    Script,
-    json_answer,
-    sse,
-)
+from tests.fakes.upstream import FakeUpstream
+from tests.nightly.provider import Provider
+from tests.nightly.reconciliation import ACCOUNT, Call, Tally, reconcile
 
 Topology = Literal["single", "split"]
 
-ACCOUNT = "acme"
 CALLERS = 16
 FIRST_CREDIT = 10**15
-REQUEST_NANO = 1_000_000
-TOKEN_NANO = 10_000
-PIECES_MAX = 12
 LOAD_S = (0.4, 0.4, 0.4, 0.4, 0.4, 3.0)
 """The longest time from the start of the load to the kill: seldom long enough for checkpoints."""
-PAUSE_S = (0.03, 0.03, 0.03, 0.5)
-"""The longest time between two pieces of an answer."""
 STILLBORN = 0.1
 """The share of starts that are killed before they serve."""
 
@@ -77,73 +55,6 @@ name = "house/model"
 request_usd = 0.001
 completion_usd_per_mtok = 10
 """
-
-
-@dataclass(slots=True)
-class Call:
-    """What a caller knows of its call."""
-
-    cycle: int
-    """When it was made."""
-    status: int = 0
-    """0: nobody answered."""
-    tokens: int | None = None
-    """What a whole answer said it took. None: it did not come whole."""
-    whole_at: float = 0.0
-    """When it had come whole."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What is to be held against the books."""
-
-    calls: dict[str, Call] = field(default_factory=dict)
-    """All calls, by their request ID."""
-    credits: dict[str, int] = field(default_factory=dict)
-    """All payments that were acknowledged, by their request ID."""
-    killed_at: dict[int, float] = field(default_factory=dict)
-    """When the service died, by cycle."""
-    kills: Counter[str] = field(default_factory=Counter)
-    """Whom it hit, how often."""
-
-
-class Provider:
-    """Answers at its own pace; now and then it fails, before or after the beginning."""
-
-    def __init__(self, chance: random.Random) -> None:
-        self._chance = chance
-
-    def __call__(self, request: Request) -> Script:
-        """A stream, or a whole answer where none was asked for."""
-        chance = self._chance
-        pause = partial(self._pause, chance.choice(PAUSE_S))
-        if chance.random() < 0.05:
-            return [json_answer({"error": {"message": "No."}}, 400)]
-        tokens = chance.randrange(1, PIECES_MAX)
-        usage = {
-            "prompt_tokens": 1,
-            "completion_tokens": tokens,
-            "total_tokens": tokens + 1,
-        }
-        if not request.json().get("stream"):
-            message = {"role": "assistant", "content": "word " * tokens}
-            choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            return [pause, json_answer({"id": "1", "choices": [choice], "usage": usage})]
-        steps: list[Any] = [SSE_HEAD]
-        for _ in range(tokens):
-            steps += [sse(_piece({"content": "word "})), pause]
-        if chance.random() < 0.05:
-            return [*steps, RESET]
-        last = {"choices": [], "usage": usage}
-        return [*steps, sse(_piece({}, "stop"), last, "[DONE]"), LAST_CHUNK]
-
-    async def _pause(self, most_s: float, _line: Line) -> None:
-        await asyncio.sleep(self._chance.random() * most_s)
-
-
-def _piece(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
-    return {"id": "1", "choices": [choice]}
 
 
 class Cycles:
@@ -290,61 +201,6 @@ def _tokens(stream: bytes) -> int | None:
         return None
     usage = json.loads(data[-2]).get("usage")
     return None if usage is None else int(usage["completion_tokens"])
-
-
-async def reconcile(state: Path, tally: Tally) -> Sequence[str]:
-    """Holds what callers know against the books; says what came out. The state is not in use."""
-    database = await SqliteDatabase.open(state, SystemClock())
-    try:
-        result = await database.read(audit)
-        holds = await database.read(_holds)
-        payments = await database.read(_credits)
-        account = await database.read(account_by_name, ACCOUNT)
-    finally:
-        await database.close()
-    assert result.findings == (), result.findings
-    assert account is not None
-    assert account.held == 0
-    assert len(holds) == len({request_id for request_id, _, _ in holds}), "two holds for a call"
-    ends = {request_id: (end, charge) for request_id, end, charge in holds}
-    assert ends.keys() <= tally.calls.keys()
-    for request_id, amount in tally.credits.items():
-        assert payments[request_id] == amount, request_id
-    assert account.posted == sum(payments.values()) - sum(charge for _, charge in ends.values())
-
-    ages = []
-    for request_id, call in tally.calls.items():
-        end, charge = ends.get(request_id, ("none", 0))
-        if call.tokens is None:
-            assert call.status in (0, 200) or charge == 0, (request_id, call, end, charge)
-            continue
-        due = REQUEST_NANO + call.tokens * TOKEN_NANO
-        if (end, charge) == ("settled", due):
-            continue
-        # Whole, but its settlement was still on its way when the service died.
-        assert call.cycle in tally.killed_at, (request_id, call, end, charge)
-        assert end in ("recovered", "voided"), (request_id, call, end, charge)
-        assert charge <= due, (request_id, call, end, charge)
-        ages.append(tally.killed_at[call.cycle] - call.whole_at)
-    whole = sum(call.tokens is not None for call in tally.calls.values())
-    return (
-        f"kills {dict(tally.kills)}",
-        f"books {dict(result.counts)}",
-        f"calls {len(tally.calls)}, of which {whole} came whole",
-        f"payments acknowledged {len(tally.credits)}, in the books {len(payments)}",
-        f"whole answers not billed in full, since the service died on the way: {len(ages)}"
-        + (f", the oldest {max(ages) * 1000:.0f} ms before its death" if ages else ""),
-    )
-
-
-def _holds() -> Transaction[Sequence[tuple[str, str, int]]]:
-    rows = yield "SELECT request_id, state, charge FROM holds", ()
-    return [(str(request_id), str(end), int(str(charge))) for request_id, end, charge in rows]
-
-
-def _credits() -> Transaction[dict[str, int]]:
-    rows = yield "SELECT substr(id, 8), amount FROM transfers WHERE id LIKE 'credit:%'", ()
-    return {str(request_id): int(str(amount)) for request_id, amount in rows}
 
 
 async def run(directory: Path, topology: Topology, cycles: int, seed: int) -> Sequence[str]:

@@ -1,0 +1,101 @@
+"""What callers and payers know, held against the books."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.clock import SystemClock
+from services.storage.accounts import account_by_name
+from services.storage.audit import audit
+from services.storage.base import Transaction
+from services.storage.sqlite import SqliteDatabase
+
+ACCOUNT = "acme"
+REQUEST_NANO = 1_000_000
+TOKEN_NANO = 10_000
+
+
+@dataclass(slots=True)
+class Call:
+    """What a caller knows of its call."""
+
+    cycle: int
+    """When it was made."""
+    status: int = 0
+    """0: nobody answered."""
+    tokens: int | None = None
+    """What a whole answer said it took. None: it did not come whole."""
+    whole_at: float = 0.0
+    """When it had come whole."""
+
+
+@dataclass(slots=True)
+class Tally:
+    """What is to be held against the books."""
+
+    calls: dict[str, Call] = field(default_factory=dict)
+    """All calls, by their request ID."""
+    credits: dict[str, int] = field(default_factory=dict)
+    """All payments that were acknowledged, by their request ID."""
+    killed_at: dict[int, float] = field(default_factory=dict)
+    """When the service died, by cycle."""
+    kills: Counter[str] = field(default_factory=Counter)
+    """Whom it hit, how often."""
+
+
+async def reconcile(state: Path, tally: Tally) -> Sequence[str]:
+    """Holds what callers know against the books; says what came out. The state is not in use."""
+    database = await SqliteDatabase.open(state, SystemClock())
+    try:
+        result = await database.read(audit)
+        holds = await database.read(_holds)
+        payments = await database.read(_credits)
+        account = await database.read(account_by_name, ACCOUNT)
+    finally:
+        await database.close()
+    assert result.findings == (), result.findings
+    assert account is not None
+    assert account.held == 0
+    assert len(holds) == len({request_id for request_id, _, _ in holds}), "two holds for a call"
+    ends = {request_id: (end, charge) for request_id, end, charge in holds}
+    assert ends.keys() <= tally.calls.keys()
+    for request_id, amount in tally.credits.items():
+        assert payments[request_id] == amount, request_id
+    assert account.posted == sum(payments.values()) - sum(charge for _, charge in ends.values())
+
+    ages = []
+    for request_id, call in tally.calls.items():
+        end, charge = ends.get(request_id, ("none", 0))
+        if call.tokens is None:
+            assert call.status in (0, 200) or charge == 0, (request_id, call, end, charge)
+            continue
+        due = REQUEST_NANO + call.tokens * TOKEN_NANO
+        if (end, charge) == ("settled", due):
+            continue
+        # Whole, but its settlement was still on its way when the service died.
+        assert call.cycle in tally.killed_at, (request_id, call, end, charge)
+        assert end in ("recovered", "voided"), (request_id, call, end, charge)
+        assert charge <= due, (request_id, call, end, charge)
+        ages.append(tally.killed_at[call.cycle] - call.whole_at)
+    whole = sum(call.tokens is not None for call in tally.calls.values())
+    return (
+        f"kills {dict(tally.kills)}",
+        f"books {dict(result.counts)}",
+        f"calls {len(tally.calls)}, of which {whole} came whole",
+        f"payments acknowledged {len(tally.credits)}, in the books {len(payments)}",
+        f"whole answers not billed in full, since the service died on the way: {len(ages)}"
+        + (f", the oldest {max(ages) * 1000:.0f} ms before its death" if ages else ""),
+    )
+
+
+def _holds() -> Transaction[Sequence[tuple[str, str, int]]]:
+    rows = yield "SELECT request_id, state, charge FROM holds", ()
+    return [(str(request_id), str(end), int(str(charge))) for request_id, end, charge in rows]
+
+
+def _credits() -> Transaction[dict[str, int]]:
+    rows = yield "SELECT substr(id, 8), amount FROM transfers WHERE id LIKE 'credit:%'", ()
+    return {str(request_id): int(str(amount)) for request_id, amount in rows}
