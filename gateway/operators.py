@@ -16,6 +16,7 @@ from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.operations.v1 import operations_service_pb2 as operations
 
 from gateway import openapi
 from gateway.config import EdgeConfig
@@ -29,6 +30,7 @@ SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"],
     keys.DESCRIPTOR.services_by_name["KeyService"],
     ledger.DESCRIPTOR.services_by_name["LedgerService"],
+    operations.DESCRIPTOR.services_by_name["OperationsService"],
 )
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)

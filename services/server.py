@@ -24,6 +24,8 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1 import model_service_pb2_grpc as models_grpc
+from pomogator.operations.v1 import operations_service_pb2 as operations_pb
+from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
 from pomogator.usage.v1 import usage_service_pb2 as usage
 from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 
@@ -47,6 +49,8 @@ from services.metering.ledger import Ledger
 from services.metering.prices import PriceList
 from services.metering.tokens import TokenCounter
 from services.models.servicer import ModelServicer
+from services.operations.explainer import Explainer
+from services.operations.servicer import OperationsServicer
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
@@ -75,6 +79,7 @@ OPERATORS_SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"].full_name,
     keys.DESCRIPTOR.services_by_name["KeyService"].full_name,
     ledgers.DESCRIPTOR.services_by_name["LedgerService"].full_name,
+    operations_pb.DESCRIPTOR.services_by_name["OperationsService"].full_name,
 )
 
 
@@ -181,6 +186,16 @@ async def open_service(
         )
         usage_sums = UsageServicer(keyring, database)
         operators = OperatorServices(database=database, pepper=pepper, clock=clock)
+        operations = OperationsServicer(
+            lambda: Explainer(
+                catalog=pipeline.catalog,
+                prices=pipeline.gate.prices,
+                dialects=DIALECTS,
+                health=health,
+                chance=system_chance(),
+            ),
+            reloader.reload,
+        )
         vitals = HealthServicer()
 
         def register(server: grpc.aio.Server) -> None:
@@ -191,6 +206,7 @@ async def open_service(
 
         def register_operators(server: grpc.aio.Server) -> None:
             operators.register(server)
+            operations_grpc.add_OperationsServiceServicer_to_server(operations, server)
             health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
 
         await stack.enter_async_context(

@@ -50,10 +50,7 @@ class Bid:
     @property
     def max_tokens(self) -> int:
         """The most tokens that all choices together are expected to take."""
-        can = self.capabilities
-        asked = self.spec.max_tokens or can.default_max_tokens or can.max_output_tokens
-        each = min(asked or MAX_TOKENS_UNKNOWN, can.max_output_tokens or MAX_TOKENS_MAX)
-        return max(1, self.spec.n) * each
+        return most_tokens(self.spec, self.capabilities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +118,13 @@ class Gate:
         if price is None and self.refuse_unpriced:
             raise _refused(reasons.ERROR_REASON_MODEL_NOT_FOUND, _UNPRICED, model)
         return price or FREE
+
+
+def most_tokens(spec: pb.ChatCompletionSpec, can: Capabilities) -> int:
+    """The most tokens that all choices together are expected to take of a model that can so."""
+    asked = spec.max_tokens or can.default_max_tokens or can.max_output_tokens
+    each = min(asked or MAX_TOKENS_UNKNOWN, can.max_output_tokens or MAX_TOKENS_MAX)
+    return max(1, spec.n) * each
 
 
 def authorize(caller: Caller, model: str) -> None:

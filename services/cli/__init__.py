@@ -5,6 +5,7 @@
     serving    serve, check, models
     keys       keys create, list, revoke
     accounts   accounts create, credit, show, list, update; usage; ledger verify
+    operations explain, reload
     operators  the way to the service, whether it runs or not
     output     money, times and tables as people read and write them
 

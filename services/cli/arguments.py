@@ -20,6 +20,7 @@ from services.cli.accounts import (
     verify_ledger,
 )
 from services.cli.keys import create_key, list_keys, revoke_key, rotate_key
+from services.cli.operations import explain_call, reload_configuration
 from services.cli.output import read_address, read_count, read_duration, read_time, read_usd
 from services.cli.serving import check, list_models, serve
 from services.options import METRICS
@@ -47,6 +48,10 @@ def parser(env: Environment) -> ArgumentParser:
     usage = _add(commands, "usage", report_usage, common, "what an account has used, by model")
     usage.add_argument("--account", required=True, metavar="NAME", help="whose usage")
     usage.add_argument("--since", type=read_time, metavar="ISO", help="calls from here on")
+    explain = _add(commands, "explain", explain_call, common, "what would become of a call")
+    explain.add_argument("--model", metavar="NAME", help="the public model")
+    explain.add_argument("--file", type=Path, metavar="JSON", help="the request, as for REST")
+    _add(commands, "reload", reload_configuration, common, "let the server read it anew")
     ledger = _group(commands, "ledger", "the books")
     _add(ledger, "verify", verify_ledger, common, "check that the books are right")
     return root

@@ -11,6 +11,7 @@ import grpc
 from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
+from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
 
 from services.accounts.credential import TOKEN_VARIABLE
 from services.accounts.operators import StateAddress, operators_channel
@@ -35,6 +36,7 @@ class Operators:
         self.keys = keys_grpc.KeyServiceStub(channel)
         self.accounts = accounts_grpc.AccountServiceStub(channel)
         self.ledger = ledger_grpc.LedgerServiceStub(channel)
+        self.operations = operations_grpc.OperationsServiceStub(channel)
 
     async def ask(
         self,

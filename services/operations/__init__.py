@@ -1,0 +1,1 @@
+"""What operators ask of the running service besides accounts and keys."""

@@ -1,0 +1,103 @@
+"""What would become of a call: the same code decides as for a real one, up to the socket."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.operations.v1 import operations_service_pb2 as pb
+
+from services.admission.gate import most_tokens
+from services.clock import Chance
+from services.completions.validation import check
+from services.errors import Failure
+from services.metering.prices import FREE, PriceList, estimate_nano
+from services.metering.tokens import estimate_prompt
+from services.providers.base import Dialect, Notes, Target
+from services.routing.catalog import Catalog, Route
+from services.routing.choice import order
+from services.routing.health import Health
+
+_STATES: Sequence[pb.BreakerState.ValueType] = (
+    pb.BREAKER_STATE_CLOSED,
+    pb.BREAKER_STATE_HALF_OPEN,
+    pb.BREAKER_STATE_OPEN,
+)
+"""By the number that `Health.state` gives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explainer:
+    """Explains calls by a catalog, its prices, and how its channels are doing."""
+
+    catalog: Catalog
+    prices: PriceList
+    dialects: Mapping[str, Dialect]
+    health: Health
+    chance: Chance
+
+    def explain(
+        self, spec: chat.ChatCompletionSpec, *, strict: bool = False
+    ) -> pb.ExplainChatCompletionResponse:
+        """Whom the call would be sent to, as what, and what would be held for it.
+
+        Raises Failure where it would be refused before any channel is thought of.
+        """
+        check(spec)
+        route = self.catalog.resolve(spec.model)
+        routes = [route, *self.catalog.fallbacks(route)]
+        prompt_tokens, max_tokens = estimate_prompt(spec), most_tokens(spec, route.capabilities)
+        prices = [self.prices.lookup(one.base_model) or FREE for one in routes]
+        return pb.ExplainChatCompletionResponse(
+            candidates=[
+                self._candidate(spec, one, target, prompt_tokens, strict=strict)
+                for one in routes
+                for target in order(one.targets, self.health.available, self.chance)
+            ],
+            prompt_token_count=prompt_tokens,
+            max_token_count=max_tokens,
+            hold_nano_usd=max(estimate_nano(prompt_tokens, max_tokens, each) for each in prices),
+        )
+
+    def _candidate(
+        self,
+        spec: chat.ChatCompletionSpec,
+        route: Route,
+        target: Target,
+        prompt_tokens: int,
+        *,
+        strict: bool,
+    ) -> pb.Candidate:
+        candidate = pb.Candidate(
+            model=route.model,
+            channel=target.channel.name,
+            key_number=target.key_number,
+            priority=target.channel.priority,
+            weight=target.weight,
+            breaker_state=_STATES[self.health.state(target)],
+            prices=self._token_prices(route, prompt_tokens),
+        )
+        if latency_s := self.health.latency_s(target):
+            candidate.latency.FromMilliseconds(round(latency_s * 1000))
+        notes = Notes(strict=strict)
+        try:
+            request = self.dialects[target.channel.dialect].encode(spec, target, notes)
+        except Failure as refusal:
+            candidate.refusal = refusal.message
+            return candidate
+        candidate.url = target.channel.base_url + request.path
+        candidate.body = request.body.decode()
+        candidate.notes.extend(notes.all)
+        return candidate
+
+    def _token_prices(self, route: Route, prompt_tokens: int) -> pb.TokenPrices:
+        rates = (self.prices.lookup(route.base_model) or FREE).rates(prompt_tokens)
+        return pb.TokenPrices(
+            prompt_pico_usd=rates.prompt,
+            cache_read_pico_usd=rates.cache_read,
+            cache_write_pico_usd=rates.cache_write,
+            cache_write_1h_pico_usd=rates.cache_write_1h,
+            completion_pico_usd=rates.completion,
+            thinking_pico_usd=rates.thinking,
+        )

@@ -1,0 +1,160 @@
+"""What operators ask of the running service."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import grpc
+import msgspec
+import pytest
+from google.protobuf.message import Message
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.operations.v1 import operations_service_pb2 as pb
+from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
+
+from services.config import ChannelConfig, Config, ConfigError, ModelConfig, Secret
+from services.server import Service, open_service
+
+MODEL = "house/model"
+KEY = "sk-canary-6f03"
+
+
+def config(*more: ChannelConfig, fallbacks: tuple[str, ...] = ()) -> Config:
+    """Two channels for one model, of which one has two keys."""
+    first = ChannelConfig(
+        name="first",
+        dialect="openai",
+        base_url="http://a.test/v1",
+        models={MODEL: "m"},
+        key=Secret(KEY),
+        spare_keys=(Secret(f"{KEY}-2"),),
+    )
+    second = ChannelConfig(
+        name="second",
+        dialect="anthropic",
+        base_url="http://b.test/v1",
+        models={MODEL: "claude-sonnet-4-5"},
+        priority=1,
+        key=Secret(KEY),
+    )
+    model = ModelConfig(
+        name=MODEL,
+        prompt_usd_per_mtok=Decimal(3),
+        completion_usd_per_mtok=Decimal(15),
+        fallbacks=fallbacks,
+    )
+    return Config(channels=(first, second, *more), models=(model,))
+
+
+class Source:
+    """A configuration that may change."""
+
+    def __init__(self) -> None:
+        self.config = config()
+        self.problem = ""
+
+    def read(self) -> Config:
+        """The configuration, unless there is something wrong with it."""
+        if self.problem:
+            raise ConfigError(self.problem)
+        return self.config
+
+
+@asynccontextmanager
+async def asking(
+    state: Path, source: Source
+) -> AsyncIterator[tuple[Service, pb_grpc.OperationsServiceStub]]:
+    """The operations of a service with this configuration."""
+    async with (
+        open_service(source.config, state, {}, read=source.read) as service,
+        service.operators_channel() as channel,
+    ):
+        yield service, pb_grpc.OperationsServiceStub(channel)
+
+
+def spec(model: str = MODEL) -> chat.ChatCompletionSpec:
+    """A question with a limit."""
+    asked = chat.ChatCompletionSpec(model=model, max_tokens=100)
+    asked.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
+    return asked
+
+
+def explained(message: Message) -> str:
+    """All that is told, as text."""
+    return str(message)
+
+
+async def test_tells_whom_a_call_would_go_to(tmp_path: Path) -> None:
+    """Candidates in their order, one for each key, with what each would be sent, and no key."""
+    async with asking(tmp_path, Source()) as (_, operations):
+        answer = await operations.ExplainChatCompletion(
+            pb.ExplainChatCompletionRequest(spec=spec())
+        )
+
+    assert [place.channel for place in answer.candidates] == ["first", "first", "second"]
+    assert sorted(place.key_number for place in answer.candidates) == [0, 0, 1]
+    assert {place.weight for place in answer.candidates[:2]} == {0.5}
+    first, _, second = answer.candidates
+    assert (first.url, second.url) == (
+        "http://a.test/v1/chat/completions",
+        "http://b.test/v1/messages",
+    )
+    assert json.loads(first.body)["max_tokens"] == 100
+    assert json.loads(second.body)["model"] == "claude-sonnet-4-5"
+    assert first.breaker_state == pb.BREAKER_STATE_CLOSED
+    assert first.prices.completion_pico_usd == 15_000_000
+    assert answer.max_token_count == 100
+    tokens = answer.prompt_token_count
+    assert answer.hold_nano_usd == tokens * 3_000 + 100 * 15_000
+    assert KEY not in explained(answer)
+
+
+async def test_tells_of_models_that_stand_in(tmp_path: Path) -> None:
+    """They come after the model's own places, and dearer ones raise the hold."""
+    source = Source()
+    other = ChannelConfig(
+        name="other", dialect="openai", base_url="http://c.test/v1", models={"house/other": "o"}
+    )
+    source.config = config(other, fallbacks=("house/other",))
+    async with asking(tmp_path, source) as (_, operations):
+        answer = await operations.ExplainChatCompletion(
+            pb.ExplainChatCompletionRequest(spec=spec())
+        )
+
+    assert [place.model for place in answer.candidates] == [*[MODEL] * 3, "house/other"]
+
+
+async def test_refuses_what_the_service_would(tmp_path: Path) -> None:
+    """A model that is not ours is refused as it would be to a caller."""
+    async with asking(tmp_path, Source()) as (_, operations):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await operations.ExplainChatCompletion(
+                pb.ExplainChatCompletionRequest(spec=spec("no/model"))
+            )
+
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_reloads(tmp_path: Path) -> None:
+    """A new configuration is used at once; a wrong one is refused with the reason."""
+    source = Source()
+    async with asking(tmp_path, source) as (_, operations):
+        source.problem = "pomogator.toml: channels[0]: is wrong"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await operations.ReloadConfiguration(pb.ReloadConfigurationRequest())
+        assert refused.value.details() == source.problem
+
+        source.problem = ""
+        only = msgspec.structs.replace(source.config, channels=source.config.channels[1:])
+        source.config = only
+        await operations.ReloadConfiguration(pb.ReloadConfigurationRequest())
+        answer = await operations.ExplainChatCompletion(
+            pb.ExplainChatCompletionRequest(spec=spec())
+        )
+
+    assert [place.channel for place in answer.candidates] == ["second"]
