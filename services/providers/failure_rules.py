@@ -224,6 +224,9 @@ OWN_MESSAGES: Mapping[reasons.ErrorReason.ValueType, str] = {
 }
 """Said in place of the provider's words, which concern the operator and not the caller."""
 
+PARAMS: Mapping[reasons.ErrorReason.ValueType, str] = {_MODEL: "model"}
+"""The field at fault where the provider names none, but the reason does."""
+
 _HIDDEN = "[hidden]"
 _NAMED = r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)"
 _RANDOM = r"(?=[\w*-]*(?-i:[\d*A-Z]))"  # So that `user_defined` is a word and no ID.

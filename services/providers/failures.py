@@ -25,6 +25,7 @@ from services.providers.failure_rules import (
     CODES,
     GENERAL_CODES,
     OWN_MESSAGES,
+    PARAMS,
     SECRETS,
     SETTLED,
     STATUSES,
@@ -77,7 +78,7 @@ def refusal(
         reason,
         OWN_MESSAGES.get(reason) or public_message(error.message or unspoken),
         status=effective,
-        param=public_param(error.param),
+        param=public_param(error.param) or PARAMS.get(reason, ""),
         retry_after_s=retry_after_s(hints, error.message),
     )
 

@@ -385,3 +385,10 @@ def test_params(param: str, kept: bool) -> None:
     body = json.dumps({"error": {"message": "m", "param": param}})
 
     assert refusal(400, {}, body.encode()).param == (param if kept else "")
+
+
+def test_an_unknown_model_is_the_models_fault() -> None:
+    """Callers look for the field `model`, which few providers name."""
+    error = refusal(404, {}, b'{"error":{"message":"No such model","type":"not_found_error"}}')
+
+    assert (error.reason_name, error.param) == ("MODEL_NOT_FOUND", "model")
