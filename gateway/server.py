@@ -20,6 +20,9 @@ BACKLOG = 4096
 """Connections that may wait to be accepted. With aiohttp's 128 those beyond it, when hundreds of
 clients come at once, are dropped by the kernel and tried again after a second."""
 
+PORT_MAX = 2**16 - 1
+"""A larger one would be taken, and come out as another."""
+
 
 @asynccontextmanager
 async def serving(
@@ -77,7 +80,7 @@ async def _listening(
 def split_address(address: str) -> tuple[str, int]:
     """Host and port of HOST:PORT, where an IPv6 address stands in brackets."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or not port.isdecimal() or int(port) > PORT_MAX:
         raise ValueError(f"expected HOST:PORT, not {address!r}")
     return host.removeprefix("[").removesuffix("]"), int(port)
 

@@ -5,7 +5,7 @@ import pytest
 from gateway.__main__ import main
 
 
-@pytest.mark.parametrize("address", ["localhost", ":8080", "localhost:http"])
+@pytest.mark.parametrize("address", ["localhost", ":8080", "localhost:http", "h:65536"])
 def test_where_to_listen_is_looked_at_first(
     address: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
