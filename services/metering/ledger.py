@@ -32,6 +32,7 @@ from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
 
+from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
 from services.clock import Clock
@@ -72,6 +73,13 @@ SWEEP_MAX = 500
 
 LOST_AFTER_S = 60.0
 """The age at which a hold of ours that nobody here knows is taken for lost."""
+
+OVERTAKE_S = 1.0
+"""How long a call that there is no money for waits for others to give back theirs."""
+
+_OF_MONEY = frozenset(
+    {reasons.ERROR_REASON_INSUFFICIENT_QUOTA, reasons.ERROR_REASON_BUDGET_EXCEEDED}
+)
 
 CLOSE_S = 10.0
 """How long `close` waits for a database that does not answer."""
@@ -177,6 +185,19 @@ class Ledger:
 
         Raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
+        try:
+            return await self._reserve(order)
+        except Failure as refusal:
+            if refusal.reason not in _OF_MONEY or not len(self._outbox):
+                raise
+        # Calls that are over have still to give back what they held: a caller who asks one
+        # thing after another must not be refused for that.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OVERTAKE_S):
+                await self._outbox.overtake()
+        return await self._reserve(order)
+
+    async def _reserve(self, order: Order) -> Hold:
         if self._closing or not self.healthy:
             raise unavailable()
         now_s = self._clock.time()

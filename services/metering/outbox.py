@@ -41,6 +41,7 @@ class Outbox:
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._delivered = asyncio.Event()
 
     def __len__(self) -> int:
         """How many endings the database does not have yet."""
@@ -65,6 +66,12 @@ class Outbox:
         """Returns when the database has everything that was put in."""
         await self._idle.wait()
 
+    async def overtake(self) -> None:
+        """Returns when the database has what was put in before this call, whatever comes after."""
+        before = set(self._hold_ids)
+        while not before.isdisjoint(self._hold_ids):
+            await self._delivered.wait()
+
     async def send(self) -> None:
         """Carries out what is in the outbox, for ever."""
         while True:
@@ -76,6 +83,8 @@ class Outbox:
                 batch = [self._waiting.popleft() for _ in range(count)]
                 await self._deliver(batch)
                 self._hold_ids.difference_update(ending.hold_id for ending in batch)
+                self._delivered.set()
+                self._delivered = asyncio.Event()
             self._idle.set()
 
     async def _deliver(self, batch: Sequence[Ending]) -> None:

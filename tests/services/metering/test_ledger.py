@@ -165,6 +165,19 @@ async def test_balance_for_ten_admits_ten(ledger: Ledger, books: Books, round_: 
     assert await books.balance() == (10 * USD, 0)
 
 
+async def test_one_call_after_another_is_never_refused(ledger: Ledger, books: Books) -> None:
+    """Whoever has money for one call at a time may make any number, each after the last."""
+    for _ in range(5):
+        ledger.void(await ledger.reserve(order(10 * USD)))
+    ledger.settle(await ledger.reserve(order(10 * USD)), 1 * USD, usage())
+
+    with pytest.raises(Failure) as refused:
+        await ledger.reserve(order(10 * USD))
+
+    assert refused.value.reason == reasons.ERROR_REASON_INSUFFICIENT_QUOTA
+    assert await books.balance() == (9 * USD, 0)
+
+
 async def test_free_is_admitted_with_nothing(ledger: Ledger, books: Books) -> None:
     """What costs nothing needs no balance, and is recorded all the same."""
     await books.credit(0, "poor")
