@@ -17,7 +17,7 @@ class EdgeConfig:
     """How long `body_stall_bytes` of a body may take."""
     body_stall_bytes: int = 10 * 1024
     """What has to arrive in every `body_stall_s`: 1 KiB/s by default."""
-    images_max: int = 100
+    images_max: int = 20
     """The most pictures in one request."""
     image_bytes_max: int = 20 * 1024 * 1024
     """The most bytes that the pictures of one request may decode to, together."""

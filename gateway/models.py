@@ -5,11 +5,13 @@ from __future__ import annotations
 import grpc
 import msgspec
 from aiohttp import web
+from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
 from gateway.calls import Calls
 from gateway.config import EdgeConfig
+from gateway.errors import ApiError
 from gateway.metadata import bearer, deadline_s, metadata
 from gateway.middleware import REQUEST_ID
 
@@ -37,8 +39,13 @@ class Models:
         timeout = deadline_s(request.headers, self._config, whole=True)
         wanted = models.GetModelRequest(model=request.match_info["model"])
         call = self._stub.GetModel(wanted, metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request[REQUEST_ID]):
-            found = await call
+        try:
+            with self._calls.own(call, request[REQUEST_ID]):
+                found = await call
+        except ApiError as error:
+            if error.reason == reasons.ERROR_REASON_NOT_FOUND:
+                error.code = "model_not_found"  # OpenAI's word, which SDKs know.
+            raise
         return _json(_model(found.model))
 
 

@@ -56,6 +56,11 @@ Talk to it:
          "messages": [{{"role": "user", "content": "Hello!"}}]}}'
 """
 
+NO_MODELS = """
+There is no model to talk to yet: name a configuration with --config, or set the key of a
+provider, such as ANTHROPIC_API_KEY.
+"""
+
 
 async def run(options: ServeOptions) -> None:
     """Serves until SIGTERM or SIGINT, then lets running calls end.
@@ -222,5 +227,5 @@ async def _greet(service: Service, config: Config, rest: str) -> None:
         return
     models = [name for channel in config.channels for name in channel.models]
     text = FIRST_KEY.format(key=key, rest=rest, model=models[0] if models else "MODEL")
-    sys.stdout.write(text)
+    sys.stdout.write(text if models else text + NO_MODELS)
     sys.stdout.flush()

@@ -221,6 +221,8 @@ TEXTS: Sequence[TextRule] = (
 OWN_MESSAGES: Mapping[reasons.ErrorReason.ValueType, str] = {
     _AUTH: "The provider refused the gateway's own account.",
     _BAD: "The provider gave an answer that the gateway cannot read.",
+    # The provider's words have its own name for the model.
+    _MODEL: "Invalid model specified",
 }
 """Said in place of the provider's words, which concern the operator and not the caller."""
 

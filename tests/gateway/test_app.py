@@ -59,7 +59,7 @@ async def test_an_unknown_model_is_not_found(edge: Edge) -> None:
     """404, as the service says."""
     async with edge.http.get("/v1/models/nobody/knows") as response:
         body = await response.json()
-    assert (response.status, body["error"]["code"]) == (404, "not_found")
+    assert (response.status, body["error"]["code"]) == (404, "model_not_found")
 
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/a/b"])

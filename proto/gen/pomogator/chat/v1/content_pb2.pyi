@@ -234,7 +234,7 @@ class Image(_message.Message):
     MIME_TYPE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     uri: _builtins.str
-    """An `https` URL, which the provider fetches; the gateway does not."""
+    """An `https` or `http` URL, which the provider fetches; the gateway does not."""
     data: _builtins.bytes
     """The picture itself."""
     base64: _builtins.str
