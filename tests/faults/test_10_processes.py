@@ -78,7 +78,7 @@ async def holds_are_closed(folder: Path) -> None:
     await again.start()
     try:
         async with fleet.operators(folder / "var") as book, asyncio.timeout(60):
-            while (result := await book.verify()).counts.get("holds_held", 0):  # noqa: ASYNC110
+            while (result := await book.verify()).counts.get("held", 0):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         assert list(result.findings) == []
     finally:
