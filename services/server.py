@@ -42,7 +42,7 @@ from services.completions.drains import Drains
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
 from services.completions.servicer import ChatCompletionServicer
-from services.config import Config
+from services.config import Config, ConfigError
 from services.inprocess import InProcessChannel
 from services.local_model import LocalModels
 from services.metering.ledger import Ledger
@@ -58,9 +58,10 @@ from services.reloading import Reloader, watch
 from services.routing.catalog import Catalog
 from services.routing.failover import Failover
 from services.routing.health import Health
+from services.storage.base import Database
 from services.storage.opening import open_database
 from services.storage.opening_counters import open_counters
-from services.storage.pepper import load_pepper
+from services.storage.pepper import Pepper, load_pepper
 from services.telemetry.calls import CallLog
 from services.telemetry.lag import watching_lag
 from services.telemetry.metrics import Metrics
@@ -132,48 +133,35 @@ async def open_service(
     Raises ConfigError and StateError, whose messages are for operators.
     """
     async with AsyncExitStack() as stack:
-        database = await open_database(state, config.state.database_url.reveal(), clock)
-        stack.push_async_callback(database.close)
-        pepper = await load_pepper(state, env, database)
+        books = await stack.enter_async_context(_open_books(config, state, env, clock))
         local = await stack.enter_async_context(LocalModels(config))
         http = HttpClient()
         stack.push_async_callback(http.close)
 
-        ledger = await stack.enter_async_context(Ledger(database, clock))
-        counters = open_counters(config.state.redis_url.reveal(), clock)
-        limits = Limits(config.rules, await stack.enter_async_context(counters), system_chance())
-        gate = Gate(
-            limits=await stack.enter_async_context(limits),
-            ledger=ledger,
-            prices=PriceList({row.name: row.price for row in config.models}),
-            counter=TokenCounter(),
-            clock=clock,
-            refuse_unpriced=config.billing.unpriced == "refuse",
-        )
-        keyring = Keyring(database, pepper, clock, system_chance())
-        catalog = Catalog(local.config, create_time_s=int(clock.time()))
-        health = Health(clock)
-        failover = Failover(Upstream(http, clock), DIALECTS, health, clock, system_chance())
-        once = await stack.enter_async_context(Idempotency(database, ledger.owner, pepper))
         metrics = Metrics(version=version("pomogator"))
         calls = CallLog(clock, metrics.observe)
-        drains = await stack.enter_async_context(Drains(metrics.observe_settlement))
-        metrics.drains.set_function(lambda: drains.running)
-        pipeline = Pipeline(gate, catalog, failover, once, drains, clock)
-        crowd = Crowd(config.bounds.streams, system_chance())
-        completions = ChatCompletionServicer(
-            keyring,
-            pipeline,
-            calls,
-            crowd,
-            end_revoked=config.keys.on_revoke == "end",
+        health = Health(clock)
+        chance = system_chance()
+        failover = Failover(Upstream(http, clock), DIALECTS, health, clock, chance)
+        once = Idempotency(books.database, books.ledger.owner, books.pepper)
+        drains = Drains(metrics.observe_settlement)
+        pipeline = Pipeline(
+            await _gate(config, books, clock),
+            Catalog(local.config, create_time_s=int(clock.time())),
+            failover,
+            await stack.enter_async_context(once),
+            await stack.enter_async_context(drains),
+            clock,
         )
-        metrics.watch_ledger(ledger)
+        metrics.watch_ledger(books.ledger)
+        metrics.drains.set_function(lambda: drains.running)
         metrics.retry_budget.set_function(lambda: failover.budget.left)
         metrics.inflight.set_function(lambda: calls.inflight)
-        watch(catalog, health, metrics)
+        watch(pipeline.catalog, health, metrics)
         await stack.enter_async_context(watching_lag(clock, metrics.loop_lag.observe))
-        lister = ModelServicer(keyring, catalog)
+
+        crowd = Crowd(config.bounds.streams, chance)
+        lister = ModelServicer(books.keyring, pipeline.catalog)
         reloader = Reloader(
             read=read or (lambda: config),
             local=local,
@@ -184,42 +172,117 @@ async def open_service(
             metrics=metrics,
             clock=clock,
         )
-        usage_sums = UsageServicer(keyring, database)
-        operators = OperatorServices(database=database, pepper=pepper, clock=clock)
-        operations = OperationsServicer(
-            lambda: Explainer(
-                catalog=pipeline.catalog,
-                prices=pipeline.gate.prices,
-                dialects=DIALECTS,
-                health=health,
-                chance=system_chance(),
-            ),
-            reloader.reload,
-        )
+        end_revoked = config.keys.on_revoke == "end"
         vitals = HealthServicer()
-
-        def register(server: grpc.aio.Server) -> None:
-            chat_grpc.add_ChatCompletionServiceServicer_to_server(completions, server)
-            models_grpc.add_ModelServiceServicer_to_server(lister, server)
-            usage_grpc.add_UsageServiceServicer_to_server(usage_sums, server)
-            health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
-
-        def register_operators(server: grpc.aio.Server) -> None:
-            operators.register(server)
-            operations_grpc.add_OperationsServiceServicer_to_server(operations, server)
-            health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
-
-        await stack.enter_async_context(
-            watching_vitals(
-                vitals, ("", *PUBLIC_SERVICES), lambda: ledger.healthy and database.healthy
-            )
+        public = _Public(
+            completions=ChatCompletionServicer(
+                books.keyring, pipeline, calls, crowd, end_revoked=end_revoked
+            ),
+            models=lister,
+            usage=UsageServicer(books.keyring, books.database),
+            health=vitals,
         )
+        operators = _Operators(
+            books=OperatorServices(database=books.database, pepper=books.pepper, clock=clock),
+            operations=OperationsServicer(
+                lambda: Explainer(
+                    catalog=pipeline.catalog,
+                    prices=pipeline.gate.prices,
+                    dialects=DIALECTS,
+                    health=health,
+                    chance=chance,
+                ),
+                reloader.reload,
+            ),
+            health=vitals,
+        )
+        names = ("", *PUBLIC_SERVICES)
+        await stack.enter_async_context(watching_vitals(vitals, names, lambda: books.healthy))
         yield Service(
-            register,
-            register_operators,
-            KeyMaker(database, pepper, clock),
+            public.register,
+            operators.register,
+            KeyMaker(books.database, books.pepper, clock),
             vitals,
             metrics,
             calls,
             reloader,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Books:
+    """What the service remembers, and what guards it."""
+
+    database: Database
+    pepper: Pepper
+    keyring: Keyring
+    ledger: Ledger
+    limits: Limits
+
+    @property
+    def healthy(self) -> bool:
+        """Whether calls can be admitted and settled."""
+        return self.ledger.healthy and self.database.healthy
+
+
+@asynccontextmanager
+async def _open_books(
+    config: Config, state: Path, env: Mapping[str, str], clock: Clock
+) -> AsyncIterator[_Books]:
+    async with AsyncExitStack() as stack:
+        database = await open_database(state, config.state.database_url.reveal(), clock)
+        stack.push_async_callback(database.close)
+        pepper = await load_pepper(state, env, database)
+        counters = open_counters(config.state.redis_url.reveal(), clock)
+        limits = Limits(config.rules, await stack.enter_async_context(counters), system_chance())
+        yield _Books(
+            database=database,
+            pepper=pepper,
+            keyring=Keyring(database, pepper, clock, system_chance()),
+            ledger=await stack.enter_async_context(Ledger(database, clock)),
+            limits=await stack.enter_async_context(limits),
+        )
+
+
+async def _gate(config: Config, books: _Books, clock: Clock) -> Gate:
+    counter = TokenCounter()
+    if config.billing.tokenizer and not await counter.load():
+        raise ConfigError("billing.tokenizer needs the extra: pip install 'pomogator[tokens]'")
+    return Gate(
+        limits=books.limits,
+        ledger=books.ledger,
+        prices=PriceList({row.name: row.price for row in config.models}),
+        counter=counter,
+        clock=clock,
+        refuse_unpriced=config.billing.unpriced == "refuse",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Public:
+    """The servicers for callers with a key."""
+
+    completions: ChatCompletionServicer
+    models: ModelServicer
+    usage: UsageServicer
+    health: HealthServicer
+
+    def register(self, server: grpc.aio.Server) -> None:
+        chat_grpc.add_ChatCompletionServiceServicer_to_server(self.completions, server)
+        models_grpc.add_ModelServiceServicer_to_server(self.models, server)
+        usage_grpc.add_UsageServiceServicer_to_server(self.usage, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Operators:
+    """The servicers for operators."""
+
+    books: OperatorServices
+    operations: OperationsServicer
+    health: HealthServicer
+
+    def register(self, server: grpc.aio.Server) -> None:
+        self.books.register(server)
+        operations_grpc.add_OperationsServiceServicer_to_server(self.operations, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)

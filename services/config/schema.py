@@ -164,6 +164,9 @@ class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     unpriced: Literal["free", "refuse"] = "free"
     """What to do about a model that has no price: serve it for nothing, or not at all."""
+    tokenizer: bool = False
+    """Whether tokens that no provider has counted are counted with a vocabulary, and not by
+    the size of the text. Needs the extra `tokens`, a second at the start, and 80 MB."""
 
 
 class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
