@@ -1,6 +1,6 @@
-"""What admission costs: key check, hold and settlement, in CPU-microseconds a request.
+"""What admission costs: key check, limits, hold and settlement, in CPU-microseconds a request.
 
-    python tests/bench/ledger.py [REQUESTS]
+    python -m tests.bench.ledger [REQUESTS]
 
 Wall times on a shared machine lie; the CPU time of the process, all threads
 included, does not.
@@ -19,12 +19,18 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.accounts.keys import KeyMaker
 from services.admission.keys import Keyring
+from services.admission.limits import Limits, Subject
 from services.clock import SystemClock, system_chance
+from services.config import LimitConfig
 from services.metering.ledger import Ledger, Order
 from services.storage.accounts import credit_account
 from services.storage.audit import audit
+from services.storage.counters import LIMIT_MAX, LocalCounters
 from services.storage.pepper import Pepper
 from services.storage.sqlite import SqliteDatabase
+
+RULE = LimitConfig(key="*", rpm=LIMIT_MAX, tpm=LIMIT_MAX, concurrency=LIMIT_MAX)
+"""Counts everything and refuses nothing."""
 
 CONCURRENCIES = (1, 8, 32, 128)
 USAGE = usage_pb2.Usage(
@@ -41,11 +47,14 @@ async def measure(requests: int, concurrency: int) -> tuple[float, float]:
         _, secret = await KeyMaker(database, pepper, clock).make("acme")
         await database.write(credit_account, "acme", 10**15, "bench", 0)
         keyring = Keyring(database, pepper, clock, system_chance())
+        limits = Limits([RULE], LocalCounters(clock), system_chance())
         async with Ledger(database, clock) as ledger:
 
             async def work() -> None:
                 for _ in range(requests // concurrency):
                     caller = await keyring.authenticate(f"Bearer {secret}")
+                    subject = Subject(key=caller.key_id, model="a/b")
+                    lease = await limits.take(subject, tokens=20)
                     hold = await ledger.reserve(
                         Order(
                             request_id="req-bench",
@@ -55,6 +64,8 @@ async def measure(requests: int, concurrency: int) -> tuple[float, float]:
                             amount_nano=1_000_000,
                         )
                     )
+                    lease.reconcile(USAGE.total_token_count)
+                    lease.release()
                     ledger.settle(hold, 900_000, USAGE)
 
             cpu, wall = time.process_time(), time.perf_counter()
@@ -69,7 +80,7 @@ async def measure(requests: int, concurrency: int) -> tuple[float, float]:
 
 def main() -> None:
     """Prints a table."""
-    requests = int(sys.argv[1]) if len(sys.argv) > 1 else 4000
+    requests = int(sys.argv[1]) if len(sys.argv) > 1 else 40_000
     print("concurrent   CPU µs/request   wall µs/request")
     for concurrency in CONCURRENCIES:
         cpu, wall = uvloop.run(measure(requests, concurrency))
