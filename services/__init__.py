@@ -7,8 +7,11 @@
     metering      what it cost
     storage       what is remembered
 
-Imports go downwards only (`tests/test_architecture.py`): cli, server, the servicers
-(completions, models, accounts), admission and routing, metering and providers,
-storage, then config, telemetry, clock, capabilities and errors. The service knows
-nothing of HTTP's REST edge; that is `gateway/`.
+Beside that path stand `models` (what may be asked for), `accounts` and `operations` (what
+operators ask), `telemetry` (what they see), and `inprocess` (gRPC without a wire).
+`server` puts all of it together, `serve` puts it on sockets, `cli` is the command.
+
+Imports go downwards only: `LAYERS` in `tests/test_architecture.py` is the order. The
+service knows nothing of HTTP's REST edge, which is `gateway/`; only `serve` and one
+command of the shell know both.
 """
