@@ -247,6 +247,9 @@ def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
         for name in ("user", "safety_identifier")
         if name in fields
     ]
+    if len(set(users)) > 1:
+        message = "`user` and `safety_identifier` are one thing, but differ."
+        raise invalid("user", message)
     if users:
         spec.user = users[0]
     if "functions" in fields:

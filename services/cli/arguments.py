@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from argparse import ArgumentParser, Namespace
 from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
@@ -36,8 +37,9 @@ def parser(env: Environment) -> ArgumentParser:
         prog="pomogator",
         description="An LLM gateway: one chat completions API in front of every model.",
         epilog="Where things are may also be said by variables: POMOGATOR_CONFIG, _STATE, _OPS, "
-        "and for serve _REST, _GRPC, _OPS_REST, _ONLY, _TARGET.",
+        "and for serve _REST, _GRPC, _OPS_REST, _METRICS, _REFLECTION, _ONLY, _TARGET.",
     )
+    root.add_argument("--version", action="version", version=version("pomogator"))
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     common = _common(env)
     _add_serving(commands, common, env)

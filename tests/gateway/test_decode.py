@@ -126,6 +126,8 @@ def test_two_names_of_one_thing_must_agree() -> None:
     """Both may be given, as some clients do."""
     assert decoded(max_tokens=5, max_completion_tokens=5).spec.max_tokens == 5
     assert refused(max_tokens=5, max_completion_tokens=6).param == "max_tokens"
+    assert decoded(user="u", safety_identifier="u").spec.user == "u"
+    assert refused(user="u", safety_identifier="v").param == "user"
 
 
 def test_stream_options_need_a_stream() -> None:

@@ -70,7 +70,7 @@ class Conversation:
 
     def instruct(self, message: content_pb2.Message) -> None:
         """Adds standing instructions: to `system`, or where they came in."""
-        blocks = contents(message.content, self.target)
+        blocks = _without_pictures(message, self.target)
         if not self.turns:
             self.system.extend(blocks)
         elif self.turns[-1].has("tool_use"):
@@ -180,13 +180,20 @@ def _tool(message: content_pb2.Message, made: Conversation) -> list[Json]:
 
 def _assistant(message: content_pb2.Message, made: Conversation) -> list[Json]:
     calls = {call.id: _tool_use(call, made.notes) for call in message.tool_calls}
-    texts = contents(message.content, made.target)
+    texts = _without_pictures(message, made.target)
     if message.refusal.strip():
         texts.append({"type": "text", "text": message.refusal})
     places = reasoning_state.unpack(message.reasoning_state, NAME, made.notes)
     if not places:
         return [*_foreign(message, made.notes), *texts, *calls.values()]
     return _interleaved(places, message, texts, calls)
+
+
+def _without_pictures(message: content_pb2.Message, target: Target) -> list[Json]:
+    """The blocks of a turn that is not the user's, where the API takes no pictures."""
+    shown = any(part.WhichOneof("part") == "image" for part in message.content)
+    require(not shown, "messages", "images outside the user's turns")
+    return contents(message.content, target)
 
 
 def _interleaved(

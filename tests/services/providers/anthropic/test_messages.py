@@ -168,6 +168,15 @@ def test_pictures() -> None:
     assert refused.value.reason_name == "INVALID_IMAGE"
 
 
+@pytest.mark.parametrize("role", [content_pb2.ROLE_SYSTEM, content_pb2.ROLE_ASSISTANT])
+def test_only_the_user_shows_pictures(role: content_pb2.Role.ValueType) -> None:
+    """Anywhere else the API would refuse them, with words that help nobody."""
+    picture = Part(image=content_pb2.Image(base64=PNG, mime_type="image/png"))
+    with pytest.raises(Failure) as refused:
+        sent(user("Hello"), content_pb2.Message(role=role, content=[picture]))
+    assert (refused.value.reason_name, refused.value.param) == ("UNSUPPORTED_FEATURE", "messages")
+
+
 def test_documents() -> None:
     """PDF documents go by value, others by URL; what has no form is refused."""
     pdf = content_pb2.File(uri="data:application/pdf;base64,JVBERg==", filename="a.pdf")
