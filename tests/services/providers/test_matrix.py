@@ -1,0 +1,193 @@
+"""Each parameter, in each dialect, for each family of models: what is said, and what is told.
+
+The table is written out and not computed, so that it can be held against the providers'
+own documents: https://docs.claude.com/en/api/messages,
+https://platform.openai.com/docs/api-reference/chat, https://openrouter.ai/docs/api-reference.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import content_pb2 as content
+
+from services.capabilities import lookup
+from services.config import ChannelConfig
+from services.errors import Failure
+from services.providers.base import Notes, Target
+from services.providers.registry import DIALECTS
+
+PARAMETERS: Mapping[str, Any] = {
+    "temperature": 0.7,
+    "top_p": 0.9,
+    "frequency_penalty": 0.5,
+    "presence_penalty": 0.5,
+    "seed": 7,
+    "top_k": 40,
+    "top_a": 0.2,
+    "min_p": 0.1,
+    "repetition_penalty": 1.1,
+    "stop": ["END"],
+    "max_tokens": 2000,
+    "logit_bias": {7: 1.0},
+    "user": "u",
+    "n": 2,
+    "logprobs": True,
+    "reasoning_effort": pb.REASONING_EFFORT_LOW,
+    "verbosity": pb.VERBOSITY_LOW,
+    "service_tier": "flex",
+    "metadata": {"a": "b"},
+}
+"""Every parameter, with a value that no provider takes for its default."""
+
+AS_IT_IS: Mapping[str, Any] = {"logit_bias": {"7": 1.0}, "verbosity": "low"}
+"""How values are said that JSON spells another way."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """What becomes of the parameters; those that are not named are said as they are."""
+
+    dropped: str = ""
+    """Not said, and told; refused in strict mode."""
+    refused: str = ""
+    """Refused always."""
+    said: Mapping[str, dict[str, Any]] = field(default_factory=dict)
+    """Said in another way: what it adds to the request, or changes there."""
+    mapped: str = ""
+    """Of these, the ones that are told."""
+
+
+HINTS = "temperature top_p top_k"
+PENALTIES = "frequency_penalty presence_penalty"
+OPEN_WEIGHTS = "top_k top_a min_p repetition_penalty"
+# Channels pass these on only where their row names them.
+KEPT = "service_tier metadata"
+
+CLAUDE = f"{PENALTIES} seed top_a min_p repetition_penalty logit_bias verbosity {KEPT}"
+ANTHROPIC: Mapping[str, dict[str, Any]] = {
+    "stop": {"stop_sequences": ["END"]},
+    "user": {"metadata": {"user_id": "u"}},
+}
+BUDGET = {"thinking": {"type": "enabled", "budget_tokens": 2048}}
+LOW_EFFORT = {"output_config": {"effort": "low"}}
+SHOWN = {"thinking": {"type": "adaptive", "display": "summarized"}}
+BY_EFFORT = {"reasoning_effort": {"reasoning_effort": "low"}}
+ROUTED = {"reasoning_effort": {"reasoning": {"effort": "low"}}}
+BY_NEW_NAME = {"max_tokens": {"max_completion_tokens": 2000}}
+
+MATRIX: Mapping[tuple[str, str], Family] = {
+    ("anthropic", "claude-sonnet-4-5"): Family(
+        dropped=CLAUDE,
+        refused="n logprobs",
+        said={**ANTHROPIC, "reasoning_effort": BUDGET},
+        mapped="reasoning_effort",
+    ),
+    ("anthropic", "claude-opus-4-5"): Family(
+        dropped=CLAUDE,
+        refused="n logprobs",
+        said={**ANTHROPIC, "reasoning_effort": BUDGET},
+        mapped="reasoning_effort",
+    ),
+    ("anthropic", "claude-opus-4-6"): Family(
+        dropped=CLAUDE,
+        refused="n logprobs",
+        said={**ANTHROPIC, "reasoning_effort": {"thinking": {"type": "adaptive"}} | LOW_EFFORT},
+    ),
+    ("anthropic", "claude-opus-4-7"): Family(
+        dropped=f"{CLAUDE} {HINTS}",
+        refused="n logprobs",
+        said={**ANTHROPIC, "reasoning_effort": SHOWN | LOW_EFFORT},
+    ),
+    ("anthropic", "claude-sonnet-5"): Family(
+        dropped=f"{CLAUDE} {HINTS}",
+        refused="n logprobs",
+        said={**ANTHROPIC, "reasoning_effort": SHOWN | LOW_EFFORT},
+    ),
+    ("openai", "gpt-4o"): Family(
+        dropped=f"{OPEN_WEIGHTS} reasoning_effort verbosity {KEPT}",
+    ),
+    ("openai", "gpt-5.1"): Family(
+        dropped=f"{OPEN_WEIGHTS} stop logit_bias {KEPT}", said={**BY_EFFORT, **BY_NEW_NAME}
+    ),
+    ("openai", "o3"): Family(
+        dropped=f"{HINTS} {PENALTIES} {OPEN_WEIGHTS} stop logit_bias verbosity {KEPT}",
+        refused="logprobs",
+        said={**BY_EFFORT, **BY_NEW_NAME},
+    ),
+    ("openai", "deepseek-chat"): Family(dropped=f"top_a reasoning_effort {KEPT}"),
+    ("openai", "grok-4"): Family(dropped=f"{PENALTIES} top_a stop reasoning_effort {KEPT}"),
+    ("openai", "some-model"): Family(dropped=f"top_a {KEPT}", said=BY_EFFORT),
+    ("openrouter", "anthropic/claude-sonnet-4.5"): Family(
+        dropped=CLAUDE,
+        refused="n logprobs",
+        said={"reasoning_effort": {"reasoning": {"max_tokens": 2048}}},
+        mapped="reasoning_effort",
+    ),
+    ("openrouter", "anthropic/claude-opus-4.7"): Family(
+        dropped=f"{CLAUDE} {HINTS}", refused="n logprobs", said=ROUTED
+    ),
+    ("openrouter", "openai/gpt-4o"): Family(
+        dropped=f"{OPEN_WEIGHTS} reasoning_effort verbosity {KEPT}"
+    ),
+    ("openrouter", "openai/gpt-5.1"): Family(
+        dropped=f"{OPEN_WEIGHTS} stop logit_bias {KEPT}", said={**ROUTED, **BY_NEW_NAME}
+    ),
+    ("openrouter", "deepseek/deepseek-r1"): Family(dropped=f"reasoning_effort {KEPT}"),
+    ("openrouter", "google/gemini-2.5-pro"): Family(dropped=KEPT, said=ROUTED),
+    ("openrouter", "some/model"): Family(dropped=KEPT, said=ROUTED),
+}
+
+
+def encoded(
+    dialect: str, model: str, *, strict: bool = False, **parameters: Any
+) -> tuple[dict[str, Any], dict[str, pb.NoteAction.ValueType]]:
+    """The request's body, and what is told of it."""
+    target = Target(
+        channel=ChannelConfig(name="c", dialect=dialect),
+        model=model,
+        public_model="public",
+        capabilities=lookup(model, None, dialect),
+    )
+    hello = content.Message(role=content.ROLE_USER, content=[content.ContentPart(text="Hello")])
+    spec = pb.ChatCompletionSpec(model="public", messages=[hello], **parameters)
+    notes = Notes(strict=strict)
+    body = msgspec.json.decode(DIALECTS[dialect].encode(spec, target, notes).body)
+    return body, {note.param: note.action for note in notes.all}
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize(("dialect", "model"), MATRIX)
+def test_parameter(dialect: str, model: str, name: str) -> None:
+    """It is said as the table has it, and what is not said is told, or refused."""
+    family = MATRIX[dialect, model]
+    wanted = {name: PARAMETERS[name]}
+    if name in family.refused.split():
+        with pytest.raises(Failure) as refused:
+            encoded(dialect, model, **wanted)
+        assert (refused.value.reason_name, refused.value.param) == ("UNSUPPORTED_FEATURE", name)
+        return
+    plain, _ = encoded(dialect, model)
+    body, notes = encoded(dialect, model, **wanted)
+
+    if name in family.dropped.split():
+        assert (body, notes) == (plain, {name: pb.NOTE_ACTION_DROPPED})
+        with pytest.raises(Failure) as refused:
+            encoded(dialect, model, strict=True, **wanted)
+        assert refused.value.param == name
+        return
+    said = family.said.get(name, {name: AS_IT_IS.get(name, PARAMETERS[name])})
+    told = {name: pb.NOTE_ACTION_MAPPED} if name in family.mapped.split() else {}
+    assert (body, notes) == (plain | said, told)
+
+
+def test_every_parameter_has_a_row() -> None:
+    """Names in the table are names of parameters."""
+    for family in MATRIX.values():
+        named = {*family.dropped.split(), *family.refused.split(), *family.said}
+        assert named <= PARAMETERS.keys()
