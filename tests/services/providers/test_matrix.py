@@ -1,8 +1,9 @@
 """Each parameter, in each dialect, for each family of models: what is said, and what is told.
 
-The table is written out and not computed, so that it can be held against the providers'
-own documents: https://docs.claude.com/en/api/messages,
-https://platform.openai.com/docs/api-reference/chat, https://openrouter.ai/docs/api-reference.
+The table pins what the encoders do, so that a change of it is seen and has to be meant. It
+was filled from their output. The rows of Claude and of OpenAI's reasoning models were then
+held against what those providers are known to refuse; the others were not, and say no more
+than `capabilities.toml` does.
 """
 
 from __future__ import annotations
