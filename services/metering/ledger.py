@@ -27,11 +27,12 @@ import asyncio
 import logging
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
 
+import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
@@ -41,7 +42,6 @@ from services.metering.outbox import Outbox
 from services.storage.base import Database, unavailable
 from services.storage.ledger import (
     NO_TOKENS,
-    RECOVERED,
     SETTLED,
     VOIDED,
     Checkpoint,
@@ -49,10 +49,10 @@ from services.storage.ledger import (
     HoldRow,
     Tokens,
     checkpoint,
-    end_holds,
     end_leases,
     orphans,
     owned_holds,
+    recover_holds,
     renew_lease,
     reserve,
 )
@@ -93,8 +93,7 @@ SOURCES = {
 """How the database spells who counted."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Order:
+class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks the ledger for."""
 
     request_id: str
@@ -117,16 +116,19 @@ class Order:
 class Hold:
     """What an admitted request has taken. It is ended by `Ledger.settle` or `Ledger.void`."""
 
-    id: str
-    """Unique for ever."""
-    order: Order
-    """What was asked for."""
+    row: HoldRow
+    """As it stands in the database."""
     charge_nano: int = 0
     """What it would cost if it ended now: the last checkpoint."""
     usage: usage_pb2.Usage | None = None
     """What it has used until then."""
-    ended: bool = field(default=False)
+    ended: bool = False
     """Whether its end has been decided."""
+
+    @property
+    def id(self) -> str:
+        """Unique for ever."""
+        return self.row.id
 
 
 class Ledger:
@@ -200,13 +202,12 @@ class Ledger:
     async def _reserve(self, order: Order) -> Hold:
         if self._closing or not self.healthy:
             raise unavailable()
-        now_s = self._clock.time()
-        hold = Hold(f"hold-{int(now_s * 1000):011x}-{secrets.token_hex(8)}", order)
+        hold = Hold(self._row(order))
         self._open[hold.id] = hold
         try:
             # Whoever loses it to a power cut has lost the call that it was for as well. Charges
             # are synced, and so is every hold that one of them ends.
-            await self._database.write_unsynced(reserve, self._row(hold, now_s))
+            await self._database.write_unsynced(reserve, hold.row)
         except asyncio.CancelledError:
             # It may have been taken all the same. Queued behind it, this gives it back.
             self.void(hold)
@@ -259,10 +260,8 @@ class Ledger:
             if hold_id not in self._open and hold_id not in self._outbox:
                 ids.append(hold_id)
         if ids:
-            now_ms = self._now_ms()
-            endings = [Ending(hold_id, RECOVERED, 0, NO_TOKENS, now_ms) for hold_id in ids]
-            won = await self._database.write(end_holds, endings)
-            log.warning("ledger.recovered", extra={"holds": sum(won)})
+            recovered = await self._database.write(recover_holds, ids, self._now_ms())
+            log.warning("ledger.recovered", extra={"holds": recovered})
         return len(ids)
 
     @property
@@ -272,12 +271,13 @@ class Ledger:
     def _now_ms(self) -> int:
         return int(self._clock.time() * 1000)
 
-    def _row(self, hold: Hold, now_s: float) -> HoldRow:
-        order = hold.order
+    def _row(self, order: Order) -> HoldRow:
+        now_s = self._clock.time()
+        now_ms = int(now_s * 1000)
         budget = order.monthly_nano
         month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
         return HoldRow(
-            id=hold.id,
+            id=f"hold-{now_ms:011x}-{secrets.token_hex(8)}",
             request_id=order.request_id,
             account=order.account,
             key_id=order.key_id,
@@ -287,7 +287,7 @@ class Ledger:
             month=month,
             budget=budget or 0,
             owner=self._owner,
-            created_ms=int(now_s * 1000),
+            created_ms=now_ms,
         )
 
     def _end(self, hold: Hold, state: str, charge_nano: int, tokens: Tokens) -> None:
@@ -296,7 +296,7 @@ class Ledger:
         hold.ended = True
         self._open.pop(hold.id, None)
         self._dirty.pop(hold.id, None)
-        self._outbox.put(Ending(hold.id, state, charge_nano, tokens, self._now_ms()))
+        self._outbox.put(Ending(hold.row, state, charge_nano, tokens, self._now_ms()))
 
     async def _beat(self) -> None:
         """Keeps the lease, the checkpoints and the books in order, for ever."""

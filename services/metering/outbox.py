@@ -57,7 +57,7 @@ class Outbox:
 
     def put(self, ending: Ending) -> None:
         """Takes note of an ending."""
-        self._hold_ids.add(ending.hold_id)
+        self._hold_ids.add(ending.hold.id)
         self._waiting.append(ending)
         self._idle.clear()
         self._work.set()
@@ -82,7 +82,7 @@ class Outbox:
                 count = min(len(self._waiting), BATCH_MAX)
                 batch = [self._waiting.popleft() for _ in range(count)]
                 await self._deliver(batch)
-                self._hold_ids.difference_update(ending.hold_id for ending in batch)
+                self._hold_ids.difference_update([ending.hold.id for ending in batch])
                 self._delivered.set()
                 self._delivered = asyncio.Event()
             self._idle.set()
@@ -113,5 +113,5 @@ class Outbox:
         self._complain("ledger.refused", batch, [False])
 
     def _complain(self, event: str, batch: Sequence[Ending], won: Sequence[bool]) -> None:
-        lost = [ending.hold_id for ending, ours in zip(batch, won, strict=True) if not ours]
+        lost = [ending.hold.id for ending, ours in zip(batch, won, strict=True) if not ours]
         log.warning(event, extra={"holds": lost})

@@ -5,10 +5,13 @@ its result; it does no I/O and knows no driver, so that one text serves SQLite a
 PostgreSQL alike:
 
     def rename(key_id: str, name: str) -> Transaction[bool]:
-        rows = yield "UPDATE keys SET name = ? WHERE id = ? RETURNING id", (name, key_id)
-        return bool(rows)
+        renamed = yield "UPDATE keys SET name = ? WHERE id = ?", (name, key_id)
+        return bool(renamed)
 
     await database.write(rename, "key-1", "batch")
+
+The rows of a statement that only changes some, and returns nothing of them, are empty:
+there are as many as it changed. SQLite takes half the time for it that `RETURNING` takes.
 
 What it raises undoes it. It may be run again from the start (a batch that could not
 be committed, a deadlock), so it changes nothing but the database. Besides standard

@@ -6,13 +6,12 @@ What must be true of them for ever is what `services.storage.audit` checks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.storage.base import Transaction
+from services.storage.base import Statement, Transaction
 
 REVENUE = ":revenue"
 """Where charges go."""
@@ -22,8 +21,7 @@ DEPOSITS = ":deposits"
 
 SETTLED = "settled"
 VOIDED = "voided"
-RECOVERED = "recovered"
-"""How a hold ends: charged, released whole, or charged at its last checkpoint by a stranger."""
+"""How a hold ends: charged, or released whole. Strangers recover it: RECOVER_HOLD."""
 
 INSERT_HOLD = """
     INSERT INTO holds
@@ -32,14 +30,14 @@ INSERT_HOLD = """
 """
 TAKE_FROM_ACCOUNT = """
     UPDATE accounts SET held = held + ?
-    WHERE name = ? AND (unlimited = 1 OR posted - held >= ?) RETURNING name
+    WHERE name = ? AND (unlimited = 1 OR posted - held >= ?)
 """
 OPEN_BUDGET = """
     INSERT INTO budgets (key_id, month) VALUES (?, ?) ON CONFLICT (key_id, month) DO NOTHING
 """
 TAKE_FROM_BUDGET = """
     UPDATE budgets SET held = held + ?
-    WHERE key_id = ? AND month = ? AND spent + held + ? <= ? RETURNING key_id
+    WHERE key_id = ? AND month = ? AND spent + held + ? <= ?
 """
 CHECKPOINT = """
     UPDATE holds SET checkpoint = ?, source = ?, prompt_tokens = ?, completion_tokens = ?,
@@ -50,7 +48,7 @@ END_HOLD = """
     UPDATE holds SET state = ?, charge = ?, overrun = CASE WHEN ? > amount THEN ? - amount ELSE 0
         END, source = ?, prompt_tokens = ?, completion_tokens = ?, thinking_tokens = ?,
         cache_read_tokens = ?, cache_write_tokens = ?, ended_ms = ?
-    WHERE id = ? AND state = 'held' RETURNING account, amount, key_id, month, charge
+    WHERE id = ? AND state = 'held'
 """
 RECOVER_HOLD = """
     UPDATE holds SET state = CASE WHEN checkpoint IS NULL THEN 'voided' ELSE 'recovered' END,
@@ -125,11 +123,6 @@ class Tokens(msgspec.Struct, frozen=True):
 
 NO_TOKENS = Tokens()
 
-_Ended = tuple[str, int, str, str, int]
-"""Of a hold that was ended: account, amount, key, month of the budget, charge."""
-
-K = TypeVar("K")
-
 
 class Checkpoint(msgspec.Struct, frozen=True):
     """What a running request has used so far."""
@@ -145,10 +138,10 @@ class Checkpoint(msgspec.Struct, frozen=True):
 class Ending(msgspec.Struct, frozen=True):
     """How a hold is to end."""
 
-    hold_id: str
-    """Which."""
+    hold: HoldRow
+    """Which. A row's keeper may end it without reading it: what it holds never changes."""
     state: str
-    """SETTLED, VOIDED, or RECOVERED: then the last checkpoint says the charge."""
+    """SETTLED or VOIDED."""
     charge: int
     """In nano-USD."""
     tokens: Tokens
@@ -198,22 +191,73 @@ def insufficient() -> Failure:
 def end_holds(endings: Sequence[Ending]) -> Transaction[list[bool]]:
     """Ends each hold that has not ended; says of each whether this is what ended it."""
     won: list[bool] = []
-    accounts: dict[str, tuple[int, int]] = {}
-    budgets: dict[tuple[str, str], tuple[int, int]] = {}
+    freed = _Freed()
     for ending in endings:
-        ended = yield from _end(ending)
-        won.append(ended is not None)
-        if ended is not None:
-            account, amount, key_id, month, charge = ended
-            _add(accounts, account, charge, amount)
-            if month:
-                _add(budgets, (key_id, month), charge, amount)
-    # In the order of their names, so that no two processes wait for each other.
-    for account, (charge, amount) in sorted(accounts.items()):
-        yield GIVE_BACK, (charge, amount, account)
-    for (key_id, month), (charge, amount) in sorted(budgets.items()):
-        yield GIVE_BACK_TO_BUDGET, (charge, amount, key_id, month)
+        hold, charge = ending.hold, ending.charge
+        ended = yield (
+            END_HOLD,
+            (
+                ending.state, charge, charge, charge, *_token_values(ending.tokens),
+                ending.ended_ms, hold.id,
+            ),
+        )  # fmt: skip
+        won.append(bool(ended))
+        if ended:
+            freed.add(hold.account, hold.amount, hold.key_id, hold.month, charge)
+            if charge:
+                yield _charge(hold.id, hold.account, charge, ending.ended_ms)
+    yield from freed.give_back()
     return won
+
+
+def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
+    """Ends holds that nobody else will, each at its last checkpoint. Returns how many it ended."""
+    recovered = 0
+    freed = _Freed()
+    for hold_id in hold_ids:
+        rows = yield RECOVER_HOLD, (now_ms, hold_id)
+        if not rows:
+            continue
+        recovered += 1
+        account, amount, key_id, month, charge = msgspec.convert(rows[0], _Recovered)
+        freed.add(account, amount, key_id, month, charge)
+        if charge:
+            yield _charge(hold_id, account, charge, now_ms)
+    yield from freed.give_back()
+    return recovered
+
+
+def _charge(hold_id: str, account: str, charge: int, now_ms: int) -> Statement:
+    return TRANSFER, (f"charge:{hold_id}", account, REVENUE, charge, now_ms)
+
+
+_Recovered = tuple[str, int, str, str, int]
+"""Of a hold that was recovered: account, amount, key, month of the budget, charge."""
+
+
+class _Freed:
+    """What holds that end together give back, added up: one statement an account and a budget."""
+
+    __slots__ = ("_accounts", "_budgets")
+
+    def __init__(self) -> None:
+        self._accounts: dict[str, tuple[int, int]] = {}
+        self._budgets: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def add(self, account: str, amount: int, key_id: str, month: str, charge: int) -> None:
+        """A hold of `amount` has ended, and cost `charge`."""
+        charged, held = self._accounts.get(account, (0, 0))
+        self._accounts[account] = (charged + charge, held + amount)
+        if month:
+            charged, held = self._budgets.get((key_id, month), (0, 0))
+            self._budgets[key_id, month] = (charged + charge, held + amount)
+
+    def give_back(self) -> Transaction[None]:
+        """In the order of their names, so that no two processes wait for each other."""
+        for account, (charge, amount) in sorted(self._accounts.items()):
+            yield GIVE_BACK, (charge, amount, account)
+        for (key_id, month), (charge, amount) in sorted(self._budgets.items()):
+            yield GIVE_BACK_TO_BUDGET, (charge, amount, key_id, month)
 
 
 def checkpoint(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:
@@ -243,33 +287,6 @@ def owned_holds(owner: str, before_ms: int) -> Transaction[list[str]]:
     """Holds that a process took before some time and has not ended."""
     rows = yield SELECT_OWNED, (owner, before_ms)
     return [str(row[0]) for row in rows]
-
-
-def _end(ending: Ending) -> Transaction[_Ended | None]:
-    if ending.state == RECOVERED:
-        rows = yield RECOVER_HOLD, (ending.ended_ms, ending.hold_id)
-    else:
-        charge = ending.charge
-        rows = yield (
-            END_HOLD,
-            (
-                ending.state, charge, charge, charge, *_token_values(ending.tokens),
-                ending.ended_ms, ending.hold_id,
-            ),
-        )  # fmt: skip
-    if not rows:
-        return None
-    ended: _Ended = msgspec.convert(rows[0], _Ended)
-    account, _, _, _, charge = ended
-    if charge:
-        transfer_id = f"charge:{ending.hold_id}"
-        yield TRANSFER, (transfer_id, account, REVENUE, charge, ending.ended_ms)
-    return ended
-
-
-def _add(sums: dict[K, tuple[int, int]], key: K, charge: int, amount: int) -> None:
-    charged, held = sums.get(key, (0, 0))
-    sums[key] = (charged + charge, held + amount)
 
 
 def _token_values(tokens: Tokens) -> tuple[str, int, int, int, int, int]:

@@ -27,9 +27,11 @@ from services.storage.base import (
     ConstraintError,
     Listener,
     P,
+    Row,
     StateError,
     T,
     Transaction,
+    Value,
     unavailable,
 )
 from services.storage.schema import VERSION, pending, tables
@@ -230,11 +232,27 @@ async def _drive(
             sql, values = statement
             if sql is NOTIFY:
                 notices.append(str(values[-1]))
-            rows = await connection.fetch(numbered(sql), *values, timeout=timeout_s)
-            statement = transaction.send([tuple(row) for row in rows])
+            statement = transaction.send(await _rows(connection, sql, values, timeout_s))
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+async def _rows(
+    connection: Connection, sql: str, values: Sequence[Value], timeout_s: float
+) -> Sequence[Row]:
+    if returns_rows(sql):
+        rows = await connection.fetch(numbered(sql), *values, timeout=timeout_s)
+        return [tuple(row) for row in rows]
+    status = await connection.execute(numbered(sql), *values, timeout=timeout_s)
+    _, _, changed = status.rpartition(" ")  # Such as `UPDATE 1`, `INSERT 0 1` or `DROP TABLE`.
+    return [()] * int(changed) if changed.isdecimal() else []
+
+
+@lru_cache(maxsize=256)
+def returns_rows(sql: str) -> bool:
+    """Whether a statement returns rows, and does not only change some."""
+    return re.search(r"\bRETURNING\b|^\s*(?:SELECT|WITH)\b", sql) is not None
 
 
 @lru_cache(maxsize=256)

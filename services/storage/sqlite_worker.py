@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from services.storage.base import ConstraintError, T, Transaction, unavailable
+from services.storage.base import ConstraintError, Row, T, Transaction, unavailable
 
 log = logging.getLogger(__name__)
 
@@ -220,11 +220,18 @@ class Worker:
         self._notices.append(payload)
 
 
+_CHANGED: tuple[Row, ...] = ((),)
+
+
 def _drive(execute: Callable[..., sqlite3.Cursor], transaction: Transaction[T]) -> T:
     try:
-        statement = next(transaction)
+        sql, values = next(transaction)
         while True:
-            statement = transaction.send(execute(*statement).fetchall())
+            cursor = execute(sql, values)
+            if cursor.description is None:
+                sql, values = transaction.send(_CHANGED * cursor.rowcount)
+            else:
+                sql, values = transaction.send(cursor.fetchall())
     except StopIteration as end:
         result: T = end.value
         return result

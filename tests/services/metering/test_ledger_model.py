@@ -30,7 +30,7 @@ from services.metering.ledger import Hold, Ledger, Order
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database
-from services.storage.ledger import NO_TOKENS, SETTLED, Ending, end_holds, end_leases
+from services.storage.ledger import NO_TOKENS, SETTLED, Ending, HoldRow, end_holds, end_leases
 from services.storage.postgres import PostgresDatabase
 from services.storage.sqlite import SqliteDatabase
 from tests.fakes.clock import FakeClock
@@ -65,7 +65,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.account = f"model-{next(_names)}"
         self.posted = self.budget_used = self.budget_held = 0
         self.open: dict[str, tuple[Hold, Expected]] = {}
-        self.ended: list[str] = []
+        self.ended: list[HoldRow] = []
         self.credits = count()
 
     def run_async(self, work: Coroutine[Any, Any, T]) -> T:
@@ -158,8 +158,8 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(data=st.data(), charge=AMOUNTS)
     def replay(self, data: st.DataObject, charge: int) -> None:
         """An ending that was delivered before is delivered again: nothing happens."""
-        hold_id = data.draw(st.sampled_from(self.ended))
-        ending = Ending(hold_id, SETTLED, charge, NO_TOKENS, 0)
+        row = data.draw(st.sampled_from(self.ended))
+        ending = Ending(row, SETTLED, charge, NO_TOKENS, 0)
         assert self.run_async(self.database.write(end_holds, [ending])) == [False]
 
     @rule()
@@ -167,8 +167,8 @@ class LedgerMachine(RuleBasedStateMachine):
         """The process dies; the next one charges what was written down, and frees the rest."""
         self.stop_ledger()
         for hold_id in list(self.open):
-            _, expected = self.open.pop(hold_id)
-            self.account_for(hold_id, expected, expected.checkpoint or 0)
+            hold, expected = self.open.pop(hold_id)
+            self.account_for(hold.row, expected, expected.checkpoint or 0)
         self.start_ledger()
 
     def stop_ledger(self) -> None:
@@ -187,12 +187,12 @@ class LedgerMachine(RuleBasedStateMachine):
         """The model's side of an ending."""
         hold_id = data.draw(st.sampled_from(sorted(self.open)))
         hold, expected = self.open.pop(hold_id)
-        self.account_for(hold_id, expected, charge)
+        self.account_for(hold.row, expected, charge)
         return hold
 
-    def account_for(self, hold_id: str, expected: Expected, charge: int) -> None:
+    def account_for(self, row: HoldRow, expected: Expected, charge: int) -> None:
         """Takes a charge into the model."""
-        self.ended.append(hold_id)
+        self.ended.append(row)
         self.posted -= charge
         if expected.budgeted:
             self.budget_held -= expected.amount

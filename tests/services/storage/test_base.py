@@ -8,7 +8,7 @@ import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.storage.base import ConstraintError, Database, Transaction
+from services.storage.base import ConstraintError, Database, Row, Transaction
 from tests.services.storage.transactions import broken, count, put
 
 
@@ -71,6 +71,15 @@ async def test_cancelled_caller_harms_nobody(database: Database) -> None:
     assert await staying == "stays"
     with pytest.raises(asyncio.CancelledError):
         await leaving
+
+
+async def test_changes_are_counted(database: Database) -> None:
+    """A statement that returns nothing of what it changes is handed an empty row for each."""
+    await asyncio.gather(*(database.write(put, name) for name in ("a", "b", "c")))
+
+    assert await database.write(rename, "a") == [()]
+    assert await database.write(rename, "nobody") == []
+    assert await database.write(rename, "%") == [(), (), ()]
 
 
 async def test_a_read_sees_one_moment(database: Database) -> None:
@@ -139,3 +148,9 @@ async def test_closed_twice_is_closed(database: Database) -> None:
         with pytest.raises(Failure) as refused:
             await call
         assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+
+
+def rename(pattern: str) -> Transaction[list[Row]]:
+    """Changes the rows that are so named, and returns what it was handed."""
+    rows = yield "UPDATE settings SET value = 'new' WHERE name LIKE ?", (pattern,)
+    return list(rows)
