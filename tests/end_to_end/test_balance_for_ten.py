@@ -1,0 +1,62 @@
+"""A hundred callers at once, and money for ten of them, in whatever processes that is decided.
+
+`POMOGATOR_REPETITIONS` says how often; the default is short enough for every day.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.house import ASKED, CHARGE_NANO_USD, House
+from tests.end_to_end.site import PLANS, Layout, database_for, running_site, visiting
+from tests.fakes.upstream import FakeUpstream
+
+REPETITIONS = int(os.environ.get("POMOGATOR_REPETITIONS", "5"))
+
+CONFIG = """
+[[channels]]
+name = "house"
+dialect = "openai"
+base_url = "{url}"
+models = {{ "house/model" = "m" }}
+
+[[models]]
+name = "house/model"
+request_usd = 0.001
+"""
+
+
+@pytest.mark.timeout(120 + 10 * REPETITIONS)
+@pytest.mark.parametrize("layout", PLANS)
+async def test_a_balance_for_ten_admits_ten(
+    tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
+) -> None:
+    """Of 100 calls, over all doors, streams and not: 10 are made, 90 are 402; nothing is left."""
+    plan = PLANS[layout]
+    async with FakeUpstream() as upstream, database_for(plan, request) as url:
+        upstream.play(House())
+        config = CONFIG.format(url=upstream.url)
+        async with (
+            running_site(tmp_path / "site", plan, config, url) as site,
+            visiting(site) as visit,
+        ):
+            first, last = visit.operators[0], visit.operators[-1]
+            for repetition in range(REPETITIONS):
+                account = f"acme-{repetition}"
+                _, secret = await first.create_key(account)
+                await last.credit(account, 10 * CHARGE_NANO_USD, account)
+
+                answers = await asyncio.gather(
+                    *(visit.ask(n, secret, **ASKED, stream=n % 8 < 4) for n in range(100))
+                )
+
+                assert Counter(answers) == {(200, ""): 10, (402, "insufficient_quota"): 90}
+                await visit.all_ended(repetition)
+                books = await first.account(account)
+                assert (books.balance_nano_usd, books.held_nano_usd) == (0, 0)
+        assert len(upstream.requests) == 10 * REPETITIONS
