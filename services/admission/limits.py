@@ -182,6 +182,14 @@ class Limits:
             self._live[lease_id] = plan
         return Lease(self, plan, verdict, tokens, lease_id)
 
+    async def standing(self, subject: Subject) -> Mapping[str, str]:
+        """What an answer that draws nothing should say about the limits: `x-ratelimit-…`.
+
+        Nothing where nothing is limited: there is no number that would be true.
+        """
+        plan = self._plans.get(subject) or self._plan(subject)
+        return headers(plan, await self._counters.peek(plan)) if plan else _NO_HEADERS
+
     def settle(self, meters: Sequence[Meter], lease_id: str, *, requests: int, tokens: int) -> None:
         """Ends a lease; only leases call this."""
         self._live.pop(lease_id, None)
@@ -281,18 +289,18 @@ def headers(meters: Sequence[Meter], levels: Sequence[int]) -> Mapping[str, str]
     """
     if not meters:
         return _NO_HEADERS
+    tightest: dict[Kind, tuple[int, int, int]] = {}
+    for (_, kind, limit), level in zip(meters, levels, strict=True):
+        if kind is not Kind.CALLS:
+            state = (max(0, limit - -(-level // PERIOD_US)), limit, level)
+            if kind not in tightest or state < tightest[kind]:
+                tightest[kind] = state
     shown: dict[str, str] = {}
-    for kind in (Kind.REQUESTS, Kind.TOKENS):
-        states = [
-            (max(0, meter.limit - -(-level // PERIOD_US)), meter.limit, level)
-            for meter, level in zip(meters, levels, strict=True)
-            if meter.kind is kind
-        ]
-        if states:
-            remaining, limit, level = min(states)
-            shown[f"x-ratelimit-limit-{kind.value}"] = str(limit)
-            shown[f"x-ratelimit-remaining-{kind.value}"] = str(remaining)
-            shown[f"x-ratelimit-reset-{kind.value}"] = duration(-(-level // limit))
+    for kind, (remaining, limit, level) in tightest.items():
+        name = kind.value
+        shown["x-ratelimit-limit-" + name] = str(limit)
+        shown["x-ratelimit-remaining-" + name] = str(remaining)
+        shown["x-ratelimit-reset-" + name] = duration(-(-level // limit))
     return shown
 
 

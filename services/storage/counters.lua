@@ -3,8 +3,8 @@
 --   KEYS  the counters
 --   ARGV  act, lease's ID, its length in us, requests, tokens; then each counter's kind and limit
 --
--- `take` returns {wait in us, index of the counter that asks for it or -1, levels...}; `settle`
--- and `renew` return nothing. Units and arithmetic are those of services/storage/counters.py.
+-- `take` returns {wait in us, index of the counter that asks for it or -1, levels...}, `peek` the
+-- same and draws nothing; `settle` and `renew` return nothing. Units and arithmetic are those of services/storage/counters.py.
 
 local PERIOD_US, SLOT_WAIT_US = 60000000, 1000000
 local act, lease_id, lease_us = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -75,7 +75,7 @@ for i = 1, #KEYS do
   if wait > reply[1] then reply[1] = wait; reply[2] = i - 1 end
   reply[2 + i] = now_at
 end
-if reply[2] < 0 then
+if act == 'take' and reply[2] < 0 then
   for i = 1, #KEYS do
     if kind(i) == 'concurrency' then
       occupy(i)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, Protocol
 
 from services.clock import Clock
 
@@ -74,6 +74,10 @@ class CounterStore(Protocol):
         """
         ...
 
+    async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
+        """Each meter's level at the moment. Nothing is drawn."""
+        ...
+
     def settle(
         self, meters: Sequence[Meter], lease_id: str, *, requests: int = 0, tokens: int = 0
     ) -> None:
@@ -89,151 +93,183 @@ class CounterStore(Protocol):
         ...
 
 
-def wait_us(meter: Meter, level: int, tokens: int) -> int:
-    """How long a call that needs `tokens` has to wait while the meter is at `level`."""
-    if meter.kind is Kind.CALLS:
-        return 0 if level < meter.limit else SLOT_WAIT_US
-    amount = 1 if meter.kind is Kind.REQUESTS else min(tokens, meter.limit)
-    excess = level - (meter.limit - amount) * PERIOD_US
-    return -(-excess // meter.limit) if excess > 0 else 0
-
-
 class LocalCounters:
     """The counters of one process. Idle ones are forgotten."""
 
     def __init__(self, clock: Clock, *, lease_s: float = LEASE_S) -> None:
         self._clock = clock
         self._lease_us = round(lease_s * 1e6)
-        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
-        self._places: OrderedDict[str, _Places] = OrderedDict()
+        self._counters: OrderedDict[str, _Counter] = OrderedDict()
+        self._added = 0
 
     def __len__(self) -> int:
-        return len(self._buckets) + len(self._places)
+        return len(self._counters)
 
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> Verdict:
         """Draws from all meters, or from none. See `CounterStore`."""
         now = self._now_us()
-        levels = [self._level(meter, now) for meter in meters]
         wait, refused = 0, -1
-        for index, meter in enumerate(meters):
-            needed = wait_us(meter, levels[index], tokens)
+        asked: list[tuple[_Counter, int]] = []
+        for index, (key, kind, limit) in enumerate(meters):
+            counter = self._counter(key, kind)
+            amount = tokens if kind is Kind.TOKENS else 1
+            needed = counter.wait_us(limit, amount, now)
             if needed > wait:
                 wait, refused = needed, index
+            asked.append((counter, amount))
         if refused < 0:
-            for index, meter in enumerate(meters):
-                if meter.kind is Kind.CALLS:
-                    levels[index] = self._occupy(meter, lease_id, now)
-                else:
-                    amount = 1 if meter.kind is Kind.REQUESTS else tokens
-                    levels[index] = self._draw(meter, amount, levels[index], now)
-        return Verdict(levels, wait, refused)
+            ends = now + self._lease_us
+            for counter, amount in asked:
+                counter.draw(amount, lease_id, ends)
+        if self._added:
+            self._forget(now)
+        return Verdict([counter.level for counter, _ in asked], wait, refused)
+
+    async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
+        """Each meter's level now. See `CounterStore`."""
+        now = self._now_us()
+        levels = []
+        for key, _, limit in meters:
+            counter = self._counters.get(key)
+            if counter is not None:
+                counter.wait_us(limit, 0, now)
+            levels.append(0 if counter is None else counter.level)
+        return levels
 
     def settle(
         self, meters: Sequence[Meter], lease_id: str, *, requests: int = 0, tokens: int = 0
     ) -> None:
         """Ends what `take` began. See `CounterStore`."""
         now = self._now_us()
-        for meter in meters:
-            if meter.kind is Kind.CALLS:
-                if places := self._places.get(meter.key):
-                    places.pop(lease_id, None)
-            elif amount := requests if meter.kind is Kind.REQUESTS else tokens:
-                self._draw(meter, amount, self._level(meter, now), now)
+        for key, kind, limit in meters:
+            amount = requests if kind is Kind.REQUESTS else tokens
+            if amount or kind is Kind.CALLS:
+                self._counter(key, kind).settle(limit, amount, lease_id, now)
 
     def renew(self, meters: Sequence[Meter], lease_id: str) -> None:
         """Keeps a running call's places. See `CounterStore`."""
         now = self._now_us()
-        for meter in meters:
-            if meter.kind is Kind.CALLS:
-                self._occupy(meter, lease_id, now)
+        for key, kind, _ in meters:
+            if kind is Kind.CALLS:
+                self._counter(key, kind).draw(1, lease_id, now + self._lease_us)
 
-    def _level(self, meter: Meter, now: int) -> int:
-        if meter.kind is Kind.CALLS:
-            places = self._places.get(meter.key)
-            if places is None:
-                return 0
-            if len(places) >= meter.limit:
-                places.expire(now)
-            return len(places)
-        bucket = self._buckets.get(meter.key)
-        return 0 if bucket is None else bucket.drained(now)
-
-    def _draw(self, meter: Meter, amount: int, level: int, now: int) -> int:
-        bucket = self._buckets.get(meter.key)
-        if bucket is None:
-            _forget(self._buckets, now)
-            bucket = self._buckets[meter.key] = _Bucket()
+    def _counter(self, key: str, kind: Kind) -> _Counter:
+        counter = self._counters.get(key)
+        if counter is None:
+            self._added += 1
+            counter = self._counters[key] = _Places() if kind is Kind.CALLS else _Bucket()
         else:
-            self._buckets.move_to_end(meter.key)
-        bucket.level = max(0, level + amount * PERIOD_US)
-        bucket.at = now
-        bucket.limit = meter.limit
-        return bucket.level
+            self._counters.move_to_end(key)
+        return counter
 
-    def _occupy(self, meter: Meter, lease_id: str, now: int) -> int:
-        places = self._places.get(meter.key)
-        if places is None:
-            _forget(self._places, now)
-            places = self._places[meter.key] = _Places()
-        else:
-            self._places.move_to_end(meter.key)
-        places[lease_id] = now + self._lease_us
-        return len(places)
+    def _forget(self, now: int) -> None:
+        """Looks at those that were not used for longest. None is in use at the moment."""
+        counters, added, self._added = self._counters, self._added, 0
+        for _ in range(min(FORGET_STEP * added, len(counters))):
+            key, counter = next(iter(counters.items()))
+            if counter.idle(now):
+                del counters[key]
+            else:
+                counters.move_to_end(key)
 
     def _now_us(self) -> int:
         return round(self._clock.now() * 1e6)
 
 
 class _Counter(Protocol):
-    """Something that may have nothing to remember any more."""
+    """What was drawn from one limit. Times are microseconds."""
+
+    @property
+    def level(self) -> int:
+        """How much that is, as `Verdict.levels` has it, at the time of the last call."""
+        ...
+
+    def wait_us(self, limit: int, amount: int, now: int) -> int:
+        """How long whoever needs `amount` has to wait."""
+        ...
+
+    def draw(self, amount: int, lease_id: str, ends: int) -> None:
+        """Draws `amount`, right after `wait_us`; or a place, until `ends`."""
+        ...
+
+    def settle(self, limit: int, amount: int, lease_id: str, now: int) -> None:
+        """Draws `amount` more, or less; gives the place back."""
+        ...
 
     def idle(self, now: int) -> bool:
         """Whether forgetting it changes nothing."""
         ...
 
 
-C = TypeVar("C", bound=_Counter)
-
-
-def _forget(counters: OrderedDict[str, C], now: int) -> None:
-    """Looks at those that were not used for longest."""
-    for _ in range(min(FORGET_STEP, len(counters))):
-        key, counter = next(iter(counters.items()))
-        if counter.idle(now):
-            del counters[key]
-        else:
-            counters.move_to_end(key)
-
-
 class _Bucket:
     """What was drawn and has not drained yet."""
 
-    __slots__ = ("at", "level", "limit")
+    __slots__ = ("_at", "_limit", "level")
 
     def __init__(self) -> None:
         self.level = 0
-        self.at = 0
-        self.limit = 1
+        self._at = 0
+        self._limit = 1
 
-    def drained(self, now: int) -> int:
-        """The level now."""
-        return max(0, self.level - (now - self.at) * self.limit)
+    def wait_us(self, limit: int, amount: int, now: int) -> int:
+        """How long until there is room for `amount`, or for all of the limit if that is less."""
+        self._drain(limit, now)
+        excess = self.level - (limit - min(amount, limit)) * PERIOD_US
+        return -(-excess // limit) if excess > 0 else 0
+
+    def draw(self, amount: int, lease_id: str, ends: int) -> None:  # noqa: ARG002 - of places
+        """Draws `amount`."""
+        self.level += amount * PERIOD_US
+
+    def settle(self, limit: int, amount: int, lease_id: str, now: int) -> None:  # noqa: ARG002
+        """Draws `amount` more, or less, but never more than was drawn."""
+        self._drain(limit, now)
+        self.level = max(0, self.level + amount * PERIOD_US)
 
     def idle(self, now: int) -> bool:
-        """Whether forgetting it changes nothing."""
-        return self.drained(now) == 0
+        """Whether all has drained."""
+        return self.level <= (now - self._at) * self._limit
+
+    def _drain(self, limit: int, now: int) -> None:
+        level = self.level - (now - self._at) * self._limit
+        self.level = max(0, level)
+        self._at = now
+        self._limit = limit
 
 
-class _Places(dict[str, int]):
-    """Lease -> when it ends, in microseconds."""
+class _Places:
+    """Who runs, by lease, and until when."""
 
-    __slots__ = ()
+    __slots__ = ("_ends",)
 
-    def expire(self, now: int) -> None:
+    def __init__(self) -> None:
+        self._ends: dict[str, int] = {}
+
+    @property
+    def level(self) -> int:
+        """How many there are."""
+        return len(self._ends)
+
+    def wait_us(self, limit: int, amount: int, now: int) -> int:  # noqa: ARG002 - of buckets
+        """How long until it is worth to ask again for a place."""
+        if len(self._ends) >= limit:
+            self._expire(now)
+        return 0 if len(self._ends) < limit else SLOT_WAIT_US
+
+    def draw(self, amount: int, lease_id: str, ends: int) -> None:  # noqa: ARG002
+        """Takes a place, or keeps it for longer."""
+        self._ends[lease_id] = ends
+
+    def settle(self, limit: int, amount: int, lease_id: str, now: int) -> None:  # noqa: ARG002
+        """Gives the place back."""
+        self._ends.pop(lease_id, None)
+
+    def idle(self, now: int) -> bool:
+        """Whether nobody runs, or nobody has said so for a lease's time."""
+        self._expire(now)
+        return not self._ends
+
+    def _expire(self, now: int) -> None:
         """Takes their places from those who have not renewed them."""
-        for lease_id in [lease_id for lease_id, ends in self.items() if ends <= now]:
-            del self[lease_id]
-
-    def idle(self, now: int) -> bool:
-        """Whether forgetting it changes nothing."""
-        return all(ends <= now for ends in self.values())
+        if any(ends <= now for ends in self._ends.values()):
+            self._ends = {lease: ends for lease, ends in self._ends.items() if ends > now}

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
@@ -111,6 +112,15 @@ class RedisCounters:
         if verdict.refused < 0:
             self._local_leases.add(lease_id)
         return verdict
+
+    async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
+        """The levels; those of the local counters while these decide. See `CounterStore`."""
+        if self._line.up and not self._line.crowded:
+            with suppress(LostError):
+                reply = self._line.ask(self._arguments("peek", meters, ""))
+                _, _, *levels = await asyncio.shield(reply)
+                return levels
+        return await self._local.peek(self._shares(meters))
 
     def settle(
         self, meters: Sequence[Meter], lease_id: str, *, requests: int = 0, tokens: int = 0
