@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -82,7 +82,8 @@ class Gate:
         authorize(caller, bid.model)
         prices = {model: self._price(model) for model in (bid.model, *bid.fallbacks)}
         prompt_tokens, max_tokens = estimate_prompt(bid.spec), bid.max_tokens
-        lease = await self.limits.take(_subject(bid), prompt_tokens + max_tokens)
+        subject = _subject(caller, bid.model)
+        lease = await self.limits.take(subject, prompt_tokens + max_tokens)
         amount = max(
             estimate_nano(prompt_tokens, max_tokens, price, markup_bp=caller.markup_bp)
             for price in prices.values()
@@ -99,7 +100,7 @@ class Gate:
             hold=hold,
             prices=prices,
             price=prices[bid.model],
-            subject=_subject(bid),
+            subject=subject,
             tokens=prompt_tokens + max_tokens,
             limits=self.limits,
             markup_bp=caller.markup_bp,
@@ -112,6 +113,10 @@ class Gate:
             yield ticket
         finally:
             ticket.close()
+
+    async def standing(self, caller: Caller, model: str) -> Mapping[str, str]:
+        """What an answer that took nothing should say about limits: `x-ratelimit-…`."""
+        return await self.limits.standing(_subject(caller, model))
 
     def _price(self, model: str) -> Price:
         price = self.prices.lookup(model)
@@ -133,10 +138,10 @@ def authorize(caller: Caller, model: str) -> None:
         raise _refused(reasons.ERROR_REASON_MODEL_NOT_ALLOWED, _NOT_ALLOWED, model)
 
 
-def _subject(bid: Bid) -> Subject:
-    scope = bid.caller.scope
+def _subject(caller: Caller, model: str) -> Subject:
+    scope = caller.scope
     own = Allowance(rpm=scope.rpm, tpm=scope.tpm, concurrency=scope.concurrency)
-    return Subject(key=bid.caller.key_id, model=bid.model, own=own)
+    return Subject(key=caller.key_id, model=model, own=own)
 
 
 def _order(bid: Bid, price: Price, amount_nano: int) -> Order:

@@ -27,7 +27,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -130,11 +130,11 @@ class Idempotency:
         self,
         call: NamedCall,
         make: Callable[[], AsyncGenerator[Batch, None]],
-        announce: Announce,
+        replaying: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[Batch, None]:
         """The answer that `make` gives, or has given to an equal call before.
 
-        `announce` is told of a replay before its first batch. By the time that the last
+        `replaying` is awaited before the first batch of a replay. By the time that the last
         batch is given the answer is kept: whoever saw the end will see it again.
 
         Raises Failure: IDEMPOTENCY_IN_PROGRESS, IDEMPOTENCY_MISMATCH, ALREADY_EXISTS,
@@ -145,7 +145,7 @@ class Idempotency:
         record = await self._claim(run, fingerprint)
         if record is not None:
             answer = _answer(record, fingerprint)
-            announce(REPLAYED)
+            await replaying()
             for batch in _read(answer):
                 yield batch
             return

@@ -19,7 +19,7 @@ from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.completions.drains import Drains, Rest
 from services.completions.fold import Fold
-from services.completions.idempotency import Announce, Batch, Idempotency, NamedCall
+from services.completions.idempotency import REPLAYED, Announce, Batch, Idempotency, NamedCall
 from services.completions.validation import check
 from services.routing.catalog import Catalog, Route
 from services.routing.failover import Answer, Failover, Inquiry
@@ -102,7 +102,12 @@ class Pipeline:
             spec=call.spec,
             parameter_policy=call.parameter_policy,
         )
-        return self._idempotency.stream(named, make, announce)
+
+        async def replaying() -> None:
+            standing = await self.gate.standing(call.caller, route.base_model)
+            announce({**REPLAYED, **standing})
+
+        return self._idempotency.stream(named, make, replaying)
 
     async def _make(
         self, call: Call, route: Route, announce: Announce, *, stream: bool

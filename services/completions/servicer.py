@@ -13,6 +13,7 @@ from services.admission.keys import Keyring
 from services.border import Context, metadata_of, request_id_of
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
+from services.errors import Failure
 from services.telemetry.calls import CallLog, CallRecord
 
 
@@ -45,7 +46,11 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         headers: dict[str, str] = {}
         with self._calls.recording(request_id, "create", context.time_remaining) as record:
             call = await self._call(request, context, record)
-            answer = await self._pipeline.whole(call, headers.update)
+            try:
+                answer = await self._pipeline.whole(call, headers.update)
+            except Failure as failure:
+                await self._tell_limits(failure, call)
+                raise
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
         return answer
@@ -60,12 +65,22 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         headers: dict[str, str] = {}
         with self._calls.recording(request_id, "stream", context.time_remaining) as record:
             call = await self._call(request, context, record)
-            async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
-                async for batch in batches:
-                    if headers:
-                        await context.send_initial_metadata(tuple(headers.items()))
-                        headers.clear()
-                    yield pb.StreamChatCompletionResponse(chunks=batch)
+            try:
+                async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
+                    async for batch in batches:
+                        if headers:
+                            await context.send_initial_metadata(tuple(headers.items()))
+                            headers.clear()
+                        yield pb.StreamChatCompletionResponse(chunks=batch)
+            except Failure as failure:
+                await self._tell_limits(failure, call)
+                raise
+
+    async def _tell_limits(self, failure: Failure, call: Call) -> None:
+        """A refusal says how the limits stand, too, once it is known which apply."""
+        record = call.record
+        if record.model and not record.begun_at and not failure.headers:
+            failure.headers = await self._pipeline.gate.standing(call.caller, record.model)
 
     async def _call(
         self,

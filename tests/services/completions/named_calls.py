@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.completions.idempotency import REPLAYED, Batch, Idempotency, NamedCall
+from services.completions.idempotency import Batch, Idempotency, NamedCall
 from services.errors import Failure
 from services.storage.pepper import Pepper
 
@@ -65,10 +65,15 @@ class Model:
 
 async def ask(once: Idempotency, asked: NamedCall, model: Make) -> tuple[list[Batch], bool]:
     """The answer, and whether it was said to be a replay."""
-    told: dict[str, str] = {}
-    async with aclosing(once.stream(asked, model, told.update)) as batches:
+    replays = 0
+
+    async def replaying() -> None:
+        nonlocal replays
+        replays += 1
+
+    async with aclosing(once.stream(asked, model, replaying)) as batches:
         got: list[Batch] = [list(batch) async for batch in batches]
-    return got, told == REPLAYED
+    return got, replays == 1
 
 
 async def refusal(once: Idempotency, asked: NamedCall, model: Make) -> Failure:
@@ -78,5 +83,5 @@ async def refusal(once: Idempotency, asked: NamedCall, model: Make) -> Failure:
     return refused.value
 
 
-def ignore(_headers: Mapping[str, str]) -> None:
-    """Has no use for headers."""
+async def ignore() -> None:
+    """Does not care whether it is a replay."""

@@ -137,6 +137,21 @@ async def test_a_refused_call_consumes_nothing(bench: Bench) -> None:
     assert verdict.levels[1] == 1
 
 
+async def test_looking_draws_nothing(bench: Bench) -> None:
+    """Levels can be read, even beyond the limit, and are as they were."""
+    meters = [meter(Kind.REQUESTS, 2), meter(Kind.TOKENS, 10), meter(Kind.CALLS, 1)]
+    assert list(await bench.store.peek(meters)) == [0, 0, 0]
+
+    drawn = await bench.store.take(meters, 30, "lease")
+    requests, tokens, calls = await bench.store.peek(meters)
+
+    assert 0 < requests <= drawn.levels[0]
+    assert 0 < tokens <= drawn.levels[1]
+    assert calls == drawn.levels[2] == 1
+    bench.store.settle(meters, "lease", requests=-1, tokens=-30)
+    assert list(await bench.store.peek(meters)) == [0, 0, 0]
+
+
 async def test_the_longest_wait_is_told(bench: Bench) -> None:
     """Where several meters refuse, the one that takes longest is named."""
     quick, slow = meter(Kind.REQUESTS, 60), meter(Kind.TOKENS, 60)

@@ -130,6 +130,23 @@ async def test_places_taken_locally_are_given_back_locally(valkey: ValkeyServer)
         assert (await counters._local.take([one], 0, "after")).refused == -1
 
 
+async def test_whoever_looks_gets_no_other_answer(valkey: ValkeyServer) -> None:
+    """Those who leave while they look break nothing; a frozen server's levels are not known."""
+    async with RedisCounters(url(valkey), local()) as counters:
+        await counters.take([REQUESTS], 0, "one")
+        for number in range(200):
+            looking = asyncio.create_task(counters.peek([CALLS]))
+            for _ in range(number % 8):
+                await asyncio.sleep(0)
+            looking.cancel()
+            assert (await counters.peek([REQUESTS]))[0] > 0
+        os.kill(pid(valkey), signal.SIGSTOP)
+        try:
+            assert list(await counters.peek([REQUESTS])) == [0]
+        finally:
+            os.kill(pid(valkey), signal.SIGCONT)
+
+
 async def test_a_cancelled_caller_takes_nothing_and_no_answer(valkey: ValkeyServer) -> None:
     """Whoever leaves while the server decides draws nothing, and the next gets its own answer."""
     async with RedisCounters(url(valkey), local()) as counters:

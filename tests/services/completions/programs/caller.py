@@ -30,6 +30,10 @@ async def make() -> AsyncGenerator[Batch, None]:
     yield []
 
 
+async def ignore() -> None:
+    """Never comes to a replay."""
+
+
 async def main() -> None:
     """Makes the call."""
     url, account, key = sys.argv[1:]
@@ -46,7 +50,7 @@ async def main() -> None:
         Ledger(database, SystemClock(), lease_s=LEASE_S) as ledger,
         Idempotency(database, ledger.owner, PEPPER) as once,
     ):
-        async for _ in once.stream(call, make, lambda _headers: None):
+        async for _ in once.stream(call, make, ignore):
             pass
 
 
