@@ -26,7 +26,7 @@ class Patience:
         # A whole answer is silent until it is complete: only the total bounds it.
         first_s = channel.first_token_timeout_s if streamed else channel.total_timeout_s
         self._due = min(now + first_s, self._total_due)
-        self._on_late: Callable[[], None] | None = None
+        self._on_late: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
         self.answered = False
@@ -39,7 +39,7 @@ class Patience:
         """Seconds until the provider is late."""
         return max(0.0, self._due - self._clock.now())
 
-    def watch(self, on_late: Callable[[], None]) -> None:
+    def watch(self, on_late: Callable[[], object]) -> None:
         """From now on calls `on_late`, once, when the provider is late."""
         self._on_late = on_late
         self._set(self._due)

@@ -7,8 +7,9 @@ tells a stream from a document, watches the clock, and says how a call ended.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from functools import lru_cache
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache, partial
+from typing import Self, cast
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
@@ -16,7 +17,14 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.clock import Clock
 from services.errors import UpstreamError
 from services.providers.base import Decoder, Dialect, Target, UpstreamRequest
-from services.providers.http import HttpClient, HttpError, HttpErrorKind, HttpResponse, Url
+from services.providers.http import (
+    HttpClient,
+    HttpError,
+    HttpErrorKind,
+    HttpResponse,
+    PostHead,
+    Url,
+)
 from services.providers.patience import Patience
 from services.providers.sse import SseParser
 
@@ -27,7 +35,10 @@ ERROR_BODY_TIMEOUT_S = 5.0
 """How long a refusal may take to say why."""
 DOCUMENT_MAX = 64 * 1024 * 1024
 """Bytes of an answer that is one JSON document."""
+HEADS_MAX = 4096
+"""How many beginnings of requests are kept: one for each channel, key and kind of answer."""
 
+HTTP_OK = 200
 _ACCEPT = {True: "text/event-stream", False: "application/json"}
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # A byte order mark, and what keeps connections alive.
 
@@ -70,76 +81,143 @@ class Upstream:
         self._http = http
         self._clock = clock
 
-    async def relay(
+    def relay(
         self, request: UpstreamRequest, target: Target, dialect: Dialect, decoder: Decoder
-    ) -> AsyncGenerator[list[pb.ChatCompletionChunk], None]:
-        """The answer to `request`, in batches: one for what arrived together, never empty.
-
-        Raises UpstreamError after the chunks that came before. An answer that was cut is
-        an error also where it seemed complete, unless the provider had said that it was.
-        Closing the generator closes the connection at once. Use it with `aclosing`.
-        """
+    ) -> Relay:
+        """The answer to `request`, which is sent when the first batch is asked for."""
         patience = Patience(self._clock, target.channel, streamed=request.streamed)
-        response = await self._accepted(request, target, dialect, patience)
-        try:
-            data = await _beginning(response)
-            if data[:1] in {b"{", b"["}:
-                yield decoder.whole(await _document(response, data, patience))
-                return
-            stream = _Stream(decoder)
-            while True:
-                batch, failure = stream.feed(data)
-                if stream.over:
-                    response.finish()
-                if batch:
-                    patience.suspend()
-                    yield batch
-                    patience.progressed()
-                if failure is not None:
-                    raise failure
-                if stream.over:
-                    return
-                data = await response.read()
-        except HttpError as error:
-            raise _failure(error, patience) from None
-        finally:
-            patience.stop()
-            response.close()
-
-    async def _accepted(
-        self, request: UpstreamRequest, target: Target, dialect: Dialect, patience: Patience
-    ) -> HttpResponse:
-        """The response, if the provider agrees to answer. `patience` watches over it."""
-        try:
-            response = await self._post(request, target, dialect, patience)
-        except HttpError as error:
-            raise _failure(error, patience) from None
-        patience.watch(response.close)
-        if response.status == 200:
-            return response
-        try:
-            body = await _refusal(response, patience)
-        finally:
-            patience.stop()
-            response.close()
-        raise dialect.error(response.status, response.headers, body)
+        return Relay(partial(self._post, request, target, dialect), dialect, decoder, patience)
 
     async def _post(
-        self, request: UpstreamRequest, target: Target, dialect: Dialect, patience: Patience
+        self, request: UpstreamRequest, target: Target, dialect: Dialect
     ) -> HttpResponse:
         channel = target.channel
+        head = _head(
+            channel.base_url,
+            request.path,
+            request.streamed,
+            dialect.auth_headers,
+            target.key.reveal(),
+            (*channel.headers.items(), *request.headers.items()),
+        )
+        return await self._http.send(
+            head, request.body, connect_timeout_s=channel.connect_timeout_s
+        )
+
+
+class Relay:
+    """One answer, in batches: an async iterator that is to be closed, however it ends.
+
+    A batch is what arrived together, and is never empty. Raises UpstreamError after the
+    chunks that came before. An answer that was cut is an error also where it seemed
+    complete, unless the provider had said that it was.
+    """
+
+    __slots__ = (
+        "_decoder",
+        "_dialect",
+        "_failure",
+        "_over",
+        "_patience",
+        "_post",
+        "_response",
+        "_stream",
+    )
+
+    def __init__(
+        self,
+        post: Callable[[], Awaitable[HttpResponse]],
+        dialect: Dialect,
+        decoder: Decoder,
+        patience: Patience,
+    ) -> None:
+        """`post` sends the request and returns when the answer has begun."""
+        self._post = post
+        self._dialect = dialect
+        self._decoder = decoder
+        self._patience = patience
+        self._stream = _Stream(decoder)
+        self._response: HttpResponse | None = None
+        self._failure: UpstreamError | None = None
+        self._over = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[pb.ChatCompletionChunk]:
+        """What arrives next. Whatever is raised closes the connection."""
+        if self._over:
+            raise self._end()
         try:
-            url = _url(channel.base_url, request.path)
-        except ValueError:
-            raise HttpError(HttpErrorKind.BAD_REQUEST, "the base URL is not one") from None
-        headers = _headers(request, target, dialect)
+            response = self._response
+            if response is None:
+                return await self._first()
+            self._patience.progressed()
+            return await self._more(response, await response.read())
+        except HttpError as error:
+            self.close()
+            raise _failure(error, self._patience) from None
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """The provider is told to stop, unless it has said everything. Never waits."""
+        self._over = True
+        self._patience.stop()
+        if self._response is not None:
+            self._response.close()
+
+    async def aclose(self) -> None:
+        """As `close`."""
+        self.close()
+
+    async def _first(self) -> list[pb.ChatCompletionChunk]:
+        response = self._response = await self._in_time()
+        self._patience.watch(response.close)
+        if response.status != HTTP_OK:
+            body = await _refusal(response, self._patience)
+            raise self._dialect.error(response.status, response.headers, body)
+        data = await _beginning(response)
+        if data[:1] not in {b"{", b"["}:
+            return await self._more(response, data)
+        chunks = self._decoder.whole(await _document(response, data, self._patience))
+        self.close()
+        return chunks
+
+    async def _in_time(self) -> HttpResponse:
+        """The response to the request, unless patience ends before it begins."""
+        # As `asyncio.timeout` does it, with the one timer that there is.
+        task = cast("asyncio.Task[object]", asyncio.current_task())
+        cancelling = task.cancelling()
+        self._patience.watch(task.cancel)
         try:
-            async with asyncio.timeout(patience.left_s):
-                return await self._http.post(
-                    url, headers, request.body, connect_timeout_s=channel.connect_timeout_s
-                )
-        except TimeoutError:
-            raise _late(patience) from None
+            return await self._post()
+        except BaseException:
+            if self._patience.lost and task.uncancel() <= cancelling:
+                raise _late(self._patience) from None
+            raise
+
+    async def _more(self, response: HttpResponse, data: bytes) -> list[pb.ChatCompletionChunk]:
+        """The next batch, of which `data` is the beginning."""
+        stream = self._stream
+        while True:
+            batch, self._failure = stream.feed(data)
+            if stream.over:
+                response.finish()
+            if stream.over or self._failure is not None:
+                self.close()
+            if batch:
+                self._patience.suspend()
+                return batch
+            if self._over:
+                raise self._end()
+            data = await response.read()
+
+    def _end(self) -> Exception:
+        """What to raise after the last batch: once the failure, if there is one."""
+        failure, self._failure = self._failure, None
+        return failure or StopAsyncIteration()
 
 
 class _Stream:
@@ -173,25 +251,29 @@ class _Stream:
         return chunks, None
 
 
-@lru_cache(maxsize=4096)
-def _url(base_url: str, path: str) -> Url:
-    return Url.parse(base_url).join(path)
-
-
-def _headers(request: UpstreamRequest, target: Target, dialect: Dialect) -> Mapping[str, str]:
-    """What is sent, by lower-case name. What is more particular stands."""
+@lru_cache(maxsize=HEADS_MAX)
+def _head(
+    base_url: str,
+    path: str,
+    streamed: bool,
+    auth_headers: Callable[[str], Mapping[str, str]],
+    key: str,
+    more: tuple[tuple[str, str], ...],
+) -> PostHead:
+    """What calls to a channel begin with. What is more particular stands."""
+    try:
+        url = Url.parse(base_url).join(path)
+    except ValueError:
+        raise HttpError(HttpErrorKind.BAD_REQUEST, "the base URL is not one") from None
     headers = {
         "content-type": "application/json",
-        "accept": _ACCEPT[request.streamed],
+        "accept": _ACCEPT[streamed],
         "accept-encoding": "identity",
         "user-agent": USER_AGENT,
     }
-    key = target.key.reveal()
-    own = target.channel.headers
-    for more in (dialect.auth_headers(key) if key else {}, own, request.headers):
-        for name, value in more.items():
-            headers[name.lower()] = value
-    return headers
+    particular = (*auth_headers(key).items(), *more) if key else more
+    headers |= {name.lower(): value for name, value in particular}
+    return PostHead(url, headers)
 
 
 async def _beginning(response: HttpResponse) -> bytes:

@@ -12,7 +12,7 @@ from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.incoming import Incoming
 from services.providers.http.inflate import Inflater
 from services.providers.http.pool import Pool
-from services.providers.http.request import Origin, Url, post_head
+from services.providers.http.request import Origin, PostHead, Url
 
 LINGER_S = 1.0
 """How long the end of a message may lag behind the end of what it says."""
@@ -132,22 +132,29 @@ class HttpClient:
     async def post(
         self, url: Url, headers: Mapping[str, str], body: bytes, *, connect_timeout_s: float
     ) -> HttpResponse:
+        """As `send`, with a head that is sent once."""
+        return await self.send(PostHead(url, headers), body, connect_timeout_s=connect_timeout_s)
+
+    async def send(self, head: PostHead, body: bytes, *, connect_timeout_s: float) -> HttpResponse:
         """Sends `body`; returns once status and headers have arrived.
 
         `connect_timeout_s` bounds the way to a connection, nothing after that. A kept
         connection that turns out to be closed is replaced once. Raises HttpError.
         """
-        head = post_head(url, headers, len(body))
-        pool = self._pools.get(url.origin) or self._add_pool(url.origin)
-        await pool.enter(connect_timeout_s)
+        pool = self._pools.get(head.origin) or self._add_pool(head.origin)
+        if not pool.enter_at_once():
+            await pool.enter(connect_timeout_s)
+        sent = head.of(len(body))
         try:
             connection = pool.take()
             if connection is not None:
-                incoming = await self._reuse(connection, head, body)
-                if incoming is not None:
-                    return HttpResponse(incoming, connection, pool)
+                try:
+                    return HttpResponse(await connection.exchange(sent, body), connection, pool)
+                except HttpError as error:
+                    if error.kind is not HttpErrorKind.DISCONNECTED or not connection.was_stale:
+                        raise
             connection = await pool.connect(connect_timeout_s)
-            return HttpResponse(await connection.exchange(head, body), connection, pool)
+            return HttpResponse(await connection.exchange(sent, body), connection, pool)
         except BaseException:
             pool.leave(None)
             raise
@@ -162,12 +169,3 @@ class HttpClient:
             origin, limit=self._limit, idle_timeout_s=self._idle_timeout_s, tls=self._tls
         )
         return pool
-
-    async def _reuse(self, connection: Connection, head: bytes, body: bytes) -> Incoming | None:
-        """The response on a kept connection; None where the server had closed it before."""
-        try:
-            return await connection.exchange(head, body)
-        except HttpError as error:
-            if error.kind is HttpErrorKind.DISCONNECTED and connection.was_stale:
-                return None
-            raise

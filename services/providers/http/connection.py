@@ -41,6 +41,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._incoming: Incoming
         self._fields: list[tuple[bytes, bytes]] = []
+        self._size = 0
         self._pieces: list[bytes] = []
         # Pieces of body are collected without a line of Python: a burst of events is
         # often a burst of HTTP chunks, and each would cost a call.
@@ -78,8 +79,9 @@ class Connection(asyncio.Protocol):
         """
         if self._transport.is_closing():
             raise HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed")
-        incoming = self._incoming = Incoming(self._transport)
+        incoming = self._incoming = Incoming(self._transport, self._loop)
         self._fields = []
+        self._size = 0
         self._interim = self._ended = self._heard = False
         self._without_body = 0
         self._sent_at = self._loop.time()
@@ -89,7 +91,8 @@ class Connection(asyncio.Protocol):
             self._transport.write(head)
             self._transport.write(body)
         try:
-            await incoming.head()
+            while not incoming.begun:
+                await incoming.event()
         except BaseException:
             self.abort()
             raise
@@ -98,7 +101,7 @@ class Connection(asyncio.Protocol):
     def secured(self, transport: asyncio.BaseTransport | None) -> None:
         """TLS is agreed upon: from now on everything goes through `transport`."""
         self._transport = cast("asyncio.Transport", transport)
-        self._incoming = Incoming(self._transport)
+        self._incoming = Incoming(self._transport, self._loop)
         self._incoming.end()  # Nothing has been asked.
 
     def abort(self) -> None:
@@ -174,18 +177,19 @@ class Connection(asyncio.Protocol):
         """A header, or a trailer, which is of no use."""
         if not self._incoming.begun:
             self._fields.append((name, value))
+            self._size += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
         """The head is there. Interim responses (1xx) are passed over."""
         status = self._parser.get_status_code()
-        size = sum(len(name) + len(value) + 4 for name, value in self._fields)
-        if size > HEAD_MAX or len(self._fields) > FIELDS_MAX or status == 101:
+        if self._size > HEAD_MAX or len(self._fields) > FIELDS_MAX or status == 101:
             raise ValueError("a head that is not acceptable")
         self._interim = status < 200
         if not self._interim:
             fields = _by_name(self._fields)
             self._incoming.begin(status, fields, to_eof=_ends_with_connection(status, fields))
         self._fields = []
+        self._size = 0
 
     def on_message_complete(self) -> None:
         """The response is complete, and perhaps another may follow."""

@@ -21,6 +21,7 @@ class Incoming:
     __slots__ = (
         "_chunks",
         "_error",
+        "_loop",
         "_on_end",
         "_paused",
         "_size",
@@ -33,8 +34,9 @@ class Incoming:
         "status",
     )
 
-    def __init__(self, transport: asyncio.Transport) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
+        self._loop = loop
         self._chunks: list[bytes] = []
         self._size = 0
         self._paused = False
@@ -86,21 +88,19 @@ class Incoming:
 
     # The reader's side.
 
-    async def head(self) -> None:
-        """Returns once status and headers are there."""
-        while not self.begun:
-            if self._error is not None:
-                raise self._error
-            await self._event()
+    def event(self) -> asyncio.Future[None]:
+        """Is done when something has arrived. Raises the error after which nothing will."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        return self._waiter
 
     async def read(self) -> bytes:
         """What has arrived since the last time; empty at the end."""
         while not self._chunks:
             if self.complete:
                 return b""
-            if self._error is not None:
-                raise self._error
-            await self._event()
+            await self.event()
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self.discard()
         return data
@@ -118,13 +118,6 @@ class Incoming:
         """Nobody reads on: calls back once at the end, which any more data is too."""
         self.discard()
         self._on_end = on_end
-
-    async def _event(self) -> None:
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

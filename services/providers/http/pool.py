@@ -27,25 +27,39 @@ class Pool:
         self._idle_timeout_s = idle_timeout_s
         self._tls = tls if origin.secure else None
         self._loop = asyncio.get_running_loop()
-        self._slots = asyncio.Semaphore(limit)
+        self._free = limit
+        self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle: deque[Connection] = deque()  # The longest idle are on the left.
         self._open: set[Connection] = set()
         self._all_lost = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
 
-    async def enter(self, timeout_s: float) -> None:
-        """Waits for a free slot. Every one that was entered must be left."""
+    def enter_at_once(self) -> bool:
+        """Takes a slot if one is free. Every one that was entered must be left."""
         if self._closed:
             raise HttpError(HttpErrorKind.UNREACHABLE, "the client is closed")
-        if not self._slots.locked():
-            await self._slots.acquire()  # Does not wait.
-            return
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
+    async def enter(self, timeout_s: float) -> None:
+        """Waits for a slot: whoever came first is first."""
+        given = self._loop.create_future()
+        self._waiting.append(given)
         try:
             async with asyncio.timeout(timeout_s):
-                await self._slots.acquire()
-        except TimeoutError:
-            raise HttpError(HttpErrorKind.TIMEOUT, "all connections are in use") from None
+                await given
+        except BaseException as error:
+            if not given.cancelled():
+                self._give_slot()  # It came at the same moment.
+            elif given in self._waiting:
+                self._waiting.remove(given)
+            if isinstance(error, TimeoutError):
+                busy = HttpError(HttpErrorKind.TIMEOUT, "all connections are in use")
+                raise busy from None
+            raise
 
     def leave(self, connection: Connection | None) -> None:
         """Gives a slot back, with the connection that was used, whatever its state."""
@@ -54,7 +68,7 @@ class Pool:
                 self._put(connection)
             else:
                 connection.abort()
-        self._slots.release()
+        self._give_slot()
 
     def take(self) -> Connection | None:
         """An idle connection that can still be used, if there is one."""
@@ -89,6 +103,15 @@ class Pool:
             connection.abort()
         if self._open:
             await self._all_lost.wait()
+
+    def _give_slot(self) -> None:
+        """To who has waited for it longest, if anybody still does."""
+        while self._waiting:
+            given = self._waiting.popleft()
+            if not given.done():
+                given.set_result(None)
+                return
+        self._free += 1
 
     async def _connect(self) -> Connection:
         host, port, _ = self._origin

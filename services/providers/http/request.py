@@ -77,19 +77,28 @@ class Url(NamedTuple):
         return f"{path}?{self.query}" if self.query else path
 
 
-def post_head(url: Url, headers: Mapping[str, str], length: int) -> bytes:
-    """The head of a POST of `length` bytes.
+class PostHead:
+    """The head of POSTs that differ in nothing but their bodies."""
 
-    Raises HttpError (BAD_REQUEST), without the value, where a header could end the
-    head, begin another, or is one of `OURS`.
-    """
-    lines = [f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\n"]
-    for name, value in headers.items():
-        if not (_TOKEN.fullmatch(name) and value.isprintable()) or name.lower() in OURS:
-            raise HttpError(HttpErrorKind.BAD_REQUEST, f"the header {name!r} cannot be sent")
-        lines.append(f"{name}: {value}\r\n")
-    lines.append(f"content-length: {length}\r\n\r\n")
-    return "".join(lines).encode()
+    __slots__ = ("_text", "origin")
+
+    def __init__(self, url: Url, headers: Mapping[str, str]) -> None:
+        """Raises HttpError (BAD_REQUEST), without the value, for headers that cannot be sent.
+
+        They could end the head or begin another, or are among `OURS`.
+        """
+        lines = [f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\n"]
+        for name, value in headers.items():
+            if not (_TOKEN.fullmatch(name) and value.isprintable()) or name.lower() in OURS:
+                raise HttpError(HttpErrorKind.BAD_REQUEST, f"the header {name!r} cannot be sent")
+            lines.append(f"{name}: {value}\r\n")
+        self._text = "".join(lines).encode()
+        self.origin = url.origin
+        """Whom to send it to."""
+
+    def of(self, length: int) -> bytes:
+        """The head of a POST of `length` bytes."""
+        return b"%bcontent-length: %d\r\n\r\n" % (self._text, length)
 
 
 def _ascii(host: str) -> str:

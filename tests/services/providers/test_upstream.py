@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
 import msgspec
@@ -20,7 +20,7 @@ from services.config import ChannelConfig, Secret
 from services.errors import UpstreamError
 from services.providers.base import Notes, SseEvent, Target, UpstreamRequest
 from services.providers.http import HttpClient
-from services.providers.upstream import ERROR_BODY_MAX, Upstream
+from services.providers.upstream import ERROR_BODY_MAX, Relay, Upstream
 from tests.fakes.clock import FakeClock
 from tests.fakes.upstream import (
     CUT,
@@ -119,7 +119,7 @@ class Caller:
         self.decoder = Words()
         self.request = UpstreamRequest(path="/chat", body=b'{"a":1}', streamed=True)
 
-    def relay(self) -> AsyncGenerator[list[pb.ChatCompletionChunk], None]:
+    def relay(self) -> Relay:
         """A call."""
         channel = ChannelConfig(name="a", dialect="plain", base_url=self.upstream.url)
         target = Target(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.request import OURS, Origin, Url, post_head
+from services.providers.http.request import OURS, Origin, PostHead, Url
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_writes_a_head() -> None:
     url = Url.parse("http://a.test:81/v1?x=1")
 
     assert (
-        post_head(url, {"authorization": "Bearer k", "x-title": "Помогатор"}, 7)
+        PostHead(url, {"authorization": "Bearer k", "x-title": "Помогатор"}).of(7)
         == (
             "POST /v1?x=1 HTTP/1.1\r\nhost: a.test:81\r\nauthorization: Bearer k\r\n"
             "x-title: Помогатор\r\ncontent-length: 7\r\n\r\n"
@@ -94,7 +94,7 @@ def test_writes_a_head() -> None:
 def test_refuses_headers_that_reach_further(name: str, value: str) -> None:
     """A header cannot end the head, begin another, or steer the connection."""
     with pytest.raises(HttpError) as refused:
-        post_head(Url.parse("http://a.test"), {name: value}, 0)
+        PostHead(Url.parse("http://a.test"), {name: value})
 
     assert refused.value.kind is HttpErrorKind.BAD_REQUEST
     assert "secret" not in str(refused.value)
