@@ -184,7 +184,8 @@ class Metrics:
             self._observe_attempts(record)
         elif reason:
             self.rejected[(reason,)].inc()
-        if reason in AUTH_FAILURES:
+        if reason in AUTH_FAILURES and not record.key_id:
+            # With an ID it was accepted, and revoked while the call ran.
             self.auth_failures[(reason,)].inc()
         if kind := "replay" if record.replayed else IDEMPOTENCY.get(reason):
             self.idempotency[(kind,)].inc()

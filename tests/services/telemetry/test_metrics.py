@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import aiohttp
 import pytest
@@ -71,6 +71,29 @@ def test_attempts(attempts: Sequence[Attempt], retries: float, errors: float | N
     assert value(metrics, "retries_total") == retries
     failed = value(metrics, "upstream_errors_total", channel="a", kind="UPSTREAM_ERROR")
     assert failed == errors
+
+
+@pytest.mark.parametrize(
+    ("reason", "known", "count"),
+    [
+        ("INVALID_API_KEY", {}, 1.0),
+        ("KEY_EXPIRED", {}, 1.0),
+        ("KEY_REVOKED", {}, 1.0),
+        ("AUTH_UNAVAILABLE", {}, 1.0),
+        ("KEY_REVOKED", {"key_id": "key-1", "begun_at": 1.5}, None),
+        ("KEY_REVOKED", {"key_id": "key-1", "attempts": [Attempt("a")]}, None),
+        ("RATE_LIMIT_EXCEEDED", {"key_id": "key-1"}, None),
+    ],
+)
+def test_keys_that_were_not_accepted(
+    reason: str, known: Mapping[str, object], count: float | None
+) -> None:
+    """A call that ran until its key was revoked had a key that was good."""
+    metrics = Metrics()
+
+    metrics.observe(record(**{"begun_at": 0.0, "end": "refused", "reason": reason, **known}))
+
+    assert value(metrics, "auth_failures_total", kind=reason) == count
 
 
 def test_a_replay_is_no_request_to_a_provider() -> None:
