@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
+from inspect import isawaitable
 from typing import Any, NoReturn, TypeAlias
 from uuid import uuid4
 
@@ -92,7 +93,11 @@ def _guarded_unary(handle: Callable[..., Any]) -> Callable[..., Awaitable[object
 def _guarded_stream(handle: Callable[..., Any]) -> Callable[..., AsyncIterator[object]]:
     async def guarded(request: object, context: Context) -> AsyncIterator[object]:
         try:
-            async with aclosing(handle(request, context)) as messages:
+            answering = handle(request, context)
+            if isawaitable(answering):  # Health's `Watch` writes what it says itself.
+                await answering
+                return
+            async with aclosing(answering) as messages:
                 async for message in messages:
                     yield message
         except Exception as error:  # noqa: BLE001 - the border: nothing may pass it unmapped

@@ -11,6 +11,8 @@ import pytest
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
@@ -161,3 +163,22 @@ async def test_streams_are_guarded_too() -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await call.read()
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_health_is_watched() -> None:
+    """The health service's `Watch`, which writes instead of yielding, says when it changes."""
+    health = HealthServicer()
+
+    def register(server: grpc.aio.Server) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
+
+    async with serve(register, [FailureBorder()], "127.0.0.1:0") as channel:
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answers = aiter(watch(health_pb2.HealthCheckRequest()))
+        assert (await anext(answers)).status == health_pb2.HealthCheckResponse.SERVING
+        await health.enter_graceful_shutdown()
+        assert (await anext(answers)).status == health_pb2.HealthCheckResponse.NOT_SERVING
