@@ -74,6 +74,11 @@ class Server:
             assert answer.status == 200
             return await answer.text()
 
+    def forget(self) -> None:
+        """Drops what it has logged so far, of which a long run would gather gigabytes."""
+        self.lines.clear()
+        self.log = ""
+
     def tell(self, number: signal.Signals) -> None:
         """Sends a signal."""
         self._process.send_signal(number)

@@ -1,0 +1,98 @@
+"""Callers who come at a steady rate, ask for all kinds of things, and leave when they like."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+
+import aiohttp
+
+PATH = "/v1/chat/completions"
+LEAVES_WITHIN_S = 0.3
+"""The longest that a caller stays who is going to leave: about as long as an answer takes."""
+PATIENCE_S = 60.0
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """What became of the calls."""
+
+    ends: Counter[str] = field(default_factory=Counter)
+    """`whole`, `left`, or the code of the error, by number."""
+    wrong: list[str] = field(default_factory=list)
+    """What must not happen: a hang, a stream without an end, an error without a code."""
+
+    @property
+    def asked(self) -> int:
+        """All calls that have ended."""
+        return self.ends.total()
+
+
+class Load:
+    """Callers of one gateway."""
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        models: list[str],
+        chance: random.Random,
+        *,
+        leaving: float = 0.0,
+    ) -> None:
+        """`http` sends the key. `leaving` is the share of callers who do not wait for the end."""
+        self._http = http
+        self._url = f"{url}{PATH}"
+        self._models = models
+        self._chance = chance
+        self._leaving = leaving
+        self.outcomes = Outcomes()
+
+    async def run(self, rate: float, seconds: float) -> None:
+        """Makes so many calls a second for so long, however slowly they are answered."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        async with asyncio.TaskGroup() as calls:
+            for number in range(round(rate * seconds)):
+                await asyncio.sleep(began + number / rate - loop.time())
+                calls.create_task(self.call())
+
+    async def call(self, *, stays: bool = False) -> None:
+        """One call; what became of it is in `outcomes`. With `stays` nobody leaves."""
+        chance, outcomes = self._chance, self.outcomes
+        leaves = not stays and chance.random() < self._leaving
+        stay_s = chance.random() * LEAVES_WITHIN_S if leaves else PATIENCE_S
+        try:
+            async with asyncio.timeout(stay_s):
+                end = await self._ask()
+        except TimeoutError:
+            end = "left" if leaves else "hung"
+        except (aiohttp.ClientError, ValueError, KeyError) as error:
+            end = f"{type(error).__name__}"
+        outcomes.ends[end] += 1
+        if end in {"hung", "internal_error"} or end[0].isupper():
+            outcomes.wrong.append(end)
+
+    async def _ask(self) -> str:
+        chance = self._chance
+        body = {
+            "model": chance.choice(self._models),
+            "messages": [{"role": "user", "content": "Hello. " * chance.randrange(1, 200)}],
+            "max_tokens": 50,
+            "stream": chance.random() < 0.7,
+        }
+        async with self._http.post(self._url, json=body) as answer:
+            data = await answer.read()
+            if answer.content_type != "text/event-stream":
+                return _end(json.loads(data))
+            *_, last, done, empty = data.split(b"\n\n")
+            if (done, empty) != (b"data: [DONE]", b""):
+                raise ValueError("a stream without an end")
+            return _end(json.loads(last.removeprefix(b"data: ")))
+
+
+def _end(document: dict[str, dict[str, str]]) -> str:
+    return document["error"]["code"] if "error" in document else "whole"

@@ -1,0 +1,266 @@
+"""Lets a gateway work for a long time, and looks whether anything stays behind.
+
+    python -m tests.nightly.soak [--minutes 30] [--topology single|split] [--rate 40] [--seed N]
+
+Callers ask in streams and not, for models of all dialects; a fifth of them leave early, and
+a twentieth of what providers do is a fault. After a warm-up, and three times after it, the
+load stops, as many calls as there are places are made at once, and all comes to rest. What is
+in use then must be what was in use after the warm-up: resident memory, tasks, descriptors. No
+money is held, no place is taken, and the books are right. AssertionError where it is not so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import random
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+import psutil
+
+from tests.end_to_end.fleet import Member, operators
+from tests.fakes.upstream import FakeUpstream
+from tests.nightly.load import Load
+from tests.nightly.provider import MANY, Provider
+
+Topology = Literal["single", "split"]
+
+DIALECTS = ("openai", "anthropic", "openrouter")
+MODELS = [f"soak/{dialect}" for dialect in DIALECTS]
+ACCOUNT = "soak"
+CREDIT_NANO = 10**15
+PLACES = 100
+LEAVING, FAULTS = 0.2, 0.05
+WARM_UP = 0.1
+"""Its share of the time. Caches, pools and the allocator's arenas fill up in it."""
+PARTS = 3
+FORGET_S = 5.0
+
+MEMORY_MB_MAX = 16.0
+"""How much more resident memory there may be: what fragments, and pages of the database."""
+SPARE_MAX = 10
+"""How many more descriptors there may be: providers' connections are kept for a while."""
+CALM_S = 60.0
+
+CONFIG = """
+[bounds]
+streams = {places}
+
+[[limits]]
+key = "*"
+concurrency = {places}
+
+[[limits]]
+channel = "*"
+concurrency = {places}
+"""
+CHANNEL = """
+[[channels]]
+name = "{dialect}"
+dialect = "{dialect}"
+base_url = "{url}"
+models = {{ "soak/{dialect}" = "claude-sonnet-4-5" }}
+progress_timeout_s = 1
+first_token_timeout_s = 10
+breaker = {{ failures = 50, cooldown_s = 1 }}
+
+[[models]]
+name = "soak/{dialect}"
+request_usd = 0.001
+completion_usd_per_mtok = 10
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vitals:
+    """What one process has in use when nobody asks for anything."""
+
+    memory_mb: float
+    descriptors: int
+    tasks: Mapping[str, int]
+    """By what they run."""
+
+
+class Soak:
+    """A gateway, its provider, and those who ask."""
+
+    def __init__(self, directory: Path, provider: Provider, url: str, topology: Topology) -> None:
+        config = directory / "pomogator.toml"
+        channels = (CHANNEL.format(dialect=dialect, url=url) for dialect in DIALECTS)
+        config.write_text(CONFIG.format(places=PLACES) + "".join(channels))
+        self.state = directory / "state"
+        self._provider = provider
+        self.members = _members(self.state, config, topology)
+
+    async def begin(self) -> str:
+        """Starts all; where the edge listens."""
+        addresses = [await member.start() for member in self.members.values()]
+        return f"http://{addresses[-1]}"
+
+    async def end(self) -> None:
+        """Ends what runs."""
+        for member in reversed(list(self.members.values())):
+            await member.end()
+
+    async def forget(self, upstream: FakeUpstream) -> None:
+        """Drops what is told about calls, again and again: this process is not to grow either."""
+        while True:
+            await asyncio.sleep(FORGET_S)
+            upstream.requests.clear()
+            for member in self.members.values():
+                assert member.server is not None
+                member.server.forget()
+
+    async def vitals(self) -> Mapping[str, Vitals]:
+        """What is in use once all is calm. AssertionError where the books are wrong."""
+        async with operators(self.state) as ops, asyncio.timeout(CALM_S):
+            while (result := await ops.verify()).counts.get("held", 0):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert not result.findings, result
+        return {name: await _observe(member) for name, member in self.members.items()}
+
+    async def fill(self, load: Load) -> None:
+        """As many calls at once as there are places are made, and one more is not."""
+        self._provider.hold()
+        ends = load.outcomes.ends
+        try:
+            async with asyncio.TaskGroup() as calls, asyncio.timeout(CALM_S):
+                for _ in range(PLACES):
+                    calls.create_task(load.call(stays=True))
+                await self._provider.held(PLACES)
+                before = ends["overloaded"]
+                await load.call(stays=True)
+                assert ends["overloaded"] == before + 1, ends
+                self._provider.release()
+        finally:
+            self._provider.release()
+
+
+async def _observe(member: Member) -> Vitals:
+    assert member.process is not None
+    assert member.server is not None
+    member.server.forget()
+    member.server.tell(signal.SIGUSR1)
+    line = await member.server.event("process.observed")
+    process = psutil.Process(member.process.pid)
+    return Vitals(
+        memory_mb=process.memory_info().rss / 2**20,
+        descriptors=process.num_fds(),
+        tasks=line["tasks"],
+    )
+
+
+def _members(state: Path, config: Path, topology: Topology) -> Mapping[str, Member]:
+    """In the order in which they start: the edge is the last."""
+    module = "tests.nightly.observed"
+    socket, rest = f"unix:{state / 'grpc.sock'}", ("--rest", "127.0.0.1:0")
+    files = ("--config", config, "--state", state, "--metrics", "", "--grpc", socket)
+    http, grpc = {"protocol": "http"}, {"protocol": "grpc", "address": socket}
+    if topology == "single":
+        return {"gateway": Member(*files, *rest, listens=http, module=module)}
+    edge = ("--only", "rest", "--target", socket)
+    return {
+        "service": Member(*files, "--only", "grpc", listens=grpc, module=module),
+        "edge": Member(*edge, *rest, listens=http, module=module),
+    }
+
+
+def left_behind(before: Mapping[str, Vitals], after: Mapping[str, Vitals]) -> Sequence[str]:
+    """What is in use now, and was not, beyond what may be."""
+    found = []
+    for name, then in before.items():
+        now = after[name]
+        tasks = Counter(now.tasks) - Counter(then.tasks)
+        if tasks:
+            found.append(f"{name}: tasks {dict(tasks)}")
+        if now.descriptors > then.descriptors + SPARE_MAX:
+            found.append(f"{name}: descriptors {then.descriptors}, now {now.descriptors}")
+        if now.memory_mb > then.memory_mb + MEMORY_MB_MAX:
+            found.append(f"{name}: MB {then.memory_mb:.1f}, now {now.memory_mb:.1f}")
+    return found
+
+
+@asynccontextmanager
+async def opened(
+    directory: Path, provider: Provider, topology: Topology, chance: random.Random, leaving: float
+) -> AsyncIterator[tuple[Soak, Load]]:
+    """A gateway that runs, and callers with money."""
+    async with AsyncExitStack() as stack:
+        upstream = await stack.enter_async_context(FakeUpstream())
+        upstream.play(provider)
+        soak = Soak(directory, provider, upstream.url, topology)
+        stack.push_async_callback(soak.end)
+        url = await soak.begin()
+        ops = await stack.enter_async_context(operators(soak.state))
+        _, key = await ops.create_key(ACCOUNT)
+        await ops.credit(ACCOUNT, CREDIT_NANO, "all")
+        headers = {"Authorization": f"Bearer {key}"}
+        connector = aiohttp.TCPConnector(limit=0)
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(headers=headers, connector=connector)
+        )
+        forgetting = asyncio.create_task(soak.forget(upstream))
+        stack.callback(forgetting.cancel)
+        yield soak, Load(http, url, MODELS, chance, leaving=leaving)
+
+
+async def run(
+    directory: Path, topology: Topology, seconds: float, rate: float, seed: int
+) -> Counter[str]:
+    """So long; how calls ended. AssertionError where anything stays behind or went wrong."""
+    chance = random.Random(seed)  # noqa: S311 - a cause of trouble, not a secret
+    provider = Provider(chance, faults=MANY, share=FAULTS)
+    async with opened(directory, provider, topology, chance, LEAVING) as (soak, load):
+        seen = []
+        for share in (WARM_UP, *[(1 - WARM_UP) / PARTS] * PARTS):
+            await load.run(rate, seconds * share)
+            await soak.fill(load)
+            seen.append(await soak.vitals())
+            _say(f"{load.outcomes.asked} calls; {_told(seen[-1])}")
+    assert load.outcomes.wrong == []
+    assert left_behind(seen[0], seen[-1]) == []
+    return load.outcomes.ends
+
+
+def _told(vitals: Mapping[str, Vitals]) -> str:
+    return "; ".join(
+        f"{name}: {one.memory_mb:.1f} MB, {sum(one.tasks.values())} tasks,"
+        f" {one.descriptors} descriptors"
+        for name, one in vitals.items()
+    )
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Runs as the command line says."""
+    parser = argparse.ArgumentParser(description="Let a gateway work; see what stays behind.")
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--topology", choices=("single", "split"), default="single")
+    parser.add_argument("--rate", type=float, default=40.0, help="calls a second")
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
+    options = parser.parse_args()
+    _say(f"seed {options.seed}")
+    with tempfile.TemporaryDirectory(prefix="pomogator-soak-") as directory:
+        seconds = options.minutes * 60
+        ends = asyncio.run(
+            run(Path(directory), options.topology, seconds, options.rate, options.seed)
+        )
+    for end, count in ends.most_common():
+        _say(f"{count:8} {end}")
+
+
+if __name__ == "__main__":
+    main()
