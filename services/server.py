@@ -11,11 +11,12 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
@@ -37,6 +38,7 @@ from services.admission.gate import Gate
 from services.admission.keys import Keyring
 from services.admission.limits import Limits
 from services.border import FailureBorder
+from services.callers import Callers
 from services.clock import Clock, SystemClock, system_chance
 from services.completions.drains import Drains
 from services.completions.idempotency import Idempotency
@@ -62,9 +64,10 @@ from services.storage.base import Database
 from services.storage.opening import open_database
 from services.storage.opening_counters import open_counters
 from services.storage.pepper import Pepper, load_pepper
-from services.telemetry.calls import CallLog
+from services.telemetry.calls import CallLog, CallRecord
 from services.telemetry.lag import watching_lag
 from services.telemetry.metrics import Metrics
+from services.telemetry.tracing import Tracing
 from services.telemetry.vitals import watching_vitals
 
 log = logging.getLogger(__name__)
@@ -102,6 +105,13 @@ class Service:
     """Tells of every call that is over."""
     reloader: Reloader
     """Takes a new configuration while calls run."""
+    callers: Callers
+    """Decides by their certificates' names who may call what."""
+
+    async def serves(self) -> bool:
+        """Whether calls are taken: what the health service says of the process."""
+        answer = await self.health.Check(health_pb2.HealthCheckRequest(), None)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self) -> None:
         """Says that no new calls are taken, so that balancers look elsewhere."""
@@ -125,10 +135,12 @@ async def open_service(
     *,
     clock: Clock = SYSTEM_CLOCK,
     read: Callable[[], Config] | None = None,
+    tracing: Tracing | None = None,
 ) -> AsyncIterator[Service]:
     """The service of a configuration, with its state, its models and its sockets.
 
-    `read` reads the configuration anew; without it, the same one is there again.
+    `read` reads the configuration anew; without it, the same one is there again. `tracing` is
+    told of every call.
 
     Raises ConfigError and StateError, whose messages are for operators.
     """
@@ -139,12 +151,12 @@ async def open_service(
         stack.push_async_callback(http.close)
 
         metrics = Metrics(version=version("pomogator"))
-        calls = CallLog(clock, metrics.observe)
+        calls = CallLog(clock, metrics.observe, tracing)
         health = Health(clock)
         chance = system_chance()
         failover = Failover(Upstream(http, clock), DIALECTS, health, clock, chance)
         once = Idempotency(books.database, books.ledger.owner, books.pepper)
-        drains = Drains(metrics.observe_settlement)
+        drains = Drains(partial(_settled, metrics))
         pipeline = Pipeline(
             await _gate(config, books, clock),
             Catalog(local.config, create_time_s=int(clock.time())),
@@ -162,12 +174,14 @@ async def open_service(
 
         crowd = Crowd(config.bounds.streams, chance)
         lister = ModelServicer(books.keyring, pipeline.catalog)
+        callers = Callers(config.clients)
         reloader = Reloader(
             read=read or (lambda: config),
             local=local,
             pipeline=pipeline,
             lister=lister,
             crowd=crowd,
+            callers=callers,
             health=health,
             metrics=metrics,
             clock=clock,
@@ -206,6 +220,7 @@ async def open_service(
             metrics,
             calls,
             reloader,
+            callers,
         )
 
 
@@ -242,6 +257,13 @@ async def _open_books(
             ledger=await stack.enter_async_context(Ledger(database, clock)),
             limits=await stack.enter_async_context(limits),
         )
+
+
+def _settled(metrics: Metrics, record: CallRecord) -> None:
+    """What a call cost became known after its end."""
+    metrics.observe_settlement(record)
+    if record.trace is not None:
+        record.trace.settled(record)
 
 
 async def _gate(config: Config, books: _Books, clock: Clock) -> Gate:

@@ -42,9 +42,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> pb.CreateChatCompletionResponse:
         """One completion, whole."""
-        request_id = request_id_of(metadata_of(context))
+        metadata = metadata_of(context)
+        request_id, left_s = request_id_of(metadata), context.time_remaining
         headers: dict[str, str] = {}
-        with self._calls.recording(request_id, "create", context.time_remaining) as record:
+        with self._calls.recording(request_id, "create", left_s, metadata) as record:
             call = await self._call(request, context, record)
             try:
                 answer = await self._pipeline.whole(call, headers.update)
@@ -61,9 +62,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """One completion, as it is made: one message for every read from the provider."""
-        request_id = request_id_of(metadata_of(context))
+        metadata = metadata_of(context)
+        request_id, left_s = request_id_of(metadata), context.time_remaining
         headers: dict[str, str] = {}
-        with self._calls.recording(request_id, "stream", context.time_remaining) as record:
+        with self._calls.recording(request_id, "stream", left_s, metadata) as record:
             call = await self._call(request, context, record)
             try:
                 async with aclosing(self._pipeline.stream(call, headers.update)) as batches:

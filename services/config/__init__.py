@@ -25,6 +25,7 @@ from services.config.schema import (
     Quirks,
     Secret,
     StateConfig,
+    TracesConfig,
 )
 
 __all__ = [
@@ -43,5 +44,6 @@ __all__ = [
     "Quirks",
     "Secret",
     "StateConfig",
+    "TracesConfig",
     "load",
 ]

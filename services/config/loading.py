@@ -7,6 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -34,7 +35,8 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
     if config.defaults:
         config = _joined(config, _shipped(env))
     config = _with_state(config, env)
-    _refuse(source, [*rules.models(config), *rules.state(config.state)])
+    late = (rules.models(config), rules.state(config.state), rules.traces(config.traces))
+    _refuse(source, chain.from_iterable(late))
     return config
 
 

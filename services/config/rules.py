@@ -20,6 +20,7 @@ from services.config.schema import (
     ChannelConfig,
     Config,
     StateConfig,
+    TracesConfig,
 )
 
 DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
@@ -85,6 +86,12 @@ def state(table: StateConfig) -> Iterator[str]:
     ):
         if url and urlsplit(url.reveal()).scheme not in schemes:
             yield f"{key}: must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}"
+
+
+def traces(table: TracesConfig) -> Iterator[str]:
+    """What is wrong with the place where traces go."""
+    if table.endpoint:
+        yield from (f"traces.endpoint: {reason}" for reason in _url(table.endpoint))
 
 
 def label(key: str, index: int, row: Mapping[str, object]) -> str:

@@ -125,6 +125,9 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rest is read for its usage, where the provider bills it all the same."""
     drain_seconds: DrainSeconds = 30.0
     """How long reading the rest may take."""
+    trace_context: bool = False
+    """Whether the provider is told which trace a call belongs to (`traceparent`). It could tell
+    by it which calls belong together."""
     key: Secret = Secret("")
     """The key, or the first one. Resolved by `load`; not a key of the file."""
     spare_keys: tuple[Secret, ...] = ()
@@ -197,6 +200,16 @@ class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The largest request body that the edge of `pomogator serve` takes."""
 
 
+class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where traces go. Needs the extra `otel`. OpenTelemetry's own variables come before it."""
+
+    endpoint: str = ""
+    """A collector, `http://HOST:PORT` or `https://…`, which is spoken to over OTLP/gRPC. Empty:
+    there are no traces, unless OTEL_EXPORTER_OTLP_ENDPOINT names one."""
+    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    """The share of calls that are traced, where callers have not decided (OTEL_TRACES_SAMPLER)."""
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole file."""
 
@@ -217,6 +230,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What holds for all keys."""
     state: StateConfig = StateConfig()
     """Where the service remembers."""
+    traces: TracesConfig = TracesConfig()
+    """Where traces go."""
 
     @property
     def rules(self) -> Sequence[LimitConfig]:

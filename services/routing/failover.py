@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
@@ -109,10 +109,10 @@ class Failover:
                 trouble.refusal = full
                 continue
             attempts += 1
-            inquiry.record.tried(target.channel.name)
+            headers = inquiry.record.tried(target)
             dialect = self._dialects[target.channel.dialect]
             decoder = dialect.decoder(target)
-            relay = self._upstream.relay(request, target, dialect, decoder)
+            relay = self._upstream.relay(_bearing(request, headers), target, dialect, decoder)
             async with aclosing(relay) as batches:
                 try:
                     first = await self._first(target, batches)
@@ -189,6 +189,11 @@ class _Trouble:
     def worst(self) -> Failure:
         """What to tell the caller."""
         return self._failure or self.refusal or _no_candidate()
+
+
+def _bearing(request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:
+    """The same request, with these headers besides."""
+    return replace(request, headers={**request.headers, **headers}) if headers else request
 
 
 def _too_late() -> Failure:

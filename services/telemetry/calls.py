@@ -2,7 +2,7 @@
 
     with calls.recording(request_id, method) as record:
         record.caller(…)                  # what becomes known on the way, once each
-        record.tried("anthropic")
+        record.tried(target)
     # the line is written, and the metrics have moved
 
 Nothing here happens per chunk. A record holds names, numbers and times: never a prompt,
@@ -25,6 +25,7 @@ from pomogator.chat.v1.usage_pb2 import Usage
 from services.clock import Clock
 from services.errors import Failure, UpstreamError
 from services.telemetry.logs import emit
+from services.telemetry.tracing import NO_HEADERS, CallTrace, Place, Tracing
 
 log = logging.getLogger(__name__)
 
@@ -117,6 +118,8 @@ class CallRecord:
     """Why the call failed, as the contract names it. Empty: it did not."""
     end: str = ""
     """One of `ENDS`."""
+    trace: CallTrace | None = None
+    """Its spans. None: nobody traces calls."""
 
     @property
     def channel(self) -> str:
@@ -141,13 +144,16 @@ class CallRecord:
             return None
         return (self.ended_at - self.begun_at) / (tokens - 1)
 
-    def tried(self, channel: str) -> None:
-        """A request goes to a channel."""
-        self.attempts.append(Attempt(channel))
+    def tried(self, place: Place) -> Mapping[str, str]:
+        """A request goes to a provider. Gives the headers that it shall bear besides."""
+        self.attempts.append(Attempt(place.channel.name))
+        return NO_HEADERS if self.trace is None else self.trace.tried(place)
 
     def attempt_failed(self, error: UpstreamError) -> None:
         """The latest request failed."""
         self.attempts[-1].reason = error.reason_name
+        if self.trace is not None:
+            self.trace.failed(error.reason_name)
 
     def finished(self, batch: Sequence[pb.ChatCompletionChunk]) -> None:
         """`batch` holds the end of the answer: how its first choice ended counts."""
@@ -181,6 +187,7 @@ class CallRecord:
             "usage_flags": self.flags,
             "charge_nano": self.charge_nano,
             "hold_nano": self.hold_nano,
+            "trace_id": self.trace.trace_id if self.trace else "",
         }
 
 
@@ -192,10 +199,11 @@ Observe = Callable[[CallRecord], None]
 class CallLog:
     """Tells of every call of a process, once, when it is over."""
 
-    def __init__(self, clock: Clock, observe: Observe) -> None:
+    def __init__(self, clock: Clock, observe: Observe, tracing: Tracing | None = None) -> None:
         """`observe` is shown every record that is complete."""
         self._clock = clock
         self._observe = observe
+        self._tracing = tracing
         self.inflight = 0
         """How many calls are running."""
         self.stopping = False
@@ -203,10 +211,19 @@ class CallLog:
 
     @contextmanager
     def recording(
-        self, request_id: str, method: str, left_s: Callable[[], float | None]
+        self,
+        request_id: str,
+        method: str,
+        left_s: Callable[[], float | None],
+        metadata: Mapping[str, str] = NO_HEADERS,
     ) -> Iterator[CallRecord]:
-        """The record of a call that runs within. `left_s` says how long it may still take."""
+        """The record of a call that runs within. `left_s` says how long it may still take.
+
+        `metadata` is what came with it, and may say which trace it belongs to.
+        """
         record = CallRecord(request_id=request_id, method=method, opened_at=self._clock.now())
+        if self._tracing is not None:
+            record.trace = self._tracing.begin(method, metadata)
         self.inflight += 1
         try:
             yield record
@@ -225,6 +242,8 @@ class CallLog:
             self.inflight -= 1
             record.ended_at = self._clock.now()
             self._observe(record)
+            if record.trace is not None:
+                record.trace.ended(record)
             if log.isEnabledFor(logging.INFO):
                 emit(log, "call.ended", record.line())
 
