@@ -24,6 +24,7 @@ All amounts are whole nano-USD.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 from contextlib import suppress
@@ -139,6 +140,8 @@ class Ledger:
         self._clock = clock
         self._lease_s = lease_s
         self._owner = f"owner-{secrets.token_hex(8)}"
+        self._mark = secrets.token_hex(6)
+        self._serials = itertools.count()
         # Holds that nobody has any more cannot be ended by anybody: they are swept.
         self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
         self._dirty: dict[str, Hold] = {}
@@ -174,8 +177,10 @@ class Ledger:
     @property
     def healthy(self) -> bool:
         """Whether requests may be admitted: what ends them keeps up."""
-        alive = not any(task.done() for task in self._tasks)
-        return alive and not self._outbox.full
+        for task in self._tasks:
+            if task.done():
+                return False
+        return not self._outbox.full
 
     @property
     def open_holds(self) -> int:
@@ -277,7 +282,7 @@ class Ledger:
         budget = order.monthly_nano
         month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
         return HoldRow(
-            id=f"hold-{now_ms:011x}-{secrets.token_hex(8)}",
+            id=f"hold-{now_ms:011x}-{self._mark}{next(self._serials) & 0xFFFF:04x}",
             request_id=order.request_id,
             account=order.account,
             key_id=order.key_id,
