@@ -16,10 +16,12 @@ from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving, split_address
-from gateway.tls import ServiceTls, is_local, server_context
+from gateway.tls import ListenerTls, ServiceTls, is_local
 
 _log = logging.getLogger("gateway")
 
+LINKS = ("rest", "target")
+"""What can be plain text, by option."""
 
 TLS_FILES = (
     ("--tls-cert", "the certificate that clients see, in PEM (default: plain text)"),
@@ -47,14 +49,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.add_argument(option, type=Path, metavar="FILE", help=description)
     parser.add_argument(
         "--insecure",
-        action="store_true",
-        help="let plain text leave this machine: something else encrypts it",
+        nargs="?",
+        type=_links,
+        const=frozenset(LINKS),
+        default=frozenset(),
+        metavar="A,B",
+        help=f"what may be plain text beyond this machine, of {', '.join(LINKS)} (alone: all): "
+        "something else encrypts it",
     )
     options = parser.parse_args(arguments)
     if complaint := _complaint(options):
         parser.error(complaint)
     logs.configure()
-    uvloop.run(_serve(options))
+    try:
+        uvloop.run(_serve(options))
+    except OSError as error:
+        # Ours have a text of their own, the system's name the file.
+        why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        parser.exit(1, f"{parser.prog}: {why}\n")
 
 
 def _complaint(options: Namespace) -> str:
@@ -68,9 +80,19 @@ def _complaint(options: Namespace) -> str:
         ("--rest", options.rest, options.tls_cert),
         ("--target", options.target, options.target_ca),
     ):
-        if not (encrypted or options.insecure or is_local(address)):
-            return f"{option} {address} would be plain text: give certificates, or --insecure"
+        name = option.removeprefix("--")
+        if not (encrypted or name in options.insecure or is_local(address)):
+            return (
+                f"{option} {address} would be plain text: give certificates, or --insecure {name}"
+            )
     return ""
+
+
+def _links(text: str) -> frozenset[str]:
+    names = frozenset(text.split(","))
+    if unknown := names - set(LINKS):
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is none of {', '.join(LINKS)}")
+    return names
 
 
 def _address(text: str) -> str:
@@ -85,7 +107,9 @@ async def _serve(options: Namespace) -> None:
     service_tls = options.target_ca and ServiceTls(
         ca=options.target_ca, certificate=options.target_cert, key=options.target_key
     )
-    tls = options.tls_cert and server_context(options.tls_cert, options.tls_key)
+    tls = None
+    if options.tls_cert:
+        tls = ListenerTls(certificate=options.tls_cert, key=options.tls_key).context()
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

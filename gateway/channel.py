@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import grpc
 
 from gateway.config import EdgeConfig
+from gateway.following import FollowingChannel
 from gateway.tls import ServiceTls
 
 # A request carries pictures as base64 text, and everything else about as it came.
@@ -40,8 +41,8 @@ def open_channel(
 ) -> grpc.aio.Channel:
     """A channel to `target`, such as `127.0.0.1:50051` or `unix:/run/pomogator.sock`.
 
-    Without `tls` it is plain text. `more` are options of gRPC. Raises OSError where the
-    files of `tls` cannot be read.
+    Without `tls` it is plain text; with it, replaced files are taken anew. `more` are options
+    of gRPC. Raises OSError where the files of `tls` are no use.
     """
     message_max = int(config.body_limit_bytes * _MESSAGE_OVER_BODY)
     options = [
@@ -51,5 +52,8 @@ def open_channel(
         *more,
     ]
     if tls is not None:
-        return grpc.aio.secure_channel(target, tls.credentials(), options=options)
+        return FollowingChannel(
+            lambda: grpc.aio.secure_channel(target, tls.credentials(), options=options),
+            lambda: tls.version,
+        )
     return grpc.aio.insecure_channel(target, options=options)

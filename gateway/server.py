@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -55,10 +56,15 @@ async def serving(
 
 @asynccontextmanager
 async def serving_operators(
-    channel: grpc.aio.Channel, address: str, token: str, config: EdgeConfig
+    channel: grpc.aio.Channel,
+    address: str,
+    token: str,
+    config: EdgeConfig,
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
     """Serves the operators' REST API, in the same way, to who has the token."""
-    async with _listening(create_operators_app(channel, token, config), address) as bound:
+    async with _listening(create_operators_app(channel, token, config), address, tls) as bound:
         yield bound
 
 
@@ -70,7 +76,10 @@ async def _listening(
     runner = EdgeRunner(app)
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG).start()
+        try:
+            await web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG).start()
+        except OSError as error:
+            raise OSError(f"cannot listen on {address}: {_why(error)}") from error
         bound_host, bound_port = runner.addresses[0][:2]
         yield join_address(bound_host, bound_port)
     finally:
@@ -88,3 +97,10 @@ def split_address(address: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """The reverse of `split_address`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _why(error: OSError) -> str:
+    """The system's words, without the numbers and the repetitions of asyncio's."""
+    if error.errno is not None and error.errno > 0:
+        return os.strerror(error.errno)
+    return error.strerror or str(error)  # Of a name that is none the number is negative.

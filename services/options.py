@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+LINKS = ("rest", "grpc", "ops", "ops-rest", "metrics", "target")
+"""What can be plain text, by option."""
+
 METRICS = "127.0.0.1:9090"
 """Where metrics are served if nobody says otherwise."""
 
@@ -15,17 +18,17 @@ class TlsOptions:
     """Files in PEM. A key's is given exactly where its certificate's is."""
 
     certificate: Path | None = None
-    """The chain that REST and gRPC present. None: they are plain text."""
+    """The chain that listeners on TCP present. None: they are plain text."""
     key: Path | None = None
     client_ca: Path | None = None
-    """Who vouches for callers over gRPC, who then need a certificate."""
+    """Who vouches for callers over gRPC and for operators, who then need a certificate."""
     target_ca: Path | None = None
     """Who vouches for the service. None: it is plain text."""
     target_certificate: Path | None = None
     """The chain that the edge presents to the service."""
     target_key: Path | None = None
-    insecure: bool = False
-    """Whether plain text may leave the machine."""
+    insecure: frozenset[str] = frozenset()
+    """Of `LINKS`, those on which plain text may leave the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,8 @@ class ServeOptions:
     ops_rest: str
     """REST for operators: `HOST:PORT`. Empty: nowhere."""
     metrics: str | None
-    """Prometheus' metrics: `HOST:PORT`. Empty: nowhere. None: `METRICS`, if that is free."""
+    """Prometheus' metrics and the probes: `HOST:PORT`, always plain text. Empty: nowhere.
+    None: `METRICS`, if that is free."""
     linger_s: float
     """How long new calls are still taken then, while balancers learn that none should come."""
     drain_s: float

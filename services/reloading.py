@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from services.admission.crowd import Crowd
+from services.callers import Callers
 from services.clock import Clock
 from services.completions.pipeline import Pipeline
 from services.config import Config, ConfigError
@@ -40,6 +41,8 @@ class Reloader:
     """Where the catalog is shown."""
     crowd: Crowd
     """Where calls are counted."""
+    callers: Callers
+    """Who may call what. Connections stay; their next calls are judged anew."""
     health: Health
     """How the channels are doing. It knows them by their keys, so that new keys start anew."""
     metrics: Metrics
@@ -73,6 +76,7 @@ class Reloader:
         )
         self.pipeline.catalog = self.lister.catalog = catalog
         self.crowd.calls_max = config.bounds.streams
+        self.callers.replace(config.clients)
         watch(catalog, self.health, self.metrics)
 
 

@@ -12,7 +12,6 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
@@ -21,11 +20,12 @@ import grpc
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving, serving_operators
-from gateway.tls import ServiceTls, is_local, server_context
+from gateway.tls import ListenerTls, ServiceTls
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
 from services.config import BoundsConfig, Config, ConfigError, load
 from services.listener import UNIX, listening
 from services.options import METRICS, ServeOptions, TlsOptions
+from services.plain_text import refuse_plain_text, tell_plain_text
 from services.server import (
     OPERATORS_SERVICES,
     PUBLIC_SERVICES,
@@ -34,7 +34,6 @@ from services.server import (
 )
 from services.telemetry import logs
 from services.telemetry.exposition import exposing
-from services.telemetry.metrics import Metrics
 from services.tls import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -68,7 +67,7 @@ async def run(options: ServeOptions) -> None:
     Raises ConfigError, StateError and OSError before anything is served.
     """
     logs.configure()
-    _refuse_plain_text(options)
+    refuse_plain_text(options)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -94,34 +93,56 @@ def _keep_what_stays() -> None:
 
 
 async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
-    read = partial(load, options.config_path)
+    read = partial(_read, options)
     config = read()
     token = _operators_token(options)
     service = await stack.enter_async_context(open_service(config, options.state, read=read))
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
-    for register, address, names, guards, tls in (
-        (
-            service.register_operators,
-            options.ops,
-            OPERATORS_SERVICES,
-            _guards(options, token),
-            None,
-        ),
-        (service.register, options.grpc, PUBLIC_SERVICES, (), _tls(options.tls)),
-    ):
-        reflected = names if options.reflection else ()
-        listener = listening(
-            register, address, reflected=reflected, guards=guards, tls=tls, grace_s=options.drain_s
-        )
-        bound = await stack.enter_async_context(listener)
-        log.info("server.listening", extra={"protocol": "grpc", "address": bound})
-    await _serve_operators_rest(stack, service, options.ops_rest, token)
-    await _serve_metrics(stack, service.metrics, options.metrics)
+    begun = asyncio.Event()
+    # Probes and metrics come first, so that they go last: a drain is watched to its end.
+    await _serve_metrics(stack, service, options.metrics, begun)
+    await _serve_grpc(stack, service, options, token)
+    await _serve_operators_rest(stack, service, options, token)
     rest = options.rest
     if options.only is None:
         rest = await _serve_rest(stack, service.channel(), options, config.bounds)
+    else:
+        stack.push_async_callback(asyncio.sleep, options.linger_s)
     stack.push_async_callback(service.drain)
+    begun.set()
     await _greet(service, config, rest)
+
+
+def _read(options: ServeOptions) -> Config:
+    """The configuration, at the start and whenever it is read anew. Raises ConfigError."""
+    config = load(options.config_path)
+    if config.clients and options.tls.client_ca is None:
+        raise ConfigError("clients: who calls is known only with --tls-client-ca")
+    tell_plain_text(config)
+    return config
+
+
+async def _serve_grpc(
+    stack: AsyncExitStack, service: Service, options: ServeOptions, token: str
+) -> None:
+    tls = _tls(options.tls)
+    # On a Unix socket the file's permission says who may call.
+    named = [service.callers] if tls and tls.client_ca else []
+    credential = [] if options.ops.startswith(UNIX) else [OperatorCredential(token)]
+    for register, address, names, guards in (
+        (service.register_operators, options.ops, OPERATORS_SERVICES, [*named, *credential]),
+        (service.register, options.grpc, PUBLIC_SERVICES, named),
+    ):
+        listener = listening(
+            register,
+            address,
+            reflected=names if options.reflection else (),
+            guards=() if address.startswith(UNIX) else guards,
+            tls=tls,
+            grace_s=options.drain_s,
+        )
+        bound = await stack.enter_async_context(listener)
+        log.info("server.listening", extra={"protocol": "grpc", "address": bound})
 
 
 def _reload(service: Service) -> None:
@@ -149,24 +170,6 @@ def _target_tls(tls: TlsOptions) -> ServiceTls | None:
     return ServiceTls(ca=tls.target_ca, certificate=tls.target_certificate, key=tls.target_key)
 
 
-def _refuse_plain_text(options: ServeOptions) -> None:
-    """Keys and prompts leave the machine encrypted, or because somebody said so. ConfigError."""
-    tls = options.tls
-    open_to_all = {
-        "--rest": options.rest if options.only != "grpc" and tls.certificate is None else "",
-        "--grpc": options.grpc if options.only != "rest" and tls.certificate is None else "",
-        "--ops": options.ops if options.only != "rest" else "",
-        "--ops-rest": options.ops_rest if options.only != "rest" else "",
-        "--target": options.target if options.only == "rest" and tls.target_ca is None else "",
-    }
-    for option, address in open_to_all.items():
-        if address and not is_local(address) and not tls.insecure:
-            raise ConfigError(
-                f"{option} {address} would speak plain text to the network: give certificates, "
-                "or --insecure where something else encrypts it"
-            )
-
-
 def _operators_token(options: ServeOptions) -> str:
     """On a Unix socket the file's permission is the credential; on TCP there must be another."""
     if options.ops.startswith(UNIX) and not options.ops_rest:
@@ -178,10 +181,6 @@ def _operators_token(options: ServeOptions) -> str:
         raise ConfigError(message) from None
 
 
-def _guards(options: ServeOptions, token: str) -> Sequence[OperatorCredential]:
-    return () if options.ops.startswith(UNIX) else [OperatorCredential(token)]
-
-
 async def _serve_rest(
     stack: AsyncExitStack, channel: grpc.aio.Channel, options: ServeOptions, bounds: BoundsConfig
 ) -> str:
@@ -189,33 +188,46 @@ async def _serve_rest(
         body_limit_bytes=bounds.body_bytes, drain_s=options.drain_s, linger_s=options.linger_s
     )
     files = _tls(options.tls)
-    tls = server_context(files.certificate, files.key) if files else None
+    # Clients of the API show keys: the authority is for gRPC's callers, and for operators.
+    tls = ListenerTls(certificate=files.certificate, key=files.key).context() if files else None
     bound = await stack.enter_async_context(serving(channel, options.rest, edge, tls=tls))
     log.info("server.listening", extra={"protocol": "http", "address": bound})
     return bound
 
 
 async def _serve_operators_rest(
-    stack: AsyncExitStack, service: Service, address: str, token: str
+    stack: AsyncExitStack, service: Service, options: ServeOptions, token: str
 ) -> None:
-    if not address:
+    if not options.ops_rest:
         return
+    files = _tls(options.tls)
+    tls = None
+    if files:
+        own = ListenerTls(certificate=files.certificate, key=files.key, client_ca=files.client_ca)
+        tls = own.context()
     channel = await stack.enter_async_context(service.operators_channel())
-    listener = serving_operators(channel, address, token, EdgeConfig())
+    listener = serving_operators(channel, options.ops_rest, token, EdgeConfig(), tls=tls)
     bound = await stack.enter_async_context(listener)
     log.info("server.listening", extra={"protocol": "operators-http", "address": bound})
 
 
-async def _serve_metrics(stack: AsyncExitStack, metrics: Metrics, address: str | None) -> None:
+async def _serve_metrics(
+    stack: AsyncExitStack, service: Service, address: str | None, begun: asyncio.Event
+) -> None:
     """Nobody asked for the default address: it may be taken."""
     if address == "":
         return
+
+    async def ready() -> bool:
+        return begun.is_set() and await service.serves()
+
     try:
-        bound = await stack.enter_async_context(exposing(metrics.registry, address or METRICS))
+        exposed = exposing(service.metrics.registry, address or METRICS, ready)
+        bound = await stack.enter_async_context(exposed)
     except OSError as error:
         if address:
             raise
-        log.warning("metrics.not_served", extra={"address": METRICS, "errno": error.errno})
+        log.warning("metrics.not_served", extra={"reason": str(error)})
         return
     log.info("server.listening", extra={"protocol": "metrics", "address": bound})
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import grpc
-from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
@@ -38,6 +39,7 @@ from services.admission.gate import Gate
 from services.admission.keys import Keyring
 from services.admission.limits import Limits
 from services.border import FailureBorder
+from services.callers import Callers
 from services.clock import Clock, SystemClock, system_chance
 from services.completions.drains import Drains
 from services.completions.idempotency import Idempotency
@@ -104,6 +106,14 @@ class Service:
     """Tells of every call that is over."""
     reloader: Reloader
     """Takes a new configuration while calls run."""
+    callers: Callers
+    """Decides by their certificates' names who may call what."""
+
+    async def serves(self) -> bool:
+        """Whether calls are taken: what the health service says of the process."""
+        nobody: Any = None  # Only of a name that it does not know would it tell its caller.
+        answer = await self.health.Check(health_pb2.HealthCheckRequest(), nobody)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self) -> None:
         """Says that no new calls are taken, so that balancers look elsewhere."""
@@ -166,12 +176,14 @@ async def open_service(
 
         crowd = Crowd(config.bounds.streams, chance)
         lister = ModelServicer(books.keyring, pipeline.catalog)
+        callers = Callers(config.clients)
         reloader = Reloader(
             read=read or (lambda: config),
             local=local,
             pipeline=pipeline,
             lister=lister,
             crowd=crowd,
+            callers=callers,
             health=health,
             metrics=metrics,
             clock=clock,
@@ -210,6 +222,7 @@ async def open_service(
             metrics,
             calls,
             reloader,
+            callers,
         )
 
 

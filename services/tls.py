@@ -29,14 +29,23 @@ class TlsFiles:
     """Who vouches for clients. None: they need no certificate."""
 
     def read(self) -> Identity:
-        """What is in the files. Raises OSError and ssl.SSLError where it cannot be used."""
-        # The same check that OpenSSL would make: the key is the certificate's.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.certificate, self.key)
+        """What is in the files. Raises OSError, which names them, where it cannot be used."""
+        certificate, key = self.certificate.read_bytes(), self.key.read_bytes()
         clients = self.client_ca.read_bytes() if self.client_ca else None
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            # The same check that gRPC would make: the key is the certificate's. A key with a
+            # password is none, rather than a reason to ask at the terminal.
+            context.load_cert_chain(self.certificate, self.key, password="")
+        except ssl.SSLError as error:
+            message = f"{self.certificate} and {self.key} are no certificate and its key in PEM"
+            raise OSError(message) from error
         if clients is not None:
-            context.load_verify_locations(cadata=clients.decode("ascii", "replace"))
-        return Identity(self.certificate.read_bytes(), self.key.read_bytes(), clients)
+            try:
+                context.load_verify_locations(cadata=clients.decode("ascii", "replace"))
+            except (ssl.SSLError, ValueError) as error:
+                raise OSError(f"{self.client_ca} holds no certificate in PEM") from error
+        return Identity(certificate, key, clients)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,7 @@ class Identity:
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Credentials that follow the files. Raises OSError and ssl.SSLError as `TlsFiles.read`."""
+    """Credentials that follow the files. Raises OSError as `TlsFiles.read`."""
     current = _Current(files)
     return grpc.dynamic_ssl_server_credentials(
         current.identity.for_grpc(),
@@ -78,8 +87,8 @@ class _Current:
         """The new identity, if there is one."""
         try:
             identity = self._files.read()
-        except (OSError, ssl.SSLError) as error:
-            log.warning("tls.not_reloaded", extra={"error": type(error).__name__})
+        except OSError as error:
+            log.warning("tls.not_reloaded", extra={"reason": str(error)})
             return None
         if identity == self.identity:
             return None

@@ -14,10 +14,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("services.__main__",),
     ("services.cli",),
     ("services.serve",),
+    ("services.plain_text",),
     ("services.server",),
     ("services.reloading", "services.operations"),
     ("services.completions", "services.models", "services.accounts", "services.listener"),
-    ("services.admission", "services.routing"),
+    ("services.admission", "services.routing", "services.callers"),
     ("services.metering", "services.providers"),
     ("services.storage", "services.local_model", "services.border", "services.inprocess"),
     ("services.config", "services.telemetry"),
@@ -27,8 +28,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 """Upper rows import lower ones. Packages of one row are strangers to each other."""
 
-BOTH_SIDES = ("services.serve", "services.cli.operations")
-"""Who knows both: one runs service and edge in one process, one reads requests as the edge does."""
+BOTH_SIDES = ("services.serve", "services.plain_text", "services.cli.operations")
+"""Who knows both: two run service and edge in one process, one reads requests as the edge does."""
 
 DIALECTS = "services.providers"
 DIALECT_FOLDERS = ("anthropic", "openai", "openrouter")

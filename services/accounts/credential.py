@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.border import Context, Handler, metadata_of
+from services.callers import guarded
 from services.errors import Failure
 
 TOKEN_VARIABLE = "POMOGATOR_OPS_TOKEN"  # noqa: S105  It is where the token is.
@@ -48,18 +48,10 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(OPEN_METHODS):
             return handler
-        # The operators' methods are all unary.
-        inner: Any = handler.unary_unary
+        return guarded(handler, self._check)
 
-        async def checked(request: object, context: Context) -> object:
-            given = metadata_of(context).get("authorization", "").encode()
-            if not hmac.compare_digest(given, self._expected):
-                raise Failure(
-                    reasons.ERROR_REASON_PERMISSION_DENIED, "This needs the operators' token."
-                )
-            answer: object = await inner(request, context)
-            return answer
-
-        return grpc.unary_unary_rpc_method_handler(
-            checked, handler.request_deserializer, handler.response_serializer
-        )
+    def _check(self, context: Context) -> None:
+        given = metadata_of(context).get("authorization", "").encode()
+        if not hmac.compare_digest(given, self._expected):
+            message = "This needs the operators' token."
+            raise Failure(reasons.ERROR_REASON_PERMISSION_DENIED, message)

@@ -22,9 +22,16 @@ from services.cli.accounts import (
 )
 from services.cli.keys import create_key, list_keys, revoke_key, rotate_key
 from services.cli.operations import explain_call, reload_configuration
-from services.cli.output import read_address, read_count, read_duration, read_time, read_usd
+from services.cli.output import (
+    read_address,
+    read_count,
+    read_duration,
+    read_links,
+    read_time,
+    read_usd,
+)
 from services.cli.serving import check, list_models, serve
-from services.options import METRICS
+from services.options import LINKS, METRICS
 
 Environment: TypeAlias = Mapping[str, str]
 Command: TypeAlias = Callable[[Namespace, Environment], Awaitable[None]]
@@ -164,9 +171,9 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
 
 
 TLS_FILES = (
-    ("--tls-cert", "the certificate that REST and gRPC present, in PEM (default: plain text)"),
+    ("--tls-cert", "the certificate that listeners on TCP present, in PEM (default: plain text)"),
     ("--tls-key", "its private key"),
-    ("--tls-client-ca", "who vouches for callers over gRPC, who then need a certificate"),
+    ("--tls-client-ca", "who vouches for gRPC's callers and operators: they need a certificate"),
     ("--target-ca", "with --only rest: who vouches for the service (default: plain text)"),
     ("--target-cert", "with --only rest: the certificate that the edge presents to it"),
     ("--target-key", "its private key"),
@@ -185,10 +192,19 @@ def _add_tls(added: ArgumentParser, env: Environment) -> None:
         )
     added.add_argument(
         "--insecure",
-        action="store_true",
-        default=env.get("POMOGATOR_INSECURE", "") not in ("", "0"),
-        help="let plain text leave this machine: something else encrypts it",
+        nargs="?",
+        type=read_links,
+        const=frozenset(LINKS),
+        metavar="A,B",
+        default=_insecure(env.get("POMOGATOR_INSECURE", "")),
+        help=f"what may be plain text beyond this machine, of {', '.join(LINKS)} (alone: all): "
+        "something else encrypts it",
     )
+
+
+def _insecure(variable: str) -> str | frozenset[str]:
+    """What the variable means: `1` is the option alone, and names are the parser's to read."""
+    return {"": frozenset(), "0": frozenset(), "1": frozenset(LINKS)}.get(variable, variable)
 
 
 def _add_keys(keys: Commands, common: ArgumentParser) -> None:

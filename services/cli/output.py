@@ -10,6 +10,8 @@ from decimal import Decimal, InvalidOperation
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.options import LINKS
+
 NANO = 10**9
 USD_MAX = 10**9
 COUNT_MAX = 2**53
@@ -72,6 +74,14 @@ def read_address(text: str) -> str:
     if text and (not host or not port.isdecimal() or int(port) > PORT_MAX):
         raise argparse.ArgumentTypeError(f"{text}: not HOST:PORT")
     return text
+
+
+def read_links(text: str) -> frozenset[str]:
+    """Names of what may be plain text, such as `rest,metrics`."""
+    names = frozenset(text.split(",")) if text else frozenset()
+    if unknown := names - set(LINKS):
+        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is none of {', '.join(LINKS)}")
+    return names
 
 
 def read_duration(text: str) -> Duration:

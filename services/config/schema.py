@@ -228,6 +228,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is charged."""
     keys: KeysConfig = KeysConfig()
     """What holds for all keys."""
+    clients: dict[str, tuple[str, ...]] = {}
+    """Who may call what over gRPC with `--tls-client-ca`, the operators' methods among it: names
+    in certificates, of DNS or such as `spiffe://cluster.local/ns/web/sa/shop`, by methods
+    (`package.Service/Method`, `package.Service/*` or `*`). Without any, all may call all."""
     state: StateConfig = StateConfig()
     """Where the service remembers."""
     traces: TracesConfig = TracesConfig()

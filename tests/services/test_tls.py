@@ -107,7 +107,7 @@ async def test_a_wrong_pair_is_refused_at_the_start(files: Files) -> None:
     certificate, _ = files.issue("one")
     _, key = files.issue("two")
 
-    with pytest.raises(OSError, match=r"(?i)mismatch"):
+    with pytest.raises(OSError, match="no certificate and its key"):
         server_credentials(TlsFiles(certificate=certificate, key=key))
 
 

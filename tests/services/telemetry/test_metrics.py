@@ -106,11 +106,36 @@ def test_a_replay_is_no_request_to_a_provider() -> None:
     assert value(metrics, "ttft_seconds_count", model="house/model") is None
 
 
+async def ready() -> bool:
+    """Calls are taken."""
+    return True
+
+
+@pytest.mark.parametrize(("able", "status"), [(True, 200), (False, 503)])
+async def test_probes(*, able: bool, status: int) -> None:
+    """The process lives as long as it answers; it is ready as long as calls are taken."""
+
+    async def is_ready() -> bool:
+        return able
+
+    async with (
+        exposing(Metrics().registry, "127.0.0.1:0", is_ready) as bound,
+        aiohttp.ClientSession(f"http://{bound}") as http,
+    ):
+        async with http.get("/healthz") as answer:
+            assert answer.status == 200
+        async with http.get("/readyz") as answer:
+            assert answer.status == status
+
+
 async def test_exposition() -> None:
-    """Prometheus gets text, or OpenMetrics if it asks; there is nothing else at the port."""
+    """Prometheus gets text, or OpenMetrics if it asks; there is nothing else but probes."""
     metrics = Metrics(version="1.2.3")
     metrics.inflight.set_function(lambda: 7)
-    async with exposing(metrics.registry, "127.0.0.1:0") as bound, aiohttp.ClientSession() as http:
+    async with (
+        exposing(metrics.registry, "127.0.0.1:0", ready) as bound,
+        aiohttp.ClientSession() as http,
+    ):
         async with http.get(f"http://{bound}/metrics") as answer:
             assert answer.headers["Content-Type"].startswith("text/plain")
             families = {
@@ -132,5 +157,5 @@ async def test_exposition() -> None:
 async def test_an_address_that_cannot_be_had(address: str) -> None:
     """What is no address, or not ours, is an OSError before anything is served."""
     with pytest.raises(OSError, match=r".+"):
-        async with exposing(Metrics().registry, address):
+        async with exposing(Metrics().registry, address, ready):
             pass

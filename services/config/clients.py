@@ -1,0 +1,48 @@
+"""What must hold in the table of who may call what over gRPC.
+
+A row that is about no method would refuse those whom it means to let in: it is told here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1 import key_service_pb2 as keys
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.models.v1 import model_service_pb2 as models
+from pomogator.operations.v1 import operations_service_pb2 as operations
+from pomogator.usage.v1 import usage_service_pb2 as usage
+
+from services.config.rules import hint
+
+EVERYTHING = "*"
+
+METHODS = frozenset(
+    f"{service.full_name}/{method}"
+    for file in (accounts, keys, ledger, chat, models, operations, usage)
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods_by_name
+)
+PATTERNS = frozenset(
+    {EVERYTHING, *METHODS, *(f"{method.partition('/')[0]}/*" for method in METHODS)}
+)
+"""What rows may be about."""
+
+_NAME = re.compile(r"[!-)+-~]+")
+"""Printable ASCII but spaces and the asterisk."""
+
+
+def problems(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Sentences of the form `key: reason`, as the other rules have them."""
+    for pattern, names in table.items():
+        where = f"clients.{pattern!r}"
+        if pattern not in PATTERNS:
+            yield f"{where}: is no method and no `Service/*` of ours{hint(pattern, PATTERNS)}"
+        if not names:
+            yield f"{where}: names nobody; without the row nobody may either"
+        for name in names:
+            if not _NAME.fullmatch(name):
+                yield f"{where}: {name!r} is no name; names are compared whole, without *"

@@ -1,0 +1,52 @@
+"""The table of who may call what over gRPC."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from services.config import ConfigError, load
+
+EDGE = "spiffe://cluster.local/ns/pomogator/sa/edge"
+
+
+def table(folder: Path, rows: str) -> Path:
+    """A configuration with these rows."""
+    path = folder / "pomogator.toml"
+    path.write_text(f"[clients]\n{rows}\n")
+    return path
+
+
+def test_methods_services_and_everything(tmp_path: Path) -> None:
+    """A row is about a method, a service or all, and names those who may call it."""
+    rows = f"""
+        "*" = ["admin.example"]
+        "pomogator.models.v1.ModelService/*" = ["{EDGE}", "shop.web.svc"]
+        "pomogator.chat.v1.ChatCompletionService/StreamChatCompletion" = ["{EDGE}"]
+    """
+    clients = load(table(tmp_path, rows), {}).clients
+
+    assert clients["pomogator.models.v1.ModelService/*"] == (EDGE, "shop.web.svc")
+    assert len(clients) == 3
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ('"pomogator.models.v1.ModelServices/*" = ["a"]', "did you mean 'pomogator.models.v1"),
+        ('"pomogator.chat.v1.ChatCompletionService/Stream" = ["a"]', "is no method"),
+        ('"pomogator.*" = ["a"]', "is no method"),
+        ('"*" = []', "names nobody"),
+        ('"*" = ["*.web.svc"]', "is no name"),
+        ('"*" = ["a b"]', "is no name"),
+        ('"*" = [""]', "is no name"),
+        ('"*" = "a"', "array"),
+    ],
+)
+def test_a_row_that_means_nothing_is_refused(tmp_path: Path, row: str, reason: str) -> None:
+    """Left alone it would keep out those whom it means to let in."""
+    with pytest.raises(ConfigError, match="clients") as refused:
+        load(table(tmp_path, row), {})
+
+    assert reason in str(refused.value)
