@@ -53,7 +53,7 @@ class Explainer:
             candidates=[
                 self._candidate(spec, one, target, prompt_tokens, strict=strict)
                 for one in routes
-                for target in order(one.targets, self.health.available, self.chance)
+                for target in order(one.targets, self.health, self.chance)
             ],
             prompt_token_count=prompt_tokens,
             max_token_count=max_tokens,

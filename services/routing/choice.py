@@ -1,43 +1,59 @@
-"""The order in which candidates are tried. Pure: chance is handed in."""
+"""The order in which candidates are tried. Pure: health and chance are handed in."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, groupby
+from typing import Protocol
 
 from services.clock import Chance
 from services.providers.base import Target
 
 
-def order(
-    targets: Iterable[Target], available: Callable[[Target], bool], chance: Chance
-) -> Sequence[Target]:
+class Standing(Protocol):
+    """How candidates are doing. `Health` knows."""
+
+    def available(self, target: Target) -> bool:
+        """Whether a call may go there."""
+        ...
+
+    def scores(self, tier: Sequence[Target]) -> Sequence[float]:
+        """What each keeps of its weight against the others of its tier: in (0, 1]."""
+        ...
+
+
+def order(targets: Sequence[Target], standing: Standing, chance: Chance) -> Sequence[Target]:
     """All targets: by priority, by weighted chance within one; unavailable ones last.
 
-    Those are kept, because a channel that is said to be down is better than none.
+    Those are kept, because a channel that is said to be down is better than none. Weights
+    are as configured, times how well each does.
     """
-    by_priority = sorted(targets, key=_priority)
-    if len(by_priority) == 1:
-        return by_priority
+    if len(targets) == 1:
+        return targets
     drawn = [
         target
-        for _, tier in groupby(by_priority, key=_priority)
-        for target in _shuffled(list(tier), chance)
+        for tier in tiers(targets)
+        for target in _shuffled(tier, standing.scores(tier), chance)
     ]
-    return sorted(drawn, key=lambda target: not available(target))
+    return sorted(drawn, key=lambda target: not standing.available(target))
 
 
-def _shuffled(tier: list[Target], chance: Chance) -> Iterable[Target]:
+def tiers(targets: Iterable[Target]) -> Iterator[Sequence[Target]]:
+    """The targets of each priority, those that are tried first before the others."""
+    for _, tier in groupby(sorted(targets, key=_priority), key=_priority):
+        yield list(tier)
+
+
+def _shuffled(tier: Sequence[Target], scores: Sequence[float], chance: Chance) -> Iterator[Target]:
     """A weighted shuffle: draws without putting back. Weight 0 comes last."""
-    while tier:
-        total = sum(target.weight for target in tier)
-        point = chance.random() * total
-        for drawn in tier:
-            point -= drawn.weight
-            if point < 0:
-                break
-        tier.remove(drawn)
-        yield drawn
+    left = list(tier)
+    weights = [target.weight * score for target, score in zip(tier, scores, strict=True)]
+    while left:
+        point = chance.random() * sum(weights)
+        drawn = (number for number, edge in enumerate(accumulate(weights)) if point < edge)
+        number = next(drawn, len(left) - 1)
+        del weights[number]
+        yield left.pop(number)
 
 
 def _priority(target: Target) -> int:

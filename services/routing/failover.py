@@ -132,7 +132,7 @@ class Failover:
         """The places to ask, in the order in which to ask them, and what to send there."""
         asked = inquiry.routes[0]
         for route in inquiry.routes:
-            for target in order(route.targets, self._health.available, self._chance):
+            for target in order(route.targets, self._health, self._chance):
                 notes = Notes(strict=inquiry.strict)
                 if route is not asked:
                     notes.replaced("model", f"`{route.model}` answers in its place.")

@@ -4,20 +4,40 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import UpstreamError
 from services.providers.base import Target
-from services.routing.choice import order
+from services.routing.choice import order, tiers
+from services.routing.health import Health
+from tests.fakes.clock import FakeClock
 from tests.services.routing.targets import target
 
+DRAWS = 4000
+BROKEN = UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "broken")
 
-def names(targets: list[Target], down: frozenset[str] = frozenset(), seed: int = 1) -> list[str]:
+
+def down(*channels: str) -> Health:
+    """Health where these channels are left alone."""
+    health = Health(FakeClock())
+    gone = UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, "no", retry_after_s=60)
+    for name in channels:
+        health.failed(target(name), gone)
+    return health
+
+
+def names(targets: list[Target], health: Health | None = None, seed: int = 1) -> list[str]:
     """The names of the channels in the order in which they would be tried."""
-    drawn = order(
-        targets,
-        lambda candidate: candidate.channel.name not in down,
-        random.Random(seed),  # noqa: S311 - a test repeats itself
-    )
-    return [candidate.channel.name for candidate in drawn]
+    chance = random.Random(seed)  # noqa: S311 - a test repeats itself
+    return [one.channel.name for one in order(targets, health or down(), chance)]
+
+
+def firsts(targets: Sequence[Target], health: Health) -> Counter[str]:
+    """How often each channel comes first."""
+    chance = random.Random(7)  # noqa: S311 - a test repeats itself
+    return Counter(order(targets, health, chance)[0].channel.name for _ in range(DRAWS))
 
 
 def test_lower_priority_values_come_first() -> None:
@@ -30,11 +50,39 @@ def test_lower_priority_values_come_first() -> None:
 def test_weight_decides_within_a_tier() -> None:
     """Three quarters of the calls go where three quarters of the weight are."""
     targets = [target("heavy", weight=3), target("light", weight=1)]
-    chance = random.Random(7)  # noqa: S311 - a test repeats itself
 
-    firsts = Counter(order(targets, lambda _: True, chance)[0].channel.name for _ in range(4000))
+    assert 2880 < firsts(targets, down())["heavy"] < 3120
 
-    assert 2880 < firsts["heavy"] < 3120
+
+def test_the_slower_gets_less_of_its_weight() -> None:
+    """Who takes three times as long gets a third of the calls that its weight would bring."""
+    clock = FakeClock()
+    health = Health(clock)
+    quick, slow = target("quick"), target("slow", weight=3)
+    for _ in range(1000):
+        health.succeeded(quick, 0.9)
+        health.succeeded(slow, 2.9)
+
+    assert 1880 < firsts([quick, slow], health)["slow"] < 2120
+
+    clock.advance(3600)
+    assert 2880 < firsts([quick, slow], health)["slow"] < 3120
+
+
+def test_the_sick_is_still_asked_now_and_then() -> None:
+    """A place where everything fails is not forgotten as long as it is not left alone."""
+    health = Health(FakeClock())
+    for _ in range(1000):
+        health.broke_off(target("sick"), BROKEN)
+
+    assert 100 < firsts([target("sick"), target("well")], health)["sick"] < 300
+
+
+def test_tiers_go_by_priority() -> None:
+    """They come in the order in which they are tried."""
+    targets = [target("c", priority=2), target("a"), target("b")]
+
+    assert [[one.channel.name for one in tier] for tier in tiers(targets)] == [["a", "b"], ["c"]]
 
 
 def test_weight_zero_is_a_reserve() -> None:
@@ -48,8 +96,8 @@ def test_unavailable_channels_come_last_but_stay() -> None:
     """A channel that is said to be down is better than none."""
     targets = [target("down", priority=0), target("up", priority=1)]
 
-    assert names(targets, down=frozenset({"down"})) == ["up", "down"]
-    assert names(targets, down=frozenset({"down", "up"})) == ["down", "up"]
+    assert names(targets, down("down")) == ["up", "down"]
+    assert names(targets, down("down", "up")) == ["down", "up"]
 
 
 def test_every_candidate_is_there_once() -> None:

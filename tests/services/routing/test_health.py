@@ -10,7 +10,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.config import BreakerConfig
 from services.errors import UpstreamError
-from services.routing.health import Health
+from services.routing.decay import HALF_LIFE_S
+from services.routing.health import ALIKE_S, DOUBT, SCORE_MIN, Health
 from tests.fakes.clock import FakeClock
 from tests.services.routing.targets import target
 
@@ -140,3 +141,89 @@ def test_a_channel_sets_its_own_breaker(health: Health, clock: FakeClock) -> Non
     assert not health.available(strict)
     clock.advance(3)
     assert health.available(strict)
+
+
+def test_all_are_alike_until_they_show_otherwise(health: Health) -> None:
+    """Who was never asked is as good as the best; so is who did well."""
+    health.succeeded(TARGET, 1.0)
+
+    assert health.scores([TARGET, target("b")]) == [1.0, 1.0]
+
+
+def test_failures_cost_weight(health: Health, clock: FakeClock) -> None:
+    """What fails, and what breaks off, counts; it is forgotten as time goes by."""
+    health.failed(TARGET, BROKEN)
+    health.succeeded(TARGET)
+    health.broke_off(TARGET, BROKEN)
+
+    assert health.error_rate(TARGET) == pytest.approx(2 / (3 + DOUBT))
+    assert list(health.scores([TARGET])) == [pytest.approx((1 - 2 / (3 + DOUBT)) ** 2)]
+
+    clock.advance(HALF_LIFE_S)
+    assert health.error_rate(TARGET) == pytest.approx(1 / (1.5 + DOUBT))
+    clock.advance(60 * HALF_LIFE_S)
+    assert list(health.scores([TARGET])) == [pytest.approx(1)]
+
+
+def test_an_answer_that_breaks_off_opens_no_breaker(health: Health) -> None:
+    """It had begun: the place is there, but not to be relied on."""
+    for _ in range(2 * FAILURES_MAX):
+        health.succeeded(TARGET)
+        health.broke_off(TARGET, BROKEN)
+
+    assert health.available(TARGET)
+    assert 0.3 < health.error_rate(TARGET) < 0.5
+
+
+def test_a_request_that_breaks_off_by_its_own_fault_costs_nothing(health: Health) -> None:
+    """What is the caller's fault says nothing of the channel."""
+    health.broke_off(TARGET, UpstreamError(reasons.ERROR_REASON_CONTENT_FILTERED, "no"))
+
+    assert health.error_rate(TARGET) == 0
+
+
+def test_latency_is_measured_against_the_fastest_of_the_tier(health: Health) -> None:
+    """Twice as slow is half the weight, once that is sure; alone it costs nothing."""
+    quick, slow = target("quick"), target("slow")
+    for _ in range(100_000):
+        health.succeeded(quick, 1.0)
+        health.succeeded(slow, 2.0)
+
+    expected = (1 + ALIKE_S) / (2 + ALIKE_S)
+    assert list(health.scores([quick, slow])) == [1.0, pytest.approx(expected, rel=0.001)]
+    assert list(health.scores([slow])) == [pytest.approx(1.0)]
+    assert health.latency_s(slow) == pytest.approx(2.0)
+
+
+def test_a_few_milliseconds_make_no_difference(health: Health) -> None:
+    """Neighbours are not preferred for being neighbours."""
+    near, far = target("near"), target("far")
+    for _ in range(1000):
+        health.succeeded(near, 0.001)
+        health.succeeded(far, 0.005)
+
+    assert min(health.scores([near, far])) > 0.95
+
+
+def test_nobody_is_given_up(health: Health) -> None:
+    """However it does, a place keeps enough of its weight to show that it is well again."""
+    fail(health, 1000)
+
+    assert health.scores([TARGET, target("b")]) == [SCORE_MIN, 1.0]
+
+
+def test_says_how_long_it_rests(health: Health, clock: FakeClock) -> None:
+    """An open breaker tells how long it stays so."""
+    assert health.rests_s(TARGET) == 0
+    fail(health, FAILURES_MAX)
+    clock.advance(1)
+
+    assert health.rests_s(TARGET) == COOL_DOWN_S - 1
+
+
+def test_what_is_not_asked_any_more_is_forgotten(health: Health) -> None:
+    """After a reload without it, a place leaves nothing behind."""
+    fail(health, FAILURES_MAX)
+    health.keep([target("b")])
+
+    assert health.available(TARGET)
