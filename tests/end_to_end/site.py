@@ -49,12 +49,13 @@ class Site:
     """The processes of one gateway, by name. All are dead until they are started."""
 
     def __init__(self, directory: Path, plan: Plan, config: str, database_url: str = "") -> None:
-        """`database_url` is that of an empty database, where the plan is to share one."""
+        """`config` names `database_url`, where the plan is to share one."""
         directory.mkdir(exist_ok=True)
-        path = directory / "pomogator.toml"
+        self.config = path = directory / "pomogator.toml"
+        """What all services read when they start."""
+        path.write_text(config)
         self.database_url = database_url
-        state = f'\n[state]\ndatabase_url = "{database_url}"\n' if plan.shared else ""
-        path.write_text(config + state)
+        """Where their state is; without it, in the first of `states`."""
         self.states = [directory / f"state-{number}" for number in range(plan.services)]
         self.services: dict[str, Member] = {}
         """Those with a ledger; each has its operators' listener."""
@@ -76,6 +77,10 @@ class Site:
     def members(self) -> Mapping[str, Member]:
         """All of them; services come before their edges."""
         return self.services | self.doors
+
+    def url(self, door: str) -> str:
+        """Where that door was last."""
+        return self._urls[door]
 
     @property
     def urls(self) -> Sequence[str]:
@@ -102,8 +107,9 @@ class Site:
 async def running_site(
     directory: Path, plan: Plan, config: str, database_url: str = ""
 ) -> AsyncIterator[Site]:
-    """A site that runs; it is killed in the end."""
-    site = Site(directory, plan, config, database_url)
+    """A site that runs, with its state where it belongs; it is killed in the end."""
+    state = f'\n[state]\ndatabase_url = "{database_url}"\n' if plan.shared else ""
+    site = Site(directory, plan, config + state, database_url)
     try:
         await site.start()
         yield site

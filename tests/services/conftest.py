@@ -25,9 +25,8 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-@pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    """The URL of a PostgreSQL server that lives as long as the tests."""
+def running_postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL server, which lives until it is asked for another."""
     with warnings.catch_warnings():
         # On import it looks for a runtime directory, and warns where the machine has none.
         warnings.simplefilter("ignore")
@@ -37,6 +36,12 @@ def postgres_server() -> Iterator[str]:
         # Processes are killed here, machines are not.
         server.psql("ALTER SYSTEM SET fsync = off; SELECT pg_reload_conf()")
         yield server.get_uri()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that lives as long as the tests."""
+    yield from running_postgres()
 
 
 @asynccontextmanager

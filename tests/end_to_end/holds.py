@@ -1,0 +1,41 @@
+"""The holds of an account, read from the database itself while a gateway uses it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+SELECT = "SELECT request_id, state, amount, charge, checkpoint FROM holds WHERE account = "
+
+
+@dataclass(frozen=True, slots=True)
+class HoldSeen:
+    """A hold as it is in the database."""
+
+    request_id: str
+    """The call that it is for."""
+    state: str
+    """`held`, `settled`, `voided` or `recovered`."""
+    amount: int
+    """What was held, in nano-USD."""
+    charge: int
+    """What was charged."""
+    checkpoint: int | None
+    """What was written down on the way, if anything was."""
+
+
+async def holds_of(account: str, state: Path, database_url: str = "") -> Sequence[HoldSeen]:
+    """All of them, whatever became of them; from PostgreSQL where there is a URL."""
+    if database_url:
+        admin = await asyncpg.connect(database_url)
+        try:
+            return [HoldSeen(*row) for row in await admin.fetch(SELECT + "$1", account)]
+        finally:
+            await admin.close()
+    with closing(sqlite3.connect(f"file:{state / 'pomogator.db'}?mode=ro", uri=True)) as reader:
+        return [HoldSeen(*row) for row in reader.execute(SELECT + "?", (account,))]

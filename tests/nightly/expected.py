@@ -1,0 +1,106 @@
+"""What the books of one account must say, by what its caller knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tests.end_to_end.holds import HoldSeen
+
+MAX_TOKENS = 50
+TOKEN_NANO = 10_000
+
+
+def price(request_nano: int, words: int) -> int:
+    """What an answer of so many words costs."""
+    return request_nano + words * TOKEN_NANO
+
+
+@dataclass(slots=True)
+class Entry:
+    """One call that was admitted."""
+
+    request_nano: int
+    """The price of a request when it was."""
+    open: bool = True
+    """Whether its hold must stand."""
+    ends: frozenset[str] = frozenset()
+    """How its hold may end."""
+    low: int = 0
+    """The least that it may be charged, if it is."""
+    high: int = 0
+    """The most."""
+    charge: int | None = None
+    """What it was charged, once its hold has ended."""
+
+    @property
+    def hold(self) -> int:
+        """What is held for it."""
+        return price(self.request_nano, MAX_TOKENS)
+
+    @property
+    def lost(self) -> bool:
+        """Whether it was left behind by a dead process, and nobody has ended it yet."""
+        return not self.open and "recovered" in self.ends and self.charge is None
+
+    def settled(self, words: int) -> None:
+        """It is over, after so many words."""
+        self.open, self.ends = False, frozenset({"settled"})
+        self.low = self.high = price(self.request_nano, words)
+
+    def voided(self) -> None:
+        """It is over, and never began."""
+        self.open, self.ends = False, frozenset({"voided"})
+
+    def orphaned(self, words: int, checkpoint: int | None) -> None:
+        """Its process died after so many words; that much had been written down, at least."""
+        ends = {"recovered"} if checkpoint is not None else {"recovered", "voided"}
+        self.open, self.ends = False, frozenset(ends)
+        self.low = checkpoint or self.request_nano
+        self.high = price(self.request_nano, words)
+
+    def see(self, row: HoldSeen) -> None:
+        """Holds the books against it. AssertionError where they cannot be right."""
+        assert row.amount == self.hold, row
+        if row.state == "held":
+            assert self.charge is None, f"it had ended: {row}"
+            return
+        assert row.state in self.ends, (row, self)
+        assert row.charge == 0 if row.state == "voided" else self.low <= row.charge <= self.high
+        assert self.charge in (None, row.charge), f"another charge: {row}"
+        self.charge = row.charge
+
+
+@dataclass(slots=True)
+class Expected:
+    """An account."""
+
+    credits: int = 0
+    """All that was paid in."""
+    entries: dict[str, Entry] = field(default_factory=dict)
+    """All calls that were admitted, by request ID."""
+
+    @property
+    def posted(self) -> int:
+        """The balance."""
+        return self.credits - sum(entry.charge or 0 for entry in self.entries.values())
+
+    @property
+    def held(self) -> int:
+        """What is held."""
+        return sum(entry.hold for entry in self.entries.values() if entry.charge is None)
+
+    @property
+    def lost(self) -> Sequence[str]:
+        """The calls that still have to be taken from the dead."""
+        return [name for name, entry in self.entries.items() if entry.lost]
+
+    def see(self, rows: Sequence[HoldSeen]) -> bool:
+        """Whether all that must have ended has. AssertionError where the books are wrong."""
+        names = [row.request_id for row in rows]
+        assert len(names) == len(set(names)), "two holds for one call"
+        assert set(names) == self.entries.keys(), set(names) ^ self.entries.keys()
+        for row in rows:
+            self.entries[row.request_id].see(row)
+        return all(entry.open or entry.lost or entry.charge is not None
+                   for entry in self.entries.values())  # fmt: skip
