@@ -13,7 +13,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help run test nightly lint fmt types check proto check-proto bench bench-parts lock models clean
+.PHONY: help run test nightly lint fmt types check proto check-proto bench bench-parts lock models wheels clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,10 @@ bench-parts: $(VENV)/.dev ## Print what single parts cost: client, in-process ca
 
 models: $(VENV)/.run ## Ask the providers whose keys are set which shipped models are gone or new.
 	$(BIN)/python deploy/refresh_models.py
+
+wheels: $(VENV)/.dev ## Build what is released, the gateway and the stubs, into dist/.
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist ./proto
 
 lock: ## Choose the versions of all dependencies anew (needs uv; UPGRADE=1 for newer ones).
 	$(LOCK) $(if $(UPGRADE),--upgrade) --extra all --extra local --group dev -o $(LOCKS)/dev.txt

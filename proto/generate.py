@@ -2,10 +2,14 @@
 
 Messages come from protoc itself, type stubs from mypy-protobuf. Services get a
 `_pb2_grpc` module; files without a service do not, so that none is empty.
+`hatch_build.py` makes the modules of the wheel `pomogator-proto` in the same way.
 """
 
 from __future__ import annotations
 
+import os
+import re
+import shutil
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -13,23 +17,52 @@ from pathlib import Path
 from grpc_tools import protoc
 
 PROTO = Path(__file__).resolve().parent
+ROOT = "pomogator"
+"""The package that protoc puts all modules in: the folder of the sources."""
+
+# protoc knows no option for it. These are the two forms in which it names modules; names of
+# messages, services and files, which are the contract's, have neither.
+_MODULE = re.compile(rf"(?m)(^from |DESCRIPTOR, '){ROOT}\.")
 
 
-def generate(out: Path) -> None:
-    """Writes all generated modules below `out`, which is made if it is missing."""
+def generate(out: Path, *, package: str = ROOT, both_ways: bool = False) -> None:
+    """Writes all generated modules below `out`, which is made if it is missing.
+
+    Args:
+        out: The folder that `package` will be in.
+        package: What the modules are imported from.
+        both_ways: Whether stubs are typed for blocking channels too, not only for asyncio.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    found = PROTO.glob("pomogator/**/*.proto")
+    found = PROTO.glob(f"{ROOT}/**/*.proto")
     sources = sorted(path.relative_to(PROTO).as_posix() for path in found)
     services = [source for source in sources if source.endswith("_service.proto")]
     # protoc's own types and googleapis' annotations come with the installed wheels.
     includes = [f"-I{PROTO}", f"-I{files('grpc_tools') / '_proto'}", f"-I{_googleapis()}"]
-    scripts = Path(sys.executable).parent
-    stubs = f"--plugin={scripts / 'protoc-gen-mypy'}"
-    service_stubs = f"--plugin={scripts / 'protoc-gen-mypy_grpc'}"
+    stubs = f"--plugin={_program('protoc-gen-mypy')}"
+    service_stubs = f"--plugin={_program('protoc-gen-mypy_grpc')}"
+    options = "quiet" if both_ways else "quiet,only_async"
     _protoc(includes, f"--python_out={out}", *sources)
     _protoc(includes, stubs, f"--mypy_out=quiet:{out}", *sources)
     _protoc(includes, f"--grpc_python_out={out}", *services)
-    _protoc(includes, service_stubs, f"--mypy_grpc_out=quiet,only_async:{out}", *services)
+    _protoc(includes, service_stubs, f"--mypy_grpc_out={options}:{out}", *services)
+    if package != ROOT:
+        _rename(out, package)
+
+
+def _rename(out: Path, package: str) -> None:
+    (out / ROOT).rename(out / package)
+    for path in (out / package).rglob("*.py*"):
+        path.write_text(_MODULE.sub(rf"\1{package}.", path.read_text()))
+
+
+def _program(name: str) -> Path:
+    """A plugin of protoc: beside the interpreter, or on the path of an isolated build."""
+    places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    found = shutil.which(name, path=os.pathsep.join(places))
+    if found is None:
+        raise SystemExit(f"{name} is not installed")
+    return Path(found)
 
 
 def _googleapis() -> Path:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-LOCKS = ROOT / "deploy" / "locks"
+from tests.environments import LOCKS, ROOT, build
+
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 pytest.importorskip("hatchling", reason="the group `build` is not installed")
@@ -31,15 +31,6 @@ assert services.config.load(None, {"OPENAI_API_KEY": "k"}).channels
 assert callable(script.load())
 assert sys.modules[script.module].__file__.startswith(sys.argv[1])
 """
-
-
-def build(target: str, folder: Path) -> Path:
-    """Builds a wheel or a source archive of the checkout: its path."""
-    command = (sys.executable, "-m", "hatchling", "build", "--target", target, "-d", str(folder))
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
-    (built,) = folder.iterdir()
-    return built
 
 
 def required(requirements: list[str]) -> set[str]:

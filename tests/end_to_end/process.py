@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -115,6 +115,10 @@ class Server:
                 await self._said.wait_for(lambda: self.key)
 
 
+CHECKOUT = (sys.executable, "-m", "services")
+"""The command as it stands here."""
+
+
 @asynccontextmanager
 async def serving(
     state: Path,
@@ -122,12 +126,13 @@ async def serving(
     *arguments: str | Path,
     env: Mapping[str, str] | None = None,
     only: str | None = None,
+    program: Sequence[str | Path] = CHECKOUT,
 ) -> AsyncIterator[Server]:
     """Runs the command with this configuration; it is ready when it is given."""
     path = state / "pomogator.toml"
     path.write_text(config)
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services", "serve", "--config", path, "--state", state / "var"),
+        *(*program, "serve", "--config", path, "--state", state / "var"),
         *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
         *(("--only", only) if only else ()),
         *arguments,
