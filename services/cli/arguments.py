@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from argparse import ArgumentParser, Namespace
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
@@ -21,7 +21,7 @@ from services.cli.accounts import (
     verify_ledger,
 )
 from services.cli.keys import create_key, list_keys, revoke_key, rotate_key
-from services.cli.operations import explain_call, reload_configuration
+from services.cli.operations import explain_call, reload_configuration, show_channels
 from services.cli.output import (
     read_address,
     read_count,
@@ -49,20 +49,23 @@ def parser(env: Environment) -> ArgumentParser:
     root.add_argument("--version", action="version", version=version("pomogator"))
     commands = root.add_subparsers(required=True, metavar="COMMAND")
     common = _common(env)
+    asking = _asking(common, env)
     _add_serving(commands, common, env)
-    _add_keys(_group(commands, "keys", "make, list, rotate and revoke keys"), common)
-    _add_accounts(_group(commands, "accounts", "open accounts and pay into them"), common)
+    _add_keys(_group(commands, "keys", "make, list, rotate and revoke keys"), asking)
+    _add_accounts(_group(commands, "accounts", "open accounts and pay into them"), asking)
     models = _group(commands, "models", "what may be asked for")
     _add(models, "list", list_models, common, "list the public names")
-    usage = _add(commands, "usage", report_usage, common, "what an account has used, by model")
+    usage = _add(commands, "usage", report_usage, asking, "what an account has used, by model")
     usage.add_argument("--account", required=True, metavar="NAME", help="whose usage")
     usage.add_argument("--since", type=read_time, metavar="ISO", help="calls from here on")
-    explain = _add(commands, "explain", explain_call, common, "what would become of a call")
+    explain = _add(commands, "explain", explain_call, asking, "what would become of a call")
     explain.add_argument("--model", metavar="NAME", help="the public model")
     explain.add_argument("--file", type=Path, metavar="JSON", help="the request, as for REST")
-    _add(commands, "reload", reload_configuration, common, "let the server read it anew")
+    channels = _add(commands, "channels", show_channels, common, "how the channels are doing")
+    channels.add_argument("--model", metavar="NAME", help="those of one public model")
+    _add(commands, "reload", reload_configuration, asking, "let the server read it anew")
     ledger = _group(commands, "ledger", "the books")
-    _add(ledger, "verify", verify_ledger, common, "check that the books are right")
+    _add(ledger, "verify", verify_ledger, asking, "check that the books are right")
     return root
 
 
@@ -102,6 +105,32 @@ def _common(env: Environment) -> ArgumentParser:
         help="the operators' listener, HOST:PORT or unix:PATH (default: unix:DIR/ops.sock)",
     )
     return common
+
+
+OPS_FILES = (
+    ("--ops-ca", "who vouches for the operators' listener, where it speaks TLS"),
+    ("--ops-cert", "the certificate to show it, where it asks for one"),
+    ("--ops-key", "its private key"),
+)
+
+
+def _asking(common: ArgumentParser, env: Environment) -> ArgumentParser:
+    """What commands have in common that may ask a server."""
+    asking = ArgumentParser(add_help=False, parents=[common])
+    _add_files(asking, OPS_FILES, env)
+    return asking
+
+
+def _add_files(added: ArgumentParser, files: Iterable[tuple[str, str]], env: Environment) -> None:
+    for option, description in files:
+        variable = f"POMOGATOR_{option.removeprefix('--').replace('-', '_').upper()}"
+        added.add_argument(
+            option,
+            type=Path,
+            metavar="FILE",
+            default=Path(env[variable]) if env.get(variable) else None,
+            help=description,
+        )
 
 
 def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -> None:
@@ -181,15 +210,7 @@ TLS_FILES = (
 
 
 def _add_tls(added: ArgumentParser, env: Environment) -> None:
-    for option, description in TLS_FILES:
-        variable = f"POMOGATOR_{option.removeprefix('--').replace('-', '_').upper()}"
-        added.add_argument(
-            option,
-            type=Path,
-            metavar="FILE",
-            default=Path(env[variable]) if env.get(variable) else None,
-            help=description,
-        )
+    _add_files(added, TLS_FILES, env)
     added.add_argument(
         "--insecure",
         nargs="?",

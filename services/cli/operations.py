@@ -14,7 +14,7 @@ from gateway.config import EdgeConfig
 from gateway.decode import decode
 from gateway.errors import ApiError
 from services.cli.operators import operators
-from services.cli.output import CommandError, say, show_usd
+from services.cli.output import CommandError, say, say_table, show_usd
 from services.clock import SystemClock, system_chance
 from services.config import load
 from services.metering.prices import PriceList
@@ -45,6 +45,22 @@ async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
             # No server runs: how the channels are doing is not known, all else is.
             answer = _explainer(arguments, env).explain(request.spec)
     _say(answer)
+
+
+async def show_channels(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Tells how the channels of the running server are doing."""
+    async with operators(arguments, env) as service:
+        request = pb.ListChannelsRequest(model=arguments.model or "")
+        try:
+            answer = await service.ask(service.operations.ListChannels, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise CommandError("no server runs: it alone knows how they are doing") from None
+            raise
+    say_table(
+        ("MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE", "STATE", "FAILS", "BEGINS"),
+        [_channel(status) for status in answer.channels],
+    )
 
 
 async def reload_configuration(arguments: Namespace, env: Mapping[str, str]) -> None:
@@ -90,6 +106,22 @@ def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
     )
 
 
+def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
+    rest = f" {status.rest.ToMilliseconds() / 1000:.0f} s" if status.HasField("rest") else ""
+    begins = f"{status.latency.ToMilliseconds()} ms" if status.HasField("latency") else "-"
+    return (
+        status.model,
+        status.channel,
+        str(status.key_number),
+        str(status.priority),
+        f"{status.weight:g}",
+        f"{status.score:.2f}",
+        _STATES[status.breaker_state] + rest,
+        f"{status.error_rate:.0%}",
+        begins,
+    )
+
+
 def _say(answer: pb.ExplainChatCompletionResponse) -> None:
     say(
         f"about {answer.prompt_token_count} tokens of prompt, at most {answer.max_token_count} of "
@@ -102,7 +134,8 @@ def _say(answer: pb.ExplainChatCompletionResponse) -> None:
         say("")
         say(
             f"{number}. {place.channel} for {place.model}: priority {place.priority}, weight "
-            f"{place.weight:g}, key {place.key_number}, {_STATES[place.breaker_state]}{latency}"
+            f"{place.weight:g} x {place.score:.2f}, key {place.key_number}, "
+            f"{_STATES[place.breaker_state]}{latency}"
         )
         if place.refusal:
             say(f"   not asked: {place.refusal}")

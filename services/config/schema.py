@@ -101,7 +101,8 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     priority: int = 0
     """Lower is tried first."""
     weight: Weight = 1.0
-    """The share of calls among channels of the same priority."""
+    """The share of calls among channels of the same priority. One that lately failed, or began
+    late, gets less (`services/routing/health.py`); 0 is a reserve."""
     headers: dict[str, str] = {}
     """Sent with every call, such as `HTTP-Referer`."""
     pass_through: bool | tuple[str, ...] = True
@@ -121,10 +122,10 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     breaker: BreakerConfig = BreakerConfig()
     """When the channel is left alone."""
     on_disconnect: Literal["cancel", "drain"] = "cancel"
-    """What becomes of an answer whose caller has left: the provider is told to stop, or the
-    rest is read for its usage, where the provider bills it all the same."""
+    """What becomes of a call whose caller has left: the provider is told to stop, or its answer
+    is read for its usage, begun or not, where the provider bills it all the same."""
     drain_seconds: DrainSeconds = 30.0
-    """How long reading the rest may take."""
+    """How long reading it may take."""
     trace_context: bool = False
     """Whether the provider is told which trace a call belongs to (`traceparent`). It could tell
     by it which calls belong together."""

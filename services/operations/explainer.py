@@ -16,10 +16,10 @@ from services.metering.prices import FREE, PriceList, estimate_nano
 from services.metering.tokens import estimate_prompt
 from services.providers.base import Dialect, Notes, Target
 from services.routing.catalog import Catalog, Route
-from services.routing.choice import order
+from services.routing.choice import order, score
 from services.routing.health import Health
 
-_STATES: Sequence[pb.BreakerState.ValueType] = (
+BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
     pb.BREAKER_STATE_CLOSED,
     pb.BREAKER_STATE_HALF_OPEN,
     pb.BREAKER_STATE_OPEN,
@@ -75,7 +75,8 @@ class Explainer:
             key_number=target.key_number,
             priority=target.channel.priority,
             weight=target.weight,
-            breaker_state=_STATES[self.health.state(target)],
+            score=score(target, route.targets, self.health),
+            breaker_state=BREAKER_STATES[self.health.state(target)],
             prices=self._token_prices(route, prompt_tokens),
         )
         if latency_s := self.health.latency_s(target):

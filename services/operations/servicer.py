@@ -12,6 +12,7 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 from services.border import Context
 from services.config import ConfigError
 from services.errors import Failure
+from services.operations.channels import list_channels
 from services.operations.explainer import Explainer
 
 
@@ -29,6 +30,15 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         """What would become of a call. Nobody is asked."""
         strict = request.parameter_policy == chat.PARAMETER_POLICY_STRICT
         return self._explainer().explain(request.spec, strict=strict)
+
+    async def ListChannels(
+        self, request: pb.ListChannelsRequest, context: Context
+    ) -> pb.ListChannelsResponse:
+        """How the channels are doing at this moment."""
+        now = self._explainer()
+        return pb.ListChannelsResponse(
+            channels=list_channels(now.catalog, now.health, request.model)
+        )
 
     async def ReloadConfiguration(
         self, request: pb.ReloadConfigurationRequest, context: Context

@@ -44,6 +44,12 @@ def tiers(targets: Iterable[Target]) -> Iterator[Sequence[Target]]:
         yield list(tier)
 
 
+def score(target: Target, targets: Iterable[Target], standing: Standing) -> float:
+    """What `target`, one of the targets of a model, keeps of its weight."""
+    tier = [one for one in targets if _priority(one) == _priority(target)]
+    return standing.scores(tier)[tier.index(target)]
+
+
 def _shuffled(tier: Sequence[Target], scores: Sequence[float], chance: Chance) -> Iterator[Target]:
     """A weighted shuffle: draws without putting back. Weight 0 comes last."""
     left = list(tier)

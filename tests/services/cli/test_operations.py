@@ -17,7 +17,7 @@ def test_explains_without_a_server(shell: Shell) -> None:
     """Where it would go and as what is known from the configuration alone."""
     said = shell.run("explain", "--model", "a/one")
 
-    assert "1. somewhere for a/one: priority 0, weight 1, key 0, well" in said
+    assert "1. somewhere for a/one: priority 0, weight 1 x 1.00, key 0, well" in said
     assert "POST http://127.0.0.1:9/v1/chat/completions" in said
     assert '"model":"one"' in said
 
@@ -54,7 +54,8 @@ def test_nothing_to_explain(shell: Shell) -> None:
 
 
 def test_nothing_to_reload(shell: Shell) -> None:
-    """Without a server there is nothing that could read."""
+    """Without a server there is nothing that could read, or that knows of its channels."""
+    assert "no server runs" in shell.run("channels", code=1)
     assert "no server runs" in shell.run("reload", code=1)
 
 
@@ -71,4 +72,9 @@ async def test_asks_the_server(shell: Shell) -> None:
             "explain", "--model", "a/new", code=1
         )
         assert await shell.run_beside_server("reload") == "reloaded\n"
+        head, *rows = (await shell.run_beside_server("channels", "--model", "a/new")).splitlines()
+        assert head.split()[:6] == ["MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE"]
+        assert [row.split() for row in rows] == [
+            ["a/new", "somewhere", "0", "0", "1", "1.00", "well", "0%", "-"]
+        ]
         assert '"model":"one"' in await shell.run_beside_server("explain", "--model", "a/new")

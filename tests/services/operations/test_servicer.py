@@ -13,12 +13,15 @@ import msgspec
 import pytest
 from google.protobuf.message import Message
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
 from services.config import ChannelConfig, Config, ConfigError, ModelConfig, Secret
+from services.routing.health import DOUBT
 from services.server import Service, open_service
+from tests.fakes.upstream import FakeUpstream, json_answer
 
 MODEL = "house/model"
 KEY = "sk-canary-6f03"
@@ -98,7 +101,7 @@ async def test_tells_whom_a_call_would_go_to(tmp_path: Path) -> None:
 
     assert [place.channel for place in answer.candidates] == ["first", "first", "second"]
     assert sorted(place.key_number for place in answer.candidates) == [0, 0, 1]
-    assert {place.weight for place in answer.candidates[:2]} == {0.5}
+    assert {(place.weight, place.score) for place in answer.candidates[:2]} == {(0.5, 1.0)}
     first, _, second = answer.candidates
     assert (first.url, second.url) == (
         "http://a.test/v1/chat/completions",
@@ -158,3 +161,37 @@ async def test_reloads(tmp_path: Path) -> None:
         )
 
     assert [place.channel for place in answer.candidates] == ["second"]
+
+
+async def test_tells_how_channels_are_doing(tmp_path: Path) -> None:
+    """Each key of each channel: what of its weight is left to it, and for how long it rests."""
+    upstream = FakeUpstream()
+    async with upstream:
+        upstream.play([json_answer({"error": {"message": "busy"}}, 429, retry_after="30")])
+        source = Source()
+        first, *others = source.config.channels
+        first = msgspec.structs.replace(first, base_url=upstream.url, spare_keys=())
+        source.config = msgspec.structs.replace(source.config, channels=(first, *others))
+        async with asking(tmp_path, source) as (service, operations):
+            key = await service.key_maker.make_first()
+            async with service.channel() as public:
+                call = chat_grpc.ChatCompletionServiceStub(public).CreateChatCompletion(
+                    chat.CreateChatCompletionRequest(spec=spec()),
+                    metadata=(("authorization", f"Bearer {key}"),),
+                    timeout=5,
+                )
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await call
+            answer = await operations.ListChannels(pb.ListChannelsRequest(model=MODEL))
+            everything = await operations.ListChannels(pb.ListChannelsRequest())
+            with pytest.raises(grpc.aio.AioRpcError) as unknown:
+                await operations.ListChannels(pb.ListChannelsRequest(model="house/none"))
+
+    sick, well = answer.channels
+    assert (sick.channel, sick.breaker_state) == ("first", pb.BREAKER_STATE_OPEN)
+    assert 25 < sick.rest.seconds <= 30
+    assert sick.error_rate == pytest.approx(1 / (1 + DOUBT), rel=0.01)
+    assert sick.score == pytest.approx((1 - sick.error_rate) ** 2, rel=0.01)
+    assert (well.channel, well.priority) == ("second", 1)
+    assert unknown.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert len(everything.channels) == 2

@@ -133,6 +133,7 @@ class Candidate(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     PRICES_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """The public model."""
     channel: _builtins.str
@@ -151,6 +152,10 @@ class Candidate(_message.Message):
     """What would be sent: JSON. It holds no secret of ours."""
     refusal: _builtins.str
     """Why it cannot be sent there. Then there is neither URL nor body."""
+    score: _builtins.float
+    """What it keeps of its weight for how it did lately, against the others of its priority: 1 is
+    all of it.
+    """
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """How long an answer took to begin there, by the last ones. Unset: none has."""
@@ -178,10 +183,11 @@ class Candidate(_message.Message):
         notes: _abc.Iterable[_chat_completion_service_pb2.Note] | None = ...,
         refusal: _builtins.str = ...,
         prices: Global___TokenPrices | None = ...,
+        score: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "prices", b"prices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breaker_state", b"breaker_state", "channel", b"channel", "key_number", b"key_number", "latency", b"latency", "model", b"model", "notes", b"notes", "prices", b"prices", "priority", b"priority", "refusal", b"refusal", "url", b"url", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "breaker_state", b"breaker_state", "channel", b"channel", "key_number", b"key_number", "latency", b"latency", "model", b"model", "notes", b"notes", "prices", b"prices", "priority", b"priority", "refusal", b"refusal", "score", b"score", "url", b"url", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -228,6 +234,116 @@ class TokenPrices(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TokenPrices: _TypeAlias = TokenPrices  # noqa: Y015
+
+@_typing.final
+class ListChannelsRequest(_message.Message):
+    """Request to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The public model whose channels are listed. Empty: all of them."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChannelsRequest: _TypeAlias = ListChannelsRequest  # noqa: Y015
+
+@_typing.final
+class ListChannelsResponse(_message.Message):
+    """The places that may answer, by model and in the order of priority."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelStatus]:
+        """One for each model and key of a channel."""
+
+    def __init__(
+        self,
+        *,
+        channels: _abc.Iterable[Global___ChannelStatus] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListChannelsResponse: _TypeAlias = ListChannelsResponse  # noqa: Y015
+
+@_typing.final
+class ChannelStatus(_message.Message):
+    """How a place is doing. What was long ago counts less and less."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANNEL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    KEY_NUMBER_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    BREAKER_STATE_FIELD_NUMBER: _builtins.int
+    REST_FIELD_NUMBER: _builtins.int
+    ERROR_RATE_FIELD_NUMBER: _builtins.int
+    LATENCY_FIELD_NUMBER: _builtins.int
+    channel: _builtins.str
+    """The channel's name."""
+    model: _builtins.str
+    """The public model."""
+    key_number: _builtins.int
+    """Which of the channel's keys, from 0."""
+    priority: _builtins.int
+    """Lower is tried first."""
+    weight: _builtins.float
+    """The share of calls among those of the same priority, before `score`."""
+    score: _builtins.float
+    """What it keeps of its weight for how it did lately, against the others of its priority: 1 is
+    all of it.
+    """
+    breaker_state: Global___BreakerState.ValueType
+    """Whether the place is left alone."""
+    error_rate: _builtins.float
+    """The share of calls that it failed, or did not bring to their end. In [0, 1]."""
+    @_builtins.property
+    def rest(self) -> _duration_pb2.Duration:
+        """How much longer it is. Unset: it is not."""
+
+    @_builtins.property
+    def latency(self) -> _duration_pb2.Duration:
+        """How long an answer took to begin there, by the last ones. Unset: none has."""
+
+    def __init__(
+        self,
+        *,
+        channel: _builtins.str = ...,
+        model: _builtins.str = ...,
+        key_number: _builtins.int = ...,
+        priority: _builtins.int = ...,
+        weight: _builtins.float = ...,
+        score: _builtins.float = ...,
+        breaker_state: Global___BreakerState.ValueType = ...,
+        rest: _duration_pb2.Duration | None = ...,
+        error_rate: _builtins.float = ...,
+        latency: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "rest", b"rest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "channel", b"channel", "error_rate", b"error_rate", "key_number", b"key_number", "latency", b"latency", "model", b"model", "priority", b"priority", "rest", b"rest", "score", b"score", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ChannelStatus: _TypeAlias = ChannelStatus  # noqa: Y015
 
 @_typing.final
 class ReloadConfigurationRequest(_message.Message):

@@ -40,6 +40,11 @@ class OperationsServiceStub:
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionRequest.SerializeToString,
                 response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionResponse.FromString,
                 _registered_method=True)
+        self.ListChannels = channel.unary_unary(
+                '/pomogator.operations.v1.OperationsService/ListChannels',
+                request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsRequest.SerializeToString,
+                response_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsResponse.FromString,
+                _registered_method=True)
         self.ReloadConfiguration = channel.unary_unary(
                 '/pomogator.operations.v1.OperationsService/ReloadConfiguration',
                 request_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ReloadConfigurationRequest.SerializeToString,
@@ -53,6 +58,13 @@ class OperationsServiceServicer:
 
     def ExplainChatCompletion(self, request, context):
         """Tells what would become of a completion, without asking any provider.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListChannels(self, request, context):
+        """Tells how every channel is doing, as far as this process knows by the calls that it made.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -73,6 +85,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.ExplainChatCompletion,
                     request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionRequest.FromString,
                     response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionResponse.SerializeToString,
+            ),
+            'ListChannels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListChannels,
+                    request_deserializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsRequest.FromString,
+                    response_serializer=pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsResponse.SerializeToString,
             ),
             'ReloadConfiguration': grpc.unary_unary_rpc_method_handler(
                     servicer.ReloadConfiguration,
@@ -108,6 +125,33 @@ class OperationsService:
             '/pomogator.operations.v1.OperationsService/ExplainChatCompletion',
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionRequest.SerializeToString,
             pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ExplainChatCompletionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListChannels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.operations.v1.OperationsService/ListChannels',
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsRequest.SerializeToString,
+            pomogator_dot_operations_dot_v1_dot_operations__service__pb2.ListChannelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

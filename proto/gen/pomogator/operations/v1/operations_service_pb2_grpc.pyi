@@ -18,6 +18,8 @@ class OperationsServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExplainChatCompletion: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ExplainChatCompletionRequest, _operations_service_pb2.ExplainChatCompletionResponse]
     """Tells what would become of a completion, without asking any provider."""
+    ListChannels: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ListChannelsRequest, _operations_service_pb2.ListChannelsResponse]
+    """Tells how every channel is doing, as far as this process knows by the calls that it made."""
     ReloadConfiguration: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.ReloadConfigurationRequest, _operations_service_pb2.ReloadConfigurationResponse]
     """Reads the configuration anew, for the calls that come from now on. Where it is wrong the
     old one stays: INVALID_FIELD, whose message says what is wrong.
@@ -33,6 +35,14 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_operations_service_pb2.ExplainChatCompletionRequest, _abc.Awaitable[_operations_service_pb2.ExplainChatCompletionResponse]],
     ) -> _abc.Awaitable[_operations_service_pb2.ExplainChatCompletionResponse]:
         """Tells what would become of a completion, without asking any provider."""
+
+    @_abc_1.abstractmethod
+    def ListChannels(
+        self,
+        request: _operations_service_pb2.ListChannelsRequest,
+        context: _aio.ServicerContext[_operations_service_pb2.ListChannelsRequest, _abc.Awaitable[_operations_service_pb2.ListChannelsResponse]],
+    ) -> _abc.Awaitable[_operations_service_pb2.ListChannelsResponse]:
+        """Tells how every channel is doing, as far as this process knows by the calls that it made."""
 
     @_abc_1.abstractmethod
     def ReloadConfiguration(

@@ -1,0 +1,46 @@
+"""How the channels are doing, for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pomogator.operations.v1 import operations_service_pb2 as pb
+
+from services.operations.explainer import BREAKER_STATES
+from services.providers.base import Target
+from services.routing.catalog import Catalog, Route
+from services.routing.choice import score, tiers
+from services.routing.health import Health
+
+
+def list_channels(catalog: Catalog, health: Health, model: str = "") -> Iterator[pb.ChannelStatus]:
+    """The places of a public model, or of all: by model, then in the order of priority.
+
+    Derived names are left out: they have the places of the models that they come from.
+    Raises Failure MODEL_NOT_FOUND.
+    """
+    if model:
+        model = catalog.resolve(model).base_model
+    for route in catalog.routes:
+        if route.model == (model or route.base_model):
+            for tier in tiers(route.targets):
+                for target in tier:
+                    yield _status(route, target, health)
+
+
+def _status(route: Route, target: Target, health: Health) -> pb.ChannelStatus:
+    status = pb.ChannelStatus(
+        channel=target.channel.name,
+        model=route.model,
+        key_number=target.key_number,
+        priority=target.channel.priority,
+        weight=target.weight,
+        score=score(target, route.targets, health),
+        breaker_state=BREAKER_STATES[health.state(target)],
+        error_rate=health.error_rate(target),
+    )
+    if rest_s := health.rests_s(target):
+        status.rest.FromMilliseconds(round(rest_s * 1000))
+    if latency_s := health.latency_s(target):
+        status.latency.FromMilliseconds(round(latency_s * 1000))
+    return status
