@@ -61,7 +61,7 @@ def parser(env: Environment) -> ArgumentParser:
     explain = _add(commands, "explain", explain_call, asking, "what would become of a call")
     explain.add_argument("--model", metavar="NAME", help="the public model")
     explain.add_argument("--file", type=Path, metavar="JSON", help="the request, as for REST")
-    channels = _add(commands, "channels", show_channels, common, "how the channels are doing")
+    channels = _add(commands, "channels", show_channels, asking, "how the channels are doing")
     channels.add_argument("--model", metavar="NAME", help="those of one public model")
     _add(commands, "reload", reload_configuration, asking, "let the server read it anew")
     ledger = _group(commands, "ledger", "the books")
