@@ -39,7 +39,8 @@ async def measure(directory: Path, seconds: float, rate: float) -> list[Figure]:
         rows = []
         for part in range(PARTS):
             asked, cpu = load.outcomes.asked, _cpu_s(process)
-            await load.run(rate, seconds / PARTS)
+            async with load.connected():
+                await load.run(rate, seconds / PARTS)
             cpu_us = (_cpu_s(process) - cpu) / (load.outcomes.asked - asked) * 1e6
             memory_mb = process.memory_info().rss / 2**20
             rows.append((cpu_us, memory_mb))

@@ -6,13 +6,16 @@ import asyncio
 import json
 import random
 from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 
 PATH = "/v1/chat/completions"
-LEAVES_WITHIN_S = 0.3
-"""The longest that a caller stays who is going to leave: about as long as an answer takes."""
+LEAVES_WITHIN_S = 0.05
+"""The longest that a caller stays who is going to leave. Some answers are faster."""
 PATIENCE_S = 60.0
 
 
@@ -36,20 +39,28 @@ class Load:
 
     def __init__(
         self,
-        http: aiohttp.ClientSession,
         url: str,
-        models: list[str],
+        key: str,
+        models: Sequence[str],
         chance: random.Random,
         *,
         leaving: float = 0.0,
     ) -> None:
-        """`http` sends the key. `leaving` is the share of callers who do not wait for the end."""
-        self._http = http
+        """`leaving` is the share of callers who do not wait for the end."""
         self._url = f"{url}{PATH}"
+        self._headers = {"Authorization": f"Bearer {key}"}
         self._models = models
         self._chance = chance
         self._leaving = leaving
+        self._http: aiohttp.ClientSession | None = None
         self.outcomes = Outcomes()
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[None]:
+        """Calls are made within. Afterwards no connection is open."""
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(headers=self._headers, connector=connector) as self._http:
+            yield
 
     async def run(self, rate: float, seconds: float) -> None:
         """Makes so many calls a second for so long, however slowly they are answered."""
@@ -65,25 +76,29 @@ class Load:
         chance, outcomes = self._chance, self.outcomes
         leaves = not stays and chance.random() < self._leaving
         stay_s = chance.random() * LEAVES_WITHIN_S if leaves else PATIENCE_S
+        body = self._body()
         try:
             async with asyncio.timeout(stay_s):
-                end = await self._ask()
+                end = await self._ask(body)
         except TimeoutError:
             end = "left" if leaves else "hung"
         except (aiohttp.ClientError, ValueError, KeyError) as error:
             end = f"{type(error).__name__}"
         outcomes.ends[end] += 1
         if end in {"hung", "internal_error"} or end[0].isupper():
-            outcomes.wrong.append(end)
+            outcomes.wrong.append(f"{end}: {body['model']}, stream {body['stream']}")
 
-    async def _ask(self) -> str:
+    def _body(self) -> Mapping[str, Any]:
         chance = self._chance
-        body = {
+        return {
             "model": chance.choice(self._models),
             "messages": [{"role": "user", "content": "Hello. " * chance.randrange(1, 200)}],
             "max_tokens": 50,
             "stream": chance.random() < 0.7,
         }
+
+    async def _ask(self, body: Mapping[str, Any]) -> str:
+        assert self._http is not None
         async with self._http.post(self._url, json=body) as answer:
             data = await answer.read()
             if answer.content_type != "text/event-stream":
