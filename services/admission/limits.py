@@ -195,6 +195,11 @@ class Limits:
         self._live.pop(lease_id, None)
         self._counters.settle(meters, lease_id, requests=requests, tokens=tokens)
 
+    @property
+    def places(self) -> int:
+        """How many leases hold a place of a limit on concurrent calls."""
+        return len(self._live)
+
     def renew(self) -> None:
         """All calls that have not been released are still running."""
         for lease_id, meters in self._live.items():

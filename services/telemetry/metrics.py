@@ -149,6 +149,12 @@ class Metrics:
             "config_reload_total", "Configurations that were read anew.", "result"
         )
         self.inflight = gauge("inflight", "Calls that are running.")
+        self.limit_places = gauge(
+            "limit_places", "Leases that hold a place of a limit on concurrent calls."
+        )
+        self.upstream_connections = gauge(
+            "upstream_connections", "Connections to providers that carry a call."
+        )
         self.drains = gauge("drains", "Answers that are read on although their callers have left.")
         self.holds_open = gauge("holds_open", "Calls of this process that hold money.")
         self.outbox_depth = gauge("outbox_depth", "Endings of holds that wait for the database.")

@@ -164,6 +164,11 @@ class HttpClient:
         for pool in self._pools.values():
             await pool.close()
 
+    @property
+    def in_use(self) -> int:
+        """How many connections carry an exchange, or are being made for one."""
+        return sum(pool.in_use for pool in self._pools.values())
+
     def _add_pool(self, origin: Origin) -> Pool:
         pool = self._pools[origin] = Pool(
             origin, limit=self._limit, idle_timeout_s=self._idle_timeout_s, tls=self._tls

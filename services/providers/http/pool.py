@@ -27,13 +27,18 @@ class Pool:
         self._idle_timeout_s = idle_timeout_s
         self._tls = tls if origin.secure else None
         self._loop = asyncio.get_running_loop()
-        self._free = limit
+        self._limit = self._free = limit
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._idle: deque[Connection] = deque()  # The longest idle are on the left.
         self._open: set[Connection] = set()
         self._all_lost = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
+
+    @property
+    def in_use(self) -> int:
+        """How many slots were entered and not left."""
+        return self._limit - self._free
 
     def enter_at_once(self) -> bool:
         """Takes a slot if one is free. Every one that was entered must be left."""
