@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 try:
     from gateway import traces_export
+    from gateway.traces import EdgeTraces
 
     INSTALLED = True
 except ModuleNotFoundError:  # OpenTelemetry comes with the extra `otel`.
@@ -75,6 +76,11 @@ async def opening_tracer(
     else:
         async with traces_export.exporting(options, named or options.endpoint, env) as tracer:
             yield tracer
+
+
+def edge_traces(tracer: Tracer | None, scheme: str) -> EdgeTraces | None:
+    """What makes the spans of an edge; nothing where there is no tracer."""
+    return None if tracer is None else EdgeTraces(tracer, scheme)
 
 
 def _obstacle(env: Mapping[str, str], endpoint: str) -> str:
