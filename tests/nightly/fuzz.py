@@ -4,65 +4,126 @@
 
 Inputs are the corpus (`tests/corpus/TARGET/`), mutated. Each target may refuse in its own way;
 any other exception is a find: it is raised with the seed, and its input belongs in the corpus.
+One that takes longer than `HANG_S` ends the process, with the stack on standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import json
 import random
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
 from gateway.config import EdgeConfig
 from gateway.decode import decode
-from gateway.errors import ApiError
+from gateway.errors import ROWS, ApiError
+from gateway.render import ChunkRenderer
+from gateway.render_whole import render_completion
 from services.capabilities import Capabilities
+from services.completions.fold import Fold
+from services.completions.validation import check
 from services.config import ChannelConfig
-from services.errors import UpstreamError
-from services.providers.base import Target
+from services.errors import Failure, UpstreamError
+from services.providers.base import Notes, SseEvent, Target
 from services.providers.registry import DIALECTS
 from services.providers.sse import SseParser
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 EDGE = EdgeConfig()
+HANG_S, WATCHED = 60, 1000
+"""So many inputs take a second or two. One that hangs is found."""
 TOKENS = (
     *(b"{", b"}", b"[", b"]", b'"', b":", b",", b"\n\n", b"\r\n", b"\r", b"data: ", b"event: "),
     *(b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 40, b'"\\ud800"', b"[" * 200, b"\x00"),
     *(b"\xff", b"\xef\xbb\xbf", b"[DONE]", b"{}", b"[]", b'""', b"0.5", b"\xf0\x9f"),
 )
+
+
+def unknown(dialect: str) -> Target:
+    """A model of which nothing is known."""
+    return _target(dialect, Capabilities())
+
+
+def able(dialect: str) -> Target:
+    """A model that can do everything."""
+    return _target(dialect, Capabilities(thinking="budget", images="yes"))
+
+
+def _target(dialect: str, capabilities: Capabilities) -> Target:
+    channel = ChannelConfig(name="a", dialect=dialect, base_url="http://x")
+    return Target(channel=channel, model="m", public_model="m", capabilities=capabilities)
+
+
+MODELS = (unknown, able)
 HEADERS: Sequence[Mapping[str, str]] = ({}, {"retry-after": "x"}, {"retry-after": "1e999"})
 STATUSES = (0, 199, 301, 400, 401, 404, 413, 429, 500, 503, 529, 599)
 
 Read = Callable[[bytes, random.Random], None]
 
 
-def read_request(data: bytes, _: random.Random) -> None:
-    """A body is a request, or refused with 4xx."""
+def read_request(data: bytes, chance: random.Random) -> None:
+    """A body is refused with 4xx, or can be sent to a provider of any dialect."""
     status = 400
     try:
-        decode(data, EDGE)
+        spec = decode(data, EDGE).spec
+        check(spec)
+        target = chance.choice(MODELS)
+        for name, dialect in DIALECTS.items():
+            with suppress(Failure):
+                json.loads(dialect.encode(spec, target(name), Notes()).body)
     except ApiError as error:
         status = error.status
-    assert 400 <= status < 500
+    except Failure as failure:
+        status = ROWS[failure.reason].status
+    assert 400 <= status < 500, status
+
+
+def read_events(data: bytes, chance: random.Random) -> None:
+    """A body's events are the same however it is cut."""
+    cut = chance.randrange(len(data) + 1)
+    assert events_of(data) == events_of(data[:cut], data[cut:])
+
+
+def events_of(*pieces: bytes) -> Sequence[SseEvent]:
+    """The events of a body that comes in these pieces."""
+    parser = SseParser()
+    events = [event for piece in pieces for event in parser.feed(piece)]
+    return [*events, *parser.close()]
 
 
 def read_stream(dialect: str) -> Read:
-    """A stream and a document, of one dialect."""
-    channel = ChannelConfig(name="a", dialect=dialect, base_url="http://x")
-    target = Target(channel=channel, model="m", public_model="m", capabilities=Capabilities())
+    """A stream and a document of one dialect. What is said can be shown."""
 
-    def read(data: bytes, chance: random.Random) -> None:
-        decoder, parser = DIALECTS[dialect].decoder(target), SseParser()
-        cut = chance.randrange(len(data) + 1)
+    def read(data: bytes, _: random.Random) -> None:
+        decoder = DIALECTS[dialect].decoder(unknown(dialect))
+        chunks: list[pb.ChatCompletionChunk] = []
         with suppress(UpstreamError):
-            for event in (*parser.feed(data[:cut]), *parser.feed(data[cut:]), *parser.close()):
-                decoder.feed(event)
-            decoder.finish()
+            for event in events_of(data):
+                chunks += decoder.feed(event)
+            chunks += decoder.finish()
+        show(chunks)
+        document = data.partition(b"data: ")[2] or data
         with suppress(UpstreamError):
-            DIALECTS[dialect].decoder(target).whole(data.partition(b"data: ")[2] or data)
+            show(DIALECTS[dialect].decoder(unknown(dialect)).whole(document))
 
     return read
+
+
+def show(chunks: Sequence[pb.ChatCompletionChunk]) -> None:
+    """As clients see it: in events, each of which is JSON on one line, or as a whole."""
+    shown = ChunkRenderer(include_usage=True).render(chunks)
+    for event in shown.split(b"\n\n")[:-1]:
+        assert event.startswith(b"data: ")
+        json.loads(event.removeprefix(b"data: "))
+    fold = Fold()
+    fold.add(chunks)
+    json.loads(render_completion(fold.answer, thinking_parts=True))
 
 
 def read_refusal(data: bytes, chance: random.Random) -> None:
@@ -74,6 +135,7 @@ def read_refusal(data: bytes, chance: random.Random) -> None:
 
 TARGETS: Mapping[str, Sequence[Read]] = {
     "intake": [read_request],
+    "sse": [read_events],
     "stream_openai": [read_stream("openai"), read_stream("openrouter")],
     "stream_anthropic": [read_stream("anthropic")],
     "errors": [read_refusal],
@@ -99,6 +161,8 @@ def fuzz(inputs: int, seed: int) -> None:
     for name, readers in TARGETS.items():
         corpus = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]
         for number in range(each):
+            if number % WATCHED == 0:
+                faulthandler.dump_traceback_later(HANG_S, exit=True)
             chance = random.Random(f"{seed}/{name}/{number}")  # noqa: S311
             data = mutated(chance.choice(corpus), chance)
             for read in readers:
@@ -106,6 +170,7 @@ def fuzz(inputs: int, seed: int) -> None:
                     read(data, chance)
                 except Exception as error:
                     raise AssertionError(f"seed {seed}, {name}, {number}: {data!r}") from error
+    faulthandler.cancel_dump_traceback_later()
 
 
 if __name__ == "__main__":
@@ -113,4 +178,7 @@ if __name__ == "__main__":
     parser.add_argument("--inputs", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     options = parser.parse_args()
+    began = time.monotonic()
     fuzz(options.inputs, options.seed)
+    took_s = time.monotonic() - began
+    print(f"seed {options.seed}: {options.inputs} inputs in {took_s:.0f} s, nothing found")  # noqa: T201
