@@ -15,6 +15,7 @@ import uvloop
 from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.following import follow_on_hangup
 from gateway.server import serving, split_address
 from gateway.tls import ListenerTls, ServiceTls, is_local
 
@@ -118,6 +119,7 @@ async def _serve(options: Namespace) -> None:
         open_channel(options.target, config, tls=service_tls) as channel,
         serving(channel, options.rest, config, tls=tls) as bound,
     ):
+        follow_on_hangup(channel)
         _log.info("edge.listening", extra={"address": bound, "target": options.target})
         await stop.wait()
         _log.info("edge.stopping")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -116,6 +117,16 @@ class FollowingChannel(grpc.aio.Channel):
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
         """As `grpc.aio.Channel`."""
         return _Method(self, lambda channel: channel.stream_stream(*args, **kwargs))
+
+
+def follow_on_hangup(channel: grpc.aio.Channel) -> None:
+    """On SIGHUP looks for something new at once, where there can be any; it ends nothing."""
+    act = channel.follow if isinstance(channel, FollowingChannel) else _ignore
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, act)
+
+
+def _ignore() -> None:
+    """There is nothing to read anew."""
 
 
 class _Method:

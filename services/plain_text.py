@@ -14,6 +14,8 @@ from gateway.tls import is_local
 from services.config import Config, ConfigError
 from services.options import ServeOptions
 
+__all__ = ["is_local", "refuse_plain_text", "tell_plain_text", "unencrypted"]
+
 log = logging.getLogger(__name__)
 
 _SSL_MODES = frozenset({"require", "verify-ca", "verify-full"})

@@ -19,6 +19,7 @@ import grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.following import follow_on_hangup
 from gateway.server import serving, serving_operators
 from gateway.tls import ListenerTls, ServiceTls
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
@@ -74,10 +75,11 @@ async def run(options: ServeOptions) -> None:
     async with AsyncExitStack() as stack:
         if options.only == "rest":
             target = options.target or options.grpc
-            channel = open_channel(target, EdgeConfig(), tls=_target_tls(options.tls))
-            await _serve_rest(
-                stack, await stack.enter_async_context(channel), options, BoundsConfig()
+            channel = await stack.enter_async_context(
+                open_channel(target, EdgeConfig(), tls=_target_tls(options.tls))
             )
+            follow_on_hangup(channel)
+            await _serve_rest(stack, channel, options, BoundsConfig())
         else:
             await _serve_all(stack, options)
         _keep_what_stays()

@@ -76,6 +76,16 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     )
 
 
+def channel_credentials(
+    ca: Path, certificate: Path | None, key: Path | None
+) -> grpc.ChannelCredentials:
+    """What opens a channel to a listener of ours. Raises OSError, which names the file."""
+    if certificate is None or key is None:
+        return grpc.ssl_channel_credentials(ca.read_bytes())
+    shown = TlsFiles(certificate=certificate, key=key, client_ca=ca).read()
+    return grpc.ssl_channel_credentials(shown.client_ca, shown.key, shown.certificate)
+
+
 class _Current:
     """What the last handshake used. gRPC asks from threads of its own, before each."""
 

@@ -55,6 +55,8 @@ class StateAddress:
     """The database, if it is not in the directory."""
     ops: str
     """The operators' listener of the server, as gRPC names it."""
+    credentials: grpc.ChannelCredentials | None = None
+    """What that listener knows us by, and we it. None: it speaks plain text."""
 
 
 @asynccontextmanager
@@ -71,13 +73,17 @@ async def operators_channel(
     except StateInUseError:
         # The operators' listener is on this machine, where no proxy belongs between.
         options = (("grpc.enable_http_proxy", 0),)
-        async with grpc.aio.insecure_channel(address.ops, options=options) as channel:
+        if address.credentials is None:
+            channel = grpc.aio.insecure_channel(address.ops, options=options)
+        else:
+            channel = grpc.aio.secure_channel(address.ops, address.credentials, options=options)
+        async with channel:
             yield channel
         return
     try:
         pepper = await load_pepper(address.state, env, database)
         services = OperatorServices(database=database, pepper=pepper, clock=clock)
-        async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as channel:
-            yield channel
+        async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as own:
+            yield own
     finally:
         await database.close()

@@ -15,8 +15,11 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as operations_gr
 
 from services.accounts.credential import TOKEN_VARIABLE
 from services.accounts.operators import StateAddress, operators_channel
+from services.cli.output import CommandError
 from services.clock import SystemClock
 from services.config import load
+from services.plain_text import is_local
+from services.tls import channel_credentials
 
 ANSWER_TIMEOUT_S = 10.0
 """How long a server may take to answer, its start included. Audits take their time."""
@@ -58,9 +61,22 @@ async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterat
         state=arguments.state,
         database_url=config.state.database_url.reveal(),
         ops=ops_address(arguments),
+        credentials=_credentials(arguments),
     )
     async with operators_channel(address, env, SystemClock()) as channel:
         yield Operators(channel, env.get(TOKEN_VARIABLE, ""))
+
+
+def _credentials(arguments: Namespace) -> grpc.ChannelCredentials | None:
+    """Of a listener that speaks TLS. Any other must be on this machine: it hears the token."""
+    ca, certificate, key = arguments.ops_ca, arguments.ops_cert, arguments.ops_key
+    if (certificate is None) != (key is None) or (certificate is not None and ca is None):
+        raise CommandError("--ops-cert and --ops-key go together, and with --ops-ca")
+    if ca is not None:
+        return channel_credentials(ca, certificate, key)
+    if not is_local(ops_address(arguments)):
+        raise CommandError(f"--ops {arguments.ops} would be plain text: give --ops-ca")
+    return None
 
 
 def ops_address(arguments: Namespace) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
+import signal
 import ssl
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +16,7 @@ import pytest
 import trustme
 
 from tests.end_to_end.process import serving
+from tests.end_to_end.test_operators import Shell
 from tests.fakes.upstream import FakeUpstream, json_answer
 from tests.services.test_tls import Files
 
@@ -62,25 +66,176 @@ async def test_edge_and_service_know_each_other(tmp_path: Path) -> None:
                     assert answer.status == expected, await answer.text()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--rest", "0.0.0.0:0"),
-        ("--grpc", "[::]:0"),
-        ("--only", "rest", "--target", "dns:///pomogator-grpc:50051"),
-        ("--tls-cert", "nowhere.pem"),
-    ],
-)
-async def test_plain_text_is_no_accident(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """What would leave the machine unencrypted is refused at the start, in one line."""
+async def test_names_are_read_anew(tmp_path: Path) -> None:
+    """Who may call what follows the configuration, and who the edge is its files: on SIGHUP."""
+    files = Files(tmp_path, "127.0.0.1")
+    server, server_key = files.issue("server")
+    edge, edge_key = files.issue("edge", None, "edge.svc")
+    for folder in ("service", "edge"):
+        (tmp_path / folder).mkdir()
+    path = tmp_path / "service" / "pomogator.toml"
+    async with FakeUpstream() as upstream, aiohttp.ClientSession() as http:
+        upstream.play([json_answer(ANSWER)])
+
+        def config(name: str) -> str:
+            return f'clients = {{ "*" = ["{name}"] }}' + CONFIG.format(url=upstream.url)
+
+        async with (
+            serving(
+                *(tmp_path / "service", config("edge.svc"), "--tls-client-ca", files.ca),
+                *("--tls-cert", server, "--tls-key", server_key),
+                only="grpc",
+            ) as service,
+            serving(
+                *(tmp_path / "edge", "", "--target", await service.tcp_address()),
+                *("--target-ca", files.ca, "--target-cert", edge, "--target-key", edge_key),
+                only="rest",
+            ) as front,
+        ):
+            url = f"http://{await front.address('http')}"
+            body = {"model": "house/model", "messages": [{"role": "user", "content": "Hi"}]}
+            headers = {"Authorization": f"Bearer {service.key}"}
+
+            async def statuses() -> tuple[int, int]:
+                path = f"{url}/v1/chat/completions"
+                async with http.post(path, json=body, headers=headers) as answer:
+                    await answer.read()
+                async with http.get(f"{url}/readyz") as ready:
+                    return answer.status, ready.status
+
+            assert await statuses() == (200, 200)
+
+            path.write_text(config("other.svc"))
+            service.tell(signal.SIGHUP)
+            await service.event("config.reloaded")
+            # An edge that may not call takes no part: its users are not told that they may not.
+            assert await statuses() == (403, 503)
+            refused = await service.event("caller.refused")
+            assert refused["names"] == ["edge.svc"]
+
+            files.issue("edge", None, "other.svc")
+            front.tell(signal.SIGHUP)
+            await front.event("tls.reloaded")
+            assert await statuses() == (200, 200)
+
+            path.write_text(config("*.svc"))
+            service.tell(signal.SIGHUP)
+            await service.event("config.refused")
+            assert await statuses() == (200, 200)
+
+
+async def test_operators_are_encrypted_too(tmp_path: Path) -> None:
+    """On TCP their API wants a certificate and the token, over gRPC and over REST."""
+    files = Files(tmp_path, "127.0.0.1")
+    server, server_key = files.issue("server")
+    admin, admin_key = files.issue("admin", None, "admin.svc")
+    guest, guest_key = files.issue("guest", None, "guest.svc")
+    token = secrets.token_hex(16)
+    clients = 'clients = { "pomogator.accounts.v1.KeyService/*" = ["admin.svc"] }'
+    async with serving(
+        *(tmp_path, clients + CONFIG.format(url="http://127.0.0.1:9")),
+        *("--tls-cert", server, "--tls-key", server_key, "--tls-client-ca", files.ca),
+        *("--ops", "127.0.0.1:0", "--ops-rest", "127.0.0.1:0"),
+        env={"POMOGATOR_OPS_TOKEN": token},
+    ) as running:
+        # The operators' listener is the first.
+        ops = {"POMOGATOR_OPS": await running.address("grpc"), "POMOGATOR_OPS_TOKEN": token}
+        shell = Shell(tmp_path, ops)
+
+        def shown(certificate: Path, key: Path) -> tuple[str, ...]:
+            return (
+                "--ops-ca",
+                str(files.ca),
+                "--ops-cert",
+                str(certificate),
+                "--ops-key",
+                str(key),
+            )
+
+        assert "default" in await shell.run("keys", "list", *shown(admin, admin_key))
+        refused = await shell.run("keys", "list", *shown(guest, guest_key), code=1)
+        assert "may call pomogator.accounts.v1.KeyService/ListKeys" in refused
+        unheard = await Shell(tmp_path, {**ops, "POMOGATOR_OPS_TOKEN": ""}).run(
+            "keys", "list", *shown(admin, admin_key), code=1
+        )
+        assert "operators' token" in unheard
+        for less in ((), ("--ops-ca", str(files.ca))):
+            assert "no server answers" in await shell.run("keys", "list", *less, code=1)
+
+        url = f"https://{await running.address('operators-http')}/v1/accounts"
+        trust = ssl.create_default_context(cafile=files.ca)
+        headers = {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession(headers=headers) as http:
+            with pytest.raises(aiohttp.ClientError):
+                await http.get(url, ssl=trust)
+            trust.load_cert_chain(admin, admin_key)
+            async with http.get(url, ssl=trust) as answer:
+                assert answer.status == 200
+            async with http.get(url, ssl=trust, headers={"Authorization": "Bearer x"}) as answer:
+                assert answer.status == 401
+
+
+async def refusal(
+    folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None
+) -> str:
+    """What a server says that does not start: one line."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services", "serve", "--state", tmp_path),
+        *(sys.executable, "-m", "services", "serve", "--state", folder),
         *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", *arguments),
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=asyncio.subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})},
     )
     _, said = await process.communicate()
+    assert process.returncode == 1, said
+    assert said.count(b"\n") == 1, said
+    return said.decode()
 
-    assert process.returncode == 1
-    assert said.startswith(b"pomogator: --")
-    assert said.count(b"\n") == 1
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        (("--rest", "0.0.0.0:0"), "rest"),
+        (("--grpc", "[::]:0"), "grpc"),
+        (("--ops", "0.0.0.0:0"), "ops"),
+        (("--ops-rest", "0.0.0.0:0"), "ops-rest"),
+        (("--metrics", "0.0.0.0:0"), "metrics"),
+        (("--only", "rest", "--target", "dns:///pomogator-grpc:50051"), "target"),
+        (("--only", "rest", "--target", "ipv4:127.0.0.1:1,10.0.0.1:1"), "target"),
+        # What is let out is that alone.
+        (("--grpc", "0.0.0.0:0", "--insecure", "rest,metrics"), "grpc"),
+    ],
+)
+async def test_plain_text_is_no_accident(
+    tmp_path: Path, arguments: tuple[str, ...], name: str
+) -> None:
+    """What would leave the machine unencrypted is refused at the start, by name."""
+    env = {"POMOGATOR_OPS_TOKEN": "0" * 32}
+    said = await refusal(tmp_path, *arguments, env=env)
+
+    assert said.startswith(f"pomogator: --{name} ")
+    assert f"--insecure {name}" in said
+
+
+async def test_names_without_certificates_are_refused(tmp_path: Path) -> None:
+    """A table of who may call what, where nobody shows who he is, would promise what is not."""
+    (tmp_path / "pomogator.toml").write_text('clients = { "*" = ["a.svc"] }')
+
+    said = await refusal(tmp_path, "--config", tmp_path / "pomogator.toml")
+
+    assert "clients: who calls is known only with --tls-client-ca" in said
+
+
+async def test_plain_text_may_be_asked_for(tmp_path: Path) -> None:
+    """By name, or all at once; and what leaves for other programs is told in the log."""
+    config = CONFIG.format(url="http://provider.example/v1")
+    arguments = ("--rest", "0.0.0.0:0", "--metrics", "0.0.0.0:0", "--insecure", "metrics,rest")
+    async with serving(tmp_path, config, *arguments) as server:
+        told = await server.event("link.plain_text")
+        assert told["link"] == "channels (house).base_url"
+        port = (await server.address("metrics")).rpartition(":")[2]
+        async with (
+            aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http,
+            http.get("/readyz") as ready,
+        ):
+            assert ready.status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -35,9 +36,20 @@ class Files:
         path.write_bytes(data)
         return path
 
-    def issue(self, who: str, issuer: trustme.CA | None = None) -> tuple[Path, Path]:
-        """A new certificate and its key; another under the same name is replaced."""
-        issued = (issuer or self.authority).issue_cert(self._name)
+    def issue(
+        self,
+        who: str,
+        issuer: trustme.CA | None = None,
+        *names: str,
+        not_after: datetime | None = None,
+    ) -> tuple[Path, Path]:
+        """A new certificate and its key; another under the same name is replaced.
+
+        It is for `names`, or for the name of all.
+        """
+        issued = (issuer or self.authority).issue_cert(
+            *(names or (self._name,)), not_after=not_after
+        )
         chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
         return (
             self.write(f"{who}.pem", chain),
