@@ -13,7 +13,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help run test nightly nightly-kubernetes lint fmt types check proto check-proto bench bench-parts lock models wheels clean
+.PHONY: help run test nightly kubernetes lint fmt types check proto check-proto bench bench-parts lock models wheels clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -28,7 +28,7 @@ nightly: $(VENV)/.dev ## Kill a gateway a thousand times under load, and audit i
 	$(BIN)/python -m tests.nightly.kill_cycles --topology single $(ARGS)
 	$(BIN)/python -m tests.nightly.kill_cycles --topology split $(ARGS)
 
-nightly-kubernetes: $(VENV)/.dev ## Build a real Kubernetes API server, and apply the manifests to it (needs Go, and time).
+kubernetes: $(VENV)/.dev ## Build a real Kubernetes API server, and apply the manifests to it (needs Go, and time).
 	$(BIN)/python -m tests.nightly.api_server build/kubernetes
 	POMOGATOR_API_SERVER=build/kubernetes $(BIN)/python -m pytest $(ARGS) tests/deploy/test_api_server.py
 
