@@ -87,6 +87,8 @@ class FakeUpstream:
         self._arrivals = asyncio.Event()
         self.connections = 0
         """Connections so far."""
+        self.busy = 0
+        """Requests whose script is being played: none once all are answered, or left."""
         self.requests: list[Request] = []
         """Requests so far."""
         self.port = 0
@@ -139,8 +141,12 @@ class FakeUpstream:
                 self.requests.append(request)
                 self._arrivals.set()
                 script = self._scripts.popleft() if len(self._scripts) > 1 else self._scripts[0]
-                if not await _play(line, script(request) if callable(script) else script):
-                    break
+                self.busy += 1
+                try:
+                    if not await _play(line, script(request) if callable(script) else script):
+                        break
+                finally:
+                    self.busy -= 1
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # The client left.
         finally:

@@ -25,7 +25,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving, split_address
-from services.config import ChannelConfig, Config, ModelConfig, Secret
+from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
 from services.listener import listening
 from services.server import Service, open_service
 from services.telemetry.logs import JsonFormatter
@@ -53,6 +53,12 @@ CHARGE = 10 * 1_000 + 5 * 2_000
 """What `USAGE` costs, in nanodollars."""
 
 PATIENCE_S = 10.0
+
+PLACES = (LimitConfig(key="*", concurrency=1000), LimitConfig(channel="*", concurrency=1000))
+"""Limits that nobody meets, so that every call holds a place of each."""
+
+LEFT = ("inflight", "drains", "holds_open", "outbox_depth", "limit_places", "upstream_connections")
+"""What is 0 when nothing runs."""
 
 
 def piece(content: str = "", finish: str | None = None) -> dict[str, Any]:
@@ -170,6 +176,8 @@ class World:
     config: Config
     log: Lines
     books: ledger_grpc.LedgerServiceStub
+    tasks: set[asyncio.Task[Any]]
+    """Those that ran before anything was asked."""
     answers: list[str] = field(default_factory=list)
     """All that was answered."""
 
@@ -238,9 +246,11 @@ class World:
                 await asyncio.sleep(0.005)
 
     async def calm(self) -> None:
-        """Waits until nothing runs and nothing is held."""
-        for name in ("inflight", "drains", "holds_open", "outbox_depth"):
+        """Waits until nothing runs and nothing is held: money, places, connections, tasks."""
+        for name in LEFT:
             await self.until(partial(self._is_zero, name))
+        for upstream in (self.first, self.second, self.steady):
+            await self.until(partial(_is_idle, upstream))
 
     def _is_zero(self, name: str) -> bool:
         return self.metric(name) == 0
@@ -264,11 +274,27 @@ class World:
         assert (reply.status, reply.content, reply.events[-1]) == (200, TEXT, "[DONE]")
         await self.calm()
         assert list((await self.books.VerifyLedger(ledger.VerifyLedgerRequest())).findings) == []
+        await self.http.close()
+        await self.until(lambda: not self._strangers())
         told = "\n".join(self.log.text)
         for secret in (self.key, PROVIDER_KEY, PROMPT, "canary-answer"):
             assert secret not in told
         for secret in (self.key, PROVIDER_KEY):
             assert secret not in "\n".join(self.answers)
+
+    def _strangers(self) -> set[asyncio.Task[Any]]:
+        """Tasks that were not there when nothing had been asked."""
+        here = asyncio.all_tasks() - self.tasks - {asyncio.current_task()}
+        return {task for task in here if not _is_kept(task)}
+
+
+def _is_kept(task: asyncio.Task[Any]) -> bool:
+    """Whether it waits on a connection that is kept: a provider's end of one, or grpc's."""
+    return any(name in repr(task.get_coro()) for name in ("FakeUpstream._serve", "_cython"))
+
+
+def _is_idle(upstream: FakeUpstream) -> bool:
+    return upstream.busy == 0
 
 
 Place = Mapping[str, Any]
@@ -309,7 +335,9 @@ async def living(
             )
             for name in (MODEL, STEADY)
         ]
-        config = Config(channels=tuple(channels), models=tuple(prices), **tables)
+        config = Config(
+            channels=tuple(channels), models=tuple(prices), **{"limits": PLACES, **tables}
+        )
         root.addHandler(log)
         root.setLevel(logging.INFO)
         stack.callback(root.setLevel, level)
@@ -339,6 +367,7 @@ async def living(
             config=config,
             log=log,
             books=ledger_grpc.LedgerServiceStub(operators),
+            tasks=asyncio.all_tasks(),
         )
         yield world
         await world.check()
