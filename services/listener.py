@@ -20,14 +20,16 @@ UNIX = "unix:"
 MESSAGE_BYTES_MAX = 48 * 2**20
 RPCS_MAX = 4000
 
+PING_INTERVAL_MIN_MS = 1_000
+
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_concurrent_streams", 2000),
     # An unread stream would otherwise be buffered up to megabytes ahead of its reader.
     ("grpc.http2.bdp_probe", 0),
-    # Callers that ping a silent stream every ten seconds are no attackers: models think.
-    ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+    # Callers that ping a silent stream every two seconds are no attackers: models think.
+    ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.so_reuseport", 0),
     # Balanced clients look for new replicas only when a connection ends. Calls may end first.
