@@ -9,9 +9,19 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.end_to_end.talks import DIALECTS, Talk, talking
-from tests.services.conftest import postgres_server, postgres_url
+from tests.services.conftest import empty_postgres, postgres_server, postgres_url
 
-__all__ = ["client", "postgres_server", "postgres_url", "talk"]
+__all__ = ["client", "each_database_url", "postgres_server", "postgres_url", "talk"]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def each_database_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The URL of an empty database of each kind: none for SQLite, which is where the state is."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    async with empty_postgres(request.getfixturevalue("postgres_server")) as url:
+        yield url
 
 
 @pytest.fixture(params=DIALECTS)

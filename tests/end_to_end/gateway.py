@@ -15,7 +15,7 @@ from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving
 from services.clock import Clock
-from services.config import ChannelConfig, Config, KeysConfig, ModelConfig
+from services.config import ChannelConfig, Config, KeysConfig, ModelConfig, Secret, StateConfig
 from services.listener import listening
 from services.server import SYSTEM_CLOCK, Service, open_service
 
@@ -46,8 +46,13 @@ class Gateway:
         return f"{self.url}/v1"
 
 
+def stored(database_url: str) -> StateConfig:
+    """The state in a database; without a URL, where the service has its other state."""
+    return StateConfig(database_url=Secret(database_url))
+
+
 @asynccontextmanager
-async def running(
+async def running(  # noqa: PLR0913 - what tests vary, each by its name
     state: Path,
     *channels: ChannelConfig,
     models: Sequence[ModelConfig] = (),
@@ -55,9 +60,12 @@ async def running(
     edge: EdgeConfig = EDGE,
     env: Mapping[str, str] | None = None,
     keys: KeysConfig = ANY_KEYS,
+    database_url: str = "",
 ) -> AsyncIterator[Gateway]:
-    """Runs a gateway over `channels`, with its state in `state`."""
-    config = Config(channels=tuple(channels), models=tuple(models), keys=keys)
+    """Runs a gateway over `channels`, with its state in `state`, or at `database_url`."""
+    config = Config(
+        channels=tuple(channels), models=tuple(models), keys=keys, state=stored(database_url)
+    )
     async with running_config(state, config, topology=topology, edge=edge, env=env) as gateway:
         yield gateway
 

@@ -16,7 +16,7 @@ from services.clock import SystemClock
 from services.config import ChannelConfig, KeysConfig, ModelConfig
 from services.storage.audit import audit
 from services.storage.base import Transaction
-from services.storage.sqlite import SqliteDatabase
+from services.storage.opening import open_database
 from tests.end_to_end.gateway import ANY_KEYS, Gateway, Topology, running
 from tests.fakes.upstream import (
     CUT,
@@ -77,7 +77,10 @@ def piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[st
 
 @asynccontextmanager
 async def serving(
-    state: Path, topology: Topology = "in-process", keys: KeysConfig = ANY_KEYS
+    state: Path,
+    topology: Topology = "in-process",
+    keys: KeysConfig = ANY_KEYS,
+    database_url: str = "",
 ) -> AsyncIterator[tuple[Gateway, FakeUpstream, House]]:
     """A gateway with its state in `state`, the requests to its provider, and the provider."""
     house = House()
@@ -87,7 +90,9 @@ async def serving(
             name="house", dialect="openai", base_url=upstream.url, models={MODEL: "m"}
         )
         model = ModelConfig(name=MODEL, request_usd=REQUEST_USD)
-        async with running(state, channel, models=[model], topology=topology, keys=keys) as gateway:
+        async with running(
+            state, channel, models=[model], topology=topology, keys=keys, database_url=database_url
+        ) as gateway:
             yield gateway, upstream, house
 
 
@@ -119,9 +124,9 @@ async def ask(gateway: Gateway, headers: Mapping[str, str] = NAMED, **fields: An
         return Reply(answer, await answer.read())
 
 
-async def books(state: Path) -> Mapping[str, int]:
+async def books(state: Path, database_url: str = "") -> Mapping[str, int]:
     """What was charged for calls, by how they ended. The state is not in use; it is right."""
-    database = await SqliteDatabase.open(state, SystemClock())
+    database = await open_database(state, database_url, SystemClock())
     assert (await database.read(audit)).findings == ()
     ends = await database.read(_ends)
     await database.close()
@@ -129,5 +134,5 @@ async def books(state: Path) -> Mapping[str, int]:
 
 
 def _ends() -> Transaction[Mapping[str, int]]:
-    rows = yield "SELECT state, sum(charge) FROM holds GROUP BY state", ()
+    rows = yield "SELECT state, CAST(sum(charge) AS bigint) FROM holds GROUP BY state", ()
     return {str(state): int(str(charge)) for state, charge in rows}

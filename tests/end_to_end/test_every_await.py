@@ -25,6 +25,7 @@ from gateway.connection import EdgeRunner
 from services.config import ChannelConfig, Config, ModelConfig
 from services.server import Service, open_service
 from services.storage.keys import KeyScope
+from tests.end_to_end.gateway import stored
 from tests.end_to_end.house import (
     ASKED,
     CHARGE_NANO_USD,
@@ -161,14 +162,16 @@ class Place:
 
 
 @asynccontextmanager
-async def place(state: Path) -> AsyncIterator[Place]:
+async def place(state: Path, database_url: str) -> AsyncIterator[Place]:
     """A gateway, its provider, and a key that may make one call at a time."""
     async with FakeUpstream() as upstream:
         channel = ChannelConfig(
             name="house", dialect="openai", base_url=upstream.url, models={MODEL: "m"}
         )
         config = Config(
-            channels=(channel,), models=(ModelConfig(name=MODEL, request_usd=REQUEST_USD),)
+            channels=(channel,),
+            models=(ModelConfig(name=MODEL, request_usd=REQUEST_USD),),
+            state=stored(database_url),
         )
         async with open_service(config, state, {}) as service:
             made = Place(service, upstream)
@@ -191,11 +194,11 @@ async def place(state: Path) -> AsyncIterator[Place]:
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("late", [False, True])
 async def test_whoever_leaves_leaves_nothing(
-    tmp_path: Path, name: Mapping[str, str], *, stream: bool, late: bool
+    tmp_path: Path, each_database_url: str, name: Mapping[str, str], *, stream: bool, late: bool
 ) -> None:
     """At each moment: no hold, slot or connection stays, the books are right, a name is free."""
     fatal = 0
-    async with place(tmp_path) as gateway, aiohttp.ClientSession() as http:
+    async with place(tmp_path, each_database_url) as gateway, aiohttp.ClientSession() as http:
         gateway.late = late
         while gateway.left:
             fatal += 1
@@ -215,6 +218,6 @@ async def test_whoever_leaves_leaves_nothing(
             await gateway.quiet()
             gateway.left = left
         assert fatal > 5
-    ends = await books(tmp_path)
+    ends = await books(tmp_path, each_database_url)
     assert ends["voided"] == 0
     assert ends["settled"] >= CHARGE_NANO_USD * fatal

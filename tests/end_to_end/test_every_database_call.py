@@ -13,6 +13,7 @@ from services.config import Config
 from services.storage.audit import audit
 from services.storage.base import Database
 from services.storage.opening import open_database
+from tests.end_to_end.gateway import stored
 from tests.end_to_end.house import CHARGE_NANO_USD, ask, books, serving
 from tests.fakes.database import TroubledDatabase
 
@@ -22,7 +23,12 @@ UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_whichever_fails_the_books_are_right(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str, *, stream: bool
+    tmp_path: Path,
+    each_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    *,
+    stream: bool,
 ) -> None:
     """The call is answered or 503, never 401; the next one is answered; nothing stays held."""
     opened: list[TroubledDatabase] = []
@@ -34,7 +40,7 @@ async def test_whichever_fails_the_books_are_right(
     monkeypatch.setattr(server, "open_database", opening)
     answered = nth = 0
     failed = True
-    async with serving(tmp_path) as (gateway, upstream, _):
+    async with serving(tmp_path, database_url=each_database_url) as (gateway, upstream, _):
         database = opened[-1]
         while failed:
             nth += 1
@@ -51,10 +57,10 @@ async def test_whichever_fails_the_books_are_right(
             answered += 1
             await settled(database, answered)
         assert nth > 3
-    async with server.open_service(Config(), tmp_path, {}):
+    async with server.open_service(Config(state=stored(each_database_url)), tmp_path, {}):
         pass  # What nobody knew of is found at the start.
     assert len(upstream.requests) == answered
-    ends = await books(tmp_path)
+    ends = await books(tmp_path, each_database_url)
     assert "held" not in ends
     assert ends["settled"] == CHARGE_NANO_USD * answered
 
