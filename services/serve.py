@@ -68,6 +68,8 @@ async def run(options: ServeOptions) -> None:
     Raises ConfigError, StateError and OSError before anything is served.
     """
     logs.configure()
+    if options.target and options.only != "rest":
+        raise ConfigError("--target is where an edge finds its service: it goes with --only rest")
     refuse_plain_text(options)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -27,6 +27,7 @@ from services.cli.output import (
     read_count,
     read_duration,
     read_links,
+    read_listener,
     read_time,
     read_usd,
 )
@@ -100,6 +101,7 @@ def _common(env: Environment) -> ArgumentParser:
     )
     common.add_argument(
         "--ops",
+        type=read_listener,
         metavar="ADDRESS",
         default=env.get("POMOGATOR_OPS"),
         help="the operators' listener, HOST:PORT or unix:PATH (default: unix:DIR/ops.sock)",
@@ -144,6 +146,7 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
     )
     added.add_argument(
         "--grpc",
+        type=read_listener,
         metavar="ADDRESS",
         default=env.get("POMOGATOR_GRPC", "127.0.0.1:50051"),
         help="the gRPC service, HOST:PORT or unix:PATH (default: %(default)s)",

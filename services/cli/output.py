@@ -76,6 +76,11 @@ def read_address(text: str) -> str:
     return text
 
 
+def read_listener(text: str) -> str:
+    """`HOST:PORT` or `unix:PATH`: gRPC would take a port that is none for another one."""
+    return text if text.startswith("unix:") and text != "unix:" else read_address(text)
+
+
 def read_links(text: str) -> frozenset[str]:
     """Names of what may be plain text, such as `rest,metrics`."""
     names = frozenset(text.split(",")) if text else frozenset()

@@ -20,4 +20,7 @@ async def open_database(state: Path, database_url: str, clock: Clock) -> Databas
         return await SqliteDatabase.open(state, clock)
     if PostgresDatabase is None:
         raise StateError("state.database_url needs the extra: pip install 'pomogator[postgres]'")
-    return await PostgresDatabase.open(database_url)
+    try:
+        return await PostgresDatabase.open(database_url)
+    except ValueError:  # Its text would show the URL, and that may hold a password.
+        raise StateError("state.database_url: is no URL of PostgreSQL's") from None

@@ -30,5 +30,9 @@ async def open_counters(
     elif RedisCounters is None:
         raise StateError("state.redis_url needs the extra: pip install 'pomogator[redis]'")
     else:
-        async with RedisCounters(redis_url, local, replicas=replicas) as shared:
+        try:
+            counters = RedisCounters(redis_url, local, replicas=replicas)
+        except ValueError:  # Its text would show the URL, and that may hold a password.
+            raise StateError("state.redis_url: is no URL of Redis'") from None
+        async with counters as shared:
             yield shared

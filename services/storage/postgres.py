@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
@@ -94,8 +95,7 @@ class PostgresDatabase:
                 pool.terminate()
                 raise
         except TROUBLES as error:
-            # The text may hold the URL, and that the password.
-            raise StateError(f"state.database_url: {type(error).__name__}") from error
+            raise StateError(f"state.database_url: {_why(error)}") from error
         database = cls(url, pool)
         await database._listening.wait()
         return database
@@ -221,6 +221,15 @@ class PostgresDatabase:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             await connection.execute("SELECT 1", timeout=HEARTBEAT_S)
+
+
+def _why(error: Exception) -> str:
+    """Why there is no connection. The error's text may hold the URL, and that the password."""
+    if isinstance(error, TimeoutError) and error.errno is None:
+        return f"no answer in {CONNECT_TIMEOUT_S:g} seconds"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
+    return type(error).__name__
 
 
 async def _drive(

@@ -37,6 +37,10 @@ class Shell:
         assert bool(captured.err) == (code != 0)
         return captured.err if code else captured.out
 
+    def said(self) -> str:
+        """What was printed on stderr since it was last looked at."""
+        return self._capsys.readouterr().err
+
     async def run_beside_server(self, *arguments: str, code: int = 0) -> str:
         """The same, while this loop serves."""
         return await asyncio.to_thread(self.run, *arguments, code=code)
