@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
@@ -30,8 +30,7 @@ _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bid:
+class Bid(msgspec.Struct, frozen=True, kw_only=True):
     """A call that wants in."""
 
     record: CallRecord
@@ -69,10 +68,11 @@ class Gate:
     """Tells the time."""
     refuse_unpriced: bool = False
     """Whether a model without a price is refused, and not served for nothing."""
+    _priced: dict[str, Price] = field(init=False, default_factory=dict)
+    """What was looked up. It has no more entries than there are models."""
 
-    @asynccontextmanager
-    async def admit(self, bid: Bid) -> AsyncIterator[Ticket]:
-        """Admits a call, and squares its account when it is over.
+    async def admit(self, bid: Bid) -> Ticket:
+        """Admits a call. Whoever has the ticket is to close it when the call is over.
 
         Raises Failure: MODEL_NOT_ALLOWED, MODEL_NOT_FOUND for a model without a price,
         RATE_LIMIT_EXCEEDED, INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
@@ -85,8 +85,10 @@ class Gate:
         subject = _subject(caller, bid.model)
         lease = await self.limits.take(subject, prompt_tokens + max_tokens)
         amount = max(
-            estimate_nano(prompt_tokens, max_tokens, price, markup_bp=caller.markup_bp)
-            for price in prices.values()
+            [
+                estimate_nano(prompt_tokens, max_tokens, price, markup_bp=caller.markup_bp)
+                for price in prices.values()
+            ]
         )
         try:
             hold = await self.ledger.reserve(_order(bid, prices[bid.model], amount))
@@ -95,7 +97,7 @@ class Gate:
             lease.void()
             raise
         bid.record.hold_nano = amount
-        ticket = Ticket(
+        return Ticket(
             lease=lease,
             hold=hold,
             prices=prices,
@@ -109,20 +111,20 @@ class Gate:
             clock=self.clock,
             record=bid.record,
         )
-        try:
-            yield ticket
-        finally:
-            ticket.close()
 
     async def standing(self, caller: Caller, model: str) -> Mapping[str, str]:
         """What an answer that took nothing should say about limits: `x-ratelimit-…`."""
         return await self.limits.standing(_subject(caller, model))
 
     def _price(self, model: str) -> Price:
+        known = self._priced.get(model)
+        if known is not None:
+            return known
         price = self.prices.lookup(model)
         if price is None and self.refuse_unpriced:
             raise _refused(reasons.ERROR_REASON_MODEL_NOT_FOUND, _UNPRICED, model)
-        return price or FREE
+        found = self._priced[model] = price or FREE
+        return found
 
 
 def most_tokens(spec: pb.ChatCompletionSpec, can: Capabilities) -> int:

@@ -7,15 +7,31 @@ entry in a set, and stopping it is the cancellation that a caller who leaves cau
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
-from typing import TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Generic, Protocol, Self, TypeVar, cast
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Batches(Protocol[T_co]):
+    """What comes one after the other, and is to be closed."""
+
+    def __aiter__(self) -> AsyncIterator[T_co]:
+        """Itself."""
+        ...
+
+    def __anext__(self) -> Coroutine[object, object, T_co]:
+        """The next."""
+        ...
+
+    def aclose(self) -> Awaitable[None]:
+        """Nothing more is wanted."""
+        ...
 
 
 def revoked() -> Failure:
@@ -30,59 +46,61 @@ class Revocation:
 
     def __init__(self) -> None:
         self.happened = False
-        self._steps: set[_Steps] = set()
+        self._steps: set[asyncio.Task[object]] = set()
 
     def happen(self) -> None:
         """The key is revoked: whatever runs on it ends."""
         self.happened = True
-        for steps in tuple(self._steps):
-            steps.stop()
+        while self._steps:
+            self._steps.pop().cancel()
 
-    async def ending(self, batches: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-        """What `batches` gives, until the key is revoked; `batches` is closed on the way out.
+    def ending(self, batches: Batches[T]) -> Batches[T]:
+        """What `batches` gives, until the key is revoked; `batches` is closed then.
 
         Raises Failure KEY_REVOKED: at once where `batches` is being waited for, else
         when it is asked for more.
         """
-        steps = _Steps()
-        self._steps.add(steps)
-        try:
-            async with aclosing(batches):
-                while not self.happened:
-                    try:
-                        yield await steps.next(batches)
-                    except StopAsyncIteration:
-                        return
-                raise revoked()
-        finally:
-            self._steps.discard(steps)
+        return _Ending(batches, self)
 
-
-class _Steps:
-    """The steps of one generator, of which the running one can be stopped."""
-
-    __slots__ = ("_stopped", "_task")
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[object] | None = None
-        self._stopped = False
-
-    def stop(self) -> None:
-        """Stops the step that runs, if one does. To be called from outside of it."""
-        if self._task is not None and not self._stopped:
-            self._stopped = True
-            self._task.cancel()
-
-    async def next(self, batches: AsyncGenerator[T, None]) -> T:
-        """The next batch. Raises Failure KEY_REVOKED where the step was stopped."""
+    async def step(self, take: Callable[[], Awaitable[T]]) -> T:
+        """What `take` gives. Raises Failure KEY_REVOKED: before it, or in the midst of it."""
+        if self.happened:
+            raise revoked()
         # Who awaits is in a task.
-        self._task = task = cast("asyncio.Task[object]", asyncio.current_task())
+        task = cast("asyncio.Task[object]", asyncio.current_task())
         cancelling = task.cancelling()
+        self._steps.add(task)
         try:
-            return await anext(batches)
+            return await take()
         finally:
-            self._task = None
+            if task in self._steps:
+                self._steps.remove(task)
             # As `asyncio.timeout` does it: our own cancellation is taken back, whatever
             # became of it; one of somebody else's goes on.
-            if self._stopped and task.uncancel() <= cancelling:
+            elif task.uncancel() <= cancelling:
                 raise revoked()
+
+
+class _Ending(Generic[T]):
+    """Batches of which every one is a step that a revocation ends."""
+
+    __slots__ = ("_batches", "_revocation")
+
+    def __init__(self, batches: Batches[T], revocation: Revocation) -> None:
+        self._batches = batches
+        self._revocation = revocation
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self._revocation.step(self._batches.__anext__)
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            await self._batches.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        await self._batches.aclose()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.limits import Lease, Limits, Subject
@@ -21,8 +22,7 @@ CHECKPOINT_S = 1.0
 Batch = Sequence[pb.ChatCompletionChunk]
 
 
-@dataclass(slots=True, kw_only=True)
-class Ticket:
+class Ticket(msgspec.Struct, kw_only=True):
     """Follows one call from its admission to its settlement.
 
     `close` must be called once, however the call ended; it never waits.

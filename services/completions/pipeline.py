@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from secrets import token_urlsafe
 
-from google.protobuf import timestamp_pb2
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.gate import Bid, Gate, authorize
 from services.admission.keys import Caller
-from services.admission.revocation import Revocation
+from services.admission.revocation import Batches, Revocation
 from services.admission.ticket import Ticket
 from services.clock import Clock
-from services.completions.drains import Drains, Rest
+from services.completions.drains import Course, Drains
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Announce, Batch, Idempotency, NamedCall
 from services.completions.validation import check
@@ -28,8 +26,7 @@ from services.telemetry.calls import CallRecord
 COMPLETION_ID_BYTES = 18
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a caller."""
 
     record: CallRecord
@@ -74,16 +71,14 @@ class Pipeline:
         self._drains = drains
         self._clock = clock
 
-    def stream(
-        self, call: Call, announce: Announce, *, stream: bool = True
-    ) -> AsyncGenerator[Batch, None]:
+    def stream(self, call: Call, announce: Announce) -> Batches[Batch]:
         """The batches of an answer, as the provider sends them.
 
         The first is not given before the provider has begun to answer; just before it,
         `announce` is told what the answer should say in its headers. Raises Failure,
-        at once, before it or after it. `stream` says whether the caller wants pieces.
+        at once, before it or after it.
         """
-        batches = self._stream(call, announce, stream=stream)
+        batches = self._stream(call, announce, stream=True)
         return batches if call.revocation is None else call.revocation.ending(batches)
 
     def _stream(
@@ -92,86 +87,81 @@ class Pipeline:
         check(call.spec)
         route = self.catalog.resolve(call.spec.model)
         call.record.model = route.base_model
-        make = partial(self._make, call, route, announce, stream=stream)
-        if call.idempotency_key is None:
-            return make()
-        authorize(call.caller, route.base_model)
+        course = self._course(call, route)
+        make = partial(self._make, call, course, announce, stream=stream)
+        batches = make() if call.idempotency_key is None else self._once(call, make, announce)
+        return self._drains.outliving(batches, course) if course.may_drain else batches
+
+    def _course(self, call: Call, route: Route) -> Course:
+        fallbacks = self.catalog.fallbacks(route) if route.fallbacks else ()
+        return Course(
+            routes=[route, *(one for one in fallbacks if call.caller.may_use(one.base_model))],
+            record=call.record,
+            caller_left_s=call.left_s,
+        )
+
+    def _once(
+        self, call: Call, make: Callable[[], AsyncGenerator[Batch, None]], announce: Announce
+    ) -> AsyncGenerator[Batch, None]:
+        model = call.record.model
+        authorize(call.caller, model)
         named = NamedCall(
             account=call.caller.account,
-            key=call.idempotency_key,
+            key=call.idempotency_key or "",
             spec=call.spec,
             parameter_policy=call.parameter_policy,
         )
 
         async def replaying() -> None:
-            standing = await self.gate.standing(call.caller, route.base_model)
+            standing = await self.gate.standing(call.caller, model)
             announce({**REPLAYED, **standing})
 
         return self._idempotency.stream(named, make, replaying)
 
     async def _make(
-        self, call: Call, route: Route, announce: Announce, *, stream: bool
+        self, call: Call, course: Course, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
-        spec = call.spec
-        fallbacks = self.catalog.fallbacks(route) if route.fallbacks else ()
-        routes = [route, *(one for one in fallbacks if call.caller.may_use(one.base_model))]
-        async with AsyncExitStack() as opened:
-            ticket = await opened.enter_async_context(self.gate.admit(_bid(call, routes)))
-            inquiry = Inquiry(
-                spec=spec,
-                routes=routes,
-                draw=ticket.draw,
-                record=call.record,
-                left_s=call.left_s,
-                strict=call.strict,
-                stream=stream,
-            )
-            answer = await opened.enter_async_context(self._failover.open(inquiry))
-            ticket.begun(answer.decoder, answer.target.public_model)
-            announce(ticket.headers)
-            shown = _without_reasoning if spec.thinking.excluded else _unchanged
-            first = ticket.count(answer.first)
-            async with self._rest(answer, ticket, opened) as rest:
+        shown = _without_reasoning if call.spec.thinking.excluded else _unchanged
+        ticket = course.ticket = await self.gate.admit(_bid(call, course.routes))
+        try:
+            answer = await self._failover.open(_inquiry(call, course, ticket, stream=stream))
+            try:
+                ticket.begun(answer.decoder, answer.target.public_model)
+                announce(ticket.headers)
+                first = ticket.count(answer.first)
                 yield [self._started(answer), *shown(first)]
-                async for batch in rest:
+                async for batch in answer.rest:
                     if visible := shown(ticket.count(batch)):
                         yield visible
-
-    @asynccontextmanager
-    async def _rest(
-        self, answer: Answer, ticket: Ticket, opened: AsyncExitStack
-    ) -> AsyncIterator[AsyncIterator[Batch]]:
-        """What comes after the first batch. When the caller leaves, others may read it on."""
-        channel = answer.target.channel
-        if channel.on_disconnect == "cancel":
-            yield answer.rest
-            return
-        rest = Rest(answer.rest)
-        opened.push_async_callback(rest.stop)
-        try:
-            yield rest
-        except (asyncio.CancelledError, GeneratorExit):
-            if ticket.metered is None:
-                self._drains.adopt(opened, rest, ticket, channel)
-            raise
+            finally:
+                answer.close()
+        finally:
+            ticket.close()
 
     async def whole(self, call: Call, announce: Announce) -> pb.CreateChatCompletionResponse:
         """The whole answer."""
-        fold = Fold()
-        async with aclosing(self.stream(call, announce, stream=False)) as batches:
-            async for batch in batches:
-                fold.add(batch)
-        return fold.answer
+        batches = self._stream(call, announce, stream=False)
+        if call.revocation is None:
+            return await _folded(batches)
+        return await call.revocation.step(partial(_folded, batches))
 
     def _started(self, answer: Answer) -> pb.ChatCompletionChunk:
-        return pb.ChatCompletionChunk(
-            started=pb.CompletionStarted(
-                completion_id=f"chatcmpl-{token_urlsafe(COMPLETION_ID_BYTES)}",
-                model=answer.model,
-                create_time=timestamp_pb2.Timestamp(seconds=int(self._clock.time())),
-                notes=answer.notes,
-            )
-        )
+        chunk = pb.ChatCompletionChunk()
+        started = chunk.started
+        started.completion_id = f"chatcmpl-{token_urlsafe(COMPLETION_ID_BYTES)}"
+        started.model = answer.model
+        started.create_time.seconds = int(self._clock.time())
+        if answer.notes:
+            started.notes.extend(answer.notes)
+        return chunk
+
+
+async def _folded(batches: Batches[Batch]) -> pb.CreateChatCompletionResponse:
+    fold = Fold()
+    async with aclosing(batches):
+        async for batch in batches:
+            fold.add(batch)
+    return fold.answer
 
 
 def _bid(call: Call, routes: Sequence[Route]) -> Bid:
@@ -183,6 +173,18 @@ def _bid(call: Call, routes: Sequence[Route]) -> Bid:
         model=route.base_model,
         fallbacks=[one.base_model for one in fallbacks],
         capabilities=route.capabilities,
+    )
+
+
+def _inquiry(call: Call, course: Course, ticket: Ticket, *, stream: bool) -> Inquiry:
+    return Inquiry(
+        spec=call.spec,
+        routes=course.routes,
+        draw=ticket.draw,
+        record=call.record,
+        left_s=course.left_s,
+        strict=call.strict,
+        stream=stream,
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
@@ -13,7 +13,7 @@ from services.clock import Chance, Clock
 from services.config import ChannelConfig
 from services.errors import Failure, UpstreamError
 from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
-from services.providers.upstream import Upstream
+from services.providers.upstream import Relay, Upstream
 from services.routing.budget import RetryBudget
 from services.routing.catalog import Route
 from services.routing.choice import order
@@ -28,9 +28,8 @@ KEY_FAULTS = frozenset(
 """What another key of the same channel may not suffer from."""
 
 
-@dataclass(slots=True)
-class Answer:
-    """An answer that has begun."""
+class Answer(msgspec.Struct, frozen=True):
+    """An answer that has begun. To be closed, however it ends."""
 
     model: str
     """The public name of the model that answers."""
@@ -40,14 +39,17 @@ class Answer:
     """What was changed on the way to it."""
     first: Sequence[pb.ChatCompletionChunk]
     """What came first. Not empty."""
-    rest: AsyncIterator[Sequence[pb.ChatCompletionChunk]]
+    rest: Relay
     """What comes after. Raises UpstreamError where the answer breaks off."""
     decoder: Decoder
     """Knows the usage that was reported so far."""
 
+    def close(self) -> None:
+        """Tells the provider to stop, unless it has said everything. Never waits."""
+        self.rest.close()
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inquiry:
+
+class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
     """What to ask, and of whom."""
 
     spec: pb.ChatCompletionSpec
@@ -84,9 +86,8 @@ class Failover:
         self._chance = chance
         self.budget = RetryBudget(clock)
 
-    @asynccontextmanager
-    async def open(self, inquiry: Inquiry) -> AsyncIterator[Answer]:
-        """An answer to the inquiry; its connection is closed on the way out.
+    async def open(self, inquiry: Inquiry) -> Answer:
+        """An answer to the inquiry, which the caller is to close.
 
         Raises Failure where no candidate can be asked, and UpstreamError where none
         answered: the caller's fault at once, a channel's when no attempt is left.
@@ -113,17 +114,15 @@ class Failover:
             dialect = self._dialects[target.channel.dialect]
             decoder = dialect.decoder(target)
             relay = self._upstream.relay(_bearing(request, headers), target, dialect, decoder)
-            async with aclosing(relay) as batches:
-                try:
-                    first = await self._first(target, batches)
-                except UpstreamError as error:
-                    inquiry.record.attempt_failed(error)
-                    if not error.retryable:
-                        raise
-                    trouble.failed(target.channel, error)
-                    continue
-                yield Answer(model, target, notes.all, first, batches, decoder)
-                return
+            try:
+                first = await self._first(target, relay)
+            except UpstreamError as error:
+                inquiry.record.attempt_failed(error)
+                if not error.retryable:
+                    raise
+                trouble.failed(target.channel, error)
+                continue
+            return Answer(model, target, notes.all, first, relay, decoder)
         raise trouble.worst
 
     def _candidates(
@@ -145,14 +144,12 @@ class Failover:
                     continue
                 yield route.model, target, notes, request
 
-    async def _first(
-        self, target: Target, batches: AsyncIterator[Sequence[pb.ChatCompletionChunk]]
-    ) -> Sequence[pb.ChatCompletionChunk]:
+    async def _first(self, target: Target, relay: Relay) -> Sequence[pb.ChatCompletionChunk]:
         """Awaits the first batch, and tells `Health` how that went."""
         self._health.begin(target)
         begun = self._clock.now()
         try:
-            first = await anext(batches)
+            first = await anext(relay)
         except UpstreamError as error:
             self._health.failed(target, error)
             raise

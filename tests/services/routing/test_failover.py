@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -70,7 +70,7 @@ class Setup:
         inquiry = Inquiry(
             spec=spec, routes=routes or [self.route()], draw=self._draw, record=self.record
         )
-        async with self.failover.open(inquiry) as answer:
+        with closing(await self.failover.open(inquiry)) as answer:
             texts = [chunk.delta.text for chunk in answer.first]
             async for batch in answer.rest:
                 texts += [chunk.delta.text for chunk in batch]
@@ -264,7 +264,7 @@ async def test_leaving_closes_the_connection(stack: AsyncExitStack) -> None:
     spec = pb.ChatCompletionSpec(model="public/m")
     inquiry = Inquiry(spec=spec, routes=[served.route()], draw=served._draw, record=served.record)
 
-    async with served.failover.open(inquiry) as answer:
+    with closing(await served.failover.open(inquiry)) as answer:
         assert answer.first[0].delta.text == "some"
 
     await served.upstreams[0].requests[0].left.wait()
