@@ -19,12 +19,14 @@ from gateway import openapi
 from gateway.calls import Calls
 from gateway.completions import Completions
 from gateway.config import EdgeConfig
-from gateway.connection import CONFIG
+from gateway.connection import CONFIG, SHORTCUT
 from gateway.guesses import Guesses
 from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
 from gateway.probes import PROBES, Probes
+from gateway.shortcut import Shortcut
 from gateway.transcoding import routes
+from gateway.watching import WATCH, Watch
 
 TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
 """What needs no handler of its own."""
@@ -33,7 +35,9 @@ TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
 _VARIABLE = re.compile(r"\{(\w+)=\*\*\}")
 
 
-def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application:
+def create_app(
+    channel: grpc.aio.Channel, config: EdgeConfig, watch: Watch | None = None
+) -> web.Application:
     """The edge in front of the service at `channel`, which the caller opens and closes.
 
     `gateway.server` runs it; otherwise what the parser refuses is not answered in JSON.
@@ -42,8 +46,12 @@ def create_app(channel: grpc.aio.Channel, config: EdgeConfig) -> web.Application
     completions = Completions(channel, calls, config)
     listing = Models(channel, calls, config)
     probes = Probes(channel, config)
-    app = web.Application(middlewares=[border, Guesses().slow])
+    guesses = Guesses()
+    app = web.Application(middlewares=[border, guesses.slow])
     app[CONFIG] = config
+    if watch is not None:
+        app[WATCH] = watch
+    app[SHORTCUT] = Shortcut(completions.answer, guesses, config.body_limit_bytes, watch)
     app[PROBES] = probes
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))

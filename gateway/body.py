@@ -1,12 +1,18 @@
-"""Reading a request's body: the right kind, not too large, not too slow."""
+"""Reading a request's body: the right kind, not too large, not too slow.
+
+`read_body` reads it from aiohttp, `Arriving` puts one together that comes by
+`gateway.connection`, whose length is known.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import MultiMapping
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.config import EdgeConfig
@@ -34,16 +40,72 @@ async def read_body(request: web.Request, config: EdgeConfig) -> bytes:
     try:
         return await _receive(request.content, config)
     except TimeoutError:
-        message = "The body did not arrive in time."
-        raise ApiError(reasons.ERROR_REASON_REQUEST_TIMEOUT, message) from None
+        raise too_late() from None
     except (web.RequestPayloadError, HttpProcessingError):
         message = "The body is not framed as HTTP/1.1 says."
         raise ApiError(reasons.ERROR_REASON_BAD_HTTP, message) from None
 
 
+def is_json(headers: MultiMapping[str]) -> bool:
+    """Whether the body is said to be JSON in UTF-8, or nothing is said."""
+    kind = headers.get("Content-Type", _JSON)
+    return kind == _JSON or _JSON_UTF8.fullmatch(kind) is not None
+
+
+def too_late() -> ApiError:
+    """The error for a body that does not come."""
+    message = "The body did not arrive in time."
+    return ApiError(reasons.ERROR_REASON_REQUEST_TIMEOUT, message)
+
+
+class Arriving:
+    """A body on its way, whose length is known and allowed."""
+
+    def __init__(self, length: int, config: EdgeConfig, give_up: Callable[[], None]) -> None:
+        """`give_up` is called once, if it is too slow."""
+        self._length = length
+        self._config = config
+        self._give_up = give_up
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._goal = config.body_stall_bytes
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._end = now + config.body_timeout_s
+        self._due = min(self._end, now + config.body_stall_s)
+        self._timer = self._loop.call_at(self._due, self._check)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Takes what has come. With the last piece of the body: what came after it."""
+        over = self._size + len(data) - self._length
+        if over >= 0:
+            self._timer.cancel()
+            self._pieces.append(data[: len(data) - over] if over else data)
+            return data[len(data) - over :]
+        self._pieces.append(data)
+        self._size += len(data)
+        if self._size >= self._goal:
+            self._goal = self._size + self._config.body_stall_bytes
+            self._due = min(self._end, self._loop.time() + self._config.body_stall_s)
+        return None
+
+    def whole(self) -> bytes:
+        """The body, after its last piece."""
+        return b"".join(self._pieces)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self._timer.cancel()
+
+    def _check(self) -> None:
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._check)
+        else:
+            self._give_up()
+
+
 def _refuse_by_headers(request: web.Request, config: EdgeConfig) -> None:
-    kind = request.headers.get("Content-Type", _JSON)
-    if kind != _JSON and not _JSON_UTF8.fullmatch(kind):
+    if not is_json(request.headers):
         message = "The body must be sent as `Content-Type: application/json`, in UTF-8."
         raise ApiError(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, message)
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":

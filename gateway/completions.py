@@ -10,14 +10,15 @@ from typing import TypeAlias
 
 import grpc
 from aiohttp import web
+from multidict import MultiMapping
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
-from gateway.body import read_body
 from gateway.calls import Calls
 from gateway.config import EdgeConfig
 from gateway.decode import ChatRequest, decode
 from gateway.errors import ApiError, internal, invalid
+from gateway.exchange import Exchange, Routed, Sent
 from gateway.metadata import (
     bearer,
     cost_header,
@@ -27,7 +28,7 @@ from gateway.metadata import (
     parameter_policy,
     response_headers,
 )
-from gateway.middleware import OUTCOME, REQUEST_ID
+from gateway.middleware import BEGUN
 from gateway.render import ChunkRenderer
 from gateway.render_whole import render_completion
 from gateway.sse import EventStream
@@ -56,50 +57,58 @@ class Completions:
         self._config = config
 
     async def create(self, request: web.Request) -> web.StreamResponse:
+        """Answers a request that aiohttp has routed."""
+        exchange = Routed(request, self._config)
+        try:
+            await self.answer(exchange)
+        finally:
+            request[BEGUN] = exchange.reply.begun_at
+        return Sent(exchange.reply)
+
+    async def answer(self, exchange: Exchange) -> None:
         """Answers one request, whole or as a stream."""
-        pairs = metadata(request, bearer(request), request[REQUEST_ID])
-        policy = parameter_policy(request.headers)
-        text_only = _wants_text(request)
-        asked = decode(await read_body(request, self._config), self._config)
-        request[OUTCOME].update(model=asked.spec.model[:128], stream=asked.stream)
-        timeout = deadline_s(request.headers, self._config, whole=not asked.stream)
+        request_id, headers = exchange.reply.request_id, exchange.headers
+        pairs = metadata(exchange, bearer(exchange), request_id)
+        policy = parameter_policy(headers)
+        text_only = _wants_text(headers)
+        asked = decode(await exchange.body(), self._config)
         wanted = asked.request
+        exchange.outcome.update(model=wanted.spec.model[:128], stream=asked.stream)
+        timeout = deadline_s(headers, self._config, whole=not asked.stream)
         wanted.parameter_policy = policy
         if isinstance(wanted, chat.StreamChatCompletionRequest):
             messages = self._stub.StreamChatCompletion(wanted, metadata=pairs, timeout=timeout)
-            return await self._stream(request, asked, messages)
+            await self._stream(exchange, asked, messages)
+            return
         call = self._stub.CreateChatCompletion(wanted, metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request[REQUEST_ID]):
+        with self._calls.own(call, request_id):
             answer = await call
-            headers = response_headers(await call.initial_metadata())
+            told = response_headers(await call.initial_metadata())
         thinking_parts = _promises_thinking(asked.spec) and not text_only
-        return web.Response(
-            body=render_completion(
-                answer,
-                thinking_parts=thinking_parts,
-                include_cost=asked.include_cost,
-                functions=asked.functions,
-            ),
-            content_type="application/json",
-            headers=headers | notes_header(answer.notes) | cost_header(answer),
+        body = render_completion(
+            answer,
+            thinking_parts=thinking_parts,
+            include_cost=asked.include_cost,
+            functions=asked.functions,
         )
+        exchange.reply.send(200, body, told | notes_header(answer.notes) | cost_header(answer))
+        await exchange.reply.drained()
 
-    async def _stream(
-        self, request: web.Request, asked: ChatRequest, messages: _Messages
-    ) -> web.StreamResponse:
+    async def _stream(self, exchange: Exchange, asked: ChatRequest, messages: _Messages) -> None:
+        request_id = exchange.reply.request_id
         renderer = ChunkRenderer(
             include_usage=asked.include_usage,
             include_cost=asked.include_cost,
             functions=asked.functions,
         )
-        async with EventStream(request, self._config) as stream:
+        with EventStream(exchange.reply, self._config) as stream:
             try:
-                with self._calls.own(messages, request[REQUEST_ID]):
+                with self._calls.own(messages, request_id):
                     last = await _relay(messages, renderer, stream)
             except ApiError as error:
                 if not stream.begun:
                     raise
-                request[OUTCOME]["code"] = error.code
+                exchange.outcome["code"] = error.code
                 last = renderer.error(error)
             except ConnectionError:
                 raise  # The client is gone.
@@ -107,10 +116,9 @@ class Completions:
                 if not stream.begun:
                     raise
                 # The status is out, and the border could not tell the client any more.
-                _log.exception("stream.failed", extra={"request_id": request[REQUEST_ID]})
-                last = renderer.error(internal(request[REQUEST_ID]))
+                _log.exception("stream.failed", extra={"request_id": request_id})
+                last = renderer.error(internal(request_id))
             await stream.end(last)
-            return stream.response
 
 
 async def _relay(messages: _Messages, renderer: ChunkRenderer, stream: EventStream) -> bytes:
@@ -118,7 +126,7 @@ async def _relay(messages: _Messages, renderer: ChunkRenderer, stream: EventStre
     last = b""
     async for message in messages:
         if not renderer.started:
-            await stream.begin(await _first_headers(messages, message))
+            stream.begin(await _first_headers(messages, message))
         events = renderer.render(message.chunks)
         if renderer.finished:
             last = events
@@ -142,9 +150,9 @@ def _promises_thinking(spec: chat.ChatCompletionSpec) -> bool:
     return plain and spec.model.endswith(_THINKING_SUFFIX)
 
 
-def _wants_text(request: web.Request) -> bool:
+def _wants_text(headers: MultiMapping[str]) -> bool:
     """Whether content must be a string, since typed code of the SDKs takes nothing else."""
-    wanted = request.headers.get("x-pomogator-content")
+    wanted = headers.get("x-pomogator-content")
     if wanted not in {None, "text"}:
         raise invalid("x-pomogator-content", "x-pomogator-content must be `text`.")
     return wanted is not None

@@ -47,22 +47,26 @@ class Guesses:
             self._full_at.popitem(last=False)
         return wait_s
 
+    def judged(self, error: ApiError, address: str) -> ApiError:
+        """What the client at `address` gets for `error`: mostly that."""
+        if error.status != 401:
+            return error
+        wait_s = self.failed(address)
+        if wait_s <= 0:
+            return error
+        return ApiError(
+            reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED,
+            "Too many requests from this address had no valid API key.",
+            retry_after_s=wait_s,
+        )
+
     @web.middleware
     async def slow(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answers 429 in place of 401 where an address has failed too often."""
         try:
             return await handler(request)
         except ApiError as error:
-            if error.status != 401:
-                raise
-            wait_s = self.failed(request.remote or "")
-            if wait_s <= 0:
-                raise
-            raise ApiError(
-                reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED,
-                "Too many requests from this address had no valid API key.",
-                retry_after_s=wait_s,
-            ) from None
+            raise self.judged(error, request.remote or "") from None
 
 
 def _peer(address: str) -> str:

@@ -10,9 +10,9 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
+from typing import Protocol
 
-from aiohttp import web
-from multidict import CIMultiDictProxy
+from multidict import MultiMapping
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
@@ -20,6 +20,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.keys import well_formed
 from gateway.render import dollars
+from gateway.watching import TRACE_CONTEXT
 
 NOTES_HEADER = "x-pomogator-notes"
 COST_HEADER = "x-pomogator-cost"
@@ -39,7 +40,15 @@ _ACTIONS = {
 }
 
 
-def bearer(request: web.Request) -> str:
+class WithHeaders(Protocol):
+    """A request, as far as it matters here."""
+
+    @property
+    def headers(self) -> MultiMapping[str]:
+        """Its headers, whose names have no case."""
+
+
+def bearer(request: WithHeaders) -> str:
     """The caller's key.
 
     Raises:
@@ -52,7 +61,7 @@ def bearer(request: web.Request) -> str:
     return match[1]
 
 
-def metadata(request: web.Request, key: str, request_id: str) -> tuple[tuple[str, str], ...]:
+def metadata(request: WithHeaders, key: str, request_id: str) -> tuple[tuple[str, str], ...]:
     """What the service is told beside the request.
 
     Raises:
@@ -60,10 +69,14 @@ def metadata(request: web.Request, key: str, request_id: str) -> tuple[tuple[str
     """
     pairs = [("authorization", f"Bearer {key}"), ("x-request-id", request_id)]
     headers = request.headers
-    for name, form in _PASSED_UP:
-        value = headers.get(name)
-        if value is not None and form.fullmatch(value):
-            pairs.append((name, value))
+    traced = TRACE_CONTEXT.get()
+    if traced is not None:
+        pairs += traced
+    else:
+        for name, form in _PASSED_UP:
+            value = headers.get(name)
+            if value is not None and form.fullmatch(value):
+                pairs.append((name, value))
     once = headers.getall("Idempotency-Key", ())
     if once:
         if len(once) > 1 or not _IDEMPOTENCY_KEY.fullmatch(once[0]):
@@ -73,7 +86,7 @@ def metadata(request: web.Request, key: str, request_id: str) -> tuple[tuple[str
     return tuple(pairs)
 
 
-def deadline_s(headers: CIMultiDictProxy[str], config: EdgeConfig, *, whole: bool) -> float:
+def deadline_s(headers: MultiMapping[str], config: EdgeConfig, *, whole: bool) -> float:
     """How long the call may take.
 
     `x-pomogator-timeout` says so in seconds. The Python SDK also tells how long it waits for
@@ -105,7 +118,7 @@ _POLICIES = {
 }
 
 
-def parameter_policy(headers: CIMultiDictProxy[str]) -> chat.ParameterPolicy.ValueType:
+def parameter_policy(headers: MultiMapping[str]) -> chat.ParameterPolicy.ValueType:
     """What `x-pomogator-mode` asks for."""
     mode = headers.get("x-pomogator-mode")
     if mode is None:

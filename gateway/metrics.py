@@ -75,7 +75,7 @@ class Histogram:
 class EdgeMetrics(Collector):
     """The metrics of one edge. To be registered where they are shown."""
 
-    def __init__(self, routes: Iterable[str] = ()) -> None:
+    def __init__(self, routes: Sequence[str] = ("/v1/chat/completions",)) -> None:
         """`routes` are shown from the start: a rate needs a zero to start from."""
         self._requests: Counter[tuple[str, str]] = Counter({(route, "200"): 0 for route in routes})
         self._durations = {route: Histogram(DURATION_S) for route in routes}

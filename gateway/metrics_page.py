@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.metrics import EdgeMetrics, Histogram
+from gateway.server import join_address, split_address
 
 PATH = "/metrics"
 EVERY_S = 0.5
@@ -29,12 +30,16 @@ LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 @asynccontextmanager
-async def showing(metrics: EdgeMetrics, host: str, port: int, version: str) -> AsyncIterator[int]:
-    """Serves the metrics there, with those of the process; gives the port.
+async def showing(metrics: EdgeMetrics, address: str, version: str) -> AsyncIterator[str]:
+    """Serves the metrics at HOST:PORT, with those of the process; gives it with the real port.
 
-    In Prometheus' text format, or in OpenMetrics' where that is asked for. Raises OSError
-    where the address cannot be had.
+    In Prometheus' text format, or in OpenMetrics' where that is asked for.
+
+    Raises:
+        OSError: it cannot listen there.
+        ValueError: `address` is no HOST:PORT.
     """
+    host, port = split_address(address)
     process = _Process(version)
     registry = CollectorRegistry()
     for collector in (metrics, process):
@@ -53,7 +58,7 @@ async def showing(metrics: EdgeMetrics, host: str, port: int, version: str) -> A
     watching = asyncio.create_task(process.watch_lag(), name="loop lag")
     try:
         await web.TCPSite(runner, host, port).start()
-        yield runner.addresses[0][1]
+        yield join_address(host, runner.addresses[0][1])
     finally:
         watching.cancel()
         with suppress(asyncio.CancelledError):

@@ -1,4 +1,6 @@
-"""The border: every request gets an id, every answer its headers, every failure a JSON body.
+"""The border of what aiohttp routes.
+
+Every request gets an id, every answer its headers, every failure a JSON body.
 
 Nothing of an exception's text reaches a client but that of an `ApiError`.
 """
@@ -6,17 +8,20 @@ Nothing of an exception's text reaches a client but that of an `ApiError`.
 from __future__ import annotations
 
 import logging
+import os
 import re
-import secrets
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, NamedTuple
 
 from aiohttp import web
+from multidict import MultiMapping
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, internal
 from gateway.logs import emit
+from gateway.reply import FIXED, elapsed_ms
+from gateway.watching import WATCH, route_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -24,6 +29,8 @@ REQUEST_ID: Final = web.RequestKey("request_id", str)
 STARTED: Final = web.RequestKey("started", float)
 OUTCOME: Final = web.RequestKey("outcome", dict[str, object])
 """What the access log says beside the status."""
+BEGUN: Final = web.RequestKey("begun", float)
+"""When a completion's answer began."""
 
 # For the log only, since nobody is there to receive it. The number is nginx's.
 CLIENT_CLOSED = 499
@@ -35,23 +42,36 @@ _ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 def new_request_id() -> str:
     """An id that nobody else has."""
-    return f"req-{secrets.token_hex(16)}"
+    return f"req-{os.urandom(16).hex()}"
+
+
+def request_id(headers: MultiMapping[str]) -> str:
+    """The client's id of its request, if it is fit for logs, or a new one."""
+    asked = headers.get("X-Request-Id")
+    return asked if asked is not None and _ID.fullmatch(asked) else new_request_id()
 
 
 @web.middleware
 async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Runs the handler; answers for its failures; writes one line about it."""
-    asked = request.headers.get("X-Request-Id", "")
-    request[REQUEST_ID] = asked if _ID.fullmatch(asked) else new_request_id()
+    request[REQUEST_ID] = request_id(request.headers)
     request[STARTED] = time.perf_counter()
-    request[OUTCOME] = {}
+    outcome: dict[str, object] = {}
+    request[OUTCOME] = outcome
+    # Bytes that are no UTF-8 arrive as lone surrogates, which no JSON can hold.
+    path = request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode()
+    line = Line(request[REQUEST_ID], request.method, path, request[STARTED])
+    watch = request.app.get(WATCH)
+    watched = watch and watch.begin(line.method, route_of(request), path, request.headers, outcome)
     status = CLIENT_CLOSED
     try:
         response = await _answer(request, handler)
         status = response.status
         return response
     finally:
-        _write_line(request, status)
+        write_line(line, outcome, status)
+        if watch and watched:
+            watch.end(watched, line.request_id, status, line.started, request.get(BEGUN, 0.0))
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -101,26 +121,30 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     """What every answer bears. Runs before its headers are sent."""
     headers = response.headers
     headers["x-request-id"] = request[REQUEST_ID]
-    headers["openai-processing-ms"] = str(_elapsed_ms(request))
-    headers.setdefault("Cache-Control", "no-store")
-    headers["X-Content-Type-Options"] = "nosniff"
-    headers["Server"] = "pomogator"
+    headers["openai-processing-ms"] = str(elapsed_ms(request[STARTED]))
+    headers.update({**FIXED, "Cache-Control": headers.get("Cache-Control", FIXED["Cache-Control"])})
 
 
-def _elapsed_ms(request: web.Request) -> int:
-    return round((time.perf_counter() - request[STARTED]) * 1000)
+class Line(NamedTuple):
+    """What the access log says of any request."""
+
+    request_id: str
+    method: str
+    path: str
+    started: float
+    """By `time.perf_counter`."""
 
 
-def _write_line(request: web.Request, status: int) -> None:
+def write_line(line: Line, outcome: Mapping[str, object], status: int) -> None:
+    """Writes a request's line into the access log."""
     if not _access.isEnabledFor(logging.INFO):
         return
     fields = {
-        "request_id": request[REQUEST_ID],
-        "method": request.method,
-        # Bytes that are no UTF-8 arrive as lone surrogates, which no JSON can hold.
-        "path": request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode(),
-        **request[OUTCOME],
+        "request_id": line.request_id,
+        "method": line.method,
+        "path": line.path,
+        **outcome,
         "status": status,
-        "duration_ms": _elapsed_ms(request),
+        "duration_ms": elapsed_ms(line.started),
     }
     emit(_access, "http.request", fields)

@@ -7,6 +7,7 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import grpc
 from aiohttp import web
@@ -14,8 +15,14 @@ from aiohttp import web
 from gateway.app import create_app
 from gateway.config import EdgeConfig
 from gateway.connection import EdgeRunner
+from gateway.metrics import EdgeMetrics
 from gateway.operators import create_operators_app
 from gateway.probes import PROBES
+from gateway.traces_opening import edge_traces
+from gateway.watching import Watch
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 BACKLOG = 4096
 """Connections that may wait to be accepted. With aiohttp's 128 those beyond it, when hundreds of
@@ -32,10 +39,13 @@ async def serving(
     config: EdgeConfig,
     *,
     tls: ssl.SSLContext | None = None,
+    metrics: EdgeMetrics | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[str]:
     """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
 
-    Without `tls` it is plain text.
+    Without `tls` it is plain text. `metrics` count what comes; with a `tracer` each request has
+    a span.
 
     On the way out it is not ready any more, but takes requests for `config.linger_s`. Then
     nothing new is taken; what runs may go on for `config.drain_s`. Then
@@ -45,7 +55,9 @@ async def serving(
         OSError: it cannot listen there.
         ValueError: `address` is no HOST:PORT.
     """
-    app = create_app(channel, config)
+    numbers = metrics or EdgeMetrics()
+    watch = Watch(numbers, edge_traces(tracer, "http" if tls is None else "https"))
+    app = create_app(channel, config, watch)
     async with _listening(app, address, tls) as bound:
         try:
             yield bound

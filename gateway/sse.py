@@ -1,4 +1,4 @@
-"""Server-sent events: framing, and a response that stays alive while nothing happens.
+"""Server-sent events: framing, and a stream that stays alive while nothing happens.
 
 Only `data:` and comments are ever sent. The official SDKs fail on `id:`, `retry:` and
 events without data.
@@ -7,13 +7,11 @@ events without data.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
-from typing import Self, cast
-
-from aiohttp import web
-from aiohttp.http import StreamWriter
+from collections.abc import Mapping
+from typing import Self
 
 from gateway.config import EdgeConfig
+from gateway.reply import Reply
 
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
@@ -27,49 +25,37 @@ HEADERS: Mapping[str, str] = {
 
 
 class EventStream:
-    """The response to one request for a stream.
+    """The events of one reply.
 
     Nothing is sent until the first `write`, so that a failure before it can have its own
     HTTP status, or until `first_event_wait_s` has passed: then the stream begins with a
-    comment, and comments fill every silence. `async with` ends the keep-alive with it.
+    comment, and comments fill every silence. `with` ends the keep-alive with it.
     """
 
-    def __init__(self, request: web.Request, config: EdgeConfig) -> None:
-        self._request = request
-        self._writer = cast("StreamWriter", request.writer)
-        self._config = config
-        self._loop = asyncio.get_running_loop()
-        self._response = web.StreamResponse(headers=HEADERS)
-        self._begin = asyncio.Lock()
-        self._last_write = self._loop.time()
-        self._timer = self._loop.call_later(config.first_event_wait_s, self._tick)
-        self._beat: asyncio.Task[None] | None = None
+    __slots__ = ("_keep_alive_s", "_last_write", "_loop", "_reply", "_timer")
 
-    async def __aenter__(self) -> Self:
+    def __init__(self, reply: Reply, config: EdgeConfig) -> None:
+        self._reply = reply
+        self._keep_alive_s = config.keep_alive_s
+        self._loop = loop = asyncio.get_running_loop()
+        self._last_write = loop.time()
+        self._timer = loop.call_later(config.first_event_wait_s, self._tick)
+
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._timer.cancel()
-        if self._beat is not None:
-            self._beat.cancel()
-            await asyncio.wait({self._beat})
 
     @property
     def begun(self) -> bool:
         """Whether the status is out of our hands."""
-        return self._response.prepared
+        return self._reply.status != 0
 
-    @property
-    def response(self) -> web.StreamResponse:
-        """What a handler returns."""
-        return self._response
-
-    async def begin(self, headers: Mapping[str, str]) -> None:
+    def begin(self, headers: Mapping[str, str]) -> None:
         """Commits to status 200, with these headers unless it was too late for them."""
-        async with self._begin:
-            if not self._response.prepared:
-                self._response.headers.update(headers)
-                await self._response.prepare(self._request)
+        if not self._reply.status:
+            self._reply.begin({**HEADERS, **headers})
 
     async def write(self, data: bytes) -> None:
         """Sends whole events, in one write. Waits while the client does not read.
@@ -77,42 +63,31 @@ class EventStream:
         Raises:
             ConnectionError: the client is gone, or has not read for too long.
         """
-        # Not by the response: every 64 KiB that would wait, and for as long as it takes.
-        await self._writer.write(data, drain=False)
+        reply = self._reply
+        reply.write(data)
         self._last_write = self._loop.time()
-        if self._request.protocol.writing_paused:
-            await self._with_patience(self._writer.drain())
+        if reply.paused:
+            await reply.drained()
 
     async def end(self, data: bytes) -> None:
         """Sends the last events, `[DONE]`, and the end of the body."""
         self._timer.cancel()
-        await self._with_patience(self._response.write_eof(data + DONE))
-
-    async def _with_patience(self, waiting: Awaitable[None]) -> None:
-        try:
-            async with asyncio.timeout(self._config.write_timeout_s):
-                await waiting
-        except TimeoutError:
-            # It will not read the rest either: closing in order would wait for it for ever.
-            if self._request.transport is not None:
-                self._request.transport.abort()
-            raise ConnectionAbortedError("the client does not read") from None
+        self._reply.end(data + DONE)
+        if self._reply.paused:
+            await self._reply.drained()
 
     def _tick(self) -> None:
         silence = self._loop.time() - self._last_write
-        wait = self._config.keep_alive_s
+        wait = self._keep_alive_s
         if self.begun and silence < wait:
             self._timer = self._loop.call_later(wait - silence, self._tick)
             return
-        self._beat = self._loop.create_task(self._keep_alive())
-        self._timer = self._loop.call_later(wait, self._tick)
-
-    async def _keep_alive(self) -> None:
-        try:
-            await self.begin({})
-            # A client that does not read needs no proof of life.
-            if not self._request.protocol.writing_paused:
-                await self._writer.write(KEEP_ALIVE, drain=False)
-        except ConnectionError:
-            return  # The writer of events will find out.
+        self.begin({})
+        # A client that does not read needs no proof of life.
+        if not self._reply.paused:
+            try:
+                self._reply.write(KEEP_ALIVE)
+            except ConnectionError:
+                return  # The writer of events will find out.
         self._last_write = self._loop.time()
+        self._timer = self._loop.call_later(wait, self._tick)

@@ -22,6 +22,8 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+# What clients make up is no name for a span.
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _HEADERS = ("traceparent", "tracestate")
 
 CLIENT_GONE = "client_gone"
@@ -37,9 +39,10 @@ class EdgeTraces:
 
     def begin(self, method: str, route: str, path: str, headers: MultiMapping[str]) -> EdgeSpan:
         """A request came in. It goes on from what its client says in `traceparent`."""
+        method = method if method in _METHODS else "_OTHER"
         given = {name: value for name in _HEADERS if (value := headers.get(name)) is not None}
         span = self._tracer.start_span(
-            f"{method} {route}" if route else method,
+            f"{method} {route}".strip(),
             context=_PROPAGATOR.extract(given, context=Context()),
             kind=SpanKind.SERVER,
             attributes={

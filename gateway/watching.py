@@ -64,8 +64,10 @@ class Watch:
         path: str,
         headers: MultiMapping[str],
         outcome: dict[str, object],
-    ) -> Watched:
-        """A request came in, in a task of its own."""
+    ) -> Watched | None:
+        """A request came in, in a task of its own. None: it is not watched."""
+        if route in PROBES:
+            return None
         watched = Watched(route, outcome)
         self.metrics.begin(watched)
         if self._traces is not None:
@@ -94,6 +96,12 @@ class Watch:
         if watched.span is not None:
             sent = (OK if begun_at else 0) if gone else status
             watched.span.end(sent, "client_gone" if gone else code, request_id)
+
+
+def route_of(request: web.Request) -> str:
+    """The pattern of the request's path. Empty: there is nothing there."""
+    resource = request.match_info.route.resource
+    return "" if resource is None else str(getattr(resource, "http_route", resource.canonical))
 
 
 WATCH: Final = web.AppKey("watch", Watch)

@@ -159,6 +159,11 @@ class TemplateResource(web.AbstractResource):
         """Any path: so aiohttp asks its own routes first, and templates in our order."""
         return "/{path}"
 
+    @property
+    def http_route(self) -> str:
+        """The path as it is annotated, for metrics and traces."""
+        return self._binding.template.source
+
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
         """The variables, still encoded, and the verb that the path takes."""
         found = self._binding.template.match(request.rel_url.raw_path)

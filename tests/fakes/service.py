@@ -101,6 +101,7 @@ class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
         answer = self._script.answer
         if isinstance(answer, Pause):
             await self._wait(answer)
+            answer = self._script.answer
         if isinstance(answer, Fault):
             await fail(context, answer)
         assert isinstance(answer, chat.CreateChatCompletionResponse)

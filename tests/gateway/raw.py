@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,16 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer | None:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
         return None
-    status_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
+    answer = parsed(head)
+    body = await reader.readexactly(int(answer.headers.get("content-length", 0)))
+    return replace(answer, body=body)
+
+
+def parsed(data: bytes) -> Answer:
+    """The answer that `data` begins with; its body is all that follows, as it is framed."""
+    head, _, body = data.partition(b"\r\n\r\n")
+    status_line, *lines = head.decode("latin-1").split("\r\n")
     headers = {
         name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)
     }
-    body = await reader.readexactly(int(headers.get("content-length", 0)))
     return Answer(int(status_line.split(" ")[1]), headers, body)

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.config import EdgeConfig
-from tests.fakes.service import Script, answer
+from tests.fakes.service import Pause, Script, answer, choice_finished, finished, started
 from tests.gateway.conftest import KEY, Edge, running_edge, scripted_channel
-from tests.gateway.raw import Answer, exchange, read_answer
+from tests.gateway.raw import Answer, exchange, parsed, read_answer
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
 BODY = b'{"model":"m","messages":[]}'
@@ -176,3 +176,144 @@ async def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
         assert received is not None
         assert (received.status, received.headers["x-request-id"]) == (200, str(n))
     writer.close()
+
+
+async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Sends bytes that are to arrive by themselves."""
+    writer.write(data)
+    await writer.drain()
+    await asyncio.sleep(0)
+
+
+WAYS: dict[str, list[bytes]] = {
+    "at once": [GOOD],
+    "head, then body": [GOOD[: -len(BODY)], BODY],
+    "body in two": [GOOD[:-9], GOOD[-9:]],
+    "head in two": [GOOD[:60], GOOD[60:]],
+    "byte by byte": [bytes([byte]) for byte in GOOD],
+    "in chunks": [
+        GOOD[: GOOD.index(b"Content-Length")]
+        + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    ],
+    "with space that is not needed": [GOOD.replace(b"Host: a", b"Host: a ")],
+}
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_request_is_answered_alike_however_it_comes(edge: Edge, way: str) -> None:
+    """The same headers and the same body, again and again on one connection."""
+    edge.script.answer = answer()
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    for _ in range(2):
+        for piece in WAYS[way]:
+            await send(writer, piece)
+        received = await read_answer(reader)
+        assert received is not None
+        assert received.status == 200
+        assert json.loads(received.body)["object"] == "chat.completion"
+        assert sorted(received.headers) == [
+            "cache-control",
+            "content-length",
+            "content-type",
+            "date",
+            "openai-processing-ms",
+            "server",
+            "x-content-type-options",
+            "x-request-id",
+        ]
+    writer.close()
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("first", range(3))
+async def test_all_kinds_of_requests_share_a_connection(edge: Edge, first: int) -> None:
+    """Ordinary ones, others, and those of other routes, in any order and all at once."""
+    edge.script.answer = answer()
+    kinds = [
+        (GOOD, 200),
+        (GOOD.replace(b"Host: a", b"Host: a "), 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        (GOOD.replace(b'"m"', b"123"), 400),
+        (GOOD.replace(b"sk-pg-0", b"sk-pg-1"), 401),
+    ]
+    kinds = kinds[first:] + kinds[:first]
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(b"".join(sent for sent, _ in kinds))
+    for _, status in kinds:
+        received = await read_answer(reader)
+        assert received is not None
+        assert received.status == status
+    writer.close()
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize(
+    ("old", "new", "connection"),
+    [
+        (b"/1.1\r\n", b"/1.1\r\nConnection: close\r\n", "close"),
+        (b"/1.1\r\n", b"/1.0\r\n", None),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_who_wants_no_more_is_told_goodbye(
+    edge: Edge, *, old: bytes, new: bytes, connection: str | None, streamed: bool
+) -> None:
+    """`Connection: close`, or HTTP/1.0: the connection ends with the answer, which is whole."""
+    edge.script.answer = answer()
+    edge.script.steps = [[started(), choice_finished(), finished()]]
+    body = BODY[:-1] + (b',"stream":true}' if streamed else b"}")
+    asked = GOOD[: GOOD.index(b"Content-Length")] + b"Content-Length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(asked.replace(old, new))
+    received = parsed(await reader.read())
+    writer.close()
+    assert (received.status, received.headers.get("connection")) == (200, connection)
+    chunked = streamed and connection is not None
+    assert ("transfer-encoding" in received.headers) == chunked
+    if streamed:
+        end = b"data: [DONE]\n\n" + (b"\r\n0\r\n\r\n" if chunked else b"")
+        assert received.body.endswith(end)
+    else:
+        assert len(received.body) == int(received.headers["content-length"])
+
+
+async def test_a_connection_is_not_idle_while_it_waits(impatient: Edge) -> None:
+    """However long the service takes, and then it may be used again; then it is idle."""
+    pause = Pause()
+    impatient.script.answer = pause
+    reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
+    writer.write(GOOD)
+    await pause.reached.wait()
+    await asyncio.sleep(0.2)  # several times what an idle connection may take
+    impatient.script.answer = answer()
+    pause.go_on.set()
+    received = await read_answer(reader)
+    assert received is not None
+    assert received.status == 200
+    assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+async def test_what_comes_before_its_turn_is_bounded(edge: Edge) -> None:
+    """Who sends on and on while an answer is made is not read any more; then all is answered."""
+    pause = Pause()
+    edge.script.answer = pause
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(GOOD)
+    await pause.reached.wait()
+    count = 40_000
+    writer.write(GOOD * count)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(writer.drain(), 0.3)
+    edge.script.answer = answer()
+    pause.go_on.set()
+    for _ in range(count // 20):
+        received = await read_answer(reader)
+        assert received is not None
+        assert received.status == 200
+    writer.transport.abort()

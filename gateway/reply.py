@@ -1,0 +1,143 @@
+"""One answer, written straight to its connection: head and body in one write.
+
+aiohttp's `Response` takes 45 µs of CPU to become bytes, and a `StreamResponse` 2 µs more for each
+write (headers in a multidict, signals, a coroutine for every step). What completions need of it
+is a sixth of that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from email.utils import formatdate
+from functools import lru_cache
+from http.client import responses as phrases
+from typing import Protocol
+
+FIXED: Mapping[str, str] = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Server": "pomogator",
+}
+"""What every answer bears, if it does not say otherwise."""
+
+_JSON_HEAD = "Content-Type: application/json\r\n" + "".join(
+    f"{name}: {value}\r\n" for name, value in FIXED.items()
+)
+
+
+class Link(Protocol):
+    """The connection that an answer goes to."""
+
+    @property
+    def writing_paused(self) -> bool:
+        """Whether more waits to be sent than should."""
+
+    def put(self, data: bytes) -> None:
+        """Sends. ConnectionError where the client is gone."""
+
+    async def drained(self) -> None:
+        """Returns when writing is not paused. ConnectionError where that never comes."""
+
+
+class Reply:
+    """The answer to one request: `send`, or else `begin`, any `write`, `end`.
+
+    What is sent to a client that is gone raises ConnectionError.
+    """
+
+    __slots__ = (
+        "_head",
+        "_http_1_0",
+        "_link",
+        "begun_at",
+        "keep_alive",
+        "request_id",
+        "started",
+        "status",
+    )
+
+    def __init__(
+        self,
+        link: Link,
+        request_id: str,
+        started: float,
+        *,
+        keep_alive: bool = True,
+        http_1_0: bool = False,
+    ) -> None:
+        """`started` says when the request began, by `time.perf_counter`."""
+        self._link = link
+        self._http_1_0 = http_1_0
+        self._head = b""
+        self.request_id = request_id
+        self.started = started
+        self.keep_alive = keep_alive
+        """Whether the connection may be used again. To be changed before there is a status."""
+        self.status = 0
+        """What the client is told. 0: nothing yet."""
+        self.begun_at = 0.0
+        """When that was, by `time.perf_counter`."""
+
+    def send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        """The answer, whole: a body in JSON."""
+        framing = f"{_JSON_HEAD}Content-Length: {len(body)}"
+        self._link.put(self._begun(status, framing, headers) + body)
+
+    def begin(self, headers: Mapping[str, str]) -> None:
+        """Commits to a stream with status 200. It goes out with the first `write`, or the end."""
+        if self._http_1_0:
+            self.keep_alive = False
+            framing = ""
+        else:
+            framing = "Transfer-Encoding: chunked"
+        self._head = self._begun(200, framing, {**FIXED, **headers})
+
+    def write(self, data: bytes) -> None:
+        """A piece of the stream, which is not empty."""
+        piece = data if self._http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)
+        if self._head:
+            piece = self._head + piece
+            self._head = b""
+        self._link.put(piece)
+
+    def end(self, data: bytes) -> None:
+        """The last piece, which is not empty, and the end."""
+        piece = data if self._http_1_0 else b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
+        self._link.put(self._head + piece)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the client is behind with reading: time to wait for `drained`."""
+        return self._link.writing_paused
+
+    async def drained(self) -> None:
+        """Waits until the client has read."""
+        await self._link.drained()
+
+    def _begun(self, status: int, framing: str, headers: Mapping[str, str]) -> bytes:
+        lines = [
+            f"HTTP/1.1 {status} {phrases.get(status, '')}",
+            f"Date: {_date(int(time.time()))}",
+            f"x-request-id: {self.request_id}",
+            f"openai-processing-ms: {elapsed_ms(self.started)}",
+        ]
+        if framing:
+            lines.append(framing)
+        if self.keep_alive is self._http_1_0:
+            lines.append(f"Connection: {'keep-alive' if self.keep_alive else 'close'}")
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        head = "\r\n".join([*lines, "\r\n"]).encode("ascii")
+        self.status = status
+        self.begun_at = time.perf_counter()
+        return head
+
+
+def elapsed_ms(started: float) -> int:
+    """Milliseconds since `started`, which is by `time.perf_counter`."""
+    return round((time.perf_counter() - started) * 1000)
+
+
+@lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    return formatdate(second, usegmt=True)
