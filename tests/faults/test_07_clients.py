@@ -11,9 +11,9 @@ import pytest
 
 from gateway.config import EdgeConfig
 from services.completions.drains import DRAINS_MAX
-from tests.fakes.upstream import STALL, Line, Script, sse
+from tests.fakes.upstream import STALL, Line, Script, json_answer, sse
 from tests.faults.conftest import OpenWorld
-from tests.faults.world import BEGIN, CHARGE, END, FINE, PATIENCE_S, WHOLE, piece
+from tests.faults.world import BEGIN, CHARGE, END, FINE, PATIENCE_S, TEXT, WHOLE, piece
 
 Leave = Callable[[asyncio.StreamWriter], None]
 
@@ -143,6 +143,116 @@ async def test_068_drains(open_world: OpenWorld, leave: Leave) -> None:
     (drained,) = world.log.of("call.drained")
     assert drained["request_id"] == ended["request_id"]
     assert drained["charge_nano"] == CHARGE
+
+
+@LEAVES
+@pytest.mark.parametrize("stream", [True, False])
+async def test_068_drains_what_has_not_begun(
+    open_world: OpenWorld, leave: Leave, stream: bool
+) -> None:
+    """Before the first token, and where all comes at once, the provider works on, and is paid."""
+    world = await open_world(first=DRAINING)
+    goes_on = asyncio.Event()
+    world.play([goes_on, *(FINE if stream else WHOLE)])
+
+    async with world.dial(stream=stream) as (_, writer):
+        await world.first.request()
+        leave(writer)
+        await world.until(lambda: world.metric("drains") == 1)
+        goes_on.set()
+        assert await world.charged() == (1, CHARGE)
+
+    (ended,) = world.log.of("call.ended")
+    assert (ended["end"], ended["charge_nano"]) == ("client_gone", 0)
+    (drained,) = world.log.of("call.drained", charge_nano=CHARGE)
+    assert drained["dur_ms"] >= ended["dur_ms"]
+
+
+async def test_068_drains_half_a_document(open_world: OpenWorld) -> None:
+    """A whole answer of which a part has come is read to its end."""
+    world = await open_world(first=DRAINING)
+    goes_on, sent = asyncio.Event(), asyncio.Event()
+    (answer,) = WHOLE
+    assert isinstance(answer, bytes)
+
+    async def tell(_: Line) -> None:
+        sent.set()
+
+    world.play([answer[:-20], tell, goes_on, answer[-20:]])
+
+    async with world.dial(stream=False) as (_, writer):
+        await sent.wait()
+        close(writer)
+        await world.until(lambda: world.metric("drains") == 1)
+        goes_on.set()
+        assert await world.charged() == (1, CHARGE)
+
+
+async def test_068_what_never_begins_costs_nothing(open_world: OpenWorld) -> None:
+    """A provider that has said nothing within `drain_seconds` is left, and nothing is charged."""
+    world = await open_world(first={**DRAINING, "drain_seconds": 0.1})
+    world.play([STALL])
+
+    async with world.dial():
+        await world.first.request()
+    await asyncio.wait_for(world.first.requests[0].left.wait(), PATIENCE_S)
+
+    assert await world.charged() == (0, 0)
+    assert world.metric("settle_total", outcome="voided") == 1
+    assert len(world.log.of("call.drained", charge_nano=0)) == 1
+
+
+async def test_068_nobody_is_asked_for_who_has_left(open_world: OpenWorld) -> None:
+    """A provider that fails while it is drained is the last one: no other does the work."""
+    world = await open_world(first=DRAINING)
+    goes_on = asyncio.Event()
+    world.play([goes_on, json_answer({"error": {"message": "busy"}}, 503)])
+
+    async with world.dial() as (_, writer):
+        await world.first.request()
+        close(writer)
+        await world.until(lambda: world.metric("drains") == 1)
+        goes_on.set()
+        assert await world.charged() == (0, 0)
+
+    assert world.second.requests == []
+
+
+async def test_068_drains_only_where_it_is_said(open_world: OpenWorld) -> None:
+    """What counts is who is at it: the next channel, which cancels, is left at once."""
+    world = await open_world(first=DRAINING)
+    world.play([json_answer({"error": {"message": "busy"}}, 503)], second=[STALL])
+
+    async with world.dial() as (_, writer):
+        request = await world.second.request()
+        close(writer)
+        await asyncio.wait_for(request.left.wait(), 1)
+
+    assert await world.charged() == (0, 0)
+    assert world.log.of("call.drained") == []
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_068_comes_again_for_what_was_drained(open_world: OpenWorld, stream: bool) -> None:
+    """A call with a name is busy while it is drained; then its answer is there, paid once."""
+    world = await open_world(first=DRAINING)
+    goes_on = asyncio.Event()
+    world.play([goes_on, *(FINE if stream else WHOLE)])
+    name = {"Idempotency-Key": "order-66"}
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await world.ask(headers=name, stream=stream)
+    await world.until(lambda: world.metric("drains") == 1)
+    assert (await world.ask(headers=name, stream=stream)).code == "idempotency_in_progress"
+    goes_on.set()
+    await world.calm()
+    again = await world.ask(headers=name, stream=stream)
+
+    assert (again.status, again.content) == (200, TEXT)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert len(world.first.requests) == 1
+    assert await world.charged() == (1, CHARGE)
 
 
 async def test_068_a_drain_takes_no_longer_than_it_may(open_world: OpenWorld) -> None:
