@@ -1,10 +1,12 @@
 """Kills a gateway at random moments under load, again and again, and audits its books.
 
-    python -m tests.nightly.kill_cycles [--cycles 1000] [--topology single|split] [--seed N]
+    python -m tests.nightly.kill_cycles [--cycles 1000] [--topology single|split|fleet] [--seed N]
 
-Every cycle: start what is dead, audit, let callers and a payer loose, `kill -9` at a
-random moment (sometimes before it even serves). In the split topology the service, the
-edge or both die. At the end every call and every payment is held against the books:
+Every cycle: start what is dead, audit, let callers and a payer loose, `kill -9` at a random
+moment (sometimes before it even serves). In the split topology the service, the edge or both
+die; in the fleet some of four services on one PostgreSQL, and what they held is taken by the
+others once their leases are over. At the end every call and every payment is held against the
+books:
 
     a call has at most one hold, and one that was refused has cost nothing
     an answer that came whole costs what it said it does; only what the service's death
@@ -21,7 +23,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Literal
@@ -29,12 +31,19 @@ from typing import Literal
 import aiohttp
 import grpc
 
-from tests.end_to_end.fleet import Member, both, edge, operators, service
+from tests.end_to_end.fleet import operators
+from tests.end_to_end.site import PLANS, Plan, Site
 from tests.fakes.upstream import FakeUpstream
+from tests.nightly.postgres import empty_database
 from tests.nightly.provider import Provider
 from tests.nightly.reconciliation import ACCOUNT, Call, Tally, reconcile
 
-Topology = Literal["single", "split"]
+Topology = Literal["single", "split", "fleet"]
+TOPOLOGIES: Mapping[Topology, Plan] = {
+    "single": PLANS["single"],
+    "split": PLANS["unix"],
+    "fleet": PLANS["fleet"],
+}
 
 CALLERS = 16
 FIRST_CREDIT = 10**15
@@ -42,6 +51,8 @@ LOAD_S = (0.4, 0.4, 0.4, 0.4, 0.4, 3.0)
 """The longest time from the start of the load to the kill: seldom long enough for checkpoints."""
 STILLBORN = 0.1
 """The share of starts that are killed before they serve."""
+LEASES_EACH = 20
+"""Every how many cycles a fleet waits until what the dead held is free."""
 
 CONFIG = """
 [[channels]]
@@ -54,32 +65,25 @@ models = {{ "house/model" = "m" }}
 name = "house/model"
 request_usd = 0.001
 completion_usd_per_mtok = 10
+
+[state]
+database_url = "{database_url}"
 """
 
 
 class Cycles:
     """The gateway, who uses it, and who kills it."""
 
-    def __init__(
-        self, directory: Path, url: str, topology: Topology, chance: random.Random
-    ) -> None:
-        config = directory / "pomogator.toml"
-        config.write_text(CONFIG.format(url=url))
-        self.state = directory / "state"
+    def __init__(self, site: Site, chance: random.Random) -> None:
         self.tally = Tally()
+        self._site = site
         self._chance = chance
         self._key = ""
-        self._members: dict[str, Member] = (
-            {"both": both(self.state, config)}
-            if topology == "single"
-            else {"service": service(self.state, config), "edge": edge(self.state)}
-        )
-        self._url = ""
 
     async def prepare(self) -> None:
         """The first start: an account with money, and a key."""
         await self._revive()
-        async with operators(self.state) as ops:
+        async with operators(self._site.states[0]) as ops:
             _, self._key = await ops.create_key(ACCOUNT)
             await ops.credit(ACCOUNT, FIRST_CREDIT, "first")
         self.tally.credits["first"] = FIRST_CREDIT
@@ -87,7 +91,7 @@ class Cycles:
     async def run(self, cycle: int) -> None:
         """One cycle. AssertionError where the books are wrong."""
         await self._revive()
-        await self._audit()
+        await self._audit(wait=len(self._site.services) == 1 or cycle % LEASES_EACH == 0)
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._key}"}) as http:
             stop = asyncio.Event()
             load = [asyncio.create_task(self._call(http, cycle, n, stop)) for n in range(CALLERS)]
@@ -100,46 +104,40 @@ class Cycles:
     async def finish(self) -> Sequence[str]:
         """Ends what runs in peace, and holds calls and payments against the books."""
         await self._revive()
-        await self._audit()
-        for member in reversed(self._members.values()):
-            await member.end()
-        return await reconcile(self.state, self.tally)
-
-    async def end(self) -> None:
-        """Ends what runs."""
-        for member in self._members.values():
-            await member.end()
+        await self._audit(wait=True)
+        await self._site.kill()
+        return await reconcile(self._site.states[0], self._site.database_url, self.tally)
 
     async def _revive(self) -> None:
-        for member in self._members.values():
+        for member in self._site.members.values():
             if not member.alive and self._chance.random() < STILLBORN:
                 await member.spawn()
                 await asyncio.sleep(self._chance.random())
                 await member.end()
                 self.tally.kills["newborn"] += 1
-        for name, member in self._members.items():
-            if not member.alive:
-                address = await member.start()
-                self._url = self._url if name == "service" else f"http://{address}"
+        await self._site.start()
 
-    async def _audit(self) -> None:
-        """The books are right, and nothing stays held: nobody calls at the moment."""
-        async with operators(self.state) as ops:
+    async def _audit(self, *, wait: bool) -> None:
+        """The books are right, and nothing stays held: nobody calls at the moment.
+
+        Holds of the dead stay for a lease, but where one process has the state for itself.
+        """
+        async with operators(self._site.states[0]) as ops:
             result = await ops.verify()
-            while result.counts["held"]:
+            while wait and result.counts["held"]:
                 assert not result.findings, result
                 await asyncio.sleep(0.05)
                 result = await ops.verify()
             assert not result.findings, result
 
     async def _kill(self, cycle: int) -> None:
-        names = list(self._members)
-        if len(names) > 1:
-            names = self._chance.choice([["service"], ["edge"], names])
-        self.tally.kills[" and ".join(names)] += 1
-        if names != ["edge"]:
+        names = list(self._site.members)
+        names = self._chance.sample(names, self._chance.randint(1, len(names)))
+        for name in names:
+            self.tally.kills[name] += 1
+        if any(name in self._site.services for name in names):
             self.tally.killed_at[cycle] = time.monotonic()
-        await asyncio.gather(*(self._members[name].end() for name in names))
+        await self._site.kill(*names)
 
     async def _call(
         self, http: aiohttp.ClientSession, cycle: int, caller: int, stop: asyncio.Event
@@ -166,7 +164,7 @@ class Cycles:
         if streams:
             body["stream_options"] = {"include_usage": True}
         headers = {"X-Request-Id": request_id}
-        url = f"{self._url}/v1/chat/completions"
+        url = f"{self._chance.choice(self._site.urls)}/v1/chat/completions"
         async with http.post(url, json=body, headers=headers) as answer:
             call.status = answer.status
             leaves = streams and self._chance.random() < 0.1
@@ -182,7 +180,7 @@ class Cycles:
 
     async def _pay(self, cycle: int, stop: asyncio.Event) -> None:
         """Pays in, a little at a time; asks again under the same name where nobody answered."""
-        async with operators(self.state) as ops:
+        async with operators(self._chance.choice(self._site.states)) as ops:
             for number in range(1_000_000):
                 if stop.is_set():
                     return
@@ -203,14 +201,21 @@ def _tokens(stream: bytes) -> int | None:
     return None if usage is None else int(usage["completion_tokens"])
 
 
-async def run(directory: Path, topology: Topology, cycles: int, seed: int) -> Sequence[str]:
-    """So many cycles; what came out. AssertionError where money was lost or doubled."""
+async def run(
+    directory: Path, topology: Topology, cycles: int, seed: int, database_url: str = ""
+) -> Sequence[str]:
+    """So many cycles; what came out. AssertionError where money was lost or doubled.
+
+    A fleet needs an empty database at `database_url`.
+    """
     chance = random.Random(seed)  # noqa: S311 - a cause of trouble, not a secret
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FakeUpstream())
         upstream.play(Provider(chance))
-        runs = Cycles(directory, upstream.url, topology, chance)
-        stack.push_async_callback(runs.end)
+        config = CONFIG.format(url=upstream.url, database_url=database_url)
+        site = Site(directory / "site", TOPOLOGIES[topology], config, database_url)
+        stack.push_async_callback(site.kill)
+        runs = Cycles(site, chance)
         await runs.prepare()
         for cycle in range(cycles):
             await runs.run(cycle)
@@ -224,19 +229,21 @@ def _say(line: str) -> None:
     sys.stdout.flush()
 
 
+async def _run_alone(topology: Topology, cycles: int, seed: int) -> Sequence[str]:
+    with tempfile.TemporaryDirectory(prefix="pomogator-kills-") as directory:
+        async with empty_database(wanted=TOPOLOGIES[topology].shared) as url:
+            return await run(Path(directory), topology, cycles, seed, url)
+
+
 def main() -> None:
     """Runs as the command line says."""
     parser = argparse.ArgumentParser(description="Kill a gateway under load; audit its books.")
     parser.add_argument("--cycles", type=int, default=1000)
-    parser.add_argument("--topology", choices=("single", "split"), default="single")
+    parser.add_argument("--topology", choices=TOPOLOGIES, default="single")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     arguments = parser.parse_args()
     _say(f"seed {arguments.seed}")
-    with tempfile.TemporaryDirectory(prefix="pomogator-kills-") as directory:
-        lines = asyncio.run(
-            run(Path(directory), arguments.topology, arguments.cycles, arguments.seed)
-        )
-    for line in lines:
+    for line in asyncio.run(_run_alone(arguments.topology, arguments.cycles, arguments.seed)):
         _say(line)
 
 

@@ -11,7 +11,7 @@ from services.clock import SystemClock
 from services.storage.accounts import account_by_name
 from services.storage.audit import audit
 from services.storage.base import Transaction
-from services.storage.sqlite import SqliteDatabase
+from services.storage.opening import open_database
 
 ACCOUNT = "acme"
 REQUEST_NANO = 1_000_000
@@ -46,9 +46,9 @@ class Tally:
     """Whom it hit, how often."""
 
 
-async def reconcile(state: Path, tally: Tally) -> Sequence[str]:
+async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[str]:
     """Holds what callers know against the books; says what came out. The state is not in use."""
-    database = await SqliteDatabase.open(state, SystemClock())
+    database = await open_database(state, database_url, SystemClock())
     try:
         result = await database.read(audit)
         holds = await database.read(_holds)

@@ -7,13 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.nightly.kill_cycles import Topology, run
+from tests.end_to_end.site import database_for
+from tests.nightly.kill_cycles import TOPOLOGIES, Topology, run
+from tests.services.conftest import postgres_server
+
+__all__ = ["postgres_server"]
 
 CYCLES = int(os.environ.get("POMOGATOR_KILLS", "4"))
 
 
 @pytest.mark.timeout(120 + 20 * CYCLES)
-@pytest.mark.parametrize("topology", ["single", "split"])
-async def test_books_survive_kills(tmp_path: Path, topology: Topology) -> None:
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+async def test_books_survive_kills(
+    tmp_path: Path, topology: Topology, request: pytest.FixtureRequest
+) -> None:
     """Whoever dies, whenever: nothing is lost or doubled, and nothing stays held."""
-    await run(tmp_path, topology, CYCLES, seed=CYCLES)
+    async with database_for(TOPOLOGIES[topology], request) as url:
+        await run(tmp_path, topology, CYCLES, CYCLES, url)
