@@ -12,30 +12,41 @@ import logging
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.following import follow_on_hangup
+from gateway.metrics import EdgeMetrics
+from gateway.metrics_page import showing
 from gateway.server import serving, serving_operators
 from gateway.tls import ListenerTls, ServiceTls
+from gateway.traces_opening import TracesOptions, TracesUnavailableError, opening_tracer
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
-from services.config import BoundsConfig, Config, ConfigError, load
+from services.config import BoundsConfig, Config, ConfigError, TracesConfig, load
 from services.listener import UNIX, listening
 from services.options import METRICS, ServeOptions, TlsOptions
 from services.plain_text import refuse_plain_text, tell_plain_text
 from services.server import (
     OPERATORS_SERVICES,
     PUBLIC_SERVICES,
+    SYSTEM_CLOCK,
+    VERSION,
     Service,
     open_service,
 )
 from services.telemetry import logs
 from services.telemetry.exposition import exposing
+from services.telemetry.opening import call_traces
 from services.tls import TlsFiles
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +92,10 @@ async def run(options: ServeOptions) -> None:
                 open_channel(target, EdgeConfig(), tls=_target_tls(options.tls))
             )
             follow_on_hangup(channel)
-            await _serve_rest(stack, channel, options, BoundsConfig())
+            edge = _Edge(EdgeMetrics(), await _tracer(stack, TracesConfig(), "pomogator-edge"))
+            page = partial(showing, edge.metrics, version=VERSION)
+            await _expose(stack, page, options.metrics)
+            await _serve_rest(stack, channel, options, BoundsConfig(), edge)
         else:
             await _serve_all(stack, options)
         _keep_what_stays()
@@ -100,7 +114,10 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     read = partial(_read, options)
     config = read()
     token = _operators_token(options)
-    service = await stack.enter_async_context(open_service(config, options.state, read=read))
+    edge = _Edge(EdgeMetrics(), await _tracer(stack, config.traces, "pomogator"))
+    tracing = call_traces(edge.tracer, SYSTEM_CLOCK)
+    opening = open_service(config, options.state, read=read, tracing=tracing)
+    service = await stack.enter_async_context(opening)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
     begun = asyncio.Event()
     # Probes and metrics come first, so that they go last: a drain is watched to its end.
@@ -109,7 +126,8 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     await _serve_operators_rest(stack, service, options, token)
     rest = options.rest
     if options.only is None:
-        rest = await _serve_rest(stack, service.channel(), options, config.bounds)
+        service.metrics.registry.register(edge.metrics)
+        rest = await _serve_rest(stack, service.channel(), options, config.bounds, edge)
     else:
         stack.push_async_callback(asyncio.sleep, options.linger_s)
     stack.push_async_callback(service.drain)
@@ -185,16 +203,40 @@ def _operators_token(options: ServeOptions) -> str:
         raise ConfigError(message) from None
 
 
+class _Edge(NamedTuple):
+    """What an edge is watched with."""
+
+    metrics: EdgeMetrics
+    tracer: Tracer | None
+
+
+async def _tracer(stack: AsyncExitStack, traces: TracesConfig, name: str) -> Tracer | None:
+    options = TracesOptions(
+        service=name, version=VERSION, endpoint=traces.endpoint, ratio=traces.ratio
+    )
+    try:
+        return await stack.enter_async_context(opening_tracer(options, os.environ))
+    except TracesUnavailableError as error:
+        raise ConfigError(f"traces.endpoint: {error}") from None
+
+
 async def _serve_rest(
-    stack: AsyncExitStack, channel: grpc.aio.Channel, options: ServeOptions, bounds: BoundsConfig
+    stack: AsyncExitStack,
+    channel: grpc.aio.Channel,
+    options: ServeOptions,
+    bounds: BoundsConfig,
+    edge: _Edge,
 ) -> str:
-    edge = EdgeConfig(
+    config = EdgeConfig(
         body_limit_bytes=bounds.body_bytes, drain_s=options.drain_s, linger_s=options.linger_s
     )
     files = _tls(options.tls)
     # Clients of the API show keys: the authority is for gRPC's callers, and for operators.
     tls = ListenerTls(certificate=files.certificate, key=files.key).context() if files else None
-    bound = await stack.enter_async_context(serving(channel, options.rest, edge, tls=tls))
+    listener = serving(
+        channel, options.rest, config, tls=tls, metrics=edge.metrics, tracer=edge.tracer
+    )
+    bound = await stack.enter_async_context(listener)
     log.info("server.listening", extra={"protocol": "http", "address": bound})
     return bound
 
@@ -218,16 +260,22 @@ async def _serve_operators_rest(
 async def _serve_metrics(
     stack: AsyncExitStack, service: Service, address: str | None, begun: asyncio.Event
 ) -> None:
-    """Nobody asked for the default address: it may be taken."""
-    if address == "":
-        return
-
     async def ready() -> bool:
         return begun.is_set() and await service.serves()
 
+    await _expose(stack, lambda there: exposing(service.metrics.registry, there, ready), address)
+
+
+async def _expose(
+    stack: AsyncExitStack,
+    serve: Callable[[str], AbstractAsyncContextManager[str]],
+    address: str | None,
+) -> None:
+    """Nobody asked for the default address: it may be taken."""
+    if address == "":
+        return
     try:
-        exposed = exposing(service.metrics.registry, address or METRICS, ready)
-        bound = await stack.enter_async_context(exposed)
+        bound = await stack.enter_async_context(serve(address or METRICS))
     except OSError as error:
         if address:
             raise

@@ -74,6 +74,7 @@ from services.telemetry.vitals import watching_vitals
 log = logging.getLogger(__name__)
 
 SYSTEM_CLOCK = SystemClock()
+VERSION = version("pomogator")
 
 PUBLIC_SERVICES = (
     chat.DESCRIPTOR.services_by_name["ChatCompletionService"].full_name,
@@ -152,7 +153,7 @@ async def open_service(
         http = HttpClient()
         stack.push_async_callback(http.close)
 
-        metrics = Metrics(version=version("pomogator"))
+        metrics = Metrics(version=VERSION)
         calls = CallLog(clock, metrics.observe, tracing)
         health = Health(clock)
         chance = system_chance()

@@ -78,6 +78,13 @@ class Collector(collector_grpc.TraceServiceServicer):
             await self._news.wait_for(lambda: len(self.spans) >= spans)
         return self.spans
 
+    async def until(self, name: str, spans: int) -> None:
+        """Returns once so many spans of that name are there."""
+        async with self._news:
+            await self._news.wait_for(
+                lambda: sum(span.name == name for span in self.spans) >= spans
+            )
+
     def _of(self, trace_id: str) -> Sequence[Span]:
         return [span for span in self.spans if span.trace_id == trace_id]
 
