@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,17 @@ def tool(name: str) -> str:
 @lru_cache
 def rendered(overlay: str) -> Sequence[Object]:
     """All objects of an overlay."""
-    folder = ROOT / "deploy" / "kubernetes" / "overlays" / overlay
+    return _built(ROOT / "deploy" / "kubernetes" / "overlays" / overlay)
+
+
+def component(name: str, scratch: Path) -> Sequence[Object]:
+    """All objects of a component, by itself. `scratch` is an empty folder."""
+    path = os.path.relpath(ROOT / "deploy" / "kubernetes" / "components" / name, scratch)
+    (scratch / "kustomization.yaml").write_text(f"components: [{path}]\n")
+    return _built(scratch)
+
+
+def _built(folder: Path) -> Sequence[Object]:
     done = subprocess.run(
         (tool("kubectl"), "kustomize", str(folder)), capture_output=True, check=False
     )

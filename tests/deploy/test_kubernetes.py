@@ -13,7 +13,16 @@ import pytest
 from services.cli.arguments import parser
 from services.config import load
 from services.server import PUBLIC_SERVICES
-from tests.deploy.manifests import OVERLAYS, Object, matches, named, of_kind, rendered, workloads
+from tests.deploy.manifests import (
+    OVERLAYS,
+    Object,
+    component,
+    matches,
+    named,
+    of_kind,
+    rendered,
+    workloads,
+)
 
 kubernetes_validate = pytest.importorskip(
     "kubernetes_validate", reason="kubernetes-validate is not installed"
@@ -71,8 +80,10 @@ def test_pods_are_locked_down(overlay: str) -> None:
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         assert not spec.keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers"}
         for volume in spec["volumes"]:
-            assert volume.keys() & {"configMap", "emptyDir", "persistentVolumeClaim"}
+            assert volume.keys() & {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
             assert "emptyDir" not in volume or volume["emptyDir"]["sizeLimit"]
+            # Its group may read it, which is the pod's own.
+            assert "secret" not in volume or volume["secret"]["defaultMode"] == 0o440
         for container in spec["containers"]:
             assert container["securityContext"] == {
                 "allowPrivilegeEscalation": False,
@@ -182,12 +193,24 @@ def test_liveness_asks_nobody_else_and_readiness_does(overlay: str) -> None:
         if workload["kind"] == "Deployment":
             (container,) = pod["spec"]["containers"]
             live, ready = container["livenessProbe"], container["readinessProbe"]
-            assert "tcpSocket" in live or live["httpGet"]["path"] == "/healthz"
+            assert live["httpGet"]["path"] == "/healthz"
             if "grpc" in ready:
                 assert ready["grpc"]["service"] in PUBLIC_SERVICES
             else:
                 assert ready["httpGet"]["path"] == "/readyz"
             assert container["startupProbe"]
+
+
+@every_overlay
+def test_probes_need_no_certificate(overlay: str) -> None:
+    """The kubelet speaks plain text over gRPC, and has nothing to show."""
+    for workload, pod in workloads(overlay):
+        if workload["kind"] == "Deployment":
+            (container,) = pod["spec"]["containers"]
+            if any(each.startswith("--tls-") for each in container["args"]):
+                probes = [each for name, each in container.items() if name.endswith("Probe")]
+                assert len(probes) == 3
+                assert {each["httpGet"]["port"] for each in probes} == {"metrics"}
 
 
 @every_overlay
@@ -268,20 +291,21 @@ def test_arguments_are_understood(overlay: str) -> None:
     for _, pod in workloads(overlay):
         for container in pod["spec"]["containers"]:
             if container["name"] == "edge":
-                assert {each for each in container["args"] if each.startswith("--")} <= set(
-                    known.stdout.replace(",", " ").split()
-                )
+                options = {each.partition("=")[0] for each in container["args"]}
+                assert options <= set(known.stdout.replace(",", " ").replace("[", " ").split())
             else:
                 parser({}).parse_args(container["args"])
 
 
 def test_the_edge_holds_no_secret() -> None:
-    """The edge has no variable, no volume but a scratch one, and reaches the service alone."""
+    """It has no variable, no secret but its own certificate, and reaches the service alone."""
     pod = named("split", "Deployment", "pomogator-edge")["spec"]["template"]
     (container,) = pod["spec"]["containers"]
 
     assert not container.keys() & {"env", "envFrom"}
-    assert [volume["name"] for volume in pod["spec"]["volumes"]] == ["tmp"]
+    tls, tmp = pod["spec"]["volumes"]
+    assert tls["secret"]["secretName"] == "pomogator-edge-tls"
+    assert tmp["name"] == "tmp"
     reached = [
         (rule["to"], [port["port"] for port in rule["ports"]])
         for policy in of_kind("split", "NetworkPolicy")
@@ -291,6 +315,66 @@ def test_the_edge_holds_no_secret() -> None:
     ]
     server = {"podSelector": {"matchLabels": {"app.kubernetes.io/name": "pomogator"}}}
     assert reached == [([server], ["grpc"])]
+
+
+def test_edge_and_service_show_certificates() -> None:
+    """Between the two nothing is plain text: both have files, from secrets that are mounted."""
+    service, edge = (
+        named("split", "Deployment", name)["spec"]["template"]["spec"]
+        for name in ("pomogator", "pomogator-edge")
+    )
+    tls = parser({}).parse_args(service["containers"][0]["args"])
+    assert tls.insecure == {"metrics"}
+    shown = edge["containers"][0]["args"]
+    assert "--insecure=rest" in shown
+    files = {"--target-ca": "ca.crt", "--target-cert": "tls.crt", "--target-key": "tls.key"}
+    assert {f"{name}=/etc/pomogator-tls/{file}" for name, file in files.items()} < set(shown)
+    assert [str(each) for each in (tls.tls_client_ca, tls.tls_cert, tls.tls_key)] == [
+        f"/etc/pomogator-tls/{file}" for file in files.values()
+    ]
+    for spec, secret in ((service, "pomogator-service-tls"), (edge, "pomogator-edge-tls")):
+        mount = {"name": "tls", "mountPath": "/etc/pomogator-tls", "readOnly": True}
+        assert mount in spec["containers"][0]["volumeMounts"]
+        (volume,) = (each for each in spec["volumes"] if each["name"] == "tls")
+        assert volume["secret"]["secretName"] == secret
+
+
+def test_certificates_fit(tmp_path: Path) -> None:
+    """Those that cert-manager would make are mounted, named as they are called and let in."""
+    made = component("certificates", tmp_path)
+    issued = {
+        each["spec"]["secretName"]: each["spec"]
+        for each in made
+        if each["kind"] == "Certificate" and not each["spec"].get("isCA")
+    }
+    assert issued.keys() == {"pomogator-service-tls", "pomogator-edge-tls"}
+
+    (config,) = of_kind("split", "ConfigMap")
+    clients = tomllib.loads(config["data"]["pomogator.toml"])["clients"]
+    assert {*clients} == {f"{service}/*" for service in PUBLIC_SERVICES}
+    for names in clients.values():
+        assert names == issued["pomogator-edge-tls"]["dnsNames"]
+    edge = named("split", "Deployment", "pomogator-edge")["spec"]["template"]["spec"]
+    (target,) = (
+        each for each in edge["containers"][0]["args"] if each.startswith("--target=dns:///")
+    )
+    host = target.removeprefix("--target=dns:///").partition(":")[0]
+    assert host in issued["pomogator-service-tls"]["dnsNames"]
+    for spec, usage in (
+        ("pomogator-service-tls", "server auth"),
+        ("pomogator-edge-tls", "client auth"),
+    ):
+        assert usage in issued[spec]["usages"]
+
+
+@pytest.mark.parametrize("overlay", ["single", "fleet"])
+def test_what_is_plain_text_is_said(overlay: str) -> None:
+    """What another has to encrypt is named, one by one; operators are on a socket."""
+    pod = named(overlay, "Deployment", "pomogator")["spec"]["template"]["spec"]
+    options = parser({}).parse_args(pod["containers"][0]["args"])
+
+    assert options.insecure == {"rest", "grpc", "metrics"}
+    assert options.ops is None
 
 
 @pytest.mark.parametrize("overlay", ["fleet", "split"])
