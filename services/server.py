@@ -68,6 +68,7 @@ from services.storage.pepper import Pepper, load_pepper
 from services.telemetry.calls import CallLog, CallRecord
 from services.telemetry.lag import watching_lag
 from services.telemetry.metrics import Metrics
+from services.telemetry.supervisor import Supervisor
 from services.telemetry.tracing import Tracing
 from services.telemetry.vitals import watching_vitals
 
@@ -109,6 +110,8 @@ class Service:
     """Takes a new configuration while calls run."""
     callers: Callers
     """Decides by their certificates' names who may call what."""
+    supervisor: Supervisor
+    """Runs the background tasks, and knows when one of them was given up."""
 
     async def serves(self) -> bool:
         """Whether calls are taken: what the health service says of the process."""
@@ -148,17 +151,19 @@ async def open_service(
     Raises ConfigError and StateError, whose messages are for operators.
     """
     async with AsyncExitStack() as stack:
-        books = await stack.enter_async_context(_open_books(config, state, env, clock))
+        metrics = Metrics(version=VERSION)
+        supervisor = Supervisor(lambda task: metrics.task_failures[(task,)].inc())
+        opening = _open_books(config, state, env, clock, supervisor)
+        books = await stack.enter_async_context(opening)
         local = await stack.enter_async_context(LocalModels(config))
         http = HttpClient()
         stack.push_async_callback(http.close)
 
-        metrics = Metrics(version=VERSION)
         calls = CallLog(clock, metrics.observe, tracing)
         health = Health(clock)
         chance = system_chance()
         failover = Failover(Upstream(http, clock), DIALECTS, health, clock, chance)
-        once = Idempotency(books.database, books.ledger.owner, books.pepper)
+        once = Idempotency(books.database, books.ledger.owner, books.pepper, supervisor=supervisor)
         drains = Drains(partial(_settled, metrics))
         pipeline = Pipeline(
             await _gate(config, books, clock),
@@ -175,7 +180,7 @@ async def open_service(
         metrics.retry_budget.set_function(lambda: failover.budget.left)
         metrics.inflight.set_function(lambda: calls.inflight)
         watch(pipeline.catalog, health, metrics)
-        await stack.enter_async_context(watching_lag(clock, metrics.loop_lag.observe))
+        await stack.enter_async_context(watching_lag(clock, metrics.loop_lag.observe, supervisor))
 
         crowd = Crowd(config.bounds.streams, chance)
         lister = ModelServicer(books.keyring, pipeline.catalog)
@@ -216,7 +221,8 @@ async def open_service(
             health=vitals,
         )
         names = ("", *PUBLIC_SERVICES)
-        await stack.enter_async_context(watching_vitals(vitals, names, lambda: books.healthy))
+        watching = watching_vitals(vitals, names, lambda: books.healthy, supervisor)
+        await stack.enter_async_context(watching)
         yield Service(
             public.register,
             operators.register,
@@ -226,6 +232,7 @@ async def open_service(
             calls,
             reloader,
             callers,
+            supervisor,
         )
 
 
@@ -247,19 +254,21 @@ class _Books:
 
 @asynccontextmanager
 async def _open_books(
-    config: Config, state: Path, env: Mapping[str, str], clock: Clock
+    config: Config, state: Path, env: Mapping[str, str], clock: Clock, supervisor: Supervisor
 ) -> AsyncIterator[_Books]:
     async with AsyncExitStack() as stack:
         database = await open_database(state, config.state.database_url.reveal(), clock)
         stack.push_async_callback(database.close)
         pepper = await load_pepper(state, env, database)
-        counters = open_counters(config.state.redis_url.reveal(), clock)
-        limits = Limits(config.rules, await stack.enter_async_context(counters), system_chance())
+        counters = await stack.enter_async_context(
+            open_counters(config.state.redis_url.reveal(), clock)
+        )
+        limits = Limits(config.rules, counters, system_chance(), supervisor=supervisor)
         yield _Books(
             database=database,
             pepper=pepper,
             keyring=Keyring(database, pepper, clock, system_chance()),
-            ledger=await stack.enter_async_context(Ledger(database, clock)),
+            ledger=await stack.enter_async_context(Ledger(database, clock, supervisor=supervisor)),
             limits=await stack.enter_async_context(limits),
         )
 

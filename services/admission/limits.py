@@ -12,7 +12,6 @@ import asyncio
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from secrets import token_hex
 from types import MappingProxyType, TracebackType
 from typing import NamedTuple, Self
@@ -30,6 +29,7 @@ from services.storage.counters import (
     Meter,
     Verdict,
 )
+from services.telemetry.supervisor import Supervisor
 
 JITTER = 0.2
 """How much later than needed callers are told to come back, at most, so that they spread."""
@@ -142,7 +142,10 @@ class Limits:
         chance: Chance,
         *,
         lease_s: float = LEASE_S,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        """`supervisor` runs the renewing of leases. None: one of its own."""
+        self._supervisor = supervisor or Supervisor()
         self._counters = counters
         self._chance = chance
         self._lease_s = lease_s
@@ -206,7 +209,7 @@ class Limits:
             self._counters.renew(meters, lease_id)
 
     async def __aenter__(self) -> Self:
-        self._renewer = asyncio.create_task(self._keep_renewing(), name="limit-leases")
+        self._renewer = self._supervisor.start(self._keep_renewing, "limit leases")
         return self
 
     async def __aexit__(
@@ -217,8 +220,7 @@ class Limits:
     ) -> None:
         if self._renewer is not None:
             self._renewer.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._renewer
+            await asyncio.gather(self._renewer, return_exceptions=True)
 
     async def _keep_renewing(self) -> None:
         while True:

@@ -41,6 +41,7 @@ from services.errors import Failure
 from services.storage.base import Database
 from services.storage.idempotency import RUNNING, Record, Run, claim, forget, keep, release
 from services.storage.pepper import Pepper
+from services.telemetry.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -107,8 +108,16 @@ class Idempotency:
     """
 
     def __init__(
-        self, database: Database, owner: str, pepper: Pepper, *, keep_s: float = KEEP_S
+        self,
+        database: Database,
+        owner: str,
+        pepper: Pepper,
+        *,
+        keep_s: float = KEEP_S,
+        supervisor: Supervisor | None = None,
     ) -> None:
+        """`supervisor` runs the sweeper. None: one of its own."""
+        self._supervisor = supervisor or Supervisor()
         self._database = database
         self._owner = owner
         self._pepper = pepper
@@ -118,7 +127,7 @@ class Idempotency:
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._sweeper = asyncio.create_task(self._sweep_for_ever(), name="idempotency sweep")
+        self._sweeper = self._supervisor.start(self._sweep_for_ever, "idempotency sweep")
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -57,6 +57,7 @@ from services.storage.ledger import (
     renew_lease,
     reserve,
 )
+from services.telemetry.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +136,16 @@ class Hold:
 class Ledger:
     """The ledger of one process. Use it as a context: `async with Ledger(…) as ledger`."""
 
-    def __init__(self, database: Database, clock: Clock, *, lease_s: float = LEASE_S) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        lease_s: float = LEASE_S,
+        supervisor: Supervisor | None = None,
+    ) -> None:
+        """`supervisor` runs the ledger's tasks. None: one of its own."""
+        self._supervisor = supervisor or Supervisor()
         self._database = database
         self._clock = clock
         self._lease_s = lease_s
@@ -156,8 +166,8 @@ class Ledger:
         await self._database.write(renew_lease, self._owner, self._lease_ms)
         await self.sweep()
         self._tasks = [
-            asyncio.create_task(self._outbox.send(), name="ledger outbox"),
-            asyncio.create_task(self._beat(), name="ledger beat"),
+            self._supervisor.start(self._outbox.send, "ledger outbox"),
+            self._supervisor.start(self._beat, "ledger beat"),
         ]
         return self
 

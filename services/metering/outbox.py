@@ -73,7 +73,7 @@ class Outbox:
             await self._delivered.wait()
 
     async def send(self) -> None:
-        """Carries out what is in the outbox, for ever."""
+        """Carries out what is in the outbox, for ever. Broken off, it may be begun again."""
         while True:
             await self._work.wait()
             await asyncio.sleep(LINGER_S)
@@ -81,7 +81,13 @@ class Outbox:
             while self._waiting:
                 count = min(len(self._waiting), BATCH_MAX)
                 batch = [self._waiting.popleft() for _ in range(count)]
-                await self._deliver(batch)
+                try:
+                    await self._deliver(batch)
+                except BaseException:
+                    # Whoever sends next begins with it.
+                    self._waiting.extendleft(reversed(batch))
+                    self._work.set()
+                    raise
                 self._hold_ids.difference_update([ending.hold.id for ending in batch])
                 self._delivered.set()
                 self._delivered = asyncio.Event()

@@ -158,6 +158,9 @@ class Metrics:
         self.drains = gauge("drains", "Answers that are read on although their callers have left.")
         self.holds_open = gauge("holds_open", "Calls of this process that hold money.")
         self.outbox_depth = gauge("outbox_depth", "Endings of holds that wait for the database.")
+        self.task_failures = counter(
+            "task_failures_total", "Failures of background tasks, which are begun again.", "task"
+        )
         self.loop_lag = Histogram(
             f"{PREFIX}_loop_lag_seconds",
             "How late the event loop came back to a timer.",

@@ -14,9 +14,12 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
+
+from services.telemetry.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -31,15 +34,17 @@ _STATUSES = {
 
 @asynccontextmanager
 async def watching_vitals(
-    vitals: HealthServicer, names: Collection[str], able: Callable[[], bool]
+    vitals: HealthServicer,
+    names: Collection[str],
+    able: Callable[[], bool],
+    supervisor: Supervisor,
 ) -> AsyncIterator[None]:
     """Says that the services of those names serve whenever `able` says so.
 
     What `vitals` says once it is shutting down stands.
     """
-    said = able()
-    await _tell(vitals, names, able=said)
-    looking = asyncio.create_task(_look(vitals, names, able, said=said), name="vitals")
+    await _tell(vitals, names, able=able())
+    looking = supervisor.start(partial(_look, vitals, names, able), "vitals")
     try:
         yield
     finally:
@@ -47,9 +52,9 @@ async def watching_vitals(
         await asyncio.gather(looking, return_exceptions=True)
 
 
-async def _look(
-    vitals: HealthServicer, names: Collection[str], able: Callable[[], bool], *, said: bool
-) -> None:
+async def _look(vitals: HealthServicer, names: Collection[str], able: Callable[[], bool]) -> None:
+    said = able()
+    await _tell(vitals, names, able=said)
     while True:
         await asyncio.sleep(LOOK_S)
         if able() is said:

@@ -1,0 +1,72 @@
+"""Background tasks that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from services.telemetry.supervisor import FAILURES_MAX, Supervisor
+
+
+class Work:
+    """Fails so often, then goes on for ever."""
+
+    def __init__(self, failures: int) -> None:
+        self.begun = 0
+        self.well = asyncio.Event()
+        self._failures = failures
+
+    async def __call__(self) -> None:
+        """Begins."""
+        self.begun += 1
+        if self.begun <= self._failures:
+            raise RuntimeError("sk-secret")
+        self.well.set()
+        await asyncio.Event().wait()
+
+
+async def test_what_fails_is_begun_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Each failure is told by the task's name; after the last the work goes on."""
+    failed: list[str] = []
+    supervisor, work = Supervisor(failed.append, pause_s=0), Work(FAILURES_MAX - 1)
+    with caplog.at_level(logging.ERROR):
+        task = supervisor.start(work, "sweep")
+        await asyncio.wait_for(work.well.wait(), 5)
+
+    assert failed == ["sweep"] * (FAILURES_MAX - 1)
+    assert [record.getMessage() for record in caplog.records] == ["task.failed"] * len(failed)
+    assert not supervisor.given_up.is_set()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert work.begun == FAILURES_MAX
+
+
+async def test_what_fails_for_ever_is_given_up() -> None:
+    """After so many failures in a row the task is over, and the process should be."""
+    supervisor, work = Supervisor(pause_s=0), Work(FAILURES_MAX)
+    task = supervisor.start(work, "sweep")
+    await asyncio.wait_for(supervisor.given_up.wait(), 5)
+
+    with pytest.raises(RuntimeError):
+        await task
+    assert work.begun == FAILURES_MAX
+
+
+async def test_what_is_done_is_done() -> None:
+    """Work that ends is not begun again; work that is cancelled is not a failure."""
+    failed: list[str] = []
+    supervisor = Supervisor(failed.append)
+
+    async def short() -> None:
+        await asyncio.sleep(0)
+
+    await supervisor.start(short, "short")
+    waiting = supervisor.start(Work(0), "waiting")
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+
+    assert waiting.cancelled()
+    assert failed == []
