@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -19,40 +17,61 @@ class Calls:
 
     def __init__(self) -> None:
         self._live: set[grpc.aio.Call] = set()
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._quiet: asyncio.Event | None = None
 
-    @contextmanager
-    def own(self, call: Any, request_id: str) -> Iterator[None]:
+    def own(self, call: Any, request_id: str) -> Owned:
         """Around all that is done with `call`: at the end it is cancelled if it still runs.
 
         Raises:
             ApiError: the call failed, or was stopped by `drain`.
         """
+        return Owned(self, call, request_id)
+
+    def begin(self, call: Any) -> None:
+        """The call is under way."""
         self._live.add(call)
-        self._quiet.clear()
-        try:
-            yield
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc(error, request_id) from None
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
-                raise  # The client left, and with it this handler.
-            message = "The gateway is shutting down. Please try again."
-            reason = reasons.ERROR_REASON_SHUTTING_DOWN
-            raise ApiError(reason, message, retry_after_s=1.0) from None
-        finally:
-            call.cancel()
-            self._live.discard(call)
-            if not self._live:
-                self._quiet.set()
+
+    def end(self, call: Any) -> None:
+        """The call is over, whatever it thinks itself."""
+        call.cancel()
+        self._live.discard(call)
+        if not self._live and self._quiet is not None:
+            self._quiet.set()
 
     async def drain(self, limit_s: float) -> None:
         """Waits for the calls to end; after `limit_s`, ends them."""
+        if not self._live:
+            return
+        self._quiet = asyncio.Event()
         try:
             async with asyncio.timeout(limit_s):
                 await self._quiet.wait()
         except TimeoutError:
             for call in list(self._live):
                 call.cancel()
+
+
+class Owned:
+    """A call in the hands of its request. What it fails with leaves as an `ApiError`."""
+
+    __slots__ = ("_call", "_calls", "_request_id")
+
+    def __init__(self, calls: Calls, call: Any, request_id: str) -> None:
+        self._calls = calls
+        self._call = call
+        self._request_id = request_id
+
+    def __enter__(self) -> None:
+        self._calls.begin(self._call)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._calls.end(self._call)
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise from_rpc(error, self._request_id) from None
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                return  # The client left, and with it this handler.
+            message = "The gateway is shutting down. Please try again."
+            reason = reasons.ERROR_REASON_SHUTTING_DOWN
+            raise ApiError(reason, message, retry_after_s=1.0) from None

@@ -20,6 +20,7 @@ from gateway.errors import ApiError, invalid
 from gateway.images import ImageReader
 from gateway.lifting import lift
 from gateway.messages import decode_messages
+from gateway.ordinary import Ordinary, read_ordinary
 from gateway.reasoning import decode_reasoning
 from gateway.shapes import integer, one_of, read
 from gateway.strict_json import parse
@@ -65,6 +66,8 @@ class _UsageOptions(Struct):
 
 
 _Fields = dict[str, Raw]
+_CREATE = chat.CreateChatCompletionRequest
+_STREAM = chat.StreamChatCompletionRequest
 
 _TRUE = Raw(b"true")
 
@@ -103,6 +106,21 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
+    ordinary = read_ordinary(body)
+    if ordinary is not None:
+        return _ordinary(ordinary)
+    return decode_any(body, config)
+
+
+def _ordinary(asked: Ordinary) -> ChatRequest:
+    request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest
+    request = (_STREAM if asked.stream is True else _CREATE)()
+    asked.fill(request.spec)
+    return ChatRequest(request=request, include_usage=asked.include_usage)
+
+
+def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
+    """The same as `decode`, in one way for all requests."""
     rest, lifted = lift(body)
     if lifted:
         with suppress(ApiError):
@@ -115,7 +133,7 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
 def _decode(body: bytes, config: EdgeConfig, lifted: dict[str, bytes]) -> ChatRequest:
     fields = parse(body)
     streams = fields.get("stream") == _TRUE  # If it is anything odd, that is found below.
-    request = chat.StreamChatCompletionRequest() if streams else chat.CreateChatCompletionRequest()
+    request = (_STREAM if streams else _CREATE)()
     spec = request.spec
     spec.model = _required_model(fields)
     images = ImageReader(

