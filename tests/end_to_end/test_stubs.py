@@ -1,0 +1,116 @@
+"""Stubs of other languages, made with the commands of `proto/README.md`, and clients of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from services.listener import listening
+from tests.end_to_end import house
+
+HERE = Path(__file__).parent
+PROTO = HERE.parents[1] / "proto"
+MAKE_GO, MAKE_TYPESCRIPT = re.findall(
+    r"```sh\n(.*?)```", (PROTO / "README.md").read_text(), re.DOTALL
+)
+GO = shutil.which("go", path=f"{os.environ['PATH']}:/usr/local/go/bin")
+NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
+
+SAID = {"whole": "Good day", "streamed": "Good day"}
+
+pytest.importorskip("grpc_tools", reason="the group `gen` is not installed")
+# A Go client is compiled with all that it imports.
+pytestmark = pytest.mark.timeout(600)
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """A folder where a client is made."""
+
+    folder: Path
+    """Its sources, and what is made of them."""
+    env: Mapping[str, str]
+    """What its programs are told."""
+
+    async def run(self, *command: str | Path, cwd: Path | None = None) -> str:
+        """What a program says, which must succeed."""
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            cwd=cwd or self.folder,
+            env={**os.environ, **self.env},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await process.communicate()
+        assert process.returncode == 0, (out + err).decode()
+        return out.decode()
+
+    async def generate(self, commands: str) -> None:
+        """Runs commands of the README, where it says that they are run."""
+        await self.run("bash", "-euc", commands, cwd=PROTO)
+
+
+@pytest.fixture
+async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
+    """An empty folder, `protoc` on the path, and a service that says good day."""
+    programs, folder = tmp_path / "bin", tmp_path / "client"
+    programs.mkdir()
+    folder.mkdir()
+    protoc = programs / "protoc"
+    protoc.write_text(f'#!/bin/sh\nexec {sys.executable} -m grpc_tools.protoc "$@"\n')
+    protoc.chmod(0o755)
+    path = [str(programs), str(Path(GO).parent) if GO else "", os.environ["PATH"]]
+    annotations = files("google.api") / "annotations.proto"
+    async with (
+        house.serving(tmp_path / "state") as (gateway, _, _),
+        listening(gateway.service.register, "127.0.0.1:0", grace_s=0) as address,
+    ):
+        env = {
+            "PATH": ":".join(path),
+            "GOBIN": str(programs),
+            "googleapis": str(Path(str(annotations)).parents[2]),
+            "out": str(folder),
+            "GRPC_TARGET": address,
+            "API_KEY": gateway.key,
+            "MODEL": house.MODEL,
+        }
+        yield Workshop(folder, env)
+
+
+@pytest.mark.skipif(GO is None, reason="Go is not installed")
+async def test_go(workshop: Workshop) -> None:
+    """A Go client compiles against the stubs, and gets a whole and a streamed answer."""
+    shutil.copytree(HERE / "go", workshop.folder, dirs_exist_ok=True)
+    in_module = Workshop(workshop.folder, {**workshop.env, "module": "example.com/client"})
+
+    await in_module.generate(MAKE_GO)
+    await in_module.run("go", "build", "-o", "client", ".")
+
+    assert json.loads(await in_module.run("./client")) == SAID
+
+
+@pytest.mark.skipif(
+    not (NODE_MODULES and shutil.which("node")),
+    reason="POMOGATOR_NODE_MODULES is not set: Node's packages are not at hand",
+)
+async def test_typescript(workshop: Workshop) -> None:
+    """A TypeScript client passes the strictest check, and gets a whole and a streamed answer."""
+    (workshop.folder / "node_modules").symlink_to(NODE_MODULES)
+    (workshop.folder / "package.json").write_text('{"type": "module"}')
+    for name in ("client.ts", "tsconfig.json"):
+        shutil.copyfile(HERE / "node" / name, workshop.folder / name)
+
+    await workshop.generate(MAKE_TYPESCRIPT)
+    await workshop.run("node_modules/.bin/tsc", "--project", ".")
+
+    assert json.loads(await workshop.run("node", "client.js")) == SAID
