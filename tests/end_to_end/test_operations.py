@@ -88,6 +88,7 @@ async def http(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
         yield http
 
 
+ROUTE = "route=/v1/chat/completions"
 Samples = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
 
 
@@ -132,6 +133,9 @@ async def test_a_stream_moves_what_it_should(
         "tokens_total channel=second kind=completion model=house/model": 5,
         "cost_nano_usd_total channel=second model=house/model": 17_000,
         "settle_total outcome=settled": 1,
+        f"edge_requests_total {ROUTE} status=200": 1,
+        f"edge_request_seconds_count {ROUTE}": 1,
+        "edge_first_byte_seconds_count form=stream": 1,
     }
     told = {name: line[name] for name in ("model", "channel", "code", "reason", "end", "attempts")}
     assert told == {
@@ -161,6 +165,8 @@ async def test_a_refused_call_moves_what_it_should(
         "requests_total code=INVALID_ARGUMENT method=create reason=MODEL_NOT_FOUND": 1,
         "request_seconds_count method=create": 1,
         "rejected_total reason=MODEL_NOT_FOUND": 1,
+        f"edge_requests_total {ROUTE} status=400": 1,
+        f"edge_request_seconds_count {ROUTE}": 1,
     }
     assert (line["end"], line["model"], line["charge_nano"]) == ("refused", "", 0)
     assert line["key_id"].startswith("key-")
