@@ -18,6 +18,11 @@ and the excess recorded (`holds.overrun`); the balance may then be negative, by 
 more than the sum of those, and what follows is refused until it is not. Where it cost
 less, only the cost is charged.
 
+Death: what a killed process had not written down is lost to us, never to the caller. Of a
+stream that is at most its last second. A call that was complete has its settlement in the
+outbox, for some 20 ms: settlement keeps no answer waiting. Killed within them, it costs what
+its last checkpoint says, and nothing if it took less than a second or came in one piece.
+
 All amounts are whole nano-USD.
 """
 
@@ -64,10 +69,14 @@ log = logging.getLogger(__name__)
 LEASE_S = 15.0
 """How long a process that is silent is taken to live: its holds are left alone."""
 
-BEAT_S = 1.0
-"""How often checkpoints are written, and the lease renewed: what a kill may lose."""
+BEAT_S = 0.5
+"""How often checkpoints are written. Calls note theirs as often (`CHECKPOINT_S` of their ticket):
+the two together are what a kill may lose of a stream, and at most a second."""
 
-SWEEP_BEATS = 5
+LEASE_BEATS = 2
+"""Every how many beats the lease is renewed."""
+
+SWEEP_BEATS = 10
 """Every how many beats holds are looked for that nobody will end."""
 
 SWEEP_MAX = 500
@@ -321,7 +330,8 @@ class Ledger:
             beats += 1
             with suppress(Failure):
                 await self._write_checkpoints()
-                await self._database.write(renew_lease, self._owner, self._lease_ms)
+                if beats % LEASE_BEATS == 0:
+                    await self._database.write(renew_lease, self._owner, self._lease_ms)
                 if beats % SWEEP_BEATS == 0:
                     await self.sweep()
 

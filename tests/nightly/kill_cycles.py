@@ -171,7 +171,11 @@ class Cycles:
             if leaves:
                 await answer.content.readline()
                 return
-            data = await answer.read()
+            data = b""
+            async for line in answer.content:
+                data += line
+                if b'"content":"word' in line:
+                    call.heard.append(time.monotonic())
         if answer.status == 200:
             call.tokens = (
                 _tokens(data) if streams else json.loads(data)["usage"]["completion_tokens"]

@@ -30,6 +30,16 @@ class Call:
     """What a whole answer said it took. None: it did not come whole."""
     whole_at: float = 0.0
     """When it had come whole."""
+    heard: list[float] = field(default_factory=list)
+    """When each word of a stream had come."""
+
+    def unpaid_at(self, charge: int) -> float:
+        """When the first word came that a charge does not cover; 0 where it covers all.
+
+        Words have five bytes, and of broken streams a token is counted for every four.
+        """
+        paid = max(0, charge - REQUEST_NANO) // TOKEN_NANO * 4 // 5
+        return self.heard[paid] if paid < len(self.heard) else 0.0
 
 
 @dataclass(slots=True)
@@ -66,11 +76,13 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
         assert payments[request_id] == amount, request_id
     assert account.posted == sum(payments.values()) - sum(charge for _, charge in ends.values())
 
-    ages = []
+    ages, lost = [], []
     for request_id, call in tally.calls.items():
         end, charge = ends.get(request_id, ("none", 0))
         if call.tokens is None:
             assert call.status in (0, 200) or charge == 0, (request_id, call, end, charge)
+            if end in ("recovered", "voided") and (unpaid_at := call.unpaid_at(charge)):
+                lost.append(tally.killed_at.get(call.cycle, unpaid_at) - unpaid_at)
             continue
         due = REQUEST_NANO + call.tokens * TOKEN_NANO
         if (end, charge) == ("settled", due):
@@ -88,6 +100,8 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
         f"payments acknowledged {len(tally.credits)}, in the books {len(payments)}",
         f"whole answers not billed in full, since the service died on the way: {len(ages)}"
         + (f", the oldest {max(ages) * 1000:.0f} ms before its death" if ages else ""),
+        f"streams cut by a death that had not been written down whole: {len(lost)}"
+        + (f", the oldest word lost {max(lost) * 1000:.0f} ms before it" if lost else ""),
     )
 
 

@@ -9,9 +9,10 @@ import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
+from services.admission.ticket import CHECKPOINT_S
 from services.errors import Failure
 from services.metering import outbox
-from services.metering.ledger import LOST_AFTER_S, Hold, Ledger, Order
+from services.metering.ledger import BEAT_S, LOST_AFTER_S, Hold, Ledger, Order
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, Transaction
@@ -259,6 +260,11 @@ async def test_dead_process_is_charged_at_its_checkpoint(books: Books, clock: Fa
     assert (await books.hold(streaming))["state"] == "recovered"
     assert (await books.hold(streaming))["prompt_tokens"] == 99
     assert (await books.hold(waiting))["state"] == "voided"
+
+
+async def test_a_kill_loses_a_second_at_most() -> None:
+    """Calls note what they have used, and notes are written down, often enough for that."""
+    assert CHECKPOINT_S + BEAT_S <= 1.0
 
 
 async def test_late_settlement_loses_once(ledger: Ledger, books: Books, clock: FakeClock) -> None:
