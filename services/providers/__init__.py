@@ -3,6 +3,7 @@
     base          what a dialect is: `encode`, a decoder, `error`, all without I/O
     registry      the dialects by name
     upstream      the calls: the only code here that touches a socket
+    stream        the bytes of a stream as chunks; refrain, what its events have in common
     sse           events from bytes
     failures      what providers' errors mean
     parameters, thinking, images, reasoning_state

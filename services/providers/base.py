@@ -122,6 +122,14 @@ class Decoder(Protocol):
         """The chunks of one event of a stream. May be none."""
         ...
 
+    text: str
+    """What the last event said, if it said a piece of text and changed nothing else, so that
+    events which differ in that alone may be given to `texts`. Empty otherwise."""
+
+    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
+        """The chunks of events that are as the last one with a `text`, but for that."""
+        ...
+
     @property
     def done(self) -> bool:
         """Whether the provider has said that the stream is over."""

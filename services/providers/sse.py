@@ -47,6 +47,17 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that `data` completes, in order."""
+        events = [event for block in self.cut(data) if (event := event_of(block)) is not None]
+        if not events:
+            self._check()
+        return events
+
+    def close(self) -> list[SseEvent]:
+        """The event that the end of the body left unfinished, if its data is complete."""
+        return [event for block in self.rest() if (event := event_of(block)) is not None]
+
+    def cut(self, data: bytes) -> list[bytes]:
+        """The blocks of lines that `data` completes, in order: `event_of` reads them."""
         self._check()
         if not self._begun:
             data = self._without_bom(data)
@@ -68,16 +79,16 @@ class SseParser:
         rest = blocks.pop()
         if rest:
             self._wait(rest)  # It fits: nothing is raised that would hide the events.
-        events = _events(blocks, data.count(b"\n") == 2 * len(blocks))
-        if not events:
+        if not blocks:
             self._check()
-        return events
+        return blocks
 
-    def close(self) -> list[SseEvent]:
-        """The event that the end of the body left unfinished, if its data is complete."""
+    def rest(self) -> list[bytes]:
+        """The block that the end of the body left unfinished, if its data is complete."""
         self._check()
-        event = _event(self._take_pending())
-        return [event] if event is not None and _complete(event.data) else []
+        block = self._take_pending()
+        event = event_of(block)
+        return [block] if event is not None and _complete(event.data) else []
 
     def _check(self) -> None:
         if self._too_large:
@@ -86,7 +97,7 @@ class SseParser:
                 "The provider sent an event that is too large.",
             )
 
-    def _wait(self, data: bytes) -> list[SseEvent]:
+    def _wait(self, data: bytes) -> list[bytes]:
         self._pending.append(data)
         self._pending_size += len(data)
         self._too_large = self._pending_size - data.endswith(b"\n") > self._limit
@@ -123,19 +134,11 @@ class SseParser:
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def _events(blocks: list[bytes], single_lines: bool) -> list[SseEvent]:
-    events: list[SseEvent] = []
-    for block in blocks:
-        # Nearly all events are one line `data: …`: half a microsecond each.
-        if single_lines and block[:6] == b"data: " and (data := block[6:]):
-            events.append(_make(("", data)))
-        elif (event := _event(block)) is not None:
-            events.append(event)
-    return events
-
-
-def _event(block: bytes) -> SseEvent | None:
+def event_of(block: bytes) -> SseEvent | None:
     """The event of these lines, by the rules of the standard. None without data."""
+    # Nearly all events are one line `data: …`: half a microsecond each.
+    if block[:6] == b"data: " and b"\n" not in block:
+        return _make(("", block[6:])) if len(block) > 6 else None
     name = ""
     data: list[bytes] = []
     for line in block.split(b"\n"):

@@ -26,7 +26,7 @@ from services.providers.http import (
     Url,
 )
 from services.providers.patience import Patience
-from services.providers.sse import SseParser
+from services.providers.stream import StreamReader, unreadable
 
 USER_AGENT = "pomogator"
 ERROR_BODY_MAX = 64 * 1024
@@ -136,7 +136,7 @@ class Relay:
         self._dialect = dialect
         self._decoder = decoder
         self._patience = patience
-        self._stream = _Stream(decoder)
+        self._stream = StreamReader(decoder)
         self._response: HttpResponse | None = None
         self._failure: UpstreamError | None = None
         self._over = False
@@ -220,37 +220,6 @@ class Relay:
         return failure or StopAsyncIteration()
 
 
-class _Stream:
-    """Turns the bytes of a stream into chunks."""
-
-    def __init__(self, decoder: Decoder) -> None:
-        self._decoder = decoder
-        self._parser = SseParser()
-        self._heard = False
-        self.over = False
-        """Whether the answer is complete, or broken: nothing more is to be read."""
-
-    def feed(self, data: bytes) -> tuple[list[pb.ChatCompletionChunk], UpstreamError | None]:
-        """The chunks in `data`, which is empty at the end, and the failure after them."""
-        decoder = self._decoder
-        chunks: list[pb.ChatCompletionChunk] = []
-        try:
-            events = self._parser.feed(data) if data else self._parser.close()
-            self._heard = self._heard or bool(events)
-            for event in events:
-                chunks += decoder.feed(event)
-                if decoder.done:
-                    break
-            self.over = decoder.done or not data
-            if self.over:
-                if not self._heard:
-                    raise _bad_response()
-                chunks += decoder.finish()
-        except UpstreamError as error:
-            return chunks, error
-        return chunks, None
-
-
 @lru_cache(maxsize=HEADS_MAX)
 def _head(
     base_url: str,
@@ -282,10 +251,10 @@ async def _beginning(response: HttpResponse) -> bytes:
     while not data:
         arrived = await response.read()
         if not arrived:
-            raise _bad_response()
+            raise unreadable()
         data = arrived.lstrip(_BLANK)
     if data.startswith(b"<"):
-        raise _bad_response()
+        raise unreadable()
     return data
 
 
@@ -296,7 +265,7 @@ async def _document(response: HttpResponse, beginning: bytes, patience: Patience
     while data := await response.read():
         size += len(data)
         if size > DOCUMENT_MAX:
-            raise _bad_response()
+            raise unreadable()
         pieces.append(data)
         if data.strip(_BLANK):
             patience.progressed()
@@ -330,7 +299,3 @@ def _late(patience: Patience) -> UpstreamError:
         reason = reasons.ERROR_REASON_UPSTREAM_TIMEOUT
         message = "The provider did not begin to answer in time."
     return UpstreamError(reason, message)
-
-
-def _bad_response() -> UpstreamError:
-    return UpstreamError(*_FAILURES[HttpErrorKind.BAD_RESPONSE])

@@ -10,7 +10,7 @@ of tools that the provider runs itself, and all kinds that we do not know, say n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -60,9 +60,12 @@ class AnthropicDecoder:
         self._calls = 0
         self._stop_reason = ""
         self._done = False
+        self._text_index = 0
+        self.text = ""
 
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
         """The chunks of one event."""
+        self.text = ""
         if event.name == "content_block_delta":
             return self._delta(event.data)
         if self._done or not event.data or event.name == "ping" or event.data == b"[DONE]":
@@ -71,6 +74,11 @@ class AnthropicDecoder:
         if event.name == "error" or opened.type == "error" or bytes(opened.error):
             raise refusal(200, {}, event.data, own_error=False)
         return self._event(opened, event.data)
+
+    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
+        """The chunks of events that are pieces of the block that had the last one."""
+        opened = self._open.get(self._text_index)
+        return [] if opened is None else [_text(opened, text) for text in texts if text]
 
     @property
     def done(self) -> bool:
@@ -180,7 +188,8 @@ class AnthropicDecoder:
         delta = event.delta
         kind = delta.type
         if kind == "text_delta":
-            return [_text(opened, delta.text)] if delta.text else []
+            self.text, self._text_index = delta.text or "", event.index
+            return [_text(opened, self.text)] if self.text else []
         if kind == "thinking_delta":
             return [_reasoning(opened, delta.thinking)] if delta.thinking else []
         if kind == "input_json_delta":

@@ -7,7 +7,7 @@ the modules beside this one; the decoder keeps the order of events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -87,6 +87,7 @@ class OpenAiDecoder:
         self._usage: usage_pb2.Usage | None = None
         self._service_tier = ""
         self._done = False
+        self.text = ""
 
     @property
     def done(self) -> bool:
@@ -101,13 +102,19 @@ class OpenAiDecoder:
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
         """The chunks of one event. Nothing counts after `[DONE]`."""
         data = event.data
+        self.text = ""
         if self._done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
         chunk = wire.decode(data)
         text = chunk.text()
         if text and 0 in self._answers:
+            self.text = text
             return [_text(text, 0)]
         return self._take(chunk, data)
+
+    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
+        """The chunks of events that are pieces of the first choice's text."""
+        return [_text(text, 0) for text in texts if text]
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
         """The endings. UPSTREAM_DISCONNECTED unless every choice has said why it stopped."""

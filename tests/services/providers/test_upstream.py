@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 
 import msgspec
@@ -53,6 +53,7 @@ class Words:
     def __init__(self) -> None:
         self.done = False
         self.usage: usage_pb2.Usage | None = None
+        self.text = ""
         self._stopped = False
 
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
@@ -69,6 +70,10 @@ class Words:
             case _:
                 return [_word(event.data.decode())]
         return []
+
+    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
+        """Never asked for: no event says that others may be given so."""
+        raise NotImplementedError
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
         """Complete only with a finish reason."""
