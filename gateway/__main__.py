@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 import uvloop
@@ -16,12 +19,17 @@ from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.following import follow_on_hangup
+from gateway.metrics import EdgeMetrics
+from gateway.metrics_page import showing
 from gateway.server import serving, split_address
 from gateway.tls import ListenerTls, ServiceTls, is_local
+from gateway.traces_opening import TracesOptions, opening_tracer
 
 _log = logging.getLogger("gateway")
 
-LINKS = ("rest", "target")
+VERSION = version("pomogator")
+
+LINKS = ("rest", "target", "metrics")
 """What can be plain text, by option."""
 
 TLS_FILES = (
@@ -44,6 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         type=_address,
         default="127.0.0.1:8080",
         help="where to listen (default: %(default)s)",
+        metavar="HOST:PORT",
+    )
+    parser.add_argument(
+        "--metrics",
+        type=_address,
+        help="where Prometheus' metrics are shown, in plain text (default: nowhere)",
         metavar="HOST:PORT",
     )
     for option, description in TLS_FILES:
@@ -80,6 +94,7 @@ def _complaint(options: Namespace) -> str:
     for option, address, encrypted in (
         ("--rest", options.rest, options.tls_cert),
         ("--target", options.target, options.target_ca),
+        ("--metrics", options.metrics, options.metrics is None),
     ):
         name = option.removeprefix("--")
         if not (encrypted or name in options.insecure or is_local(address)):
@@ -114,11 +129,17 @@ async def _serve(options: Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    config = EdgeConfig()
-    async with (
-        open_channel(options.target, config, tls=service_tls) as channel,
-        serving(channel, options.rest, config, tls=tls) as bound,
-    ):
+    config, metrics = EdgeConfig(), EdgeMetrics()
+    traces = TracesOptions(service="pomogator-edge", version=VERSION)
+    async with AsyncExitStack() as stack:
+        if options.metrics:
+            shown = await stack.enter_async_context(showing(metrics, options.metrics, VERSION))
+            _log.info("edge.showing_metrics", extra={"address": shown})
+        tracer = await stack.enter_async_context(opening_tracer(traces, os.environ))
+        opening = open_channel(options.target, config, tls=service_tls)
+        channel = await stack.enter_async_context(opening)
+        edge = serving(channel, options.rest, config, tls=tls, metrics=metrics, tracer=tracer)
+        bound = await stack.enter_async_context(edge)
         follow_on_hangup(channel)
         _log.info("edge.listening", extra={"address": bound, "target": options.target})
         await stop.wait()

@@ -34,10 +34,9 @@ def refuse_plain_text(options: ServeOptions) -> None:
 
 def _open_to_all(options: ServeOptions) -> Mapping[str, str]:
     """Addresses where nothing is encrypted, by option."""
-    if options.only == "rest":
-        plain = {"target": options.target or options.grpc} if not options.tls.target_ca else {}
-    else:
-        plain = {"metrics": options.metrics or ""}
+    plain = {"metrics": options.metrics or ""}
+    if options.only == "rest" and not options.tls.target_ca:
+        plain["target"] = options.target or options.grpc
     if options.tls.certificate:
         return plain
     rest = {"rest": options.rest} if options.only != "grpc" else {}
