@@ -76,13 +76,14 @@ provider, such as ANTHROPIC_API_KEY.
 async def run(options: ServeOptions) -> None:
     """Serves until SIGTERM or SIGINT, then lets running calls end.
 
-    Raises ConfigError, StateError and OSError before anything is served.
+    Raises ConfigError, StateError and OSError before anything is served. Where a background
+    task fails again and again it ends in the same order, with SystemExit and status 1.
     """
     logs.configure()
     if options.target and options.only != "rest":
         raise ConfigError("--target is where an edge finds its service: it goes with --only rest")
     refuse_plain_text(options)
-    stop = asyncio.Event()
+    stop, given_up = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with AsyncExitStack() as stack:
@@ -97,10 +98,21 @@ async def run(options: ServeOptions) -> None:
             await _expose(stack, page, options.metrics)
             await _serve_rest(stack, channel, options, BoundsConfig(), edge)
         else:
-            await _serve_all(stack, options)
+            given_up = (await _serve_all(stack, options)).supervisor.given_up
         _keep_what_stays()
-        await stop.wait()
+        await _first_of(stop, given_up)
         log.info("server.stopping")
+    if given_up.is_set():
+        log.error("server.broken")
+        raise SystemExit(1)
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    """Returns when one of them is set."""
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
 
 
 def _keep_what_stays() -> None:
@@ -110,7 +122,7 @@ def _keep_what_stays() -> None:
     gc.set_threshold(GARBAGE_STEP)
 
 
-async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
+async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> Service:
     read = partial(_read, options)
     config = read()
     token = _operators_token(options)
@@ -133,6 +145,7 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> None:
     stack.push_async_callback(service.drain)
     begun.set()
     await _greet(service, config, rest)
+    return service
 
 
 def _read(options: ServeOptions) -> Config:

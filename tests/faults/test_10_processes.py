@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 
+from services.telemetry.supervisor import FAILURES_MAX
 from tests.end_to_end import fleet
 from tests.end_to_end.process import Server, serving
 from tests.fakes.upstream import STALL, FakeUpstream
@@ -151,4 +154,35 @@ async def test_096_does_not_drain_for_ever(tmp_path: Path) -> None:
             assert await server.ended() == 0
             line = await server.event("call.ended")
             assert line["charge_nano"] > 0
+    await holds_are_closed(tmp_path)
+
+
+@pytest.mark.parametrize(("failures", "code"), [(FAILURES_MAX - 1, 0), (FAILURES_MAX, 1)])
+async def test_102_a_background_task_fails(tmp_path: Path, failures: int, code: int) -> None:
+    """It is begun again, and counted; when it cannot be kept up the process ends in good order."""
+    goes_on = asyncio.Event()
+    program = (sys.executable, Path(__file__).parent / "programs" / "broken_beat.py")
+    fails = tmp_path / "fails"
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END], FINE)
+        config = FILE.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, config, program=program, env={"FAILS": str(fails)}) as server:
+            url = f"http://{await server.address('http')}{PATH}"
+            async with asking(url, server.key) as running:
+                fails.write_text(str(failures))
+                await server.event("task.failed", task="ledger beat", failures=failures)
+                if code:
+                    await server.event("server.stopping")
+                else:
+                    async with asking(url, server.key) as other:
+                        assert (await other.text()).endswith("data: [DONE]\n\n")
+                    labels = frozenset({("task", "ledger beat")})
+                    samples = await server.samples()
+                    assert samples["pomogator_task_failures_total", labels] == failures
+                goes_on.set()
+                assert (await running.text()).endswith("data: [DONE]\n\n")
+            if not code:
+                server.tell(signal.SIGTERM)
+            assert await server.ended() == code
+            assert "sk-canary" not in server.log
     await holds_are_closed(tmp_path)

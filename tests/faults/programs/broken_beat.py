@@ -1,0 +1,36 @@
+"""`pomogator` with a bug: the ledger's beat fails as often as the file FAILS says."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from services.cli import main
+from services.metering.ledger import Ledger
+
+FAILS = Path(os.environ["FAILS"])
+
+_whole: Any = Ledger._write_checkpoints
+
+
+def _fails() -> bool:
+    """Whether it is to fail now, which counts."""
+    left = int(FAILS.read_text() or "0") if FAILS.exists() else 0
+    if left:
+        FAILS.write_text(str(left - 1))
+    return left > 0
+
+
+async def _broken(ledger: Ledger) -> None:
+    task = asyncio.current_task()
+    if task is not None and task.get_name() == "ledger beat" and _fails():
+        raise RuntimeError("sk-canary-of-a-bug")
+    await _whole(ledger)
+
+
+setattr(Ledger, "_write_checkpoints", _broken)  # noqa: B010 - it is not ours to assign
+
+sys.exit(main())

@@ -1,0 +1,60 @@
+"""Endings on their way to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pomogator.chat.v1 import usage_pb2
+
+from services.metering.ledger import Ledger, Order
+from services.storage.accounts import credit_account, ensure_account
+from services.storage.audit import audit
+from services.storage.base import Database, P, T, Transaction
+from services.storage.ledger import end_holds
+from services.telemetry.supervisor import Supervisor
+from tests.fakes.clock import FakeClock
+from tests.fakes.database import WatchedDatabase
+
+FAILURES = 3
+
+
+class BuggyDatabase(WatchedDatabase):
+    """A real database whose driver raises what nobody expects when holds are ended."""
+
+    left = FAILURES
+
+    async def write(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As the database does, but for the first endings."""
+        if transaction is end_holds and self.left:
+            self.left -= 1
+            raise RuntimeError("a bug")
+        return await super().write(transaction, *args, **kwargs)
+
+
+async def test_a_bug_loses_no_ending(database: Database, clock: FakeClock) -> None:
+    """What could not be sent is sent by the task that is begun anew, once and in order."""
+    await database.write(ensure_account, "acme", 0)
+    await database.write(credit_account, "acme", 100, "r1", 0)
+    failed: list[str] = []
+    supervisor = Supervisor(failed.append, pause_s=0)
+    async with Ledger(BuggyDatabase(database), clock, supervisor=supervisor) as ledger:
+        holds = [
+            await ledger.reserve(
+                Order(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+            )
+            for _ in range(3)
+        ]
+        ledger.settle(holds[0], 7, usage_pb2.Usage())
+        ledger.void(holds[1])
+        ledger.settle(holds[2], 5, usage_pb2.Usage())
+        await ledger.drain()
+
+        assert ledger.healthy
+        assert ledger.outbox_depth == 0
+
+    assert failed == ["ledger outbox"] * FAILURES
+    result = await database.read(audit)
+    assert result.findings == ()
+    assert (result.counts["settled"], result.counts["voided"]) == (2, 1)
