@@ -176,6 +176,7 @@ async def open_service(
         metrics.watch_ledger(books.ledger)
         metrics.drains.set_function(lambda: drains.running)
         metrics.limit_places.set_function(lambda: books.limits.places)
+        metrics.limit_stalls.set_function(lambda: books.limits.stalls)
         metrics.upstream_connections.set_function(lambda: http.in_use)
         metrics.retry_budget.set_function(lambda: failover.budget.left)
         metrics.inflight.set_function(lambda: calls.inflight)

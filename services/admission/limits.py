@@ -203,6 +203,11 @@ class Limits:
         """How many leases hold a place of a limit on concurrent calls."""
         return len(self._live)
 
+    @property
+    def stalls(self) -> int:
+        """How many calls have waited in vain for counters that are shared."""
+        return self._counters.stalls
+
     def renew(self) -> None:
         """All calls that have not been released are still running."""
         for lease_id, meters in self._live.items():

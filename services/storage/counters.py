@@ -67,6 +67,11 @@ class Verdict(NamedTuple):
 class CounterStore(Protocol):
     """Counts. All meters of an act are drawn from together, or none is."""
 
+    @property
+    def stalls(self) -> int:
+        """How many acts have waited in vain for a server that others count at, too."""
+        ...
+
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> Verdict:
         """Draws one request, `tokens` tokens and one place, each where a meter is of its kind.
 
@@ -95,6 +100,9 @@ class CounterStore(Protocol):
 
 class LocalCounters:
     """The counters of one process. Idle ones are forgotten."""
+
+    stalls = 0
+    """Nobody waits for anything here."""
 
     def __init__(self, clock: Clock, *, lease_s: float = LEASE_S) -> None:
         self._clock = clock

@@ -74,6 +74,8 @@ class RedisCounters:
         self._lease_us = round(lease_s * 1e6)
         self._line = _Line(url, self._arguments("take", PROBE, "", requests=1))
         self._local_leases: set[str] = set()
+        self.stalls = 0
+        """How many acts have waited for the server in vain."""
 
     @property
     def shared(self) -> bool:
@@ -102,7 +104,7 @@ class RedisCounters:
             try:
                 wait, refused, *levels = await asyncio.shield(reply)
             except LostError:
-                pass
+                self.stalls += 1
             except asyncio.CancelledError:
                 reply.add_done_callback(partial(self._undo, meters, tokens, lease_id))
                 raise

@@ -152,6 +152,9 @@ class Metrics:
         self.limit_places = gauge(
             "limit_places", "Leases that hold a place of a limit on concurrent calls."
         )
+        self.limit_stalls = gauge(
+            "limit_stalls", "Calls that waited for the shared limits in vain, for 100 ms at most."
+        )
         self.upstream_connections = gauge(
             "upstream_connections", "Connections to providers that carry a call."
         )

