@@ -203,7 +203,11 @@ class AnthropicDecoder:
         opened = self._open.pop(index, None)
         if opened is None or opened.kind != "tool_use" or opened.started:
             return []
-        return [_arguments(opened, opened.arguments.decode())]
+        try:
+            arguments = opened.arguments.decode()
+        except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
+            raise _unreadable() from error
+        return [_arguments(opened, arguments)]
 
     def _end(self, ending: Ending) -> list[pb.ChatCompletionChunk]:
         self._stop_reason = ending.stop_reason or self._stop_reason
