@@ -35,10 +35,13 @@ def rendered(overlay: str) -> Sequence[Object]:
     return _built(ROOT / "deploy" / "kubernetes" / "overlays" / overlay)
 
 
-def component(name: str, scratch: Path) -> Sequence[Object]:
-    """All objects of a component, by itself. `scratch` is an empty folder."""
-    path = os.path.relpath(ROOT / "deploy" / "kubernetes" / "components" / name, scratch)
-    (scratch / "kustomization.yaml").write_text(f"components: [{path}]\n")
+def component(name: str, scratch: Path, overlay: str = "") -> Sequence[Object]:
+    """All objects of a component, by itself or over an overlay. `scratch` is an empty folder."""
+    root = Path(os.path.relpath(ROOT / "deploy" / "kubernetes", scratch))
+    text = f"components: [{root / 'components' / name}]\n"
+    if overlay:
+        text += f"resources: [{root / 'overlays' / overlay}]\n"
+    (scratch / "kustomization.yaml").write_text(text)
     return _built(scratch)
 
 

@@ -167,6 +167,46 @@ def test_metrics_are_for_monitoring_alone(overlay: str) -> None:
 
 
 @every_overlay
+def test_monitoring_finds_every_deployment(overlay: str, tmp_path: Path) -> None:
+    """Each has a service for its metrics' port alone, with the label that the monitor selects."""
+    (monitor,) = component("monitoring", tmp_path)
+    services = [
+        each["spec"]
+        for each in of_kind(overlay, "Service")
+        if matches(monitor["spec"]["selector"], each["metadata"]["labels"])
+    ]
+    for deployment in of_kind(overlay, "Deployment"):
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        (service,) = (
+            each for each in services if matches({"matchLabels": each["selector"]}, labels)
+        )
+        assert [port["targetPort"] for port in service["ports"]] == ["metrics"]
+
+
+@pytest.mark.parametrize("overlay", ["fleet", "split"])
+def test_traces_go_to_the_collector_alone(overlay: str, tmp_path: Path) -> None:
+    """With the component every deployment names the collector, and may reach it."""
+    objects = component("traces", tmp_path, overlay)
+    (policy,) = (
+        each
+        for each in objects
+        if each["kind"] == "NetworkPolicy" and each["metadata"]["name"] == "traces"
+    )
+    (rule,) = policy["spec"]["egress"]
+    assert rule["ports"] == [{"protocol": "TCP", "port": 4317}]
+    assert rule["to"][0].keys() == {"namespaceSelector", "podSelector"}
+    deployments = [each for each in objects if each["kind"] == "Deployment"]
+    assert len(deployments) == len(list(of_kind(overlay, "Deployment")))
+    for deployment in deployments:
+        pod = deployment["spec"]["template"]
+        assert matches(policy["spec"]["podSelector"], pod["metadata"]["labels"])
+        env = {each["name"]: each.get("value") for each in pod["spec"]["containers"][0]["env"]}
+        assert str(env["OTEL_EXPORTER_OTLP_ENDPOINT"]).endswith(":4317")
+        assert env["OTEL_TRACES_SAMPLER"] == "parentbased_traceidratio"
+        assert 0 < float(env["OTEL_TRACES_SAMPLER_ARG"] or 0) <= 1
+
+
+@every_overlay
 def test_grace_is_long_enough(overlay: str) -> None:
     """Nothing is killed that is still ending its streams."""
     for workload, pod in workloads(overlay):
@@ -326,7 +366,7 @@ def test_edge_and_service_show_certificates() -> None:
     tls = parser({}).parse_args(service["containers"][0]["args"])
     assert tls.insecure == {"metrics"}
     shown = edge["containers"][0]["args"]
-    assert "--insecure=rest" in shown
+    assert "--insecure=rest,metrics" in shown
     files = {"--target-ca": "ca.crt", "--target-cert": "tls.crt", "--target-key": "tls.key"}
     assert {f"{name}=/etc/pomogator-tls/{file}" for name, file in files.items()} < set(shown)
     assert [str(each) for each in (tls.tls_client_ca, tls.tls_cert, tls.tls_key)] == [
