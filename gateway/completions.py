@@ -91,8 +91,9 @@ class Completions:
             include_cost=asked.include_cost,
             functions=asked.functions,
         )
-        exchange.reply.send(200, body, told | notes_header(answer.notes) | cost_header(answer))
-        await exchange.reply.drained()
+        told |= notes_header(answer.notes) | cost_header(answer)
+        if exchange.reply.send(200, body, told):
+            await exchange.reply.drained()
 
     async def _stream(self, exchange: Exchange, asked: ChatRequest, messages: _Messages) -> None:
         request_id = exchange.reply.request_id
@@ -130,8 +131,8 @@ async def _relay(messages: _Messages, renderer: ChunkRenderer, stream: EventStre
         events = renderer.render(message.chunks)
         if renderer.finished:
             last = events
-        elif events:
-            await stream.write(events)
+        elif events and stream.write(events):
+            await stream.drained()
     if not renderer.finished:
         raise RuntimeError("the service ended a stream with OK, but without `finished`")
     return last

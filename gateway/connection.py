@@ -148,12 +148,13 @@ class _Connection(RequestHandler):
 
     # What a `Reply` needs.
 
-    def put(self, data: bytes) -> None:
-        """Sends. ConnectionError where the client is gone."""
+    def put(self, data: bytes) -> bool:
+        """Sends. True: more waits to be sent than should. ConnectionError: the client is gone."""
         transport = self.transport
         if transport is None or transport.is_closing():
             raise ConnectionResetError("the client is gone")
         transport.write(data)
+        return self.writing_paused
 
     async def drained(self) -> None:
         """Waits while more is to be sent than should, but not for ever."""

@@ -27,6 +27,7 @@ FINISH_REASONS: Mapping[chat.FinishReason.ValueType, str | None] = {
 _encode = msgspec.json.Encoder().encode
 _FUNCTION = ("function", "arguments")
 _CUSTOM = ("custom", "input")
+_BRACKETS = ("],[",)
 _ROLE = b'"role":"assistant","content":"","refusal":null'
 
 
@@ -42,34 +43,65 @@ class ChunkRenderer:
         self._functions = functions
         self._custom_calls: set[tuple[int, int]] = set()
         self._introduced: set[int] = set()
-        self._started = False
+        self.started = False
+        """Whether the stream has an identity, so that errors can bear it."""
         self.finished = False
         self._set_identity("", 0, "")
-
-    @property
-    def started(self) -> bool:
-        """Whether the stream has an identity, so that errors can bear it."""
-        return self._started
 
     def render(self, chunks: Iterable[chat.ChatCompletionChunk]) -> bytes:
         """The events of one message of the service."""
         out: list[bytes] = []
+        texts: list[tuple[str]] = []
         for chunk in chunks:
-            match chunk.WhichOneof("event"):
-                case "delta":
-                    self._delta(chunk.delta, out)
-                case "started":
-                    started = chunk.started
-                    self._started = True
-                    self._set_identity(
-                        started.completion_id, started.create_time.seconds, started.model
-                    )
-                    self._introduce(0, out)
-                case "choice_finished":
-                    self._choice_finished(chunk.choice_finished, out)
-                case "finished":
-                    self._finished(chunk.finished, out)
-        return b"".join(out)
+            # Of an event that is no delta this is an empty one.
+            delta = chunk.delta
+            if (
+                delta.WhichOneof("content") == "text"
+                and not delta.index
+                and not delta.logprobs_json
+                and 0 in self._introduced
+            ):
+                texts.append((delta.text,))
+                continue
+            if texts:
+                out.append(self._texts(texts))
+                texts = []
+            self._event(chunk, out)
+        if texts:
+            out.append(self._texts(texts))
+        return out[0] if len(out) == 1 else b"".join(out)
+
+    def _event(self, chunk: chat.ChatCompletionChunk, out: list[bytes]) -> None:
+        match chunk.WhichOneof("event"):
+            case "delta":
+                self._delta(chunk.delta, out)
+            case "started":
+                started = chunk.started
+                self.started = True
+                self._set_identity(
+                    started.completion_id, started.create_time.seconds, started.model
+                )
+                self._introduce(0, out)
+            case "choice_finished":
+                self._choice_finished(chunk.choice_finished, out)
+            case "finished":
+                self._finished(chunk.finished, out)
+
+    def _texts(self, texts: list[tuple[str]]) -> bytes:
+        """An event for each piece of text of the first choice.
+
+        All are encoded at once, as `[["a"],["b"]]`. A quote, `],[` and a quote are between two
+        of them and nowhere else: inside of a string a quote has a backslash before it. It could
+        only be a string by itself.
+        """
+        if _BRACKETS in texts:
+            return b"".join(
+                [self._first_text + _encode(text) + self._delta_end for (text,) in texts]
+            )
+        encoded = _encode(texts)[2:-2]
+        if len(texts) > 1:
+            encoded = encoded.replace(b'"],["', self._between_texts)
+        return self._first_text + encoded + self._delta_end
 
     def error(self, error: ApiError) -> bytes:
         """The event that ends a stream which failed after it had begun."""
@@ -84,6 +116,7 @@ class ChunkRenderer:
         self._choice = self._head + b'"choices":[{"index":'
         self._first_text = self._choice + b'0,"delta":{"content":'
         self._delta_end = b'},"finish_reason":null}]' + self._usage
+        self._between_texts = b'"' + self._delta_end + self._first_text + b'"'
 
     def _introduce(self, index: int, out: list[bytes]) -> None:
         if index not in self._introduced:
@@ -96,9 +129,6 @@ class ChunkRenderer:
             self._introduce(index, out)
         kind = delta.WhichOneof("content")
         logprobs = delta.logprobs_json
-        if kind == "text" and index == 0 and not logprobs:
-            out.append(self._first_text + _encode(delta.text) + self._delta_end)
-            return
         members = b""
         if kind == "tool_call":
             members = self._tool_call(index, delta.tool_call)

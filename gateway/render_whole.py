@@ -8,6 +8,8 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.render import finish_reason, render_usage
 
+_encode = msgspec.json.Encoder().encode
+
 
 def render_completion(
     answer: chat.CreateChatCompletionResponse,
@@ -35,7 +37,7 @@ def render_completion(
     }
     if answer.service_tier:
         completion["service_tier"] = answer.service_tier
-    return msgspec.json.encode(completion)
+    return _encode(completion)
 
 
 def _choice(choice: chat.Choice, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
@@ -53,8 +55,9 @@ def _choice(choice: chat.Choice, *, thinking_parts: bool, functions: bool) -> di
 def _message(
     message: content.Message, *, thinking_parts: bool, functions: bool
 ) -> dict[str, object]:
-    text = "".join(part.text for part in message.content)
-    reasoning = "".join(part.reasoning.text for part in message.content)
+    parts = message.content
+    text = "".join([part.text for part in parts])
+    reasoning = "".join([part.reasoning.text for part in parts if part.HasField("reasoning")])
     silent = bool(message.tool_calls or message.refusal or message.extra_json)
     rendered: dict[str, object] = {
         "role": "assistant",

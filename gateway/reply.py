@@ -29,15 +29,11 @@ _JSON_HEAD = "Content-Type: application/json\r\n" + "".join(
 class Link(Protocol):
     """The connection that an answer goes to."""
 
-    @property
-    def writing_paused(self) -> bool:
-        """Whether more waits to be sent than should."""
-
-    def put(self, data: bytes) -> None:
-        """Sends. ConnectionError where the client is gone."""
+    def put(self, data: bytes) -> bool:
+        """Sends. True: more waits to be sent than should. ConnectionError: the client is gone."""
 
     async def drained(self) -> None:
-        """Returns when writing is not paused. ConnectionError where that never comes."""
+        """Returns when no more waits than may. ConnectionError where that never comes."""
 
 
 class Reply:
@@ -79,10 +75,10 @@ class Reply:
         self.begun_at = 0.0
         """When that was, by `time.perf_counter`."""
 
-    def send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        """The answer, whole: a body in JSON."""
+    def send(self, status: int, body: bytes, headers: Mapping[str, str]) -> bool:
+        """The answer, whole: a body in JSON. True: the client is behind with reading."""
         framing = f"{_JSON_HEAD}Content-Length: {len(body)}"
-        self._link.put(self._begun(status, framing, headers) + body)
+        return self._link.put(self._begun(status, framing, headers) + body)
 
     def begin(self, headers: Mapping[str, str]) -> None:
         """Commits to a stream with status 200. It goes out with the first `write`, or the end."""
@@ -93,23 +89,18 @@ class Reply:
             framing = "Transfer-Encoding: chunked"
         self._head = self._begun(200, framing, {**FIXED, **headers})
 
-    def write(self, data: bytes) -> None:
-        """A piece of the stream, which is not empty."""
+    def write(self, data: bytes) -> bool:
+        """A piece of the stream, which is not empty. True: the client is behind with reading."""
         piece = data if self._http_1_0 else b"%x\r\n%b\r\n" % (len(data), data)
         if self._head:
             piece = self._head + piece
             self._head = b""
-        self._link.put(piece)
+        return self._link.put(piece)
 
-    def end(self, data: bytes) -> None:
-        """The last piece, which is not empty, and the end."""
+    def end(self, data: bytes) -> bool:
+        """The last piece, which is not empty, and the end. True: the client is behind."""
         piece = data if self._http_1_0 else b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data)
-        self._link.put(self._head + piece)
-
-    @property
-    def paused(self) -> bool:
-        """Whether the client is behind with reading: time to wait for `drained`."""
-        return self._link.writing_paused
+        return self._link.put(self._head + piece)
 
     async def drained(self) -> None:
         """Waits until the client has read."""

@@ -32,10 +32,11 @@ class EventStream:
     comment, and comments fill every silence. `with` ends the keep-alive with it.
     """
 
-    __slots__ = ("_keep_alive_s", "_last_write", "_loop", "_reply", "_timer")
+    __slots__ = ("_behind", "_keep_alive_s", "_last_write", "_loop", "_reply", "_timer")
 
     def __init__(self, reply: Reply, config: EdgeConfig) -> None:
         self._reply = reply
+        self._behind = False
         self._keep_alive_s = config.keep_alive_s
         self._loop = loop = asyncio.get_running_loop()
         self._last_write = loop.time()
@@ -57,23 +58,29 @@ class EventStream:
         if not self._reply.status:
             self._reply.begin({**HEADERS, **headers})
 
-    async def write(self, data: bytes) -> None:
-        """Sends whole events, in one write. Waits while the client does not read.
+    def write(self, data: bytes) -> bool:
+        """Sends whole events, in one write. True: the client is behind, wait for `drained`.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        self._behind = self._reply.write(data)
+        self._last_write = self._loop.time()
+        return self._behind
+
+    async def drained(self) -> None:
+        """Waits while the client does not read.
 
         Raises:
             ConnectionError: the client is gone, or has not read for too long.
         """
-        reply = self._reply
-        reply.write(data)
-        self._last_write = self._loop.time()
-        if reply.paused:
-            await reply.drained()
+        await self._reply.drained()
+        self._behind = False
 
     async def end(self, data: bytes) -> None:
         """Sends the last events, `[DONE]`, and the end of the body."""
         self._timer.cancel()
-        self._reply.end(data + DONE)
-        if self._reply.paused:
+        if self._reply.end(data + DONE):
             await self._reply.drained()
 
     def _tick(self) -> None:
@@ -84,9 +91,9 @@ class EventStream:
             return
         self.begin({})
         # A client that does not read needs no proof of life.
-        if not self._reply.paused:
+        if not self._behind:
             try:
-                self._reply.write(KEEP_ALIVE)
+                self._behind = self._reply.write(KEEP_ALIVE)
             except ConnectionError:
                 return  # The writer of events will find out.
         self._last_write = self._loop.time()

@@ -38,7 +38,7 @@ def call(index: int, *, at: int = 0, **fields: Any) -> chat.ChatCompletionChunk:
     return service.delta(at, tool_call=chat.ToolCallDelta(index=index, **fields))
 
 
-@given(st.lists(st.text()))
+@given(st.lists(st.text() | st.text('",\\[]', max_size=4) | st.sampled_from([",", "],["])))
 def test_text_arrives_as_it_was(pieces: list[str]) -> None:
     """Whatever characters, line separators included, and one event for each piece."""
     chunks = rendered(*(service.text(piece) for piece in pieces))

@@ -12,14 +12,13 @@ from tests.gateway.raw import Answer, parsed
 class Wire:
     """A connection that keeps what is sent."""
 
-    writing_paused = False
-
     def __init__(self) -> None:
         self.sent: list[bytes] = []
 
-    def put(self, data: bytes) -> None:
-        """Keeps it."""
+    def put(self, data: bytes) -> bool:
+        """Keeps it. What is longer than a line is too much."""
         self.sent.append(data)
+        return len(data) > 1000
 
     async def drained(self) -> None:
         """At once."""
@@ -72,6 +71,14 @@ def test_a_stream_is_a_write_for_each_piece(wire: Wire) -> None:
     assert head(wire).headers["cache-control"] == "no-cache"
 
 
+def test_who_writes_is_told_when_to_wait(wire: Wire) -> None:
+    """Of every piece, and of a whole answer."""
+    reply = Reply(wire, "req-1", time.perf_counter())
+    reply.begin({})
+    assert [reply.write(b"a"), reply.write(b"a" * 1001), reply.end(b"a")] == [False, True, False]
+    assert Reply(wire, "req-2", time.perf_counter()).send(200, b"a" * 1001, {})
+
+
 def test_an_empty_stream_still_has_a_head(wire: Wire) -> None:
     """Where the last piece is the first."""
     reply = Reply(wire, "req-1", time.perf_counter())
@@ -105,7 +112,7 @@ def test_a_stream_to_an_old_client_ends_with_its_connection(wire: Wire) -> None:
     assert not reply.keep_alive
 
 
-_SENDINGS: dict[str, Callable[[Reply], None]] = {
+_SENDINGS: dict[str, Callable[[Reply], object]] = {
     "whole": lambda reply: reply.send(200, b"{}", {"X": "é"}),
     "stream": lambda reply: reply.begin({"X": "é"}),
 }
