@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import re
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -82,6 +83,12 @@ class Server:
     def tell(self, number: signal.Signals) -> None:
         """Sends a signal."""
         self._process.send_signal(number)
+
+    def limit(self, resource_: int, soft: int) -> int:
+        """Sets a limit of the kernel's, such as RLIMIT_FSIZE; gives what it was."""
+        before, hard = resource.prlimit(self._process.pid, resource_)
+        resource.prlimit(self._process.pid, resource_, (soft, hard))
+        return before
 
     async def ended(self) -> int:
         """The exit code, once there is one, and all has been read."""

@@ -1,0 +1,77 @@
+"""Gateways that are processes, and streams from them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from tests.end_to_end import fleet
+from tests.end_to_end.process import Server, serving
+from tests.fakes.upstream import FakeUpstream
+from tests.faults.world import MODEL, PATH
+
+CONFIG = """
+[[channels]]
+name = "a"
+dialect = "openai"
+base_url = "{url}"
+models = {{ "{model}" = "m" }}
+
+[[models]]
+name = "{model}"
+prompt_usd_per_mtok = 1
+completion_usd_per_mtok = 2
+"""
+ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
+SHUTDOWN, GONE = "server_shutting_down", "service_unavailable"
+
+
+@asynccontextmanager
+async def asking(url: str, key: str) -> AsyncIterator[aiohttp.ClientResponse]:
+    """A stream that has begun."""
+    headers = {"Authorization": f"Bearer {key}"}
+    async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json=ASKED) as answer:
+        assert answer.status == 200
+        await answer.content.readuntil(b"canary-answer-")
+        yield answer
+
+
+async def how_it_ends(answer: aiohttp.ClientResponse) -> str:
+    """The code of the error that ends a stream, before its `[DONE]`."""
+    *_, last, done, empty = (await answer.text()).split("\n\n")
+    assert (done, empty) == ("data: [DONE]", "")
+    return str(json.loads(last.removeprefix("data: "))["error"]["code"])
+
+
+@asynccontextmanager
+async def apart(folder: Path, upstream: FakeUpstream) -> AsyncIterator[tuple[Server, Server, str]]:
+    """A service and an edge, each a process; and the edge's URL."""
+    (folder / "edge").mkdir()
+    config = CONFIG.format(url=upstream.url, model=MODEL)
+    async with serving(folder, config, only="grpc") as service:
+        heard = [line for line in service.lines if line.get("protocol") == "grpc"]
+        (target,) = {line["address"] for line in heard if ":/" not in line["address"]}
+        async with serving(folder / "edge", config, "--target", target, only="rest") as edge:
+            yield service, edge, f"http://{await edge.address('http')}{PATH}"
+
+
+async def holds_are_closed(folder: Path) -> Mapping[str, int]:
+    """A new process recovers all that others have left, and its books are right.
+
+    Gives how many holds ended in which way.
+    """
+    again = fleet.service(folder / "var", folder / "pomogator.toml")
+    await again.start()
+    try:
+        async with fleet.operators(folder / "var") as book, asyncio.timeout(60):
+            while (result := await book.verify()).counts.get("held", 0):  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        assert list(result.findings) == []
+        return dict(result.counts)
+    finally:
+        await again.end()
