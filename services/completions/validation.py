@@ -82,7 +82,7 @@ def _check_model(model: str) -> None:
 
 
 def _check_sampling(spec: pb.ChatCompletionSpec) -> None:
-    if any(not sequence for sequence in spec.stop):
+    if not all(spec.stop):
         raise _invalid("stop", "A stop sequence must not be empty.")
     if spec.HasField("top_logprobs") and not spec.logprobs:
         raise _invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
@@ -132,37 +132,36 @@ def _check_response_format(form: pb.ResponseFormat) -> None:
 
 
 def _check_messages(messages: Sequence[content.Message]) -> None:
-    images = 0
-    image_bytes = 0
+    images: list[content.Image] = []
     for index, message in enumerate(messages):
-        _check_message(message, f"messages[{index}]")
-        for part in message.content:
-            if part.WhichOneof("part") == "image":
-                images += 1
-                image_bytes += _image_size(part.image)
-    if images > IMAGES_MAX:
+        _check_message(message, f"messages[{index}]", images)
+    if len(images) > IMAGES_MAX:
         raise _invalid_image("messages", f"At most {IMAGES_MAX} pictures are allowed.")
-    if image_bytes > IMAGE_BYTES_MAX:
+    if sum(map(_image_size, images)) > IMAGE_BYTES_MAX:
         raise _invalid_image("messages", "The pictures are larger than 20 MiB together.")
 
 
-def _check_message(message: content.Message, where: str) -> None:
-    if message.role == content.ROLE_UNSPECIFIED:
+def _check_message(message: content.Message, where: str, images: list[content.Image]) -> None:
+    """Also adds the message's pictures to `images`."""
+    role, parts = message.role, message.content
+    if role == content.ROLE_UNSPECIFIED:
         raise _invalid(f"{where}.role", "A role is required.")
-    if len(message.content) > PARTS_MAX:
+    if len(parts) > PARTS_MAX:
         raise _invalid(f"{where}.content", f"At most {PARTS_MAX} parts are allowed.")
-    if message.role == content.ROLE_TOOL and not message.tool_call_id:
+    if role == content.ROLE_TOOL and not message.tool_call_id:
         raise _invalid(f"{where}.tool_call_id", "A tool's result needs the ID of its call.")
-    if message.role == content.ROLE_ASSISTANT:
+    if role == content.ROLE_ASSISTANT:
         _check_tool_calls(message, where)
-    elif not message.content:
+    elif not parts:
         raise _invalid(f"{where}.content", "Content is required.")
-    for index, part in enumerate(message.content):
+    for index, part in enumerate(parts):
         kind = part.WhichOneof("part")
         if kind is None:
             raise _invalid(f"{where}.content[{index}]", "The part is empty.")
-        if kind == "image" and part.image.WhichOneof("source") is None:
-            raise _invalid_image(f"{where}.content[{index}]", "The picture has no source.")
+        if kind == "image":
+            if part.image.WhichOneof("source") is None:
+                raise _invalid_image(f"{where}.content[{index}]", "The picture has no source.")
+            images.append(part.image)
 
 
 def _check_tool_calls(message: content.Message, where: str) -> None:

@@ -7,8 +7,8 @@ keeps no count or because the answer was cut, the tokens that were passed on are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import usage_pb2
 
@@ -22,8 +22,7 @@ COUNT_MAX = 20_000_000
 """No call takes more tokens: ten times the largest context window of 2026."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metered:
+class Metered(msgspec.Struct, frozen=True, kw_only=True):
     """What to bill."""
 
     usage: usage_pb2.Usage
@@ -57,10 +56,13 @@ class UsageMeter:
 
     def add(self, batch: Sequence[pb.ChatCompletionChunk]) -> None:
         """Takes note of what the provider sent: a fraction of a microsecond for each chunk."""
-        add_text = self._text.add
-        for chunk in batch:
-            if text := chunk.delta.text:
-                add_text(text)
+        texts = [chunk.delta.text for chunk in batch]
+        if all(texts):
+            self._text.add("".join(texts))
+            return
+        for text, chunk in zip(texts, batch, strict=True):
+            if text:
+                self._text.add(text)
             else:
                 self._add_other(chunk)
 
@@ -99,10 +101,11 @@ class UsageMeter:
         if not 0 <= prompt <= COUNT_MAX:
             prompt = self._count_prompt()
             flags.append("prompt_replaced")
-        delivered = self._text.total + self._reasoning.total
-        if not 0 <= completion <= self._completion_max or (completion == 0 and delivered):
-            completion = delivered
-            flags.append("completion_replaced")
+        if not 0 < completion <= self._completion_max:
+            delivered = self._text.total + self._reasoning.total
+            if completion or delivered:
+                completion = delivered
+                flags.append("completion_replaced")
         source = (
             usage_pb2.USAGE_SOURCE_DRAINED if self._drained else usage_pb2.USAGE_SOURCE_PROVIDER
         )
@@ -155,11 +158,12 @@ def _consistent(
     )
     flags = []
     for part, room in _PARTS:
-        count = getattr(said, part)
-        fitting = min(max(0, count), room(usage))
-        setattr(usage, part, fitting)
-        if fitting != count:
-            flags.append(f"{part.removesuffix('_token_count')}_clipped")
+        # Most say nothing of most parts.
+        if count := getattr(said, part):
+            fitting = min(max(0, count), room(usage))
+            setattr(usage, part, fitting)
+            if fitting != count:
+                flags.append(f"{part.removesuffix('_token_count')}_clipped")
     return usage, flags
 
 

@@ -10,9 +10,10 @@ A dialect is a folder with `request.py` and `response.py`; the registry names it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
@@ -58,8 +59,7 @@ class Target:
         return self.channel.weight / (1 + len(self.channel.spare_keys))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamRequest:
+class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to send: a POST of `body` to the channel's base URL plus `path`."""
 
     path: str
@@ -68,7 +68,7 @@ class UpstreamRequest:
     """JSON in UTF-8."""
     streamed: bool
     """Whether the provider was asked for a stream. It may answer otherwise."""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     """Besides content type, accept and the credentials."""
 
 

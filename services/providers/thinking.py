@@ -9,9 +9,9 @@ a note; the dialect only writes down the plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
+import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.capabilities import Effort, ThinkingKind
@@ -48,8 +48,7 @@ STEPS: Sequence[tuple[int, Effort]] = ((4000, "low"), (12_000, "medium"), (24_00
 """The effort that a budget below so many tokens is worth; from the last on, `xhigh`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThinkingPlan:
+class ThinkingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What to tell the model about reasoning."""
 
     kind: Literal["default", "off", "budget", "effort", "adaptive"] = "default"
@@ -65,8 +64,7 @@ class ThinkingPlan:
     """Whether the model is going to reason, as far as is known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Wish:
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller asked for, before it is known what the model takes."""
 
     wanted: bool | None = None
@@ -77,8 +75,7 @@ class _Wish:
     """The parameters that said so; empty where only the model's name did."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
+class _Case(msgspec.Struct, frozen=True, kw_only=True):
     """All that a planner looks at."""
 
     wish: _Wish

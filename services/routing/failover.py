@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -190,7 +189,11 @@ class _Trouble:
 
 def _bearing(request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:
     """The same request, with these headers besides."""
-    return replace(request, headers={**request.headers, **headers}) if headers else request
+    return (
+        msgspec.structs.replace(request, headers={**request.headers, **headers})
+        if headers
+        else request
+    )
 
 
 def _too_late() -> Failure:

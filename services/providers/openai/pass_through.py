@@ -77,18 +77,13 @@ def passed(
 
 def on_request(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> frozenset[str]:
     """The fields of `ON_REQUEST` that the channel does not pass on; set ones leave a note."""
-    held = frozenset(name for name in ON_REQUEST if not _is_named(name, target))
-    given = {"service_tier": spec.service_tier not in ("", "auto"), "metadata": bool(spec.metadata)}
-    for name in sorted(held):
-        if given[name]:
-            notes.dropped(name, f"This channel does not pass on `{name}`.")
-    return held
-
-
-def _is_named(name: str, target: Target) -> bool:
-    """Whether the channel's `pass_through` names the field, which `true` does not."""
     allowed = target.channel.pass_through
-    return not isinstance(allowed, bool) and name in allowed
+    held = ON_REQUEST if isinstance(allowed, bool) else ON_REQUEST.difference(allowed)
+    if "metadata" in held and spec.metadata:
+        notes.dropped("metadata", "This channel does not pass on `metadata`.")
+    if "service_tier" in held and spec.service_tier not in {"", "auto"}:
+        notes.dropped("service_tier", "This channel does not pass on `service_tier`.")
+    return held
 
 
 def _may_pass(name: str, target: Target) -> bool:

@@ -218,22 +218,15 @@ class OpenAiDecoder:
         self._usage = normalized(found) or self._usage
 
     def _endings(self) -> list[pb.ChatCompletionChunk]:
-        answers = [answer for _, answer in sorted(self._answers.items())]
+        answers = [self._answers[index] for index in sorted(self._answers)]
         chunks = [chunk for answer in answers for chunk in self._rest(answer)]
-        chunks += [
-            pb.ChatCompletionChunk(
-                choice_finished=pb.ChoiceFinished(
-                    index=answer.index,
-                    finish_reason=FINISH_REASONS.get(
-                        answer.finish_reason.lower(), pb.FINISH_REASON_UNSPECIFIED
-                    ),
-                    native_finish_reason=answer.native_finish_reason,
-                )
-            )
-            for answer in answers
-        ]
-        finished = pb.CompletionFinished(usage=self._usage, service_tier=self._service_tier)
-        return [*chunks, pb.ChatCompletionChunk(finished=finished)]
+        chunks += [_choice_finished(answer) for answer in answers]
+        last = pb.ChatCompletionChunk()
+        last.finished.SetInParent()
+        if self._usage is not None:
+            last.finished.usage.CopyFrom(self._usage)
+        last.finished.service_tier = self._service_tier
+        return [*chunks, last]
 
     def _rest(self, answer: _Answer) -> Iterator[pb.ChatCompletionChunk]:
         """What could only be given once it was complete."""
@@ -304,6 +297,17 @@ def _add_logprobs(
         chunk = _text("", answer.index)
         chunks.append(chunk)
     chunk.delta.logprobs_json = msgspec.json.encode(logprobs)
+
+
+def _choice_finished(answer: _Answer) -> pb.ChatCompletionChunk:
+    chunk = pb.ChatCompletionChunk()
+    finished = chunk.choice_finished
+    finished.index = answer.index
+    finished.finish_reason = FINISH_REASONS.get(
+        answer.finish_reason.lower(), pb.FINISH_REASON_UNSPECIFIED
+    )
+    finished.native_finish_reason = answer.native_finish_reason
+    return chunk
 
 
 def _text(text: str, index: int) -> pb.ChatCompletionChunk:

@@ -9,6 +9,8 @@ from services.providers.openai import wire
 TOKENS_MAX = 1_000_000_000
 """More than this in one answer is not believed."""
 
+_NO_DETAILS = wire.PromptDetails()
+
 
 def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
     """The usage in our terms; None where the figures cannot be true.
@@ -19,22 +21,26 @@ def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
     """
     prompt, completion = found.prompt_tokens or 0, found.completion_tokens or 0
     total = found.total_tokens or 0
-    within = found.prompt_tokens_details or wire.PromptDetails()
+    within = found.prompt_tokens_details or _NO_DETAILS
     reasoning = found.reasoning_tokens or 0
     if found.completion_tokens_details is not None:
         reasoning = found.completion_tokens_details.reasoning_tokens or reasoning
-    read = _first(
-        within.cached_tokens,
-        found.prompt_cache_hit_tokens,
-        found.num_cached_tokens,
-        found.cached_tokens,
-        found.cache_read_input_tokens,
+    read = (
+        within.cached_tokens
+        or found.prompt_cache_hit_tokens
+        or found.num_cached_tokens
+        or found.cached_tokens
+        or found.cache_read_input_tokens
+        or 0
     )
-    written = _first(
-        within.cache_write_tokens, within.cache_creation_tokens, found.cache_creation_input_tokens
+    written = (
+        within.cache_write_tokens
+        or within.cache_creation_tokens
+        or found.cache_creation_input_tokens
+        or 0
     )
     figures = (prompt, completion, total, reasoning, read, written)
-    if not any(figures) or not all(0 <= figure <= TOKENS_MAX for figure in figures):
+    if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX or not any(figures):
         return None
     completion = max(completion, total - prompt)
     return usage_pb2.Usage(
@@ -46,8 +52,3 @@ def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
         cache_write_token_count=int(min(written, prompt)),
         source=usage_pb2.USAGE_SOURCE_PROVIDER,
     )
-
-
-def _first(*figures: float | None) -> float:
-    """The first that is given and not zero."""
-    return next((figure for figure in figures if figure), 0)
