@@ -34,3 +34,9 @@ def conclude(figures: Sequence[Figure]) -> int:
     load = os.getloadavg()
     print(f"load average of the machine: {load[0]:.1f} {load[1]:.1f} {load[2]:.1f}", flush=True)
     return 0 if all(figure.passes for figure in figures) else 1
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value that this share of them does not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, round(share * len(ordered)))]

@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -113,6 +113,11 @@ class Deaf:
 
     done = False
     usage: Usage | None = None
+    text = ""
+
+    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:  # noqa: ARG002
+        """Nothing."""
+        return [CHUNK]
 
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
         """Hears the end."""

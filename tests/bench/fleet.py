@@ -1,0 +1,70 @@
+"""Services on one PostgreSQL, with edges in front of them, each a process at a port of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.stage import configuration, free_port, paid_key
+from tests.end_to_end.fleet import Member
+from tests.services.conftest import empty_postgres, running_postgres
+
+PEPPER = {"POMOGATOR_PEPPER": "all services have the same"}
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """What runs. A member that is started again has the same port."""
+
+    services: Sequence[Member]
+    edges: Sequence[Member]
+    """Each calls all services in turn."""
+    addresses: Sequence[tuple[str, int]]
+    """Of the edges."""
+    key: str
+    """Which may do everything."""
+
+    @property
+    def url(self) -> str:
+        """Of the first edge's completions."""
+        host, port = self.addresses[0]
+        return f"http://{host}:{port}/v1/chat/completions"
+
+
+@asynccontextmanager
+async def fleet(
+    directory: Path, provider: str, *, edges: int = 1, stopping: Sequence[str] = ()
+) -> AsyncIterator[Fleet]:
+    """Two services and so many edges. `stopping` are options about how they stop."""
+    config = directory / "pomogator.toml"
+    async with AsyncExitStack() as stack:
+        server = stack.enter_context(contextmanager(running_postgres)())
+        database = await stack.enter_async_context(empty_postgres(server))
+        state = f'[state]\ndatabase_url = "{database}"\n'
+        config.write_text(configuration(provider, more=state))
+        states = [directory / f"state-{number}" for number in range(2)]
+        addresses = [f"127.0.0.1:{free_port()}" for _ in states]
+        services = [
+            Member(
+                *("--only", "grpc", "--grpc", address, "--metrics", "", *stopping),
+                *("--config", config, "--state", state_of),
+                listens={"protocol": "grpc", "address": address},
+                env=PEPPER,
+            )
+            for address, state_of in zip(addresses, states, strict=True)
+        ]
+        fronts = [("127.0.0.1", free_port()) for _ in range(edges)]
+        made = [
+            Member(
+                *("--only", "rest", "--target", f"ipv4:{','.join(addresses)}", *stopping),
+                *("--rest", f"{host}:{port}", "--metrics", ""),
+                listens={"protocol": "http"},
+            )
+            for host, port in fronts
+        ]
+        for member in (*services, *made):
+            stack.push_async_callback(member.end)
+            await member.start()
+        yield Fleet(services, made, fronts, await paid_key(states[0]))

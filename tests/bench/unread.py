@@ -1,0 +1,163 @@
+"""What a thousand clients cost that never read.
+
+    python -m tests.bench.unread [--clients 1000]
+
+Each asks for a stream of a provider that never stops, and reads nothing. Once nothing moves,
+looked at are the memory of edge and service (apart from one another), and a hundred good
+callers beside them, before and then. Clients that read nothing for a minute are cut off and
+charged: all of them have to be within 65 seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tests.bench.figures import Figure, conclude, quantile
+from tests.bench.stage import Stage, asking, configuration, running
+from tests.end_to_end.fleet import operators
+from tests.fakes.upstream import SSE_HEAD, FakeUpstream, Line, Request, Script, json_answer, sse
+
+EDGE_MB_MAX, SERVICE_MB_MAX = 256.0, 64.0
+GOOD_CALLS, GOOD_AT_A_TIME = 1000, 10
+GOOD_GROWTH_MAX = 1.2
+ENDED_S_MAX = 65.0
+STILL_S = 3.0
+"""How long nothing has to move to count as blocked."""
+SEND_BUFFER = 16 * 1024
+"""Of the provider's kernel, so that what is sent is what the gateway and its kernels hold."""
+PAGE = sse({"id": "1", "choices": [{"index": 0, "delta": {"content": "x" * 8000}}]})
+USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+
+
+class Provider:
+    """Never stops, or answers at once where a whole answer is asked for."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    def __call__(self, request: Request) -> Script:
+        """What was asked for."""
+        if request.json().get("stream"):
+            return [SSE_HEAD, self._flow]
+        message = {"role": "assistant", "content": "Hi"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return [json_answer({"id": "1", "choices": [choice], "usage": USAGE})]
+
+    async def _flow(self, line: Line) -> None:
+        sock = line.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        line.writer.transport.set_write_buffer_limits(0)
+        while True:
+            line.writer.write(PAGE)
+            await line.writer.drain()
+            self.sent += len(PAGE)
+
+    async def blocked(self) -> None:
+        """Returns once nothing has moved for a while."""
+        before = -1
+        while before != self.sent:
+            before = self.sent
+            await asyncio.sleep(STILL_S)
+
+
+async def ask_and_not_read(stage: Stage, stack: ExitStack) -> None:
+    """A client that is only interested in asking."""
+    url = urlsplit(stage.url)
+    sock = stack.enter_context(socket.socket())
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, (url.hostname, url.port))
+    body = json.dumps(asking())
+    head = f"POST {url.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stage.key}\r\n"
+    await loop.sock_sendall(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+
+
+async def good_ms(stage: Stage) -> Sequence[float]:
+    """How long good calls take."""
+    free = asyncio.Semaphore(GOOD_AT_A_TIME)
+
+    async def call() -> float:
+        async with free:
+            began = time.monotonic()
+            async with stage.http.post(stage.url, json=asking(stream=False)) as answer:
+                assert answer.status == 200
+                await answer.read()
+            return (time.monotonic() - began) * 1000
+
+    return await asyncio.gather(*(call() for _ in range(GOOD_CALLS)))
+
+
+async def measure(directory: Path, clients: int) -> Sequence[Figure]:
+    """All that is said above."""
+    provider = Provider()
+    async with FakeUpstream() as upstream:
+        upstream.play(provider)
+        config = configuration(upstream.url, more="[bounds]\nstreams = 4000\n")
+        async with running(directory, config, "split") as stage:
+            await good_ms(stage)  # The first ones warm everything up.
+            before = quantile(await good_ms(stage), 0.99)
+            memory = {name: stage.memory_mb(name) for name in stage.members}
+            kernel = _sockets_mb()
+            with ExitStack() as stack:
+                asked, first = len(upstream.requests), time.monotonic()
+                for _ in range(clients):
+                    await ask_and_not_read(stage, stack)
+                await upstream.request(asked + clients - 1)
+                last = time.monotonic()
+                await provider.blocked()
+                grown = {name: stage.memory_mb(name) - mb for name, mb in memory.items()}
+                print(f"on the way for each: {provider.sent / clients / 1024:.0f} KiB")
+                print(f"{last - first:.0f} s to ask; sockets hold {_sockets_mb() - kernel:.0f} MB")
+                beside = quantile(await good_ms(stage), 0.99)
+                unread = [one for one in upstream.requests if one.json().get("stream")]
+                await asyncio.gather(*(one.left.wait() for one in unread))
+                ended_s = time.monotonic() - last
+            held = await _held(stage, directory / "state")
+    name = f"99 of 100 good calls took {before:.0f} ms, beside them {beside:.0f} ms"
+    return [
+        Figure("edge, memory", grown["edge"], "MB", EDGE_MB_MAX),
+        Figure("service, memory", grown["service"], "MB", SERVICE_MB_MAX),
+        Figure(name, beside / before, "x", GOOD_GROWTH_MAX),
+        Figure("the last one cut off after", ended_s, "s", ENDED_S_MAX),
+        Figure("calls that still hold money", held, "", 0),
+    ]
+
+
+async def _held(stage: Stage, state: Path) -> int:
+    async with operators(state) as ops:
+        for _ in range(50):
+            if not (held := (await ops.verify()).counts.get("held", 0)):
+                break
+            await asyncio.sleep(0.1)
+    return held
+
+
+def _sockets_mb() -> float:
+    """What the kernel has in the buffers of all TCP sockets of this machine."""
+    (line,) = [
+        line for line in Path("/proc/net/sockstat").read_text().splitlines() if line[:4] == "TCP:"
+    ]
+    return int(line.split()[-1]) * 4096 / 2**20
+
+
+async def main() -> int:
+    """Measures; an exit code."""
+    parser = argparse.ArgumentParser(description="What do clients cost that never read?")
+    parser.add_argument("--clients", type=int, default=1000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pomogator-unread-") as directory:
+        return conclude(await measure(Path(directory), options.clients))
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
