@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -46,7 +46,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         request_id, left_s = request_id_of(metadata), context.time_remaining
         headers: dict[str, str] = {}
         with self._calls.recording(request_id, "create", left_s, metadata) as record:
-            call = await self._call(request, context, record)
+            call = await self._call(request, metadata, left_s, record)
             try:
                 answer = await self._pipeline.whole(call, headers.update)
             except Failure as failure:
@@ -66,7 +66,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         request_id, left_s = request_id_of(metadata), context.time_remaining
         headers: dict[str, str] = {}
         with self._calls.recording(request_id, "stream", left_s, metadata) as record:
-            call = await self._call(request, context, record)
+            call = await self._call(request, metadata, left_s, record)
             try:
                 async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
                     async for batch in batches:
@@ -87,10 +87,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     async def _call(
         self,
         request: pb.CreateChatCompletionRequest | pb.StreamChatCompletionRequest,
-        context: Context,
+        metadata: Mapping[str, str],
+        left_s: Callable[[], float | None],
         record: CallRecord,
     ) -> Call:
-        metadata = metadata_of(context)
         self._crowd.check(self._calls.inflight)
         caller = await self._keyring.authenticate(metadata.get("authorization"))
         record.key_id, record.account = caller.key_id, caller.account
@@ -100,6 +100,6 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
             spec=request.spec,
             parameter_policy=request.parameter_policy,
             idempotency_key=idempotency_key(metadata),
-            left_s=context.time_remaining,
+            left_s=left_s,
             revocation=self._keyring.revocation(caller) if self._end_revoked else None,
         )
