@@ -22,9 +22,11 @@ _DEFAULTS = EdgeConfig()
 _OPTIONS: Mapping[str, int | str] = {
     # Calls go in turn to all addresses that the target's name has.
     "grpc.lb_policy_name": "round_robin",
+    # The name is asked again when a connection ends; replicas are replaced faster than every 30 s.
+    "grpc.dns_min_time_between_resolutions_ms": 5_000,
     # Buffers do not grow with the bandwidth: unread, one stream would hold 4 MiB.
     "grpc.http2.bdp_probe": 0,
-    "grpc.http2.lookahead_bytes": 65536,
+    "grpc.http2.lookahead_bytes": 16_384,
     # A peer that is frozen is found out in 4.5 s at most, and not in a minute: all three are
     # needed. One that is only busy answers pings: grpc's own threads do, without Python's lock.
     "grpc.keepalive_time_ms": PING_EVERY_MS,
@@ -32,8 +34,12 @@ _OPTIONS: Mapping[str, int | str] = {
     "grpc.http2.ping_timeout_ms": PONG_WITHIN_MS,
     "grpc.http2.max_pings_without_data": 0,
     "grpc.keepalive_permit_without_calls": 1,
-    # A completion that was begun costs money: nobody begins it again unasked.
-    "grpc.enable_retries": 0,
+    # A completion that was begun costs money: nobody begins it again unasked. There is no policy
+    # for retries; so only calls go elsewhere that a service on its way out has not looked at.
+    "grpc.enable_retries": 1,
+    # A service that comes back is found within seconds, and not minutes.
+    "grpc.initial_reconnect_backoff_ms": 100,
+    "grpc.max_reconnect_backoff_ms": 2_000,
 }
 
 

@@ -9,6 +9,9 @@ from services.providers.http.errors import HttpError, HttpErrorKind
 
 HIGH_WATER = 64 * 1024
 """Bytes that may wait for the reader before the server has to."""
+PIECE = 16 * 1024
+"""What a reader gets at a time who is behind. All that becomes of it on its way to the client is
+a multiple of this, and a thousand clients that do not read hold it a thousand times."""
 
 
 class Incoming:
@@ -96,14 +99,27 @@ class Incoming:
         return self._waiter
 
     async def read(self) -> bytes:
-        """What has arrived since the last time; empty at the end."""
+        """What has arrived since the last time, or a piece of it; empty at the end."""
         while not self._chunks:
             if self.complete:
                 return b""
             await self.event()
+        if self._paused and self._size > PIECE:
+            return self._piece()
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self.discard()
         return data
+
+    def _piece(self) -> bytes:
+        """The beginning of what has arrived."""
+        first = self._chunks[0]
+        if len(first) <= PIECE:
+            del self._chunks[0]
+        else:
+            self._chunks[0] = first[PIECE:]
+            first = first[:PIECE]
+        self._size -= len(first)
+        return first
 
     def discard(self) -> None:
         """Drops what has not been read, and lets the server go on."""

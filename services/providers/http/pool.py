@@ -15,6 +15,9 @@ from services.providers.http.request import Origin
 
 ADDRESS_DELAY_S = 0.25
 """The head start of one address over the next (RFC 8305, 5)."""
+RECEIVE_BUFFER = 64 * 1024
+"""The kernel's share of what nobody has read yet (SO_RCVBUF; Linux takes as much again for its
+own use). Left to itself it grows to 6 MB for each stream that waits for a slow client."""
 
 
 class Pool:
@@ -123,7 +126,10 @@ class Pool:
         addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # uvloop's create_connection tries addresses one after the other only.
         sock = await aiohappyeyeballs.start_connection(
-            addresses, happy_eyeballs_delay=ADDRESS_DELAY_S, loop=self._loop
+            addresses,
+            happy_eyeballs_delay=ADDRESS_DELAY_S,
+            loop=self._loop,
+            socket_factory=_socket,
         )
         transport, connection = await self._loop.create_connection(
             lambda: Connection(self._loop, self._lost), sock=sock
@@ -165,3 +171,10 @@ class Pool:
         if self._idle:
             due = self._idle[0].idle_since + self._idle_timeout_s
             self._sweep = self._loop.call_at(due, self._expire)
+
+
+def _socket(address: aiohappyeyeballs.AddrInfoType) -> socket.socket:
+    family, kind, protocol, *_ = address
+    sock = socket.socket(family, kind, protocol)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    return sock
