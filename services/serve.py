@@ -172,7 +172,7 @@ async def _serve_grpc(
             register,
             address,
             reflected=names if options.reflection else (),
-            guards=() if address.startswith(UNIX) else guards,
+            guards=[service.rpcs] if address.startswith(UNIX) else [service.rpcs, *guards],
             tls=tls,
             grace_s=options.drain_s,
         )

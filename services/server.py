@@ -61,7 +61,9 @@ from services.reloading import Reloader, watch
 from services.routing.catalog import Catalog
 from services.routing.failover import Failover
 from services.routing.health import Health
+from services.rpcs import Rpcs
 from services.storage.base import Database
+from services.storage.counted import CountedDatabase
 from services.storage.opening import open_database
 from services.storage.opening_counters import open_counters
 from services.storage.pepper import Pepper, load_pepper
@@ -110,6 +112,8 @@ class Service:
     """Takes a new configuration while calls run."""
     callers: Callers
     """Decides by their certificates' names who may call what."""
+    rpcs: Rpcs
+    """Tells of every call that was no completion."""
     supervisor: Supervisor
     """Runs the background tasks, and knows when one of them was given up."""
 
@@ -126,11 +130,12 @@ class Service:
 
     def channel(self) -> InProcessChannel:
         """A channel to the public services that crosses no wire."""
-        return InProcessChannel(self.register, interceptors=[FailureBorder()])
+        return InProcessChannel(self.register, interceptors=[FailureBorder(), self.rpcs])
 
     def operators_channel(self) -> InProcessChannel:
         """The same to the operators' services. It asks for no credential: its holder does."""
-        return InProcessChannel(self.register_operators, interceptors=[FailureBorder()])
+        guards = [FailureBorder(), self.rpcs]
+        return InProcessChannel(self.register_operators, interceptors=guards)
 
 
 @asynccontextmanager
@@ -153,13 +158,14 @@ async def open_service(
     async with AsyncExitStack() as stack:
         metrics = Metrics(version=VERSION)
         supervisor = Supervisor(lambda task: metrics.task_failures[(task,)].inc())
-        opening = _open_books(config, state, env, clock, supervisor)
+        opening = _open_books(config, state, env, clock, supervisor, metrics)
         books = await stack.enter_async_context(opening)
         local = await stack.enter_async_context(LocalModels(config))
         http = HttpClient()
         stack.push_async_callback(http.close)
 
         calls = CallLog(clock, metrics.observe, tracing)
+        rpcs = Rpcs(clock, lambda method, code: metrics.rpcs[method, code].inc(), tracing)
         health = Health(clock)
         chance = system_chance()
         failover = Failover(Upstream(http, clock), DIALECTS, health, clock, chance)
@@ -233,6 +239,7 @@ async def open_service(
             calls,
             reloader,
             callers,
+            rpcs,
             supervisor,
         )
 
@@ -255,10 +262,17 @@ class _Books:
 
 @asynccontextmanager
 async def _open_books(
-    config: Config, state: Path, env: Mapping[str, str], clock: Clock, supervisor: Supervisor
+    config: Config,
+    state: Path,
+    env: Mapping[str, str],
+    clock: Clock,
+    supervisor: Supervisor,
+    metrics: Metrics,
 ) -> AsyncIterator[_Books]:
     async with AsyncExitStack() as stack:
-        database = await open_database(state, config.state.database_url.reveal(), clock)
+        opened = await open_database(state, config.state.database_url.reveal(), clock)
+        database = CountedDatabase(opened, metrics.storage_failures.inc)
+        metrics.storage_healthy.set_function(lambda: database.healthy)
         stack.push_async_callback(database.close)
         pepper = await load_pepper(state, env, database)
         counters = await stack.enter_async_context(

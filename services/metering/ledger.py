@@ -166,6 +166,8 @@ class Ledger:
         self._dirty: dict[str, Hold] = {}
         self._outbox = Outbox(database)
         self._closing = False
+        self.recovered = 0
+        """How many holds were ended here for processes that could not."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -285,6 +287,7 @@ class Ledger:
                 ids.append(hold_id)
         if ids:
             recovered = await self._database.write(recover_holds, ids, self._now_ms())
+            self.recovered += recovered
             log.warning("ledger.recovered", extra={"holds": recovered})
         return len(ids)
 

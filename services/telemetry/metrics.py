@@ -7,7 +7,7 @@ end (`Metrics.observe`), and never per chunk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, Protocol, TypeVar
 
 from pomogator.chat.v1.usage_pb2 import Usage
@@ -20,7 +20,9 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
 
 from services.telemetry.calls import ENDS, CallRecord
 
@@ -73,6 +75,28 @@ class LedgerState(Protocol):
     @property
     def outbox_depth(self) -> int:
         """How many endings wait for the database."""
+
+    @property
+    def recovered(self) -> int:
+        """How many holds were ended for processes that could not."""
+
+
+class Reading(Collector):
+    """A counter that others keep, read when somebody looks."""
+
+    def __init__(self, name: str, about: str, registry: CollectorRegistry) -> None:
+        self._name = f"{PREFIX}_{name}"
+        self._about = about
+        self._read: Callable[[], float] = float
+        registry.register(self)
+
+    def set_function(self, read: Callable[[], float]) -> None:
+        """Who keeps it."""
+        self._read = read
+
+    def collect(self) -> Iterator[Metric]:
+        """Its value at this moment."""
+        yield CounterMetricFamily(self._name, self._about, value=self._read())
 
 
 class Metrics:
@@ -143,8 +167,22 @@ class Metrics:
         self.usage_flags = counter(
             "usage_flags_total", "Usages of providers that were not believed as they were.", "flag"
         )
+        self.holds_recovered = Reading(
+            "holds_recovered_total", "Holds that were ended for processes that could not.", registry
+        )
         self.settlements = counter("settle_total", "How holds ended that calls took.", "outcome")
         # How the process is doing.
+        self.rpcs = counter(
+            "rpcs_total", "Calls that are over and were no completions.", "method", "code"
+        )
+        self.storage_failures = Counter(
+            f"{PREFIX}_storage_failures_total",
+            "Transactions that the database did not take.",
+            registry=registry,
+        )
+        self.storage_healthy = gauge(
+            "storage_healthy", "1: the database took the latest transaction. 0: it did not."
+        )
         self.reloads = counter(
             "config_reload_total", "Configurations that were read anew.", "result"
         )
@@ -178,6 +216,7 @@ class Metrics:
     def watch_ledger(self, ledger: LedgerState) -> None:
         """Shows how a ledger stands at the moment when somebody looks."""
         self.holds_open.set_function(lambda: ledger.open_holds)
+        self.holds_recovered.set_function(lambda: ledger.recovered)
         self.outbox_depth.set_function(lambda: ledger.outbox_depth)
 
     def watch_channel(self, channel: str, model: str, state: Callable[[], int]) -> None:

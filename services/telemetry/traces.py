@@ -78,6 +78,26 @@ class CallTraces:
         return SpannedCall(self._tracer, self._clock, span)
 
 
+    def begin_rpc(self, method: str, metadata: Mapping[str, str]) -> SpannedRpc:
+        """The trace of another RPC."""
+        return SpannedRpc(rpc_span(self._tracer, method, metadata))
+
+
+class SpannedRpc:
+    """The span of an RPC that is no completion."""
+
+    __slots__ = ("_span", "trace_id")
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self.trace_id = format_trace_id(span.get_span_context().trace_id)
+        """32 hexadecimal digits."""
+
+    def end(self, code: str, reason: str) -> None:
+        """It is over."""
+        end_rpc(self._span, code, reason)
+
+
 class SpannedCall:
     """The spans of one completion."""
 

@@ -67,8 +67,22 @@ class CallTrace(Protocol):
         """The rest of an answer was read, whose caller had left."""
 
 
+class RpcTrace(Protocol):
+    """A call that is no completion, and traced."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hexadecimal digits."""
+
+    def end(self, code: str, reason: str) -> None:
+        """It is over, with this status and, where it failed, for this reason of the contract."""
+
+
 class Tracing(Protocol):
     """Traces calls."""
+
+    def begin_rpc(self, method: str, metadata: Mapping[str, str]) -> RpcTrace:
+        """A call came in that is no completion: `method` is `package.Service/Method`."""
 
     def begin(self, method: str, metadata: Mapping[str, str]) -> CallTrace:
         """A call came in: `method` as its record has it, `metadata` as the caller sent it."""

@@ -1,0 +1,70 @@
+"""A database whose failures are counted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+from services.storage.base import Database, Listener, P, T, Transaction
+
+
+class CountedDatabase(Database):
+    """Does as the database does. `failed` is called whenever it could not."""
+
+    def __init__(self, database: Database, failed: Callable[[], None]) -> None:
+        self._database = database
+        self._failed = failed
+
+    async def write(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As the database does."""
+        try:
+            return await self._database.write(transaction, *args, **kwargs)
+        except Failure as failure:
+            self._note(failure)
+            raise
+
+    async def write_unsynced(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As the database does."""
+        try:
+            return await self._database.write_unsynced(transaction, *args, **kwargs)
+        except Failure as failure:
+            self._note(failure)
+            raise
+
+    async def read(
+        self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """As the database does."""
+        try:
+            return await self._database.read(transaction, *args, **kwargs)
+        except Failure as failure:
+            self._note(failure)
+            raise
+
+    def subscribe(self, listener: Listener) -> None:
+        """As the database does."""
+        self._database.subscribe(listener)
+
+    @property
+    def healthy(self) -> bool:
+        """As the database says."""
+        return self._database.healthy
+
+    @property
+    def exclusive(self) -> bool:
+        """As the database says."""
+        return self._database.exclusive
+
+    async def close(self) -> None:
+        """As the database does."""
+        await self._database.close()
+
+    def _note(self, failure: Failure) -> None:
+        if failure.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE:
+            self._failed()

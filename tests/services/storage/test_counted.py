@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.errors import Failure
+from services.storage.base import Database, Transaction
+from services.storage.counted import CountedDatabase
+from tests.fakes.database import WatchedDatabase
+
+
+def nothing() -> Transaction[int]:
+    """Does nothing."""
+    yield "SELECT 1", ()
+    return 1
+
+
+def refusal() -> Transaction[int]:
+    """Is refused by what it finds."""
+    yield "SELECT 1", ()
+    raise Failure(reasons.ERROR_REASON_NOT_FOUND, "")
+
+
+async def test_failures_are_counted(database: Database) -> None:
+    """What the database did not take is counted, and what a transaction refuses is not."""
+    failures: list[None] = []
+    failing = WatchedDatabase(database, lambda write: "before" if write > 1 else "")
+    counted = CountedDatabase(failing, lambda: failures.append(None))
+
+    assert await counted.write(nothing) == 1
+    assert await counted.read(nothing) == 1
+    with pytest.raises(Failure):
+        await counted.read(refusal)
+    assert not failures
+    for write in (counted.write, counted.write_unsynced):
+        with pytest.raises(Failure) as failed:
+            await write(nothing)
+        assert failed.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+    assert len(failures) == 2
+
+
+async def test_the_rest_is_the_database_s(database: Database) -> None:
+    """How it is doing and whose it is, it says itself."""
+    counted = CountedDatabase(database, lambda: None)
+    notices: list[str] = []
+    counted.subscribe(notices.append)
+
+    assert counted.healthy is database.healthy
+    assert counted.exclusive is database.exclusive
