@@ -1,22 +1,23 @@
 """Pictures in requests: data URLs taken apart, their base64 left as it is.
 
-Nothing is decoded but the first bytes, which say what the picture is: the media type that
-a client declares is often wrong, and some providers refuse a picture for that.
+Nothing of a picture is kept decoded. Its first bytes say what it is: the media type that a
+client declares is often wrong, and some providers refuse a picture for that.
 """
 
 from __future__ import annotations
 
 import binascii
 import re
-import string
 from typing import NamedTuple
 
+import pybase64
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 
 _HEAD = re.compile(r"data:[^,]{0,256}?;base64,", re.IGNORECASE)
-_ALPHABET = (string.ascii_letters + string.digits + "+/").encode()
+# Bytes of base64 that are looked at together: few enough to be decoded where the last ones were.
+_STEP = 64 * 1024
 _SNIFFED_CHARS = 24
 _MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = (
     (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
@@ -70,15 +71,25 @@ class ImageReader:
         if self._bytes_left < 0:
             message = "The pictures of this request are too large together."
             raise ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
-        _check_alphabet(param, base64)
+        _check(param, base64)
         return Picture(base64=base64.decode("ascii"), mime_type=_sniff(param, base64))
 
 
-def _check_alphabet(param: str, base64: bytes) -> None:
-    padding = base64[-2:].count(b"=")
-    # Deleting the alphabet at the speed of C takes half the time that a regex does.
-    if len(base64) % 4 or len(base64.translate(None, _ALPHABET)) != padding:
-        raise _bad(param, "The picture is not in base64 with padding.")
+def _check(param: str, base64: bytes) -> None:
+    """Refuses what is not base64 with padding.
+
+    To decode it with vector instructions, and throw that away, takes 60 µs for 1 MB. To find
+    what is not of the alphabet with the standard library takes 650 at best.
+    """
+    view = memoryview(base64)
+    try:
+        for begin in range(0, len(view), _STEP):
+            decoded = pybase64.b64decode(view[begin : begin + _STEP], validate=True)
+            whole = len(decoded) == _STEP // 4 * 3
+            if not whole and begin + _STEP < len(view):
+                raise _bad(param, "The picture is not in base64 with padding.")
+    except binascii.Error:
+        raise _bad(param, "The picture is not in base64 with padding.") from None
 
 
 def _sniff(param: str, base64: bytes) -> str:

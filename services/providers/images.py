@@ -2,16 +2,17 @@
 
 The media type that a caller states is often wrong, and some providers check it. So the
 first bytes decide; only where they tell nothing is the caller believed. Nothing here
-decodes a picture whole, and nothing fetches one.
+keeps a picture decoded, and nothing fetches one.
 """
 
 from __future__ import annotations
 
-import base64
 import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import msgspec
+import pybase64
 from pomogator.chat.v1 import content_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
@@ -26,8 +27,15 @@ class InlineImage:
 
     mime_type: str
     """What it really is, such as `image/png`."""
-    base64: str
-    """With padding, without line breaks."""
+    base64: bytes
+    """With padding, without line breaks: of this and nothing else it is known to be."""
+
+    def json(self, prefix: str = "") -> msgspec.Raw:
+        """A JSON string of `prefix` and the base64, which is not looked at for what to escape.
+
+        For 1 MB that would take 400 µs, and the check that it need not be takes 60.
+        """
+        return msgspec.Raw(b'%b%b"' % (msgspec.json.encode(prefix)[:-1], self.base64))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,17 +63,17 @@ def read(
             return LinkedImage(uri=image.uri)
         case "data":
             head = image.data[:_HEAD]
-            text = base64.b64encode(image.data).decode("ascii")
+            base64 = pybase64.b64encode(image.data)
         case "base64":
-            text = image.base64  # Every look at it is a copy.
-            head = _head(text)
+            base64 = image.base64.encode()  # Every look at it is a copy.
+            head = _head(base64)
         case _:
             raise _refusal("An image has no source.")
     mime_type = sniff(head) or image.mime_type.lower()
     if accepts and mime_type not in accepts:
         kinds = ", ".join(sorted(accepts))
         raise _refusal(f"An image is {mime_type or 'of an unknown kind'}; the model takes {kinds}.")
-    return InlineImage(mime_type=mime_type, base64=text)
+    return InlineImage(mime_type=mime_type, base64=base64)
 
 
 def sniff(head: bytes) -> str:
@@ -78,6 +86,7 @@ def sniff(head: bytes) -> str:
 
 _WEB = ("https://", "http://")
 _HEAD = 16  # Bytes: the longest magic below ends before.
+_STEP = 64 * 1024  # Bytes of base64 that are decoded where the last ones were, to be checked.
 
 _MAGICS: tuple[tuple[bytes, int, str], ...] = (
     (b"\xff\xd8\xff", 0, "image/jpeg"),
@@ -96,12 +105,19 @@ _MAGICS: tuple[tuple[bytes, int, str], ...] = (
 """Magic number, where it stands, what it means."""
 
 
-def _head(text: str) -> bytes:
-    """The first bytes of base64 text."""
+def _head(base64: bytes) -> bytes:
+    """The first bytes of what base64 stands for. INVALID_IMAGE where it is none."""
+    view = memoryview(base64)
+    head = b""
     try:
-        return base64.b64decode(text[: _HEAD * 2], validate=True)
+        for begin in range(0, len(view), _STEP):
+            decoded = pybase64.b64decode(view[begin : begin + _STEP], validate=True)
+            if len(decoded) < _STEP // 4 * 3 and begin + _STEP < len(view):
+                raise _refusal("An image is not valid base64.")
+            head = head or decoded[:_HEAD]
     except binascii.Error as error:
         raise _refusal("An image is not valid base64.") from error
+    return head
 
 
 def _refusal(message: str) -> Failure:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import base64
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import ApiError
 from gateway.images import ImageReader
@@ -20,9 +23,9 @@ def data_url(picture: bytes, declared: str = "image/png") -> str:
     return f"data:{declared};base64,{base64.b64encode(picture).decode()}"
 
 
-def reader() -> ImageReader:
+def reader(bytes_max: int = 1024) -> ImageReader:
     """One that takes two pictures of a kilobyte together."""
-    return ImageReader(images_max=2, bytes_max=1024)
+    return ImageReader(images_max=2, bytes_max=bytes_max)
 
 
 @pytest.mark.parametrize(("mime_type", "head"), HEADS.items())
@@ -33,6 +36,26 @@ def test_the_media_type_is_what_the_bytes_say(mime_type: str, head: bytes, lengt
     image = reader().read("p", data_url(picture, "image/bmp"))
     assert image.mime_type == mime_type
     assert image.base64 == base64.b64encode(picture).decode()
+
+
+@pytest.mark.parametrize("length", [49_151, 49_152, 49_153, 200_000])
+def test_a_large_picture_is_read(length: int) -> None:
+    """What is looked at in pieces is passed on whole."""
+    picture = HEADS["image/png"].ljust(length, b"\0")
+    image = reader(250_000).read("p", data_url(picture))
+    assert (image.mime_type, image.base64) == ("image/png", base64.b64encode(picture).decode())
+
+
+@given(st.text("Az09+/=-_ \n", max_size=9), st.sampled_from([0, 65_532, 65_536]))
+def test_base64_is_what_rfc_4648_says(end: str, before: int) -> None:
+    """The alphabet of its section 4 in fours, with padding at the end, and nothing else."""
+    text = "iVBORw0KGgoA" + "A" * before + end
+    try:
+        accepted = reader(100_000).read("p", f"data:image/png;base64,{text}").base64 == text
+    except ApiError:
+        accepted = False
+    whole = r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+    assert accepted == (re.fullmatch(whole, text) is not None)
 
 
 def test_a_url_is_passed_on() -> None:
@@ -50,6 +73,10 @@ def test_a_url_is_passed_on() -> None:
         "data:image/png;base64,A===",
         "data:image/png;base64,AA=A",
         "data:image/png;base64,AA A",
+        "data:image/png;base64,iVBORw0KGgoAAA==AAAA",
+        "data:image/png;base64,iVBORw0KGgoA\nAAA",
+        "data:image/png;base64," + "iVBORw0KGgoA" * 5461 + "AA==" + "A" * 80,
+        "data:image/png;base64," + "iVBORw0KGgoA" * 8192 + "AA*=",
         "data:image/png;base64,AAAA" + "-_" * 20,
         "data:image/png;base64," + ",,,," * 100,
         "data:image/png;base64,ééééé",
@@ -60,7 +87,7 @@ def test_a_url_is_passed_on() -> None:
 def test_what_is_no_picture_is_refused(url: str) -> None:
     """With the field's name."""
     with pytest.raises(ApiError) as caught:
-        reader().read("p", url)
+        reader(100_000).read("p", url)
     assert (caught.value.status, caught.value.code, caught.value.param) == (
         400,
         "invalid_image",

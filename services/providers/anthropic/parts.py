@@ -35,8 +35,8 @@ def text_blocks(text: str) -> list[Json]:
 
 def _image(part: content_pb2.ContentPart, target: Target) -> list[Json]:
     match images.read(part.image, target, accepts=IMAGE_TYPES):
-        case images.InlineImage(mime_type=mime_type, base64=data):
-            return [{"type": "image", "source": _inline(mime_type, data)}]
+        case images.InlineImage(mime_type=mime_type) as image:
+            return [{"type": "image", "source": _inline(mime_type, image.json())}]
         case images.LinkedImage(uri=uri):
             return [{"type": "image", "source": {"type": "url", "url": uri}}]
 
@@ -52,7 +52,7 @@ def _file(part: content_pb2.ContentPart, _: Target) -> list[Json]:
     return [{"type": "document", "source": source, **title}]
 
 
-def _inline(mime_type: str, data: str) -> Json:
+def _inline(mime_type: str, data: object) -> Json:
     return {"type": "base64", "media_type": mime_type, "data": data}
 
 

@@ -130,12 +130,13 @@ def _part(part: content.ContentPart, target: Target, notes: Notes, *, cache_mark
 
 def _image(part: content.ContentPart, target: Target) -> Json:
     picture = images.read(part.image, target)
+    source: Json
     if isinstance(picture, images.LinkedImage):
-        url = picture.uri
+        source = {"url": picture.uri}
     else:
-        url = f"data:{picture.mime_type};base64,{picture.base64}"  # Its only copy before JSON.
+        source = {"url": picture.json(f"data:{picture.mime_type};base64,")}
     detail = DETAILS.get(part.image.detail)
-    return {"type": "image_url", "image_url": {"url": url} | ({"detail": detail} if detail else {})}
+    return {"type": "image_url", "image_url": source | ({"detail": detail} if detail else {})}
 
 
 def _audio(part: content.ContentPart, _: Target) -> Json:

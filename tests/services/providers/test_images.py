@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import base64
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pomogator.chat.v1 import content_pb2
 
 from services.capabilities import CapabilityOverrides
@@ -26,6 +29,9 @@ KINDS = {
 }
 
 
+PNG = "iVBORw0KGgoA"
+
+
 @pytest.mark.parametrize(("head", "mime_type"), KINDS.items())
 def test_sniffs(head: bytes, mime_type: str) -> None:
     """The first bytes tell the media type, or nothing."""
@@ -37,7 +43,7 @@ def test_the_bytes_are_believed(claimed: str) -> None:
     """A wrong claim is corrected, for bytes and for base64 alike."""
     data = b"\x89PNG\r\n\x1a\n" + bytes(100)
     text = base64.b64encode(data).decode()
-    expected = InlineImage(mime_type="image/png", base64=text)
+    expected = InlineImage(mime_type="image/png", base64=text.encode())
     assert read(content_pb2.Image(data=data, mime_type=claimed), TARGET) == expected
     assert read(content_pb2.Image(base64=text, mime_type=claimed), TARGET) == expected
 
@@ -63,6 +69,12 @@ def test_links_are_passed_on() -> None:
     [
         content_pb2.Image(),
         content_pb2.Image(base64="****", mime_type="image/png"),
+        content_pb2.Image(base64=PNG + "****", mime_type="image/png"),
+        content_pb2.Image(base64=PNG + '","a":"b', mime_type="image/png"),
+        content_pb2.Image(base64=PNG + "AAAA\nAAA", mime_type="image/png"),
+        content_pb2.Image(base64=PNG + "é", mime_type="image/png"),
+        content_pb2.Image(base64=PNG + "AA==" + "A" * 70_000, mime_type="image/png"),
+        content_pb2.Image(base64=PNG * 8192 + "AA*=", mime_type="image/png"),
         content_pb2.Image(data=b"BM\x46\x00", mime_type="image/png"),
         content_pb2.Image(data=b"", mime_type="image/tiff"),
     ],
@@ -72,6 +84,23 @@ def test_refuses(image: content_pb2.Image) -> None:
     with pytest.raises(Failure) as refused:
         read(image, TARGET, accepts={"image/png"})
     assert (refused.value.param, refused.value.reason_name) == ("messages", "INVALID_IMAGE")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 49_150, 49_152, 49_153, 200_000])
+def test_pictures_of_any_size_are_read(size: int) -> None:
+    """What is looked at in pieces is one picture."""
+    data = b"\x89PNG\r\n\x1a\n" + bytes(size)
+    text = base64.b64encode(data)
+    assert read(content_pb2.Image(base64=text.decode()), TARGET) == InlineImage(
+        mime_type="image/png", base64=text
+    )
+
+
+@given(st.text())
+def test_a_picture_is_a_json_string(prefix: str) -> None:
+    """Whatever is in front of it."""
+    image = InlineImage(mime_type="image/png", base64=PNG.encode())
+    assert msgspec.json.decode(image.json(prefix)) == prefix + PNG
 
 
 @pytest.mark.parametrize("uri", ["", "file:///etc/passwd", "FILE:/x", "ftp://a/b", "a.png"])
