@@ -22,6 +22,9 @@ from services.capabilities import Capabilities
 from services.config import ChannelConfig, Secret
 from services.errors import Failure, UpstreamError
 
+TOKENS_MAX = 1_000_000_000
+"""More than this in one answer is not believed."""
+
 
 class SseEvent(NamedTuple):
     """One server-sent event: its name (empty where it had none) and its data."""

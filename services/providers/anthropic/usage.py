@@ -15,6 +15,7 @@ import msgspec
 from pomogator.chat.v1 import usage_pb2
 
 from services.providers.anthropic.events import Iteration, UsageReport
+from services.providers.base import TOKENS_MAX
 
 SERVICE_TIERS: Mapping[str, str] = {"standard": "default"}
 """The API's tiers that go by another name in our contract."""
@@ -47,7 +48,7 @@ class UsageCount:
 
     @property
     def usage(self) -> usage_pb2.Usage | None:
-        """All tokens of the answer so far. None: nothing was reported."""
+        """All tokens of the answer so far. None: nothing was reported that can be true."""
         if not self._reported:
             return None
         known = self._known
@@ -59,6 +60,10 @@ class UsageCount:
         completion = sum(run.output_tokens or 0 for run in runs)
         details = known.output_tokens_details
         thinking = (details.thinking_tokens or 0) if details else 0
+        kept = sum(_kept_for_an_hour(run) for run in runs)
+        figures = (prompt, completion, written, cached, thinking, kept)
+        if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX:
+            return None
         return usage_pb2.Usage(
             prompt_token_count=prompt,
             completion_token_count=completion,
@@ -66,7 +71,7 @@ class UsageCount:
             thinking_token_count=min(thinking, completion),
             cache_read_token_count=cached,
             cache_write_token_count=written,
-            cache_write_1h_token_count=min(sum(_kept_for_an_hour(run) for run in runs), written),
+            cache_write_1h_token_count=min(kept, written),
             source=usage_pb2.USAGE_SOURCE_PROVIDER,
         )
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pomogator.chat.v1 import usage_pb2
 
+from services.providers.base import TOKENS_MAX
 from services.providers.openai import wire
-
-TOKENS_MAX = 1_000_000_000
-"""More than this in one answer is not believed."""
 
 _NO_DETAILS = wire.PromptDetails()
 
