@@ -24,9 +24,11 @@ run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (
 test: $(VENV)/.dev ## Install what the tests need, and run them (ARGS="-k name" for some).
 	$(BIN)/python -m pytest $(ARGS)
 
-nightly: $(VENV)/.dev ## Kill a gateway a thousand times under load, and audit its books (ARGS="--cycles 100").
-	$(BIN)/python -m tests.nightly.kill_cycles --topology single $(ARGS)
-	$(BIN)/python -m tests.nightly.kill_cycles --topology split $(ARGS)
+nightly: $(VENV)/.dev ## Kill gateways a thousand times under load, audit them, hold them against a model (ARGS="--cycles 100").
+	@for topology in single split fleet; do \
+		$(BIN)/python -m tests.nightly.kill_cycles --topology $$topology $(ARGS) || exit; done
+	@for layout in edges fleet; do \
+		$(BIN)/python -m tests.nightly.state_machine --layout $$layout || exit; done
 
 kubernetes: $(VENV)/.dev ## Build a real Kubernetes API server, and apply the manifests to it (needs Go, and time).
 	$(BIN)/python -m tests.nightly.api_server build/kubernetes
