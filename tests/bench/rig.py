@@ -15,7 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -168,10 +168,14 @@ class Rig:
             start_s=running.start_s,
         )
 
+    def _mock(self, work: Cell) -> AbstractContextManager[None]:
+        return self.provider("-d", work.delay_us)
+
     @contextmanager
-    def _mock(self, work: Cell) -> Iterator[None]:
+    def provider(self, *options: object) -> Iterator[None]:
+        """The mock of a provider, at `MOCK_PORT`; its options are told in its source."""
         command = ["taskset", "-c", LOAD_CORE, str(self._folder / "mockup")]
-        command += ["-p", str(MOCK_PORT), "-d", str(work.delay_us)]
+        command += ["-p", str(MOCK_PORT), *map(str, options)]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         time.sleep(0.3)
         try:

@@ -38,8 +38,7 @@ MODELS = [f"soak/{dialect}" for dialect in DIALECTS]
 ACCOUNT = "soak"
 CREDIT_NANO = 10**15
 PLACES = 100
-LEAVING, FAULTS = 0.27, 0.05
-"""Of those who want to leave, a quarter has been answered before: a fifth of all leaves."""
+LEAVING, FAULTS = 0.2, 0.05
 WARM_UP = 0.1
 """Its share of the time. Caches, pools and the allocator's arenas fill up in it."""
 PARTS = 3
