@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -23,7 +24,13 @@ from tests.end_to_end.test_operations import (
     PROMPT,
     PROVIDER_KEY,
 )
-from tests.fakes.collector import QUICK, Collector, Span, collecting
+from tests.fakes.collector import (
+    QUICK,
+    Collector,
+    Span,
+    collecting,
+    collecting_for_real,
+)
 from tests.fakes.upstream import CUT, FakeUpstream, json_answer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -49,6 +56,10 @@ EDGE = "POST /v1/chat/completions"
 RPC = "pomogator.chat.v1.ChatCompletionService/"
 
 Layout = Literal["one process", "split over TCP"]
+LAYOUTS: Sequence[Layout] = ("one process", "split over TCP")
+
+COLLECTOR = os.environ.get("POMOGATOR_COLLECTOR", "")
+"""The program that `tests/collector` becomes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +75,11 @@ class Traced:
 
 
 @asynccontextmanager
-async def tracing(state: Path, layout: Layout, config: str = CONFIG) -> AsyncIterator[Traced]:
-    """Runs it. `config` has places for the URLs of two providers."""
+async def tracing(state: Path, layout: Layout, collector: Collector) -> AsyncIterator[Traced]:
+    """Runs it."""
     async with AsyncExitStack() as stack:
-        collector = await stack.enter_async_context(collecting())
         first, second = [await stack.enter_async_context(FakeUpstream()) for _ in range(2)]
-        text = config.format(first=first.url, second=second.url)
+        text = CONFIG.format(first=first.url, second=second.url)
         env = {
             "CANARY_KEY": PROVIDER_KEY,
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
@@ -117,10 +127,10 @@ async def _split(
     return [edge.server, behind.server], key, address
 
 
-@pytest.fixture(params=["one process", "split over TCP"])
+@pytest.fixture(params=LAYOUTS)
 async def traced(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Traced]:
     """A gateway in each layout."""
-    async with tracing(tmp_path, request.param) as running:
+    async with collecting() as collector, tracing(tmp_path, request.param, collector) as running:
         yield running
 
 
@@ -135,6 +145,23 @@ def lineage(spans: Sequence[Span]) -> Sequence[tuple[str, str, str]]:
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 async def test_a_call_is_a_trace(traced: Traced, stream: bool) -> None:
     """Below its caller's span are edge, service and two attempts, of which one failed."""
+    await assert_a_trace(traced, stream=stream)
+
+
+@pytest.mark.skipif(not COLLECTOR, reason="POMOGATOR_COLLECTOR names no collector")
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+async def test_a_real_collector_takes_it(layout: Layout, stream: bool, tmp_path: Path) -> None:
+    """OpenTelemetry's own collector understands what it gets, and hands the same trace on."""
+    async with (
+        collecting_for_real(COLLECTOR, tmp_path) as collector,
+        tracing(tmp_path, layout, collector) as traced,
+    ):
+        await assert_a_trace(traced, stream=stream)
+
+
+async def assert_a_trace(traced: Traced, *, stream: bool) -> None:
+    """One call by the official SDK, whose first provider is busy."""
     traced.first.play([BUSY])
     traced.second.play([BEGINNING + ENDING] if stream else [WHOLE])
 

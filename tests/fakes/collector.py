@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
@@ -101,6 +103,45 @@ async def collecting() -> AsyncIterator[Collector]:
         yield taker
     finally:
         await server.stop(None)
+
+
+CONFIG = """
+receivers:
+  otlp: {{ protocols: {{ grpc: {{ endpoint: "127.0.0.1:{port}" }} }} }}
+exporters:
+  otlp: {{ endpoint: "{to}", tls: {{ insecure: true }} }}
+service:
+  telemetry: {{ metrics: {{ level: none }} }}
+  pipelines:
+    traces: {{ receivers: [otlp], exporters: [otlp] }}
+"""
+
+
+@asynccontextmanager
+async def collecting_for_real(program: str, folder: Path) -> AsyncIterator[Collector]:
+    """OpenTelemetry's own collector, which hands on to ours what it has understood."""
+    async with collecting() as behind:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        path = folder / "collector.yaml"
+        path.write_text(CONFIG.format(port=port, to=behind.endpoint.removeprefix("http://")))
+        process = await asyncio.create_subprocess_exec(
+            *(program, "--config", f"file:{path}"), stderr=asyncio.subprocess.PIPE
+        )
+        assert process.stderr is not None
+        said = b""
+        async for line in process.stderr:
+            said += line
+            if b"Everything is ready" in line:
+                break
+        assert b"Everything is ready" in said, said.decode()
+        reading = asyncio.create_task(process.stderr.read())
+        behind.endpoint = f"http://127.0.0.1:{port}"
+        try:
+            yield behind
+        finally:
+            process.terminate()
+            await asyncio.gather(process.wait(), reading)
 
 
 def _span(span: trace_pb2.Span, service: str) -> Span:
