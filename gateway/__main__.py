@@ -18,6 +18,7 @@ import uvloop
 from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.heap import keep_freed_memory
 from gateway.following import follow_on_hangup
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
@@ -76,6 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if complaint := _complaint(options):
         parser.error(complaint)
     logs.configure()
+    keep_freed_memory()
     try:
         uvloop.run(_serve(options))
     except OSError as error:

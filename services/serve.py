@@ -21,6 +21,7 @@ import grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.heap import keep_freed_memory
 from gateway.following import follow_on_hangup
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
@@ -80,6 +81,7 @@ async def run(options: ServeOptions) -> None:
     task fails again and again it ends in the same order, with SystemExit and status 1.
     """
     logs.configure()
+    keep_freed_memory()
     if options.target and options.only != "rest":
         raise ConfigError("--target is where an edge finds its service: it goes with --only rest")
     refuse_plain_text(options)
