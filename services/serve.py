@@ -21,8 +21,8 @@ import grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.heap import keep_freed_memory
 from gateway.following import follow_on_hangup
+from gateway.heap import keep_freed_memory
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
 from gateway.server import serving, serving_operators
