@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -61,6 +62,18 @@ def test_passwords_are_chosen() -> None:
 
     assert len(given) == 5
     assert all("${" in value for value in given)
+
+
+def test_traces_go_to_jaeger() -> None:
+    """The server's spans go to a service that there is, on the port of OTLP over gRPC."""
+    endpoint = SERVICES["pomogator"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
+    url = urlsplit(endpoint)
+
+    assert url.port == 4317
+    assert "jaeger" in SERVICES[url.hostname]["image"]
+    sources = yaml.safe_load((DEPLOY / "compose" / "grafana-sources.yaml").read_text())
+    hosts = {urlsplit(source["url"]).hostname for source in sources["datasources"]}
+    assert hosts <= SERVICES.keys()
 
 
 def test_prometheus_takes_its_configuration() -> None:
