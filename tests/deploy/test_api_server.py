@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.api_server import Cluster, running
-from tests.deploy.manifests import OVERLAYS, Object, named, rendered, workloads
+from tests.deploy.manifests import OVERLAYS, Object, component, named, rendered, workloads
 
 PROGRAMS = os.environ.get("POMOGATOR_API_SERVER", "")
 
@@ -27,6 +27,10 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Clu
     """An API server that knows what the overlays need, and has nothing yet."""
     async with running(Path(PROGRAMS), tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
+
+
+COMPONENTS = ("certificates", "traces")
+"""What an overlay of one's own may take in besides."""
 
 
 async def applied(cluster: Cluster, overlay: str) -> None:
@@ -59,6 +63,16 @@ async def test_overlay_is_taken(cluster: Cluster, overlay: str) -> None:
     """Each object passes validation, defaults and admission without a warning, twice over."""
     await applied(cluster, overlay)
     await applied(cluster, overlay)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+async def test_component_is_taken(cluster: Cluster, name: str, tmp_path: Path) -> None:
+    """So does what a component adds to the largest overlay."""
+    await applied(cluster, "split")
+
+    code, said = await cluster.apply(*component(name, tmp_path, "split"), dry_run=True)
+
+    assert code == 0, said
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

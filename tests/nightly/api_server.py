@@ -19,6 +19,10 @@ KUBERNETES = "1.37.2"
 STAGED = f"v0.{KUBERNETES.partition('.')[2]}"
 """The version of the modules that Kubernetes is made of and publishes apart."""
 DEFINITIONS = {
+    "github.com/cert-manager/cert-manager@v1.21.1": [
+        "deploy/crds/cert-manager.io_certificates.yaml",
+        "deploy/crds/cert-manager.io_issuers.yaml",
+    ],
     "sigs.k8s.io/gateway-api@v1.6.3": ["config/crd/standard/*_httproutes.yaml"],
     "github.com/prometheus-operator/prometheus-operator@v0.85.0": [
         "example/prometheus-operator-crd/*_servicemonitors.yaml"
