@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 from argparse import Namespace
 from collections.abc import Sequence
@@ -78,12 +79,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(complaint)
     logs.configure()
     keep_freed_memory()
+    _dump_nothing()
     try:
         uvloop.run(_serve(options))
     except OSError as error:
         # Ours have a text of their own, the system's name the file.
         why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         parser.exit(1, f"{parser.prog}: {why}\n")
+
+
+def _dump_nothing() -> None:
+    """What is in memory, keys and prompts, is in no file when the process crashes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _complaint(options: Namespace) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -82,6 +83,7 @@ async def run(options: ServeOptions) -> None:
     """
     logs.configure()
     keep_freed_memory()
+    _dump_nothing()
     if options.target and options.only != "rest":
         raise ConfigError("--target is where an edge finds its service: it goes with --only rest")
     refuse_plain_text(options)
@@ -115,6 +117,12 @@ async def _first_of(*events: asyncio.Event) -> None:
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
+
+
+def _dump_nothing() -> None:
+    """What is in memory, keys and prompts, is in no file when the process crashes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _keep_what_stays() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from services.inprocess import InProcessChannel
 from services.storage.base import Database, StateInUseError
 from services.storage.opening import open_database
 from services.storage.pepper import Pepper, load_pepper
+
+LISTENS_S = 2.0
+"""How long a connection to the operators' listener may take. It is near."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,21 +67,20 @@ class StateAddress:
 async def operators_channel(
     address: StateAddress, env: Mapping[str, str], clock: Clock
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to the operators' services: the server's where one runs, else our own.
+    """A channel to the operators' services: the server's where one listens, else our own.
 
-    Whether a server runs is what the lock on the state says, so that the two never
-    both write. A database of its own takes more than one writer. Raises StateError.
+    Where the state is locked and nobody listens, the server is only starting, or stopping:
+    the lock sees to it that the two never both write. A database of its own takes more
+    than one writer. Raises StateError.
     """
+    if await _listens(address.ops):
+        async with _channel(address) as channel:
+            yield channel
+        return
     try:
         database = await open_database(address.state, address.database_url, clock)
     except StateInUseError:
-        # The operators' listener is on this machine, where no proxy belongs between.
-        options = (("grpc.enable_http_proxy", 0),)
-        if address.credentials is None:
-            channel = grpc.aio.insecure_channel(address.ops, options=options)
-        else:
-            channel = grpc.aio.secure_channel(address.ops, address.credentials, options=options)
-        async with channel:
+        async with _channel(address) as channel:
             yield channel
         return
     try:
@@ -87,3 +90,26 @@ async def operators_channel(
             yield own
     finally:
         await database.close()
+
+
+def _channel(address: StateAddress) -> grpc.aio.Channel:
+    # The operators' listener is on this machine, where no proxy belongs between.
+    options = (("grpc.enable_http_proxy", 0),)
+    if address.credentials is None:
+        return grpc.aio.insecure_channel(address.ops, options=options)
+    return grpc.aio.secure_channel(address.ops, address.credentials, options=options)
+
+
+async def _listens(ops: str) -> bool:
+    """Whether somebody takes connections there: a socket that a dead server left does not."""
+    if ops.startswith("unix:"):
+        connecting = asyncio.open_unix_connection(ops.removeprefix("unix:"))
+    else:
+        host, _, port = ops.rpartition(":")
+        connecting = asyncio.open_connection(host.strip("[]"), int(port))
+    try:
+        _, writer = await asyncio.wait_for(connecting, LISTENS_S)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True

@@ -120,6 +120,24 @@ async def test_shell_over_tcp(tmp_path: Path, upstream: FakeUpstream) -> None:
         assert "operators' token" in await Shell(tmp_path, ops).run("keys", "list", code=1)
 
 
+async def test_shell_beside_a_fleet(
+    tmp_path: Path, upstream: FakeUpstream, postgres_url: str
+) -> None:
+    """A database that others may open, too, does not hide the server that runs here."""
+    stores = {"POMOGATOR_DATABASE_URL": postgres_url, "POMOGATOR_PEPPER": "sixteen bytes or more"}
+    shell = Shell(tmp_path, stores)
+    async with serving(tmp_path, CONFIG.format(url=upstream.url), env=stores) as server:
+        assert await shell.run("reload") == "reloaded\n"
+        await server.event("config.reloaded")
+        assert "house" in await shell.run("channels")
+        server.tell(signal.SIGKILL)
+        await server.ended()
+
+    # Its socket is left, and nobody listens there.
+    assert "default" in await shell.run("keys", "list")
+    assert "no server runs" in await shell.run("reload", code=1)
+
+
 async def test_http(tmp_path: Path, upstream: FakeUpstream) -> None:
     """The same over HTTP, with the token, on a listener of its own."""
     config = CONFIG.format(url=upstream.url)

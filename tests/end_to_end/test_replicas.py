@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import secrets
 import signal
 from collections import Counter
@@ -250,6 +251,14 @@ async def cluster(running: Cluster) -> Cluster:
     await running.both_take_calls()
     await running.open_account()
     return running
+
+
+async def test_nobody_dumps_memory(cluster: Cluster) -> None:
+    """Where a crash would leave a file, keys and prompts would be in it."""
+    for pod in (*cluster.replicas, cluster.edge):
+        assert pod.process is not None
+        allowed, _ = resource.prlimit(pod.process.pid, resource.RLIMIT_CORE)
+        assert allowed == 0
 
 
 async def test_a_replica_is_killed(cluster: Cluster) -> None:
