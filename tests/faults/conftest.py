@@ -11,6 +11,9 @@ from typing import Any, Protocol
 import pytest
 
 from tests.faults.world import World, living
+from tests.services.conftest import postgres_server, postgres_url
+
+__all__ = ["open_world", "postgres_server", "postgres_url", "world"]
 
 
 class OpenWorld(Protocol):

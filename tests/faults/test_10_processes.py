@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
+from collections import Counter
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 import aiohttp
 import pytest
 
 from services.telemetry.supervisor import FAILURES_MAX
+from tests.end_to_end import fleet
 from tests.end_to_end.process import serving
 from tests.fakes.upstream import STALL, FakeUpstream
 from tests.faults.processes import (
+    ASKED,
     CONFIG,
     GONE,
     SHUTDOWN,
@@ -22,7 +27,7 @@ from tests.faults.processes import (
     holds_are_closed,
     how_it_ends,
 )
-from tests.faults.world import BEGIN, END, FINE, MODEL, PATH
+from tests.faults.world import BEGIN, END, FINE, MODEL, PATH, fitting
 
 
 async def test_093_the_service_is_killed(tmp_path: Path) -> None:
@@ -134,3 +139,71 @@ async def test_102_a_background_task_fails(tmp_path: Path, failures: int, code: 
             assert await server.ended() == code
             assert "sk-canary" not in server.log
     await holds_are_closed(tmp_path)
+
+
+PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+RESTARTS = 4
+"""Of each service. `tests/bench` makes twenty."""
+
+
+async def test_099_services_are_restarted_in_turn(tmp_path: Path, postgres_url: str) -> None:
+    """Under load no call fails: those that run end, and new ones go where there is somebody."""
+    config = tmp_path / "pomogator.toml"
+    tally: Counter[str] = Counter()
+    async with FakeUpstream() as upstream, AsyncExitStack() as stack:
+        upstream.play(fitting)
+        state = f'\n[state]\ndatabase_url = "{postgres_url}"\n'
+        config.write_text(CONFIG.format(url=upstream.url, model=MODEL) + state)
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        services = [
+            fleet.service(tmp_path / f"state-{number}", config, PEPPER, address)
+            for number, address in enumerate(addresses)
+        ]
+        edge = fleet.edge(tmp_path, f"ipv4:{','.join(addresses)}")
+        for member in (*services, edge):
+            stack.push_async_callback(member.end)
+        await asyncio.gather(*(member.start() for member in services))
+        url = f"http://{await edge.start()}{PATH}"
+        async with fleet.operators(tmp_path / "state-0") as book:
+            _, key = await book.create_key("acme")
+            await book.credit("acme", 10**12, "first")
+        enough = asyncio.Event()
+
+        async def load(http: aiohttp.ClientSession, *, stream: bool) -> None:
+            while not enough.is_set():
+                async with http.post(url, json={**ASKED, "stream": stream}) as answer:
+                    text = await answer.text()
+                whole = text.endswith("data: [DONE]\n\n") if stream else "usage" in text
+                fine = answer.status == 200 and whole and '"error"' not in text
+                tally["fine" if fine else text[-200:]] += 1
+
+        headers = {"Authorization": f"Bearer {key}"}
+        http = await stack.enter_async_context(aiohttp.ClientSession(headers=headers))
+        async with asyncio.TaskGroup() as callers:
+            for number in range(4):
+                callers.create_task(load(http, stream=bool(number % 2)))
+            for _ in range(RESTARTS):
+                for member in services:
+                    await member.end(signal.SIGTERM)
+                    assert member.process is not None
+                    assert member.process.returncode == 0
+                    await member.start()
+                    assert member.server is not None
+                    await member.server.event("call.ended")
+            enough.set()
+        async with fleet.operators(tmp_path / "state-0") as book, asyncio.timeout(30):
+            while (result := await book.verify()).counts.get("held", 0):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    assert set(tally) == {"fine"}, tally
+    assert list(result.findings) == []
+    assert result.counts["settled"] == tally["fine"]
