@@ -74,7 +74,9 @@ class Ticket(msgspec.Struct, kw_only=True):
         Raises Failure RATE_LIMIT_EXCEEDED.
         """
         self._leave(0)
-        self.attempt = await self.limits.take(self.subject._replace(channel=channel), self.tokens)
+        call = self.subject
+        subject = Subject(key=call.key, model=call.model, channel=channel, own=call.own)
+        self.attempt = await self.limits.take(subject, self.tokens)
 
     def begun(self, decoder: Decoder, model: str) -> None:
         """The model has begun to answer: from now on the call costs something."""
@@ -106,8 +108,10 @@ class Ticket(msgspec.Struct, kw_only=True):
             self.ledger.void(self.hold)
             self.record.settlement = "voided"
             return
-        metered = self.metered or self._metered_so_far()
-        self.charge_nano = self._cost(metered)
+        metered = self.metered
+        if metered is None:
+            metered = self._metered_so_far()
+            self.charge_nano = self._cost(metered)
         self._leave(metered.usage.total_token_count)
         self.lease.reconcile(metered.usage.total_token_count)
         self.lease.release()
@@ -130,7 +134,7 @@ class Ticket(msgspec.Struct, kw_only=True):
     def _complete(self, finished: pb.CompletionFinished) -> None:
         self.metered = self.meter.metered()
         finished.usage.CopyFrom(self.metered.usage)
-        finished.cost_nano_usd = self._cost(self.metered)
+        finished.cost_nano_usd = self.charge_nano = self._cost(self.metered)
 
     def _note(self) -> None:
         self._noted_at = self.clock.now()

@@ -136,7 +136,7 @@ class Relay:
         self._dialect = dialect
         self._decoder = decoder
         self._patience = patience
-        self._stream = StreamReader(decoder)
+        self._stream: StreamReader | None = None
         self._response: HttpResponse | None = None
         self._failure: UpstreamError | None = None
         self._over = False
@@ -200,7 +200,7 @@ class Relay:
 
     async def _more(self, response: HttpResponse, data: bytes) -> list[pb.ChatCompletionChunk]:
         """The next batch, of which `data` is the beginning."""
-        stream = self._stream
+        stream = self._stream = self._stream or StreamReader(self._decoder)
         while True:
             batch, self._failure = stream.feed(data)
             if stream.over:

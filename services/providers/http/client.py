@@ -32,6 +32,18 @@ def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
 class HttpResponse:
     """A response whose status and headers have arrived. Must be closed, in one way or another."""
 
+    __slots__ = (
+        "_closed",
+        "_coding",
+        "_connection",
+        "_incoming",
+        "_inflater",
+        "_lingering",
+        "_pool",
+        "delimited_by_close",
+        "status",
+    )
+
     def __init__(self, incoming: Incoming, connection: Connection, pool: Pool) -> None:
         self._incoming = incoming
         self._connection = connection
