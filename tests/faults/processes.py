@@ -32,13 +32,29 @@ SHUTDOWN, GONE = "server_shutting_down", "service_unavailable"
 
 
 @asynccontextmanager
-async def asking(url: str, key: str) -> AsyncIterator[aiohttp.ClientResponse]:
+async def asking(url: str, key: str, **fields: object) -> AsyncIterator[aiohttp.ClientResponse]:
     """A stream that has begun."""
     headers = {"Authorization": f"Bearer {key}"}
-    async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json=ASKED) as answer:
+    asked = {**ASKED, **fields}
+    async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json=asked) as answer:
         assert answer.status == 200
         await answer.content.readuntil(b"canary-answer-")
         yield answer
+
+
+@asynccontextmanager
+async def unread(address: str, key: str) -> AsyncIterator[asyncio.StreamWriter]:
+    """A stream that nobody reads, over a socket that takes little."""
+    body = json.dumps(ASKED).encode()
+    host, _, port = address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+    writer.transport.pause_reading()  # type: ignore[attr-defined]
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\n"
+    try:
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        yield writer
+    finally:
+        writer.transport.abort()
 
 
 async def how_it_ends(answer: aiohttp.ClientResponse) -> str:

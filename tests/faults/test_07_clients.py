@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
 from gateway.config import EdgeConfig
 from services.completions.drains import DRAINS_MAX
-from tests.fakes.upstream import STALL, Line, Script, json_answer, sse
+from tests.end_to_end.process import serving
+from tests.fakes.upstream import STALL, FakeUpstream, Line, Request, Script, json_answer, sse
 from tests.faults.conftest import OpenWorld
-from tests.faults.world import BEGIN, CHARGE, END, FINE, PATIENCE_S, TEXT, WHOLE, piece
+from tests.faults.processes import CONFIG, asking, holds_are_closed, unread
+from tests.faults.world import (
+    BEGIN,
+    CHARGE,
+    END,
+    FINE,
+    MODEL,
+    PATH,
+    PATIENCE_S,
+    TEXT,
+    WHOLE,
+    piece,
+)
 
 Leave = Callable[[asyncio.StreamWriter], None]
 
@@ -346,3 +362,51 @@ async def test_073_waits_long(open_world: OpenWorld) -> None:
 
     assert reply.finishes == ["stop"]
     assert await world.charged() == (1, CHARGE)
+
+
+CROWD = 200
+"""Clients that do not read. `tests/bench/unread.py` measures a thousand."""
+EACH_BYTES_MAX = 256 * 1024
+"""What each may cost, the page tables and everything."""
+
+
+async def test_071_a_crowd_that_does_not_read(tmp_path: Path) -> None:
+    """Each costs no more than its buffers; others are served meanwhile; leaving frees it all."""
+    page = sse(piece("x" * 8000))
+
+    async def flood(line: Line) -> None:
+        while True:
+            line.writer.write(page)
+            await line.writer.drain()
+
+    def play(request: Request) -> Script:
+        return FINE if request.json().get("max_tokens") == 7 else [BEGIN, flood]
+
+    async with FakeUpstream() as upstream, AsyncExitStack() as stack:
+        upstream.play(play)
+        async with serving(tmp_path, CONFIG.format(url=upstream.url, model=MODEL)) as server:
+            address = await server.address("http")
+            url, key = f"http://{address}{PATH}", server.key
+
+            async def memory() -> float:
+                samples = await server.samples()
+                return samples["process_resident_memory_bytes", frozenset()]
+
+            async with asking(url, key, max_tokens=7) as good:
+                await good.text()
+            before = await memory()
+            crowd = [await stack.enter_async_context(unread(address, key)) for _ in range(CROWD)]
+            await asyncio.gather(*(upstream.request(number) for number in range(1, CROWD + 1)))
+            async with asking(url, key, max_tokens=7) as good:
+                assert (await good.text()).endswith("data: [DONE]\n\n")
+            assert await memory() - before < CROWD * EACH_BYTES_MAX
+
+            for writer in crowd:
+                writer.transport.abort()
+            async with asyncio.timeout(60):
+                for request in upstream.requests[1:-1]:
+                    await request.left.wait()
+            assert (await server.event("call.ended", end="client_gone"))["charge_nano"] > 0
+            server.tell(signal.SIGTERM)
+            assert await server.ended() == 0
+    assert (await holds_are_closed(tmp_path))["settled"] == CROWD + 2
