@@ -264,7 +264,13 @@ def test_updates_take_nothing_away(overlay: str) -> None:
         else:
             assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
             assert "replicas" not in deployment["spec"], "the autoscaler's to say"
-            assert deployment["spec"]["template"]["spec"]["topologySpreadConstraints"]
+            pod = deployment["spec"]["template"]
+            spread = pod["spec"]["topologySpreadConstraints"]
+            assert [each["topologyKey"] for each in spread] == [
+                "topology.kubernetes.io/zone",
+                "kubernetes.io/hostname",
+            ]
+            assert all(matches(each["labelSelector"], pod["metadata"]["labels"]) for each in spread)
 
 
 @pytest.mark.parametrize("overlay", ["fleet", "split"])
