@@ -52,21 +52,19 @@ class ChunkRenderer:
         """The events of one message of the service."""
         out: list[bytes] = []
         texts: list[tuple[str]] = []
+        introduced = 0 in self._introduced
         for chunk in chunks:
-            # Of an event that is no delta this is an empty one.
+            # Of an event that is no delta this is an empty one, and only a text has a text.
             delta = chunk.delta
-            if (
-                delta.WhichOneof("content") == "text"
-                and not delta.index
-                and not delta.logprobs_json
-                and 0 in self._introduced
-            ):
-                texts.append((delta.text,))
+            text = delta.text
+            if text and introduced and not delta.index and not delta.logprobs_json:
+                texts.append((text,))
                 continue
             if texts:
                 out.append(self._texts(texts))
                 texts = []
             self._event(chunk, out)
+            introduced = 0 in self._introduced
         if texts:
             out.append(self._texts(texts))
         return out[0] if len(out) == 1 else b"".join(out)

@@ -35,7 +35,6 @@ _HEAD = re.compile(
     rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
 )
 _LINE = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
-_TRAILING_SPACE = re.compile(rb"[\t ]\r")
 _LENGTH = re.compile(r"[1-9][0-9]{0,9}")
 _LINES_MAX = 100
 _ONCE = ("Host", "Content-Length", "Authorization")
@@ -74,7 +73,10 @@ class Shortcut:
     def read(self, data: bytes) -> Head | None:
         """The head of the ordinary request that `data` begins with, if it does."""
         match = _HEAD.match(data, 0, HEAD_MAX)
-        if match is None or _TRAILING_SPACE.search(data, 0, match.end()):
+        if match is None:
+            return None
+        begin = match.end()
+        if data.find(b" \r", 0, begin) >= 0 or data.find(b"\t\r", 0, begin) >= 0:
             return None
         lines = _LINE.findall(match[1].decode("ascii"))
         headers = CIMultiDict(lines)
@@ -83,7 +85,6 @@ class Shortcut:
         length = int(headers["Content-Length"])
         if length > self._body_limit_bytes:
             return None
-        begin = match.end()
         return Head(headers, begin, begin + length)
 
     async def serve(self, exchange: Exchange, remote: Callable[[], str]) -> None:
