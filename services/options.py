@@ -56,6 +56,8 @@ class ServeOptions:
     """How long running calls may go on after the server was told to stop."""
     only: Literal["rest", "grpc"] | None
     """Run only the edge, or only the service. None: both, in this process."""
+    follow: bool
+    """Whether the configuration is read anew whenever its file changes."""
     reflection: bool
     """Whether gRPC reflection tells what there is."""
     target: str | None

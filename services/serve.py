@@ -31,6 +31,7 @@ from gateway.tls import ListenerTls, ServiceTls
 from gateway.traces_opening import TracesOptions, TracesUnavailableError, opening_tracer
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
 from services.config import BoundsConfig, Config, ConfigError, TracesConfig, load
+from services.following import content, following
 from services.listener import UNIX, listening
 from services.options import METRICS, ServeOptions, TlsOptions
 from services.plain_text import refuse_plain_text, tell_plain_text
@@ -133,6 +134,8 @@ def _keep_what_stays() -> None:
 
 
 async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> Service:
+    path = options.config_path
+    seen = content(path) if options.follow and path is not None else None
     read = partial(_read, options)
     config = read()
     token = _operators_token(options)
@@ -141,6 +144,9 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> Service:
     opening = open_service(config, options.state, read=read, tracing=tracing)
     service = await stack.enter_async_context(opening)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
+    if path is not None and seen is not None:
+        reload = partial(_reload, service)
+        await stack.enter_async_context(following(path, seen, reload, service.supervisor))
     begun = asyncio.Event()
     # Probes and metrics come first, so that they go last: a drain is watched to its end.
     await _serve_metrics(stack, service, options.metrics, begun)

@@ -16,7 +16,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("services.serve",),
     ("services.plain_text",),
     ("services.server",),
-    ("services.reloading", "services.operations"),
+    ("services.reloading", "services.operations", "services.following"),
     ("services.completions", "services.models", "services.accounts", "services.listener"),
     ("services.admission", "services.routing", "services.callers", "services.rpcs"),
     ("services.metering", "services.providers"),

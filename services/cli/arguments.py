@@ -166,6 +166,12 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
         help=f"Prometheus' metrics, or '' for none (default: {METRICS}, if that is free)",
     )
     added.add_argument(
+        "--follow",
+        action="store_true",
+        default=env.get("POMOGATOR_FOLLOW", "") not in ("", "0"),
+        help="read the configuration anew whenever its file changes",
+    )
+    added.add_argument(
         "--reflection",
         action="store_true",
         default=env.get("POMOGATOR_REFLECTION", "") not in ("", "0"),

@@ -27,6 +27,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             linger_s=arguments.linger,
             drain_s=arguments.drain,
             only=arguments.only,
+            follow=arguments.follow,
             reflection=arguments.reflection,
             target=arguments.target,
             tls=_tls(arguments),
