@@ -133,8 +133,10 @@ class _Connection(RequestHandler):
         link = transport.get_extra_info("socket")
         if link is not None:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer_bytes)
-        if isinstance(transport, asyncio.WriteTransport):
-            transport.set_write_buffer_limits(high=config.write_buffer_bytes)
+        # uvloop's transports are none of asyncio's classes, but write as those do.
+        cast("asyncio.WriteTransport", transport).set_write_buffer_limits(
+            high=config.write_buffer_bytes
+        )
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

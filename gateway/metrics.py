@@ -13,7 +13,7 @@ import asyncio
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from prometheus_client import Metric
 from prometheus_client.core import (
@@ -169,12 +169,13 @@ class EdgeMetrics(Collector):
 
     def _gauges(self) -> Iterator[Metric]:
         streams = sum(request.streams for request in self._running)
-        transports = [each.transport for each in self._connections() if each.transport]
-        unsent = sum(
-            transport.get_write_buffer_size()
-            for transport in transports
-            if isinstance(transport, asyncio.WriteTransport)
-        )
+        # uvloop's transports are none of asyncio's classes, but write as those do.
+        transports = [
+            cast("asyncio.WriteTransport", each.transport)
+            for each in self._connections()
+            if each.transport is not None
+        ]
+        unsent = sum(transport.get_write_buffer_size() for transport in transports)
         for name, about, value in (
             ("inflight", "Requests that are being answered.", len(self._running)),
             ("streams", "Of these, those whose answer is a stream.", streams),
