@@ -28,6 +28,7 @@ from gateway.errors import ApiError
 from gateway.exchange import Received
 from gateway.metadata import bearer
 from gateway.middleware import Handler, border, new_request_id, request_id
+from gateway.probes import PROBES
 from gateway.reply import FIXED, Reply
 from gateway.shortcut import Head, Shortcut
 from gateway.watching import WATCH
@@ -80,6 +81,7 @@ class _Server(web.Server):
         )
         self.config = app[CONFIG]
         self.shortcut = app.get(SHORTCUT)
+        self.probes = app.get(PROBES)
         self.watch = app.get(WATCH)
         if self.watch is not None:
             self.watch.metrics.watch(lambda: self.connections)
@@ -148,7 +150,24 @@ class _Connection(RequestHandler):
         if self._task is not None:
             self._task.cancel()
 
+    def close(self) -> None:
+        """Nothing more is taken. Who is being answered gets the rest; an idle client may go.
+
+        Left alone aiohttp would keep it until all answers have ended, and not hear a request that
+        it sends meanwhile.
+        """
+        super().close()
+        idle = self._task is None and self._arriving is None and not self._request_in_progress
+        if idle and self.transport is not None:
+            self.transport.close()
+
     # What a `Reply` needs.
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the edge is on its way out."""
+        probes = self._server.probes
+        return probes is not None and probes.stopping
 
     def put(self, data: bytes) -> bool:
         """Sends. True: more waits to be sent than should. ConnectionError: the client is gone."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import grpc
@@ -10,6 +11,11 @@ from aiohttp import web
 from grpc_health.v1 import health_pb2
 
 from gateway.config import EdgeConfig
+
+READY = "ready"
+ASKED_MAX = 6
+"""Calls go to all services in turn. One that is on its way out does not speak for the others, or
+all edges would be out of service whenever one service is restarted."""
 
 
 class Probes:
@@ -25,6 +31,11 @@ class Probes:
         self._timeout_s = config.readiness_timeout_s
         self._stopping = False
 
+    @property
+    def stopping(self) -> bool:
+        """Whether the edge is on its way out."""
+        return self._stopping
+
     def stop(self) -> None:
         """From now on the edge is not ready, whatever the service says."""
         self._stopping = True
@@ -34,16 +45,25 @@ class Probes:
         return _json(200, "alive")
 
     async def ready(self, _: web.Request) -> web.Response:
-        """200 if the service says that it serves, 503 otherwise."""
+        """200 if a service says that it serves, 503 otherwise."""
         if self._stopping:
             return _json(503, "stopping")
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._timeout_s
+        said = ""
+        for _turn in range(ASKED_MAX):
+            said = await self._asked(due - loop.time())
+            if said == READY:
+                return _json(200, said)
+        return _json(503, said)
+
+    async def _asked(self, timeout_s: float) -> str:
         try:
-            answer = await self._check(health_pb2.HealthCheckRequest(), timeout=self._timeout_s)
+            answer = await self._check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError:
-            return _json(503, "unreachable")
-        if answer.status != health_pb2.HealthCheckResponse.SERVING:
-            return _json(503, "not serving")
-        return _json(200, "ready")
+            return "unreachable"
+        serves = answer.status == health_pb2.HealthCheckResponse.SERVING
+        return READY if serves else "not serving"
 
 
 PROBES: Final = web.AppKey("probes", Probes)

@@ -29,6 +29,11 @@ _JSON_HEAD = "Content-Type: application/json\r\n" + "".join(
 class Link(Protocol):
     """The connection that an answer goes to."""
 
+    @property
+    def leaving(self) -> bool:
+        """Whether clients had better connect anew, somewhere else, for their next request."""
+        ...
+
     def put(self, data: bytes) -> bool:
         """Sends. True: more waits to be sent than should. ConnectionError: the client is gone."""
 
@@ -68,7 +73,7 @@ class Reply:
         self._head = b""
         self.request_id = request_id
         self.started = started
-        self.keep_alive = keep_alive
+        self.keep_alive = keep_alive and not link.leaving
         """Whether the connection may be used again. To be changed before there is a status."""
         self.status = 0
         """What the client is told. 0: nothing yet."""

@@ -14,6 +14,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
+        self.leaving = False
 
     def put(self, data: bytes) -> bool:
         """Keeps it. What is longer than a line is too much."""
@@ -124,3 +125,12 @@ def test_headers_are_ascii(wire: Wire, kind: str) -> None:
     with pytest.raises(UnicodeEncodeError):
         _SENDINGS[kind](Reply(wire, "req-1", time.perf_counter()))
     assert wire.sent == []
+
+
+def test_the_last_answer_of_a_connection_says_so(wire: Wire) -> None:
+    """Who is on the way out has the next request go elsewhere."""
+    wire.leaving = True
+
+    Reply(wire, "req-1", time.perf_counter()).send(200, b"{}", {})
+
+    assert head(wire).headers["connection"] == "close"

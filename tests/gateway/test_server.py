@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
@@ -65,9 +69,17 @@ class Stoppable:
         headers = {"Authorization": f"Bearer {KEY}"}
         return aiohttp.ClientSession(f"http://{await self._bound}", headers=headers)
 
+    async def address(self) -> str:
+        """Where it listens."""
+        return await self._bound
+
     def stop(self) -> None:
         """Begins to drain."""
         self._stop.set()
+
+    def kill(self) -> None:
+        """Ends it at once."""
+        self._task.cancel()
 
     async def stopped(self) -> None:
         """Returns when everything has ended."""
@@ -111,3 +123,72 @@ async def test_a_drain_ends_what_does_not_end(tmp_path: Path, transport: str) ->
             assert done == "[DONE]"
             assert (await whole).status == 503
         await edge.stopped()
+
+
+async def test_a_drain_lets_idle_clients_go(tmp_path: Path) -> None:
+    """While a stream is still running, who waits for nothing is told at once."""
+    pause = Pause()
+    script = Script(
+        steps=[[service.started()], pause, [service.choice_finished(), service.finished()]]
+    )
+    async with scripted_channel(script, "in-process", tmp_path) as channel:
+        edge = Stoppable(channel, EdgeConfig())
+        async with await edge.client() as http, http.post(URL, json=STREAMED) as response:
+            await pause.reached.wait()
+            reader, writer = await asyncio.open_connection(*split_address(await edge.address()))
+            for ask in (b"GET /healthz", b"POST /v1/chat/completions"):
+                writer.write(ask + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+                await reader.readuntil(b"}")
+
+            edge.stop()
+
+            assert await asyncio.wait_for(reader.read(), 10) in (b"", b"}")
+            writer.close()
+            pause.go_on.set()
+            assert events(await response.text())[-1] == "[DONE]"
+        await edge.stopped()
+
+
+async def test_who_is_served_while_it_lingers_is_to_connect_anew(tmp_path: Path) -> None:
+    """Calls are still answered, and each answer is its connection's last."""
+    script = Script(steps=[[service.started(), service.choice_finished(), service.finished()]])
+    async with scripted_channel(script, "in-process", tmp_path) as channel:
+        edge = Stoppable(channel, EdgeConfig(linger_s=30))
+        async with await edge.client() as http:
+            async with http.post(URL, json=STREAMED) as before:
+                assert "Connection" not in before.headers
+            edge.stop()
+            while (await http.get("/readyz")).status == 200:
+                pass
+            async with http.post(URL, json=STREAMED) as after:
+                assert events(await after.text())[-1] == "[DONE]"
+                assert after.headers["Connection"] == "close"
+        edge.kill()
+
+
+async def test_one_service_does_not_speak_for_the_others() -> None:
+    """An edge is ready as long as any of its services is."""
+    async with (
+        serving_health(able=True) as able,
+        serving_health(able=False) as leaving,
+        open_channel(f"ipv4:{able},{leaving}") as channel,
+        serving(channel, "127.0.0.1:0", EdgeConfig(drain_s=0.1)) as address,
+        aiohttp.ClientSession(f"http://{address}") as http,
+    ):
+        for _ in range(10):
+            async with http.get("/readyz") as response:
+                assert response.status == 200
+
+
+@asynccontextmanager
+async def serving_health(*, able: bool) -> AsyncIterator[str]:
+    """A server that only says how it is."""
+    status = health_pb2.HealthCheckResponse
+    vitals = HealthServicer()
+    await vitals.set("", status.SERVING if able else status.NOT_SERVING)
+    server = grpc.aio.server()
+    health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(0)
