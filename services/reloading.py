@@ -76,6 +76,7 @@ class Reloader:
         )
         self.pipeline.catalog = self.lister.catalog = catalog
         self.crowd.calls_max = config.bounds.streams
+        self.health.keep(target for route in catalog.routes for target in route.targets)
         self.callers.replace(config.clients)
         watch(catalog, self.health, self.metrics)
 

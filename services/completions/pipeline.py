@@ -19,6 +19,7 @@ from services.completions.drains import Course, Drains
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Announce, Batch, Idempotency, NamedCall
 from services.completions.validation import check
+from services.errors import UpstreamError
 from services.routing.catalog import Catalog, Route
 from services.routing.failover import Answer, Failover, Inquiry
 from services.telemetry.calls import CallRecord
@@ -133,6 +134,9 @@ class Pipeline:
                 async for batch in answer.rest:
                     if visible := shown(ticket.count(batch)):
                         yield visible
+            except UpstreamError as error:
+                self._failover.broke_off(answer, call.record, error)
+                raise
             finally:
                 answer.close()
         finally:

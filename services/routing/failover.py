@@ -114,7 +114,7 @@ class Failover:
             decoder = dialect.decoder(target)
             relay = self._upstream.relay(_bearing(request, headers), target, dialect, decoder)
             try:
-                first = await self._first(target, relay)
+                first = await self._first(target, relay, streamed=request.streamed)
             except UpstreamError as error:
                 inquiry.record.attempt_failed(error)
                 if not error.retryable:
@@ -123,6 +123,11 @@ class Failover:
                 continue
             return Answer(model, target, notes.all, first, relay, decoder)
         raise trouble.worst
+
+    def broke_off(self, answer: Answer, record: CallRecord, error: UpstreamError) -> None:
+        """The answer failed after it had begun. Nobody else is asked, but it is not forgotten."""
+        record.attempt_failed(error)
+        self._health.broke_off(answer.target, error)
 
     def _candidates(
         self, inquiry: Inquiry, trouble: _Trouble
@@ -143,7 +148,9 @@ class Failover:
                     continue
                 yield route.model, target, notes, request
 
-    async def _first(self, target: Target, relay: Relay) -> Sequence[pb.ChatCompletionChunk]:
+    async def _first(
+        self, target: Target, relay: Relay, *, streamed: bool
+    ) -> Sequence[pb.ChatCompletionChunk]:
         """Awaits the first batch, and tells `Health` how that went."""
         self._health.begin(target)
         begun = self._clock.now()
@@ -156,7 +163,8 @@ class Failover:
             # Cancelled: nothing is known about the channel, but its trial must end.
             self._health.abandoned(target)
             raise
-        self._health.succeeded(target, self._clock.now() - begun)
+        # A whole answer begins when it ends: how long that takes is the answer's affair.
+        self._health.succeeded(target, self._clock.now() - begun if streamed else None)
         return first
 
 

@@ -125,11 +125,12 @@ class Health:
         if record is not None and record.open_until:
             record.trying = True
 
-    def succeeded(self, target: Target, took_s: float = 0.0) -> None:
-        """The call began to answer after `took_s`: the breaker closes."""
+    def succeeded(self, target: Target, took_s: float | None = None) -> None:
+        """The call began to answer, after `took_s` if that tells anything: the breaker closes."""
         record, now = self._record(target), self._clock.now()
         record.errors.add(0.0, now)
-        record.latency_s.add(took_s, now)
+        if took_s is not None:
+            record.latency_s.add(took_s, now)
         record.failures = record.openings = 0
         record.open_until, record.trying = 0.0, False
 

@@ -72,21 +72,18 @@ REST = sse(piece("31d0"), piece("", "stop"), {"id": "c", "choices": [], "usage":
 END = REST + LAST_CHUNK
 FINE: Script = [BEGIN + END]
 TEXT = "canary-answer-31d0"
-WHOLE: Script = [
-    json_answer(
+ANSWER: Any = {
+    "id": "c",
+    "choices": [
         {
-            "id": "c",
-            "choices": [
-                {
-                    "index": 0,
-                    "message": {"role": "assistant", "content": TEXT},
-                    "finish_reason": "stop",
-                }
-            ],
-            "usage": USAGE,
+            "index": 0,
+            "message": {"role": "assistant", "content": TEXT},
+            "finish_reason": "stop",
         }
-    )
-]
+    ],
+    "usage": USAGE,
+}
+WHOLE: Script = [json_answer(ANSWER)]
 
 
 def fitting(request: Request) -> Script:
