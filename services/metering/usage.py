@@ -56,15 +56,17 @@ class UsageMeter:
 
     def add(self, batch: Sequence[pb.ChatCompletionChunk]) -> None:
         """Takes note of what the provider sent: a fraction of a microsecond for each chunk."""
-        texts = [chunk.delta.text for chunk in batch]
-        if all(texts):
+        texts: list[str] = []
+        for chunk in batch:
+            if text := chunk.delta.text:
+                texts.append(text)
+                continue
+            if texts:
+                self._text.add("".join(texts))
+                texts.clear()
+            self._add_other(chunk)
+        if texts:
             self._text.add("".join(texts))
-            return
-        for text, chunk in zip(texts, batch, strict=True):
-            if text:
-                self._text.add(text)
-            else:
-                self._add_other(chunk)
 
     def drain(self) -> None:
         """The caller has left; what follows is read for its usage alone."""

@@ -78,7 +78,16 @@ class AnthropicDecoder:
     def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
         """The chunks of events that are pieces of the block that had the last one."""
         opened = self._open.get(self._text_index)
-        return [] if opened is None else [_text(opened, text) for text in texts if text]
+        chunks: list[pb.ChatCompletionChunk] = []
+        if opened is None:
+            return chunks
+        for text in texts:
+            if text:
+                opened.length += len(text)
+                chunk = _Chunk()  # As `_text` does it, without the call.
+                chunk.delta.text = text
+                chunks.append(chunk)
+        return chunks
 
     @property
     def done(self) -> bool:

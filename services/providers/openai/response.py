@@ -114,7 +114,13 @@ class OpenAiDecoder:
 
     def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
         """The chunks of events that are pieces of the first choice's text."""
-        return [_text(text, 0) for text in texts if text]
+        chunks = []
+        for text in texts:
+            if text:
+                chunk = pb.ChatCompletionChunk()  # As `_text` does it, without the call.
+                chunk.delta.text = text
+                chunks.append(chunk)
+        return chunks
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
         """The endings. UPSTREAM_DISCONNECTED unless every choice has said why it stopped."""
