@@ -316,16 +316,22 @@ def test_policies_find_pods(overlay: str) -> None:
 
 @every_overlay
 def test_the_configuration_is_ours(overlay: str, tmp_path: Path) -> None:
-    """The config map's name changes with its content, which our loader takes."""
+    """Our loader takes it, and the server follows the file that it is mounted as."""
     (config,) = of_kind(overlay, "ConfigMap")
     path = tmp_path / "pomogator.toml"
     path.write_text(config["data"]["pomogator.toml"])
 
     assert tomllib.loads(path.read_text())
     assert load(path, {"ANTHROPIC_API_KEY": "k"}).channels
-    assert config["metadata"]["name"].startswith("pomogator-config-")
-    volumes = named(overlay, "Deployment", "pomogator")["spec"]["template"]["spec"]["volumes"]
-    assert {"name": "config", "configMap": {"name": config["metadata"]["name"]}} in volumes
+    assert config["metadata"]["name"] == "pomogator-config"
+    pod = named(overlay, "Deployment", "pomogator")["spec"]["template"]["spec"]
+    assert {"name": "config", "configMap": {"name": "pomogator-config"}} in pod["volumes"]
+    (container,) = pod["containers"]
+    options = parser({}).parse_args(container["args"])
+    assert options.follow
+    # The folder, for a file that is mounted alone (`subPath`) is never replaced.
+    mount = {"name": "config", "mountPath": str(options.config.parent), "readOnly": True}
+    assert mount in container["volumeMounts"]
 
 
 @every_overlay

@@ -1,0 +1,51 @@
+"""A configuration that is applied anew is used by the pods that run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import aiohttp
+
+from tests.end_to_end.house import PATH, House
+from tests.end_to_end.process import serving
+from tests.fakes.upstream import FakeUpstream
+
+CONFIG = """
+[[channels]]
+name = "house"
+dialect = "openai"
+base_url = "{url}"
+models = {{ "{model}" = "m" }}
+"""
+
+
+def replace(path: Path, text: str) -> None:
+    """Puts another file in the place of this one, at once, as the kubelet does."""
+    (path.parent / "..next").write_text(text)
+    (path.parent / "..next").rename(path)
+
+
+async def test_a_replaced_configuration_is_used(tmp_path: Path) -> None:
+    """With the manifests' `--follow` the new model answers, and a mistake changes nothing."""
+    path = tmp_path / "pomogator.toml"
+    async with FakeUpstream() as upstream:
+        upstream.play(House())
+        old = CONFIG.format(url=upstream.url, model="house/old")
+        async with serving(tmp_path, old, "--follow") as server, aiohttp.ClientSession() as http:
+
+            async def status(model: str) -> int:
+                url = f"http://{await server.address('http')}{PATH}"
+                headers = {"Authorization": f"Bearer {server.key}"}
+                body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+                async with http.post(url, json=body, headers=headers) as answer:
+                    await answer.read()
+                    return answer.status
+
+            replace(path, f"{old}\nno_such_key = 1")
+            await server.event("config.refused")
+            assert await status("house/old") == 200
+
+            replace(path, CONFIG.format(url=upstream.url, model="house/new"))
+            await server.event("config.reloaded")
+            assert await status("house/new") == 200
+            assert await status("house/old") == 400
