@@ -46,6 +46,7 @@ async def measure(directory: Path, seconds: float, rate: float) -> list[Figure]:
             rows.append((cpu_us, memory_mb))
             minutes = seconds / 60 / PARTS * (part + 1)
             print(f"{minutes:6.1f} min {cpu_us:8.0f} us a request {memory_mb:7.1f} MB", flush=True)
+    print(f"calls: {dict(load.outcomes.ends)}")
     failed = load.outcomes.asked - load.outcomes.ends["whole"]
     (first_us, first_mb), (last_us, last_mb) = rows[1], rows[-1]
     return [
