@@ -41,4 +41,4 @@ def test_what_waits_for_a_client_is_bounded() -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
 
-    assert done.stdout.split("\n")[:2] == [str(EdgeConfig().write_buffer_bytes), "[1.0]"], done
+    assert done.stdout.split("\n")[:2] == [str(EdgeConfig().write_buffer_bytes), "[1]"], done

@@ -1,0 +1,268 @@
+"""What dashboards and alerts show does move, in a process that lives through all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import socket
+import sqlite3
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from services.admission.keys import new_secret
+from tests.deploy.test_observability import expressions
+from tests.end_to_end.fleet import Member
+from tests.end_to_end.process import Server
+from tests.end_to_end.test_operations import BEGINNING, BUSY, ENDING, Samples, delta
+from tests.fakes.upstream import (
+    CUT,
+    LAST_CHUNK,
+    SSE_HEAD,
+    STALL,
+    FakeUpstream,
+    Request,
+    Script,
+    sse,
+)
+
+CONFIG = """
+[[channels]]
+name = "first"
+dialect = "openai"
+base_url = "{first}"
+on_disconnect = "drain"
+breaker = {{ failures = 2 }}
+[channels.models]
+"house/model" = "m"
+
+[[channels]]
+name = "second"
+dialect = "openai"
+base_url = "{second}"
+priority = 1
+[channels.models]
+"house/model" = "m"
+
+[[models]]
+name = "house/model"
+completion_usd_per_mtok = 2
+
+[[limits]]
+key = "*"
+concurrency = 100
+"""
+PATH = "/v1/chat/completions"
+CHAT: Mapping[str, Any] = {
+    "model": "house/model",
+    "messages": [{"role": "user", "content": "Hello"}],
+    "stream": True,
+}
+HUGE = {"prompt_tokens": 30_000_000, "completion_tokens": 5, "total_tokens": 30_000_005}
+
+ELSEWHERE = {
+    "up": "Prometheus' own",
+    "pomogator_build_info": "says which version it is, and stands still",
+    "pomogator_limit_stalls": "needs a Redis that freezes: tests/services/storage",
+    "pomogator_task_failures": "needs a fault of ours: tests/services/telemetry",
+}
+"""What cannot move here, and why."""
+
+
+class Provider:
+    """A provider that gives each answer once; the last one again and again."""
+
+    def __init__(self, upstream: FakeUpstream) -> None:
+        self._next: deque[Script] = deque()
+        upstream.play(self._script)
+
+    def _script(self, _: Request) -> Script:
+        return self._next.popleft() if len(self._next) > 1 else self._next[0]
+
+    def play(self, *scripts: Script) -> None:
+        """From now on these are the answers."""
+        self._next = deque(scripts)
+
+
+class Life:
+    """A server, a client, and two providers."""
+
+    def __init__(self, server: Server, http: aiohttp.ClientSession, seen: Seen) -> None:
+        self.server = server
+        self.http = http
+        self.seen = seen
+
+    @asynccontextmanager
+    async def asking(self, **headers: str) -> AsyncIterator[aiohttp.ClientResponse]:
+        """One stream, of which something has come."""
+        async with self.http.post(PATH, json=CHAT, headers=headers) as answer:
+            await answer.content.readany()
+            yield answer
+
+    async def whole(self, **headers: str) -> int:
+        """One stream, to its end. Its status."""
+        async with self.http.post(PATH, json=CHAT, headers=headers) as answer:
+            await answer.read()
+            return answer.status
+
+    async def look(self) -> None:
+        """Looks at all metrics."""
+        self.seen.add(await self.server.samples())
+
+    async def until(self, name: str, value: float) -> None:
+        """Looks until a metric is at least that high."""
+        while True:
+            samples = await self.server.samples()
+            self.seen.add(samples)
+            if any(at >= value for (each, _), at in samples.items() if each == name):
+                return
+            await asyncio.sleep(0.05)
+
+
+class Seen:
+    """Every value that every series had."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, dict[object, set[float]]] = defaultdict(lambda: defaultdict(set))
+
+    def add(self, samples: Samples) -> None:
+        """One look at all metrics."""
+        for (name, labels), value in samples.items():
+            self._values[name][labels].add(value)
+
+    def moved(self, name: str) -> bool:
+        """Whether a metric had two values, or came to be with one that is not 0."""
+        series = self._values.get(name, {})
+        return any(len(values) > 1 or values - {0.0} for values in series.values())
+
+
+def asked_for() -> Iterator[str]:
+    """The series that dashboards and alerts ask for."""
+    for _, expression in expressions():
+        yield from re.findall(r"\b(?:(?:pomogator|process)_\w+|up)\b", expression)
+
+
+@asynccontextmanager
+async def living(state: Path, config: str, seen: Seen, key: str = "") -> AsyncIterator[Life]:
+    """A server, which goes on with the state of the one before it, and with its key."""
+    path = state / "pomogator.toml"
+    path.write_text(config)
+    member = Member(
+        *("--config", path, "--state", state / "var", "--rest", "127.0.0.1:0"),
+        *("--grpc", f"unix:{state / 'grpc.sock'}", "--metrics", "127.0.0.1:0"),
+        listens={"protocol": "http"},
+    )
+    try:
+        address = await member.start()
+        assert member.server is not None
+        if not key:
+            await member.server.begun(None)
+        headers = {"Authorization": f"Bearer {key or member.server.key}"}
+        async with aiohttp.ClientSession(f"http://{address}", headers=headers) as http:
+            yield Life(member.server, http, seen)
+    finally:
+        await member.end()
+
+
+async def test_all_that_is_shown_moves(tmp_path: Path) -> None:
+    """Each metric of each panel and of each alert moves in a life that has all of it."""
+    seen = Seen()
+    async with FakeUpstream() as first, FakeUpstream() as second:
+        config = CONFIG.format(first=first.url, second=second.url)
+        one, other = Provider(first), Provider(second)
+        async with living(tmp_path, config, seen) as life:
+            await life.look()
+            await answers(life, one)
+            await clients(life, one)
+            await state(life, one, tmp_path / "var" / "pomogator.db")
+            await troubles(life, one, other)
+            await life.look()
+            other.play([BEGINNING, STALL])
+            async with life.asking():
+                life.server.tell(signal.SIGKILL)
+                await life.server.ended()
+        async with living(tmp_path, config, seen, life.server.key) as life:
+            await life.until("pomogator_holds_recovered_total", 1)
+
+    still = {name for name in asked_for() if not seen.moved(name)}
+    assert {name for name in still if name.removesuffix("_total") not in ELSEWHERE} == set()
+
+
+async def answers(life: Life, first: Provider) -> None:
+    """A stream, seen while it runs, and asked for twice more; one whose usage is absurd."""
+    goes_on = asyncio.Event()
+    absurd = sse(delta("", "stop"), {"id": "c", "choices": [], "usage": HUGE}, "[DONE]")
+    first.play([BEGINNING, goes_on, ENDING], [BEGINNING + absurd + LAST_CHUNK])
+    named = {"Idempotency-Key": "once"}
+    async with life.asking(**named) as answer:
+        await life.look()
+        assert await life.whole(**named) == 409
+        goes_on.set()
+        await answer.read()
+    assert await life.whole(**named) == 200
+    assert await life.whole() == 200
+
+
+async def clients(life: Life, first: Provider) -> None:
+    """One that is no client, one that leaves, one that does not read."""
+    host, port = (await life.server.address("http")).split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"\x16\x03\x01\r\n\r\n")
+    await reader.read()
+    writer.close()
+    await writer.wait_closed()
+
+    goes_on = asyncio.Event()
+    first.play([BEGINNING, goes_on, ENDING])
+    async with life.asking() as answer:
+        answer.close()
+    await life.until("pomogator_drains", 1)
+    goes_on.set()
+
+    first.play([SSE_HEAD, *[sse(delta("x" * 60_000))] * 100, STALL])
+    with socket.socket() as deaf:
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(deaf, (host, int(port)))
+        body = json.dumps(CHAT)
+        head = f"POST {PATH} HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\n"
+        key = life.http.headers["Authorization"]
+        request = f"{head}Authorization: {key}\r\nContent-Length: {len(body)}\r\n\r\n{body}"
+        await asyncio.get_running_loop().sock_sendall(deaf, request.encode())
+        await life.until("pomogator_edge_unsent_bytes", 1)
+
+
+async def state(life: Life, first: Provider, database: Path) -> None:
+    """A look at the models, a new configuration, and a database that takes nothing."""
+    async with life.http.get("/v1/models") as answer:
+        assert answer.status == 200
+    life.server.tell(signal.SIGHUP)
+    await life.server.event("config.reloaded")
+
+    goes_on = asyncio.Event()
+    first.play([BEGINNING, goes_on, ENDING])
+    async with life.asking() as answer:
+        with closing(sqlite3.connect(database, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            goes_on.set()
+            await answer.read()
+            await life.until("pomogator_storage_failures_total", 1)
+    await life.until("pomogator_storage_healthy", 1)
+
+
+async def troubles(life: Life, first: Provider, second: Provider) -> None:
+    """Providers that fail, before an answer and in it; and calls that are refused."""
+    first.play([BEGINNING, CUT], [BUSY])
+    second.play([BEGINNING + ENDING])
+    for _ in range(4):
+        assert await life.whole() == 200
+    await life.until("pomogator_breaker_state", 2)
+    async with life.http.post(PATH, json={**CHAT, "model": "unheard/of"}) as answer:
+        assert answer.status == 400
+    assert await life.whole(Authorization=f"Bearer {new_secret()}") == 401
