@@ -57,8 +57,8 @@ check-proto: $(VENV)/.dev ## Is proto/gen fresh, and the contract clean and comp
 bench: $(VENV)/.dev ## Measure the gateway beside nginx and, with ARGS="--against FILE", others (needs gcc).
 	@$(BIN)/python -m tests.bench.gateway $(ARGS)
 
-bench-parts: $(VENV)/.dev ## Print what single parts cost: edge, client, in-process calls, ledger, limits, metering.
-	@for part in edge http_client inprocess ledger limits metering; do \
+bench-parts: $(VENV)/.dev ## Print what single parts cost: edge, service, client, in-process calls, ledger, limits, metering.
+	@for part in edge service http_client inprocess ledger limits metering; do \
 		$(BIN)/python -m tests.bench.$$part || exit; done
 
 models: $(VENV)/.run ## Ask the providers whose keys are set which shipped models are gone or new.

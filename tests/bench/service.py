@@ -1,0 +1,157 @@
+"""What a call costs in the service alone, over the in-process channel, without an edge.
+
+It runs
+
+    python -m tests.bench.service [--calls N]
+
+Prints for whole answers, and for streams of 200 chunks in both dialects: CPU time (lowest
+of the rounds, so that other work on the machine matters less), and how many functions in
+Python are called, which other work does not change. 32 calls run at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import uvloop
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
+from pomogator.chat.v1 import content_pb2 as content
+
+from services.config import load
+from services.server import open_service
+from services.telemetry import logs
+from tests.bench.gateway import CONFIG
+from tests.bench.rig import MOCK_PORT, Rig
+
+CONCURRENCY = 32
+ROUNDS = 5
+GARBAGE_STEP = 5_000  # As `services.serve` has it.
+PROMPT = "You are a careful assistant. Answer in one short paragraph. " * 16
+
+WORK: Mapping[str, tuple[str, bool]] = {
+    "json": ("bench/openai", False),
+    "burst": ("bench/openai", True),
+    "ant_burst": ("bench/anthropic", True),
+}
+"""Names of work: the model, and whether its answer streams."""
+
+Ask = Callable[[], Awaitable[None]]
+
+
+async def measure(folder: Path, calls: int) -> None:
+    """Opens a service, and prints a line for each kind of work."""
+    config = folder / "config.toml"
+    config.write_text(CONFIG)
+    async with open_service(load(config), folder / "state") as service:
+        key = await service.key_maker.make_first()
+        async with service.channel() as channel:
+            stub = pb_grpc.ChatCompletionServiceStub(channel)
+            for name, (model, streamed) in WORK.items():
+                ask = asking(stub, model, f"Bearer {key}", streamed=streamed)
+                await together(ask, calls)
+                gc.collect()
+                gc.freeze()
+                cpu_us = min([await cpu_s(ask, calls) for _ in range(ROUNDS)]) * 1e6
+                entered = await functions(ask, calls)
+                print(f"{name:10} {cpu_us:8.1f} us of CPU {entered:8.1f} functions")
+
+
+def asking(
+    stub: pb_grpc.ChatCompletionServiceStub, model: str, authorization: str, *, streamed: bool
+) -> Ask:
+    """What makes one call, and takes all of its answer."""
+    spec = pb.ChatCompletionSpec(model=model, max_tokens=256, temperature=0.5)
+    spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
+    metadata = (("authorization", authorization), ("x-request-id", "req-1"))
+
+    async def create() -> None:
+        request = pb.CreateChatCompletionRequest(spec=spec)
+        await stub.CreateChatCompletion(request, metadata=metadata, timeout=600.0)
+
+    async def stream() -> None:
+        request = pb.StreamChatCompletionRequest(spec=spec)
+        async for _ in stub.StreamChatCompletion(request, metadata=metadata):
+            pass
+
+    return stream if streamed else create
+
+
+async def together(ask: Ask, calls: int) -> None:
+    """Makes so many calls, `CONCURRENCY` at a time."""
+    left = iter(range(calls))
+
+    async def caller() -> None:
+        for _ in left:
+            await ask()
+
+    await asyncio.gather(*(caller() for _ in range(CONCURRENCY)))
+
+
+async def cpu_s(ask: Ask, calls: int) -> float:
+    """Seconds of this process's CPU for a call, the database's thread included."""
+    begun = time.process_time()
+    await together(ask, calls)
+    return (time.process_time() - begun) / calls
+
+
+async def functions(ask: Ask, calls: int) -> float:
+    """Functions in Python that are entered, or entered again, for a call on the event loop."""
+    count = 0
+
+    def profile(_frame: FrameType, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        await together(ask, calls)
+    finally:
+        sys.setprofile(None)
+    return count / calls
+
+
+@contextmanager
+def provider(folder: Path) -> Iterator[None]:
+    """The mock, which answers at once."""
+    Rig(folder)  # Builds it.
+    process = subprocess.Popen(
+        [folder / "mockup", "-p", str(MOCK_PORT), "-d", "0"], stderr=subprocess.DEVNULL
+    )
+    time.sleep(0.3)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    """Measures, and prints."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--calls", type=int, default=300)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
+        folder = Path(name)
+        logs.configure()
+        gc.set_threshold(GARBAGE_STEP)
+        with provider(folder), (folder / "log").open("w") as out:
+            for handler in logging.getLogger().handlers:
+                if isinstance(handler, logging.StreamHandler):
+                    handler.setStream(out)
+            uvloop.run(measure(folder, options.calls))
+
+
+if __name__ == "__main__":
+    main()
