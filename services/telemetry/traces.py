@@ -77,7 +77,6 @@ class CallTraces:
         span = rpc_span(self._tracer, METHODS[method], metadata)
         return SpannedCall(self._tracer, self._clock, span)
 
-
     def begin_rpc(self, method: str, metadata: Mapping[str, str]) -> SpannedRpc:
         """The trace of another RPC."""
         return SpannedRpc(rpc_span(self._tracer, method, metadata))
@@ -140,13 +139,8 @@ class SpannedCall:
             self._attempt = None
 
     def ended(self, record: CallRecord) -> None:
-        """The call is over. An attempt that is drained is not."""
-        if record.begun_at and self._attempt is not None:
-            # By the convention's word: in seconds, and from the request to the provider on.
-            self._attempt.set_attribute(
-                "gen_ai.response.time_to_first_chunk", record.begun_at - self._tried_at
-            )
-        if record.settlement or not record.begun_at:
+        """The call is over. An attempt that is drained is not: nothing is settled yet."""
+        if record.settlement:
             self.settled(record)
         span = self._span
         if span.is_recording():
@@ -160,6 +154,10 @@ class SpannedCall:
             return
         if attempt.is_recording():
             attempt.set_attributes(_of_attempt(record))
+            if record.begun_at:
+                # By the convention's word: in seconds, and from the request to the provider on.
+                after_s = record.begun_at - self._tried_at
+                attempt.set_attribute("gen_ai.response.time_to_first_chunk", after_s)
             if record.end in PROVIDERS_FAULTS:
                 attempt.set_status(StatusCode.ERROR)
         attempt.end()

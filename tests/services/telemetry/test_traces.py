@@ -222,9 +222,13 @@ def test_a_caller_that_leaves(traced: Traced) -> None:
     assert len(traced.spans["attempts"]) == 2
 
 
-def test_a_drained_answer_lasts_until_it_is_read(traced: Traced) -> None:
-    """The call ends when its caller leaves, the attempt when the provider has said all."""
-    drained = replace(traced.broken_off(GeneratorExit(), begun_at=1.0))
+@pytest.mark.parametrize("begun_at", [0.0, 1.0])
+def test_a_drained_answer_lasts_until_it_is_read(traced: Traced, begun_at: float) -> None:
+    """The call ends when its caller leaves, the attempt when the provider has said all.
+
+    Whether the answer had begun by then, or began only after.
+    """
+    drained = replace(traced.broken_off(GeneratorExit(), begun_at=begun_at), begun_at=1.0)
 
     assert (len(traced.spans["rpc"]), traced.spans["attempts"]) == (1, [])
     drained.finish, drained.usage, drained.settlement = "stop", FULL, "settled"
