@@ -72,7 +72,7 @@ from services.telemetry.lag import watching_lag
 from services.telemetry.metrics import Metrics
 from services.telemetry.supervisor import Supervisor
 from services.telemetry.tracing import Tracing
-from services.telemetry.vitals import watching_vitals
+from services.telemetry.vitals import Vitals, watching_vitals
 
 log = logging.getLogger(__name__)
 
@@ -204,7 +204,7 @@ async def open_service(
             clock=clock,
         )
         end_revoked = config.keys.on_revoke == "end"
-        vitals = HealthServicer()
+        vitals = Vitals()
         public = _Public(
             completions=ChatCompletionServicer(
                 books.keyring, pipeline, calls, crowd, end_revoked=end_revoked

@@ -15,6 +15,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import Any
 
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
@@ -26,10 +27,42 @@ log = logging.getLogger(__name__)
 LOOK_S = 0.25
 """How often is looked: how long balancers may believe what is no longer true."""
 
+LAST_WORD_S = 0.25
+"""How long those who watch are told that the end has come, before they are let go."""
+
 _STATUSES = {
     True: health_pb2.HealthCheckResponse.SERVING,
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
 }
+
+
+class Vitals(HealthServicer):
+    """The health service of a process that stops: who watches it does not hold up its end.
+
+    Balancers watch for as long as they have a connection, and a server that stops waits for
+    every call.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stopping = asyncio.Event()
+
+    async def enter_graceful_shutdown(self) -> None:
+        """Says for good that nothing is served."""
+        await super().enter_graceful_shutdown()
+        self._stopping.set()
+
+    async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
+        """Says how it is, and again whenever that changes, until the end has come."""
+        watching = asyncio.ensure_future(super().Watch(request, context))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({watching}, timeout=LAST_WORD_S)
+        finally:
+            watching.cancel()
+            stopping.cancel()
+            await asyncio.gather(watching, stopping, return_exceptions=True)
 
 
 @asynccontextmanager
