@@ -280,6 +280,8 @@ class Ledger:
 
     async def sweep(self) -> int:
         """Ends holds that nobody else will; returns how many it found."""
+        # The date may have jumped past the lease of this very process.
+        await self._database.write(renew_lease, self._owner, self._lease_ms)
         ids = await self._database.write(orphans, SWEEP_MAX)
         before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
         for hold_id in await self._database.read(owned_holds, self._owner, before_ms):

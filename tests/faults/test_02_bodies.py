@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -231,6 +232,32 @@ async def test_024_asks_for_an_odd_model(open_world: OpenWorld, model: str) -> N
     assert (reply.status, reply.error["param"]) == (400, "model")
     assert reply.code in {"model_not_found", "invalid_value"}
     assert len(reply.text) < 300
+
+
+MANY: dict[str, str] = {
+    "objects": "[" + ",".join(["{}"] * 350_000) + "]",
+    "long numbers": "{" + ",".join(f'"{n}":{n * (2**61 - 1)}' for n in range(30_000)) + "}",
+    "keys": "{" + ",".join(f'"k{n}":0' for n in range(90_000)) + "}",
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+async def test_025_takes_much_memory(open_world: OpenWorld, what: str) -> None:
+    """A megabyte of small things takes a bounded multiple of itself, and is given back."""
+    world = await open_world()
+    body = json.dumps({**ASKED, "metadata": "?"}).replace('"?"', MANY[what]).encode()
+    await world.send(body)
+    tracemalloc.start()
+    try:
+        reply = await world.send(body)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert reply.status == 400
+    assert world.first.requests == []
+    assert peak < 32 * len(body)
+    assert kept < len(body)
 
 
 @pytest.mark.parametrize(

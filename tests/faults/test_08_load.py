@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from decimal import Decimal
 from typing import Any
@@ -19,7 +20,7 @@ from gateway.channel import open_channel
 from services.config import BoundsConfig, LimitConfig
 from services.listener import listening
 from services.routing.budget import RETRIES_PER_S, RETRY_SHARE
-from tests.fakes.upstream import STALL, Script, json_answer
+from tests.fakes.upstream import STALL, Request, Script, json_answer
 from tests.faults.conftest import OpenWorld
 from tests.faults.world import BEGIN, CHARGE, END, FINE, MODEL, STEADY, TEXT, fitting
 
@@ -115,6 +116,25 @@ async def test_080_everything_fails(open_world: OpenWorld) -> None:
     asked = len(world.first.requests) + len(world.second.requests)
     assert asked <= calls * (1 + RETRY_SHARE) + 3 * RETRIES_PER_S
     assert await world.charged() == (0, 0)
+
+
+async def test_081_the_loop_is_blocked(open_world: OpenWorld) -> None:
+    """It is measured; the process is alive and ready all the same, and the call is answered."""
+    world = await open_world()
+
+    def block(_: Request) -> Script:
+        time.sleep(1.1)  # The worst that code of ours could do.
+        return FINE
+
+    world.play(block)
+    calls = [asyncio.create_task(world.ask()) for _ in range(2)]
+    await world.until(lambda: world.metric("loop_lag_seconds_sum") > 0.5)
+
+    for path in ("healthz", "readyz"):
+        async with world.http.get(f"{world.url}/{path}") as answer:
+            assert answer.status == 200
+    assert [reply.content for reply in await asyncio.gather(*calls)] == [TEXT] * 2
+    assert await world.charged() == (2, 2 * CHARGE)
 
 
 @WIRES

@@ -1,4 +1,4 @@
-"""b.13: configurations that change or are wrong, while calls run."""
+"""b.13: clocks that jump, and configurations that change or are wrong, while calls run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
+from pomogator.chat.v1 import usage_pb2
 
-from services.config import Config, ConfigError, Secret
+from services.clock import SystemClock
+from services.config import Config, ConfigError, LimitConfig, Secret
+from services.metering.ledger import Ledger, Order
 from services.reloading import Reloader
+from services.storage.accounts import credit_account, ensure_account
+from services.storage.audit import audit
+from services.storage.postgres import PostgresDatabase
 from tests.end_to_end.process import serving
 from tests.fakes.upstream import FakeUpstream, json_answer
 from tests.faults.conftest import OpenWorld
-from tests.faults.world import BEGIN, CHARGE, END, FINE, PATH, World, fitting
+from tests.faults.world import BEGIN, CHARGE, END, FINE, PATH, STEADY, TEXT, World, fitting
 
 FILE = """
 [[channels]]
@@ -132,3 +138,67 @@ async def test_123_a_local_model_needs_a_restart(open_world: OpenWorld) -> None:
         reread(world, msgspec.structs.replace(world.config, channels=(local, *others)))
 
     assert (await world.ask()).status == 200
+
+
+class JumpingClock(SystemClock):
+    """A machine whose date is set anew while it runs."""
+
+    def __init__(self, off_s: float = 0.0) -> None:
+        self.off_s = off_s
+
+    def time(self) -> float:
+        """What the machine takes for the date."""
+        return super().time() + self.off_s
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -86_400.0, 40 * 86_400.0])
+async def test_121_the_date_jumps(open_world: OpenWorld, jump_s: float) -> None:
+    """Who runs is not ended, nor recovered, nor counted twice; who comes is admitted as before."""
+    clock = JumpingClock()
+    limits = (LimitConfig(key="*", rpm=3, concurrency=10),)
+    world = await open_world(clock=clock, limits=limits)
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END], FINE)
+
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        clock.off_s = jump_s
+        assert await world.service.reloader.pipeline.gate.ledger.sweep() == 0
+        assert (await world.ask()).content == TEXT
+        assert world.metric("holds_open") == 1
+        goes_on.set()
+        reply = await world.read(answer)
+
+    assert (reply.events[-1], reply.finishes) == ("[DONE]", ["stop"])
+    assert await world.charged() == (2, 2 * CHARGE)
+    assert world.log.of("ledger.recovered") == []
+    assert (await world.ask(model=STEADY)).status == 200
+    refused = await world.ask(model=STEADY)
+    assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
+    assert 0 < float(refused.headers["Retry-After"]) <= 60
+    # The next call, which every test makes, is a good one too.
+    reread(world, msgspec.structs.replace(world.config, limits=()))
+
+
+@pytest.mark.parametrize("skew_s", [300.0, -300.0])
+async def test_122_the_clocks_of_two_processes_differ(postgres_url: str, skew_s: float) -> None:
+    """Leases go by the clock of the database: nobody takes a living process's holds."""
+    database = await PostgresDatabase.open(postgres_url)
+    try:
+        await database.write(ensure_account, "acme", 0)
+        await database.write(credit_account, "acme", 100, "r1", 0)
+        order = Order(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+        async with (
+            Ledger(database, SystemClock()) as here,
+            Ledger(database, JumpingClock(skew_s)) as there,
+        ):
+            hold, other = await here.reserve(order), await there.reserve(order)
+            assert (await here.sweep(), await there.sweep()) == (0, 0)
+            here.settle(hold, 7, usage_pb2.Usage())
+            there.settle(other, 5, usage_pb2.Usage())
+        result = await database.read(audit)
+    finally:
+        await database.close()
+
+    assert result.findings == ()
+    assert result.counts["settled"] == 2

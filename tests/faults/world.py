@@ -25,9 +25,10 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving, split_address
+from services.clock import Clock
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
 from services.listener import listening
-from services.server import Service, open_service
+from services.server import SYSTEM_CLOCK, Service, open_service
 from services.telemetry.logs import JsonFormatter
 from tests.fakes.upstream import (
     LAST_CHUNK,
@@ -307,6 +308,7 @@ async def living(
     second: Place = USUAL,
     edge: EdgeConfig = EDGE,
     wire: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
     **tables: Any,
 ) -> AsyncIterator[World]:
     """A world. `first` and `second` are more keys of these channels, `tables` of the file.
@@ -339,7 +341,7 @@ async def living(
         root.setLevel(logging.INFO)
         stack.callback(root.setLevel, level)
         stack.callback(root.removeHandler, log)
-        service = await stack.enter_async_context(open_service(config, state, {}))
+        service = await stack.enter_async_context(open_service(config, state, {}, clock=clock))
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"
         channel: Any = service.channel()
