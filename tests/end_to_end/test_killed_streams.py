@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.site import PLANS, Layout, database_for
+from tests.nightly.customer import Customer, Running
 from tests.nightly.expected import Entry
 from tests.nightly.puppet import Part
-from tests.nightly.stage import Customer, Key, Running, staging
+from tests.nightly.stage import Key, staging
 
 LAYOUTS = ("single", "fleet")
 

@@ -11,9 +11,10 @@ import pytest
 from pomogator.accounts.v1 import key_service_pb2 as keys
 
 from tests.end_to_end.site import PLANS, database_for
+from tests.nightly.customer import BUSY, MADE, POOR, Customer, Outcome, Running
 from tests.nightly.expected import MAX_TOKENS, Entry
 from tests.nightly.puppet import Part
-from tests.nightly.stage import BUSY, MADE, POOR, Customer, Key, Outcome, Running, Stage, staging
+from tests.nightly.stage import Key, Stage, staging
 
 PLENTY = 10**9
 SAME = "the same for all"
@@ -91,7 +92,10 @@ async def test_tokens_of_a_caller_who_left_are_given_back(stage: Stage) -> None:
     customer, key = await customer_of(stage, PLENTY, scope)
     first, second, third, fourth = stage.doors
     running = [await customer.begin(door, key, 1) for door in (first, second)]
-    assert await customer.begin(third, key, 1) == BUSY
+    refused = await customer.begin(third, key, 1)
+    if refused != BUSY and await stage.counts_apart():
+        pytest.skip("too slow a machine: Valkey was taken for lost, and limits are not exact")
+    assert refused == BUSY
 
     leaving, staying = running
     assert isinstance(leaving, Running)

@@ -24,6 +24,8 @@ class Talk:
         """Why it failed, if it did."""
         self.usage: Mapping[str, Any] | None = None
         """What it said that it took."""
+        self.guessed = False
+        """Whether it is refused since too many keys from here were not good: its own is not."""
         self.done = False
         """Whether the end was said: `[DONE]` in a stream."""
 
@@ -77,3 +79,4 @@ class Talk:
             self.usage = body["usage"]
         else:
             self.error = body["error"]["code"]
+            self.guessed = "no valid API key" in body["error"]["message"]

@@ -15,7 +15,7 @@ from tests.services.conftest import postgres_server
 
 __all__ = ["postgres_server"]
 
-EXAMPLES = int(os.environ.get("POMOGATOR_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("POMOGATOR_EXAMPLES", "2"))
 STEPS = 20
 
 
@@ -30,4 +30,4 @@ async def test_money_is_as_the_model_has_it(
         database_for(plan, request) as url,
         staging(tmp_path / "site", plan, url) as stage,
     ):
-        await asyncio.to_thread(check, stage, loop, examples=EXAMPLES, steps=STEPS, shrink=False)
+        await asyncio.to_thread(check, stage, loop, examples=EXAMPLES, steps=STEPS)
