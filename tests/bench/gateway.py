@@ -2,7 +2,7 @@
 
 It runs
 
-    python -m tests.bench.gateway [--cells A,B] [--rounds N] [--seconds S] [--against FILE]
+    python -m tests.bench.gateway [--cells A,B] [--rounds N] [--seconds S] [--against NAMES|FILE]
 
 It builds a mock of a provider and a load (tests/bench/load), serves with a fresh state, and
 prints CPU time, latency and memory of: `direct`, the mock alone; `nginx`, where it is
@@ -10,8 +10,10 @@ installed, as a bare reverse proxy; `pomogator`, with keys, limits, ledger, metr
 `split`, its edge and its service in two processes on a Unix socket. The rounds of all are
 interleaved: compare within one run only. Needs gcc, taskset and two cores.
 
-`--against` names a JSON file with an array of further gateways, whose fields are those of
-`tests.bench.rig.Gateway`. Their providers are to be http://127.0.0.1:9100/v1.
+`--against litellm,portkey,ferrogw,rolter` adds those of them, from the folder where
+`python -m tests.bench.peers FOLDER` has installed them (`--peers FOLDER`). It may also name a JSON
+file with an array of further gateways, whose fields are those of `tests.bench.rig.Gateway`. Their
+providers are to be http://127.0.0.1:9100/v1.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 
 import msgspec
 
+from tests.bench.peers import peers
 from tests.bench.rig import CELLS, MOCK_PORT, Gateway, Result, Rig
 
 REST_PORT, NGINX_PORT = 9201, 9202
@@ -74,9 +77,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
         folder = Path(name)
         gateways = [Gateway(name="direct"), *_nginx(folder), *_ours(folder)]
-        if options.against is not None:
-            text = options.against.read_bytes()
-            gateways += msgspec.json.decode(text, type=list[Gateway])
+        gateways += _others(options.against, options.peers, folder)
         rig = Rig(folder)
         results: list[Result] = []
         for _ in range(options.rounds):
@@ -90,8 +91,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cells", default=DEFAULT_CELLS, help=f"of {', '.join(CELLS)}")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--against", type=Path, metavar="FILE")
+    parser.add_argument("--against", default="", metavar="NAMES|FILE")
+    parser.add_argument("--peers", type=Path, default=Path(".venv/peers"), metavar="FOLDER")
     return parser.parse_args()
+
+
+def _others(against: str, installed: Path, folder: Path) -> Sequence[Gateway]:
+    if against.endswith(".json"):
+        return msgspec.json.decode(Path(against).read_bytes(), type=list[Gateway])
+    return peers(against.split(","), installed.resolve(), folder) if against else []
 
 
 def _round(rig: Rig, gateway: Gateway, cells: Sequence[str], seconds: float) -> Sequence[Result]:
