@@ -13,7 +13,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help run test nightly kubernetes lint fmt types check proto check-proto bench bench-parts lock models wheels clean
+.PHONY: help run test nightly kubernetes lint fmt types check proto check-proto bench bench-faults bench-parts lock models wheels clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -24,11 +24,14 @@ run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (
 test: $(VENV)/.dev ## Install what the tests need, and run them (ARGS="-k name" for some).
 	$(BIN)/python -m pytest $(ARGS)
 
-nightly: $(VENV)/.dev ## Kill gateways a thousand times under load, audit them, hold them against a model (ARGS="--cycles 100").
+nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuzz, soak (ARGS="--cycles 100").
 	@for topology in single split fleet; do \
 		$(BIN)/python -m tests.nightly.kill_cycles --topology $$topology $(ARGS) || exit; done
 	@for layout in edges fleet; do \
 		$(BIN)/python -m tests.nightly.state_machine --layout $$layout || exit; done
+	$(BIN)/python -m tests.nightly.fuzz
+	@for topology in single split; do \
+		$(BIN)/python -m tests.nightly.soak --topology $$topology || exit; done
 
 kubernetes: $(VENV)/.dev ## Build a real Kubernetes API server, and apply the manifests to it (needs Go, and time).
 	$(BIN)/python -m tests.nightly.api_server build/kubernetes
@@ -54,8 +57,12 @@ proto: $(VENV)/.dev ## Generate proto/gen from the contract.
 check-proto: $(VENV)/.dev ## Is proto/gen fresh, and the contract clean and compatible with main?
 	$(BIN)/python -m pytest -q tests/test_contract.py
 
-bench: $(VENV)/.dev ## Measure the gateway beside nginx and, with ARGS="--against FILE", others (needs gcc).
+bench: $(VENV)/.dev ## Measure the gateway beside nginx, and others: tests/bench/README.md (needs gcc).
 	@$(BIN)/python -m tests.bench.gateway $(ARGS)
+
+bench-faults: $(VENV)/.dev ## Hold it against its targets: clients that do not read or leave, frozen services, overload …
+	@failed=0; for bench in growth unread disconnects frozen rolling overload amplification; do \
+		echo "== $$bench"; $(BIN)/python -m tests.bench.$$bench || failed=1; done; exit $$failed
 
 bench-parts: $(VENV)/.dev ## Print what single parts cost: edge, service, client, in-process calls, ledger, limits, metering.
 	@for part in edge service http_client inprocess ledger limits metering; do \

@@ -27,7 +27,7 @@ GATEWAY_CORE, LOAD_CORE = "0", "1"
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 SOURCES = Path(__file__).parent / "load"
 PROGRAMS = ("mockup", "gwload")
-START_S = 60.0
+START_S = 240.0
 WARM_UP_S = 0.7
 GRACE_S = 60
 
