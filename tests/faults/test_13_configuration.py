@@ -13,16 +13,15 @@ import pytest
 from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
-from services.config import Config, ConfigError, LimitConfig, Secret
+from services.config import ConfigError, LimitConfig, Secret
 from services.metering.ledger import Ledger, Order
-from services.reloading import Reloader
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.postgres import PostgresDatabase
 from tests.end_to_end.process import serving
 from tests.fakes.upstream import FakeUpstream, json_answer
 from tests.faults.conftest import OpenWorld
-from tests.faults.world import BEGIN, CHARGE, END, FINE, PATH, STEADY, TEXT, World, fitting
+from tests.faults.world import BEGIN, CHARGE, END, FINE, PATH, STEADY, TEXT, fitting, reread
 
 FILE = """
 [[channels]]
@@ -31,13 +30,6 @@ dialect = "openai"
 base_url = "{url}"
 models = {{ "{model}" = "m" }}
 """
-
-
-def reread(world: World, config: Config) -> None:
-    """Reloads this configuration."""
-    old = world.service.reloader
-    fields = {name: getattr(old, name) for name in Reloader.__slots__}
-    Reloader(**{**fields, "read": lambda: config}).reload()
 
 
 async def test_123_a_bad_file_keeps_the_old_one(tmp_path: Path) -> None:

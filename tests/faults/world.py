@@ -28,6 +28,7 @@ from gateway.server import serving, split_address
 from services.clock import Clock
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
 from services.listener import listening
+from services.reloading import Reloader
 from services.server import SYSTEM_CLOCK, Service, open_service
 from services.telemetry.logs import JsonFormatter
 from tests.fakes.upstream import (
@@ -293,6 +294,13 @@ def _is_kept(task: asyncio.Task[Any]) -> bool:
 
 def _is_idle(upstream: FakeUpstream) -> bool:
     return upstream.busy == 0
+
+
+def reread(world: World, config: Config) -> None:
+    """Reloads this configuration."""
+    old = world.service.reloader
+    fields = {name: getattr(old, name) for name in Reloader.__slots__}
+    Reloader(**{**fields, "read": lambda: config}).reload()
 
 
 Place = Mapping[str, Any]
