@@ -207,7 +207,8 @@ async def _end(line: Line, end: End) -> None:
                 socket.SOL_SOCKET, socket.SO_LINGER, linger
             )
     elif end is HALF_CLOSE:
-        line.writer.write_eof()
+        with suppress(OSError):  # As above.
+            line.writer.write_eof()
     if end in {HALF_CLOSE, STALL}:
         while await line.reader.read(65536):
             pass
