@@ -207,3 +207,23 @@ async def test_099_services_are_restarted_in_turn(tmp_path: Path, postgres_url: 
     assert set(tally) == {"fine"}, tally
     assert list(result.findings) == []
     assert result.counts["settled"] == tally["fine"]
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_098_is_told_to_stop_while_it_starts(tmp_path: Path, signals: int) -> None:
+    """However early the signal comes, the process ends soon; and a second one hurts nothing."""
+    config = tmp_path / "pomogator.toml"
+    config.write_text(CONFIG.format(url="http://127.0.0.1:9/v1", model=MODEL))
+    for delay_s in (0.2, 0.6, 1.2):
+        member = fleet.service(tmp_path / "var", config)
+        await member.spawn()
+        assert member.process is not None
+        await asyncio.sleep(delay_s)  # Somewhere in the start: nobody tells where.
+        for _ in range(signals):
+            if member.alive:
+                member.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            code = await member.process.wait()
+        await member.end()
+        assert code in {0, -signal.SIGTERM}
+    assert (await holds_are_closed(tmp_path)).get("held", 0) == 0
