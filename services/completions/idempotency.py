@@ -10,9 +10,9 @@ name is in use:
     it asked for something else         IDEMPOTENCY_MISMATCH
 
 Equal means the same request and parameter policy. Whether the answer is to be whole or a
-stream does not matter: either is made from the same chunks. A caller that leaves while the
-provider is drained (`services.completions.drains`) finds the answer when it asks again. A replay takes nothing from
-balance and limits, and no provider hears of it.
+stream does not matter: either is made from the same chunks. A replay takes nothing from
+balance and limits, and no provider hears of it. Where an answer is drained for a caller that
+has left (`services.completions.drains`), it is there when the caller asks again.
 
 Only an answer that came to its end is kept, for a day. Whatever else ends a call frees
 its name, so that asking again makes it anew: a refusal, a provider's failure, a caller
