@@ -75,11 +75,13 @@ class Traced:
 
 
 @asynccontextmanager
-async def tracing(state: Path, layout: Layout, collector: Collector) -> AsyncIterator[Traced]:
+async def tracing(
+    state: Path, layout: Layout, collector: Collector, config: str = CONFIG
+) -> AsyncIterator[Traced]:
     """Runs it."""
     async with AsyncExitStack() as stack:
         first, second = [await stack.enter_async_context(FakeUpstream()) for _ in range(2)]
-        text = CONFIG.format(first=first.url, second=second.url)
+        text = config.format(first=first.url, second=second.url)
         env = {
             "CANARY_KEY": PROVIDER_KEY,
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
@@ -191,6 +193,25 @@ async def assert_a_trace(traced: Traced, *, stream: bool) -> None:
     assert edge.attributes["http.route"] == "/v1/chat/completions"
     assert edge.lasted_s >= max(span.lasted_s for span in attempts.values())
     assert not any("traceparent" in request.headers for request in traced.second.requests)
+
+
+async def test_a_provider_learns_of_the_trace_where_its_channel_says_so(tmp_path: Path) -> None:
+    """Then the request that it gets bears the ID of its own attempt."""
+    config = CONFIG.replace("priority = 1", "priority = 1\ntrace_context = true")
+    async with (
+        collecting() as collector,
+        tracing(tmp_path, "one process", collector, config) as traced,
+    ):
+        traced.first.play([BUSY])
+        traced.second.play([WHOLE])
+        await traced.client.chat.completions.create(**CHAT, extra_headers=TRACED)
+        spans = await collector.trace(TRACE, 4)
+
+    (attempt,) = (span for span in spans if span.attributes.get("pomogator.channel") == "second")
+    (told,), (untold,) = traced.second.requests, traced.first.requests
+    assert told.headers["traceparent"] == f"00-{TRACE}-{attempt.span_id}-01"
+    assert told.headers["tracestate"] == "house=1"
+    assert "traceparent" not in untold.headers
 
 
 async def test_logs_join_the_trace(traced: Traced) -> None:

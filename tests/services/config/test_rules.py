@@ -5,7 +5,15 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from services.config import ChannelConfig, Config, ModelConfig, Secret, StateConfig, rules
+from services.config import (
+    ChannelConfig,
+    Config,
+    ModelConfig,
+    Secret,
+    StateConfig,
+    TracesConfig,
+    rules,
+)
 
 GOOD = ChannelConfig(
     name="a", dialect="openai", base_url="https://a.test/v1", models={"m": "m", "n": "n"}
@@ -157,3 +165,12 @@ def test_refuses_a_store_that_we_cannot_speak_to(state: StateConfig, problem: st
 
     assert said.startswith(f"{problem}: must begin with ")
     assert "word" not in said
+
+
+@pytest.mark.parametrize("endpoint", ["collector:4317", "grpc://collector:4317", "http://u:p@c"])
+def test_refuses_a_collector_that_is_none(endpoint: str) -> None:
+    """An address without a scheme, of another protocol, or with a password in it."""
+    (said,) = rules.traces(TracesConfig(endpoint=endpoint))
+
+    assert said.startswith("traces.endpoint: ")
+    assert not list(rules.traces(TracesConfig(endpoint="http://collector:4317")))
