@@ -433,9 +433,13 @@ async def test_a_misconfigured_channel(channel: dict[str, object], caller: Calle
 )
 async def test_a_provider_that_does_not_begin(script: Script, caller: Caller) -> None:
     """Without a first token in time the call fails, and the connection is closed."""
+    clock = caller.clock = FakeClock()
     caller.channel = {"first_token_timeout_s": 0.05, "progress_timeout_s": 0.05}
 
-    texts, error = await caller.failure(*script)
+    async def dawdle(_: object) -> None:
+        clock.advance(0.06)
+
+    texts, error = await caller.failure(*script[:-1], dawdle, script[-1])
 
     assert texts == []
     assert error.reason == reasons.ERROR_REASON_UPSTREAM_TIMEOUT
