@@ -20,8 +20,9 @@ less, only the cost is charged.
 
 Death: what a killed process had not written down is lost to us, never to the caller. Of a
 stream that is at most its last second. A call that was complete has its settlement in the
-outbox, for some 20 ms: settlement keeps no answer waiting. Killed within them, it costs what
-its last checkpoint says, and nothing if it took less than a second or came in one piece.
+outbox for some 20 ms and then for as long as the commit takes: settlement keeps no answer
+waiting. Killed meanwhile, it costs what its last checkpoint says, and nothing if it took less
+than a second or came in one piece.
 
 All amounts are whole nano-USD.
 """
