@@ -179,6 +179,12 @@ def _print(names: Sequence[str], cells: Sequence[str], results: Sequence[Result]
     for cell in cells:
         row(f"`{cell}`: p50 ms", cell, lambda one: one.load.lat_us.p50 / 1000, ".2f")
         row(f"`{cell}`: p99 ms", cell, lambda one: one.load.lat_us.p99 / 1000, ".2f")
+        alone = [one.load.lat_us for one in results if (one.gateway, one.cell) == ("direct", cell)]
+        if alone:
+            p50 = statistics.median(one.p50 for one in alone)
+            p99 = statistics.median(one.p99 for one in alone)
+            row(f"`{cell}`: added p50 ms", cell, _over(p50, lambda one: one.load.lat_us.p50), ".2f")
+            row(f"`{cell}`: added p99 ms", cell, _over(p99, lambda one: one.load.lat_us.p99), ".2f")
         if CELLS[cell].streamed:
             row(
                 f"`{cell}`: first event p50 ms",
@@ -191,6 +197,11 @@ def _print(names: Sequence[str], cells: Sequence[str], results: Sequence[Result]
     row("start s", cells[0], lambda one: one.start_s, ".2f")
     failed = sum(one.load.err + one.load.incomplete for one in results)
     print(f"\nRequests that failed: {failed}.")
+
+
+def _over(least_us: float, value: Callable[[Result], float]) -> Callable[[Result], float]:
+    """How many milliseconds longer it took than without a gateway."""
+    return lambda one: (value(one) - least_us) / 1000
 
 
 if __name__ == "__main__":
