@@ -19,6 +19,7 @@ from services.metering.ledger import Ledger, Order
 from services.metering.prices import FREE, Price, PriceList, estimate_nano
 from services.metering.tokens import TokenCounter, estimate_prompt
 from services.metering.usage import UsageMeter
+from services.providers.thinking import BUDGET_MIN
 from services.telemetry.calls import CallRecord
 
 MAX_TOKENS_UNKNOWN = 4096
@@ -106,7 +107,7 @@ class Gate:
             tokens=prompt_tokens + max_tokens,
             limits=self.limits,
             markup_bp=caller.markup_bp,
-            meter=UsageMeter(bid.spec, self.counter),
+            meter=UsageMeter(bid.spec, self.counter, max_tokens=_allowed_tokens(bid.spec)),
             ledger=self.ledger,
             clock=self.clock,
             record=bid.record,
@@ -132,6 +133,14 @@ def most_tokens(spec: pb.ChatCompletionSpec, can: Capabilities) -> int:
     asked = spec.max_tokens or can.default_max_tokens or can.max_output_tokens
     each = min(asked or MAX_TOKENS_UNKNOWN, can.max_output_tokens or MAX_TOKENS_MAX)
     return max(1, spec.n) * each
+
+
+def _allowed_tokens(spec: pb.ChatCompletionSpec) -> int | None:
+    """The most tokens that a provider may have been allowed for a choice. None: without limit."""
+    if not spec.HasField("max_tokens"):
+        return None
+    # Where less leaves no room for thinking, that much is added on the way.
+    return spec.max_tokens + BUDGET_MIN
 
 
 def authorize(caller: Caller, model: str) -> None:

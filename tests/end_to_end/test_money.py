@@ -188,6 +188,19 @@ async def test_tokens_beyond_the_estimate_are_drawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
+async def test_impossible_usage_is_not_charged(shop: Shop, form: str) -> None:
+    """Who allowed 50 tokens does not pay for a million because the provider says so."""
+    shop.usage |= {"completion_tokens": 1_000_000, "total_tokens": 1_000_011}
+    key = await shop.open()
+
+    answer = await shop.ask(key, form, max_tokens=50)
+
+    assert answer.status == 200
+    assert 0 < answer.usage["completion_tokens"] <= 50
+    assert await shop.balance(key) == NANO - round(answer.usage["cost"] * NANO)
+
+
+@pytest.mark.parametrize("form", FORMS)
 async def test_calls_at_a_time(shop: Shop, form: str) -> None:
     """A second call beside the first is refused, and admitted when the first is over."""
     key = await shop.open(concurrent_call_count=1)
@@ -355,6 +368,7 @@ async def test_callers_see_what_the_ledger_has(tmp_path: Path, topology: Topolog
         for form in FORMS:
             assert (await shop.ask(key, form)).status == 200
         assert (await shop.ask(key, model=FREE)).status == 200
+        await shop.settled(key)
 
         balance = await shop.get(key, "/balance")
         used = await shop.get(key, "/usage", group_by="USAGE_GROUPING_MODEL")
