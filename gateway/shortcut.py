@@ -40,9 +40,16 @@ _HEAD = re.compile(
 _LINE = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
 _LENGTH = re.compile(r"[1-9][0-9]{0,9}")
 _LINES_MAX = 100
-_ONCE = ("Host", "Content-Length", "Authorization")
-# With these, what follows may be more than a body and its answer.
-_EXTRAORDINARY = ("Transfer-Encoding", "Content-Encoding", "Expect", "Upgrade")
+_NEEDED = ("Host", "Content-Length", "Authorization")
+# With these, what follows may be more than a body and its answer; or aiohttp may say no.
+_EXTRAORDINARY = (
+    "Transfer-Encoding",
+    "Content-Encoding",
+    "Expect",
+    "Upgrade",
+    "Proxy-Connection",
+    "Sec-WebSocket-Key1",
+)
 
 _log = logging.getLogger("gateway")
 
@@ -85,6 +92,9 @@ class Shortcut:
         headers = CIMultiDict(lines)
         if len(lines) > _LINES_MAX or not _is_ordinary(headers):
             return None
+        # Of what comes twice, some is an error, and some counts by its last word.
+        if len({name.lower() for name, _ in lines}) != len(lines):
+            return None
         length = int(headers["Content-Length"])
         if length > self._body_limit_bytes:
             return None
@@ -123,8 +133,8 @@ def _is_ordinary(headers: CIMultiDict[str]) -> bool:
     for name in _EXTRAORDINARY:
         if name in headers:
             return False
-    for name in _ONCE:
-        if len(headers.getall(name, ())) != 1:
+    for name in _NEEDED:
+        if name not in headers:
             return False
     return (
         _LENGTH.fullmatch(headers["Content-Length"]) is not None

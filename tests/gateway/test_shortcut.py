@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http_parser import HttpRequestParserPy
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from hypothesis import given
 from hypothesis import strategies as st
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
@@ -53,6 +53,11 @@ EXTRAORDINARY: dict[str, bytes] = {
     "an expectation": HEAD + b"Expect: 100-continue\r\n\r\n{}",
     "an upgrade": HEAD + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n{}",
     "a last request": HEAD + b"Connection: close\r\n\r\n{}",
+    "two words on the connection": HEAD + b"Connection: keep-alive\r\nConnection: close\r\n\r\n{}",
+    "a word to a proxy": HEAD + b"Proxy-Connection: close\r\n\r\n{}",
+    "a WebSocket of old": HEAD + b"Sec-WebSocket-Key1: a\r\n\r\n{}",
+    "two kinds": HEAD + b"content-type: text/plain\r\n\r\n{}",
+    "anything twice": HEAD + b"X: a\r\nx: a\r\n\r\n{}",
     "compression": HEAD + b"Content-Encoding: gzip\r\n\r\n{}",
     "another kind": ORDINARY.replace(b"application/json", b"text/plain"),
     "a long head": HEAD + b"X: " + b"a" * HEAD_MAX + b"\r\n\r\n{}",
@@ -61,9 +66,13 @@ EXTRAORDINARY: dict[str, bytes] = {
 
 _token = st.text("!#$%&'*+-.^_`|~09AZaz", min_size=1, max_size=5)
 _value = st.text('\t !"/:;<09AZaz~', max_size=6)
+# What follows the usual lines: mostly things that may come, now and then what may not.
 _lines = st.lists(
     st.sampled_from(
-        ["Host: a", "Authorization: Bearer k", "Content-Length: 2", "content-length:2", "X: a:b"]
+        [
+            *("content-length:2", "content-type: text/plain", "X: a:b", "Connection: keep-alive"),
+            *("connection: close", "User-Agent: a", "user-agent: b", "ETag: a", "etag: b"),
+        ]
     )
     | st.tuples(_token, _value).map(": ".join),
     max_size=6,
@@ -109,16 +118,19 @@ def test_any_bytes_are_read_or_left(inserted: bytes, at: int) -> None:
         assert head.end - head.begin == int(head.headers["Content-Length"])
 
 
+@pytest.mark.parametrize("parsing", [HttpRequestParser, HttpRequestParserPy])
 @given(_lines)
-async def test_what_is_ordinary_means_the_same_to_aiohttp(lines: list[str]) -> None:
-    """Every header, and the length of the body."""
-    data = LINE + "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n{}"
+async def test_what_is_ordinary_means_the_same_to_aiohttp(
+    parsing: type[HttpRequestParser], lines: list[str]
+) -> None:
+    """Every header, and the length of the body, to both of its parsers."""
+    data = HEAD + "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n{}"
     head = SHORTCUT.read(data)
     if head is None:
         return
     loop = asyncio.get_running_loop()
-    parser = HttpRequestParserPy(BaseProtocol(loop), loop, 2**16)
+    parser = parsing(BaseProtocol(loop), loop, 2**16)
     ((message, payload),), upgraded, tail = parser.feed_data(data)
-    assert list(message.headers.items()) == list(head.headers.items())
+    assert message.headers == head.headers
     assert (await payload.read(), upgraded, tail) == (b"{}", False, b"")
     assert (message.should_close, message.chunked, message.compression) == (False, False, None)
