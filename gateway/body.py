@@ -66,6 +66,8 @@ class Arriving:
         self._length = length
         self._config = config
         self._give_up = give_up
+        self.over = asyncio.Event()
+        """It is there, or will not come."""
         self._pieces: list[bytes] = []
         self._size = 0
         self._goal = config.body_stall_bytes
@@ -79,7 +81,7 @@ class Arriving:
         """Takes what has come. With the last piece of the body: what came after it."""
         over = self._size + len(data) - self._length
         if over >= 0:
-            self._timer.cancel()
+            self.cancel()
             self._pieces.append(data[: len(data) - over] if over else data)
             return data[len(data) - over :]
         self._pieces.append(data)
@@ -96,11 +98,13 @@ class Arriving:
     def cancel(self) -> None:
         """Nobody waits for it any more."""
         self._timer.cancel()
+        self.over.set()
 
     def _check(self) -> None:
         if self._loop.time() < self._due:
             self._timer = self._loop.call_at(self._due, self._check)
         else:
+            self.over.set()
             self._give_up()
 
 

@@ -14,6 +14,7 @@ import asyncio
 import logging
 import socket
 import time
+from contextlib import suppress
 from functools import partial
 from typing import Final, cast
 
@@ -114,6 +115,7 @@ class _Connection(RequestHandler):
         "_next",
         "_server",
         "_shortcut",
+        "_started",
         "_task",
     )
 
@@ -124,6 +126,7 @@ class _Connection(RequestHandler):
         self._task: asyncio.Task[None] | None = None
         self._arriving: Arriving | None = None
         self._head: Head | None = None
+        self._started = 0.0
         # What came while a request was being answered: further requests, or some of them.
         self._next = b""
         self._held = False
@@ -179,16 +182,29 @@ class _Connection(RequestHandler):
 
     async def drained(self) -> None:
         """Waits while more is to be sent than should, but not for ever."""
-        if not self.writing_paused:
-            return
+        if self.writing_paused:
+            await self._drain_helper()
+
+    async def _drain_helper(self) -> None:
+        # aiohttp waits here for whoever reads its own answers.
         try:
             async with asyncio.timeout(self._server.config.write_timeout_s):
-                await self._drain_helper()
+                await super()._drain_helper()
         except TimeoutError:
             # It will not read the rest either: closing in order would wait for it for ever.
             if self.transport is not None:
                 self.transport.abort()
             raise ConnectionAbortedError("the client does not read") from None
+
+    async def start(self) -> None:
+        """Until the client is let go. What it has not read by then, it has to read soon."""
+        transport = self.transport
+        try:
+            await super().start()
+        finally:
+            # Closing in order would wait for it for ever, and nothing would show it.
+            if transport and transport.is_closing() and transport.get_write_buffer_size():
+                self._loop.call_later(self._server.config.write_timeout_s, transport.abort)
 
     # The short way.
 
@@ -215,6 +231,7 @@ class _Connection(RequestHandler):
             super().data_received(data)
             return
         self._head = head
+        self._started = time.perf_counter()
         if head.end > len(data):
             length = head.end - head.begin
             self._arriving = Arriving(length, self._server.config, self._give_up)
@@ -239,13 +256,16 @@ class _Connection(RequestHandler):
     def _answer(self, body: bytes | ApiError) -> None:
         headers = cast("Head", self._head).headers
         self._head = None
-        reply = Reply(self, request_id(headers), time.perf_counter())
+        again = not self._discards
+        reply = Reply(self, request_id(headers), self._started, keep_alive=again)
         self._task = self._loop.create_task(self._exchange(Received(headers, reply, body)))
 
     async def _exchange(self, exchange: Received) -> None:
         again = False
         try:
             await cast("Shortcut", self._shortcut).serve(exchange, self._remote)
+            # Who reads none of its answers, were they but refusals, gets no more of them.
+            await self.drained()
             again = exchange.reply.keep_alive
         except ConnectionError:
             pass  # The client is gone.
@@ -261,7 +281,7 @@ class _Connection(RequestHandler):
             # The rest of the body is read, so that the client sees the answer.
             self._loop.call_later(_LINGER_S, self.force_close)
         elif not again or self._close or self._force_close:
-            self.transport.close()
+            self.force_close()
         else:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
             waiting, self._next = self._next, b""
@@ -291,7 +311,10 @@ class _Connection(RequestHandler):
         super()._process_keepalive()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
-        """Waits for what is being answered, and then ends it."""
+        """Waits for what arrives or is being answered, and then ends it."""
+        if self._arriving is not None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._arriving.over.wait(), timeout)
         task = self._task
         if task is not None:
             self._force_close = True
@@ -310,8 +333,8 @@ class _Connection(RequestHandler):
         message: str | None = None,  # noqa: ARG002 - it quotes the client
     ) -> web.StreamResponse:
         """Answers what the parser refused, in JSON, without quoting it."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun already")
+        if request.writer.output_size > 0 or isinstance(exc, ConnectionError):
+            raise ConnectionError("an answer has begun already, or the client is gone")
         error = _refusal(status, exc)
         error_id = new_request_id()
         if self._server.watch is not None:

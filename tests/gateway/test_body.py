@@ -91,6 +91,16 @@ async def test_a_body_that_does_not_come_is_given_up(edge: Edge, sent: bytes) ->
     assert received is not None
     assert received.status == 408
     assert json.loads(received.body)["error"]["code"] == "request_timeout"
+    # Its time began with its head.
+    assert int(received.headers["openai-processing-ms"]) >= 90
+
+
+async def test_a_connection_without_its_body_is_not_used_again(edge: Edge) -> None:
+    """Whatever else was wrong with the request: the rest of it may still come."""
+    sent = HEAD + b"x-pomogator-mode: odd\r\nContent-Length: 500\r\n\r\n "
+    received = await exchange(edge.host, edge.port, sent)
+    assert received is not None
+    assert (received.status, received.headers["connection"]) == (400, "close")
 
 
 async def test_half_a_body_never_reaches_the_service(edge: Edge) -> None:

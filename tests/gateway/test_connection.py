@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.config import EdgeConfig
 from tests.fakes.service import Pause, Script, answer, choice_finished, finished, started
@@ -98,6 +100,31 @@ async def impatient(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
         running_edge(script, channel, config) as edge,
     ):
         yield edge
+
+
+@pytest.fixture
+async def forgetful(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge that holds all that clients do not read, but not for long."""
+    config = EdgeConfig(
+        drain_s=0.1, idle_timeout_s=0.05, write_timeout_s=0.1, write_buffer_bytes=1 << 26
+    )
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config) as edge,
+    ):
+        yield edge
+
+
+async def push(edge: Edge, sent: bytes, then: bytes) -> None:
+    """Sends and reads nothing. ConnectionError: the edge has had enough of it."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, (edge.host, edge.port))
+        await loop.sock_sendall(client, sent)
+        while True:
+            await loop.sock_sendall(client, then)
 
 
 def assert_error(answer: Answer | None, *statuses: int) -> None:
@@ -317,3 +344,33 @@ async def test_what_comes_before_its_turn_is_bounded(edge: Edge) -> None:
         assert received is not None
         assert received.status == 200
     writer.transport.abort()
+
+
+REFUSED = GOOD.replace(b"sk-pg-0", b"sk-pg-1")
+
+
+@pytest.mark.parametrize("way", [REFUSED, REFUSED.replace(b"Host: a", b"Host: a ")])
+async def test_who_reads_no_refusals_gets_no_more_of_them(
+    script: Script, tmp_path: Path, way: bytes
+) -> None:
+    """They need no key, and would fill the memory."""
+    config = EdgeConfig(drain_s=0.1, write_timeout_s=0.1)
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config) as edge,
+        asyncio.timeout(10),
+    ):
+        with pytest.raises(ConnectionError):
+            await push(edge, b"", way * 100)
+
+
+LAST = GOOD.replace(b"Host: a", b"Host: a\r\nConnection: close")
+
+
+@pytest.mark.parametrize("asked", [GOOD, GOOD.replace(b"Host: a", b"Host: a "), LAST])
+async def test_who_does_not_read_its_last_answer_is_let_go(forgetful: Edge, asked: bytes) -> None:
+    """By whichever way it came, and whyever it is the last."""
+    forgetful.script.answer = answer(content.ContentPart(text="a" * 10_000_000))
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(10):
+            await push(forgetful, asked, bytes(1 << 16))

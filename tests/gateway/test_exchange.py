@@ -106,8 +106,9 @@ class TestRoutedByAiohttp:
             response.close()
         await asyncio.wait_for(edge.script.cancelled.wait(), 5)
 
-    async def test_who_does_not_read(self, edge: Edge) -> None:
-        """Is cut off, after a bounded buffer and a bounded wait."""
+    async def test_who_does_not_read(self, edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
+        """Is cut off, after a bounded buffer and a bounded wait; it is not said to be no HTTP."""
+        caplog.set_level(logging.INFO, "gateway.access")
         steps = Endless()
         edge.script.steps = steps
         body = json.dumps(STREAMED).encode()
@@ -121,3 +122,5 @@ class TestRoutedByAiohttp:
         finally:
             writer.transport.abort()
         assert steps.taken < 1000
+        lines = [line.getMessage() for line in caplog.records if line.name == "gateway.access"]
+        assert lines == ["http.request"]

@@ -18,6 +18,7 @@ from gateway.server import join_address, serving, split_address
 from tests.fakes import service
 from tests.fakes.service import Pause, Script
 from tests.gateway.conftest import KEY, scripted_channel
+from tests.gateway.raw import parsed, read_answer
 from tests.gateway.test_completions import ASKED, STREAMED, URL, events
 
 
@@ -149,6 +150,29 @@ async def test_a_drain_lets_idle_clients_go(tmp_path: Path) -> None:
         await edge.stopped()
 
 
+async def test_a_drain_lets_bodies_arrive(tmp_path: Path) -> None:
+    """Who has begun to send a request may end it, and gets its answer, which is the last."""
+    script = Script(answer=service.answer())
+    async with scripted_channel(script, "in-process", tmp_path) as channel:
+        edge = Stoppable(channel, EdgeConfig())
+        place = split_address(await edge.address())
+        body = json.dumps(ASKED).encode()
+        reader, writer = await asyncio.open_connection(*place)
+        head = f"POST {URL} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
+        writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:9])
+        idle, idler = await asyncio.open_connection(*place)
+        idler.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert await read_answer(idle)
+        edge.stop()
+        assert await idle.read() == b""
+        idler.close()
+        writer.write(body[9:])
+        received = parsed(await reader.read())
+        writer.close()
+        assert (received.status, received.headers["connection"]) == (200, "close")
+        await edge.stopped()
+
+
 async def test_who_is_served_while_it_lingers_is_to_connect_anew(tmp_path: Path) -> None:
     """Calls are still answered, and each answer is its connection's last."""
     script = Script(steps=[[service.started(), service.choice_finished(), service.finished()]])
@@ -163,6 +187,8 @@ async def test_who_is_served_while_it_lingers_is_to_connect_anew(tmp_path: Path)
             async with http.post(URL, json=STREAMED) as after:
                 assert events(await after.text())[-1] == "[DONE]"
                 assert after.headers["Connection"] == "close"
+            async with http.post(URL, json={"model": "m"}) as refused:
+                assert (refused.status, refused.headers["Connection"]) == (400, "close")
         edge.kill()
 
 
