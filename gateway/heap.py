@@ -3,7 +3,8 @@
 A request with a picture of 1 MB makes and frees a dozen buffers of its size. glibc gives such
 memory back to the kernel at once, and what is taken anew has to be mapped page by page: 2,400
 page faults for each picture in the edge alone, which were three quarters of its CPU (1,900 µs a
-picture with them, 420 without; 4,650 and 3,390 for the whole gateway).
+picture with them, 420 without: `python -m tests.bench.edge`, with and without
+`MALLOC_TRIM_THRESHOLD_=131072`).
 """
 
 from __future__ import annotations

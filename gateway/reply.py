@@ -2,7 +2,7 @@
 
 aiohttp's `Response` takes 45 µs of CPU to become bytes, and a `StreamResponse` 2 µs more for each
 write (headers in a multidict, signals, a coroutine for every step). What completions need of it
-is a sixth of that.
+is a sixth of that: `python -m tests.bench.edge`.
 """
 
 from __future__ import annotations
