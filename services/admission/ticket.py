@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
@@ -13,14 +13,12 @@ from services.clock import Clock
 from services.metering.ledger import Hold, Ledger
 from services.metering.prices import Price, cost_nano
 from services.metering.usage import Metered, UsageMeter
-from services.providers.base import Decoder
+from services.providers.base import Batch, Decoder
 from services.telemetry.calls import CallRecord
 
 CHECKPOINT_S = 0.5
 """How often a stream's usage is noted. The ledger writes notes down as often: a kill loses no more
 than the sum, a second."""
-
-Batch = Sequence[pb.ChatCompletionChunk]
 
 
 class Ticket(msgspec.Struct, kw_only=True):
@@ -89,16 +87,16 @@ class Ticket(msgspec.Struct, kw_only=True):
         self.meter.drain()
         self.record = replace(self.record)
 
-    def count(self, batch: Batch) -> Batch:
+    def count(self, batch: Batch) -> None:
         """Takes note of what the provider sent. Completes the last chunk: usage and cost."""
-        self.meter.add(batch)
-        last = batch[-1]
+        chunks = batch.chunks
+        self.meter.add(chunks)
+        last = chunks[-1]
         if last.HasField("finished"):
             self._complete(last.finished)
-            self.record.finished(batch)
+            self.record.finished(chunks)
         elif self.clock.now() - self._noted_at >= CHECKPOINT_S:
             self._note()
-        return batch
 
     def close(self) -> None:
         """The call is over. What it used is charged; what it drew too much is given back."""

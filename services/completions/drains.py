@@ -15,9 +15,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from services.admission.ticket import Batch, Ticket
+from services.admission.ticket import Ticket
 from services.config import ChannelConfig
 from services.errors import Failure
+from services.providers.base import Batch
 from services.routing.catalog import Route
 from services.telemetry.calls import CallRecord
 

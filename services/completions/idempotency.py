@@ -28,7 +28,7 @@ import hashlib
 import logging
 import re
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -39,6 +39,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
+from services.providers.base import Batch
 from services.storage.base import Database
 from services.storage.idempotency import RUNNING, Record, Run, claim, forget, keep, release
 from services.storage.pepper import Pepper
@@ -72,7 +73,6 @@ SWEEP_MAX = 200
 
 _FORM = re.compile(r"[\x20-\x7e]{1,255}")
 
-Batch = Sequence[pb.ChatCompletionChunk]
 Announce = Callable[[Mapping[str, str]], None]
 
 
@@ -165,7 +165,7 @@ class Idempotency:
             async with aclosing(make()) as batches:
                 async for batch in batches:
                     recording.add(batch)
-                    if batch[-1].HasField("finished"):
+                    if batch.chunks[-1].HasField("finished"):
                         kept = await self._keep(run, recording)
                     yield batch
         finally:
@@ -245,8 +245,7 @@ class _Recording:
     def add(self, batch: Batch) -> None:
         if self._bytes is None:
             return
-        message = pb.StreamChatCompletionResponse(chunks=batch)
-        proto.serialize_length_prefixed(message, self._bytes)
+        proto.serialize_length_prefixed(batch, self._bytes)
         if self._bytes.tell() > ANSWER_BYTES_MAX:
             self._bytes = None
 
@@ -254,9 +253,8 @@ class _Recording:
 def _read(answer: bytes) -> Iterator[Batch]:
     """The batches of a recorded answer."""
     stream = BytesIO(answer)
-    response = pb.StreamChatCompletionResponse
-    while (message := proto.parse_length_prefixed(response, stream)) is not None:
-        yield message.chunks
+    while (batch := proto.parse_length_prefixed(Batch, stream)) is not None:
+        yield batch
 
 
 def _answer(record: Record, fingerprint: str) -> bytes:

@@ -17,9 +17,10 @@ from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.completions.drains import Course, Drains
 from services.completions.fold import Fold
-from services.completions.idempotency import REPLAYED, Announce, Batch, Idempotency, NamedCall
+from services.completions.idempotency import REPLAYED, Announce, Idempotency, NamedCall
 from services.completions.validation import check
 from services.errors import UpstreamError
+from services.providers.base import Batch
 from services.routing.catalog import Catalog, Route
 from services.routing.failover import Answer, Failover, Inquiry
 from services.telemetry.calls import CallRecord
@@ -122,18 +123,23 @@ class Pipeline:
     async def _make(
         self, call: Call, course: Course, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
-        shown = _without_reasoning if call.spec.thinking.excluded else _unchanged
+        hide = _hide_reasoning if call.spec.thinking.excluded else _hide_nothing
         ticket = course.ticket = await self.gate.admit(_bid(call, course.routes))
         try:
             answer = await self._failover.open(_inquiry(call, course, ticket, stream=stream))
             try:
                 ticket.begun(answer.decoder, answer.target.public_model)
                 announce(ticket.headers)
-                first = ticket.count(answer.first)
-                yield [self._started(answer), *shown(first)]
+                batch = answer.first
+                ticket.count(batch)
+                hide(batch)
+                batch.chunks.insert(0, self._started(answer))
+                yield batch
                 async for batch in answer.rest:
-                    if visible := shown(ticket.count(batch)):
-                        yield visible
+                    ticket.count(batch)
+                    hide(batch)
+                    if batch.chunks:
+                        yield batch
             except UpstreamError as error:
                 self._failover.broke_off(answer, call.record, error)
                 raise
@@ -164,7 +170,7 @@ async def _folded(batches: Batches[Batch]) -> pb.CreateChatCompletionResponse:
     fold = Fold()
     async with aclosing(batches):
         async for batch in batches:
-            fold.add(batch)
+            fold.add(batch.chunks)
     return fold.answer
 
 
@@ -192,9 +198,12 @@ def _inquiry(call: Call, course: Course, ticket: Ticket, *, stream: bool) -> Inq
     )
 
 
-def _unchanged(batch: Batch) -> Batch:
-    return batch
+def _hide_nothing(_: Batch) -> None:
+    pass
 
 
-def _without_reasoning(batch: Batch) -> Batch:
-    return [chunk for chunk in batch if chunk.delta.WhichOneof("content") != "reasoning"]
+def _hide_reasoning(batch: Batch) -> None:
+    chunks = batch.chunks
+    for number in reversed(range(len(chunks))):
+        if chunks[number].delta.WhichOneof("content") == "reasoning":
+            del chunks[number]

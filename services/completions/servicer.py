@@ -73,7 +73,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
                         if headers:
                             await context.send_initial_metadata(tuple(headers.items()))
                             headers.clear()
-                        yield pb.StreamChatCompletionResponse(chunks=batch)
+                        yield batch
             except Failure as failure:
                 await self._tell_limits(failure, call)
                 raise

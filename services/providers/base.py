@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -21,6 +21,15 @@ from pomogator.chat.v1.usage_pb2 import Usage
 from services.capabilities import Capabilities
 from services.config import ChannelConfig, Secret
 from services.errors import Failure, UpstreamError
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
+Batch: TypeAlias = pb.StreamChatCompletionResponse
+"""The chunks that arrived together, in the message that carries them to the caller."""
+
+Chunks: TypeAlias = "RepeatedCompositeFieldContainer[pb.ChatCompletionChunk]"
+"""Those of one batch. Whatever is added to them is copied, but for what `add` makes in place."""
 
 TOKENS_MAX = 1_000_000_000
 """More than this in one answer is not believed."""
@@ -129,8 +138,11 @@ class Decoder(Protocol):
     """What the last event said, if it said a piece of text and changed nothing else, so that
     events which differ in that alone may be given to `texts`. Empty otherwise."""
 
-    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
-        """The chunks of events that are as the last one with a `text`, but for that."""
+    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
+        """Adds the chunks of events that are as the last one with a `text`, but for that.
+
+        Nearly all of a stream comes this way, and so they are made where they are to be.
+        """
         ...
 
     @property

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import UpstreamError
-from services.providers.base import Decoder
+from services.providers.base import Batch, Chunks, Decoder
 from services.providers.refrain import Refrain
 from services.providers.sse import SseParser, event_of
 
@@ -24,27 +23,28 @@ class StreamReader:
         self.over = False
         """Whether the answer is complete: nothing more is to be read."""
 
-    def feed(self, data: bytes) -> tuple[list[pb.ChatCompletionChunk], UpstreamError | None]:
+    def feed(self, data: bytes) -> tuple[Batch, UpstreamError | None]:
         """The chunks in `data`, which is empty at the end, and the failure after them."""
         decoder = self._decoder
-        chunks: list[pb.ChatCompletionChunk] = []
+        batch = Batch()
+        chunks = batch.chunks
         try:
             self._read(self._parser.cut(data) if data else self._parser.rest(), chunks)
             self.over = decoder.done or not data
             if self.over:
                 if not self._heard:
                     raise unreadable()
-                chunks += decoder.finish()
+                chunks.extend(decoder.finish())
         except UpstreamError as error:
-            return chunks, error
-        return chunks, None
+            return batch, error
+        return batch, None
 
-    def _read(self, blocks: list[bytes], chunks: list[pb.ChatCompletionChunk]) -> None:
+    def _read(self, blocks: list[bytes], chunks: Chunks) -> None:
         decoder, refrain = self._decoder, self._refrain
         begin = 0
         while begin < len(blocks):
             if texts := refrain.run(blocks, begin):
-                chunks += decoder.texts(texts)
+                decoder.texts(texts, chunks)
                 begin += len(texts)
                 continue
             block = blocks[begin]
@@ -53,7 +53,7 @@ class StreamReader:
             if event is None:
                 continue
             self._heard = True
-            chunks += decoder.feed(event)
+            chunks.extend(decoder.feed(event))
             if decoder.done:
                 return
             if decoder.text:

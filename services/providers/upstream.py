@@ -11,12 +11,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
 from typing import Self, cast
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Clock
 from services.errors import UpstreamError
-from services.providers.base import Decoder, Dialect, Target, UpstreamRequest
+from services.providers.base import Batch, Decoder, Dialect, Target, UpstreamRequest
 from services.providers.http import (
     HttpClient,
     HttpError,
@@ -144,7 +143,7 @@ class Relay:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> list[pb.ChatCompletionChunk]:
+    async def __anext__(self) -> Batch:
         """What arrives next. Whatever is raised closes the connection."""
         if self._over:
             raise self._end()
@@ -172,7 +171,7 @@ class Relay:
         """As `close`."""
         self.close()
 
-    async def _first(self) -> list[pb.ChatCompletionChunk]:
+    async def _first(self) -> Batch:
         response = self._response = await self._in_time()
         self._patience.watch(response.close)
         if response.status != HTTP_OK:
@@ -183,7 +182,7 @@ class Relay:
             return await self._more(response, data)
         chunks = self._decoder.whole(await _document(response, data, self._patience))
         self.close()
-        return chunks
+        return Batch(chunks=chunks)
 
     async def _in_time(self) -> HttpResponse:
         """The response to the request, unless patience ends before it begins."""
@@ -198,7 +197,7 @@ class Relay:
                 raise _late(self._patience) from None
             raise
 
-    async def _more(self, response: HttpResponse, data: bytes) -> list[pb.ChatCompletionChunk]:
+    async def _more(self, response: HttpResponse, data: bytes) -> Batch:
         """The next batch, of which `data` is the beginning."""
         stream = self._stream = self._stream or StreamReader(self._decoder)
         while True:
@@ -207,7 +206,7 @@ class Relay:
                 response.finish()
             if stream.over or self._failure is not None:
                 self.close()
-            if batch:
+            if batch.chunks:
                 self._patience.suspend()
                 return batch
             if self._over:

@@ -11,7 +11,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.clock import Chance, Clock
 from services.config import ChannelConfig
 from services.errors import Failure, UpstreamError
-from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
+from services.providers.base import Batch, Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.upstream import Relay, Upstream
 from services.routing.budget import RetryBudget
 from services.routing.catalog import Route
@@ -36,7 +36,7 @@ class Answer(msgspec.Struct, frozen=True):
     """Where it answers."""
     notes: Sequence[pb.Note]
     """What was changed on the way to it."""
-    first: Sequence[pb.ChatCompletionChunk]
+    first: Batch
     """What came first. Not empty."""
     rest: Relay
     """What comes after. Raises UpstreamError where the answer breaks off."""
@@ -148,9 +148,7 @@ class Failover:
                     continue
                 yield route.model, target, notes, request
 
-    async def _first(
-        self, target: Target, relay: Relay, *, streamed: bool
-    ) -> Sequence[pb.ChatCompletionChunk]:
+    async def _first(self, target: Target, relay: Relay, *, streamed: bool) -> Batch:
         """Awaits the first batch, and tells `Health` how that went."""
         self._health.begin(target)
         begun = self._clock.now()

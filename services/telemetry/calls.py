@@ -155,13 +155,15 @@ class CallRecord:
         if self.trace is not None:
             self.trace.failed(error.reason_name)
 
-    def finished(self, batch: Sequence[pb.ChatCompletionChunk]) -> None:
-        """`batch` holds the end of the answer: how its first choice ended counts."""
-        for chunk in batch:
-            if chunk.HasField("choice_finished"):
-                self.finish = FINISHES.get(chunk.choice_finished.finish_reason, UNSPECIFIED)
-                return
+    def finished(self, chunks: Sequence[pb.ChatCompletionChunk]) -> None:
+        """`chunks` are the end of the answer: how its first choice ended counts."""
         self.finish = UNSPECIFIED
+        for chunk in reversed(chunks):
+            event = chunk.WhichOneof("event")
+            if event == "delta":
+                return  # All choices end after the last of these.
+            if event == "choice_finished":
+                self.finish = FINISHES.get(chunk.choice_finished.finish_reason, UNSPECIFIED)
 
     def line(self) -> dict[str, object]:
         """What the log says of the call."""

@@ -24,7 +24,7 @@ from pomogator.chat.v1.usage_pb2 import Usage
 from services.capabilities import Capabilities
 from services.clock import SystemClock
 from services.config import ChannelConfig, Secret
-from services.providers.base import Decoder, SseEvent, Target, UpstreamRequest
+from services.providers.base import Chunks, Decoder, SseEvent, Target, UpstreamRequest
 from services.providers.http import HttpClient, Url
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
@@ -115,9 +115,9 @@ class Deaf:
     usage: Usage | None = None
     text = ""
 
-    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:  # noqa: ARG002
-        """Nothing."""
-        return [CHUNK]
+    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
+        """Not asked for: no event says that others may be given so."""
+        raise NotImplementedError
 
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
         """Hears the end."""

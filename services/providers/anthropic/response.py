@@ -30,7 +30,7 @@ from services.providers.anthropic.events import (
     UsageReport,
 )
 from services.providers.anthropic.usage import UsageCount
-from services.providers.base import SseEvent
+from services.providers.base import Chunks, SseEvent
 from services.providers.failures import refusal
 
 FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
@@ -75,19 +75,16 @@ class AnthropicDecoder:
             raise refusal(200, {}, event.data, own_error=False)
         return self._event(opened, event.data)
 
-    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
-        """The chunks of events that are pieces of the block that had the last one."""
+    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
+        """Adds the chunks of events that are pieces of the block that had the last one."""
         opened = self._open.get(self._text_index)
-        chunks: list[pb.ChatCompletionChunk] = []
         if opened is None:
-            return chunks
+            return
+        add = chunks.add
         for text in texts:
             if text:
                 opened.length += len(text)
-                chunk = _Chunk()  # As `_text` does it, without the call.
-                chunk.delta.text = text
-                chunks.append(chunk)
-        return chunks
+                add().delta.text = text
 
     @property
     def done(self) -> bool:

@@ -15,7 +15,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
 from services.errors import UpstreamError
-from services.providers.base import SseEvent
+from services.providers.base import Chunks, SseEvent
 from services.providers.failures import read_error, refusal
 from services.providers.openai import wire
 from services.providers.openai.extras import gather
@@ -112,15 +112,12 @@ class OpenAiDecoder:
             return [_text(text, 0)]
         return self._take(chunk, data)
 
-    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
-        """The chunks of events that are pieces of the first choice's text."""
-        chunks = []
+    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
+        """Adds the chunks of events that are pieces of the first choice's text."""
+        add = chunks.add
         for text in texts:
             if text:
-                chunk = pb.ChatCompletionChunk()  # As `_text` does it, without the call.
-                chunk.delta.text = text
-                chunks.append(chunk)
-        return chunks
+                add().delta.text = text
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
         """The endings. UPSTREAM_DISCONNECTED unless every choice has said why it stopped."""

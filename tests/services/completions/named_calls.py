@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.completions.idempotency import Batch, Idempotency, NamedCall
+from services.completions.idempotency import Idempotency, NamedCall
 from services.errors import Failure
+from services.providers.base import Batch
 from services.storage.pepper import Pepper
 
 DAY_MS = 24 * 3600 * 1000
@@ -39,7 +40,8 @@ def answer(*texts: str) -> list[Batch]:
     deltas = [pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=text)) for text in texts]
     end = pb.ChatCompletionChunk(finished=pb.CompletionFinished(cost_nano_usd=7))
     end.finished.usage.total_token_count = 9
-    return [[started], *([delta] for delta in deltas), [pb.ChatCompletionChunk(), end]]
+    batches = [[started], *([delta] for delta in deltas), [pb.ChatCompletionChunk(), end]]
+    return [Batch(chunks=batch) for batch in batches]
 
 
 class Model:
@@ -72,7 +74,7 @@ async def ask(once: Idempotency, asked: NamedCall, model: Make) -> tuple[list[Ba
         replays += 1
 
     async with aclosing(once.stream(asked, model, replaying)) as batches:
-        got: list[Batch] = [list(batch) async for batch in batches]
+        got = [batch async for batch in batches]
     return got, replays == 1
 
 

@@ -51,7 +51,7 @@ async def test_whoever_sees_the_end_sees_it_again(once: Idempotency) -> None:
     model = Model()
     async with aclosing(once.stream(call(), model, ignore)) as batches:
         async for batch in batches:
-            if batch[-1].HasField("finished"):
+            if batch.chunks[-1].HasField("finished"):
                 break
 
     assert await ask(once, call(), model) == (list(model.batches), True)

@@ -101,7 +101,7 @@ def test_reads_what_is_alike_as_it_reads_the_rest(dialect: str, data: bytes, siz
     for begin in range(0, len(data), size):
         found, failure = reader.feed(data[begin : begin + size])
         assert failure is None
-        chunks += found
+        chunks += found.chunks
 
     assert reader.over
     assert chunks == event_by_event(dialect, data)

@@ -18,7 +18,7 @@ from services.capabilities import Capabilities
 from services.clock import SystemClock
 from services.config import ChannelConfig, Secret
 from services.errors import UpstreamError
-from services.providers.base import Notes, SseEvent, Target, UpstreamRequest
+from services.providers.base import Chunks, Notes, SseEvent, Target, UpstreamRequest
 from services.providers.http import HttpClient
 from services.providers.upstream import ERROR_BODY_MAX, Relay, Upstream
 from tests.fakes.clock import FakeClock
@@ -71,7 +71,7 @@ class Words:
                 return [_word(event.data.decode())]
         return []
 
-    def texts(self, texts: Sequence[str]) -> list[pb.ChatCompletionChunk]:
+    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
         """Never asked for: no event says that others may be given so."""
         raise NotImplementedError
 
@@ -143,7 +143,7 @@ class Caller:
             self.upstream.play(script)
         async with aclosing(self.relay()) as batches:
             return [
-                ["." if chunk == FINISHED else chunk.delta.text for chunk in batch]
+                ["." if chunk == FINISHED else chunk.delta.text for chunk in batch.chunks]
                 async for batch in batches
             ]
 
@@ -156,7 +156,7 @@ class Caller:
         async def listen() -> None:
             async with aclosing(self.relay()) as batches:
                 async for batch in batches:
-                    texts.extend(chunk.delta.text for chunk in batch)
+                    texts.extend(chunk.delta.text for chunk in batch.chunks)
 
         with pytest.raises(UpstreamError) as failed:
             await listen()
@@ -216,7 +216,7 @@ async def test_what_arrives_together_is_one_batch(caller: Caller) -> None:
 
     async with aclosing(caller.relay()) as relaying:
         async for batch in relaying:
-            batches.append(batch)
+            batches.append(list(batch.chunks))
             seen.set()
 
     assert batches == [[_word("a"), _word("b")], [_word("c"), FINISHED]]
@@ -291,7 +291,7 @@ async def test_a_reset_is_a_cut(caller: Caller) -> None:
     seen = asyncio.Event()
     caller.upstream.play([SSE_HEAD + sse("a"), seen, RESET])
     batches = caller.relay()
-    assert await anext(batches) == [_word("a")]
+    assert list((await anext(batches)).chunks) == [_word("a")]
     seen.set()
 
     with pytest.raises(UpstreamError) as failed:
@@ -511,7 +511,7 @@ async def test_a_slow_caller_is_not_the_providers_fault(caller: Caller) -> None:
 
     async with aclosing(caller.relay()) as batches:
         async for batch in batches:
-            texts += [chunk.delta.text for chunk in batch]
+            texts += [chunk.delta.text for chunk in batch.chunks]
             clock.advance(10)
             await asyncio.sleep(0.03)  # The timer rings meanwhile.
 

@@ -71,9 +71,9 @@ class Setup:
             spec=spec, routes=routes or [self.route()], draw=self._draw, record=self.record
         )
         with closing(await self.failover.open(inquiry)) as answer:
-            texts = [chunk.delta.text for chunk in answer.first]
+            texts = [chunk.delta.text for chunk in answer.first.chunks]
             async for batch in answer.rest:
-                texts += [chunk.delta.text for chunk in batch]
+                texts += [chunk.delta.text for chunk in batch.chunks]
         return answer, [text for text in texts if text]
 
     async def _draw(self, channel: str) -> None:
@@ -265,6 +265,6 @@ async def test_leaving_closes_the_connection(stack: AsyncExitStack) -> None:
     inquiry = Inquiry(spec=spec, routes=[served.route()], draw=served._draw, record=served.record)
 
     with closing(await served.failover.open(inquiry)) as answer:
-        assert answer.first[0].delta.text == "some"
+        assert answer.first.chunks[0].delta.text == "some"
 
     await served.upstreams[0].requests[0].left.wait()

@@ -13,8 +13,9 @@ from pathlib import Path
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.clock import SystemClock
-from services.completions.idempotency import Batch, Idempotency, NamedCall
+from services.completions.idempotency import Idempotency, NamedCall
 from services.metering.ledger import Ledger
+from services.providers.base import Batch
 from services.storage.opening import open_database
 from services.storage.pepper import Pepper
 
@@ -27,7 +28,7 @@ async def make() -> AsyncGenerator[Batch, None]:
     sys.stdout.write("begun\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
-    yield []
+    yield Batch()
 
 
 async def ignore() -> None:
