@@ -54,7 +54,9 @@ from services.storage.ledger import (
     Checkpoint,
     Ending,
     HoldRow,
+    Lapse,
     Tokens,
+    bury,
     checkpoint,
     end_leases,
     orphans,
@@ -68,7 +70,8 @@ from services.telemetry.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 LEASE_S = 15.0
-"""How long a process that is silent is taken to live: its holds are left alone."""
+"""How long a process that is silent is taken to live, by the database's clock: its holds are left
+alone. After that it has until the next sweep to say that only the clock has jumped."""
 
 BEAT_S = 0.5
 """How often checkpoints are written. Calls note theirs as often (`CHECKPOINT_S` of their ticket):
@@ -167,6 +170,7 @@ class Ledger:
         self._dirty: dict[str, Hold] = {}
         self._outbox = Outbox(database)
         self._closing = False
+        self._lapsed: list[Lapse] = []
         self.recovered = 0
         """How many holds were ended here for processes that could not."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -280,9 +284,13 @@ class Ledger:
             await self._database.write(end_leases, self._owner)
 
     async def sweep(self) -> int:
-        """Ends holds that nobody else will; returns how many it found."""
+        """Ends holds that nobody else will; returns how many it found.
+
+        A process whose lease is over is dead at the second sweep that finds it so.
+        """
         # The date may have jumped past the lease of this very process.
         await self._database.write(renew_lease, self._owner, self._lease_ms)
+        self._lapsed = await self._database.write(bury, self._lapsed)
         ids = await self._database.write(orphans, SWEEP_MAX)
         before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
         for hold_id in await self._database.read(owned_holds, self._owner, before_ms):

@@ -3,7 +3,8 @@
     (free) ── claim ──► running ──┬─ keep ────► stored | spent ── a day later ──► (free)
                                   └─ release, or the lease of its process ends ─► (free)
 
-A process lives while it has a lease: the one that the ledger renews for it.
+A process lives while it has a lease: the one that the ledger renews for it, and that the ledgers
+of others end when it does so no more.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ CLAIM = """
         run = excluded.run, owner = excluded.owner, state = excluded.state,
         answer = NULL, expire_ms = NULL
     WHERE idempotency_keys.expire_ms <= now_ms() OR (idempotency_keys.state = 'running'
-        AND idempotency_keys.owner NOT IN (SELECT owner FROM leases WHERE until_ms >= now_ms()))
+        AND idempotency_keys.owner NOT IN (SELECT owner FROM leases))
     RETURNING run
 """
 SELECT = "SELECT fingerprint, state, answer FROM idempotency_keys WHERE account = ? AND key = ?"
@@ -43,7 +44,7 @@ FORGET = """
         SELECT run FROM idempotency_keys WHERE expire_ms <= (SELECT now_ms())
         UNION ALL
         SELECT run FROM idempotency_keys WHERE state = 'running'
-            AND owner NOT IN (SELECT owner FROM leases WHERE until_ms >= now_ms())
+            AND owner NOT IN (SELECT owner FROM leases)
         LIMIT ?
     ) RETURNING run
 """

@@ -68,13 +68,27 @@ RENEW_LEASE = """
     ON CONFLICT (owner) DO UPDATE SET until_ms = excluded.until_ms
 """
 END_LEASES = "DELETE FROM leases WHERE owner = ? OR ? = ''"
-FORGET_LEASES = "DELETE FROM leases WHERE until_ms < now_ms() - ?"
+END_LEASE = "DELETE FROM leases WHERE owner = ? AND until_ms = ?"
+SELECT_LAPSED = """
+    SELECT owner, until_ms FROM leases
+    WHERE until_ms < now_ms() OR until_ms > now_ms() + ?
+"""
 SELECT_ORPHANS = """
-    SELECT id FROM holds WHERE state = 'held'
-        AND owner NOT IN (SELECT owner FROM leases WHERE until_ms >= now_ms())
-    LIMIT ?
+    SELECT id FROM holds WHERE state = 'held' AND owner NOT IN (SELECT owner FROM leases) LIMIT ?
 """
 SELECT_OWNED = "SELECT id FROM holds WHERE state = 'held' AND owner = ? AND created_ms < ?"
+
+LEASE_MAX_MS = 24 * 3600 * 1000
+"""The longest lease: one that has longer to go was given before the clock went back."""
+
+
+class Lapse(msgspec.Struct, frozen=True, array_like=True):
+    """A lease that is over, as far as the clock knows."""
+
+    owner: str
+    """Whose."""
+    until_ms: int
+    """When it was to end. A living process has moved that by the next look."""
 
 
 class HoldRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,9 +290,20 @@ def end_leases(owner: str = "") -> Transaction[None]:
     yield END_LEASES, (owner, owner)
 
 
+def bury(seen: Sequence[Lapse]) -> Transaction[list[Lapse]]:
+    """Ends the leases that have not been renewed since they were `seen` to be over.
+
+    Gives those that are over now, to be seen again. One look is not enough: where the
+    database's date jumps, the leases of all who live are over in the same moment.
+    """
+    for lapse in seen:
+        yield END_LEASE, (lapse.owner, lapse.until_ms)
+    rows = yield SELECT_LAPSED, (LEASE_MAX_MS,)
+    return [msgspec.convert(row, Lapse) for row in rows]
+
+
 def orphans(limit: int) -> Transaction[list[str]]:
     """Holds whose process lives no more."""
-    yield FORGET_LEASES, (24 * 3600 * 1000,)
     rows = yield SELECT_ORPHANS, (limit,)
     return [str(row[0]) for row in rows]
 

@@ -61,6 +61,10 @@ class Books:
         """Lets the lease of a ledger's process end."""
         await self.database.write(end_leases, ledger._owner)
 
+    async def move_lease(self, ledger: Ledger, jump_s: float) -> None:
+        """Makes a ledger's lease as old as it is after the database's clock has jumped."""
+        await self.database.write(_move_lease, ledger.owner, round(jump_s * 1000))
+
     async def hold(self, hold: Hold) -> dict[str, object]:
         """What is stored of a hold."""
         return await self.database.read(_hold, hold.id)
@@ -70,6 +74,10 @@ class Books:
         result = await self.database.read(audit)
         assert result.findings == ()
         return dict(result.counts)
+
+
+def _move_lease(owner: str, jump_ms: int) -> Transaction[None]:
+    yield "UPDATE leases SET until_ms = until_ms - ? WHERE owner = ?", (jump_ms, owner)
 
 
 def _hold(hold_id: str) -> Transaction[dict[str, object]]:
@@ -305,6 +313,39 @@ async def test_living_process_is_left_alone(ledger: Ledger, books: Books, clock:
     await ledger.drain()
 
 
+@pytest.mark.parametrize("jump_s", [3600.0, 90 * 86_400.0, -3600.0, -90 * 86_400.0])
+async def test_a_jump_of_the_databases_clock_kills_nobody(
+    ledger: Ledger, books: Books, clock: FakeClock, jump_s: float
+) -> None:
+    """All leases are over at once, or never: who renews theirs keeps what they hold."""
+    hold = await ledger.reserve(order())
+    await books.move_lease(ledger, jump_s)
+    stranger = Ledger(books.database, clock)
+
+    assert await stranger.sweep() == 0
+    await ledger._database.write(renew_lease, ledger.owner, ledger._lease_ms)
+    for _ in range(3):
+        assert await stranger.sweep() == 0
+
+    ledger.settle(hold, 5, usage())
+    await ledger.drain()
+    assert (await books.hold(hold))["state"] == "settled"
+
+
+@pytest.mark.parametrize("jump_s", [16.0, -90 * 86_400.0])
+async def test_the_dead_are_seen_twice(books: Books, clock: FakeClock, jump_s: float) -> None:
+    """Who does not renew a lease that is over, or that the clock went back behind, is dead."""
+    dead = Ledger(books.database, clock)
+    await books.database.write(renew_lease, dead.owner, dead._lease_ms)
+    await dead.reserve(order())
+    await books.move_lease(dead, jump_s)
+    stranger = Ledger(books.database, clock)
+
+    assert [await stranger.sweep() for _ in range(3)] == [0, 1, 0]
+
+    assert await books.balance() == (10 * USD, 0)
+
+
 async def test_forgotten_hold_is_recovered(ledger: Ledger, books: Books, clock: FakeClock) -> None:
     """A hold that nobody has any more is ended after a while, though the process lives."""
     kept = await ledger.reserve(order())
@@ -338,7 +379,7 @@ async def test_cancelled_reservation_holds_nothing(
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("nth", range(1, 9))
+@pytest.mark.parametrize("nth", range(1, 10))
 async def test_any_failing_write_leaves_the_books_right(
     books: Books, clock: FakeClock, nth: int, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -357,7 +398,7 @@ async def test_any_failing_write_leaves_the_books_right(
                 charged += 5
                 await ledger.drain()
     except Failure:
-        assert nth <= 4  # Opening the ledger fails as a whole.
+        assert nth <= 5  # Opening the ledger fails as a whole.
     await books.database.write(end_leases)
     async with Ledger(books.database, clock):
         pass

@@ -20,7 +20,7 @@ from services.storage.idempotency import (
     keep,
     release,
 )
-from services.storage.ledger import end_leases, renew_lease
+from services.storage.ledger import bury, end_leases, renew_lease
 from services.storage.schema import applied
 from services.storage.sqlite import SqliteDatabase
 from services.storage.sqlite_file import FILE
@@ -116,6 +116,9 @@ async def test_the_dead_leave_their_keys(database: Database, lapsed: bool) -> No
     await database.write(claim, first, "print", "p1")
     if lapsed:
         await database.write(renew_lease, "p1", EXPIRED_MS)
+        seen = await database.write(bury, [])
+        assert await database.write(claim, second, "another", "p2") is not None
+        await database.write(bury, seen)
     else:
         await database.write(end_leases, "p1")
 
