@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import grpc
+import msgspec
 
 from gateway.config import EdgeConfig
 from gateway.following import FollowingChannel
@@ -17,13 +18,21 @@ PING_EVERY_MS = 2_000
 """More often than the service allows (`services.listener`), and it would end the connection."""
 PONG_WITHIN_MS = 2_500
 
+WATCHED = "pomogator.calls"
+"""What services say of whether they take calls (`services.telemetry.vitals`)."""
+
+_SERVICE_CONFIG = {"healthCheckConfig": {"serviceName": WATCHED}}
+
 _DEFAULTS = EdgeConfig()
 
 _OPTIONS: Mapping[str, int | str] = {
     # Calls go in turn to all addresses that the target's name has.
     "grpc.lb_policy_name": "round_robin",
+    # A service that is about to stop says so, and gets no more calls before it does. Calls wait
+    # where there is no other. https://grpc.io/docs/guides/health-checking
+    "grpc.service_config": msgspec.json.encode(_SERVICE_CONFIG).decode(),
     # The name is asked again when a connection ends; replicas are replaced faster than every 30 s.
-    "grpc.dns_min_time_between_resolutions_ms": 5_000,
+    "grpc.dns_min_time_between_resolutions_ms": 1_000,
     # Buffers do not grow with the bandwidth: unread, one stream would hold 4 MiB.
     "grpc.http2.bdp_probe": 0,
     "grpc.http2.lookahead_bytes": 16_384,

@@ -151,6 +151,7 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> Service:
     # Probes and metrics come first, so that they go last: a drain is watched to its end.
     await _serve_metrics(stack, service, options.metrics, begun)
     await _serve_grpc(stack, service, options, token)
+    stack.push_async_callback(service.dismiss)
     await _serve_operators_rest(stack, service, options, token)
     rest = options.rest
     if options.only is None:

@@ -102,7 +102,7 @@ class Service:
     """Adds what only operators may use: accounts, keys, the ledger, health."""
     key_maker: KeyMaker
     """Makes the first key."""
-    health: HealthServicer
+    health: Vitals
     """Says whether calls are taken."""
     metrics: Metrics
     """What the service counts."""
@@ -124,9 +124,13 @@ class Service:
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def drain(self) -> None:
-        """Says that no new calls are taken, so that balancers look elsewhere."""
+        """Says that no new calls are taken, so that nobody new comes here."""
         self.calls.stopping = True
         await self.health.enter_graceful_shutdown()
+
+    async def dismiss(self) -> None:
+        """Has callers with a connection send new calls elsewhere, and waits until they do."""
+        await self.health.dismiss()
 
     def channel(self) -> InProcessChannel:
         """A channel to the public services that crosses no wire."""

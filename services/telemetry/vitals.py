@@ -6,6 +6,10 @@
 
 The process lives in both cases: restarting it helps neither the database nor the calls
 that still wait to be settled.
+
+Who is on its way out is first not found any more, by those who look for somebody to call. Those
+who have found it before, and call, are told later, under a name of its own (`CALLS`): they turn
+away while what they have sent until then is still taken.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -29,6 +33,16 @@ LOOK_S = 0.25
 
 LAST_WORD_S = 0.25
 """How long those who watch are told that the end has come, before they are let go."""
+
+CALLS = "pomogator.calls"
+"""The name that says whether calls are taken, by a process on its way out, too. Edges watch it
+(`gateway.channel`)."""
+
+NOTICE_S = 2.0
+"""The longest that a process waits until all who watch `CALLS` have turned away."""
+
+UNDERWAY_S = 0.25
+"""How long a call may be under way that was sent by who has just turned away."""
 
 _STATUSES = {
     True: health_pb2.HealthCheckResponse.SERVING,
@@ -46,14 +60,36 @@ class Vitals(HealthServicer):
     def __init__(self) -> None:
         super().__init__()
         self._stopping = asyncio.Event()
+        self._dismissing = asyncio.Event()
+        self._balancers = 0
+        self._turned_away = asyncio.Semaphore(0)
 
     async def enter_graceful_shutdown(self) -> None:
-        """Says for good that nothing is served."""
+        """Says for good that nothing is served. What `CALLS` says is as before."""
         await super().enter_graceful_shutdown()
         self._stopping.set()
 
+    async def dismiss(self) -> None:
+        """Has those who watch `CALLS` turn away; returns when nothing comes from them any more.
+
+        Their watch ends, and whoever begins another is told nothing. gRPC's balancers send no
+        call to a server that has not yet said how it is; where they have no other, calls wait
+        (NOT_SERVING would fail them). So who has begun another watch has turned away.
+        """
+        self._dismissing.set()
+        if not self._balancers:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NOTICE_S):
+                for _ in range(self._balancers):
+                    await self._turned_away.acquire()
+        await asyncio.sleep(UNDERWAY_S)
+
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
         """Says how it is, and again whenever that changes, until the end has come."""
+        if request.service == CALLS:
+            await self._watch_calls(context)
+            return
         watching = asyncio.ensure_future(super().Watch(request, context))
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
@@ -63,6 +99,18 @@ class Vitals(HealthServicer):
             watching.cancel()
             stopping.cancel()
             await asyncio.gather(watching, stopping, return_exceptions=True)
+
+    async def _watch_calls(self, context: Any) -> None:
+        if self._dismissing.is_set():
+            self._turned_away.release()
+            await asyncio.sleep(NOTICE_S)  # Longer than the connection lives.
+            return
+        self._balancers += 1
+        try:
+            await context.write(health_pb2.HealthCheckResponse(status=_STATUSES[True]))
+            await self._dismissing.wait()
+        finally:
+            self._balancers -= 1
 
 
 @asynccontextmanager

@@ -313,10 +313,7 @@ async def test_a_replica_freezes(cluster: Cluster) -> None:
 
 
 async def test_replicas_are_replaced_with_new_secrets(cluster: Cluster) -> None:
-    """A rolling restart under load: streams end in peace, next to nothing fails, all is rotated.
-
-    What arrives in the very moment in which a replica stops taking calls is refused by gRPC.
-    """
+    """A rolling restart under load: streams end in peace, nothing fails, all is rotated."""
     tally, enough = Tally(), asyncio.Event()
     role = f"rotated_{secrets.token_hex(4)}"
     admin = await asyncpg.connect(cluster.env["POMOGATOR_DATABASE_URL"])
@@ -333,8 +330,7 @@ async def test_replicas_are_replaced_with_new_secrets(cluster: Cluster) -> None:
     enough.set()
     await load
 
-    assert tally.codes.keys() <= {"", GONE}
-    assert tally.failed <= CALLERS * len(cluster.replicas), "more than were under way then"
+    assert tally.codes.keys() == {""}
     await cluster.books_are_right(tally)
     await cluster.both_take_calls()
     assert cluster.upstream.requests[-1].headers["authorization"] == "Bearer sk-second"

@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from gateway.channel import open_channel
+from gateway.channel import WATCHED, open_channel
 from gateway.config import EdgeConfig
 from gateway.server import join_address, serving, split_address
 from tests.fakes import service
@@ -212,6 +212,7 @@ async def serving_health(*, able: bool) -> AsyncIterator[str]:
     status = health_pb2.HealthCheckResponse
     vitals = HealthServicer()
     await vitals.set("", status.SERVING if able else status.NOT_SERVING)
+    await vitals.set(WATCHED, status.SERVING)
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
@@ -33,6 +32,7 @@ from gateway.channel import open_channel
 from gateway.tls import ServiceTls
 from services.callers import Callers
 from services.listener import listening
+from services.telemetry.vitals import Vitals
 from services.tls import TlsFiles
 from tests.services.test_listener import Models
 from tests.services.test_tls import NAME, Files, pair
@@ -67,7 +67,7 @@ def register(server: grpc.aio.Server) -> None:
     """Adds what is called here."""
     pb_grpc.add_ModelServiceServicer_to_server(Models(), server)
     chat_grpc.add_ChatCompletionServiceServicer_to_server(Completions(), server)
-    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
+    health_pb2_grpc.add_HealthServicer_to_server(Vitals(), server)
 
 
 class House:

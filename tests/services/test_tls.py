@@ -11,11 +11,11 @@ import grpc
 import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
 
 from gateway.channel import open_channel
 from gateway.tls import ServiceTls
 from services.listener import listening
+from services.telemetry.vitals import Vitals
 from services.tls import TlsFiles, server_credentials
 
 NAME = "pomogator.example"
@@ -67,7 +67,7 @@ async def server(tls: TlsFiles) -> AsyncIterator[str]:
     """Serves health alone; gives its address."""
 
     def register(server: grpc.aio.Server) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(), server)
+        health_pb2_grpc.add_HealthServicer_to_server(Vitals(), server)
 
     async with listening(register, "127.0.0.1:0", tls=tls, grace_s=0) as bound:
         yield bound
