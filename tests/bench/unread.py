@@ -1,8 +1,9 @@
 """What a thousand clients cost that never read.
 
-    python -m tests.bench.unread [--clients 1000]
+    python -m tests.bench.unread [--clients 1000] [--event 200]
 
-Each asks for a stream of a provider that never stops, and reads nothing. Once nothing moves,
+Each asks for a stream of a provider that never stops, and reads nothing. Its events have so many
+characters of text; it writes 8 KB of them at a time, as fast as it is read. Once nothing moves,
 looked at are the memory of edge and service (apart from one another), and a hundred good
 callers beside them, before and then. Clients that read nothing for a minute are cut off and
 charged: all of them have to be within 65 seconds.
@@ -35,14 +36,17 @@ STILL_S = 3.0
 """How long nothing has to move to count as blocked."""
 SEND_BUFFER = 16 * 1024
 """Of the provider's kernel, so that what is sent is what the gateway and its kernels hold."""
-PAGE = sse({"id": "1", "choices": [{"index": 0, "delta": {"content": "x" * 8000}}]})
+WRITTEN_BYTES = 8000
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 
 class Provider:
     """Never stops, or answers at once where a whole answer is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, text: int) -> None:
+        choice = {"index": 0, "delta": {"content": "x" * text}}
+        event = sse({"id": "1", "choices": [choice]})
+        self._page = event * max(1, WRITTEN_BYTES // len(event))
         self.sent = 0
 
     def __call__(self, request: Request) -> Script:
@@ -58,9 +62,9 @@ class Provider:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         line.writer.transport.set_write_buffer_limits(0)
         while True:
-            line.writer.write(PAGE)
+            line.writer.write(self._page)
             await line.writer.drain()
-            self.sent += len(PAGE)
+            self.sent += len(self._page)
 
     async def blocked(self) -> None:
         """Returns once nothing has moved for a while."""
@@ -90,16 +94,16 @@ async def good_ms(stage: Stage) -> Sequence[float]:
         async with free:
             began = time.monotonic()
             async with stage.http.post(stage.url, json=asking(stream=False)) as answer:
-                assert answer.status == 200
-                await answer.read()
+                said = await answer.read()
+                assert answer.status == 200, (answer.status, said)
             return (time.monotonic() - began) * 1000
 
     return await asyncio.gather(*(call() for _ in range(GOOD_CALLS)))
 
 
-async def measure(directory: Path, clients: int) -> Sequence[Figure]:
+async def measure(directory: Path, clients: int, text: int) -> Sequence[Figure]:
     """All that is said above."""
-    provider = Provider()
+    provider = Provider(text)
     async with FakeUpstream() as upstream:
         upstream.play(provider)
         config = configuration(upstream.url, more="[bounds]\nstreams = 4000\n")
@@ -154,9 +158,10 @@ async def main() -> int:
     """Measures; an exit code."""
     parser = argparse.ArgumentParser(description="What do clients cost that never read?")
     parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--event", type=int, default=200)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pomogator-unread-") as directory:
-        return conclude(await measure(Path(directory), options.clients))
+        return conclude(await measure(Path(directory), options.clients, options.event))
 
 
 if __name__ == "__main__":

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from services.providers.http.connection import Connection
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.incoming import Incoming
+from services.providers.http.incoming import WAITING_MAX, Incoming, Room
 from services.providers.http.inflate import Inflater
 from services.providers.http.pool import Pool
 from services.providers.http.request import Origin, PostHead, Url
 
+CONNECTIONS_MAX = 65_535
+"""To one origin, which has no more ports for us. How many calls run at a time is decided before
+they begin: nobody who has been let in shall wait for a connection here."""
 LINGER_S = 1.0
 """How long the end of a message may lag behind the end of what it says."""
 
@@ -132,7 +136,7 @@ class HttpClient:
     def __init__(
         self,
         *,
-        limit_per_host: int = 1000,
+        limit_per_host: int = CONNECTIONS_MAX,
         idle_timeout_s: float = 30.0,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
@@ -140,6 +144,12 @@ class HttpClient:
         self._idle_timeout_s = idle_timeout_s
         self._tls = ssl_context or tls_context()
         self._pools: dict[Origin, Pool] = {}
+        self._make = partial(
+            Connection,
+            asyncio.get_running_loop(),
+            buffer=memoryview(bytearray(WAITING_MAX)),
+            room=Room(),
+        )
 
     async def post(
         self, url: Url, headers: Mapping[str, str], body: bytes, *, connect_timeout_s: float
@@ -183,6 +193,10 @@ class HttpClient:
 
     def _add_pool(self, origin: Origin) -> Pool:
         pool = self._pools[origin] = Pool(
-            origin, limit=self._limit, idle_timeout_s=self._idle_timeout_s, tls=self._tls
+            origin,
+            limit=self._limit,
+            idle_timeout_s=self._idle_timeout_s,
+            tls=self._tls,
+            make=self._make,
         )
         return pool

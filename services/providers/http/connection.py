@@ -10,7 +10,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.incoming import Incoming
+from services.providers.http.incoming import TIGHT, Incoming, Room
 
 HEAD_MAX = 64 * 1024
 """Bytes of headers in a response. Also the most that may come without a byte of body."""
@@ -26,7 +26,7 @@ That takes one round trip. A server that hangs up later may have begun to work.
 """
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """Carries one exchange at a time, and is reusable after a clean one.
 
     The parser calls the `on_…` methods. Made by `loop.create_connection`; `on_lost`
@@ -34,8 +34,18 @@ class Connection(asyncio.Protocol):
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, on_lost: Callable[[Connection], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_lost: Callable[[Connection], None],
+        buffer: memoryview,
+        room: Room,
     ) -> None:
+        """`buffer` has `WAITING_MAX` bytes: what is read is in it for a moment.
+
+        Responses take `room`.
+        """
+        self._buffer = buffer
+        self._room = room
         self._loop = loop
         self._on_lost = on_lost
         self._transport: asyncio.Transport
@@ -79,7 +89,7 @@ class Connection(asyncio.Protocol):
         """
         if self._transport.is_closing():
             raise HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed")
-        incoming = self._incoming = Incoming(self._transport, self._loop)
+        incoming = self._incoming = Incoming(self._transport, self._loop, self._room)
         self._fields = []
         self._size = 0
         self._interim = self._ended = self._heard = False
@@ -95,13 +105,17 @@ class Connection(asyncio.Protocol):
                 await incoming.event()
         except BaseException:
             self.abort()
+            incoming.discard()
             raise
         return incoming
 
     def secured(self, transport: asyncio.BaseTransport | None) -> None:
         """TLS is agreed upon: from now on everything goes through `transport`."""
         self._transport = cast("asyncio.Transport", transport)
-        self._incoming = Incoming(self._transport, self._loop)
+        # asyncio's and uvloop's transports over TLS have this, and would keep 256 KiB.
+        if bound := getattr(transport, "set_read_buffer_limits", None):
+            bound(high=TIGHT, low=0)
+        self._incoming = Incoming(self._transport, self._loop, self._room)
         self._incoming.end()  # Nothing has been asked.
 
     def abort(self) -> None:
@@ -116,7 +130,11 @@ class Connection(asyncio.Protocol):
         """The socket is connected."""
         self.secured(transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader's room decides
+        """Where to put what arrives: no more than the reader has room for."""
+        return self._buffer[: self._incoming.space]
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Hands the parser what has arrived, and the reader what is body of it."""
         incoming = self._incoming
         if incoming.complete:
@@ -124,14 +142,14 @@ class Connection(asyncio.Protocol):
             return
         self._heard = True
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._buffer[:nbytes])
         except (HttpParserError, HttpParserUpgrade) as error:
             self._clean = False
-            self._take_body(incoming, len(data))
+            self._take_body(incoming, nbytes)
             if not self._ended:
                 incoming.fail(HttpError(HttpErrorKind.BAD_RESPONSE, str(error)))
         else:
-            self._take_body(incoming, len(data))
+            self._take_body(incoming, nbytes)
         if self._ended:
             incoming.end()
         elif not self._clean:

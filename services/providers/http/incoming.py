@@ -7,11 +7,33 @@ from collections.abc import Callable, Mapping
 
 from services.providers.http.errors import HttpError, HttpErrorKind
 
-HIGH_WATER = 64 * 1024
-"""Bytes that may wait for the reader before the server has to."""
+WAITING_MAX = 64 * 1024
+"""Bytes that may wait for a reader before the server has to."""
 PIECE = 16 * 1024
-"""What a reader gets at a time who is behind. All that becomes of it on its way to the client is
-a multiple of this, and a thousand clients that do not read hold it a thousand times."""
+"""What a reader gets at a time who is behind."""
+TIGHT = 2 * 1024
+"""Both of these, once there is no room left."""
+ROOM = 2 * 1024 * 1024
+"""Bytes that all readers of a client together may have before them."""
+
+
+class Room:
+    """What the responses of a client may hold together.
+
+    As much as readers take at once arrives at once, while there is room. Where thousands do not
+    read, each has little: what becomes of a byte on its way to the reader of ours is several
+    times its size.
+    """
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int = ROOM) -> None:
+        self.left = size
+        """Bytes. Less than none where everybody has no more than the least."""
+
+    def share(self, most: int) -> int:
+        """How much of `most` anybody may have now."""
+        return max(TIGHT, min(most, self.left))
 
 
 class Incoming:
@@ -27,7 +49,9 @@ class Incoming:
         "_loop",
         "_on_end",
         "_paused",
+        "_room",
         "_size",
+        "_taken",
         "_transport",
         "_waiter",
         "begun",
@@ -37,11 +61,15 @@ class Incoming:
         "status",
     )
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, room: Room
+    ) -> None:
         self._transport = transport
         self._loop = loop
+        self._room = room
         self._chunks: list[bytes] = []
         self._size = 0
+        self._taken = 0
         self._paused = False
         self._error: HttpError | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -58,6 +86,11 @@ class Incoming:
 
     # The connection's side.
 
+    @property
+    def space(self) -> int:
+        """How much should arrive at a time, at most."""
+        return self._room.share(WAITING_MAX)
+
     def begin(self, status: int, fields: Mapping[bytes, bytes], *, to_eof: bool) -> None:
         """Status and headers have arrived."""
         self.begun = True
@@ -73,7 +106,8 @@ class Incoming:
             return
         self._chunks.append(data)
         self._size += len(data)
-        if self._size > HIGH_WATER and not self._paused:
+        self._room.left -= len(data)
+        if self._size > self.space and not self._paused:
             self._paused = True
             self._transport.pause_reading()
         self._wake()
@@ -99,30 +133,42 @@ class Incoming:
         return self._waiter
 
     async def read(self) -> bytes:
-        """What has arrived since the last time, or a piece of it; empty at the end."""
+        """What has arrived since the last time, or a piece of it; empty at the end.
+
+        Until the next time it counts as being held.
+        """
+        self._room.left += self._taken
+        self._taken = 0
         while not self._chunks:
             if self.complete:
                 return b""
             await self.event()
-        if self._paused and self._size > PIECE:
-            return self._piece()
+        if self._paused and self._size > (piece := self._room.share(PIECE)):
+            return self._beginning(piece)
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self.discard()
+        self._taken = self._size
+        self._clear()
         return data
 
-    def _piece(self) -> bytes:
-        """The beginning of what has arrived."""
+    def _beginning(self, size: int) -> bytes:
+        """The first of what has arrived, at most so much."""
         first = self._chunks[0]
-        if len(first) <= PIECE:
+        if len(first) <= size:
             del self._chunks[0]
         else:
-            self._chunks[0] = first[PIECE:]
-            first = first[:PIECE]
+            self._chunks[0] = first[size:]
+            first = first[:size]
         self._size -= len(first)
+        self._taken = len(first)
         return first
 
     def discard(self) -> None:
-        """Drops what has not been read, and lets the server go on."""
+        """Nothing is held any more: drops what has not been read, and lets the server go on."""
+        self._room.left += self._size + self._taken
+        self._taken = 0
+        self._clear()
+
+    def _clear(self) -> None:
         self._chunks.clear()
         self._size = 0
         if self._paused:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections import deque
+from collections.abc import Callable
 
 import aiohappyeyeballs
 
@@ -24,8 +25,16 @@ class Pool:
     """Gives out connections to one origin, the most recently used first."""
 
     def __init__(
-        self, origin: Origin, *, limit: int, idle_timeout_s: float, tls: ssl.SSLContext
+        self,
+        origin: Origin,
+        *,
+        limit: int,
+        idle_timeout_s: float,
+        tls: ssl.SSLContext,
+        make: Callable[[Callable[[Connection], None]], Connection],
     ) -> None:
+        """`make` makes a connection that tells of its end."""
+        self._make = make
         self._origin = origin
         self._idle_timeout_s = idle_timeout_s
         self._tls = tls if origin.secure else None
@@ -132,7 +141,7 @@ class Pool:
             socket_factory=_socket,
         )
         transport, connection = await self._loop.create_connection(
-            lambda: Connection(self._loop, self._lost), sock=sock
+            lambda: self._make(self._lost), sock=sock
         )
         self._open.add(connection)
         self._all_lost.clear()

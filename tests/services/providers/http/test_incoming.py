@@ -6,10 +6,10 @@ import asyncio
 import random
 import socket
 
-from services.providers.http import HttpClient, Url
-from services.providers.http.incoming import HIGH_WATER
+from services.providers.http import HttpClient, HttpResponse, Url
+from services.providers.http.incoming import ROOM, TIGHT, WAITING_MAX
 from services.providers.http.pool import RECEIVE_BUFFER
-from tests.fakes.upstream import SSE_HEAD, FakeUpstream, Line, answer, chunk
+from tests.fakes.upstream import SSE_HEAD, STALL, FakeUpstream, Line, answer, chunk
 
 BLOCKED_S = 0.5
 """How long nothing has to move before it counts as blocked. Too short could not fail the test."""
@@ -28,7 +28,7 @@ async def test_comes_in_pieces(client: HttpClient, upstream: FakeUpstream) -> No
     response.close()
 
     assert b"".join(pieces) == body
-    assert max(map(len, pieces)) <= HIGH_WATER
+    assert max(map(len, pieces)) <= WAITING_MAX
 
 
 async def test_holds_the_server_up(client: HttpClient, upstream: FakeUpstream) -> None:
@@ -56,3 +56,47 @@ async def test_holds_the_server_up(client: HttpClient, upstream: FakeUpstream) -
     response.close()
 
     assert sent < 8 * RECEIVE_BUFFER
+
+
+async def test_many_who_do_not_read(client: HttpClient, upstream: FakeUpstream) -> None:
+    """Those share what room there is, another one gets little at a time, and leaving frees it."""
+
+    async def flow(line: Line) -> None:
+        while True:
+            line.writer.write(PAGE)
+            await line.writer.drain()
+
+    upstream.play([SSE_HEAD, flow])
+    url = Url.parse(upstream.url)
+    responses = [await client.post(url, {}, b"{}", connect_timeout_s=5) for _ in range(100)]
+    room = responses[0]._connection._room
+    for response in responses:
+        while room.left > 0:
+            assert await response.read()
+
+    assert room.left > -len(responses) * 2 * WAITING_MAX
+    piece = await (await _added(client, upstream, responses)).read()
+    assert len(piece) <= 2 * TIGHT
+    for response in responses:
+        response.close()
+    assert room.left == ROOM
+
+
+async def _added(
+    client: HttpClient, upstream: FakeUpstream, responses: list[HttpResponse]
+) -> HttpResponse:
+    response = await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=5)
+    responses.append(response)
+    return response
+
+
+async def test_a_thousand_may_ask_at_a_time(client: HttpClient, upstream: FakeUpstream) -> None:
+    """Nobody waits for a connection because others do not read theirs."""
+    upstream.play([SSE_HEAD, chunk(b"a"), STALL])
+    url = Url.parse(upstream.url)
+
+    responses = [await client.post(url, {}, b"{}", connect_timeout_s=5) for _ in range(1001)]
+
+    assert await responses[-1].read() == b"a"
+    for response in responses:
+        response.close()
