@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
 
@@ -18,10 +21,11 @@ from services.metering.ledger import Ledger, Order
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.postgres import PostgresDatabase
-from tests.end_to_end.process import serving
+from tests.end_to_end.process import CHECKOUT, Server, serving
 from tests.fakes.upstream import FakeUpstream, json_answer
 from tests.faults.conftest import OpenWorld
-from tests.faults.world import BEGIN, CHARGE, END, FINE, PATH, STEADY, TEXT, fitting, reread
+from tests.faults.processes import CONFIG, asking, holds_are_closed
+from tests.faults.world import BEGIN, CHARGE, END, FINE, MODEL, PATH, STEADY, TEXT, fitting, reread
 
 FILE = """
 [[channels]]
@@ -130,6 +134,106 @@ async def test_123_a_local_model_needs_a_restart(open_world: OpenWorld) -> None:
         reread(world, msgspec.structs.replace(world.config, channels=(local, *others)))
 
     assert (await world.ask()).status == 200
+
+
+async def test_123_a_bad_file_cuts_no_stream(tmp_path: Path) -> None:
+    """A process whose file went bad says so in the log, and streams run to their end."""
+    goes_on = asyncio.Event()
+    file = tmp_path / "pomogator.toml"
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END], [BEGIN, goes_on, END], FINE)
+        good = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, good) as server, AsyncExitStack() as stack:
+            url = f"http://{await server.address('http')}{PATH}"
+            running = [await stack.enter_async_context(asking(url, server.key)) for _ in range(2)]
+            for number, bad in enumerate((good[:-20], f"{good}\nno_such_key = 1\n", ""), 1):
+                file.unlink() if not bad else file.write_text(bad)
+                server.tell(signal.SIGHUP)
+                await reloads(server, "refused", number)
+            goes_on.set()
+            for answer in running:
+                text = await answer.text()
+                assert text.endswith("data: [DONE]\n\n")
+                assert '"error"' not in text
+            async with asking(url, server.key) as late:
+                assert (await late.text()).endswith("data: [DONE]\n\n")
+            said = [line["problems"] for line in server.lines if line["event"] == "config.refused"]
+            server.tell(signal.SIGTERM)
+            assert await server.ended() == 0
+            charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
+    assert charges == [CHARGE] * 3
+    assert ["pomogator.toml" in problems[0] for problems in said] == [True] * 3
+    assert "no_such_key" in said[1][0]
+    file.write_text(good)
+    assert (await holds_are_closed(tmp_path))["settled"] == 3
+
+
+async def reloads(server: Server, result: str, count: int) -> None:
+    """Waits until so many reloads have ended in that way."""
+    labels = frozenset({("result", result)})
+    async with asyncio.timeout(10):
+        while True:
+            samples = await server.samples()
+            if samples.get(("pomogator_config_reload_total", labels)) == count:
+                return
+            await asyncio.sleep(0.02)  # Nobody tells of it but by answering.
+
+
+async def test_110_the_price_at_admission_is_charged(open_world: OpenWorld) -> None:
+    """A price that changes twice under a call is not its own, whichever way it went."""
+    world = await open_world()
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END], FINE)
+    (mine,) = (row for row in world.config.models if row.name == MODEL)
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        for usd in (Decimal(2000), Decimal(0)):
+            changed = msgspec.structs.replace(mine, completion_usd_per_mtok=usd)
+            reread(world, msgspec.structs.replace(world.config, models=(changed,)))
+        goes_on.set()
+        await world.read(answer)
+
+    assert await world.charged() == (1, CHARGE)
+    (line,) = world.log.of("call.ended", end="stop")
+    assert line["charge_nano"] == CHARGE
+    assert line["charge_nano"] <= line["hold_nano"] < 2 * 50 * 2_000 + 10**6
+    assert (await world.ask()).status == 200
+    assert await world.charged() == (2, CHARGE + 10 * 1_000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "reason"),
+    [
+        ((), {"POMOGATOR_PEPPER": ""}, "a pepper has at least 16 bytes"),
+        ((), {"POMOGATOR_PEPPER": "default"}, "a pepper has at least 16 bytes"),
+        (("--ops", "127.0.0.1:0"), {}, "POMOGATOR_OPS_TOKEN"),
+        (("--ops", "127.0.0.1:0"), {"POMOGATOR_OPS_TOKEN": ""}, "POMOGATOR_OPS_TOKEN"),
+        (("--ops-rest", "127.0.0.1:0"), {"POMOGATOR_OPS_TOKEN": "admin"}, "POMOGATOR_OPS_TOKEN"),
+        ((), {"A_KEY": ""}, "the variable A_KEY is not set"),
+    ],
+)
+async def test_124_empty_secrets(
+    tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str], reason: str
+) -> None:
+    """A process whose secrets are empty, or could be guessed, does not start, and says which."""
+    file = tmp_path / "pomogator.toml"
+    key = 'api_key_env = "A_KEY"\n'
+    good = FILE.format(url="http://127.0.0.1:9", model="m")
+    file.write_text(good + (key if "A_KEY" in variables else ""))
+    process = await asyncio.create_subprocess_exec(
+        *(*CHECKOUT, "serve", "--config", str(file), "--state", str(tmp_path / "var")),
+        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
+    )
+    async with asyncio.timeout(30):
+        said, complaint = await process.communicate()
+
+    assert process.returncode == 1
+    assert reason in complaint.decode().splitlines()[-1]
+    assert b"server.listening" not in complaint
+    assert b"sk-pg-" not in said
 
 
 class JumpingClock(SystemClock):

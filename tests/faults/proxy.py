@@ -1,0 +1,81 @@
+"""An nginx in front of an edge, as most deployments have one, and what it has passed on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+NGINX = shutil.which("nginx", path=f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}")
+"""None: there is none on this machine."""
+
+CONFIG = """
+worker_processes 1; daemon off; master_process off; pid {folder}/pid; error_log {folder}/error;
+events {{ worker_connections 64; }}
+http {{
+  log_format passed '$upstream_status $request_method $uri'; access_log {folder}/log passed;
+  client_body_temp_path {folder}/b; proxy_temp_path {folder}/p; fastcgi_temp_path {folder}/f;
+  uwsgi_temp_path {folder}/u; scgi_temp_path {folder}/s; ignore_invalid_headers off;
+  proxy_ignore_client_abort on;
+  upstream edge {{ server {edge}; keepalive 1; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://edge; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_request_buffering {buffering};
+    }}
+  }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """One that runs."""
+
+    port: int
+    folder: Path
+
+    @property
+    def passed(self) -> list[tuple[int, str, str]]:
+        """The status, method and path of each request that the edge has answered."""
+        lines = (self.folder / "log").read_text().splitlines()
+        found = [line.split(" ", 2) for line in lines]
+        return [(int(status), method, path) for status, method, path in found if status.isdigit()]
+
+
+@asynccontextmanager
+async def proxying(folder: Path, edge: tuple[str, int], *, buffering: bool) -> AsyncIterator[Proxy]:
+    """Runs one that keeps its connection to the edge, and buffers bodies or does not."""
+    assert NGINX is not None
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    config = folder / "nginx.conf"
+    address = f"{edge[0]}:{edge[1]}"
+    flag = "on" if buffering else "off"
+    config.write_text(CONFIG.format(folder=folder, edge=address, port=port, buffering=flag))
+    process = await asyncio.create_subprocess_exec(NGINX, "-p", str(folder), "-c", str(config))
+    try:
+        async with asyncio.timeout(10):
+            while not await _listens(port):
+                assert process.returncode is None
+                await asyncio.sleep(0.01)  # It does not tell when it listens.
+        yield Proxy(port, folder)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
