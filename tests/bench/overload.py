@@ -1,12 +1,15 @@
 """What is left of the throughput when three times as much is asked for as can be done.
 
-    python -m tests.bench.overload [--streams 150] [--seconds 10] [--times 3]
+    python -m tests.bench.overload [--streams 100] [--seconds 10] [--times 3] [--topology single]
 
 The provider's streams have 100 events, one every 10 ms. First `--streams` callers ask in turn,
 which are as many as the gateway takes at a time: that is its peak. Then calls come at three
 times that rate, whether the earlier ones have been answered or not. Counted are whole streams a
 second, how soon the others are told 503, how long those take that are admitted, and how long
-afterwards until calls are as fast as before. Needs gcc.
+afterwards until calls are as fast as before.
+
+Load and provider are programs in C on a core of their own, which they leave idle for the most
+part: times are the gateway's, from the moment when a call was due. Needs gcc.
 """
 
 from __future__ import annotations
@@ -14,161 +17,133 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import uvloop
+import msgspec
 
-from tests.bench.figures import Figure, conclude, quantile
-from tests.bench.rig import MOCK_PORT, Rig
-from tests.bench.stage import Stage, asking, configuration, running
+from tests.bench.figures import Figure, conclude
+from tests.bench.rig import GATEWAY_CORE, LOAD_CORE, MOCK_PORT, Quantiles, Rig
+from tests.bench.stage import TOPOLOGIES, Stage, Topology, asking, configuration, running
 
 EVENTS, EVERY_US = 100, 10_000
+WARM_S = 2.0
+CONNECTIONS_MAX = 4000
 GOODPUT_MIN = 0.9
 SHED_MS_MAX = 50.0
 SLOWER_MAX = 2.0
 RECOVERED_S_MAX = 5.0
 
 
-@dataclass(slots=True)
-class Answers:
-    """Milliseconds, by what became of the calls."""
+class Answers(msgspec.Struct):
+    """What gwload tells."""
 
-    whole: list[float] = field(default_factory=list)
-    shed: list[float] = field(default_factory=list)
-    failed: int = 0
+    ok: int
+    err: int
+    incomplete: int
+    unsent: int
+    rps: float
+    lat_us: Quantiles
+    shed: int
+    shed_us: Quantiles
+    client_cpu_s: float
+
+    @property
+    def p99_ms(self) -> float:
+        """How long calls took that were answered."""
+        return self.lat_us.p99 / 1000
+
+    @property
+    def failed(self) -> int:
+        """Calls that were neither answered in full nor told to come back."""
+        return self.err - self.shed + self.incomplete + self.unsent
 
 
+@dataclass(frozen=True, slots=True)
 class Callers:
-    """Ask over as many connections as there are calls at a time, and use them again."""
+    """Ask with gwload."""
 
-    def __init__(self, stage: Stage) -> None:
-        url = urlsplit(stage.url)
-        body = json.dumps(asking())
-        head = f"POST {url.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stage.key}\r\n"
-        self._request = f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
-        self._address = url.hostname, url.port
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-        self.answers = Answers()
+    program: Path
+    body: Path
+    stage: Stage
 
-    async def call(self) -> float:
-        """One call; how long it took."""
-        began = time.monotonic()
-        line = self._idle.pop() if self._idle else await asyncio.open_connection(*self._address)
-        reader, writer = line
-        writer.write(self._request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        streams = head.startswith(b"HTTP/1.1 200")
-        if streams:
-            last = b""
-            while not last.endswith(b"[DONE]\n\n\r\n0\r\n\r\n"):
-                last = last[-32:] + await reader.read(65536)
-                if reader.at_eof():
-                    break
-        else:
-            length = head.lower().partition(b"content-length: ")[2].partition(b"\r")[0]
-            await reader.readexactly(int(length))
-        took_ms = (time.monotonic() - began) * 1000
-        if head.startswith(b"HTTP/1.1 503"):
-            self.answers.shed.append(took_ms)
-        elif streams and not reader.at_eof():
-            self.answers.whole.append(took_ms)
-        else:
-            self.answers.failed += 1
-        self._idle.append(line)
-        return took_ms
-
-    def take(self) -> Answers:
-        """What became of the calls since the last time."""
-        taken, self.answers = self.answers, Answers()
-        return taken
-
-    def close(self) -> None:
-        """Ends all connections."""
-        for _, writer in self._idle:
-            writer.transport.abort()
+    async def ask(self, *options: object) -> Answers:
+        """What became of the calls."""
+        url = urlsplit(self.stage.url)
+        command = ["taskset", "-c", LOAD_CORE, self.program, "-s", "-b", self.body]
+        command += ["-u", url.netloc, "-P", url.path]
+        command += ["-H", f"Authorization: Bearer {self.stage.key}", *options]
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command), stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        return msgspec.json.decode(out, type=Answers)
 
 
-async def in_turn(call: Callable[[], Awaitable[object]], callers: int, seconds: float) -> None:
-    """So many callers, each of whom asks again when answered."""
-    end = time.monotonic() + seconds
-
-    async def ask() -> None:
-        while time.monotonic() < end:
-            await call()
-
-    await asyncio.gather(*(ask() for _ in range(callers)))
+def pin(stage: Stage) -> None:
+    """Leaves one core to the gateway, and it that core."""
+    for member in stage.members.values():
+        assert member.process is not None
+        for task in Path(f"/proc/{member.process.pid}/task").iterdir():
+            os.sched_setaffinity(int(task.name), {int(GATEWAY_CORE)})
 
 
-async def at_a_rate(call: Callable[[], Awaitable[object]], rate: float, seconds: float) -> None:
-    """So many calls a second, whatever becomes of the earlier ones."""
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    async with asyncio.TaskGroup() as calls:
-        for number in range(round(rate * seconds)):
-            await asyncio.sleep(began + number / rate - loop.time())
-            calls.create_task(_done(call))
+async def recovered_s(callers: Callers, usual_us: float) -> float:
+    """How long until a call is as fast as it was, beyond the time that it takes."""
+    ended = time.monotonic()
+    while True:
+        one = await callers.ask("-c", 1, "-n", 1)
+        if one.ok and one.lat_us.p50 <= usual_us * SLOWER_MAX:
+            return max(0.0, time.monotonic() - ended - EVENTS * EVERY_US / 1e6)
 
 
-async def _done(call: Callable[[], Awaitable[object]]) -> None:
-    await call()
-
-
-async def measure(directory: Path, streams: int, seconds: float, times: float) -> Sequence[Figure]:
+async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figure]:
     """All that is said above."""
     rig = Rig(directory)
-    more = f"[bounds]\nstreams = {streams}\n"
+    topology: Topology = options.topology
+    more = f"[bounds]\nstreams = {options.streams}\n"
     config = configuration(f"http://127.0.0.1:{MOCK_PORT}/v1", more=more)
+    body = directory / "body.json"
+    body.write_text(json.dumps(asking()))
+    window = ("-t", options.seconds + WARM_S, "-w", WARM_S)
     with rig.provider("-n", EVENTS, "-d", EVERY_US):
-        async with running(directory, config, "single") as stage:
-            callers = Callers(stage)
-            await in_turn(callers.call, streams, 2.0)
-            callers.take()
-            began = time.monotonic()
-            await in_turn(callers.call, streams, seconds)
-            peak = callers.take()
-            peak_rate = len(peak.whole) / (time.monotonic() - began)
-            began = time.monotonic()
-            await at_a_rate(callers.call, times * peak_rate, seconds)
-            over = callers.take()
-            over_rate = len(over.whole) / (time.monotonic() - began)
-            usual_ms = quantile(peak.whole, 0.5) * SLOWER_MAX
-            ended = time.monotonic()
-            while await callers.call() > usual_ms or callers.answers.shed:
-                callers.take()
-            recovered_s = time.monotonic() - ended - EVENTS * EVERY_US / 1e6
-            callers.close()
-    print(f"peak: {peak_rate:.0f} streams a second, 99 of 100 within {_p99(peak.whole):.0f} ms")
-    print(f"overload: {over_rate:.0f} streams a second, {len(over.shed)} calls told to come back")
+        async with running(directory, config, topology) as stage:
+            pin(stage)
+            callers = Callers(directory / "gwload", body, stage)
+            peak = await callers.ask("-c", options.streams, *window)
+            rate = options.times * peak.rps
+            over = await callers.ask("-c", CONNECTIONS_MAX, "-r", rate, *window)
+            recovered = await recovered_s(callers, peak.lat_us.p50)
+    print(f"peak: {peak.rps:.0f} streams a second, 99 of 100 within {peak.p99_ms:.0f} ms")
+    print(f"overload: {rate:.0f} asked for a second, {over.rps:.0f} whole, {over.shed} told to")
+    print(f"come back (half of them within {over.shed_us.p50 / 1000:.1f} ms); the load's own CPU:")
+    print(f"{over.client_cpu_s / (options.seconds + WARM_S):.0%} of a core")
     return [
-        Figure("goodput, of the peak's", over_rate / peak_rate, "x", GOODPUT_MIN, at_least=True),
-        Figure("told to come back, p99", _p99(over.shed), "ms", SHED_MS_MAX),
-        Figure("admitted, p99 of the peak's", _p99(over.whole) / _p99(peak.whole), "x", SLOWER_MAX),
-        Figure("recovered after", max(0.0, recovered_s), "s", RECOVERED_S_MAX),
+        Figure("goodput, of the peak's", over.rps / peak.rps, "x", GOODPUT_MIN, at_least=True),
+        Figure("told to come back, p99", over.shed_us.p99 / 1000, "ms", SHED_MS_MAX),
+        Figure("admitted, p99 of the peak's", over.p99_ms / peak.p99_ms, "x", SLOWER_MAX),
+        Figure("recovered after", recovered, "s", RECOVERED_S_MAX),
         Figure("calls that failed otherwise", peak.failed + over.failed, "", 0),
     ]
-
-
-def _p99(values: Sequence[float]) -> float:
-    return quantile(values, 0.99)
 
 
 async def main() -> int:
     """Measures; an exit code."""
     parser = argparse.ArgumentParser(description="What is left of the throughput in overload?")
-    parser.add_argument("--streams", type=int, default=150)
+    parser.add_argument("--streams", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--times", type=float, default=3.0)
+    parser.add_argument("--topology", choices=TOPOLOGIES, default="single")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pomogator-overload-") as directory:
-        figures = await measure(Path(directory), options.streams, options.seconds, options.times)
-    return conclude(figures)
+        return conclude(await measure(Path(directory), options))
 
 
 if __name__ == "__main__":
-    sys.exit(uvloop.run(main()))
+    sys.exit(asyncio.run(main()))

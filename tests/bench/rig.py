@@ -80,7 +80,9 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True):
     env: Mapping[str, str] = {}
 
 
-class _Quantiles(msgspec.Struct):
+class Quantiles(msgspec.Struct):
+    """Microseconds."""
+
     p50: float
     p99: float
 
@@ -93,8 +95,8 @@ class Load(msgspec.Struct):
     incomplete: int
     total_events: int
     rps: float
-    lat_us: _Quantiles
-    ttft_us: _Quantiles
+    lat_us: Quantiles
+    ttft_us: Quantiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
