@@ -19,6 +19,7 @@ import uvloop
 from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.crowd import take_all_descriptors
 from gateway.following import follow_on_hangup
 from gateway.heap import keep_freed_memory
 from gateway.metrics import EdgeMetrics
@@ -79,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(complaint)
     logs.configure()
     keep_freed_memory()
+    take_all_descriptors()
     _dump_nothing()
     try:
         uvloop.run(_serve(options))

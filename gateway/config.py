@@ -27,6 +27,9 @@ class EdgeConfig:
     """How long a stream waits for its first event before it commits to status 200."""
     keep_alive_s: float = 10.0
     """After how much silence a stream says that it is alive."""
+    connections_max: int = 20_000
+    """The most clients at a time, and no more than two fifths of the process's descriptors. One
+    more is told to come back."""
     write_timeout_s: float = 60.0
     """How long a client may leave a full buffer unread before it is cut off."""
     idle_timeout_s: float = 15.0

@@ -25,6 +25,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.body import Arriving, too_late
 from gateway.config import EdgeConfig
+from gateway.crowd import Crowd, refusal
 from gateway.errors import ApiError
 from gateway.exchange import Received
 from gateway.metadata import bearer
@@ -84,8 +85,9 @@ class _Server(web.Server):
         self.shortcut = app.get(SHORTCUT)
         self.probes = app.get(PROBES)
         self.watch = app.get(WATCH)
+        self.crowd = Crowd(self.config.connections_max)
         if self.watch is not None:
-            self.watch.metrics.watch(lambda: self.connections)
+            self.watch.metrics.watch(lambda: self.connections, self.crowd)
         self.last_complaint = 0.0
 
     def __call__(self) -> RequestHandler:
@@ -117,6 +119,7 @@ class _Connection(RequestHandler):
         "_shortcut",
         "_started",
         "_task",
+        "_unwelcome",
     )
 
     def __init__(self, server: _Server, **kwargs: object) -> None:
@@ -131,10 +134,12 @@ class _Connection(RequestHandler):
         self._next = b""
         self._held = False
         self._discards = False
+        self._unwelcome = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Bounds what may wait for a client that does not read."""
+        """Bounds what may wait for a client that does not read, and how many there are."""
         config = self._server.config
+        self._server.crowd.size += 1
         link = transport.get_extra_info("socket")
         if link is not None:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer_bytes)
@@ -143,10 +148,13 @@ class _Connection(RequestHandler):
             high=config.write_buffer_bytes
         )
         super().connection_made(transport)
+        if self._server.crowd.is_large:
+            self._turn_away()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Ends what is being answered: nobody is there any more."""
         super().connection_lost(exc)
+        self._server.crowd.size -= 1
         self._next = b""
         if self._arriving is not None:
             self._arriving.cancel()
@@ -163,6 +171,18 @@ class _Connection(RequestHandler):
         idle = self._task is None and self._arriving is None and not self._request_in_progress
         if idle and self.transport is not None:
             self.transport.close()
+
+    def _turn_away(self) -> None:
+        """One client too many. It is told so when it asks for something; it has not long to."""
+        crowd, now = self._server.crowd, self._loop.time()
+        crowd.refused += 1
+        if crowd.complains(now):
+            _access.warning("http.crowded", extra={"connections": crowd.size})
+        if crowd.is_huge and self.transport is not None:
+            self.transport.abort()
+            return
+        self._unwelcome = self._discards = True
+        self._loop.call_later(_LINGER_S, self.force_close)
 
     # What a `Reply` needs.
 
@@ -210,9 +230,16 @@ class _Connection(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Takes what the client sends."""
-        if self._shortcut is None:
+        if self._unwelcome:
+            self._unwelcome = False
+            error = refusal()
+            reply = Reply(self, new_request_id(), time.perf_counter(), keep_alive=False)
+            reply.send(error.status, error.body(), error.headers())
+        elif self._discards:
+            return
+        elif self._shortcut is None:
             super().data_received(data)
-        elif self._force_close or self._discards:
+        elif self._force_close:
             return
         elif self._task is not None:
             self._next += data

@@ -48,6 +48,12 @@ class Connection(Protocol):
         """None: it is gone."""
 
 
+class Refusing(Protocol):
+    """Where clients may be too many."""
+
+    refused: int
+
+
 class Histogram:
     """How often values were how large."""
 
@@ -84,6 +90,7 @@ class EdgeMetrics(Collector):
         self._gone: Counter[str] = Counter({"waiting": 0, "answering": 0})
         self._running: set[Running] = set()
         self._connections: Callable[[], Iterable[Connection]] = tuple
+        self._crowds: list[Refusing] = []
         self.malformed = 0
         """What was no HTTP."""
 
@@ -112,9 +119,10 @@ class EdgeMetrics(Collector):
         """A stream ended with an error, although its status was 200."""
         self._broken[code] += 1
 
-    def watch(self, connections: Callable[[], Iterable[Connection]]) -> None:
-        """Shows these connections, as they are when somebody looks."""
+    def watch(self, connections: Callable[[], Iterable[Connection]], crowd: Refusing) -> None:
+        """Shows these connections, as they are when somebody looks, and who was too many."""
         self._connections = connections
+        self._crowds = [crowd]
 
     def collect(self) -> Iterator[Metric]:
         """All of it, at this moment."""
@@ -147,6 +155,11 @@ class EdgeMetrics(Collector):
         yield gone
         yield CounterMetricFamily(
             f"{PREFIX}_malformed", "What came and was no HTTP.", value=self.malformed
+        )
+        yield CounterMetricFamily(
+            f"{PREFIX}_connections_refused",
+            "Connections that were too many.",
+            value=sum(crowd.refused for crowd in self._crowds),
         )
 
     def _histograms(self) -> Iterator[Metric]:

@@ -22,6 +22,7 @@ import grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.crowd import take_all_descriptors
 from gateway.following import follow_on_hangup
 from gateway.heap import keep_freed_memory
 from gateway.metrics import EdgeMetrics
@@ -84,6 +85,7 @@ async def run(options: ServeOptions) -> None:
     """
     logs.configure()
     keep_freed_memory()
+    take_all_descriptors()
     _dump_nothing()
     if options.target and options.only != "rest":
         raise ConfigError("--target is where an edge finds its service: it goes with --only rest")
@@ -258,7 +260,10 @@ async def _serve_rest(
     edge: _Edge,
 ) -> str:
     config = EdgeConfig(
-        body_limit_bytes=bounds.body_bytes, drain_s=options.drain_s, linger_s=options.linger_s
+        body_limit_bytes=bounds.body_bytes,
+        connections_max=bounds.connections,
+        drain_s=options.drain_s,
+        linger_s=options.linger_s,
     )
     files = _tls(options.tls)
     # Clients of the API show keys: the authority is for gRPC's callers, and for operators.

@@ -199,6 +199,8 @@ class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Calls at a time. One more is refused at once, before anything is looked up."""
     body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=32 * 2**20)] = 32 * 2**20
     """The largest request body that the edge of `pomogator serve` takes."""
+    connections: Count = 20_000
+    """Its clients at a time, and no more than two fifths of the process's descriptors."""
 
 
 class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
