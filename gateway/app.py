@@ -24,7 +24,7 @@ from gateway.guesses import Guesses
 from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
 from gateway.probes import PROBES, Probes
-from gateway.shortcut import Shortcut
+from gateway.shortcut import Full, Shortcut, never
 from gateway.transcoding import routes
 from gateway.watching import WATCH, Watch
 
@@ -36,10 +36,14 @@ _VARIABLE = re.compile(r"\{(\w+)=\*\*\}")
 
 
 def create_app(
-    channel: grpc.aio.Channel, config: EdgeConfig, watch: Watch | None = None
+    channel: grpc.aio.Channel,
+    config: EdgeConfig,
+    watch: Watch | None = None,
+    full: Full = never,
 ) -> web.Application:
     """The edge in front of the service at `channel`, which the caller opens and closes.
 
+    `full` says where there is no room for one more completion, if that is known beforehand.
     `gateway.server` runs it; otherwise what the parser refuses is not answered in JSON.
     """
     calls = Calls()
@@ -51,7 +55,7 @@ def create_app(
     app[CONFIG] = config
     if watch is not None:
         app[WATCH] = watch
-    app[SHORTCUT] = Shortcut(completions.answer, guesses, config.body_limit_bytes, watch)
+    app[SHORTCUT] = Shortcut(completions.answer, guesses, config.body_limit_bytes, watch, full)
     app[PROBES] = probes
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))

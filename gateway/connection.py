@@ -15,6 +15,7 @@ import logging
 import socket
 import time
 from contextlib import suppress
+from contextvars import copy_context
 from functools import partial
 from typing import Final, cast
 
@@ -285,7 +286,21 @@ class _Connection(RequestHandler):
         self._head = None
         again = not self._discards
         reply = Reply(self, request_id(headers), self._started, keep_alive=again)
-        self._task = self._loop.create_task(self._exchange(Received(headers, reply, body)))
+        exchange = Received(headers, reply, body)
+        # Who sends more than one at a time, or leaves too much unread, waits in a task.
+        at_once = again and not self._next and not self.writing_paused
+        if at_once and copy_context().run(self._refused, exchange):
+            return
+        self._task = self._loop.create_task(self._exchange(exchange))
+
+    def _refused(self, exchange: Received) -> bool:
+        try:
+            away = cast("Shortcut", self._shortcut).turned_away(exchange)
+        except ConnectionError:
+            return True  # The client is gone.
+        if away:
+            self._after(again=exchange.reply.keep_alive)
+        return away
 
     async def _exchange(self, exchange: Received) -> None:
         again = False

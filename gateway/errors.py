@@ -196,6 +196,12 @@ def invalid(param: str, message: str) -> ApiError:
     return ApiError(reasons.ERROR_REASON_INVALID_FIELD, message, param=param)
 
 
+def overloaded(retry_after_s: float) -> ApiError:
+    """The error for one call too many, as the service says it."""
+    message = "The service is overloaded. Please try again."
+    return ApiError(reasons.ERROR_REASON_OVERLOADED, message, retry_after_s=retry_after_s)
+
+
 def internal(request_id: str) -> ApiError:
     """The error for a fault of ours. It tells nothing but where to look."""
     message = f"The gateway failed. Please report request {request_id}."

@@ -18,6 +18,7 @@ from gateway.connection import EdgeRunner
 from gateway.metrics import EdgeMetrics
 from gateway.operators import create_operators_app
 from gateway.probes import PROBES
+from gateway.shortcut import Full, never
 from gateway.traces_opening import edge_traces
 from gateway.watching import Watch
 
@@ -33,7 +34,7 @@ PORT_MAX = 2**16 - 1
 
 
 @asynccontextmanager
-async def serving(
+async def serving(  # noqa: PLR0913 - all that an edge is made of
     channel: grpc.aio.Channel,
     address: str,
     config: EdgeConfig,
@@ -41,11 +42,12 @@ async def serving(
     tls: ssl.SSLContext | None = None,
     metrics: EdgeMetrics | None = None,
     tracer: Tracer | None = None,
+    full: Full = never,
 ) -> AsyncIterator[str]:
     """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
 
     Without `tls` it is plain text. `metrics` count what comes; with a `tracer` each request has
-    a span.
+    a span. Completions are refused at once, unread, where `full` says that there is no room.
 
     On the way out it is not ready any more, but takes requests for `config.linger_s`. Then
     nothing new is taken; what runs may go on for `config.drain_s`. Then
@@ -57,7 +59,7 @@ async def serving(
     """
     numbers = metrics or EdgeMetrics()
     watch = Watch(numbers, edge_traces(tracer, "http" if tls is None else "https"))
-    app = create_app(channel, config, watch)
+    app = create_app(channel, config, watch, full)
     async with _listening(app, address, tls) as bound:
         try:
             yield bound

@@ -15,16 +15,19 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from multidict import CIMultiDict
 
 from gateway.body import is_json
-from gateway.errors import ApiError, internal
+from gateway.errors import ApiError, internal, overloaded
 from gateway.exchange import Exchange
 from gateway.guesses import Guesses
 from gateway.middleware import CLIENT_CLOSED, Line, write_line
-from gateway.watching import Watch
+from gateway.watching import Watch, Watched
+
+Full: TypeAlias = Callable[[], float | None]
+"""How many seconds to stay away, where there is no room for one more call; None where there is."""
 
 METHOD, PATH = "POST", "/v1/chat/completions"
 
@@ -54,6 +57,11 @@ _EXTRAORDINARY = (
 _log = logging.getLogger("gateway")
 
 
+def never() -> float | None:
+    """There is always room."""
+    return None
+
+
 class Head(NamedTuple):
     """The head of an ordinary request."""
 
@@ -74,7 +82,10 @@ class Shortcut:
         guesses: Guesses,
         body_limit_bytes: int,
         watch: Watch | None = None,
+        full: Full = never,
     ) -> None:
+        """`full` says where there is no room for one more call."""
+        self._full = full
         self._watch = watch
         self._handler = handler
         self._guesses = guesses
@@ -108,8 +119,8 @@ class Shortcut:
         Raises:
             ConnectionError: the client is gone.
         """
-        reply, outcome, watch = exchange.reply, exchange.outcome, self._watch
-        watched = watch and watch.begin(METHOD, PATH, PATH, exchange.headers, outcome)
+        reply = exchange.reply
+        watched = self._begin(exchange)
         status = CLIENT_CLOSED
         try:
             try:
@@ -123,10 +134,38 @@ class Shortcut:
                 _refuse(exchange, internal(reply.request_id))
             status = reply.status
         finally:
-            line = Line(reply.request_id, METHOD, PATH, reply.started)
-            write_line(line, outcome, status)
-            if watch and watched:
-                watch.end(watched, reply.request_id, status, reply.started, reply.begun_at)
+            self._end(exchange, watched, status)
+
+    def turned_away(self, exchange: Exchange) -> bool:
+        """Whether there is no room for it: then it has been answered, without being looked at.
+
+        Nothing waits for its turn in the loop, which is busy.
+
+        Raises:
+            ConnectionError: the client is gone.
+        """
+        retry_after_s = self._full()
+        if retry_after_s is None:
+            return False
+        watched = self._begin(exchange)
+        try:
+            _refuse(exchange, overloaded(retry_after_s))
+        finally:
+            self._end(exchange, watched, exchange.reply.status or CLIENT_CLOSED)
+        return True
+
+    def _begin(self, exchange: Exchange) -> Watched | None:
+        watch = self._watch
+        if watch is None:
+            return None
+        return watch.begin(METHOD, PATH, PATH, exchange.headers, exchange.outcome)
+
+    def _end(self, exchange: Exchange, watched: Watched | None, status: int) -> None:
+        reply, watch = exchange.reply, self._watch
+        line = Line(reply.request_id, METHOD, PATH, reply.started)
+        write_line(line, exchange.outcome, status)
+        if watch and watched:
+            watch.end(watched, reply.request_id, status, reply.started, reply.begun_at)
 
 
 def _is_ordinary(headers: CIMultiDict[str]) -> bool:

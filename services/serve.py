@@ -28,6 +28,7 @@ from gateway.heap import keep_freed_memory
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
 from gateway.server import serving, serving_operators
+from gateway.shortcut import Full, never
 from gateway.tls import ListenerTls, ServiceTls
 from gateway.traces_opening import TracesOptions, TracesUnavailableError, opening_tracer
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
@@ -158,6 +159,7 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> Service:
     rest = options.rest
     if options.only is None:
         service.metrics.registry.register(edge.metrics)
+        edge = edge._replace(full=service.turn_away)
         rest = await _serve_rest(stack, service.channel(), options, config.bounds, edge)
     else:
         stack.push_async_callback(asyncio.sleep, options.linger_s)
@@ -240,6 +242,8 @@ class _Edge(NamedTuple):
 
     metrics: EdgeMetrics
     tracer: Tracer | None
+    full: Full = never
+    """Says where there is no room for one more call, of a service in the same process."""
 
 
 async def _tracer(stack: AsyncExitStack, traces: TracesConfig, name: str) -> Tracer | None:
@@ -269,7 +273,13 @@ async def _serve_rest(
     # Clients of the API show keys: the authority is for gRPC's callers, and for operators.
     tls = ListenerTls(certificate=files.certificate, key=files.key).context() if files else None
     listener = serving(
-        channel, options.rest, config, tls=tls, metrics=edge.metrics, tracer=edge.tracer
+        channel,
+        options.rest,
+        config,
+        tls=tls,
+        metrics=edge.metrics,
+        tracer=edge.tracer,
+        full=edge.full,
     )
     bound = await stack.enter_async_context(listener)
     log.info("server.listening", extra={"protocol": "http", "address": bound})

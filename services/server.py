@@ -116,6 +116,18 @@ class Service:
     """Tells of every call that was no completion."""
     supervisor: Supervisor
     """Runs the background tasks, and knows when one of them was given up."""
+    crowd: Crowd
+    """Says how many calls run at a time."""
+
+    def turn_away(self) -> float | None:
+        """How many seconds to stay away, where one more call is refused; it counts as refused.
+
+        None: there is room. For an edge in this process, before it looks at a call.
+        """
+        retry_after_s = self.crowd.wait_s(self.calls.inflight + 1)
+        if retry_after_s is not None:
+            self.metrics.rejected[("OVERLOADED",)].inc()
+        return retry_after_s
 
     async def serves(self) -> bool:
         """Whether calls are taken: what the health service says of the process."""
@@ -245,6 +257,7 @@ async def open_service(
             callers,
             rpcs,
             supervisor,
+            crowd,
         )
 
 

@@ -21,9 +21,16 @@ class Crowd:
 
     def check(self, running: int) -> None:
         """Raises Failure OVERLOADED where `running`, the call itself included, is too many."""
-        if running > self.calls_max:
+        retry_after_s = self.wait_s(running)
+        if retry_after_s is not None:
             raise Failure(
                 reasons.ERROR_REASON_OVERLOADED,
                 "The service is overloaded. Please try again.",
-                retry_after_s=RETRY_AFTER_S + SPREAD_S * self._chance.random(),
+                retry_after_s=retry_after_s,
             )
+
+    def wait_s(self, running: int) -> float | None:
+        """How long to stay away where `running` are too many; None where they are not."""
+        if running <= self.calls_max:
+            return None
+        return RETRY_AFTER_S + SPREAD_S * self._chance.random()

@@ -28,9 +28,10 @@ BUSY: Script = [json_answer({"error": {"message": "busy"}}, 503)]
 WIRES = pytest.mark.parametrize("wire", [False, True])
 
 
-async def test_074_too_many_streams(open_world: OpenWorld) -> None:
+@WIRES
+async def test_074_too_many_streams(open_world: OpenWorld, wire: bool) -> None:
     """Beyond its bound a process refuses at once, and says when to come back."""
-    world = await open_world(bounds=BoundsConfig(streams=3))
+    world = await open_world(bounds=BoundsConfig(streams=3), wire=wire)
     goes_on = asyncio.Event()
     world.play([BEGIN, goes_on, END])
     running = [asyncio.create_task(world.ask()) for _ in range(3)]

@@ -25,6 +25,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.server import serving, split_address
+from gateway.shortcut import never
 from services.clock import Clock
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
 from services.listener import listening
@@ -358,7 +359,9 @@ async def living(
             bound = await stack.enter_async_context(listener)
             channel = open_channel(bound, edge)
         channel = await stack.enter_async_context(channel)
-        address = await stack.enter_async_context(serving(channel, "127.0.0.1:0", edge))
+        full = never if wire else service.turn_away
+        listener = serving(channel, "127.0.0.1:0", edge, full=full)
+        address = await stack.enter_async_context(listener)
         operators = await stack.enter_async_context(service.operators_channel())
         http = await stack.enter_async_context(
             aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})

@@ -15,6 +15,7 @@ from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.keys import PREFIX, checksum
 from gateway.server import serving, split_address
+from gateway.shortcut import Full, never
 from services.inprocess import InProcessChannel
 from tests.fakes.service import Script
 
@@ -54,12 +55,12 @@ async def scripted_channel(
 
 @asynccontextmanager
 async def running_edge(
-    script: Script, channel: grpc.aio.Channel, config: EdgeConfig
+    script: Script, channel: grpc.aio.Channel, config: EdgeConfig, full: Full = never
 ) -> AsyncIterator[Edge]:
     """An edge on port 0 in front of `channel`."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
-        serving(channel, "127.0.0.1:0", config) as address,
+        serving(channel, "127.0.0.1:0", config, full=full) as address,
         aiohttp.ClientSession(f"http://{address}", headers=headers) as http,
     ):
         yield Edge(script, http, *split_address(address))

@@ -374,3 +374,53 @@ async def test_who_does_not_read_its_last_answer_is_let_go(forgetful: Edge, aske
     with pytest.raises(ConnectionError):
         async with asyncio.timeout(10):
             await push(forgetful, asked, bytes(1 << 16))
+
+
+@pytest.fixture
+def full() -> list[float]:
+    """How long callers are told to stay away; those who come once it is empty are let in."""
+    return []
+
+
+@pytest.fixture
+async def crowded(script: Script, tmp_path: Path, full: list[float]) -> AsyncIterator[Edge]:
+    """An edge that has no room while `full` has something to say."""
+    config = EdgeConfig(drain_s=0.1)
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config, lambda: full.pop() if full else None) as edge,
+    ):
+        yield edge
+
+
+async def test_has_no_room(crowded: Edge, full: list[float]) -> None:
+    """Who comes too many is told when to come back, unheard, and keeps the connection."""
+    crowded.script.answer = answer(content.ContentPart(text="Hi"))
+    full += [1.5, 1.25]
+    reader, writer = await asyncio.open_connection(crowded.host, crowded.port)
+
+    answers = []
+    for _ in range(3):
+        writer.write(GOOD)
+        answers.append(await read_answer(reader))
+    writer.close()
+
+    waits = [one and (one.status, one.headers.get("retry-after-ms")) for one in answers]
+    assert waits == [(503, "1250"), (503, "1500"), (200, None)]
+    refused = answers[0]
+    assert refused is not None
+    assert json.loads(refused.body)["error"]["code"] == "overloaded"
+    assert len(crowded.script.specs) == 1
+
+
+async def test_asks_often_where_there_is_no_room(crowded: Edge, full: list[float]) -> None:
+    """However many one client asks at once, each has its answer, and the stack does not grow."""
+    crowded.script.answer = answer(content.ContentPart(text="Hi"))
+    full += [1.0] * 500
+    reader, writer = await asyncio.open_connection(crowded.host, crowded.port)
+    writer.write(GOOD * 500)
+
+    answers = [await read_answer(reader) for _ in range(500)]
+    writer.close()
+
+    assert all(one is not None and one.status in {200, 503} for one in answers)

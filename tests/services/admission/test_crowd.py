@@ -18,6 +18,14 @@ def test_takes_as_many_as_it_may() -> None:
     CROWD.check(2)
 
 
+def test_says_how_long_to_stay_away() -> None:
+    """Who may come in need not wait; who may not waits as long as one who was refused."""
+    assert CROWD.wait_s(2) is None
+    wait_s = CROWD.wait_s(3)
+    assert wait_s is not None
+    assert RETRY_AFTER_S <= wait_s <= RETRY_AFTER_S + SPREAD_S
+
+
 def test_tells_the_others_to_come_back_at_different_times() -> None:
     """Those who are refused together do not return together."""
     waits = set()
