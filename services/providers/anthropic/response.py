@@ -56,6 +56,7 @@ class AnthropicDecoder:
         self._usage = UsageCount()
         self._message_id: str | None = None
         self._open: dict[int, OpenBlock] = {}
+        self._unknown: set[int] = set()
         self._blocks: list[OpenBlock] = []
         self._calls = 0
         self._stop_reason = ""
@@ -159,6 +160,7 @@ class AnthropicDecoder:
 
     def _start(self, index: int, content: msgspec.Raw) -> list[pb.ChatCompletionChunk]:
         if _read(content, _KIND).type not in _KINDS:
+            self._unknown.add(index)
             return []
         block = _read(content, _BLOCK)
         opened = OpenBlock(kind=block.type, signature=block.signature or "", data=block.data or "")
@@ -188,11 +190,11 @@ class AnthropicDecoder:
             event = _DELTA.decode(data)
         except (ValueError, RecursionError) as error:
             return _ignored(data, error)
-        opened = self._open.get(event.index)
-        if opened is None or self._done:
-            return []
         delta = event.delta
         kind = delta.type
+        opened = self._open.get(event.index)
+        if opened is None or self._done:
+            return self._stray(event.index, kind)
         if kind == "text_delta":
             self.text, self._text_index = delta.text or "", event.index
             return [_text(opened, self.text)] if self.text else []
@@ -202,6 +204,15 @@ class AnthropicDecoder:
             return [_arguments(opened, delta.partial_json)] if delta.partial_json else []
         if kind == "signature_delta":
             opened.signature = delta.signature or ""
+        return []
+
+    def _stray(self, index: int, kind: str) -> list[pb.ChatCompletionChunk]:
+        """A piece of no open block: one that would be missing from the answer is an error."""
+        if kind in _CONTENT_KINDS and index not in self._unknown and not self._done:
+            raise UpstreamError(
+                reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+                "The provider went on with a part of the answer that it had not begun.",
+            )
         return []
 
     def _stop(self, index: int) -> list[pb.ChatCompletionChunk]:
@@ -266,7 +277,8 @@ def _arguments(block: OpenBlock, fragment: str) -> pb.ChatCompletionChunk:
 
 
 _KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
-_DELTA_KINDS = frozenset({"text_delta", "thinking_delta", "input_json_delta", "signature_delta"})
+_CONTENT_KINDS = frozenset({"text_delta", "thinking_delta", "input_json_delta"})
+_DELTA_KINDS = _CONTENT_KINDS | {"signature_delta"}
 _DELTA = msgspec.json.Decoder(BlockDelta)
 _EVENT = msgspec.json.Decoder(Event)
 _MESSAGE = msgspec.json.Decoder(Message)

@@ -200,7 +200,7 @@ def test_refusals_say_why() -> None:
         [begun(9, "compaction", content="x"), more(9, "compaction_delta", content="y")],
         [more(0, "citations_delta", citation={"cited_text": "x"})],
         [more(0, "new_delta", text={"not": "text"})],
-        [more(7, "text_delta", text="of no block")],
+        [more(7, "new_delta", text="of no block")],
     ],
 )
 def test_ignores_what_it_does_not_know(noise: list[dict[str, Any]]) -> None:
@@ -208,6 +208,21 @@ def test_ignores_what_it_does_not_know(noise: list[dict[str, Any]]) -> None:
     start, *rest = said(0, "Hi")
     plain = decoded(started(), start, *rest, closing(), STOP)
     assert decoded(started(), start, *noise, *rest, closing(), STOP) == plain
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        more(7, "text_delta", text="of no block"),
+        more(7, "thinking_delta", thinking="of no block"),
+        more(7, "input_json_delta", partial_json="{}"),
+    ],
+)
+def test_a_piece_of_no_block_is_not_lost(stray: dict[str, Any]) -> None:
+    """An answer from which it would be missing is none: it must not end as if it were whole."""
+    with pytest.raises(UpstreamError) as failed:
+        decoded(started(), *said(0, "Hi"), stray, closing(), STOP)
+    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
 
 
 def test_usage_is_replaced_never_added() -> None:
