@@ -76,6 +76,16 @@ async def apart(folder: Path, upstream: FakeUpstream) -> AsyncIterator[tuple[Ser
             yield service, edge, f"http://{await edge.address('http')}{PATH}"
 
 
+async def at_rest(server: Server, *names: str) -> None:
+    """Waits until a process that goes on living has nothing left of what it did."""
+    async with asyncio.timeout(30):
+        while True:
+            samples = await server.samples()
+            if not any(samples[f"pomogator_{name}", frozenset()] for name in names):
+                return
+            await asyncio.sleep(0.02)  # Nobody tells of it but by answering.
+
+
 async def holds_are_closed(folder: Path) -> Mapping[str, int]:
     """A new process recovers all that others have left, and its books are right.
 

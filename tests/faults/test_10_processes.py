@@ -24,20 +24,23 @@ from tests.faults.processes import (
     SHUTDOWN,
     apart,
     asking,
+    at_rest,
     holds_are_closed,
     how_it_ends,
 )
-from tests.faults.world import BEGIN, END, FINE, MODEL, PATH, fitting
+from tests.faults.world import BEGIN, END, FINE, LEFT, MODEL, PATH, fitting
 
 
 async def test_093_the_service_is_killed(tmp_path: Path) -> None:
     """The caller is told at once; the next start settles what the dead one held."""
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
-        async with apart(tmp_path, upstream) as (service, _, url), asking(url, service.key) as got:
-            service.tell(signal.SIGKILL)
-            assert await how_it_ends(got) == GONE
-            await asyncio.wait_for(upstream.requests[0].left.wait(), 5)
+        async with apart(tmp_path, upstream) as (service, edge, url):
+            async with asking(url, service.key) as got:
+                service.tell(signal.SIGKILL)
+                assert await how_it_ends(got) == GONE
+                await asyncio.wait_for(upstream.requests[0].left.wait(), 5)
+            await at_rest(edge, "edge_inflight", "edge_streams", "edge_unsent_bytes")
     await holds_are_closed(tmp_path)
 
 
@@ -54,6 +57,7 @@ async def test_094_the_edge_is_killed(tmp_path: Path) -> None:
                 pass
             line = await service.event("call.ended", end="client_gone")
             assert line["charge_nano"] > 0
+            await at_rest(service, *LEFT)
 
 
 async def test_095_the_service_is_frozen(tmp_path: Path) -> None:
@@ -70,6 +74,7 @@ async def test_095_the_service_is_frozen(tmp_path: Path) -> None:
             line = await service.event("call.ended")
             assert line["charge_nano"] > 0
             assert sum(line["event"] == "call.ended" for line in service.lines) == 1
+            await at_rest(service, *LEFT)
 
 
 async def test_096_lingers_then_drains(tmp_path: Path) -> None:
