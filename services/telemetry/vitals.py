@@ -7,9 +7,10 @@
 The process lives in both cases: restarting it helps neither the database nor the calls
 that still wait to be settled.
 
-Who is on its way out is first not found any more, by those who look for somebody to call. Those
-who have found it before, and call, are told later, under a name of its own (`CALLS`): they turn
-away while what they have sent until then is still taken.
+A process goes in two steps. First it is NOT_SERVING, so that nobody new finds it. Those who
+have a connection learn it later, under a name of its own (`CALLS`): they turn to others while
+what they have sent until then is still taken. If the two came at once, edges whose name server
+does not yet know who comes next would have nobody to call.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ LAST_WORD_S = 0.25
 """How long those who watch are told that the end has come, before they are let go."""
 
 CALLS = "pomogator.calls"
-"""The name that says whether calls are taken, by a process on its way out, too. Edges watch it
-(`gateway.channel`)."""
+"""The name that says whether calls are taken; a process on its way out still takes some. Edges
+watch it (`gateway.channel`)."""
 
 NOTICE_S = 2.0
 """The longest that a process waits until all who watch `CALLS` have turned away."""
 
 UNDERWAY_S = 0.25
-"""How long a call may be under way that was sent by who has just turned away."""
+"""How long a call may be under way whose sender has turned away meanwhile."""
 
 _STATUSES = {
     True: health_pb2.HealthCheckResponse.SERVING,
