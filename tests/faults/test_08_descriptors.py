@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -72,10 +73,12 @@ async def test_078_descriptors_run_out(tmp_path: Path) -> None:
             await at_most(server, 1)
             async with asking(url, server.key) as again:
                 assert (await again.text()).endswith("data: [DONE]\n\n")
-            crowded = [line for line in server.lines if line["event"] == "http.crowded"]
-            assert len(crowded) < 20
-            assert not [line for line in server.lines if line["level"] == "error"]
-            charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
+            server.tell(signal.SIGTERM)
+            assert await server.ended() == 0
+    crowded = [line for line in server.lines if line["event"] == "http.crowded"]
+    assert len(crowded) < 20
+    assert not [line for line in server.lines if line["level"] == "error"]
+    charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
     assert charges == [CHARGE, CHARGE]
     assert (await holds_are_closed(tmp_path)).get("held", 0) == 0
 
@@ -92,3 +95,22 @@ async def refill(host: str, port: int, server: Server, stack: AsyncExitStack) ->
     while await edge_sample(server, "connections") < CLIENTS_MAX:
         _, writer = await asyncio.open_connection(host, port)
         stack.callback(writer.close)
+
+
+async def test_078_the_file_bounds_bodies_and_clients(tmp_path: Path) -> None:
+    """`[bounds]` of the file is what the edge of the process keeps to."""
+    async with FakeUpstream() as upstream:
+        upstream.play(fitting)
+        bounds = "[bounds]\nbody_bytes = 1024\nconnections = 1\n"
+        config = CONFIG.format(url=upstream.url, model=MODEL) + bounds
+        async with serving(tmp_path, config) as server:
+            url = f"http://{await server.address('http')}{PATH}"
+            headers = {"Authorization": f"Bearer {server.key}"}
+            async with aiohttp.ClientSession(headers=headers) as http:
+                async with http.post(url, json=ASKED) as answer:
+                    assert (answer.status, answer.headers.get("Connection")) == (200, None)
+                    await answer.read()
+                await refused(url, server.key)
+                async with http.post(url, json={**ASKED, "user": "x" * 1024}) as answer:
+                    assert answer.status == 413
+    assert len(upstream.requests) == 1

@@ -157,10 +157,10 @@ async def test_123_a_bad_file_cuts_no_stream(tmp_path: Path) -> None:
                 assert '"error"' not in text
             async with asking(url, server.key) as late:
                 assert (await late.text()).endswith("data: [DONE]\n\n")
-            said = [line["problems"] for line in server.lines if line["event"] == "config.refused"]
             server.tell(signal.SIGTERM)
             assert await server.ended() == 0
-            charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
+    said = [line["problems"] for line in server.lines if line["event"] == "config.refused"]
+    charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
     assert charges == [CHARGE] * 3
     assert ["pomogator.toml" in problems[0] for problems in said] == [True] * 3
     assert "no_such_key" in said[1][0]
