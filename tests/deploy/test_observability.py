@@ -22,6 +22,14 @@ RULES = [rule for group in yaml.safe_load(ALERTS.read_text())["groups"] for rule
 TARGET_LABELS = {"job", "instance"}
 """Prometheus adds them."""
 
+SUFFIXES = {
+    "counter": ("_total",),
+    "histogram": ("_bucket", "_sum", "_count"),
+    "gauge": ("",),
+    "info": (),
+}
+"""What the series of a family end in."""
+
 
 def series() -> Mapping[str, set[str]]:
     """Each series that we expose, and its labels."""
@@ -29,9 +37,12 @@ def series() -> Mapping[str, set[str]]:
     metrics = all_metrics()
     for name, collector in metrics._names_to_collectors.items():
         names[name] = set(getattr(collector, "_labelnames", ())) | TARGET_LABELS
-        if name.endswith("_bucket"):
-            names[name] |= {"le"}
     for family in metrics.collect():
+        for suffix in SUFFIXES[family.type]:  # There may be no sample of it yet.
+            labels = set(getattr(family, "_labelnames", ())) | TARGET_LABELS
+            names[family.name + suffix] = names.get(family.name + suffix, set()) | labels
+            if suffix == "_bucket":
+                names[family.name + suffix] |= {"le"}
         for sample in family.samples:  # Those of the process have no names beforehand.
             names.setdefault(sample.name, set(sample.labels) | TARGET_LABELS)
     return names
