@@ -117,6 +117,30 @@ async def test_tells_whom_a_call_would_go_to(tmp_path: Path) -> None:
     assert KEY not in explained(answer)
 
 
+async def test_calls_nobody(tmp_path: Path) -> None:
+    """No provider hears of what is explained, and no channel's limits or health are touched."""
+    source = Source()
+    async with FakeUpstream() as upstream:
+        first, second = (
+            msgspec.structs.replace(channel, base_url=upstream.url)
+            for channel in source.config.channels
+        )
+        source.config = msgspec.structs.replace(source.config, channels=(first, second))
+        async with asking(tmp_path, source) as (service, operations):
+            answer = await operations.ExplainChatCompletion(
+                pb.ExplainChatCompletionRequest(spec=spec())
+            )
+            metrics = service.metrics.registry
+            taken = [
+                metrics.get_sample_value(f"pomogator_{name}")
+                for name in ("holds_open", "upstream_connections", "limit_places")
+            ]
+
+        assert [place.url.startswith(upstream.url) for place in answer.candidates] == [True] * 3
+        assert upstream.requests == []
+        assert taken == [0, 0, 0]
+
+
 async def test_tells_of_models_that_stand_in(tmp_path: Path) -> None:
     """They come after the model's own places, and dearer ones raise the hold."""
     source = Source()
