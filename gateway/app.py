@@ -19,11 +19,11 @@ from gateway import openapi
 from gateway.calls import Calls
 from gateway.completions import Completions
 from gateway.config import EdgeConfig
-from gateway.connection import CONFIG, SHORTCUT
 from gateway.guesses import Guesses
 from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
 from gateway.probes import PROBES, Probes
+from gateway.runner import CONFIG, SHORTCUT
 from gateway.shortcut import Full, Shortcut, never
 from gateway.transcoding import routes
 from gateway.watching import WATCH, Watch

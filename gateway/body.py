@@ -1,7 +1,7 @@
 """Reading a request's body: the right kind, not too large, not too slow.
 
 `read_body` reads it from aiohttp, `Arriving` puts one together that comes by
-`gateway.connection`, whose length is known.
+`gateway.short_connection`, whose length is known.
 """
 
 from __future__ import annotations

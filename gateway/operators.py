@@ -20,10 +20,10 @@ from pomogator.operations.v1 import operations_service_pb2 as operations
 
 from gateway import openapi
 from gateway.config import EdgeConfig
-from gateway.connection import CONFIG
 from gateway.errors import ApiError
 from gateway.guesses import Guesses
 from gateway.middleware import REQUEST_ID, Handler, add_headers, border
+from gateway.runner import CONFIG
 from gateway.transcoding import routes
 
 SERVICES = (

@@ -14,10 +14,10 @@ from aiohttp import web
 
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.connection import EdgeRunner
 from gateway.metrics import EdgeMetrics
 from gateway.operators import create_operators_app
 from gateway.probes import PROBES
+from gateway.runner import EdgeRunner
 from gateway.shortcut import Full, never
 from gateway.traces_opening import edge_traces
 from gateway.watching import Watch

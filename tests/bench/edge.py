@@ -26,9 +26,9 @@ from pomogator.chat.v1 import usage_pb2
 from gateway import logs
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.connection import EdgeRunner
 from gateway.heap import keep_freed_memory
 from gateway.keys import PREFIX, checksum
+from gateway.runner import EdgeRunner
 from services.inprocess import InProcessChannel
 
 RUNS = 15

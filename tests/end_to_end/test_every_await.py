@@ -21,8 +21,8 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.connection import SHORTCUT, EdgeRunner
 from gateway.exchange import Exchange
+from gateway.runner import SHORTCUT, EdgeRunner
 from gateway.shortcut import Shortcut
 from services.config import ChannelConfig, Config, ModelConfig
 from services.server import Service, open_service
