@@ -80,6 +80,7 @@ class AnthropicDecoder:
         """Adds the chunks of events that are pieces of the block that had the last one."""
         opened = self._open.get(self._text_index)
         if opened is None:
+            self._stray(self._text_index, "text_delta")
             return
         add = chunks.add
         for text in texts:
