@@ -31,12 +31,14 @@ SMUGGLED: dict[str, bytes] = {
 
 
 async def refused(world: World, sent: bytes) -> Answer | None:
-    """What is answered to bytes, if anything; it is JSON, and costs nothing."""
+    """What is answered to bytes, if anything; it is JSON, is seen, and costs nothing."""
     got = await exchange(*world.address, sent)
+    assert await world.charged() == (0, 0)
     if got is not None:
         assert set(json.loads(got.body)["error"]) == {"message", "type", "param", "code"}
-        assert got.headers["x-request-id"]
-    assert await world.charged() == (0, 0)
+        told = {"request_id": got.headers["x-request-id"], "status": got.status}
+        no_http = world.edge.malformed == 1
+        assert len(world.log.of("http.refused" if no_http else "http.request", **told)) == 1
     return got
 
 

@@ -121,8 +121,7 @@ async def test_036_others_see_nothing_of_it(open_world: OpenWorld, query: str) -
     async with aiohttp.ClientSession(world.url, headers=stranger) as http:
         for path in ("/v1/usage", "/v1/balance"):
             async with http.get(path + query) as answer:
-                text = await answer.text()
-                world.answers.append(text)
+                text = (await world.read(answer)).text
                 assert answer.status in {200, 400}
                 assert MODEL not in text
                 assert "default" not in text.replace(query[1:], "")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from tests.fakes.upstream import json_answer
 from tests.faults.conftest import OpenWorld
-from tests.faults.world import BEGIN, END, TEXT
+from tests.faults.signs import CALL, REQUEST, Signs
+from tests.faults.world import BEGIN, END, TEXT, fitting
 
 
 async def test_a_running_call_is_seen(open_world: OpenWorld) -> None:
@@ -27,3 +31,21 @@ async def test_a_running_call_is_seen(open_world: OpenWorld) -> None:
     assert seen == {"inflight": 1, "holds_open": 1, "limit_places": 2, "upstream_connections": 1}
     assert busy == 1
     await world.calm()
+
+
+@pytest.mark.parametrize("lost", [REQUEST, CALL])
+async def test_what_is_not_told_is_seen(open_world: OpenWorld, lost: str) -> None:
+    """A request or a call without its line, or an error that nobody expects, is noticed."""
+    world = await open_world()
+    world.play([json_answer({"error": {"message": "busy"}}, 503)], fitting)
+    assert (await world.ask()).content == TEXT
+    await world.calm()
+    texts, registry = world.log.text, world.service.metrics.registry
+    Signs(texts, registry, world.edge).agree(world.answers)
+
+    for wrong in (
+        [text for text in texts if f'"event":"{lost}"' not in text],
+        [*texts, '{"event": "oops", "level": "error"}'],
+    ):
+        with pytest.raises(AssertionError):
+            Signs(wrong, registry, world.edge).agree(world.answers)

@@ -24,6 +24,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.metrics import EdgeMetrics
 from gateway.server import serving, split_address
 from gateway.shortcut import never
 from services.clock import Clock
@@ -42,6 +43,7 @@ from tests.fakes.upstream import (
     json_answer,
     sse,
 )
+from tests.faults.signs import Signs
 
 MODEL, STEADY = "house/model", "house/steady"
 PROMPT = "canary-prompt-5b1e77"
@@ -176,9 +178,11 @@ class World:
     config: Config
     log: Lines
     books: ledger_grpc.LedgerServiceStub
+    edge: EdgeMetrics
+    """What the edge counts."""
     tasks: set[asyncio.Task[Any]]
     """Those that ran before anything was asked."""
-    answers: list[str] = field(default_factory=list)
+    answers: list[Reply] = field(default_factory=list)
     """All that was answered."""
 
     @property
@@ -225,8 +229,8 @@ class World:
     async def read(self, answer: aiohttp.ClientResponse) -> Reply:
         """The rest of an answer."""
         text = await answer.text()
-        self.answers.append(f"{answer.headers}\n{text}")
         reply = Reply(answer.status, answer.headers, text)
+        self.answers.append(reply)
         if answer.content_type == "text/event-stream":
             data = [e.removeprefix("data: ") for e in text.split("\n\n") if e.startswith("data: ")]
             reply.events = [e if e == "[DONE]" else json.loads(e) for e in data]
@@ -258,9 +262,12 @@ class World:
     async def charged(self) -> tuple[int, int]:
         """How many calls were settled, and what they cost, once all is calm."""
         await self.calm()
-        report = await self.books.ReportUsage(ledger.ReportUsageRequest(account="default"))
-        charge = sum(row.charge_nano_usd for row in report.models)
-        return round(self.metric("settle_total", outcome="settled")), charge
+        return round(self.metric("settle_total", outcome="settled")), await self.spent("default")
+
+    async def spent(self, account: str) -> int:
+        """What an account's calls have cost by the books, in nanodollars."""
+        report = await self.books.ReportUsage(ledger.ReportUsageRequest(account=account))
+        return sum(row.charge_nano_usd for row in report.models)
 
     async def left(self, upstream: FakeUpstream) -> None:
         """Waits until the provider has been left by every request so far."""
@@ -269,18 +276,26 @@ class World:
                 await request.left.wait()
 
     async def check(self) -> None:
-        """What holds after every fault: nothing is kept, lost or told, and the next is served."""
+        """What holds after every fault.
+
+        The next call is served; nothing is kept or lost; nothing secret is told, but all else is.
+        """
         reply = await self.ask(model=STEADY)
         assert (reply.status, reply.content, reply.events[-1]) == (200, TEXT, "[DONE]")
         await self.calm()
         assert list((await self.books.VerifyLedger(ledger.VerifyLedgerRequest())).findings) == []
         await self.http.close()
         await self.until(lambda: not self._strangers())
+        signs = Signs(self.log.text, self.service.metrics.registry, self.edge)
+        signs.agree(self.answers)
+        for account, charge in signs.charges().items():
+            assert await self.spent(account) == charge
         told = "\n".join(self.log.text)
         for secret in (self.key, PROVIDER_KEY, PROMPT, "canary-answer"):
             assert secret not in told
+        answered = "\n".join(f"{reply.headers}\n{reply.text}" for reply in self.answers)
         for secret in (self.key, PROVIDER_KEY):
-            assert secret not in "\n".join(self.answers)
+            assert secret not in answered
 
     def _strangers(self) -> set[asyncio.Task[Any]]:
         """Tasks that were not there when nothing had been asked."""
@@ -360,7 +375,8 @@ async def living(
             channel = open_channel(bound, edge)
         channel = await stack.enter_async_context(channel)
         full = never if wire else service.turn_away
-        listener = serving(channel, "127.0.0.1:0", edge, full=full)
+        numbers = EdgeMetrics()
+        listener = serving(channel, "127.0.0.1:0", edge, metrics=numbers, full=full)
         address = await stack.enter_async_context(listener)
         operators = await stack.enter_async_context(service.operators_channel())
         http = await stack.enter_async_context(
@@ -377,6 +393,7 @@ async def living(
             config=config,
             log=log,
             books=ledger_grpc.LedgerServiceStub(operators),
+            edge=numbers,
             tasks=asyncio.all_tasks(),
         )
         yield world
