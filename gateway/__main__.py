@@ -22,6 +22,7 @@ from gateway.config import EdgeConfig
 from gateway.crowd import take_all_descriptors
 from gateway.following import follow_on_hangup
 from gateway.heap import keep_freed_memory
+from gateway.lines import LinesHandler
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
 from gateway.server import serving, split_address
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if complaint := _complaint(options):
         parser.error(complaint)
-    logs.configure()
+    logs.configure(LinesHandler())
     keep_freed_memory()
     take_all_descriptors()
     _dump_nothing()

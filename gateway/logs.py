@@ -7,7 +7,6 @@ process with the service, its formatter does the same, and knows records of `emi
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -72,10 +71,9 @@ def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> No
     logger.handle(record)
 
 
-def configure() -> None:
-    """Sends all logs to standard error."""
+def configure(handler: logging.Handler) -> None:
+    """Sends all logs to a handler."""
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     root = logging.getLogger()
     root.handlers[:] = [handler]

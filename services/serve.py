@@ -25,6 +25,7 @@ from gateway.config import EdgeConfig
 from gateway.crowd import take_all_descriptors
 from gateway.following import follow_on_hangup
 from gateway.heap import keep_freed_memory
+from gateway.lines import LinesHandler
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
 from gateway.server import serving, serving_operators
@@ -84,7 +85,7 @@ async def run(options: ServeOptions) -> None:
     Raises ConfigError, StateError and OSError before anything is served. Where a background
     task fails again and again it ends in the same order, with SystemExit and status 1.
     """
-    logs.configure()
+    logs.configure(LinesHandler())
     keep_freed_memory()
     take_all_descriptors()
     _dump_nothing()

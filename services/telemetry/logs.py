@@ -10,16 +10,12 @@ what a caller sent.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import sys
 import time
 import traceback
 from collections.abc import Mapping
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import TextIO
 
 import msgspec
 
@@ -34,43 +30,6 @@ _RECORD = vars(logging.LogRecord("", logging.INFO, "", 0, "", None, None))
 @lru_cache(maxsize=1)
 def _second(timestamp: int) -> str:
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-class LinesHandler(logging.StreamHandler[TextIO]):
-    """Writes the lines of one turn of the event loop at its end, together.
-
-    What is a warning or worse is written at once, after all that was before it, and so is
-    whatever is logged where no loop runs. A process that is killed loses the lines of a turn.
-    """
-
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
-        self._lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Adds a record's line."""
-        try:
-            self._lines.append(self.format(record))
-            if record.levelno > logging.INFO or (len(self._lines) == 1 and not self._comes_back()):
-                self.flush()
-        except Exception:  # noqa: BLE001 - the library's own way with what cannot be logged
-            self.handleError(record)
-
-    def flush(self) -> None:
-        """Writes what there is."""
-        with self.lock or nullcontext():
-            lines, self._lines = self._lines, []
-            if lines:
-                self.stream.write("\n".join([*lines, ""]))
-                self.stream.flush()
-
-    def _comes_back(self) -> bool:
-        """Whether the event loop will write it."""
-        try:
-            asyncio.get_running_loop().call_soon(self.flush)
-        except RuntimeError:
-            return False
-        return True
 
 
 class JsonFormatter(logging.Formatter):
@@ -107,11 +66,10 @@ def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> No
     logger.handle(record)
 
 
-def configure(level: str = "info") -> None:
-    """Sends all logs to standard error, from `level` on."""
+def configure(handler: logging.Handler, level: str = "info") -> None:
+    """Sends all logs to a handler, from `level` on."""
     # Nobody reads which thread and process it was: the library's own way to spare the looking.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    handler = LinesHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]

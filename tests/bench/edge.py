@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from gateway.app import create_app
 from gateway.config import EdgeConfig
 from gateway.heap import keep_freed_memory
 from gateway.keys import PREFIX, checksum
+from gateway.lines import LinesHandler
 from gateway.runner import EdgeRunner
 from services.inprocess import InProcessChannel
 
@@ -192,9 +192,6 @@ async def main() -> None:
 
 if __name__ == "__main__":
     keep_freed_memory()
-    logs.configure()
     with Path("/dev/null").open("w") as nowhere:
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, logging.StreamHandler):
-                handler.setStream(nowhere)
+        logs.configure(LinesHandler(nowhere.fileno()))
         uvloop.run(main())

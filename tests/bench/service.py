@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import logging
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import content_pb2 as content
 
+from gateway.lines import LinesHandler
 from services.config import load
 from services.server import open_service
 from services.telemetry import logs
@@ -144,12 +144,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
         folder = Path(name)
-        logs.configure()
         gc.set_threshold(GARBAGE_STEP)
         with provider(folder), (folder / "log").open("w") as out:
-            for handler in logging.getLogger().handlers:
-                if isinstance(handler, logging.StreamHandler):
-                    handler.setStream(out)
+            logs.configure(LinesHandler(out.fileno()))
             uvloop.run(measure(folder, options.calls))
 
 

@@ -30,10 +30,17 @@ class Server:
         """The log, parsed."""
         self.raw = ""
         """All that it wrote, key included."""
-        self.log = ""
-        """What it logged, as it is."""
+        self._log: list[str] = []
+        self.reading = asyncio.Event()
+        """Set while somebody reads the log."""
+        self.reading.set()
         self.key = ""
         """The key that the first start makes."""
+
+    @property
+    def log(self) -> str:
+        """What it logged, as it is."""
+        return "".join(self._log)
 
     async def event(self, name: str, **fields: object) -> Line:
         """The first line of that event with these fields, once it is there."""
@@ -78,7 +85,7 @@ class Server:
     def forget(self) -> None:
         """Drops what it has logged so far, of which a long run would gather gigabytes."""
         self.lines.clear()
-        self.log = ""
+        self._log.clear()
 
     def tell(self, number: signal.Signals) -> None:
         """Sends a signal."""
@@ -98,7 +105,8 @@ class Server:
         """Reads the log to its end. A line that is not JSON is an error."""
         assert self._process.stderr is not None
         async for text in self._process.stderr:
-            self.log += text.decode()
+            await self.reading.wait()
+            self._log.append(text.decode())
             async with self._said:
                 self.lines.append(json.loads(text))
                 self._said.notify_all()

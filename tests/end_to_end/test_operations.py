@@ -43,6 +43,8 @@ name = "house/model"
 prompt_usd_per_mtok = 1
 completion_usd_per_mtok = 2
 """
+LINES_FOR_A_FULL_PIPE = 2000
+"""A line has some 200 bytes, a pipe 64 KiB, and asyncio's reader twice as many."""
 JSON = {"Content-Type": "application/json"}
 CHAT = {"model": "house/model", "messages": [{"role": "user", "content": PROMPT}]}
 
@@ -272,3 +274,18 @@ def test_names_are_documented() -> None:
         if not family.name.startswith(("process_", "python_")):
             assert family.name.startswith("pomogator_")
             assert family.documentation.endswith(".")
+
+
+async def test_a_log_that_nobody_reads(server: Server, http: aiohttp.ClientSession) -> None:
+    """What collects it may hang. Calls are answered as before, and later all their lines come."""
+    server.reading.clear()
+    told = []
+    for _ in range(LINES_FOR_A_FULL_PIPE):
+        async with asyncio.timeout(30), http.get("/v1/models") as answer:
+            assert answer.status == 200
+            told.append(answer.headers["X-Request-Id"])
+
+    server.reading.set()
+    await server.event("http.request", request_id=told[-1])
+    logged = [line["request_id"] for line in server.lines if line["event"] == "http.request"]
+    assert logged == told
