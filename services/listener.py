@@ -11,7 +11,9 @@ from pathlib import Path
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.accepting import accepting, registered
 from services.border import FailureBorder
+from services.rpcs import COMPLETIONS
 from services.tls import TlsFiles, server_credentials
 
 UNIX = "unix:"
@@ -55,22 +57,25 @@ async def listening(
     between the border and the handlers. Without `tls` it is plain text; a Unix socket
     always is. Raises OSError where the address cannot be had, or the files of `tls`.
     """
+    interceptors = [FailureBorder(), *guards]
     server = grpc.aio.server(
-        interceptors=[FailureBorder(), *guards],
+        interceptors=interceptors,
         options=OPTIONS,
         maximum_concurrent_rpcs=RPCS_MAX,
     )
-    register(server)
+    handlers = registered(register, server).handlers
+    often = {path: handlers[path] for path in handlers if path.startswith(COMPLETIONS)}
     if reflected:
         reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), server)
     bound = _bind(server, address, tls)
     await server.start()
-    try:
-        yield bound
-    finally:
-        await server.stop(grace_s)
-        if bound.startswith(UNIX):
-            _remove(bound)
+    async with accepting(server, often, interceptors):
+        try:
+            yield bound
+        finally:
+            await server.stop(grace_s)
+            if bound.startswith(UNIX):
+                _remove(bound)
 
 
 def _bind(server: grpc.aio.Server, address: str, tls: TlsFiles | None) -> str:

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("services.reloading", "services.operations", "services.following"),
     ("services.completions", "services.models", "services.accounts", "services.listener"),
     ("services.admission", "services.routing", "services.callers", "services.rpcs"),
-    ("services.metering", "services.providers"),
+    ("services.metering", "services.providers", "services.accepting"),
     ("services.storage", "services.local_model", "services.border", "services.inprocess"),
     ("services.config", "services.telemetry"),
     ("services.clock", "services.capabilities", "services.options", "services.tls"),
