@@ -187,7 +187,7 @@ def test_a_snapshot_is_the_same_price() -> None:
 def test_the_shipped_list_is_exact() -> None:
     """Each shipped number is a whole number of picodollars, as written."""
     text = resources.files("services.metering").joinpath(LIST).read_bytes()
-    rows = msgspec.toml.decode(text)["prices"]
+    rows = msgspec.json.decode(text)["prices"]
     shipped = load_shipped()
 
     assert len(rows) == len(shipped) > 100
