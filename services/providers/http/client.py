@@ -142,7 +142,7 @@ class HttpClient:
     ) -> None:
         self._limit = limit_per_host
         self._idle_timeout_s = idle_timeout_s
-        self._tls = ssl_context or tls_context()
+        self._tls = ssl_context
         self._pools: dict[Origin, Pool] = {}
         self._make = partial(
             Connection,
@@ -192,11 +192,14 @@ class HttpClient:
         return sum(pool.in_use for pool in self._pools.values())
 
     def _add_pool(self, origin: Origin) -> Pool:
+        if origin.secure and self._tls is None:
+            # Reading the system's authorities takes up to 50 ms, which nobody waits for in vain.
+            self._tls = tls_context()
         pool = self._pools[origin] = Pool(
             origin,
             limit=self._limit,
             idle_timeout_s=self._idle_timeout_s,
-            tls=self._tls,
+            tls=self._tls if origin.secure else None,
             make=self._make,
         )
         return pool

@@ -30,14 +30,14 @@ class Pool:
         *,
         limit: int,
         idle_timeout_s: float,
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
         make: Callable[[Callable[[Connection], None]], Connection],
     ) -> None:
-        """`make` makes a connection that tells of its end."""
+        """`make` makes a connection that tells of its end. Without `tls` it is plain text."""
         self._make = make
         self._origin = origin
         self._idle_timeout_s = idle_timeout_s
-        self._tls = tls if origin.secure else None
+        self._tls = tls
         self._loop = asyncio.get_running_loop()
         self._limit = self._free = limit
         self._waiting: deque[asyncio.Future[None]] = deque()
