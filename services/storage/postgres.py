@@ -14,11 +14,11 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import lru_cache
 from itertools import count
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import asyncpg
 
@@ -66,6 +66,7 @@ Connection: TypeAlias = (
     "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 )
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Isolation: TypeAlias = Literal["repeatable_read"]
 
 
 class PostgresDatabase:
@@ -162,10 +163,7 @@ class PostgresDatabase:
         for attempt in count(1):
             notices: list[str] = []
             try:
-                async with (
-                    self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection,
-                    connection.transaction(),
-                ):
+                async with self._transaction() as connection:
                     result = await _drive(connection, begin(), COMMAND_TIMEOUT_S, notices)
             except CONFLICTS:
                 if attempt < ATTEMPTS:
@@ -183,13 +181,32 @@ class PostgresDatabase:
 
     async def _read(self, begin: Callable[[], Transaction[T]]) -> T:
         try:
-            async with (
-                self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
+            async with self._transaction(isolation="repeatable_read", readonly=True) as connection:
                 return await _drive(connection, begin(), READ_TIMEOUT_S, [])
         except TROUBLES as error:
             raise self._unavailable(type(error).__name__) from error
+
+    @asynccontextmanager
+    async def _transaction(
+        self, *, isolation: Isolation | None = None, readonly: bool = False
+    ) -> AsyncIterator[Connection]:
+        """A connection of the pool in a transaction, which is committed on the way out."""
+        async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
+            transaction = connection.transaction(isolation=isolation, readonly=readonly)
+            with _cut_after(connection, COMMAND_TIMEOUT_S):
+                await transaction.start()
+            try:
+                yield connection
+            except TimeoutError:
+                # asyncpg has asked the server to give up, and would wait for it to say so.
+                connection.terminate()
+                raise
+            except BaseException:
+                with _cut_after(connection, COMMAND_TIMEOUT_S):
+                    await transaction.rollback()
+                raise
+            with _cut_after(connection, COMMAND_TIMEOUT_S):
+                await transaction.commit()
 
     def _unavailable(self, kind: str) -> Exception:
         if self._healthy:
@@ -230,6 +247,16 @@ def _why(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
     return type(error).__name__
+
+
+@contextmanager
+def _cut_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """What is done within raises one of `TROUBLES` where it takes longer: nothing else ends it."""
+    cut = asyncio.get_running_loop().call_later(seconds, connection.terminate)
+    try:
+        yield
+    finally:
+        cut.cancel()
 
 
 async def _drive(
