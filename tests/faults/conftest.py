@@ -10,10 +10,11 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.end_to_end.conftest import each_database_url
 from tests.faults.world import World, living
 from tests.services.conftest import postgres_server, postgres_url
 
-__all__ = ["open_world", "postgres_server", "postgres_url", "world"]
+__all__ = ["each_database_url", "open_world", "postgres_server", "postgres_url", "world"]
 
 
 class OpenWorld(Protocol):

@@ -51,13 +51,13 @@ async def asked(channel: grpc.aio.Channel, method: str, request: bytes = b"") ->
     return answer
 
 
-def test_pings_are_often_enough_and_allowed() -> None:
+def test_095_and_120_pings_are_often_enough_and_allowed() -> None:
     """A frozen service is noticed within five seconds, and the service permits the pings."""
     assert PING_EVERY_MS + PONG_WITHIN_MS < NOTICED_WITHIN_MS
     assert PING_EVERY_MS > PING_INTERVAL_MIN_MS
 
 
-async def test_a_frozen_service_is_noticed() -> None:
+async def test_095_a_frozen_service_is_noticed() -> None:
     """What runs on it ends; what is asked then goes to the other one."""
     async with (
         running() as (frozen, first),
@@ -80,7 +80,7 @@ async def test_a_frozen_service_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("busy", [False, True])
-async def test_a_silent_or_busy_service_is_left_alone(busy: bool) -> None:
+async def test_120_a_silent_or_busy_service_is_left_alone(busy: bool) -> None:
     """Neither long thoughts nor a blocked loop end a stream: no pings too many, none unanswered."""
     quiet_ms = (STRIKES + 3) * PING_EVERY_MS
     async with running() as (_, address), open_channel(address) as channel:

@@ -10,7 +10,7 @@ from tests.bench.frozen_limits import counting
 AT_ONCE = 8
 
 
-async def test_a_frozen_server_stalls_only_who_was_there(tmp_path: Path) -> None:
+async def test_090_a_frozen_server_stalls_only_who_was_there(tmp_path: Path) -> None:
     """Calls of that moment wait for the timeout, once; later ones not at all; all are made."""
     async with counting(tmp_path) as place:
         assert await place.ask() == 200

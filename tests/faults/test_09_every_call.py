@@ -22,7 +22,7 @@ UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_whichever_fails_the_books_are_right(
+async def test_086_whichever_fails_the_books_are_right(
     tmp_path: Path,
     each_database_url: str,
     monkeypatch: pytest.MonkeyPatch,

@@ -209,7 +209,7 @@ async def place(state: Path, database_url: str) -> AsyncIterator[Place]:
 @pytest.mark.parametrize("name", [{}, {"Idempotency-Key": "order"}])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("late", [False, True])
-async def test_whoever_leaves_leaves_nothing(
+async def test_069_whoever_leaves_leaves_nothing(
     tmp_path: Path, each_database_url: str, name: Mapping[str, str], *, stream: bool, late: bool
 ) -> None:
     """At each moment: no hold, slot or connection stays, the books are right, a name is free."""
