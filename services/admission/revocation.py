@@ -42,10 +42,11 @@ def revoked() -> Failure:
 class Revocation:
     """Whether one key was revoked. `Keyring` tells it for as long as somebody holds on to it."""
 
-    __slots__ = ("__weakref__", "_steps", "happened")
+    __slots__ = ("__weakref__", "_loop", "_steps", "happened")
 
     def __init__(self) -> None:
         self.happened = False
+        self._loop = asyncio.get_running_loop()
         self._steps: set[asyncio.Task[object]] = set()
 
     def happen(self) -> None:
@@ -62,45 +63,51 @@ class Revocation:
         """
         return _Ending(batches, self)
 
-    async def step(self, take: Callable[[], Awaitable[T]]) -> T:
-        """What `take` gives. Raises Failure KEY_REVOKED: before it, or in the midst of it."""
-        if self.happened:
-            raise revoked()
-        # Who awaits is in a task.
-        task = cast("asyncio.Task[object]", asyncio.current_task())
-        cancelling = task.cancelling()
-        self._steps.add(task)
+    async def step(
+        self,
+        take: Callable[[], Awaitable[T]],
+        close: Callable[[], Awaitable[None]] | None = None,
+    ) -> T:
+        """What `take` gives. Raises Failure KEY_REVOKED: before it, or in the midst of it.
+
+        Whatever is raised, but StopAsyncIteration, comes after a `close`.
+        """
         try:
-            return await take()
-        finally:
-            if task in self._steps:
-                self._steps.remove(task)
-            # As `asyncio.timeout` does it: our own cancellation is taken back, whatever
-            # became of it; one of somebody else's goes on.
-            elif task.uncancel() <= cancelling:
+            if self.happened:
                 raise revoked()
+            # Who awaits is in a task.
+            task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
+            cancelling = task.cancelling()
+            self._steps.add(task)
+            try:
+                return await take()
+            finally:
+                if task in self._steps:
+                    self._steps.remove(task)
+                # As `asyncio.timeout` does it: our own cancellation is taken back, whatever
+                # became of it; one of somebody else's goes on.
+                elif task.uncancel() <= cancelling:
+                    raise revoked()
+        except StopAsyncIteration:
+            raise
+        except BaseException:
+            if close is not None:
+                await close()
+            raise
 
 
 class _Ending(Generic[T]):
     """Batches of which every one is a step that a revocation ends."""
 
-    __slots__ = ("_batches", "_revocation")
+    __slots__ = ("_next", "_step", "aclose")
 
     def __init__(self, batches: Batches[T], revocation: Revocation) -> None:
-        self._batches = batches
-        self._revocation = revocation
+        self._step = revocation.step
+        self._next = batches.__anext__
+        self.aclose = batches.aclose
 
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> T:
-        try:
-            return await self._revocation.step(self._batches.__anext__)
-        except StopAsyncIteration:
-            raise
-        except BaseException:
-            await self._batches.aclose()
-            raise
-
-    async def aclose(self) -> None:
-        await self._batches.aclose()
+    def __anext__(self) -> Coroutine[object, object, T]:
+        return self._step(self._next, self.aclose)

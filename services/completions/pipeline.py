@@ -124,7 +124,7 @@ class Pipeline:
     async def _make(
         self, call: Call, course: Course, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
-        hide = _hide_reasoning if call.spec.thinking.excluded else _hide_nothing
+        hides = call.spec.thinking.excluded
         ticket = course.ticket = await self.gate.admit(_bid(call, course.routes))
         try:
             answer = await self._failover.open(_inquiry(call, course, ticket, stream=stream))
@@ -133,12 +133,14 @@ class Pipeline:
                 announce(ticket.headers)
                 batch = answer.first
                 ticket.count(batch)
-                hide(batch)
+                if hides:
+                    _hide_reasoning(batch)
                 batch.chunks.insert(0, self._started(answer))
                 yield batch
                 async for batch in answer.rest:
                     ticket.count(batch)
-                    hide(batch)
+                    if hides:
+                        _hide_reasoning(batch)
                     if batch.chunks:
                         yield batch
             except UpstreamError as error:
@@ -197,10 +199,6 @@ def _inquiry(call: Call, course: Course, ticket: Ticket, *, stream: bool) -> Inq
         strict=call.strict,
         stream=stream,
     )
-
-
-def _hide_nothing(_: Batch) -> None:
-    pass
 
 
 def _hide_reasoning(batch: Batch) -> None:

@@ -46,7 +46,9 @@ class Patience:
 
     def progressed(self) -> None:
         """Something of substance has arrived, and there is time again until the next."""
-        self._set(min(self._clock.now() + self._progress_s, self._total_due))
+        due = self._due = min(self._clock.now() + self._progress_s, self._total_due)
+        if due < self._rings_at:
+            self._set(due)
 
     def suspend(self) -> None:
         """The caller is given something, and is not ready for more until `progressed`."""

@@ -58,7 +58,8 @@ class SseParser:
 
     def cut(self, data: bytes) -> list[bytes]:
         """The blocks of lines that `data` completes, in order: `event_of` reads them."""
-        self._check()
+        if self._too_large:
+            self._check()
         if not self._begun:
             data = self._without_bom(data)
         if b"\r" in data or self._after_cr:

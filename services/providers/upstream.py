@@ -152,7 +152,10 @@ class Relay:
             if response is None:
                 return await self._first()
             self._patience.progressed()
-            return await self._more(response, await response.read())
+            while True:
+                batch = self._taken(response, await response.read())
+                if batch is not None:
+                    return batch
         except HttpError as error:
             self.close()
             raise _failure(error, self._patience) from None
@@ -179,7 +182,9 @@ class Relay:
             raise self._dialect.error(response.status, response.headers, body)
         data = await _beginning(response)
         if data[:1] not in {b"{", b"["}:
-            return await self._more(response, data)
+            while (batch := self._taken(response, data)) is None:
+                data = await response.read()
+            return batch
         chunks = self._decoder.whole(await _document(response, data, self._patience))
         self.close()
         return Batch(chunks=chunks)
@@ -197,21 +202,22 @@ class Relay:
                 raise _late(self._patience) from None
             raise
 
-    async def _more(self, response: HttpResponse, data: bytes) -> Batch:
-        """The next batch, of which `data` is the beginning."""
-        stream = self._stream = self._stream or StreamReader(self._decoder)
-        while True:
-            batch, self._failure = stream.feed(data)
-            if stream.over:
-                response.finish()
-            if stream.over or self._failure is not None:
-                self.close()
-            if batch.chunks:
-                self._patience.suspend()
-                return batch
-            if self._over:
-                raise self._end()
-            data = await response.read()
+    def _taken(self, response: HttpResponse, data: bytes) -> Batch | None:
+        """The batch that `data` is, if it says anything. Raises what is to be raised else."""
+        stream = self._stream
+        if stream is None:
+            stream = self._stream = StreamReader(self._decoder)
+        batch, self._failure = stream.feed(data)
+        if stream.over:
+            response.finish()
+        if stream.over or self._failure is not None:
+            self.close()
+        if batch.chunks:
+            self._patience.suspend()
+            return batch
+        if self._over:
+            raise self._end()
+        return None
 
     def _end(self) -> Exception:
         """What to raise after the last batch: once the failure, if there is one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -69,17 +69,14 @@ class HttpResponse:
             for name, value in self._incoming.fields.items()
         }
 
-    async def read(self) -> bytes:
+    def read(self) -> Coroutine[object, object, bytes]:
         """What has arrived since the last time, decompressed. Empty at the end, and only there.
 
         Raises HttpError: DISCONNECTED where the body was cut, BAD_RESPONSE where it
         cannot be read. What came before has been given then.
         """
-        if self._closed:
-            raise HttpError(HttpErrorKind.DISCONNECTED, "the response was closed")
-        if not self._coding:
-            return await self._incoming.read()
-        return await self._inflated()
+        # No coroutine of its own for what nearly always comes as it is.
+        return self._inflated() if self._closed or self._coding else self._incoming.read()
 
     def close(self) -> None:
         """Gives the connection back, or closes it if the response has not arrived whole."""
@@ -112,6 +109,8 @@ class HttpResponse:
         pool.leave(self._connection)
 
     async def _inflated(self) -> bytes:
+        if self._closed:
+            raise HttpError(HttpErrorKind.DISCONNECTED, "the response was closed")
         if self._inflater is None:
             self._inflater = Inflater.of(self._coding)
             if self._inflater is None:

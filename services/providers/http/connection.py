@@ -10,7 +10,7 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.incoming import TIGHT, Incoming, Room
+from services.providers.http.incoming import TIGHT, WAITING_MAX, Incoming, Room
 
 HEAD_MAX = 64 * 1024
 """Bytes of headers in a response. Also the most that may come without a byte of body."""
@@ -132,6 +132,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader's room decides
         """Where to put what arrives: no more than the reader has room for."""
+        if self._room.left >= WAITING_MAX:
+            return self._buffer
         return self._buffer[: self._incoming.space]
 
     def buffer_updated(self, nbytes: int) -> None:

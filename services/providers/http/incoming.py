@@ -104,10 +104,12 @@ class Incoming:
         if self._on_end is not None:
             self.fail(HttpError(HttpErrorKind.BAD_RESPONSE, "data after the end"))
             return
+        size = len(data)
         self._chunks.append(data)
-        self._size += len(data)
-        self._room.left -= len(data)
-        if self._size > self.space and not self._paused:
+        self._size += size
+        self._room.left -= size
+        # There is room for `TIGHT` always: so much is not looked for.
+        if self._size > TIGHT and self._size > self.space and not self._paused:
             self._paused = True
             self._transport.pause_reading()
         self._wake()
@@ -139,13 +141,14 @@ class Incoming:
         """
         self._room.left += self._taken
         self._taken = 0
-        while not self._chunks:
+        chunks = self._chunks
+        while not chunks:
             if self.complete:
                 return b""
             await self.event()
         if self._paused and self._size > (piece := self._room.share(PIECE)):
             return self._beginning(piece)
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        data = b"".join(chunks)  # Of a single one it is that one.
         self._taken = self._size
         self._clear()
         return data
