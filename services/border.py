@@ -56,7 +56,10 @@ class FailureBorder(grpc.aio.ServerInterceptor):
         """The method's handler, guarded. Made once for each method."""
         method = handler_call_details.method
         if method not in self._guarded:
-            handler = await continuation(handler_call_details)
+            try:
+                handler = await continuation(handler_call_details)
+            except Exception as error:  # noqa: BLE001 - the border: of a guard's too nothing may pass
+                return _failing(error)
             if handler is None:
                 # Unknown methods are not remembered: callers choose their names.
                 return None
@@ -78,6 +81,14 @@ def _guard(handler: Handler) -> Handler:
             handler.response_serializer,
         )
     return handler
+
+
+def _failing(error: Exception) -> Handler:
+    async def fail(request: object, context: Context) -> NoReturn:  # noqa: ARG001 - a handler's
+        await _abort(error, context)
+
+    # To a caller who expects a stream, a status without an answer is the same.
+    return grpc.unary_unary_rpc_method_handler(fail)
 
 
 def _guarded_unary(handle: Callable[..., Any]) -> Callable[..., Awaitable[object]]:
