@@ -131,7 +131,7 @@ HOSTILE = {
 }
 
 
-async def test_020_and_041_would_lead_us_elsewhere(open_world: OpenWorld) -> None:
+async def test_020_041_and_051_would_lead_us_elsewhere(open_world: OpenWorld) -> None:
     """No field and no header of a caller's says where we go, or with which key."""
     world = await open_world(first={"pass_through": False})
     world.play(fitting)
@@ -139,6 +139,8 @@ async def test_020_and_041_would_lead_us_elsewhere(open_world: OpenWorld) -> Non
         "X-Upstream": "http://127.0.0.1:1",
         "x-portkey-custom-host": "http://127.0.0.1:1",
         "X-Forwarded-For": "10.0.0.1",
+        "Forwarded": "for=10.0.0.1",
+        "Keep-Alive": "timeout=5",
         "grpc-timeout": "1n",
         "x-internal-user": "root",
         "Cookie": "a=b",

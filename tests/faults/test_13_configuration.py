@@ -22,6 +22,7 @@ from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.postgres import PostgresDatabase
 from tests.end_to_end.process import CHECKOUT, Server, serving
+from tests.fakes.clock import JumpingClock
 from tests.fakes.upstream import FakeUpstream, json_answer
 from tests.faults.conftest import OpenWorld
 from tests.faults.processes import CONFIG, asking, holds_are_closed
@@ -234,17 +235,6 @@ async def test_124_empty_secrets(
     assert reason in complaint.decode().splitlines()[-1]
     assert b"server.listening" not in complaint
     assert b"sk-pg-" not in said
-
-
-class JumpingClock(SystemClock):
-    """A machine whose date is set anew while it runs."""
-
-    def __init__(self, off_s: float = 0.0) -> None:
-        self.off_s = off_s
-
-    def time(self) -> float:
-        """What the machine takes for the date."""
-        return super().time() + self.off_s
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -86_400.0, 40 * 86_400.0])

@@ -43,7 +43,7 @@ from tests.fakes.upstream import (
     json_answer,
     sse,
 )
-from tests.faults.signs import Signs
+from tests.faults.signs import OPERATORS_FAULTS, Signs
 
 MODEL, STEADY = "house/model", "house/steady"
 PROMPT = "canary-prompt-5b1e77"
@@ -184,6 +184,8 @@ class World:
     """Those that ran before anything was asked."""
     answers: list[Reply] = field(default_factory=list)
     """All that was answered."""
+    errors: set[str] = field(default_factory=lambda: set(OPERATORS_FAULTS))
+    """Events of level error that may be in the log."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -287,7 +289,7 @@ class World:
         await self.http.close()
         await self.until(lambda: not self._strangers())
         signs = Signs(self.log.text, self.service.metrics.registry, self.edge)
-        signs.agree(self.answers)
+        signs.agree(self.answers, self.errors)
         for account, charge in signs.charges().items():
             assert await self.spent(account) == charge
         told = "\n".join(self.log.text)
