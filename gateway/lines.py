@@ -10,7 +10,8 @@ import asyncio
 import logging
 import os
 import select
-import sys
+
+STANDARD_ERROR = 2
 
 PIECE_BYTES = select.PIPE_BUF
 """What a pipe takes without waiting if poll(2) calls it writable: pipe(7)."""
@@ -32,10 +33,9 @@ class LinesHandler(logging.Handler):
     whatever is logged where no loop runs. A process that is killed loses the lines of a turn.
     """
 
-    def __init__(self, fd: int | None = None) -> None:
-        """Without an `fd`, standard error's."""
+    def __init__(self, fd: int = STANDARD_ERROR) -> None:
         super().__init__()
-        self._fd = sys.stderr.fileno() if fd is None else fd
+        self._fd = fd
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
         self._waiting = bytearray()
