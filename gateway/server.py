@@ -7,11 +7,12 @@ import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import grpc
 from aiohttp import web
 
+from gateway.acceptor import accepting, listen
 from gateway.app import create_app
 from gateway.config import EdgeConfig
 from gateway.metrics import EdgeMetrics
@@ -24,10 +25,6 @@ from gateway.watching import Watch
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
-
-BACKLOG = 4096
-"""Connections that may wait to be accepted. With aiohttp's 128 those beyond it, when hundreds of
-clients come at once, are dropped by the kernel and tried again after a second."""
 
 PORT_MAX = 2**16 - 1
 """A larger one would be taken, and come out as another."""
@@ -91,11 +88,12 @@ async def _listening(
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host, port, ssl_context=tls, backlog=BACKLOG).start()
+            sockets = await listen(host, port)
         except OSError as error:
             raise OSError(f"cannot listen on {address}: {_why(error)}") from error
-        bound_host, bound_port = runner.addresses[0][:2]
-        yield join_address(bound_host, bound_port)
+        # `setup` has made it.
+        with accepting(cast("web.Server", runner.server), sockets, tls):
+            yield join_address(*sockets[0].getsockname()[:2])
     finally:
         await runner.cleanup()
 
