@@ -35,12 +35,9 @@ async def following(
 
     A file that cannot be read is one that has not changed.
     """
-    task = supervisor.start(partial(_follow, _File(path, seen), changed, every_s), "configuration")
-    try:
+    follow = partial(_follow, _File(path, seen), changed, every_s)
+    async with supervisor.running(follow, "configuration"):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 class _File:

@@ -75,7 +75,7 @@ class Reloader:
             refuse_unpriced=config.billing.unpriced == "refuse",
         )
         self.pipeline.catalog = self.lister.catalog = catalog
-        self.crowd.calls_max = config.bounds.streams
+        self.crowd.bounds = config.bounds
         self.health.keep(target for route in catalog.routes for target in route.targets)
         self.callers.replace(config.clients)
         watch(catalog, self.health, self.metrics)

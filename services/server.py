@@ -34,7 +34,7 @@ from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 from services.accounts.keys import KeyMaker
 from services.accounts.operators import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
-from services.admission.crowd import Crowd
+from services.admission.crowd import Crowd, watch_turns
 from services.admission.gate import Gate
 from services.admission.keys import Keyring
 from services.admission.limits import Limits
@@ -68,7 +68,7 @@ from services.storage.opening import open_database
 from services.storage.opening_counters import open_counters
 from services.storage.pepper import Pepper, load_pepper
 from services.telemetry.calls import CallLog, CallRecord
-from services.telemetry.lag import watching_lag
+from services.telemetry.lag import watch_lag
 from services.telemetry.metrics import Metrics
 from services.telemetry.supervisor import Supervisor
 from services.telemetry.tracing import Tracing
@@ -203,9 +203,13 @@ async def open_service(
         metrics.retry_budget.set_function(lambda: failover.budget.left)
         metrics.inflight.set_function(lambda: calls.inflight)
         watch(pipeline.catalog, health, metrics)
-        await stack.enter_async_context(watching_lag(clock, metrics.loop_lag.observe, supervisor))
+        crowd = Crowd(config.bounds, chance)
+        metrics.calls_max.set_function(lambda: crowd.calls_max)
+        turns = partial(watch_turns, crowd, lambda: calls.inflight, clock)
+        await stack.enter_async_context(supervisor.running(turns, "turns"))
+        lag = partial(watch_lag, clock, metrics.loop_lag.observe)
+        await stack.enter_async_context(supervisor.running(lag, "loop lag"))
 
-        crowd = Crowd(config.bounds.streams, chance)
         lister = ModelServicer(books.keyring, pipeline.catalog)
         callers = Callers(config.clients)
         reloader = Reloader(

@@ -196,8 +196,11 @@ class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What one process takes upon itself. Beyond it, calls are told to come back."""
 
     streams: Count = 2000
-    """Calls at a time. One more is refused at once, before anything is looked up. What a process
-    can carry depends on how fast its streams are: deploy/README.md, "Capacity"."""
+    """Calls at a time. One more is refused at once, before anything is looked up."""
+    streams_when_late: Count = 256
+    """Calls at a time while the process is overloaded, which it notices itself: its event loop is
+    late without a break. How many are too many depends on how fast their streams are:
+    deploy/README.md, "Capacity"."""
     body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=32 * 2**20)] = 32 * 2**20
     """The largest request body that the edge of `pomogator serve` takes."""
     connections: Count = 20_000

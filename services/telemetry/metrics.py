@@ -166,6 +166,9 @@ class Metrics:
             "config_reload_total", "Configurations that were read anew.", "result"
         )
         self.inflight = gauge("inflight", "Calls that are running.")
+        self.calls_max = gauge(
+            "calls_max", "Calls that are taken at a time: fewer while the process is overloaded."
+        )
         self.limit_places = gauge(
             "limit_places", "Leases that hold a place of a limit on concurrent calls."
         )

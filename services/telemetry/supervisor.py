@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,16 @@ class Supervisor:
         It is done when the work is, or is given up: then with the exception of its last failure.
         """
         return asyncio.create_task(self._keep(work, name), name=name)
+
+    @asynccontextmanager
+    async def running(self, work: Callable[[], Awaitable[None]], name: str) -> AsyncIterator[None]:
+        """Does `work` in the background until the context is left; does it again where it fails."""
+        task = self.start(work, name)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _keep(self, work: Callable[[], Awaitable[None]], name: str) -> None:
         clock = asyncio.get_running_loop().time

@@ -126,12 +126,8 @@ async def watching_vitals(
     What `vitals` says once it is shutting down stands.
     """
     await _tell(vitals, names, able=able())
-    looking = supervisor.start(partial(_look, vitals, names, able), "vitals")
-    try:
+    async with supervisor.running(partial(_look, vitals, names, able), "vitals"):
         yield
-    finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
 
 
 async def _look(vitals: HealthServicer, names: Collection[str], able: Callable[[], bool]) -> None:

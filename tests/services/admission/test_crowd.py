@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import time
 
 import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.admission.crowd import RETRY_AFTER_S, SPREAD_S, Crowd
+from services.admission.crowd import (
+    CALM_S,
+    LATE_S,
+    PATIENCE_S,
+    RETRY_AFTER_S,
+    SPREAD_S,
+    Crowd,
+    watch_turns,
+)
+from services.clock import SystemClock
+from services.config import BoundsConfig
 from services.errors import Failure
 
-CROWD = Crowd(2, random.Random(1))  # noqa: S311
+CROWD = Crowd(BoundsConfig(streams=2), random.Random(1))  # noqa: S311
+MANY, FEW = 1000, 100
 
 
 def test_takes_as_many_as_it_may() -> None:
@@ -37,3 +50,84 @@ def test_tells_the_others_to_come_back_at_different_times() -> None:
 
     assert len(waits) == 10
     assert all(wait and RETRY_AFTER_S <= wait <= RETRY_AFTER_S + SPREAD_S for wait in waits)
+
+
+@pytest.fixture
+def crowd() -> Crowd:
+    """Takes many, or a few while the loop is late."""
+    return Crowd(BoundsConfig(streams=MANY, streams_when_late=FEW), random.Random(1))  # noqa: S311
+
+
+def looks(crowd: Crowd, begin: float, end: float, turn_s: float) -> None:
+    """All turns of the loop between two times take so long."""
+    for step in range(round((end - begin) / 0.05) + 1):
+        crowd.look(begin + step * 0.05, turn_s)
+
+
+def test_is_late_for_a_moment(crowd: Crowd) -> None:
+    """Long steps, as large pictures are, and many calls at once turn nobody away."""
+    crowd.look(10.0, 5.0)
+    looks(crowd, 10.05, 10.05 + PATIENCE_S / 2, 2 * LATE_S)
+    crowd.look(11.0, LATE_S)
+    looks(crowd, 11.05, 11.05 + PATIENCE_S / 2, 2 * LATE_S)
+
+    assert crowd.calls_max == MANY
+
+
+def test_is_late_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+    """Who cannot keep up takes only a few, and tells the log once."""
+    looks(crowd, 10.0, 10.0 + 2 * PATIENCE_S, 2 * LATE_S)
+
+    crowd.check(FEW)
+    with pytest.raises(Failure) as refused:
+        crowd.check(FEW + 1)
+    assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
+    assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
+
+
+def test_overloaded_between_late_turns(crowd: Crowd) -> None:
+    """As soon as it is in time more are taken; when it is late again there is no more patience."""
+    looks(crowd, 10.0, 10.0 + PATIENCE_S, 2 * LATE_S)
+    crowd.look(10.5, LATE_S)
+    assert crowd.calls_max == MANY
+
+    crowd.look(10.55, 2 * LATE_S)
+    assert crowd.calls_max == FEW
+
+
+def test_calm_again(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+    """After a while without a late turn it is as in the beginning."""
+    looks(crowd, 10.0, 10.0 + PATIENCE_S, 2 * LATE_S)
+    looks(crowd, 11.0, 11.0 + PATIENCE_S + CALM_S, 0.0)
+    crowd.look(20.0, 2 * LATE_S)
+
+    assert crowd.calls_max == MANY
+    assert [record.getMessage() for record in caplog.records] == [
+        "overload.begins",
+        "overload.ends",
+    ]
+
+
+def test_few_are_as_many_as_may_be() -> None:
+    """Who may take less in any case takes that much, late or not."""
+    crowd = Crowd(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
+    looks(crowd, 10.0, 11.0, 1.0)
+
+    crowd.check(10)
+    with pytest.raises(Failure):
+        crowd.check(11)
+
+
+@pytest.mark.parametrize("running", [FEW, 0])
+async def test_late_turns_are_seen(crowd: Crowd, running: int) -> None:
+    """Turns are looked at whole, of a real loop that has more to do than it can."""
+    async with asyncio.timeout(30):
+        watching = asyncio.create_task(watch_turns(crowd, lambda: running, SystemClock()))
+        for late_s, calls_max in ((2 * LATE_S, FEW), (0.0, MANY)):
+            turns = 0
+            while crowd.calls_max != calls_max:
+                time.sleep(late_s)  # noqa: ASYNC251 - that is what being late means
+                await asyncio.sleep(0)
+                turns += 1
+            assert turns > 0
+        watching.cancel()
