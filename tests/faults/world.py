@@ -33,6 +33,7 @@ from services.listener import listening
 from services.reloading import Reloader
 from services.server import SYSTEM_CLOCK, Service, open_service
 from services.telemetry.logs import JsonFormatter
+from tests.end_to_end.gateway import stored
 from tests.fakes.upstream import (
     LAST_CHUNK,
     SSE_HEAD,
@@ -306,8 +307,9 @@ class World:
 
 
 def _is_kept(task: asyncio.Task[Any]) -> bool:
-    """Whether it waits on a connection that is kept: a provider's end of one, or grpc's."""
-    return any(name in repr(task.get_coro()) for name in ("FakeUpstream._serve", "_cython"))
+    """Whether it waits on a connection that is kept: a server's end of one, or grpc's."""
+    kept = ("FakeUpstream._serve", "Thief.", "_cython")
+    return any(name in repr(task.get_coro()) for name in kept)
 
 
 def _is_idle(upstream: FakeUpstream) -> bool:
@@ -339,7 +341,8 @@ async def living(
 ) -> AsyncIterator[World]:
     """A world. `first` and `second` are more keys of these channels, `tables` of the file.
 
-    `wire` puts gRPC over TCP between edge and service.
+    `wire` puts gRPC over TCP between edge and service. Without a `database_url` in place of the
+    table `state` there is SQLite at that path.
     """
     log = Lines()
     root = logging.getLogger()
@@ -361,7 +364,10 @@ async def living(
             for name in (MODEL, STEADY)
         ]
         config = Config(
-            channels=tuple(channels), models=tuple(prices), **{"limits": PLACES, **tables}
+            channels=tuple(channels),
+            models=tuple(prices),
+            state=stored(tables.pop("database_url", "")),
+            **{"limits": PLACES, **tables},
         )
         root.addHandler(log)
         root.setLevel(logging.INFO)
