@@ -1,12 +1,12 @@
 """What is left of the throughput when three times as much is asked for as can be done.
 
-    python -m tests.bench.overload [--streams 100] [--seconds 10] [--times 3] [--topology single]
+    python -m tests.bench.overload [--streams N] [--seconds 10] [--times 3] [--topology single]
 
-The provider's streams have 100 events, one every 10 ms. First `--streams` callers ask in turn,
-which are as many as the gateway takes at a time: that is its peak. Then calls come at three
-times that rate, whether the earlier ones have been answered or not. Counted are whole streams a
-second, how soon the others are told 503, how long those take that are admitted, and how long
-afterwards until calls are as fast as before.
+The provider's streams have 100 events, one every 10 ms. First as many callers ask in turn as the
+gateway takes however busy it is, by itself or with `[bounds] streams`: that is its peak. Then calls
+come at three times that rate, whether the earlier ones have been answered or not. Counted are whole
+streams a second, how soon the others are told 503, how long those take that are admitted, and how
+long afterwards until calls are as fast as before.
 
 Load and provider are programs in C on a core of their own, which they leave idle for the most
 part: times are the gateway's, from the moment when a call was due. Needs gcc.
@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from services.config import BoundsConfig
 from tests.bench.figures import Figure, conclude
 from tests.bench.rig import GATEWAY_CORE, LOAD_CORE, MOCK_PORT, Quantiles, Rig
 from tests.bench.stage import TOPOLOGIES, Stage, Topology, asking, configuration, running
@@ -107,7 +108,8 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
     """All that is said above."""
     rig = Rig(directory)
     topology: Topology = options.topology
-    more = f"[bounds]\nstreams = {options.streams}\n"
+    more = f"[bounds]\nstreams = {options.streams}\n" if options.streams else ""
+    callers_max = options.streams or BoundsConfig().streams_when_late
     config = configuration(f"http://127.0.0.1:{MOCK_PORT}/v1", more=more)
     body = directory / "body.json"
     body.write_text(json.dumps(asking()))
@@ -116,7 +118,7 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
         async with running(directory, config, topology) as stage:
             pin(stage)
             callers = Callers(directory / "gwload", body, stage)
-            peak = await callers.ask("-c", options.streams, *window)
+            peak = await callers.ask("-c", callers_max, *window)
             rate = options.times * peak.rps
             over = await callers.ask("-c", CONNECTIONS_MAX, "-r", rate, *window)
             recovered = await recovered_s(callers, peak.lat_us.p50)
@@ -136,7 +138,7 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
 async def main() -> int:
     """Measures; an exit code."""
     parser = argparse.ArgumentParser(description="What is left of the throughput in overload?")
-    parser.add_argument("--streams", type=int, default=100)
+    parser.add_argument("--streams", type=int, default=0, metavar="N")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--times", type=float, default=3.0)
     parser.add_argument("--topology", choices=TOPOLOGIES, default="single")

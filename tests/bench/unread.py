@@ -106,7 +106,7 @@ async def measure(directory: Path, clients: int, text: int) -> Sequence[Figure]:
     provider = Provider(text)
     async with FakeUpstream() as upstream:
         upstream.play(provider)
-        config = configuration(upstream.url, more="[bounds]\nstreams = 4000\n")
+        config = configuration(upstream.url, more="[bounds]\nstreams = 4000\nstreams_when_late = 4000\n")
         async with running(directory, config, "split") as stage:
             await good_ms(stage)  # The first ones warm everything up.
             before = quantile(await good_ms(stage), 0.99)
