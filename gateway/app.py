@@ -24,7 +24,7 @@ from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
 from gateway.probes import PROBES, Probes
 from gateway.runner import CONFIG, SHORTCUT
-from gateway.shortcut import Full, Shortcut, never
+from gateway.shortcut import Full, Shortcut
 from gateway.transcoding import routes
 from gateway.watching import WATCH, Watch
 
@@ -39,11 +39,12 @@ def create_app(
     channel: grpc.aio.Channel,
     config: EdgeConfig,
     watch: Watch | None = None,
-    full: Full = never,
+    full: Full | None = None,
 ) -> web.Application:
     """The edge in front of the service at `channel`, which the caller opens and closes.
 
-    `full` says where there is no room for one more completion, if that is known beforehand.
+    `full` says where there is no room for one more completion. Without it, that is learnt from
+    the service's refusals.
     `gateway.server` runs it; otherwise what the parser refuses is not answered in JSON.
     """
     calls = Calls()
@@ -55,6 +56,10 @@ def create_app(
     app[CONFIG] = config
     if watch is not None:
         app[WATCH] = watch
+    if full is None:
+        full = calls.window.wait_s
+        if watch is not None:
+            watch.metrics.watch_window(calls.window)
     app[SHORTCUT] = Shortcut(completions.answer, guesses, config.body_limit_bytes, watch, full)
     app[PROBES] = probes
     app.on_response_prepare.append(add_headers)

@@ -10,6 +10,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from gateway.statuses import from_rpc
+from gateway.window import Window
 
 
 class Calls:
@@ -17,6 +18,8 @@ class Calls:
 
     def __init__(self) -> None:
         self._live: set[grpc.aio.Call] = set()
+        self.window = Window(lambda: len(self._live))
+        """How many there may be, as services have told by refusing one."""
         self._quiet: asyncio.Event | None = None
 
     def own(self, call: Any, request_id: str) -> Owned:
@@ -27,9 +30,11 @@ class Calls:
         """
         return Owned(self, call, request_id)
 
-    def begin(self, call: Any) -> None:
-        """The call is under way."""
+    def begin(self, call: Any) -> int:
+        """The call is under way. How many were before it."""
+        before = len(self._live)
         self._live.add(call)
+        return before
 
     def end(self, call: Any) -> None:
         """The call is over, whatever it thinks itself."""
@@ -54,20 +59,24 @@ class Calls:
 class Owned:
     """A call in the hands of its request. What it fails with leaves as an `ApiError`."""
 
-    __slots__ = ("_call", "_calls", "_request_id")
+    __slots__ = ("_before", "_call", "_calls", "_request_id")
 
     def __init__(self, calls: Calls, call: Any, request_id: str) -> None:
+        self._before = 0
         self._calls = calls
         self._call = call
         self._request_id = request_id
 
     def __enter__(self) -> None:
-        self._calls.begin(self._call)
+        self._before = self._calls.begin(self._call)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._calls.end(self._call)
         if isinstance(error, grpc.aio.AioRpcError):
-            raise from_rpc(error, self._request_id) from None
+            failure = from_rpc(error, self._request_id)
+            if failure.reason == reasons.ERROR_REASON_OVERLOADED:
+                self._calls.window.overrun(self._before)
+            raise failure from None
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()
             if task is None or task.cancelling():

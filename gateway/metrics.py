@@ -54,6 +54,13 @@ class Refusing(Protocol):
     refused: int
 
 
+class Bounding(Protocol):
+    """What bounds the calls to services."""
+
+    size: int | None
+    refused: int
+
+
 class Histogram:
     """How often values were how large."""
 
@@ -91,6 +98,7 @@ class EdgeMetrics(Collector):
         self._running: set[Running] = set()
         self._connections: Callable[[], Iterable[Connection]] = tuple
         self._crowds: list[Refusing] = []
+        self._windows: list[Bounding] = []
         self.malformed = 0
         """What was no HTTP."""
 
@@ -123,6 +131,10 @@ class EdgeMetrics(Collector):
         """Shows these connections, as they are when somebody looks, and who was too many."""
         self._connections = connections
         self._crowds = [crowd]
+
+    def watch_window(self, window: Bounding) -> None:
+        """Shows how many calls to services there may be, and those that were too many."""
+        self._windows = [window]
 
     def collect(self) -> Iterator[Metric]:
         """All of it, at this moment."""
@@ -161,6 +173,11 @@ class EdgeMetrics(Collector):
             "Connections that were too many.",
             value=sum(crowd.refused for crowd in self._crowds),
         )
+        yield CounterMetricFamily(
+            f"{PREFIX}_calls_refused",
+            "Calls that were not made, as services had refused those beyond so many.",
+            value=sum(window.refused for window in self._windows),
+        )
 
     def _histograms(self) -> Iterator[Metric]:
         durations = HistogramMetricFamily(
@@ -194,5 +211,10 @@ class EdgeMetrics(Collector):
             ("streams", "Of these, those whose answer is a stream.", streams),
             ("connections", "Connections that are open.", len(transports)),
             ("unsent_bytes", "What clients have not read, beyond the kernel's buffers.", unsent),
+            (
+                "calls_max",
+                "The most calls to services at a time, as they refused more; 0: they did not.",
+                sum(window.size or 0 for window in self._windows),
+            ),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", about, value=value)

@@ -19,7 +19,7 @@ from gateway.metrics import EdgeMetrics
 from gateway.operators import create_operators_app
 from gateway.probes import PROBES
 from gateway.runner import EdgeRunner
-from gateway.shortcut import Full, never
+from gateway.shortcut import Full
 from gateway.traces_opening import edge_traces
 from gateway.watching import Watch
 
@@ -39,12 +39,13 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
     tls: ssl.SSLContext | None = None,
     metrics: EdgeMetrics | None = None,
     tracer: Tracer | None = None,
-    full: Full = never,
+    full: Full | None = None,
 ) -> AsyncIterator[str]:
     """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
 
     Without `tls` it is plain text. `metrics` count what comes; with a `tracer` each request has
-    a span. Completions are refused at once, unread, where `full` says that there is no room.
+    a span. Completions are refused at once, unread, where `full` says that there is no room, or
+    without it where the service has refused as many (`gateway.window`).
 
     On the way out it is not ready any more, but takes requests for `config.linger_s`. Then
     nothing new is taken; what runs may go on for `config.drain_s`. Then

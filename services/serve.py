@@ -29,7 +29,7 @@ from gateway.lines import LinesHandler
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
 from gateway.server import serving, serving_operators
-from gateway.shortcut import Full, never
+from gateway.shortcut import Full
 from gateway.tls import ListenerTls, ServiceTls
 from gateway.traces_opening import TracesOptions, TracesUnavailableError, opening_tracer
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
@@ -243,7 +243,7 @@ class _Edge(NamedTuple):
 
     metrics: EdgeMetrics
     tracer: Tracer | None
-    full: Full = never
+    full: Full | None = None
     """Says where there is no room for one more call, of a service in the same process."""
 
 

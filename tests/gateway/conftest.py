@@ -15,7 +15,7 @@ from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.keys import PREFIX, checksum
 from gateway.server import serving, split_address
-from gateway.shortcut import Full, never
+from gateway.shortcut import Full
 from services.inprocess import InProcessChannel
 from tests.fakes.service import Script
 
@@ -55,7 +55,7 @@ async def scripted_channel(
 
 @asynccontextmanager
 async def running_edge(
-    script: Script, channel: grpc.aio.Channel, config: EdgeConfig, full: Full = never
+    script: Script, channel: grpc.aio.Channel, config: EdgeConfig, full: Full | None = None
 ) -> AsyncIterator[Edge]:
     """An edge on port 0 in front of `channel`."""
     headers = {"Authorization": f"Bearer {KEY}"}

@@ -1,0 +1,83 @@
+"""How many calls an edge has under way at its services, as they teach it.
+
+A service knows how many calls it can carry, and refuses those beyond (OVERLOADED). Over a wire a
+refusal costs both sides what a call costs, and takes as long; three times as many calls as can be
+carried would be kept waiting for it, and slow down those that are. So the edge remembers: a call
+that was refused says that as many as were under way before it are enough. Those beyond are told
+to come back without a call.
+
+It works as TCP's window does. Without a refusal there is no bound. One that makes itself felt for
+a second grows by one, in the next second by two, then by four, until a service refuses again: the
+price of the answer to whether there is more room are those few calls. A bound is of all services
+together: which one gets a call gRPC decides afterwards, by turns, so that all are as full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable
+
+from gateway.crowd import COMPLAINT_S, RETRY_AFTER_S, SPREAD_S
+
+GROWS_EVERY_S = 1.0
+"""How long a bound is felt before it grows."""
+
+_log = logging.getLogger("gateway")
+
+
+class Window:
+    """How many calls of one edge may be under way."""
+
+    def __init__(
+        self, running: Callable[[], int], now: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`running` says how many are; `now` tells the time, in seconds."""
+        self._running = running
+        self._now = now
+        self.size: int | None = None
+        """The most that may be. None: no service has refused one."""
+        self.refused = 0
+        """Calls that were refused here, so far."""
+        self._promised = 0
+        self._step = 1
+        self._grows_at = 0.0
+        self._silent_until = 0.0
+
+    def wait_s(self) -> float | None:
+        """How long to stay away, where there is no room for one more call; None where there is.
+
+        Who is told None makes a call in this turn of the loop or the next one, if at all.
+        """
+        if self.size is not None and self._running() + self._promised >= self.size:
+            now = self._now()
+            if now < self._grows_at:
+                self._refuse(now)
+                return RETRY_AFTER_S + SPREAD_S * random.random()  # noqa: S311 - spreads returns
+            self.size += self._step
+            self._step *= 2
+            self._grows_at = now + GROWS_EVERY_S
+        if not self._promised:
+            asyncio.get_running_loop().call_soon(self._forget)
+        self._promised += 1
+        return None
+
+    def overrun(self, before: int) -> None:
+        """A service has refused a call before which so many were under way."""
+        enough = max(1, before)
+        if self.size is None or enough < self.size:
+            self.size = enough
+        self._step = 1
+        self._grows_at = self._now() + GROWS_EVERY_S
+
+    def _forget(self) -> None:
+        # Who was promised a place makes the call in this turn, before anybody else may ask.
+        self._promised = 0
+
+    def _refuse(self, now: float) -> None:
+        self.refused += 1
+        if now >= self._silent_until:
+            self._silent_until = now + COMPLAINT_S
+            _log.warning("services.full", extra={"calls": self._running()})

@@ -1,0 +1,73 @@
+"""An edge in a process of its own learns how many calls its service takes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+
+from tests.end_to_end.house import ASKED, MODEL, PATH, House
+from tests.end_to_end.process import serving
+from tests.fakes.upstream import FakeUpstream
+
+PLACES, ASKING = 3, 40
+CONFIG = """
+[bounds]
+streams = {places}
+
+[[channels]]
+name = "house"
+dialect = "openai"
+base_url = "{url}"
+models = {{ "{model}" = "m" }}
+
+[[models]]
+name = "{model}"
+request_usd = 0
+"""
+
+
+async def test_most_of_a_flood_is_refused_at_the_edge(tmp_path: Path) -> None:
+    """The first one too many is refused by the service, hardly any other; those inside go on.
+
+    Both count what they refuse, and the edge says how many it makes at a time.
+    """
+    house = House()
+    house.goes_on.clear()
+    for name in ("service", "edge"):
+        (tmp_path / name).mkdir()
+    async with FakeUpstream() as upstream:
+        upstream.play(house)
+        config = CONFIG.format(places=PLACES, url=upstream.url, model=MODEL)
+        async with serving(tmp_path / "service", config, only="grpc") as service:
+            target = await service.tcp_address()
+            edge_alone = serving(tmp_path / "edge", "", "--target", target, only="rest")
+            async with edge_alone as edge, aiohttp.ClientSession() as http:
+                url = f"http://{await edge.address('http')}{PATH}"
+                headers = {"Authorization": f"Bearer {service.key}"}
+
+                async def ask() -> int:
+                    body = {**ASKED, "stream": True}
+                    async with http.post(url, json=body, headers=headers) as answer:
+                        await answer.read()
+                        return answer.status
+
+                running = [asyncio.create_task(ask()) for _ in range(PLACES)]
+                await upstream.request(PLACES - 1)
+                refused = [await ask() for _ in range(ASKING)]
+                counted = await edge.samples()
+                theirs = await service.samples()
+                house.goes_on.set()
+                served = [*await asyncio.gather(*running), await ask()]
+
+    assert refused == [503] * ASKING
+    assert served == [200] * (PLACES + 1)
+    assert len(upstream.requests) == PLACES + 1
+    at_edge = counted["pomogator_edge_calls_refused_total", frozenset()]
+    reason = frozenset({("reason", "OVERLOADED")})
+    at_service = sum(value for (name, labels), value in theirs.items() if labels == reason)
+    assert at_edge + at_service == ASKING
+    assert at_edge > at_service
+    assert counted["pomogator_edge_calls_max", frozenset()] >= PLACES
+    assert any(line["event"] == "services.full" for line in edge.lines)
