@@ -16,6 +16,7 @@ from typing import Any, NoReturn, TypeAlias
 from uuid import uuid4
 
 import grpc
+from google.protobuf.message import DecodeError
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
@@ -23,6 +24,7 @@ from services.errors import Failure
 # Quoted: only the stubs make these generic.
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Decode: TypeAlias = Callable[[bytes], object]
 
 log = logging.getLogger(__name__)
 
@@ -71,16 +73,37 @@ def _guard(handler: Handler) -> Handler:
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(
             _guarded_unary(handler.unary_unary),
-            handler.request_deserializer,
+            _tolerant(handler.request_deserializer),
             handler.response_serializer,
         )
     if handler.unary_stream is not None:
         return grpc.unary_stream_rpc_method_handler(
             _guarded_stream(handler.unary_stream),
-            handler.request_deserializer,
+            _tolerant(handler.request_deserializer),
             handler.response_serializer,
         )
     return handler
+
+
+def _tolerant(decode: Decode | None) -> Decode | None:
+    """Gives None for what cannot be decoded, of which grpc would tell the caller and the log."""
+    if decode is None:
+        return None
+
+    def tolerant(data: bytes) -> object:
+        try:
+            return decode(data)
+        except DecodeError:
+            return None
+
+    return tolerant
+
+
+def _present(request: object) -> object:
+    if request is None:
+        message = "The request cannot be decoded."
+        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message)
+    return request
 
 
 def _failing(error: Exception) -> Handler:
@@ -94,7 +117,7 @@ def _failing(error: Exception) -> Handler:
 def _guarded_unary(handle: Callable[..., Any]) -> Callable[..., Awaitable[object]]:
     async def guarded(request: object, context: Context) -> object:
         try:
-            return await handle(request, context)
+            return await handle(_present(request), context)
         except Exception as error:  # noqa: BLE001 - the border: nothing may pass it unmapped
             await _abort(error, context)
 
@@ -104,7 +127,7 @@ def _guarded_unary(handle: Callable[..., Any]) -> Callable[..., Awaitable[object
 def _guarded_stream(handle: Callable[..., Any]) -> Callable[..., AsyncIterator[object]]:
     async def guarded(request: object, context: Context) -> AsyncIterator[object]:
         try:
-            answering = handle(request, context)
+            answering = handle(_present(request), context)
             if isawaitable(answering):  # Health's `Watch` writes what it says itself.
                 await answering
                 return
