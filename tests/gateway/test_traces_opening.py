@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
 from opentelemetry.trace import Tracer
 
-from gateway import traces_opening
 from gateway.traces_opening import TracesOptions, TracesUnavailableError, opening_tracer
 from tests.fakes.collector import QUICK, Collector, collecting
 
@@ -102,7 +102,7 @@ async def test_the_library_may_be_missing(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A configuration that needs it is refused; variables, which a cluster may set, are not."""
-    monkeypatch.setattr(traces_opening, "INSTALLED", False)
+    monkeypatch.setitem(sys.modules, "gateway.traces_export", None)
 
     with pytest.raises(TracesUnavailableError, match="otel"):
         async with opening_tracer(named(collector), {}):
