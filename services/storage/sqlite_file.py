@@ -79,7 +79,8 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
     if file.stat().st_size <= QUICK_CHECK_BYTES_MAX:
         (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise StateError(f"the file is damaged ({verdict}): restore a backup")
+            said = " ".join(verdict.split())  # SQLite says it in lines.
+            raise StateError(f"the file is damaged ({said}): restore a backup")
     if _tables(connection) != _tables_of(_version(connection)):
         raise StateError("the tables are not those of any version: restore a backup")
 

@@ -87,6 +87,16 @@ class Server:
         self.lines.clear()
         self._log.clear()
 
+    @property
+    def pid(self) -> int:
+        """The number of its process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.returncode is None
+
     def tell(self, number: signal.Signals) -> None:
         """Sends a signal."""
         self._process.send_signal(number)

@@ -65,11 +65,13 @@ async def how_it_ends(answer: aiohttp.ClientResponse) -> str:
 
 
 @asynccontextmanager
-async def apart(folder: Path, upstream: FakeUpstream) -> AsyncIterator[tuple[Server, Server, str]]:
-    """A service and an edge, each a process; and the edge's URL."""
+async def apart(
+    folder: Path, upstream: FakeUpstream, *arguments: str
+) -> AsyncIterator[tuple[Server, Server, str]]:
+    """A service, which gets the arguments, and an edge, each a process; and the edge's URL."""
     (folder / "edge").mkdir()
     config = CONFIG.format(url=upstream.url, model=MODEL)
-    async with serving(folder, config, only="grpc") as service:
+    async with serving(folder, config, *arguments, only="grpc") as service:
         heard = [line for line in service.lines if line.get("protocol") == "grpc"]
         (target,) = {line["address"] for line in heard if ":/" not in line["address"]}
         async with serving(folder / "edge", config, "--target", target, only="rest") as edge:

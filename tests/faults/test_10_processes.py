@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import resource
 import signal
 import socket
 import sys
 from collections import Counter
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
+from io import BytesIO
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 
 from services.telemetry.supervisor import FAILURES_MAX
@@ -28,7 +32,7 @@ from tests.faults.processes import (
     holds_are_closed,
     how_it_ends,
 )
-from tests.faults.world import BEGIN, END, FINE, LEFT, MODEL, PATH, fitting
+from tests.faults.world import BEGIN, CHARGE, END, FINE, LEFT, MODEL, PATH, fitting
 
 
 async def test_093_the_service_is_killed(tmp_path: Path) -> None:
@@ -113,6 +117,83 @@ async def test_096_does_not_drain_for_ever(tmp_path: Path) -> None:
             line = await server.event("call.ended")
             assert line["charge_nano"] > 0
     await holds_are_closed(tmp_path)
+
+
+async def test_097_the_service_is_told_to_stop(tmp_path: Path) -> None:
+    """Streams end in peace where they can, else with an error; who comes is told to come again."""
+    goes_on = asyncio.Event()
+    async with FakeUpstream() as upstream, AsyncExitStack() as stack:
+        upstream.play([BEGIN, goes_on, END], [BEGIN, STALL])
+        arguments = ("--drain", "2")
+        service, edge, url = await stack.enter_async_context(apart(tmp_path, upstream, *arguments))
+        ending = await stack.enter_async_context(asking(url, service.key))
+        stalled = await stack.enter_async_context(asking(url, service.key))
+        service.tell(signal.SIGTERM)
+        await service.event("server.stopping")
+        goes_on.set()
+        assert (await ending.text()).endswith("data: [DONE]\n\n")
+
+        assert await how_it_ends(stalled) in {SHUTDOWN, GONE}
+        assert await service.ended() == 0
+        headers = {"Authorization": f"Bearer {service.key}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.post(url, json=ASKED) as late,
+        ):
+            assert (late.status, (await late.json())["error"]["code"]) == (503, GONE)
+            assert int(late.headers["Retry-After"]) >= 1
+        await asyncio.wait_for(upstream.requests[1].left.wait(), 5)
+        await at_rest(edge, "edge_inflight", "edge_streams", "edge_unsent_bytes")
+    ends = {line["end"]: line["charge_nano"] for line in service.lines if "charge_nano" in line}
+    assert ends.keys() == {"stop", "shutdown"}
+    assert ends["stop"] == CHARGE
+    assert ends["shutdown"] > 0
+    assert (await holds_are_closed(tmp_path))["settled"] == 2
+
+
+async def test_100_memory_runs_out(tmp_path: Path) -> None:
+    """The process dies of it, or lives and serves again: what it held is freed in either case."""
+    goes_on = asyncio.Event()
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END])
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, config) as server:
+            url = f"http://{await server.address('http')}{PATH}"
+            async with asking(url, server.key) as running:
+                used = psutil.Process(server.pid).memory_info().vms
+                before = server.limit(resource.RLIMIT_AS, used + 2**20)
+                statuses = await asyncio.gather(*(stuff(url, server.key) for _ in range(3)))
+                assert not {200, 401} & set(statuses)
+                goes_on.set()
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    async with asyncio.timeout(10):
+                        await running.text()
+            survived = server.alive
+            if survived:
+                server.limit(resource.RLIMIT_AS, before)
+                async with asking(url, server.key) as again:
+                    assert (await again.text()).endswith("data: [DONE]\n\n")
+                server.tell(signal.SIGTERM)
+            assert (await server.ended() == 0) is survived
+    ends = await holds_are_closed(tmp_path)
+    assert ends["settled"] >= survived
+    assert ends["held"] == 0
+    assert len(upstream.requests) == 1 + survived
+
+
+async def stuff(url: str, key: str) -> int:
+    """The status of a call that takes twenty megabytes; 0 where it got no answer."""
+    messages = [{"role": "user", "content": "x" * 20_000_000}]
+    body = BytesIO(json.dumps({**ASKED, "messages": messages}).encode())
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with (
+            asyncio.timeout(30),
+            aiohttp.ClientSession(headers=headers) as http,
+            http.post(url, data=body) as answer,
+        ):
+            return answer.status
+    return 0
 
 
 @pytest.mark.parametrize(("failures", "code"), [(FAILURES_MAX - 1, 0), (FAILURES_MAX, 1)])
