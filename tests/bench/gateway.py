@@ -19,6 +19,7 @@ providers are to be http://127.0.0.1:9100/v1.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -30,7 +31,7 @@ from pathlib import Path
 import msgspec
 
 from tests.bench.peers import peers
-from tests.bench.rig import CELLS, MOCK_PORT, Gateway, Result, Rig
+from tests.bench.rig import CELLS, ENV, MOCK_PORT, Gateway, Result, Rig
 
 REST_PORT, NGINX_PORT = 9201, 9202
 DEFAULT_CELLS = "json_c1,json_c32,burst_c32,d5_c32,d5_c256,ant_burst_c32,img_c4"
@@ -130,7 +131,9 @@ def _ours(folder: Path) -> Sequence[Gateway]:
     run = f"{sys.executable} -m services"
     files = f"--config {config} --state {state}"
     create = f"{run} keys create --account bench {files}".split()
-    made = subprocess.run(create, capture_output=True, text=True, check=True)
+    # It also compiles what the gateway will load.
+    env = {**os.environ, **ENV}
+    made = subprocess.run(create, capture_output=True, text=True, check=True, env=env)
     key = made.stdout.split()[-1]
     socket = f"unix:{folder}/service.sock"
     rest = f"--rest 127.0.0.1:{REST_PORT}"

@@ -188,7 +188,16 @@ def install(name: str, folder: Path, uv: str) -> None:
     overrides.write_text("\n".join(peer.overrides))
     subprocess.run([uv, "venv", "--quiet", "--allow-existing", folder], check=True)
     python = ["--python", str(folder / "bin" / "python")]
-    command = [uv, "pip", "install", "--quiet", *python, "--override", str(overrides)]
+    command = [
+        uv,
+        "pip",
+        "install",
+        "--quiet",
+        "--compile-bytecode",
+        *python,
+        "--override",
+        str(overrides),
+    ]
     subprocess.run([*command, *peer.packages], check=True)
 
 

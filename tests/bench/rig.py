@@ -29,6 +29,8 @@ SOURCES = Path(__file__).parent / "load"
 PROGRAMS = ("mockup", "gwload")
 START_S = 240.0
 WARM_UP_S = 0.7
+ENV: Mapping[str, str] = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Programs in Python start from compiled modules, as those of packages and images do."""
 GRACE_S = 60
 
 
@@ -135,7 +137,7 @@ class Rig:
         with self._mock(Cell(1)), log.open("w") as out:
             began = time.monotonic()
             command = ["taskset", "-c", GATEWAY_CORE, *shlex.split(gateway.command)]
-            env = {**os.environ, **gateway.env}
+            env = {**os.environ, **ENV, **gateway.env}
             process = subprocess.Popen(command, stdout=out, stderr=out, env=env)
             try:
                 _await_answer(gateway, process, self._body(gateway, Cell(1)), began + START_S)
