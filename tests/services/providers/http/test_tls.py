@@ -187,6 +187,18 @@ async def test_cancelled_at_any_moment(authority: trustme.CA, client_tls: ssl.SS
         await client.close()
 
 
+async def test_a_stranger_to_the_system(authority: trustme.CA) -> None:
+    """Where no authorities were named, those of the system decide; ours is none of them."""
+    async with FakeUpstream(tls=server_tls(authority.issue_cert("127.0.0.1"))) as upstream:
+        client = HttpClient()
+        with pytest.raises(HttpError) as refused:
+            await client.post(Url.parse(upstream.url), {}, b"{}", connect_timeout_s=5)
+        await client.close()
+
+    assert refused.value.kind is HttpErrorKind.TLS
+    assert not upstream.requests
+
+
 def test_cannot_be_weakened() -> None:
     """Certificates and names are always checked, and old versions are not spoken."""
     context = tls_context()
