@@ -147,8 +147,8 @@ async def _first_headers(
 
 def _promises_thinking(spec: chat.ChatCompletionSpec) -> bool:
     """Whether a whole answer's content is an array of thinking and text."""
-    plain = spec.response_format.type not in _JSON_FORMATS
-    return plain and spec.model.endswith(_THINKING_SUFFIX)
+    by_name = spec.model.endswith(_THINKING_SUFFIX)
+    return by_name and spec.response_format.type not in _JSON_FORMATS
 
 
 def _wants_text(headers: MultiMapping[str]) -> bool:

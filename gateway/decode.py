@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 import msgspec
 from msgspec import Raw, Struct
@@ -33,8 +32,7 @@ from gateway.tools import (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatRequest:
+class ChatRequest(Struct, frozen=True, kw_only=True):
     """What a client asks for."""
 
     request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest

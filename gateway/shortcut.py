@@ -43,15 +43,11 @@ _HEAD = re.compile(
 _LINE = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
 _LENGTH = re.compile(r"[1-9][0-9]{0,9}")
 _LINES_MAX = 100
-_NEEDED = ("Host", "Content-Length", "Authorization")
+_NEEDED = frozenset({"host", "content-length", "authorization"})
 # With these, what follows may be more than a body and its answer; or aiohttp may say no.
-_EXTRAORDINARY = (
-    "Transfer-Encoding",
-    "Content-Encoding",
-    "Expect",
-    "Upgrade",
-    "Proxy-Connection",
-    "Sec-WebSocket-Key1",
+_EXTRAORDINARY = frozenset(
+    {"transfer-encoding", "content-encoding", "expect", "upgrade"}
+    | {"proxy-connection", "sec-websocket-key1"}
 )
 
 _log = logging.getLogger("gateway")
@@ -100,11 +96,12 @@ class Shortcut:
         if data.find(b" \r", 0, begin) >= 0 or data.find(b"\t\r", 0, begin) >= 0:
             return None
         lines = _LINE.findall(match[1].decode("ascii"))
-        headers = CIMultiDict(lines)
-        if len(lines) > _LINES_MAX or not _is_ordinary(headers):
-            return None
+        names = {name.lower() for name, _ in lines}
         # Of what comes twice, some is an error, and some counts by its last word.
-        if len({name.lower() for name, _ in lines}) != len(lines):
+        if len(lines) > _LINES_MAX or len(names) != len(lines):
+            return None
+        headers = CIMultiDict(lines)
+        if not (names >= _NEEDED and names.isdisjoint(_EXTRAORDINARY) and _is_ordinary(headers)):
             return None
         length = int(headers["Content-Length"])
         if length > self._body_limit_bytes:
@@ -169,12 +166,6 @@ class Shortcut:
 
 
 def _is_ordinary(headers: CIMultiDict[str]) -> bool:
-    for name in _EXTRAORDINARY:
-        if name in headers:
-            return False
-    for name in _NEEDED:
-        if name not in headers:
-            return False
     return (
         _LENGTH.fullmatch(headers["Content-Length"]) is not None
         and headers.get("Connection", "keep-alive").lower() == "keep-alive"
