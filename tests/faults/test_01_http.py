@@ -115,6 +115,30 @@ async def test_006_dribbles_a_body(open_world: OpenWorld) -> None:
     assert (got.status, got.headers["connection"]) == (408, "close")
 
 
+async def test_006_sends_a_byte_at_a_time(open_world: OpenWorld) -> None:
+    """A body that comes, but slower than a kilobyte a second, is given up too."""
+    world = await open_world(edge=EdgeConfig(body_stall_s=0.3, body_stall_bytes=300))
+    reader, writer = await asyncio.open_connection(*world.address)
+    writer.write(posting(world, "Content-Length: 10000\r\n") + b'{"model"')
+
+    async def dribble() -> None:
+        while True:
+            writer.write(b" ")
+            await writer.drain()
+            await asyncio.sleep(0.02)
+
+    dribbling = asyncio.create_task(dribble())
+    got = await asyncio.wait_for(read_answer(reader), 10)
+    dribbling.cancel()
+    await asyncio.wait([dribbling])
+    writer.close()
+
+    assert got is not None
+    assert (got.status, got.headers["connection"]) == (408, "close")
+    assert len(world.log.of("http.request", status=408, code="request_timeout")) == 1
+    assert await world.charged() == (0, 0)
+
+
 @pytest.mark.parametrize("headers", ["Content-Length: 5000\r\n", "Transfer-Encoding: chunked\r\n"])
 async def test_007_is_too_large(open_world: OpenWorld, headers: str) -> None:
     """413, before all of it has come."""

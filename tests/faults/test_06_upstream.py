@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
+import socket
+from contextlib import ExitStack
 from typing import Any
 
+import msgspec
 import pytest
 
-from services.config import BreakerConfig
+from services.config import BreakerConfig, Secret
 from services.metering.usage import COMPLETION_SLACK, COMPLETION_SLACK_TOKENS
 from tests.fakes.upstream import (
     CUT,
@@ -20,6 +24,7 @@ from tests.fakes.upstream import (
     STALL,
     FakeUpstream,
     Line,
+    Request,
     Script,
     answer,
     chunk,
@@ -29,7 +34,20 @@ from tests.fakes.upstream import (
     stream,
 )
 from tests.faults.conftest import OpenWorld
-from tests.faults.world import BEGIN, CHARGE, END, FINE, PROVIDER_KEY, TEXT, USAGE, World, piece
+from tests.faults.world import (
+    BEGIN,
+    CHARGE,
+    END,
+    FINE,
+    PROVIDER_KEY,
+    STEADY,
+    TEXT,
+    USAGE,
+    World,
+    fitting,
+    piece,
+    reread,
+)
 
 BUSY: Script = [json_answer({"error": {"message": "busy"}}, 503)]
 STREAMS = pytest.mark.parametrize("streamed", [True, False])
@@ -45,6 +63,24 @@ async def test_053_cannot_be_reached(open_world: OpenWorld, url: str) -> None:
         world = await open_world(
             first={"base_url": url.format(port=plain.port), "connect_timeout_s": 0.5}
         )
+        world.second.play(FINE)
+
+        reply = await world.ask()
+
+    assert (reply.status, reply.content) == (200, TEXT)
+    assert await world.charged() == (1, CHARGE)
+    assert _upstream_errors(world, "UPSTREAM_UNREACHABLE") == 1
+
+
+async def test_053_takes_no_connection(open_world: OpenWorld) -> None:
+    """Who does not even take the connection is passed over after `connect_timeout_s`."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, ExitStack() as stack:
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(deaf.getsockname())
+        url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
+        world = await open_world(first={"base_url": url, "connect_timeout_s": 0.3})
         world.second.play(FINE)
 
         reply = await world.ask()
@@ -198,7 +234,46 @@ async def test_059_fails_before_the_first_token(world: World, status: int, strea
     roles = [e for e in reply.events[:-1] for c in e["choices"] if c["delta"].get("role")]
     assert len(roles) == streamed
     assert await world.charged() == (1, CHARGE)
+    assert world.metric("settle_total", outcome="voided") == 0
     assert world.metric("retries_total") == 1
+
+
+async def test_059_the_last_channel_is_asked_all_the_same(world: World) -> None:
+    """However often the only channel of a model fails, it is not given up: it may be well again."""
+    is_well = asyncio.Event()
+    world.steady.play(lambda request: fitting(request) if is_well.is_set() else BUSY)
+    assert (await world.ask(model=STEADY)).status == 200
+
+    failed = [await world.ask(model=STEADY) for _ in range(11)]
+    state = world.metric("breaker_state", channel="steady", model=STEADY)
+    is_well.set()
+    well = await world.ask(model=STEADY)
+
+    assert {(reply.status, reply.code) for reply in failed} == {(503, "upstream_overloaded")}
+    assert state == 2
+    assert (well.status, well.content) == (200, TEXT)
+    assert len(world.steady.requests) == 13
+    assert world.metric("breaker_state", channel="steady", model=STEADY) == 0
+    assert await world.charged() == (2, 2 * CHARGE)
+
+
+async def test_059_another_model_stands_in(world: World) -> None:
+    """Where no channel of a model answers, its fallback does, under its own name and price."""
+    world.play(BUSY, second=BUSY)
+    rows = [msgspec.structs.replace(row, fallbacks=(STEADY,)) for row in world.config.models[:1]]
+    models = (*rows, *world.config.models[1:])
+    reread(world, msgspec.structs.replace(world.config, models=models))
+
+    for streamed in (True, False):
+        reply = await world.ask(stream=streamed)
+        assert (reply.status, reply.content) == (200, TEXT)
+        assert {each["model"] for each in reply.events[:-1] or [reply.json]} == {STEADY}
+        (note,) = json.loads(reply.headers["x-pomogator-notes"])
+        assert (note["param"], note["action"]) == ("model", "replaced")
+
+    assert await world.charged() == (2, 2 * CHARGE)
+    assert world.metric("settle_total", outcome="voided") == 0
+    assert {line["channel"] for line in world.log.of("call.ended")} == {"steady"}
 
 
 @pytest.mark.parametrize(
@@ -246,6 +321,37 @@ async def test_061_our_key_is_refused(world: World, status: int) -> None:
     assert (reply.status, reply.code) == (502, "upstream_auth_failed")
     assert await world.charged() == (0, 0)
     assert _upstream_errors(world, "UPSTREAM_AUTH_FAILED") == 2
+
+
+@STREAMS
+@pytest.mark.parametrize("status", [401, 402, 403, 429])
+async def test_060_and_061_another_key_is_used(
+    open_world: OpenWorld, status: int, *, streamed: bool
+) -> None:
+    """A channel has other keys: the next one is used at once, and the refused one left alone."""
+    world = await open_world(first={"spare_keys": (Secret("sk-canary-spare"),)})
+    refused: set[str] = set()
+
+    def play(request: Request) -> Script:
+        key = request.headers["authorization"]
+        if not refused:
+            refused.add(key)
+        return (
+            [json_answer({"error": {"message": "no"}}, status)]
+            if key in refused
+            else (fitting(request))
+        )
+
+    world.play(play)
+    for _ in range(3):
+        assert (await world.ask(stream=streamed)).content == TEXT
+
+    asked = [request.headers["authorization"] for request in world.first.requests]
+    assert [key in refused for key in asked] == [True, False, False, False]
+    assert world.second.requests == []
+    assert world.metric("retries_total") == 1
+    assert await world.charged() == (3, 3 * CHARGE)
+    assert "sk-canary-spare" not in "\n".join(world.log.text)
 
 
 async def test_062_the_request_is_refused(world: World) -> None:

@@ -336,6 +336,27 @@ async def test_070_never_reads(open_world: OpenWorld) -> None:
     assert charge > 0
 
 
+async def test_070_pauses_and_goes_on(open_world: OpenWorld) -> None:
+    """Who reads slowly, or not for a while that is short enough, gets all of it."""
+    world = await open_world(edge=EdgeConfig(write_timeout_s=1.0))
+    world.play([BEGIN, sse(*[piece("x" * 8000)] * 400), END])
+
+    async with world.dial() as (reader, writer):
+        link = writer.get_extra_info("socket")
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        got = await reader.readuntil(b"canary-answer-")
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await asyncio.sleep(0.3)  # The pause that is forgiven.
+        assert world.metric("inflight") == 1
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        while b"[DONE]" not in got and (data := await reader.read(65_536)):
+            got = got[-20:] + data
+
+    assert b"[DONE]" in got
+    assert await world.charged() == (1, CHARGE)
+    assert len(world.log.of("call.ended", end="stop")) == 1
+
+
 async def test_072_comes_again(open_world: OpenWorld) -> None:
     """An SDK's retry is a call of its own unless it has a name."""
     world = await open_world()

@@ -153,6 +153,40 @@ async def test_082_and_111_runs_out_of_time(open_world: OpenWorld, wire: bool) -
     assert (await world.charged())[0] == 1
 
 
+@WIRES
+async def test_082_an_sdk_is_not_patient(open_world: OpenWorld, wire: bool) -> None:
+    """How long an SDK waits for a byte bounds a whole answer; a stream it does not."""
+    world = await open_world(wire=wire)
+    patience = {"x-stainless-read-timeout": "0.3"}
+    goes_on = asyncio.Event()
+    world.play([STALL], [goes_on, *FINE])
+
+    whole = await world.ask(headers=patience, stream=False)
+    streaming = asyncio.create_task(world.ask(headers=patience))
+    await world.first.request(1)
+    await asyncio.sleep(0.5)
+    goes_on.set()
+
+    assert (whole.status, whole.code) == (504, "deadline_exceeded")
+    assert (await streaming).content == TEXT
+    await world.first.requests[0].left.wait()
+    assert world.second.requests == []
+    assert await world.charged() == (1, CHARGE)
+
+
+@WIRES
+async def test_082_no_time_at_all(open_world: OpenWorld, wire: bool) -> None:
+    """A call whose time is over before anybody is asked is not begun."""
+    world = await open_world(wire=wire)
+    world.play(fitting)
+
+    reply = await world.ask(headers={"x-pomogator-timeout": "0.000001"})
+
+    assert (reply.status, reply.code) == (504, "deadline_exceeded")
+    assert world.first.requests == []
+    assert await world.charged() == (0, 0)
+
+
 async def test_082_no_time_for_another_attempt(open_world: OpenWorld) -> None:
     """A channel that usually takes longer than is left is not asked after another has failed."""
     world = await open_world()

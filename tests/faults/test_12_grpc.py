@@ -122,6 +122,27 @@ async def test_111_odd_deadlines(open_world: OpenWorld, given: str) -> None:
     assert await world.charged() == (0, 0)
 
 
+@pytest.mark.parametrize("begins", [False, True])
+async def test_111_a_deadline_of_grpc(open_world: OpenWorld, *, begins: bool) -> None:
+    """A caller's deadline ends the call, before and within the answer; the provider is left."""
+    world = await open_world()
+    world.play([BEGIN, STALL] if begins else [STALL])
+    request = chat.StreamChatCompletionRequest()
+    request.spec.model = MODEL
+    request.spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
+    async with talking(world) as (_, channel):
+        rpc: Any = channel.unary_stream(
+            STREAM, request_serializer=chat.StreamChatCompletionRequest.SerializeToString
+        )
+        call = rpc(request, metadata=(("authorization", f"Bearer {world.key}"),), timeout=0.5)
+        assert await outcome(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+        await world.left(world.first)
+
+    assert (await world.charged())[0] == begins
+    assert world.second.requests == []
+    assert world.metric("stream_end_total", end="deadline") == 1
+
+
 @pytest.mark.parametrize("size", [7_000, 12_000, 20_000, 200_000])
 async def test_114_much_metadata(open_world: OpenWorld, size: int) -> None:
     """Too much of it is a status of gRPC's, and no fault of ours; the next call is answered."""
