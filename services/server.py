@@ -146,12 +146,13 @@ class Service:
 
     def channel(self) -> InProcessChannel:
         """A channel to the public services that crosses no wire."""
-        return InProcessChannel(self.register, interceptors=[FailureBorder(), self.rpcs])
+        guards = [FailureBorder(), self.rpcs]
+        return InProcessChannel(self.register, interceptors=guards, by_method=True)
 
     def operators_channel(self) -> InProcessChannel:
         """The same to the operators' services. It asks for no credential: its holder does."""
         guards = [FailureBorder(), self.rpcs]
-        return InProcessChannel(self.register_operators, interceptors=guards)
+        return InProcessChannel(self.register_operators, interceptors=guards, by_method=True)
 
 
 @asynccontextmanager

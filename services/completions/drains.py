@@ -12,8 +12,9 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from services.admission.ticket import Ticket
 from services.config import ChannelConfig
@@ -27,8 +28,7 @@ log = logging.getLogger(__name__)
 DRAINS_MAX = 64
 
 
-@dataclass(slots=True, kw_only=True)
-class Course:
+class Course(msgspec.Struct, kw_only=True):
     """How far a call has come: what is to be known when its caller leaves."""
 
     routes: Sequence[Route]

@@ -21,9 +21,11 @@ class Fold:
         for chunk in chunks:
             event = chunk.WhichOneof("event")
             if event == "delta":
-                self._choice(chunk.delta.index).add(chunk.delta)
+                delta = chunk.delta
+                self._choice(delta.index).add(delta)
             elif event == "choice_finished":
-                self._choice(chunk.choice_finished.index).finish(chunk.choice_finished)
+                finished = chunk.choice_finished
+                self._choice(finished.index).finish(finished)
             elif event == "started":
                 self._start(chunk.started)
             elif event == "finished":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
 from functools import partial
 from random import getrandbits
 
@@ -124,7 +123,7 @@ class Pipeline:
     async def _make(
         self, call: Call, course: Course, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
-        hides = call.spec.thinking.excluded
+        hides = call.spec.HasField("thinking") and call.spec.thinking.excluded
         ticket = course.ticket = await self.gate.admit(_bid(call, course.routes))
         try:
             answer = await self._failover.open(_inquiry(call, course, ticket, stream=stream))
@@ -171,9 +170,11 @@ class Pipeline:
 
 async def _folded(batches: Batches[Batch]) -> pb.CreateChatCompletionResponse:
     fold = Fold()
-    async with aclosing(batches):
+    try:
         async for batch in batches:
             fold.add(batch.chunks)
+    finally:
+        await batches.aclose()
     return fold.answer
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
@@ -61,8 +61,9 @@ def check(spec: pb.ChatCompletionSpec) -> None:
     for name, most in COUNTS:
         if len(getattr(spec, name)) > most:
             raise _invalid(name, f"At most {most} are allowed.")
+    has: Callable[[str], bool] = spec.HasField  # type: ignore[assignment]  # any optional field's
     for name, least, most_value in RANGES:
-        if spec.HasField(name):  # type: ignore[arg-type]  # names of optional fields
+        if has(name):
             _check_range(name, getattr(spec, name), least, most_value)
     _check_sampling(spec)
     if spec.HasField("thinking"):
@@ -82,12 +83,13 @@ def _check_model(model: str) -> None:
 
 
 def _check_sampling(spec: pb.ChatCompletionSpec) -> None:
-    if not all(spec.stop):
+    if spec.stop and not all(spec.stop):
         raise _invalid("stop", "A stop sequence must not be empty.")
     if spec.HasField("top_logprobs") and not spec.logprobs:
         raise _invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
-    for bias in spec.logit_bias.values():
-        _check_range("logit_bias", bias, *LOGIT_BIAS)
+    if spec.logit_bias:
+        for bias in spec.logit_bias.values():
+            _check_range("logit_bias", bias, *LOGIT_BIAS)
     if len(spec.user) > USER_CHARS_MAX:
         raise _invalid("user", f"At most {USER_CHARS_MAX} characters are allowed.")
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any, Never, Self
 from weakref import ref
 
 import grpc
+import msgspec
 
 from services.inprocess.call import Call, Handler
 from services.inprocess.metadata import Metadatum, Pairs, received
@@ -22,8 +22,9 @@ class InProcessChannel(grpc.aio.Channel):
     """A channel to handlers in this process.
 
     `register` gets an object that takes handlers as a `grpc.aio.Server` does, and is
-    called once, here. The interceptors see every call, the first one first. Belongs
-    to the event loop in which it is made.
+    called once, here. The interceptors see every call, the first one first. With
+    `by_method` they decide by the method alone: each method that has a handler is asked
+    for once. Belongs to the event loop in which it is made.
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class InProcessChannel(grpc.aio.Channel):
         register: Callable[[grpc.aio.Server], None],
         *,
         interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        by_method: bool = False,
     ) -> None:
+        self.by_method = by_method
         registrar = _Registrar()
         register(registrar)
         self._registrar = registrar
@@ -147,8 +150,7 @@ class InProcessChannel(grpc.aio.Channel):
         return await interceptor.intercept_service(following, details)
 
 
-@dataclass(slots=True)
-class HandlerCallDetails:
+class HandlerCallDetails(msgspec.Struct):
     """What interceptors and generic handlers are told about a call."""
 
     method: str
@@ -207,11 +209,18 @@ class _Method:
     def __init__(self, channel: InProcessChannel, path: str) -> None:
         self.path = path
         self.handler = channel.known_handler(path)
-        self.find = partial(channel.find, path)
+        self._channel = channel
         self.opened = channel.opened
         self.ended = channel.ended
         self.closing = channel.closing
         self._check_open = channel.check_open
+
+    async def find(self, metadata: tuple[Metadatum, ...]) -> Handler | None:
+        """The handler for a call with this metadata, or None."""
+        handler = await self._channel.find(self.path, metadata)
+        if self._channel.by_method:
+            self.handler = handler
+        return handler
 
     def _check(self, credentials: grpc.CallCredentials | None) -> None:
         self._check_open()

@@ -24,7 +24,7 @@ def received(pairs: Pairs | None) -> tuple[Metadatum, ...]:
     """The entries as the other side sees them. ValueError where a wire would refuse them."""
     if not pairs:
         return ()
-    return tuple(Metadatum(key, _value(key, value)) for key, value in pairs)
+    return tuple([Metadatum(key, _value(key, value)) for key, value in pairs])
 
 
 def _value(key: str, value: str | bytes) -> str | bytes:

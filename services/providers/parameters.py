@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -33,8 +34,10 @@ class Parameter:
 
     name: str
     """Ours, which is OpenAI's."""
-    read: Callable[[pb.ChatCompletionSpec], object | None]
-    """Its value, ready for JSON. None: the caller did not set it."""
+    json: Callable[[Any], object | None] | None = None
+    """Its value for JSON, from the field's. None: as it is; what gives None is not sent."""
+    needs: str = ""
+    """A field without which it means nothing, and is refused by providers."""
     neutral: object = None
     """The value that changes nothing: it is left out without a word."""
     essential: bool = False
@@ -56,12 +59,10 @@ def accepted(
     value that is dropped or moved leaves a note. Raises UNSUPPORTED_FEATURE for `n`
     and `logprobs` where the model or the dialect lacks them.
     """
-    given = {
-        parameter.name: value
-        for parameter in PARAMETERS
-        if (value := parameter.read(spec)) is not None
-        and _is_sent(parameter, value, names, target, notes, thinking=thinking)
-    }
+    given: dict[str, object] = {}
+    for parameter, value in _values(spec):
+        if _is_sent(parameter, value, names, target, notes, thinking=thinking):
+            given[parameter.name] = value
     for kept, left in target.capabilities.excludes:
         if kept in given and left in given:
             _exclude(kept, left, given, notes)
@@ -99,7 +100,7 @@ def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
     capabilities, drops = target.capabilities, target.channel.quirks.drops
     if spec.tools:
         require(capabilities.tools and "tools" not in drops, "tools", "tools")
-    if spec.response_format.type == pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+    if _wants_schema(spec):
         held = capabilities.structured_output and "response_format" not in drops
         require(held, "response_format", "answers held to a JSON schema")
     if capabilities.images == "no" and _shows_images(spec):
@@ -121,49 +122,65 @@ def raw_object(data: bytes, param: str) -> msgspec.Raw:
 
 def forces_tool(spec: pb.ChatCompletionSpec) -> bool:
     """Whether the model is told to call a tool, whatever it thinks of it."""
-    return spec.tool_choice.mode in (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_NAMED)
+    modes = (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_NAMED)
+    return spec.HasField("tool_choice") and spec.tool_choice.mode in modes
 
 
-def _optional(name: str) -> Callable[[pb.ChatCompletionSpec], object | None]:
-    def read(spec: pb.ChatCompletionSpec) -> object | None:
-        # protobuf's stubs list the names as literals; ours come from the table below.
-        return getattr(spec, name) if spec.HasField(name) else None  # type: ignore[arg-type]
-
-    return read
+def _wants_schema(spec: pb.ChatCompletionSpec) -> bool:
+    """Whether the answer is to be JSON of a certain form."""
+    schema = pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA
+    return spec.HasField("response_format") and spec.response_format.type == schema
 
 
-def _parallel_tool_calls(spec: pb.ChatCompletionSpec) -> object | None:
-    """Providers refuse it without tools, where it means nothing."""
-    return _optional("parallel_tool_calls")(spec) if spec.tools else None
-
-
-def _logit_bias(spec: pb.ChatCompletionSpec) -> object | None:
-    return {str(token): bias for token, bias in spec.logit_bias.items()} or None
+def _texts(biases: Mapping[int, float]) -> Mapping[str, float]:
+    return {str(token): bias for token, bias in biases.items()}
 
 
 PARAMETERS: tuple[Parameter, ...] = (
-    Parameter(name="temperature", read=_optional("temperature"), neutral=1),
-    Parameter(name="top_p", read=_optional("top_p"), neutral=1),
-    Parameter(name="top_k", read=_optional("top_k"), neutral=0),
-    Parameter(name="top_a", read=_optional("top_a"), neutral=0),
-    Parameter(name="min_p", read=_optional("min_p"), neutral=0),
-    Parameter(name="frequency_penalty", read=_optional("frequency_penalty"), neutral=0),
-    Parameter(name="presence_penalty", read=_optional("presence_penalty"), neutral=0),
-    Parameter(name="repetition_penalty", read=_optional("repetition_penalty"), neutral=1),
-    Parameter(name="seed", read=_optional("seed")),
-    Parameter(name="stop", read=lambda spec: list(spec.stop) or None),
-    Parameter(name="logit_bias", read=_logit_bias),
-    Parameter(name="parallel_tool_calls", read=_parallel_tool_calls, neutral=True),
-    Parameter(name="verbosity", read=lambda spec: VERBOSITIES.get(spec.verbosity)),
-    Parameter(name="service_tier", read=lambda spec: spec.service_tier or None, neutral="auto"),
-    Parameter(name="user", read=lambda spec: spec.user or None),
-    Parameter(name="metadata", read=lambda spec: dict(spec.metadata) or None),
-    Parameter(name="n", read=_optional("n"), neutral=1, essential=True),
-    Parameter(name="logprobs", read=_optional("logprobs"), neutral=False, essential=True),
-    Parameter(name="top_logprobs", read=_optional("top_logprobs"), neutral=0, essential=True),
+    Parameter(name="temperature", neutral=1),
+    Parameter(name="top_p", neutral=1),
+    Parameter(name="top_k", neutral=0),
+    Parameter(name="top_a", neutral=0),
+    Parameter(name="min_p", neutral=0),
+    Parameter(name="frequency_penalty", neutral=0),
+    Parameter(name="presence_penalty", neutral=0),
+    Parameter(name="repetition_penalty", neutral=1),
+    Parameter(name="seed"),
+    Parameter(name="stop", json=list),
+    Parameter(name="logit_bias", json=_texts),
+    Parameter(name="parallel_tool_calls", needs="tools", neutral=True),
+    Parameter(name="verbosity", json=VERBOSITIES.get),
+    Parameter(name="service_tier", neutral="auto"),
+    Parameter(name="user"),
+    Parameter(name="metadata", json=dict),
+    Parameter(name="n", neutral=1, essential=True),
+    Parameter(name="logprobs", neutral=False, essential=True),
+    Parameter(name="top_logprobs", neutral=0, essential=True),
 )
 """Everything that is a value and no more. Limits, tools, formats and reasoning have
 their own places."""
+
+_FIELDS = pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name
+_QUESTIONS = tuple((known, known.name, _FIELDS[known.name].has_presence) for known in PARAMETERS)
+"""Each parameter, its field, and whether that can be set to nothing."""
+
+
+def _values(spec: pb.ChatCompletionSpec) -> list[tuple[Parameter, object]]:
+    """What the caller has set, ready for JSON. No function is called for what is not set."""
+    found: list[tuple[Parameter, object]] = []
+    has: Callable[[str], bool] = spec.HasField  # type: ignore[assignment]  # any optional field's
+    for parameter, name, optional in _QUESTIONS:
+        if not (has(name) if optional else getattr(spec, name)):
+            continue
+        if parameter.needs and not getattr(spec, parameter.needs):
+            continue
+        value = getattr(spec, name)
+        if parameter.json is not None:
+            value = parameter.json(value)
+        if value is not None:
+            found.append((parameter, value))
+    return found
+
 
 _FLAGS: Mapping[str, Callable[[Capabilities], bool]] = {
     "n": lambda capabilities: capabilities.n,
@@ -225,9 +242,9 @@ def _clamp(
     given: dict[str, object], capabilities: Capabilities, notes: Notes, *, thinking: bool
 ) -> None:
     """Moves numbers into the model's ranges."""
-    ranges = dict(capabilities.ranges)
+    ranges = capabilities.ranges
     if thinking:
-        ranges |= capabilities.thinking_ranges
+        ranges = {**ranges, **capabilities.thinking_ranges}
     for name, (low, high) in ranges.items():
         value = given.get(name)
         if isinstance(value, int | float) and not low <= value <= high:

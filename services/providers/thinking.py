@@ -134,10 +134,14 @@ def effort_of(budget_tokens: int) -> Effort:
     return next((effort for limit, effort in STEPS if budget_tokens < limit), "xhigh")
 
 
+_UNSAID = pb.Thinking()
+
+
 def _wish(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> _Wish:
-    mode = spec.thinking.mode
+    thinking = spec.thinking if spec.HasField("thinking") else _UNSAID
+    mode = thinking.mode
     effort = EFFORTS.get(spec.reasoning_effort)
-    budget = spec.thinking.budget_tokens if spec.thinking.HasField("budget_tokens") else None
+    budget = thinking.budget_tokens if thinking.HasField("budget_tokens") else None
     drops = target.channel.quirks.drops
     if effort and "reasoning_effort" in drops:
         notes.dropped("reasoning_effort", "The provider has no `reasoning_effort`.")

@@ -44,6 +44,7 @@ NEVER: frozenset[str] = frozenset(
 ON_REQUEST: frozenset[str] = frozenset({"service_tier", "metadata"})
 """Fields of the contract that only travel where the channel's `pass_through` names them."""
 
+_NONE: frozenset[str] = frozenset()
 _CONTRACT: frozenset[str] = frozenset(pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name)
 
 
@@ -76,7 +77,9 @@ def passed(
 
 
 def on_request(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> frozenset[str]:
-    """The fields of `ON_REQUEST` that the channel does not pass on; set ones leave a note."""
+    """The fields of `ON_REQUEST` that are left out of this request; those leave a note."""
+    if not spec.metadata and not spec.service_tier:
+        return _NONE  # As nearly always.
     allowed = target.channel.pass_through
     held = ON_REQUEST if isinstance(allowed, bool) else ON_REQUEST.difference(allowed)
     if "metadata" in held and spec.metadata:

@@ -72,8 +72,9 @@ def common_body(
     if plan.max_tokens is not None:
         body[parameters.output_limit_name(target)] = plan.max_tokens
     held = on_request(spec, target, notes)
-    known = {name: theirs for name, theirs in names.items() if name not in held}
-    body |= parameters.accepted(spec, known, target, notes, thinking=plan.active)
+    if held:
+        names = {name: theirs for name, theirs in names.items() if name not in held}
+    body |= parameters.accepted(spec, names, target, notes, thinking=plan.active)
     if spec.tools:
         body["tools"] = [messages.tool(tool) for tool in spec.tools]
         if spec.HasField("tool_choice"):
@@ -81,7 +82,7 @@ def common_body(
                 able = target.capabilities.forced_tool_choice
                 parameters.require(able, "tool_choice", "being made to call a tool")
             body["tool_choice"] = messages.tool_choice(spec.tool_choice)
-    if spec.response_format.type in FORMATS:
+    if spec.HasField("response_format") and spec.response_format.type in FORMATS:
         able = "response_format" not in target.channel.quirks.drops
         parameters.require(able, "response_format", "JSON answers")
         body["response_format"] = _response_format(spec.response_format)

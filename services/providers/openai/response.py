@@ -225,10 +225,12 @@ class OpenAiDecoder:
         chunks = [chunk for answer in answers for chunk in self._rest(answer)]
         chunks += [_choice_finished(answer) for answer in answers]
         last = pb.ChatCompletionChunk()
-        last.finished.SetInParent()
+        finished = last.finished
+        finished.SetInParent()
         if self._usage is not None:
-            last.finished.usage.CopyFrom(self._usage)
-        last.finished.service_tier = self._service_tier
+            finished.usage.CopyFrom(self._usage)
+        if self._service_tier:
+            finished.service_tier = self._service_tier
         return [*chunks, last]
 
     def _rest(self, answer: _Answer) -> Iterator[pb.ChatCompletionChunk]:

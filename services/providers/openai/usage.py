@@ -41,12 +41,15 @@ def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
     if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX or not any(figures):
         return None
     completion = max(completion, total - prompt)
-    return usage_pb2.Usage(
-        prompt_token_count=int(prompt),
-        completion_token_count=int(completion),
-        total_token_count=int(prompt) + int(completion),
-        thinking_token_count=int(min(reasoning, completion)),
-        cache_read_token_count=int(min(read, prompt)),
-        cache_write_token_count=int(min(written, prompt)),
-        source=usage_pb2.USAGE_SOURCE_PROVIDER,
-    )
+    usage = usage_pb2.Usage()  # Arguments would take three times as long.
+    usage.prompt_token_count = int(prompt)
+    usage.completion_token_count = int(completion)
+    usage.total_token_count = int(prompt) + int(completion)
+    usage.source = usage_pb2.USAGE_SOURCE_PROVIDER
+    if reasoning:
+        usage.thinking_token_count = int(min(reasoning, completion))
+    if read:
+        usage.cache_read_token_count = int(min(read, prompt))
+    if written:
+        usage.cache_write_token_count = int(min(written, prompt))
+    return usage

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
+from services.inprocess import InProcessChannel
 from tests.services.channels import OpenChannel, open_channel
 from tests.services.inprocess.scripted import (
     CREATE,
@@ -73,6 +74,25 @@ class TestInterceptors:
         assert await stub.CreateChatCompletion(CREATE, metadata=(("x-key", "k"),)) == DONE
         with pytest.raises(grpc.aio.AioRpcError, match="who"):
             await stub.CreateChatCompletion(CREATE)
+
+    async def test_by_method(self) -> None:
+        """Those that decide by the method alone are asked once for each that has a handler."""
+        log: list[str] = []
+
+        async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
+            return DONE
+
+        service = Scripted(answer)
+        chain = [Named("a", log)]
+        async with InProcessChannel(service.register, interceptors=chain, by_method=True) as own:
+            stub = Stub(own)
+            unknown = own.unary_unary("/nobody/Knows")
+            for _ in range(2):
+                assert await stub.CreateChatCompletion(CREATE) == DONE
+                with pytest.raises(grpc.aio.AioRpcError, match="not found"):
+                    await unknown(CREATE)
+
+        assert log == ["a CreateChatCompletion", "a Knows", "a Knows"]
 
 
 class TestChannel:
