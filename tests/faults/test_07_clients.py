@@ -307,7 +307,7 @@ async def test_068_drains_are_bounded(open_world: OpenWorld) -> None:
     assert len(world.log.of("call.drained", charge_nano=CHARGE)) == DRAINS_MAX
 
 
-async def test_070_never_reads(open_world: OpenWorld) -> None:
+async def test_065e_and_070_never_reads(open_world: OpenWorld) -> None:
     """A caller that reads nothing stops the provider, and is cut off after a while."""
     edge = EdgeConfig(write_timeout_s=0.3)
     world = await open_world(edge=edge)
