@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,10 @@ once, are dropped by the kernel and try again after a second."""
 
 AT_ONCE = 128
 """Clients that are taken in a turn, at some 50 µs each."""
+
+SHARE = 0.1
+"""Of the process's descriptors, what those may have who are taken in a turn: whoever is too many is
+let go in the next one (`gateway.crowd`)."""
 
 PAUSE_S = 1.0
 """How long none is taken where the system has no more descriptors or memory."""
@@ -84,6 +89,9 @@ class _Acceptor:
         self._link = link
         self._tls = tls
         self._loop = asyncio.get_running_loop()
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        few = descriptors != resource.RLIM_INFINITY and descriptors * SHARE < AT_ONCE
+        self._at_once = max(1, int(descriptors * SHARE)) if few else AT_ONCE
         self._pause: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[object]] = set()
         """Those of clients that are shaking hands."""
@@ -103,7 +111,7 @@ class _Acceptor:
         self._loop.add_reader(self._link, self._accept)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
+        for _ in range(self._at_once):
             try:
                 client, _ = self._link.accept()
             except (BlockingIOError, InterruptedError):
