@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import cast
 
 import pytest
 import uvloop
@@ -18,14 +19,24 @@ TURNS_MAX = 10
 """A client takes a few: one to be taken, one for its transport, one for its protocol."""
 
 
+class Guest(asyncio.Protocol):
+    """A client that says nothing."""
+
+    def __init__(self, came: Callable[[asyncio.WriteTransport], None]) -> None:
+        self._came = came
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It has come."""
+        # uvloop's transports are none of asyncio's classes, but write as those do.
+        self._came(cast("asyncio.WriteTransport", transport))
+
+
 class Guests(asyncio.Queue[asyncio.WriteTransport]):
     """The clients that have come."""
 
     def __call__(self) -> asyncio.Protocol:
         """Talks to one."""
-        protocol = asyncio.Protocol()
-        protocol.connection_made = self.put_nowait  # type: ignore[assignment]
-        return protocol
+        return Guest(self.put_nowait)
 
     def dismiss(self) -> None:
         """Lets them go."""
