@@ -67,6 +67,7 @@ class LinesHandler(logging.Handler):
         self.acquire()
         try:
             self._write(wait_ms=LAST_WORDS_MS)
+            self._waiting.clear()
         finally:
             self.release()
         super().close()
@@ -85,7 +86,9 @@ class LinesHandler(logging.Handler):
         waiting = self._waiting
         try:
             while waiting and self._poll.poll(wait_ms):
-                del waiting[: os.write(self._fd, waiting[:PIECE_BYTES])]
+                # Whole lines: nobody reads half of one if the process is killed before the rest.
+                end = waiting.rfind(b"\n", 0, PIECE_BYTES) + 1 or PIECE_BYTES
+                del waiting[: os.write(self._fd, waiting[:end])]
         except OSError:  # The reader is gone for good.
             waiting.clear()
 

@@ -121,6 +121,15 @@ async def test_nobody_waits_for_a_reader(log: logging.Logger, pipe: Pipe) -> Non
     assert await pipe.read_lines(100) == told
 
 
+async def test_a_piece_is_whole_lines(log: logging.Logger, pipe: Pipe) -> None:
+    """What is in the pipe when the process is killed can be read, line by line."""
+    for _ in range(10):
+        log.info(LONG)
+    await asyncio.sleep(0)
+
+    assert pipe.read() == f"{LONG}\n" * 4
+
+
 async def test_more_than_fits_is_lost_and_told(log: logging.Logger, pipe: Pipe) -> None:
     """Memory is bounded. The first line after the gap says how many are missing."""
     kept = WAITING_BYTES_MAX // len(f"{LONG}\n") + 1
