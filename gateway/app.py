@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -27,9 +26,7 @@ from gateway.probes import PROBES, Probes
 from gateway.runner import CONFIG, SHORTCUT
 from gateway.shortcut import Full, Shortcut
 from gateway.transcoding import routes
-from gateway.turns import watch_turns
 from gateway.watching import WATCH, Watch
-from gateway.window import Window
 
 TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
 """What needs no handler of its own."""
@@ -61,7 +58,6 @@ def create_app(
         app[WATCH] = watch
     if full is None:
         full = calls.window.wait_s
-        app.cleanup_ctx.append(partial(_watching, calls.window))
         if watch is not None:
             watch.metrics.watch_window(calls.window)
     app[SHORTCUT] = Shortcut(completions.answer, guesses, config.body_limit_bytes, watch, full)
@@ -104,13 +100,6 @@ def _rule(method: MethodDescriptor) -> http_pb2.HttpRule:
 
 async def _drain(calls: Calls, app: web.Application) -> None:
     await calls.drain(app[CONFIG].drain_s)
-
-
-async def _watching(window: Window, _: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(watch_turns(window), name="turns")
-    yield
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _expect(request: web.Request) -> None:

@@ -38,18 +38,13 @@ class Window:
         self._running = running
         self._now = now
         self.size: int | None = None
-        """The most that may be. None: there have never been too many."""
+        """The most that may be. None: no service has refused one."""
         self.refused = 0
         """Calls that were refused here, so far."""
         self._promised = 0
         self._step = 1
         self._grows_at = 0.0
         self._silent_until = 0.0
-
-    @property
-    def running(self) -> int:
-        """How many are under way."""
-        return self._running()
 
     def wait_s(self) -> float | None:
         """How long to stay away, where there is no room for one more call; None where there is.
@@ -70,7 +65,7 @@ class Window:
         return None
 
     def overrun(self, before: int) -> None:
-        """So many are enough: a service refused a call before which they were under way."""
+        """A service has refused a call before which so many were under way."""
         enough = max(1, before)
         if self.size is None or enough < self.size:
             self.size = enough
