@@ -37,6 +37,7 @@ STILL_S = 3.0
 SEND_BUFFER = 16 * 1024
 """Of the provider's kernel, so that what is sent is what the gateway and its kernels hold."""
 WRITTEN_BYTES = 8000
+UNBOUNDED = "[bounds]\nstreams = 4000\nstreams_when_late = 4000\n"
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 
@@ -106,7 +107,7 @@ async def measure(directory: Path, clients: int, text: int) -> Sequence[Figure]:
     provider = Provider(text)
     async with FakeUpstream() as upstream:
         upstream.play(provider)
-        config = configuration(upstream.url, more="[bounds]\nstreams = 4000\nstreams_when_late = 4000\n")
+        config = configuration(upstream.url, more=UNBOUNDED)
         async with running(directory, config, "split") as stage:
             await good_ms(stage)  # The first ones warm everything up.
             before = quantile(await good_ms(stage), 0.99)
