@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import resource
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+
+from gateway.crowd import within_descriptors
 
 BACKLOG = 4096
 """Clients that may wait to be taken. With the usual 128 those beyond it, when hundreds come at
@@ -89,9 +90,7 @@ class _Acceptor:
         self._link = link
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        few = descriptors != resource.RLIM_INFINITY and descriptors * SHARE < AT_ONCE
-        self._at_once = max(1, int(descriptors * SHARE)) if few else AT_ONCE
+        self._at_once = within_descriptors(AT_ONCE, SHARE)
         self._pause: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[object]] = set()
         """Those of clients that are shaking hands."""

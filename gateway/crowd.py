@@ -34,15 +34,19 @@ def take_all_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def within_descriptors(most: int, share: float) -> int:
+    """At most so many, and no more than that share of the process's descriptors, which is one at least."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return most
+    return max(1, min(most, int(descriptors * share)))
+
+
 class Crowd:
     """The clients of one listener."""
 
     def __init__(self, clients_max: int) -> None:
-        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if descriptors == resource.RLIM_INFINITY:
-            self.clients_max = clients_max
-        else:
-            self.clients_max = max(1, min(clients_max, int(descriptors * SHARE)))
+        self.clients_max = within_descriptors(clients_max, SHARE)
         self.size = 0
         """How many are there, those that are told to come back among them."""
         self.refused = 0
