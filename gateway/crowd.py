@@ -35,7 +35,7 @@ def take_all_descriptors() -> None:
 
 
 def within_descriptors(most: int, share: float) -> int:
-    """At most so many, and no more than that share of the process's descriptors, which is one at least."""
+    """At most so many, within that share of the process's descriptors; one at least."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if descriptors == resource.RLIM_INFINITY:
         return most
