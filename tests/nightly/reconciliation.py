@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,18 @@ class Call:
         """
         paid = max(0, charge - REQUEST_NANO) // TOKEN_NANO * 4 // 5
         return self.heard[paid] if paid < len(self.heard) else 0.0
+
+    def due(self, tokens: int) -> int:
+        """What a whole answer of so many tokens costs."""
+        return REQUEST_NANO + tokens * TOKEN_NANO
+
+    def due_at_most(self, tokens: int) -> int:
+        """What it may cost if the service died before it could settle.
+
+        A stream of so many words may have been written down whole without what it took; then its
+        tokens are estimated, as of any broken stream.
+        """
+        return self.due(max(tokens, math.ceil(len(self.heard) * 5 / 4)))
 
 
 @dataclass(slots=True)
@@ -84,13 +97,12 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
             if end in ("recovered", "voided") and (unpaid_at := call.unpaid_at(charge)):
                 lost.append(tally.killed_at.get(call.cycle, unpaid_at) - unpaid_at)
             continue
-        due = REQUEST_NANO + call.tokens * TOKEN_NANO
-        if (end, charge) == ("settled", due):
+        if (end, charge) == ("settled", call.due(call.tokens)):
             continue
         # Whole, but its settlement was still on its way when the service died.
         assert call.cycle in tally.killed_at, (request_id, call, end, charge)
         assert end in ("recovered", "voided"), (request_id, call, end, charge)
-        assert charge <= due, (request_id, call, end, charge)
+        assert charge <= call.due_at_most(call.tokens), (request_id, call, end, charge)
         ages.append(tally.killed_at[call.cycle] - call.whole_at)
     whole = sum(call.tokens is not None for call in tally.calls.values())
     return (
