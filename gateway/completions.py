@@ -20,6 +20,7 @@ from gateway.decode import ChatRequest, decode
 from gateway.errors import ApiError, internal, invalid
 from gateway.exchange import Exchange, Routed, Sent
 from gateway.metadata import (
+    TIMEOUT_HEADER,
     bearer,
     cost_header,
     deadline_s,
@@ -32,6 +33,10 @@ from gateway.middleware import BEGUN
 from gateway.render import ChunkRenderer
 from gateway.render_whole import render_completion
 from gateway.sse import EventStream
+
+_SOONER_S = 0.01
+"""gRPC tells the service deadlines rounded up to about three digits. A little less than a round
+number arrives as that number, which the service is told, too (`services.border.waited_s`)."""
 
 _Messages: TypeAlias = (
     "grpc.aio.UnaryStreamCall[chat.StreamChatCompletionRequest, chat.StreamChatCompletionResponse]"
@@ -74,7 +79,9 @@ class Completions:
         asked = decode(await exchange.body(), self._config)
         wanted = asked.request
         exchange.outcome.update(model=wanted.spec.model[:128], stream=asked.stream)
-        timeout = deadline_s(headers, self._config, whole=not asked.stream)
+        limit_s = deadline_s(headers, self._config, whole=not asked.stream)
+        pairs = (*pairs, (TIMEOUT_HEADER, str(limit_s)))
+        timeout = limit_s - min(_SOONER_S, limit_s / 100)
         wanted.parameter_policy = policy
         if isinstance(wanted, chat.StreamChatCompletionRequest):
             messages = self._stub.StreamChatCompletion(wanted, metadata=pairs, timeout=timeout)

@@ -24,6 +24,9 @@ from gateway.watching import TRACE_CONTEXT
 
 NOTES_HEADER = "x-pomogator-notes"
 COST_HEADER = "x-pomogator-cost"
+TIMEOUT_HEADER = "x-pomogator-timeout"
+"""Seconds. From clients: how long they wait; to the service: how long the call could take when it
+began, as gRPC says what is left of that only."""
 NOTES_MAX_BYTES = 2048
 
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
@@ -94,11 +97,11 @@ def deadline_s(headers: MultiMapping[str], config: EdgeConfig, *, whole: bool) -
     alive by comments, however long it takes.
     """
     limit = config.deadline_s
-    asked = headers.get("x-pomogator-timeout")
+    asked = headers.get(TIMEOUT_HEADER)
     if asked is not None:
         seconds = _seconds(asked)
         if seconds is None:
-            raise invalid("x-pomogator-timeout", "x-pomogator-timeout must be seconds, above 0.")
+            raise invalid(TIMEOUT_HEADER, "x-pomogator-timeout must be seconds, above 0.")
         limit = min(limit, seconds)
     patience = _seconds(headers.get("x-stainless-read-timeout", "")) if whole else None
     return min(limit, patience) if patience is not None else limit

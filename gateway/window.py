@@ -3,13 +3,14 @@
 A service knows how many calls it can carry, and refuses those beyond (OVERLOADED). Over a wire a
 refusal costs both sides what a call costs, and takes as long; three times as many calls as can be
 carried would be kept waiting for it, and slow down those that are. So the edge remembers: a call
-that was refused says that as many as were under way before it are enough. Those beyond are told
-to come back without a call.
+that was refused says that a few less than were under way before it are enough. Those beyond are
+told to come back without a call.
 
 It works as TCP's window does. Without a refusal there is no bound. One that makes itself felt for
-a second grows by one, in the next second by two, then by four, until a service refuses again: the
-price of the answer to whether there is more room are those few calls. A bound is of all services
-together: which one gets a call gRPC decides afterwards, by turns, so that all are as full.
+a second grows by one, in the next second by two, then by four, at most by a sixteenth, until a
+service refuses again: the price of the answer to whether there is more room are those few calls.
+A bound is of all services together: which one gets a call gRPC decides afterwards, by turns, so
+that all are as full.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from gateway.crowd import COMPLAINT_S, RETRY_AFTER_S, SPREAD_S
 
 GROWS_EVERY_S = 1.0
 """How long a bound is felt before it grows."""
+GROWS_AT_MOST = 16
+SHRINKS = 20
+"""It grows by a sixteenth of itself at once, at most, and is a twentieth less than as many calls as
+there were before one that was refused: some of those wait to be taken in, and are to be first."""
 
 _log = logging.getLogger("gateway")
 
@@ -57,7 +62,7 @@ class Window:
                 self._refuse(now)
                 return RETRY_AFTER_S + SPREAD_S * random.random()  # noqa: S311 - spreads returns
             self.size += self._step
-            self._step *= 2
+            self._step = min(2 * self._step, max(1, self.size // GROWS_AT_MOST))
             self._grows_at = now + GROWS_EVERY_S
         if not self._promised:
             asyncio.get_running_loop().call_soon(self._forget)
@@ -66,7 +71,7 @@ class Window:
 
     def overrun(self, before: int) -> None:
         """A service has refused a call before which so many were under way."""
-        enough = max(1, before)
+        enough = max(1, before - before // SHRINKS)
         if self.size is None or enough < self.size:
             self.size = enough
         self._step = 1

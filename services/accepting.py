@@ -5,8 +5,7 @@ four turns of the loop before it asks again. Where many streams run a turn takes
 it takes in some ten calls a second, and all others wait in the core, seen by nobody, who could
 neither answer nor refuse them. With 16 asked for at a time, of three times as many calls as a
 service could carry 99 of 100 were told to come back within 60 ms, instead of 560
-(`python -m tests.bench.overload --topology split --streams 50`). With 256 at a time, and no bound
-but the default one, no stream came to its end in the one run that was made.
+(`python -m tests.bench.overload --topology split --streams 50`).
 
 What is used here is not public, so it is used with the releases that it was read in; with others
 calls are accepted as they always were.

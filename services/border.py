@@ -44,6 +44,18 @@ def request_id_of(metadata: Mapping[str, str]) -> str:
     return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid4().hex}"
 
 
+def waited_s(metadata: Mapping[str, str], left_s: float | None) -> float:
+    """How long a call has waited to be taken in, where its caller says how long it may take.
+
+    A call's deadline runs from when gRPC has read of it. What it may still take, against what it
+    might then, is how long nobody has looked at it; that needs no clock but this machine's.
+    """
+    try:
+        return float(metadata["x-pomogator-timeout"]) - left_s if left_s is not None else 0.0
+    except (KeyError, ValueError):
+        return 0.0
+
+
 class FailureBorder(grpc.aio.ServerInterceptor):
     """Turns what handlers raise into statuses with `google.rpc` details."""
 

@@ -1,8 +1,15 @@
 """How many calls a process runs at a time. What is too much is told so before it costs anything.
 
-One bound is what the process can bear at all. The other holds while its event loop is late: a loop
-that has time to spare waits between its turns, which are short then. Where turns stay long the core
-is full, and each further call would only make all the others slower.
+One bound is what the process can bear at all. Two signs say that there is more to do than can be
+done, each when it has been there without a break, since many calls may well come at once:
+
+- Turns of the event loop are long. A loop that has time to spare waits between its turns, which are
+  short then. Where they stay long the core is full, and each further call would only make all the
+  others slower.
+- Calls have waited. With gRPC's transport in between turns stay short on a full core: what cannot
+  be done waits in gRPC, where nobody can refuse it.
+
+`python -m tests.bench.overload` measures both, in one process and in two.
 """
 
 from __future__ import annotations
@@ -22,13 +29,23 @@ RETRY_AFTER_S = 1.0
 SPREAD_S = 2.0
 """Callers are told to come back after the first, and by chance up to the second later."""
 
+PATIENCE_S = 0.3
+"""So long something has to be too long without a break."""
+
 LATE_S = 0.015
 """How long a turn of the loop takes on a core that is full. What is refused waits for two or three
 turns, and is to hear it within 50 ms."""
-PATIENCE_S = 0.3
-"""So long turns have to be late without a break: many calls that come at once are no overload."""
 CALM_S = 5.0
-"""So long no turn may be late until patience is asked for again."""
+"""So long nothing may take too long until there is patience again."""
+MORE = 16
+"""How many calls more are taken in from one look at the turns to the next, while there is no such
+calm: a turn in which a hundred begin is a late one, for those too that are refused in it."""
+
+WAITED_S = 0.1
+"""How long calls wait where more come than can be taken in. Each time that it takes so long again
+one is refused, so that whoever sends them learns of it: most of them can be served soon."""
+WAITED_LONG_S = 0.5
+"""Who waited so long is refused in any case, as then there are too many to be served soon."""
 
 IDLE_S = 0.25
 BUSY_S = 0.025
@@ -43,39 +60,39 @@ class Crowd:
     def __init__(self, bounds: BoundsConfig, chance: Chance) -> None:
         self.bounds = bounds
         self._chance = chance
-        self._is_late = False
-        self._late_since = math.inf
-        self._late_until = -math.inf
+        self._turns = _Patience(LATE_S)
+        self._running_soon = 0
+        self._waits = _Patience(WAITED_S)
+        self._refused_at = -math.inf
         self._is_overloaded = False
 
     @property
     def calls_max(self) -> int:
         """How many calls are taken at a time, as things are."""
-        most = self.bounds.streams
-        if self._is_late and self._is_overloaded:
-            return min(most, self.bounds.streams_when_late)
-        return most
+        most, few = self.bounds.streams, self.bounds.streams_when_late
+        if not self._turns.is_lost:
+            return most
+        return min(most, few if self._turns.is_late else max(few, self._running_soon))
 
     def is_large(self, running: int) -> bool:
         """Whether it matters for so many calls how late the loop is."""
         return running >= self.bounds.streams_when_late
 
-    def look(self, now: float, turn_s: float) -> None:
-        """Takes note of how long a turn of the loop took."""
-        self._is_late = turn_s > LATE_S
-        if self._is_late:
-            self._late_since = min(self._late_since, now)
-            self._late_until = now
-        else:
-            self._late_since = math.inf
-        if now - self._late_since >= PATIENCE_S:
-            self._tell(overloaded=True)
-        elif now - self._late_until >= CALM_S:
-            self._tell(overloaded=False)
+    def look(self, now: float, turn_s: float, running: int) -> None:
+        """Takes note of how long a turn of the loop took, with so many calls."""
+        self._turns.look(now, turn_s)
+        self._running_soon = running + MORE
+        self._waits.rest(now)
+        self._tell()
 
-    def check(self, running: int) -> None:
-        """Raises Failure OVERLOADED where `running`, the call itself included, is too many."""
-        retry_after_s = self.wait_s(running)
+    def check(self, now: float, running: int, waited_s: float) -> None:
+        """Takes in a call, `running` with it, that has waited so long to be taken in.
+
+        Raises Failure OVERLOADED where it is one too many.
+        """
+        self._waits.look(now, waited_s)
+        self._tell()
+        retry_after_s = self._later_s() if self._is_stale(now, waited_s) else self.wait_s(running)
         if retry_after_s is not None:
             raise Failure(
                 reasons.ERROR_REASON_OVERLOADED,
@@ -85,14 +102,57 @@ class Crowd:
 
     def wait_s(self, running: int) -> float | None:
         """How long to stay away where `running` are too many; None where they are not."""
-        if running <= self.calls_max:
-            return None
+        return None if running <= self.calls_max else self._later_s()
+
+    def _is_stale(self, now: float, waited_s: float) -> bool:
+        if not self._waits.is_worn:
+            return False
+        if waited_s <= WAITED_LONG_S and now - self._refused_at < WAITED_S:
+            return False
+        self._refused_at = now
+        return True
+
+    def _later_s(self) -> float:
         return RETRY_AFTER_S + SPREAD_S * self._chance.random()
 
-    def _tell(self, *, overloaded: bool) -> None:
+    def _tell(self) -> None:
+        overloaded = self._turns.is_lost or self._waits.is_lost
         if overloaded != self._is_overloaded:
             log.warning("overload.begins" if overloaded else "overload.ends")
         self._is_overloaded = overloaded
+
+
+class _Patience:
+    """With something that takes too long at times."""
+
+    def __init__(self, most_s: float) -> None:
+        """More than `most_s` is too long."""
+        self._most_s = most_s
+        self._late_since = math.inf
+        self._late_until = -math.inf
+        self.is_late = False
+        """Whether it took too long this time."""
+        self.is_worn = False
+        """Whether it takes too long, without a break."""
+        self.is_lost = False
+        """Whether it took too long without a break, and it has not been calm since."""
+
+    def look(self, now: float, taken_s: float) -> None:
+        """It took so long."""
+        self.is_late = taken_s > self._most_s
+        if self.is_late:
+            self._late_since = min(self._late_since, now)
+            self._late_until = now
+        else:
+            self._late_since = math.inf
+        self.is_worn = now - self._late_since >= PATIENCE_S
+        self.is_lost = self.is_lost or self.is_worn
+        self.rest(now)
+
+    def rest(self, now: float) -> None:
+        """Time goes by."""
+        if now - self._late_until >= CALM_S:
+            self.is_lost = False
 
 
 async def watch_turns(crowd: Crowd, running: Callable[[], int], clock: Clock) -> None:
@@ -104,4 +164,4 @@ async def watch_turns(crowd: Crowd, running: Callable[[], int], clock: Clock) ->
         began = clock.now()
         await asyncio.sleep(0)
         now = clock.now()
-        crowd.look(now, now - began)
+        crowd.look(now, now - began, running())

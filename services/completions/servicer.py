@@ -10,7 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.admission.crowd import Crowd
 from services.admission.keys import Keyring
-from services.border import Context, metadata_of, request_id_of
+from services.border import Context, metadata_of, request_id_of, waited_s
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
 from services.errors import Failure
@@ -91,7 +91,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         left_s: Callable[[], float | None],
         record: CallRecord,
     ) -> Call:
-        self._crowd.check(self._calls.inflight)
+        self._crowd.check(record.opened_at, self._calls.inflight, waited_s(metadata, left_s()))
         caller = await self._keyring.authenticate(metadata.get("authorization"))
         record.key_id, record.account = caller.key_id, caller.account
         return Call(

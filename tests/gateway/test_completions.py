@@ -217,6 +217,7 @@ async def test_the_service_learns_what_it_needs_and_no_more(edge: Edge) -> None:
         "x-request-id": "mine-1",
         "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
         "idempotency-key": "once",
+        "x-pomogator-timeout": "30.0",
     }
     assert edge.script.policies == [chat.PARAMETER_POLICY_STRICT]
     (left,) = edge.script.deadlines_s

@@ -12,9 +12,12 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.admission.crowd import (
     CALM_S,
     LATE_S,
+    MORE,
     PATIENCE_S,
     RETRY_AFTER_S,
     SPREAD_S,
+    WAITED_LONG_S,
+    WAITED_S,
     Crowd,
     watch_turns,
 )
@@ -28,7 +31,7 @@ MANY, FEW = 1000, 100
 
 def test_takes_as_many_as_it_may() -> None:
     """The last place is a place."""
-    CROWD.check(2)
+    CROWD.check(0.0, 2, 0.0)
 
 
 def test_says_how_long_to_stay_away() -> None:
@@ -44,7 +47,7 @@ def test_tells_the_others_to_come_back_at_different_times() -> None:
     waits = set()
     for _ in range(10):
         with pytest.raises(Failure) as refused:
-            CROWD.check(3)
+            CROWD.check(0.0, 3, 0.0)
         assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
         waits.add(refused.value.retry_after_s)
 
@@ -61,14 +64,14 @@ def crowd() -> Crowd:
 def looks(crowd: Crowd, begin: float, end: float, turn_s: float) -> None:
     """All turns of the loop between two times take so long."""
     for step in range(round((end - begin) / 0.05) + 1):
-        crowd.look(begin + step * 0.05, turn_s)
+        crowd.look(begin + step * 0.05, turn_s, FEW)
 
 
 def test_is_late_for_a_moment(crowd: Crowd) -> None:
     """Long steps, as large pictures are, and many calls at once turn nobody away."""
-    crowd.look(10.0, 5.0)
+    crowd.look(10.0, 5.0, FEW)
     looks(crowd, 10.05, 10.05 + PATIENCE_S / 2, 2 * LATE_S)
-    crowd.look(11.0, LATE_S)
+    crowd.look(11.0, LATE_S, FEW)
     looks(crowd, 11.05, 11.05 + PATIENCE_S / 2, 2 * LATE_S)
 
     assert crowd.calls_max == MANY
@@ -78,20 +81,24 @@ def test_is_late_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture)
     """Who cannot keep up takes only a few, and tells the log once."""
     looks(crowd, 10.0, 10.0 + 2 * PATIENCE_S, 2 * LATE_S)
 
-    crowd.check(FEW)
+    crowd.check(20.0, FEW, 0.0)
     with pytest.raises(Failure) as refused:
-        crowd.check(FEW + 1)
+        crowd.check(20.0, FEW + 1, 0.0)
     assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
     assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
 
 
 def test_overloaded_between_late_turns(crowd: Crowd) -> None:
-    """As soon as it is in time more are taken; when it is late again there is no more patience."""
+    """While it is in time a few more are taken each time; when it is late there is no patience."""
     looks(crowd, 10.0, 10.0 + PATIENCE_S, 2 * LATE_S)
-    crowd.look(10.5, LATE_S)
-    assert crowd.calls_max == MANY
+    crowd.look(10.5, LATE_S, FEW)
+    assert crowd.calls_max == FEW + MORE
+    crowd.look(10.55, LATE_S, FEW + MORE)
+    assert crowd.calls_max == FEW + 2 * MORE
+    crowd.look(10.6, LATE_S, 1)
+    assert crowd.calls_max == FEW
 
-    crowd.look(10.55, 2 * LATE_S)
+    crowd.look(10.65, 2 * LATE_S, FEW + 2 * MORE)
     assert crowd.calls_max == FEW
 
 
@@ -99,7 +106,7 @@ def test_calm_again(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     """After a while without a late turn it is as in the beginning."""
     looks(crowd, 10.0, 10.0 + PATIENCE_S, 2 * LATE_S)
     looks(crowd, 11.0, 11.0 + PATIENCE_S + CALM_S, 0.0)
-    crowd.look(20.0, 2 * LATE_S)
+    crowd.look(20.0, 2 * LATE_S, FEW)
 
     assert crowd.calls_max == MANY
     assert [record.getMessage() for record in caplog.records] == [
@@ -108,14 +115,58 @@ def test_calm_again(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
+def asks(crowd: Crowd, begin: float, end: float, waited_s: float) -> list[float]:
+    """Calls come every 10 ms between two times, and have waited so long. When one was refused."""
+    refused_at = []
+    for step in range(round((end - begin) * 100)):
+        now = begin + step / 100
+        try:
+            crowd.check(now, 1, waited_s)
+        except Failure:
+            refused_at.append(now)
+    return refused_at
+
+
+def test_calls_that_wait_for_a_moment(crowd: Crowd) -> None:
+    """Many that come at once are taken in one after the other, which is no overload."""
+    assert asks(crowd, 10.0, 10.0 + PATIENCE_S, 10 * WAITED_S) == []
+    crowd.check(10.3, 1, WAITED_S)
+    assert asks(crowd, 10.31, 10.31 + PATIENCE_S, 10 * WAITED_S) == []
+
+
+def test_calls_that_wait_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+    """Now and then one is refused, until one need not wait; the log tells of it once."""
+    refused_at = asks(crowd, 10.0, 11.0, 1.01 * WAITED_S)
+    assert len(refused_at) == pytest.approx((1.0 - PATIENCE_S) / WAITED_S, abs=1)
+    assert refused_at[0] == pytest.approx(10.0 + PATIENCE_S, abs=0.02)
+
+    crowd.check(11.0, 1, WAITED_S)
+    assert asks(crowd, 11.01, 11.01 + PATIENCE_S, 1.01 * WAITED_S) == []
+    assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
+
+
+def test_calls_that_have_waited_long(crowd: Crowd) -> None:
+    """There are too many to be served soon: each of them is told so."""
+    refused_at = asks(crowd, 10.0, 11.0, 1.01 * WAITED_LONG_S)
+    assert len(refused_at) == pytest.approx((1.0 - PATIENCE_S) * 100, abs=2)
+
+
+def test_nobody_waits_any_more(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+    """The log tells of the end even where no call comes."""
+    asks(crowd, 10.0, 11.0, 2 * WAITED_S)
+    crowd.look(11.0 + CALM_S, 0.0, 0)
+
+    assert [record.getMessage() for record in caplog.records][-1] == "overload.ends"
+
+
 def test_few_are_as_many_as_may_be() -> None:
     """Who may take less in any case takes that much, late or not."""
     crowd = Crowd(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
     looks(crowd, 10.0, 11.0, 1.0)
 
-    crowd.check(10)
+    crowd.check(11.0, 10, 0.0)
     with pytest.raises(Failure):
-        crowd.check(11)
+        crowd.check(11.0, 11, 0.0)
 
 
 @pytest.mark.parametrize("running", [FEW, 0])
