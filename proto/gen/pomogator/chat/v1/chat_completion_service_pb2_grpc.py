@@ -34,6 +34,10 @@ class ChatCompletionServiceStub:
     domain `pomogator`, whose reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
 
+    `x-pomogator-timeout` metadata, in seconds, says how long the call may take as
+    its deadline does, which gRPC tells as what is left of it: so the service knows
+    how long a call has waited to be taken in, and refuses some where many wait.
+
     `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
     a call is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs; for a day after that it
@@ -69,6 +73,10 @@ class ChatCompletionServiceServicer:
     `google.rpc.Status` that holds exactly one `google.rpc.ErrorInfo` of the
     domain `pomogator`, whose reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
+
+    `x-pomogator-timeout` metadata, in seconds, says how long the call may take as
+    its deadline does, which gRPC tells as what is left of it: so the service knows
+    how long a call has waited to be taken in, and refuses some where many wait.
 
     `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
     a call is made and billed once. An equal call with the same key and account fails
@@ -130,6 +138,10 @@ class ChatCompletionService:
     `google.rpc.Status` that holds exactly one `google.rpc.ErrorInfo` of the
     domain `pomogator`, whose reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
+
+    `x-pomogator-timeout` metadata, in seconds, says how long the call may take as
+    its deadline does, which gRPC tells as what is left of it: so the service knows
+    how long a call has waited to be taken in, and refuses some where many wait.
 
     `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
     a call is made and billed once. An equal call with the same key and account fails
