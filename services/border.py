@@ -48,7 +48,8 @@ def waited_s(metadata: Mapping[str, str], left_s: float | None) -> float:
     """How long a call has waited to be taken in, where its caller says how long it may take.
 
     A call's deadline runs from when gRPC has read of it. What it may still take, against what it
-    might then, is how long nobody has looked at it; that needs no clock but this machine's.
+    might then, is how long nobody has looked at it; that needs no clock but this machine's. Time
+    in which its caller's gRPC looked for a server is in it, too, as far as rounding shows it.
     """
     try:
         return float(metadata["x-pomogator-timeout"]) - left_s if left_s is not None else 0.0

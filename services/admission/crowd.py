@@ -31,6 +31,8 @@ SPREAD_S = 2.0
 
 PATIENCE_S = 0.3
 """So long something has to be too long without a break."""
+UNSEEN_S = 1.0
+"""What nobody has looked at for so long has had a break."""
 
 LATE_S = 0.015
 """How long a turn of the loop takes on a core that is full. What is refused waits for two or three
@@ -141,7 +143,8 @@ class _Patience:
         """It took so long."""
         self.is_late = taken_s > self._most_s
         if self.is_late:
-            self._late_since = min(self._late_since, now)
+            is_new = now - self._late_until > UNSEEN_S
+            self._late_since = now if is_new else min(self._late_since, now)
             self._late_until = now
         else:
             self._late_since = math.inf

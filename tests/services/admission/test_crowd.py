@@ -145,6 +145,12 @@ def test_calls_that_wait_without_a_break(crowd: Crowd, caplog: pytest.LogCapture
     assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
 
 
+def test_a_call_now_and_then_that_waits(crowd: Crowd) -> None:
+    """Nobody knows what was between them: as likely as not, no call at all."""
+    for minute in range(10):
+        crowd.check(60.0 * minute, 1, 10 * WAITED_S)
+
+
 def test_calls_that_have_waited_long(crowd: Crowd) -> None:
     """There are too many to be served soon: each of them is told so."""
     refused_at = asks(crowd, 10.0, 11.0, 1.01 * WAITED_LONG_S)
