@@ -29,14 +29,14 @@ RETRY_AFTER_S = 1.0
 SPREAD_S = 2.0
 """Callers are told to come back after the first, and by chance up to the second later."""
 
-PATIENCE_S = 0.3
-"""So long something has to be too long without a break."""
 UNSEEN_S = 1.0
 """What nobody has looked at for so long has had a break."""
 
 LATE_S = 0.015
 """How long a turn of the loop takes on a core that is full. What is refused waits for two or three
 turns, and is to hear it within 50 ms."""
+LATE_FOR_S = 0.3
+"""So long turns have to be late without a break."""
 CALM_S = 5.0
 """So long nothing may take too long until there is patience again."""
 MORE = 16
@@ -46,6 +46,8 @@ calm: a turn in which a hundred begin is a late one, for those too that are refu
 WAITED_S = 0.1
 """How long calls wait where more come than can be taken in. Each time that it takes so long again
 one is refused, so that whoever sends them learns of it: most of them can be served soon."""
+WAITED_FOR_S = 1.0
+"""So long calls have to wait without a break: a few hundred that come at once take half of it."""
 WAITED_LONG_S = 0.5
 """Who waited so long is refused in any case, as then there are too many to be served soon."""
 
@@ -62,9 +64,9 @@ class Crowd:
     def __init__(self, bounds: BoundsConfig, chance: Chance) -> None:
         self.bounds = bounds
         self._chance = chance
-        self._turns = _Patience(LATE_S)
+        self._turns = _Patience(LATE_S, LATE_FOR_S)
         self._running_soon = 0
-        self._waits = _Patience(WAITED_S)
+        self._waits = _Patience(WAITED_S, WAITED_FOR_S)
         self._refused_at = -math.inf
         self._is_overloaded = False
 
@@ -107,7 +109,8 @@ class Crowd:
         return None if running <= self.calls_max else self._later_s()
 
     def _is_stale(self, now: float, waited_s: float) -> bool:
-        if not self._waits.is_worn:
+        bounds = self.bounds
+        if not self._waits.is_worn or bounds.streams_when_late >= bounds.streams:
             return False
         if waited_s <= WAITED_LONG_S and now - self._refused_at < WAITED_S:
             return False
@@ -127,9 +130,10 @@ class Crowd:
 class _Patience:
     """With something that takes too long at times."""
 
-    def __init__(self, most_s: float) -> None:
-        """More than `most_s` is too long."""
+    def __init__(self, most_s: float, for_s: float) -> None:
+        """More than `most_s` is too long; for `for_s` without a break it wears patience out."""
         self._most_s = most_s
+        self._for_s = for_s
         self._late_since = math.inf
         self._late_until = -math.inf
         self.is_late = False
@@ -148,7 +152,7 @@ class _Patience:
             self._late_until = now
         else:
             self._late_since = math.inf
-        self.is_worn = now - self._late_since >= PATIENCE_S
+        self.is_worn = now - self._late_since >= self._for_s
         self.is_lost = self.is_lost or self.is_worn
         self.rest(now)
 

@@ -11,11 +11,12 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.crowd import (
     CALM_S,
+    LATE_FOR_S,
     LATE_S,
     MORE,
-    PATIENCE_S,
     RETRY_AFTER_S,
     SPREAD_S,
+    WAITED_FOR_S,
     WAITED_LONG_S,
     WAITED_S,
     Crowd,
@@ -70,16 +71,16 @@ def looks(crowd: Crowd, begin: float, end: float, turn_s: float) -> None:
 def test_is_late_for_a_moment(crowd: Crowd) -> None:
     """Long steps, as large pictures are, and many calls at once turn nobody away."""
     crowd.look(10.0, 5.0, FEW)
-    looks(crowd, 10.05, 10.05 + PATIENCE_S / 2, 2 * LATE_S)
+    looks(crowd, 10.05, 10.05 + LATE_FOR_S / 2, 2 * LATE_S)
     crowd.look(11.0, LATE_S, FEW)
-    looks(crowd, 11.05, 11.05 + PATIENCE_S / 2, 2 * LATE_S)
+    looks(crowd, 11.05, 11.05 + LATE_FOR_S / 2, 2 * LATE_S)
 
     assert crowd.calls_max == MANY
 
 
 def test_is_late_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     """Who cannot keep up takes only a few, and tells the log once."""
-    looks(crowd, 10.0, 10.0 + 2 * PATIENCE_S, 2 * LATE_S)
+    looks(crowd, 10.0, 10.0 + 2 * LATE_FOR_S, 2 * LATE_S)
 
     crowd.check(20.0, FEW, 0.0)
     with pytest.raises(Failure) as refused:
@@ -90,7 +91,7 @@ def test_is_late_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture)
 
 def test_overloaded_between_late_turns(crowd: Crowd) -> None:
     """While it is in time a few more are taken each time; when it is late there is no patience."""
-    looks(crowd, 10.0, 10.0 + PATIENCE_S, 2 * LATE_S)
+    looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
     crowd.look(10.5, LATE_S, FEW)
     assert crowd.calls_max == FEW + MORE
     crowd.look(10.55, LATE_S, FEW + MORE)
@@ -104,8 +105,8 @@ def test_overloaded_between_late_turns(crowd: Crowd) -> None:
 
 def test_calm_again(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     """After a while without a late turn it is as in the beginning."""
-    looks(crowd, 10.0, 10.0 + PATIENCE_S, 2 * LATE_S)
-    looks(crowd, 11.0, 11.0 + PATIENCE_S + CALM_S, 0.0)
+    looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
+    looks(crowd, 11.0, 11.0 + LATE_FOR_S + CALM_S, 0.0)
     crowd.look(20.0, 2 * LATE_S, FEW)
 
     assert crowd.calls_max == MANY
@@ -129,19 +130,19 @@ def asks(crowd: Crowd, begin: float, end: float, waited_s: float) -> list[float]
 
 def test_calls_that_wait_for_a_moment(crowd: Crowd) -> None:
     """Many that come at once are taken in one after the other, which is no overload."""
-    assert asks(crowd, 10.0, 10.0 + PATIENCE_S, 10 * WAITED_S) == []
-    crowd.check(10.3, 1, WAITED_S)
-    assert asks(crowd, 10.31, 10.31 + PATIENCE_S, 10 * WAITED_S) == []
+    assert asks(crowd, 10.0, 10.0 + WAITED_FOR_S, 10 * WAITED_S) == []
+    crowd.check(11.0, 1, WAITED_S)
+    assert asks(crowd, 11.01, 11.01 + WAITED_FOR_S, 10 * WAITED_S) == []
 
 
 def test_calls_that_wait_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     """Now and then one is refused, until one need not wait; the log tells of it once."""
-    refused_at = asks(crowd, 10.0, 11.0, 1.01 * WAITED_S)
-    assert len(refused_at) == pytest.approx((1.0 - PATIENCE_S) / WAITED_S, abs=1)
-    assert refused_at[0] == pytest.approx(10.0 + PATIENCE_S, abs=0.02)
+    refused_at = asks(crowd, 10.0, 12.0, 1.01 * WAITED_S)
+    assert len(refused_at) == pytest.approx((2.0 - WAITED_FOR_S) / WAITED_S, abs=1)
+    assert refused_at[0] == pytest.approx(10.0 + WAITED_FOR_S, abs=0.02)
 
-    crowd.check(11.0, 1, WAITED_S)
-    assert asks(crowd, 11.01, 11.01 + PATIENCE_S, 1.01 * WAITED_S) == []
+    crowd.check(12.0, 1, WAITED_S)
+    assert asks(crowd, 12.01, 12.01 + WAITED_FOR_S, 1.01 * WAITED_S) == []
     assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
 
 
@@ -153,14 +154,20 @@ def test_a_call_now_and_then_that_waits(crowd: Crowd) -> None:
 
 def test_calls_that_have_waited_long(crowd: Crowd) -> None:
     """There are too many to be served soon: each of them is told so."""
-    refused_at = asks(crowd, 10.0, 11.0, 1.01 * WAITED_LONG_S)
-    assert len(refused_at) == pytest.approx((1.0 - PATIENCE_S) * 100, abs=2)
+    refused_at = asks(crowd, 10.0, 12.0, 1.01 * WAITED_LONG_S)
+    assert len(refused_at) == pytest.approx((2.0 - WAITED_FOR_S) * 100, abs=2)
+
+
+def test_all_are_to_be_served_late() -> None:
+    """Who takes as many while overloaded as ever refuses nobody for having waited."""
+    crowd = Crowd(BoundsConfig(streams=MANY, streams_when_late=MANY), random.Random(1))  # noqa: S311
+    assert asks(crowd, 10.0, 20.0, 10 * WAITED_LONG_S) == []
 
 
 def test_nobody_waits_any_more(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     """The log tells of the end even where no call comes."""
-    asks(crowd, 10.0, 11.0, 2 * WAITED_S)
-    crowd.look(11.0 + CALM_S, 0.0, 0)
+    asks(crowd, 10.0, 12.0, 2 * WAITED_S)
+    crowd.look(12.0 + CALM_S, 0.0, 0)
 
     assert [record.getMessage() for record in caplog.records][-1] == "overload.ends"
 
