@@ -6,7 +6,7 @@ Each asks for a stream of a provider that never stops, and reads nothing. Its ev
 characters of text; it writes 8 KB of them at a time, as fast as it is read. Once nothing moves,
 looked at are the memory of edge and service (apart from one another), and a hundred good
 callers beside them, before and then. Clients that read nothing for a minute are cut off and
-charged: all of them have to be within 65 seconds.
+charged: all of them have to be within 65 seconds of when the last byte could be sent.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ class Provider:
         event = sse({"id": "1", "choices": [choice]})
         self._page = event * max(1, WRITTEN_BYTES // len(event))
         self.sent = 0
+        self.sent_at = 0.0
+        """When a stream could last be written to: since then nothing moves."""
 
     def __call__(self, request: Request) -> Script:
         """What was asked for."""
@@ -66,6 +68,7 @@ class Provider:
             line.writer.write(self._page)
             await line.writer.drain()
             self.sent += len(self._page)
+            self.sent_at = time.monotonic()
 
     async def blocked(self) -> None:
         """Returns once nothing has moved for a while."""
@@ -126,7 +129,7 @@ async def measure(directory: Path, clients: int, text: int) -> Sequence[Figure]:
                 beside = quantile(await good_ms(stage), 0.99)
                 unread = [one for one in upstream.requests if one.json().get("stream")]
                 await asyncio.gather(*(one.left.wait() for one in unread))
-                ended_s = time.monotonic() - last
+                ended_s = time.monotonic() - provider.sent_at
             held = await _held(stage, directory / "state")
     name = f"99 of 100 good calls took {before:.0f} ms, beside them {beside:.0f} ms"
     return [
