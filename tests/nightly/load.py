@@ -71,8 +71,8 @@ class Load:
                 await asyncio.sleep(began + number / rate - loop.time())
                 calls.create_task(self.call())
 
-    async def call(self, *, stays: bool = False) -> None:
-        """One call; what became of it is in `outcomes`. With `stays` nobody leaves."""
+    async def call(self, *, stays: bool = False) -> str:
+        """One call; what became of it, which is in `outcomes`, too. With `stays` nobody leaves."""
         chance, outcomes = self._chance, self.outcomes
         leaves = not stays and chance.random() < self._leaving
         stay_s = chance.random() * LEAVES_WITHIN_S if leaves else PATIENCE_S
@@ -87,6 +87,7 @@ class Load:
         outcomes.ends[end] += 1
         if end in {"hung", "internal_error"} or end[0].isupper():
             outcomes.wrong.append(f"{end}: {body['model']}, stream {body['stream']}")
+        return end
 
     def _body(self) -> Mapping[str, Any]:
         chance = self._chance

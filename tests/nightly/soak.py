@@ -51,6 +51,7 @@ SPARE_MAX = 10
 AT_ONCE = ("--linger", "0", "--drain", "1")
 CALM_S = 60.0
 REST_S = 0.5
+AGAIN_S = 0.2
 
 CONFIG = """
 [bounds]
@@ -131,13 +132,16 @@ class Soak:
         return {name: await _at_rest(member) for name, member in self.members.items()}
 
     async def fill(self, load: Load) -> None:
-        """As many calls at once as there are places are made, and one more is not."""
+        """As many calls at once as there are places are made, and one more is not.
+
+        An edge apart that was refused one makes a few less for some seconds: callers come again.
+        """
         self._provider.hold()
         ends = load.outcomes.ends
         try:
             async with asyncio.TaskGroup() as calls, asyncio.timeout(CALM_S):
                 for _ in range(PLACES):
-                    calls.create_task(load.call(stays=True))
+                    calls.create_task(_insist(load))
                 await self._provider.held(PLACES)
                 before = ends["overloaded"]
                 await load.call(stays=True)
@@ -145,6 +149,11 @@ class Soak:
                 self._provider.release()
         finally:
             self._provider.release()
+
+
+async def _insist(load: Load) -> None:
+    while await load.call(stays=True) == "overloaded":  # noqa: ASYNC110
+        await asyncio.sleep(AGAIN_S)
 
 
 async def _at_rest(member: Member) -> Vitals:
