@@ -110,7 +110,7 @@ class Crowd:
 
     def _is_stale(self, now: float, waited_s: float) -> bool:
         bounds = self.bounds
-        if not self._waits.is_worn or bounds.streams_when_late >= bounds.streams:
+        if not self._waits.is_worn or bounds.streams_when_late == bounds.streams:
             return False
         if waited_s <= WAITED_LONG_S and now - self._refused_at < WAITED_S:
             return False

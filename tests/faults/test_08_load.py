@@ -15,6 +15,8 @@ from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
 from gateway.channel import open_channel
 from services.config import BoundsConfig, LimitConfig
@@ -44,6 +46,28 @@ async def test_074_too_many_streams(open_world: OpenWorld, wire: bool) -> None:
     assert 1 <= float(refused.headers["retry-after-ms"]) / 1000 <= 3
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 3
     assert await world.charged() == (3, 3 * CHARGE)
+    assert world.metric("rejected_total", reason="OVERLOADED") == 1
+
+
+async def test_074_calls_wait_to_be_taken_in(open_world: OpenWorld) -> None:
+    """Where all have waited for long they are refused before anything is looked at, as the key."""
+    world = await open_world()
+    stub = ChatCompletionServiceStub(world.service.channel())
+
+    async def code(*metadata: tuple[str, str]) -> grpc.StatusCode:
+        asked = chat.CreateChatCompletionRequest()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CreateChatCompletion(asked, metadata=metadata, timeout=30)
+        return refused.value.code()
+
+    codes = []
+    async with asyncio.timeout(30):
+        while grpc.StatusCode.UNAVAILABLE not in codes:
+            codes.append(await code(("x-pomogator-timeout", "1800")))
+            await asyncio.sleep(0.05)
+
+    assert set(codes[:-1]) == {grpc.StatusCode.UNAUTHENTICATED}
+    assert await code() is grpc.StatusCode.UNAUTHENTICATED
     assert world.metric("rejected_total", reason="OVERLOADED") == 1
 
 

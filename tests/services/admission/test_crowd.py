@@ -164,6 +164,12 @@ def test_all_are_to_be_served_late() -> None:
     assert asks(crowd, 10.0, 20.0, 10 * WAITED_LONG_S) == []
 
 
+def test_few_places_are_no_reason_to_wait() -> None:
+    """Who takes few in any case refuses those that wait for them all the same."""
+    crowd = Crowd(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
+    assert asks(crowd, 10.0, 12.0, 2 * WAITED_S)
+
+
 def test_nobody_waits_any_more(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     """The log tells of the end even where no call comes."""
     asks(crowd, 10.0, 12.0, 2 * WAITED_S)
