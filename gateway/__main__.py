@@ -23,6 +23,7 @@ from gateway.crowd import take_all_descriptors
 from gateway.following import follow_on_hangup
 from gateway.heap import keep_freed_memory
 from gateway.lines import LinesHandler
+from gateway.memory import Memory, watching
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
 from gateway.server import serving, split_address
@@ -142,16 +143,25 @@ async def _serve(options: Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    config, metrics = EdgeConfig(), EdgeMetrics()
+    config, metrics, memory = EdgeConfig(), EdgeMetrics(), Memory()
     traces = TracesOptions(service="pomogator-edge", version=VERSION)
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(watching(memory))
         if options.metrics:
             shown = await stack.enter_async_context(showing(metrics, options.metrics, VERSION))
             _log.info("edge.showing_metrics", extra={"address": shown})
         tracer = await stack.enter_async_context(opening_tracer(traces, os.environ))
         opening = open_channel(options.target, config, tls=service_tls)
         channel = await stack.enter_async_context(opening)
-        edge = serving(channel, options.rest, config, tls=tls, metrics=metrics, tracer=tracer)
+        edge = serving(
+            channel,
+            options.rest,
+            config,
+            tls=tls,
+            metrics=metrics,
+            tracer=tracer,
+            memory=memory,
+        )
         bound = await stack.enter_async_context(edge)
         follow_on_hangup(channel)
         _log.info("edge.listening", extra={"address": bound, "target": options.target})

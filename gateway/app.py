@@ -20,11 +20,13 @@ from gateway.calls import Calls
 from gateway.completions import Completions
 from gateway.config import EdgeConfig
 from gateway.guesses import Guesses
+from gateway.memory import Memory
 from gateway.middleware import Handler, add_headers, border
 from gateway.models import Models
 from gateway.probes import PROBES, Probes
-from gateway.runner import CONFIG, SHORTCUT
-from gateway.shortcut import Full, Shortcut
+from gateway.room import Full, Room
+from gateway.runner import CONFIG, MEMORY, SHORTCUT
+from gateway.shortcut import Shortcut
 from gateway.transcoding import routes
 from gateway.watching import WATCH, Watch
 
@@ -40,15 +42,21 @@ def create_app(
     config: EdgeConfig,
     watch: Watch | None = None,
     full: Full | None = None,
+    memory: Memory | None = None,
 ) -> web.Application:
     """The edge in front of the service at `channel`, which the caller opens and closes.
 
     `full` says where there is no room for one more completion. Without it, that is learnt from
-    the service's refusals.
+    the service's refusals. `memory` says where there is none for it here.
     `gateway.server` runs it; otherwise what the parser refuses is not answered in JSON.
     """
     calls = Calls()
-    completions = Completions(channel, calls, config)
+    if full is None:
+        full = calls.window.wait_s
+        if watch is not None:
+            watch.metrics.watch_window(calls.window)
+    room = Room(full, memory)
+    completions = Completions(channel, calls, config, room)
     listing = Models(channel, calls, config)
     probes = Probes(channel, config)
     guesses = Guesses()
@@ -56,11 +64,11 @@ def create_app(
     app[CONFIG] = config
     if watch is not None:
         app[WATCH] = watch
-    if full is None:
-        full = calls.window.wait_s
+    if memory is not None:
+        app[MEMORY] = memory
         if watch is not None:
-            watch.metrics.watch_window(calls.window)
-    app[SHORTCUT] = Shortcut(completions.answer, guesses, config.body_limit_bytes, watch, full)
+            watch.metrics.watch_memory(memory)
+    app[SHORTCUT] = Shortcut(completions.answer, guesses, config.body_limit_bytes, watch, room)
     app[PROBES] = probes
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))

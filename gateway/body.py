@@ -69,7 +69,8 @@ class Arriving:
         self.over = asyncio.Event()
         """It is there, or will not come."""
         self._pieces: list[bytes] = []
-        self._size = 0
+        self.size = 0
+        """How many bytes have come."""
         self._goal = config.body_stall_bytes
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
@@ -79,15 +80,15 @@ class Arriving:
 
     def feed(self, data: bytes) -> bytes | None:
         """Takes what has come. With the last piece of the body: what came after it."""
-        over = self._size + len(data) - self._length
+        over = self.size + len(data) - self._length
         if over >= 0:
             self.cancel()
             self._pieces.append(data[: len(data) - over] if over else data)
             return data[len(data) - over :]
         self._pieces.append(data)
-        self._size += len(data)
-        if self._size >= self._goal:
-            self._goal = self._size + self._config.body_stall_bytes
+        self.size += len(data)
+        if self.size >= self._goal:
+            self._goal = self.size + self._config.body_stall_bytes
             self._due = min(self._end, self._loop.time() + self._config.body_stall_s)
         return None
 

@@ -12,36 +12,53 @@ from gateway.errors import ApiError
 from gateway.statuses import from_rpc
 from gateway.window import Window
 
+SMALL = 0.5
+"""Of what callers have on average, below which one has few calls."""
+
 
 class Calls:
     """The calls that are under way."""
 
     def __init__(self) -> None:
         self._live: set[grpc.aio.Call] = set()
-        self.window = Window(lambda: len(self._live))
+        self._of_caller: dict[int, int] = {}
+        """How many of them each caller has. Callers are hashes, since their keys are secret."""
+        self.window = Window(lambda: len(self._live), self._is_small)
         """How many there may be, as services have told by refusing one."""
         self._quiet: asyncio.Event | None = None
 
-    def own(self, call: Any, request_id: str) -> Owned:
+    def own(self, call: Any, request_id: str, caller: str) -> Owned:
         """Around all that is done with `call`: at the end it is cancelled if it still runs.
+
+        `caller` is the `Authorization` of the request.
 
         Raises:
             ApiError: the call failed, or was stopped by `drain`.
         """
-        return Owned(self, call, request_id)
+        return Owned(self, call, request_id, hash(caller))
 
-    def begin(self, call: Any) -> int:
+    def begin(self, call: Any, caller: int) -> int:
         """The call is under way. How many were before it."""
         before = len(self._live)
         self._live.add(call)
+        self._of_caller[caller] = self._of_caller.get(caller, 0) + 1
         return before
 
-    def end(self, call: Any) -> None:
+    def end(self, call: Any, caller: int) -> None:
         """The call is over, whatever it thinks itself."""
         call.cancel()
         self._live.discard(call)
+        left = self._of_caller[caller] - 1
+        if left:
+            self._of_caller[caller] = left
+        else:
+            del self._of_caller[caller]
         if not self._live and self._quiet is not None:
             self._quiet.set()
+
+    def _is_small(self, caller: str) -> bool:
+        each = self._of_caller
+        return each.get(hash(caller), 0) * len(each) < SMALL * len(self._live)
 
     async def drain(self, limit_s: float) -> None:
         """Waits for the calls to end; after `limit_s`, ends them."""
@@ -59,19 +76,20 @@ class Calls:
 class Owned:
     """A call in the hands of its request. What it fails with leaves as an `ApiError`."""
 
-    __slots__ = ("_before", "_call", "_calls", "_request_id")
+    __slots__ = ("_before", "_call", "_caller", "_calls", "_request_id")
 
-    def __init__(self, calls: Calls, call: Any, request_id: str) -> None:
+    def __init__(self, calls: Calls, call: Any, request_id: str, caller: int) -> None:
         self._before = 0
+        self._caller = caller
         self._calls = calls
         self._call = call
         self._request_id = request_id
 
     def __enter__(self) -> None:
-        self._before = self._calls.begin(self._call)
+        self._before = self._calls.begin(self._call, self._caller)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        self._calls.end(self._call)
+        self._calls.end(self._call, self._caller)
         if isinstance(error, grpc.aio.AioRpcError):
             failure = from_rpc(error, self._request_id)
             if failure.reason == reasons.ERROR_REASON_OVERLOADED:

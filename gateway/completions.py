@@ -32,6 +32,7 @@ from gateway.metadata import (
 from gateway.middleware import BEGUN
 from gateway.render import ChunkRenderer
 from gateway.render_whole import render_completion
+from gateway.room import Room
 from gateway.sse import EventStream
 
 _SOONER_S = 0.01
@@ -56,13 +57,19 @@ _JSON_FORMATS = frozenset(
 class Completions:
     """The handler of the route."""
 
-    def __init__(self, channel: grpc.aio.Channel, calls: Calls, config: EdgeConfig) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, calls: Calls, config: EdgeConfig, room: Room
+    ) -> None:
+        """Calls are made where there is `room` for them."""
+        self._room = room
         self._stub = ChatCompletionServiceStub(channel)
         self._calls = calls
         self._config = config
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Answers a request that aiohttp has routed."""
+        if error := self._room.refuses_call(request.headers.get("Authorization", "")):
+            raise error
         exchange = Routed(request, self._config)
         try:
             await self.answer(exchange)
@@ -88,7 +95,7 @@ class Completions:
             await self._stream(exchange, asked, messages)
             return
         call = self._stub.CreateChatCompletion(wanted, metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request_id):
+        with self._calls.own(call, request_id, headers["Authorization"]):
             answer = await call
             told = response_headers(await call.initial_metadata())
         thinking_parts = _promises_thinking(asked.spec) and not text_only
@@ -103,7 +110,7 @@ class Completions:
             await exchange.reply.drained()
 
     async def _stream(self, exchange: Exchange, asked: ChatRequest, messages: _Messages) -> None:
-        request_id = exchange.reply.request_id
+        request_id, caller = exchange.reply.request_id, exchange.headers["Authorization"]
         renderer = ChunkRenderer(
             include_usage=asked.include_usage,
             include_cost=asked.include_cost,
@@ -111,7 +118,7 @@ class Completions:
         )
         with EventStream(exchange.reply, self._config) as stream:
             try:
-                with self._calls.own(messages, request_id):
+                with self._calls.own(messages, request_id, caller):
                     last = await _relay(messages, renderer, stream)
             except ApiError as error:
                 if not stream.begun:

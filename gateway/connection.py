@@ -22,6 +22,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from gateway.config import EdgeConfig
 from gateway.crowd import Crowd, refusal
 from gateway.errors import ApiError
+from gateway.memory import Memory
 from gateway.metrics import EdgeMetrics
 from gateway.middleware import new_request_id
 from gateway.probes import Probes
@@ -45,6 +46,8 @@ class Listener:
     """Knows whether the edge is on its way out. None: nobody asks."""
     metrics: EdgeMetrics | None
     """Count what is no HTTP. None: nobody looks."""
+    memory: Memory | None
+    """How much there is left. None: nobody looks."""
     last_complaint: float = 0.0
     """When the log last told of that."""
 
@@ -104,6 +107,18 @@ class Connection(RequestHandler):
             self.transport.close()
 
     @property
+    def held_bytes(self) -> int:
+        """What has come of the client's request, and what waits to be sent to it."""
+        transport, request = self.transport, self._current_request
+        unsent = 0 if transport is None else transport.get_write_buffer_size()
+        return unsent + (0 if request is None else request.content.total_bytes)
+
+    def cut(self) -> None:
+        """Ends it at once, without what waits."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    @property
     def _idle(self) -> bool:
         return not self._request_in_progress
 
@@ -113,8 +128,8 @@ class Connection(RequestHandler):
         crowd.refused += 1
         if crowd.complains(now):
             _access.warning("http.crowded", extra={"connections": crowd.size})
-        if crowd.is_huge and self.transport is not None:
-            self.transport.abort()
+        if crowd.is_huge:
+            self.cut()
             return
         self._unwelcome = self._discards = True
         self._loop.call_later(LINGER_S, self.force_close)
@@ -123,9 +138,9 @@ class Connection(RequestHandler):
 
     @property
     def leaving(self) -> bool:
-        """Whether the edge is on its way out."""
-        probes = self._listener.probes
-        return probes is not None and probes.stopping
+        """Whether the edge is on its way out, or has too little memory to keep connections."""
+        probes, memory = self._listener.probes, self._listener.memory
+        return (probes is not None and probes.stopping) or (memory is not None and memory.is_low)
 
     def put(self, data: bytes) -> bool:
         """Sends. True: more waits to be sent than should. ConnectionError: the client is gone."""
@@ -147,8 +162,7 @@ class Connection(RequestHandler):
                 await super()._drain_helper()
         except TimeoutError:
             # It will not read the rest either: closing in order would wait for it for ever.
-            if self.transport is not None:
-                self.transport.abort()
+            self.cut()
             raise ConnectionAbortedError("the client does not read") from None
 
     async def start(self) -> None:

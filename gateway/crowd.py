@@ -71,10 +71,15 @@ class Crowd:
         return True
 
 
+def come_back_s() -> float:
+    """How long to stay away, in seconds. Who is refused at once does not return at once."""
+    return RETRY_AFTER_S + SPREAD_S * random.random()  # noqa: S311 - nobody's secret
+
+
 def refusal() -> ApiError:
     """What a client is told that is one too many."""
     return ApiError(
         reasons.ERROR_REASON_OVERLOADED,
         "There are too many connections. Please try again.",
-        retry_after_s=RETRY_AFTER_S + SPREAD_S * random.random(),  # noqa: S311 - spreads returns
+        retry_after_s=come_back_s(),
     )

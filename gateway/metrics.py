@@ -61,6 +61,14 @@ class Bounding(Protocol):
     refused: int
 
 
+class Scarce(Protocol):
+    """What may run out."""
+
+    used_share: float
+    refused: int
+    cuts: int
+
+
 class Histogram:
     """How often values were how large."""
 
@@ -99,6 +107,7 @@ class EdgeMetrics(Collector):
         self._connections: Callable[[], Iterable[Connection]] = tuple
         self._crowds: list[Refusing] = []
         self._windows: list[Bounding] = []
+        self._memories: list[Scarce] = []
         self.malformed = 0
         """What was no HTTP."""
 
@@ -135,6 +144,10 @@ class EdgeMetrics(Collector):
     def watch_window(self, window: Bounding) -> None:
         """Shows how many calls to services there may be, and those that were too many."""
         self._windows = [window]
+
+    def watch_memory(self, memory: Scarce) -> None:
+        """Shows how much memory is in use, and how many connections that has cost."""
+        self._memories = [memory]
 
     def collect(self) -> Iterator[Metric]:
         """All of it, at this moment."""
@@ -175,8 +188,15 @@ class EdgeMetrics(Collector):
         )
         yield CounterMetricFamily(
             f"{PREFIX}_calls_refused",
-            "Calls that were not made, as services had refused those beyond so many.",
-            value=sum(window.refused for window in self._windows),
+            "Calls that were not made, as services had refused those beyond so many, or memory was"
+            " short.",
+            value=sum(window.refused for window in self._windows)
+            + sum(memory.refused for memory in self._memories),
+        )
+        yield CounterMetricFamily(
+            f"{PREFIX}_connections_cut",
+            "Connections that were ended since hardly any memory was left.",
+            value=sum(memory.cuts for memory in self._memories),
         )
 
     def _histograms(self) -> Iterator[Metric]:
@@ -215,6 +235,11 @@ class EdgeMetrics(Collector):
                 "calls_max",
                 "The most calls to services at a time, as they refused more; 0: they did not.",
                 sum(window.size or 0 for window in self._windows),
+            ),
+            (
+                "memory_used_ratio",
+                "Of the container's memory, what is in use; 0: it has no limit.",
+                sum(memory.used_share for memory in self._memories),
             ),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", about, value=value)

@@ -29,7 +29,7 @@ class Models:
         pairs = metadata(request, bearer(request), request[REQUEST_ID])
         timeout = deadline_s(request.headers, self._config, whole=True)
         call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request[REQUEST_ID]):
+        with self._calls.own(call, request[REQUEST_ID], request.headers["Authorization"]):
             listed = await call
         return _json({"object": "list", "data": [_model(model) for model in listed.models]})
 
@@ -40,7 +40,7 @@ class Models:
         wanted = models.GetModelRequest(model=request.match_info["model"])
         call = self._stub.GetModel(wanted, metadata=pairs, timeout=timeout)
         try:
-            with self._calls.own(call, request[REQUEST_ID]):
+            with self._calls.own(call, request[REQUEST_ID], request.headers["Authorization"]):
                 found = await call
         except ApiError as error:
             if error.reason == reasons.ERROR_REASON_NOT_FOUND:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -11,6 +11,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.config import EdgeConfig
 from gateway.connection import LINGER_S, Connection, Listener
 from gateway.crowd import Crowd
+from gateway.memory import Memory
 from gateway.middleware import Handler, border
 from gateway.probes import PROBES
 from gateway.short_connection import ShortConnection
@@ -20,6 +21,8 @@ from gateway.watching import WATCH
 CONFIG: Final = web.AppKey("config", EdgeConfig)
 SHORTCUT: Final = web.AppKey("shortcut", Shortcut)
 """Where the application has a short way."""
+MEMORY: Final = web.AppKey("memory", Memory)
+"""Where connections give way as memory runs short."""
 
 # Once the calls are drained, or ended, the last words need little time.
 _GOODBYE_S = 5.0
@@ -55,14 +58,18 @@ class _Server(web.Server):
             loop=made._loop,  # noqa: SLF001 - aiohttp has no public way to choose the protocol
             **made._kwargs,  # noqa: SLF001
         )
-        config, watch = app[CONFIG], app.get(WATCH)
+        config, watch, memory = app[CONFIG], app.get(WATCH), app.get(MEMORY)
         self._shortcut = app.get(SHORTCUT)
         self._listener = Listener(
             config=config,
             crowd=Crowd(config.connections_max),
             probes=app.get(PROBES),
             metrics=None if watch is None else watch.metrics,
+            memory=memory,
         )
+        if memory is not None:
+            # All are made below.
+            memory.watch(lambda: cast("list[Connection]", self.connections))
         if watch is not None:
             watch.metrics.watch(lambda: self.connections, self._listener.crowd)
 

@@ -15,11 +15,12 @@ from aiohttp import web
 from gateway.acceptor import accepting, listen
 from gateway.app import create_app
 from gateway.config import EdgeConfig
+from gateway.memory import Memory
 from gateway.metrics import EdgeMetrics
 from gateway.operators import create_operators_app
 from gateway.probes import PROBES
+from gateway.room import Full
 from gateway.runner import EdgeRunner
-from gateway.shortcut import Full
 from gateway.traces_opening import edge_traces
 from gateway.watching import Watch
 
@@ -40,12 +41,14 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
     metrics: EdgeMetrics | None = None,
     tracer: Tracer | None = None,
     full: Full | None = None,
+    memory: Memory | None = None,
 ) -> AsyncIterator[str]:
     """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
 
     Without `tls` it is plain text. `metrics` count what comes; with a `tracer` each request has
     a span. Completions are refused at once, unread, where `full` says that there is no room, or
-    without it where the service has refused as many (`gateway.window`).
+    without it where the service has refused as many (`gateway.window`); and where `memory` is
+    short, which somebody else watches.
 
     On the way out it is not ready any more, but takes requests for `config.linger_s`. Then
     nothing new is taken; what runs may go on for `config.drain_s`. Then
@@ -57,7 +60,7 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
     """
     numbers = metrics or EdgeMetrics()
     watch = Watch(numbers, edge_traces(tracer, "http" if tls is None else "https"))
-    app = create_app(channel, config, watch, full)
+    app = create_app(channel, config, watch, full, memory)
     async with _listening(app, address, tls) as bound:
         try:
             yield bound

@@ -31,6 +31,7 @@ class ShortConnection(Connection):
     """One client's connection."""
 
     __slots__ = (
+        "_answered_bytes",
         "_arriving",
         "_head",
         "_held",
@@ -47,6 +48,8 @@ class ShortConnection(Connection):
         self._shortcut: Shortcut | None = shortcut
         self._task: asyncio.Task[None] | None = None
         self._arriving: Arriving | None = None
+        self._answered_bytes = 0
+        """Of the request that is being answered."""
         self._head: Head | None = None
         self._started = 0.0
         # What came while a request was being answered: further requests, or some of them.
@@ -61,6 +64,12 @@ class ShortConnection(Connection):
             self._arriving.cancel()
         if self._task is not None:
             self._task.cancel()
+
+    @property
+    def held_bytes(self) -> int:
+        """What has come of the client's requests, and what waits to be sent to it."""
+        coming = 0 if self._arriving is None else self._arriving.size
+        return super().held_bytes + coming + self._answered_bytes + len(self._next)
 
     @property
     def _idle(self) -> bool:
@@ -90,6 +99,9 @@ class ShortConnection(Connection):
         self._head = head
         self._started = time.perf_counter()
         if head.end > len(data):
+            if error := shortcut.room.refuses_body():
+                self._give_up(error)
+                return
             length = head.end - head.begin
             self._arriving = Arriving(length, self._listener.config, self._give_up)
             self._take(data[head.begin :])
@@ -105,10 +117,11 @@ class ShortConnection(Connection):
             self._next = rest
             self._answer(arriving.whole())
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: ApiError | None = None) -> None:
+        """Waits for no more of a body: by then it is too late, if there is no other error."""
         self._arriving = None
         self._discards = True
-        self._answer(too_late())
+        self._answer(error or too_late())
 
     def _answer(self, body: bytes | ApiError) -> None:
         headers = cast("Head", self._head).headers
@@ -120,6 +133,7 @@ class ShortConnection(Connection):
         at_once = again and not self._next and not self.writing_paused
         if at_once and copy_context().run(self._refused, exchange):
             return
+        self._answered_bytes = 0 if isinstance(body, ApiError) else len(body)
         self._task = self._loop.create_task(self._exchange(exchange))
 
     def _refused(self, exchange: Received) -> bool:
@@ -142,6 +156,7 @@ class ShortConnection(Connection):
             pass  # The client is gone.
         finally:
             self._task = None
+            self._answered_bytes = 0
             self._after(again=again)
 
     def _after(self, *, again: bool) -> None:

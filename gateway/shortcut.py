@@ -15,19 +15,17 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from multidict import CIMultiDict
 
 from gateway.body import is_json
-from gateway.errors import ApiError, internal, overloaded
+from gateway.errors import ApiError, internal
 from gateway.exchange import Exchange
 from gateway.guesses import Guesses
 from gateway.middleware import CLIENT_CLOSED, Line, write_line
+from gateway.room import Room
 from gateway.watching import Watch, Watched
-
-Full: TypeAlias = Callable[[], float | None]
-"""How many seconds to stay away, where there is no room for one more call; None where there is."""
 
 METHOD, PATH = "POST", "/v1/chat/completions"
 
@@ -53,11 +51,6 @@ _EXTRAORDINARY = frozenset(
 _log = logging.getLogger("gateway")
 
 
-def never() -> float | None:
-    """There is always room."""
-    return None
-
-
 class Head(NamedTuple):
     """The head of an ordinary request."""
 
@@ -78,10 +71,10 @@ class Shortcut:
         guesses: Guesses,
         body_limit_bytes: int,
         watch: Watch | None = None,
-        full: Full = never,
+        room: Room | None = None,
     ) -> None:
-        """`full` says where there is no room for one more call."""
-        self._full = full
+        """`room` says where there is none for one more call; without it there always is."""
+        self.room = room or Room()
         self._watch = watch
         self._handler = handler
         self._guesses = guesses
@@ -141,12 +134,12 @@ class Shortcut:
         Raises:
             ConnectionError: the client is gone.
         """
-        retry_after_s = self._full()
-        if retry_after_s is None:
+        error = self.room.refuses_call(exchange.headers["Authorization"])
+        if error is None:
             return False
         watched = self._begin(exchange)
         try:
-            _refuse(exchange, overloaded(retry_after_s))
+            _refuse(exchange, error)
         finally:
             self._end(exchange, watched, exchange.reply.status or CLIENT_CLOSED)
         return True

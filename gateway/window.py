@@ -9,6 +9,9 @@ told to come back without a call.
 It works as TCP's window does. Without a refusal there is no bound. One that makes itself felt for
 a second grows by one, in the next second by two, then by four, at most by a sixteenth, until a
 service refuses again: the price of the answer to whether there is more room are those few calls.
+Callers who have few calls under way may make a tenth more than that, so that one who floods leaves
+something to the others.
+
 A bound is of all services together: which one gets a call gRPC decides afterwards, by turns, so
 that all are as full.
 """
@@ -17,11 +20,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
+import math
 import time
 from collections.abc import Callable
 
-from gateway.crowd import COMPLAINT_S, RETRY_AFTER_S, SPREAD_S
+from gateway.crowd import COMPLAINT_S, come_back_s
 
 GROWS_EVERY_S = 1.0
 """How long a bound is felt before it grows."""
@@ -29,6 +32,8 @@ GROWS_AT_MOST = 16
 SHRINKS = 20
 """It grows by a sixteenth of itself at once, at most, and is a twentieth less than as many calls as
 there were before one that was refused: some of those wait to be taken in, and are to be first."""
+SPARE = 0.1
+"""How many more there may be for callers who have few."""
 
 _log = logging.getLogger("gateway")
 
@@ -37,10 +42,17 @@ class Window:
     """How many calls of one edge may be under way."""
 
     def __init__(
-        self, running: Callable[[], int], now: Callable[[], float] = time.monotonic
+        self,
+        running: Callable[[], int],
+        is_small: Callable[[str], bool],
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`running` says how many are; `now` tells the time, in seconds."""
+        """`running` says how many are; `is_small`, whether few of them are a caller's.
+
+        `now` tells the time, in seconds.
+        """
         self._running = running
+        self._is_small = is_small
         self._now = now
         self.size: int | None = None
         """The most that may be. None: no service has refused one."""
@@ -51,19 +63,19 @@ class Window:
         self._grows_at = 0.0
         self._silent_until = 0.0
 
-    def wait_s(self) -> float | None:
-        """How long to stay away, where there is no room for one more call; None where there is.
+    def wait_s(self, caller: str) -> float | None:
+        """How long this caller is to stay away, where there is no room for one more call.
 
-        Who is told None makes a call in this turn of the loop or the next one, if at all.
+        None: there is. Who is told so makes a call in this turn of the loop or the next one, if
+        at all.
         """
-        if self.size is not None and self._running() + self._promised >= self.size:
-            now = self._now()
-            if now < self._grows_at:
-                self._refuse(now)
-                return RETRY_AFTER_S + SPREAD_S * random.random()  # noqa: S311 - spreads returns
-            self.size += self._step
-            self._step = min(2 * self._step, max(1, self.size // GROWS_AT_MOST))
-            self._grows_at = now + GROWS_EVERY_S
+        if self.size is not None:
+            calls = self._running() + self._promised
+            if calls >= self.size:
+                self._grow(self.size)
+            if calls >= self.size and not self._has_spare(self.size, calls, caller):
+                self._refuse()
+                return come_back_s()
         if not self._promised:
             asyncio.get_running_loop().call_soon(self._forget)
         self._promised += 1
@@ -81,8 +93,20 @@ class Window:
         # Who was promised a place makes the call in this turn, before anybody else may ask.
         self._promised = 0
 
-    def _refuse(self, now: float) -> None:
+    def _grow(self, size: int) -> None:
+        """If it has been felt for long enough."""
+        now = self._now()
+        if now >= self._grows_at:
+            self.size = size + self._step
+            self._step = min(2 * self._step, max(1, self.size // GROWS_AT_MOST))
+            self._grows_at = now + GROWS_EVERY_S
+
+    def _has_spare(self, size: int, calls: int, caller: str) -> bool:
+        return calls < size + math.ceil(SPARE * size) and self._is_small(caller)
+
+    def _refuse(self) -> None:
         self.refused += 1
+        now = self._now()
         if now >= self._silent_until:
             self._silent_until = now + COMPLAINT_S
             _log.warning("services.full", extra={"calls": self._running()})

@@ -26,10 +26,11 @@ from gateway.crowd import take_all_descriptors
 from gateway.following import follow_on_hangup
 from gateway.heap import keep_freed_memory
 from gateway.lines import LinesHandler
+from gateway.memory import Memory, watching
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
+from gateway.room import Full
 from gateway.server import serving, serving_operators
-from gateway.shortcut import Full
 from gateway.tls import ListenerTls, ServiceTls
 from gateway.traces_opening import TracesOptions, TracesUnavailableError, opening_tracer
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
@@ -95,19 +96,22 @@ async def run(options: ServeOptions) -> None:
     stop, given_up = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    memory = Memory()
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(watching(memory))
         if options.only == "rest":
             target = options.target or options.grpc
             channel = await stack.enter_async_context(
                 open_channel(target, EdgeConfig(), tls=_target_tls(options.tls))
             )
             follow_on_hangup(channel)
-            edge = _Edge(EdgeMetrics(), await _tracer(stack, TracesConfig(), "pomogator-edge"))
+            tracer = await _tracer(stack, TracesConfig(), "pomogator-edge")
+            edge = _Edge(EdgeMetrics(), tracer, memory)
             page = partial(showing, edge.metrics, version=VERSION)
             await _expose(stack, page, options.metrics)
             await _serve_rest(stack, channel, options, BoundsConfig(), edge)
         else:
-            given_up = (await _serve_all(stack, options)).supervisor.given_up
+            given_up = (await _serve_all(stack, options, memory)).supervisor.given_up
         _keep_what_stays()
         await _first_of(stop, given_up)
         log.info("server.stopping")
@@ -137,15 +141,17 @@ def _keep_what_stays() -> None:
     gc.set_threshold(GARBAGE_STEP)
 
 
-async def _serve_all(stack: AsyncExitStack, options: ServeOptions) -> Service:
+async def _serve_all(stack: AsyncExitStack, options: ServeOptions, memory: Memory) -> Service:
     path = options.config_path
     seen = content(path) if options.follow and path is not None else None
     read = partial(_read, options)
     config = read()
     token = _operators_token(options)
-    edge = _Edge(EdgeMetrics(), await _tracer(stack, config.traces, "pomogator"))
+    edge = _Edge(EdgeMetrics(), await _tracer(stack, config.traces, "pomogator"), memory)
     tracing = call_traces(edge.tracer, SYSTEM_CLOCK)
-    opening = open_service(config, options.state, read=read, tracing=tracing)
+    opening = open_service(
+        config, options.state, read=read, tracing=tracing, is_short=lambda: memory.is_short
+    )
     service = await stack.enter_async_context(opening)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
     if path is not None and seen is not None:
@@ -239,10 +245,11 @@ def _operators_token(options: ServeOptions) -> str:
 
 
 class _Edge(NamedTuple):
-    """What an edge is watched with."""
+    """What an edge is watched with, and what it watches."""
 
     metrics: EdgeMetrics
     tracer: Tracer | None
+    memory: Memory
     full: Full | None = None
     """Says where there is no room for one more call, of a service in the same process."""
 
@@ -281,6 +288,7 @@ async def _serve_rest(
         metrics=edge.metrics,
         tracer=edge.tracer,
         full=edge.full,
+        memory=edge.memory,
     )
     bound = await stack.enter_async_context(listener)
     log.info("server.listening", extra={"protocol": "http", "address": bound})

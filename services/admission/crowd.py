@@ -9,7 +9,10 @@ done, each when it has been there without a break, since many calls may well com
 - Calls have waited. With gRPC's transport in between turns stay short on a full core: what cannot
   be done waits in gRPC, where nobody can refuse it.
 
-`python -m tests.bench.overload` measures both, in one process and in two.
+Where there is no place for one more call, there still is for callers who have few
+(`services.admission.shares`): a tenth more places, and as many more as are taken in at once.
+
+`python -m tests.bench.overload` measures all of it, in one process and in two.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from collections.abc import Callable
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.admission.shares import Place, Shares
 from services.clock import Chance, Clock
 from services.config import BoundsConfig
 from services.errors import Failure
@@ -51,6 +55,9 @@ WAITED_FOR_S = 1.0
 WAITED_LONG_S = 0.5
 """Who waited so long is refused in any case, as then there are too many to be served soon."""
 
+SPARE = 0.1
+"""How many places more there are for callers who have few calls."""
+
 IDLE_S = 0.25
 BUSY_S = 0.025
 """How often turns are looked at, while calls are few and while they are many."""
@@ -58,14 +65,24 @@ BUSY_S = 0.025
 log = logging.getLogger(__name__)
 
 
+def never() -> bool:
+    """There is always enough of it."""
+    return False
+
+
 class Crowd:
     """Refuses calls while there are as many as the process takes."""
 
-    def __init__(self, bounds: BoundsConfig, chance: Chance) -> None:
+    def __init__(
+        self, bounds: BoundsConfig, chance: Chance, is_short: Callable[[], bool] = never
+    ) -> None:
+        """`is_short` says whether there is no memory for one more call, whose ever it is."""
         self.bounds = bounds
         self._chance = chance
+        self._is_short = is_short
+        self._shares = Shares()
         self._turns = _Patience(LATE_S, LATE_FOR_S)
-        self._running_soon = 0
+        self._running_in_time = 0
         self._waits = _Patience(WAITED_S, WAITED_FOR_S)
         self._refused_at = -math.inf
         self._is_overloaded = False
@@ -76,7 +93,16 @@ class Crowd:
         most, few = self.bounds.streams, self.bounds.streams_when_late
         if not self._turns.is_lost:
             return most
-        return min(most, few if self._turns.is_late else max(few, self._running_soon))
+        return min(most, few if self._turns.is_late else self._calls_soon(1))
+
+    def _calls_soon(self, steps: int) -> int:
+        """How many may run `steps` after the loop was in time, while it often is not."""
+        return max(self.bounds.streams_when_late, self._running_in_time + steps * MORE)
+
+    @property
+    def _calls_max_of_small(self) -> int:
+        most = self.bounds.streams + math.ceil(SPARE * self.bounds.streams)
+        return min(most, self._calls_soon(2)) if self._turns.is_lost else most
 
     def is_large(self, running: int) -> bool:
         """Whether it matters for so many calls how late the loop is."""
@@ -85,28 +111,41 @@ class Crowd:
     def look(self, now: float, turn_s: float, running: int) -> None:
         """Takes note of how long a turn of the loop took, with so many calls."""
         self._turns.look(now, turn_s)
-        self._running_soon = running + MORE
+        if not self._turns.is_late:
+            self._running_in_time = running
         self._waits.rest(now)
         self._tell()
 
-    def check(self, now: float, running: int, waited_s: float) -> None:
-        """Takes in a call, `running` with it, that has waited so long to be taken in.
+    def place(self, now: float, running: int, waited_s: float, caller: str) -> Place:
+        """The place of a call, `running` with it, that has waited so long to be taken in.
 
-        Raises Failure OVERLOADED where it is one too many.
+        `caller` is whatever callers are told apart by. Raises Failure OVERLOADED where the call
+        is one too many.
         """
         self._waits.look(now, waited_s)
         self._tell()
-        retry_after_s = self._later_s() if self._is_stale(now, waited_s) else self.wait_s(running)
+        is_stale = self._is_stale(now, waited_s)
+        retry_after_s = self._later_s() if is_stale else self.wait_s(running, caller)
         if retry_after_s is not None:
             raise Failure(
                 reasons.ERROR_REASON_OVERLOADED,
                 "The service is overloaded. Please try again.",
                 retry_after_s=retry_after_s,
             )
+        return self._shares.place(caller)
 
-    def wait_s(self, running: int) -> float | None:
-        """How long to stay away where `running` are too many; None where they are not."""
-        return None if running <= self.calls_max else self._later_s()
+    def wait_s(self, running: int, caller: str) -> float | None:
+        """How long to stay away where `running` are too many, one of them this caller's.
+
+        None: they are not.
+        """
+        if self._is_short():
+            return self._later_s()
+        if running <= self.calls_max:
+            return None
+        if running <= self._calls_max_of_small and self._shares.is_small(caller, running):
+            return None
+        return self._later_s()
 
     def _is_stale(self, now: float, waited_s: float) -> bool:
         bounds = self.bounds

@@ -10,6 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.admission.crowd import Crowd
 from services.admission.keys import Keyring
+from services.admission.shares import Place
 from services.border import Context, metadata_of, request_id_of, waited_s
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
@@ -45,7 +46,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         metadata = metadata_of(context)
         request_id, left_s = request_id_of(metadata), context.time_remaining
         headers: dict[str, str] = {}
-        with self._calls.recording(request_id, "create", left_s, metadata) as record:
+        with (
+            self._calls.recording(request_id, "create", left_s, metadata) as record,
+            self._place(record, metadata, left_s()),
+        ):
             call = await self._call(request, metadata, left_s, record)
             try:
                 answer = await self._pipeline.whole(call, headers.update)
@@ -65,7 +69,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         metadata = metadata_of(context)
         request_id, left_s = request_id_of(metadata), context.time_remaining
         headers: dict[str, str] = {}
-        with self._calls.recording(request_id, "stream", left_s, metadata) as record:
+        with (
+            self._calls.recording(request_id, "stream", left_s, metadata) as record,
+            self._place(record, metadata, left_s()),
+        ):
             call = await self._call(request, metadata, left_s, record)
             try:
                 async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
@@ -77,6 +84,13 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
             except Failure as failure:
                 await self._tell_limits(failure, call)
                 raise
+
+    def _place(
+        self, record: CallRecord, metadata: Mapping[str, str], left_s: float | None
+    ) -> Place:
+        waited = waited_s(metadata, left_s)
+        caller = metadata.get("authorization", "")
+        return self._crowd.place(record.opened_at, self._calls.inflight, waited, caller)
 
     async def _tell_limits(self, failure: Failure, call: Call) -> None:
         """A refusal says how the limits stand, too, once it is known which apply."""
@@ -91,7 +105,6 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         left_s: Callable[[], float | None],
         record: CallRecord,
     ) -> Call:
-        self._crowd.check(record.opened_at, self._calls.inflight, waited_s(metadata, left_s()))
         caller = await self._keyring.authenticate(metadata.get("authorization"))
         record.key_id, record.account = caller.key_id, caller.account
         return Call(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -24,7 +25,7 @@ from services.listener import listening
 from services.routing.budget import RETRIES_PER_S, RETRY_SHARE
 from tests.fakes.upstream import STALL, Request, Script, json_answer
 from tests.faults.conftest import OpenWorld
-from tests.faults.world import BEGIN, CHARGE, END, FINE, MODEL, STEADY, TEXT, fitting
+from tests.faults.world import BEGIN, CHARGE, END, FINE, MODEL, STEADY, TEXT, World, fitting
 
 BUSY: Script = [json_answer({"error": {"message": "busy"}}, 503)]
 WIRES = pytest.mark.parametrize("wire", [False, True])
@@ -78,6 +79,37 @@ async def test_075_one_key_floods(open_world: OpenWorld) -> None:
     world.play([BEGIN, goes_on, END])
     running = [asyncio.create_task(world.ask()) for _ in range(2)]
     await world.until(lambda: len(world.first.requests) == 2)
+    other = await another_key(world)
+
+    assert (await world.ask()).code == "rate_limit_exceeded"
+    assert (await world.ask(headers=other, model=STEADY)).status == 200
+    goes_on.set()
+    assert [reply.status for reply in await asyncio.gather(*running)] == [200, 200]
+
+
+@WIRES
+async def test_075_one_key_takes_all_places(open_world: OpenWorld, wire: bool) -> None:
+    """Without any limit of its own it gets no more than all; another one gets in all the same."""
+    world = await open_world(bounds=BoundsConfig(streams=20), wire=wire)
+    other = await another_key(world)
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(world.ask()) for _ in range(20)]
+    await world.until(lambda: len(world.first.requests) == 20)
+
+    assert (await world.ask(model=STEADY)).code == "overloaded"
+    for stream in (True, False):
+        assert (await world.ask(headers=other, model=STEADY, stream=stream)).content == TEXT
+    # Until it has its share of them, too.
+    running += [asyncio.create_task(world.ask(headers=other)) for _ in range(2)]
+    await world.until(lambda: len(world.first.requests) == 22)
+    assert (await world.ask(headers=other, model=STEADY)).code == "overloaded"
+    goes_on.set()
+    assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 22
+
+
+async def another_key(world: World) -> Mapping[str, str]:
+    """The headers of a caller with a key and an account of its own."""
     async with world.service.operators_channel() as operators:
         made = await keys_grpc.KeyServiceStub(operators).CreateKey(
             keys.CreateKeyRequest(account="other")
@@ -87,14 +119,7 @@ async def test_075_one_key_floods(open_world: OpenWorld) -> None:
                 account="other", amount_nano_usd=10**9, request_id="payment-1"
             )
         )
-
-    assert (await world.ask()).code == "rate_limit_exceeded"
-    other = asyncio.create_task(
-        world.ask(headers={"Authorization": f"Bearer {made.secret}"}, model=STEADY)
-    )
-    assert (await other).status == 200
-    goes_on.set()
-    assert [reply.status for reply in await asyncio.gather(*running)] == [200, 200]
+    return {"Authorization": f"Bearer {made.secret}"}
 
 
 async def test_076_one_channel_is_slow(open_world: OpenWorld) -> None:

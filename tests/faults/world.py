@@ -26,9 +26,10 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.memory import Memory, watching
 from gateway.metrics import EdgeMetrics
+from gateway.room import never
 from gateway.server import serving, split_address
-from gateway.shortcut import never
 from services.clock import Clock
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
 from services.listener import listening
@@ -253,6 +254,13 @@ class World:
         registry = self.service.metrics.registry
         return registry.get_sample_value(f"pomogator_{name}", labels) or 0.0
 
+    def edge_sample(self, name: str) -> float:
+        """A metric of the edge at this moment that has no labels."""
+        wanted = f"pomogator_edge_{name}"
+        samples = (sample for metric in self.edge.collect() for sample in metric.samples)
+        (value,) = (sample.value for sample in samples if sample.name == wanted)
+        return value
+
     async def until(self, holds: Callable[[], object]) -> None:
         """Waits until something holds."""
         async with asyncio.timeout(PATIENCE_S):
@@ -337,7 +345,7 @@ EDGE = EdgeConfig()
 
 
 @asynccontextmanager
-async def living(
+async def living(  # noqa: PLR0913 - all that a world is made of
     state: Path,
     *,
     first: Place = USUAL,
@@ -345,10 +353,12 @@ async def living(
     edge: EdgeConfig = EDGE,
     wire: bool = False,
     clock: Clock = SYSTEM_CLOCK,
+    memory: Memory | None = None,
     **tables: Any,
 ) -> AsyncIterator[World]:
     """A world. `first` and `second` are more keys of these channels, `tables` of the file.
 
+    `memory` is what edge and service are told of theirs; by default, that there is enough.
     `wire` puts gRPC over TCP between edge and service. Without a `database_url` in place of the
     table `state` there is SQLite at that path.
     """
@@ -381,7 +391,10 @@ async def living(
         root.setLevel(logging.INFO)
         stack.callback(root.setLevel, level)
         stack.callback(root.removeHandler, log)
-        service = await stack.enter_async_context(open_service(config, state, {}, clock=clock))
+        memory = memory or Memory(lambda: 0.0)
+        await stack.enter_async_context(watching(memory))
+        opening = open_service(config, state, {}, clock=clock, is_short=lambda: memory.is_short)
+        service = await stack.enter_async_context(opening)
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"
         channel: Any = service.channel()
@@ -392,7 +405,7 @@ async def living(
         channel = await stack.enter_async_context(channel)
         full = never if wire else service.turn_away
         numbers = EdgeMetrics()
-        listener = serving(channel, "127.0.0.1:0", edge, metrics=numbers, full=full)
+        listener = serving(channel, "127.0.0.1:0", edge, metrics=numbers, full=full, memory=memory)
         address = await stack.enter_async_context(listener)
         operators = await stack.enter_async_context(service.operators_channel())
         http = await stack.enter_async_context(

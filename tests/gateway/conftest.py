@@ -14,8 +14,8 @@ import pytest
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.keys import PREFIX, checksum
+from gateway.room import Full
 from gateway.server import serving, split_address
-from gateway.shortcut import Full
 from services.inprocess import InProcessChannel
 from tests.fakes.service import Script
 

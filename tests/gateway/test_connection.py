@@ -388,7 +388,7 @@ async def crowded(script: Script, tmp_path: Path, full: list[float]) -> AsyncIte
     config = EdgeConfig(drain_s=0.1)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
-        running_edge(script, channel, config, lambda: full.pop() if full else None) as edge,
+        running_edge(script, channel, config, lambda _: full.pop() if full else None) as edge,
     ):
         yield edge
 

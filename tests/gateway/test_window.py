@@ -18,6 +18,7 @@ from tests.gateway.conftest import Edge
 
 PATH = "/v1/chat/completions"
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+CALLER, SMALL = "Bearer one", "Bearer two"
 FULL = Fault(code=grpc.StatusCode.UNAVAILABLE, reason="OVERLOADED", retry_after_s=1.5)
 
 
@@ -27,12 +28,12 @@ class Load:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.running = 0
-        self.window = Window(lambda: self.running, self.clock.now)
+        self.window = Window(lambda: self.running, lambda caller: caller == SMALL, self.clock.now)
 
-    async def ask(self, calls: int) -> int:
+    async def ask(self, calls: int, caller: str = CALLER) -> int:
         """So many calls are asked for one after the other. How many are under way then."""
         for _ in range(calls):
-            if self.window.wait_s() is None:
+            if self.window.wait_s(caller) is None:
                 self.running += 1
             await asyncio.sleep(0)
         return self.running
@@ -48,13 +49,22 @@ async def test_there_is_no_bound_before_a_refusal(load: Load) -> None:
     assert await load.ask(10_000) == 10_000
 
 
+async def test_leaves_something_to_who_has_few_calls(load: Load) -> None:
+    """One who floods gets what is enough for the services; others a tenth more than that."""
+    load.window.overrun(21)
+
+    assert await load.ask(80) == 20
+    assert await load.ask(80, SMALL) == 22
+    assert await load.ask(80) == 22
+
+
 async def test_a_refusal_says_how_many_are_enough(load: Load) -> None:
     """A few less than were under way before the call that was refused; the rest wait a while."""
     load.window.overrun(50)
 
     assert await load.ask(80) == 48
     assert load.window.refused == 32
-    wait_s = load.window.wait_s()
+    wait_s = load.window.wait_s(CALLER)
     assert wait_s is not None
     assert RETRY_AFTER_S <= wait_s <= RETRY_AFTER_S + SPREAD_S
 
@@ -103,9 +113,9 @@ async def test_places_are_not_promised_twice(load: Load) -> None:
     """Of those who ask in one turn of the loop, no more are let in than have room."""
     load.window.overrun(3)
 
-    assert [load.window.wait_s() is None for _ in range(5)] == [True] * 3 + [False] * 2
+    assert [load.window.wait_s(CALLER) is None for _ in range(5)] == [True] * 3 + [False] * 2
     await asyncio.sleep(0)  # None of them has made a call after all.
-    assert load.window.wait_s() is None
+    assert load.window.wait_s(CALLER) is None
 
 
 async def test_the_log_tells_of_it_once_a_second(

@@ -22,38 +22,89 @@ from services.admission.crowd import (
     Crowd,
     watch_turns,
 )
+from services.admission.shares import Place
 from services.clock import SystemClock
 from services.config import BoundsConfig
 from services.errors import Failure
 
-CROWD = Crowd(BoundsConfig(streams=2), random.Random(1))  # noqa: S311
 MANY, FEW = 1000, 100
+CALLER, OTHER = "Bearer one", "Bearer two"
 
 
-def test_takes_as_many_as_it_may() -> None:
-    """The last place is a place."""
-    CROWD.check(0.0, 2, 0.0)
+@pytest.fixture
+def small() -> Crowd:
+    """Takes twenty calls; the caller has all of them."""
+    crowd = Crowd(BoundsConfig(streams=20), random.Random(1))  # noqa: S311
+    take(crowd, 0.0, 1, 20)
+    return crowd
 
 
-def test_says_how_long_to_stay_away() -> None:
+def take(crowd: Crowd, now: float, first: int, last: int, caller: str = CALLER) -> list[Place]:
+    """These calls come, one after the other, and stay."""
+    places = [crowd.place(now, running, 0.0, caller) for running in range(first, last + 1)]
+    for place in places:
+        place.__enter__()
+    return places
+
+
+def test_says_how_long_to_stay_away(small: Crowd) -> None:
     """Who may come in need not wait; who may not waits as long as one who was refused."""
-    assert CROWD.wait_s(2) is None
-    wait_s = CROWD.wait_s(3)
+    assert small.wait_s(20, CALLER) is None
+    wait_s = small.wait_s(21, CALLER)
     assert wait_s is not None
     assert RETRY_AFTER_S <= wait_s <= RETRY_AFTER_S + SPREAD_S
 
 
-def test_tells_the_others_to_come_back_at_different_times() -> None:
+def test_tells_the_others_to_come_back_at_different_times(small: Crowd) -> None:
     """Those who are refused together do not return together."""
     waits = set()
     for _ in range(10):
         with pytest.raises(Failure) as refused:
-            CROWD.check(0.0, 3, 0.0)
+            small.place(0.0, 21, 0.0, CALLER)
         assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
         waits.add(refused.value.retry_after_s)
 
     assert len(waits) == 10
     assert all(wait and RETRY_AFTER_S <= wait <= RETRY_AFTER_S + SPREAD_S for wait in waits)
+
+
+def test_one_caller_floods(small: Crowd) -> None:
+    """Who has all places gets no more; who has few gets a tenth more than there are."""
+    take(small, 0.0, 21, 22, OTHER)
+
+    assert small.wait_s(22, CALLER) is not None
+    assert small.wait_s(23, OTHER) is not None
+
+
+def test_a_caller_has_no_few_calls_any_more(small: Crowd) -> None:
+    """Half of what callers have on average is not few."""
+    take(small, 0.0, 1, 5, OTHER)
+    assert small.wait_s(21, OTHER) is None
+    take(small, 0.0, 1, 1, OTHER)
+
+    assert small.wait_s(21, OTHER) is not None
+
+
+def test_places_are_left(small: Crowd) -> None:
+    """Who had many calls, and has none any more, has few."""
+    places = take(small, 0.0, 1, 20, OTHER)
+    assert small.wait_s(21, OTHER) is not None
+    for place in places:
+        place.__exit__(None, None, None)
+
+    assert small.wait_s(21, OTHER) is None
+
+
+def test_no_memory_is_left() -> None:
+    """Then nobody gets in, however few calls there are."""
+    short = True
+    crowd = Crowd(BoundsConfig(), random.Random(1), lambda: short)  # noqa: S311
+    assert crowd.wait_s(1, CALLER) is not None
+    with pytest.raises(Failure):
+        crowd.place(0.0, 1, 0.0, CALLER)
+
+    short = False
+    assert crowd.wait_s(1, CALLER) is None
 
 
 @pytest.fixture
@@ -82,9 +133,9 @@ def test_is_late_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture)
     """Who cannot keep up takes only a few, and tells the log once."""
     looks(crowd, 10.0, 10.0 + 2 * LATE_FOR_S, 2 * LATE_S)
 
-    crowd.check(20.0, FEW, 0.0)
+    take(crowd, 20.0, 1, FEW)
     with pytest.raises(Failure) as refused:
-        crowd.check(20.0, FEW + 1, 0.0)
+        crowd.place(20.0, FEW + 1, 0.0, CALLER)
     assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
     assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
 
@@ -101,6 +152,18 @@ def test_overloaded_between_late_turns(crowd: Crowd) -> None:
 
     crowd.look(10.65, 2 * LATE_S, FEW + 2 * MORE)
     assert crowd.calls_max == FEW
+
+
+def test_one_caller_floods_an_overloaded_process(crowd: Crowd) -> None:
+    """Others get in while it is late, but no more than what is soon done."""
+    looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
+    crowd.look(10.5, LATE_S, 2 * FEW)
+    take(crowd, 10.5, 1, 2 * FEW + MORE)
+    crowd.look(10.55, 2 * LATE_S, 2 * FEW + MORE)
+
+    assert crowd.wait_s(2 * FEW, CALLER) is not None
+    assert crowd.wait_s(2 * FEW + 2 * MORE, OTHER) is None
+    assert crowd.wait_s(2 * FEW + 2 * MORE + 1, OTHER) is not None
 
 
 def test_calm_again(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
@@ -122,7 +185,7 @@ def asks(crowd: Crowd, begin: float, end: float, waited_s: float) -> list[float]
     for step in range(round((end - begin) * 100)):
         now = begin + step / 100
         try:
-            crowd.check(now, 1, waited_s)
+            crowd.place(now, 1, waited_s, CALLER)
         except Failure:
             refused_at.append(now)
     return refused_at
@@ -131,7 +194,7 @@ def asks(crowd: Crowd, begin: float, end: float, waited_s: float) -> list[float]
 def test_calls_that_wait_for_a_moment(crowd: Crowd) -> None:
     """Many that come at once are taken in one after the other, which is no overload."""
     assert asks(crowd, 10.0, 10.0 + WAITED_FOR_S, 10 * WAITED_S) == []
-    crowd.check(11.0, 1, WAITED_S)
+    crowd.place(11.0, 1, WAITED_S, CALLER)
     assert asks(crowd, 11.01, 11.01 + WAITED_FOR_S, 10 * WAITED_S) == []
 
 
@@ -141,7 +204,7 @@ def test_calls_that_wait_without_a_break(crowd: Crowd, caplog: pytest.LogCapture
     assert len(refused_at) == pytest.approx((2.0 - WAITED_FOR_S) / WAITED_S, abs=1)
     assert refused_at[0] == pytest.approx(10.0 + WAITED_FOR_S, abs=0.02)
 
-    crowd.check(12.0, 1, WAITED_S)
+    crowd.place(12.0, 1, WAITED_S, CALLER)
     assert asks(crowd, 12.01, 12.01 + WAITED_FOR_S, 1.01 * WAITED_S) == []
     assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
 
@@ -149,7 +212,7 @@ def test_calls_that_wait_without_a_break(crowd: Crowd, caplog: pytest.LogCapture
 def test_a_call_now_and_then_that_waits(crowd: Crowd) -> None:
     """Nobody knows what was between them: as likely as not, no call at all."""
     for minute in range(10):
-        crowd.check(60.0 * minute, 1, 10 * WAITED_S)
+        crowd.place(60.0 * minute, 1, 10 * WAITED_S, CALLER)
 
 
 def test_calls_that_have_waited_long(crowd: Crowd) -> None:
@@ -183,9 +246,9 @@ def test_few_are_as_many_as_may_be() -> None:
     crowd = Crowd(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
     looks(crowd, 10.0, 11.0, 1.0)
 
-    crowd.check(11.0, 10, 0.0)
+    take(crowd, 11.0, 1, 10)
     with pytest.raises(Failure):
-        crowd.check(11.0, 11, 0.0)
+        crowd.place(11.0, 11, 0.0, CALLER)
 
 
 @pytest.mark.parametrize("running", [FEW, 0])

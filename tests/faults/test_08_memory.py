@@ -1,0 +1,209 @@
+"""b.8, row 77: the container's memory runs out slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import grpc
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
+
+from gateway.cgroup import MEMBERSHIP, ROOT
+from gateway.memory import LOW, OUT, SHORT, WORTH_BYTES, Memory
+from tests.end_to_end.process import Server, serving
+from tests.fakes.upstream import FakeUpstream
+from tests.faults.conftest import OpenWorld
+from tests.faults.processes import ASKED, CONFIG
+from tests.faults.signs import by
+from tests.faults.world import BEGIN, CHARGE, END, MODEL, PATH, STEADY, TEXT, World, fitting
+
+WIRES = pytest.mark.parametrize("wire", [False, True])
+
+
+class Gauge:
+    """How much of a container's memory is in use, as a test says."""
+
+    def __init__(self) -> None:
+        self.memory = Memory(lambda: self._used)
+        self._used = 0.5
+
+    async def at(self, world: World, used: float) -> None:
+        """Returns when it is known."""
+        self._used = used
+        await world.until(lambda: self.memory.used_share == used)
+
+
+@asynccontextmanager
+async def uploading(world: World, size: int) -> AsyncIterator[asyncio.StreamReader]:
+    """A request whose body has come for the most part, and never comes whole."""
+    reader, writer = await asyncio.open_connection(*world.address)
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.key}\r\n"
+        f"Content-Length: {size}\r\n\r\n"
+    )
+    try:
+        writer.write(head.encode() + b" " * (size - 1))
+        await writer.drain()
+        yield reader
+    finally:
+        writer.transport.abort()
+
+
+@WIRES
+async def test_077_memory_runs_out_slowly(open_world: OpenWorld, wire: bool) -> None:
+    """First connections are not kept, then calls refused, then who holds most is cut."""
+    gauge = Gauge()
+    world = await open_world(memory=gauge.memory, wire=wire)
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    running = asyncio.create_task(world.ask())
+    await world.first.request()
+    assert "Connection" not in (await world.ask(model=STEADY)).headers
+
+    await gauge.at(world, LOW)
+    last = await world.ask(model=STEADY)
+    assert (last.content, last.headers["Connection"]) == (TEXT, "close")
+
+    async with uploading(world, 4 * WORTH_BYTES) as upload:
+        await world.until(lambda: world.edge_sample("connections") == 2)
+        await gauge.at(world, SHORT)
+        for stream in (True, False):
+            refused = await world.ask(model=STEADY, stream=stream)
+            assert (refused.status, refused.code) == (503, "overloaded")
+            assert 1 <= float(refused.headers["retry-after-ms"]) / 1000 <= 3
+        stub = ChatCompletionServiceStub(world.service.channel())
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            await stub.CreateChatCompletion(
+                chat.CreateChatCompletionRequest(),
+                metadata=(("authorization", f"Bearer {world.key}"),),
+            )
+        assert told.value.code() is grpc.StatusCode.UNAVAILABLE
+        async with uploading(world, 4 * WORTH_BYTES) as another:
+            assert (await another.readline()).startswith(b"HTTP/1.1 503 ")
+        assert world.edge_sample("calls_refused_total") == (3 if wire else 1)
+
+        await gauge.at(world, OUT)
+        assert await upload.read() == b""
+    assert world.edge_sample("connections_cut_total") == 1
+    assert len(world.log.of("memory.out.begins", used_share=OUT)) == 1
+
+    await gauge.at(world, 0.5)
+    goes_on.set()
+    assert (await running).content == TEXT
+    assert (await world.ask(model=STEADY)).content == TEXT
+    assert await world.charged() == (4, 4 * CHARGE)
+    assert len(world.log.of("memory.short.ends")) == 1
+
+
+async def test_077_any_request_is_refused(open_world: OpenWorld) -> None:
+    """Of whatever form: in chunks, by HTTP/1.0, with bodies that are awaited or not."""
+    gauge = Gauge()
+    world = await open_world(memory=gauge.memory)
+    await gauge.at(world, SHORT)
+    named = f"Host: x\r\nAuthorization: Bearer {world.key}\r\n"
+    for version, more in (
+        ("1.1", "Transfer-Encoding: chunked\r\n"),
+        ("1.1", "Expect: 100-continue\r\nContent-Length: 5\r\n"),
+        ("1.0", "Content-Length: 5\r\n"),
+    ):
+        reader, writer = await asyncio.open_connection(*world.address)
+        writer.write(f"POST {PATH} HTTP/{version}\r\n{named}{more}\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"503"
+        writer.close()
+    await gauge.at(world, 0.5)
+    assert by(world.edge, "edge_requests_total", "status")["503",] == 3
+
+
+MIB = 2**20
+LIMIT = 400 * MIB
+INSIDE = "import runpy; open('{group}/cgroup.procs', 'w').write('0'); "
+GATEWAY = INSIDE + "runpy.run_module('services', None, '__main__')"
+NEIGHBOUR = INSIDE + (
+    "import sys; held = bytearray()\n"
+    "for line in sys.stdin:\n"
+    " held = b''; held = bytearray(b'x') * int(line); print(len(held), flush=True)"
+)
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group that may have little memory. Skips where none can be made."""
+    try:
+        lines = [line.split(":", 2) for line in MEMBERSHIP.read_text().splitlines()]
+        (own,) = [path for _, kind, path in lines if "memory" in kind.split(",")]
+        folder = ROOT / "memory" / own.lstrip("/") / f"pomogator-{os.getpid()}"
+        folder.mkdir()
+        (folder / "memory.limit_in_bytes").write_text(str(LIMIT))
+    except (OSError, ValueError) as error:
+        pytest.skip(f"no control group can be made here: {error!r}")
+    yield folder
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@asynccontextmanager
+async def neighbour(group: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process in the same group, which holds as many bytes as it is told."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        NEIGHBOUR.format(group=group),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def fill(group: Path, process: asyncio.subprocess.Process, held: int, share: float) -> int:
+    """Has the neighbour hold so much that this share is in use. How much that is."""
+    assert process.stdin
+    assert process.stdout
+    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    held += round(share * LIMIT) - int(stat["total_rss"])
+    process.stdin.write(b"%d\n" % held)
+    assert int(await process.stdout.readline()) == held
+    return held
+
+
+async def test_077_a_container_of_the_kernels(group: Path, tmp_path: Path) -> None:
+    """A real process in a real group: it refuses while others have taken the memory, and lives."""
+    async with FakeUpstream() as upstream, neighbour(group) as other:
+        upstream.play(fitting)
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        program = (sys.executable, "-c", GATEWAY.format(group=group))
+        async with serving(tmp_path, config, program=program) as server:
+            assert await asked(server) == (200, None)
+            held = await fill(group, other, 0, (LOW + SHORT) / 2)
+            await server.event("memory.low.begins")
+            assert await asked(server) == (200, "close")
+            held = await fill(group, other, held, (SHORT + OUT) / 2)
+            await server.event("memory.short.begins")
+            assert (await asked(server))[0] == 503
+            await fill(group, other, held, 0.5)
+            await server.event("memory.short.ends")
+            assert await asked(server) == (200, None)
+            used = (await server.samples())["pomogator_edge_memory_used_ratio", frozenset()]
+            assert 0.4 < used < 0.6
+
+
+async def asked(server: Server) -> tuple[int, str | None]:
+    """The status of a call, and what becomes of its connection."""
+    url = f"http://{await server.address('http')}{PATH}"
+    headers = {"Authorization": f"Bearer {server.key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.post(url, json=ASKED) as answer,
+    ):
+        await answer.read()
+        return answer.status, answer.headers.get("Connection")
