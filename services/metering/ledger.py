@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from pomogator.chat.v1 import usage_pb2
 from services.clock import Clock
 from services.errors import Failure
 from services.metering.outbox import Outbox
+from services.metering.recovery import Recovery
 from services.storage.base import Database, unavailable
 from services.storage.ledger import (
     NO_TOKENS,
@@ -54,20 +54,14 @@ from services.storage.ledger import (
     Checkpoint,
     Ending,
     HoldRow,
-    Lapse,
     Tokens,
-    bury,
     checkpoint,
     end_leases,
-    orphans,
     owned_holds,
-    recover_holds,
     renew_lease,
     reserve,
 )
 from services.telemetry.supervisor import Supervisor
-
-log = logging.getLogger(__name__)
 
 LEASE_S = 15.0
 """How long a process that is silent is taken to live, by the database's clock: its holds are left
@@ -82,9 +76,6 @@ LEASE_BEATS = 2
 
 SWEEP_BEATS = 10
 """Every how many beats holds are looked for that nobody will end."""
-
-SWEEP_MAX = 500
-"""The most holds that one sweep takes from the dead."""
 
 LOST_AFTER_S = 60.0
 """The age at which a hold of ours that nobody here knows is taken for lost."""
@@ -169,10 +160,8 @@ class Ledger:
         self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
         self._dirty: dict[str, Hold] = {}
         self._outbox = Outbox(database)
+        self._recovery = Recovery(database)
         self._closing = False
-        self._lapsed: list[Lapse] = []
-        self.recovered = 0
-        """How many holds were ended here for processes that could not."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -212,6 +201,16 @@ class Ledger:
     def open_holds(self) -> int:
         """How many requests of this process hold money."""
         return len(self._open)
+
+    @property
+    def recovered(self) -> int:
+        """How many holds were ended here for processes that could not."""
+        return self._recovery.recovered
+
+    @property
+    def broken_holds(self) -> int:
+        """How many holds nobody can end as they stand in the database."""
+        return self._recovery.broken
 
     async def reserve(self, order: Order) -> Hold:
         """Takes a hold. A caller that is cancelled meanwhile holds nothing.
@@ -284,23 +283,17 @@ class Ledger:
             await self._database.write(end_leases, self._owner)
 
     async def sweep(self) -> int:
-        """Ends holds that nobody else will; returns how many it found.
-
-        A process whose lease is over is dead at the second sweep that finds it so.
-        """
+        """Ends holds that nobody else will; returns how many it found."""
         # The date may have jumped past the lease of this very process.
         await self._database.write(renew_lease, self._owner, self._lease_ms)
-        self._lapsed = await self._database.write(bury, self._lapsed)
-        ids = await self._database.write(orphans, SWEEP_MAX)
         before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
-        for hold_id in await self._database.read(owned_holds, self._owner, before_ms):
-            if hold_id not in self._open and hold_id not in self._outbox:
-                ids.append(hold_id)
-        if ids:
-            recovered = await self._database.write(recover_holds, ids, self._now_ms())
-            self.recovered += recovered
-            log.warning("ledger.recovered", extra={"holds": recovered})
-        return len(ids)
+        owned = await self._database.read(owned_holds, self._owner, before_ms)
+        lost = [
+            hold_id
+            for hold_id in owned
+            if hold_id not in self._open and hold_id not in self._outbox
+        ]
+        return await self._recovery.sweep(lost, self._now_ms())
 
     @property
     def _lease_ms(self) -> int:

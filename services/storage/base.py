@@ -58,7 +58,10 @@ class StateInUseError(StateError):
 
 
 class ConstraintError(Exception):
-    """A statement broke a constraint of the schema: a fault of ours, and nothing was changed."""
+    """A statement would break a constraint of the schema, or has met a row that does.
+
+    A fault of ours, or of whoever has written that row. Nothing was changed.
+    """
 
 
 class Database(Protocol):

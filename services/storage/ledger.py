@@ -6,12 +6,13 @@ What must be true of them for ever is what `services.storage.audit` checks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated, TypeAlias
 
 import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.storage.base import Statement, Transaction
+from services.storage.base import ConstraintError, Row, Statement, Transaction, Value
 
 REVENUE = ":revenue"
 """Where charges go."""
@@ -225,7 +226,10 @@ def end_holds(endings: Sequence[Ending]) -> Transaction[list[bool]]:
 
 
 def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
-    """Ends holds that nobody else will, each at its last checkpoint. Returns how many it ended."""
+    """Ends holds that nobody else will, each at its last checkpoint. Returns how many it ended.
+
+    Raises ConstraintError where one of them is not as `reserve` has left it.
+    """
     recovered = 0
     freed = _Freed()
     for hold_id in hold_ids:
@@ -233,7 +237,7 @@ def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
         if not rows:
             continue
         recovered += 1
-        account, amount, key_id, month, charge = msgspec.convert(rows[0], _Recovered)
+        account, amount, key_id, month, charge = _recovered(rows[0])
         freed.add(account, amount, key_id, month, charge)
         if charge:
             yield _charge(hold_id, account, charge, now_ms)
@@ -245,8 +249,18 @@ def _charge(hold_id: str, account: str, charge: int, now_ms: int) -> Statement:
     return TRANSFER, (f"charge:{hold_id}", account, REVENUE, charge, now_ms)
 
 
-_Recovered = tuple[str, int, str, str, int]
+_Nano: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+_Recovered: TypeAlias = tuple[str, _Nano, str, str, _Nano]
 """Of a hold that was recovered: account, amount, key, month of the budget, charge."""
+
+
+def _recovered(row: Row) -> _Recovered:
+    try:
+        recovered: _Recovered = msgspec.convert(row, _Recovered)
+    except msgspec.ValidationError as error:
+        # SQLite keeps anything in any column.
+        raise ConstraintError(str(error)) from error
+    return recovered
 
 
 class _Freed:
@@ -269,9 +283,16 @@ class _Freed:
     def give_back(self) -> Transaction[None]:
         """In the order of their names, so that no two processes wait for each other."""
         for account, (charge, amount) in sorted(self._accounts.items()):
-            yield GIVE_BACK, (charge, amount, account)
+            yield from _change(GIVE_BACK, charge, amount, account)
         for (key_id, month), (charge, amount) in sorted(self._budgets.items()):
-            yield GIVE_BACK_TO_BUDGET, (charge, amount, key_id, month)
+            yield from _change(GIVE_BACK_TO_BUDGET, charge, amount, key_id, month)
+
+
+def _change(sql: str, *values: Value) -> Transaction[None]:
+    """Changes a row that must be there."""
+    changed = yield sql, values
+    if not changed:
+        raise ConstraintError("there is no such account or budget")
 
 
 def checkpoint(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:

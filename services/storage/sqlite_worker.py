@@ -192,6 +192,11 @@ class Worker:
             job.result = _drive(self._connection.execute, job.begin())
         except sqlite3.IntegrityError as error:
             job.error = ConstraintError(str(error))
+        except sqlite3.OperationalError as error:
+            if hasattr(error, "sqlite_errorname"):
+                raise
+            # Not the database's, but the module's: it has met a text that is not UTF-8.
+            job.error = ConstraintError("a text is not UTF-8")
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001  It belongs to whoever asked, not to the thread.

@@ -66,6 +66,10 @@ class LedgerState(Protocol):
     def recovered(self) -> int:
         """How many holds were ended for processes that could not."""
 
+    @property
+    def broken_holds(self) -> int:
+        """How many holds nobody can end."""
+
 
 class Reading(Collector):
     """A counter that others keep, read when somebody looks."""
@@ -180,6 +184,9 @@ class Metrics:
         )
         self.drains = gauge("drains", "Answers that are read on although their callers have left.")
         self.holds_open = gauge("holds_open", "Calls of this process that hold money.")
+        self.holds_broken = gauge(
+            "holds_broken", "Holds that nobody can end as they stand in the database."
+        )
         self.outbox_depth = gauge("outbox_depth", "Endings of holds that wait for the database.")
         self.task_failures = counter(
             "task_failures_total", "Failures of background tasks, which are begun again.", "task"
@@ -198,6 +205,7 @@ class Metrics:
     def watch_ledger(self, ledger: LedgerState) -> None:
         """Shows how a ledger stands at the moment when somebody looks."""
         self.holds_open.set_function(lambda: ledger.open_holds)
+        self.holds_broken.set_function(lambda: ledger.broken_holds)
         self.holds_recovered.set_function(lambda: ledger.recovered)
         self.outbox_depth.set_function(lambda: ledger.outbox_depth)
 

@@ -11,10 +11,10 @@ import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.storage.base import StateError, Transaction
+from services.storage.base import ConstraintError, StateError, Transaction
 from services.storage.schema import VERSION
 from services.storage.sqlite import SqliteDatabase
-from services.storage.sqlite_file import FILE
+from services.storage.sqlite_file import BROKEN_HOLDS_MAX, FILE
 from tests.fakes.clock import FakeClock
 from tests.services.storage.transactions import count, put
 
@@ -169,3 +169,61 @@ async def test_damaged_file_is_refused(tmp_path: Path, at: int, garbage: bytes) 
 
     (tmp_path / FILE).write_bytes(whole)
     await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
+
+
+BREAK_HOLDS = """
+    WITH RECURSIVE numbers (n) AS (SELECT 1 UNION SELECT n + 1 FROM numbers WHERE n < ?)
+    INSERT INTO holds (id, request_id, account, key_id, model, amount, price, month, owner, state,
+        created_ms)
+    SELECT n, '', '', '', '', -1, '', '', '', 'held', 0 FROM numbers
+"""
+BREAK_TRANSFERS = """
+    INSERT INTO transfers (id, debit, credit, amount, created_ms) VALUES ('t', 'a', 'b', -?, 0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("sql", "number", "opens"),
+    [
+        (BREAK_HOLDS, BROKEN_HOLDS_MAX - 1, True),
+        (BREAK_HOLDS, BROKEN_HOLDS_MAX, False),
+        (BREAK_TRANSFERS, 1, False),
+    ],
+)
+async def test_some_broken_holds_are_no_damage(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, sql: str, number: int, *, opens: bool
+) -> None:
+    """A file is opened though the schema forbids some of its holds, and the log says how many."""
+    await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
+    raw = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    raw.execute("PRAGMA ignore_check_constraints = ON")
+    raw.execute(sql, (number,))
+    raw.close()
+
+    if not opens:
+        with pytest.raises(StateError, match="damaged"):
+            await SqliteDatabase.open(tmp_path, FakeClock())
+        return
+    await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
+    (line,) = caplog.records
+    assert (line.message, vars(line)["holds"]) == ("storage.broken_holds", number)
+
+
+def spoil() -> Transaction[None]:
+    """Meets a text that is not UTF-8, after it has changed something."""
+    yield "UPDATE settings SET value = CAST(x'ff' AS TEXT) RETURNING value", ()
+
+
+async def test_a_text_that_is_none_fails_only_who_reads_it(database: SqliteDatabase) -> None:
+    """The row is at fault and not the database: what was done is undone, others are served."""
+    await database.write(put, "a")
+
+    refused, other = await asyncio.gather(
+        database.write(spoil), database.write(put, "b"), return_exceptions=True
+    )
+
+    assert isinstance(refused, ConstraintError)
+    assert other == "b"
+    assert database.healthy
+    values = database._connections[0].execute("SELECT name, value FROM settings").fetchall()
+    assert sorted(values) == [("a", "value"), ("b", "value")]

@@ -1,0 +1,65 @@
+"""Holds that nobody ends any more: found, and ended at their last checkpoint.
+
+Their processes are dead, or have lost them. A hold that the database cannot end as it stands,
+because it or its account is not as any statement of ours leaves them, is set apart: told once,
+not tried again before the next start, and in nobody's way. What it takes stays taken until an
+operator has put the row right.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from services.storage.base import ConstraintError, Database
+from services.storage.ledger import Lapse, bury, orphans, recover_holds
+
+log = logging.getLogger(__name__)
+
+SWEEP_MAX = 500
+"""The most holds that one sweep takes from the dead."""
+
+
+class Recovery:
+    """What one process has ended for others, and what it could not."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lapsed: list[Lapse] = []
+        self._broken: set[str] = set()
+        self.recovered = 0
+        """How many holds were ended here."""
+
+    @property
+    def broken(self) -> int:
+        """How many holds were set apart."""
+        return len(self._broken)
+
+    async def sweep(self, lost: Sequence[str], now_ms: int) -> int:
+        """Ends the holds of the dead, and those that are `lost`; returns how many it found.
+
+        A process whose lease is over is dead at the second sweep that finds it so.
+        """
+        self._lapsed = await self._database.write(bury, self._lapsed)
+        orphaned = await self._database.write(orphans, SWEEP_MAX + len(self._broken))
+        found = [hold_id for hold_id in (*orphaned, *lost) if hold_id not in self._broken]
+        if found and (recovered := await self._recover(found, now_ms)):
+            self.recovered += recovered
+            log.warning("ledger.recovered", extra={"holds": recovered})
+        return len(found)
+
+    async def _recover(self, hold_ids: Sequence[str], now_ms: int) -> int:
+        """Ends what can be ended. Halves what is refused until it has found the holds at fault."""
+        try:
+            return await self._database.write(recover_holds, hold_ids, now_ms)
+        except ConstraintError as refusal:
+            half = len(hold_ids) // 2
+            if not half:
+                self._set_apart(hold_ids[0], str(refusal))
+                return 0
+        halves = (hold_ids[:half], hold_ids[half:])
+        return sum([await self._recover(each, now_ms) for each in halves])
+
+    def _set_apart(self, hold_id: str, why: str) -> None:
+        self._broken.add(hold_id)
+        log.error("ledger.broken_hold", extra={"hold": hold_id, "why": why})

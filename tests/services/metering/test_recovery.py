@@ -1,0 +1,138 @@
+"""Holds that cannot be ended, among those that can."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from pomogator.chat.v1 import usage_pb2
+
+from services.metering import recovery
+from services.metering.ledger import LOST_AFTER_S, Ledger, Order
+from services.metering.recovery import Recovery
+from services.storage.accounts import account_by_name, ensure_account
+from services.storage.base import Database, Transaction
+from services.storage.ledger import HoldRow, reserve
+from tests.fakes.clock import FakeClock
+from tests.fakes.database import WatchedDatabase
+
+
+def run(sql: str) -> Transaction[None]:
+    """One statement of a stranger."""
+    yield sql, ()
+
+
+def open_ids() -> Transaction[list[str]]:
+    """The holds that have not been ended."""
+    rows = yield "SELECT id FROM holds WHERE state = 'held' ORDER BY id", ()
+    return [str(row[0]) for row in rows]
+
+
+async def leave(database: Database, *hold_ids: str) -> None:
+    """Holds of the dead, each of 10."""
+    for hold_id in hold_ids:
+        row = HoldRow(
+            id=hold_id,
+            request_id="r",
+            account="acme",
+            key_id="k",
+            model="m",
+            amount=10,
+            price="{}",
+            month="",
+            budget=0,
+            owner="dead",
+            created_ms=0,
+        )
+        await database.write(reserve, row)
+
+
+async def spoil(database: Database, *hold_ids: str) -> None:
+    """Has these holds take more than their account holds."""
+    for hold_id in hold_ids:
+        await database.write(run, f"UPDATE holds SET amount = 1000000 WHERE id = '{hold_id}'")  # noqa: S608
+
+
+@pytest.fixture
+async def watched(database: Database) -> WatchedDatabase:
+    await database.write(ensure_account, "acme", 0, unlimited=True)
+    return WatchedDatabase(database)
+
+
+async def test_one_broken_hold_costs_the_others_little(watched: WatchedDatabase) -> None:
+    """It is found by halves: of 256 all others are ended, in a few writes."""
+    ids = [f"hold-{number:03}" for number in range(256)]
+    await leave(watched, *ids)
+    await spoil(watched, "hold-100")
+    before = watched.writes
+    sweeper = Recovery(watched)
+
+    assert await sweeper.sweep([], 1) == 256
+
+    assert await watched.read(open_ids) == ["hold-100"]
+    assert (sweeper.recovered, sweeper.broken) == (255, 1)
+    assert watched.writes - before == 2 + 1 + 2 * 8
+    found = await watched.read(account_by_name, "acme")
+    assert found is not None
+    assert found.held == 10
+
+
+@pytest.mark.parametrize("broken", [["a", "b", "c"], ["a", "b", "c", "d", "e"], ["y"]])
+async def test_broken_holds_hide_nobody(
+    watched: WatchedDatabase, monkeypatch: pytest.MonkeyPatch, broken: Sequence[str]
+) -> None:
+    """However many, and however small the sweeps: all others are ended, and none is tried again."""
+    monkeypatch.setattr(recovery, "SWEEP_MAX", 2)
+    await leave(watched, *broken, "v", "w", "x")
+    await spoil(watched, *broken)
+    sweeper = Recovery(watched)
+
+    found = 0
+    while new := await sweeper.sweep([], 1):
+        found += new
+
+    assert found == len(broken) + 3
+    assert await watched.read(open_ids) == broken
+    assert (sweeper.recovered, sweeper.broken) == (3, len(broken))
+
+
+async def test_who_comes_after_a_repair_ends_it(watched: WatchedDatabase) -> None:
+    """A broken hold is not tried again by who knows it; a new process ends it once it is right."""
+    await leave(watched, "a")
+    await spoil(watched, "a")
+    sweeper = Recovery(watched)
+    assert await sweeper.sweep([], 1) == 1
+    await watched.write(run, "UPDATE holds SET amount = 10 WHERE id = 'a'")
+
+    assert await sweeper.sweep([], 1) == 0
+    assert await Recovery(watched).sweep([], 1) == 1
+
+    assert await watched.read(open_ids) == []
+
+
+@pytest.mark.parametrize("end", ["settle", "void"])
+async def test_a_refused_ending_is_set_apart(
+    watched: WatchedDatabase, clock: FakeClock, caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    """What the database refuses, at once and when it is swept, stops nothing else."""
+    order = Order(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+    async with Ledger(watched, clock) as ledger:
+        broken = await ledger.reserve(order)
+        other = await ledger.reserve(order)
+        await watched.write(run, "UPDATE accounts SET held = 10")
+        for hold in (other, broken):
+            if end == "settle":
+                ledger.settle(hold, 7, usage_pb2.Usage())
+            else:
+                ledger.void(hold)
+        await ledger.drain()
+        assert await watched.read(open_ids) == [broken.id]
+        clock.advance(LOST_AFTER_S + 1)
+
+        assert [await ledger.sweep() for _ in range(3)] == [1, 0, 0]
+
+        assert (ledger.recovered, ledger.broken_holds) == (0, 1)
+        assert ledger.healthy
+    told = [record.message for record in caplog.records if record.levelname != "INFO"]
+    assert told == ["ledger.refused", "ledger.broken_hold"]
+    assert await watched.read(open_ids) == [broken.id]
