@@ -12,8 +12,10 @@ from gateway.errors import ApiError
 from gateway.statuses import from_rpc
 from gateway.window import Window
 
+MANY = 2
+"""Where callers have fewer calls on average nobody floods, and nobody has few."""
 SMALL = 0.5
-"""Of what callers have on average, below which one has few calls."""
+"""Of what callers have on average, below which one has few."""
 
 
 class Calls:
@@ -57,8 +59,10 @@ class Calls:
             self._quiet.set()
 
     def _is_small(self, caller: str) -> bool:
-        each = self._of_caller
-        return each.get(hash(caller), 0) * len(each) < SMALL * len(self._live)
+        calls, callers = len(self._live), len(self._of_caller)
+        if calls < MANY * callers:
+            return False
+        return self._of_caller.get(hash(caller), 0) * callers < SMALL * calls
 
     async def drain(self, limit_s: float) -> None:
         """Waits for the calls to end; after `limit_s`, ends them."""

@@ -49,7 +49,8 @@ calm: a turn in which a hundred begin is a late one, for those too that are refu
 
 WAITED_S = 0.1
 """How long calls wait where more come than can be taken in. Each time that it takes so long again
-one is refused, so that whoever sends them learns of it: most of them can be served soon."""
+one is refused, so that whoever sends them learns of it: most of them can be served soon. It is none
+of a caller who has few."""
 WAITED_FOR_S = 1.0
 """So long calls have to wait without a break: a few hundred that come at once take half of it."""
 WAITED_LONG_S = 0.5
@@ -124,8 +125,11 @@ class Crowd:
         """
         self._waits.look(now, waited_s)
         self._tell()
-        is_stale = self._is_stale(now, waited_s)
-        retry_after_s = self._later_s() if is_stale else self.wait_s(running, caller)
+        if self._waits.is_worn and self._is_stale(now, running, waited_s, caller):
+            self._refused_at = now
+            retry_after_s: float | None = self._later_s()
+        else:
+            retry_after_s = self.wait_s(running, caller)
         if retry_after_s is not None:
             raise Failure(
                 reasons.ERROR_REASON_OVERLOADED,
@@ -147,14 +151,14 @@ class Crowd:
             return None
         return self._later_s()
 
-    def _is_stale(self, now: float, waited_s: float) -> bool:
-        bounds = self.bounds
-        if not self._waits.is_worn or bounds.streams_when_late == bounds.streams:
+    def _is_stale(self, now: float, running: int, waited_s: float, caller: str) -> bool:
+        """Whether a call has waited too long, where all do."""
+        if self.bounds.streams_when_late == self.bounds.streams:
             return False
-        if waited_s <= WAITED_LONG_S and now - self._refused_at < WAITED_S:
-            return False
-        self._refused_at = now
-        return True
+        if waited_s > WAITED_LONG_S:
+            return True
+        is_due = now - self._refused_at >= WAITED_S
+        return is_due and not self._shares.is_small(caller, running)
 
     def _later_s(self) -> float:
         return RETRY_AFTER_S + SPREAD_S * self._chance.random()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MANY = 2
+"""Where callers have fewer on average nobody floods, and nobody has few."""
 SMALL = 0.5
 """Of what callers have on average, below which one has few."""
 
@@ -21,7 +23,10 @@ class Shares:
 
     def is_small(self, caller: str, running: int) -> bool:
         """Whether the caller has few, of so many that are running."""
-        return self._calls.get(hash(caller), 0) * len(self._calls) < SMALL * running
+        callers = len(self._calls)
+        if running < MANY * callers:
+            return False
+        return self._calls.get(hash(caller), 0) * callers < SMALL * running
 
 
 class Place:

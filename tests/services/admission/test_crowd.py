@@ -95,6 +95,15 @@ def test_places_are_left(small: Crowd) -> None:
     assert small.wait_s(21, OTHER) is None
 
 
+def test_all_callers_have_few_calls() -> None:
+    """Then nobody floods, and there is not one place more than there are."""
+    crowd = Crowd(BoundsConfig(streams=20), random.Random(1))  # noqa: S311
+    for running in range(1, 21):
+        take(crowd, 0.0, running, running, f"Bearer {running}")
+
+    assert crowd.wait_s(21, OTHER) is not None
+
+
 def test_no_memory_is_left() -> None:
     """Then nobody gets in, however few calls there are."""
     short = True
@@ -180,14 +189,18 @@ def test_calm_again(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def asks(crowd: Crowd, begin: float, end: float, waited_s: float) -> list[float]:
-    """Calls come every 10 ms between two times, and have waited so long. When one was refused."""
+    """Calls come every 10 ms between two times, and have waited so long. When one was refused.
+
+    One more is under way, so that their caller has not few.
+    """
     refused_at = []
-    for step in range(round((end - begin) * 100)):
-        now = begin + step / 100
-        try:
-            crowd.place(now, 1, waited_s, CALLER)
-        except Failure:
-            refused_at.append(now)
+    with crowd.place(begin, 1, 0.0, CALLER):
+        for step in range(round((end - begin) * 100)):
+            now = begin + step / 100
+            try:
+                crowd.place(now, 2, waited_s, CALLER)
+            except Failure:
+                refused_at.append(now)
     return refused_at
 
 
@@ -219,6 +232,20 @@ def test_calls_that_have_waited_long(crowd: Crowd) -> None:
     """There are too many to be served soon: each of them is told so."""
     refused_at = asks(crowd, 10.0, 12.0, 1.01 * WAITED_LONG_S)
     assert len(refused_at) == pytest.approx((2.0 - WAITED_FOR_S) * 100, abs=2)
+
+
+def test_calls_of_others_that_wait(crowd: Crowd) -> None:
+    """Among calls that wait for who floods, those of callers with few are refused only late."""
+    take(crowd, 9.0, 1, FEW)
+    for others, waited_s in ((True, 2 * WAITED_S), (False, 1.01 * WAITED_LONG_S)):
+        refused = 0
+        for step in range(300):
+            caller = CALLER if step % 3 else OTHER
+            try:
+                crowd.place(10.0 + step / 100, FEW + 1, waited_s, caller)
+            except Failure:
+                refused += caller == OTHER
+        assert (refused == 0) is others
 
 
 def test_all_are_to_be_served_late() -> None:

@@ -1,0 +1,73 @@
+"""What others notice of one key that asks three times as much as can be done.
+
+    python -m tests.bench.flood [--others 10] [--seconds 10] [--times 3] [--topology single]
+
+As `tests.bench.overload`, with a second key that asks for a few streams a second: first alone, then
+while the first key floods. Counted are its calls that were refused, and how long the others took.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from services.config import BoundsConfig
+from tests.bench.figures import Figure, conclude
+from tests.bench.overload import CONNECTIONS_MAX, EVENTS, EVERY_US, WARM_S, Callers, pin
+from tests.bench.rig import MOCK_PORT, Rig
+from tests.bench.stage import TOPOLOGIES, asking, configuration, paid_key, running
+
+REFUSED_MAX = 0.02
+SLOWER_MAX = 1.2
+
+
+async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figure]:
+    """All that is said above."""
+    rig = Rig(directory)
+    config = configuration(f"http://127.0.0.1:{MOCK_PORT}/v1")
+    body = directory / "body.json"
+    body.write_text(json.dumps(asking()))
+    window = ("-t", options.seconds + WARM_S, "-w", WARM_S)
+    with rig.provider("-n", EVENTS, "-d", EVERY_US):
+        async with running(directory, config, options.topology) as stage:
+            pin(stage)
+            flood = Callers(directory / "gwload", body, stage)
+            other = replace(stage, key=await paid_key(directory / "state"))
+            others = Callers(directory / "gwload", body, other)
+            few = ("-c", CONNECTIONS_MAX, "-r", options.others, *window)
+            alone = await others.ask(*few)
+            peak = await flood.ask("-c", BoundsConfig().streams_when_late, *window)
+            rate = options.times * peak.rps
+            many, amid = await asyncio.gather(
+                flood.ask("-c", CONNECTIONS_MAX, "-r", rate, *window), others.ask(*few)
+            )
+    print(f"the flood: {rate:.0f} asked for a second, {many.rps:.0f} whole, {many.shed} refused")
+    print(f"others: {amid.ok} whole, {amid.shed} refused; 99 of 100 within {amid.p99_ms:.0f} ms,")
+    print(f"alone within {alone.p99_ms:.0f}, at the peak {peak.p99_ms:.0f}")
+    return [
+        Figure("others, refused", amid.shed / max(1, amid.ok + amid.shed), "x", REFUSED_MAX),
+        Figure("others, p99 of theirs alone", amid.p99_ms / alone.p99_ms, "x", SLOWER_MAX),
+        Figure("calls that failed otherwise", alone.failed + many.failed + amid.failed, "", 0),
+    ]
+
+
+async def main() -> int:
+    """Measures; an exit code."""
+    parser = argparse.ArgumentParser(description="What do others notice of one who floods?")
+    parser.add_argument("--others", type=float, default=10.0, metavar="CALLS_PER_S")
+    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--times", type=float, default=3.0)
+    parser.add_argument("--topology", choices=TOPOLOGIES, default="single")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="pomogator-flood-") as directory:
+        return conclude(await measure(Path(directory), options))
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
