@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -22,6 +23,10 @@ UNIX = "unix:"
 MESSAGE_BYTES_MAX = 48 * 2**20
 RPCS_MAX = 4000
 
+CONNECTIONS_MAX = 4000
+CONNECTIONS_SHARE = 0.2
+"""Of the process's descriptors, what the connections of one listener may take at most."""
+
 PING_INTERVAL_MIN_MS = 1_000
 
 OPTIONS = (
@@ -33,6 +38,8 @@ OPTIONS = (
     # Callers that ping a silent stream every two seconds are no attackers: models think.
     ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Who connects and says nothing keeps its place for so long only.
+    ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.so_reuseport", 0),
     # Balanced clients look for new replicas only when a connection ends. Calls may end first.
     ("grpc.max_connection_age_ms", 600_000),
@@ -52,6 +59,7 @@ async def listening(
 ) -> AsyncIterator[str]:
     """Serves over gRPC at `HOST:PORT` or `unix:PATH`; gives the address with the real port.
 
+    Connections beyond `CONNECTIONS_MAX`, or a fifth of the process's descriptors, are closed.
     On the way out running calls have `grace_s` to end. `reflected` names the services
     that reflection tells about; without any there is no reflection. `guards` stand
     between the border and the handlers. Without `tls` it is plain text; a Unix socket
@@ -60,7 +68,7 @@ async def listening(
     interceptors = [FailureBorder(), *guards]
     server = grpc.aio.server(
         interceptors=interceptors,
-        options=OPTIONS,
+        options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", _connections_max())],
         maximum_concurrent_rpcs=RPCS_MAX,
     )
     handlers = registered(register, server).handlers
@@ -76,6 +84,13 @@ async def listening(
             await server.stop(grace_s)
             if bound.startswith(UNIX):
                 _remove(bound)
+
+
+def _connections_max() -> int:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(1, min(CONNECTIONS_MAX, int(CONNECTIONS_SHARE * descriptors)))
 
 
 def _bind(server: grpc.aio.Server, address: str, tls: TlsFiles | None) -> str:

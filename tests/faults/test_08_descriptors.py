@@ -9,8 +9,15 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import aiohttp
+import grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
+from gateway.channel import open_channel
+from gateway.config import EdgeConfig
 from gateway.crowd import SHARE
+from services.listener import CONNECTIONS_SHARE
 from tests.end_to_end.process import Server, serving
 from tests.fakes.upstream import FakeUpstream
 from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
@@ -95,6 +102,52 @@ async def refill(host: str, port: int, server: Server, stack: AsyncExitStack) ->
     while await edge_sample(server, "connections") < CLIENTS_MAX:
         _, writer = await asyncio.open_connection(host, port)
         stack.callback(writer.close)
+
+
+async def test_078_connections_of_grpc(tmp_path: Path) -> None:
+    """Those beyond a fifth of the descriptors are closed at once; who is there is served."""
+    async with FakeUpstream() as upstream:
+        upstream.play(fitting)
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        service = serving(tmp_path, config, only="grpc", program=STARVED)
+        async with service as server, AsyncExitStack() as stack:
+            target = await server.tcp_address()
+            channel = await stack.enter_async_context(open_channel(target, EdgeConfig()))
+            assert await completes(channel, server.key)
+            host, _, port = target.rpartition(":")
+            idle = [await asyncio.open_connection(host, int(port)) for _ in range(2 * FEW)]
+            closed = [await closes(reader) for reader, _ in idle]
+            assert closed.count(False) == int(FEW * CONNECTIONS_SHARE) - 1
+
+            assert await completes(channel, server.key)
+            for _, writer in idle:
+                writer.close()
+            later = await stack.enter_async_context(open_channel(target, EdgeConfig()))
+            assert await completes(later, server.key)
+    assert not [line for line in server.lines if line["level"] == "error"]
+
+
+async def closes(reader: asyncio.StreamReader) -> bool:
+    """Whether a server closes the connection; the first that it says is its settings."""
+    try:
+        async with asyncio.timeout(20):
+            return not await reader.read(1)
+    except ConnectionError:
+        return True
+
+
+async def completes(channel: grpc.aio.Channel, key: str) -> bool:
+    """Whether a call is answered."""
+    text = content.ContentPart(text="Hi")
+    message = content.Message(role=content.ROLE_USER, content=[text])
+    spec = chat.ChatCompletionSpec(model=MODEL, messages=[message])
+    answer = await ChatCompletionServiceStub(channel).CreateChatCompletion(
+        chat.CreateChatCompletionRequest(spec=spec),
+        metadata=(("authorization", f"Bearer {key}"),),
+        timeout=30,
+        wait_for_ready=True,
+    )
+    return bool(answer.choices)
 
 
 async def test_078_the_file_bounds_bodies_and_clients(tmp_path: Path) -> None:
