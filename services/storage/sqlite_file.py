@@ -94,14 +94,21 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
 
 def _check_pages(connection: sqlite3.Connection) -> None:
     """Refuses a file that is damaged, but not for a few holds that are."""
-    rows = connection.execute(f"PRAGMA quick_check({BROKEN_HOLDS_MAX:d})")
+    said = _complaints(connection, 1)
+    if said == [BROKEN_HOLD]:
+        said = _complaints(connection, BROKEN_HOLDS_MAX)
+    damage = [complaint for complaint in said if complaint != BROKEN_HOLD]
+    if damage or len(said) == BROKEN_HOLDS_MAX:
+        raise StateError(f"the file is damaged ({[*damage, *said][0]}): restore a backup")
+    if said:
+        log.warning("storage.broken_holds", extra={"holds": len(said)})
+
+
+def _complaints(connection: sqlite3.Connection, most: int) -> list[str]:
+    """What SQLite finds wrong with the file. It may not survive what comes after the first."""
+    rows = connection.execute(f"PRAGMA quick_check({most:d})")
     said = [" ".join(row[0].split()) for row in rows]  # SQLite says it in lines.
-    broken = said.count(BROKEN_HOLD)
-    damage = [each for each in said if each not in {"ok", BROKEN_HOLD}]
-    if damage or broken == BROKEN_HOLDS_MAX:
-        raise StateError(f"the file is damaged ({[*damage, BROKEN_HOLD][0]}): restore a backup")
-    if broken:
-        log.warning("storage.broken_holds", extra={"holds": broken})
+    return [] if said == ["ok"] else said
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
