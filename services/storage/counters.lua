@@ -24,14 +24,18 @@ local function put(i, level)
   end
 end
 
-local function occupy(i)
-  redis.call('ZADD', KEYS[i], now + lease_us, lease_id)
+local function occupy(i, id)
+  redis.call('ZADD', KEYS[i], now + lease_us, id)
   redis.call('PEXPIRE', KEYS[i], math.ceil(lease_us / 1000))
 end
 
 local function level(i)
   if kind(i) == 'concurrency' then
     redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
+    local longest = string.format('(%.0f', now + lease_us)
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], longest, '+inf')) do
+      occupy(i, id)  -- The clock was set back.
+    end
     return redis.call('ZCARD', KEYS[i])
   end
   local stored = redis.call('GET', KEYS[i])
@@ -43,7 +47,7 @@ local function level(i)
 end
 
 if act == 'renew' then
-  for i = 1, #KEYS do if kind(i) == 'concurrency' then occupy(i) end end
+  for i = 1, #KEYS do if kind(i) == 'concurrency' then occupy(i, lease_id) end end
   return {}
 end
 
@@ -78,7 +82,7 @@ end
 if act == 'take' and reply[2] < 0 then
   for i = 1, #KEYS do
     if kind(i) == 'concurrency' then
-      occupy(i)
+      occupy(i, lease_id)
       reply[2 + i] = reply[2 + i] + 1
     else
       local amount = kind(i) == 'requests' and requests or tokens

