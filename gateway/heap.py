@@ -1,4 +1,4 @@
-"""What becomes of memory that was freed: it is kept, for the next large body.
+"""What becomes of memory that was freed: while there is enough, it is kept for the next large body.
 
 A request with a picture of 1 MB makes and frees a dozen buffers of its size. glibc gives such
 memory back to the kernel at once, and what is taken anew has to be mapped page by page: 2,400
@@ -32,3 +32,10 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_MMAP_THRESHOLD, LARGE_BYTES)
         mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
+
+
+def give_back_freed_memory() -> None:
+    """Has the C library give all that it keeps to the kernel, if it is glibc."""
+    with suppress(AttributeError):
+        # https://man7.org/linux/man-pages/man3/malloc_trim.3.html
+        ctypes.CDLL(None).malloc_trim(0)

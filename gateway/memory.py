@@ -3,7 +3,8 @@
 What one client can take is bounded, and so is how many there are; but a container may have been
 given less than all of that together. Then it is better to lose some than all:
 
-- from 92 % on, clients are told to close their connections once they have their answers;
+- from 92 % on, what was freed is given back, and clients are told to close their connections once
+  they have their answers;
 - from 95 % on, calls are refused;
 - from 98 % on, the connection for which most is kept is cut; if that does not help, the next one.
 
@@ -21,8 +22,11 @@ from itertools import chain
 from typing import Protocol
 
 from gateway.cgroup import ContainerMemory
+from gateway.heap import give_back_freed_memory
 
 LOOK_EVERY_S = 0.25
+GIVE_BACK_EVERY = 20
+"""How many looks there are from one time to the next that freed memory is given back."""
 
 LOW, SHORT, OUT = 0.92, 0.95, 0.98
 """Of the memory that there may be."""
@@ -58,6 +62,7 @@ class Memory:
             _Stage("memory.short", SHORT),
             _Stage("memory.out", OUT),
         )
+        self._looks_low = 0
         self.used_share = 0.0
         """How much is in use. 0: there is no limit, or nobody has looked."""
         self.refused = 0
@@ -84,12 +89,18 @@ class Memory:
         self.used_share = share = self._read()
         for stage in (self._low, self._short, self._out):
             stage.look(share)
+        if self.is_low and self._looks_low % GIVE_BACK_EVERY == 0:
+            give_back_freed_memory()
+        self._looks_low = self._looks_low + 1 if self.is_low else 0
         if self._out.is_on:
-            holders = chain.from_iterable(there() for there in self._holders)
-            most = max(holders, key=lambda holder: holder.held_bytes, default=None)
-            if most is not None and most.held_bytes >= WORTH_BYTES:
-                self.cuts += 1
-                most.cut()
+            self._cut()
+
+    def _cut(self) -> None:
+        holders = chain.from_iterable(there() for there in self._holders)
+        most = max(holders, key=lambda holder: holder.held_bytes, default=None)
+        if most is not None and most.held_bytes >= WORTH_BYTES:
+            self.cuts += 1
+            most.cut()
 
 
 class _Stage:
