@@ -30,6 +30,7 @@ nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuz
 	@for layout in edges fleet; do \
 		$(BIN)/python -m tests.nightly.state_machine --layout $$layout || exit; done
 	$(BIN)/python -m tests.nightly.fuzz
+	$(BIN)/python -m tests.nightly.key_timing
 	@for topology in single split; do \
 		$(BIN)/python -m tests.nightly.soak --topology $$topology || exit; done
 
