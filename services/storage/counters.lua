@@ -29,14 +29,18 @@ local function occupy(i, id)
   redis.call('PEXPIRE', KEYS[i], math.ceil(lease_us / 1000))
 end
 
+-- The clock was set back under leases that have longer to go than a new one.
+local function shorten(i)
+  local longest = string.format('(%.0f', now + lease_us)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], longest, '+inf')) do occupy(i, id) end
+end
+
 local function level(i)
   if kind(i) == 'concurrency' then
     redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
-    local longest = string.format('(%.0f', now + lease_us)
-    for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], longest, '+inf')) do
-      occupy(i, id)  -- The clock was set back.
-    end
-    return redis.call('ZCARD', KEYS[i])
+    local places = redis.call('ZCARD', KEYS[i])
+    if places >= limit(i) then shorten(i) end
+    return places
   end
   local stored = redis.call('GET', KEYS[i])
   if not stored then return 0 end
