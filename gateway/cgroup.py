@@ -45,11 +45,11 @@ class _Group(NamedTuple):
             if not limit.isdecimal() or not 0 < int(limit) < UNBOUNDED:
                 return 0.0
             used = int((self.folder / self.files.used).read_text())
-            stat = (self.folder / "memory.stat").read_text()
+            stat = (self.folder / "memory.stat").read_text().splitlines()
+            lines = (line.partition(" ") for line in stat)
+            given_up = sum(int(size) for name, _, size in lines if name in self.files.given_up)
         except (OSError, ValueError):
             return 0.0
-        lines = (line.partition(" ") for line in stat.splitlines())
-        given_up = sum(int(size) for name, _, size in lines if name in self.files.given_up)
         return max(0, used - given_up) / int(limit)
 
 

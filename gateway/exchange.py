@@ -37,7 +37,7 @@ class Exchange(ABC):
 
     @abstractmethod
     async def body(self) -> bytes:
-        """The request's body, whole. ApiError where it does not come, or may not."""
+        """The request's body, whole, once. ApiError where it does not come, or may not."""
 
 
 class Received(Exchange):
@@ -50,10 +50,11 @@ class Received(Exchange):
         self._body = body
 
     async def body(self) -> bytes:
-        """The body, at once."""
+        """The body, at once. It is handed over: while the answer streams, nobody keeps it."""
         if isinstance(self._body, ApiError):
             raise self._body
-        return self._body
+        body, self._body = self._body, b""
+        return body
 
 
 class Routed(Exchange):

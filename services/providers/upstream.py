@@ -176,6 +176,7 @@ class Relay:
 
     async def _first(self) -> Batch:
         response = self._response = await self._in_time()
+        del self._post  # With what was asked, which may be megabytes: nobody asks it again.
         self._patience.watch(response.close)
         if response.status != HTTP_OK:
             body = await _refusal(response, self._patience)

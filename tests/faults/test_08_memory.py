@@ -15,7 +15,7 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
-from gateway.cgroup import MEMBERSHIP, ROOT
+from gateway.cgroup import MEMBERSHIP, ROOT, ContainerMemory
 from gateway.memory import LOW, OUT, SHORT, WORTH_BYTES, Memory
 from tests.end_to_end.process import Server, serving
 from tests.fakes.upstream import FakeUpstream
@@ -125,10 +125,20 @@ MIB = 2**20
 LIMIT = 400 * MIB
 INSIDE = "import runpy; open('{group}/cgroup.procs', 'w').write('0'); "
 GATEWAY = INSIDE + "runpy.run_module('services', None, '__main__')"
-NEIGHBOUR = INSIDE + (
-    "import sys; held = bytearray()\n"
-    "for line in sys.stdin:\n"
-    " held = b''; held = bytearray(b'x') * int(line); print(len(held), flush=True)"
+NEIGHBOUR = (
+    INSIDE
+    + """
+import mmap, sys
+held = []
+print(0, flush=True)
+for line in sys.stdin:
+    while len(held) < int(line):
+        held.append(mmap.mmap(-1, 1 << 20))
+        held[-1].write(b"x" * (1 << 20))
+    while len(held) > int(line):
+        held.pop().close()
+    print(len(held), flush=True)
+"""
 )
 
 
@@ -150,7 +160,7 @@ def group() -> Iterator[Path]:
 
 @asynccontextmanager
 async def neighbour(group: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A process in the same group, which holds as many bytes as it is told."""
+    """A process in the same group, which holds as many MiB as it is told."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -159,20 +169,23 @@ async def neighbour(group: Path) -> AsyncIterator[asyncio.subprocess.Process]:
         stdout=asyncio.subprocess.PIPE,
     )
     try:
+        assert process.stdout
+        assert int(await process.stdout.readline()) == 0
         yield process
     finally:
         process.kill()
         await process.wait()
 
 
-async def fill(group: Path, process: asyncio.subprocess.Process, held: int, share: float) -> int:
-    """Has the neighbour hold so much that this share is in use. How much that is."""
-    assert process.stdin
-    assert process.stdout
-    stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    held += round(share * LIMIT) - int(stat["total_rss"])
-    process.stdin.write(b"%d\n" % held)
-    assert int(await process.stdout.readline()) == held
+async def fill(other: asyncio.subprocess.Process, held: int, used_share: float) -> int:
+    """Has the neighbour, which holds so many MiB, hold what makes the share. How many that is."""
+    assert other.stdin
+    assert other.stdout
+    memory = ContainerMemory(membership=Path(f"/proc/{other.pid}/cgroup"))
+    for _ in range(2):  # What the kernel needs for itself comes on top.
+        held += round((used_share - memory.used_share()) * LIMIT / MIB)
+        other.stdin.write(b"%d\n" % held)
+        assert int(await other.stdout.readline()) == held
     return held
 
 
@@ -184,17 +197,23 @@ async def test_077_a_container_of_the_kernels(group: Path, tmp_path: Path) -> No
         program = (sys.executable, "-c", GATEWAY.format(group=group))
         async with serving(tmp_path, config, program=program) as server:
             assert await asked(server) == (200, None)
-            held = await fill(group, other, 0, (LOW + SHORT) / 2)
+            held = await fill(other, 0, (LOW + SHORT) / 2)
             await server.event("memory.low.begins")
             assert await asked(server) == (200, "close")
-            held = await fill(group, other, held, (SHORT + OUT) / 2)
+            held = await fill(other, held, (SHORT + OUT) / 2)
             await server.event("memory.short.begins")
             assert (await asked(server))[0] == 503
-            await fill(group, other, held, 0.5)
+            await fill(other, held, 0.5)
             await server.event("memory.short.ends")
             assert await asked(server) == (200, None)
-            used = (await server.samples())["pomogator_edge_memory_used_ratio", frozenset()]
-            assert 0.4 < used < 0.6
+            async with asyncio.timeout(30):
+                while not 0.4 < await used_share(server) < 0.6:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # Nobody tells of it but by answering.
+
+
+async def used_share(server: Server) -> float:
+    """How much of its memory a process knows to be in use."""
+    return (await server.samples())["pomogator_edge_memory_used_ratio", frozenset()]
 
 
 async def asked(server: Server) -> tuple[int, str | None]:

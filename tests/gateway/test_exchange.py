@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import time
@@ -40,6 +41,13 @@ async def test_a_body_that_came_is_there() -> None:
     with pytest.raises(ApiError) as refused:
         await Received(CIMultiDict(), reply(), too_late()).body()
     assert refused.value.status == 408
+
+
+async def test_a_body_is_handed_over() -> None:
+    """It may be megabytes, and the answer may take minutes."""
+    exchange = Received(CIMultiDict(), reply(), b"{}")
+    assert await exchange.body() == b"{}"
+    assert b"{}" not in gc.get_referents(exchange)
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])

@@ -1,0 +1,51 @@
+"""What a call costs in memory while its answer streams."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from tests.end_to_end.process import serving
+from tests.fakes.upstream import FakeUpstream
+from tests.faults.processes import ASKED, CONFIG
+from tests.faults.world import BEGIN, END, MODEL, PATH
+
+CALLS = 40
+TEXT_BYTES = 1_000_000
+KEPT_MAX = 2.0
+"""Of a text's size. It is kept once, to count its tokens where the provider does not; the body
+that it came in and the one that it left in are two more."""
+
+
+async def test_a_running_call_keeps_its_text_once(tmp_path: Path) -> None:
+    """What a request came in, and what left for the provider, is gone once the answer begins."""
+    goes_on = asyncio.Event()
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END])
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, config) as server, AsyncExitStack() as stack:
+            http = await stack.enter_async_context(
+                aiohttp.ClientSession(
+                    f"http://{await server.address('http')}",
+                    headers={"Authorization": f"Bearer {server.key}"},
+                )
+            )
+
+            async def begin(text: str) -> None:
+                asked = {**ASKED, "messages": [{"role": "user", "content": text}]}
+                answer = await stack.enter_async_context(http.post(PATH, json=asked))
+                assert answer.status == 200
+                await answer.content.readany()
+
+            await begin("Hi")
+            process = psutil.Process(server.pid)
+            before = process.memory_info().rss
+            for _ in range(CALLS):
+                await begin("x" * TEXT_BYTES)
+            kept = process.memory_info().rss - before
+            goes_on.set()
+    assert kept < CALLS * TEXT_BYTES * KEPT_MAX
