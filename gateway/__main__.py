@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import os
-import resource
 import signal
 from argparse import Namespace
 from collections.abc import Sequence
@@ -19,13 +18,13 @@ import uvloop
 from gateway import logs
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.crowd import take_all_descriptors
 from gateway.following import follow_on_hangup
 from gateway.heap import keep_freed_memory
 from gateway.lines import LinesHandler
 from gateway.memory import Memory, watching
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
+from gateway.process import dump_nothing, keep_what_stays, take_all_descriptors
 from gateway.server import serving, split_address
 from gateway.tls import ListenerTls, ServiceTls, is_local
 from gateway.traces_opening import TracesOptions, opening_tracer
@@ -83,19 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logs.configure(LinesHandler())
     keep_freed_memory()
     take_all_descriptors()
-    _dump_nothing()
+    dump_nothing()
     try:
         uvloop.run(_serve(options))
     except OSError as error:
         # Ours have a text of their own, the system's name the file.
         why = f"{error.filename}: {error.strerror}" if error.filename else str(error)
         parser.exit(1, f"{parser.prog}: {why}\n")
-
-
-def _dump_nothing() -> None:
-    """What is in memory, keys and prompts, is in no file when the process crashes."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def _complaint(options: Namespace) -> str:
@@ -165,6 +158,7 @@ async def _serve(options: Namespace) -> None:
         bound = await stack.enter_async_context(edge)
         follow_on_hangup(channel)
         _log.info("edge.listening", extra={"address": bound, "target": options.target})
+        keep_what_stays()
         await stop.wait()
         _log.info("edge.stopping")
 

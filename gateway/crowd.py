@@ -28,12 +28,6 @@ COMPLAINT_S = 1.0
 """How often the log may tell of it."""
 
 
-def take_all_descriptors() -> None:
-    """Raises the process's limit as far as it may itself: shells and units begin with 1024."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def within_descriptors(most: int, share: float) -> int:
     """At most so many, within that share of the process's descriptors; one at least."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

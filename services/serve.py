@@ -7,10 +7,8 @@ edge cannot tell from a wire.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -22,13 +20,13 @@ import grpc
 
 from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.crowd import take_all_descriptors
 from gateway.following import follow_on_hangup
 from gateway.heap import keep_freed_memory
 from gateway.lines import LinesHandler
 from gateway.memory import Memory, watching
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
+from gateway.process import dump_nothing, keep_what_stays, take_all_descriptors
 from gateway.room import Full
 from gateway.server import serving, serving_operators
 from gateway.tls import ListenerTls, ServiceTls
@@ -56,10 +54,6 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 log = logging.getLogger(__name__)
-
-GARBAGE_STEP = 5_000
-"""Objects that are made before cycles among the young ones are looked for. A request makes and
-drops hundreds, hardly ever in a cycle: with Python's 700 the search took 7% of a request's CPU."""
 
 FIRST_KEY = """
 This is the first start: here is a key. It is shown only now.
@@ -89,7 +83,7 @@ async def run(options: ServeOptions) -> None:
     logs.configure(LinesHandler())
     keep_freed_memory()
     take_all_descriptors()
-    _dump_nothing()
+    dump_nothing()
     if options.target and options.only != "rest":
         raise ConfigError("--target is where an edge finds its service: it goes with --only rest")
     refuse_plain_text(options)
@@ -112,7 +106,7 @@ async def run(options: ServeOptions) -> None:
             await _serve_rest(stack, channel, options, BoundsConfig(), edge)
         else:
             given_up = (await _serve_all(stack, options, memory)).supervisor.given_up
-        _keep_what_stays()
+        keep_what_stays()
         await _first_of(stop, given_up)
         log.info("server.stopping")
     if given_up.is_set():
@@ -126,19 +120,6 @@ async def _first_of(*events: asyncio.Event) -> None:
     await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     for wait in waits:
         wait.cancel()
-
-
-def _dump_nothing() -> None:
-    """What is in memory, keys and prompts, is in no file when the process crashes."""
-    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
-
-
-def _keep_what_stays() -> None:
-    """Frees the garbage collector from looking at what lives as long as the process."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(GARBAGE_STEP)
 
 
 async def _serve_all(stack: AsyncExitStack, options: ServeOptions, memory: Memory) -> Service:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.lines import LinesHandler
+from gateway.process import keep_what_stays
 from services.config import load
 from services.server import open_service
 from services.telemetry import logs
@@ -37,7 +37,6 @@ from tests.bench.rig import MOCK_PORT, Rig
 
 CONCURRENCY = 32
 ROUNDS = 5
-GARBAGE_STEP = 5_000  # As `services.serve` has it.
 PROMPT = "You are a careful assistant. Answer in one short paragraph. " * 16
 
 WORK: Mapping[str, tuple[str, bool]] = {
@@ -61,8 +60,7 @@ async def measure(folder: Path, calls: int) -> None:
             for name, (model, streamed) in WORK.items():
                 ask = asking(stub, model, f"Bearer {key}", streamed=streamed)
                 await together(ask, calls)
-                gc.collect()
-                gc.freeze()
+                keep_what_stays()
                 cpu_us = min([await cpu_s(ask, calls) for _ in range(ROUNDS)]) * 1e6
                 entered = await functions(ask, calls)
                 print(f"{name:10} {cpu_us:8.1f} us of CPU {entered:8.1f} functions")
@@ -144,7 +142,6 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
         folder = Path(name)
-        gc.set_threshold(GARBAGE_STEP)
         with provider(folder), (folder / "log").open("w") as out:
             logs.configure(LinesHandler(out.fileno()))
             uvloop.run(measure(folder, options.calls))

@@ -158,6 +158,7 @@ def edge_pod(folder: Path, target: str) -> Pod:
     """The edge, before whatever the target's name stands for."""
     replaced = {
         "--rest": "127.0.0.1:0",
+        "--metrics": "127.0.0.1:0",
         "--target": target,
         **_certificates(folder / "edge-tls", "--target-ca", "--target-cert", "--target-key"),
     }

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from gateway.config import EdgeConfig
-from gateway.crowd import SHARE, TURNED_AWAY, Crowd, take_all_descriptors
+from gateway.crowd import SHARE, TURNED_AWAY, Crowd
 from gateway.server import serving, split_address
 from tests.gateway.raw import exchange
 
@@ -22,17 +22,6 @@ def test_clients_leave_descriptors_to_providers() -> None:
     assert Crowd(5).clients_max == 5
     assert Crowd(descriptors * 2).clients_max == int(descriptors * SHARE)
     assert SHARE * (1 + TURNED_AWAY) + SHARE < 1
-
-
-def test_all_descriptors_are_taken() -> None:
-    """The process may have as many as its unit or its shell could give."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        take_all_descriptors()
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        assert soft == hard == before[1]
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_one_too_many_is_told_so() -> None:
