@@ -96,15 +96,6 @@ class Crowd:
             return most
         return min(most, few if self._turns.is_late else self._calls_soon(1))
 
-    def _calls_soon(self, steps: int) -> int:
-        """How many may run `steps` after the loop was in time, while it often is not."""
-        return max(self.bounds.streams_when_late, self._running_in_time + steps * MORE)
-
-    @property
-    def _calls_max_of_small(self) -> int:
-        most = self.bounds.streams + math.ceil(SPARE * self.bounds.streams)
-        return min(most, self._calls_soon(2)) if self._turns.is_lost else most
-
     def is_large(self, running: int) -> bool:
         """Whether it matters for so many calls how late the loop is."""
         return running >= self.bounds.streams_when_late
@@ -150,6 +141,15 @@ class Crowd:
         if running <= self._calls_max_of_small and self._shares.is_small(caller, running):
             return None
         return self._later_s()
+
+    def _calls_soon(self, steps: int) -> int:
+        """How many may run `steps` after the loop was in time, while it often is not."""
+        return max(self.bounds.streams_when_late, self._running_in_time + steps * MORE)
+
+    @property
+    def _calls_max_of_small(self) -> int:
+        most = self.bounds.streams + math.ceil(SPARE * self.bounds.streams)
+        return min(most, self._calls_soon(2)) if self._turns.is_lost else most
 
     def _is_stale(self, now: float, running: int, waited_s: float, caller: str) -> bool:
         """Whether a call has waited too long, where all do."""
