@@ -141,7 +141,9 @@ async def _serve(options: Namespace) -> None:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(watching(memory))
         if options.metrics:
-            shown = await stack.enter_async_context(showing(metrics, options.metrics, VERSION))
+            shown = await stack.enter_async_context(
+                showing(metrics, options.metrics, VERSION, memory)
+            )
             _log.info("edge.showing_metrics", extra={"address": shown})
         tracer = await stack.enter_async_context(opening_tracer(traces, os.environ))
         opening = open_channel(options.target, config, tls=service_tls)

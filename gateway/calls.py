@@ -13,9 +13,9 @@ from gateway.statuses import from_rpc
 from gateway.window import Window
 
 MANY = 2
-"""Where callers have fewer calls on average nobody floods, and nobody has few."""
 SMALL = 0.5
-"""Of what callers have on average, below which one has few."""
+"""A caller has few calls who has less than half as many as the caller of the average call has.
+Where that is less than two nobody floods, and nobody has few."""
 
 
 class Calls:
@@ -25,6 +25,8 @@ class Calls:
         self._live: set[grpc.aio.Call] = set()
         self._of_caller: dict[int, int] = {}
         """How many of them each caller has. Callers are hashes, since their keys are secret."""
+        self._squares = 0
+        """The sum of their squares: how many calls the callers of all calls have, together."""
         self.window = Window(lambda: len(self._live), self._is_small)
         """How many there may be, as services have told by refusing one."""
         self._quiet: asyncio.Event | None = None
@@ -32,7 +34,7 @@ class Calls:
     def own(self, call: Any, request_id: str, caller: str) -> Owned:
         """Around all that is done with `call`: at the end it is cancelled if it still runs.
 
-        `caller` is the `Authorization` of the request.
+        `caller` is the key of the request.
 
         Raises:
             ApiError: the call failed, or was stopped by `drain`.
@@ -43,7 +45,9 @@ class Calls:
         """The call is under way. How many were before it."""
         before = len(self._live)
         self._live.add(call)
-        self._of_caller[caller] = self._of_caller.get(caller, 0) + 1
+        others = self._of_caller.get(caller, 0)
+        self._of_caller[caller] = others + 1
+        self._squares += 2 * others + 1
         return before
 
     def end(self, call: Any, caller: int) -> None:
@@ -51,6 +55,7 @@ class Calls:
         call.cancel()
         self._live.discard(call)
         left = self._of_caller[caller] - 1
+        self._squares -= 2 * left + 1
         if left:
             self._of_caller[caller] = left
         else:
@@ -59,10 +64,10 @@ class Calls:
             self._quiet.set()
 
     def _is_small(self, caller: str) -> bool:
-        calls, callers = len(self._live), len(self._of_caller)
-        if calls < MANY * callers:
+        calls = len(self._live)
+        if self._squares < MANY * calls:
             return False
-        return self._of_caller.get(hash(caller), 0) * callers < SMALL * calls
+        return self._of_caller.get(hash(caller), 0) * calls < SMALL * self._squares
 
     async def drain(self, limit_s: float) -> None:
         """Waits for the calls to end; after `limit_s`, ends them."""
@@ -96,7 +101,7 @@ class Owned:
         self._calls.end(self._call, self._caller)
         if isinstance(error, grpc.aio.AioRpcError):
             failure = from_rpc(error, self._request_id)
-            if failure.reason == reasons.ERROR_REASON_OVERLOADED:
+            if failure.reason == reasons.ERROR_REASON_OVERLOADED and not failure.scarce:
                 self._calls.window.overrun(self._before)
             raise failure from None
         if isinstance(error, asyncio.CancelledError):

@@ -22,11 +22,11 @@ class _Files(NamedTuple):
 
     limit: str
     used: str
-    given_up: tuple[str, str]
-    """Lines of `memory.stat`: pages of files, which the kernel takes back before it kills."""
+    given_up: tuple[str, ...]
+    """Lines of `memory.stat`: what the kernel takes back before it kills."""
 
 
-_V2 = _Files("memory.max", "memory.current", ("active_file", "inactive_file"))
+_V2 = _Files("memory.max", "memory.current", ("active_file", "inactive_file", "slab_reclaimable"))
 _V1 = _Files(
     "memory.limit_in_bytes",
     "memory.usage_in_bytes",
@@ -39,7 +39,10 @@ class _Group(NamedTuple):
     files: _Files
 
     def used_share(self) -> float:
-        """How much of the limit is in use; 0 where there is no limit, or no such group."""
+        """How much of the limit is in use; 0 where there is no limit, or none that can be seen.
+
+        Raises OSError where it cannot be said at the moment, as without a free descriptor.
+        """
         try:
             limit = (self.folder / self.files.limit).read_text().strip()
             if not limit.isdecimal() or not 0 < int(limit) < UNBOUNDED:
@@ -48,7 +51,7 @@ class _Group(NamedTuple):
             stat = (self.folder / "memory.stat").read_text().splitlines()
             lines = (line.partition(" ") for line in stat)
             given_up = sum(int(size) for name, _, size in lines if name in self.files.given_up)
-        except (OSError, ValueError):
+        except (FileNotFoundError, PermissionError, ValueError):
             return 0.0
         return max(0, used - given_up) / int(limit)
 
@@ -61,7 +64,10 @@ class ContainerMemory:
         self._groups = tuple(_groups(root, membership))
 
     def used_share(self) -> float:
-        """How much is in use of what may be, from 0 to 1; 0 where there is no limit."""
+        """How much is in use of what may be, from 0 to 1; 0 where there is no limit.
+
+        Raises OSError where it cannot be said at the moment.
+        """
         return max((group.used_share() for group in self._groups), default=0.0)
 
 

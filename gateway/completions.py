@@ -22,6 +22,7 @@ from gateway.exchange import Exchange, Routed, Sent
 from gateway.metadata import (
     TIMEOUT_HEADER,
     bearer,
+    caller,
     cost_header,
     deadline_s,
     metadata,
@@ -68,9 +69,9 @@ class Completions:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Answers a request that aiohttp has routed."""
-        if error := self._room.refuses_call(request.headers.get("Authorization", "")):
+        if error := self._room.refuses_body():
             raise error
-        exchange = Routed(request, self._config)
+        exchange = Routed(request, self._config, self._room)
         try:
             await self.answer(exchange)
         finally:
@@ -95,7 +96,7 @@ class Completions:
             await self._stream(exchange, asked, messages)
             return
         call = self._stub.CreateChatCompletion(wanted, metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request_id, headers["Authorization"]):
+        with self._calls.own(call, request_id, caller(headers)):
             answer = await call
             told = response_headers(await call.initial_metadata())
         thinking_parts = _promises_thinking(asked.spec) and not text_only
@@ -110,7 +111,7 @@ class Completions:
             await exchange.reply.drained()
 
     async def _stream(self, exchange: Exchange, asked: ChatRequest, messages: _Messages) -> None:
-        request_id, caller = exchange.reply.request_id, exchange.headers["Authorization"]
+        request_id = exchange.reply.request_id
         renderer = ChunkRenderer(
             include_usage=asked.include_usage,
             include_cost=asked.include_cost,
@@ -118,7 +119,7 @@ class Completions:
         )
         with EventStream(exchange.reply, self._config) as stream:
             try:
-                with self._calls.own(messages, request_id, caller):
+                with self._calls.own(messages, request_id, caller(exchange.headers)):
                     last = await _relay(messages, renderer, stream)
             except ApiError as error:
                 if not stream.begun:

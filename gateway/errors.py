@@ -135,10 +135,11 @@ class ApiError(Exception):
     """A request fails, for a reason of the contract.
 
     `message` is shown to the client. `param` names the field at fault, in OpenAI's
-    spelling. `code` overrides the reason's own. `retry_after_s` says when to come back.
+    spelling. `code` overrides the reason's own. `retry_after_s` says when to come back, `scarce`
+    what a service has too little of, if it is not places.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that clients, and the edge, are told
         self,
         reason: reasons.ErrorReason.ValueType,
         message: str,
@@ -147,6 +148,7 @@ class ApiError(Exception):
         code: str = "",
         retry_after_s: float | None = None,
         headers: Mapping[str, str] | None = None,
+        scarce: str = "",
     ) -> None:
         super().__init__(message)
         row = ROWS[reason]
@@ -157,6 +159,7 @@ class ApiError(Exception):
         self.type = row.type
         self.code = code or row.code
         self.retry_after_s = retry_after_s
+        self.scarce = scarce
         self._headers = dict(headers or {})
 
     @property

@@ -16,8 +16,10 @@ from multidict import MultiMapping
 from gateway.body import read_body
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
+from gateway.metadata import caller
 from gateway.middleware import OUTCOME, REQUEST_ID, STARTED
 from gateway.reply import Link, Reply
+from gateway.room import Room
 
 
 class Exchange(ABC):
@@ -60,9 +62,9 @@ class Received(Exchange):
 class Routed(Exchange):
     """One that came through aiohttp's router and the border."""
 
-    __slots__ = ("_config", "_request")
+    __slots__ = ("_config", "_request", "_room")
 
-    def __init__(self, request: web.Request, config: EdgeConfig) -> None:
+    def __init__(self, request: web.Request, config: EdgeConfig, room: Room) -> None:
         reply = Reply(
             cast("Link", request.protocol),
             request[REQUEST_ID],
@@ -73,10 +75,14 @@ class Routed(Exchange):
         super().__init__(request.headers, reply, request[OUTCOME])
         self._request = request
         self._config = config
+        self._room = room
 
     async def body(self) -> bytes:
-        """The body, once everything else about the request was found right."""
-        return await read_body(self._request, self._config)
+        """The body, once everything else was found right, and where its call has room."""
+        body = await read_body(self._request, self._config)
+        if error := self._room.refuses_call(caller(self.headers)):
+            raise error
+        return body
 
 
 class Sent(web.StreamResponse):

@@ -64,6 +64,12 @@ def bearer(request: WithHeaders) -> str:
     return match[1]
 
 
+def caller(headers: MultiMapping[str]) -> str:
+    """What tells callers apart before anybody has looked at the key: the key as it was sent."""
+    _, _, key = headers.get("Authorization", "").rstrip().rpartition(" ")
+    return key
+
+
 def metadata(request: WithHeaders, key: str, request_id: str) -> tuple[tuple[str, str], ...]:
     """What the service is told beside the request.
 

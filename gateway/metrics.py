@@ -62,9 +62,8 @@ class Bounding(Protocol):
 
 
 class Scarce(Protocol):
-    """What may run out."""
+    """What may run out, and what that has cost."""
 
-    used_share: float
     refused: int
     cuts: int
 
@@ -146,7 +145,7 @@ class EdgeMetrics(Collector):
         self._windows = [window]
 
     def watch_memory(self, memory: Scarce) -> None:
-        """Shows how much memory is in use, and how many connections that has cost."""
+        """Shows how many calls and connections the lack of memory has cost."""
         self._memories = [memory]
 
     def collect(self) -> Iterator[Metric]:
@@ -235,11 +234,6 @@ class EdgeMetrics(Collector):
                 "calls_max",
                 "The most calls to services at a time, as they refused more; 0: they did not.",
                 sum(window.size or 0 for window in self._windows),
-            ),
-            (
-                "memory_used_ratio",
-                "Of the container's memory, what is in use; 0: it has no limit.",
-                sum(memory.used_share for memory in self._memories),
             ),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", about, value=value)

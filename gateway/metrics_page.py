@@ -21,6 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from gateway.memory import Memory
 from gateway.metrics import EdgeMetrics, Histogram
 from gateway.server import join_address, split_address
 
@@ -30,7 +31,9 @@ LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 @asynccontextmanager
-async def showing(metrics: EdgeMetrics, address: str, version: str) -> AsyncIterator[str]:
+async def showing(
+    metrics: EdgeMetrics, address: str, version: str, memory: Memory
+) -> AsyncIterator[str]:
     """Serves the metrics at HOST:PORT, with those of the process; gives it with the real port.
 
     In Prometheus' text format, or in OpenMetrics' where that is asked for.
@@ -40,7 +43,7 @@ async def showing(metrics: EdgeMetrics, address: str, version: str) -> AsyncIter
         ValueError: `address` is no HOST:PORT.
     """
     host, port = split_address(address)
-    process = _Process(version)
+    process = _Process(version, memory)
     registry = CollectorRegistry()
     for collector in (metrics, process):
         registry.register(collector)
@@ -69,8 +72,9 @@ async def showing(metrics: EdgeMetrics, address: str, version: str) -> AsyncIter
 class _Process(Collector):
     """How the process is doing, by the names that the service's has, too."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, memory: Memory) -> None:
         self._version = version
+        self._memory = memory
         self._lag = Histogram(LAG_S)
 
     async def watch_lag(self) -> None:
@@ -90,4 +94,9 @@ class _Process(Collector):
             "pomogator_build_info", "1; the labels say what runs.", labels=("version",)
         )
         about.add_metric((self._version,), 1)
-        return iter((lag, about))
+        used = GaugeMetricFamily(
+            "pomogator_memory_used_ratio",
+            "Of the container's memory, what is in use; 0: it has no limit.",
+            value=self._memory.used_share,
+        )
+        return iter((lag, about, used))

@@ -12,7 +12,7 @@ from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 from gateway.calls import Calls
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.metadata import bearer, deadline_s, metadata
+from gateway.metadata import bearer, caller, deadline_s, metadata
 from gateway.middleware import REQUEST_ID
 
 
@@ -29,7 +29,7 @@ class Models:
         pairs = metadata(request, bearer(request), request[REQUEST_ID])
         timeout = deadline_s(request.headers, self._config, whole=True)
         call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request[REQUEST_ID], request.headers["Authorization"]):
+        with self._calls.own(call, request[REQUEST_ID], caller(request.headers)):
             listed = await call
         return _json({"object": "list", "data": [_model(model) for model in listed.models]})
 
@@ -40,7 +40,7 @@ class Models:
         wanted = models.GetModelRequest(model=request.match_info["model"])
         call = self._stub.GetModel(wanted, metadata=pairs, timeout=timeout)
         try:
-            with self._calls.own(call, request[REQUEST_ID], request.headers["Authorization"]):
+            with self._calls.own(call, request[REQUEST_ID], caller(request.headers)):
                 found = await call
         except ApiError as error:
             if error.reason == reasons.ERROR_REASON_NOT_FOUND:

@@ -10,8 +10,8 @@ from gateway.errors import ApiError, overloaded
 from gateway.memory import Memory
 
 Full: TypeAlias = Callable[[str], float | None]
-"""How many seconds a caller, by its `Authorization`, is to stay away, where there is no room for
-one more call of it; None where there is."""
+"""How many seconds the caller with this key is to stay away, where there is no room for one more
+call of it; None where there is."""
 
 
 def never(_: str) -> float | None:
@@ -36,7 +36,7 @@ class Room:
         return overloaded(come_back_s())
 
     def refuses_call(self, caller: str) -> ApiError | None:
-        """Why a call is not made, if so; `caller` is its `Authorization`.
+        """Why a call of this caller (`gateway.metadata.caller`) is not made, if so.
 
         Who is told None makes it in this turn of the loop or the next one, if at all.
         """

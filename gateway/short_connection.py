@@ -133,8 +133,9 @@ class ShortConnection(Connection):
         at_once = again and not self._next and not self.writing_paused
         if at_once and copy_context().run(self._refused, exchange):
             return
+        asked = at_once or self._discards
         self._answered_bytes = 0 if isinstance(body, ApiError) else len(body)
-        self._task = self._loop.create_task(self._exchange(exchange))
+        self._task = self._loop.create_task(self._exchange(exchange, asked=asked))
 
     def _refused(self, exchange: Received) -> bool:
         try:
@@ -145,10 +146,12 @@ class ShortConnection(Connection):
             self._after(again=exchange.reply.keep_alive)
         return away
 
-    async def _exchange(self, exchange: Received) -> None:
-        again = False
+    async def _exchange(self, exchange: Received, *, asked: bool) -> None:
+        """Answers; `asked`: it is known that there is room."""
+        again, shortcut = False, cast("Shortcut", self._shortcut)
         try:
-            await cast("Shortcut", self._shortcut).serve(exchange, self._remote)
+            if asked or not shortcut.turned_away(exchange):
+                await shortcut.serve(exchange, self._remote)
             # Who reads none of its answers, were they but refusals, gets no more of them.
             await self.drained()
             again = exchange.reply.keep_alive

@@ -23,6 +23,7 @@ from gateway.body import is_json
 from gateway.errors import ApiError, internal
 from gateway.exchange import Exchange
 from gateway.guesses import Guesses
+from gateway.metadata import caller
 from gateway.middleware import CLIENT_CLOSED, Line, write_line
 from gateway.room import Room
 from gateway.watching import Watch, Watched
@@ -134,7 +135,7 @@ class Shortcut:
         Raises:
             ConnectionError: the client is gone.
         """
-        error = self.room.refuses_call(exchange.headers["Authorization"])
+        error = self.room.refuses_call(caller(exchange.headers))
         if error is None:
             return False
         watched = self._begin(exchange)

@@ -100,6 +100,7 @@ def _service_born(
         param=info.metadata.get("param"),
         retry_after_s=_retry_after_s(status),
         headers=response_headers(_trailers(error)),
+        scarce=info.metadata.get("scarce", ""),
     )
 
 

@@ -101,7 +101,7 @@ async def run(options: ServeOptions) -> None:
             follow_on_hangup(channel)
             tracer = await _tracer(stack, TracesConfig(), "pomogator-edge")
             edge = _Edge(EdgeMetrics(), tracer, memory)
-            page = partial(showing, edge.metrics, version=VERSION)
+            page = partial(showing, edge.metrics, version=VERSION, memory=memory)
             await _expose(stack, page, options.metrics)
             await _serve_rest(stack, channel, options, BoundsConfig(), edge)
         else:
@@ -130,9 +130,7 @@ async def _serve_all(stack: AsyncExitStack, options: ServeOptions, memory: Memor
     token = _operators_token(options)
     edge = _Edge(EdgeMetrics(), await _tracer(stack, config.traces, "pomogator"), memory)
     tracing = call_traces(edge.tracer, SYSTEM_CLOCK)
-    opening = open_service(
-        config, options.state, read=read, tracing=tracing, is_short=lambda: memory.is_short
-    )
+    opening = open_service(config, options.state, read=read, tracing=tracing, memory=memory)
     service = await stack.enter_async_context(opening)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
     if path is not None and seen is not None:

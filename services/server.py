@@ -34,10 +34,11 @@ from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 from services.accounts.keys import KeyMaker
 from services.accounts.operators import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
-from services.admission.crowd import Crowd, never, watch_turns
+from services.admission.crowd import Crowd, watch_turns
 from services.admission.gate import Gate
 from services.admission.keys import Keyring
 from services.admission.limits import Limits
+from services.admission.memory import PLENTY, Memory
 from services.border import FailureBorder
 from services.callers import Callers
 from services.clock import Clock, SystemClock, system_chance
@@ -119,13 +120,13 @@ class Service:
     crowd: Crowd
     """Says how many calls run at a time."""
 
-    def turn_away(self, caller: str) -> float | None:
+    def turn_away(self, key: str) -> float | None:
         """How many seconds to stay away, where one more call is refused; it counts as refused.
 
-        None: there is room. For an edge in this process, before it looks at a call; `caller` is
-        its `authorization`.
+        None: there is room. For an edge in this process, before it looks at a call, which shows
+        this key.
         """
-        retry_after_s = self.crowd.wait_s(self.calls.inflight + 1, caller)
+        retry_after_s = self.crowd.wait_s(self.calls.inflight + 1, key)
         if retry_after_s is not None:
             self.metrics.rejected[("OVERLOADED",)].inc()
         return retry_after_s
@@ -165,12 +166,12 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     clock: Clock = SYSTEM_CLOCK,
     read: Callable[[], Config] | None = None,
     tracing: Tracing | None = None,
-    is_short: Callable[[], bool] = never,
+    memory: Memory = PLENTY,
 ) -> AsyncIterator[Service]:
     """The service of a configuration, with its state, its models and its sockets.
 
     `read` reads the configuration anew; without it, the same one is there again. `tracing` is
-    told of every call. None is taken while memory `is_short`.
+    told of every call. None is taken while `memory` is short.
 
     Raises ConfigError and StateError, whose messages are for operators.
     """
@@ -204,9 +205,10 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         metrics.limit_stalls.set_function(lambda: books.limits.stalls)
         metrics.upstream_connections.set_function(lambda: http.in_use)
         metrics.retry_budget.set_function(lambda: failover.budget.left)
+        metrics.memory_used.set_function(lambda: memory.used_share)
         metrics.inflight.set_function(lambda: calls.inflight)
         watch(pipeline.catalog, health, metrics)
-        crowd = Crowd(config.bounds, chance, is_short)
+        crowd = Crowd(config.bounds, chance, memory)
         metrics.calls_max.set_function(lambda: crowd.calls_max)
         turns = partial(watch_turns, crowd, lambda: calls.inflight, clock)
         await stack.enter_async_context(supervisor.running(turns, "turns"))

@@ -24,6 +24,7 @@ from collections.abc import Callable
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.admission.memory import PLENTY, Memory
 from services.admission.shares import Place, Shares
 from services.clock import Chance, Clock
 from services.config import BoundsConfig
@@ -66,21 +67,13 @@ BUSY_S = 0.025
 log = logging.getLogger(__name__)
 
 
-def never() -> bool:
-    """There is always enough of it."""
-    return False
-
-
 class Crowd:
     """Refuses calls while there are as many as the process takes."""
 
-    def __init__(
-        self, bounds: BoundsConfig, chance: Chance, is_short: Callable[[], bool] = never
-    ) -> None:
-        """`is_short` says whether there is no memory for one more call, whose ever it is."""
+    def __init__(self, bounds: BoundsConfig, chance: Chance, memory: Memory = PLENTY) -> None:
         self.bounds = bounds
         self._chance = chance
-        self._is_short = is_short
+        self._memory = memory
         self._shares = Shares()
         self._turns = _Patience(LATE_S, LATE_FOR_S)
         self._running_in_time = 0
@@ -111,12 +104,12 @@ class Crowd:
     def place(self, now: float, running: int, waited_s: float, caller: str) -> Place:
         """The place of a call, `running` with it, that has waited so long to be taken in.
 
-        `caller` is whatever callers are told apart by. Raises Failure OVERLOADED where the call
-        is one too many.
+        `caller` is the key, by which callers are told apart. Raises Failure OVERLOADED where the
+        call is one too many.
         """
         self._waits.look(now, waited_s)
         self._tell()
-        if self._waits.is_worn and self._is_stale(now, running, waited_s, caller):
+        if self._waits.is_worn and self._is_stale(now, waited_s, caller):
             self._refused_at = now
             retry_after_s: float | None = self._later_s()
         else:
@@ -126,6 +119,8 @@ class Crowd:
                 reasons.ERROR_REASON_OVERLOADED,
                 "The service is overloaded. Please try again.",
                 retry_after_s=retry_after_s,
+                # Edges make fewer calls where there were too many, and not for this.
+                facts={"scarce": "memory"} if self._memory.is_short else {},
             )
         return self._shares.place(caller)
 
@@ -134,11 +129,11 @@ class Crowd:
 
         None: they are not.
         """
-        if self._is_short():
+        if self._memory.is_short:
             return self._later_s()
         if running <= self.calls_max:
             return None
-        if running <= self._calls_max_of_small and self._shares.is_small(caller, running):
+        if running <= self._calls_max_of_small and self._shares.is_small(caller):
             return None
         return self._later_s()
 
@@ -151,14 +146,14 @@ class Crowd:
         most = self.bounds.streams + math.ceil(SPARE * self.bounds.streams)
         return min(most, self._calls_soon(2)) if self._turns.is_lost else most
 
-    def _is_stale(self, now: float, running: int, waited_s: float, caller: str) -> bool:
+    def _is_stale(self, now: float, waited_s: float, caller: str) -> bool:
         """Whether a call has waited too long, where all do."""
         if self.bounds.streams_when_late == self.bounds.streams:
             return False
         if waited_s > WAITED_LONG_S:
             return True
         is_due = now - self._refused_at >= WAITED_S
-        return is_due and not self._shares.is_small(caller, running)
+        return is_due and not self._shares.is_small(caller)
 
     def _later_s(self) -> float:
         return RETRY_AFTER_S + SPREAD_S * self._chance.random()

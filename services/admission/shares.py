@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 MANY = 2
-"""Where callers have fewer on average nobody floods, and nobody has few."""
 SMALL = 0.5
-"""Of what callers have on average, below which one has few."""
+"""A caller has few calls who has less than half as many as the caller of the average call has.
+Where that is less than two nobody floods, and nobody has few."""
 
 
 class Shares:
@@ -16,34 +16,49 @@ class Shares:
 
     def __init__(self) -> None:
         self._calls: dict[int, int] = {}
+        self._all = 0
+        self._squares = 0
+        """How many calls the callers of all calls have, together."""
 
     def place(self, caller: str) -> Place:
         """A call of this caller, while the context lasts."""
-        return Place(self._calls, hash(caller))
+        return Place(self, hash(caller))
 
-    def is_small(self, caller: str, running: int) -> bool:
-        """Whether the caller has few, of so many that are running."""
-        callers = len(self._calls)
-        if running < MANY * callers:
+    def is_small(self, caller: str) -> bool:
+        """Whether the caller has few, compared with others."""
+        if self._squares < MANY * self._all:
             return False
-        return self._calls.get(hash(caller), 0) * callers < SMALL * running
+        return self._calls.get(hash(caller), 0) * self._all < SMALL * self._squares
+
+    def enter(self, caller: int) -> None:
+        """One more call of this caller, by its hash."""
+        others = self._calls.get(caller, 0)
+        self._calls[caller] = others + 1
+        self._all += 1
+        self._squares += 2 * others + 1
+
+    def leave(self, caller: int) -> None:
+        """One less. Who has none is forgotten."""
+        left = self._calls[caller] - 1
+        self._all -= 1
+        self._squares -= 2 * left + 1
+        if left:
+            self._calls[caller] = left
+        else:
+            del self._calls[caller]
 
 
 class Place:
     """A call that counts, from here on, for its caller."""
 
-    __slots__ = ("_caller", "_calls")
+    __slots__ = ("_caller", "_shares")
 
-    def __init__(self, calls: dict[int, int], caller: int) -> None:
-        self._calls = calls
+    def __init__(self, shares: Shares, caller: int) -> None:
+        self._shares = shares
         self._caller = caller
 
     def __enter__(self) -> None:
-        self._calls[self._caller] = self._calls.get(self._caller, 0) + 1
+        self._shares.enter(self._caller)
 
     def __exit__(self, *_: object) -> None:
-        left = self._calls[self._caller] - 1
-        if left:
-            self._calls[self._caller] = left
-        else:
-            del self._calls[self._caller]
+        self._shares.leave(self._caller)

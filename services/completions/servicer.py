@@ -89,8 +89,8 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         self, record: CallRecord, metadata: Mapping[str, str], left_s: float | None
     ) -> Place:
         waited = waited_s(metadata, left_s)
-        caller = metadata.get("authorization", "")
-        return self._crowd.place(record.opened_at, self._calls.inflight, waited, caller)
+        _, _, key = metadata.get("authorization", "").rstrip().rpartition(" ")
+        return self._crowd.place(record.opened_at, self._calls.inflight, waited, key)
 
     async def _tell_limits(self, failure: Failure, call: Call) -> None:
         """A refusal says how the limits stand, too, once it is known which apply."""

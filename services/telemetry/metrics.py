@@ -169,6 +169,9 @@ class Metrics:
         self.reloads = counter(
             "config_reload_total", "Configurations that were read anew.", "result"
         )
+        self.memory_used = gauge(
+            "memory_used_ratio", "Of the container's memory, what is in use; 0: it has no limit."
+        )
         self.inflight = gauge("inflight", "Calls that are running.")
         self.calls_max = gauge(
             "calls_max", "Calls that are taken at a time: fewer while the process is overloaded."

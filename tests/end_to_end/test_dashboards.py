@@ -72,7 +72,7 @@ ELSEWHERE = {
     "pomogator_edge_calls_max": "needs an edge of its own: tests/end_to_end/test_full_service.py",
     "pomogator_edge_calls_refused": "the same",
     "pomogator_edge_connections_cut": "needs a full container: tests/faults/test_08_memory.py",
-    "pomogator_edge_memory_used_ratio": "the same",
+    "pomogator_memory_used_ratio": "the same",
     "pomogator_edge_connections_refused": "needs many clients: tests/faults/test_08_descriptors.py",
     "pomogator_holds_broken": "needs a state that is spoilt: tests/faults/test_10_broken_holds.py",
     "pomogator_limit_stalls": "needs a Redis that freezes: tests/services/storage",

@@ -100,9 +100,21 @@ async def test_075_one_key_takes_all_places(open_world: OpenWorld, wire: bool) -
     assert (await world.ask(model=STEADY)).code == "overloaded"
     for stream in (True, False):
         assert (await world.ask(headers=other, model=STEADY, stream=stream)).content == TEXT
-    # Until it has its share of them, too.
+    goes_on.set()
+    assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 20
+
+
+async def test_075_many_keys_flood(open_world: OpenWorld) -> None:
+    """What is left to keys with few calls is no more than a tenth."""
+    world = await open_world(bounds=BoundsConfig(streams=20))
+    other = await another_key(world)
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(world.ask()) for _ in range(20)]
+    await world.until(lambda: len(world.first.requests) == 20)
     running += [asyncio.create_task(world.ask(headers=other)) for _ in range(2)]
     await world.until(lambda: len(world.first.requests) == 22)
+
     assert (await world.ask(headers=other, model=STEADY)).code == "overloaded"
     goes_on.set()
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 22

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -102,6 +103,38 @@ async def test_077_memory_runs_out_slowly(open_world: OpenWorld, wire: bool) -> 
     assert len(world.log.of("memory.short.ends")) == 1
 
 
+async def test_077_edges_learn_nothing_about_places(open_world: OpenWorld) -> None:
+    """A service whose memory was short gets as many calls as before, as soon as it is not."""
+    gauge = Gauge()
+    world = await open_world(service_memory=gauge.memory, wire=True)
+    await gauge.at(world, SHORT)
+    assert (await world.ask()).code == "overloaded"
+    await gauge.at(world, 0.5)
+
+    replies = await asyncio.gather(*(world.ask(model=STEADY) for _ in range(40)))
+    assert {reply.status for reply in replies} == {200}
+    assert world.edge_sample("calls_max") == 0
+
+
+async def test_077_who_sends_many_at_once(open_world: OpenWorld) -> None:
+    """Requests in one piece are refused one by one, too."""
+    gauge = Gauge()
+    world = await open_world(memory=gauge.memory, wire=True)
+    await gauge.at(world, SHORT)
+    body = json.dumps(ASKED).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.key}\r\n"
+    one = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    reader, writer = await asyncio.open_connection(*world.address)
+    writer.write(one + one)
+    assert (await reader.readline()).split()[1] == b"503"
+    await reader.read()
+    writer.close()
+
+    await gauge.at(world, 0.5)
+    assert world.edge_sample("calls_refused_total") == 1
+    assert world.first.requests == []
+
+
 async def test_077_any_request_is_refused(open_world: OpenWorld) -> None:
     """Of whatever form: in chunks, by HTTP/1.0, with bodies that are awaited or not."""
     gauge = Gauge()
@@ -122,7 +155,7 @@ async def test_077_any_request_is_refused(open_world: OpenWorld) -> None:
 
 
 MIB = 2**20
-LIMIT = 400 * MIB
+LIMIT = 600 * MIB
 INSIDE = "import runpy; open('{group}/cgroup.procs', 'w').write('0'); "
 GATEWAY = INSIDE + "runpy.run_module('services', None, '__main__')"
 NEIGHBOUR = (
@@ -213,7 +246,7 @@ async def test_077_a_container_of_the_kernels(group: Path, tmp_path: Path) -> No
 
 async def used_share(server: Server) -> float:
     """How much of its memory a process knows to be in use."""
-    return (await server.samples())["pomogator_edge_memory_used_ratio", frozenset()]
+    return (await server.samples())["pomogator_memory_used_ratio", frozenset()]
 
 
 async def asked(server: Server) -> tuple[int, str | None]:

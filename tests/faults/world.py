@@ -28,7 +28,6 @@ from gateway.channel import open_channel
 from gateway.config import EdgeConfig
 from gateway.memory import Memory, watching
 from gateway.metrics import EdgeMetrics
-from gateway.room import never
 from gateway.server import serving, split_address
 from services.clock import Clock
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
@@ -354,11 +353,13 @@ async def living(  # noqa: PLR0913 - all that a world is made of
     wire: bool = False,
     clock: Clock = SYSTEM_CLOCK,
     memory: Memory | None = None,
+    service_memory: Memory | None = None,
     **tables: Any,
 ) -> AsyncIterator[World]:
     """A world. `first` and `second` are more keys of these channels, `tables` of the file.
 
-    `memory` is what edge and service are told of theirs; by default, that there is enough.
+    `memory` is what edge and service are told of theirs, unless the service has its own; by
+    default, that there is enough.
     `wire` puts gRPC over TCP between edge and service. Without a `database_url` in place of the
     table `state` there is SQLite at that path.
     """
@@ -392,8 +393,10 @@ async def living(  # noqa: PLR0913 - all that a world is made of
         stack.callback(root.setLevel, level)
         stack.callback(root.removeHandler, log)
         memory = memory or Memory(lambda: 0.0)
-        await stack.enter_async_context(watching(memory))
-        opening = open_service(config, state, {}, clock=clock, is_short=lambda: memory.is_short)
+        service_memory = service_memory or memory
+        for watched in {memory, service_memory}:
+            await stack.enter_async_context(watching(watched))
+        opening = open_service(config, state, {}, clock=clock, memory=service_memory)
         service = await stack.enter_async_context(opening)
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"
@@ -403,7 +406,8 @@ async def living(  # noqa: PLR0913 - all that a world is made of
             bound = await stack.enter_async_context(listener)
             channel = open_channel(bound, edge)
         channel = await stack.enter_async_context(channel)
-        full = never if wire else service.turn_away
+        # Over a wire the edge learns of it.
+        full = None if wire else service.turn_away
         numbers = EdgeMetrics()
         listener = serving(channel, "127.0.0.1:0", edge, metrics=numbers, full=full, memory=memory)
         address = await stack.enter_async_context(listener)

@@ -62,6 +62,23 @@ def test_pages_of_files_are_no_shortage(root: Path, version: int) -> None:
     assert used_share(root, "0::/", "4:memory:/") == 0.5
 
 
+def test_caches_of_the_kernel_are_no_shortage(root: Path) -> None:
+    """It takes them back as well, and tells of them by version 2 only."""
+    group(root, 100 * MIB, 90 * MIB)
+    with (root / "memory.stat").open("a") as stat:
+        stat.write(f"slab_reclaimable {70 * MIB}\nslab_unreclaimable {5 * MIB}\n")
+    assert used_share(root, "0::/") == 0.2
+
+
+def test_it_cannot_be_said(root: Path) -> None:
+    """That a file cannot be read now does not mean that there is no limit."""
+    group(root, 100 * MIB, 90 * MIB)
+    (root / "memory.current").unlink()
+    (root / "memory.current").mkdir()
+    with pytest.raises(IsADirectoryError):
+        used_share(root, "0::/")
+
+
 def test_a_namespace_of_its_own(root: Path) -> None:
     """The path may be the host's, while only what is the container's can be seen."""
     group(root, 100 * MIB, 70 * MIB)

@@ -15,6 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import EdgeConfig
+from gateway.memory import Memory, watching
 from gateway.metrics import EdgeMetrics
 from gateway.metrics_page import showing
 from gateway.server import serving, split_address
@@ -186,7 +187,11 @@ async def test_what_is_no_http(counted: Counted) -> None:
 async def test_the_page_of_an_edge_alone() -> None:
     """It has the edge's numbers and the process's, and nothing is at other paths."""
     metrics = EdgeMetrics()
-    async with showing(metrics, "127.0.0.1:0", "1.2.3") as bound, aiohttp.ClientSession() as http:
+    memory = Memory(lambda: 0.25)
+    page = showing(metrics, "127.0.0.1:0", "1.2.3", memory)
+    async with watching(memory), page as bound, aiohttp.ClientSession() as http:
+        while not memory.used_share:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0.01)
         async with http.get(f"http://{bound}/metrics") as answer:
             families = {
                 family.name: family
@@ -198,6 +203,7 @@ async def test_the_page_of_an_edge_alone() -> None:
         async with http.get(f"http://{bound}/") as answer:
             assert answer.status == 404
 
+    assert families["pomogator_memory_used_ratio"].samples[0].value == 0.25
     assert families["pomogator_build_info"].samples[0].labels == {"version": "1.2.3"}
     for name in ("pomogator_edge_requests", "pomogator_loop_lag_seconds", "process_open_fds"):
         assert name in families
@@ -209,5 +215,5 @@ async def test_the_page_of_an_edge_alone() -> None:
 async def test_an_address_that_cannot_be_had(address: str) -> None:
     """What is no address, or not ours, is an error before anything is served."""
     with pytest.raises((OSError, ValueError), match=r".+"):
-        async with showing(EdgeMetrics(), address, ""):
+        async with showing(EdgeMetrics(), address, "", Memory()):
             pass

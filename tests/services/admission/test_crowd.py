@@ -22,6 +22,7 @@ from services.admission.crowd import (
     Crowd,
     watch_turns,
 )
+from services.admission.memory import Seen
 from services.admission.shares import Place
 from services.clock import SystemClock
 from services.config import BoundsConfig
@@ -77,8 +78,8 @@ def test_one_caller_floods(small: Crowd) -> None:
 
 
 def test_a_caller_has_no_few_calls_any_more(small: Crowd) -> None:
-    """Half of what callers have on average is not few."""
-    take(small, 0.0, 1, 5, OTHER)
+    """Half as many as the caller of the average call has are not few."""
+    take(small, 0.0, 1, 8, OTHER)
     assert small.wait_s(21, OTHER) is None
     take(small, 0.0, 1, 1, OTHER)
 
@@ -105,15 +106,12 @@ def test_all_callers_have_few_calls() -> None:
 
 
 def test_no_memory_is_left() -> None:
-    """Then nobody gets in, however few calls there are."""
-    short = True
-    crowd = Crowd(BoundsConfig(), random.Random(1), lambda: short)  # noqa: S311
+    """Then nobody gets in, however few calls there are, and edges learn nothing about places."""
+    crowd = Crowd(BoundsConfig(), random.Random(1), Seen(is_short=True))  # noqa: S311
     assert crowd.wait_s(1, CALLER) is not None
-    with pytest.raises(Failure):
+    with pytest.raises(Failure) as refused:
         crowd.place(0.0, 1, 0.0, CALLER)
-
-    short = False
-    assert crowd.wait_s(1, CALLER) is None
+    assert refused.value.facts == {"scarce": "memory"}
 
 
 @pytest.fixture

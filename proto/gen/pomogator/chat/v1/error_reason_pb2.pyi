@@ -160,7 +160,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     the gateway. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 40
-    """UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load. Details:
+    """UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load: there are too many
+    calls, or, where `scarce` is `memory`, too little memory for however few. Details:
     `google.rpc.RetryInfo`.
     """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 41
@@ -335,7 +336,8 @@ ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 39
 the gateway. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 40
-"""UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load. Details:
+"""UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load: there are too many
+calls, or, where `scarce` is `memory`, too little memory for however few. Details:
 `google.rpc.RetryInfo`.
 """
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 41
