@@ -10,7 +10,7 @@ done, each when it has been there without a break, since many calls may well com
   be done waits in gRPC, where nobody can refuse it.
 
 Where there is no place for one more call, there still is for callers who have few
-(`services.admission.shares`): a tenth more places, and as many more as are taken in at once.
+(`services.admission.shares`): a tenth more.
 
 `python -m tests.bench.overload` measures all of it, in one process and in two.
 """
@@ -76,7 +76,7 @@ class Crowd:
         self._memory = memory
         self._shares = Shares()
         self._turns = _Patience(LATE_S, LATE_FOR_S)
-        self._running_in_time = 0
+        self._running_soon = 0
         self._waits = _Patience(WAITED_S, WAITED_FOR_S)
         self._refused_at = -math.inf
         self._is_overloaded = False
@@ -87,7 +87,7 @@ class Crowd:
         most, few = self.bounds.streams, self.bounds.streams_when_late
         if not self._turns.is_lost:
             return most
-        return min(most, few if self._turns.is_late else self._calls_soon(1))
+        return min(most, few if self._turns.is_late else max(few, self._running_soon))
 
     def is_large(self, running: int) -> bool:
         """Whether it matters for so many calls how late the loop is."""
@@ -96,8 +96,7 @@ class Crowd:
     def look(self, now: float, turn_s: float, running: int) -> None:
         """Takes note of how long a turn of the loop took, with so many calls."""
         self._turns.look(now, turn_s)
-        if not self._turns.is_late:
-            self._running_in_time = running
+        self._running_soon = running + MORE
         self._waits.rest(now)
         self._tell()
 
@@ -122,7 +121,7 @@ class Crowd:
                 # Edges make fewer calls where there were too many, and not for this.
                 facts={"scarce": "memory"} if self._memory.is_short else {},
             )
-        return self._shares.place(caller)
+        return self._shares.place(caller, is_spare=running > self.calls_max)
 
     def wait_s(self, running: int, caller: str) -> float | None:
         """How long to stay away where `running` are too many, one of them this caller's.
@@ -131,20 +130,13 @@ class Crowd:
         """
         if self._memory.is_short:
             return self._later_s()
-        if running <= self.calls_max:
-            return None
-        if running <= self._calls_max_of_small and self._shares.is_small(caller):
+        if running <= self.calls_max or self._is_spare_for(running, caller):
             return None
         return self._later_s()
 
-    def _calls_soon(self, steps: int) -> int:
-        """How many may run `steps` after the loop was in time, while it often is not."""
-        return max(self.bounds.streams_when_late, self._running_in_time + steps * MORE)
-
-    @property
-    def _calls_max_of_small(self) -> int:
-        most = self.bounds.streams + math.ceil(SPARE * self.bounds.streams)
-        return min(most, self._calls_soon(2)) if self._turns.is_lost else most
+    def _is_spare_for(self, running: int, caller: str) -> bool:
+        spare = max(1, int(SPARE * running))
+        return self._shares.in_spare < spare and self._shares.is_small(caller)
 
     def _is_stale(self, now: float, waited_s: float, caller: str) -> bool:
         """Whether a call has waited too long, where all do."""

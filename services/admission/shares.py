@@ -19,10 +19,12 @@ class Shares:
         self._all = 0
         self._squares = 0
         """How many calls the callers of all calls have, together."""
+        self.in_spare = 0
+        """How many are in places that are spared for callers with few."""
 
-    def place(self, caller: str) -> Place:
-        """A call of this caller, while the context lasts."""
-        return Place(self, hash(caller))
+    def place(self, caller: str, *, is_spare: bool = False) -> Place:
+        """A call of this caller, while the context lasts; `is_spare`: in a place for such calls."""
+        return Place(self, hash(caller), is_spare=is_spare)
 
     def is_small(self, caller: str) -> bool:
         """Whether the caller has few, compared with others."""
@@ -51,14 +53,17 @@ class Shares:
 class Place:
     """A call that counts, from here on, for its caller."""
 
-    __slots__ = ("_caller", "_shares")
+    __slots__ = ("_caller", "_is_spare", "_shares")
 
-    def __init__(self, shares: Shares, caller: int) -> None:
+    def __init__(self, shares: Shares, caller: int, *, is_spare: bool) -> None:
         self._shares = shares
         self._caller = caller
+        self._is_spare = is_spare
 
     def __enter__(self) -> None:
+        self._shares.in_spare += self._is_spare
         self._shares.enter(self._caller)
 
     def __exit__(self, *_: object) -> None:
+        self._shares.in_spare -= self._is_spare
         self._shares.leave(self._caller)
