@@ -91,14 +91,14 @@ class Memory:
         """Whether calls are refused."""
         return self._short.is_on
 
-    def watch(self, holders: Callable[[], Iterable[Holder]]) -> None:
-        """These connections may be cut, those that are there when it comes to it."""
-        self._holders.append(holders)
-
     @property
     def wants_back(self) -> bool:
         """Whether what was freed had better be given back to the kernel before the next look."""
         return self.is_low and self._looks % AGAIN_AFTER == 1
+
+    def watch(self, holders: Callable[[], Iterable[Holder]]) -> None:
+        """These connections may be cut, those that are there when it comes to it."""
+        self._holders.append(holders)
 
     def look(self) -> None:
         """Takes note of how much is in use, and cuts a connection where it is too much."""
@@ -150,11 +150,11 @@ async def watching(memory: Memory) -> AsyncIterator[None]:
 
 async def _look_on(memory: Memory) -> None:
     while True:
+        await asyncio.sleep(LOOK_EVERY_S)
         try:
+            if memory.wants_back:
+                # It takes long where there is much: 70 ms for a heap of 400 MB.
+                await asyncio.to_thread(give_back_freed_memory)
             memory.look()
         except Exception:  # noqa: BLE001 - the border of a task, whose end nobody would notice
             _log.exception("memory.unknown")
-        await asyncio.sleep(LOOK_EVERY_S)
-        if memory.wants_back:
-            # It takes long where there is much: 70 ms for a heap of 400 MB.
-            await asyncio.to_thread(give_back_freed_memory)
