@@ -153,7 +153,7 @@ async def _look_on(memory: Memory) -> None:
         await asyncio.sleep(LOOK_EVERY_S)
         try:
             if memory.wants_back:
-                # It takes long where there is much: 70 ms for a heap of 400 MB.
+                # Where there is much to give back it would hold up the loop.
                 await asyncio.to_thread(give_back_freed_memory)
             memory.look()
         except Exception:  # noqa: BLE001 - the border of a task, whose end nobody would notice
