@@ -15,19 +15,19 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import logs
-from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.following import follow_on_hangup
-from gateway.heap import keep_freed_memory
-from gateway.lines import LinesHandler
-from gateway.memory import Memory, watching
-from gateway.metrics import EdgeMetrics
-from gateway.metrics_page import showing
-from gateway.process import dump_nothing, keep_what_stays, take_all_descriptors
+from gateway.http.tls import ListenerTls, ServiceTls, is_local
+from gateway.overload.memory_monitor import Memory, watching
+from gateway.rpc.channel import open_channel
+from gateway.rpc.reconnecting import follow_on_hangup
 from gateway.server import serving, split_address
-from gateway.tls import ListenerTls, ServiceTls, is_local
-from gateway.traces_opening import TracesOptions, opening_tracer
+from gateway.telemetry import logs
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from gateway.telemetry.metrics_page import showing
+from gateway.telemetry.tracer import TracesOptions, opening_tracer
+from services.common.heap import keep_freed_memory
+from services.common.log_queue import LinesHandler
+from services.common.process import dump_nothing, keep_what_stays, take_all_descriptors
 
 _log = logging.getLogger("gateway")
 

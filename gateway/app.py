@@ -16,19 +16,19 @@ from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
 from gateway import openapi
-from gateway.calls import Calls
-from gateway.completions import Completions
 from gateway.config import EdgeConfig
-from gateway.guesses import Guesses
-from gateway.memory import Memory
-from gateway.middleware import Handler, add_headers, border
-from gateway.models import Models
-from gateway.probes import PROBES, Probes
-from gateway.room import Full, Room
-from gateway.runner import CONFIG, MEMORY, SHORTCUT
-from gateway.shortcut import Shortcut
+from gateway.http.auth_throttle import Guesses
+from gateway.http.fast_path.fast_path import Shortcut
+from gateway.http.middleware import Handler, add_headers, border
+from gateway.http.probes import PROBES, Probes
+from gateway.http.runner import CONFIG, MEMORY, SHORTCUT
+from gateway.overload.admission_check import Full, Room
+from gateway.overload.memory_monitor import Memory
+from gateway.rpc.calls import Calls
+from gateway.surfaces.openai_chat.handler import Completions
+from gateway.surfaces.openai_models.handler import Models
+from gateway.telemetry.access_log import WATCH, Watch
 from gateway.transcoding import routes
-from gateway.watching import WATCH, Watch
 
 TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
 """What needs no handler of its own."""

@@ -1,8 +1,8 @@
 """Why calls fail, as HTTP says it.
 
 Every failure that a client sees is an `ApiError`: those that the edge finds itself, and
-those that come over gRPC (`gateway.statuses`). They are mapped by reason, never by the text of a
-message. `{"error": {"message", "type", "param", "code"}}` always has its four keys.
+those that come over gRPC (`gateway.rpc.statuses`). They are mapped by reason, never by the text of
+a message. `{"error": {"message", "type", "param", "code"}}` always has its four keys.
 """
 
 from __future__ import annotations

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, cast
 import grpc
 from aiohttp import web
 
-from gateway.acceptor import accepting, listen
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.memory import Memory
-from gateway.metrics import EdgeMetrics
-from gateway.operators import create_operators_app
-from gateway.probes import PROBES
-from gateway.room import Full
-from gateway.runner import EdgeRunner
-from gateway.traces_opening import edge_traces
-from gateway.watching import Watch
+from gateway.http.acceptor import accepting, listen
+from gateway.http.probes import PROBES
+from gateway.http.runner import EdgeRunner
+from gateway.operators_app import create_operators_app
+from gateway.overload.admission_check import Full
+from gateway.overload.memory_monitor import Memory
+from gateway.telemetry.access_log import Watch
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from gateway.telemetry.tracer import edge_traces
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -47,8 +47,8 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
 
     Without `tls` it is plain text. `metrics` count what comes; with a `tracer` each request has
     a span. Completions are refused at once, unread, where `full` says that there is no room, or
-    without it where the service has refused as many (`gateway.window`); and where `memory` is
-    short, which somebody else watches.
+    without it where the service has refused as many (`gateway.overload.concurrency_limit`); and
+    where `memory` is short, which somebody else watches.
 
     On the way out it is not ready any more, but takes requests for `config.linger_s`. Then
     nothing new is taken; what runs may go on for `config.drain_s`. Then

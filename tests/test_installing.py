@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from services.listener import listening
+from services.rpc.listener import listening
 from tests.end_to_end import house, process
 from tests.environments import ROOT, Environment, build, empty, pins
 from tests.fakes.upstream import FakeUpstream

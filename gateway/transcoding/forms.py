@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.errors import ApiError, finer, invalid
-from gateway.strict_json import DEPTH_MAX
+from gateway.http.strict_json import DEPTH_MAX
 from gateway.transcoding.fields import from_base64
 
 # They have forms of their own, and readers that mind them.

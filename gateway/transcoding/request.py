@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, finer, invalid
-from gateway.strict_json import DEPTH_MAX
+from gateway.http.strict_json import DEPTH_MAX
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.fields import FieldPath, resolve, unknown
 from gateway.transcoding.forms import check

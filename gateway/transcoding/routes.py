@@ -18,11 +18,11 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from yarl import URL
 
-from gateway.body import read_body
 from gateway.config import EdgeConfig
-from gateway.metadata import bearer, deadline_s, metadata, response_headers
-from gateway.middleware import OUTCOME, REQUEST_ID
-from gateway.statuses import from_rpc
+from gateway.http.body import read_body
+from gateway.http.middleware import OUTCOME, REQUEST_ID
+from gateway.rpc.metadata import bearer, deadline_s, metadata, response_headers
+from gateway.rpc.statuses import from_rpc
 from gateway.transcoding import answer
 from gateway.transcoding.bindings import ANY_VERB, Binding, bindings
 from gateway.transcoding.request import build
@@ -45,7 +45,7 @@ def routes(
 ) -> list[web.AbstractRouteDef]:
     """What `app.add_routes` takes, to serve every annotated method of the services.
 
-    The application needs `gateway.middleware.border`, which turns errors into answers.
+    The application needs `gateway.http.middleware.border`, which turns errors into answers.
     `metadata_of` says what the service is told beside the request, before the body is read.
 
     Raises:

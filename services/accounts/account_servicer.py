@@ -10,8 +10,15 @@ from pomogator.accounts.v1 import account_service_pb2 as pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.accounts.fields import NANO_MAX, account_name, invalid, not_found, timestamp, within
 from services.accounts.paging import START, Page
+from services.accounts.proto_fields import (
+    NANO_MAX,
+    account_name,
+    invalid,
+    not_found,
+    timestamp,
+    within,
+)
 from services.clock import Clock
 from services.errors import Failure
 from services.storage.accounts import (

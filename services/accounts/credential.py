@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 import grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.border import Context, Handler, metadata_of
-from services.callers import guarded
 from services.errors import Failure
+from services.rpc.client_authorizer import guarded
+from services.rpc.failure_border import Context, Handler, metadata_of
 
 TOKEN_VARIABLE = "POMOGATOR_OPS_TOKEN"  # noqa: S105  It is where the token is.
 """The variable that holds the token: for the server, and for who calls it."""

@@ -10,7 +10,9 @@ import grpc
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
 
-from services.accounts.fields import (
+from services.accounts.key_maker import KeyMaker
+from services.accounts.paging import START, Page
+from services.accounts.proto_fields import (
     account_name,
     invalid,
     milliseconds,
@@ -18,8 +20,6 @@ from services.accounts.fields import (
     timestamp,
     within,
 )
-from services.accounts.keys import KeyMaker
-from services.accounts.paging import START, Page
 from services.clock import Clock
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, list_keys, revoke_key

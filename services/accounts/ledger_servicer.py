@@ -8,8 +8,8 @@ import grpc
 from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
-from services.accounts.fields import account_name, not_found, span_ms, timestamp
 from services.accounts.paging import START, Page
+from services.accounts.proto_fields import account_name, not_found, span_ms, timestamp
 from services.storage.accounts import account_by_name
 from services.storage.audit import audit
 from services.storage.base import Database, T, Transaction

@@ -12,10 +12,10 @@ from datetime import UTC, datetime, timedelta
 from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
-from services.accounts.fields import invalid, not_found, span_ms
 from services.accounts.paging import START, Page
-from services.admission.keys import Caller, Keyring
-from services.border import Context, metadata_of
+from services.accounts.proto_fields import invalid, not_found, span_ms
+from services.admission.keyring import Caller, Keyring
+from services.rpc.failure_border import Context, metadata_of
 from services.storage.accounts import account_by_name
 from services.storage.base import Database
 from services.storage.reports import Grouping, UsageSum, usage_sums

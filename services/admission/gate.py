@@ -9,7 +9,7 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.admission.keys import Caller
+from services.admission.keyring import Caller
 from services.admission.limits import Allowance, Limits, Subject
 from services.admission.ticket import Ticket
 from services.capabilities import Capabilities
@@ -19,7 +19,7 @@ from services.metering.ledger import Ledger, Order
 from services.metering.prices import FREE, Price, PriceList, estimate_nano
 from services.metering.tokens import TokenCounter, estimate_prompt
 from services.metering.usage import UsageMeter
-from services.providers.thinking import BUDGET_MIN
+from services.providers.translate.thinking import BUDGET_MIN
 from services.telemetry.calls import CallRecord
 
 MAX_TOKENS_UNKNOWN = 4096

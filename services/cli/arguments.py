@@ -13,15 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
-from services.cli.accounts import (
+from services.cli.account_commands import (
     create_account,
     credit_account,
     report_usage,
     show_account,
     verify_ledger,
 )
-from services.cli.keys import create_key, list_keys, revoke_key, rotate_key
-from services.cli.operations import explain_call, reload_configuration, show_channels
+from services.cli.key_commands import create_key, list_keys, revoke_key, rotate_key
+from services.cli.operation_commands import explain_call, reload_configuration, show_channels
 from services.cli.output import (
     read_address,
     read_count,
@@ -31,8 +31,8 @@ from services.cli.output import (
     read_time,
     read_usd,
 )
-from services.cli.serving import check, list_models, serve
-from services.options import LINKS, METRICS
+from services.cli.serve_commands import check, list_models, serve
+from services.serving.options import LINKS, METRICS
 
 Environment: TypeAlias = Mapping[str, str]
 Command: TypeAlias = Callable[[Namespace, Environment], Awaitable[None]]

@@ -11,7 +11,7 @@ import grpc
 import uvloop
 
 from services.cli.arguments import Command, parser
-from services.cli.operators import ops_address
+from services.cli.operator_client import ops_address
 from services.cli.output import CommandError
 from services.config import ConfigError
 from services.errors import Failure

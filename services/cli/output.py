@@ -10,7 +10,7 @@ from decimal import Decimal, InvalidOperation
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.options import LINKS
+from services.serving.options import LINKS
 
 NANO = 10**9
 USD_MAX = 10**9

@@ -10,7 +10,7 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.gate import Bid, Gate, authorize
-from services.admission.keys import Caller
+from services.admission.keyring import Caller
 from services.admission.revocation import Batches, Revocation
 from services.admission.ticket import Ticket
 from services.clock import Clock

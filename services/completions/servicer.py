@@ -8,13 +8,13 @@ from contextlib import aclosing
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
-from services.admission.crowd import Crowd
-from services.admission.keys import Keyring
-from services.admission.shares import Place
-from services.border import Context, metadata_of, request_id_of, waited_s
+from services.admission.keyring import Keyring
+from services.admission.load_shedder import Crowd
+from services.common.fair_share import Place
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
 from services.errors import Failure
+from services.rpc.failure_border import Context, metadata_of, request_id_of, waited_s
 from services.telemetry.calls import CallLog, CallRecord
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from services.config import clients, rules
+from services.config import client_certificates, rules
 from services.config.schema import ChannelConfig, Config, ConfigError, Secret
 
 DEFAULTS = "defaults.toml"
@@ -30,7 +30,7 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
     """
     source = str(path or DEFAULTS)
     config = Config(defaults=True) if path is None else _parse(_read(path), source)
-    _refuse(source, [*rules.channels(config), *clients.problems(config.clients)])
+    _refuse(source, [*rules.channels(config), *client_certificates.problems(config.clients)])
     config = _with_keys(config, path, env)
     if config.defaults:
         config = _joined(config, _shipped(env))

@@ -16,7 +16,7 @@ DIALECTS = frozenset({"anthropic", "openai", "openrouter"})
 """The names that `services.providers.registry` knows."""
 
 LOCAL_MODELS = frozenset({"smollm2-135m"})
-"""The names that `services.local_model` knows."""
+"""The names that `services.local.local_models` knows."""
 
 RESOLVED = frozenset({("ChannelConfig", "key"), ("ChannelConfig", "spare_keys")})
 """Fields that `load` fills in, by class: they are no keys of the file."""

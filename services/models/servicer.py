@@ -9,10 +9,10 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
-from services.admission.keys import Caller, Keyring
-from services.border import Context, metadata_of
+from services.admission.keyring import Caller, Keyring
 from services.errors import Failure
 from services.routing.catalog import Catalog, Route
+from services.rpc.failure_border import Context, metadata_of
 
 PAGE_SIZE_MAX = 1000
 

@@ -9,11 +9,11 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
-from services.border import Context
 from services.config import ConfigError
 from services.errors import Failure
 from services.operations.channels import list_channels
 from services.operations.explainer import Explainer
+from services.rpc.failure_border import Context
 
 
 class OperationsServicer(pb_grpc.OperationsServiceServicer):

@@ -24,8 +24,8 @@ from services.providers.http import (
     PostHead,
     Url,
 )
-from services.providers.patience import Patience
-from services.providers.stream import StreamReader, unreadable
+from services.providers.stream_reader import StreamReader, unreadable
+from services.providers.timeouts import Patience
 
 USER_AGENT = "pomogator"
 ERROR_BODY_MAX = 64 * 1024

@@ -23,8 +23,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.clock import Clock
+from services.common.json_logs import emit
 from services.errors import Failure, UpstreamError
-from services.telemetry.logs import emit
 from services.telemetry.tracing import NO_HEADERS, CallTrace, Place, Tracing
 
 log = logging.getLogger(__name__)

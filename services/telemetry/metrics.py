@@ -23,8 +23,8 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from services.common.counters import Tallies
 from services.telemetry.calls import ENDS, CallRecord
-from services.telemetry.tallies import Tallies
 
 PREFIX = "pomogator"
 

@@ -22,13 +22,13 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import usage_pb2
 
-from gateway import logs
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.heap import keep_freed_memory
-from gateway.keys import PREFIX, checksum
-from gateway.lines import LinesHandler
-from gateway.runner import EdgeRunner
+from gateway.http.runner import EdgeRunner
+from gateway.telemetry import logs
+from services.common.heap import keep_freed_memory
+from services.common.key_format import PREFIX, checksum
+from services.common.log_queue import LinesHandler
 from services.inprocess import InProcessChannel
 
 RUNS = 15

@@ -17,8 +17,8 @@ from pathlib import Path
 import uvloop
 from pomogator.chat.v1 import usage_pb2
 
-from services.accounts.keys import KeyMaker
-from services.admission.keys import Keyring
+from services.accounts.key_maker import KeyMaker
+from services.admission.keyring import Keyring
 from services.admission.limits import Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config import LimitConfig

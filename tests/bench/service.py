@@ -27,11 +27,11 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import content_pb2 as content
 
-from gateway.lines import LinesHandler
-from gateway.process import keep_what_stays
+from services.common import json_logs
+from services.common.log_queue import LinesHandler
+from services.common.process import keep_what_stays
 from services.config import load
-from services.server import open_service
-from services.telemetry import logs
+from services.serving.server import open_service
 from tests.bench.gateway import CONFIG
 from tests.bench.rig import MOCK_PORT, Rig
 
@@ -143,7 +143,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
         folder = Path(name)
         with provider(folder), (folder / "log").open("w") as out:
-            logs.configure(LinesHandler(out.fileno()))
+            json_logs.configure(LinesHandler(out.fileno()))
             uvloop.run(measure(folder, options.calls))
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from gateway.metrics import EdgeMetrics
+from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.telemetry.metrics import Metrics
 from tests.deploy.manifests import ROOT, tool
 

@@ -11,13 +11,13 @@ from typing import Literal
 import aiohttp
 import grpc
 
-from gateway.channel import open_channel
 from gateway.config import EdgeConfig
+from gateway.rpc.channel import open_channel
 from gateway.server import serving
 from services.clock import Clock
 from services.config import ChannelConfig, Config, KeysConfig, ModelConfig, Secret, StateConfig
-from services.listener import listening
-from services.server import SYSTEM_CLOCK, Service, open_service
+from services.rpc.listener import listening
+from services.serving.server import SYSTEM_CLOCK, Service, open_service
 
 Topology = Literal["in-process", "tcp", "unix"]
 TOPOLOGIES: Sequence[Topology] = ("in-process", "tcp", "unix")

@@ -21,7 +21,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from services.clock import Clock
 from services.config import BillingConfig, ChannelConfig, Config, LimitConfig, ModelConfig
-from services.server import SYSTEM_CLOCK
+from services.serving.server import SYSTEM_CLOCK
 from tests.end_to_end.gateway import Gateway, Topology, running_config
 from tests.fakes.upstream import FakeUpstream, Request, Script, json_answer, stream
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import grpc
 
-from services.listener import listening
+from services.rpc.listener import listening
 
 PYTHON = ctypes.PyDLL(None)
 """The C library, whose functions are called without giving up the lock."""

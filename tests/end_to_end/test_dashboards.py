@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from services.admission.keys import new_secret
+from services.admission.keyring import new_secret
 from tests.deploy.test_observability import expressions
 from tests.end_to_end.fleet import Member
 from tests.end_to_end.process import Server

@@ -19,7 +19,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.chat.v1 import content_pb2 as content
 
 from services.config import ChannelConfig
-from services.listener import listening
+from services.rpc.listener import listening
 from tests.end_to_end.gateway import TOPOLOGIES, Gateway, running
 
 HERE = Path(__file__).parent

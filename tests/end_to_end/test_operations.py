@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.admission.keys import new_secret
+from services.admission.keyring import new_secret
 from services.telemetry.calls import ENDS
 from services.telemetry.metrics import Metrics
 from tests.end_to_end.process import Server, serving

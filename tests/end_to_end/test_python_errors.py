@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from services.admission.keys import new_secret
+from services.admission.keyring import new_secret
 from services.storage.keys import KeyScope
 from tests.end_to_end.talks import MODEL, PROVIDER_KEY, Talk
 from tests.fakes.providers.answers import Answer, Break, Refused, text

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from services.listener import listening
+from services.rpc.listener import listening
 from tests.end_to_end import house
 
 HERE = Path(__file__).parent

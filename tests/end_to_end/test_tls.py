@@ -18,7 +18,7 @@ import trustme
 from tests.end_to_end.process import serving
 from tests.end_to_end.test_operators import Shell
 from tests.fakes.upstream import FakeUpstream, json_answer
-from tests.services.test_tls import Files
+from tests.services.rpc.test_tls import Files
 
 CONFIG = """
 [[channels]]

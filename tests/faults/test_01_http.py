@@ -11,7 +11,7 @@ import pytest
 from gateway.config import EdgeConfig
 from tests.faults.conftest import OpenWorld
 from tests.faults.world import CHARGE, PATH, TEXT, World, fitting
-from tests.gateway.raw import Answer, exchange, read_answer
+from tests.gateway.http.raw import Answer, exchange, read_answer
 
 HOST = b"Host: x\r\n"
 SMUGGLED: dict[str, bytes] = {

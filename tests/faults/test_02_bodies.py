@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.admission.keys import new_secret
+from services.admission.keyring import new_secret
 from tests.fakes.upstream import SSE_HEAD, answer, chunk, event, json_answer
 from tests.faults.conftest import OpenWorld
 from tests.faults.world import (
@@ -23,7 +23,7 @@ from tests.faults.world import (
     fitting,
     piece,
 )
-from tests.gateway.raw import exchange
+from tests.gateway.http.raw import exchange
 
 ASKED = {"model": MODEL, "messages": MESSAGES, "max_tokens": 50}
 

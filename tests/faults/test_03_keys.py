@@ -16,11 +16,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pomogator.accounts.v1 import key_service_pb2 as keys
 
-from gateway.guesses import FAILURES
-from gateway.operators import SERVICES
+from gateway.http.auth_throttle import FAILURES
+from gateway.operators_app import SERVICES
 from gateway.transcoding.bindings import bindings
-from services.admission.keys import new_secret
-from services.listener import listening
+from services.admission.keyring import new_secret
+from services.rpc.listener import listening
 from tests.end_to_end.fleet import Operators
 from tests.fakes.clock import JumpingClock
 from tests.faults.conftest import OpenWorld

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-import gateway.guesses
-import gateway.keys
-import gateway.metadata
-import services.admission.keys
+import gateway.http.auth_throttle
+import gateway.rpc.metadata
+import services.admission.keyring
+import services.common.key_format
 import services.storage.keys
 import services.storage.pepper
 from tests.faults.conftest import OpenWorld
@@ -21,10 +21,10 @@ from tests.nightly.key_timing import KINDS, guess
 FILES = {
     str(module.__file__)
     for module in (
-        gateway.guesses,
-        gateway.keys,
-        gateway.metadata,
-        services.admission.keys,
+        gateway.http.auth_throttle,
+        services.common.key_format,
+        gateway.rpc.metadata,
+        services.admission.keyring,
         services.storage.keys,
         services.storage.pepper,
     )

@@ -12,7 +12,7 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 from prometheus_client import generate_latest
 
 from services.config import Secret, StateConfig
-from services.listener import listening
+from services.rpc.listener import listening
 from tests.faults.conftest import OpenWorld
 from tests.faults.world import MESSAGES, MODEL, PROMPT, PROVIDER_KEY, fitting
 
@@ -62,7 +62,7 @@ class Sick(grpc.aio.ServerInterceptor):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    "place", ["services.routing.failover.order", "gateway.completions.metadata"]
+    "place", ["services.routing.failover.order", "gateway.surfaces.openai_chat.handler.metadata"]
 )
 async def test_048_a_bug_quotes_secrets(
     open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, place: str, *, stream: bool

@@ -21,11 +21,11 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.exchange import Exchange
-from gateway.runner import SHORTCUT, EdgeRunner
-from gateway.shortcut import Shortcut
+from gateway.http.exchange import Exchange
+from gateway.http.fast_path.fast_path import Shortcut
+from gateway.http.runner import SHORTCUT, EdgeRunner
 from services.config import ChannelConfig, Config, ModelConfig
-from services.server import Service, open_service
+from services.serving.server import Service, open_service
 from services.storage.keys import KeyScope
 from tests.end_to_end.gateway import stored
 from tests.end_to_end.house import (

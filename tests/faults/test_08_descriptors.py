@@ -14,10 +14,10 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
-from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.crowd import SHARE
-from services.listener import CONNECTIONS_SHARE
+from gateway.overload.connection_limit import SHARE
+from gateway.rpc.channel import open_channel
+from services.rpc.listener import CONNECTIONS_SHARE
 from tests.end_to_end.process import Server, serving
 from tests.fakes.upstream import FakeUpstream
 from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed

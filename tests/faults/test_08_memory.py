@@ -16,8 +16,8 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
-from gateway.cgroup import MEMBERSHIP, ROOT, ContainerMemory
-from gateway.memory import LOW, OUT, SHORT, WORTH_BYTES, Memory
+from gateway.overload.cgroup import MEMBERSHIP, ROOT, ContainerMemory
+from gateway.overload.memory_monitor import LOW, OUT, SHORT, WORTH_BYTES, Memory
 from tests.end_to_end.process import Server, serving
 from tests.fakes.upstream import FakeUpstream
 from tests.faults.conftest import OpenWorld

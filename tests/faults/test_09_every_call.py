@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from services import server
 from services.clock import Clock
 from services.config import Config
+from services.serving import server
 from services.storage.audit import audit
 from services.storage.base import Database
 from services.storage.opening import open_database

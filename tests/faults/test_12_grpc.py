@@ -14,9 +14,9 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.models.v1 import model_service_pb2 as models
 
-from gateway.channel import open_channel
+from gateway.rpc.channel import open_channel
 from services.config import BoundsConfig
-from services.listener import OPTIONS, listening
+from services.rpc.listener import OPTIONS, listening
 from tests.fakes.upstream import STALL, json_answer
 from tests.faults.conftest import OpenWorld
 from tests.faults.world import BEGIN, END, MODEL, PROMPT, World, fitting

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.channel import PING_EVERY_MS, PONG_WITHIN_MS, open_channel
-from services.listener import PING_INTERVAL_MIN_MS
+from gateway.rpc.channel import PING_EVERY_MS, PONG_WITHIN_MS, open_channel
+from services.rpc.listener import PING_INTERVAL_MIN_MS
 
 NOTICED_WITHIN_MS = 5_000
 STRIKES = 2

@@ -24,17 +24,17 @@ import aiohttp
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
-from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.memory import Memory, watching
-from gateway.metrics import EdgeMetrics
+from gateway.overload.memory_monitor import Memory, watching
+from gateway.rpc.channel import open_channel
 from gateway.server import serving, split_address
+from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.clock import Clock
+from services.common.json_logs import JsonFormatter
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
-from services.listener import listening
-from services.reloading import Reloader
-from services.server import SYSTEM_CLOCK, Service, open_service
-from services.telemetry.logs import JsonFormatter
+from services.rpc.listener import listening
+from services.serving.reload import Reloader
+from services.serving.server import SYSTEM_CLOCK, Service, open_service
 from tests.end_to_end.gateway import stored
 from tests.fakes.upstream import (
     LAST_CHUNK,

@@ -11,11 +11,11 @@ import aiohttp
 import grpc
 import pytest
 
-from gateway.channel import open_channel
 from gateway.config import EdgeConfig
-from gateway.keys import PREFIX, checksum
-from gateway.room import Full
+from gateway.overload.admission_check import Full
+from gateway.rpc.channel import open_channel
 from gateway.server import serving, split_address
+from services.common.key_format import PREFIX, checksum
 from services.inprocess import InProcessChannel
 from tests.fakes.service import Script
 

@@ -7,7 +7,7 @@ from pomogator.models.v1 import model_service_pb2 as models
 
 from gateway.app import http_rules
 from tests.gateway.conftest import Edge
-from tests.gateway.raw import exchange
+from tests.gateway.http.raw import exchange
 
 CLAUDE = models.Model(
     name="anthropic/claude-sonnet-4-5",

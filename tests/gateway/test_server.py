@@ -12,14 +12,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
-from gateway.channel import WATCHED, open_channel
 from gateway.config import EdgeConfig
+from gateway.rpc.channel import WATCHED, open_channel
 from gateway.server import join_address, serving, split_address
 from tests.fakes import service
 from tests.fakes.service import Pause, Script
 from tests.gateway.conftest import KEY, scripted_channel
-from tests.gateway.raw import parsed, read_answer
-from tests.gateway.test_completions import ASKED, STREAMED, URL, events
+from tests.gateway.http.raw import parsed, read_answer
+from tests.gateway.surfaces.openai_chat.test_handler import ASKED, STREAMED, URL, events
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8080", "[::1]:0", "localhost:80"])

@@ -21,10 +21,10 @@ from pathlib import Path
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from gateway.config import EdgeConfig
-from gateway.decode import decode
 from gateway.errors import ROWS, ApiError
-from gateway.render import ChunkRenderer
-from gateway.render_whole import render_completion
+from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.render import ChunkRenderer
+from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.capabilities import Capabilities
 from services.completions.fold import Fold
 from services.completions.validation import check
@@ -32,7 +32,7 @@ from services.config import ChannelConfig
 from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, SseEvent, Target
 from services.providers.registry import DIALECTS
-from services.providers.sse import SseParser
+from services.providers.sse_parser import SseParser
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 EDGE = EdgeConfig()

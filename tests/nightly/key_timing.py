@@ -25,8 +25,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
 
-from services.accounts.keys import KeyMaker
-from services.admission.keys import (
+from services.accounts.key_maker import KeyMaker
+from services.admission.keyring import (
     CHECKSUM_CHARS,
     KEY_CHARS,
     PREFIX,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from services.providers import reasoning_state
 from services.providers.anthropic.messages import NAME
+from services.providers.translate import reasoning_state
 
 NO_ARGUMENTS = b"{}"
 

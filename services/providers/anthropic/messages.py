@@ -17,10 +17,10 @@ from pomogator.chat.v1 import content_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.providers import reasoning_state
 from services.providers.anthropic.parts import Json, contents, text_blocks
 from services.providers.base import Notes, Target
-from services.providers.parameters import raw_object, require
+from services.providers.translate import reasoning_state
+from services.providers.translate.parameters import raw_object, require
 
 NAME = "anthropic"
 """The dialect's name in reasoning states."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pomogator.chat.v1 import content_pb2
 
-from services.providers import images
 from services.providers.base import Target
-from services.providers.parameters import raw_object, require
+from services.providers.translate import images
+from services.providers.translate.parameters import raw_object, require
 
 Json = dict[str, object]
 

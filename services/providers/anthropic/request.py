@@ -21,14 +21,14 @@ from services.providers.anthropic.tools import (
     tool_definitions,
 )
 from services.providers.base import Notes, Target, UpstreamRequest
-from services.providers.parameters import (
+from services.providers.translate.parameters import (
     accepted,
     forces_tool,
     raw_object,
     require,
     require_features,
 )
-from services.providers.thinking import ThinkingPlan, plan
+from services.providers.translate.thinking import ThinkingPlan, plan
 
 NAMES: Mapping[str, str] = {
     "temperature": "temperature",

@@ -10,7 +10,7 @@ from pomogator.chat.v1 import content_pb2
 
 from services.providers.anthropic.parts import Json
 from services.providers.base import Notes, Target
-from services.providers.parameters import forces_tool, raw_object, require
+from services.providers.translate.parameters import forces_tool, raw_object, require
 
 CHOICES: Mapping[pb.ToolChoiceMode.ValueType, str] = {
     pb.TOOL_CHOICE_MODE_AUTO: "auto",

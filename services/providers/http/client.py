@@ -8,12 +8,12 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 
-from services.providers.http.connection import Connection
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.incoming import WAITING_MAX, Incoming, Room
 from services.providers.http.inflate import Inflater
 from services.providers.http.pool import Pool
 from services.providers.http.request import Origin, PostHead, Url
+from services.providers.http.upstream_connection import Connection
 
 CONNECTIONS_MAX = 65_535
 """To one origin, which has no more ports for us. How many calls run at a time is decided before

@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 import aiohappyeyeballs
 
-from services.providers.http.connection import Connection
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.request import Origin
+from services.providers.http.upstream_connection import Connection
 
 ADDRESS_DELAY_S = 0.25
 """The head start of one address over the next (RFC 8305, 5)."""

@@ -10,8 +10,8 @@ from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
-from services.providers import images
 from services.providers.base import Notes, Target
+from services.providers.translate import images
 
 Json = dict[str, object]
 

@@ -14,11 +14,11 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
 
-from services.providers import parameters, reasoning_state, thinking
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
 from services.providers.openai.pass_through import on_request, passed
-from services.providers.thinking import ThinkingPlan
+from services.providers.translate import parameters, reasoning_state, thinking
+from services.providers.translate.thinking import ThinkingPlan
 
 PATH = "/chat/completions"
 

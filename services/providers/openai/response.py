@@ -22,7 +22,7 @@ from services.providers.openai.extras import gather
 from services.providers.openai.reasoning import Detail, Reasoning
 from services.providers.openai.tool_calls import ToolCalls
 from services.providers.openai.usage import normalized
-from services.providers.sse import DONE
+from services.providers.sse_parser import DONE
 
 CHOICES_MAX = 128
 """More answers than this nobody can have asked for."""

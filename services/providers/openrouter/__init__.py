@@ -9,13 +9,13 @@ from __future__ import annotations
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.providers import reasoning_state
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
 from services.providers.openai import OpenAiDialect
 from services.providers.openai.reasoning import Detail
 from services.providers.openai.response import OpenAiDecoder
 from services.providers.openrouter import request
-from services.providers.reasoning_state import Details
+from services.providers.translate import reasoning_state
+from services.providers.translate.reasoning_state import Details
 
 
 class OpenRouterDialect(OpenAiDialect):

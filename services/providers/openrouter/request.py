@@ -6,7 +6,6 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
 
-from services.providers import reasoning_state, thinking
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
 from services.providers.openai.request import (
@@ -15,8 +14,9 @@ from services.providers.openai.request import (
     finished,
     may_take_long,
 )
-from services.providers.reasoning_state import Details
-from services.providers.thinking import ThinkingPlan
+from services.providers.translate import reasoning_state, thinking
+from services.providers.translate.reasoning_state import Details
+from services.providers.translate.thinking import ThinkingPlan
 
 Json = dict[str, object]
 

@@ -22,8 +22,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_tools import protoc
 
 from gateway.config import EdgeConfig
-from gateway.middleware import add_headers, border
-from gateway.runner import CONFIG, EdgeRunner
+from gateway.http.middleware import add_headers, border
+from gateway.http.runner import CONFIG, EdgeRunner
 from gateway.transcoding import routes
 
 SERVICE = "torture.v1.TortureService"

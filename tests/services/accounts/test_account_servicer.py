@@ -9,12 +9,12 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from pomogator.accounts.v1 import account_service_pb2 as pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
 
-from services.accounts.keys import KeyMaker
-from services.accounts.operators import OperatorServices
-from services.admission.keys import Keyring
-from services.border import FailureBorder
+from services.accounts.key_maker import KeyMaker
+from services.accounts.operator_services import OperatorServices
+from services.admission.keyring import Keyring
 from services.clock import system_chance
 from services.inprocess import InProcessChannel
+from services.rpc.failure_border import FailureBorder
 from services.storage.base import Database
 from services.storage.pepper import Pepper
 from tests.fakes.clock import FakeClock

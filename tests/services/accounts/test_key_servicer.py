@@ -10,12 +10,12 @@ from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.accounts.operators import OperatorServices
-from services.admission.keys import Keyring
-from services.border import FailureBorder
+from services.accounts.operator_services import OperatorServices
+from services.admission.keyring import Keyring
 from services.clock import system_chance
 from services.errors import Failure
 from services.inprocess import InProcessChannel
+from services.rpc.failure_border import FailureBorder
 from services.storage.base import Database
 from services.storage.pepper import Pepper
 from tests.fakes.clock import FakeClock

@@ -9,10 +9,10 @@ from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import usage_pb2
 
-from services.accounts.operators import OperatorServices
-from services.border import FailureBorder
+from services.accounts.operator_services import OperatorServices
 from services.inprocess import InProcessChannel
 from services.metering.ledger import Ledger, Order
+from services.rpc.failure_border import FailureBorder
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
 from services.storage.pepper import Pepper

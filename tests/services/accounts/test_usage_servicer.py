@@ -16,15 +16,15 @@ from pomogator.chat.v1 import usage_pb2
 from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
-from services.accounts.keys import KeyMaker
+from services.accounts.key_maker import KeyMaker
 from services.accounts.ledger_servicer import LedgerServicer
 from services.accounts.usage_servicer import UsageServicer
-from services.admission.keys import Keyring, new_secret
-from services.border import FailureBorder
+from services.admission.keyring import Keyring, new_secret
 from services.clock import system_chance
 from services.inprocess import InProcessChannel
-from services.listener import listening
 from services.metering.ledger import Ledger, Order
+from services.rpc.failure_border import FailureBorder
+from services.rpc.listener import listening
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
 from services.storage.pepper import Pepper

@@ -5,11 +5,11 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 
-from services.accounts.operators import OperatorServices
-from services.admission.keys import well_formed
-from services.border import FailureBorder
+from services.accounts.operator_services import OperatorServices
+from services.admission.keyring import well_formed
 from services.cli import main
 from services.clock import SystemClock
+from services.rpc.failure_border import FailureBorder
 from services.storage.pepper import load_pepper
 from services.storage.sqlite import SqliteDatabase
 from tests.services.cli.conftest import Shell

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from services.storage.counters import LocalCounters
-from services.storage.opening_counters import open_counters
+from services.storage.counters_opening import open_counters
 from services.storage.redis import RedisCounters
 from tests.fakes.clock import FakeClock
 
@@ -13,7 +13,7 @@ WITHOUT_REDIS = """
 import asyncio, sys
 sys.modules["redis"] = None
 from services.clock import SystemClock
-from services.storage.opening_counters import open_counters
+from services.storage.counters_opening import open_counters
 
 async def open(url):
     async with open_counters(url, SystemClock()) as counters:

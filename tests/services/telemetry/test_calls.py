@@ -9,9 +9,9 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
+from services.common.json_logs import JsonFormatter
 from services.errors import Failure, UpstreamError
 from services.telemetry.calls import BREAKS, ENDS, FINISHES, CallLog, CallRecord
-from services.telemetry.logs import JsonFormatter
 from tests.fakes.clock import FakeClock
 
 

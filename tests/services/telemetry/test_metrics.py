@@ -8,8 +8,8 @@ from pomogator.chat.v1.usage_pb2 import Usage
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.telemetry.calls import Attempt, CallRecord
-from services.telemetry.exposition import exposing
 from services.telemetry.metrics import TOKENS, Metrics
+from services.telemetry.metrics_listener import exposing
 
 
 def record(**known: object) -> CallRecord:

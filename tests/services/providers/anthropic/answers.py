@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.providers.base import Decoder
-from services.providers.sse import SseParser
+from services.providers.sse_parser import SseParser
 
 
 @dataclass

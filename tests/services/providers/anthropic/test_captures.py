@@ -15,9 +15,9 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import UpstreamError
-from services.providers import reasoning_state
 from services.providers.anthropic import DIALECT
 from services.providers.base import Notes
+from services.providers.translate import reasoning_state
 from tests.services.providers.anthropic.answers import Answer, gathered, slices, streamed
 from tests.services.providers.targets import target_of
 

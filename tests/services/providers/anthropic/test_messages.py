@@ -7,7 +7,7 @@ import pytest
 from pomogator.chat.v1 import content_pb2
 
 from services.errors import Failure
-from services.providers.reasoning_state import Block, Call, Redacted, Text, Thought, pack
+from services.providers.translate.reasoning_state import Block, Call, Redacted, Text, Thought, pack
 from tests.services.providers.anthropic.specs import (
     Part,
     assistant,

@@ -201,7 +201,7 @@ async def test_a_request_that_was_pondered_is_not_sent_again(
     client: HttpClient, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that hangs up after a while may have begun to work."""
-    monkeypatch.setattr("services.providers.http.connection.STALE_WINDOW_S", 0.0)
+    monkeypatch.setattr("services.providers.http.upstream_connection.STALE_WINDOW_S", 0.0)
     upstream.play([OK], [CUT], [OK])
     await call(client, upstream)
 

@@ -24,7 +24,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from services.errors import UpstreamError
 from services.providers.failures import refusal
 from services.providers.openai.response import OpenAiDecoder
-from services.providers.sse import SseParser
+from services.providers.sse_parser import SseParser
 
 FOLDER = os.environ.get("POMOGATOR_CAPTURES", "")
 Case = dict[str, Any]

@@ -15,11 +15,11 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.capabilities import Capabilities, lookup
 from services.config import ChannelConfig, Quirks
 from services.errors import Failure
-from services.providers import reasoning_state
 from services.providers.base import Notes, Target
 from services.providers.openai import DIALECT
 from services.providers.openai.pass_through import NEVER
 from services.providers.openai.request import UNSTREAMED
+from services.providers.translate import reasoning_state
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAAB"
 

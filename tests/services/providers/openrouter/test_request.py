@@ -14,9 +14,9 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.capabilities import Capabilities, lookup
 from services.config import ChannelConfig
 from services.errors import Failure
-from services.providers import reasoning_state
 from services.providers.base import Notes, Target
 from services.providers.openrouter import DIALECT
+from services.providers.translate import reasoning_state
 
 DETAILS: list[dict[str, object]] = [
     {"type": "reasoning.text", "text": "hm", "signature": "s", "format": None, "index": 0}

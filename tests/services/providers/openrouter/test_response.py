@@ -12,11 +12,11 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
 from services.errors import UpstreamError
-from services.providers import reasoning_state
 from services.providers.base import Notes, Target
 from services.providers.openrouter import DIALECT
-from services.providers.reasoning_state import Details
-from services.providers.sse import SseParser
+from services.providers.sse_parser import SseParser
+from services.providers.translate import reasoning_state
+from services.providers.translate.reasoning_state import Details
 
 TARGET = Target(
     channel=ChannelConfig(name="c", dialect="openrouter"),

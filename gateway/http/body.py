@@ -1,0 +1,149 @@
+"""Reading a request's body: the right kind, not too large, not too slow.
+
+`read_body` reads it from aiohttp, `Arriving` puts one together that comes by
+`gateway.http.fast_path.fast_path_connection`, whose length is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable
+
+from aiohttp import StreamReader, web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import MultiMapping
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+
+_JSON = "application/json"
+_JSON_UTF8 = re.compile(r'application/json\s*(;\s*charset="?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+async def read_body(request: web.Request, config: EdgeConfig) -> bytes:
+    """The body, whole.
+
+    Everything that can be refused by the headers alone is, before a byte is read. Who
+    waits for `100 Continue` gets it here, and so not before the key was looked at.
+
+    Raises:
+        ApiError: it is of another kind than JSON, compressed, too large or too slow.
+    """
+    _refuse_by_headers(request, config)
+    if "Expect" in request.headers and not request.content.is_eof():
+        await request.writer.write(_CONTINUE)
+        # What counts is the answer itself, which has not begun.
+        request.writer.output_size = 0
+    try:
+        return await _receive(request.content, config)
+    except TimeoutError:
+        raise too_late() from None
+    except (web.RequestPayloadError, HttpProcessingError):
+        message = "The body is not framed as HTTP/1.1 says."
+        raise ApiError(reasons.ERROR_REASON_BAD_HTTP, message) from None
+
+
+def is_json(headers: MultiMapping[str]) -> bool:
+    """Whether the body is said to be JSON in UTF-8, or nothing is said."""
+    kind = headers.get("Content-Type", _JSON)
+    return kind == _JSON or _JSON_UTF8.fullmatch(kind) is not None
+
+
+def too_late() -> ApiError:
+    """The error for a body that does not come."""
+    message = "The body did not arrive in time."
+    return ApiError(reasons.ERROR_REASON_REQUEST_TIMEOUT, message)
+
+
+class Arriving:
+    """A body on its way, whose length is known and allowed."""
+
+    def __init__(self, length: int, config: EdgeConfig, give_up: Callable[[], None]) -> None:
+        """`give_up` is called once, if it is too slow."""
+        self._length = length
+        self._config = config
+        self._give_up = give_up
+        self.over = asyncio.Event()
+        """It is there, or will not come."""
+        self._pieces: list[bytes] = []
+        self.size = 0
+        """How many bytes have come."""
+        self._goal = config.body_stall_bytes
+        self._loop = asyncio.get_running_loop()
+        now = self._loop.time()
+        self._end = now + config.body_timeout_s
+        self._due = min(self._end, now + config.body_stall_s)
+        self._timer = self._loop.call_at(self._due, self._check)
+
+    def feed(self, data: bytes) -> bytes | None:
+        """Takes what has come. With the last piece of the body: what came after it."""
+        over = self.size + len(data) - self._length
+        if over >= 0:
+            self.cancel()
+            self._pieces.append(data[: len(data) - over] if over else data)
+            return data[len(data) - over :]
+        self._pieces.append(data)
+        self.size += len(data)
+        if self.size >= self._goal:
+            self._goal = self.size + self._config.body_stall_bytes
+            self._due = min(self._end, self._loop.time() + self._config.body_stall_s)
+        return None
+
+    def whole(self) -> bytes:
+        """The body, after its last piece."""
+        return b"".join(self._pieces)
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more."""
+        self._timer.cancel()
+        self.over.set()
+
+    def _check(self) -> None:
+        if self._loop.time() < self._due:
+            self._timer = self._loop.call_at(self._due, self._check)
+        else:
+            self.over.set()
+            self._give_up()
+
+
+def _refuse_by_headers(request: web.Request, config: EdgeConfig) -> None:
+    if not is_json(request.headers):
+        message = "The body must be sent as `Content-Type: application/json`, in UTF-8."
+        raise ApiError(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, message)
+    if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
+        message = "The body must not be compressed."
+        raise ApiError(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, message)
+    if (request.content_length or 0) > config.body_limit_bytes:
+        raise _too_large(config)
+
+
+def _too_large(config: EdgeConfig) -> ApiError:
+    message = f"The body is larger than {config.body_limit_bytes} bytes."
+    return ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message)
+
+
+async def _receive(content: StreamReader, config: EdgeConfig) -> bytes:
+    if content.is_eof() and content.exception() is None:
+        # All of it came with the headers: the usual case.
+        body = content.read_nowait()
+        if len(body) > config.body_limit_bytes:
+            raise _too_large(config)
+        return body
+    loop = asyncio.get_running_loop()
+    end = loop.time() + config.body_timeout_s
+    pieces: list[bytes] = []
+    size = 0
+    goal = config.body_stall_bytes
+    async with asyncio.timeout_at(min(end, loop.time() + config.body_stall_s)) as limit:
+        while piece := await content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > config.body_limit_bytes:
+                raise _too_large(config)
+            if size >= goal:
+                goal = size + config.body_stall_bytes
+                limit.reschedule(min(end, loop.time() + config.body_stall_s))
+    return b"".join(pieces)

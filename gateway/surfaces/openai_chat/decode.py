@@ -1,0 +1,280 @@
+"""OpenAI's request to ours: `ChatCompletionSpec` and what concerns only the edge.
+
+Here a field is checked for its JSON type and for fitting into the contract; whether a
+number is in its range is for the service to say, which has callers without JSON too.
+Every error names its `param`. `null` is the same as nothing at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+import msgspec
+from msgspec import Raw, Struct
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError, invalid
+from gateway.http.strict_json import parse
+from gateway.surfaces.json_fields import integer, one_of, read
+from gateway.surfaces.openai_chat.image_extraction import lift
+from gateway.surfaces.openai_chat.images import ImageReader
+from gateway.surfaces.openai_chat.messages import decode_messages
+from gateway.surfaces.openai_chat.reasoning import decode_reasoning
+from gateway.surfaces.openai_chat.simple_request import Ordinary, read_ordinary
+from gateway.surfaces.openai_chat.tools import (
+    decode_function_choice,
+    decode_functions,
+    decode_response_format,
+    decode_tool_choice,
+    decode_tools,
+)
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True):
+    """What a client asks for."""
+
+    request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest
+    """What to complete, and how: the service's part. Its kind says whether to stream."""
+    include_usage: bool = False
+    """Whether the stream ends with what it took."""
+    include_cost: bool = False
+    """Whether that says what it cost, too."""
+    functions: bool = False
+    """Whether the client speaks of functions, as before there were tools."""
+
+    @property
+    def spec(self) -> chat.ChatCompletionSpec:
+        """What to complete, and how."""
+        return self.request.spec
+
+    @property
+    def stream(self) -> bool:
+        """Whether to answer as it is made."""
+        return isinstance(self.request, chat.StreamChatCompletionRequest)
+
+
+class _StreamOptions(Struct):
+    include_usage: bool | None = None
+
+
+class _UsageOptions(Struct):
+    include: bool | None = None
+
+
+_Fields = dict[str, Raw]
+_CREATE = chat.CreateChatCompletionRequest
+_STREAM = chat.StreamChatCompletionRequest
+
+_TRUE = Raw(b"true")
+
+_BOOL = msgspec.json.Decoder(bool)
+_NUMBER = msgspec.json.Decoder(int | float)
+_FLOAT = msgspec.json.Decoder(float)
+_STRING = msgspec.json.Decoder(str)
+_STOP = msgspec.json.Decoder(str | list[str])
+_LOGIT_BIAS = msgspec.json.Decoder(dict[str, float])
+_METADATA = msgspec.json.Decoder(dict[str, str])
+_STREAM_OPTIONS = msgspec.json.Decoder(_StreamOptions)
+_USAGE_OPTIONS = msgspec.json.Decoder(_UsageOptions)
+
+_DOUBLES = (
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "top_a",
+    "min_p",
+    "repetition_penalty",
+)
+_INTEGERS: Mapping[str, int] = {"n": 32, "top_logprobs": 32, "top_k": 32, "seed": 64}
+_BOOLS = ("logprobs", "parallel_tool_calls")
+_STRINGS = ("service_tier",)
+_VERBOSITIES: Mapping[str, chat.Verbosity.ValueType] = {
+    "low": chat.VERBOSITY_LOW,
+    "medium": chat.VERBOSITY_MEDIUM,
+    "high": chat.VERBOSITY_HIGH,
+}
+
+
+def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
+    """The request that `body` is.
+
+    Raises:
+        ApiError: it is not one. The status is 4xx, whatever the bytes.
+    """
+    ordinary = read_ordinary(body)
+    if ordinary is not None:
+        return _ordinary(ordinary)
+    return decode_any(body, config)
+
+
+def _ordinary(asked: Ordinary) -> ChatRequest:
+    request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest
+    request = (_STREAM if asked.stream is True else _CREATE)()
+    asked.fill(request.spec)
+    return ChatRequest(request=request, include_usage=asked.include_usage)
+
+
+def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
+    """The same as `decode`, in one way for all requests."""
+    rest, lifted = lift(body)
+    if lifted:
+        with suppress(ApiError):
+            request = _decode(rest, config, lifted)
+            if not lifted:
+                return request
+    return _decode(body, config, {})
+
+
+def _decode(body: bytes, config: EdgeConfig, lifted: dict[str, bytes]) -> ChatRequest:
+    fields = parse(body)
+    streams = fields.get("stream") == _TRUE  # If it is anything odd, that is found below.
+    request = (_STREAM if streams else _CREATE)()
+    spec = request.spec
+    spec.model = _required_model(fields)
+    images = ImageReader(
+        images_max=config.images_max, bytes_max=config.image_bytes_max, lifted=lifted
+    )
+    if "messages" not in fields:
+        raise invalid("messages", "Missing required parameter: `messages`.")
+    decode_messages(fields.pop("messages"), images, spec)
+    stream, include_usage = _streaming(fields)
+    include_cost = _include_cost(fields)
+    functions = "functions" in fields
+    for name in [name for name in fields if name in _FIELDS]:
+        _FIELDS[name](name, fields.pop(name), spec)
+    _merge_names(fields, spec)
+    decode_reasoning(fields, spec)
+    if fields:
+        spec.extra_json = msgspec.json.encode(fields)
+    return ChatRequest(
+        request=request,
+        include_usage=include_usage or (stream and include_cost),
+        include_cost=include_cost,
+        functions=functions,
+    )
+
+
+def _include_cost(fields: _Fields) -> bool:
+    """OpenRouter's `usage: {"include": true}`."""
+    if "usage" not in fields:
+        return False
+    return bool(read("usage", fields.pop("usage"), _USAGE_OPTIONS).include)
+
+
+def _required_model(fields: _Fields) -> str:
+    if "model" not in fields:
+        raise invalid("model", "Missing required parameter: `model`.")
+    return read("model", fields.pop("model"), _STRING)
+
+
+def _streaming(fields: _Fields) -> tuple[bool, bool]:
+    raw = fields.pop("stream", None)
+    stream = raw is not None and read("stream", raw, _BOOL)
+    raw = fields.pop("stream_options", None)
+    if raw is None:
+        return stream, False
+    if not stream:
+        message = "The parameter `stream_options` needs `stream` to be true."
+        raise invalid("stream_options", message)
+    return stream, bool(read("stream_options", raw, _STREAM_OPTIONS).include_usage)
+
+
+def _double(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    setattr(spec, name, read(name, raw, _FLOAT))
+
+
+def _integer(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    setattr(spec, name, integer(name, read(name, raw, _NUMBER), _INTEGERS[name]))
+
+
+def _bool(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    setattr(spec, name, read(name, raw, _BOOL))
+
+
+def _string(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    setattr(spec, name, read(name, raw, _STRING))
+
+
+def _stop(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    stop = read(name, raw, _STOP)
+    spec.stop.extend([stop] if isinstance(stop, str) else stop)
+
+
+def _logit_bias(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    for token, bias in read(name, raw, _LOGIT_BIAS).items():
+        if not token.isascii() or not token.isdecimal():
+            raise invalid(name, f"Invalid {name}: its keys must be token IDs.")
+        spec.logit_bias[integer(name, int(token[:20]), 32)] = bias
+
+
+def _metadata(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    labels = read(name, raw, _METADATA)
+    spec.metadata.update(labels)
+
+
+def _verbosity(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.verbosity = one_of(name, read(name, raw, _STRING), _VERBOSITIES)
+
+
+def _tools(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.tools.extend(decode_tools(name, raw))
+
+
+def _tool_choice(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.tool_choice.CopyFrom(decode_tool_choice(name, raw))
+
+
+def _response_format(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+    spec.response_format.CopyFrom(decode_response_format(name, raw))
+
+
+_FIELDS: Mapping[str, Callable[[str, Raw, chat.ChatCompletionSpec], None]] = {
+    **dict.fromkeys(_DOUBLES, _double),
+    **dict.fromkeys(_INTEGERS, _integer),
+    **dict.fromkeys(_BOOLS, _bool),
+    **dict.fromkeys(_STRINGS, _string),
+    "stop": _stop,
+    "logit_bias": _logit_bias,
+    "metadata": _metadata,
+    "verbosity": _verbosity,
+    "tools": _tools,
+    "tool_choice": _tool_choice,
+    "response_format": _response_format,
+}
+
+
+def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
+    """Fields that have had several names."""
+    limits = [
+        integer(name, read(name, fields.pop(name), _NUMBER), 32)
+        for name in ("max_completion_tokens", "max_tokens")
+        if name in fields
+    ]
+    if len(set(limits)) > 1:
+        message = "`max_tokens` and `max_completion_tokens` are one thing, but differ."
+        raise invalid("max_tokens", message)
+    if limits:
+        spec.max_tokens = limits[0]
+    users = [
+        read(name, fields.pop(name), _STRING)
+        for name in ("user", "safety_identifier")
+        if name in fields
+    ]
+    if len(set(users)) > 1:
+        message = "`user` and `safety_identifier` are one thing, but differ."
+        raise invalid("user", message)
+    if users:
+        spec.user = users[0]
+    if "functions" in fields:
+        if spec.tools:
+            raise invalid("functions", "`functions` is the old name of `tools`: give one of them.")
+        spec.tools.extend(decode_functions("functions", fields.pop("functions")))
+    if "function_call" in fields:
+        if spec.HasField("tool_choice"):
+            message = "`function_call` is the old name of `tool_choice`: give one of them."
+            raise invalid("function_call", message)
+        choice = decode_function_choice("function_call", fields.pop("function_call"))
+        spec.tool_choice.CopyFrom(choice)

@@ -1,0 +1,92 @@
+"""A whole completion as OpenAI's object."""
+
+from __future__ import annotations
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+
+from gateway.surfaces.openai_chat.render import finish_reason, render_usage
+
+_encode = msgspec.json.Encoder().encode
+
+
+def render_completion(
+    answer: chat.CreateChatCompletionResponse,
+    *,
+    thinking_parts: bool,
+    include_cost: bool = False,
+    functions: bool = False,
+) -> bytes:
+    """The body of a whole answer.
+
+    With `thinking_parts`, content is a list of a thinking and a text part where the model
+    reasoned. Either way the reasoning is also in `reasoning_content`, as a string.
+    """
+    cost = answer.cost_nano_usd if include_cost else None
+    completion: dict[str, object] = {
+        "id": answer.completion_id,
+        "object": "chat.completion",
+        "created": answer.create_time.seconds,
+        "model": answer.model,
+        "choices": [
+            _choice(choice, thinking_parts=thinking_parts, functions=functions)
+            for choice in answer.choices
+        ],
+        "usage": render_usage(answer.usage, cost),
+    }
+    if answer.service_tier:
+        completion["service_tier"] = answer.service_tier
+    return _encode(completion)
+
+
+def _choice(choice: chat.Choice, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
+    rendered: dict[str, object] = {
+        "index": choice.index,
+        "message": _message(choice.message, thinking_parts=thinking_parts, functions=functions),
+        "logprobs": msgspec.Raw(choice.logprobs_json or b"null"),
+        "finish_reason": finish_reason(choice.finish_reason, functions=functions),
+    }
+    if choice.native_finish_reason:
+        rendered["native_finish_reason"] = choice.native_finish_reason
+    return rendered
+
+
+def _message(
+    message: content.Message, *, thinking_parts: bool, functions: bool
+) -> dict[str, object]:
+    parts = message.content
+    text = "".join([part.text for part in parts])
+    reasoning = "".join([part.reasoning.text for part in parts if part.HasField("reasoning")])
+    silent = bool(message.tool_calls or message.refusal or message.extra_json)
+    rendered: dict[str, object] = {
+        "role": "assistant",
+        "content": text or (None if silent else ""),
+        "refusal": message.refusal or None,
+    }
+    if reasoning:
+        if thinking_parts and rendered["content"] is not None:
+            rendered["content"] = [
+                {"type": "thinking", "thinking": reasoning},
+                {"type": "text", "text": text},
+            ]
+        rendered["reasoning_content"] = reasoning
+    if message.reasoning_state:
+        rendered["reasoning_state"] = message.reasoning_state
+    if message.tool_calls and functions:
+        call = message.tool_calls[0]
+        rendered["function_call"] = {"name": call.name, "arguments": call.arguments}
+    elif message.tool_calls:
+        rendered["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
+    if message.extra_json:
+        extra = msgspec.json.decode(message.extra_json, type=dict[str, msgspec.Raw])
+        rendered = extra | rendered
+    return rendered
+
+
+def _tool_call(call: content.ToolCall) -> dict[str, object]:
+    if call.type == content.TOOL_TYPE_CUSTOM:
+        custom = {"name": call.name, "input": call.arguments}
+        return {"id": call.id, "type": "custom", "custom": custom}
+    function = {"name": call.name, "arguments": call.arguments}
+    return {"id": call.id, "type": "function", "function": function}

@@ -1,0 +1,103 @@
+"""The requests that nearly everybody sends, read in one step.
+
+Messages that are texts, and the handful of parameters beside them: then one typed pass over the
+JSON tells all that `gateway.surfaces.openai_chat.decode` finds out field by field, at a quarter of
+the cost (6 µs for 1 KB, and not 25). Anything that is not of exactly this shape, and all that is
+wrong, is for `gateway.surfaces.openai_chat.decode` to read, and to explain.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+
+_Int32 = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
+
+_ROLES = {
+    "system": content.ROLE_SYSTEM,
+    "developer": content.ROLE_DEVELOPER,
+    "user": content.ROLE_USER,
+    "assistant": content.ROLE_ASSISTANT,
+}
+
+
+class _Message(Struct, forbid_unknown_fields=True):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str
+
+
+class _StreamOptions(Struct, forbid_unknown_fields=True):
+    include_usage: bool
+
+
+class Ordinary(Struct, forbid_unknown_fields=True):
+    """A request's body. The names are OpenAI's."""
+
+    model: str
+    messages: list[_Message]
+    stream: bool | UnsetType = UNSET
+    stream_options: _StreamOptions | UnsetType = UNSET
+    max_tokens: _Int32 | UnsetType = UNSET
+    max_completion_tokens: _Int32 | UnsetType = UNSET
+    temperature: float | UnsetType = UNSET
+    top_p: float | UnsetType = UNSET
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream ends with what it took."""
+        return self.stream_options is not UNSET and self.stream_options.include_usage
+
+    def fill(self, spec: chat.ChatCompletionSpec) -> None:
+        """Says in `spec` what to complete, and how."""
+        spec.model = self.model
+        for message in self.messages:
+            made = spec.messages.add()
+            made.role = _ROLES[message.role]
+            made.content.add().text = message.content
+        for limit in (self.max_tokens, self.max_completion_tokens):
+            if limit is not UNSET:
+                spec.max_tokens = limit
+        if self.temperature is not UNSET:
+            spec.temperature = self.temperature
+        if self.top_p is not UNSET:
+            spec.top_p = self.top_p
+
+    @property
+    def members(self) -> int:
+        """How many members all its objects have together."""
+        count = len(("model", "messages")) + len(("role", "content")) * len(self.messages)
+        count += self.stream is not UNSET
+        count += self.max_tokens is not UNSET
+        count += self.max_completion_tokens is not UNSET
+        count += self.temperature is not UNSET
+        count += self.top_p is not UNSET
+        return count if self.stream_options is UNSET else count + 2
+
+
+_DECODER = msgspec.json.Decoder(Ordinary)
+
+
+def read_ordinary(body: bytes) -> Ordinary | None:
+    """The request that `body` is, if it is an ordinary one and nothing is wrong with it."""
+    try:
+        request = _DECODER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if request.stream_options is not UNSET and request.stream is not True:
+        return None
+    both = request.max_tokens is not UNSET and request.max_completion_tokens is not UNSET
+    if both and request.max_tokens != request.max_completion_tokens:
+        return None
+    # A key that came twice is not noticed by the decoder: it was counted once.
+    return request if _colons(body) == request.members else None
+
+
+def _colons(body: bytes) -> int:
+    """Colons outside of strings, of which valid JSON has one for each member."""
+    if b"\\" in body:
+        body = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    return b"".join(body.split(b'"')[::2]).count(b":")

@@ -1,0 +1,62 @@
+"""GET /v1/models and /v1/models/{model}: what may be asked for, in OpenAI's form."""
+
+from __future__ import annotations
+
+import grpc
+import msgspec
+from aiohttp import web
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.models.v1 import model_service_pb2 as models
+from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.http.middleware import REQUEST_ID
+from gateway.rpc.calls import Calls
+from gateway.rpc.metadata import bearer, caller, deadline_s, metadata
+
+
+class Models:
+    """The handlers of the routes."""
+
+    def __init__(self, channel: grpc.aio.Channel, calls: Calls, config: EdgeConfig) -> None:
+        self._stub = ModelServiceStub(channel)
+        self._calls = calls
+        self._config = config
+
+    async def list(self, request: web.Request) -> web.Response:
+        """All models that the key may use."""
+        pairs = metadata(request, bearer(request), request[REQUEST_ID])
+        timeout = deadline_s(request.headers, self._config, whole=True)
+        call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
+        with self._calls.own(call, request[REQUEST_ID], caller(request.headers)):
+            listed = await call
+        return _json({"object": "list", "data": [_model(model) for model in listed.models]})
+
+    async def get(self, request: web.Request) -> web.Response:
+        """One model, whose name may contain slashes."""
+        pairs = metadata(request, bearer(request), request[REQUEST_ID])
+        timeout = deadline_s(request.headers, self._config, whole=True)
+        wanted = models.GetModelRequest(model=request.match_info["model"])
+        call = self._stub.GetModel(wanted, metadata=pairs, timeout=timeout)
+        try:
+            with self._calls.own(call, request[REQUEST_ID], caller(request.headers)):
+                found = await call
+        except ApiError as error:
+            if error.reason == reasons.ERROR_REASON_NOT_FOUND:
+                error.code = "model_not_found"  # OpenAI's word, which SDKs know.
+            raise
+        return _json(_model(found.model))
+
+
+def _model(model: models.Model) -> dict[str, object]:
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": model.create_time.seconds,
+        "owned_by": model.owner,
+    }
+
+
+def _json(value: object) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")

@@ -1,0 +1,102 @@
+"""/metrics of an edge that runs alone: on a listener of its own, never on the public port.
+
+In one process with the service the edge's metrics are on the service's page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+
+from aiohttp import web
+from prometheus_client import (
+    CollectorRegistry,
+    GCCollector,
+    PlatformCollector,
+    ProcessCollector,
+)
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from gateway.overload.memory_monitor import Memory
+from gateway.server import join_address, split_address
+from gateway.telemetry.edge_metrics import EdgeMetrics, Histogram
+
+PATH = "/metrics"
+EVERY_S = 0.5
+LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+@asynccontextmanager
+async def showing(
+    metrics: EdgeMetrics, address: str, version: str, memory: Memory
+) -> AsyncIterator[str]:
+    """Serves the metrics at HOST:PORT, with those of the process; gives it with the real port.
+
+    In Prometheus' text format, or in OpenMetrics' where that is asked for.
+
+    Raises:
+        OSError: it cannot listen there.
+        ValueError: `address` is no HOST:PORT.
+    """
+    host, port = split_address(address)
+    process = _Process(version, memory)
+    registry = CollectorRegistry()
+    for collector in (metrics, process):
+        registry.register(collector)
+    for make in (ProcessCollector, PlatformCollector, GCCollector):
+        make(registry=registry)
+
+    async def show(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
+
+    app = web.Application()
+    app.router.add_get(PATH, show)
+    runner = web.AppRunner(app, access_log=None, keepalive_timeout=75, shutdown_timeout=1)
+    await runner.setup()
+    watching = asyncio.create_task(process.watch_lag(), name="loop lag")
+    try:
+        await web.TCPSite(runner, host, port).start()
+        yield join_address(host, runner.addresses[0][1])
+    finally:
+        watching.cancel()
+        with suppress(asyncio.CancelledError):
+            await watching
+        await runner.cleanup()
+
+
+class _Process(Collector):
+    """How the process is doing, by the names that the service's has, too."""
+
+    def __init__(self, version: str, memory: Memory) -> None:
+        self._version = version
+        self._memory = memory
+        self._lag = Histogram(LAG_S)
+
+    async def watch_lag(self) -> None:
+        """Looks twice a second how late the event loop is."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + EVERY_S
+            await asyncio.sleep(EVERY_S)
+            self._lag.observe(max(0.0, loop.time() - due))
+
+    def collect(self) -> Iterator[Metric]:
+        lag = HistogramMetricFamily(
+            "pomogator_loop_lag_seconds", "How late the event loop came back to a timer.", labels=()
+        )
+        self._lag.add_to(lag)
+        about = GaugeMetricFamily(
+            "pomogator_build_info", "1; the labels say what runs.", labels=("version",)
+        )
+        about.add_metric((self._version,), 1)
+        used = GaugeMetricFamily(
+            "pomogator_memory_used_ratio",
+            "Of the container's memory, what is in use; 0: it has no limit.",
+            value=self._memory.used_share,
+        )
+        return iter((lag, about, used))

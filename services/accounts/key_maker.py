@@ -1,0 +1,85 @@
+"""Makes keys."""
+
+from __future__ import annotations
+
+import secrets
+
+from services.admission.keyring import SHOWN_CHARS, new_secret
+from services.clock import Clock
+from services.storage.accounts import ensure_account
+from services.storage.base import Database, Transaction
+from services.storage.keys import (
+    KeyScope,
+    NewSecret,
+    StoredKey,
+    any_key,
+    insert_key,
+    rotate_key,
+)
+from services.storage.pepper import Pepper
+
+FIRST_ACCOUNT = "default"
+"""The account of whoever starts the service first: it may spend without limit."""
+
+
+class KeyMaker:
+    """Makes keys and stores what must be known of them."""
+
+    def __init__(self, database: Database, pepper: Pepper, clock: Clock) -> None:
+        self._database = database
+        self._pepper = pepper
+        self._clock = clock
+
+    async def make(
+        self, account: str, display_name: str = "", scope: KeyScope | None = None
+    ) -> tuple[StoredKey, str]:
+        """A new key and its secret, which is kept nowhere. Opens the account if need be."""
+        key, secret = self._draft(account, display_name, scope or KeyScope())
+        await self._database.write(_insert, key)
+        return key, secret
+
+    async def rotate(self, key_id: str, overlap_s: float) -> tuple[StoredKey, str] | None:
+        """The key of that ID and its new secret; None where no such key is valid.
+
+        Those that it had are valid for `overlap_s` from now, unless they end earlier.
+        """
+        secret = new_secret()
+        now_ms = round(self._clock.time() * 1000)
+        new = NewSecret(
+            key_id=key_id,
+            digest=self._pepper.digest(secret).hex(),
+            prefix=secret[:SHOWN_CHARS],
+            former_until_ms=now_ms + round(overlap_s * 1000),
+        )
+        key = await self._database.write(rotate_key, new, now_ms)
+        return None if key is None else (key, secret)
+
+    async def make_first(self) -> str | None:
+        """The secret of a key for the account `default`; None where there is a key already."""
+        key, secret = self._draft(FIRST_ACCOUNT, "first key", KeyScope())
+        return secret if await self._database.write(_insert_first, key) else None
+
+    def _draft(self, account: str, display_name: str, scope: KeyScope) -> tuple[StoredKey, str]:
+        secret = new_secret()
+        key = StoredKey(
+            id=f"key-{secrets.token_hex(8)}",
+            account=account,
+            digest=self._pepper.digest(secret).hex(),
+            prefix=secret[:SHOWN_CHARS],
+            display_name=display_name,
+            scope=scope,
+            created_ms=round(self._clock.time() * 1000),
+        )
+        return key, secret
+
+
+def _insert(key: StoredKey, *, unlimited: bool = False) -> Transaction[None]:
+    yield from ensure_account(key.account, key.created_ms, unlimited=unlimited)
+    yield from insert_key(key)
+
+
+def _insert_first(key: StoredKey) -> Transaction[bool]:
+    if (yield from any_key()):
+        return False
+    yield from _insert(key, unlimited=True)
+    return True

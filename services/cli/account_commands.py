@@ -1,0 +1,83 @@
+"""Commands about money: accounts, what they used, and whether the books are right."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+
+from pomogator.accounts.v1 import account_service_pb2 as pb
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger
+
+from services.cli.operator_client import AUDIT_TIMEOUT_S, operators
+from services.cli.output import CommandError, say, say_table, show_time, show_usd
+
+
+async def create_account(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Opens an account."""
+    request = pb.CreateAccountRequest(
+        account=arguments.name, credit_nano_usd=arguments.credit, unlimited=arguments.unlimited
+    )
+    async with operators(arguments, env) as service:
+        answer = await service.ask(service.accounts.CreateAccount, request)
+    _say_account(answer.account)
+
+
+async def credit_account(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Pays into an account, once for each request ID."""
+    request = pb.CreditAccountRequest(
+        account=arguments.name, amount_nano_usd=arguments.usd, request_id=arguments.request_id
+    )
+    async with operators(arguments, env) as service:
+        answer = await service.ask(service.accounts.CreditAccount, request)
+    _say_account(answer.account)
+
+
+async def show_account(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Prints what is known about an account."""
+    async with operators(arguments, env) as service:
+        request = pb.GetAccountRequest(account=arguments.name)
+        answer = await service.ask(service.accounts.GetAccount, request)
+    _say_account(answer.account)
+
+
+async def report_usage(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Prints what an account has used, by model."""
+    request = ledger.ReportUsageRequest(account=arguments.account, start_time=arguments.since)
+    async with operators(arguments, env) as service:
+        answer = await service.ask(service.ledger.ReportUsage, request, AUDIT_TIMEOUT_S)
+    rows = [
+        (
+            usage.model,
+            str(usage.call_count),
+            str(usage.prompt_token_count),
+            str(usage.completion_token_count),
+            show_usd(usage.charge_nano_usd),
+        )
+        for usage in answer.models
+    ]
+    total = sum(usage.charge_nano_usd for usage in answer.models)
+    calls = sum(usage.call_count for usage in answer.models)
+    rows.append(("TOTAL", str(calls), "", "", show_usd(total)))
+    say_table(("MODEL", "CALLS", "PROMPT TOKENS", "COMPLETION TOKENS", "USD"), rows)
+
+
+async def verify_ledger(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Checks the books and prints what there is; fails where they are not right."""
+    async with operators(arguments, env) as service:
+        request = ledger.VerifyLedgerRequest()
+        answer = await service.ask(service.ledger.VerifyLedger, request, AUDIT_TIMEOUT_S)
+    for name, count in sorted(answer.counts.items()):
+        say(f"{name}: {count}")
+    for finding in answer.findings:
+        say(finding)
+    if answer.findings:
+        raise CommandError(f"the ledger is not right: {len(answer.findings)} findings")
+    say("OK: I1 to I5 hold")
+
+
+def _say_account(account: pb.Account) -> None:
+    balance = show_usd(account.balance_nano_usd)
+    say(f"account: {account.account}")
+    say(f"balance: {balance} USD{', unlimited' if account.unlimited else ''}")
+    say(f"held:    {show_usd(account.held_nano_usd)} USD")
+    say(f"opened:  {show_time(account.create_time)}")

@@ -1,0 +1,78 @@
+"""Commands that make, list, rotate and revoke keys."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+
+from pomogator.accounts.v1 import key_service_pb2 as pb
+
+from services.cli.operator_client import operators
+from services.cli.output import say, say_table, show_time
+
+PAGE_SIZE = 1000
+
+
+async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Makes a key and prints it; the last line is the key alone."""
+    models = [name.strip() for name in arguments.models.split(",") if name.strip()]
+    scope = pb.KeyScope(
+        models=models,
+        strict=arguments.strict,
+        expire_time=arguments.expires,
+        requests_per_minute=arguments.rpm,
+        tokens_per_minute=arguments.tpm,
+        concurrent_call_count=arguments.concurrency,
+        monthly_nano_usd=arguments.monthly_usd,
+    )
+    request = pb.CreateKeyRequest(
+        account=arguments.account, display_name=arguments.name, scope=scope
+    )
+    async with operators(arguments, env) as service:
+        answer = await service.ask(service.keys.CreateKey, request)
+    say(f"{answer.key.key_id} for account {answer.key.account}. It is shown only now:")
+    say(answer.secret)
+
+
+async def list_keys(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Prints all keys, oldest first."""
+    rows = []
+    request = pb.ListKeysRequest(page_size=PAGE_SIZE)
+    async with operators(arguments, env) as service:
+        while True:
+            answer = await service.ask(service.keys.ListKeys, request)
+            rows += [_row(key) for key in answer.keys]
+            if not answer.next_page_token:
+                break
+            request.page_token = answer.next_page_token
+    say_table(("ID", "ACCOUNT", "KEY", "CREATED", "STATUS", "NAME"), rows)
+
+
+async def rotate_key(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Gives a key another secret and prints it; the last line is the key alone."""
+    request = pb.RotateKeyRequest(key_id=arguments.id, overlap=arguments.overlap)
+    async with operators(arguments, env) as service:
+        answer = await service.ask(service.keys.RotateKey, request)
+    say(f"{answer.key.key_id} has a new secret. It is shown only now:")
+    say(answer.secret)
+
+
+async def revoke_key(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Revokes a key."""
+    request = pb.RevokeKeyRequest(key_id=arguments.id)
+    async with operators(arguments, env) as service:
+        answer = await service.ask(service.keys.RevokeKey, request)
+    say(f"{answer.key.key_id} is revoked since {show_time(answer.key.revoke_time)}")
+
+
+def _row(key: pb.Key) -> tuple[str, ...]:
+    created = show_time(key.create_time)
+    return key.key_id, key.account, f"{key.prefix}…", created, _status(key), key.display_name
+
+
+def _status(key: pb.Key) -> str:
+    if key.HasField("revoke_time"):
+        return f"revoked {show_time(key.revoke_time)}"
+    if key.scope.HasField("expire_time"):
+        return f"until {show_time(key.scope.expire_time)}"
+    return "valid"

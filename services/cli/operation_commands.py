@@ -1,0 +1,152 @@
+"""Commands about the running service: what it would do, and with which configuration."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Mapping
+
+import grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.operations.v1 import operations_service_pb2 as pb
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.surfaces.openai_chat.decode import decode
+from services.cli.operator_client import operators
+from services.cli.output import CommandError, say, say_table, show_usd
+from services.clock import SystemClock, system_chance
+from services.config import load
+from services.metering.prices import PriceList
+from services.operations.explainer import Explainer
+from services.providers.registry import DIALECTS
+from services.routing.catalog import Catalog
+from services.routing.health import Health
+
+EXAMPLE = {"messages": [{"role": "user", "content": "Hello!"}]}
+"""What is asked where no file says otherwise."""
+
+_STATES: Mapping[pb.BreakerState.ValueType, str] = {
+    pb.BREAKER_STATE_CLOSED: "well",
+    pb.BREAKER_STATE_HALF_OPEN: "on trial",
+    pb.BREAKER_STATE_OPEN: "left alone",
+}
+
+
+async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Tells whom a request would be sent to, as what, and what would be held. Asks nobody."""
+    request = pb.ExplainChatCompletionRequest(spec=_spec(arguments))
+    async with operators(arguments, env) as service:
+        try:
+            answer = await service.ask(service.operations.ExplainChatCompletion, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+                raise
+            # No server runs: how the channels are doing is not known, all else is.
+            answer = _explainer(arguments, env).explain(request.spec)
+    _say(answer)
+
+
+async def show_channels(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Tells how the channels of the running server are doing."""
+    async with operators(arguments, env) as service:
+        request = pb.ListChannelsRequest(model=arguments.model or "")
+        try:
+            answer = await service.ask(service.operations.ListChannels, request)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise CommandError("no server runs: it alone knows how they are doing") from None
+            raise
+    say_table(
+        ("MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE", "STATE", "FAILS", "BEGINS"),
+        [_channel(status) for status in answer.channels],
+    )
+
+
+async def reload_configuration(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Lets the server read its configuration anew."""
+    async with operators(arguments, env) as service:
+        try:
+            await service.ask(
+                service.operations.ReloadConfiguration, pb.ReloadConfigurationRequest()
+            )
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                raise CommandError(
+                    "no server runs: it reads its configuration at its start"
+                ) from None
+            raise
+    say("reloaded")
+
+
+def _spec(arguments: Namespace) -> chat.ChatCompletionSpec:
+    if arguments.file is None and arguments.model is None:
+        raise CommandError("give a model, a file or both")
+    try:
+        body = EXAMPLE if arguments.file is None else json.loads(arguments.file.read_bytes())
+        if not isinstance(body, dict):
+            raise CommandError(f"{arguments.file}: is no JSON object")
+        named = {"model": arguments.model} if arguments.model else {}
+        return decode(json.dumps({**body, **named}).encode(), EdgeConfig()).spec
+    except ValueError:
+        raise CommandError(f"{arguments.file}: is not JSON") from None
+    except ApiError as error:
+        raise CommandError(error.message) from None
+
+
+def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
+    config = load(arguments.config, env)
+    clock = SystemClock()
+    return Explainer(
+        catalog=Catalog(config, create_time_s=int(clock.time())),
+        prices=PriceList({row.name: row.price for row in config.models}),
+        dialects=DIALECTS,
+        health=Health(clock),
+        chance=system_chance(),
+    )
+
+
+def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
+    rest = f" {status.rest.ToMilliseconds() / 1000:.0f} s" if status.HasField("rest") else ""
+    begins = f"{status.latency.ToMilliseconds()} ms" if status.HasField("latency") else "-"
+    return (
+        status.model,
+        status.channel,
+        str(status.key_number),
+        str(status.priority),
+        f"{status.weight:g}",
+        f"{status.score:.2f}",
+        _STATES[status.breaker_state] + rest,
+        f"{status.error_rate:.0%}",
+        begins,
+    )
+
+
+def _say(answer: pb.ExplainChatCompletionResponse) -> None:
+    say(
+        f"about {answer.prompt_token_count} tokens of prompt, at most {answer.max_token_count} of "
+        f"answer; held: {show_usd(answer.hold_nano_usd)} USD"
+    )
+    for number, place in enumerate(answer.candidates, 1):
+        latency = ""
+        if place.HasField("latency"):
+            latency = f", begins after {place.latency.ToMilliseconds()} ms"
+        say("")
+        say(
+            f"{number}. {place.channel} for {place.model}: priority {place.priority}, weight "
+            f"{place.weight:g} x {place.score:.2f}, key {place.key_number}, "
+            f"{_STATES[place.breaker_state]}{latency}"
+        )
+        if place.refusal:
+            say(f"   not asked: {place.refusal}")
+            continue
+        prices = place.prices
+        say(
+            f"   USD per million tokens: prompt {prices.prompt_pico_usd / 1e6:g}, "
+            f"completion {prices.completion_pico_usd / 1e6:g}"
+        )
+        for note in place.notes:
+            action = chat.NoteAction.Name(note.action).removeprefix("NOTE_ACTION_").lower()
+            say(f"   {note.param} {action}: {note.detail}")
+        say(f"   POST {place.url}")
+        say(f"   {place.body}")

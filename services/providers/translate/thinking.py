@@ -1,0 +1,301 @@
+"""How a model is to reason, decided from what the caller asked and what the model takes.
+
+Callers say `reasoning_effort`, `thinking.budget_tokens`, `thinking.type`, or choose a
+name that ends in `-thinking`. Models take a number of tokens, an effort, both or none
+(`services.capabilities`). What is said in one form is translated into the other, with
+a note; the dialect only writes down the plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, get_args
+
+import msgspec
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.capabilities import Effort, ThinkingKind
+from services.providers.base import Notes, Target
+from services.providers.translate.parameters import forces_tool, output_limit
+
+BUDGET_MIN = 1024
+BUDGET_MAX = 32_000
+
+LEVELS: Sequence[Effort] = get_args(Effort)
+"""Efforts from the lowest to the highest."""
+
+EFFORTS: Mapping[pb.ReasoningEffort.ValueType, Effort] = {
+    pb.REASONING_EFFORT_NONE: "none",
+    pb.REASONING_EFFORT_MINIMAL: "minimal",
+    pb.REASONING_EFFORT_LOW: "low",
+    pb.REASONING_EFFORT_MEDIUM: "medium",
+    pb.REASONING_EFFORT_HIGH: "high",
+    pb.REASONING_EFFORT_XHIGH: "xhigh",
+    pb.REASONING_EFFORT_MAX: "max",
+}
+
+BUDGETS: Mapping[Effort, int] = {
+    "minimal": BUDGET_MIN,
+    "low": 2048,
+    "medium": 8192,
+    "high": 16_384,
+    "xhigh": 24_576,
+    "max": BUDGET_MAX,
+}
+"""How many tokens an effort is worth."""
+
+STEPS: Sequence[tuple[int, Effort]] = ((4000, "low"), (12_000, "medium"), (24_000, "high"))
+"""The effort that a budget below so many tokens is worth; from the last on, `xhigh`."""
+
+
+class ThinkingPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What to tell the model about reasoning."""
+
+    kind: Literal["default", "off", "budget", "effort", "adaptive"] = "default"
+    """Nothing; not to; with `budget_tokens`; with `effort`; as it sees fit, with `effort`
+    as a guide where that is not empty."""
+    budget_tokens: int = 0
+    """With `budget`: the most tokens to reason with."""
+    effort: Effort | Literal[""] = ""
+    """With `effort`, and perhaps with `adaptive`: a level that the model knows."""
+    max_tokens: int | None = None
+    """The limit on the whole answer that goes with it. None: the caller gave none."""
+    active: bool = False
+    """Whether the model is going to reason, as far as is known."""
+
+
+class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller asked for, before it is known what the model takes."""
+
+    wanted: bool | None = None
+    """None: the caller did not say."""
+    effort: Effort | None = None
+    budget: int | None = None
+    params: tuple[str, ...] = ()
+    """The parameters that said so; empty where only the model's name did."""
+
+
+class _Case(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a planner looks at."""
+
+    wish: _Wish
+    target: Target
+    notes: Notes
+    max_tokens: int | None
+
+    def drop(self, why: str) -> None:
+        for param in self.wish.params:
+            self.notes.dropped(param, why)
+
+    def plan(
+        self,
+        kind: Literal["default", "off", "effort", "adaptive"],
+        effort: Effort | Literal[""] = "",
+    ) -> ThinkingPlan:
+        by_itself = self.target.capabilities.thinking_default != "off"
+        active = by_itself if kind == "default" else kind != "off"
+        return ThinkingPlan(kind=kind, effort=effort, max_tokens=self.max_tokens, active=active)
+
+
+def plan(
+    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, barred: str = ""
+) -> ThinkingPlan:
+    """How the model is to reason, and the limit on tokens that goes with it.
+
+    A translation leaves a note; a wish that the model cannot fulfil is dropped with one,
+    or refused with UNSUPPORTED_FEATURE in strict mode. `barred` says why this
+    conversation allows no reasoning; reasoning is then off, if the model can be told so.
+    """
+    capabilities = target.capabilities
+    case = _Case(
+        wish=_wish(spec, target, notes),
+        target=target,
+        notes=notes,
+        max_tokens=output_limit(spec, target, notes),
+    )
+    if forces_tool(spec) and not capabilities.thinking_forced_tool_choice:
+        barred = barred or "This model does not reason when it is made to call a tool."
+    if case.wish.wanted is False and capabilities.thinking != "none":
+        return _off(case)
+    if barred and capabilities.thinking_default != "always":
+        return _barred(case, barred)
+    return _PLANNERS[capabilities.thinking](case)
+
+
+def nearest(effort: Effort, known: Sequence[Effort]) -> Effort:
+    """The highest of the known levels that is not above `effort`; else the lowest."""
+    rank = LEVELS.index
+    below = [level for level in known if rank(level) <= rank(effort)]
+    return max(below, key=rank) if below else min(known, key=rank)
+
+
+def effort_of(budget_tokens: int) -> Effort:
+    """The effort that a number of tokens is worth."""
+    return next((effort for limit, effort in STEPS if budget_tokens < limit), "xhigh")
+
+
+_UNSAID = pb.Thinking()
+
+
+def _wish(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> _Wish:
+    thinking = spec.thinking if spec.HasField("thinking") else _UNSAID
+    mode = thinking.mode
+    effort = EFFORTS.get(spec.reasoning_effort)
+    budget = thinking.budget_tokens if thinking.HasField("budget_tokens") else None
+    drops = target.channel.quirks.drops
+    if effort and "reasoning_effort" in drops:
+        notes.dropped("reasoning_effort", "The provider has no `reasoning_effort`.")
+        effort = None
+    if (mode or budget) and "thinking" in drops:
+        notes.dropped("thinking", "The provider has no `thinking`.")
+        mode, budget = pb.THINKING_MODE_UNSPECIFIED, None
+    params = (("reasoning_effort",) if effort else ()) + (("thinking",) if mode or budget else ())
+    if mode == pb.THINKING_MODE_DISABLED or (effort == "none" and not mode and not budget):
+        return _Wish(wanted=False, params=params)
+    wanted = bool(params) or target.thinking_by_name or None
+    return _Wish(
+        wanted=wanted, effort=None if effort == "none" else effort, budget=budget, params=params
+    )
+
+
+def _off(case: _Case) -> ThinkingPlan:
+    """Reasoning is not wanted: the least that the model can do."""
+    capabilities = case.target.capabilities
+    if capabilities.thinking_default != "always":
+        return case.plan("off")
+    if not capabilities.efforts:
+        case.drop("This model always reasons.")
+        return case.plan("default")
+    least = min(capabilities.efforts, key=LEVELS.index)
+    for param in case.wish.params:
+        case.notes.clamped(param, f"This model always reasons: effort `{least}`.")
+    return case.plan("adaptive" if capabilities.thinking == "adaptive" else "effort", least)
+
+
+def _barred(case: _Case, why: str) -> ThinkingPlan:
+    capabilities = case.target.capabilities
+    if case.wish.wanted:
+        case.drop(why)
+        if not case.wish.params:
+            case.notes.dropped("thinking", why)
+    return case.plan("default" if capabilities.thinking_default == "off" else "off")
+
+
+def _without(case: _Case) -> ThinkingPlan:
+    """A model that does not reason."""
+    if case.wish.wanted:
+        case.drop("This model does not reason.")
+    return case.plan("default")
+
+
+def _by_budget(case: _Case) -> ThinkingPlan:
+    """A model that is told how many tokens to reason with."""
+    wish = case.wish
+    if not wish.wanted:
+        return case.plan("default")
+    if wish.budget is not None:
+        if wish.effort:
+            case.notes.mapped("reasoning_effort", "`thinking.budget_tokens` says how much.")
+        return _fitted(case, wish.budget, asked=True)
+    budget = BUDGETS[wish.effort or case.target.capabilities.default_effort]
+    return _fitted(case, budget, asked=False)
+
+
+def _fitted(case: _Case, budget: int, *, asked: bool) -> ThinkingPlan:
+    """The budget, made to leave room for the answer: it counts towards `max_tokens`.
+
+    A budget of the caller's own is kept if it is legal, even if it leaves little room.
+    """
+    limit = case.max_tokens or case.target.capabilities.max_output_tokens
+    max_tokens = case.max_tokens
+    wanted = budget
+    if limit and limit <= BUDGET_MIN:
+        budget = BUDGET_MIN
+        max_tokens = BUDGET_MIN + limit
+        case.notes.clamped(
+            "max_tokens", f"Reasoning takes at least {BUDGET_MIN} tokens on top: {max_tokens}."
+        )
+    elif limit and (budget >= limit or not asked):
+        budget = min(budget, max(BUDGET_MIN, limit * 4 // 5))
+    if not asked:
+        for param in case.wish.params:
+            case.notes.mapped(param, f"This model takes a number of tokens: {budget}.")
+    elif budget != wanted:
+        detail = f"The answer needs room within {max_tokens or limit} tokens: {budget}."
+        case.notes.clamped("thinking.budget_tokens", detail)
+    return ThinkingPlan(kind="budget", budget_tokens=budget, max_tokens=max_tokens, active=True)
+
+
+def _adaptive(case: _Case) -> ThinkingPlan:
+    """A model that decides itself, with an effort as a guide."""
+    if not case.wish.wanted:
+        return case.plan("default")
+    if _says_budget(case):
+        return _by_budget(case)
+    return case.plan("adaptive", _level(case))
+
+
+def _by_effort(case: _Case) -> ThinkingPlan:
+    """A model that is told how hard to reason, or only whether to."""
+    wish, capabilities = case.wish, case.target.capabilities
+    if not wish.wanted:
+        return case.plan("default")
+    if _says_budget(case):
+        return _by_budget(case)
+    by_itself = capabilities.thinking_default != "off"
+    if by_itself and not wish.params:
+        return case.plan("default")
+    level = _level(case)
+    return case.plan("effort" if level else "default" if by_itself else "adaptive", level)
+
+
+def _as_said(case: _Case) -> ThinkingPlan:
+    """A model about which nothing is known: what was asked is passed on."""
+    if not case.wish.wanted:
+        return case.plan("default")
+    if _says_budget(case):
+        return _by_budget(case)
+    level = _level(case)
+    return case.plan("effort" if level else "adaptive", level)
+
+
+def _says_budget(case: _Case) -> bool:
+    """Whether a number of tokens was asked for, no effort, and the model takes numbers."""
+    wish = case.wish
+    return wish.budget is not None and not wish.effort and case.target.capabilities.takes_budgets
+
+
+def _level(case: _Case) -> Effort | Literal[""]:
+    """The effort to say, out of those that the model knows. Empty: it knows none."""
+    wish, capabilities, notes = case.wish, case.target.capabilities, case.notes
+    if not capabilities.efforts and capabilities.thinking_switch == "none":
+        case.drop("This model reasons by itself and cannot be told how much.")
+        return ""
+    if not capabilities.efforts:
+        for param in wish.params:
+            notes.mapped(param, "This model can only be told whether to reason.")
+        return ""
+    if wish.effort:
+        level = nearest(wish.effort, capabilities.efforts)
+        if level != wish.effort:
+            notes.clamped("reasoning_effort", f"The nearest effort of this model: `{level}`.")
+        if wish.budget is not None:
+            notes.mapped("thinking.budget_tokens", "`reasoning_effort` says how much.")
+        return level
+    if wish.budget is not None:
+        level = nearest(effort_of(wish.budget), capabilities.efforts)
+        notes.mapped("thinking.budget_tokens", f"This model takes an effort: `{level}`.")
+        return level
+    level = nearest(capabilities.default_effort, capabilities.efforts)
+    for param in wish.params:
+        notes.mapped(param, f"This model takes an effort: `{level}`.")
+    return level
+
+
+_PLANNERS: Mapping[ThinkingKind, Callable[[_Case], ThinkingPlan]] = {
+    "none": _without,
+    "budget": _by_budget,
+    "adaptive": _adaptive,
+    "effort": _by_effort,
+    "unknown": _as_said,
+}

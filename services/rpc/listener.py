@@ -1,0 +1,124 @@
+"""A gRPC server on a socket."""
+
+from __future__ import annotations
+
+import os
+import resource
+import stat
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import grpc
+from grpc_reflection.v1alpha import reflection
+
+from services.rpc.accept_batch import accepting, registered
+from services.rpc.failure_border import FailureBorder
+from services.rpc.rpc_log import COMPLETIONS
+from services.rpc.tls import TlsFiles, server_credentials
+
+UNIX = "unix:"
+
+# Pictures travel in requests: the edge's limit on bodies, and what their form adds to it.
+MESSAGE_BYTES_MAX = 48 * 2**20
+RPCS_MAX = 4000
+
+CONNECTIONS_MAX = 4000
+CONNECTIONS_SHARE = 0.2
+"""Of the process's descriptors, what the connections of one listener may take at most."""
+
+PING_INTERVAL_MIN_MS = 1_000
+
+OPTIONS = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_concurrent_streams", 2000),
+    # An unread stream would otherwise be buffered up to megabytes ahead of its reader.
+    ("grpc.http2.bdp_probe", 0),
+    # Callers that ping a silent stream every two seconds are no attackers: models think.
+    ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Who connects and says nothing keeps its place for so long only.
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    ("grpc.so_reuseport", 0),
+    # Balanced clients look for new replicas only when a connection ends. Calls may end first.
+    ("grpc.max_connection_age_ms", 600_000),
+    ("grpc.max_connection_age_grace_ms", 1_860_000),
+)
+
+
+@asynccontextmanager
+async def listening(
+    register: Callable[[grpc.aio.Server], None],
+    address: str,
+    *,
+    reflected: Sequence[str] = (),
+    guards: Sequence[grpc.aio.ServerInterceptor] = (),
+    tls: TlsFiles | None = None,
+    grace_s: float = 30.0,
+) -> AsyncIterator[str]:
+    """Serves over gRPC at `HOST:PORT` or `unix:PATH`; gives the address with the real port.
+
+    Connections beyond `CONNECTIONS_MAX`, or a fifth of the process's descriptors, are closed.
+    On the way out running calls have `grace_s` to end. `reflected` names the services
+    that reflection tells about; without any there is no reflection. `guards` stand
+    between the border and the handlers. Without `tls` it is plain text; a Unix socket
+    always is. Raises OSError where the address cannot be had, or the files of `tls`.
+    """
+    interceptors = [FailureBorder(), *guards]
+    server = grpc.aio.server(
+        interceptors=interceptors,
+        options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", _connections_max())],
+        maximum_concurrent_rpcs=RPCS_MAX,
+    )
+    handlers = registered(register, server).handlers
+    often = {path: handlers[path] for path in handlers if path.startswith(COMPLETIONS)}
+    if reflected:
+        reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), server)
+    bound = _bind(server, address, tls)
+    await server.start()
+    async with accepting(server, often, interceptors):
+        try:
+            yield bound
+        finally:
+            await server.stop(grace_s)
+            if bound.startswith(UNIX):
+                _remove(bound)
+
+
+def _connections_max() -> int:
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return CONNECTIONS_MAX
+    return max(1, min(CONNECTIONS_MAX, int(CONNECTIONS_SHARE * descriptors)))
+
+
+def _bind(server: grpc.aio.Server, address: str, tls: TlsFiles | None) -> str:
+    try:
+        if not address.startswith(UNIX):
+            if tls is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, server_credentials(tls))
+            return f"{address.rpartition(':')[0]}:{port}"
+        return _bind_socket(server, Path(address.removeprefix(UNIX)))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {address}") from error
+
+
+def _bind_socket(server: grpc.aio.Server, path: Path) -> str:
+    """The file's permission is the credential: nobody else may open it, at no moment."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileNotFoundError):
+        if stat.S_ISSOCK(path.stat().st_mode):
+            path.unlink()
+    before = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"{UNIX}{path}")
+    finally:
+        os.umask(before)
+    return f"{UNIX}{path}"
+
+
+def _remove(bound: str) -> None:
+    Path(bound.removeprefix(UNIX)).unlink(missing_ok=True)

@@ -1,0 +1,87 @@
+"""What is told of the calls that are no completions: a line in the log, a metric, a span.
+
+Completions tell of themselves (`services.telemetry.calls`). All others are seldom, and most are
+operators': who changes what is to be found in the log by the request's ID.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from services.clock import Clock
+from services.errors import Failure
+from services.rpc.failure_border import Context, Handler, metadata_of, request_id_of
+from services.telemetry.tracing import Tracing
+
+log = logging.getLogger(__name__)
+
+OURS = "/pomogator."
+COMPLETIONS = f"/{chat.DESCRIPTOR.services_by_name['ChatCompletionService'].full_name}/"
+
+
+class Rpcs(grpc.aio.ServerInterceptor):
+    """Tells of each call of a method of ours with one answer. Stands behind the border."""
+
+    def __init__(
+        self, clock: Clock, count: Callable[[str, str], None], tracing: Tracing | None = None
+    ) -> None:
+        """`count` is told the method (`Service/Method`) and the status of every call."""
+        self._clock = clock
+        self._count = count
+        self._tracing = tracing
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """The method's handler, watched if it is one of those."""
+        handler = await continuation(handler_call_details)
+        path = handler_call_details.method
+        ours = path.startswith(OURS) and not path.startswith(COMPLETIONS)
+        if handler is None or not ours or handler.unary_unary is None:
+            return handler
+        return grpc.unary_unary_rpc_method_handler(
+            self._watched(path.removeprefix("/"), handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _watched(self, method: str, handle: Any) -> Callable[..., Awaitable[object]]:
+        async def watched(request: object, context: Context) -> object:
+            begun_at = self._clock.now()
+            metadata = metadata_of(context)
+            trace = None if self._tracing is None else self._tracing.begin_rpc(method, metadata)
+            code, reason = "INTERNAL", "INTERNAL"
+            try:
+                answer: object = await handle(request, context)
+                code, reason = "OK", ""
+            except Failure as failure:
+                code, reason = failure.code.name, failure.reason_name
+                raise
+            except asyncio.CancelledError:
+                code, reason = "CANCELLED", ""
+                raise
+            else:
+                return answer
+            finally:
+                self._count(method.removeprefix("pomogator.").rpartition(".")[2], code)
+                if trace is not None:
+                    trace.end(code, reason)
+                line = {
+                    "request_id": request_id_of(metadata),
+                    "method": method,
+                    "code": code,
+                    "reason": reason,
+                    "dur_ms": round((self._clock.now() - begun_at) * 1000, 1),
+                    "trace_id": trace.trace_id if trace else "",
+                }
+                log.info("rpc.ended", extra=line)
+
+        return watched

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.app import http_rules
+from gateway.http.auth_throttle import Guesses
+from gateway.http.exchange import Exchange
+from gateway.http.fast_path.fast_path import HEAD_MAX, METHOD, PATH, Shortcut
+
+LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
+USUAL = b"Host: a\r\nAuthorization: Bearer k\r\nContent-Type: application/json\r\n"
+HEAD = LINE + USUAL + b"Content-Length: 2\r\n"
+ORDINARY = HEAD + b"\r\n{}"
+EXTRAORDINARY: dict[str, bytes] = {
+    "nothing": b"",
+    "half a head": HEAD,
+    "another method": ORDINARY.replace(b"POST", b"PUT"),
+    "another path": ORDINARY.replace(b"completions ", b"completions/ "),
+    "a query": ORDINARY.replace(b"completions ", b"completions?a=b "),
+    "an absolute URL": ORDINARY.replace(b"/v1", b"http://a/v1"),
+    "an older version": ORDINARY.replace(b"/1.1", b"/1.0"),
+    "bare line feeds": ORDINARY.replace(b"\r\n", b"\n"),
+    "a bare line feed": ORDINARY.replace(b"a\r\n", b"a\n"),
+    "a bare carriage return": ORDINARY.replace(b"a\r\n", b"a\rb\r\n"),
+    "a folded line": HEAD + b"X: a\r\n b\r\n\r\n{}",
+    "space before a colon": HEAD + b"X : a\r\n\r\n{}",
+    "space at the end of a line": HEAD + b"X: a \r\n\r\n{}",
+    "no colon": HEAD + b"X\r\n\r\n{}",
+    "no name": HEAD + b": a\r\n\r\n{}",
+    "a letter with an accent": HEAD + "X: é\r\n\r\n{}".encode(),
+    "a NUL": HEAD + b"X: \0\r\n\r\n{}",
+    "no host": ORDINARY.replace(b"Host: a\r\n", b""),
+    "two hosts": HEAD + b"Host: a\r\n\r\n{}",
+    "no key": ORDINARY.replace(b"Authorization: Bearer k\r\n", b""),
+    "two keys": HEAD + b"authorization: Bearer k\r\n\r\n{}",
+    "no length": LINE + USUAL + b"\r\n{}",
+    "two lengths": HEAD + b"content-length: 2\r\n\r\n{}",
+    "a length of nothing": LINE + USUAL + b"Content-Length: 0\r\n\r\n",
+    "a signed length": ORDINARY.replace(b": 2", b": +2"),
+    "a length with a zero": ORDINARY.replace(b": 2", b": 02"),
+    "a length in words": ORDINARY.replace(b": 2", b": two"),
+    "a length beyond the limit": ORDINARY.replace(b": 2", b": 1001"),
+    "an endless length": ORDINARY.replace(b": 2", b": " + b"9" * 30),
+    "chunks": HEAD + b"Transfer-Encoding: chunked\r\n\r\n{}",
+    "chunks in small letters": HEAD + b"transfer-encoding:chunked\r\n\r\n{}",
+    "an expectation": HEAD + b"Expect: 100-continue\r\n\r\n{}",
+    "an upgrade": HEAD + b"Connection: upgrade\r\nUpgrade: h2c\r\n\r\n{}",
+    "a last request": HEAD + b"Connection: close\r\n\r\n{}",
+    "two words on the connection": HEAD + b"Connection: keep-alive\r\nConnection: close\r\n\r\n{}",
+    "a word to a proxy": HEAD + b"Proxy-Connection: close\r\n\r\n{}",
+    "a WebSocket of old": HEAD + b"Sec-WebSocket-Key1: a\r\n\r\n{}",
+    "two kinds": HEAD + b"content-type: text/plain\r\n\r\n{}",
+    "anything twice": HEAD + b"X: a\r\nx: a\r\n\r\n{}",
+    "compression": HEAD + b"Content-Encoding: gzip\r\n\r\n{}",
+    "another kind": ORDINARY.replace(b"application/json", b"text/plain"),
+    "a long head": HEAD + b"X: " + b"a" * HEAD_MAX + b"\r\n\r\n{}",
+    "many headers": HEAD + b"X: a\r\n" * 100 + b"\r\n{}",
+}
+
+_token = st.text("!#$%&'*+-.^_`|~09AZaz", min_size=1, max_size=5)
+_value = st.text('\t !"/:;<09AZaz~', max_size=6)
+# What follows the usual lines: mostly things that may come, now and then what may not.
+_lines = st.lists(
+    st.sampled_from(
+        [
+            *("content-length:2", "content-type: text/plain", "X: a:b", "Connection: keep-alive"),
+            *("connection: close", "User-Agent: a", "user-agent: b", "ETag: a", "etag: b"),
+        ]
+    )
+    | st.tuples(_token, _value).map(": ".join),
+    max_size=6,
+)
+
+
+async def never(_: Exchange) -> None:
+    """A handler that is not reached."""
+    raise AssertionError
+
+
+SHORTCUT = Shortcut(never, Guesses(), body_limit_bytes=1000)
+
+
+def test_the_route_is_that_of_the_contract() -> None:
+    """There is one completion to take a short way to."""
+    service = chat.DESCRIPTOR.services_by_name["ChatCompletionService"]
+    assert [rule[1:] for rule in http_rules(service)] == [(METHOD, PATH)]
+
+
+def test_an_ordinary_request_is_read() -> None:
+    """Its headers in any case, and where its body is; more may follow."""
+    head = SHORTCUT.read(ORDINARY + b"POST")
+    assert head is not None
+    assert (ORDINARY + b"POST")[head.begin : head.end] == b"{}"
+    assert head.headers["AUTHORIZATION"] == "Bearer k"
+    assert list(head.headers) == ["Host", "Authorization", "Content-Type", "Content-Length"]
+
+
+@pytest.mark.parametrize("name", EXTRAORDINARY)
+def test_any_other_request_is_left_to_aiohttp(name: str) -> None:
+    """Whether it is allowed or not."""
+    assert SHORTCUT.read(EXTRAORDINARY[name]) is None
+
+
+@given(st.binary(max_size=30), st.integers(0, len(ORDINARY)))
+def test_any_bytes_are_read_or_left(inserted: bytes, at: int) -> None:
+    """Whatever is put into an ordinary request, nothing is raised, and the body is where it is."""
+    data = ORDINARY[:at] + inserted + ORDINARY[at:]
+    head = SHORTCUT.read(data)
+    if head is not None:
+        assert data[: head.begin].endswith(b"\r\n\r\n")
+        assert head.end - head.begin == int(head.headers["Content-Length"])
+
+
+@pytest.mark.parametrize("parsing", [HttpRequestParser, HttpRequestParserPy])
+@given(_lines)
+async def test_what_is_ordinary_means_the_same_to_aiohttp(
+    parsing: type[HttpRequestParser], lines: list[str]
+) -> None:
+    """Every header, and the length of the body, to both of its parsers."""
+    data = HEAD + "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n{}"
+    head = SHORTCUT.read(data)
+    if head is None:
+        return
+    loop = asyncio.get_running_loop()
+    parser = parsing(BaseProtocol(loop), loop, 2**16)
+    ((message, payload),), upgraded, tail = parser.feed_data(data)
+    assert message.headers == head.headers
+    assert (await payload.read(), upgraded, tail) == (b"{}", False, b"")
+    assert (message.should_close, message.chunked, message.compression) == (False, False, None)

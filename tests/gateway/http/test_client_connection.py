@@ -1,0 +1,426 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pomogator.chat.v1 import content_pb2 as content
+
+from gateway.config import EdgeConfig
+from tests.fakes.service import Pause, Script, answer, choice_finished, finished, started
+from tests.gateway.conftest import KEY, Edge, running_edge, scripted_channel
+from tests.gateway.http.raw import Answer, exchange, parsed, read_answer
+
+POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
+BODY = b'{"model":"m","messages":[]}'
+GOOD = (
+    POST + b"Authorization: Bearer " + KEY.encode() + b"\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+)
+
+NOT_HTTP: dict[str, bytes] = {
+    "both lengths": POST + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "two lengths": POST + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+    "two equal lengths": POST + b"Content-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+    "signed length": POST + b"Content-Length: +2\r\n\r\n{}",
+    "negative length": POST + b"Content-Length: -1\r\n\r\n",
+    "length with underscore": POST + b"Content-Length: 1_0\r\n\r\n0123456789",
+    "unknown coding": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "chunked is not last": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "folded header": POST + b"X: a\r\n b\r\n\r\n",
+    "space before the colon": POST + b"X : a\r\n\r\n",
+    "no colon": POST + b"nonsense\r\n\r\n",
+    "NUL in a value": POST + b"X: a\0b\r\n\r\n",
+    "bare CR in a value": POST + b"X: a\rb\r\n\r\n",
+    "two hosts": b"GET /v1/models HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "TLS hello": bytes.fromhex("160301020001000 1fc0303".replace(" ", "")) + b"\r\n\r\n",
+    "space in the method": b"GE T / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no request line": b": \r\n\r\n",
+}
+ODD: dict[str, bytes] = {
+    "HTTP/0.9": b"GET /v1/models\r\n\r\n",
+    "endless length": POST + b"Content-Length: " + b"9" * 30 + b"\r\n\r\n",
+    "CONNECT": b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "TRACE": b"TRACE / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "asterisk": b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n",
+    "unknown method": b"BREW /v1/models HTTP/1.1\r\nHost: a\r\n\r\n",
+    "dots": b"GET /v1/../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bytes in the path": b"GET /\xff\xfe HTTP/1.1\r\nHost: a\r\n\r\n",
+    "bytes in the key": POST + b"Authorization: Bearer \xff\xe9\r\n\r\n",
+    "two keys": POST + b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n\r\n",
+    "bytes in the id": POST + b"X-Request-Id: \xff\x1b[31m\r\n\r\n",
+    "unmet expectation": POST + b"Expect: tea\r\n\r\n",
+    "unmet expectation of nothing": b"GET /x HTTP/1.1\r\nHost: a\r\nExpect: tea\r\n\r\n",
+}
+TOO_LARGE: dict[str, bytes] = {
+    "long header": POST + b"X: " + b"a" * 9000 + b"\r\n\r\n",
+    "long line": b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "many headers": POST + b"".join(b"X-%d: a\r\n" % n for n in range(300)) + b"\r\n",
+}
+
+
+@pytest.fixture(params=["c", "python"])
+async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, int]]:
+    """An edge with aiohttp's C parser, and one, in a process of its own, with its Python parser.
+
+    There is no service behind them: nothing here may get so far.
+    """
+    env = os.environ | ({"AIOHTTP_NO_EXTENSIONS": "1"} if request.param == "python" else {})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway", "--target", "127.0.0.1:1", "--rest", "127.0.0.1:0"),
+        env=env | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    listening = json.loads(await process.stderr.readline())
+    host, _, port = listening["address"].rpartition(":")
+    yield host, int(port)
+    process.terminate()
+    log = (await process.communicate())[1].decode()
+    assert process.returncode == 0
+    assert "Traceback" not in log
+    for line in log.splitlines():
+        assert json.loads(line)["level"] != "error", line
+
+
+@pytest.fixture
+async def impatient(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge that closes idle connections at once."""
+    config = EdgeConfig(drain_s=0.1, idle_timeout_s=0.05)
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config) as edge,
+    ):
+        yield edge
+
+
+@pytest.fixture
+async def forgetful(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge that holds all that clients do not read, but not for long."""
+    config = EdgeConfig(
+        drain_s=0.1, idle_timeout_s=0.05, write_timeout_s=0.1, write_buffer_bytes=1 << 26
+    )
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config) as edge,
+    ):
+        yield edge
+
+
+async def push(edge: Edge, sent: bytes, then: bytes) -> None:
+    """Sends and reads nothing. ConnectionError: the edge has had enough of it."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.setblocking(False)
+        await loop.sock_connect(client, (edge.host, edge.port))
+        await loop.sock_sendall(client, sent)
+        while True:
+            await loop.sock_sendall(client, then)
+
+
+def assert_error(answer: Answer | None, *statuses: int) -> None:
+    """An answer in the API's own form."""
+    assert answer is not None
+    assert answer.status in statuses
+    assert json.loads(answer.body)["error"].keys() == {"message", "type", "param", "code"}
+    assert answer.headers["x-request-id"]
+    assert answer.headers["content-type"].startswith("application/json")
+    assert "aiohttp" not in answer.headers.get("server", "")
+
+
+async def test_what_is_not_http_is_refused_in_json(address: tuple[str, int]) -> None:
+    """By both parsers, and the connection is closed: what follows cannot be told apart."""
+    for name, sent in NOT_HTTP.items():
+        answer = await exchange(*address, sent)
+        assert answer is not None, name
+        assert_error(answer, 400)
+        assert answer.headers["connection"] == "close", name
+
+
+async def test_what_is_odd_is_refused_in_json(address: tuple[str, int]) -> None:
+    """Parsers may differ about it, but it never is a fault of ours."""
+    for name, sent in ODD.items():
+        answer = await exchange(*address, sent)
+        assert answer is not None, name
+        assert_error(answer, 400, 401, 404, 405, 417)
+
+
+async def test_headers_have_a_limit(address: tuple[str, int]) -> None:
+    """431, for a long line, a long header and many headers."""
+    for name, sent in TOO_LARGE.items():
+        answer = await exchange(*address, sent)
+        assert answer is not None, name
+        assert_error(answer, 431)
+
+
+async def test_bytes_are_not_echoed(address: tuple[str, int]) -> None:
+    """An error page that quotes is a way to inject."""
+    answer = await exchange(*address, b"<script>alert(1)</script>\r\n\r\n")
+    assert answer is not None
+    assert b"script" not in answer.body
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(st.binary(max_size=200))
+async def test_any_bytes_are_answered_with_4xx_or_not_at_all(impatient: Edge, sent: bytes) -> None:
+    """And the edge lives on."""
+    answer = await exchange(impatient.host, impatient.port, sent)
+    assert answer is None or 400 <= answer.status < 500
+
+
+@pytest.mark.parametrize("sent", [b"", POST])
+async def test_idle_connections_are_closed(impatient: Edge, sent: bytes) -> None:
+    """Before a request, and in the middle of its headers."""
+    reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
+    writer.write(sent)
+    assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+async def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
+    """However many are sent at once on one connection."""
+    edge.script.answer = answer()
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(
+        b"".join(GOOD.replace(b"Host: a", b"Host: a\r\nX-Request-Id: %d" % n) for n in range(100))
+    )
+    for n in range(100):
+        received = await read_answer(reader)
+        assert received is not None
+        assert (received.status, received.headers["x-request-id"]) == (200, str(n))
+    writer.close()
+
+
+async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
+    """Sends bytes that are to arrive by themselves."""
+    writer.write(data)
+    await writer.drain()
+    await asyncio.sleep(0)
+
+
+WAYS: dict[str, list[bytes]] = {
+    "at once": [GOOD],
+    "head, then body": [GOOD[: -len(BODY)], BODY],
+    "body in two": [GOOD[:-9], GOOD[-9:]],
+    "head in two": [GOOD[:60], GOOD[60:]],
+    "byte by byte": [bytes([byte]) for byte in GOOD],
+    "in chunks": [
+        GOOD[: GOOD.index(b"Content-Length")]
+        + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+    ],
+    "with space that is not needed": [GOOD.replace(b"Host: a", b"Host: a ")],
+}
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_request_is_answered_alike_however_it_comes(edge: Edge, way: str) -> None:
+    """The same headers and the same body, again and again on one connection."""
+    edge.script.answer = answer()
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    for _ in range(2):
+        for piece in WAYS[way]:
+            await send(writer, piece)
+        received = await read_answer(reader)
+        assert received is not None
+        assert received.status == 200
+        assert json.loads(received.body)["object"] == "chat.completion"
+        assert sorted(received.headers) == [
+            "cache-control",
+            "content-length",
+            "content-type",
+            "date",
+            "openai-processing-ms",
+            "server",
+            "x-content-type-options",
+            "x-request-id",
+        ]
+    writer.close()
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("first", range(3))
+async def test_all_kinds_of_requests_share_a_connection(edge: Edge, first: int) -> None:
+    """Ordinary ones, others, and those of other routes, in any order and all at once."""
+    edge.script.answer = answer()
+    kinds = [
+        (GOOD, 200),
+        (GOOD.replace(b"Host: a", b"Host: a "), 200),
+        (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", 200),
+        (GOOD.replace(b'"m"', b"123"), 400),
+        (GOOD.replace(b"sk-pg-0", b"sk-pg-1"), 401),
+    ]
+    kinds = kinds[first:] + kinds[:first]
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(b"".join(sent for sent, _ in kinds))
+    for _, status in kinds:
+        received = await read_answer(reader)
+        assert received is not None
+        assert received.status == status
+    writer.close()
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize(
+    ("old", "new", "connection"),
+    [
+        (b"/1.1\r\n", b"/1.1\r\nConnection: close\r\n", "close"),
+        (b"/1.1\r\n", b"/1.0\r\n", None),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_who_wants_no_more_is_told_goodbye(
+    edge: Edge, *, old: bytes, new: bytes, connection: str | None, streamed: bool
+) -> None:
+    """`Connection: close`, or HTTP/1.0: the connection ends with the answer, which is whole."""
+    edge.script.answer = answer()
+    edge.script.steps = [[started(), choice_finished(), finished()]]
+    body = BODY[:-1] + (b',"stream":true}' if streamed else b"}")
+    asked = GOOD[: GOOD.index(b"Content-Length")] + b"Content-Length: %d\r\n\r\n%b" % (
+        len(body),
+        body,
+    )
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(asked.replace(old, new))
+    received = parsed(await reader.read())
+    writer.close()
+    assert (received.status, received.headers.get("connection")) == (200, connection)
+    chunked = streamed and connection is not None
+    assert ("transfer-encoding" in received.headers) == chunked
+    if streamed:
+        end = b"data: [DONE]\n\n" + (b"\r\n0\r\n\r\n" if chunked else b"")
+        assert received.body.endswith(end)
+    else:
+        assert len(received.body) == int(received.headers["content-length"])
+
+
+async def test_a_connection_is_not_idle_while_it_waits(impatient: Edge) -> None:
+    """However long the service takes, and then it may be used again; then it is idle."""
+    pause = Pause()
+    impatient.script.answer = pause
+    reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
+    writer.write(GOOD)
+    await pause.reached.wait()
+    await asyncio.sleep(0.2)  # several times what an idle connection may take
+    impatient.script.answer = answer()
+    pause.go_on.set()
+    received = await read_answer(reader)
+    assert received is not None
+    assert received.status == 200
+    assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+async def test_what_comes_before_its_turn_is_bounded(edge: Edge) -> None:
+    """Who sends on and on while an answer is made is not read any more; then all is answered."""
+    pause = Pause()
+    edge.script.answer = pause
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    writer.write(GOOD)
+    await pause.reached.wait()
+    count = 40_000
+    writer.write(GOOD * count)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(writer.drain(), 0.3)
+    edge.script.answer = answer()
+    pause.go_on.set()
+    for _ in range(count // 20):
+        received = await read_answer(reader)
+        assert received is not None
+        assert received.status == 200
+    writer.transport.abort()
+
+
+REFUSED = GOOD.replace(b"sk-pg-0", b"sk-pg-1")
+
+
+@pytest.mark.parametrize("way", [REFUSED, REFUSED.replace(b"Host: a", b"Host: a ")])
+async def test_who_reads_no_refusals_gets_no_more_of_them(
+    script: Script, tmp_path: Path, way: bytes
+) -> None:
+    """They need no key, and would fill the memory."""
+    config = EdgeConfig(drain_s=0.1, write_timeout_s=0.1)
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config) as edge,
+        asyncio.timeout(10),
+    ):
+        with pytest.raises(ConnectionError):
+            await push(edge, b"", way * 100)
+
+
+LAST = GOOD.replace(b"Host: a", b"Host: a\r\nConnection: close")
+
+
+@pytest.mark.parametrize("asked", [GOOD, GOOD.replace(b"Host: a", b"Host: a "), LAST])
+async def test_who_does_not_read_its_last_answer_is_let_go(forgetful: Edge, asked: bytes) -> None:
+    """By whichever way it came, and whyever it is the last."""
+    forgetful.script.answer = answer(content.ContentPart(text="a" * 10_000_000))
+    with pytest.raises(ConnectionError):
+        async with asyncio.timeout(10):
+            await push(forgetful, asked, bytes(1 << 16))
+
+
+@pytest.fixture
+def full() -> list[float]:
+    """How long callers are told to stay away; those who come once it is empty are let in."""
+    return []
+
+
+@pytest.fixture
+async def crowded(script: Script, tmp_path: Path, full: list[float]) -> AsyncIterator[Edge]:
+    """An edge that has no room while `full` has something to say."""
+    config = EdgeConfig(drain_s=0.1)
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config, lambda _: full.pop() if full else None) as edge,
+    ):
+        yield edge
+
+
+async def test_has_no_room(crowded: Edge, full: list[float]) -> None:
+    """Who comes too many is told when to come back, unheard, and keeps the connection."""
+    crowded.script.answer = answer(content.ContentPart(text="Hi"))
+    full += [1.5, 1.25]
+    reader, writer = await asyncio.open_connection(crowded.host, crowded.port)
+
+    answers = []
+    for _ in range(3):
+        writer.write(GOOD)
+        answers.append(await read_answer(reader))
+    writer.close()
+
+    waits = [one and (one.status, one.headers.get("retry-after-ms")) for one in answers]
+    assert waits == [(503, "1250"), (503, "1500"), (200, None)]
+    refused = answers[0]
+    assert refused is not None
+    assert json.loads(refused.body)["error"]["code"] == "overloaded"
+    assert len(crowded.script.specs) == 1
+
+
+async def test_asks_often_where_there_is_no_room(crowded: Edge, full: list[float]) -> None:
+    """However many one client asks at once, each has its answer, and the stack does not grow."""
+    crowded.script.answer = answer(content.ContentPart(text="Hi"))
+    full += [1.0] * 500
+    reader, writer = await asyncio.open_connection(crowded.host, crowded.port)
+    writer.write(GOOD * 500)
+
+    answers = [await read_answer(reader) for _ in range(500)]
+    writer.close()
+
+    assert all(one is not None and one.status in {200, 503} for one in answers)

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+from multidict import CIMultiDict
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.http.body import too_late
+from gateway.http.exchange import Received, Sent
+from gateway.http.reply import Reply
+from tests.fakes import service
+from tests.fakes.service import Pause
+from tests.gateway.conftest import Edge
+from tests.gateway.http.test_reply import Wire
+from tests.gateway.surfaces.openai_chat.test_handler import ASKED, STREAMED, URL, events
+from tests.gateway.surfaces.test_event_stream import Endless
+
+
+async def in_chunks(asked: Mapping[str, object]) -> AsyncIterator[bytes]:
+    """A body whose length is not told beforehand, which goes aiohttp's way."""
+    body = json.dumps(asked).encode()
+    yield body[:10]
+    yield body[10:]
+
+
+def reply(*, keep_alive: bool = True) -> Reply:
+    """An answer that goes nowhere."""
+    return Reply(Wire(), "req-1", time.perf_counter(), keep_alive=keep_alive)
+
+
+async def test_a_body_that_came_is_there() -> None:
+    """And one that will not come is an error, for who asks for it."""
+    assert await Received(CIMultiDict(), reply(), b"{}").body() == b"{}"
+    with pytest.raises(ApiError) as refused:
+        await Received(CIMultiDict(), reply(), too_late()).body()
+    assert refused.value.status == 408
+
+
+async def test_a_body_is_handed_over() -> None:
+    """It may be megabytes, and the answer may take minutes."""
+    exchange = Received(CIMultiDict(), reply(), b"{}")
+    assert await exchange.body() == b"{}"
+    assert b"{}" not in gc.get_referents(exchange)
+
+
+@pytest.mark.parametrize("keep_alive", [True, False])
+async def test_aiohttp_is_told_what_was_sent(*, keep_alive: bool) -> None:
+    """The status, and whether the connection may be used again."""
+    answered = reply(keep_alive=keep_alive)
+    answered.send(200, b"{}", {})
+    sent = Sent(answered)
+    assert (sent.status, sent.keep_alive) == (200, keep_alive)
+
+
+class TestRoutedByAiohttp:
+    """Requests that are not ordinary, answered in the same way."""
+
+    pytestmark = pytest.mark.parametrize("edge", ["in-process", "tcp"], indirect=True)
+
+    @pytest.fixture
+    def config(self) -> EdgeConfig:
+        """An edge that soon gives up on who does not read."""
+        return EdgeConfig(write_timeout_s=0.2, drain_s=0.1)
+
+    async def test_a_whole_answer(self, edge: Edge) -> None:
+        """With the headers of the border and of the service."""
+        edge.script.answer = service.answer()
+        edge.script.initial_metadata = [("x-ratelimit-limit-requests", "60")]
+        headers = {"X-Request-Id": "mine-1", "Content-Type": "application/json"}
+        async with edge.http.post(URL, data=in_chunks(ASKED), headers=headers) as response:
+            assert (await response.json())["object"] == "chat.completion"
+        assert response.headers["x-request-id"] == "mine-1"
+        assert response.headers["x-ratelimit-limit-requests"] == "60"
+        assert response.headers["Server"] == "pomogator"
+
+    async def test_a_stream(self, edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
+        """Whole, and with its line in the log."""
+        edge.script.steps = [
+            [service.started(), service.text("a")],
+            [service.choice_finished(), service.finished()],
+        ]
+        with caplog.at_level(logging.INFO, "gateway.access"):
+            async with edge.http.post(
+                URL, data=in_chunks(STREAMED), headers={"Content-Type": "application/json"}
+            ) as response:
+                assert events(await response.text())[-1] == "[DONE]"
+        (line,) = [record for record in caplog.records if record.getMessage() == "http.request"]
+        fields = vars(line)["fields"]
+        assert (fields["status"], fields["stream"], fields["path"]) == (200, True, URL)
+
+    async def test_a_failure(self, edge: Edge) -> None:
+        """With its status, in JSON."""
+        async with edge.http.post(
+            URL, data=in_chunks({"model": "m"}), headers={"Content-Type": "application/json"}
+        ) as response:
+            assert (await response.json())["error"]["param"] == "messages"
+        assert response.status == 400
+
+    async def test_who_leaves(self, edge: Edge) -> None:
+        """The call behind it is cancelled."""
+        pause = Pause()
+        edge.script.steps = [[service.started()], pause]
+        async with edge.http.post(
+            URL, data=in_chunks(STREAMED), headers={"Content-Type": "application/json"}
+        ) as response:
+            await pause.reached.wait()
+            response.close()
+        await asyncio.wait_for(edge.script.cancelled.wait(), 5)
+
+    async def test_who_does_not_read(self, edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
+        """Is cut off, after a bounded buffer and a bounded wait; it is not said to be no HTTP."""
+        caplog.set_level(logging.INFO, "gateway.access")
+        steps = Endless()
+        edge.script.steps = steps
+        body = json.dumps(STREAMED).encode()
+        key = edge.http.headers["Authorization"].encode()
+        head = b"POST %b HTTP/1.1\r\nHost: a\r\nAuthorization: %b\r\n" % (URL.encode(), key)
+        _, writer = await asyncio.open_connection(edge.host, edge.port, limit=1024)
+        writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        try:
+            await asyncio.wait_for(edge.script.closed.wait(), 10)
+        finally:
+            writer.transport.abort()
+        assert steps.taken < 1000
+        lines = [line.getMessage() for line in caplog.records if line.name == "gateway.access"]
+        assert lines == ["http.request"]

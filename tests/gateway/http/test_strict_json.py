@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ApiError
+from gateway.http.strict_json import DEPTH_MAX, parse
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda values: st.lists(values) | st.dictionaries(st.text(), values),
+)
+
+
+def nested(depth: int) -> bytes:
+    """An object of so many levels, the outermost included, with strings that look like levels."""
+    inner = b'["[[[{{{\\"[[["]' if depth > 1 else b"1"
+    for level in range(depth - 2):
+        inner = b'{"a":%b}' % inner if level % 2 else b"[%b,[]]" % inner
+    return b'{"a":%b}' % inner
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_what_was_written_is_read(value: dict[str, object]) -> None:
+    """Every object, member for member; `null` is left out."""
+    members = parse(json.dumps(value).encode())
+    read = {name: json.loads(bytes(raw)) for name, raw in members.items()}
+    assert read == {name: member for name, member in value.items() if member is not None}
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
+    """With 400, and nothing else ever happens."""
+    try:
+        parse(body)
+    except ApiError as error:
+        assert error.status == 400  # noqa: PT017 - it may be raised, or not
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"", "invalid_json"),
+        (b"{", "invalid_json"),
+        (b'{"a":1}x', "invalid_json"),
+        (b'{"a":NaN}', "invalid_json"),
+        (b'{"a":Infinity}', "invalid_json"),
+        (b'{"a":01}', "invalid_json"),
+        (b"{'a':1}", "invalid_json"),
+        (b'{"a":"\x01"}', "invalid_json"),
+        (b"[]", "invalid_json"),
+        (b"null", "invalid_json"),
+        (b'"text"', "invalid_json"),
+        (b'{"a":"\xff"}', "invalid_encoding"),
+        (b'{"a":"\xed\xa0\x80"}', "invalid_encoding"),
+        (b'{"a":"\xc0\xaf"}', "invalid_encoding"),
+        (b'{"a":"\\ud800"}', "invalid_encoding"),
+        (b'{"a":"\\udc00 "}', "invalid_encoding"),
+        (b'{"a":["\\ud800\\u0041"]}', "invalid_encoding"),
+        ('{"a":1}'.encode("utf-16"), "invalid_encoding"),
+        ('{"a":1}'.encode("utf-16-le"), "invalid_encoding"),
+        ('{"a":1}'.encode("utf-32-be"), "invalid_encoding"),
+        (b'{"a":1,"a":2}', "duplicate_key"),
+        (b'{"a":1,"\\u0061":2}', "duplicate_key"),
+        (b'{"b":[{"a":null,"a":null}]}', "duplicate_key"),
+        (nested(DEPTH_MAX + 1), "json_too_deep"),
+        (nested(500), "json_too_deep"),
+        (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "json_too_deep"),
+    ],
+)
+def test_what_readers_could_disagree_about_is_refused(body: bytes, code: str) -> None:
+    """Each kind under its own code."""
+    with pytest.raises(ApiError) as refused:
+        parse(body)
+    assert (refused.value.status, refused.value.code) == (400, code)
+
+
+@pytest.mark.parametrize("depth", [1, 34, DEPTH_MAX])
+def test_ordinary_depth_is_fine(depth: int) -> None:
+    """Up to the limit."""
+    assert parse(nested(depth)).keys() == {"a"}
+
+
+def test_wide_is_not_deep() -> None:
+    """Thousands of brackets beside each other are no nesting."""
+    assert parse(json.dumps({"a": [[]] * 5000}).encode())
+
+
+def test_a_byte_order_mark_is_skipped() -> None:
+    """Some editors leave one."""
+    assert parse(b'\xef\xbb\xbf{"a":1}').keys() == {"a"}
+
+
+def test_numbers_stay_as_they_were_written() -> None:
+    """What is passed on loses no digit, however many there are."""
+    digits = "9" * 5000
+    assert bytes(parse(f'{{"a":{digits},"b":1.10}}'.encode())["a"]) == digits.encode()
+
+
+def test_a_message_never_quotes_the_body() -> None:
+    """It gives a position instead: bodies hold what people wrote."""
+    with pytest.raises(ApiError) as refused:
+        parse(b'{"messages": "my secret" oops}')
+    assert "secret" not in refused.value.message
+    assert "byte" in refused.value.message

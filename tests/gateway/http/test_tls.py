@@ -1,0 +1,169 @@
+"""The edge over TLS, with certificates that are replaced under way."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+import aiohttp
+import pytest
+import trustme
+
+from gateway.config import EdgeConfig
+from gateway.http.tls import ListenerTls, ServiceTls, is_local
+from gateway.rpc.channel import open_channel
+from gateway.server import serving
+
+NAME = "pomogator.example"
+
+
+def issue(authority: trustme.CA, folder: Path) -> tuple[Path, Path]:
+    """A certificate and its key in files; those of an earlier one are replaced."""
+    issued = authority.issue_cert(NAME)
+    certificate, key = folder / "tls.crt", folder / "tls.key"
+    certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    key.write_bytes(issued.private_key_pem.bytes())
+    return certificate, key
+
+
+def listener(certificate: Path, key: Path, client_ca: Path | None = None) -> ListenerTls:
+    """A listener with these files."""
+    return ListenerTls(certificate=certificate, key=key, client_ca=client_ca)
+
+
+async def status(address: str, authority: trustme.CA) -> int:
+    """What `/healthz` answers to a client that trusts the authority alone."""
+    trust = ssl.create_default_context()
+    trust.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
+    url = f"https://{address}/healthz"
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(url, ssl=trust, server_hostname=NAME) as answer,
+    ):
+        return answer.status
+
+
+async def test_replaced_certificates(tmp_path: Path) -> None:
+    """A new connection meets the new certificate; what is half written changes nothing."""
+    first, second = trustme.CA(), trustme.CA()
+    tls = listener(*issue(first, tmp_path)).context()
+    async with (
+        open_channel("127.0.0.1:9") as nowhere,
+        serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
+    ):
+        assert await status(address, first) == 200
+        (tmp_path / "tls.crt").write_bytes(b"-----BEGIN CERT")
+        assert await status(address, first) == 200
+        issue(second, tmp_path)
+        assert await status(address, second) == 200
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await status(address, first)
+
+
+async def test_plain_text_is_not_spoken(tmp_path: Path) -> None:
+    """A client that does not speak TLS gets no answer."""
+    tls = listener(*issue(trustme.CA(), tmp_path)).context()
+    async with (
+        open_channel("127.0.0.1:9") as nowhere,
+        serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
+        aiohttp.ClientSession() as http,
+    ):
+        with pytest.raises(aiohttp.ClientError):
+            await http.get(f"http://{address}/healthz")
+
+
+def test_a_wrong_pair_is_refused_at_the_start(tmp_path: Path) -> None:
+    """A key of another certificate is an error before anything is served."""
+    certificate, key = issue(trustme.CA(), tmp_path)
+    other = trustme.CA().issue_cert(NAME)
+    key.write_bytes(other.private_key_pem.bytes())
+
+    with pytest.raises(OSError, match=r"tls.crt and .*tls.key are no certificate and its key"):
+        listener(certificate, key).context()
+
+
+@pytest.mark.parametrize(
+    ("address", "local"),
+    [
+        ("127.0.0.1:80", True),
+        ("127.8.8.8:80", True),
+        ("[::1]:80", True),
+        ("localhost:80", True),
+        ("unix:/run/s", True),
+        ("0.0.0.0:80", False),
+        ("[::]:80", False),
+        ("10.0.0.1:80", False),
+        ("localhost.example:80", False),
+        (":80", False),
+        ("dns:///127.0.0.1:80", True),
+        ("dns:///pomogator-grpc:80", False),
+        ("ipv4:127.0.0.1:80,127.0.0.2:81", True),
+        ("ipv4:127.0.0.1:80,10.0.0.1:80", False),
+        ("ipv6:[::1]:80,[::1]:81", True),
+        ("ipv4:", False),
+    ],
+)
+def test_who_can_reach_an_address(address: str, local: bool) -> None:
+    """Loopback and Unix sockets are this machine's alone; everything else is not."""
+    assert is_local(address) is local
+
+
+def client(name: str, ca: trustme.CA, server: trustme.CA) -> ssl.SSLContext:
+    """A client with a certificate of one authority that trusts another one's servers."""
+    issued = ca.issue_cert(name)
+    context = ssl.create_default_context(cadata=server.cert_pem.bytes().decode())
+    issued.configure_cert(context)
+    return context
+
+
+async def test_clients_that_must_show_who_they_are(tmp_path: Path) -> None:
+    """Only who has a certificate of the authority is heard; a replaced authority counts at once."""
+    server, first, second = trustme.CA(), trustme.CA(), trustme.CA()
+    authority = tmp_path / "clients.crt"
+    authority.write_bytes(first.cert_pem.bytes())
+    tls = listener(*issue(server, tmp_path), authority).context()
+    async with (
+        open_channel("127.0.0.1:9") as nowhere,
+        serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
+    ):
+
+        async def ask(trust: ssl.SSLContext) -> int:
+            async with (
+                aiohttp.ClientSession() as http,
+                http.get(f"https://{address}/healthz", ssl=trust, server_hostname=NAME) as answer,
+            ):
+                return answer.status
+
+        mine, new = [client("ops", each, server) for each in (first, second)]
+        nobody = ssl.create_default_context(cadata=server.cert_pem.bytes().decode())
+        assert await ask(mine) == 200
+        for other in (new, nobody):
+            with pytest.raises(aiohttp.ClientError):
+                await ask(other)
+        authority.write_bytes(second.cert_pem.bytes())
+        assert await ask(new) == 200
+        with pytest.raises(aiohttp.ClientError):
+            await ask(mine)
+
+
+@pytest.mark.parametrize("missing", ["tls.crt", "tls.key", "ca.crt"])
+@pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----"])
+def test_files_that_are_no_use_are_named(
+    tmp_path: Path, missing: str, content: bytes | None
+) -> None:
+    """An operator reads which file it is, for either side."""
+    authority = trustme.CA()
+    certificate, key = issue(authority, tmp_path)
+    ca = tmp_path / "ca.crt"
+    authority.cert_pem.write_to_path(ca)
+    (tmp_path / missing).unlink()
+    if content is not None:
+        (tmp_path / missing).write_bytes(content)
+
+    for read in (
+        listener(certificate, key, ca).context,
+        ServiceTls(ca=ca, certificate=certificate, key=key).credentials,
+    ):
+        with pytest.raises(OSError) as told:  # noqa: PT011 - the name is in one of two places
+            read()
+        assert missing in f"{told.value.filename} {told.value}"

@@ -1,0 +1,44 @@
+"""The edge on the event loop that it really runs on, whose transports are not asyncio's."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from gateway.config import EdgeConfig
+
+PROGRAM = r"""
+import asyncio, grpc, uvloop
+from gateway.config import EdgeConfig
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from gateway.server import serving, split_address
+
+async def main():
+    metrics = EdgeMetrics()
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        async with serving(channel, "127.0.0.1:0", EdgeConfig(), metrics=metrics) as bound:
+            reader, writer = await asyncio.open_connection(*split_address(bound))
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
+            await reader.readline()
+            (connection,) = metrics._connections()
+            print(connection.transport.get_write_buffer_limits()[1])
+            print([sample.value for family in metrics.collect() for sample in family.samples
+                   if sample.name == "pomogator_edge_connections"])
+            writer.close()
+
+uvloop.run(main())
+"""
+
+
+def test_what_waits_for_a_client_is_bounded() -> None:
+    """The limit on what a client has not read holds there, too, and its connection is counted."""
+    done = subprocess.run(
+        (sys.executable, "-c", PROGRAM),
+        capture_output=True,
+        check=False,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert done.stdout.split("\n")[:2] == [str(EdgeConfig().write_buffer_bytes), "[1]"], done

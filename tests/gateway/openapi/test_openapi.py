@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jsonschema
+import openapi_spec_validator
+import pytest
+from aiohttp import web
+from google.protobuf.timestamp_pb2 import Timestamp
+from pomogator.accounts.v1 import key_service_pb2 as keys
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.chat.v1 import usage_pb2
+from pomogator.models.v1 import model_service_pb2 as models
+
+from gateway.app import http_rules
+from gateway.config import EdgeConfig
+from gateway.errors import invalid
+from gateway.openapi import handler, openapi
+from gateway.openapi.schemas import Schemas
+from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.render import ChunkRenderer
+from gateway.surfaces.openai_chat.render_whole import render_completion
+from services.inprocess import InProcessChannel
+from tests.gateway.transcoding.torture import SOURCE, Torture, edge, no_metadata
+
+COMPLETION = chat.CreateChatCompletionResponse(
+    completion_id="chatcmpl-1",
+    model="m-thinking",
+    create_time=Timestamp(seconds=1),
+    choices=[
+        chat.Choice(
+            message=content.Message(
+                content=[
+                    content.ContentPart(reasoning=content.ReasoningPart(text="hm")),
+                    content.ContentPart(text="hi"),
+                ],
+                tool_calls=[content.ToolCall(id="c", name="f", arguments="{}")],
+            ),
+            finish_reason=chat.FINISH_REASON_TOOL_CALLS,
+        )
+    ],
+    usage=usage_pb2.Usage(prompt_token_count=1, completion_token_count=2, total_token_count=3),
+    cost_nano_usd=12,
+)
+
+
+@pytest.fixture(scope="module")
+def torture(tmp_path_factory: pytest.TempPathFactory) -> Torture:
+    """The service that uses everything google.api.http has."""
+    return Torture.compiled(tmp_path_factory.mktemp("torture"))
+
+
+def fits(document: Any, name: str, value: Any) -> None:
+    """Fails where a value is not what the document says of a component."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    jsonschema.Draft202012Validator(schema).validate(value)
+
+
+def test_is_openapi(torture: Torture) -> None:
+    """The document is valid OpenAPI 3.1, with services and without."""
+    openapi_spec_validator.validate(openapi())
+    openapi_spec_validator.validate(openapi([torture.service]))
+
+
+def test_has_what_is_rendered_by_hand() -> None:
+    """Every route of chat completions and models that the contract has is described."""
+    described = {(verb, path) for path, item in openapi()["paths"].items() for verb in item}
+    for service in (chat.DESCRIPTOR.services_by_name["ChatCompletionService"],
+                    models.DESCRIPTOR.services_by_name["ModelService"]):  # fmt: skip
+        for _, verb, path in http_rules(service):
+            assert (verb.lower(), re.sub(r":[^}]*\}", "}", path)) in described
+
+
+@pytest.mark.parametrize("thinking_parts", [True, False])
+@pytest.mark.parametrize("functions", [True, False])
+def test_completions_fit(thinking_parts: bool, functions: bool) -> None:
+    """What the edge renders is what the document promises."""
+    body = render_completion(COMPLETION, thinking_parts=thinking_parts, functions=functions)
+
+    fits(openapi(), "ChatCompletion", json.loads(body))
+
+
+def test_chunks_fit() -> None:
+    """So is every event of a stream."""
+    renderer = ChunkRenderer(include_usage=True)
+    sent = renderer.render(
+        [
+            chat.ChatCompletionChunk(started=chat.CompletionStarted(completion_id="c", model="m")),
+            chat.ChatCompletionChunk(delta=chat.CompletionDelta(text="hi")),
+            chat.ChatCompletionChunk(
+                choice_finished=chat.ChoiceFinished(finish_reason=chat.FINISH_REASON_STOP)
+            ),
+            chat.ChatCompletionChunk(finished=chat.CompletionFinished(usage=COMPLETION.usage)),
+        ]
+    )
+    events = [
+        json.loads(line.removeprefix("data: ")) for line in sent.decode().split("\n\n") if line
+    ]
+
+    assert len(events) > 3
+    for event in events:
+        fits(openapi(), "ChatCompletionChunk", event)
+
+
+@pytest.mark.parametrize(
+    "request_body",
+    [
+        {"model": "m", "messages": [{"role": "user", "content": "hi"}]},
+        {
+            "model": "m",
+            "messages": [
+                {"role": "system", "content": [{"type": "text", "text": "be brief"}]},
+                {"role": "user", "content": [
+                    {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]},
+            ],
+            "temperature": 0.5, "top_k": 3, "stop": ["a"], "seed": 1, "max_tokens": 5,
+            "reasoning_effort": "high", "stream": True, "stream_options": {"include_usage": True},
+            "tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        },
+    ],
+)  # fmt: skip
+def test_requests_fit(request_body: dict[str, Any]) -> None:
+    """What the document allows is what the edge takes."""
+    fits(openapi(), "CreateChatCompletionRequest", request_body)
+
+    assert decode(json.dumps(request_body).encode(), EdgeConfig()).spec.model == "m"
+
+
+def test_errors_fit() -> None:
+    """Failures have the form that is described."""
+    fits(openapi(), "Error", json.loads(invalid("model", "There is no such model.").body()))
+
+
+async def test_transcoded_answers_fit(torture: Torture) -> None:
+    """What the transcoder prints fits the schema of the method's answer."""
+    document = openapi([torture.service])
+    async with (
+        InProcessChannel(torture.register) as channel,
+        edge(torture, channel, metadata_of=no_metadata) as url,
+        aiohttp.ClientSession(url) as client,
+    ):
+        for query in ("", "?kind=9&float_value=NaN&time=2026-01-02T03:04:05Z&inner.name=a",
+                      "?mask=a&duration=1.5s&int64_wrapper=5&bytes_value=YQ&tags=a"):  # fmt: skip
+            async with client.get(f"/v1/things/a{query}") as response:
+                fits(document, "torture.v1.Thing", await response.json())
+
+
+def test_operations(torture: Torture) -> None:
+    """Paths, parameters, bodies and answers are those of the annotations."""
+    paths = openapi([torture.service])["paths"]
+    create = paths["/v1/shelves/{parent}/things"]["post"]
+    get = paths["/v1/shelves/{name_1}/things/{name_2}"]["get"]
+    watch = paths["/v1/watch/{name}"]["get"]
+
+    assert create["operationId"] == "TortureService_CreateThing"
+    assert create["summary"] == "Create thing."
+    schema = create["requestBody"]["content"]["application/json"]["schema"]
+    assert schema == {"$ref": "#/components/schemas/torture.v1.Inner"}
+    query = {each["name"] for each in create["parameters"] if each["in"] == "query"}
+    assert {"tags", "kinds", "time", "int64_wrapper"} <= query
+    assert not query & {"parent", "inner", "inner.name", "inners", "labels"}
+    assert [each["name"] for each in get["parameters"] if each["in"] == "path"] == [
+        "name_1",
+        "name_2",
+    ]
+    assert list(watch["responses"]["200"]["content"]) == ["application/x-ndjson"]
+    assert "requestBody" not in watch
+    assert "parameters" in paths["/v1/shelves/{name}:undo"]["post"]
+    assert not [
+        each for each in paths["/v1/shelves/{name}:undo"]["post"]["parameters"]
+        if each["in"] == "query"
+    ]  # fmt: skip
+
+
+def test_one_path_has_one_name(tmp_path: Path) -> None:
+    """Where two methods name a path's parameter otherwise, the first name counts."""
+    source = SOURCE.replace('delete: "/v1/things/{name}"', 'delete: "/v1/things/{parent}"')
+    document = openapi([Torture.compiled(tmp_path, source).service])
+
+    openapi_spec_validator.validate(document)
+    assert {"get", "delete"} <= set(document["paths"]["/v1/things/{name}"])
+
+
+def test_field_behavior() -> None:
+    """What the proto says of fields, the schema says too."""
+    schemas = Schemas()
+    schemas.of_message(keys.CreateKeyRequest.DESCRIPTOR)
+
+    assert schemas.found["pomogator.accounts.v1.CreateKeyRequest"]["required"] == ["account"]
+
+
+async def test_is_served() -> None:
+    """The handler answers with the document."""
+    document = openapi()
+    app = web.Application()
+    app.router.add_get("/openapi.json", handler(document))
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    async with (
+        aiohttp.ClientSession(f"http://127.0.0.1:{site.port}") as client,
+        client.get("/openapi.json") as response,
+    ):
+        assert await response.json() == document
+    await runner.cleanup()

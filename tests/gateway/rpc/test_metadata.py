@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict, CIMultiDictProxy
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.rpc.metadata import (
+    NOTES_MAX_BYTES,
+    deadline_s,
+    metadata,
+    notes_header,
+    parameter_policy,
+    response_headers,
+)
+
+CONFIG = EdgeConfig(deadline_s=100.0)
+
+
+def headers(**values: str) -> CIMultiDictProxy[str]:
+    """Headers, with `-` for `_`."""
+    return CIMultiDictProxy(
+        CIMultiDict({name.replace("_", "-"): value for name, value in values.items()})
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("traceparent", "00-xyz"),
+        ("tracestate", "\xe9"),
+        ("grpc-timeout", "1S"),
+        ("cookie", "a=b"),
+    ],
+)
+def test_what_is_malformed_or_unknown_stays_outside(name: str, value: str) -> None:
+    """GRPC would refuse some of it, and the service trusts what it gets."""
+    request = make_mocked_request("POST", "/", headers={name: value})
+    assert [key for key, _ in metadata(request, "k", "r")] == ["authorization", "x-request-id"]
+
+
+@pytest.mark.parametrize("key", ["k", "order 66", '"8e03978e-40d5"', "~" * 255])
+def test_an_idempotency_key_is_printable(key: str) -> None:
+    """And passed on as it came."""
+    request = make_mocked_request("POST", "/", headers={"Idempotency-Key": key})
+    assert metadata(request, "k", "r")[-1] == ("idempotency-key", key)
+
+
+@pytest.mark.parametrize("keys", [[""], ["é"], ["a\tb"], ["a" * 256], ["a", "a"]])
+def test_an_odd_idempotency_key_is_refused(keys: list[str]) -> None:
+    """Dropped, it would let a call be made twice."""
+    given = CIMultiDict([("Idempotency-Key", key) for key in keys])
+    with pytest.raises(ApiError) as caught:
+        metadata(make_mocked_request("POST", "/", headers=given), "k", "r")
+    assert (caught.value.status, caught.value.param) == (400, "idempotency-key")
+
+
+@pytest.mark.parametrize(
+    ("given", "whole", "seconds"),
+    [
+        ({}, True, 100.0),
+        ({"x_pomogator_timeout": "5"}, False, 5.0),
+        ({"x_pomogator_timeout": "500"}, False, 100.0),
+        ({"x_stainless_read_timeout": "60"}, True, 60.0),
+        ({"x_stainless_read_timeout": "60"}, False, 100.0),
+        ({"x_stainless_read_timeout": "None"}, True, 100.0),
+        ({"x_pomogator_timeout": "5", "x_stainless_read_timeout": "60"}, True, 5.0),
+    ],
+)
+def test_the_shortest_deadline_holds(given: dict[str, str], whole: bool, seconds: float) -> None:
+    """An SDK's patience for the next byte is none for a stream, which is kept alive."""
+    assert deadline_s(headers(**given), CONFIG, whole=whole) == seconds
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "soon"])
+def test_a_deadline_is_a_number_of_seconds(value: str) -> None:
+    """Above zero."""
+    with pytest.raises(ApiError) as caught:
+        deadline_s(headers(x_pomogator_timeout=value), CONFIG, whole=True)
+    assert caught.value.param == "x-pomogator-timeout"
+
+
+def test_the_mode_is_strict_or_adapt() -> None:
+    """Or as the key says."""
+    assert parameter_policy(headers()) == chat.PARAMETER_POLICY_UNSPECIFIED
+    assert parameter_policy(headers(x_pomogator_mode="adapt")) == chat.PARAMETER_POLICY_ADAPT
+    assert parameter_policy(headers(x_pomogator_mode="strict")) == chat.PARAMETER_POLICY_STRICT
+    with pytest.raises(ApiError):
+        parameter_policy(headers(x_pomogator_mode="loose"))
+
+
+def test_only_ours_comes_down() -> None:
+    """And nothing that would break a header."""
+    pairs = [("x-ratelimit-a", "1"), ("x-pomogator-b", "a\r\nb"), ("set-cookie", "c")]
+    assert response_headers(pairs) == {"x-ratelimit-a": "1"}
+    assert response_headers([("idempotency-replayed", "true")]) == {"idempotency-replayed": "true"}
+
+
+def test_notes_are_cut_whole() -> None:
+    """As many as have room, in ASCII, readable as JSON."""
+    note = chat.Note(param="p", action=chat.NOTE_ACTION_CLAMPED, detail="ж" * 100)
+    value = notes_header([note] * 20)["x-pomogator-notes"]
+    assert value.isascii()
+    assert len(value) <= NOTES_MAX_BYTES
+    assert json.loads(value) == [{"param": "p", "action": "clamped", "detail": "ж" * 100}] * 3
+    assert notes_header([]) == {}

@@ -1,0 +1,145 @@
+"""The edge's way to the service, when the certificates that it shows are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+
+from gateway.http.tls import ServiceTls
+from gateway.rpc.channel import open_channel
+from gateway.rpc.reconnecting import FollowingChannel
+from services.rpc.listener import listening
+from services.rpc.tls import TlsFiles
+from tests.services.rpc.test_tls import NAME, Files, pair
+
+
+class Mirror(chat_grpc.ChatCompletionServiceServicer):
+    """Tells callers the name that they have shown; streams do so again when they may go on."""
+
+    def __init__(self) -> None:
+        self.goes_on = asyncio.Event()
+
+    async def CreateChatCompletion(  # noqa: N802
+        self,
+        request: chat.CreateChatCompletionRequest,  # noqa: ARG002
+        context: Any,
+    ) -> chat.CreateChatCompletionResponse:
+        """The name, as the completion's ID."""
+        (name,) = context.auth_context()["peer_dns"]
+        return chat.CreateChatCompletionResponse(completion_id=name.decode())
+
+    async def StreamChatCompletion(  # noqa: N802
+        self,
+        request: chat.StreamChatCompletionRequest,  # noqa: ARG002
+        context: Any,
+    ) -> AsyncIterator[chat.StreamChatCompletionResponse]:
+        """The name, twice."""
+        (name,) = context.auth_context()["peer_dns"]
+        started = chat.CompletionStarted(completion_id=name.decode())
+        message = chat.StreamChatCompletionResponse(
+            chunks=[chat.ChatCompletionChunk(started=started)]
+        )
+        yield message
+        await self.goes_on.wait()
+        yield message
+
+
+class Edge:
+    """A channel whose files are at hand."""
+
+    def __init__(self, files: Files, channel: grpc.aio.Channel, mirror: Mirror) -> None:
+        assert isinstance(channel, FollowingChannel)
+        self.files = files
+        self.channel = channel
+        self.mirror = mirror
+        self.stub = chat_grpc.ChatCompletionServiceStub(channel)
+
+    async def seen_as(self) -> str:
+        """Under which name a call arrives."""
+        answer = await self.stub.CreateChatCompletion(
+            chat.CreateChatCompletionRequest(), timeout=10
+        )
+        return answer.completion_id
+
+
+@pytest.fixture
+async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge that shows itself as `one.svc`."""
+    files, mirror = Files(tmp_path), Mirror()
+    tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
+    shown = ServiceTls(ca=files.ca, **pair(files.issue("edge", None, "one.svc")))
+    options = (("grpc.ssl_target_name_override", NAME),)
+
+    def register(server: grpc.aio.Server) -> None:
+        chat_grpc.add_ChatCompletionServiceServicer_to_server(mirror, server)
+
+    async with (
+        listening(register, "127.0.0.1:0", tls=tls, grace_s=0) as address,
+        open_channel(address, tls=shown, more=options) as channel,
+    ):
+        yield Edge(files, channel, mirror)
+
+
+async def test_a_replaced_certificate_is_shown(edge: Edge) -> None:
+    """By the calls that come; the streams that run end on the connection that they have."""
+    assert await edge.seen_as() == "one.svc"
+    stream = aiter(edge.stub.StreamChatCompletion(chat.StreamChatCompletionRequest()))
+    first = await anext(stream)
+
+    edge.files.issue("edge", None, "two.svc")
+    edge.channel.follow()
+
+    assert await edge.seen_as() == "two.svc"
+    edge.mirror.goes_on.set()
+    assert await anext(stream) == first
+    assert first.chunks[0].started.completion_id == "one.svc"
+
+
+async def test_what_is_half_written_changes_nothing(edge: Edge) -> None:
+    """A certificate without its key is not shown; once both are there, they are."""
+    before = edge.channel.current
+    key = edge.files.write("edge.key", b"-----BEGIN")
+    edge.channel.follow()
+    assert edge.channel.current is before
+    key.unlink()
+    edge.channel.follow()
+    assert edge.channel.current is before
+    assert await edge.seen_as() == "one.svc"
+
+    edge.files.issue("edge", None, "two.svc")
+    edge.channel.follow()
+    assert await edge.seen_as() == "two.svc"
+
+
+async def test_files_that_stay_open_nothing(edge: Edge) -> None:
+    """The connection is kept as long as the files are the same."""
+    before = edge.channel.current
+    edge.channel.follow()
+
+    assert edge.channel.current is before
+
+
+async def test_looks_by_itself() -> None:
+    """Nobody has to tell it; and when it is closed, so is all that it opened."""
+    opened: list[grpc.aio.Channel] = []
+    another = asyncio.Event()
+
+    def open_one() -> grpc.aio.Channel:
+        opened.append(grpc.aio.insecure_channel("127.0.0.1:9"))
+        if len(opened) > 1:
+            another.set()
+        return opened[-1]
+
+    versions = iter(["one", "one"])
+    async with FollowingChannel(open_one, lambda: next(versions, "two"), look_s=0.001) as channel:
+        await asyncio.wait_for(another.wait(), 10)
+    assert channel.current is opened[1]
+    assert len(opened) == 2
+    assert {each.get_state() for each in opened} == {grpc.ChannelConnectivity.SHUTDOWN}

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import grpc
+import pytest
+from google.protobuf import any_pb2, duration_pb2
+from google.rpc import error_details_pb2, status_pb2
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from gateway.errors import ROWS
+from gateway.rpc.statuses import from_rpc
+
+C = grpc.StatusCode
+
+
+def rpc_error(
+    code: grpc.StatusCode, details: str = "", status: bytes | None = None
+) -> grpc.aio.AioRpcError:
+    """What a stub raises."""
+    trailer = [("grpc-status-details-bin", status)] if status is not None else []
+    return grpc.aio.AioRpcError(
+        code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailer), details=details
+    )
+
+
+def status_bytes(
+    reason: str,
+    *,
+    message: str = "Said by the service.",
+    domain: str = "pomogator",
+    retry_after_s: int | None = None,
+    **facts: str,
+) -> bytes:
+    """The details as the service sends them."""
+    info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=facts)
+    packed = any_pb2.Any()
+    packed.Pack(info)
+    details = [packed]
+    if retry_after_s is not None:
+        delay = any_pb2.Any()
+        delay.Pack(
+            error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=retry_after_s))
+        )
+        details.append(delay)
+    return status_pb2.Status(message=message, details=details).SerializeToString()
+
+
+@pytest.mark.parametrize("reason", sorted(ROWS))
+def test_every_reason_survives_the_wire(reason: reasons.ErrorReason.ValueType) -> None:
+    """Whatever code it comes with, the reason decides."""
+    name = reasons.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
+    error = from_rpc(rpc_error(C.UNKNOWN, "", status_bytes(name)), "req-1")
+    assert (error.reason, error.message) == (reason, "Said by the service.")
+
+
+def test_param_and_wait_come_along() -> None:
+    """From ErrorInfo's metadata and from RetryInfo."""
+    status = status_bytes("RATE_LIMIT_EXCEEDED", retry_after_s=7, param="model")
+    error = from_rpc(rpc_error(C.RESOURCE_EXHAUSTED, "", status), "req-1")
+    assert (error.param, error.retry_after_s) == ("model", 7.0)
+
+
+@pytest.mark.parametrize("code", list(C))
+def test_a_status_without_our_reason_does_not_show_its_text(code: grpc.StatusCode) -> None:
+    """It may hold anything. Whatever the code, the answer is a row of the table, 4xx or 5xx."""
+    error = from_rpc(rpc_error(code, "secret sk-123"), "req-1")
+    assert "secret" not in error.message
+    assert error.status in {500, 503, 504}
+
+
+@pytest.mark.parametrize("code", list(C))
+def test_a_reason_newer_than_this_edge_keeps_its_message(code: grpc.StatusCode) -> None:
+    """The service wrote it for callers; the code gives the status."""
+    error = from_rpc(rpc_error(code, "", status_bytes("NOT_YET_INVENTED")), "req-1")
+    assert error.message == "Said by the service."
+    assert 400 <= error.status < 600
+
+
+@pytest.mark.parametrize(
+    "status", [status_bytes("INVALID_API_KEY", domain="example.com"), b"\xff\xff", b""]
+)
+def test_details_that_are_not_ours_count_for_nothing(status: bytes) -> None:
+    """Another domain's, or broken ones."""
+    error = from_rpc(rpc_error(C.UNAUTHENTICATED, "x", status), "req-1")
+    assert error.status == 500
+
+
+@pytest.mark.parametrize(
+    ("details", "status"),
+    [
+        ("SERVER: Received message larger than max (9 vs. 4)", 413),
+        ("CLIENT: Sent message larger than max (9 vs. 4)", 413),
+        ("CLIENT: Received message larger than max (9 vs. 4)", 502),
+        ("Concurrent RPC limit exceeded!", 503),
+        ("received metadata size exceeds hard limit", 500),
+    ],
+)
+def test_the_librarys_exhaustion_is_no_rate_limit(details: str, status: int) -> None:
+    """429 would tell clients that they asked too often."""
+    assert from_rpc(rpc_error(C.RESOURCE_EXHAUSTED, details), "req-1").status == status
+
+
+def test_a_service_that_cannot_be_reached_may_be_tried_again() -> None:
+    """In a second."""
+    error = from_rpc(rpc_error(C.UNAVAILABLE), "req-1")
+    assert (error.code, error.retry_after_s) == ("service_unavailable", 1.0)

@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.surfaces.openai_chat.decode import ChatRequest, decode
+
+BARE: Mapping[str, object] = {"model": "m", "messages": []}
+CONFIG = EdgeConfig()
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 25).decode()
+
+
+def decoded(**fields: object) -> ChatRequest:
+    """A bare request with these fields."""
+    return decode(json.dumps({**BARE, **fields}).encode(), CONFIG)
+
+
+def refused(**fields: object) -> ApiError:
+    """Why such a request is none."""
+    with pytest.raises(ApiError) as caught:
+        decoded(**fields)
+    assert caught.value.status == 400
+    return caught.value
+
+
+def test_a_bare_request_sets_nothing_else() -> None:
+    """What a client leaves to the provider stays unset."""
+    request = decode(b'{"model":"m","messages":[]}', CONFIG)
+    assert request == ChatRequest(
+        request=chat.CreateChatCompletionRequest(spec=chat.ChatCompletionSpec(model="m"))
+    )
+
+
+@pytest.mark.parametrize("missing", ["model", "messages"])
+def test_model_and_messages_are_required(missing: str) -> None:
+    """The error names the one that is missing."""
+    assert refused(**{missing: None}).param == missing
+
+
+SCALARS: Mapping[str, tuple[object, tuple[object, ...]]] = {
+    "temperature": (0.7, ("1", True, [], {})),
+    "top_p": (1, ("1", True)),
+    "frequency_penalty": (-2.0, ("1", False)),
+    "presence_penalty": (2, ("1",)),
+    "top_a": (0.5, ("1",)),
+    "min_p": (0.5, ("1",)),
+    "repetition_penalty": (1.1, ("1",)),
+    "max_tokens": (1000, (1.5, "1", True, 2**31, -(2**31) - 1, 2**63)),
+    "max_completion_tokens": (1000, (1.5, "1", True, 2**31)),
+    "n": (2, (1.5, "1", True, 10**10)),
+    "top_k": (40, (0.1, "1", 10**10)),
+    "top_logprobs": (5, (0.1, "1", 10**10)),
+    "seed": (2**63 - 1, (0.5, "1", 2**63, 2**64)),
+    "logprobs": (True, (1, "true")),
+    "parallel_tool_calls": (False, (0, "false")),
+    "stream": (True, (1, "true")),
+    "user": ("u", (1, [])),
+    "safety_identifier": ("u", (1, [])),
+    "service_tier": ("flex", (1,)),
+    "verbosity": ("low", ("lots", 1)),
+    "reasoning_effort": ("high", ("most", 1)),
+    "stop": (["a"], (1, [1], {})),
+    "metadata": ({"a": "b"}, ({"a": 1}, [])),
+    "logit_bias": ({"50256": -100}, ({"a": 1}, {"5": "x"}, [])),
+    "response_format": ({"type": "json_object"}, ("json", {"type": "xml"}, {})),
+    "tools": ([], ({}, [{"type": "x"}], [1])),
+    "tool_choice": ("auto", ("any", 1, {"type": "x"})),
+    "thinking": ({"type": "adaptive"}, (True, {"type": "on"}, {"budget_tokens": 0.5})),
+    "reasoning": ({"effort": "low"}, (True, {"effort": "most"}, {"enabled": 1})),
+}
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_each_field_is_understood(name: str) -> None:
+    """And is no unknown field."""
+    assert decoded(**{name: SCALARS[name][0]}).spec.extra_json == b""
+
+
+@pytest.mark.parametrize("name", SCALARS)
+def test_null_is_nothing(name: str) -> None:
+    """As OpenAI has it."""
+    assert decoded(**{name: None}) == decoded()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, (_, bad) in SCALARS.items() for value in bad]
+)
+def test_a_wrong_shape_names_its_field(name: str, value: object) -> None:
+    """`param` is the field, or the path to the fault inside it."""
+    param = refused(**{name: value}).param
+    assert param is not None
+    assert param.startswith(name)
+
+
+def test_integers_may_have_a_point() -> None:
+    """JSON does not tell 5.0 from 5."""
+    assert decoded(max_tokens=5.0).spec.max_tokens == 5
+
+
+def test_what_was_expected_is_said_in_terms_of_json() -> None:
+    """A client does not know how we tell numbers apart."""
+    assert refused(max_tokens="5").message.endswith("Expected number, got string.")
+
+
+def test_a_number_that_is_no_double_is_refused() -> None:
+    """1e999 would be infinite."""
+    with pytest.raises(ApiError) as caught:
+        decode(b'{"model":"m","messages":[],"temperature":1e999}', CONFIG)
+    assert caught.value.param == "temperature"
+
+
+def test_a_stop_may_be_one_string() -> None:
+    """Or a list of them."""
+    assert decoded(stop="a").spec.stop == decoded(stop=["a"]).spec.stop == ["a"]
+
+
+def test_two_names_of_one_thing_must_agree() -> None:
+    """Both may be given, as some clients do."""
+    assert decoded(max_tokens=5, max_completion_tokens=5).spec.max_tokens == 5
+    assert refused(max_tokens=5, max_completion_tokens=6).param == "max_tokens"
+    assert decoded(user="u", safety_identifier="u").spec.user == "u"
+    assert refused(user="u", safety_identifier="v").param == "user"
+
+
+def test_stream_options_need_a_stream() -> None:
+    """OpenAI refuses them without."""
+    assert refused(stream_options={"include_usage": True}).param == "stream_options"
+    assert decoded(stream=True, stream_options={"include_usage": True}).include_usage
+    assert not decoded(stream=True, stream_options={}).include_usage
+
+
+def test_unknown_fields_travel_unchanged() -> None:
+    """As they were written, digit for digit; channels decide about them."""
+    body = b'{"model":"m","messages":[],"x":[1.10,1e5],"y":{"z":12345678901234567890},"w":null}'
+    assert (
+        decode(body, CONFIG).spec.extra_json == b'{"x":[1.10,1e5],"y":{"z":12345678901234567890}}'
+    )
+
+
+def test_known_fields_never_travel_twice() -> None:
+    """Nothing known is among the unknown."""
+    full = {name: value for name, (value, _) in SCALARS.items() if name != "reasoning"}
+    assert decoded(**full, api_base="x").spec.extra_json == b'{"api_base":"x"}'
+
+
+def test_reasoning_has_three_vocabularies() -> None:
+    """OpenRouter's means the same as the other two."""
+    assert decoded(reasoning={"effort": "high"}).spec == decoded(reasoning_effort="high").spec
+    assert (
+        decoded(reasoning={"enabled": True, "max_tokens": 2000}).spec
+        == decoded(thinking={"type": "enabled", "budget_tokens": 2000}).spec
+    )
+    assert decoded(reasoning={"exclude": True}).spec.thinking.excluded
+
+
+def test_reasoning_must_not_contradict_itself() -> None:
+    """Twice the same is fine."""
+    assert refused(reasoning={"effort": "low"}, reasoning_effort="high").param == "reasoning_effort"
+    assert refused(reasoning={}, thinking={"type": "enabled"}).param == "reasoning"
+    same = decoded(reasoning={"effort": "low"}, reasoning_effort="low")
+    assert same.spec.reasoning_effort == chat.REASONING_EFFORT_LOW
+
+
+def test_functions_are_tools() -> None:
+    """The vocabulary of 2023, in full."""
+    old = decoded(functions=[{"name": "f", "parameters": {}}], function_call={"name": "f"})
+    new = decoded(
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
+        tool_choice={"type": "function", "function": {"name": "f"}},
+    )
+    assert old.spec == new.spec
+    assert old.functions
+    assert not new.functions
+    both = refused(functions=[], tools=[{"type": "function", "function": {"name": "f"}}])
+    assert both.param == "functions"
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda values: st.lists(values, max_size=4) | st.dictionaries(st.text(), values, max_size=4),
+    max_leaves=12,
+)
+FIELDS = st.dictionaries(
+    st.sampled_from(["model", "messages", "stream_options", "functions", *SCALARS]), JSON
+)
+PARTS = st.fixed_dictionaries(
+    {"type": st.sampled_from(["text", "image_url", "input_audio", "file", "refusal", "thinking"])},
+    optional={
+        "text": JSON,
+        "image_url": JSON | st.just(f"data:image/png;base64,{PNG}"),
+        "file": JSON,
+        "input_audio": JSON,
+        "cache_control": JSON,
+        "thinking": JSON,
+    },
+)
+MESSAGES = st.lists(
+    st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant", "tool", "x"]) | JSON},
+        optional={
+            "content": JSON | st.lists(PARTS, max_size=3),
+            "tool_calls": JSON,
+            "reasoning_details": JSON,
+            "function_call": JSON,
+        },
+    ),
+    max_size=3,
+)
+
+
+@given(
+    st.binary()
+    | FIELDS
+    | st.builds(
+        lambda fields, messages: {**fields, "messages": messages, "model": "m"}, FIELDS, MESSAGES
+    )
+)
+def test_anything_is_a_request_or_refused(body: bytes | dict[str, object]) -> None:
+    """With 4xx and a message; whatever the bytes, nothing else is ever raised."""
+    sent = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        decode(sent, CONFIG).spec.SerializeToString()
+    except ApiError as error:
+        assert 400 <= error.status < 500  # noqa: PT017 - it may be raised, or not

@@ -1,0 +1,80 @@
+"""Large pictures are cut out of a body, and nothing else is changed by that."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.image_extraction import LIFTED_MIN, lift
+
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\1" * LIFTED_MIN).decode()
+URL = f"data:image/png;base64,{PNG}"
+CONFIG = EdgeConfig()
+
+
+def body(*urls: str, **fields: object) -> bytes:
+    """A request with these pictures."""
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    messages = [{"role": "user", "content": parts}]
+    return json.dumps({"model": "m", "messages": messages, **fields}).encode()
+
+
+def test_large_pictures_are_cut_out() -> None:
+    """What is left is short, and each is there by its stand-in."""
+    rest, lifted = lift(body(URL, URL))
+    assert len(rest) < 500
+    assert list(lifted.values()) == [PNG.encode()] * 2
+    assert all(stand_in.encode() in rest for stand_in in lifted)
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        body(),
+        body("https://example.com/a.png"),
+        body("data:image/png;base64,iVBORw0KGgo="),
+        body(tools=[{"default": URL}]),
+        b'";base64,',
+        b'{"url":"data:;base64,' + b"A" * LIFTED_MIN,
+    ],
+)
+def test_other_bodies_are_left_alone(plain: bytes) -> None:
+    """Without a large picture there is nothing to do."""
+    assert lift(plain)[0] is plain
+
+
+def test_pictures_come_back() -> None:
+    """The request is the same as if nothing had been cut out; in a plain string, too."""
+    parts = [{"type": "image_url", "image_url": URL}, {"type": "text", "text": "a"}]
+    messages = [{"role": "user", "content": parts}]
+    spec = decode(json.dumps({"model": "m", "messages": messages}).encode(), CONFIG).spec
+    assert spec.messages[0].content[0].image.base64 == PNG
+    assert spec.messages[0].content[0].image.mime_type == "image/png"
+
+
+def test_pictures_elsewhere_stay_as_they_are() -> None:
+    """A field of another kind keeps its data URL, beside a picture that is cut out."""
+    spec = decode(body(URL, unknown={"url": URL}), CONFIG).spec
+    assert json.loads(spec.extra_json) == {"unknown": {"url": URL}}
+    assert spec.messages[0].content[0].image.base64 == PNG
+
+
+@pytest.mark.parametrize("fault", ['\\"', "\\n", "{", "é", "-", "\n"])
+def test_what_is_not_base64_is_found(fault: str) -> None:
+    """Also where it would have hidden a quote or a bracket."""
+    raw = body(URL).replace(PNG[-40:].encode(), fault.encode() + PNG[-40:].encode())
+    with pytest.raises(ApiError) as caught:
+        decode(raw, CONFIG)
+    assert caught.value.status == 400
+
+
+def test_duplicate_keys_are_still_found() -> None:
+    """Two pictures under one key are two stand-ins under one key."""
+    twice = body(URL).replace(b'{"url"', f'{{"url": "{URL}", "url"'.encode())
+    with pytest.raises(ApiError, match="twice"):
+        decode(twice, CONFIG)

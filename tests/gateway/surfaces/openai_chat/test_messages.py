@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+
+from gateway.errors import ApiError
+from gateway.surfaces.openai_chat.images import ImageReader
+from gateway.surfaces.openai_chat.messages import decode_messages
+
+
+def decoded(*messages: object) -> list[content.Message]:
+    """The messages, as the contract has them."""
+    images = ImageReader(images_max=5, bytes_max=1000)
+    spec = chat.ChatCompletionSpec()
+    decode_messages(msgspec.Raw(json.dumps(messages).encode()), images, spec)
+    return list(spec.messages)
+
+
+def refused(*messages: object) -> str | None:
+    """The `param` of the error."""
+    with pytest.raises(ApiError) as caught:
+        decoded(*messages)
+    return caught.value.param
+
+
+def test_content_is_a_string_or_parts() -> None:
+    """Both mean the same."""
+    assert decoded({"role": "user", "content": "a"}) == decoded(
+        {"role": "user", "content": [{"type": "text", "text": "a"}]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("role", "value"),
+    [
+        ("system", content.ROLE_SYSTEM),
+        ("developer", content.ROLE_DEVELOPER),
+        ("user", content.ROLE_USER),
+        ("assistant", content.ROLE_ASSISTANT),
+        ("tool", content.ROLE_TOOL),
+    ],
+)
+def test_roles(role: str, value: content.Role.ValueType) -> None:
+    """Each has its value."""
+    assert decoded({"role": role})[0].role == value
+
+
+@pytest.mark.parametrize(
+    ("message", "param"),
+    [
+        ({}, "messages[0]"),
+        ({"role": "robot"}, "messages[0].role"),
+        ({"role": "user", "content": 5}, "messages[0].content"),
+        ({"role": "user", "content": [{"type": "x"}]}, "messages[0].content[0].type"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0]"),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "image_url", "image_url": {"url": "u", "detail": "x"}}],
+            },
+            "messages[0].content[0].image_url.detail",
+        ),
+        (
+            {"role": "user", "content": [{"type": "file", "file": {}}]},
+            "messages[0].content[0].file",
+        ),
+        ({"role": "assistant", "tool_calls": [{"id": "c"}]}, "messages[0].tool_calls[0]"),
+    ],
+)
+def test_the_fault_is_located(message: object, param: str) -> None:
+    """By the path that the client wrote."""
+    assert refused(message) == param
+
+
+def test_a_whole_turn_of_an_assistant_comes_back() -> None:
+    """Reasoning first, its sealed forms unchanged, and the calls."""
+    (message,) = decoded(
+        {
+            "role": "assistant",
+            "content": None,
+            "reasoning_content": "r",
+            "reasoning_state": "sealed",
+            "reasoning_details": [{"type": "reasoning.text", "index": 0}],
+            "tool_calls": [
+                {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+                {"id": "2", "type": "custom", "custom": {"name": "g", "input": "x"}},
+            ],
+        }
+    )
+    assert message.content[0].reasoning.text == "r"
+    assert message.reasoning_state == "sealed"
+    assert json.loads(message.reasoning_details_json) == [{"type": "reasoning.text", "index": 0}]
+    assert [(call.id, call.name, call.arguments) for call in message.tool_calls] == [
+        ("1", "f", "{}"),
+        ("2", "g", "x"),
+    ]
+    assert message.tool_calls[1].type == content.TOOL_TYPE_CUSTOM
+
+
+def test_our_own_answer_may_be_sent_back_as_it_came() -> None:
+    """The reasoning is in it twice, and counts once."""
+    (message,) = decoded(
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "r"}, {"type": "text", "text": "a"}],
+            "reasoning_content": "r",
+        }
+    )
+    assert [part.WhichOneof("part") for part in message.content] == ["reasoning", "text"]
+
+
+def test_cache_marks_travel_unchanged() -> None:
+    """On any part."""
+    part = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}
+    (message,) = decoded({"role": "system", "content": [part]})
+    assert json.loads(message.content[0].cache_control_json) == {"type": "ephemeral"}
+
+
+def test_function_calls_become_tool_calls_with_ids() -> None:
+    """The answer of a function finds its call by name, the latest of that name."""
+    call = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
+    result = {"role": "function", "name": "f", "content": "1"}
+    first, answered, second, again = decoded(call, result, call, result)
+    assert answered.role == content.ROLE_TOOL
+    assert answered.tool_call_id == first.tool_calls[0].id
+    assert again.tool_call_id == second.tool_calls[0].id
+    assert first.tool_calls[0].id != second.tool_calls[0].id
+
+
+def test_sound_and_files() -> None:
+    """By value, and by reference."""
+    (message,) = decoded(
+        {
+            "role": "user",
+            "content": [
+                {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}},
+                {"type": "file", "file": {"file_id": "file-1"}},
+                {"type": "file", "file": {"file_data": "data:application/pdf;base64,AAAA"}},
+            ],
+        }
+    )
+    audio, by_id, by_value = message.content
+    assert (audio.audio.base64, audio.audio.format) == ("AAAA", "wav")
+    assert by_id.file.file_id == "file-1"
+    assert by_value.file.uri == "data:application/pdf;base64,AAAA"

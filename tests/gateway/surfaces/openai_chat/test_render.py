@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+
+from gateway.surfaces.openai_chat.render import FINISH_REASONS, ChunkRenderer, render_usage
+from gateway.surfaces.openai_chat.render_whole import render_completion
+from tests.fakes import service
+
+
+def rendered(
+    *chunks: chat.ChatCompletionChunk, functions: bool = False, include_usage: bool = False
+) -> list[dict[str, Any]]:
+    """The objects of a stream that begins with `started` and goes on with these."""
+    renderer = ChunkRenderer(include_usage=include_usage, functions=functions)
+    body = renderer.render([service.started(), *chunks]).decode()
+    assert body.endswith("\n\n")
+    lines = body.removesuffix("\n\n").split("\n\n")
+    assert all("\n" not in line for line in lines)
+    return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+
+def deltas(chunks: Sequence[dict[str, Any]], index: int = 0) -> list[dict[str, Any]]:
+    """The deltas of one choice, without the first, which has the role."""
+    choices = [choice for chunk in chunks for choice in chunk["choices"]]
+    return [choice["delta"] for choice in choices if choice["index"] == index][1:]
+
+
+def call(index: int, *, at: int = 0, **fields: Any) -> chat.ChatCompletionChunk:
+    """A piece of a tool call."""
+    return service.delta(at, tool_call=chat.ToolCallDelta(index=index, **fields))
+
+
+@given(st.lists(st.text() | st.text('",\\[]', max_size=4) | st.sampled_from([",", "],["])))
+def test_text_arrives_as_it_was(pieces: list[str]) -> None:
+    """Whatever characters, line separators included, and one event for each piece."""
+    chunks = rendered(*(service.text(piece) for piece in pieces))
+    assert [delta["content"] for delta in deltas(chunks)] == pieces
+
+
+def test_each_kind_of_delta_has_its_key() -> None:
+    """Reasoning is never in `content`."""
+    chunks = rendered(
+        service.delta(reasoning="r"),
+        service.delta(refusal="no"),
+        service.delta(reasoning_state="sealed"),
+        service.delta(extra_json=b'{\n "annotations": [1]\n}'),
+    )
+    assert deltas(chunks) == [
+        {"reasoning_content": "r"},
+        {"refusal": "no"},
+        {"reasoning_state": "sealed"},
+        {"annotations": [1]},
+    ]
+
+
+def test_a_tool_call_is_introduced_once() -> None:
+    """Its first piece has id, type and name; every piece its index."""
+    chunks = rendered(
+        call(0, id="c", name="f", type=content.TOOL_TYPE_FUNCTION),
+        call(0, arguments='{"a"'),
+        call(1, id="d", name="g", arguments="x", type=content.TOOL_TYPE_CUSTOM),
+        call(1, arguments="y"),
+    )
+    assert [delta["tool_calls"][0] for delta in deltas(chunks)] == [
+        {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": ""}},
+        {"index": 0, "function": {"arguments": '{"a"'}},
+        {"index": 1, "id": "d", "type": "custom", "custom": {"name": "g", "input": "x"}},
+        {"index": 1, "custom": {"input": "y"}},
+    ]
+
+
+def test_who_speaks_of_functions_is_answered_so() -> None:
+    """As before there were tools, with the finish reason of that time."""
+    *chunks, last = rendered(
+        call(0, id="c", name="f", type=content.TOOL_TYPE_FUNCTION),
+        call(0, arguments="{}"),
+        service.choice_finished(chat.FINISH_REASON_TOOL_CALLS),
+        functions=True,
+    )
+    assert [delta["function_call"] for delta in deltas(chunks)] == [
+        {"name": "f", "arguments": ""},
+        {"arguments": "{}"},
+    ]
+    assert last["choices"][0]["finish_reason"] == "function_call"
+
+
+def test_every_choice_begins_with_its_role() -> None:
+    """At its first event, also if that is its last."""
+    chunks = rendered(service.text("a", 1), service.choice_finished(index=2))
+    first: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        first.setdefault(choice["index"], choice["delta"])
+    assert first.keys() == {0, 1, 2}
+    assert all(delta["role"] == "assistant" for delta in first.values())
+
+
+def test_log_probabilities_stand_beside_the_delta() -> None:
+    """In OpenAI's form, as the provider gave them, on one line."""
+    *_, chunk = rendered(_with_logprobs())
+    assert chunk["choices"][0]["logprobs"] == {"content": []}
+    assert chunk["choices"][0]["finish_reason"] is None
+
+
+def _with_logprobs() -> chat.ChatCompletionChunk:
+    delta = chat.CompletionDelta(text="a", logprobs_json=b'{\r\n"content": []}')
+    return chat.ChatCompletionChunk(delta=delta)
+
+
+@pytest.mark.parametrize("reason", chat.FinishReason.values())
+def test_finish_reasons_are_openais(reason: chat.FinishReason.ValueType) -> None:
+    """All of the contract's; the provider's own word stands beside."""
+    *_, chunk = rendered(service.choice_finished(reason, native="end_turn"))
+    (choice,) = chunk["choices"]
+    assert choice["finish_reason"] == FINISH_REASONS[reason]
+    assert choice["native_finish_reason"] == "end_turn"
+    assert choice["delta"] == {}
+
+
+def test_usage_is_complete() -> None:
+    """Tokens by kind; the cost is exact in dollars."""
+    took = service.usage(25, 12, 5)
+    took.cache_read_token_count = 3
+    took.cache_write_token_count = 4
+    assert json.loads(json.dumps(render_usage(took, None))) == {
+        "prompt_tokens": 25,
+        "completion_tokens": 12,
+        "total_tokens": 37,
+        "thinking_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 5},
+    }
+    assert "thinking_tokens" not in render_usage(service.usage(), None)
+
+
+@pytest.mark.parametrize(
+    ("nano_usd", "dollars"),
+    [(0, b"0"), (1, b"0.000000001"), (1_500_000_000, b"1.5"), (20_000_000_000, b"20")],
+)
+def test_cost_is_exact(nano_usd: int, dollars: bytes) -> None:
+    """Integers inside, a decimal number outside, no double between."""
+    cost: Any = render_usage(service.usage(), nano_usd)["cost"]
+    assert bytes(cost) == dollars
+
+
+def whole(said: content.Message, *, thinking_parts: bool = False) -> dict[str, Any]:
+    """The message of a whole answer."""
+    answer = service.answer()
+    answer.choices[0].message.CopyFrom(said)
+    body = json.loads(render_completion(answer, thinking_parts=thinking_parts))
+    message: dict[str, Any] = body["choices"][0]["message"]
+    return message
+
+
+def test_content_is_null_where_only_tools_were_called() -> None:
+    """Also where the model reasoned first."""
+    message = content.Message(
+        content=[content.ContentPart(reasoning=content.ReasoningPart(text="r"))],
+        tool_calls=[content.ToolCall(id="c", name="f", arguments="{}")],
+    )
+    assert whole(message, thinking_parts=True) == {
+        "role": "assistant",
+        "content": None,
+        "refusal": None,
+        "reasoning_content": "r",
+        "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        ],
+    }
+
+
+def test_an_empty_answer_is_an_empty_string() -> None:
+    """The model said nothing, but did not call anything either."""
+    assert whole(content.Message())["content"] == ""
+
+
+def test_without_reasoning_content_stays_a_string() -> None:
+    """Also for models whose name promises thinking."""
+    message = content.Message(content=[content.ContentPart(text="a")])
+    assert whole(message, thinking_parts=True)["content"] == "a"
+
+
+def test_other_fields_of_a_message_never_replace_ours() -> None:
+    """A provider's `content` in them would."""
+    message = content.Message(
+        content=[content.ContentPart(text="a")], extra_json=b'{"content":"b","annotations":[]}'
+    )
+    assert whole(message)["content"] == "a"
+    assert whole(message)["annotations"] == []

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.surfaces.openai_chat.decode import decode, decode_any
+from gateway.surfaces.openai_chat.simple_request import read_ordinary
+
+CONFIG = EdgeConfig()
+USER: dict[str, object] = {"role": "user", "content": 'Hi: {"a": [1]}'}
+SMALL: dict[str, object] = {"model": "m", "messages": [USER]}
+
+_texts = st.text(max_size=8) | st.sampled_from(['":', '\\":"', "\\", "{:}", "é", "\U0001f600", ""])
+_anything = st.none() | st.booleans() | st.integers() | st.floats() | _texts
+_messages = st.fixed_dictionaries(
+    {"role": st.sampled_from(["system", "developer", "user", "assistant"]), "content": _texts}
+)
+_odd_messages = st.fixed_dictionaries(
+    {"role": st.sampled_from(["user", "assistant", "tool", "function", "nobody"])},
+    optional={"content": _anything | st.lists(_anything, max_size=1), "name": _anything},
+)
+_usual = st.fixed_dictionaries(
+    {"model": _texts, "messages": st.lists(_messages, max_size=3)},
+    optional={
+        "stream": st.booleans(),
+        "stream_options": st.fixed_dictionaries({"include_usage": st.booleans()}),
+        "max_tokens": st.sampled_from([0, 1, 2, -1]),
+        "max_completion_tokens": st.sampled_from([1, 2]),
+        "temperature": st.floats(0, 2) | st.integers(0, 2),
+        "top_p": st.floats(0, 1),
+    },
+)
+_odd = st.fixed_dictionaries(
+    {"model": _texts, "messages": st.lists(_odd_messages, max_size=2)},
+    optional=dict.fromkeys(
+        ["stream", "stream_options", "max_tokens", "temperature", "top_p", "user", "n", "x"],
+        _anything | st.dictionaries(_texts, _anything, max_size=2),
+    ),
+)
+
+
+def outcome(read: object, body: bytes) -> object:
+    """What reading gives: a request, or an error's status, code and parameter."""
+    assert callable(read)
+    try:
+        return read(body, CONFIG)
+    except ApiError as error:
+        return error.status, error.code, error.param, error.message
+
+
+@given(_usual, st.booleans(), st.sampled_from([None, 2]))
+def test_usual_requests_mean_the_same_on_both_ways(
+    fields: dict[str, object], ascii_only: bool, indent: int | None
+) -> None:
+    """However their JSON is written."""
+    body = json.dumps(fields, ensure_ascii=ascii_only, indent=indent).encode()
+    assert outcome(decode, body) == outcome(decode_any, body)
+
+
+@given(_odd)
+def test_odd_requests_mean_the_same_on_both_ways(fields: dict[str, object]) -> None:
+    """And so do the errors."""
+    body = json.dumps(fields).encode()
+    assert outcome(decode, body) == outcome(decode_any, body)
+
+
+@given(_usual, st.binary(min_size=1, max_size=3), st.integers(0, 200))
+def test_broken_requests_mean_the_same_on_both_ways(
+    fields: dict[str, object], inserted: bytes, at: int
+) -> None:
+    """Whatever bytes get into them."""
+    body = json.dumps(fields).encode()
+    body = body[:at] + inserted + body[at:]
+    assert outcome(decode, body) == outcome(decode_any, body)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        SMALL,
+        SMALL | {"messages": [USER] * 30},
+        SMALL | {"stream": True, "stream_options": {"include_usage": True}},
+        SMALL | {"stream": False, "max_tokens": 5, "max_completion_tokens": 5},
+        SMALL | {"temperature": 1, "top_p": 0.5},
+    ],
+)
+def test_usual_requests_are_ordinary(fields: dict[str, object]) -> None:
+    """What most clients send is read in one step."""
+    assert read_ordinary(json.dumps(fields).encode()) is not None
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"model":"m","model":"m","messages":[]}',
+        b'{"model":"m","mod\\u0065l":"m","messages":[]}',
+        b'{"model":"m","messages":[{"role":"user","content":"a","content":"b"}]}',
+        b'{"model":"m","messages":[],"stream":true,"stream":true}',
+        (
+            b'{"model":"m","messages":[],"stream":true,'
+            b'"stream_options":{"include_usage":true,"include_usage":false}}'
+        ),
+        b'{"model":"\\\\\\":","model":"m","messages":[]}',
+    ],
+)
+def test_keys_that_come_twice_are_noticed(body: bytes) -> None:
+    """However they are written, and wherever."""
+    assert read_ordinary(body) is None
+    with pytest.raises(ApiError) as refused:
+        decode(body, CONFIG)
+    assert refused.value.code == "duplicate_key"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        SMALL | {"user": "u"},
+        SMALL | {"stream": None},
+        SMALL | {"max_tokens": 1.0},
+        SMALL | {"max_tokens": 2**31},
+        SMALL | {"max_tokens": 1, "max_completion_tokens": 2},
+        SMALL | {"stream_options": {"include_usage": True}},
+        SMALL | {"messages": [USER | {"role": "tool"}]},
+        SMALL | {"messages": [USER | {"content": [{"type": "text", "text": "a"}]}]},
+        SMALL | {"messages": [USER | {"name": "n"}]},
+    ],
+)
+def test_anything_else_is_not_ordinary(fields: dict[str, object]) -> None:
+    """It is left to who can explain it."""
+    assert read_ordinary(json.dumps(fields).encode()) is None

@@ -1,0 +1,144 @@
+"""Whether there are traces, and what becomes of them where the collector is not well."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+from opentelemetry.trace import Tracer
+
+from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
+from tests.fakes.collector import QUICK, Collector, collecting
+
+OPTIONS = TracesOptions(service="pomogator", version="1.2.3")
+
+
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    async with collecting() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library reads its variables itself."""
+    for name, value in QUICK.items():
+        monkeypatch.setenv(name, value)
+
+
+def named(collector: Collector) -> TracesOptions:
+    """A configuration that names the collector."""
+    return TracesOptions(service="pomogator", version="1.2.3", endpoint=collector.endpoint)
+
+
+async def test_spans_arrive(collector: Collector) -> None:
+    """With our name and version, without being waited for; what is left comes at the end."""
+    async with opening_tracer(named(collector), {}) as tracer:
+        assert tracer is not None
+        tracer.start_span("early").end()
+        (early,) = await collector.arrived(1)
+        tracer.start_span("late").end()
+    early, late = await collector.arrived(2)
+
+    assert (early.name, late.name, early.service) == ("early", "late", "pomogator")
+    assert b"1.2.3" in collector.raw
+
+
+async def test_variables_come_first(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenTelemetry's own variables say where spans go, whose they are, and how many."""
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "house-gateway")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
+    options = TracesOptions(
+        service="pomogator", version="1.2.3", endpoint="http://127.0.0.1:9", ratio=0.0
+    )
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_TRACES_SAMPLER": "always_on"}
+
+    async with opening_tracer(options, env) as tracer:
+        assert tracer is not None
+        tracer.start_span("one").end()
+    (span,) = await collector.arrived(1)
+
+    assert span.service == "house-gateway"
+    assert b"deployment.environment.name" in collector.raw
+
+
+async def test_a_ratio_is_kept(collector: Collector) -> None:
+    """Of traces that begin here, none are sent at a ratio of 0."""
+    options = TracesOptions(
+        service="pomogator", version="1.2.3", endpoint=collector.endpoint, ratio=0.0
+    )
+    async with opening_tracer(options, {}) as tracer:
+        assert tracer is not None
+        assert not tracer.start_span("unseen").is_recording()
+
+    assert not collector.spans
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4317", "OTEL_SDK_DISABLED": "true"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4317", "OTEL_TRACES_EXPORTER": "none"},
+        {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://x:4318",
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json",
+        },
+    ],
+)
+async def test_nothing_is_traced_unasked(env: Mapping[str, str]) -> None:
+    """Without a collector, or where a variable says so, there is no tracer."""
+    async with opening_tracer(OPTIONS, env) as tracer:
+        assert tracer is None
+
+
+async def test_the_library_may_be_missing(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A configuration that needs it is refused; variables, which a cluster may set, are not."""
+    monkeypatch.setitem(sys.modules, "gateway.telemetry.span_export", None)
+
+    with pytest.raises(TracesUnavailableError, match="otel"):
+        async with opening_tracer(named(collector), {}):
+            pass
+    env = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+    async with opening_tracer(OPTIONS, env) as tracer:
+        assert tracer is None
+
+
+async def many(tracer: Tracer | None) -> None:
+    """More spans than the queue holds."""
+    assert tracer is not None
+    for number in range(3000):
+        tracer.start_span(str(number)).end()
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+
+
+async def test_a_collector_that_is_gone(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for it, spans are dropped beyond the queue, and the end comes all the same."""
+    monkeypatch.setattr("gateway.telemetry.span_export.FLUSH_S", 0.1)
+    options = TracesOptions(service="s", version="1", endpoint="http://127.0.0.1:9")
+    with caplog.at_level(logging.CRITICAL):
+        async with opening_tracer(options, {}) as tracer:
+            await many(tracer)
+
+
+async def test_a_collector_that_is_frozen(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes connections and never answers: at the end it is given up."""
+    monkeypatch.setattr("gateway.telemetry.span_export.FLUSH_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.CRITICAL):
+        host, port = silent.getsockname()
+        options = TracesOptions(service="s", version="1", endpoint=f"http://{host}:{port}")
+        async with opening_tracer(options, {}) as tracer:
+            await many(tracer)

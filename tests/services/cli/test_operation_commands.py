@@ -1,0 +1,80 @@
+"""Commands about the running service."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from services.config import load
+from services.rpc.listener import listening
+from services.serving.server import open_service
+from tests.services.cli.conftest import Shell
+
+
+def test_explains_without_a_server(shell: Shell) -> None:
+    """Where it would go and as what is known from the configuration alone."""
+    said = shell.run("explain", "--model", "a/one")
+
+    assert "1. somewhere for a/one: priority 0, weight 1 x 1.00, key 0, well" in said
+    assert "POST http://127.0.0.1:9/v1/chat/completions" in said
+    assert '"model":"one"' in said
+
+
+def test_explains_a_file(shell: Shell, tmp_path: Path) -> None:
+    """A file holds what REST takes; a model that is given beside it comes before its own."""
+    request = tmp_path / "request.json"
+    asked = {"model": "b/two", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 7}
+    request.write_text(json.dumps(asked))
+
+    assert "at most 7 of answer" in shell.run("explain", "--file", str(request))
+    said = shell.run("explain", "--file", str(request), "--model", "a/one")
+    assert '"model":"one"' in said
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not JSON"), ("[]", "is no JSON object"), ('{"model": 7}', "model")],
+)
+def test_a_file_that_is_no_request(
+    shell: Shell, tmp_path: Path, content: str, message: str
+) -> None:
+    """It is told in one line."""
+    request = tmp_path / "request.json"
+    request.write_text(content)
+
+    assert message in shell.run("explain", "--file", str(request), code=1)
+
+
+def test_nothing_to_explain(shell: Shell) -> None:
+    """There must be a model or a request, and one that is ours."""
+    assert "give a model" in shell.run("explain", code=1)
+    assert "Invalid model" in shell.run("explain", "--model", "no/model", code=1)
+
+
+def test_nothing_to_reload(shell: Shell) -> None:
+    """Without a server there is nothing that could read, or that knows of its channels."""
+    assert "no server runs" in shell.run("channels", code=1)
+    assert "no server runs" in shell.run("reload", code=1)
+
+
+async def test_asks_the_server(shell: Shell) -> None:
+    """A server that runs is asked, and reads its configuration anew when told to."""
+    config = load(shell.config, {})
+    address = f"unix:{shell.state}/ops.sock"
+    async with (
+        open_service(config, shell.state, {}, read=lambda: load(shell.config, {})) as service,
+        listening(service.register_operators, address, grace_s=0),
+    ):
+        shell.config.write_text(shell.config.read_text().replace("a/one", "a/new"))
+        assert "Invalid model" in await shell.run_beside_server(
+            "explain", "--model", "a/new", code=1
+        )
+        assert await shell.run_beside_server("reload") == "reloaded\n"
+        head, *rows = (await shell.run_beside_server("channels", "--model", "a/new")).splitlines()
+        assert head.split()[:6] == ["MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE"]
+        assert [row.split() for row in rows] == [
+            ["a/new", "somewhere", "0", "0", "1", "1.00", "well", "0%", "-"]
+        ]
+        assert '"model":"one"' in await shell.run_beside_server("explain", "--model", "a/new")

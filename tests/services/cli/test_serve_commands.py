@@ -1,0 +1,164 @@
+"""A server that cannot start says why in one line, and exits."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.cli import main
+from services.cli.output import read_links, read_listener
+from services.serving.options import LINKS
+from tests.services.cli.conftest import Shell
+
+PASSWORD = "canary-password"
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[None]:
+    """What the server does to the log is undone."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    """An address where somebody else listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def refused(shell: Shell, *arguments: str, **env: str) -> str:
+    """The last line of a server that does not start; those before it are its log."""
+    elsewhere = ("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "")
+    state = {"POMOGATOR_STATE": str(shell.state), "POMOGATOR_CONFIG": str(shell.config)}
+    assert main(("serve", *elsewhere, *arguments), {**state, **env}) == 1
+    *before, last, end = shell.said().split("\n")
+    assert end == ""
+    assert all(line.startswith("{") for line in before), before
+    return last.removeprefix("pomogator: ")
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("--rest", ": Address already in use"),
+        ("--ops-rest", ": Address already in use"),
+        ("--metrics", ": Address already in use"),
+        ("--grpc", ""),
+        ("--ops", ""),
+    ],
+)
+def test_an_address_that_is_taken(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, taken: str, option: str, reason: str
+) -> None:
+    """It is named, in the words of the system where there are any."""
+    monkeypatch.setenv("POMOGATOR_OPS_TOKEN", "0" * 32)
+
+    assert refused(shell, option, taken) == f"cannot listen on {taken}{reason}"
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("192.0.2.7:80", "Cannot assign requested address"),
+        ("nobody.invalid:80", "Name or service not known"),
+    ],
+)
+def test_an_address_that_is_not_ours(shell: Shell, address: str, reason: str) -> None:
+    """It is named, with the system's reason and without its numbers."""
+    said = refused(shell, "--rest", address, "--insecure")
+
+    assert said.startswith(f"cannot listen on {address}: ")
+    assert said.endswith(reason) or "resolution" in said  # Without a network names have another.
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (("--tls-cert", "{folder}/no.crt", "--tls-key", "{folder}/no.key"), "no.crt: No such file"),
+        (("--tls-cert", "{config}", "--tls-key", "{config}"), "are no certificate and its key"),
+        (("--tls-cert", "{config}"), "--tls-cert and --tls-key go together"),
+        (("--tls-client-ca", "{config}"), "--tls-cert and --tls-key go together"),
+        (("--only", "rest", "--target-ca", "{config}"), "holds no certificate in PEM"),
+        (("--only", "rest", "--target-ca", "{folder}/no.crt"), "no.crt: No such file"),
+        (("--only", "rest", "--target-key", "{config}"), "--target-cert and --target-key go"),
+        (("--target", "127.0.0.1:1"), "--target is where an edge finds its service"),
+    ],
+)
+def test_files_of_certificates(
+    shell: Shell, tmp_path: Path, files: tuple[str, ...], reason: str
+) -> None:
+    """Which one is no use, and why."""
+    named = [each.format(folder=tmp_path, config=shell.config) for each in files]
+
+    assert reason in refused(shell, *named)
+
+
+def test_a_state_that_cannot_be_written(shell: Shell, tmp_path: Path) -> None:
+    """The folder is named."""
+    assert refused(shell, "--state", "/proc/nowhere") == "/proc/nowhere: No such file or directory"
+    file = tmp_path / "file"
+    file.write_text("")
+    assert refused(shell, "--state", str(file)).startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "reason"),
+    [
+        ("DATABASE_URL", "postgresql://u:{}@127.0.0.1:1/db", "database_url: Connection refused"),
+        ("DATABASE_URL", "postgresql://u:{}@127.0.0.1:x/db", "database_url: is no URL of Post"),
+        ("DATABASE_URL", "mysql://u:{}@127.0.0.1/db", "database_url: must begin with postgres"),
+        ("REDIS_URL", "redis://:{}@127.0.0.1:x", "redis_url: is no URL of Redis"),
+        ("REDIS_URL", "http://:{}@127.0.0.1", "redis_url: must begin with redis"),
+    ],
+)
+def test_stores_that_cannot_be_had(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, variable: str, url: str, reason: str
+) -> None:
+    """Which one, and why; never the password. Redis may come later, and so is waited for."""
+    monkeypatch.setenv(f"POMOGATOR_{variable}", url.format(PASSWORD))
+
+    said = refused(shell)
+
+    assert f"state.{reason}" in said
+    assert PASSWORD not in said
+
+
+def test_a_configuration_that_cannot_be_used(shell: Shell, tmp_path: Path) -> None:
+    """The file and the key are named."""
+    nowhere = tmp_path / "no.toml"
+    assert refused(shell, "--config", str(nowhere)).startswith(f"{nowhere}: cannot be read")
+    shell.config.write_text("[bounds]\nstreems = 1")
+    assert "bounds.streems: no such key; did you mean 'streams'?" in refused(shell)
+
+
+@pytest.mark.parametrize(
+    "text", ["localhost", "localhost:99999", "localhost:x", ":1", "unix:", "dns:///x:1:y"]
+)
+def test_a_listener_has_an_address(text: str) -> None:
+    """A port that is too large would come out as another one."""
+    with pytest.raises(Exception, match="not HOST:PORT"):
+        read_listener(text)
+
+
+def test_listeners_are_kept_as_they_are() -> None:
+    """On TCP, IPv6 and a socket."""
+    for text in ("127.0.0.1:0", "[::1]:50051", "unix:var/ops.sock"):
+        assert read_listener(text) == text
+
+
+def test_links_are_named() -> None:
+    """What may be plain text is one of ours."""
+    assert read_links("rest,metrics") == {"rest", "metrics"}
+    assert read_links(",".join(LINKS)) == set(LINKS)
+    with pytest.raises(Exception, match="'rests' is none of rest, grpc"):
+        read_links("rests")

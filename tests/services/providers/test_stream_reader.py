@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.capabilities import Capabilities
+from services.config import ChannelConfig
+from services.errors import UpstreamError
+from services.providers.base import Decoder, Target
+from services.providers.registry import DIALECTS
+from services.providers.sse_parser import SseParser
+from services.providers.stream_reader import StreamReader
+
+TEXTS = ["Good", " ", "day", '"', "\n", "", "ж", "\\", "Good"]
+
+
+def decoder(dialect: str) -> Decoder:
+    """That of a dialect."""
+    channel = ChannelConfig(name="a", dialect=dialect, base_url="http://x")
+    return DIALECTS[dialect].decoder(
+        Target(channel=channel, model="m", public_model="m", capabilities=Capabilities())
+    )
+
+
+def event_by_event(dialect: str, data: bytes) -> list[pb.ChatCompletionChunk]:
+    """The chunks, where no event is read together with others."""
+    one = decoder(dialect)
+    chunks = [chunk for event in SseParser().feed(data) for chunk in one.feed(event)]
+    return chunks + one.finish()
+
+
+def openai(lines: Iterable[bytes]) -> bytes:
+    """Events as OpenAI's providers send them."""
+    return b"".join(b"data: %b\n\n" % line for line in (*lines, b"[DONE]"))
+
+
+def pieces(*, pad: bool = False, index: bool = False) -> list[bytes]:
+    """Deltas of `TEXTS`, padded to vary, or of two choices in turn; then the end."""
+    found = []
+    for number, text in enumerate(TEXTS):
+        extra = f',"obfuscation":"{"x" * number}"' if pad else ""
+        choice = number % 2 if index else 0
+        delta = f'{{"index":{choice},"delta":{{"content":{pb_json(text)}}}}}'
+        found.append(f'{{"id":"1","choices":[{delta}]{extra}}}'.encode())
+    stops = range(2 if index else 1)
+    found += [
+        b'{"id":"1","choices":[{"index":%d,"delta":{},"finish_reason":"stop"}]}' % stop
+        for stop in stops
+    ]
+    return found
+
+
+def pb_json(text: str) -> str:
+    """The text as JSON, with everything escaped that may be."""
+    return '"' + "".join(f"\\u{ord(char):04x}" if char in '"\\\n' else char for char in text) + '"'
+
+
+def anthropic(*, stray: bool = False) -> bytes:
+    """A message of two blocks of text; or one that goes on with the first when it is over."""
+    events: list[tuple[str, str]] = [("message_start", '"message":{"id":"1"}')]
+    for index in (0, 1):
+        events.append(
+            ("content_block_start", f'"index":{index},"content_block":{{"type":"text","text":""}}')
+        )
+        events += [
+            (
+                "content_block_delta",
+                f'"index":{index},"delta":{{"type":"text_delta","text":{pb_json(text)}}}',
+            )
+            for text in TEXTS
+        ]
+        events.append(("content_block_stop", f'"index":{index}'))
+        if stray:
+            delta = '"delta":{"type":"text_delta","text":"no"}'
+            events.append(("content_block_delta", f'"index":{index},{delta}'))
+    events.append(("message_delta", '"delta":{"stop_reason":"end_turn"}'))
+    events.append(("message_stop", '"x":1'))
+    return "".join(
+        f'event: {name}\ndata: {{"type":"{name}",{rest}}}\n\n' for name, rest in events
+    ).encode()
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 100_000])
+@pytest.mark.parametrize(
+    ("dialect", "data"),
+    [
+        ("openai", openai(pieces())),
+        ("openai", openai(pieces(pad=True))),
+        ("openai", openai(pieces(index=True))),
+        ("openrouter", b": waiting\n\n" + openai(pieces())),
+        ("anthropic", anthropic()),
+    ],
+)
+def test_reads_what_is_alike_as_it_reads_the_rest(dialect: str, data: bytes, size: int) -> None:
+    """However a stream is cut, its chunks are those of its events one by one."""
+    reader = StreamReader(decoder(dialect))
+    chunks: list[pb.ChatCompletionChunk] = []
+
+    for begin in range(0, len(data), size):
+        found, failure = reader.feed(data[begin : begin + size])
+        assert failure is None
+        chunks += found.chunks
+
+    assert reader.over
+    assert chunks == event_by_event(dialect, data)
+    assert [chunk.delta.text for chunk in chunks if chunk.delta.text][:3] == TEXTS[:3]
+
+
+@pytest.mark.parametrize("size", [1, 7, 100, 100_000])
+def test_what_belongs_nowhere_fails_the_answer(size: int) -> None:
+    """A piece of a block that is over is no less an error where it is read together with others."""
+    data, reader = anthropic(stray=True), StreamReader(decoder("anthropic"))
+    texts: list[str] = []
+    failure = None
+
+    for begin in range(0, len(data), size):
+        found, failure = reader.feed(data[begin : begin + size])
+        texts += [chunk.delta.text for chunk in found.chunks]
+        if failure is not None:
+            break
+
+    assert failure is not None
+    assert failure.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+    assert texts == [text for text in TEXTS if text]
+    with pytest.raises(UpstreamError):
+        event_by_event("anthropic", data)

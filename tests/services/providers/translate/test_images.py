@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import base64
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pomogator.chat.v1 import content_pb2
+
+from services.capabilities import CapabilityOverrides
+from services.errors import Failure
+from services.providers.translate.images import InlineImage, LinkedImage, read, sniff
+from tests.services.providers.targets import target_of
+
+TARGET = target_of("claude-sonnet-4-5")
+KINDS = {
+    b"\xff\xd8\xff\xe0\x00\x10JFIF": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR": "image/png",
+    b"GIF89a\x01\x00": "image/gif",
+    b"GIF87a\x01\x00": "image/gif",
+    b"RIFF\x24\x00\x00\x00WEBPVP8 ": "image/webp",
+    b"RIFF\x24\x00\x00\x00WAVEfmt ": "",
+    b"BM\x46\x00": "image/bmp",
+    b"\x00\x00\x00\x18ftypheic": "image/heic",
+    b"%PDF-1.7": "application/pdf",
+    b"<svg>": "",
+    b"": "",
+}
+
+
+PNG = "iVBORw0KGgoA"
+
+
+@pytest.mark.parametrize(("head", "mime_type"), KINDS.items())
+def test_sniffs(head: bytes, mime_type: str) -> None:
+    """The first bytes tell the media type, or nothing."""
+    assert sniff(head) == mime_type
+
+
+@pytest.mark.parametrize("claimed", ["image/jpeg", "application/octet-stream", ""])
+def test_the_bytes_are_believed(claimed: str) -> None:
+    """A wrong claim is corrected, for bytes and for base64 alike."""
+    data = b"\x89PNG\r\n\x1a\n" + bytes(100)
+    text = base64.b64encode(data).decode()
+    expected = InlineImage(mime_type="image/png", base64=text.encode())
+    assert read(content_pb2.Image(data=data, mime_type=claimed), TARGET) == expected
+    assert read(content_pb2.Image(base64=text, mime_type=claimed), TARGET) == expected
+
+
+def test_the_claim_is_believed_where_bytes_tell_nothing() -> None:
+    """An unknown form has the media type that the caller gave."""
+    found = read(content_pb2.Image(data=b"<svg/>", mime_type="image/SVG+xml"), TARGET)
+    assert isinstance(found, InlineImage)
+    assert found.mime_type == "image/svg+xml"
+
+
+def test_links_are_passed_on() -> None:
+    """A URL is the provider's to fetch; one that fetches nothing makes it an error."""
+    image = content_pb2.Image(uri="https://example.com/a.png")
+    assert read(image, TARGET) == LinkedImage(uri="https://example.com/a.png")
+    with pytest.raises(Failure) as refused:
+        read(image, target_of("m", "openai", overrides=CapabilityOverrides(image_uris=False)))
+    assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        content_pb2.Image(),
+        content_pb2.Image(base64="****", mime_type="image/png"),
+        content_pb2.Image(base64=PNG + "****", mime_type="image/png"),
+        content_pb2.Image(base64=PNG + '","a":"b', mime_type="image/png"),
+        content_pb2.Image(base64=PNG + "AAAA\nAAA", mime_type="image/png"),
+        content_pb2.Image(base64=PNG + "é", mime_type="image/png"),
+        content_pb2.Image(base64=PNG + "AA==" + "A" * 70_000, mime_type="image/png"),
+        content_pb2.Image(base64=PNG * 8192 + "AA*=", mime_type="image/png"),
+        content_pb2.Image(data=b"BM\x46\x00", mime_type="image/png"),
+        content_pb2.Image(data=b"", mime_type="image/tiff"),
+    ],
+)
+def test_refuses(image: content_pb2.Image) -> None:
+    """No source, no base64, and a media type that is not accepted are invalid images."""
+    with pytest.raises(Failure) as refused:
+        read(image, TARGET, accepts={"image/png"})
+    assert (refused.value.param, refused.value.reason_name) == ("messages", "INVALID_IMAGE")
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 49_150, 49_152, 49_153, 200_000])
+def test_pictures_of_any_size_are_read(size: int) -> None:
+    """What is looked at in pieces is one picture."""
+    data = b"\x89PNG\r\n\x1a\n" + bytes(size)
+    text = base64.b64encode(data)
+    assert read(content_pb2.Image(base64=text.decode()), TARGET) == InlineImage(
+        mime_type="image/png", base64=text
+    )
+
+
+@given(st.text())
+def test_a_picture_is_a_json_string(prefix: str) -> None:
+    """Whatever is in front of it."""
+    image = InlineImage(mime_type="image/png", base64=PNG.encode())
+    assert msgspec.json.decode(image.json(prefix)) == prefix + PNG
+
+
+@pytest.mark.parametrize("uri", ["", "file:///etc/passwd", "FILE:/x", "ftp://a/b", "a.png"])
+def test_links_lead_to_the_web(uri: str) -> None:
+    """A server of models might read a file of its own machine and tell what it shows."""
+    with pytest.raises(Failure) as refused:
+        read(content_pb2.Image(uri=uri), TARGET)
+    assert refused.value.reason_name == "INVALID_IMAGE"

@@ -1,0 +1,242 @@
+"""Who may call what over gRPC, with real certificates on real sockets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.models.v1 import model_service_pb2 as pb
+from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
+
+from gateway.http.tls import ServiceTls
+from gateway.rpc.channel import open_channel
+from services.rpc.client_authorizer import Callers
+from services.rpc.health_service import Vitals
+from services.rpc.listener import listening
+from services.rpc.tls import TlsFiles
+from tests.services.rpc.test_listener import Models
+from tests.services.rpc.test_tls import NAME, Files, pair
+
+SHOP, EDGE, STRANGER = "shop.web.svc", "edge.pomogator.svc", "stranger.svc"
+MODELS = pb.DESCRIPTOR.services_by_name["ModelService"].full_name
+STREAM = "pomogator.chat.v1.ChatCompletionService/StreamChatCompletion"
+TABLE = {f"{MODELS}/GetModel": (SHOP,), STREAM: (EDGE,), "*": ("admin.svc",)}
+
+
+class Completions(chat_grpc.ChatCompletionServiceServicer):
+    """Streams one message to everybody."""
+
+    async def CreateChatCompletion(  # noqa: N802
+        self,
+        request: chat.CreateChatCompletionRequest,  # noqa: ARG002
+        context: Any,  # noqa: ARG002
+    ) -> chat.CreateChatCompletionResponse:
+        """Nothing."""
+        return chat.CreateChatCompletionResponse()
+
+    async def StreamChatCompletion(  # noqa: N802
+        self,
+        request: chat.StreamChatCompletionRequest,  # noqa: ARG002
+        context: Any,  # noqa: ARG002
+    ) -> AsyncIterator[chat.StreamChatCompletionResponse]:
+        """One message."""
+        yield chat.StreamChatCompletionResponse()
+
+
+def register(server: grpc.aio.Server) -> None:
+    """Adds what is called here."""
+    pb_grpc.add_ModelServiceServicer_to_server(Models(), server)
+    chat_grpc.add_ChatCompletionServiceServicer_to_server(Completions(), server)
+    health_pb2_grpc.add_HealthServicer_to_server(Vitals(), server)
+
+
+class House:
+    """A listener, its authority, and callers of any name."""
+
+    def __init__(self, files: Files, address: str, callers: Callers) -> None:
+        self.files = files
+        self.callers = callers
+        self._address = address
+
+    @asynccontextmanager
+    async def caller(self, *names: str, **of: Any) -> AsyncIterator[Caller]:
+        """Somebody with a certificate of these names; `of` is who vouches, and until when."""
+        issued = self.files.issue(names[0], of.pop("issuer", None), *names, **of)
+        tls = ServiceTls(ca=self.files.ca, **pair(issued))
+        async with self.whoever(tls) as caller:
+            yield caller
+
+    @asynccontextmanager
+    async def whoever(self, tls: ServiceTls | None) -> AsyncIterator[Caller]:
+        """Somebody who shows this."""
+        options = (("grpc.ssl_target_name_override", NAME),)
+        async with open_channel(self._address, tls=tls, more=options) as channel:
+            yield Caller(channel)
+
+
+class Caller:
+    """Calls, and tells the name of the status."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._channel = channel
+        self.details = ""
+
+    async def get(self) -> str:
+        """A whole answer."""
+        return await self._outcome(pb_grpc.ModelServiceStub(self._channel).GetModel(
+            pb.GetModelRequest(model="m"), timeout=10))  # fmt: skip
+
+    async def list(self) -> str:
+        """Another method of the same service."""
+        return await self._outcome(pb_grpc.ModelServiceStub(self._channel).ListModels(
+            pb.ListModelsRequest(), timeout=10))  # fmt: skip
+
+    async def stream(self) -> str:
+        """A stream."""
+        stub = chat_grpc.ChatCompletionServiceStub(self._channel)
+        call = stub.StreamChatCompletion(chat.StreamChatCompletionRequest(), timeout=10)
+        return await self._outcome(anext(aiter(call)))
+
+    async def health(self) -> str:
+        """What probes ask."""
+        check = self._channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        return await self._outcome(check(health_pb2.HealthCheckRequest(), timeout=10))
+
+    async def reflection(self) -> str:
+        """What there is."""
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(self._channel)  # type: ignore[arg-type]
+        wanted = reflection_pb2.ServerReflectionRequest(list_services="")
+        return await self._outcome(anext(aiter(stub.ServerReflectionInfo(iter([wanted])))))
+
+    async def _outcome(self, answer: Any) -> str:
+        try:
+            await answer
+        except grpc.aio.AioRpcError as error:
+            self.details = error.details() or ""
+            return error.code().name
+        return "OK"
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    files = Files(tmp_path)
+    callers = Callers(TABLE)
+    tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
+    async with listening(
+        register, "127.0.0.1:0", guards=[callers], reflected=[MODELS], tls=tls, grace_s=0
+    ) as address:
+        yield House(files, address, callers)
+
+
+@pytest.mark.parametrize(
+    ("names", "may"),
+    [
+        ([SHOP], {"get": "OK", "list": "-", "stream": "-", "reflection": "-", "health": "OK"}),
+        ([EDGE], {"get": "-", "list": "-", "stream": "OK", "reflection": "-", "health": "OK"}),
+        (["x.svc", SHOP, EDGE], {"get": "OK", "list": "-", "stream": "OK", "health": "OK"}),
+        (["admin.svc"], {"get": "OK", "list": "OK", "stream": "OK", "reflection": "OK"}),
+        ([STRANGER], {"get": "-", "list": "-", "stream": "-", "reflection": "-", "health": "-"}),
+    ],
+)
+async def test_names_say_who_may_call_what(
+    house: House, names: list[str], may: Mapping[str, str]
+) -> None:
+    """Any name of the certificate will do; health answers whoever may call anything."""
+    async with house.caller(*names) as caller:
+        for method, expected in may.items():
+            outcome = await getattr(caller, method)()
+            assert outcome == expected.replace("-", "PERMISSION_DENIED"), method
+
+
+async def test_a_refusal_says_why(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    """The caller reads the method; the log has the certificate's names, too."""
+    async with house.caller(STRANGER) as caller:
+        with caplog.at_level(logging.WARNING, "services.rpc.client_authorizer"):
+            await caller.get()
+
+    assert caller.details == f"No name in the caller's certificate may call {MODELS}/GetModel."
+    (record,) = caplog.records
+    assert record.message == "caller.refused"
+    told = vars(record)
+    assert (told["method"], told["names"]) == (f"{MODELS}/GetModel", [STRANGER])
+
+
+async def test_who_nobody_vouches_for_is_not_heard(house: House) -> None:
+    """No certificate, an expired one, or another authority's with the right name: no call."""
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    for of in ({"issuer": trustme.CA()}, {"not_after": yesterday}):
+        async with house.caller(SHOP, **of) as caller:
+            assert await caller.get() == "UNAVAILABLE"
+    for tls in (ServiceTls(ca=house.files.ca), None):
+        async with house.whoever(tls) as caller:
+            assert await caller.get() == "UNAVAILABLE"
+
+
+async def test_another_table_counts_from_the_next_call_on(house: House) -> None:
+    """On connections that there are, too; without a table whoever is vouched for may call."""
+    async with house.caller(SHOP) as caller:
+        assert await caller.get() == "OK"
+        house.callers.replace({f"{MODELS}/*": (EDGE,)})
+        assert await caller.get() == "PERMISSION_DENIED"
+        house.callers.replace({})
+        assert (await caller.get(), await caller.stream()) == ("OK", "OK")
+
+
+def with_uri(authority: trustme.CA, uri: str, key_path: Path) -> bytes:
+    """A certificate of a workload, whose name is a URI; its key is written to the path."""
+    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    signer: Any = load_pem_private_key(authority.private_key_pem.bytes(), None)
+    key = ec.generate_private_key(ec.SECP256R1())
+    key_path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    now = datetime.now(UTC)
+    builder = (
+        x509.CertificateBuilder(issuer.subject, x509.Name([]), key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=True
+        )
+    )
+    return builder.sign(signer, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+async def test_uris_are_names(tmp_path: Path) -> None:
+    """Workloads with SPIFFE's identities are told apart by them."""
+    files = Files(tmp_path)
+    spiffe = "spiffe://cluster.local/ns/web/sa/shop"
+    tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
+    callers = Callers({"*": (spiffe,)})
+    async with listening(register, "127.0.0.1:0", guards=[callers], tls=tls, grace_s=0) as address:
+        house = House(files, address, callers)
+        key = tmp_path / "shop.key"
+        certificate = files.write("shop.pem", with_uri(files.authority, spiffe, key))
+        shown = ServiceTls(ca=files.ca, certificate=certificate, key=key)
+        async with house.whoever(shown) as caller:
+            assert await caller.get() == "OK"
+        async with house.caller(SHOP) as caller:
+            assert await caller.get() == "PERMISSION_DENIED"

@@ -1,0 +1,136 @@
+"""What is told of calls that are no completions."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.models.v1 import model_service_pb2 as pb
+from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
+
+from services.errors import Failure
+from services.rpc.failure_border import FailureBorder
+from services.rpc.rpc_log import Rpcs
+from services.telemetry.traces import CallTraces
+from tests.fakes.clock import FakeClock
+from tests.services.channels import OpenChannel, open_channel
+
+__all__ = ["open_channel"]
+
+SECRET = "a prompt that is nobody's business"
+TRACE = "0af7651916cd43dd8448eb211c80319c"
+METADATA = (
+    ("x-request-id", "req-7"),
+    ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01"),
+    ("authorization", "Bearer sk-pg-secret"),
+)
+
+
+class Models(pb_grpc.ModelServiceServicer):
+    """Lists nothing; has no model."""
+
+    async def ListModels(
+        self, request: pb.ListModelsRequest, context: Any
+    ) -> pb.ListModelsResponse:
+        """Nothing."""
+        return pb.ListModelsResponse()
+
+    async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
+        """Fails as it is asked to."""
+        if request.model == "broken":
+            raise ZeroDivisionError(SECRET)
+        raise Failure(reasons.ERROR_REASON_NOT_FOUND, SECRET)
+
+
+class Chat(chat_grpc.ChatCompletionServiceServicer):
+    """Answers."""
+
+    async def CreateChatCompletion(
+        self, request: chat.CreateChatCompletionRequest, context: Any
+    ) -> chat.CreateChatCompletionResponse:
+        """An empty answer."""
+        return chat.CreateChatCompletionResponse()
+
+    async def StreamChatCompletion(
+        self, request: chat.StreamChatCompletionRequest, context: Any
+    ) -> AsyncIterator[chat.StreamChatCompletionResponse]:
+        """The same as a stream."""
+        yield chat.StreamChatCompletionResponse()
+
+
+class Told:
+    """A service that is watched."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.exporter = InMemorySpanExporter()
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(self.exporter))
+        clock = FakeClock()
+        tracing = CallTraces(provider.get_tracer("t"), clock)
+        self.rpcs = Rpcs(clock, self._count, tracing)
+
+    def _count(self, method: str, code: str) -> None:
+        self.counts[method, code] += 1
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Adds the servicers."""
+        pb_grpc.add_ModelServiceServicer_to_server(Models(), server)
+        chat_grpc.add_ChatCompletionServiceServicer_to_server(Chat(), server)
+
+
+@pytest.fixture
+def told() -> Told:
+    return Told()
+
+
+async def test_each_call_is_told_once(
+    told: Told, open_channel: OpenChannel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its method, its status and its reason, in a line, a number and a span; nothing more."""
+    channel = await open_channel(told.register, [FailureBorder(), told.rpcs])
+    stub = pb_grpc.ModelServiceStub(channel)
+    with caplog.at_level(logging.INFO, "services.rpc.rpc_log"):
+        await stub.ListModels(pb.ListModelsRequest(), metadata=METADATA)
+        for model in ("unheard-of", "broken"):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.GetModel(pb.GetModelRequest(model=model), metadata=METADATA)
+
+    assert told.counts == {
+        ("ModelService/ListModels", "OK"): 1,
+        ("ModelService/GetModel", "NOT_FOUND"): 1,
+        ("ModelService/GetModel", "INTERNAL"): 1,
+    }
+    lines = [vars(record) for record in caplog.records if record.message == "rpc.ended"]
+    assert [line["reason"] for line in lines] == ["", "NOT_FOUND", "INTERNAL"]
+    assert {line["request_id"] for line in lines} == {"req-7"}
+    assert {line["trace_id"] for line in lines} == {TRACE}
+    spans = told.exporter.get_finished_spans()
+    assert [(span.attributes or {})["rpc.response.status_code"] for span in spans] == [
+        "OK",
+        "NOT_FOUND",
+        "INTERNAL",
+    ]
+    everything = str(lines) + "".join(span.to_json() for span in spans)
+    assert SECRET not in everything
+    assert "sk-pg" not in everything
+
+
+async def test_completions_tell_of_themselves(told: Told, open_channel: OpenChannel) -> None:
+    """They are not told a second time."""
+    channel = await open_channel(told.register, [FailureBorder(), told.rpcs])
+    stub = chat_grpc.ChatCompletionServiceStub(channel)
+    await stub.CreateChatCompletion(chat.CreateChatCompletionRequest())
+    assert [each async for each in stub.StreamChatCompletion(chat.StreamChatCompletionRequest())]
+
+    assert not told.counts

@@ -1,0 +1,134 @@
+"""gRPC over TLS, with certificates that are replaced under way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from gateway.http.tls import ServiceTls
+from gateway.rpc.channel import open_channel
+from services.rpc.health_service import Vitals
+from services.rpc.listener import listening
+from services.rpc.tls import TlsFiles, server_credentials
+
+NAME = "pomogator.example"
+
+
+class Files:
+    """Certificates on disk, by an authority of our own."""
+
+    def __init__(self, folder: Path, name: str = NAME) -> None:
+        self.authority = trustme.CA()
+        self._name = name
+        self._folder = folder
+        self.ca = self.write("ca.pem", self.authority.cert_pem.bytes())
+
+    def write(self, name: str, data: bytes) -> Path:
+        """A file."""
+        path = self._folder / name
+        path.write_bytes(data)
+        return path
+
+    def issue(
+        self,
+        who: str,
+        issuer: trustme.CA | None = None,
+        *names: str,
+        not_after: datetime | None = None,
+    ) -> tuple[Path, Path]:
+        """A new certificate and its key; another under the same name is replaced.
+
+        It is for `names`, or for the name of all.
+        """
+        issued = (issuer or self.authority).issue_cert(
+            *(names or (self._name,)), not_after=not_after
+        )
+        chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
+        return (
+            self.write(f"{who}.pem", chain),
+            self.write(f"{who}.key", issued.private_key_pem.bytes()),
+        )
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+@asynccontextmanager
+async def server(tls: TlsFiles) -> AsyncIterator[str]:
+    """Serves health alone; gives its address."""
+
+    def register(server: grpc.aio.Server) -> None:
+        health_pb2_grpc.add_HealthServicer_to_server(Vitals(), server)
+
+    async with listening(register, "127.0.0.1:0", tls=tls, grace_s=0) as bound:
+        yield bound
+
+
+async def ask(address: str, tls: ServiceTls | None) -> int:
+    """What the server at the address answers to a client that knows it as `NAME`."""
+    options = (("grpc.ssl_target_name_override", NAME),)
+    async with open_channel(address, tls=tls, more=options) as channel:
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = await check(health_pb2.HealthCheckRequest(), timeout=10)
+        status: int = answer.status
+        return status
+
+
+async def test_mutual(files: Files) -> None:
+    """Who has a certificate of the authority is let in; the others are not, nor is plain text."""
+    tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
+    stranger = files.issue("stranger", trustme.CA())
+    async with server(tls) as address:
+        assert await ask(address, ServiceTls(ca=files.ca, **pair(files.issue("edge"))))
+        for other in (ServiceTls(ca=files.ca), ServiceTls(ca=files.ca, **pair(stranger)), None):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await ask(address, other)
+            assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_replaced_certificates(files: Files) -> None:
+    """A new connection meets the new certificate; what is half written changes nothing."""
+    tls = TlsFiles(**pair(files.issue("server")))
+    successor = trustme.CA()
+    new_ca = files.write("new-ca.pem", successor.cert_pem.bytes())
+    async with server(tls) as address:
+        assert await ask(address, ServiceTls(ca=files.ca))
+        files.write("server.pem", b"-----BEGIN CERT")
+        assert await ask(address, ServiceTls(ca=files.ca))
+        files.issue("server", successor)
+        assert await ask(address, ServiceTls(ca=new_ca))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await ask(address, ServiceTls(ca=files.ca))
+
+
+async def test_a_wrong_pair_is_refused_at_the_start(files: Files) -> None:
+    """A key of another certificate is an error before anything is served."""
+    certificate, _ = files.issue("one")
+    _, key = files.issue("two")
+
+    with pytest.raises(OSError, match="no certificate and its key"):
+        server_credentials(TlsFiles(certificate=certificate, key=key))
+
+
+def pair(paths: Sequence[Path]) -> dict[str, Path]:
+    """Certificate and key, as arguments."""
+    certificate, key = paths
+    return {"certificate": certificate, "key": key}
+
+
+def test_keys_do_not_show(files: Files) -> None:
+    """What was read of a key is in no representation of it."""
+    assert repr(TlsFiles(**pair(files.issue("server"))).read()) == "***"

@@ -1,0 +1,83 @@
+"""A file that is replaced under a process that has read it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from services.serving.config_watch import following
+from services.telemetry.supervisor import Supervisor
+
+
+class Mount:
+    """A folder as the kubelet makes it: what is in it is replaced all at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        self.path = folder / "pomogator.toml"
+        self.path.symlink_to("..data/pomogator.toml")
+
+    def put(self, text: str) -> None:
+        """Puts another version in the place of the last."""
+        self._count += 1
+        version = self._folder / f"..version_{self._count}"
+        version.mkdir()
+        (version / "pomogator.toml").write_text(text)
+        link = self._folder / "..data_tmp"
+        link.symlink_to(version.name)
+        link.rename(self._folder / "..data")
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Mount:
+    """A mounted file, the first version of which is there."""
+    mount = Mount(tmp_path)
+    mount.put("first")
+    return mount
+
+
+@pytest.fixture
+async def changes(mount: Mount) -> AsyncIterator[asyncio.Queue[str]]:
+    """What the file said whenever it was told that it has changed."""
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    def changed() -> None:
+        told.put_nowait(mount.path.read_text())
+
+    async with following(mount.path, b"first", changed, Supervisor(), every_s=0.001):
+        yield told
+
+
+async def test_a_replaced_file_is_told_once(mount: Mount, changes: asyncio.Queue[str]) -> None:
+    """Each version is told, one time, and the same content in a new version is not."""
+    mount.put("second")
+    assert await changes.get() == "second"
+
+    mount.put("second")
+    mount.put("third")
+    assert await changes.get() == "third"
+    assert changes.empty()
+
+
+async def test_a_file_that_is_gone_has_not_changed(
+    mount: Mount, changes: asyncio.Queue[str]
+) -> None:
+    """Nothing is told while it cannot be read; what it says afterwards is."""
+    mount.path.rename(mount.path.with_name("elsewhere"))
+    mount.put("second")
+    assert changes.empty()
+
+    mount.path.with_name("elsewhere").rename(mount.path)
+    assert await changes.get() == "second"
+
+
+async def test_what_changed_before_it_was_followed_is_told(mount: Mount) -> None:
+    """Between reading and following nothing is lost."""
+    told = asyncio.Event()
+
+    async with following(mount.path, b"zeroth", told.set, Supervisor(), every_s=0.001):
+        await told.wait()
