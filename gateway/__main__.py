@@ -17,7 +17,7 @@ import uvloop
 
 from gateway.config import EdgeConfig
 from gateway.http.tls import ListenerTls, ServiceTls, is_local
-from gateway.overload.memory_monitor import Memory, watching
+from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.rpc.channel import open_channel
 from gateway.rpc.reconnecting import follow_on_hangup
 from gateway.server import serving, split_address
@@ -27,7 +27,7 @@ from gateway.telemetry.metrics_page import showing
 from gateway.telemetry.tracer import TracesOptions, opening_tracer
 from services.common.heap import keep_freed_memory
 from services.common.log_queue import LinesHandler
-from services.common.process import dump_nothing, keep_what_stays, take_all_descriptors
+from services.common.process import disable_core_dumps, freeze_gc, raise_fd_limit
 
 _log = logging.getLogger("gateway")
 
@@ -81,8 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(complaint)
     logs.configure(LinesHandler())
     keep_freed_memory()
-    take_all_descriptors()
-    dump_nothing()
+    raise_fd_limit()
+    disable_core_dumps()
     try:
         uvloop.run(_serve(options))
     except OSError as error:
@@ -136,7 +136,7 @@ async def _serve(options: Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    config, metrics, memory = EdgeConfig(), EdgeMetrics(), Memory()
+    config, metrics, memory = EdgeConfig(), EdgeMetrics(), MemoryMonitor()
     traces = TracesOptions(service="pomogator-edge", version=VERSION)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(watching(memory))
@@ -160,7 +160,7 @@ async def _serve(options: Namespace) -> None:
         bound = await stack.enter_async_context(edge)
         follow_on_hangup(channel)
         _log.info("edge.listening", extra={"address": bound, "target": options.target})
-        keep_what_stays()
+        freeze_gc()
         await stop.wait()
         _log.info("edge.stopping")
 

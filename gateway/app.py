@@ -17,17 +17,17 @@ from pomogator.usage.v1 import usage_service_pb2 as usage
 
 from gateway import openapi
 from gateway.config import EdgeConfig
-from gateway.http.auth_throttle import Guesses
-from gateway.http.fast_path.fast_path import Shortcut
+from gateway.http.auth_throttle import AuthThrottle
+from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.middleware import Handler, add_headers, border
 from gateway.http.probes import PROBES, Probes
-from gateway.http.runner import CONFIG, MEMORY, SHORTCUT
-from gateway.overload.admission_check import Full, Room
-from gateway.overload.memory_monitor import Memory
+from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
+from gateway.overload.admission_check import AdmissionCheck, Full
+from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.rpc.calls import Calls
 from gateway.surfaces.openai_chat.handler import Completions
 from gateway.surfaces.openai_models.handler import Models
-from gateway.telemetry.access_log import WATCH, Watch
+from gateway.telemetry.access_log import WATCH, RequestObserver
 from gateway.transcoding import routes
 
 TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
@@ -40,9 +40,9 @@ _VARIABLE = re.compile(r"\{(\w+)=\*\*\}")
 def create_app(
     channel: grpc.aio.Channel,
     config: EdgeConfig,
-    watch: Watch | None = None,
+    watch: RequestObserver | None = None,
     full: Full | None = None,
-    memory: Memory | None = None,
+    memory: MemoryMonitor | None = None,
 ) -> web.Application:
     """The edge in front of the service at `channel`, which the caller opens and closes.
 
@@ -55,11 +55,11 @@ def create_app(
         full = calls.window.wait_s
         if watch is not None:
             watch.metrics.watch_window(calls.window)
-    room = Room(full, memory)
+    room = AdmissionCheck(full, memory)
     completions = Completions(channel, calls, config, room)
     listing = Models(channel, calls, config)
     probes = Probes(channel, config)
-    guesses = Guesses()
+    guesses = AuthThrottle()
     app = web.Application(middlewares=[border, guesses.slow])
     app[CONFIG] = config
     if watch is not None:
@@ -68,7 +68,7 @@ def create_app(
         app[MEMORY] = memory
         if watch is not None:
             watch.metrics.watch_memory(memory)
-    app[SHORTCUT] = Shortcut(completions.answer, guesses, config.body_limit_bytes, watch, room)
+    app[FAST_PATH] = FastPath(completions.answer, guesses, config.body_limit_bytes, watch, room)
     app[PROBES] = probes
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))

@@ -21,7 +21,7 @@ from pomogator.operations.v1 import operations_service_pb2 as operations
 from gateway import openapi
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.http.auth_throttle import Guesses
+from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.middleware import REQUEST_ID, Handler, add_headers, border
 from gateway.http.runner import CONFIG
 from gateway.transcoding import routes
@@ -43,7 +43,7 @@ def create_operators_app(
 
     `gateway.server` runs it. The channel asks for no credential of its own.
     """
-    app = web.Application(middlewares=[border, Guesses().slow, _guarded_by(token)])
+    app = web.Application(middlewares=[border, AuthThrottle().slow, _guarded_by(token)])
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
     app.add_routes(routes(SERVICES, channel, config, metadata_of=_of_operator))

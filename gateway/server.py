@@ -19,8 +19,8 @@ from gateway.http.probes import PROBES
 from gateway.http.runner import EdgeRunner
 from gateway.operators_app import create_operators_app
 from gateway.overload.admission_check import Full
-from gateway.overload.memory_monitor import Memory
-from gateway.telemetry.access_log import Watch
+from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.telemetry.access_log import RequestObserver
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.tracer import edge_traces
 
@@ -41,7 +41,7 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
     metrics: EdgeMetrics | None = None,
     tracer: Tracer | None = None,
     full: Full | None = None,
-    memory: Memory | None = None,
+    memory: MemoryMonitor | None = None,
 ) -> AsyncIterator[str]:
     """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
 
@@ -59,7 +59,7 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
         ValueError: `address` is no HOST:PORT.
     """
     numbers = metrics or EdgeMetrics()
-    watch = Watch(numbers, edge_traces(tracer, "http" if tls is None else "https"))
+    watch = RequestObserver(numbers, edge_traces(tracer, "http" if tls is None else "https"))
     app = create_app(channel, config, watch, full, memory)
     async with _listening(app, address, tls) as bound:
         try:

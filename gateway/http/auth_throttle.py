@@ -28,7 +28,7 @@ PEERS_MAX = 10_000
 _SUBNET_GROUPS = 4
 
 
-class Guesses:
+class AuthThrottle:
     """What addresses have failed with."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:

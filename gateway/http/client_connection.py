@@ -24,8 +24,8 @@ from gateway.errors import ApiError
 from gateway.http.middleware import new_request_id
 from gateway.http.probes import Probes
 from gateway.http.reply import FIXED, Reply
-from gateway.overload.connection_limit import Crowd, refusal
-from gateway.overload.memory_monitor import Memory
+from gateway.overload.connection_limit import ConnectionLimit, refusal
+from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.telemetry.edge_metrics import EdgeMetrics
 
 LINGER_S = 2.0
@@ -40,19 +40,19 @@ class Listener:
 
     config: EdgeConfig
     """What clients may do."""
-    crowd: Crowd
+    crowd: ConnectionLimit
     """How many there are."""
     probes: Probes | None
     """Knows whether the edge is on its way out. None: nobody asks."""
     metrics: EdgeMetrics | None
     """Count what is no HTTP. None: nobody looks."""
-    memory: Memory | None
+    memory: MemoryMonitor | None
     """How much there is left. None: nobody looks."""
     last_complaint: float = 0.0
     """When the log last told of that."""
 
 
-class Connection(RequestHandler):
+class ClientConnection(RequestHandler):
     """One client's connection."""
 
     __slots__ = ("_discards", "_listener", "_unwelcome")

@@ -18,7 +18,7 @@ from gateway.errors import ApiError
 from gateway.http.body import read_body
 from gateway.http.middleware import OUTCOME, REQUEST_ID, STARTED
 from gateway.http.reply import Link, Reply
-from gateway.overload.admission_check import Room
+from gateway.overload.admission_check import AdmissionCheck
 from gateway.rpc.metadata import caller
 
 
@@ -64,7 +64,7 @@ class Routed(Exchange):
 
     __slots__ = ("_config", "_request", "_room")
 
-    def __init__(self, request: web.Request, config: EdgeConfig, room: Room) -> None:
+    def __init__(self, request: web.Request, config: EdgeConfig, room: AdmissionCheck) -> None:
         reply = Reply(
             cast("Link", request.protocol),
             request[REQUEST_ID],

@@ -60,7 +60,7 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
     request[OUTCOME] = outcome
     # Bytes that are no UTF-8 arrive as lone surrogates, which no JSON can hold.
     path = request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode()
-    line = Line(request[REQUEST_ID], request.method, path, request[STARTED])
+    line = AccessLine(request[REQUEST_ID], request.method, path, request[STARTED])
     watch = request.app.get(WATCH)
     watched = watch and watch.begin(line.method, route_of(request), path, request.headers, outcome)
     status = CLIENT_CLOSED
@@ -125,7 +125,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     headers.update({**FIXED, "Cache-Control": headers.get("Cache-Control", FIXED["Cache-Control"])})
 
 
-class Line(NamedTuple):
+class AccessLine(NamedTuple):
     """What the access log says of any request."""
 
     request_id: str
@@ -135,7 +135,7 @@ class Line(NamedTuple):
     """By `time.perf_counter`."""
 
 
-def write_line(line: Line, outcome: Mapping[str, object], status: int) -> None:
+def write_line(line: AccessLine, outcome: Mapping[str, object], status: int) -> None:
     """Writes a request's line into the access log."""
     if not _access.isEnabledFor(logging.INFO):
         return

@@ -9,19 +9,19 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import EdgeConfig
-from gateway.http.client_connection import LINGER_S, Connection, Listener
-from gateway.http.fast_path.fast_path import Shortcut
-from gateway.http.fast_path.fast_path_connection import ShortConnection
+from gateway.http.client_connection import LINGER_S, ClientConnection, Listener
+from gateway.http.fast_path.fast_path import FastPath
+from gateway.http.fast_path.fast_path_connection import FastPathConnection
 from gateway.http.middleware import Handler, border
 from gateway.http.probes import PROBES
-from gateway.overload.connection_limit import Crowd
-from gateway.overload.memory_monitor import Memory
+from gateway.overload.connection_limit import ConnectionLimit
+from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.telemetry.access_log import WATCH
 
 CONFIG: Final = web.AppKey("config", EdgeConfig)
-SHORTCUT: Final = web.AppKey("shortcut", Shortcut)
+FAST_PATH: Final = web.AppKey("shortcut", FastPath)
 """Where the application has a short way."""
-MEMORY: Final = web.AppKey("memory", Memory)
+MEMORY: Final = web.AppKey("memory", MemoryMonitor)
 """Where connections give way as memory runs short."""
 
 # Once the calls are drained, or ended, the last words need little time.
@@ -59,25 +59,25 @@ class _Server(web.Server):
             **made._kwargs,  # noqa: SLF001
         )
         config, watch, memory = app[CONFIG], app.get(WATCH), app.get(MEMORY)
-        self._shortcut = app.get(SHORTCUT)
+        self._shortcut = app.get(FAST_PATH)
         self._listener = Listener(
             config=config,
-            crowd=Crowd(config.connections_max),
+            crowd=ConnectionLimit(config.connections_max),
             probes=app.get(PROBES),
             metrics=None if watch is None else watch.metrics,
             memory=memory,
         )
         if memory is not None:
             # All are made below.
-            memory.watch(lambda: cast("list[Connection]", self.connections))
+            memory.watch(lambda: cast("list[ClientConnection]", self.connections))
         if watch is not None:
             watch.metrics.watch(lambda: self.connections, self._listener.crowd)
 
     def __call__(self) -> RequestHandler:
         options = {**self._kwargs, "loop": self._loop}
         if self._shortcut is None:
-            return Connection(self, self._listener, **options)
-        return ShortConnection(self, self._listener, self._shortcut, **options)
+            return ClientConnection(self, self._listener, **options)
+        return FastPathConnection(self, self._listener, self._shortcut, **options)
 
 
 async def _meet_expectations(handler: Handler, request: web.Request) -> web.StreamResponse:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from gateway.errors import ApiError, overloaded
 from gateway.overload.connection_limit import come_back_s
-from gateway.overload.memory_monitor import Memory
+from gateway.overload.memory_monitor import MemoryMonitor
 
 Full: TypeAlias = Callable[[str], float | None]
 """How many seconds the caller with this key is to stay away, where there is no room for one more
@@ -19,10 +19,10 @@ def never(_: str) -> float | None:
     return None
 
 
-class Room:
+class AdmissionCheck:
     """What calls need: a place at a service, and memory here."""
 
-    def __init__(self, full: Full = never, memory: Memory | None = None) -> None:
+    def __init__(self, full: Full = never, memory: MemoryMonitor | None = None) -> None:
         """`full` tells of places. Without `memory` there is enough of it."""
         self._full = full
         self._memory = memory

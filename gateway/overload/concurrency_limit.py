@@ -38,7 +38,7 @@ SPARE = 0.1
 _log = logging.getLogger("gateway")
 
 
-class Window:
+class ConcurrencyLimit:
     """How many calls of one edge may be under way."""
 
     def __init__(

@@ -36,7 +36,7 @@ def within_descriptors(most: int, share: float) -> int:
     return max(1, min(most, int(descriptors * share)))
 
 
-class Crowd:
+class ConnectionLimit:
     """The clients of one listener."""
 
     def __init__(self, clients_max: int) -> None:

@@ -56,7 +56,7 @@ class Holder(Protocol):
         """Ends it at once."""
 
 
-class Memory:
+class MemoryMonitor:
     """How much there is left, as it was seen last."""
 
     def __init__(self, used_share: Callable[[], float] | None = None) -> None:
@@ -137,7 +137,7 @@ class _Stage:
 
 
 @asynccontextmanager
-async def watching(memory: Memory) -> AsyncIterator[None]:
+async def watching(memory: MemoryMonitor) -> AsyncIterator[None]:
     """Looks at it four times a second until the context is left."""
     task = asyncio.create_task(_look_on(memory), name="memory")
     try:
@@ -148,7 +148,7 @@ async def watching(memory: Memory) -> AsyncIterator[None]:
             await task
 
 
-async def _look_on(memory: Memory) -> None:
+async def _look_on(memory: MemoryMonitor) -> None:
     while True:
         await asyncio.sleep(LOOK_EVERY_S)
         try:

@@ -9,7 +9,7 @@ import grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
-from gateway.overload.concurrency_limit import Window
+from gateway.overload.concurrency_limit import ConcurrencyLimit
 from gateway.rpc.statuses import from_rpc
 
 MANY = 2
@@ -27,7 +27,7 @@ class Calls:
         """How many of them each caller has. Callers are hashes, since their keys are secret."""
         self._squares = 0
         """The sum of their squares: how many calls the callers of all calls have, together."""
-        self.window = Window(lambda: len(self._live), self._is_small)
+        self.window = ConcurrencyLimit(lambda: len(self._live), self._is_small)
         """How many there may be, as services have told by refusing one."""
         self._quiet: asyncio.Event | None = None
 

@@ -31,7 +31,7 @@ PROBES = frozenset({"/healthz", "/readyz"})
 """Routes that are no requests of anybody's, and not watched."""
 
 
-class Watched:
+class ObservedRequest:
     """A request that is being answered."""
 
     __slots__ = ("outcome", "route", "span")
@@ -50,7 +50,7 @@ class Watched:
         return self.outcome.get("stream") is True
 
 
-class Watch:
+class RequestObserver:
     """Watches the requests of one edge."""
 
     def __init__(self, metrics: EdgeMetrics, traces: EdgeTraces | None = None) -> None:
@@ -64,11 +64,11 @@ class Watch:
         path: str,
         headers: MultiMapping[str],
         outcome: dict[str, object],
-    ) -> Watched | None:
+    ) -> ObservedRequest | None:
         """A request came in, in a task of its own. None: it is not watched."""
         if route in PROBES:
             return None
-        watched = Watched(route, outcome)
+        watched = ObservedRequest(route, outcome)
         self.metrics.begin(watched)
         if self._traces is not None:
             watched.span = span = self._traces.begin(method, route, path, headers)
@@ -77,7 +77,12 @@ class Watch:
         return watched
 
     def end(
-        self, watched: Watched, request_id: str, status: int, started: float, begun_at: float
+        self,
+        watched: ObservedRequest,
+        request_id: str,
+        status: int,
+        started: float,
+        begun_at: float,
     ) -> None:
         """It is over, with this status; 499: its client left.
 
@@ -104,5 +109,5 @@ def route_of(request: web.Request) -> str:
     return "" if resource is None else str(getattr(resource, "http_route", resource.canonical))
 
 
-WATCH: Final = web.AppKey("watch", Watch)
+WATCH: Final = web.AppKey("watch", RequestObserver)
 """Who watches an application, if anybody does."""

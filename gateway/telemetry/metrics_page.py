@@ -21,7 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gateway.overload.memory_monitor import Memory
+from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import join_address, split_address
 from gateway.telemetry.edge_metrics import EdgeMetrics, Histogram
 
@@ -32,7 +32,7 @@ LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 @asynccontextmanager
 async def showing(
-    metrics: EdgeMetrics, address: str, version: str, memory: Memory
+    metrics: EdgeMetrics, address: str, version: str, memory: MemoryMonitor
 ) -> AsyncIterator[str]:
     """Serves the metrics at HOST:PORT, with those of the process; gives it with the real port.
 
@@ -72,7 +72,7 @@ async def showing(
 class _Process(Collector):
     """How the process is doing, by the names that the service's has, too."""
 
-    def __init__(self, version: str, memory: Memory) -> None:
+    def __init__(self, version: str, memory: MemoryMonitor) -> None:
         self._version = version
         self._memory = memory
         self._lag = Histogram(LAG_S)

@@ -15,7 +15,7 @@ from services.admission.ticket import Ticket
 from services.capabilities import Capabilities
 from services.clock import Clock
 from services.errors import Failure
-from services.metering.ledger import Ledger, Order
+from services.metering.ledger import HoldRequest, Ledger
 from services.metering.prices import FREE, Price, PriceList, estimate_nano
 from services.metering.tokens import TokenCounter, estimate_prompt
 from services.metering.usage import UsageMeter
@@ -31,7 +31,7 @@ _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
 
 
-class Bid(msgspec.Struct, frozen=True, kw_only=True):
+class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A call that wants in."""
 
     record: CallRecord
@@ -72,7 +72,7 @@ class Gate:
     _priced: dict[str, Price] = field(init=False, default_factory=dict)
     """What was looked up. It has no more entries than there are models."""
 
-    async def admit(self, bid: Bid) -> Ticket:
+    async def admit(self, bid: AdmissionRequest) -> Ticket:
         """Admits a call. Whoever has the ticket is to close it when the call is over.
 
         Raises Failure: MODEL_NOT_ALLOWED, MODEL_NOT_FOUND for a model without a price,
@@ -155,8 +155,8 @@ def _subject(caller: Caller, model: str) -> Subject:
     return Subject(key=caller.key_id, model=model, own=own)
 
 
-def _order(bid: Bid, price: Price, amount_nano: int) -> Order:
-    return Order(
+def _order(bid: AdmissionRequest, price: Price, amount_nano: int) -> HoldRequest:
+    return HoldRequest(
         request_id=bid.record.request_id,
         account=bid.caller.account,
         key_id=bid.caller.key_id,

@@ -24,9 +24,9 @@ from collections.abc import Callable
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.admission.memory_pressure import PLENTY, Memory
+from services.admission.memory_pressure import PLENTY, MemoryPressure
 from services.clock import Chance, Clock
-from services.common.fair_share import Place, Shares
+from services.common.fair_share import FairShare, Place
 from services.config import BoundsConfig
 from services.errors import Failure
 
@@ -67,17 +67,19 @@ BUSY_S = 0.025
 log = logging.getLogger(__name__)
 
 
-class Crowd:
+class LoadShedder:
     """Refuses calls while there are as many as the process takes."""
 
-    def __init__(self, bounds: BoundsConfig, chance: Chance, memory: Memory = PLENTY) -> None:
+    def __init__(
+        self, bounds: BoundsConfig, chance: Chance, memory: MemoryPressure = PLENTY
+    ) -> None:
         self.bounds = bounds
         self._chance = chance
         self._memory = memory
-        self._shares = Shares()
-        self._turns = _Patience(LATE_S, LATE_FOR_S)
+        self._shares = FairShare()
+        self._turns = _LatenessTracker(LATE_S, LATE_FOR_S)
         self._running_soon = 0
-        self._waits = _Patience(WAITED_S, WAITED_FOR_S)
+        self._waits = _LatenessTracker(WAITED_S, WAITED_FOR_S)
         self._refused_at = -math.inf
         self._is_overloaded = False
 
@@ -157,7 +159,7 @@ class Crowd:
         self._is_overloaded = overloaded
 
 
-class _Patience:
+class _LatenessTracker:
     """With something that takes too long at times."""
 
     def __init__(self, most_s: float, for_s: float) -> None:
@@ -192,7 +194,7 @@ class _Patience:
             self.is_lost = False
 
 
-async def watch_turns(crowd: Crowd, running: Callable[[], int], clock: Clock) -> None:
+async def watch_turns(crowd: LoadShedder, running: Callable[[], int], clock: Clock) -> None:
     """Shows a crowd of so many calls how late the loop is, for ever."""
     while True:
         await asyncio.sleep(BUSY_S if crowd.is_large(running()) else IDLE_S)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-class Memory(Protocol):
+class MemoryPressure(Protocol):
     """The memory that the process may have."""
 
     @property

@@ -70,7 +70,7 @@ class Children(dict[tuple[str, ...], C], Generic[C]):
         return child
 
 
-class Tallies(Collector):
+class Counters(Collector):
     """All of them, for the registry that shows them."""
 
     def __init__(self, prefix: str, registry: CollectorRegistry) -> None:

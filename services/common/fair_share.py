@@ -8,7 +8,7 @@ SMALL = 0.5
 Where that is less than two nobody floods, and nobody has few."""
 
 
-class Shares:
+class FairShare:
     """The calls under way, by who makes them.
 
     What tells callers apart is their keys, which are secret: only hashes are kept.
@@ -55,7 +55,7 @@ class Place:
 
     __slots__ = ("_caller", "_is_spare", "_shares")
 
-    def __init__(self, shares: Shares, caller: int, *, is_spare: bool) -> None:
+    def __init__(self, shares: FairShare, caller: int, *, is_spare: bool) -> None:
         self._shares = shares
         self._caller = caller
         self._is_spare = is_spare

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 DRAINS_MAX = 64
 
 
-class Course(msgspec.Struct, kw_only=True):
+class CallState(msgspec.Struct, kw_only=True):
     """How far a call has come: what is to be known when its caller leaves."""
 
     routes: Sequence[Route]
@@ -126,7 +126,7 @@ class Drains:
         return len(self._running)
 
     async def outliving(
-        self, batches: AsyncGenerator[Batch, None], course: Course
+        self, batches: AsyncGenerator[Batch, None], course: CallState
     ) -> AsyncGenerator[Batch, None]:
         """What `batches` gives. Left early, it is read on where it should be, else closed."""
         steps = Steps(batches)
@@ -138,7 +138,7 @@ class Drains:
                 await steps.close()
             raise
 
-    def _adopt(self, steps: Steps, course: Course) -> bool:
+    def _adopt(self, steps: Steps, course: CallState) -> bool:
         """Takes over what a caller has left, if it should be read and there is room."""
         channel = course.draining
         if channel is None or course.ticket is None or self.running >= self._drains_max:

@@ -9,19 +9,19 @@ from random import getrandbits
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.admission.gate import Bid, Gate, authorize
+from services.admission.gate import AdmissionRequest, Gate, authorize
 from services.admission.keyring import Caller
 from services.admission.revocation import Batches, Revocation
 from services.admission.ticket import Ticket
 from services.clock import Clock
-from services.completions.drains import Course, Drains
+from services.completions.drains import CallState, Drains
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Announce, Idempotency, NamedCall
 from services.completions.validation import check
 from services.errors import UpstreamError
 from services.providers.base import Batch
 from services.routing.catalog import Catalog, Route
-from services.routing.failover import Answer, Failover, Inquiry
+from services.routing.failover import Answer, Failover, RouteRequest
 from services.telemetry.calls import CallRecord
 
 COMPLETION_ID_BITS = 128
@@ -94,9 +94,9 @@ class Pipeline:
         batches = make() if call.idempotency_key is None else self._once(call, make, announce)
         return self._drains.outliving(batches, course) if course.may_drain else batches
 
-    def _course(self, call: Call, route: Route) -> Course:
+    def _course(self, call: Call, route: Route) -> CallState:
         fallbacks = self.catalog.fallbacks(route) if route.fallbacks else ()
-        return Course(
+        return CallState(
             routes=[route, *(one for one in fallbacks if call.caller.may_use(one.base_model))],
             record=call.record,
             caller_left_s=call.left_s,
@@ -121,7 +121,7 @@ class Pipeline:
         return self._idempotency.stream(named, make, replaying)
 
     async def _make(
-        self, call: Call, course: Course, announce: Announce, *, stream: bool
+        self, call: Call, course: CallState, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
         hides = call.spec.HasField("thinking") and call.spec.thinking.excluded
         ticket = course.ticket = await self.gate.admit(_bid(call, course.routes))
@@ -178,9 +178,9 @@ async def _folded(batches: Batches[Batch]) -> pb.CreateChatCompletionResponse:
     return fold.answer
 
 
-def _bid(call: Call, routes: Sequence[Route]) -> Bid:
+def _bid(call: Call, routes: Sequence[Route]) -> AdmissionRequest:
     route, *fallbacks = routes
-    return Bid(
+    return AdmissionRequest(
         record=call.record,
         caller=call.caller,
         spec=call.spec,
@@ -190,8 +190,8 @@ def _bid(call: Call, routes: Sequence[Route]) -> Bid:
     )
 
 
-def _inquiry(call: Call, course: Course, ticket: Ticket, *, stream: bool) -> Inquiry:
-    return Inquiry(
+def _inquiry(call: Call, course: CallState, ticket: Ticket, *, stream: bool) -> RouteRequest:
+    return RouteRequest(
         spec=call.spec,
         routes=course.routes,
         draw=ticket.draw,

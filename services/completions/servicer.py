@@ -9,7 +9,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.admission.keyring import Keyring
-from services.admission.load_shedder import Crowd
+from services.admission.load_shedder import LoadShedder
 from services.common.fair_share import Place
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
@@ -26,7 +26,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         keyring: Keyring,
         pipeline: Pipeline,
         calls: CallLog,
-        crowd: Crowd,
+        crowd: LoadShedder,
         *,
         end_revoked: bool = True,
     ) -> None:

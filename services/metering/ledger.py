@@ -99,7 +99,7 @@ SOURCES = {
 """How the database spells who counted."""
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a request asks the ledger for."""
 
     request_id: str
@@ -212,7 +212,7 @@ class Ledger:
         """How many holds nobody can end as they stand in the database."""
         return self._recovery.broken
 
-    async def reserve(self, order: Order) -> Hold:
+    async def reserve(self, order: HoldRequest) -> Hold:
         """Takes a hold. A caller that is cancelled meanwhile holds nothing.
 
         Raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
@@ -229,7 +229,7 @@ class Ledger:
                 await self._outbox.overtake()
         return await self._reserve(order)
 
-    async def _reserve(self, order: Order) -> Hold:
+    async def _reserve(self, order: HoldRequest) -> Hold:
         if self._closing or not self.healthy:
             raise unavailable()
         hold = Hold(self._row(order))
@@ -302,7 +302,7 @@ class Ledger:
     def _now_ms(self) -> int:
         return int(self._clock.time() * 1000)
 
-    def _row(self, order: Order) -> HoldRow:
+    def _row(self, order: HoldRequest) -> HoldRow:
         now_s = self._clock.time()
         now_ms = int(now_s * 1000)
         budget = order.monthly_nano

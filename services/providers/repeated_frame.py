@@ -22,7 +22,7 @@ HOPES = 8
 _TEXTS = msgspec.json.Decoder(list[str])
 
 
-class Refrain:
+class RepeatedFrame:
     """What the events of one stream have in common. Trusted once it was heard twice."""
 
     __slots__ = ("_after", "_before", "_hopes", "_sure")

@@ -6,7 +6,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import UpstreamError
 from services.providers.base import Batch, Chunks, Decoder
-from services.providers.repeated_frame import Refrain
+from services.providers.repeated_frame import RepeatedFrame
 from services.providers.sse_parser import SseParser, event_of
 
 
@@ -18,7 +18,7 @@ class StreamReader:
     def __init__(self, decoder: Decoder) -> None:
         self._decoder = decoder
         self._parser = SseParser()
-        self._refrain = Refrain()
+        self._refrain = RepeatedFrame()
         self._heard = False
         self.over = False
         """Whether the answer is complete: nothing more is to be read."""

@@ -10,7 +10,7 @@ from services.clock import Clock
 from services.config import ChannelConfig
 
 
-class Patience:
+class Timeouts:
     """Watches over one call by the timeouts of its channel.
 
     The moment of lateness moves with every token. A timer is not moved along: it looks,

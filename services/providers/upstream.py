@@ -25,7 +25,7 @@ from services.providers.http import (
     Url,
 )
 from services.providers.stream_reader import StreamReader, unreadable
-from services.providers.timeouts import Patience
+from services.providers.timeouts import Timeouts
 
 USER_AGENT = "pomogator"
 ERROR_BODY_MAX = 64 * 1024
@@ -84,7 +84,7 @@ class Upstream:
         self, request: UpstreamRequest, target: Target, dialect: Dialect, decoder: Decoder
     ) -> Relay:
         """The answer to `request`, which is sent when the first batch is asked for."""
-        patience = Patience(self._clock, target.channel, streamed=request.streamed)
+        patience = Timeouts(self._clock, target.channel, streamed=request.streamed)
         return Relay(partial(self._post, request, target, dialect), dialect, decoder, patience)
 
     async def _post(
@@ -128,7 +128,7 @@ class Relay:
         post: Callable[[], Awaitable[HttpResponse]],
         dialect: Dialect,
         decoder: Decoder,
-        patience: Patience,
+        patience: Timeouts,
     ) -> None:
         """`post` sends the request and returns when the answer has begun."""
         self._post = post
@@ -264,7 +264,7 @@ async def _beginning(response: HttpResponse) -> bytes:
     return data
 
 
-async def _document(response: HttpResponse, beginning: bytes, patience: Patience) -> bytes:
+async def _document(response: HttpResponse, beginning: bytes, patience: Timeouts) -> bytes:
     """The whole body. Every piece of it is progress."""
     pieces = [beginning]
     size = len(beginning)
@@ -278,7 +278,7 @@ async def _document(response: HttpResponse, beginning: bytes, patience: Patience
     return b"".join(pieces)
 
 
-async def _refusal(response: HttpResponse, patience: Patience) -> bytes:
+async def _refusal(response: HttpResponse, patience: Timeouts) -> bytes:
     """What there is of a refusal's body: the status matters more than the rest of it."""
     patience.shorten(ERROR_BODY_TIMEOUT_S)
     body = b""
@@ -290,7 +290,7 @@ async def _refusal(response: HttpResponse, patience: Patience) -> bytes:
     return body[:ERROR_BODY_MAX]
 
 
-def _failure(error: HttpError, patience: Patience) -> UpstreamError:
+def _failure(error: HttpError, patience: Timeouts) -> UpstreamError:
     """How the call failed, without a word of the exception."""
     if patience.lost:
         return _late(patience)
@@ -298,7 +298,7 @@ def _failure(error: HttpError, patience: Patience) -> UpstreamError:
     return UpstreamError(reason, message)
 
 
-def _late(patience: Patience) -> UpstreamError:
+def _late(patience: Timeouts) -> UpstreamError:
     if patience.answered:
         reason, message = reasons.ERROR_REASON_UPSTREAM_STALLED, "The provider fell silent."
     else:

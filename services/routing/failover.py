@@ -48,7 +48,7 @@ class Answer(msgspec.Struct, frozen=True):
         self.rest.close()
 
 
-class Inquiry(msgspec.Struct, frozen=True, kw_only=True):
+class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to ask, and of whom."""
 
     spec: pb.ChatCompletionSpec
@@ -85,7 +85,7 @@ class Failover:
         self._chance = chance
         self.budget = RetryBudget(clock)
 
-    async def open(self, inquiry: Inquiry) -> Answer:
+    async def open(self, inquiry: RouteRequest) -> Answer:
         """An answer to the inquiry, which the caller is to close.
 
         Raises Failure where no candidate can be asked, and UpstreamError where none
@@ -130,7 +130,7 @@ class Failover:
         self._health.broke_off(answer.target, error)
 
     def _candidates(
-        self, inquiry: Inquiry, trouble: _Trouble
+        self, inquiry: RouteRequest, trouble: _Trouble
     ) -> Iterator[tuple[str, Target, Notes, UpstreamRequest]]:
         """The places to ask, in the order in which to ask them, and what to send there."""
         asked = inquiry.routes[0]

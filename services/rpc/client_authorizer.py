@@ -36,7 +36,7 @@ _NAMES = ("peer_dns", "peer_uri")
 _NAMES_LOGGED_MAX = 8
 
 
-class Callers(grpc.aio.ServerInterceptor):
+class ClientAuthorizer(grpc.aio.ServerInterceptor):
     """Lets those in whose certificate has a name that may call the method.
 
     Stands behind the border, which turns the refusal into a status. Names are compared

@@ -51,7 +51,7 @@ _STATUSES = {
 }
 
 
-class Vitals(HealthServicer):
+class HealthService(HealthServicer):
     """The health service of a process that stops: who watches it does not hold up its end.
 
     Balancers watch for as long as they have a connection, and a server that stops waits for

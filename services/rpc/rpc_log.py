@@ -25,7 +25,7 @@ OURS = "/pomogator."
 COMPLETIONS = f"/{chat.DESCRIPTOR.services_by_name['ChatCompletionService'].full_name}/"
 
 
-class Rpcs(grpc.aio.ServerInterceptor):
+class RpcLog(grpc.aio.ServerInterceptor):
     """Tells of each call of a method of ours with one answer. Stands behind the border."""
 
     def __init__(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from services.admission.load_shedder import Crowd
+from services.admission.load_shedder import LoadShedder
 from services.clock import Clock
 from services.completions.pipeline import Pipeline
 from services.config import Config, ConfigError
@@ -21,7 +21,7 @@ from services.metering.prices import PriceList
 from services.models.servicer import ModelServicer
 from services.routing.catalog import Catalog
 from services.routing.health import Health
-from services.rpc.client_authorizer import Callers
+from services.rpc.client_authorizer import ClientAuthorizer
 from services.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ class Reloader:
     """Where calls meet the catalog, the prices and the limits."""
     lister: ModelServicer
     """Where the catalog is shown."""
-    crowd: Crowd
+    crowd: LoadShedder
     """Where calls are counted."""
-    callers: Callers
+    callers: ClientAuthorizer
     """Who may call what. Connections stay; their next calls are judged anew."""
     health: Health
     """How the channels are doing. It knows them by their keys, so that new keys start anew."""

@@ -21,7 +21,7 @@ import grpc
 from gateway.config import EdgeConfig
 from gateway.http.tls import ListenerTls, ServiceTls
 from gateway.overload.admission_check import Full
-from gateway.overload.memory_monitor import Memory, watching
+from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.rpc.channel import open_channel
 from gateway.rpc.reconnecting import follow_on_hangup
 from gateway.server import serving, serving_operators
@@ -32,7 +32,7 @@ from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, che
 from services.common import json_logs
 from services.common.heap import keep_freed_memory
 from services.common.log_queue import LinesHandler
-from services.common.process import dump_nothing, keep_what_stays, take_all_descriptors
+from services.common.process import disable_core_dumps, freeze_gc, raise_fd_limit
 from services.config import BoundsConfig, Config, ConfigError, TracesConfig, load
 from services.rpc.listener import UNIX, listening
 from services.rpc.tls import TlsFiles
@@ -82,15 +82,15 @@ async def run(options: ServeOptions) -> None:
     """
     json_logs.configure(LinesHandler())
     keep_freed_memory()
-    take_all_descriptors()
-    dump_nothing()
+    raise_fd_limit()
+    disable_core_dumps()
     if options.target and options.only != "rest":
         raise ConfigError("--target is where an edge finds its service: it goes with --only rest")
     refuse_plain_text(options)
     stop, given_up = asyncio.Event(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    memory = Memory()
+    memory = MemoryMonitor()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(watching(memory))
         if options.only == "rest":
@@ -106,7 +106,7 @@ async def run(options: ServeOptions) -> None:
             await _serve_rest(stack, channel, options, BoundsConfig(), edge)
         else:
             given_up = (await _serve_all(stack, options, memory)).supervisor.given_up
-        keep_what_stays()
+        freeze_gc()
         await _first_of(stop, given_up)
         log.info("server.stopping")
     if given_up.is_set():
@@ -122,7 +122,9 @@ async def _first_of(*events: asyncio.Event) -> None:
         wait.cancel()
 
 
-async def _serve_all(stack: AsyncExitStack, options: ServeOptions, memory: Memory) -> Service:
+async def _serve_all(
+    stack: AsyncExitStack, options: ServeOptions, memory: MemoryMonitor
+) -> Service:
     path = options.config_path
     seen = content(path) if options.follow and path is not None else None
     read = partial(_read, options)
@@ -228,7 +230,7 @@ class _Edge(NamedTuple):
 
     metrics: EdgeMetrics
     tracer: Tracer | None
-    memory: Memory
+    memory: MemoryMonitor
     full: Full | None = None
     """Says where there is no room for one more call, of a service in the same process."""
 

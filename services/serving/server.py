@@ -37,8 +37,8 @@ from services.accounts.usage_servicer import UsageServicer
 from services.admission.gate import Gate
 from services.admission.keyring import Keyring
 from services.admission.limits import Limits
-from services.admission.load_shedder import Crowd, watch_turns
-from services.admission.memory_pressure import PLENTY, Memory
+from services.admission.load_shedder import LoadShedder, watch_turns
+from services.admission.memory_pressure import PLENTY, MemoryPressure
 from services.clock import Clock, SystemClock, system_chance
 from services.common.loop_lag import watch_lag
 from services.completions.drains import Drains
@@ -60,10 +60,10 @@ from services.providers.upstream import Upstream
 from services.routing.catalog import Catalog
 from services.routing.failover import Failover
 from services.routing.health import Health
-from services.rpc.client_authorizer import Callers
+from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.failure_border import FailureBorder
-from services.rpc.health_service import Vitals, watching_vitals
-from services.rpc.rpc_log import Rpcs
+from services.rpc.health_service import HealthService, watching_vitals
+from services.rpc.rpc_log import RpcLog
 from services.serving.reload import Reloader, watch
 from services.storage.base import Database
 from services.storage.counted import CountedDatabase
@@ -103,7 +103,7 @@ class Service:
     """Adds what only operators may use: accounts, keys, the ledger, health."""
     key_maker: KeyMaker
     """Makes the first key."""
-    health: Vitals
+    health: HealthService
     """Says whether calls are taken."""
     metrics: Metrics
     """What the service counts."""
@@ -111,13 +111,13 @@ class Service:
     """Tells of every call that is over."""
     reloader: Reloader
     """Takes a new configuration while calls run."""
-    callers: Callers
+    callers: ClientAuthorizer
     """Decides by their certificates' names who may call what."""
-    rpcs: Rpcs
+    rpcs: RpcLog
     """Tells of every call that was no completion."""
     supervisor: Supervisor
     """Runs the background tasks, and knows when one of them was given up."""
-    crowd: Crowd
+    crowd: LoadShedder
     """Says how many calls run at a time."""
 
     def turn_away(self, key: str) -> float | None:
@@ -166,7 +166,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     clock: Clock = SYSTEM_CLOCK,
     read: Callable[[], Config] | None = None,
     tracing: Tracing | None = None,
-    memory: Memory = PLENTY,
+    memory: MemoryPressure = PLENTY,
 ) -> AsyncIterator[Service]:
     """The service of a configuration, with its state, its models and its sockets.
 
@@ -185,7 +185,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         stack.push_async_callback(http.close)
 
         calls = CallLog(clock, metrics.observe, tracing)
-        rpcs = Rpcs(clock, lambda method, code: metrics.rpcs[method, code].inc(), tracing)
+        rpcs = RpcLog(clock, lambda method, code: metrics.rpcs[method, code].inc(), tracing)
         health = Health(clock)
         chance = system_chance()
         failover = Failover(Upstream(http, clock), DIALECTS, health, clock, chance)
@@ -208,7 +208,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         metrics.memory_used.set_function(lambda: memory.used_share)
         metrics.inflight.set_function(lambda: calls.inflight)
         watch(pipeline.catalog, health, metrics)
-        crowd = Crowd(config.bounds, chance, memory)
+        crowd = LoadShedder(config.bounds, chance, memory)
         metrics.calls_max.set_function(lambda: crowd.calls_max)
         turns = partial(watch_turns, crowd, lambda: calls.inflight, clock)
         await stack.enter_async_context(supervisor.running(turns, "turns"))
@@ -216,7 +216,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         await stack.enter_async_context(supervisor.running(lag, "loop lag"))
 
         lister = ModelServicer(books.keyring, pipeline.catalog)
-        callers = Callers(config.clients)
+        callers = ClientAuthorizer(config.clients)
         reloader = Reloader(
             read=read or (lambda: config),
             local=local,
@@ -229,7 +229,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             clock=clock,
         )
         end_revoked = config.keys.on_revoke == "end"
-        vitals = Vitals()
+        vitals = HealthService()
         public = _Public(
             completions=ChatCompletionServicer(
                 books.keyring, pipeline, calls, crowd, end_revoked=end_revoked

@@ -23,7 +23,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.common.counters import Tallies
+from services.common.counters import Counters
 from services.telemetry.calls import ENDS, CallRecord
 
 PREFIX = "pomogator"
@@ -98,7 +98,7 @@ class Metrics:
         PlatformCollector(registry=registry)
         GCCollector(registry=registry)
 
-        tallies = Tallies(PREFIX, registry)
+        tallies = Counters(PREFIX, registry)
         counter, histogram = tallies.counter, tallies.histogram
 
         def gauge(name: str, about: str, *labels: str) -> Gauge:

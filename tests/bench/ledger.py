@@ -22,7 +22,7 @@ from services.admission.keyring import Keyring
 from services.admission.limits import Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config import LimitConfig
-from services.metering.ledger import Ledger, Order
+from services.metering.ledger import HoldRequest, Ledger
 from services.storage.accounts import credit_account
 from services.storage.audit import audit
 from services.storage.counters import LIMIT_MAX, LocalCounters
@@ -56,7 +56,7 @@ async def measure(requests: int, concurrency: int) -> tuple[float, float]:
                     subject = Subject(key=caller.key_id, model="a/b")
                     lease = await limits.take(subject, tokens=20)
                     hold = await ledger.reserve(
-                        Order(
+                        HoldRequest(
                             request_id="req-bench",
                             account=caller.account,
                             key_id=caller.key_id,

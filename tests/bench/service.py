@@ -29,7 +29,7 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from services.common import json_logs
 from services.common.log_queue import LinesHandler
-from services.common.process import keep_what_stays
+from services.common.process import freeze_gc
 from services.config import load
 from services.serving.server import open_service
 from tests.bench.gateway import CONFIG
@@ -60,7 +60,7 @@ async def measure(folder: Path, calls: int) -> None:
             for name, (model, streamed) in WORK.items():
                 ask = asking(stub, model, f"Bearer {key}", streamed=streamed)
                 await together(ask, calls)
-                keep_what_stays()
+                freeze_gc()
                 cpu_us = min([await cpu_s(ask, calls) for _ in range(ROUNDS)]) * 1e6
                 entered = await functions(ask, calls)
                 print(f"{name:10} {cpu_us:8.1f} us of CPU {entered:8.1f} functions")

@@ -22,8 +22,8 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from gateway.app import create_app
 from gateway.config import EdgeConfig
 from gateway.http.exchange import Exchange
-from gateway.http.fast_path.fast_path import Shortcut
-from gateway.http.runner import SHORTCUT, EdgeRunner
+from gateway.http.fast_path.fast_path import FastPath
+from gateway.http.runner import FAST_PATH, EdgeRunner
 from services.config import ChannelConfig, Config, ModelConfig
 from services.serving.server import Service, open_service
 from services.storage.keys import KeyScope
@@ -109,7 +109,7 @@ class Place:
         """Cancels the handler at the wait that is fatal."""
         return await self._leaving(handler(request))
 
-    def watch(self, shortcut: Shortcut) -> None:
+    def watch(self, shortcut: FastPath) -> None:
         """The same on the way around aiohttp, which no middleware sees."""
         serve = shortcut.serve
 
@@ -193,7 +193,7 @@ async def place(state: Path, database_url: str) -> AsyncIterator[Place]:
             upstream.play(made.play)
             app = create_app(service.channel(), EdgeConfig())
             app.middlewares.insert(0, made.leaving)
-            made.watch(app[SHORTCUT])
+            made.watch(app[FAST_PATH])
             runner = EdgeRunner(app)
             await runner.setup()
             try:

@@ -17,7 +17,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
 from gateway.overload.cgroup import MEMBERSHIP, ROOT, ContainerMemory
-from gateway.overload.memory_monitor import LOW, OUT, SHORT, WORTH_BYTES, Memory
+from gateway.overload.memory_monitor import LOW, OUT, SHORT, WORTH_BYTES, MemoryMonitor
 from tests.end_to_end.process import Server, serving
 from tests.fakes.upstream import FakeUpstream
 from tests.faults.conftest import OpenWorld
@@ -32,7 +32,7 @@ class Gauge:
     """How much of a container's memory is in use, as a test says."""
 
     def __init__(self) -> None:
-        self.memory = Memory(lambda: self._used)
+        self.memory = MemoryMonitor(lambda: self._used)
         self._used = 0.5
 
     async def at(self, world: World, used: float) -> None:

@@ -12,7 +12,7 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
-from services.metering.ledger import Ledger, Order
+from services.metering.ledger import HoldRequest, Ledger
 from services.metering.outbox import LINGER_S
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
@@ -172,7 +172,7 @@ async def test_103_many_sweep_and_one_is_late(
     try:
         await database.write(ensure_account, "acme", 0)
         await database.write(credit_account, "acme", 10**6, "payment-1", 0)
-        order = Order(request_id="r", account="acme", key_id="k", model="m", amount_nano=1000)
+        order = HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=1000)
         for number in range(ROUNDS):
             async with Ledger(database, clock) as late:
                 hold = await late.reserve(order)

@@ -17,7 +17,7 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
 from services.config import ConfigError, LimitConfig, Secret
-from services.metering.ledger import Ledger, Order
+from services.metering.ledger import HoldRequest, Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.postgres import PostgresDatabase
@@ -273,7 +273,7 @@ async def test_122_the_clocks_of_two_processes_differ(postgres_url: str, skew_s:
     try:
         await database.write(ensure_account, "acme", 0)
         await database.write(credit_account, "acme", 100, "r1", 0)
-        order = Order(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+        order = HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
         async with (
             Ledger(database, SystemClock()) as here,
             Ledger(database, JumpingClock(skew_s)) as there,

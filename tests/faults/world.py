@@ -25,7 +25,7 @@ from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.config import EdgeConfig
-from gateway.overload.memory_monitor import Memory, watching
+from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.rpc.channel import open_channel
 from gateway.server import serving, split_address
 from gateway.telemetry.edge_metrics import EdgeMetrics
@@ -352,8 +352,8 @@ async def living(  # noqa: PLR0913 - all that a world is made of
     edge: EdgeConfig = EDGE,
     wire: bool = False,
     clock: Clock = SYSTEM_CLOCK,
-    memory: Memory | None = None,
-    service_memory: Memory | None = None,
+    memory: MemoryMonitor | None = None,
+    service_memory: MemoryMonitor | None = None,
     **tables: Any,
 ) -> AsyncIterator[World]:
     """A world. `first` and `second` are more keys of these channels, `tables` of the file.
@@ -392,7 +392,7 @@ async def living(  # noqa: PLR0913 - all that a world is made of
         root.setLevel(logging.INFO)
         stack.callback(root.setLevel, level)
         stack.callback(root.removeHandler, log)
-        memory = memory or Memory(lambda: 0.0)
+        memory = memory or MemoryMonitor(lambda: 0.0)
         service_memory = service_memory or memory
         for watched in {memory, service_memory}:
             await stack.enter_async_context(watching(watched))

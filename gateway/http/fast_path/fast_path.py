@@ -20,13 +20,13 @@ from typing import NamedTuple
 from multidict import CIMultiDict
 
 from gateway.errors import ApiError, internal
-from gateway.http.auth_throttle import Guesses
+from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import is_json
 from gateway.http.exchange import Exchange
-from gateway.http.middleware import CLIENT_CLOSED, Line, write_line
-from gateway.overload.admission_check import Room
+from gateway.http.middleware import CLIENT_CLOSED, AccessLine, write_line
+from gateway.overload.admission_check import AdmissionCheck
 from gateway.rpc.metadata import caller
-from gateway.telemetry.access_log import Watch, Watched
+from gateway.telemetry.access_log import ObservedRequest, RequestObserver
 
 METHOD, PATH = "POST", "/v1/chat/completions"
 
@@ -52,7 +52,7 @@ _EXTRAORDINARY = frozenset(
 _log = logging.getLogger("gateway")
 
 
-class Head(NamedTuple):
+class RequestHead(NamedTuple):
     """The head of an ordinary request."""
 
     headers: CIMultiDict[str]
@@ -63,25 +63,25 @@ class Head(NamedTuple):
     """Where it ends, and the next request may begin."""
 
 
-class Shortcut:
+class FastPath:
     """Reads heads, and runs the handler of completions as the border does."""
 
     def __init__(
         self,
         handler: Callable[[Exchange], Awaitable[None]],
-        guesses: Guesses,
+        guesses: AuthThrottle,
         body_limit_bytes: int,
-        watch: Watch | None = None,
-        room: Room | None = None,
+        watch: RequestObserver | None = None,
+        room: AdmissionCheck | None = None,
     ) -> None:
         """`room` says where there is none for one more call; without it there always is."""
-        self.room = room or Room()
+        self.room = room or AdmissionCheck()
         self._watch = watch
         self._handler = handler
         self._guesses = guesses
         self._body_limit_bytes = body_limit_bytes
 
-    def read(self, data: bytes) -> Head | None:
+    def read(self, data: bytes) -> RequestHead | None:
         """The head of the ordinary request that `data` begins with, if it does."""
         match = _HEAD.match(data, 0, HEAD_MAX)
         if match is None:
@@ -100,7 +100,7 @@ class Shortcut:
         length = int(headers["Content-Length"])
         if length > self._body_limit_bytes:
             return None
-        return Head(headers, begin, begin + length)
+        return RequestHead(headers, begin, begin + length)
 
     async def serve(self, exchange: Exchange, remote: Callable[[], str]) -> None:
         """Answers, for failures as well, and writes one line about it.
@@ -145,15 +145,15 @@ class Shortcut:
             self._end(exchange, watched, exchange.reply.status or CLIENT_CLOSED)
         return True
 
-    def _begin(self, exchange: Exchange) -> Watched | None:
+    def _begin(self, exchange: Exchange) -> ObservedRequest | None:
         watch = self._watch
         if watch is None:
             return None
         return watch.begin(METHOD, PATH, PATH, exchange.headers, exchange.outcome)
 
-    def _end(self, exchange: Exchange, watched: Watched | None, status: int) -> None:
+    def _end(self, exchange: Exchange, watched: ObservedRequest | None, status: int) -> None:
         reply, watch = exchange.reply, self._watch
-        line = Line(reply.request_id, METHOD, PATH, reply.started)
+        line = AccessLine(reply.request_id, METHOD, PATH, reply.started)
         write_line(line, exchange.outcome, status)
         if watch and watched:
             watch.end(watched, reply.request_id, status, reply.started, reply.begun_at)

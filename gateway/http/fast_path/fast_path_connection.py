@@ -16,9 +16,9 @@ from aiohttp import web
 
 from gateway.errors import ApiError
 from gateway.http.body import Arriving, too_late
-from gateway.http.client_connection import LINGER_S, Connection, Listener
+from gateway.http.client_connection import LINGER_S, ClientConnection, Listener
 from gateway.http.exchange import Received
-from gateway.http.fast_path.fast_path import Head, Shortcut
+from gateway.http.fast_path.fast_path import FastPath, RequestHead
 from gateway.http.middleware import request_id
 from gateway.http.reply import Reply
 from gateway.rpc.metadata import bearer
@@ -27,7 +27,7 @@ from gateway.rpc.metadata import bearer
 _NEXT_MAX = 64 * 1024
 
 
-class ShortConnection(Connection):
+class FastPathConnection(ClientConnection):
     """One client's connection."""
 
     __slots__ = (
@@ -42,15 +42,15 @@ class ShortConnection(Connection):
     )
 
     def __init__(
-        self, server: web.Server, listener: Listener, shortcut: Shortcut, **kwargs: object
+        self, server: web.Server, listener: Listener, shortcut: FastPath, **kwargs: object
     ) -> None:
         super().__init__(server, listener, **kwargs)
-        self._shortcut: Shortcut | None = shortcut
+        self._shortcut: FastPath | None = shortcut
         self._task: asyncio.Task[None] | None = None
         self._arriving: Arriving | None = None
         self._answered_bytes = 0
         """Of the request that is being answered."""
-        self._head: Head | None = None
+        self._head: RequestHead | None = None
         self._started = 0.0
         # What came while a request was being answered: further requests, or some of them.
         self._next = b""
@@ -88,7 +88,7 @@ class ShortConnection(Connection):
         elif not self._close:
             self._open(self._shortcut, data)
 
-    def _open(self, shortcut: Shortcut, data: bytes) -> None:
+    def _open(self, shortcut: FastPath, data: bytes) -> None:
         head = shortcut.read(data)
         if head is None or (head.end > len(data) and not _has_key(head)):
             # For good: the parser may be in the middle of a message from now on.
@@ -124,7 +124,7 @@ class ShortConnection(Connection):
         self._answer(error or too_late())
 
     def _answer(self, body: bytes | ApiError) -> None:
-        headers = cast("Head", self._head).headers
+        headers = cast("RequestHead", self._head).headers
         self._head = None
         again = not self._discards
         reply = Reply(self, request_id(headers), self._started, keep_alive=again)
@@ -139,7 +139,7 @@ class ShortConnection(Connection):
 
     def _refused(self, exchange: Received) -> bool:
         try:
-            away = cast("Shortcut", self._shortcut).turned_away(exchange)
+            away = cast("FastPath", self._shortcut).turned_away(exchange)
         except ConnectionError:
             return True  # The client is gone.
         if away:
@@ -148,7 +148,7 @@ class ShortConnection(Connection):
 
     async def _exchange(self, exchange: Received, *, asked: bool) -> None:
         """Answers; `asked`: it is known that there is room."""
-        again, shortcut = False, cast("Shortcut", self._shortcut)
+        again, shortcut = False, cast("FastPath", self._shortcut)
         try:
             if asked or not shortcut.turned_away(exchange):
                 await shortcut.serve(exchange, self._remote)
@@ -213,7 +213,7 @@ class ShortConnection(Connection):
         await super().shutdown(timeout)
 
 
-def _has_key(head: Head) -> bool:
+def _has_key(head: RequestHead) -> bool:
     """Whether its body is worth waiting for."""
     try:
         bearer(head)

@@ -22,7 +22,7 @@ from gateway.surfaces.openai_chat.image_extraction import lift
 from gateway.surfaces.openai_chat.images import ImageReader
 from gateway.surfaces.openai_chat.messages import decode_messages
 from gateway.surfaces.openai_chat.reasoning import decode_reasoning
-from gateway.surfaces.openai_chat.simple_request import Ordinary, read_ordinary
+from gateway.surfaces.openai_chat.simple_request import SimpleRequest, read_ordinary
 from gateway.surfaces.openai_chat.tools import (
     decode_function_choice,
     decode_functions,
@@ -110,7 +110,7 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     return decode_any(body, config)
 
 
-def _ordinary(asked: Ordinary) -> ChatRequest:
+def _ordinary(asked: SimpleRequest) -> ChatRequest:
     request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest
     request = (_STREAM if asked.stream is True else _CREATE)()
     asked.fill(request.spec)

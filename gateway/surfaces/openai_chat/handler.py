@@ -18,7 +18,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError, internal, invalid
 from gateway.http.exchange import Exchange, Routed, Sent
 from gateway.http.middleware import BEGUN
-from gateway.overload.admission_check import Room
+from gateway.overload.admission_check import AdmissionCheck
 from gateway.rpc.calls import Calls
 from gateway.rpc.metadata import (
     TIMEOUT_HEADER,
@@ -60,7 +60,7 @@ class Completions:
     """The handler of the route."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, calls: Calls, config: EdgeConfig, room: Room
+        self, channel: grpc.aio.Channel, calls: Calls, config: EdgeConfig, room: AdmissionCheck
     ) -> None:
         """Calls are made where there is `room` for them."""
         self._room = room

@@ -34,7 +34,7 @@ class _StreamOptions(Struct, forbid_unknown_fields=True):
     include_usage: bool
 
 
-class Ordinary(Struct, forbid_unknown_fields=True):
+class SimpleRequest(Struct, forbid_unknown_fields=True):
     """A request's body. The names are OpenAI's."""
 
     model: str
@@ -78,10 +78,10 @@ class Ordinary(Struct, forbid_unknown_fields=True):
         return count if self.stream_options is UNSET else count + 2
 
 
-_DECODER = msgspec.json.Decoder(Ordinary)
+_DECODER = msgspec.json.Decoder(SimpleRequest)
 
 
-def read_ordinary(body: bytes) -> Ordinary | None:
+def read_ordinary(body: bytes) -> SimpleRequest | None:
     """The request that `body` is, if it is an ordinary one and nothing is wrong with it."""
     try:
         request = _DECODER.decode(body)

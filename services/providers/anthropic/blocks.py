@@ -44,7 +44,7 @@ def sealed_reasoning(blocks: Sequence[OpenBlock]) -> str:
         elif block.kind == "text" and block.length:
             places.append(reasoning_state.Text(length=block.length))
         elif block.kind == "tool_use":
-            places.append(reasoning_state.Call(id=block.call_id))
+            places.append(reasoning_state.SealedCall(id=block.call_id))
     sealed = (reasoning_state.Thought, reasoning_state.Redacted)
     if not any(isinstance(place, sealed) for place in places):
         return ""

@@ -216,7 +216,7 @@ def _interleaved(
             case reasoning_state.Text():
                 blocks += texts
                 texts = []
-            case reasoning_state.Call(id) if id in calls:
+            case reasoning_state.SealedCall(id) if id in calls:
                 blocks.append(calls.pop(id))
             case reasoning_state.Thought(thinking, signature):
                 blocks.append({"type": "thinking", "thinking": thinking, "signature": signature})

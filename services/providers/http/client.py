@@ -13,7 +13,7 @@ from services.providers.http.incoming import WAITING_MAX, Incoming, Room
 from services.providers.http.inflate import Inflater
 from services.providers.http.pool import Pool
 from services.providers.http.request import Origin, PostHead, Url
-from services.providers.http.upstream_connection import Connection
+from services.providers.http.upstream_connection import UpstreamConnection
 
 CONNECTIONS_MAX = 65_535
 """To one origin, which has no more ports for us. How many calls run at a time is decided before
@@ -48,7 +48,7 @@ class HttpResponse:
         "status",
     )
 
-    def __init__(self, incoming: Incoming, connection: Connection, pool: Pool) -> None:
+    def __init__(self, incoming: Incoming, connection: UpstreamConnection, pool: Pool) -> None:
         self._incoming = incoming
         self._connection = connection
         self._pool: Pool | None = pool
@@ -144,7 +144,7 @@ class HttpClient:
         self._tls = ssl_context
         self._pools: dict[Origin, Pool] = {}
         self._make = partial(
-            Connection,
+            UpstreamConnection,
             asyncio.get_running_loop(),
             buffer=memoryview(bytearray(WAITING_MAX)),
             room=Room(),

@@ -12,7 +12,7 @@ import aiohappyeyeballs
 
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.request import Origin
-from services.providers.http.upstream_connection import Connection
+from services.providers.http.upstream_connection import UpstreamConnection
 
 ADDRESS_DELAY_S = 0.25
 """The head start of one address over the next (RFC 8305, 5)."""
@@ -31,7 +31,7 @@ class Pool:
         limit: int,
         idle_timeout_s: float,
         tls: ssl.SSLContext | None,
-        make: Callable[[Callable[[Connection], None]], Connection],
+        make: Callable[[Callable[[UpstreamConnection], None]], UpstreamConnection],
     ) -> None:
         """`make` makes a connection that tells of its end. Without `tls` it is plain text."""
         self._make = make
@@ -41,8 +41,8 @@ class Pool:
         self._loop = asyncio.get_running_loop()
         self._limit = self._free = limit
         self._waiting: deque[asyncio.Future[None]] = deque()
-        self._idle: deque[Connection] = deque()  # The longest idle are on the left.
-        self._open: set[Connection] = set()
+        self._idle: deque[UpstreamConnection] = deque()  # The longest idle are on the left.
+        self._open: set[UpstreamConnection] = set()
         self._all_lost = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
@@ -78,7 +78,7 @@ class Pool:
                 raise busy from None
             raise
 
-    def leave(self, connection: Connection | None) -> None:
+    def leave(self, connection: UpstreamConnection | None) -> None:
         """Gives a slot back, with the connection that was used, whatever its state."""
         if connection is not None:
             if connection.reusable and not self._closed:
@@ -87,7 +87,7 @@ class Pool:
                 connection.abort()
         self._give_slot()
 
-    def take(self) -> Connection | None:
+    def take(self) -> UpstreamConnection | None:
         """An idle connection that can still be used, if there is one."""
         while self._idle:
             connection = self._idle.pop()
@@ -97,7 +97,7 @@ class Pool:
             connection.abort()
         return None
 
-    async def connect(self, timeout_s: float) -> Connection:
+    async def connect(self, timeout_s: float) -> UpstreamConnection:
         """A new connection. Raises HttpError (DNS, UNREACHABLE, TLS, TIMEOUT)."""
         try:
             async with asyncio.timeout(timeout_s):
@@ -130,7 +130,7 @@ class Pool:
                 return
         self._free += 1
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> UpstreamConnection:
         host, port, _ = self._origin
         addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # uvloop's create_connection tries addresses one after the other only.
@@ -160,12 +160,12 @@ class Pool:
             connection.abort()
         return connection
 
-    def _lost(self, connection: Connection) -> None:
+    def _lost(self, connection: UpstreamConnection) -> None:
         self._open.discard(connection)
         if not self._open:
             self._all_lost.set()
 
-    def _put(self, connection: Connection) -> None:
+    def _put(self, connection: UpstreamConnection) -> None:
         connection.idle_since = self._loop.time()
         self._idle.append(connection)
         if self._sweep is None:

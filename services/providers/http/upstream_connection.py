@@ -26,7 +26,7 @@ That takes one round trip. A server that hangs up later may have begun to work.
 """
 
 
-class Connection(asyncio.BufferedProtocol):
+class UpstreamConnection(asyncio.BufferedProtocol):
     """Carries one exchange at a time, and is reusable after a clean one.
 
     The parser calls the `on_…` methods. Made by `loop.create_connection`; `on_lost`
@@ -36,7 +36,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        on_lost: Callable[[Connection], None],
+        on_lost: Callable[[UpstreamConnection], None],
         buffer: memoryview,
         room: Room,
     ) -> None:

@@ -48,7 +48,7 @@ class Text(msgspec.Struct, frozen=True, tag="text"):
     """How many characters of it come here."""
 
 
-class Call(msgspec.Struct, frozen=True, tag="call"):
+class SealedCall(msgspec.Struct, frozen=True, tag="call"):
     """The place of a tool call."""
 
     id: str
@@ -62,7 +62,7 @@ class Details(msgspec.Struct, frozen=True, tag="details"):
     """Such as the array `reasoning_details` of OpenRouter."""
 
 
-Block = Thought | Redacted | Text | Call | Details
+Block = Thought | Redacted | Text | SealedCall | Details
 
 
 class _State(msgspec.Struct, frozen=True):

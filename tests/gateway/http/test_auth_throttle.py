@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from gateway.http.auth_throttle import FAILURES, PEERS_MAX, REFILL_S, Guesses
+from gateway.http.auth_throttle import FAILURES, PEERS_MAX, REFILL_S, AuthThrottle
 from tests.end_to_end.house import ask, serving
 
 
@@ -21,7 +21,7 @@ class Clock:
 def test_says_when_a_failure_is_one_too_many() -> None:
     """After so many at once it says how long to wait; to fail on does not make it longer."""
     clock = Clock()
-    guesses = Guesses(clock)
+    guesses = AuthThrottle(clock)
 
     assert all(guesses.failed("10.0.0.1") <= 0 for _ in range(FAILURES))
     assert [guesses.failed("10.0.0.1") for _ in range(3)] == [REFILL_S] * 3
@@ -34,7 +34,7 @@ def test_says_when_a_failure_is_one_too_many() -> None:
 
 def test_one_network_is_one_peer() -> None:
     """Whoever has a /64 of IPv6 addresses cannot guess with each of them."""
-    guesses = Guesses(Clock())
+    guesses = AuthThrottle(Clock())
 
     waits = [guesses.failed(f"2001:db8::{n:x}") for n in range(FAILURES + 1)]
 
@@ -44,7 +44,7 @@ def test_one_network_is_one_peer() -> None:
 
 def test_many_addresses_do_not_fill_the_memory() -> None:
     """Those that failed longest ago are forgotten."""
-    guesses = Guesses(Clock())
+    guesses = AuthThrottle(Clock())
 
     for n in range(PEERS_MAX + 10):
         guesses.failed(f"peer-{n}")

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from pomogator.chat.v1 import content_pb2 as content
 
-from gateway.overload.concurrency_limit import GROWS_EVERY_S, Window
+from gateway.overload.concurrency_limit import GROWS_EVERY_S, ConcurrencyLimit
 from gateway.overload.connection_limit import RETRY_AFTER_S, SPREAD_S
 from tests.fakes.clock import FakeClock
 from tests.fakes.service import Fault, Pause, answer
@@ -28,7 +28,9 @@ class Load:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.running = 0
-        self.window = Window(lambda: self.running, lambda caller: caller == SMALL, self.clock.now)
+        self.window = ConcurrencyLimit(
+            lambda: self.running, lambda caller: caller == SMALL, self.clock.now
+        )
 
     async def ask(self, calls: int, caller: str = CALLER) -> int:
         """So many calls are asked for one after the other. How many are under way then."""

@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from gateway.config import EdgeConfig
-from gateway.overload.connection_limit import SHARE, TURNED_AWAY, Crowd
+from gateway.overload.connection_limit import SHARE, TURNED_AWAY, ConnectionLimit
 from gateway.server import serving, split_address
 from tests.gateway.http.raw import exchange
 
@@ -19,8 +19,8 @@ def test_clients_leave_descriptors_to_providers() -> None:
     """However many are allowed, they get no more than their share of what the process may have."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    assert Crowd(5).clients_max == 5
-    assert Crowd(descriptors * 2).clients_max == int(descriptors * SHARE)
+    assert ConnectionLimit(5).clients_max == 5
+    assert ConnectionLimit(descriptors * 2).clients_max == int(descriptors * SHARE)
     assert SHARE * (1 + TURNED_AWAY) + SHARE < 1
 
 
@@ -50,7 +50,7 @@ async def test_one_too_many_is_told_so() -> None:
 @pytest.mark.parametrize("now", [0.0, 0.5])
 def test_it_is_told_in_the_log_once_a_second(now: float) -> None:
     """A flood does not fill the log."""
-    crowd = Crowd(1)
+    crowd = ConnectionLimit(1)
     assert crowd.complains(now)
     assert not crowd.complains(now + 0.9)
     assert crowd.complains(now + 1.0)

@@ -16,7 +16,7 @@ from gateway.overload.memory_monitor import (
     OUT,
     SHORT,
     WORTH_BYTES,
-    Memory,
+    MemoryMonitor,
     watching,
 )
 
@@ -51,12 +51,14 @@ def container() -> Container:
 
 
 @pytest.fixture
-def memory(container: Container) -> Memory:
+def memory(container: Container) -> MemoryMonitor:
     """Of that container."""
-    return Memory(container.used_share)
+    return MemoryMonitor(container.used_share)
 
 
-def test_stages(memory: Memory, container: Container, caplog: pytest.LogCaptureFixture) -> None:
+def test_stages(
+    memory: MemoryMonitor, container: Container, caplog: pytest.LogCaptureFixture
+) -> None:
     """They come one after the other, and end each where some is free again; the log tells it."""
     seen = []
     for container.used in (LOW - 0.001, LOW, SHORT, OUT, OUT - 0.02, SHORT - 0.02, 0.5):
@@ -82,7 +84,7 @@ def test_stages(memory: Memory, container: Container, caplog: pytest.LogCaptureF
 
 
 def test_does_not_flutter(
-    memory: Memory, container: Container, caplog: pytest.LogCaptureFixture
+    memory: MemoryMonitor, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Around its border a stage begins once."""
     for container.used in (SHORT, SHORT - FREE_AGAIN / 2, SHORT) * 10:
@@ -92,7 +94,7 @@ def test_does_not_flutter(
     assert "memory.short.ends" not in events
 
 
-def test_cuts_who_holds_most(memory: Memory, container: Container) -> None:
+def test_cuts_who_holds_most(memory: MemoryMonitor, container: Container) -> None:
     """One at a time, of all listeners, only while it is needed, and as long as it helps."""
     clients = [Client(5 * WORTH_BYTES), Client(0), Client(9 * WORTH_BYTES), Client(WORTH_BYTES)]
     memory.watch(lambda: clients[:2])
@@ -106,7 +108,7 @@ def test_cuts_who_holds_most(memory: Memory, container: Container) -> None:
     assert memory.cuts == 3
 
 
-def test_a_cut_that_does_not_help(memory: Memory, container: Container) -> None:
+def test_a_cut_that_does_not_help(memory: MemoryMonitor, container: Container) -> None:
     """Somebody else has taken the memory: the next one is cut only after a while."""
     clients = [Client(9 * WORTH_BYTES) for _ in range(10)]
     memory.watch(lambda: clients)
@@ -117,7 +119,7 @@ def test_a_cut_that_does_not_help(memory: Memory, container: Container) -> None:
     assert memory.cuts == 2
 
 
-def test_gives_back_what_was_freed(memory: Memory, container: Container) -> None:
+def test_gives_back_what_was_freed(memory: MemoryMonitor, container: Container) -> None:
     """When it becomes low, now and then while it is, and after each cut."""
     memory.watch(lambda: [Client(WORTH_BYTES)])
     wanted = []
@@ -143,7 +145,7 @@ def test_it_cannot_be_said(caplog: pytest.LogCaptureFixture) -> None:
             return share
         raise OSError(errno.EMFILE, "Too many open files")
 
-    memory = Memory(read)
+    memory = MemoryMonitor(read)
     for _ in range(3):
         memory.look()
 
@@ -154,7 +156,7 @@ def test_it_cannot_be_said(caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def test_cuts_nobody_in_vain(memory: Memory, container: Container) -> None:
+def test_cuts_nobody_in_vain(memory: MemoryMonitor, container: Container) -> None:
     """Where somebody else has taken the memory, clients cannot give it back."""
     client = Client(WORTH_BYTES - 1)
     memory.watch(lambda: [client])
@@ -165,7 +167,7 @@ def test_cuts_nobody_in_vain(memory: Memory, container: Container) -> None:
 
 
 async def test_is_watched(
-    memory: Memory, container: Container, caplog: pytest.LogCaptureFixture
+    memory: MemoryMonitor, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Until nobody wants to know any more."""
     caplog.set_level(logging.WARNING)
@@ -191,7 +193,7 @@ async def test_a_look_that_fails(caplog: pytest.LogCaptureFixture) -> None:
         looked.set()
         return 0.5
 
-    memory = Memory(read)
+    memory = MemoryMonitor(read)
     async with asyncio.timeout(10), watching(memory):
         await looked.wait()
 

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import EdgeConfig
-from gateway.overload.memory_monitor import Memory, watching
+from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.server import serving, split_address
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.metrics_page import showing
@@ -187,7 +187,7 @@ async def test_what_is_no_http(counted: Counted) -> None:
 async def test_the_page_of_an_edge_alone() -> None:
     """It has the edge's numbers and the process's, and nothing is at other paths."""
     metrics = EdgeMetrics()
-    memory = Memory(lambda: 0.25)
+    memory = MemoryMonitor(lambda: 0.25)
     page = showing(metrics, "127.0.0.1:0", "1.2.3", memory)
     async with watching(memory), page as bound, aiohttp.ClientSession() as http:
         while not memory.used_share:  # noqa: ASYNC110 - nobody tells of it
@@ -215,5 +215,5 @@ async def test_the_page_of_an_edge_alone() -> None:
 async def test_an_address_that_cannot_be_had(address: str) -> None:
     """What is no address, or not ours, is an error before anything is served."""
     with pytest.raises((OSError, ValueError), match=r".+"):
-        async with showing(EdgeMetrics(), address, "", Memory()):
+        async with showing(EdgeMetrics(), address, "", MemoryMonitor()):
             pass

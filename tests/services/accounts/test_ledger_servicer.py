@@ -11,7 +11,7 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.accounts.operator_services import OperatorServices
 from services.inprocess import InProcessChannel
-from services.metering.ledger import Ledger, Order
+from services.metering.ledger import HoldRequest, Ledger
 from services.rpc.failure_border import FailureBorder
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
@@ -33,11 +33,13 @@ async def stub(database: Database, clock: FakeClock) -> AsyncIterator[pb_grpc.Le
             ("acme", "b", 5),
             ("other", "a", 77),
         ):
-            order = Order(request_id="r", account=account, key_id="k", model=model, amount_nano=100)
+            order = HoldRequest(
+                request_id="r", account=account, key_id="k", model=model, amount_nano=100
+            )
             usage = usage_pb2.Usage(prompt_token_count=charge, completion_token_count=1)
             ledger.settle(await ledger.reserve(order), charge, usage)
             clock.advance(60)
-        order = Order(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
+        order = HoldRequest(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
         running = await ledger.reserve(order)
         await ledger.drain()
         async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as channel:

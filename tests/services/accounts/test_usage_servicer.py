@@ -22,7 +22,7 @@ from services.accounts.usage_servicer import UsageServicer
 from services.admission.keyring import Keyring, new_secret
 from services.clock import system_chance
 from services.inprocess import InProcessChannel
-from services.metering.ledger import Ledger, Order
+from services.metering.ledger import HoldRequest, Ledger
 from services.rpc.failure_border import FailureBorder
 from services.rpc.listener import listening
 from services.storage.accounts import credit_account, ensure_account
@@ -74,9 +74,11 @@ async def books(
     async with Ledger(database, clock) as ledger, AsyncExitStack() as stack:
         for account, model, charge, day in CALLS:
             clock.advance(first_s + day * DAY_S - clock.time())
-            order = Order(request_id="r", account=account, key_id="k", model=model, amount_nano=100)
+            order = HoldRequest(
+                request_id="r", account=account, key_id="k", model=model, amount_nano=100
+            )
             ledger.settle(await ledger.reserve(order), charge, tokens(charge))
-        order = Order(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
+        order = HoldRequest(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
         running = await ledger.reserve(order)
         await ledger.drain()
 

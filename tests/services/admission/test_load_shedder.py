@@ -19,7 +19,7 @@ from services.admission.load_shedder import (
     WAITED_FOR_S,
     WAITED_LONG_S,
     WAITED_S,
-    Crowd,
+    LoadShedder,
     watch_turns,
 )
 from services.admission.memory_pressure import Seen
@@ -33,14 +33,16 @@ CALLER, OTHER = "Bearer one", "Bearer two"
 
 
 @pytest.fixture
-def small() -> Crowd:
+def small() -> LoadShedder:
     """Takes twenty calls; the caller has all of them."""
-    crowd = Crowd(BoundsConfig(streams=20), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(streams=20), random.Random(1))  # noqa: S311
     take(crowd, 0.0, 1, 20)
     return crowd
 
 
-def take(crowd: Crowd, now: float, first: int, last: int, caller: str = CALLER) -> list[Place]:
+def take(
+    crowd: LoadShedder, now: float, first: int, last: int, caller: str = CALLER
+) -> list[Place]:
     """These calls come, one after the other, and stay."""
     places = [crowd.place(now, running, 0.0, caller) for running in range(first, last + 1)]
     for place in places:
@@ -48,7 +50,7 @@ def take(crowd: Crowd, now: float, first: int, last: int, caller: str = CALLER) 
     return places
 
 
-def test_says_how_long_to_stay_away(small: Crowd) -> None:
+def test_says_how_long_to_stay_away(small: LoadShedder) -> None:
     """Who may come in need not wait; who may not waits as long as one who was refused."""
     assert small.wait_s(20, CALLER) is None
     wait_s = small.wait_s(21, CALLER)
@@ -56,7 +58,7 @@ def test_says_how_long_to_stay_away(small: Crowd) -> None:
     assert RETRY_AFTER_S <= wait_s <= RETRY_AFTER_S + SPREAD_S
 
 
-def test_tells_the_others_to_come_back_at_different_times(small: Crowd) -> None:
+def test_tells_the_others_to_come_back_at_different_times(small: LoadShedder) -> None:
     """Those who are refused together do not return together."""
     waits = set()
     for _ in range(10):
@@ -69,7 +71,7 @@ def test_tells_the_others_to_come_back_at_different_times(small: Crowd) -> None:
     assert all(wait and RETRY_AFTER_S <= wait <= RETRY_AFTER_S + SPREAD_S for wait in waits)
 
 
-def test_one_caller_floods(small: Crowd) -> None:
+def test_one_caller_floods(small: LoadShedder) -> None:
     """Who has all places gets no more; who has few gets a tenth more than there are."""
     take(small, 0.0, 21, 22, OTHER)
 
@@ -77,7 +79,7 @@ def test_one_caller_floods(small: Crowd) -> None:
     assert small.wait_s(23, OTHER) is not None
 
 
-def test_a_caller_has_no_few_calls_any_more(small: Crowd) -> None:
+def test_a_caller_has_no_few_calls_any_more(small: LoadShedder) -> None:
     """Half as many as the caller of the average call has are not few."""
     take(small, 0.0, 1, 8, OTHER)
     assert small.wait_s(21, OTHER) is None
@@ -86,7 +88,7 @@ def test_a_caller_has_no_few_calls_any_more(small: Crowd) -> None:
     assert small.wait_s(21, OTHER) is not None
 
 
-def test_places_are_left(small: Crowd) -> None:
+def test_places_are_left(small: LoadShedder) -> None:
     """Who had many calls, and has none any more, has few."""
     places = take(small, 0.0, 1, 20, OTHER)
     assert small.wait_s(21, OTHER) is not None
@@ -98,7 +100,7 @@ def test_places_are_left(small: Crowd) -> None:
 
 def test_all_callers_have_few_calls() -> None:
     """Then nobody floods, and there is not one place more than there are."""
-    crowd = Crowd(BoundsConfig(streams=20), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(streams=20), random.Random(1))  # noqa: S311
     for running in range(1, 21):
         take(crowd, 0.0, running, running, f"Bearer {running}")
 
@@ -107,7 +109,7 @@ def test_all_callers_have_few_calls() -> None:
 
 def test_no_memory_is_left() -> None:
     """Then nobody gets in, however few calls there are, and edges learn nothing about places."""
-    crowd = Crowd(BoundsConfig(), random.Random(1), Seen(is_short=True))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(), random.Random(1), Seen(is_short=True))  # noqa: S311
     assert crowd.wait_s(1, CALLER) is not None
     with pytest.raises(Failure) as refused:
         crowd.place(0.0, 1, 0.0, CALLER)
@@ -115,18 +117,18 @@ def test_no_memory_is_left() -> None:
 
 
 @pytest.fixture
-def crowd() -> Crowd:
+def crowd() -> LoadShedder:
     """Takes many, or a few while the loop is late."""
-    return Crowd(BoundsConfig(streams=MANY, streams_when_late=FEW), random.Random(1))  # noqa: S311
+    return LoadShedder(BoundsConfig(streams=MANY, streams_when_late=FEW), random.Random(1))  # noqa: S311
 
 
-def looks(crowd: Crowd, begin: float, end: float, turn_s: float) -> None:
+def looks(crowd: LoadShedder, begin: float, end: float, turn_s: float) -> None:
     """All turns of the loop between two times take so long."""
     for step in range(round((end - begin) / 0.05) + 1):
         crowd.look(begin + step * 0.05, turn_s, FEW)
 
 
-def test_is_late_for_a_moment(crowd: Crowd) -> None:
+def test_is_late_for_a_moment(crowd: LoadShedder) -> None:
     """Long steps, as large pictures are, and many calls at once turn nobody away."""
     crowd.look(10.0, 5.0, FEW)
     looks(crowd, 10.05, 10.05 + LATE_FOR_S / 2, 2 * LATE_S)
@@ -136,7 +138,7 @@ def test_is_late_for_a_moment(crowd: Crowd) -> None:
     assert crowd.calls_max == MANY
 
 
-def test_is_late_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+def test_is_late_without_a_break(crowd: LoadShedder, caplog: pytest.LogCaptureFixture) -> None:
     """Who cannot keep up takes only a few, and tells the log once."""
     looks(crowd, 10.0, 10.0 + 2 * LATE_FOR_S, 2 * LATE_S)
 
@@ -147,7 +149,7 @@ def test_is_late_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture)
     assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
 
 
-def test_overloaded_between_late_turns(crowd: Crowd) -> None:
+def test_overloaded_between_late_turns(crowd: LoadShedder) -> None:
     """While it is in time a few more are taken each time; when it is late there is no patience."""
     looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
     crowd.look(10.5, LATE_S, FEW)
@@ -161,7 +163,7 @@ def test_overloaded_between_late_turns(crowd: Crowd) -> None:
     assert crowd.calls_max == FEW
 
 
-def test_one_caller_floods_an_overloaded_process(crowd: Crowd) -> None:
+def test_one_caller_floods_an_overloaded_process(crowd: LoadShedder) -> None:
     """Others get a tenth more, while it is late, too; when their calls end, others again."""
     take(crowd, 10.0, 1, 2 * FEW)
     looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
@@ -173,7 +175,7 @@ def test_one_caller_floods_an_overloaded_process(crowd: Crowd) -> None:
     assert crowd.wait_s(2 * FEW + 22, "Bearer three") is None
 
 
-def test_calm_again(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+def test_calm_again(crowd: LoadShedder, caplog: pytest.LogCaptureFixture) -> None:
     """After a while without a late turn it is as in the beginning."""
     looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
     looks(crowd, 11.0, 11.0 + LATE_FOR_S + CALM_S, 0.0)
@@ -186,7 +188,7 @@ def test_calm_again(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
     ]
 
 
-def asks(crowd: Crowd, begin: float, end: float, waited_s: float) -> list[float]:
+def asks(crowd: LoadShedder, begin: float, end: float, waited_s: float) -> list[float]:
     """Calls come every 10 ms between two times, and have waited so long. When one was refused.
 
     One more is under way, so that their caller has not few.
@@ -202,14 +204,16 @@ def asks(crowd: Crowd, begin: float, end: float, waited_s: float) -> list[float]
     return refused_at
 
 
-def test_calls_that_wait_for_a_moment(crowd: Crowd) -> None:
+def test_calls_that_wait_for_a_moment(crowd: LoadShedder) -> None:
     """Many that come at once are taken in one after the other, which is no overload."""
     assert asks(crowd, 10.0, 10.0 + WAITED_FOR_S, 10 * WAITED_S) == []
     crowd.place(11.0, 1, WAITED_S, CALLER)
     assert asks(crowd, 11.01, 11.01 + WAITED_FOR_S, 10 * WAITED_S) == []
 
 
-def test_calls_that_wait_without_a_break(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_that_wait_without_a_break(
+    crowd: LoadShedder, caplog: pytest.LogCaptureFixture
+) -> None:
     """Now and then one is refused, until one need not wait; the log tells of it once."""
     refused_at = asks(crowd, 10.0, 12.0, 1.01 * WAITED_S)
     assert len(refused_at) == pytest.approx((2.0 - WAITED_FOR_S) / WAITED_S, abs=1)
@@ -220,19 +224,19 @@ def test_calls_that_wait_without_a_break(crowd: Crowd, caplog: pytest.LogCapture
     assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
 
 
-def test_a_call_now_and_then_that_waits(crowd: Crowd) -> None:
+def test_a_call_now_and_then_that_waits(crowd: LoadShedder) -> None:
     """Nobody knows what was between them: as likely as not, no call at all."""
     for minute in range(10):
         crowd.place(60.0 * minute, 1, 10 * WAITED_S, CALLER)
 
 
-def test_calls_that_have_waited_long(crowd: Crowd) -> None:
+def test_calls_that_have_waited_long(crowd: LoadShedder) -> None:
     """There are too many to be served soon: each of them is told so."""
     refused_at = asks(crowd, 10.0, 12.0, 1.01 * WAITED_LONG_S)
     assert len(refused_at) == pytest.approx((2.0 - WAITED_FOR_S) * 100, abs=2)
 
 
-def test_calls_of_others_that_wait(crowd: Crowd) -> None:
+def test_calls_of_others_that_wait(crowd: LoadShedder) -> None:
     """Among calls that wait for who floods, those of callers with few are refused only late."""
     take(crowd, 9.0, 1, FEW)
     for others, waited_s in ((True, 2 * WAITED_S), (False, 1.01 * WAITED_LONG_S)):
@@ -248,17 +252,17 @@ def test_calls_of_others_that_wait(crowd: Crowd) -> None:
 
 def test_all_are_to_be_served_late() -> None:
     """Who takes as many while overloaded as ever refuses nobody for having waited."""
-    crowd = Crowd(BoundsConfig(streams=MANY, streams_when_late=MANY), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(streams=MANY, streams_when_late=MANY), random.Random(1))  # noqa: S311
     assert asks(crowd, 10.0, 20.0, 10 * WAITED_LONG_S) == []
 
 
 def test_few_places_are_no_reason_to_wait() -> None:
     """Who takes few in any case refuses those that wait for them all the same."""
-    crowd = Crowd(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
     assert asks(crowd, 10.0, 12.0, 2 * WAITED_S)
 
 
-def test_nobody_waits_any_more(crowd: Crowd, caplog: pytest.LogCaptureFixture) -> None:
+def test_nobody_waits_any_more(crowd: LoadShedder, caplog: pytest.LogCaptureFixture) -> None:
     """The log tells of the end even where no call comes."""
     asks(crowd, 10.0, 12.0, 2 * WAITED_S)
     crowd.look(12.0 + CALM_S, 0.0, 0)
@@ -268,7 +272,7 @@ def test_nobody_waits_any_more(crowd: Crowd, caplog: pytest.LogCaptureFixture) -
 
 def test_few_are_as_many_as_may_be() -> None:
     """Who may take less in any case takes that much, late or not."""
-    crowd = Crowd(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
     looks(crowd, 10.0, 11.0, 1.0)
 
     take(crowd, 11.0, 1, 10)
@@ -277,7 +281,7 @@ def test_few_are_as_many_as_may_be() -> None:
 
 
 @pytest.mark.parametrize("running", [FEW, 0])
-async def test_late_turns_are_seen(crowd: Crowd, running: int) -> None:
+async def test_late_turns_are_seen(crowd: LoadShedder, running: int) -> None:
     """Turns are looked at whole, of a real loop that has more to do than it can."""
     async with asyncio.timeout(30):
         watching = asyncio.create_task(watch_turns(crowd, lambda: running, SystemClock()))

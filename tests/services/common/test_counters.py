@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from services.common.counters import Tallies
+from services.common.counters import Counters
 
 
 def test_looks_as_the_library_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is shown of counters and histograms is, line by line, what the library shows."""
     monkeypatch.setattr("prometheus_client.metrics._use_created", False)
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    tallies, bounds = Tallies("a", ours), (0.05, 1.0, 2.5)
+    tallies, bounds = Counters("a", ours), (0.05, 1.0, 2.5)
     count = tallies.counter("calls_total", "Calls.", "method", "code")
     spread = tallies.histogram("call_seconds", "How long.", bounds, "method")
     counter = Counter("a_calls_total", "Calls.", ("method", "code"), registry=theirs)
@@ -31,7 +31,7 @@ def test_looks_as_the_library_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_has_a_zero_once_it_was_asked_for() -> None:
     """A rate needs something to start from; what nobody asked for is not shown."""
     registry = CollectorRegistry()
-    count = Tallies("a", registry).counter("ends_total", "Ends.", "end")
+    count = Counters("a", registry).counter("ends_total", "Ends.", "end")
 
     assert registry.get_sample_value("a_ends_total", {"end": "stop"}) is None
     assert count[("stop",)].value == 0

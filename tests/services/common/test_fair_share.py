@@ -6,20 +6,20 @@ from contextlib import ExitStack
 
 import pytest
 
-from services.common.fair_share import Shares
+from services.common.fair_share import FairShare
 
 FLOOD, NEW = "flood", "new"
 
 
 def test_nobody_is_there() -> None:
     """Who comes first is one of many, as far as anybody knows."""
-    assert not Shares().is_small(NEW)
+    assert not FairShare().is_small(NEW)
 
 
 @pytest.mark.parametrize("others", [0, 1, 520])
 def test_one_floods(others: int) -> None:
     """However many keys there are besides: most calls are those of one."""
-    shares = Shares()
+    shares = FairShare()
     with ExitStack() as stack:
         for _ in range(480):
             stack.enter_context(shares.place(FLOOD))
@@ -35,7 +35,7 @@ def test_one_floods(others: int) -> None:
 @pytest.mark.parametrize("calls", [1, 10])
 def test_all_have_as_many(calls: int) -> None:
     """Then nobody has few of those who are there."""
-    shares = Shares()
+    shares = FairShare()
     with ExitStack() as stack:
         for number in range(100 * calls):
             stack.enter_context(shares.place(f"caller {number % 100}"))
@@ -45,7 +45,7 @@ def test_all_have_as_many(calls: int) -> None:
 
 def test_half_as_many_is_not_few() -> None:
     """Below that, it is."""
-    shares = Shares()
+    shares = FairShare()
     with ExitStack() as stack:
         for _ in range(100):
             stack.enter_context(shares.place(FLOOD))
@@ -59,7 +59,7 @@ def test_half_as_many_is_not_few() -> None:
 
 def test_places_are_left() -> None:
     """Who has had many, and has none any more, has few."""
-    shares = Shares()
+    shares = FairShare()
     with shares.place(FLOOD), shares.place(FLOOD), shares.place(FLOOD):
         with ExitStack() as stack:
             for _ in range(10):

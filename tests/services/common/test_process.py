@@ -10,9 +10,9 @@ import pytest
 
 from services.common.process import (
     GARBAGE_STEP,
-    dump_nothing,
-    keep_what_stays,
-    take_all_descriptors,
+    disable_core_dumps,
+    freeze_gc,
+    raise_fd_limit,
 )
 
 
@@ -27,7 +27,7 @@ def limits(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 @pytest.mark.parametrize("limits", [resource.RLIMIT_NOFILE], indirect=True)
 def test_all_descriptors_are_taken(limits: tuple[int, int]) -> None:
     """The process may have as many as its unit or its shell could give."""
-    take_all_descriptors()
+    raise_fd_limit()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft == hard == limits[1]
 
@@ -35,7 +35,7 @@ def test_all_descriptors_are_taken(limits: tuple[int, int]) -> None:
 @pytest.mark.parametrize("limits", [resource.RLIMIT_CORE], indirect=True)
 def test_nothing_is_dumped(limits: tuple[int, int]) -> None:
     """Where a crash would leave a file, it leaves none."""
-    dump_nothing()
+    disable_core_dumps()
     assert resource.getrlimit(resource.RLIMIT_CORE) == (0, limits[1])
 
 
@@ -43,7 +43,7 @@ def test_what_stays_is_not_looked_at() -> None:
     """The garbage collector comes seldom, and has little to look at."""
     before = gc.get_threshold()
     try:
-        keep_what_stays()
+        freeze_gc()
         assert gc.get_threshold()[0] == GARBAGE_STEP
         assert gc.get_freeze_count() > len(gc.get_objects())
     finally:

@@ -12,7 +12,7 @@ from pomogator.chat.v1 import usage_pb2
 from services.admission.ticket import CHECKPOINT_S
 from services.errors import Failure
 from services.metering import outbox
-from services.metering.ledger import BEAT_S, LOST_AFTER_S, Hold, Ledger, Order
+from services.metering.ledger import BEAT_S, LOST_AFTER_S, Hold, HoldRequest, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, Transaction
@@ -32,10 +32,10 @@ def usage(prompt: int = 10, completion: int = 5) -> usage_pb2.Usage:
     )
 
 
-def order(amount: int = 1 * USD, **changes: Any) -> Order:
+def order(amount: int = 1 * USD, **changes: Any) -> HoldRequest:
     """A request of the account `acme`."""
     fields = {"request_id": "req-1", "account": "acme", "key_id": "key-1", "model": "a/b"}
-    return Order(**{**fields, "amount_nano": amount, **changes})
+    return HoldRequest(**{**fields, "amount_nano": amount, **changes})
 
 
 class Books:

@@ -26,7 +26,7 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.errors import Failure
 from services.metering import outbox
-from services.metering.ledger import Hold, Ledger, Order
+from services.metering.ledger import Hold, HoldRequest, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database
@@ -111,7 +111,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """A request is admitted exactly when the balance and the budget cover it."""
         covered = not amount or self.posted - self.held >= amount
         within = not (amount and budgeted) or self.budget_used + self.budget_held + amount <= BUDGET
-        order = Order(
+        order = HoldRequest(
             request_id="req",
             account=self.account,
             key_id=f"key-{self.account}",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pomogator.chat.v1 import usage_pb2
 
-from services.metering.ledger import Ledger, Order
+from services.metering.ledger import HoldRequest, Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, P, T, Transaction
@@ -42,7 +42,7 @@ async def test_a_bug_loses_no_ending(database: Database, clock: FakeClock) -> No
     async with Ledger(BuggyDatabase(database), clock, supervisor=supervisor) as ledger:
         holds = [
             await ledger.reserve(
-                Order(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+                HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
             )
             for _ in range(3)
         ]

@@ -8,7 +8,7 @@ import pytest
 from pomogator.chat.v1 import usage_pb2
 
 from services.metering import recovery
-from services.metering.ledger import LOST_AFTER_S, Ledger, Order
+from services.metering.ledger import LOST_AFTER_S, HoldRequest, Ledger
 from services.metering.recovery import Recovery
 from services.storage.accounts import account_by_name, ensure_account
 from services.storage.base import Database, Transaction
@@ -115,7 +115,7 @@ async def test_a_refused_ending_is_set_apart(
     watched: WatchedDatabase, clock: FakeClock, caplog: pytest.LogCaptureFixture, end: str
 ) -> None:
     """What the database refuses, at once and when it is swept, stops nothing else."""
-    order = Order(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+    order = HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
     async with Ledger(watched, clock) as ledger:
         broken = await ledger.reserve(order)
         other = await ledger.reserve(order)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.providers.repeated_frame import HOPES, Refrain
+from services.providers.repeated_frame import HOPES, RepeatedFrame
 
 BEFORE, AFTER = b'data: {"id":"1","delta":{"content":', b"}}"
 
@@ -15,9 +15,9 @@ def block(text: str) -> bytes:
     return BEFORE + msgspec.json.encode(text) + AFTER
 
 
-def trusting(*others: bytes) -> Refrain:
+def trusting(*others: bytes) -> RepeatedFrame:
     """One that has heard `others`, and then the same form twice."""
-    refrain = Refrain()
+    refrain = RepeatedFrame()
     for other in others:
         refrain.hear(other, "x")
     for text in ("Good", " day"):
@@ -27,7 +27,7 @@ def trusting(*others: bytes) -> Refrain:
 
 def test_once_is_not_enough() -> None:
     """After one event it is not known what will be the same."""
-    refrain = Refrain()
+    refrain = RepeatedFrame()
     refrain.hear(block("Good"), "Good")
 
     assert refrain.run([block(" day")], 0) == []
@@ -80,7 +80,7 @@ def test_prefix_and_suffix_do_not_share_their_quote() -> None:
 
 def test_ambiguous_events_teach_nothing() -> None:
     """A text that stands in the event twice could be either."""
-    refrain = Refrain()
+    refrain = RepeatedFrame()
     for _ in range(3):
         refrain.hear(b'data: {"role":"a","content":"a"}', "a")
 

@@ -18,7 +18,7 @@ from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.budget import RETRIES_PER_S
 from services.routing.catalog import Route
-from services.routing.failover import ATTEMPTS_MAX, Answer, Failover, Inquiry
+from services.routing.failover import ATTEMPTS_MAX, Answer, Failover, RouteRequest
 from services.routing.health import Health
 from services.telemetry.calls import CallRecord
 from tests.fakes.clock import FakeClock
@@ -67,7 +67,7 @@ class Setup:
         """The answer, and its text."""
         spec = pb.ChatCompletionSpec(model="public/m")
         spec.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
-        inquiry = Inquiry(
+        inquiry = RouteRequest(
             spec=spec, routes=routes or [self.route()], draw=self._draw, record=self.record
         )
         with closing(await self.failover.open(inquiry)) as answer:
@@ -262,7 +262,9 @@ async def test_leaving_closes_the_connection(stack: AsyncExitStack) -> None:
     """The provider sees it, and stops."""
     served = await setup(stack, FAILS_LATER[:1])
     spec = pb.ChatCompletionSpec(model="public/m")
-    inquiry = Inquiry(spec=spec, routes=[served.route()], draw=served._draw, record=served.record)
+    inquiry = RouteRequest(
+        spec=spec, routes=[served.route()], draw=served._draw, record=served.record
+    )
 
     with closing(await served.failover.open(inquiry)) as answer:
         assert answer.first.chunks[0].delta.text == "some"

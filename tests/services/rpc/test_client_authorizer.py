@@ -30,8 +30,8 @@ from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from gateway.http.tls import ServiceTls
 from gateway.rpc.channel import open_channel
-from services.rpc.client_authorizer import Callers
-from services.rpc.health_service import Vitals
+from services.rpc.client_authorizer import ClientAuthorizer
+from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
 from services.rpc.tls import TlsFiles
 from tests.services.rpc.test_listener import Models
@@ -67,13 +67,13 @@ def register(server: grpc.aio.Server) -> None:
     """Adds what is called here."""
     pb_grpc.add_ModelServiceServicer_to_server(Models(), server)
     chat_grpc.add_ChatCompletionServiceServicer_to_server(Completions(), server)
-    health_pb2_grpc.add_HealthServicer_to_server(Vitals(), server)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthService(), server)
 
 
 class House:
     """A listener, its authority, and callers of any name."""
 
-    def __init__(self, files: Files, address: str, callers: Callers) -> None:
+    def __init__(self, files: Files, address: str, callers: ClientAuthorizer) -> None:
         self.files = files
         self.callers = callers
         self._address = address
@@ -144,7 +144,7 @@ class Caller:
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     files = Files(tmp_path)
-    callers = Callers(TABLE)
+    callers = ClientAuthorizer(TABLE)
     tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
     async with listening(
         register, "127.0.0.1:0", guards=[callers], reflected=[MODELS], tls=tls, grace_s=0
@@ -230,7 +230,7 @@ async def test_uris_are_names(tmp_path: Path) -> None:
     files = Files(tmp_path)
     spiffe = "spiffe://cluster.local/ns/web/sa/shop"
     tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
-    callers = Callers({"*": (spiffe,)})
+    callers = ClientAuthorizer({"*": (spiffe,)})
     async with listening(register, "127.0.0.1:0", guards=[callers], tls=tls, grace_s=0) as address:
         house = House(files, address, callers)
         key = tmp_path / "shop.key"

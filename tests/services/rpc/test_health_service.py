@@ -14,7 +14,7 @@ from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from gateway.rpc.channel import WATCHED, open_channel
-from services.rpc.health_service import CALLS, Vitals
+from services.rpc.health_service import CALLS, HealthService
 from services.rpc.listener import listening
 from tests.services.rpc.test_listener import Models
 
@@ -37,7 +37,7 @@ def watching(
 
 async def test_who_watches_does_not_hold_up_the_end() -> None:
     """Told that nothing is served any more, they are let go; so is who only then comes."""
-    vitals = Vitals()
+    vitals = HealthService()
 
     def register(server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
@@ -62,7 +62,7 @@ async def test_who_watches_does_not_hold_up_the_end() -> None:
 
 async def test_who_leaves_is_forgotten() -> None:
     """A balancer that hangs up leaves nothing behind."""
-    vitals = Vitals()
+    vitals = HealthService()
 
     def register(server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
@@ -80,7 +80,7 @@ class Replica(Models):
     """A service of which edges learn when it stops."""
 
     def __init__(self) -> None:
-        self.vitals = Vitals()
+        self.vitals = HealthService()
         self.served = 0
         self.called = asyncio.Event()
 
@@ -185,7 +185,7 @@ async def test_found_no_more_but_still_called() -> None:
 
 async def test_nobody_is_waited_for_where_nobody_watches() -> None:
     """A process without edges stops at once."""
-    dismissing = Vitals().dismiss()
+    dismissing = HealthService().dismiss()
     with pytest.raises(StopIteration):
         dismissing.send(None)
 

@@ -20,7 +20,7 @@ from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from services.errors import Failure
 from services.rpc.failure_border import FailureBorder
-from services.rpc.rpc_log import Rpcs
+from services.rpc.rpc_log import RpcLog
 from services.telemetry.traces import CallTraces
 from tests.fakes.clock import FakeClock
 from tests.services.channels import OpenChannel, open_channel
@@ -78,7 +78,7 @@ class Told:
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         clock = FakeClock()
         tracing = CallTraces(provider.get_tracer("t"), clock)
-        self.rpcs = Rpcs(clock, self._count, tracing)
+        self.rpcs = RpcLog(clock, self._count, tracing)
 
     def _count(self, method: str, code: str) -> None:
         self.counts[method, code] += 1

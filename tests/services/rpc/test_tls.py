@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from gateway.http.tls import ServiceTls
 from gateway.rpc.channel import open_channel
-from services.rpc.health_service import Vitals
+from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
 from services.rpc.tls import TlsFiles, server_credentials
 
@@ -67,7 +67,7 @@ async def server(tls: TlsFiles) -> AsyncIterator[str]:
     """Serves health alone; gives its address."""
 
     def register(server: grpc.aio.Server) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(Vitals(), server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(), server)
 
     async with listening(register, "127.0.0.1:0", tls=tls, grace_s=0) as bound:
         yield bound

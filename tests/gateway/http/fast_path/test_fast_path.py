@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.app import http_rules
-from gateway.http.auth_throttle import Guesses
+from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.exchange import Exchange
-from gateway.http.fast_path.fast_path import HEAD_MAX, METHOD, PATH, Shortcut
+from gateway.http.fast_path.fast_path import HEAD_MAX, METHOD, PATH, FastPath
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
 USUAL = b"Host: a\r\nAuthorization: Bearer k\r\nContent-Type: application/json\r\n"
@@ -84,7 +84,7 @@ async def never(_: Exchange) -> None:
     raise AssertionError
 
 
-SHORTCUT = Shortcut(never, Guesses(), body_limit_bytes=1000)
+FAST_PATH = FastPath(never, AuthThrottle(), body_limit_bytes=1000)
 
 
 def test_the_route_is_that_of_the_contract() -> None:
@@ -95,7 +95,7 @@ def test_the_route_is_that_of_the_contract() -> None:
 
 def test_an_ordinary_request_is_read() -> None:
     """Its headers in any case, and where its body is; more may follow."""
-    head = SHORTCUT.read(ORDINARY + b"POST")
+    head = FAST_PATH.read(ORDINARY + b"POST")
     assert head is not None
     assert (ORDINARY + b"POST")[head.begin : head.end] == b"{}"
     assert head.headers["AUTHORIZATION"] == "Bearer k"
@@ -105,14 +105,14 @@ def test_an_ordinary_request_is_read() -> None:
 @pytest.mark.parametrize("name", EXTRAORDINARY)
 def test_any_other_request_is_left_to_aiohttp(name: str) -> None:
     """Whether it is allowed or not."""
-    assert SHORTCUT.read(EXTRAORDINARY[name]) is None
+    assert FAST_PATH.read(EXTRAORDINARY[name]) is None
 
 
 @given(st.binary(max_size=30), st.integers(0, len(ORDINARY)))
 def test_any_bytes_are_read_or_left(inserted: bytes, at: int) -> None:
     """Whatever is put into an ordinary request, nothing is raised, and the body is where it is."""
     data = ORDINARY[:at] + inserted + ORDINARY[at:]
-    head = SHORTCUT.read(data)
+    head = FAST_PATH.read(data)
     if head is not None:
         assert data[: head.begin].endswith(b"\r\n\r\n")
         assert head.end - head.begin == int(head.headers["Content-Length"])
@@ -125,7 +125,7 @@ async def test_what_is_ordinary_means_the_same_to_aiohttp(
 ) -> None:
     """Every header, and the length of the body, to both of its parsers."""
     data = HEAD + "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n{}"
-    head = SHORTCUT.read(data)
+    head = FAST_PATH.read(data)
     if head is None:
         return
     loop = asyncio.get_running_loop()

@@ -16,7 +16,7 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
 from services.errors import Failure
-from services.metering.ledger import Ledger, Order
+from services.metering.ledger import HoldRequest, Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.opening import open_database
 
@@ -36,7 +36,7 @@ async def spend(ledger: Ledger) -> None:
     """Requests, one after the other: some stream, some fail, some cost more than they hold."""
     while True:
         amount = CHANCE.randrange(1, 1000)
-        order = Order(
+        order = HoldRequest(
             request_id="r", account="acme", key_id="key-1", model="a/b", amount_nano=amount
         )
         try:

@@ -7,7 +7,14 @@ import pytest
 from pomogator.chat.v1 import content_pb2
 
 from services.errors import Failure
-from services.providers.translate.reasoning_state import Block, Call, Redacted, Text, Thought, pack
+from services.providers.translate.reasoning_state import (
+    Block,
+    Redacted,
+    SealedCall,
+    Text,
+    Thought,
+    pack,
+)
 from tests.services.providers.anthropic.specs import (
     Part,
     assistant,
@@ -206,7 +213,7 @@ PLACES: list[Block] = [
     Thought(text="Hm.", signature="sig"),
     Text(length=3),
     Redacted(data="ciphertext"),
-    Call(id="a"),
+    SealedCall(id="a"),
 ]
 
 

@@ -12,7 +12,7 @@ from pomogator.chat.v1 import usage_pb2
 from services.errors import UpstreamError
 from services.providers.anthropic.response import FINISH_REASONS, AnthropicDecoder
 from services.providers.base import Notes, SseEvent
-from services.providers.translate.reasoning_state import Call, Redacted, Text, Thought, unpack
+from services.providers.translate.reasoning_state import Redacted, SealedCall, Text, Thought, unpack
 from tests.services.providers.anthropic.answers import Answer, gathered, streamed
 
 PING: dict[str, Any] = {"type": "ping"}
@@ -111,8 +111,8 @@ def test_a_whole_conversation() -> None:
         Thought(text="Häm…", signature="sig"),
         Redacted(data="ciphertext"),
         Text(length=16),
-        Call(id="a"),
-        Call(id="b"),
+        SealedCall(id="a"),
+        SealedCall(id="b"),
     ]
     last, _ = answer.ending
     assert last.choice_finished == pb.ChoiceFinished(

@@ -11,9 +11,9 @@ from services.errors import Failure
 from services.providers.base import Notes
 from services.providers.translate import reasoning_state
 from services.providers.translate.reasoning_state import (
-    Call,
     Details,
     Redacted,
+    SealedCall,
     Text,
     Thought,
     pack,
@@ -25,7 +25,7 @@ BLOCKS = st.lists(
     st.builds(Thought, text=st.text(), signature=st.text())
     | st.builds(Redacted, data=st.text())
     | st.builds(Text, length=st.integers(0, 10**9))
-    | st.builds(Call, id=st.text())
+    | st.builds(SealedCall, id=st.text())
 )
 
 
