@@ -1,4 +1,4 @@
-"""The threat note names tests that there are, and options that are known."""
+"""The threat model names tests that exist and options that the command has."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ NOTE = (ROOT / "deploy" / "THREATS.md").read_text("utf-8")
 
 
 def rows() -> list[list[str]]:
-    """The cells of the table of what is defended."""
-    _, _, defended = NOTE.partition("## What is defended")
-    table, _, _ = defended.partition("## What is not")
+    """The cells of the table under the heading `Defended`."""
+    _, _, defended = NOTE.partition("## Defended")
+    table, _, _ = defended.partition("## Not defended")
     return [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in table.splitlines()
@@ -24,7 +24,7 @@ def rows() -> list[list[str]]:
 
 
 @pytest.mark.parametrize("row", rows(), ids=lambda row: row[0])
-def test_what_is_defended_is_shown(row: list[str]) -> None:
+def test_each_defence_names_tests_that_exist(row: list[str]) -> None:
     """Every row has a threat, a defence, and tests that exist."""
     _, defence, shown = row
     named = re.findall(r"`([^`]+)`", shown)
@@ -35,8 +35,13 @@ def test_what_is_defended_is_shown(row: list[str]) -> None:
         assert (ROOT / "tests" / path).exists(), path
 
 
+def test_the_table_is_found() -> None:
+    """The table of defences has its rows; without them the test above would check nothing."""
+    assert len(rows()) >= 15
+
+
 def test_options_are_known(capsys: pytest.CaptureFixture[str]) -> None:
-    """What it tells operators to say, the command understands."""
+    """Every option in the text is an option of `pomogator serve`."""
     with pytest.raises(SystemExit):
         parser({}).parse_args(["serve", "--help"])
     known = capsys.readouterr().out
@@ -45,8 +50,8 @@ def test_options_are_known(capsys: pytest.CaptureFixture[str]) -> None:
         assert option in known
 
 
-def test_it_says_when_it_must_be_revised() -> None:
-    """A note that nobody revises is worse than none."""
+def test_it_lists_triggers_for_a_revision() -> None:
+    """The section `When to revise` has at least five triggers."""
     _, _, triggers = NOTE.partition("## When to revise")
 
     assert triggers.count("\n- ") >= 5
