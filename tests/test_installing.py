@@ -15,9 +15,9 @@ import aiohttp
 import pytest
 
 from services.rpc.listener import listening
-from tests.end_to_end import house, process
 from tests.environments import ROOT, Environment, build, empty, pins
-from tests.fakes.upstream import FakeUpstream
+from tests.stand import priced_gateway, process
+from tests.stand.upstream import FakeUpstream
 
 pytest.importorskip("hatchling", reason="the group `build` is not installed")
 # They download, and generate code.
@@ -96,7 +96,7 @@ async def ask_as_documented(environment: Environment, address: str, key: str) ->
     example = environment.folder / "example.py"
     example.write_text(EXAMPLE)
     return await environment.run(
-        example, env={"GRPC_TARGET": address, "API_KEY": key, "MODEL": house.MODEL}
+        example, env={"GRPC_TARGET": address, "API_KEY": key, "MODEL": priced_gateway.MODEL}
     )
 
 
@@ -107,7 +107,7 @@ async def serving(
     """`pomogator serve` of this environment, with a provider behind it."""
     folder.mkdir()  # noqa: ASYNC240
     async with FakeUpstream() as upstream:
-        upstream.play(house.House())
+        upstream.play(priced_gateway.House())
         server = process.serving(
             folder,
             CONFIG.format(url=upstream.url),
@@ -120,11 +120,11 @@ async def serving(
 
 async def ask_over_rest(server: process.Server) -> str:
     """What it answers."""
-    url = f"http://{await server.address('http')}{house.PATH}"
+    url = f"http://{await server.address('http')}{priced_gateway.PATH}"
     headers = {"Authorization": f"Bearer {server.key}"}
     async with (
         aiohttp.ClientSession(headers=headers) as http,
-        http.post(url, json=house.ASKED) as answer,
+        http.post(url, json=priced_gateway.ASKED) as answer,
     ):
         assert answer.status == 200
         content: str = (await answer.json())["choices"][0]["message"]["content"]
@@ -153,7 +153,7 @@ async def test_client_works(client_wheel: Path, pinned: Sequence[str], tmp_path:
     environment.install(client_wheel, pinned=pinned)
 
     async with (
-        house.serving(tmp_path / "state") as (gateway, _, _),
+        priced_gateway.serving(tmp_path / "state") as (gateway, _, _),
         listening(gateway.service.register, "127.0.0.1:0", grace_s=0) as address,
     ):
         said = await ask_as_documented(environment, address, gateway.key)

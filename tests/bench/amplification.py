@@ -20,8 +20,8 @@ from openai import APIStatusError, AsyncOpenAI
 
 from services.routing.budget import RETRIES_PER_S
 from tests.bench.figures import Figure, conclude
-from tests.bench.stage import MODEL, configuration, running
-from tests.fakes.upstream import FakeUpstream, Script, json_answer
+from tests.bench.processes import MODEL, configuration, running
+from tests.stand.upstream import FakeUpstream, Script, json_answer
 
 AMPLIFICATION_MAX = 1.2
 DOWN: Script = [json_answer({"error": {"message": "down"}}, 503)]

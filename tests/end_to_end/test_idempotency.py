@@ -12,8 +12,8 @@ import pytest
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from services.storage.keys import KeyScope
-from tests.end_to_end.gateway import TOPOLOGIES, Gateway, Topology
-from tests.end_to_end.house import (
+from tests.stand.gateway import TOPOLOGIES, Gateway, Topology
+from tests.stand.priced_gateway import (
     CHARGE_NANO_USD,
     MESSAGES,
     MODEL,

@@ -14,7 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.end_to_end.house import (
+from tests.stand.priced_gateway import (
     ASKED,
     CHARGE_NANO_USD,
     NAMED,
@@ -23,7 +23,7 @@ from tests.end_to_end.house import (
     House,
     books,
 )
-from tests.fakes.upstream import FakeUpstream
+from tests.stand.upstream import FakeUpstream
 
 CONFIG = """
 [[channels]]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.site import PLANS, Layout, database_for
-from tests.nightly.customer import Customer, Running
 from tests.nightly.expected import Entry
-from tests.nightly.puppet import Part
-from tests.nightly.stage import Key, staging
+from tests.nightly.system import Key, staging
+from tests.nightly.tracked_account import Customer, Running
+from tests.stand.deployment import PLANS, Layout, database_for
+from tests.stand.providers.stepwise import Part
 
 LAYOUTS = ("single", "fleet")
 

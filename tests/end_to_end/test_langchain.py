@@ -10,8 +10,8 @@ from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
-from tests.end_to_end.talks import MODEL, RESULTS, THINKING, TOOLS, Talk
-from tests.fakes.providers.answers import Answer, Redacted, call, text, thought
+from tests.stand.provider_gateway import MODEL, RESULTS, THINKING, TOOLS, Talk
+from tests.stand.providers.answers import Answer, Redacted, call, text, thought
 
 CALLS = [call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'), call("toolu_2", "clock")]
 ASKS = Answer(parts=[text("Let me ", "see."), *CALLS], stop="tool_calls")

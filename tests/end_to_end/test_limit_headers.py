@@ -10,10 +10,20 @@ from typing import Any
 import pytest
 
 from services.config import LimitConfig
-from tests.end_to_end.gateway import TOPOLOGIES, Topology
-from tests.end_to_end.shop import FORMS, MODEL, NANO, Answer, Shop, bearer, piece, read, selling
-from tests.fakes.clock import FakeClock
-from tests.fakes.upstream import CUT, SSE_HEAD, json_answer, sse
+from tests.stand.billing_gateway import (
+    FORMS,
+    MODEL,
+    NANO,
+    Answer,
+    Shop,
+    bearer,
+    piece,
+    read,
+    selling,
+)
+from tests.stand.clock import FakeClock
+from tests.stand.gateway import TOPOLOGIES, Topology
+from tests.stand.upstream import CUT, SSE_HEAD, json_answer, sse
 
 RULES = [LimitConfig(key="*", rpm=4, tpm=6000)]
 NAMES = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset")

@@ -20,7 +20,7 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from services.config import ChannelConfig
 from services.rpc.listener import listening
-from tests.end_to_end.gateway import TOPOLOGIES, Gateway, running
+from tests.stand.gateway import TOPOLOGIES, Gateway, running
 
 HERE = Path(__file__).parent
 GOOGLEAPIS = Path(annotations_pb2.__file__).parents[2]

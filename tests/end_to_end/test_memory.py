@@ -9,10 +9,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from tests.end_to_end.process import serving
-from tests.fakes.upstream import FakeUpstream
+from tests.faults.checked_gateway import BEGIN, END, MODEL, PATH
 from tests.faults.processes import ASKED, CONFIG
-from tests.faults.world import BEGIN, END, MODEL, PATH
+from tests.stand.process import serving
+from tests.stand.upstream import FakeUpstream
 
 CALLS = 40
 TEXT_BYTES = 1_000_000

@@ -17,8 +17,7 @@ from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 
 from services.admission.limits import JITTER
 from services.config import BillingConfig, LimitConfig
-from tests.end_to_end.gateway import TOPOLOGIES, Topology
-from tests.end_to_end.shop import (
+from tests.stand.billing_gateway import (
     COST_NANO,
     FORMS,
     FREE,
@@ -31,8 +30,9 @@ from tests.end_to_end.shop import (
     piece,
     selling,
 )
-from tests.fakes.clock import FakeClock
-from tests.fakes.upstream import CUT, SSE_HEAD, STALL, json_answer, sse
+from tests.stand.clock import FakeClock
+from tests.stand.gateway import TOPOLOGIES, Topology
+from tests.stand.upstream import CUT, SSE_HEAD, STALL, json_answer, sse
 
 EVERY_KEY = "*"
 CENT = {"request_usd": Decimal("0.01")}

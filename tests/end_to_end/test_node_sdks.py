@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.talks import MODEL, THINKING, Talk
-from tests.fakes.providers.answers import Answer, Redacted, Refused, call, text, thought
+from tests.stand.provider_gateway import MODEL, THINKING, Talk
+from tests.stand.providers.answers import Answer, Redacted, Refused, call, text, thought
 
 SCRIPTS = Path(__file__).parent / "node"
 NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")

@@ -14,8 +14,8 @@ import pytest
 from services.admission.keyring import new_secret
 from services.telemetry.calls import ENDS
 from services.telemetry.metrics import Metrics
-from tests.end_to_end.process import Server, serving
-from tests.fakes.upstream import CUT, LAST_CHUNK, SSE_HEAD, FakeUpstream, json_answer, sse
+from tests.stand.process import Server, serving
+from tests.stand.upstream import CUT, LAST_CHUNK, SSE_HEAD, FakeUpstream, json_answer, sse
 
 PROVIDER_KEY = "sk-canary-provider-4a1b9c"
 PROMPT = "canary prompt 7d20e1"

@@ -15,9 +15,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.end_to_end.process import Server, serving
-from tests.end_to_end.shop import USAGE, bearer, completion
-from tests.fakes.upstream import FakeUpstream, json_answer
+from tests.stand.billing_gateway import USAGE, bearer, completion
+from tests.stand.process import Server, serving
+from tests.stand.upstream import FakeUpstream, json_answer
 
 TOKEN = secrets.token_hex(16)
 TOKEN_VARIABLE = {"POMOGATOR_OPS_TOKEN": TOKEN}

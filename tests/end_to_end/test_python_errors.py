@@ -11,8 +11,8 @@ from openai import AsyncOpenAI
 
 from services.admission.keyring import new_secret
 from services.storage.keys import KeyScope
-from tests.end_to_end.talks import MODEL, PROVIDER_KEY, Talk
-from tests.fakes.providers.answers import Answer, Break, Refused, text
+from tests.stand.provider_gateway import MODEL, PROVIDER_KEY, Talk
+from tests.stand.providers.answers import Answer, Break, Refused, text
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello"}]
 GREETING = Answer(parts=[text("Hel", "lo")])

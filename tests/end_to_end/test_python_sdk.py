@@ -10,8 +10,8 @@ from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
-from tests.end_to_end.talks import MODEL, THINKING, Talk
-from tests.fakes.providers.answers import Answer, Redacted, text, thought
+from tests.stand.provider_gateway import MODEL, THINKING, Talk
+from tests.stand.providers.answers import Answer, Redacted, text, thought
 
 MESSAGES: list[Any] = [
     {"role": "system", "content": "Be brief."},

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
-from tests.end_to_end.talks import MODEL, RESULTS, THINKING, TOOLS, Talk
-from tests.fakes.providers.answers import (
+from tests.stand.provider_gateway import MODEL, RESULTS, THINKING, TOOLS, Talk
+from tests.stand.providers.answers import (
     Answer,
     Part,
     Redacted,

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 from pomogator.accounts.v1 import key_service_pb2 as keys
 
-from tests.end_to_end.site import PLANS, database_for
-from tests.nightly.customer import BUSY, MADE, POOR, Customer, Outcome, Running
 from tests.nightly.expected import MAX_TOKENS, Entry
-from tests.nightly.puppet import Part
-from tests.nightly.stage import Key, Stage, staging
+from tests.nightly.system import Key, Stage, staging
+from tests.nightly.tracked_account import BUSY, MADE, POOR, Customer, Outcome, Running
+from tests.stand.deployment import PLANS, database_for
+from tests.stand.providers.stepwise import Part
 
 PLENTY = 10**9
 SAME = "the same for all"

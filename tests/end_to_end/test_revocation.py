@@ -14,8 +14,8 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 
 from services.config import KeysConfig
-from tests.end_to_end.gateway import TOPOLOGIES, Gateway, Topology
-from tests.end_to_end.house import ASKED, CHARGE_NANO_USD, PATH, ask, books, serving
+from tests.stand.gateway import TOPOLOGIES, Gateway, Topology
+from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, ask, books, serving
 
 
 @asynccontextmanager

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.end_to_end.gateway import TOPOLOGIES
-from tests.end_to_end.talks import DIALECTS, MODEL, Talk, talking
-from tests.fakes.providers.answers import Answer, Call, Part, Stop, Text, Thought
-from tests.fakes.providers.provider import Slicing
+from tests.stand.gateway import TOPOLOGIES
+from tests.stand.provider_gateway import DIALECTS, MODEL, Talk, talking
+from tests.stand.providers.answers import Answer, Call, Part, Stop, Text, Thought
+from tests.stand.providers.provider import Slicing
 
 Json = dict[str, Any]
 

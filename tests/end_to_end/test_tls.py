@@ -15,10 +15,10 @@ import aiohttp
 import pytest
 import trustme
 
-from tests.end_to_end.process import serving
 from tests.end_to_end.test_operators import Shell
-from tests.fakes.upstream import FakeUpstream, json_answer
 from tests.services.rpc.test_tls import Files
+from tests.stand.process import serving
+from tests.stand.upstream import FakeUpstream, json_answer
 
 CONFIG = """
 [[channels]]

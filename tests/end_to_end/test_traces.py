@@ -13,8 +13,6 @@ from typing import Any, Literal
 import pytest
 from openai import APIStatusError, AsyncOpenAI
 
-from tests.end_to_end.fleet import Member, operators
-from tests.end_to_end.process import Server, serving
 from tests.end_to_end.test_operations import (
     ANSWER,
     BEGINNING,
@@ -24,14 +22,16 @@ from tests.end_to_end.test_operations import (
     PROMPT,
     PROVIDER_KEY,
 )
-from tests.fakes.collector import (
+from tests.stand.members import Member, operators
+from tests.stand.process import Server, serving
+from tests.stand.trace_collector import (
     QUICK,
     Collector,
     Span,
     collecting,
     collecting_for_real,
 )
-from tests.fakes.upstream import CUT, FakeUpstream, json_answer
+from tests.stand.upstream import CUT, FakeUpstream, json_answer
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER = "00f067aa0ba902b7"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.end_to_end.talks import MODEL, PROVIDER_KEY, THINKING, UPSTREAM, Talk
-from tests.fakes.providers.answers import Answer, text
-from tests.fakes.upstream import Request
+from tests.stand.provider_gateway import MODEL, PROVIDER_KEY, THINKING, UPSTREAM, Talk
+from tests.stand.providers.answers import Answer, text
+from tests.stand.upstream import Request
 
 Json = dict[str, Any]
 

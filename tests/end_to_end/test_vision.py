@@ -19,9 +19,9 @@ import aiohttp
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
-from tests.end_to_end.talks import DIALECTS, MODEL, Talk
-from tests.fakes.providers.answers import Answer, text
-from tests.fakes.providers.provider import FakeProvider
+from tests.stand.provider_gateway import DIALECTS, MODEL, Talk
+from tests.stand.providers.answers import Answer, text
+from tests.stand.providers.provider import FakeProvider
 
 SEEN = Answer(parts=[text("A dot.")])
 LINK = "https://example.com/dot.png"
@@ -97,7 +97,7 @@ async def apart(state: Path, dialect: str, base_url: str, topology: str) -> Asyn
     """Runs a gateway in another process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "tests.end_to_end.gateway_process", str(state), dialect, base_url, topology),
+        *("-m", "tests.stand.gateway_process", str(state), dialect, base_url, topology),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

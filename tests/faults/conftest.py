@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 
 from tests.end_to_end.conftest import each_database_url
-from tests.faults.world import World, living
+from tests.faults.checked_gateway import World, living
 from tests.services.conftest import postgres_server, postgres_url
 
 __all__ = ["each_database_url", "open_world", "postgres_server", "postgres_url", "world"]

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.end_to_end import fleet
-from tests.end_to_end.process import Server, serving
-from tests.fakes.upstream import FakeUpstream
-from tests.faults.world import MODEL, PATH
+from tests.faults.checked_gateway import MODEL, PATH
+from tests.stand import members
+from tests.stand.process import Server, serving
+from tests.stand.upstream import FakeUpstream
 
 CONFIG = """
 [[channels]]
@@ -93,10 +93,10 @@ async def holds_are_closed(folder: Path) -> Mapping[str, int]:
 
     Gives how many holds ended in which way.
     """
-    again = fleet.service(folder / "var", folder / "pomogator.toml")
+    again = members.service(folder / "var", folder / "pomogator.toml")
     await again.start()
     try:
-        async with fleet.operators(folder / "var") as book, asyncio.timeout(60):
+        async with members.operators(folder / "var") as book, asyncio.timeout(60):
             while (result := await book.verify()).counts.get("held", 0):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         assert list(result.findings) == []

@@ -17,7 +17,7 @@ from gateway.rpc.channel import open_channel
 from gateway.server import serving, split_address
 from services.common.key_format import PREFIX, checksum
 from services.inprocess import InProcessChannel
-from tests.fakes.service import Script
+from tests.stand.service import Script
 
 KEY = PREFIX + "0" * 43 + checksum("0" * 43)
 """Well-formed: whether it is valid nobody asks here."""

@@ -15,11 +15,11 @@ from grpc_health.v1._async import HealthServicer
 from gateway.config import EdgeConfig
 from gateway.rpc.channel import WATCHED, open_channel
 from gateway.server import join_address, serving, split_address
-from tests.fakes import service
-from tests.fakes.service import Pause, Script
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.gateway.http.raw import parsed, read_answer
 from tests.gateway.surfaces.openai_chat.test_handler import ASKED, STREAMED, URL, events
+from tests.stand import service
+from tests.stand.service import Pause, Script
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:8080", "[::1]:0", "localhost:80"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.end_to_end.holds import HoldSeen
+from tests.stand.holds import HoldSeen
 
 MAX_TOKENS = 50
 TOKEN_NANO = 10_000

@@ -31,12 +31,12 @@ from typing import Literal
 import aiohttp
 import grpc
 
-from tests.end_to_end.fleet import operators
-from tests.end_to_end.site import PLANS, Plan, Site
-from tests.fakes.upstream import FakeUpstream
 from tests.nightly.postgres import empty_database
-from tests.nightly.provider import Provider
 from tests.nightly.reconciliation import ACCOUNT, Call, Tally, reconcile
+from tests.stand.deployment import PLANS, Plan, Site
+from tests.stand.members import operators
+from tests.stand.providers.unreliable import Provider
+from tests.stand.upstream import FakeUpstream
 
 Topology = Literal["single", "split", "fleet"]
 TOPOLOGIES: Mapping[Topology, Plan] = {

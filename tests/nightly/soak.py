@@ -26,10 +26,10 @@ from typing import Literal
 
 import psutil
 
-from tests.end_to_end.fleet import Member, operators
-from tests.fakes.upstream import FakeUpstream
 from tests.nightly.load import Load
-from tests.nightly.provider import MANY, Provider
+from tests.stand.members import Member, operators
+from tests.stand.providers.unreliable import MANY, Provider
+from tests.stand.upstream import FakeUpstream
 
 Topology = Literal["single", "split"]
 
@@ -184,7 +184,7 @@ async def _observe(member: Member) -> Vitals:
 
 def _members(state: Path, config: Path, topology: Topology) -> Mapping[str, Member]:
     """In the order in which they start: the edge is the last."""
-    module = "tests.nightly.observed"
+    module = "tests.nightly.observed_server"
     socket, rest = f"unix:{state / 'grpc.sock'}", ("--rest", "127.0.0.1:0", *AT_ONCE)
     files = ("--config", config, "--state", state, "--metrics", "", "--grpc", socket, *AT_ONCE)
     http, grpc = {"protocol": "http"}, {"protocol": "grpc", "address": socket}

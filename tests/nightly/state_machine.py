@@ -22,10 +22,10 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.end_to_end.site import PLANS, Layout
 from tests.nightly.postgres import empty_database
-from tests.nightly.stage import Stage, staging
 from tests.nightly.steps import GatewayMachine
+from tests.nightly.system import Stage, staging
+from tests.stand.deployment import PLANS, Layout
 
 
 def check(stage: Stage, loop: asyncio.AbstractEventLoop, *, examples: int, steps: int) -> None:

@@ -18,10 +18,10 @@ from hypothesis.stateful import (
     rule,
 )
 
-from tests.nightly.customer import BUSY, MADE, POOR, REVOKED, Customer, Outcome, Running
 from tests.nightly.expected import MAX_TOKENS, Entry, price
-from tests.nightly.puppet import Part
-from tests.nightly.stage import Key, Stage
+from tests.nightly.system import Key, Stage
+from tests.nightly.tracked_account import BUSY, MADE, POOR, REVOKED, Customer, Outcome, Running
+from tests.stand.providers.stepwise import Part
 
 T = TypeVar("T")
 

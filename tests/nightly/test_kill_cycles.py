@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.site import database_for
 from tests.nightly.kill_cycles import TOPOLOGIES, Topology, run
 from tests.services.conftest import postgres_server
+from tests.stand.deployment import database_for
 
 __all__ = ["postgres_server"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.site import PLANS, Layout, database_for
-from tests.nightly.stage import staging
 from tests.nightly.state_machine import check
+from tests.nightly.system import staging
 from tests.services.conftest import postgres_server
+from tests.stand.deployment import PLANS, Layout, database_for
 
 __all__ = ["postgres_server"]
 

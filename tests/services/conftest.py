@@ -16,7 +16,7 @@ import pytest
 from services.storage.base import Database
 from services.storage.postgres import PostgresDatabase
 from services.storage.sqlite import SqliteDatabase
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from gateway.http.auth_throttle import FAILURES, PEERS_MAX, REFILL_S, AuthThrottle
-from tests.end_to_end.house import ask, serving
+from tests.stand.priced_gateway import ask, serving
 
 
 class Clock:

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from gateway.config import EdgeConfig
-from tests.fakes import service
 from tests.gateway.conftest import KEY, Edge
 from tests.gateway.http.raw import exchange, read_answer
+from tests.stand import service
 
 BODY = b'{"model":"m","messages":[]}'
 HEAD = (

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.config import EdgeConfig
-from tests.fakes.service import Pause, Script, answer, choice_finished, finished, started
 from tests.gateway.conftest import KEY, Edge, running_edge, scripted_channel
 from tests.gateway.http.raw import Answer, exchange, parsed, read_answer
+from tests.stand.service import Pause, Script, answer, choice_finished, finished, started
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
 BODY = b'{"model":"m","messages":[]}'

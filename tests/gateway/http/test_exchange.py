@@ -15,12 +15,12 @@ from gateway.errors import ApiError
 from gateway.http.body import too_late
 from gateway.http.exchange import Received, Sent
 from gateway.http.reply import Reply
-from tests.fakes import service
-from tests.fakes.service import Pause
 from tests.gateway.conftest import Edge
 from tests.gateway.http.test_reply import Wire
 from tests.gateway.surfaces.openai_chat.test_handler import ASKED, STREAMED, URL, events
 from tests.gateway.surfaces.test_event_stream import Endless
+from tests.stand import service
+from tests.stand.service import Pause
 
 
 async def in_chunks(asked: Mapping[str, object]) -> AsyncIterator[bytes]:

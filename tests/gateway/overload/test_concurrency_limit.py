@@ -12,9 +12,9 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.overload.concurrency_limit import GROWS_EVERY_S, ConcurrencyLimit
 from gateway.overload.connection_limit import RETRY_AFTER_S, SPREAD_S
-from tests.fakes.clock import FakeClock
-from tests.fakes.service import Fault, Pause, answer
 from tests.gateway.conftest import Edge
+from tests.stand.clock import FakeClock
+from tests.stand.service import Fault, Pause, answer
 
 PATH = "/v1/chat/completions"
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}

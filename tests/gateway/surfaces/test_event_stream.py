@@ -8,8 +8,8 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
-from tests.fakes import service
 from tests.gateway.conftest import KEY, Edge
+from tests.stand import service
 
 BODY = b'{"model":"m","messages":[],"stream":true}'
 ASK = (

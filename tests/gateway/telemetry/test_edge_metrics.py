@@ -19,9 +19,9 @@ from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.server import serving, split_address
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.metrics_page import showing
-from tests.fakes import service
-from tests.fakes.service import Fault, Pause, Script
 from tests.gateway.conftest import KEY, scripted_channel
+from tests.stand import service
+from tests.stand.service import Fault, Pause, Script
 
 PATH = "/v1/chat/completions"
 ROUTE = {"route": PATH}

@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.trace import Tracer
 
 from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
-from tests.fakes.collector import QUICK, Collector, collecting
+from tests.stand.trace_collector import QUICK, Collector, collecting
 
 OPTIONS = TracesOptions(service="pomogator", version="1.2.3")
 

@@ -17,7 +17,7 @@ from services.inprocess import InProcessChannel
 from services.rpc.failure_border import FailureBorder
 from services.storage.base import Database
 from services.storage.pepper import Pepper
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 

@@ -16,7 +16,7 @@ from services.rpc.failure_border import FailureBorder
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
 from services.storage.pepper import Pepper
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from services.rpc.listener import listening
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
 from services.storage.pepper import Pepper
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 DAY_S = 86_400
 PAID_IN = 1_000

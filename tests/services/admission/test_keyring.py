@@ -25,8 +25,8 @@ from services.storage.keys import KeyScope, StoredKey, revoke_key
 from services.storage.pepper import Pepper
 from services.storage.postgres import PostgresDatabase
 from services.storage.sqlite import SqliteDatabase
-from tests.fakes.clock import FakeClock
-from tests.fakes.database import WatchedDatabase
+from tests.stand.clock import FakeClock
+from tests.stand.database import WatchedDatabase
 
 PEPPER = Pepper(b"sixteen bytes and more")
 

@@ -9,7 +9,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.admission.limits import Allowance, LimitExceeded, Limits, Subject, duration
 from services.config.limits import LimitConfig
 from services.storage.counters import LocalCounters, Meter
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 
 class SetChance:

@@ -19,7 +19,6 @@ from services.storage.base import Database, Transaction
 from services.storage.idempotency import Run, claim
 from services.storage.ledger import end_leases, renew_lease
 from services.storage.opening import open_database
-from tests.fakes.database import WatchedDatabase
 from tests.services.completions.named_calls import (
     DAY_MS,
     OWNER,
@@ -30,6 +29,7 @@ from tests.services.completions.named_calls import (
     ignore,
     refusal,
 )
+from tests.stand.database import WatchedDatabase
 
 
 async def test_a_cancelled_call_frees_the_name(once: Idempotency) -> None:

@@ -17,8 +17,8 @@ from services.storage.accounts import account_by_name, credit_account, ensure_ac
 from services.storage.audit import audit
 from services.storage.base import Database, Transaction
 from services.storage.ledger import end_leases, renew_lease
-from tests.fakes.clock import FakeClock
-from tests.fakes.database import WatchedDatabase
+from tests.stand.clock import FakeClock
+from tests.stand.database import WatchedDatabase
 
 USD = 10**9
 

@@ -33,8 +33,8 @@ from services.storage.base import Database
 from services.storage.ledger import NO_TOKENS, SETTLED, Ending, HoldRow, end_holds, end_leases
 from services.storage.postgres import PostgresDatabase
 from services.storage.sqlite import SqliteDatabase
-from tests.fakes.clock import FakeClock
 from tests.services.conftest import empty_postgres
+from tests.stand.clock import FakeClock
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from services.storage.audit import audit
 from services.storage.base import Database, P, T, Transaction
 from services.storage.ledger import end_holds
 from services.telemetry.supervisor import Supervisor
-from tests.fakes.clock import FakeClock
-from tests.fakes.database import WatchedDatabase
+from tests.stand.clock import FakeClock
+from tests.stand.database import WatchedDatabase
 
 FAILURES = 3
 

@@ -13,8 +13,8 @@ from services.metering.recovery import Recovery
 from services.storage.accounts import account_by_name, ensure_account
 from services.storage.base import Database, Transaction
 from services.storage.ledger import HoldRow, reserve
-from tests.fakes.clock import FakeClock
-from tests.fakes.database import WatchedDatabase
+from tests.stand.clock import FakeClock
+from tests.stand.database import WatchedDatabase
 
 
 def run(sql: str) -> Transaction[None]:

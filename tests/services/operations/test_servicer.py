@@ -21,7 +21,7 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 from services.config import ChannelConfig, Config, ConfigError, ModelConfig, Secret
 from services.routing.health import DOUBT
 from services.serving.server import Service, open_service
-from tests.fakes.upstream import FakeUpstream, json_answer
+from tests.stand.upstream import FakeUpstream, json_answer
 
 MODEL = "house/model"
 KEY = "sk-canary-6f03"

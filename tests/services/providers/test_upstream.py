@@ -21,8 +21,8 @@ from services.errors import UpstreamError
 from services.providers.base import Chunks, Notes, SseEvent, Target, UpstreamRequest
 from services.providers.http import HttpClient
 from services.providers.upstream import ERROR_BODY_MAX, Relay, Upstream
-from tests.fakes.clock import FakeClock
-from tests.fakes.upstream import (
+from tests.stand.clock import FakeClock
+from tests.stand.upstream import (
     CUT,
     HALF_CLOSE,
     LAST_CHUNK,

@@ -12,8 +12,8 @@ from services.errors import UpstreamError
 from services.providers.base import Target
 from services.routing.choice import order, tiers
 from services.routing.health import Health
-from tests.fakes.clock import FakeClock
 from tests.services.routing.targets import target
+from tests.stand.clock import FakeClock
 
 DRAWS = 4000
 BROKEN = UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "broken")

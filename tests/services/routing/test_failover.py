@@ -21,9 +21,9 @@ from services.routing.catalog import Route
 from services.routing.failover import ATTEMPTS_MAX, Answer, Failover, RouteRequest
 from services.routing.health import Health
 from services.telemetry.calls import CallRecord
-from tests.fakes.clock import FakeClock
-from tests.fakes.upstream import CUT, SSE_HEAD, FakeUpstream, Script, json_answer, sse, stream
 from tests.services.routing.targets import target
+from tests.stand.clock import FakeClock
+from tests.stand.upstream import CUT, SSE_HEAD, FakeUpstream, Script, json_answer, sse, stream
 
 FINE = [
     stream(

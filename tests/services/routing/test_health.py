@@ -12,8 +12,8 @@ from services.config import BreakerConfig
 from services.errors import UpstreamError
 from services.routing.decay import HALF_LIFE_S
 from services.routing.health import ALIKE_S, DOUBT, SCORE_MIN, Health
-from tests.fakes.clock import FakeClock
 from tests.services.routing.targets import target
+from tests.stand.clock import FakeClock
 
 TARGET = target("a")
 COOL_DOWN_S, FAILURES_MAX = BreakerConfig().cooldown_s, BreakerConfig().failures

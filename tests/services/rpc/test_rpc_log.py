@@ -22,8 +22,8 @@ from services.errors import Failure
 from services.rpc.failure_border import FailureBorder
 from services.rpc.rpc_log import RpcLog
 from services.telemetry.traces import CallTraces
-from tests.fakes.clock import FakeClock
 from tests.services.channels import OpenChannel, open_channel
+from tests.stand.clock import FakeClock
 
 __all__ = ["open_channel"]
 

@@ -7,7 +7,7 @@ import sys
 from services.storage.counters import LocalCounters
 from services.storage.counters_opening import open_counters
 from services.storage.redis import RedisCounters
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 WITHOUT_REDIS = """
 import asyncio, sys

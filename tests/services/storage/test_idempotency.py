@@ -24,7 +24,7 @@ from services.storage.ledger import bury, end_leases, renew_lease
 from services.storage.schema import applied
 from services.storage.sqlite import SqliteDatabase
 from services.storage.sqlite_file import FILE
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 DAY_MS = 24 * 3600 * 1000
 EXPIRED_MS = -1

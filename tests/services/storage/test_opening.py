@@ -10,7 +10,7 @@ import pytest
 from services.storage.base import StateError
 from services.storage.opening import open_database
 from services.storage.sqlite import SqliteDatabase
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 
 async def test_without_a_url_it_is_a_file(tmp_path: Path) -> None:

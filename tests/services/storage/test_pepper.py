@@ -8,7 +8,7 @@ import pytest
 from services.storage.base import StateError
 from services.storage.pepper import FILE, load_pepper
 from services.storage.sqlite import SqliteDatabase
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from services.storage.base import ConstraintError, StateError, Transaction
 from services.storage.schema import VERSION
 from services.storage.sqlite import SqliteDatabase
 from services.storage.sqlite_file import BROKEN_HOLDS_MAX, FILE
-from tests.fakes.clock import FakeClock
 from tests.services.storage.transactions import count, put
+from tests.stand.clock import FakeClock
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from services.storage.base import StateError
 from services.storage.counters import LocalCounters
 from services.storage.postgres import PostgresDatabase
 from services.storage.redis import RedisCounters
-from tests.fakes.tls_front import SSL_REQUEST, tls_front
 from tests.services.storage.transactions import count, put
+from tests.stand.tls_proxy import SSL_REQUEST, tls_front
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pomogator.chat.v1.usage_pb2 import Usage
 from services.common.json_logs import JsonFormatter
 from services.errors import Failure, UpstreamError
 from services.telemetry.calls import BREAKS, ENDS, FINISHES, CallLog, CallRecord
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 
 class Told:

@@ -18,7 +18,7 @@ from services.errors import Failure, UpstreamError
 from services.providers.base import Target
 from services.telemetry.calls import ENDS, CallLog, CallRecord
 from services.telemetry.traces import METHODS, PROVIDERS_FAULTS, CallTraces
-from tests.fakes.clock import FakeClock
+from tests.stand.clock import FakeClock
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"

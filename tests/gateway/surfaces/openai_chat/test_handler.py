@@ -10,9 +10,9 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.config import EdgeConfig
-from tests.fakes import service
-from tests.fakes.service import Fault, Pause
 from tests.gateway.conftest import KEY, Edge
+from tests.stand import service
+from tests.stand.service import Fault, Pause
 
 URL = "/v1/chat/completions"
 ASKED: Mapping[str, object] = {

@@ -12,7 +12,7 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.surfaces.openai_chat.render import FINISH_REASONS, ChunkRenderer, render_usage
 from gateway.surfaces.openai_chat.render_whole import render_completion
-from tests.fakes import service
+from tests.stand import service
 
 
 def rendered(

@@ -9,7 +9,7 @@ import pytest
 import uvloop
 
 from services.providers.http import HttpClient
-from tests.fakes.upstream import FakeUpstream
+from tests.stand.upstream import FakeUpstream
 
 
 def pytest_asyncio_loop_factories(

@@ -9,7 +9,7 @@ import socket
 from services.providers.http import HttpClient, HttpResponse, Url
 from services.providers.http.incoming import ROOM, TIGHT, WAITING_MAX
 from services.providers.http.pool import RECEIVE_BUFFER
-from tests.fakes.upstream import SSE_HEAD, STALL, FakeUpstream, Line, answer, chunk
+from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, Line, answer, chunk
 
 BLOCKED_S = 0.5
 """How long nothing has to move before it counts as blocked. Too short could not fail the test."""

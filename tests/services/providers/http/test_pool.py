@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from services.providers.http import HttpClient, HttpError, HttpErrorKind, HttpResponse, Url
-from tests.fakes.upstream import (
+from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
     RESET,

@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from services.providers.http import HttpClient, HttpError, HttpErrorKind, Url, tls_context
-from tests.fakes.upstream import (
+from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
     SSE_HEAD,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from services.providers.http import HttpClient, HttpError, HttpErrorKind, HttpResponse, Url
 from services.providers.http.upstream_connection import FIELDS_MAX, HEAD_MAX
-from tests.fakes.upstream import (
+from tests.stand.upstream import (
     CUT,
     HALF_CLOSE,
     LAST_CHUNK,

@@ -1,0 +1,126 @@
+"""A gateway in processes of its own, over providers of ours: what is measured from outside."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+import psutil
+
+from tests.stand.members import Member, operators
+
+Topology = Literal["single", "split"]
+TOPOLOGIES: Sequence[Topology] = ("single", "split")
+
+MODEL = "bench/model"
+ACCOUNT = "bench"
+CREDIT_NANO = 10**15
+AT_ONCE = ("--linger", "0", "--drain", "1")
+
+CHANNEL = """
+[[channels]]
+name = "{name}"
+dialect = "openai"
+base_url = "{url}"
+priority = {priority}
+models = {{ "{model}" = "m" }}
+"""
+PRICE = f"""
+[[models]]
+name = "{MODEL}"
+request_usd = 0.001
+completion_usd_per_mtok = 10
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A gateway that runs."""
+
+    url: str
+    """Of its completions."""
+    key: str
+    """Which may do everything."""
+    members: Mapping[str, Member]
+    """Its processes."""
+    http: aiohttp.ClientSession
+    """A client that sends the key, on as many connections as it likes."""
+
+    def memory_mb(self, name: str) -> float:
+        """What a process has in memory."""
+        return process_of(self.members[name]).memory_info().rss / 2**20
+
+
+def configuration(*urls: str, more: str = "") -> str:
+    """The file: a channel to each of these providers, in this order of preference."""
+    channels = (
+        CHANNEL.format(name=f"provider-{number}", url=url, priority=number, model=MODEL)
+        for number, url in enumerate(urls)
+    )
+    return more + "".join(channels) + PRICE
+
+
+@asynccontextmanager
+async def running(directory: Path, config: str, topology: Topology) -> AsyncIterator[Stage]:
+    """A gateway with this configuration, in one process or with its edge apart."""
+    path, state = directory / "pomogator.toml", directory / "state"
+    path.write_text(config)
+    sock, rest = f"unix:{state / 'grpc.sock'}", ("--rest", "127.0.0.1:0", *AT_ONCE)
+    files = ("--config", path, "--state", state, "--metrics", "", "--grpc", sock, *AT_ONCE)
+    http, grpc = {"protocol": "http"}, {"protocol": "grpc", "address": sock}
+    edge = Member("--only", "rest", "--target", sock, *rest, listens=http)
+    members = {
+        "single": {"gateway": Member(*files, *rest, listens=http)},
+        "split": {"service": Member(*files, "--only", "grpc", listens=grpc), "edge": edge},
+    }[topology]
+    async with AsyncExitStack() as stack:
+        for member in members.values():
+            stack.push_async_callback(member.end)
+            address = await member.start()
+        key = await paid_key(state)
+        yield Stage(
+            url=f"http://{address}/v1/chat/completions",
+            key=key,
+            members=members,
+            http=await stack.enter_async_context(client(key)),
+        )
+
+
+async def paid_key(state: Path) -> str:
+    """A key of an account with more money than is needed."""
+    async with operators(state) as ops:
+        _, key = await ops.create_key(ACCOUNT)
+        await ops.credit(ACCOUNT, CREDIT_NANO, "all")
+    return key
+
+
+def client(key: str) -> aiohttp.ClientSession:
+    """A client that sends the key, on as many connections as it likes."""
+    return aiohttp.ClientSession(
+        headers={"Authorization": f"Bearer {key}"}, connector=aiohttp.TCPConnector(limit=0)
+    )
+
+
+def asking(*, stream: bool = True, text: str = "Hello") -> Mapping[str, object]:
+    """The body of a request."""
+    messages = [{"role": "user", "content": text}]
+    return {"model": MODEL, "messages": messages, "max_tokens": 50, "stream": stream}
+
+
+def process_of(member: Member) -> psutil.Process:
+    """A process, to be looked at."""
+    assert member.process is not None
+    return psutil.Process(member.process.pid)
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port: int = sock.getsockname()[1]
+    return port

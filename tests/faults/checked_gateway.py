@@ -1,0 +1,438 @@
+"""A whole gateway over providers that misbehave, and all that can be known of it.
+
+Two channels serve `house/model`: `first`, and `second` where that fails. A third, `steady`,
+serves `house/steady` and never misbehaves, so that a test can see that the gateway lives on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from base64 import b64encode
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import aiohttp
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger
+from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
+
+from gateway.config import EdgeConfig
+from gateway.overload.memory_monitor import MemoryMonitor, watching
+from gateway.rpc.channel import open_channel
+from gateway.server import serving, split_address
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from services.clock import Clock
+from services.common.json_logs import JsonFormatter
+from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
+from services.rpc.listener import listening
+from services.serving.reload import Reloader
+from services.serving.server import SYSTEM_CLOCK, Service, open_service
+from tests.faults.log_and_metrics import OPERATORS_FAULTS, Signs
+from tests.stand.gateway import stored
+from tests.stand.upstream import (
+    LAST_CHUNK,
+    SSE_HEAD,
+    FakeUpstream,
+    Player,
+    Request,
+    Script,
+    json_answer,
+    sse,
+)
+
+MODEL, STEADY = "house/model", "house/steady"
+PROMPT = "canary-prompt-5b1e77"
+PROVIDER_KEY = "sk-canary-provider-0c92fd"
+PATH = "/v1/chat/completions"
+MESSAGES: Any = [{"role": "user", "content": PROMPT}]
+
+PROMPT_USD, COMPLETION_USD = Decimal(1), Decimal(2)
+"""For a million tokens, so that a token of the prompt costs a microdollar."""
+USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+CHARGE = 10 * 1_000 + 5 * 2_000
+"""What `USAGE` costs, in nanodollars."""
+
+PATIENCE_S = 10.0
+
+PLACES = (LimitConfig(key="*", concurrency=1000), LimitConfig(channel="*", concurrency=1000))
+"""Limits that nobody meets, so that every call holds a place of each."""
+
+LEFT = ("inflight", "drains", "holds_open", "outbox_depth", "limit_places", "upstream_connections")
+"""What is 0 when nothing runs."""
+
+
+def piece(content: str = "", finish: str | None = None) -> dict[str, Any]:
+    """A chunk of OpenAI's form."""
+    delta = {"content": content} if content else {}
+    return {"id": "c", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+
+
+BEGIN = SSE_HEAD + sse(piece("canary-answer-"))
+REST = sse(piece("31d0"), piece("", "stop"), {"id": "c", "choices": [], "usage": USAGE}, "[DONE]")
+END = REST + LAST_CHUNK
+FINE: Script = [BEGIN + END]
+TEXT = "canary-answer-31d0"
+ANSWER: Any = {
+    "id": "c",
+    "choices": [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": TEXT},
+            "finish_reason": "stop",
+        }
+    ],
+    "usage": USAGE,
+}
+WHOLE: Script = [json_answer(ANSWER)]
+
+
+def fitting(request: Request) -> Script:
+    """The answer in the form that was asked for."""
+    return FINE if request.json().get("stream") else WHOLE
+
+
+def forms(secret: str) -> Sequence[str]:
+    """What nobody may see of a secret: its beginning, and itself in another dress."""
+    return secret[:12], b64encode(secret.encode()).decode().rstrip("="), quote(secret[:20], safe="")
+
+
+class Lines(logging.Handler):
+    """The log, as a process would write it."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.setFormatter(JsonFormatter())
+        self.text: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Takes one line."""
+        self.text.append(self.format(record))
+
+    def of(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """The lines of that event with these fields."""
+        lines = [json.loads(text) for text in self.text]
+        wanted = {"event": event, **fields}.items()
+        return [line for line in lines if wanted <= {k: _flat(v) for k, v in line.items()}.items()]
+
+
+def _flat(value: object) -> object:
+    return value if not isinstance(value, list | dict) else str(value)
+
+
+@dataclass(slots=True)
+class Reply:
+    """What a client got."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    json: Any = None
+    """The body, where it is a document."""
+    events: list[Any] = field(default_factory=list)
+    """The data of its events, where it is a stream. `[DONE]` stands as a string."""
+
+    @property
+    def error(self) -> Any:
+        """The error, from the document or the stream; None where there is none."""
+        if self.json is not None:
+            return self.json.get("error")
+        errors = [event["error"] for event in self.events if "error" in event]
+        assert len(errors) < 2
+        return errors[0] if errors else None
+
+    @property
+    def code(self) -> str | None:
+        """Why it failed."""
+        return self.error and str(self.error["code"])
+
+    @property
+    def content(self) -> str:
+        """The answer."""
+        if self.json is not None:
+            return str(self.json["choices"][0]["message"]["content"])
+        deltas = (c["delta"] for e in self.events[:-1] for c in e["choices"] if "delta" in c)
+        return "".join(delta.get("content") or "" for delta in deltas)
+
+    @property
+    def finishes(self) -> list[str]:
+        """The finish reasons, of all events."""
+        return [
+            choice["finish_reason"]
+            for event in self.events[:-1]
+            for choice in event["choices"]
+            if choice.get("finish_reason")
+        ]
+
+
+@dataclass(slots=True)
+class World:
+    """A gateway and its providers."""
+
+    url: str
+    key: str
+    service: Service
+    http: aiohttp.ClientSession
+    first: FakeUpstream
+    second: FakeUpstream
+    steady: FakeUpstream
+    config: Config
+    log: Lines
+    books: ledger_grpc.LedgerServiceStub
+    edge: EdgeMetrics
+    """What the edge counts."""
+    tasks: set[asyncio.Task[Any]]
+    """Those that ran before anything was asked."""
+    answers: list[Reply] = field(default_factory=list)
+    """All that was answered."""
+    errors: set[str] = field(default_factory=lambda: set(OPERATORS_FAULTS))
+    """Events of level error that may be in the log."""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the edge listens."""
+        return split_address(self.url.removeprefix("http://"))
+
+    def play(self, *first: Script | Player, second: Script | Player = fitting) -> None:
+        """What the providers do; by default the second one answers."""
+        self.first.play(*first)
+        self.second.play(second)
+
+    def post(self, body: Any = None, **kwargs: Any) -> Any:
+        """A request that the caller reads."""
+        asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50}
+        return self.http.post(self.url + PATH, json={**asked, **(body or {})}, **kwargs)
+
+    async def ask(self, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
+        """Asks for a stream, unless the fields say otherwise, and reads all of it."""
+        async with self.post(fields, headers=headers) as answer:
+            return await self.read(answer)
+
+    async def send(self, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+        """Sends bytes as the body of a request."""
+        named = {"Content-Type": "application/json", **(headers or {})}
+        async with self.http.post(self.url + PATH, data=BytesIO(body), headers=named) as answer:
+            return await self.read(answer)
+
+    @asynccontextmanager
+    async def dial(
+        self, **fields: Any
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        """Asks over a socket that is the test's to treat as it likes."""
+        asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50, **fields}
+        body = json.dumps(asked).encode()
+        head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
+        reader, writer = await asyncio.open_connection(*self.address)
+        try:
+            writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            yield reader, writer
+        finally:
+            writer.transport.abort()
+
+    async def read(self, answer: aiohttp.ClientResponse) -> Reply:
+        """The rest of an answer."""
+        text = await answer.text()
+        reply = Reply(answer.status, answer.headers, text)
+        self.answers.append(reply)
+        if answer.content_type == "text/event-stream":
+            data = [e.removeprefix("data: ") for e in text.split("\n\n") if e.startswith("data: ")]
+            reply.events = [e if e == "[DONE]" else json.loads(e) for e in data]
+        else:
+            reply.json = json.loads(text)
+        return reply
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric at this moment; 0 where it has not moved."""
+        registry = self.service.metrics.registry
+        return registry.get_sample_value(f"pomogator_{name}", labels) or 0.0
+
+    def edge_sample(self, name: str) -> float:
+        """A metric of the edge at this moment that has no labels."""
+        wanted = f"pomogator_edge_{name}"
+        samples = (sample for metric in self.edge.collect() for sample in metric.samples)
+        (value,) = (sample.value for sample in samples if sample.name == wanted)
+        return value
+
+    async def until(self, holds: Callable[[], object]) -> None:
+        """Waits until something holds."""
+        async with asyncio.timeout(PATIENCE_S):
+            while not holds():  # noqa: ASYNC110 - nobody tells of what is watched here
+                await asyncio.sleep(0.005)
+
+    async def calm(self) -> None:
+        """Waits until nothing runs and nothing is held: money, places, connections, tasks."""
+        for name in LEFT:
+            await self.until(partial(self._is_zero, name))
+        for upstream in (self.first, self.second, self.steady):
+            await self.until(partial(_is_idle, upstream))
+
+    def _is_zero(self, name: str) -> bool:
+        return self.metric(name) == 0
+
+    async def charged(self) -> tuple[int, int]:
+        """How many calls were settled, and what they cost, once all is calm."""
+        await self.calm()
+        return round(self.metric("settle_total", outcome="settled")), await self.spent("default")
+
+    async def spent(self, account: str) -> int:
+        """What an account's calls have cost by the books, in nanodollars."""
+        report = await self.books.ReportUsage(ledger.ReportUsageRequest(account=account))
+        return sum(row.charge_nano_usd for row in report.models)
+
+    async def left(self, upstream: FakeUpstream) -> None:
+        """Waits until the provider has been left by every request so far."""
+        async with asyncio.timeout(PATIENCE_S):
+            for request in upstream.requests:
+                await request.left.wait()
+
+    async def check(self) -> None:
+        """What holds after every fault.
+
+        The next call is served; nothing is kept or lost; nothing secret is told, but all else is.
+        """
+        reply = await self.ask(model=STEADY)
+        assert (reply.status, reply.content, reply.events[-1]) == (200, TEXT, "[DONE]")
+        await self.calm()
+        assert list((await self.books.VerifyLedger(ledger.VerifyLedgerRequest())).findings) == []
+        await self.http.close()
+        await self.until(lambda: not self._strangers())
+        signs = Signs(self.log.text, self.service.metrics.registry, self.edge)
+        signs.agree(self.answers, self.errors)
+        for account, charge in signs.charges().items():
+            assert await self.spent(account) == charge
+        told = "\n".join(self.log.text)
+        for text in (PROMPT, "canary-answer"):
+            assert text not in told
+        answered = "\n".join(f"{reply.headers}\n{reply.text}" for reply in self.answers)
+        for secret in (*forms(self.key), *forms(PROVIDER_KEY)):
+            assert secret not in told
+            assert secret not in answered
+
+    def _strangers(self) -> set[asyncio.Task[Any]]:
+        """Tasks that were not there when nothing had been asked."""
+        here = asyncio.all_tasks() - self.tasks - {asyncio.current_task()}
+        return {task for task in here if not _is_kept(task)}
+
+
+def _is_kept(task: asyncio.Task[Any]) -> bool:
+    """Whether it waits on a connection that is kept: a server's end of one, or grpc's."""
+    kept = ("FakeUpstream._serve", "Thief.", "_cython")
+    return any(name in repr(task.get_coro()) for name in kept)
+
+
+def _is_idle(upstream: FakeUpstream) -> bool:
+    return upstream.busy == 0
+
+
+def reread(world: World, config: Config) -> None:
+    """Reloads this configuration."""
+    old = world.service.reloader
+    fields = {name: getattr(old, name) for name in Reloader.__slots__}
+    Reloader(**{**fields, "read": lambda: config}).reload()
+
+
+Place = Mapping[str, Any]
+USUAL: Place = {}
+EDGE = EdgeConfig()
+
+
+@asynccontextmanager
+async def living(  # noqa: PLR0913 - all that a world is made of
+    state: Path,
+    *,
+    first: Place = USUAL,
+    second: Place = USUAL,
+    edge: EdgeConfig = EDGE,
+    wire: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
+    memory: MemoryMonitor | None = None,
+    service_memory: MemoryMonitor | None = None,
+    **tables: Any,
+) -> AsyncIterator[World]:
+    """A world. `first` and `second` are more keys of these channels, `tables` of the file.
+
+    `memory` is what edge and service are told of theirs, unless the service has its own; by
+    default, that there is enough.
+    `wire` puts gRPC over TCP between edge and service. Without a `database_url` in place of the
+    table `state` there is SQLite at that path.
+    """
+    log = Lines()
+    root = logging.getLogger()
+    level = root.level
+    async with AsyncExitStack() as stack:
+        troubled, other, steady = [
+            await stack.enter_async_context(FakeUpstream()) for _ in range(3)
+        ]
+        steady.play(fitting)
+        channels = [
+            _channel("first", troubled.url, MODEL, **first),
+            _channel("second", other.url, MODEL, priority=1, **second),
+            _channel("steady", steady.url, STEADY),
+        ]
+        prices = [
+            ModelConfig(
+                name=name, prompt_usd_per_mtok=PROMPT_USD, completion_usd_per_mtok=COMPLETION_USD
+            )
+            for name in (MODEL, STEADY)
+        ]
+        config = Config(
+            channels=tuple(channels),
+            models=tuple(prices),
+            state=stored(tables.pop("database_url", "")),
+            **{"limits": PLACES, **tables},
+        )
+        root.addHandler(log)
+        root.setLevel(logging.INFO)
+        stack.callback(root.setLevel, level)
+        stack.callback(root.removeHandler, log)
+        memory = memory or MemoryMonitor(lambda: 0.0)
+        service_memory = service_memory or memory
+        for watched in {memory, service_memory}:
+            await stack.enter_async_context(watching(watched))
+        opening = open_service(config, state, {}, clock=clock, memory=service_memory)
+        service = await stack.enter_async_context(opening)
+        key = await service.key_maker.make_first()
+        assert key is not None, "the state is not new"
+        channel: Any = service.channel()
+        if wire:
+            listener = listening(service.register, "127.0.0.1:0", grace_s=0)
+            bound = await stack.enter_async_context(listener)
+            channel = open_channel(bound, edge)
+        channel = await stack.enter_async_context(channel)
+        # Over a wire the edge learns of it.
+        full = None if wire else service.turn_away
+        numbers = EdgeMetrics()
+        listener = serving(channel, "127.0.0.1:0", edge, metrics=numbers, full=full, memory=memory)
+        address = await stack.enter_async_context(listener)
+        operators = await stack.enter_async_context(service.operators_channel())
+        http = await stack.enter_async_context(
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
+        )
+        world = World(
+            url=f"http://{address}",
+            key=key,
+            service=service,
+            http=http,
+            first=troubled,
+            second=other,
+            steady=steady,
+            config=config,
+            log=log,
+            books=ledger_grpc.LedgerServiceStub(operators),
+            edge=numbers,
+            tasks=asyncio.all_tasks(),
+        )
+        yield world
+        await world.check()
+
+
+def _channel(name: str, url: str, model: str, **more: Any) -> ChannelConfig:
+    fields = {"dialect": "openai", "base_url": url, "models": {model: "m"}, **more}
+    return ChannelConfig(name=name, key=Secret(PROVIDER_KEY), **fields)

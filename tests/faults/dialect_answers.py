@@ -1,0 +1,125 @@
+"""The same answers, pings and errors in the form of every dialect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.faults import checked_gateway
+from tests.faults.checked_gateway import piece
+from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, Request, Script, chunk, event, json_answer
+
+BUSY = "Overloaded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """How a provider of a dialect says it."""
+
+    dialect: str
+    begin: bytes
+    """The head of a stream, and the first piece of its text."""
+    rest: bytes
+    """What follows, to the end of what it says."""
+    whole: Any
+    """The same as one document."""
+    ping: bytes
+    """A sign of life without content."""
+    trouble: bytes
+    """An error within a stream."""
+    error: Any
+    """The body of a refusal."""
+
+    @property
+    def end(self) -> bytes:
+        """The rest, and the end of the message."""
+        return self.rest + LAST_CHUNK
+
+    @property
+    def document(self) -> bytes:
+        """The whole answer, with its head."""
+        return json_answer(self.whole)
+
+    def fitting(self, request: Request) -> Script:
+        """The answer in the form that was asked for."""
+        return [self.begin + self.end if request.json().get("stream") else self.document]
+
+
+def _named(*events: dict[str, Any]) -> bytes:
+    """Events that bear the name of their type, each a chunk of its own."""
+    return b"".join(chunk(event(each, each["type"])) for each in events)
+
+
+def _text(text: str) -> dict[str, Any]:
+    delta = {"type": "text_delta", "text": text}
+    return {"type": "content_block_delta", "index": 0, "delta": delta}
+
+
+_MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m"}
+_FAILURE = {"type": "error", "error": {"type": "overloaded_error", "message": BUSY}}
+
+ANTHROPIC = Form(
+    dialect="anthropic",
+    begin=SSE_HEAD
+    + _named(
+        {
+            "type": "message_start",
+            "message": {
+                **_MESSAGE,
+                "content": [],
+                "usage": {"input_tokens": 10, "output_tokens": 1},
+            },
+        },
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {"type": "text", "text": ""},
+        },
+        _text("canary-answer-"),
+    ),
+    rest=_named(
+        _text("31d0"),
+        {"type": "content_block_stop", "index": 0},
+        {
+            "type": "message_delta",
+            "delta": {"stop_reason": "end_turn"},
+            "usage": {"output_tokens": 5},
+        },
+        {"type": "message_stop"},
+    ),
+    whole={
+        **_MESSAGE,
+        "content": [{"type": "text", "text": checked_gateway.TEXT}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 10, "output_tokens": 5},
+    },
+    ping=_named({"type": "ping"}),
+    trouble=_named(_FAILURE),
+    error=_FAILURE,
+)
+
+
+def _of_openai(dialect: str, ping: bytes, trouble: dict[str, Any]) -> Form:
+    return Form(
+        dialect=dialect,
+        begin=checked_gateway.BEGIN,
+        rest=checked_gateway.REST,
+        whole=checked_gateway.ANSWER,
+        ping=chunk(ping),
+        trouble=chunk(event(trouble)),
+        error={"error": {"message": BUSY, "code": 503}},
+    )
+
+
+OPENAI = _of_openai("openai", event(piece("")), {"error": {"message": BUSY, "code": 503}})
+OPENROUTER = _of_openai(
+    "openrouter",
+    b": OPENROUTER PROCESSING\n\n",
+    {
+        "id": "c",
+        "error": {"message": BUSY, "code": 503},
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
+    },
+)
+
+FORMS = (OPENAI, OPENROUTER, ANTHROPIC)

@@ -1,0 +1,341 @@
+"""b.2 to b.5: bodies, keys, addresses and headers that are meant ill, or simply wrong."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from services.admission.keyring import new_secret
+from tests.faults.checked_gateway import (
+    CHARGE,
+    END,
+    MESSAGES,
+    MODEL,
+    PROVIDER_KEY,
+    TEXT,
+    USAGE,
+    World,
+    fitting,
+    piece,
+)
+from tests.faults.conftest import OpenWorld
+from tests.gateway.http.raw import exchange
+from tests.stand.upstream import SSE_HEAD, answer, chunk, event, json_answer
+
+ASKED = {"model": MODEL, "messages": MESSAGES, "max_tokens": 50}
+
+
+async def refuse(world: World, body: bytes, code: str | None = None) -> None:
+    """The body is refused with 400, and nobody is asked."""
+    reply = await world.send(body)
+    assert reply.status == 400
+    assert set(reply.error) == {"message", "type", "param", "code"}
+    assert code in {None, reply.code}
+    assert world.first.requests == []
+    assert await world.charged() == (0, 0)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"{} x", b"[]", b"null", b'"a"', b"{'a': 1}"])
+async def test_014_is_not_an_object(open_world: OpenWorld, body: bytes) -> None:
+    """Whatever is no JSON object is told so, without being quoted."""
+    await refuse(await open_world(), body, "invalid_json")
+
+
+def nested(depth: int) -> Any:
+    """A schema so deep."""
+    schema: Any = {"type": "string"}
+    for _ in range(depth):
+        schema = {"properties": schema}
+    return schema
+
+
+async def test_015_is_deep(open_world: OpenWorld) -> None:
+    """A tool's schema of ordinary depth arrives as it was sent; a bottomless one is refused."""
+    world = await open_world()
+    world.play(fitting)
+    schema = nested(45)
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
+    assert (await world.ask(tools=[tool])).status == 200
+    sent = world.first.requests[0].json()["tools"][0]["function"]["parameters"]
+    assert sent == schema
+
+    for depth in (200, 1_000, 100_000):
+        body = b'{"model": ' + b"[" * depth + b"]" * depth + b"}"
+        reply = await world.send(body)
+        assert (reply.status, reply.code) == (400, "json_too_deep")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"model": "\xff"}', '{"model": "m"}'.encode("utf-16"), b'{"model": "\\ud800"}', b"\xc0\xaf"],
+)
+async def test_016_is_not_utf8(open_world: OpenWorld, body: bytes) -> None:
+    """Bytes that are no text are refused."""
+    await refuse(await open_world(), body)
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5_000, "true", '"1"', "[1]"]
+)
+@pytest.mark.parametrize("field", ["temperature", "max_tokens"])
+async def test_017_is_no_number(open_world: OpenWorld, field: str, value: str) -> None:
+    """What is no number of that kind is refused."""
+    body = json.dumps(ASKED)[:-1] + f', "{field}": {value}}}'
+    await refuse(await open_world(), body.replace('"max_tokens": 50, ', "").encode())
+
+
+async def test_018_says_it_twice(open_world: OpenWorld) -> None:
+    """A key that stands twice is refused: readers would disagree."""
+    await refuse(await open_world(), b'{"model": "a", "model": "b"}', "duplicate_key")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", -0.1),
+        ("temperature", 2.1),
+        ("top_p", 1.1),
+        ("n", 0),
+        ("n", 10**9),
+        ("max_tokens", 0),
+        ("max_tokens", 2**63),
+        ("stop", ["a"] * 65),
+        ("stream", "yes"),
+        ("messages", []),
+        ("messages", "hello"),
+        ("model", ""),
+        ("tool_choice", 7),
+    ],
+)
+async def test_019_is_out_of_range(open_world: OpenWorld, field: str, value: Any) -> None:
+    """The answer names the field."""
+    world = await open_world()
+    world.play(fitting)
+    reply = await world.send(json.dumps({**ASKED, field: value}).encode())
+
+    assert reply.status == 400
+    assert reply.error["param"].partition("[")[0] == field
+    assert world.first.requests == []
+
+
+HOSTILE = {
+    "api_base": "http://127.0.0.1:1",
+    "base_url": "http://127.0.0.1:1",
+    "api_key": "sk-mine",
+    "user_config": {"model_list": []},
+    "extra_headers": {"authorization": "x"},
+    "__proto__": {"admin": True},
+}
+
+
+async def test_020_041_and_051_would_lead_us_elsewhere(open_world: OpenWorld) -> None:
+    """No field and no header of a caller's says where we go, or with which key."""
+    world = await open_world(first={"pass_through": False})
+    world.play(fitting)
+    headers = {
+        "X-Upstream": "http://127.0.0.1:1",
+        "x-portkey-custom-host": "http://127.0.0.1:1",
+        "X-Forwarded-For": "10.0.0.1",
+        "Forwarded": "for=10.0.0.1",
+        "Keep-Alive": "timeout=5",
+        "grpc-timeout": "1n",
+        "x-internal-user": "root",
+        "Cookie": "a=b",
+    }
+
+    assert (await world.ask(headers=headers, **HOSTILE)).content == TEXT
+
+    request = world.first.requests[0]
+    assert request.json().keys() == {
+        "model",
+        "messages",
+        "stream",
+        "stream_options",
+        "max_tokens",
+    }
+    assert request.headers.keys() == {
+        "host",
+        "authorization",
+        "accept",
+        "accept-encoding",
+        "content-type",
+        "content-length",
+        "user-agent",
+    }
+    assert request.headers["authorization"] == f"Bearer {PROVIDER_KEY}"
+
+
+async def test_021_has_much_to_say(open_world: OpenWorld) -> None:
+    """Ten thousand messages are a request, or refused; never an error of ours."""
+    world = await open_world()
+    world.play(fitting)
+    messages = [{"role": "user", "content": "x"}] * 10_000
+    assert (await world.ask(messages=messages)).status in {200, 400}
+
+    strange: list[Any] = [
+        [{"role": "wizard", "content": "x"}],
+        [{"role": "user", "content": 7}],
+        [{"role": "user"}],
+        [{}],
+        [None],
+    ]
+    for odd in strange:
+        assert (await world.ask(messages=odd)).status == 400
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "data:image/png;base64,!!!!",
+        "data:text/html;base64,PGI+",
+        "data:image/svg+xml;base64,PHN2Zy8+",
+        "data:,,,,,,,",
+        "data:image/png;base64,aGVsbG8=",
+        "file:///etc/passwd",
+        "ftp://example.com/a.png",
+        "gopher://127.0.0.1:6379/_",
+    ],
+)
+async def test_022_and_040_are_no_pictures(open_world: OpenWorld, url: str) -> None:
+    """What is no picture at an address of the web is refused."""
+    world = await open_world()
+    part = {"type": "image_url", "image_url": {"url": url}}
+    messages = [{"role": "user", "content": [part]}]
+
+    await refuse(world, json.dumps({**ASKED, "messages": messages}).encode())
+
+
+TEXTS = "🙂👨‍👩‍👧 שלום \u2028\u2029 \x00 e\u0301 {{7*7}} {0.__class__} %s ${jndi:x} <b>"
+
+
+async def test_023_and_033_say_anything(open_world: OpenWorld) -> None:
+    """Any text goes and comes as it is, however the provider cuts its bytes."""
+    world = await open_world()
+    whole = event(json.dumps(piece(TEXTS), ensure_ascii=False))
+    pieces = b"".join(chunk(whole[i : i + 1]) for i in range(len(whole)))
+    world.play([SSE_HEAD + pieces + END])
+
+    reply = await world.ask(messages=[{"role": "user", "content": TEXTS}])
+
+    assert reply.content == f"{TEXTS}31d0"
+    assert world.first.requests[0].json()["messages"][0]["content"] == TEXTS
+    assert all(line.startswith("data: ") for line in reply.text.split("\n\n") if line)
+
+
+@pytest.mark.parametrize("model", ["a\r\nX: y", "m" * 10_000, "../../etc/passwd", "hоuse/model"])
+async def test_024_asks_for_an_odd_model(open_world: OpenWorld, model: str) -> None:
+    """A model that is not ours is told so, and not quoted at length."""
+    world = await open_world()
+    reply = await world.ask(model=model)
+
+    assert (reply.status, reply.error["param"]) == (400, "model")
+    assert reply.code in {"model_not_found", "invalid_value"}
+    assert len(reply.text) < 300
+
+
+MANY: dict[str, str] = {
+    "objects": "[" + ",".join(["{}"] * 350_000) + "]",
+    "long numbers": "{" + ",".join(f'"{n}":{n * (2**61 - 1)}' for n in range(30_000)) + "}",
+    "keys": "{" + ",".join(f'"k{n}":0' for n in range(90_000)) + "}",
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+async def test_025_takes_much_memory(open_world: OpenWorld, what: str) -> None:
+    """A megabyte of small things takes a bounded multiple of itself, and is given back."""
+    world = await open_world()
+    body = json.dumps({**ASKED, "metadata": "?"}).replace('"?"', MANY[what]).encode()
+    await world.send(body)
+    tracemalloc.start()
+    try:
+        reply = await world.send(body)
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert reply.status == 400
+    assert world.first.requests == []
+    assert peak < 32 * len(body)
+    assert kept < len(body)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Basic YTpi",
+        "Bearer ",
+        "Bearer ' OR 1=1--",
+        "Bearer %",
+        "Bearer _",
+        "Bearer " + "k" * 7_000,
+    ],
+)
+async def test_026_and_027_has_no_key(open_world: OpenWorld, value: str) -> None:
+    """What is no key of ours is 401, with the scheme to use."""
+    world = await open_world()
+    headers = {"Authorization": value}
+    reply = await world.ask(headers=headers)
+
+    assert (reply.status, reply.code) == (401, "invalid_api_key")
+    assert reply.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_029_keys_share_a_beginning(open_world: OpenWorld) -> None:
+    """A key that begins like a good one is another key, also right after that was used."""
+    world = await open_world()
+    world.play(fitting)
+    assert (await world.ask()).status == 200
+    stranger = new_secret()
+    alike = world.key[:24] + stranger[24:]
+
+    for key in (alike, world.key[:-1], stranger):
+        assert (await world.ask(headers={"Authorization": f"Bearer {key}"})).status == 401
+
+
+async def test_047_the_provider_quotes_our_key(open_world: OpenWorld) -> None:
+    """What a provider says of our key or its address reaches neither callers nor logs."""
+    world = await open_world()
+    said = f"Incorrect API key {PROVIDER_KEY} at https://x/?key={PROVIDER_KEY}"
+    refusal = json_answer({"error": {"message": said, "code": "bad"}}, 400)
+    world.play([refusal], second=[refusal])
+
+    reply = await world.ask()
+
+    assert (reply.status, reply.code) == (502, "upstream_auth_failed")
+    assert PROVIDER_KEY not in reply.text
+
+
+@pytest.mark.parametrize("asked", ["a b", "x" * 65, "a;level=ERROR", "\x1b[31m", "é"])
+async def test_050_names_the_request_oddly(open_world: OpenWorld, asked: str) -> None:
+    """An ID that does not fit a log is replaced; every line of the log stays one."""
+    world = await open_world()
+    world.play(fitting)
+    head = f"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: {asked}\r\n\r\n"
+    got = await exchange(*world.address, head.encode())
+
+    assert got is not None
+    assert got.status in {200, 400}
+    assert got.headers["x-request-id"].startswith("req-")
+    assert all("\n" not in line for line in world.log.text)
+
+
+async def test_052_the_provider_adds_headers(open_world: OpenWorld) -> None:
+    """Nothing of a provider's headers reaches the caller."""
+    world = await open_world()
+    body = b"".join(
+        event(each)
+        for each in (piece(TEXT), piece("", "stop"), {"choices": [], "usage": USAGE}, "[DONE]")
+    )
+    said: Any = {"set_cookie": "a=b", "server": "theirs", "x_request_id": "theirs", "x_their": "y"}
+    world.play([answer(body, 200, content_type="text/event-stream", **said)])
+
+    reply = await world.ask()
+
+    assert reply.content == TEXT
+    assert "theirs" not in str(reply.headers)
+    assert not {"Set-Cookie", "X-Their"} & set(reply.headers)
+    assert await world.charged() == (1, CHARGE)

@@ -1,0 +1,301 @@
+"""b.13: clocks that jump, and configurations that change or are wrong, while calls run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from pathlib import Path
+
+import aiohttp
+import msgspec
+import pytest
+from pomogator.chat.v1 import usage_pb2
+
+from services.clock import SystemClock
+from services.config import ConfigError, LimitConfig, Secret
+from services.metering.ledger import HoldRequest, Ledger
+from services.storage.accounts import credit_account, ensure_account
+from services.storage.audit import audit
+from services.storage.postgres import PostgresDatabase
+from tests.faults.checked_gateway import (
+    BEGIN,
+    CHARGE,
+    END,
+    FINE,
+    MODEL,
+    PATH,
+    STEADY,
+    TEXT,
+    fitting,
+    reread,
+)
+from tests.faults.conftest import OpenWorld
+from tests.faults.processes import CONFIG, asking, holds_are_closed
+from tests.stand.clock import JumpingClock
+from tests.stand.process import CHECKOUT, Server, serving
+from tests.stand.upstream import FakeUpstream, json_answer
+
+FILE = """
+[[channels]]
+name = "a"
+dialect = "openai"
+base_url = "{url}"
+models = {{ "{model}" = "m" }}
+"""
+
+
+async def test_123_a_bad_file_keeps_the_old_one(tmp_path: Path) -> None:
+    """SIGHUP reads the file again: a bad one changes nothing but the log, a good one is used."""
+    async with FakeUpstream() as upstream:
+        upstream.play(fitting)
+        good = FILE.format(url=upstream.url, model="house/old")
+        async with serving(tmp_path, good) as server, aiohttp.ClientSession() as http:
+            url = f"http://{await server.address('http')}{PATH}"
+            headers = {"Authorization": f"Bearer {server.key}"}
+
+            async def status(model: str) -> int:
+                body = {"model": model, "messages": [{"role": "user", "content": "Hi"}]}
+                async with http.post(url, json=body, headers=headers) as answer:
+                    await answer.read()
+                    return answer.status
+
+            (tmp_path / "pomogator.toml").write_text(f"{good}\nno_such_key = 1\n[")
+            server.tell(signal.SIGHUP)
+            refused = await server.event("config.refused")
+            assert "pomogator.toml" in refused["problems"][0]
+            assert await status("house/old") == 200
+
+            renamed = FILE.format(url=upstream.url, model="house/new")
+            (tmp_path / "pomogator.toml").write_text(renamed)
+            server.tell(signal.SIGHUP)
+            await server.event("config.reloaded")
+            assert await status("house/new") == 200
+            assert await status("house/old") == 400
+
+            samples = await server.samples()
+            for result in ("done", "refused"):
+                labels = frozenset({("result", result)})
+                assert samples["pomogator_config_reload_total", labels] == 1
+
+
+async def test_125_running_streams_keep_what_they_began_with(open_world: OpenWorld) -> None:
+    """The channel goes and the price rises: who runs ends as it began, who comes sees the new."""
+    world = await open_world()
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    config = world.config
+    dear = [
+        msgspec.structs.replace(row, completion_usd_per_mtok=Decimal(200)) for row in config.models
+    ]
+    channels = [row for row in config.channels if row.name != "first"]
+
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        reread(world, msgspec.structs.replace(config, channels=tuple(channels), models=tuple(dear)))
+        goes_on.set()
+        reply = await world.read(answer)
+
+    assert reply.events[-1] == "[DONE]"
+    assert await world.charged() == (1, CHARGE)
+    assert (await world.ask()).status == 200
+    assert len(world.second.requests) == 1
+    assert await world.charged() == (2, CHARGE + 10 * 1_000 + 5 * 200_000)
+
+
+async def test_126_a_storm_of_reloads(open_world: OpenWorld) -> None:
+    """However often it is read, calls go on, and nothing of the old ones is left."""
+    world = await open_world()
+    world.play(FINE)
+
+    for _ in range(100):
+        reread(world, world.config)
+
+    assert (await world.ask()).status == 200
+    assert world.metric("config_reload_total", result="done") == 100
+
+
+async def test_127_a_key_is_replaced(open_world: OpenWorld) -> None:
+    """The provider refuses our key: a new one is used from the next call on, and trusted."""
+    world = await open_world()
+    world.play([json_answer({"error": {"message": "no"}}, 401)], FINE)
+    world.second.play(FINE)
+    assert (await world.ask()).status == 200
+    assert len(world.second.requests) == 1
+
+    first, *others = world.config.channels
+    rotated = msgspec.structs.replace(first, key=Secret("sk-new"))
+    reread(world, msgspec.structs.replace(world.config, channels=(rotated, *others)))
+    assert (await world.ask()).status == 200
+
+    assert len(world.second.requests) == 1
+    assert world.first.requests[-1].headers["authorization"] == "Bearer sk-new"
+
+
+async def test_123_a_local_model_needs_a_restart(open_world: OpenWorld) -> None:
+    """What a running process cannot do is refused, and the old configuration stays."""
+    world = await open_world()
+    world.play(FINE)
+    first, *others = world.config.channels
+    local = msgspec.structs.replace(first, base_url="", local="smollm2-135m")
+
+    with pytest.raises(ConfigError):
+        reread(world, msgspec.structs.replace(world.config, channels=(local, *others)))
+
+    assert (await world.ask()).status == 200
+
+
+async def test_123_a_bad_file_cuts_no_stream(tmp_path: Path) -> None:
+    """A process whose file went bad says so in the log, and streams run to their end."""
+    goes_on = asyncio.Event()
+    file = tmp_path / "pomogator.toml"
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END], [BEGIN, goes_on, END], FINE)
+        good = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, good) as server, AsyncExitStack() as stack:
+            url = f"http://{await server.address('http')}{PATH}"
+            running = [await stack.enter_async_context(asking(url, server.key)) for _ in range(2)]
+            for number, bad in enumerate((good[:-20], f"{good}\nno_such_key = 1\n", ""), 1):
+                file.unlink() if not bad else file.write_text(bad)
+                server.tell(signal.SIGHUP)
+                await reloads(server, "refused", number)
+            goes_on.set()
+            for answer in running:
+                text = await answer.text()
+                assert text.endswith("data: [DONE]\n\n")
+                assert '"error"' not in text
+            async with asking(url, server.key) as late:
+                assert (await late.text()).endswith("data: [DONE]\n\n")
+            server.tell(signal.SIGTERM)
+            assert await server.ended() == 0
+    said = [line["problems"] for line in server.lines if line["event"] == "config.refused"]
+    charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
+    assert charges == [CHARGE] * 3
+    assert ["pomogator.toml" in problems[0] for problems in said] == [True] * 3
+    assert "no_such_key" in said[1][0]
+    file.write_text(good)
+    assert (await holds_are_closed(tmp_path))["settled"] == 3
+
+
+async def reloads(server: Server, result: str, count: int) -> None:
+    """Waits until so many reloads have ended in that way."""
+    labels = frozenset({("result", result)})
+    async with asyncio.timeout(10):
+        while True:
+            samples = await server.samples()
+            if samples.get(("pomogator_config_reload_total", labels)) == count:
+                return
+            await asyncio.sleep(0.02)  # Nobody tells of it but by answering.
+
+
+async def test_110_the_price_at_admission_is_charged(open_world: OpenWorld) -> None:
+    """A price that changes twice under a call is not its own, whichever way it went."""
+    world = await open_world()
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END], FINE)
+    (mine,) = (row for row in world.config.models if row.name == MODEL)
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        for usd in (Decimal(2000), Decimal(0)):
+            changed = msgspec.structs.replace(mine, completion_usd_per_mtok=usd)
+            reread(world, msgspec.structs.replace(world.config, models=(changed,)))
+        goes_on.set()
+        await world.read(answer)
+
+    assert await world.charged() == (1, CHARGE)
+    (line,) = world.log.of("call.ended", end="stop")
+    assert line["charge_nano"] == CHARGE
+    assert line["charge_nano"] <= line["hold_nano"] < 2 * 50 * 2_000 + 10**6
+    assert (await world.ask()).status == 200
+    assert await world.charged() == (2, CHARGE + 10 * 1_000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "reason"),
+    [
+        ((), {"POMOGATOR_PEPPER": ""}, "a pepper has at least 16 bytes"),
+        ((), {"POMOGATOR_PEPPER": "default"}, "a pepper has at least 16 bytes"),
+        (("--ops", "127.0.0.1:0"), {}, "POMOGATOR_OPS_TOKEN"),
+        (("--ops", "127.0.0.1:0"), {"POMOGATOR_OPS_TOKEN": ""}, "POMOGATOR_OPS_TOKEN"),
+        (("--ops-rest", "127.0.0.1:0"), {"POMOGATOR_OPS_TOKEN": "admin"}, "POMOGATOR_OPS_TOKEN"),
+        ((), {"A_KEY": ""}, "the variable A_KEY is not set"),
+    ],
+)
+async def test_124_empty_secrets(
+    tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str], reason: str
+) -> None:
+    """A process whose secrets are empty, or could be guessed, does not start, and says which."""
+    file = tmp_path / "pomogator.toml"
+    key = 'api_key_env = "A_KEY"\n'
+    good = FILE.format(url="http://127.0.0.1:9", model="m")
+    file.write_text(good + (key if "A_KEY" in variables else ""))
+    process = await asyncio.create_subprocess_exec(
+        *(*CHECKOUT, "serve", "--config", str(file), "--state", str(tmp_path / "var")),
+        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
+    )
+    async with asyncio.timeout(30):
+        said, complaint = await process.communicate()
+
+    assert process.returncode == 1
+    assert reason in complaint.decode().splitlines()[-1]
+    assert b"server.listening" not in complaint
+    assert b"sk-pg-" not in said
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -86_400.0, 40 * 86_400.0])
+async def test_121_the_date_jumps(open_world: OpenWorld, jump_s: float) -> None:
+    """Who runs is not ended, nor recovered, nor counted twice; who comes is admitted as before."""
+    clock = JumpingClock()
+    limits = (LimitConfig(key="*", rpm=3, concurrency=10),)
+    world = await open_world(clock=clock, limits=limits)
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END], FINE)
+
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        clock.off_s = jump_s
+        assert await world.service.reloader.pipeline.gate.ledger.sweep() == 0
+        assert (await world.ask()).content == TEXT
+        assert world.metric("holds_open") == 1
+        goes_on.set()
+        reply = await world.read(answer)
+
+    assert (reply.events[-1], reply.finishes) == ("[DONE]", ["stop"])
+    assert await world.charged() == (2, 2 * CHARGE)
+    assert world.log.of("ledger.recovered") == []
+    assert (await world.ask(model=STEADY)).status == 200
+    refused = await world.ask(model=STEADY)
+    assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
+    assert 0 < float(refused.headers["Retry-After"]) <= 60
+    # The next call, which every test makes, is a good one too.
+    reread(world, msgspec.structs.replace(world.config, limits=()))
+
+
+@pytest.mark.parametrize("skew_s", [300.0, -300.0])
+async def test_122_the_clocks_of_two_processes_differ(postgres_url: str, skew_s: float) -> None:
+    """Leases go by the clock of the database: nobody takes a living process's holds."""
+    database = await PostgresDatabase.open(postgres_url)
+    try:
+        await database.write(ensure_account, "acme", 0)
+        await database.write(credit_account, "acme", 100, "r1", 0)
+        order = HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
+        async with (
+            Ledger(database, SystemClock()) as here,
+            Ledger(database, JumpingClock(skew_s)) as there,
+        ):
+            hold, other = await here.reserve(order), await there.reserve(order)
+            assert (await here.sweep(), await there.sweep()) == (0, 0)
+            here.settle(hold, 7, usage_pb2.Usage())
+            there.settle(other, 5, usage_pb2.Usage())
+        result = await database.read(audit)
+    finally:
+        await database.close()
+
+    assert result.findings == ()
+    assert result.counts["settled"] == 2

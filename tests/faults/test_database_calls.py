@@ -1,0 +1,75 @@
+"""A database of which the n-th call fails, for every n, under a whole gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from services.clock import Clock
+from services.config import Config
+from services.serving import server
+from services.storage.audit import audit
+from services.storage.base import Database
+from services.storage.opening import open_database
+from tests.stand.database import TroubledDatabase
+from tests.stand.gateway import stored
+from tests.stand.priced_gateway import CHARGE_NANO_USD, ask, books, serving
+
+UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_086_whichever_fails_the_books_are_right(
+    tmp_path: Path,
+    each_database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    when: str,
+    *,
+    stream: bool,
+) -> None:
+    """The call is answered or 503, never 401; the next one is answered; nothing stays held."""
+    opened: list[TroubledDatabase] = []
+
+    async def opening(state: Path, url: str, clock: Clock) -> Database:
+        opened.append(TroubledDatabase(await open_database(state, url, clock)))
+        return opened[-1]
+
+    monkeypatch.setattr(server, "open_database", opening)
+    answered = nth = 0
+    failed = True
+    async with serving(tmp_path, database_url=each_database_url) as (gateway, upstream, _):
+        database = opened[-1]
+        while failed:
+            nth += 1
+            _, key = await gateway.service.key_maker.make("default")
+            headers = {"Authorization": f"Bearer {key}"}
+            database.arm(nth, when)
+            reply = await ask(gateway, headers, stream=stream)
+            assert reply.status == 200 or (reply.status, reply.code in UNAVAILABLE) == (503, True)
+            answered += reply.status == 200
+            await settled(database, answered)
+            failed = database.disarm()
+
+            assert (await ask(gateway, headers, stream=stream)).status == 200
+            answered += 1
+            await settled(database, answered)
+        assert nth > 3
+    async with server.open_service(Config(state=stored(each_database_url)), tmp_path, {}):
+        pass  # What nobody knew of is found at the start.
+    assert len(upstream.requests) == answered
+    ends = await books(tmp_path, each_database_url)
+    assert "held" not in ends
+    assert ends["settled"] == CHARGE_NANO_USD * answered
+
+
+async def settled(database: TroubledDatabase, calls: int) -> None:
+    """Returns when so many calls are settled. The books are right until then."""
+    while True:
+        result = await database.untroubled.read(audit)
+        assert not result.findings
+        if result.counts["settled"] >= calls:
+            return
+        await asyncio.sleep(0.01)  # The outbox announces nothing.

@@ -1,0 +1,306 @@
+"""b.12: frames, metadata and statuses that gRPC does not expect, or cuts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+from pomogator.models.v1 import model_service_pb2 as models
+
+from gateway.rpc.channel import open_channel
+from services.config import BoundsConfig
+from services.rpc.listener import OPTIONS, listening
+from tests.faults.checked_gateway import BEGIN, END, MODEL, PROMPT, World, fitting
+from tests.faults.conftest import OpenWorld
+from tests.stand.upstream import STALL, json_answer
+
+MODELS = "/pomogator.models.v1.ModelService/ListModels"
+STREAM = "/pomogator.chat.v1.ChatCompletionService/StreamChatCompletion"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS = 0, 1, 3, 4
+END_STREAM, END_HEADERS = 1, 4
+ROOM = 64 * 2**20
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2 (RFC 9113, section 4.1)."""
+    return (
+        len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+    )
+
+
+def literal(name: str, value: str) -> bytes:
+    """A header that nobody remembers (RFC 7541, section 6.2.2)."""
+    assert max(len(name), len(value)) < 127
+    return b"\0" + b"".join(bytes([len(text)]) + text.encode() for text in (name, value))
+
+
+def head(path: str, **more: str) -> bytes:
+    """The headers of a call."""
+    fields = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": path,
+        ":authority": "x",
+        "content-type": "application/grpc",
+        "te": "trailers",
+        **more,
+    }
+    return b"".join(literal(name, value) for name, value in fields.items())
+
+
+def message(data: bytes, *, compressed: bool = False, length: int | None = None) -> bytes:
+    """A message as gRPC frames it, whether or not the length is true."""
+    said = len(data) if length is None else length
+    return bytes([compressed]) + said.to_bytes(4, "big") + data
+
+
+@asynccontextmanager
+async def talking(world: World) -> AsyncIterator[tuple[str, grpc.aio.Channel]]:
+    """A listener of the world's, and a caller of it."""
+    async with (
+        listening(world.service.register, "127.0.0.1:0", grace_s=0) as bound,
+        open_channel(bound) as channel,
+    ):
+        yield bound, channel
+
+
+async def models_are_listed(world: World, channel: grpc.aio.Channel) -> None:
+    """The listener answers a good call."""
+    rpc: Any = channel.unary_unary(
+        MODELS, response_deserializer=models.ListModelsResponse.FromString
+    )
+    answer = await rpc(b"", metadata=(("authorization", f"Bearer {world.key}"),))
+    assert MODEL in {model.name for model in answer.models}
+
+
+async def send(address: str, *frames: bytes) -> bytes:
+    """Says this over HTTP/2; gives what comes until nothing more does, or the other hangs up."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    said = b""
+    try:
+        writer.write(PREFACE + frame(SETTINGS, 0, 0) + b"".join(frames))
+        async with asyncio.timeout(0.3):
+            while data := await reader.read(65_536):
+                said += data
+    except (TimeoutError, ConnectionError):
+        pass
+    finally:
+        writer.transport.abort()
+    return said
+
+
+async def outcome(call: Any) -> grpc.StatusCode:
+    """How a stream ends that is read."""
+    with suppress(grpc.aio.AioRpcError):
+        async for _ in call:
+            pass
+    code: grpc.StatusCode = await call.code()
+    return code
+
+
+@pytest.mark.parametrize("given", ["1n", "0S", "soon", "-1S", "99999999999S", ""])
+async def test_111_odd_deadlines(open_world: OpenWorld, given: str) -> None:
+    """A deadline that is over, or none at all, ends that call; the connection's others go on."""
+    world = await open_world()
+    async with talking(world) as (bound, channel):
+        odd = head(STREAM, authorization=f"Bearer {world.key}", **{"grpc-timeout": given})
+        await send(
+            bound, frame(HEADERS, END_HEADERS, 1, odd), frame(DATA, END_STREAM, 1, message(b""))
+        )
+        await models_are_listed(world, channel)
+
+    assert world.first.requests == []
+    assert await world.charged() == (0, 0)
+
+
+@pytest.mark.parametrize("begins", [False, True])
+async def test_111_a_deadline_of_grpc(open_world: OpenWorld, *, begins: bool) -> None:
+    """A caller's deadline ends the call, before and within the answer; the provider is left."""
+    world = await open_world()
+    world.play([BEGIN, STALL] if begins else [STALL])
+    request = chat.StreamChatCompletionRequest()
+    request.spec.model = MODEL
+    request.spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
+    async with talking(world) as (_, channel):
+        rpc: Any = channel.unary_stream(
+            STREAM, request_serializer=chat.StreamChatCompletionRequest.SerializeToString
+        )
+        call = rpc(request, metadata=(("authorization", f"Bearer {world.key}"),), timeout=0.5)
+        assert await outcome(call) is grpc.StatusCode.DEADLINE_EXCEEDED
+        await world.left(world.first)
+
+    assert (await world.charged())[0] == begins
+    assert world.second.requests == []
+    assert world.metric("stream_end_total", end="deadline") == 1
+
+
+@pytest.mark.parametrize("size", [7_000, 12_000, 20_000, 200_000])
+async def test_114_much_metadata(open_world: OpenWorld, size: int) -> None:
+    """Too much of it is a status of gRPC's, and no fault of ours; the next call is answered."""
+    world = await open_world()
+    async with talking(world) as (_, channel):
+        rpc: Any = channel.unary_unary(MODELS)
+        key = ("authorization", f"Bearer {world.key}")
+        call = rpc(b"", metadata=(key, ("x-much", "x" * size), ("odd-bin", b"\xff\x00")))
+        code = await call.code()
+        assert code in {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert size > 8_000 or code is grpc.StatusCode.OK
+        await models_are_listed(world, channel)
+    assert await world.charged() == (0, 0)
+
+
+async def test_114_metadata_that_is_not_base64(open_world: OpenWorld) -> None:
+    """Bytes that are none end the call at most; our own edge never sends such."""
+    world = await open_world(wire=True)
+    world.play(fitting)
+    async with talking(world) as (bound, channel):
+        for value in ("!!!!", "a", "=", "\x7f"):
+            odd = head(MODELS, **{"trace-bin": value})
+            await send(
+                bound, frame(HEADERS, END_HEADERS, 1, odd), frame(DATA, END_STREAM, 1, message(b""))
+            )
+        await models_are_listed(world, channel)
+    odd_headers = {
+        "traceparent": "00-xyz",
+        "tracestate": "é",
+        "grpc-trace-bin": "!!",
+        "X-UP-Bin": "?",
+    }
+    assert (await world.ask(headers=odd_headers)).status == 200
+    assert (await world.charged())[0] == 1
+
+
+BROKEN: dict[str, Sequence[bytes]] = {
+    "an unknown method": [
+        frame(HEADERS, END_HEADERS, 1, head("/no.Such/Method")),
+        frame(DATA, END_STREAM, 1, message(b"")),
+    ],
+    "another content type": [
+        frame(HEADERS, END_HEADERS | END_STREAM, 1, head(MODELS, **{"content-type": "text/html"}))
+    ],
+    "a message of four gibibytes": [
+        frame(HEADERS, END_HEADERS, 1, head(MODELS)),
+        frame(DATA, 0, 1, message(b"x", length=2**32 - 1)),
+    ],
+    "a message cut short": [
+        frame(HEADERS, END_HEADERS, 1, head(MODELS)),
+        frame(DATA, END_STREAM, 1, message(b"x", length=100)),
+    ],
+    "two messages": [
+        frame(HEADERS, END_HEADERS, 1, head(MODELS)),
+        frame(DATA, END_STREAM, 1, message(b"") * 2),
+    ],
+    "what was never compressed": [
+        frame(HEADERS, END_HEADERS, 1, head(MODELS, **{"grpc-encoding": "gzip"})),
+        frame(DATA, END_STREAM, 1, message(b"nonsense", compressed=True)),
+    ],
+    "what is no message": [
+        frame(HEADERS, END_HEADERS, 1, head(STREAM)),
+        frame(DATA, END_STREAM, 1, message(b"\xff" * 99)),
+    ],
+    "a frame of no kind": [frame(250, 255, 7, b"?"), frame(DATA, 0, 99, b"?")],
+    "headers without end": [frame(HEADERS, 0, 1, head(MODELS))] * 3,
+}
+
+
+async def test_115_what_is_no_message_is_the_callers_fault(open_world: OpenWorld) -> None:
+    """He is told so, without the names of our types; nothing of it is an error of ours."""
+    world = await open_world()
+    async with talking(world) as (_, channel):
+        for method in (MODELS, STREAM):
+            rpc: Any = channel.unary_stream(method)
+            call = rpc(b"\xff" * 99, metadata=(("authorization", f"Bearer {world.key}"),))
+            assert await outcome(call) is grpc.StatusCode.INVALID_ARGUMENT
+            assert await call.details() == "The request cannot be decoded."
+
+
+@pytest.mark.parametrize("how", BROKEN)
+async def test_115_broken_frames(open_world: OpenWorld, how: str) -> None:
+    """Whatever it is, that call or connection ends; memory stays, and others are answered."""
+    world = await open_world()
+    async with talking(world) as (bound, channel):
+        await models_are_listed(world, channel)
+        before = psutil.Process().memory_info().rss
+        said = await send(bound, *BROKEN[how])
+        assert PROMPT.encode() not in said
+        await models_are_listed(world, channel)
+        assert psutil.Process().memory_info().rss - before < ROOM
+
+    assert world.first.requests == []
+    assert await world.charged() == (0, 0)
+
+
+async def test_116_rapid_resets(open_world: OpenWorld) -> None:
+    """Calls that are taken back at once, by thousands, leave nothing, and cost nobody anything."""
+    world = await open_world()
+    world.play([BEGIN, STALL])
+    spec = chat.ChatCompletionSpec(model=MODEL)
+    spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
+    body = message(chat.StreamChatCompletionRequest(spec=spec).SerializeToString())
+    asked = head(STREAM, authorization=f"Bearer {world.key}")
+    async with talking(world) as (bound, channel):
+        flood = b"".join(
+            frame(HEADERS, END_HEADERS, number, asked)
+            + frame(DATA, END_STREAM, number, body)
+            + frame(RST_STREAM, 0, number, (8).to_bytes(4, "big"))
+            for number in range(1, 10_000, 2)
+        )
+        await send(bound, flood)
+        await models_are_listed(world, channel)
+        await world.calm()
+
+    assert (await world.charged())[1] == 0
+    assert len(world.first.requests) < 5_000
+    assert world.metric("stream_end_total", end="internal") == 0
+
+
+async def test_116_more_streams_than_there_is_room_for(open_world: OpenWorld) -> None:
+    """Of hundreds on one connection as many run as may; the others are told to come back."""
+    room, more = 20, 300
+    assert dict(OPTIONS)["grpc.max_concurrent_streams"] == 2000
+    world = await open_world(bounds=BoundsConfig(streams=room))
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    request = chat.StreamChatCompletionRequest()
+    request.spec.model = MODEL
+    request.spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
+    async with talking(world) as (_, channel):
+        rpc: Any = channel.unary_stream(
+            STREAM, request_serializer=chat.StreamChatCompletionRequest.SerializeToString
+        )
+        key = (("authorization", f"Bearer {world.key}"),)
+        calls = [rpc(request, metadata=key) for _ in range(room + more)]
+        codes = [asyncio.create_task(outcome(call)) for call in calls]
+        await world.until(lambda: sum(code.done() for code in codes) == more)
+        goes_on.set()
+        done = await asyncio.gather(*codes)
+
+    assert done.count(grpc.StatusCode.OK) == room
+    assert done.count(grpc.StatusCode.UNAVAILABLE) == more
+    assert len(world.first.requests) == room
+    assert (await world.charged())[0] == room
+    assert world.metric("rejected_total", reason="OVERLOADED") == more
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_119_a_message_is_too_long(open_world: OpenWorld, *, stream: bool) -> None:
+    """What a provider says at length, in any script, arrives cut and with its status."""
+    world = await open_world(wire=True)
+    error = {"message": "é🙂" * 20_000}
+    world.play([json_answer({"error": error}, 400)])
+
+    reply = await world.ask(stream=stream)
+
+    assert (reply.status, reply.code) == (400, "upstream_invalid_request")
+    assert len(reply.text) < 4_000
+    assert world.second.requests == []
+    assert await world.charged() == (0, 0)

@@ -1,0 +1,93 @@
+"""b.4: pictures at addresses that are ours, or nobody's business."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from tests.faults.checked_gateway import CHARGE
+from tests.faults.conftest import OpenWorld
+from tests.faults.dialect_answers import FORMS, Form
+
+HERE = (
+    "127.0.0.1",
+    "127.1",
+    "2130706433",
+    "0x7f.1",
+    "017700000001",
+    "0",
+    "localhost.",
+    "[::1]",
+    "[::ffff:7f00:1]",
+    "127。0。0。1",
+    "①②⑦.0.0.1",
+    "a@127.0.0.1",
+    "example.com#@127.0.0.1",
+)
+"""Names of this machine, for one parser or another. The port is that of a server that listens."""
+
+ELSEWHERE = (
+    "http://169.254.169.254/latest/meta-data/",
+    "http://metadata.google.internal/",
+    "http://[64:ff9b::7f00:1]/",
+    "http://[2002:7f00:1::]/",
+    "http://[fec0::1]/",
+    "http://[fd00:ec2::254]/",
+    "http://100.64.0.1/",
+    "http://10.0.0.1:6443/",
+    "http://redis.internal:6379/",
+    "http://rebinding.example/a.png",
+)
+Connect = Callable[[Any, Any], Coroutine[Any, Any, None]]
+
+
+@pytest.mark.parametrize("form", FORMS, ids=lambda form: form.dialect)
+async def test_039_and_042_to_045_nothing_is_fetched(
+    open_world: OpenWorld, form: Form, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture's address is the provider's affair: we look up no name and connect to nobody.
+
+    So neither names that lead elsewhere the second time, nor redirects, nor servers that never
+    answer or never stop can do anything here, and nobody is flooded through us.
+    """
+    loop = asyncio.get_running_loop()
+    world = await open_world(first={"dialect": form.dialect})
+    world.play(form.fitting, second=form.fitting)
+    assert (await world.ask()).status == 200
+    visited: list[Any] = []
+    looked_up: list[Any] = []
+    ours = {world.address[1], world.first.port}
+    connect: Connect = loop.sock_connect
+    look_up: Callable[..., Awaitable[Any]] = loop.getaddrinfo
+
+    async def connecting(sock: Any, address: Any) -> None:
+        visited.append(address)
+        await connect(sock, address)
+
+    async def looking_up(host: Any, *args: Any, **kwargs: Any) -> Any:
+        looked_up.append(host)
+        return await look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "sock_connect", connecting)
+    monkeypatch.setattr(loop, "getaddrinfo", looking_up)
+    served = 1
+    victim = await asyncio.start_server(lambda _, writer: visited.append(writer), "127.0.0.1", 0)
+    async with victim:
+        port = victim.sockets[0].getsockname()[1]
+        for url in (*(f"http://{host}:{port}/a.png" for host in HERE), *ELSEWHERE):
+            part = {"type": "image_url", "image_url": {"url": url}}
+            reply = await world.ask(messages=[{"role": "user", "content": [part]}])
+            assert reply.status in {200, 400}, url
+            if reply.status == 200:
+                served += 1
+                sent = world.first.requests[-1].body.decode()
+                assert url in sent.encode().decode("unicode_escape") or url in sent
+
+    assert {address[1] for address in visited} <= ours
+    assert set(looked_up) <= {"127.0.0.1"}
+    assert served > len(ELSEWHERE)
+    assert len(world.first.requests) == served
+    assert await world.charged() == (served, served * CHARGE)

@@ -1,0 +1,70 @@
+"""b.3: what the time of an answer could tell about keys. How long it takes: `tests.nightly`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import gateway.http.auth_throttle
+import gateway.rpc.metadata
+import services.admission.keyring
+import services.common.key_format
+import services.storage.keys
+import services.storage.pepper
+from tests.faults.conftest import OpenWorld
+from tests.faults.test_keys import bearing
+from tests.nightly.key_timing import KINDS, guess
+
+FILES = {
+    str(module.__file__)
+    for module in (
+        gateway.http.auth_throttle,
+        services.common.key_format,
+        gateway.rpc.metadata,
+        services.admission.keyring,
+        services.storage.keys,
+        services.storage.pepper,
+    )
+}
+"""All that handles keys."""
+
+TRIES = 5
+
+
+@contextmanager
+def followed() -> Iterator[Sequence[str]]:
+    """The lines of `FILES` that are run within, in this thread, in order."""
+    lines: list[str] = []
+
+    def look(frame: FrameType, _event: str, _argument: object) -> Any:
+        if frame.f_code.co_filename not in FILES:
+            return None
+        lines.append(f"{frame.f_code.co_filename}:{frame.f_lineno}")
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        yield lines
+    finally:
+        sys.settrace(before)
+
+
+async def test_032_all_wrong_keys_go_one_way(open_world: OpenWorld) -> None:
+    """However nearly a key was guessed, line for line the same is done with it."""
+    world = await open_world()
+    ways = set()
+    for _ in range(TRIES):
+        for right in KINDS.values():
+            with followed() as lines:
+                reply = await world.ask(headers=bearing(guess(world.key, right)))
+            assert (reply.status, reply.code) == (401, "invalid_api_key")
+            ways.add(tuple(lines))
+
+    assert len(ways) == 1
+    assert {line.rpartition(":")[0] for line in ways.pop()} >= FILES - {
+        services.storage.keys.__file__  # Its statements are carried out in another thread.
+    }

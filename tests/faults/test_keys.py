@@ -1,0 +1,180 @@
+"""b.3: keys that are revoked, expired, for something else, guessed, or not there."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from pomogator.accounts.v1 import key_service_pb2 as keys
+
+from gateway.http.auth_throttle import FAILURES
+from gateway.operators_app import SERVICES
+from gateway.transcoding.bindings import bindings
+from services.admission.keyring import new_secret
+from services.rpc.listener import listening
+from tests.faults.checked_gateway import BEGIN, CHARGE, MODEL, STEADY, World, fitting
+from tests.faults.conftest import OpenWorld
+from tests.faults.test_operators import OPERATORS, PUBLIC
+from tests.stand.clock import JumpingClock
+from tests.stand.members import Operators
+
+STALLED: Any = [BEGIN, asyncio.Event()]
+WIRES = pytest.mark.parametrize("wire", [False, True])
+
+
+@asynccontextmanager
+async def operating(world: World) -> AsyncIterator[Operators]:
+    """What operators may ask of the world."""
+    async with world.service.operators_channel() as channel:
+        yield Operators(channel)
+
+
+def bearing(secret: str) -> Mapping[str, str]:
+    """The header with that key."""
+    return {"Authorization": f"Bearer {secret}"}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_030_opens_no_door(open_world: OpenWorld, *, stream: bool) -> None:
+    """A key that is revoked, expired or for another model is told so, and nobody is asked."""
+    clock = JumpingClock()
+    world = await open_world(clock=clock)
+    world.play(fitting)
+    soon = Timestamp(seconds=int(clock.time()) + 60)
+    async with operating(world) as ops:
+        _, narrow = await ops.create_key("default", keys.KeyScope(models=[STEADY]))
+        _, expiring = await ops.create_key("default", keys.KeyScope(expire_time=soon))
+        key_id, revoked = await ops.create_key("default")
+        for key in (expiring, revoked):
+            assert (await world.ask(headers=bearing(key), stream=stream)).status == 200
+        await ops.revoke_key(key_id)
+    clock.off_s = 61.0
+
+    refused = [
+        await world.ask(headers=bearing(key), stream=stream) for key in (narrow, expiring, revoked)
+    ]
+
+    assert [(reply.status, reply.code) for reply in refused] == [
+        (403, "model_not_allowed"),
+        (401, "key_expired"),
+        (401, "key_revoked"),
+    ]
+    assert [reply.headers.get("WWW-Authenticate") for reply in refused] == [None, *["Bearer"] * 2]
+    assert len(world.first.requests) == 2
+    assert await world.charged() == (2, 2 * CHARGE)
+    for kind in ("KEY_EXPIRED", "KEY_REVOKED"):
+        assert world.metric("auth_failures_total", kind=kind) == 1
+    assert world.metric("rejected_total", reason="MODEL_NOT_ALLOWED") == 1
+
+
+@WIRES
+async def test_031_is_revoked_while_it_streams(open_world: OpenWorld, *, wire: bool) -> None:
+    """The stream says why it ends, the provider is left, what came is paid; new calls are 401."""
+    world = await open_world(wire=wire)
+    world.play(STALLED)
+    async with operating(world) as ops:
+        key_id, key = await ops.create_key("default")
+        async with world.post(headers=bearing(key)) as answer:
+            await answer.content.readuntil(b"canary-answer-")
+            await ops.revoke_key(key_id)
+            reply = await world.read(answer)
+
+    assert (reply.code, reply.finishes, reply.events[-1]) == ("key_revoked", [], "[DONE]")
+    assert (await world.ask(headers=bearing(key))).code == "key_revoked"
+    await world.left(world.first)
+    assert world.second.requests == []
+    calls, charge = await world.charged()
+    assert calls == 1
+    assert charge > 0
+    assert world.metric("stream_end_total", end="revoked") == 1
+
+
+async def ask(channel: grpc.aio.Channel, method: MethodDescriptor, **metadata: str) -> str:
+    """The status of an empty request, by name."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    rpc: Any = channel.unary_stream(path)
+    return str((await rpc(b"", metadata=tuple(metadata.items())).code()).name)
+
+
+async def test_034_operators_have_a_door_of_their_own(open_world: OpenWorld) -> None:
+    """At the callers' doors there is nothing of theirs: neither over gRPC nor over REST."""
+    world = await open_world()
+    routes = [(binding.verb, binding.template.source) for binding in bindings(SERVICES)]
+    async with (
+        listening(world.service.register, "127.0.0.1:0", grace_s=0) as bound,
+        grpc.aio.insecure_channel(bound) as channel,
+    ):
+        for method in OPERATORS:
+            said = await ask(channel, method, authorization=f"Bearer {world.key}")
+            assert said == "UNIMPLEMENTED", method.full_name
+
+    for verb, template in routes:
+        async with world.http.request(verb, world.url + template, json={}) as answer:
+            reply = await world.read(answer)
+        assert (reply.status, reply.code) == (404, "unknown_url"), template
+    assert await world.charged() == (0, 0)
+
+
+async def test_037_grpc_without_a_key(open_world: OpenWorld) -> None:
+    """Whoever calls without a key, or with one that is none, is refused; health is for all."""
+    world = await open_world()
+    async with (
+        listening(world.service.register, "127.0.0.1:0", grace_s=0) as bound,
+        grpc.aio.insecure_channel(bound) as channel,
+    ):
+        for method in PUBLIC:
+            assert await ask(channel, method) == "UNAUTHENTICATED", method.full_name
+            for value in ("", "Bearer", "Basic YTpi", f"Bearer {new_secret()}"):
+                assert await ask(channel, method, authorization=value) == "UNAUTHENTICATED"
+        health: Any = health_pb2_grpc.HealthStub(channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest())
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    assert world.first.requests == []
+    assert await world.charged() == (0, 0)
+
+
+async def test_038_and_051_guesses(open_world: OpenWorld) -> None:
+    """Who guesses is slowed, whatever address he says he has; who knows a key is not."""
+    world = await open_world()
+    world.play(fitting)
+    more = 10
+    statuses: Counter[int] = Counter()
+    for number in range(FAILURES + more):
+        spoof = {"X-Forwarded-For": f"10.0.0.{number}", "Forwarded": f"for=10.1.0.{number}"}
+        reply = await world.ask(headers={**bearing(new_secret()), **spoof})
+        statuses[reply.status] += 1
+        assert reply.status == 401 or 1 <= int(reply.headers["Retry-After"]) <= 60
+
+    assert statuses == {401: FAILURES, 429: more}
+    assert (await world.ask()).status == 200
+    assert await world.charged() == (1, CHARGE)
+    assert world.metric("auth_failures_total", kind="INVALID_API_KEY") == FAILURES + more
+    told = [line for line in world.log.of("http.request") if line["status"] == 429]
+    assert {line["code"] for line in told} == {"rate_limit_exceeded"}
+    assert len(told) == more
+
+
+async def test_026_keys_are_written_in_many_ways(open_world: OpenWorld) -> None:
+    """The scheme's case does not matter; of two keys none is taken."""
+    world = await open_world()
+    world.play(fitting)
+    for scheme in ("bearer", "BEARER"):
+        async with world.post(headers={"Authorization": f"{scheme} {world.key}"}) as answer:
+            assert (await world.read(answer)).status == 200
+
+    async with aiohttp.ClientSession() as http:
+        twice = [("Authorization", f"Bearer {key}") for key in (new_secret(), world.key)]
+        url = f"{world.url}/v1/chat/completions"
+        async with http.post(url, json={"model": MODEL, "messages": []}, headers=twice) as answer:
+            assert (await world.read(answer)).status in {400, 401}
+    assert await world.charged() == (2, 2 * CHARGE)

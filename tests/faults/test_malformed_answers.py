@@ -1,0 +1,260 @@
+"""b.6, row 65, in the forms that only one dialect has: what is odd, and what is broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.faults.checked_gateway import CHARGE, TEXT, USAGE, World, piece
+from tests.faults.conftest import OpenWorld
+from tests.faults.dialect_answers import ANTHROPIC, OPENROUTER, Form
+from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, STALL, chunk, event, json_answer, sse
+
+
+def said(*events: dict[str, Any]) -> bytes:
+    """Events as Anthropic names them."""
+    return b"".join(chunk(event(each, each["type"])) for each in events)
+
+
+def text(words: str, index: int = 0) -> dict[str, Any]:
+    """A piece of a block."""
+    delta = {"type": "text_delta", "text": words}
+    return {"type": "content_block_delta", "index": index, "delta": delta}
+
+
+def started(usage: Any = None, **message: Any) -> dict[str, Any]:
+    """The beginning of a message."""
+    counted = {"usage": usage} if usage is not None else {}
+    return {
+        "type": "message_start",
+        "message": {"id": "msg_1", "type": "message", "role": "assistant", **counted, **message},
+    }
+
+
+def ended(reason: Any = "end_turn", usage: Any = None) -> dict[str, Any]:
+    """Why it ended, and what it took."""
+    counted = {"usage": usage} if usage is not None else {}
+    return {"type": "message_delta", "delta": {"stop_reason": reason}, **counted}
+
+
+IN, OUT = {"input_tokens": 10, "output_tokens": 1}, {"output_tokens": 5}
+BLOCK = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+CLOSED = {"type": "content_block_stop", "index": 0}
+STOPPED = {"type": "message_stop"}
+FIRST, SECOND = text("canary-answer-"), text("31d0")
+
+
+def of(form: Form) -> dict[str, Any]:
+    """The channels of a world in which the first provider speaks like that."""
+    return {
+        "first": {"dialect": form.dialect, "progress_timeout_s": 0.3, "first_token_timeout_s": 0.3},
+        "second": {"dialect": form.dialect},
+    }
+
+
+@pytest.fixture
+async def anthropic(open_world: OpenWorld) -> World:
+    """Two channels of that dialect."""
+    world = await open_world(**of(ANTHROPIC))
+    world.second.play(ANTHROPIC.fitting)
+    return world
+
+
+@pytest.fixture
+async def openrouter(open_world: OpenWorld) -> World:
+    """Two channels of that dialect."""
+    world = await open_world(**of(OPENROUTER))
+    world.second.play(OPENROUTER.fitting)
+    return world
+
+
+NEWER: dict[str, dict[str, Any]] = {
+    "an event of another type": {"type": "message_mood", "mood": "fine"},
+    "an event without a type": {"type": "", "index": 0},
+    "a ping": {"type": "ping"},
+    "a delta of another type": {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "smell_delta", "smell": "x"},
+    },
+    "citations": {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "citations_delta", "citation": {"cited_text": "x"}},
+    },
+    "more fields": {**text(""), "new": [1], "index": 0},
+    "a piece of nothing we know": {**text(""), "delta": {"type": "new_delta"}, "index": 7},
+}
+
+
+@pytest.mark.parametrize("what", NEWER)
+async def test_065_anthropic_is_newer(anthropic: World, what: str) -> None:
+    """What we do not know yet is passed over, wherever it comes."""
+    odd = NEWER[what]
+    events = (started(IN), BLOCK, FIRST, odd, SECOND, CLOSED, ended(usage=OUT), STOPPED)
+    anthropic.first.play([SSE_HEAD + said(*events) + LAST_CHUNK])
+
+    reply = await anthropic.ask()
+
+    assert (reply.error, reply.content, reply.finishes) == (None, TEXT, ["stop"])
+    assert await anthropic.charged() == (1, CHARGE)
+
+
+async def test_065_anthropic_has_a_newer_block(anthropic: World) -> None:
+    """A block of a kind that we do not know goes by with its pieces, and harms no other."""
+    newer = {"type": "content_block_start", "index": 7, "content_block": {"type": "new_use"}}
+    piece_of_it = {**FIRST, "index": 7, "delta": {"type": "input_json_delta", "partial_json": "{"}}
+    events = (started(IN), BLOCK, FIRST, newer, piece_of_it, SECOND, ended(usage=OUT), STOPPED)
+    anthropic.first.play([SSE_HEAD + said(*events) + LAST_CHUNK])
+
+    reply = await anthropic.ask()
+
+    assert (reply.error, reply.content, reply.finishes) == (None, TEXT, ["stop"])
+
+
+BROKEN_OFF: dict[str, tuple[dict[str, Any], ...]] = {
+    "no message_stop": (started(IN), BLOCK, FIRST, SECOND, CLOSED, ended(usage=OUT)),
+    "no message_delta": (started(IN), BLOCK, FIRST, SECOND, CLOSED, STOPPED),
+    "no reason": (started(IN), BLOCK, FIRST, SECOND, CLOSED, ended(None, OUT), STOPPED),
+    "an empty reason": (started(IN), BLOCK, FIRST, SECOND, CLOSED, ended("", OUT), STOPPED),
+    "an open block": (started(IN), BLOCK, FIRST, SECOND),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN_OFF)
+async def test_065_anthropic_does_not_end(anthropic: World, what: str) -> None:
+    """A message without its end or its reason is one that broke off; no `stop` is made up."""
+    anthropic.first.play([SSE_HEAD + said(*BROKEN_OFF[what]) + LAST_CHUNK])
+
+    reply = await anthropic.ask()
+
+    assert (reply.code, reply.events[-1]) == ("upstream_disconnected", "[DONE]")
+    assert reply.finishes == []
+    assert anthropic.second.requests == []
+    calls, charge = await anthropic.charged()
+    assert calls == 1
+    assert 0 < charge <= CHARGE
+    assert anthropic.metric("stream_end_total", end="upstream_eof") == 1
+
+
+BROKEN: dict[str, dict[str, Any]] = {
+    "a piece of text that is a number": text(7),  # type: ignore[arg-type]
+    "an index that is a word": {**FIRST, "index": "zero"},
+    "a delta that is a list": {**FIRST, "delta": []},
+    "another answer": started(IN, id="msg_2"),
+    "a block that never began": text("31d0", index=7),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_065_anthropic_is_broken(anthropic: World, what: str) -> None:
+    """What cannot be meant ends the stream with an error, and is settled once."""
+    events = said(started(IN), BLOCK, FIRST, BROKEN[what])
+    anthropic.first.play([SSE_HEAD + events, STALL])
+
+    reply = await anthropic.ask()
+
+    assert (reply.code, reply.events[-1]) == ("upstream_bad_response", "[DONE]")
+    assert reply.finishes == []
+    assert (await anthropic.charged())[0] == 1
+    kind = {"channel": "first", "kind": "UPSTREAM_BAD_RESPONSE"}
+    assert anthropic.metric("upstream_errors_total", **kind) == 1
+
+
+COUNTS: dict[str, tuple[Any, Any]] = {
+    "none at all": (None, None),
+    "none at the end": ({"input_tokens": 10, "output_tokens": 0}, None),
+    "none at the beginning": (None, OUT),
+    "negative": ({"input_tokens": -10, "output_tokens": -1}, {"output_tokens": -5}),
+    "absurd": ({"input_tokens": 10**15, "output_tokens": 1}, {"output_tokens": 10**15}),
+}
+
+
+@pytest.mark.parametrize("what", COUNTS)
+async def test_065_anthropic_counts_badly(anthropic: World, what: str) -> None:
+    """Where usage is missing, or cannot be, our own count is billed: neither nothing nor all."""
+    first, last = COUNTS[what]
+    events = (started(first), BLOCK, FIRST, SECOND, CLOSED, ended(usage=last), STOPPED)
+    anthropic.first.play([SSE_HEAD + said(*events) + LAST_CHUNK])
+
+    reply = await anthropic.ask()
+
+    assert (reply.error, reply.content, reply.finishes) == (None, TEXT, ["stop"])
+    calls, charge = await anthropic.charged()
+    assert calls == 1
+    assert 0 < charge < 1_000_000
+    (line,) = anthropic.log.of("call.ended", end="stop")
+    assert line["charge_nano"] == charge <= line["hold_nano"]
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_065_anthropic_fails_as_a_success(anthropic: World, *, streamed: bool) -> None:
+    """A whole message in place of a stream, without content, is no answer: the next is asked."""
+    anthropic.first.play([json_answer({"type": "message", "content": None})])
+
+    assert (await anthropic.ask(stream=streamed)).content == TEXT
+    assert await anthropic.charged() == (1, CHARGE)
+
+
+ODD_ROUTER: dict[str, bytes] = {
+    "comments": chunk(b": OPENROUTER PROCESSING\n\n") * 3,
+    "a provider's name": sse({"id": "c", "provider": "X", "choices": []}),
+    "a reason of its own": sse(
+        {"id": "c", "choices": [{"index": 0, "delta": {}, "native_finish_reason": None}]}
+    ),
+    "empty details": sse(
+        {"id": "c", "choices": [{"index": 0, "delta": {"reasoning_details": [], "content": ""}}]}
+    ),
+    "an error that is null": sse({"id": "c", "error": None, "choices": []}),
+}
+
+
+@pytest.mark.parametrize("what", ODD_ROUTER)
+async def test_065_openrouter_is_odd(openrouter: World, what: str) -> None:
+    """What the broker adds does not harm the answer."""
+    openrouter.first.play([OPENROUTER.begin + ODD_ROUTER[what] + OPENROUTER.end])
+
+    reply = await openrouter.ask()
+
+    assert (reply.error, reply.content, reply.finishes) == (None, TEXT, ["stop"])
+    assert await openrouter.charged() == (1, CHARGE)
+
+
+ENDS: dict[str, bytes] = {
+    "[DONE] without a reason": sse("[DONE]"),
+    "usage without a reason": sse({"id": "c", "choices": [], "usage": USAGE}, "[DONE]"),
+    "an empty reason": sse(piece("", ""), "[DONE]"),
+    "a reason that is null": sse({"id": "c", "choices": [{"index": 0, "delta": {}}]}, "[DONE]"),
+}
+
+
+@pytest.mark.parametrize("what", ENDS)
+@pytest.mark.parametrize("dialect", ["openai", "openrouter"])
+async def test_065_no_stop_is_made_up(open_world: OpenWorld, dialect: str, what: str) -> None:
+    """`[DONE]` alone is no reason to stop: such an answer broke off."""
+    world = await open_world(first={"dialect": dialect}, second={"dialect": dialect})
+    world.play([OPENROUTER.begin + ENDS[what] + LAST_CHUNK])
+
+    reply = await world.ask()
+
+    assert (reply.code, reply.finishes) == ("upstream_disconnected", [])
+    assert (await world.charged())[0] == 1
+
+
+@pytest.mark.parametrize("code", [429, 502, "server_error", None])
+async def test_065_openrouter_ends_with_an_error(openrouter: World, code: Any) -> None:
+    """Its `finish_reason: "error"` is no reason to stop, whatever code goes with it."""
+    trouble = {
+        "id": "c",
+        "error": {"message": "no", "code": code},
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": "error"}],
+    }
+    openrouter.first.play([OPENROUTER.begin + sse(trouble, "[DONE]") + LAST_CHUNK])
+
+    reply = await openrouter.ask()
+
+    assert (reply.status, reply.finishes, reply.events[-1]) == (200, [], "[DONE]")
+    assert str(reply.code).startswith("upstream_")
+    assert (await openrouter.charged())[0] == 1
+    assert openrouter.metric("stream_end_total", end="upstream_error") == 1

@@ -1,0 +1,271 @@
+"""b.8, row 77: the container's memory runs out slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import aiohttp
+import grpc
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
+
+from gateway.overload.cgroup import MEMBERSHIP, ROOT, ContainerMemory
+from gateway.overload.memory_monitor import LOW, OUT, SHORT, WORTH_BYTES, MemoryMonitor
+from tests.faults.checked_gateway import (
+    BEGIN,
+    CHARGE,
+    END,
+    MODEL,
+    PATH,
+    STEADY,
+    TEXT,
+    World,
+    fitting,
+)
+from tests.faults.conftest import OpenWorld
+from tests.faults.log_and_metrics import by
+from tests.faults.processes import ASKED, CONFIG
+from tests.stand.process import Server, serving
+from tests.stand.upstream import FakeUpstream
+
+WIRES = pytest.mark.parametrize("wire", [False, True])
+
+
+class Gauge:
+    """How much of a container's memory is in use, as a test says."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryMonitor(lambda: self._used)
+        self._used = 0.5
+
+    async def at(self, world: World, used: float) -> None:
+        """Returns when it is known."""
+        self._used = used
+        await world.until(lambda: self.memory.used_share == used)
+
+
+@asynccontextmanager
+async def uploading(world: World, size: int) -> AsyncIterator[asyncio.StreamReader]:
+    """A request whose body has come for the most part, and never comes whole."""
+    reader, writer = await asyncio.open_connection(*world.address)
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.key}\r\n"
+        f"Content-Length: {size}\r\n\r\n"
+    )
+    try:
+        writer.write(head.encode() + b" " * (size - 1))
+        await writer.drain()
+        yield reader
+    finally:
+        writer.transport.abort()
+
+
+@WIRES
+async def test_077_memory_runs_out_slowly(open_world: OpenWorld, wire: bool) -> None:
+    """First connections are not kept, then calls refused, then who holds most is cut."""
+    gauge = Gauge()
+    world = await open_world(memory=gauge.memory, wire=wire)
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    running = asyncio.create_task(world.ask())
+    await world.first.request()
+    assert "Connection" not in (await world.ask(model=STEADY)).headers
+
+    await gauge.at(world, LOW)
+    last = await world.ask(model=STEADY)
+    assert (last.content, last.headers["Connection"]) == (TEXT, "close")
+
+    async with uploading(world, 4 * WORTH_BYTES) as upload:
+        await world.until(lambda: world.edge_sample("connections") == 2)
+        await gauge.at(world, SHORT)
+        for stream in (True, False):
+            refused = await world.ask(model=STEADY, stream=stream)
+            assert (refused.status, refused.code) == (503, "overloaded")
+            assert 1 <= float(refused.headers["retry-after-ms"]) / 1000 <= 3
+        stub = ChatCompletionServiceStub(world.service.channel())
+        with pytest.raises(grpc.aio.AioRpcError) as told:
+            await stub.CreateChatCompletion(
+                chat.CreateChatCompletionRequest(),
+                metadata=(("authorization", f"Bearer {world.key}"),),
+            )
+        assert told.value.code() is grpc.StatusCode.UNAVAILABLE
+        async with uploading(world, 4 * WORTH_BYTES) as another:
+            assert (await another.readline()).startswith(b"HTTP/1.1 503 ")
+        assert world.edge_sample("calls_refused_total") == (3 if wire else 1)
+
+        await gauge.at(world, OUT)
+        assert await upload.read() == b""
+    assert world.edge_sample("connections_cut_total") == 1
+    assert len(world.log.of("memory.out.begins", used_share=OUT)) == 1
+
+    await gauge.at(world, 0.5)
+    goes_on.set()
+    assert (await running).content == TEXT
+    assert (await world.ask(model=STEADY)).content == TEXT
+    assert await world.charged() == (4, 4 * CHARGE)
+    assert len(world.log.of("memory.short.ends")) == 1
+
+
+async def test_077_edges_learn_nothing_about_places(open_world: OpenWorld) -> None:
+    """A service whose memory was short gets as many calls as before, as soon as it is not."""
+    gauge = Gauge()
+    world = await open_world(service_memory=gauge.memory, wire=True)
+    await gauge.at(world, SHORT)
+    assert (await world.ask()).code == "overloaded"
+    await gauge.at(world, 0.5)
+
+    replies = await asyncio.gather(*(world.ask(model=STEADY) for _ in range(40)))
+    assert {reply.status for reply in replies} == {200}
+    assert world.edge_sample("calls_max") == 0
+
+
+async def test_077_who_sends_many_at_once(open_world: OpenWorld) -> None:
+    """Requests in one piece are refused one by one, too."""
+    gauge = Gauge()
+    world = await open_world(memory=gauge.memory, wire=True)
+    await gauge.at(world, SHORT)
+    body = json.dumps(ASKED).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.key}\r\n"
+    one = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+    reader, writer = await asyncio.open_connection(*world.address)
+    writer.write(one + one)
+    assert (await reader.readline()).split()[1] == b"503"
+    await reader.read()
+    writer.close()
+
+    await gauge.at(world, 0.5)
+    assert world.edge_sample("calls_refused_total") == 1
+    assert world.first.requests == []
+
+
+async def test_077_any_request_is_refused(open_world: OpenWorld) -> None:
+    """Of whatever form: in chunks, by HTTP/1.0, with bodies that are awaited or not."""
+    gauge = Gauge()
+    world = await open_world(memory=gauge.memory)
+    await gauge.at(world, SHORT)
+    named = f"Host: x\r\nAuthorization: Bearer {world.key}\r\n"
+    for version, more in (
+        ("1.1", "Transfer-Encoding: chunked\r\n"),
+        ("1.1", "Expect: 100-continue\r\nContent-Length: 5\r\n"),
+        ("1.0", "Content-Length: 5\r\n"),
+    ):
+        reader, writer = await asyncio.open_connection(*world.address)
+        writer.write(f"POST {PATH} HTTP/{version}\r\n{named}{more}\r\n".encode())
+        assert (await reader.readline()).split()[1] == b"503"
+        writer.close()
+    await gauge.at(world, 0.5)
+    assert by(world.edge, "edge_requests_total", "status")["503",] == 3
+
+
+MIB = 2**20
+LIMIT = 600 * MIB
+INSIDE = "import runpy; open('{group}/cgroup.procs', 'w').write('0'); "
+GATEWAY = INSIDE + "runpy.run_module('services', None, '__main__')"
+NEIGHBOUR = (
+    INSIDE
+    + """
+import mmap, sys
+held = []
+print(0, flush=True)
+for line in sys.stdin:
+    while len(held) < int(line):
+        held.append(mmap.mmap(-1, 1 << 20))
+        held[-1].write(b"x" * (1 << 20))
+    while len(held) > int(line):
+        held.pop().close()
+    print(len(held), flush=True)
+"""
+)
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group that may have little memory. Skips where none can be made."""
+    try:
+        lines = [line.split(":", 2) for line in MEMBERSHIP.read_text().splitlines()]
+        (own,) = [path for _, kind, path in lines if "memory" in kind.split(",")]
+        folder = ROOT / "memory" / own.lstrip("/") / f"pomogator-{os.getpid()}"
+        folder.mkdir()
+        (folder / "memory.limit_in_bytes").write_text(str(LIMIT))
+    except (OSError, ValueError) as error:
+        pytest.skip(f"no control group can be made here: {error!r}")
+    yield folder
+    with suppress(OSError):
+        folder.rmdir()
+
+
+@asynccontextmanager
+async def neighbour(group: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A process in the same group, which holds as many MiB as it is told."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        NEIGHBOUR.format(group=group),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout
+        assert int(await process.stdout.readline()) == 0
+        yield process
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def fill(other: asyncio.subprocess.Process, held: int, used_share: float) -> int:
+    """Has the neighbour, which holds so many MiB, hold what makes the share. How many that is."""
+    assert other.stdin
+    assert other.stdout
+    memory = ContainerMemory(membership=Path(f"/proc/{other.pid}/cgroup"))
+    for _ in range(2):  # What the kernel needs for itself comes on top.
+        held += round((used_share - memory.used_share()) * LIMIT / MIB)
+        other.stdin.write(b"%d\n" % held)
+        assert int(await other.stdout.readline()) == held
+    return held
+
+
+async def test_077_a_container_of_the_kernels(group: Path, tmp_path: Path) -> None:
+    """A real process in a real group: it refuses while others have taken the memory, and lives."""
+    async with FakeUpstream() as upstream, neighbour(group) as other:
+        upstream.play(fitting)
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        program = (sys.executable, "-c", GATEWAY.format(group=group))
+        async with serving(tmp_path, config, program=program) as server:
+            assert await asked(server) == (200, None)
+            held = await fill(other, 0, (LOW + SHORT) / 2)
+            await server.event("memory.low.begins")
+            assert await asked(server) == (200, "close")
+            held = await fill(other, held, (SHORT + OUT) / 2)
+            await server.event("memory.short.begins")
+            assert (await asked(server))[0] == 503
+            await fill(other, held, 0.5)
+            await server.event("memory.short.ends")
+            assert await asked(server) == (200, None)
+            async with asyncio.timeout(30):
+                while not 0.4 < await used_share(server) < 0.6:  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)  # Nobody tells of it but by answering.
+
+
+async def used_share(server: Server) -> float:
+    """How much of its memory a process knows to be in use."""
+    return (await server.samples())["pomogator_memory_used_ratio", frozenset()]
+
+
+async def asked(server: Server) -> tuple[int, str | None]:
+    """The status of a call, and what becomes of its connection."""
+    url = f"http://{await server.address('http')}{PATH}"
+    headers = {"Authorization": f"Bearer {server.key}"}
+    async with (
+        aiohttp.ClientSession(headers=headers) as http,
+        http.post(url, json=ASKED) as answer,
+    ):
+        await answer.read()
+        return answer.status, answer.headers.get("Connection")

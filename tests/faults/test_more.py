@@ -1,0 +1,254 @@
+"""Faults that the catalogue does not list."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from services.config import BoundsConfig, ConfigError
+from tests.faults.checked_gateway import (
+    BEGIN,
+    CHARGE,
+    END,
+    FINE,
+    TEXT,
+    USAGE,
+    WHOLE,
+    World,
+    piece,
+    reread,
+)
+from tests.faults.conftest import OpenWorld
+from tests.stand.upstream import CUT, LAST_CHUNK, SSE_HEAD, STALL, Line, Script, chunk, head, sse
+
+STREAMS = pytest.mark.parametrize("streamed", [True, False])
+INTERIM = (
+    b"HTTP/1.1 100 Continue\r\n\r\n",
+    b"HTTP/1.1 103 Early Hints\r\nlink: <x>\r\n\r\n",
+)
+
+
+def calls_tool(call: Any) -> Any:
+    """A chunk with a piece of a call to a tool."""
+    return {"id": "c", "choices": [{"index": 0, "delta": {"tool_calls": [call]}}]}
+
+
+@STREAMS
+@pytest.mark.parametrize("interim", INTERIM)
+async def test_interim_responses(world: World, interim: bytes, streamed: bool) -> None:
+    """What comes before the response, once or often, is not the response."""
+    (answer,) = FINE if streamed else WHOLE
+    assert isinstance(answer, bytes)
+    world.play([interim * 3 + answer])
+
+    assert (await world.ask(stream=streamed)).content == TEXT
+    assert await world.charged() == (1, CHARGE)
+
+
+async def test_interim_responses_for_ever(world: World) -> None:
+    """A provider that only ever says that it will answer does not."""
+
+    async def hint(line: Line) -> None:
+        while not line.reader.at_eof():
+            line.writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await line.writer.drain()
+            await asyncio.sleep(0.02)
+
+    world.play([hint], second=FINE)
+
+    assert (await world.ask()).content == TEXT
+    assert await world.charged() == (1, CHARGE)
+
+
+async def test_a_head_that_never_ends(world: World) -> None:
+    """One header after another, slowly, is no answer either."""
+
+    async def drip(line: Line) -> None:
+        line.writer.write(b"HTTP/1.1 200 OK\r\n")
+        while not line.reader.at_eof():
+            line.writer.write(b"x: y\r\n")
+            await line.writer.drain()
+            await asyncio.sleep(0.02)
+
+    world.play([drip], second=FINE)
+
+    assert (await world.ask()).content == TEXT
+    assert await world.charged() == (1, CHARGE)
+
+
+async def test_a_protocol_that_was_not_asked_for(world: World) -> None:
+    """A switch of protocols is a bad answer."""
+    switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"
+    world.play([switch, STALL], second=FINE)
+
+    assert (await world.ask()).content == TEXT
+
+
+async def test_huge_arguments_of_a_tool(world: World) -> None:
+    """A megabyte of arguments, in thousands of pieces, arrives as it was sent."""
+    arguments = json.dumps({"text": "x" * 1_000_000})
+    pieces = [arguments[at : at + 512] for at in range(0, len(arguments), 512)]
+    function = {"name": "f", "arguments": ""}
+    calls: list[Any] = [{"index": 0, "id": "call_1", "type": "function", "function": function}]
+    calls += [{"index": 0, "function": {"arguments": part}} for part in pieces]
+    last = {"id": "c", "choices": [], "usage": USAGE}
+    script: Script = [
+        SSE_HEAD
+        + sse(*map(calls_tool, calls), piece("", "tool_calls"), last, "[DONE]")
+        + LAST_CHUNK
+    ]
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+
+    world.play(script, script)
+    streamed = await world.ask(tools=[tool])
+    whole = await world.ask(tools=[tool], stream=False)
+
+    came = [
+        call["function"].get("arguments", "")
+        for event in streamed.events[:-1]
+        for choice in event["choices"]
+        for call in choice["delta"].get("tool_calls", [])
+    ]
+    assert "".join(came) == arguments
+    (call,) = whole.json["choices"][0]["message"]["tool_calls"]
+    assert call["function"]["arguments"] == arguments
+    assert (await world.charged())[0] == 2
+
+
+async def test_trailing_garbage(world: World) -> None:
+    """What follows a complete response on its connection is nobody's answer."""
+    (answer,) = WHOLE
+    assert isinstance(answer, bytes)
+    world.play([answer + b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad"], FINE)
+
+    assert (await world.ask(stream=False)).content == TEXT
+    assert (await world.ask()).content == TEXT
+    assert await world.charged() == (2, 2 * CHARGE)
+
+
+async def test_the_wrong_length_of_a_chunk(world: World) -> None:
+    """A body that cannot be taken apart ends the stream with an error."""
+    world.play([BEGIN, b"zz\r\nwhat\r\n", STALL])
+
+    reply = await world.ask()
+
+    assert (reply.status, reply.code) == (200, "upstream_bad_response")
+    assert (await world.charged())[0] == 1
+
+
+async def test_answers_to_nobody(world: World) -> None:
+    """A provider that speaks before it is asked is not believed on the next call."""
+    (answer,) = FINE
+    assert isinstance(answer, bytes)
+    world.play([answer + answer], FINE)
+
+    assert (await world.ask()).content == TEXT
+    assert (await world.ask()).content == TEXT
+    assert len(world.first.requests) == 2
+    assert await world.charged() == (2, 2 * CHARGE)
+
+
+async def test_slow_loris(open_world: OpenWorld) -> None:
+    """Clients that send a byte now and then keep no place that others need."""
+    world = await open_world(bounds=BoundsConfig(streams=2))
+    world.play(FINE)
+    opened = [await asyncio.open_connection(*world.address) for _ in range(200)]
+    for _, writer in opened:
+        writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Le")
+
+    assert (await world.ask()).content == TEXT
+
+    for _, writer in opened:
+        writer.transport.abort()
+    assert await world.charged() == (1, CHARGE)
+
+
+async def test_finishes_twice(world: World) -> None:
+    """Of two ends of an answer one is told."""
+    world.play([BEGIN + sse(piece("31d0"), piece("", "stop"), piece("", "length")) + END, CUT])
+
+    reply = await world.ask()
+
+    assert len(reply.finishes) <= 1
+    assert (await world.charged())[0] == 1
+
+
+async def test_only_a_finish(world: World) -> None:
+    """An answer without a word is an answer."""
+    usage = {
+        "id": "c",
+        "choices": [],
+        "usage": {**USAGE, "completion_tokens": 0, "total_tokens": 10},
+    }
+    world.play([SSE_HEAD + sse(piece("", "stop"), usage, "[DONE]") + LAST_CHUNK])
+
+    reply = await world.ask()
+
+    assert (reply.content, reply.finishes) == ("", ["stop"])
+    assert await world.charged() == (1, 10 * 1_000)
+
+
+async def test_a_status_without_a_body(world: World) -> None:
+    """204, and a length that lies, are failures like others."""
+    world.play([head(204)], [head(200, content_length="5") + b"{}", STALL], second=FINE)
+
+    for _ in range(2):
+        assert (await world.ask()).content == TEXT
+    assert await world.charged() == (2, 2 * CHARGE)
+
+
+async def test_bytes_one_by_one(world: World) -> None:
+    """However finely a stream is cut, over its heads and chunks, it is the same."""
+    (answer,) = FINE
+    assert isinstance(answer, bytes)
+
+    async def drip(line: Line) -> None:
+        for byte in answer:
+            line.writer.write(bytes([byte]))
+            await line.writer.drain()
+            await asyncio.sleep(0)
+
+    world.play([drip])
+
+    assert (await world.ask()).content == TEXT
+    assert await world.charged() == (1, CHARGE)
+
+
+async def test_chunks_of_nothing(world: World) -> None:
+    """Blank lines without end are no events, and no progress."""
+
+    async def blank(line: Line) -> None:
+        while not line.reader.at_eof():
+            line.writer.write(chunk(b"\n\n\n"))
+            await line.writer.drain()
+            await asyncio.sleep(0.02)
+
+    world.play([BEGIN, blank])
+
+    assert (await world.ask()).code == "upstream_stalled"
+    assert (await world.charged())[0] == 1
+
+
+async def test_a_reload_that_fails_while_streams_run(open_world: OpenWorld) -> None:
+    """Neither they nor those that come notice."""
+    world = await open_world()
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END], FINE)
+    first, *others = world.config.channels
+    wrong = msgspec.structs.replace(first, base_url="", local="no-such-model")
+
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        with pytest.raises(ConfigError):
+            reread(world, msgspec.structs.replace(world.config, channels=(wrong, *others)))
+        assert (await world.ask()).content == TEXT
+        goes_on.set()
+        reply = await world.read(answer)
+
+    assert reply.events[-1] == "[DONE]"
+    assert world.metric("config_reload_total", result="refused") == 1
+    assert await world.charged() == (2, 2 * CHARGE)

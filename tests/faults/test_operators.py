@@ -1,0 +1,154 @@
+"""b.3: lists without end, patterns for names, and what belongs to others."""
+
+from __future__ import annotations
+
+import re
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1 import key_service_pb2 as keys
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.models.v1 import model_service_pb2 as models
+from pomogator.usage.v1 import usage_service_pb2 as usage
+
+import services
+from tests.faults.checked_gateway import MODEL, World, fitting
+from tests.faults.conftest import OpenWorld
+
+
+def described(*files: Any) -> list[MethodDescriptor]:
+    """All methods that the files describe."""
+    found: list[ServiceDescriptor] = [
+        service for file in files for service in file.DESCRIPTOR.services_by_name.values()
+    ]
+    return [method for service in found for method in service.methods]
+
+
+OPERATORS = described(accounts, keys, ledger)
+PUBLIC = described(chat, models, usage)
+LISTS = [one for one in OPERATORS if "page_size" in one.input_type.fields_by_name]
+SEARCHED = [
+    one
+    for one in OPERATORS
+    if (field := one.input_type.fields_by_name.get("account")) and field.message_type is None
+]
+
+
+async def call(world: World, method: MethodDescriptor, **fields: Any) -> Any:
+    """What an operator is answered."""
+    service = method.containing_service.full_name
+    async with world.service.operators_channel() as channel:
+        rpc: Any = channel.unary_unary(
+            f"/{service}/{method.name}",
+            request_serializer=GetMessageClass(method.input_type).SerializeToString,
+            response_deserializer=GetMessageClass(method.output_type).FromString,
+        )
+        return await rpc(GetMessageClass(method.input_type)(**fields))
+
+
+async def test_035_lists_have_an_end(open_world: OpenWorld) -> None:
+    """Every list of the contract refuses a page of a billion, and says which field it was."""
+    world = await open_world()
+    assert {"ListAccounts", "ListKeys", "ListTransfers"} <= {one.name for one in LISTS}
+    for method, size in product(LISTS, (10**9, 1001, -1)):
+        named = {"account": "default"} if "account" in method.input_type.fields_by_name else {}
+
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(world, method, page_size=size, **named)
+
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "page_size" in (refused.value.details() or "")
+
+
+async def test_035_wildcards_are_no_names(open_world: OpenWorld) -> None:
+    """`%` and `_` find nobody: what asks for an account means the one of exactly that name."""
+    world = await open_world()
+    world.play(fitting)
+    assert (await world.ask()).status == 200
+    for method, name in product(SEARCHED, ("%", "%%%%%%%%", "______t", "default%", "*")):
+        if method.name in {"CreateAccount", "CreateKey"} and name == "______t":
+            continue  # A good name for a new one.
+        found: object = ()
+        try:
+            found = (await call(world, method, account=name)).ListFields()
+        except grpc.aio.AioRpcError as error:
+            code = error.code()
+        else:
+            code = grpc.StatusCode.NOT_FOUND
+        assert code in {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND}
+        assert not found, (method.full_name, name)
+
+
+def test_035_no_statement_has_a_pattern() -> None:
+    """Nothing that a caller writes can be one: those that there are stand in the statements."""
+    folder = Path(services.__file__).parent
+    patterns = re.compile(r"\b(?:I?LIKE|SIMILAR TO|REGEXP|GLOB) (?!')")
+    for path in sorted(folder.rglob("*.py")):
+        assert not patterns.search(path.read_text()), path
+
+
+def test_036_no_public_request_names_an_account() -> None:
+    """Whose data it is the key says: no method of callers has a field to say otherwise."""
+    for method in PUBLIC:
+        names = set(method.input_type.fields_by_name)
+        assert not names & {"account", "key_id", "tenant", "owner"}, method.full_name
+
+
+async def other_key(world: World) -> str:
+    """The key of another account, which has used nothing."""
+    (create,) = (one for one in OPERATORS if one.name == "CreateKey")
+    made = await call(world, create, account="other")
+    return str(made.secret)
+
+
+@pytest.mark.parametrize("query", ["", "?account=default", "?key_id=key-0", "?name=default"])
+async def test_036_others_see_nothing_of_it(open_world: OpenWorld, query: str) -> None:
+    """Whatever names a stranger adds to the address, he sees his own account or a refusal."""
+    world = await open_world()
+    world.play(fitting)
+    assert (await world.ask()).status == 200
+    assert (await world.charged())[0] == 1
+    stranger = {"Authorization": f"Bearer {await other_key(world)}"}
+
+    async with aiohttp.ClientSession(world.url, headers=stranger) as http:
+        for path in ("/v1/usage", "/v1/balance"):
+            async with http.get(path + query) as answer:
+                text = (await world.read(answer)).text
+                assert answer.status in {200, 400}
+                assert MODEL not in text
+                assert "default" not in text.replace(query[1:], "")
+        for path in ("/v1/accounts/default/usage", "/v1/accounts/default", "/v1/keys"):
+            async with http.get(path) as answer:
+                assert (answer.status, (await answer.json())["error"]["code"]) == (
+                    404,
+                    "unknown_url",
+                )
+
+
+async def test_036_names_of_calls_are_ones_own(open_world: OpenWorld) -> None:
+    """The same `Idempotency-Key` of another account is another call, paid by whom it concerns."""
+    world = await open_world()
+    world.play(fitting)
+    (credit,) = (one for one in OPERATORS if one.name == "CreditAccount")
+    stranger = await other_key(world)
+    await call(world, credit, account="other", amount_nano_usd=10**9, request_id="r")
+    named = {"Idempotency-Key": "order-1"}
+    for key in (world.key, stranger, world.key, stranger):
+        headers = {**named, "Authorization": f"Bearer {key}"}
+        reply = await world.ask(stream=False, headers=headers)
+        assert reply.status == 200
+
+    assert len(world.second.requests) + len(world.first.requests) == 2
+    await world.calm()
+    (report,) = (one for one in OPERATORS if one.name == "ReportUsage")
+    for account in ("default", "other"):
+        rows = (await call(world, report, account=account)).models
+        assert [row.call_count for row in rows] == [1]

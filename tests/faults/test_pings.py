@@ -1,0 +1,96 @@
+"""Services that freeze, and those that are only silent or busy."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from gateway.rpc.channel import PING_EVERY_MS, PONG_WITHIN_MS, open_channel
+from services.rpc.listener import PING_INTERVAL_MIN_MS
+
+NOTICED_WITHIN_MS = 5_000
+STRIKES = 2
+"""So many pings too early are forgiven: https://github.com/grpc/grpc, doc/keepalive.md."""
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
+    """A silent service, and where it listens."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.stand.silent_service"),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdout is not None
+    try:
+        yield process, (await process.stdout.readline()).decode().strip()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def begun(channel: grpc.aio.Channel) -> tuple[int, Any]:
+    """A stream that has said its one thing: the process, and the call."""
+    stream: Any = channel.unary_stream("/silent/Stream")
+    call = stream(b"")
+    return int(await call.read()), call
+
+
+async def asked(channel: grpc.aio.Channel, method: str, request: bytes = b"") -> bytes:
+    """What the service says."""
+    call: Any = channel.unary_unary(f"/silent/{method}")
+    answer: bytes = await call(request)
+    return answer
+
+
+def test_095_and_120_pings_are_often_enough_and_allowed() -> None:
+    """A frozen service is noticed within five seconds, and the service permits the pings."""
+    assert PING_EVERY_MS + PONG_WITHIN_MS < NOTICED_WITHIN_MS
+    assert PING_EVERY_MS > PING_INTERVAL_MIN_MS
+
+
+async def test_095_a_frozen_service_is_noticed() -> None:
+    """What runs on it ends; what is asked then goes to the other one."""
+    async with (
+        running() as (frozen, first),
+        running() as (_, second),
+        open_channel(f"ipv4:{first},{second}") as channel,
+    ):
+        calls: dict[int, Any] = {}
+        while len(calls) < 2:
+            process, call = await begun(channel)
+            calls.setdefault(process, call)
+
+        frozen.send_signal(signal.SIGSTOP)
+
+        async with asyncio.timeout(60):
+            assert await calls.pop(frozen.pid).code() is grpc.StatusCode.UNAVAILABLE
+        assert [await asked(channel, "Ask") for _ in range(20)] == [b"here"] * 20
+        (other,) = calls.values()
+        assert not other.done()
+        other.cancel()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_120_a_silent_or_busy_service_is_left_alone(busy: bool) -> None:
+    """Neither long thoughts nor a blocked loop end a stream: no pings too many, none unanswered."""
+    quiet_ms = (STRIKES + 3) * PING_EVERY_MS
+    async with running() as (_, address), open_channel(address) as channel:
+        _, call = await begun(channel)
+
+        if busy:
+            assert await asked(channel, "Busy", b"%d" % quiet_ms) == b"done"
+        else:
+            await asyncio.wait({asyncio.ensure_future(call.code())}, timeout=quiet_ms / 1000)
+
+        assert not call.done()
+        assert await asked(channel, "Ask") == b"here"
+        call.cancel()

@@ -1,0 +1,231 @@
+"""b.9: a PostgreSQL that is frozen, away, or acknowledged what nobody heard of."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psutil
+import pytest
+
+from services.metering import outbox
+from services.storage import postgres
+from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, MODEL, TEXT, World
+from tests.faults.conftest import OpenWorld
+from tests.faults.processes import CONFIG
+from tests.services.conftest import running_postgres
+from tests.stand.members import Operators
+from tests.stand.process import CHECKOUT
+
+SOCKET = ".s.PGSQL.5432"
+UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[str]:
+    """The URL of a server that nobody else needs."""
+    yield from running_postgres()
+
+
+def folder_of(url: str) -> Path:
+    """Where the server's socket is."""
+    (host,) = parse_qs(urlsplit(url).query)["host"]
+    return Path(host)
+
+
+@contextmanager
+def frozen(url: str) -> Iterator[None]:
+    """The server stands still within, with all its processes: it takes bytes and says nothing."""
+    number, _, _ = (folder_of(url) / "postmaster.pid").read_text().partition("\n")
+    server = psutil.Process(int(number))
+    stopped = [server, *server.children(recursive=True)]
+    for process in stopped:
+        os.kill(process.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for process in stopped:
+            os.kill(process.pid, signal.SIGCONT)
+
+
+async def ready(world: World, status: int) -> None:
+    """Waits until the gateway says that it is ready, or is not. It lives in any case."""
+    async with asyncio.timeout(20):
+        while True:
+            async with (
+                world.http.get(f"{world.url}/readyz") as answer,
+                world.http.get(f"{world.url}/healthz") as alive,
+            ):
+                assert alive.status == 200
+                if answer.status == status:
+                    return
+            await asyncio.sleep(0.02)  # Nobody tells of it but by answering.
+
+
+async def test_028_and_088_the_database_is_frozen(
+    own_postgres: str, open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """New calls are 503, never 401; who streams gets all of it; thawed, it is paid for once."""
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.3)
+    world = await open_world(database_url=own_postgres)
+    world.errors |= {"storage.failed"}
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END], FINE)
+    async with world.service.operators_channel() as channel:
+        _, unknown = await Operators(channel).create_key("default")
+    stranger = {"Authorization": f"Bearer {unknown}"}
+
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        with frozen(own_postgres):
+            known = await asyncio.gather(*(world.ask() for _ in range(3)))
+            guest = await world.ask(headers=stranger)
+            goes_on.set()
+            reply = await world.read(answer)
+            await ready(world, 503)
+            assert world.metric("outbox_depth") == 1
+    await ready(world, 200)
+
+    assert (reply.finishes, reply.events[-1]) == (["stop"], "[DONE]")
+    assert {(each.status, each.code) for each in known} == {(503, "storage_unavailable")}
+    assert (guest.status, guest.code) == (503, "auth_unavailable")
+    assert all(1 <= float(each.headers["Retry-After"]) <= 5 for each in (*known, guest))
+    assert world.metric("auth_failures_total", kind="AUTH_UNAVAILABLE") == 1
+    assert len(world.log.of("storage.failed")) == 1
+    assert len(world.first.requests) == 1
+    for headers in (None, stranger):
+        assert (await world.ask(headers=headers)).content == TEXT
+    assert await world.charged() == (3, 3 * CHARGE)
+
+
+async def test_092_too_many_endings_wait(
+    own_postgres: str, open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With as many unpaid calls as may wait for the database, no more are begun; none is lost."""
+    waiting = 3
+    monkeypatch.setattr(outbox, "WAITING_MAX", waiting)
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.3)
+    world = await open_world(database_url=own_postgres)
+    world.errors |= {"storage.failed"}
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(world.ask()) for _ in range(waiting)]
+    await world.until(lambda: len(world.first.requests) == waiting)
+
+    with frozen(own_postgres):
+        goes_on.set()
+        replies = await asyncio.gather(*running)
+        await world.until(lambda: world.metric("outbox_depth") == waiting)
+        refused = await world.ask()
+    await ready(world, 200)
+
+    assert {reply.content for reply in replies} == {TEXT}
+    assert (refused.status, refused.code) == (503, "storage_unavailable")
+    assert len(world.first.requests) == waiting
+    assert await world.charged() == (waiting, waiting * CHARGE)
+
+
+@pytest.mark.parametrize("url", ["postgresql://127.0.0.1:1/none", "postgresql:///n?host={folder}"])
+async def test_088_there_is_no_database_at_the_start(tmp_path: Path, url: str) -> None:
+    """The process says so in one line, and does not serve."""
+    file = tmp_path / "pomogator.toml"
+    state = f'\n[state]\ndatabase_url = "{url.format(folder=tmp_path)}"\n'
+    file.write_text(CONFIG.format(url="http://127.0.0.1:9", model=MODEL) + state)
+    process = await asyncio.create_subprocess_exec(
+        *(*CHECKOUT, "serve", "--config", file, "--state", tmp_path / "var"),
+        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", ""),
+        stderr=asyncio.subprocess.PIPE,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "POMOGATOR_PEPPER": "sixteen bytes and more",
+        },
+    )
+    async with asyncio.timeout(60):
+        _, complaint = await process.communicate()
+
+    assert process.returncode == 1
+    assert "state.database_url" in complaint.decode().splitlines()[-1]
+    assert b"server.listening" not in complaint
+
+
+class Thief:
+    """Stands between us and the server, and keeps the answer to a COMMIT to itself."""
+
+    def __init__(self, server: Path) -> None:
+        self._server = server
+        self._left = 0
+        self.stolen = 0
+
+    def arm(self, nth: int) -> None:
+        """The `nth` COMMIT from now on takes effect, and its connection is lost."""
+        self._left = nth
+
+    def disarm(self) -> bool:
+        """All is passed on from now on. Whether there had been so many."""
+        stole, self._left = self._left <= 0, 0
+        return stole
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        theirs, ours = await asyncio.open_unix_connection(str(self._server))
+        back = asyncio.create_task(self._pass_on(theirs, writer))
+        while data := await reader.read(65_536):
+            self._left -= b"COMMIT;" in data
+            steals = self._left == 0 and b"COMMIT;" in data
+            if steals:
+                back.cancel()
+                await asyncio.wait([back])
+            ours.write(data)
+            if steals:
+                await theirs.read(1)  # It has taken effect.
+                self.stolen += 1
+                break
+        back.cancel()
+        ours.close()
+        writer.transport.abort()
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65_536):
+            writer.write(data)
+
+
+@pytest.fixture
+async def stealing(postgres_url: str, tmp_path: Path) -> AsyncIterator[tuple[Thief, str]]:
+    """A thief before a server, and the URL of the database to which he leads."""
+    folder = folder_of(postgres_url)
+    thief = Thief(folder / SOCKET)
+    async with await asyncio.start_unix_server(thief.serve, tmp_path / SOCKET):
+        yield thief, postgres_url.replace(str(folder), str(tmp_path))
+
+
+async def test_089_nobody_hears_that_it_was_committed(
+    stealing: tuple[Thief, str], open_world: OpenWorld
+) -> None:
+    """Whichever answer is lost: nothing is held or charged twice, and nothing for nothing."""
+    thief, url = stealing
+    world = await open_world(database_url=url)
+    world.errors |= {"storage.failed"}
+    world.play(FINE)
+    answered = nth = 0
+    stole = True
+    while stole:
+        nth += 1
+        thief.arm(nth)
+        reply = await world.ask()
+        assert reply.status == 200 or (reply.status == 503 and reply.code in UNAVAILABLE)
+        answered += reply.status == 200
+        await world.calm()
+        stole = thief.disarm()
+        assert (await world.ask()).content == TEXT
+        answered += 1
+        assert await world.charged() == (answered, answered * CHARGE)
+
+    assert thief.stolen == nth - 1 >= 2
+    assert len(world.first.requests) == answered

@@ -1,0 +1,315 @@
+"""b.10: processes that are killed, frozen or told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import resource
+import signal
+import socket
+import sys
+from collections import Counter
+from contextlib import AsyncExitStack, ExitStack, suppress
+from io import BytesIO
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+
+from services.telemetry.supervisor import FAILURES_MAX
+from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, LEFT, MODEL, PATH, fitting
+from tests.faults.processes import (
+    ASKED,
+    CONFIG,
+    GONE,
+    SHUTDOWN,
+    apart,
+    asking,
+    at_rest,
+    holds_are_closed,
+    how_it_ends,
+)
+from tests.stand import members
+from tests.stand.process import serving
+from tests.stand.upstream import STALL, FakeUpstream
+
+
+async def test_093_the_service_is_killed(tmp_path: Path) -> None:
+    """The caller is told at once; the next start settles what the dead one held."""
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, STALL])
+        async with apart(tmp_path, upstream) as (service, edge, url):
+            async with asking(url, service.key) as got:
+                service.tell(signal.SIGKILL)
+                assert await how_it_ends(got) == GONE
+                await asyncio.wait_for(upstream.requests[0].left.wait(), 5)
+            await at_rest(edge, "edge_inflight", "edge_streams", "edge_unsent_bytes")
+    await holds_are_closed(tmp_path)
+
+
+async def test_094_the_edge_is_killed(tmp_path: Path) -> None:
+    """The service sees its caller leave: the provider is left, and the call is settled."""
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, STALL])
+        async with apart(tmp_path, upstream) as (service, edge, url):
+            try:
+                async with asking(url, service.key):
+                    edge.tell(signal.SIGKILL)
+                    await asyncio.wait_for(upstream.requests[0].left.wait(), 5)
+            except aiohttp.ClientError:
+                pass
+            line = await service.event("call.ended", end="client_gone")
+            assert line["charge_nano"] > 0
+            await at_rest(service, *LEFT)
+
+
+async def test_095_the_service_is_frozen(tmp_path: Path) -> None:
+    """The caller is told within the time that pings take; the service, thawed, settles once."""
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, STALL])
+        async with apart(tmp_path, upstream) as (service, _, url), asking(url, service.key) as got:
+            service.tell(signal.SIGSTOP)
+            try:
+                async with asyncio.timeout(60):
+                    assert await how_it_ends(got) == GONE
+            finally:
+                service.tell(signal.SIGCONT)
+            line = await service.event("call.ended")
+            assert line["charge_nano"] > 0
+            assert sum(line["event"] == "call.ended" for line in service.lines) == 1
+            await at_rest(service, *LEFT)
+
+
+async def test_096_lingers_then_drains(tmp_path: Path) -> None:
+    """Told to stop: not ready at once, calls are taken a moment longer, streams end in peace."""
+    goes_on = asyncio.Event()
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END], FINE)
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, config, "--linger", "3") as server:
+            base = f"http://{await server.address('http')}"
+            async with asking(base + PATH, server.key) as running:
+                server.tell(signal.SIGTERM)
+                await server.event("server.stopping")
+                async with aiohttp.ClientSession(base) as http, http.get("/readyz") as ready:
+                    assert ready.status == 503
+                async with asking(base + PATH, server.key) as late:
+                    assert (await late.text()).endswith("data: [DONE]\n\n")
+                goes_on.set()
+                assert (await running.text()).endswith("data: [DONE]\n\n")
+            assert await server.ended() == 0
+
+
+async def test_096_does_not_drain_for_ever(tmp_path: Path) -> None:
+    """A stream that does not end is ended, with an error; a second signal changes nothing."""
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, STALL])
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, config, "--linger", "0", "--drain", "1") as server:
+            url = f"http://{await server.address('http')}{PATH}"
+            async with asking(url, server.key) as answer:
+                server.tell(signal.SIGTERM)
+                await server.event("server.stopping")
+                server.tell(signal.SIGTERM)
+                assert await how_it_ends(answer) == SHUTDOWN
+            assert await server.ended() == 0
+            line = await server.event("call.ended")
+            assert line["charge_nano"] > 0
+    await holds_are_closed(tmp_path)
+
+
+async def test_097_the_service_is_told_to_stop(tmp_path: Path) -> None:
+    """Streams end in peace where they can, else with an error; who comes is told to come again."""
+    goes_on = asyncio.Event()
+    async with FakeUpstream() as upstream, AsyncExitStack() as stack:
+        upstream.play([BEGIN, goes_on, END], [BEGIN, STALL])
+        arguments = ("--drain", "2")
+        service, edge, url = await stack.enter_async_context(apart(tmp_path, upstream, *arguments))
+        ending = await stack.enter_async_context(asking(url, service.key))
+        stalled = await stack.enter_async_context(asking(url, service.key))
+        service.tell(signal.SIGTERM)
+        await service.event("server.stopping")
+        goes_on.set()
+        assert (await ending.text()).endswith("data: [DONE]\n\n")
+
+        assert await how_it_ends(stalled) in {SHUTDOWN, GONE}
+        assert await service.ended() == 0
+        headers = {"Authorization": f"Bearer {service.key}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as http,
+            http.post(url, json=ASKED) as late,
+        ):
+            assert (late.status, (await late.json())["error"]["code"]) == (503, GONE)
+            assert int(late.headers["Retry-After"]) >= 1
+        await asyncio.wait_for(upstream.requests[1].left.wait(), 5)
+        await at_rest(edge, "edge_inflight", "edge_streams", "edge_unsent_bytes")
+    ends = {line["end"]: line["charge_nano"] for line in service.lines if "charge_nano" in line}
+    assert ends.keys() == {"stop", "shutdown"}
+    assert ends["stop"] == CHARGE
+    assert ends["shutdown"] > 0
+    assert (await holds_are_closed(tmp_path))["settled"] == 2
+
+
+async def test_100_memory_runs_out(tmp_path: Path) -> None:
+    """The process dies of it, or lives and serves again: what it held is freed in either case."""
+    goes_on = asyncio.Event()
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END])
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, config) as server:
+            url = f"http://{await server.address('http')}{PATH}"
+            async with asking(url, server.key) as running:
+                used = psutil.Process(server.pid).memory_info().vms
+                before = server.limit(resource.RLIMIT_AS, used + 2**20)
+                statuses = await asyncio.gather(*(stuff(url, server.key) for _ in range(3)))
+                assert not {200, 401} & set(statuses)
+                goes_on.set()
+                with suppress(aiohttp.ClientError, TimeoutError):
+                    async with asyncio.timeout(10):
+                        await running.text()
+            survived = server.alive
+            if survived:
+                server.limit(resource.RLIMIT_AS, before)
+                async with asking(url, server.key) as again:
+                    assert (await again.text()).endswith("data: [DONE]\n\n")
+                server.tell(signal.SIGTERM)
+            assert (await server.ended() == 0) is survived
+    ends = await holds_are_closed(tmp_path)
+    assert ends["settled"] >= survived
+    assert ends["held"] == 0
+    assert len(upstream.requests) == 1 + survived
+
+
+async def stuff(url: str, key: str) -> int:
+    """The status of a call that takes twenty megabytes; 0 where it got no answer."""
+    messages = [{"role": "user", "content": "x" * 20_000_000}]
+    body = BytesIO(json.dumps({**ASKED, "messages": messages}).encode())
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with (
+            asyncio.timeout(30),
+            aiohttp.ClientSession(headers=headers) as http,
+            http.post(url, data=body) as answer,
+        ):
+            return answer.status
+    return 0
+
+
+@pytest.mark.parametrize(("failures", "code"), [(FAILURES_MAX - 1, 0), (FAILURES_MAX, 1)])
+async def test_102_a_background_task_fails(tmp_path: Path, failures: int, code: int) -> None:
+    """It is begun again, and counted; when it cannot be kept up the process ends in good order."""
+    goes_on = asyncio.Event()
+    program = (sys.executable, Path(__file__).parent / "programs" / "broken_beat.py")
+    fails = tmp_path / "fails"
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END], FINE)
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, config, program=program, env={"FAILS": str(fails)}) as server:
+            url = f"http://{await server.address('http')}{PATH}"
+            async with asking(url, server.key) as running:
+                fails.write_text(str(failures))
+                await server.event("task.failed", task="ledger beat", failures=failures)
+                if code:
+                    await server.event("server.stopping")
+                else:
+                    async with asking(url, server.key) as other:
+                        assert (await other.text()).endswith("data: [DONE]\n\n")
+                    labels = frozenset({("task", "ledger beat")})
+                    samples = await server.samples()
+                    assert samples["pomogator_task_failures_total", labels] == failures
+                goes_on.set()
+                assert (await running.text()).endswith("data: [DONE]\n\n")
+            if not code:
+                server.tell(signal.SIGTERM)
+            assert await server.ended() == code
+            assert "sk-canary" not in server.log
+    await holds_are_closed(tmp_path)
+
+
+PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens at."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
+
+
+RESTARTS = 4
+"""Of each service. `tests/bench` makes twenty."""
+
+
+async def test_099_services_are_restarted_in_turn(tmp_path: Path, postgres_url: str) -> None:
+    """Calls that run end, and new ones go where there is somebody: none fails."""
+    config = tmp_path / "pomogator.toml"
+    tally: Counter[str] = Counter()
+    async with FakeUpstream() as upstream, AsyncExitStack() as stack:
+        upstream.play(fitting)
+        state = f'\n[state]\ndatabase_url = "{postgres_url}"\n'
+        config.write_text(CONFIG.format(url=upstream.url, model=MODEL) + state)
+        addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+        services = [
+            members.service(tmp_path / f"state-{number}", config, PEPPER, address)
+            for number, address in enumerate(addresses)
+        ]
+        edge = members.edge(tmp_path, f"ipv4:{','.join(addresses)}")
+        for member in (*services, edge):
+            stack.push_async_callback(member.end)
+        await asyncio.gather(*(member.start() for member in services))
+        url = f"http://{await edge.start()}{PATH}"
+        async with members.operators(tmp_path / "state-0") as book:
+            _, key = await book.create_key("acme")
+            await book.credit("acme", 10**12, "first")
+        enough = asyncio.Event()
+
+        async def load(http: aiohttp.ClientSession, *, stream: bool) -> None:
+            while not enough.is_set():
+                async with http.post(url, json={**ASKED, "stream": stream}) as answer:
+                    text = await answer.text()
+                whole = text.endswith("data: [DONE]\n\n") if stream else "usage" in text
+                fine = answer.status == 200 and whole and '"error"' not in text
+                tally["fine" if fine else text[-200:]] += 1
+
+        headers = {"Authorization": f"Bearer {key}"}
+        http = await stack.enter_async_context(aiohttp.ClientSession(headers=headers))
+        async with asyncio.TaskGroup() as callers:
+            for number in range(4):
+                callers.create_task(load(http, stream=bool(number % 2)))
+            for _ in range(RESTARTS):
+                for member in services:
+                    await member.end(signal.SIGTERM)
+                    assert member.process is not None
+                    assert member.process.returncode == 0
+                    await member.start()
+                    assert member.server is not None
+                    await member.server.event("call.ended")
+            enough.set()
+        async with members.operators(tmp_path / "state-0") as book, asyncio.timeout(30):
+            while (result := await book.verify()).counts.get("held", 0):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    assert tally.keys() == {"fine"}
+    assert list(result.findings) == []
+    assert result.counts["settled"] == tally["fine"]
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+async def test_098_is_told_to_stop_while_it_starts(tmp_path: Path, signals: int) -> None:
+    """However early the signal comes, the process ends soon; and a second one hurts nothing."""
+    config = tmp_path / "pomogator.toml"
+    config.write_text(CONFIG.format(url="http://127.0.0.1:9/v1", model=MODEL))
+    for delay_s in (0.2, 0.6, 1.2):
+        member = members.service(tmp_path / "var", config)
+        await member.spawn()
+        assert member.process is not None
+        await asyncio.sleep(delay_s)  # Somewhere in the start: nobody tells where.
+        for _ in range(signals):
+            if member.alive:
+                member.process.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(30):
+            code = await member.process.wait()
+        await member.end()
+        assert code in {0, -signal.SIGTERM}
+    assert (await holds_are_closed(tmp_path)).get("held", 0) == 0

@@ -1,0 +1,193 @@
+"""b.9: disks that are full, files that are locked, damaged or not kept."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from services.storage import sqlite_file
+from services.storage.schema import VERSION
+from services.storage.sqlite_file import FILE
+from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, MODEL, PATH, TEXT
+from tests.faults.conftest import OpenWorld
+from tests.faults.preload import compiled, needs_compiler
+from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
+from tests.stand.process import CHECKOUT, Server, serving
+from tests.stand.upstream import FakeUpstream
+
+
+async def refused(server: Server) -> str:
+    """The code with which a new call is refused, and nothing else may happen to it."""
+    base = f"http://{await server.address('http')}"
+    headers = {"Authorization": f"Bearer {server.key}"}
+    async with (
+        aiohttp.ClientSession(base, headers=headers) as http,
+        http.post(PATH, json=ASKED) as answer,
+    ):
+        assert answer.status == 503
+        assert 1 <= float(answer.headers["Retry-After"]) <= 5
+        return str((await answer.json())["error"]["code"])
+
+
+async def readiness(server: Server, status: int) -> None:
+    """Waits until readiness is so. Liveness is always on."""
+    async with aiohttp.ClientSession(f"http://{await server.address('http')}") as http:
+        async with asyncio.timeout(20):
+            while True:
+                async with http.get("/readyz") as ready, http.get("/healthz") as alive:
+                    assert alive.status == 200
+                    if ready.status == status:
+                        return
+                await asyncio.sleep(0.05)  # Nobody tells of it but by answering.
+
+
+async def gauge(server: Server, name: str) -> float:
+    """A metric without labels."""
+    return (await server.samples())[f"pomogator_{name}", frozenset()]
+
+
+async def test_084_the_disk_is_full(tmp_path: Path) -> None:
+    """Nothing new is begun, what runs is answered, and settled once as soon as there is room."""
+    goes_on = asyncio.Event()
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END], FINE)
+        async with serving(tmp_path, CONFIG.format(url=upstream.url, model=MODEL)) as server:
+            url = f"http://{await server.address('http')}{PATH}"
+            async with asking(url, server.key) as running:
+                log = tmp_path / "var" / f"{FILE}-wal"
+                unlimited = server.limit(resource.RLIMIT_FSIZE, log.stat().st_size)
+                goes_on.set()
+                assert (await running.text()).endswith("data: [DONE]\n\n")
+            await readiness(server, 503)
+            assert await refused(server) == "storage_unavailable"
+            assert len(upstream.requests) == 1
+            assert await gauge(server, "outbox_depth") == 1
+            failures = [line for line in server.lines if line["event"] == "storage.failed"]
+            assert len(failures) == 1
+
+            server.limit(resource.RLIMIT_FSIZE, unlimited)
+            await readiness(server, 200)
+            async with asking(url, server.key) as again:
+                assert (await again.text()).endswith("data: [DONE]\n\n")
+            await server.event("storage.recovered")
+            server.tell(signal.SIGTERM)
+            assert await server.ended() == 0
+            charges = [
+                line["charge_nano"] for line in server.lines if line["event"] == "call.ended"
+            ]
+            assert sorted(charges) == [0, CHARGE, CHARGE]
+    assert (await holds_are_closed(tmp_path))["settled"] == 2
+
+
+@needs_compiler
+async def test_085_the_disk_does_not_keep_it(tmp_path: Path) -> None:
+    """After a failed fsync nobody knows what the disk has: nothing is admitted until a restart."""
+    fails = tmp_path / "fails"
+    goes_on = asyncio.Event()
+    env = {"LD_PRELOAD": str(await compiled("fsync", tmp_path)), "FSYNC_FAILS": str(fails)}
+    async with FakeUpstream() as upstream:
+        upstream.play([BEGIN, goes_on, END], FINE)
+        config = CONFIG.format(url=upstream.url, model=MODEL)
+        async with serving(tmp_path, config, env=env) as server:
+            url = f"http://{await server.address('http')}{PATH}"
+            async with asking(url, server.key) as running:
+                fails.touch()
+                goes_on.set()
+                assert (await running.text()).endswith("data: [DONE]\n\n")
+            line = await server.event("storage.failed")
+            assert line["kind"] == "SQLITE_IOERR_FSYNC"
+            await readiness(server, 503)
+            fails.unlink()
+            assert await refused(server) == "storage_unavailable"
+            await readiness(server, 503)
+            assert len(upstream.requests) == 1
+            server.tell(signal.SIGTERM)
+            await server.ended()
+    await holds_are_closed(tmp_path)
+
+
+@pytest.mark.parametrize("for_s", [0.2, None])
+async def test_083_a_stranger_locks_the_file(
+    open_world: OpenWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_s: float | None
+) -> None:
+    """A backup's lock is waited for; one that lasts is 503, and what runs is paid for once."""
+    monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 2.0 if for_s else 0.1)
+    world = await open_world()
+    world.errors |= set() if for_s else {"storage.failed"}
+    goes_on = asyncio.Event()
+    world.play([BEGIN, goes_on, END], FINE)
+    async with world.post() as answer:
+        await answer.content.readuntil(b"canary-answer-")
+        stranger = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+        stranger.execute("BEGIN IMMEDIATE")
+        asking = asyncio.create_task(world.ask())
+        goes_on.set()
+        reply = await world.read(answer)
+        if for_s:
+            await asyncio.sleep(for_s)
+            assert not asking.done()
+            stranger.execute("COMMIT")
+        refused = await asking
+        stranger.close()
+
+    assert (reply.finishes, reply.events[-1]) == (["stop"], "[DONE]")
+    if for_s:
+        assert refused.content == TEXT
+    else:
+        assert (refused.status, refused.code) == (503, "storage_unavailable")
+        assert 1 <= float(refused.headers["Retry-After"]) <= 5
+        assert world.log.of("storage.failed")
+    calls = 2 if for_s else 1
+    assert len(world.first.requests) == calls
+    assert await world.charged() == (calls, calls * CHARGE)
+
+
+@pytest.mark.parametrize(
+    ("statement", "at", "reason"),
+    [
+        (f"PRAGMA user_version = {VERSION + 1}", 0, f"schema version {VERSION + 1}"),
+        ("DROP TABLE keys", 0, "not those of any version"),
+        ("", 4096, "damaged"),
+        ("", 1, "not a database"),
+    ],
+)
+async def test_087_the_file_is_not_ours_any_more(
+    tmp_path: Path, statement: str, at: int, reason: str
+) -> None:
+    """Damaged, or of another version: the process says so in one line and leaves it as it is."""
+    config = CONFIG.format(url="http://127.0.0.1:9", model=MODEL)
+    async with serving(tmp_path, config) as server:
+        server.tell(signal.SIGTERM)
+        assert await server.ended() == 0
+    file = tmp_path / "var" / FILE
+    if statement:
+        with closing(sqlite3.connect(file, isolation_level=None)) as raw:
+            raw.execute(statement)
+    if at:
+        whole = file.read_bytes()
+        file.write_bytes(whole[:at] + b"\xff" * 4096 + whole[at + 4096 :])
+    before = file.read_bytes()
+
+    process = await asyncio.create_subprocess_exec(
+        *(*CHECKOUT, "serve", "--config", tmp_path / "pomogator.toml", "--state", file.parent),
+        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", ""),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    async with asyncio.timeout(60):
+        _, complaint = await process.communicate()
+
+    assert process.returncode == 1
+    assert reason in complaint.decode().splitlines()[-1]
+    assert FILE in complaint.decode().splitlines()[-1]
+    assert b"server.listening" not in complaint
+    assert file.read_bytes() == before

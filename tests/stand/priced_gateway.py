@@ -1,0 +1,138 @@
+"""A gateway over a provider that can be held, and whose answers cost a tenth of a cent."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from services.clock import SystemClock
+from services.config import ChannelConfig, KeysConfig, ModelConfig
+from services.storage.audit import audit
+from services.storage.base import Transaction
+from services.storage.opening import open_database
+from tests.stand.gateway import ANY_KEYS, Gateway, Topology, running
+from tests.stand.upstream import (
+    CUT,
+    LAST_CHUNK,
+    SSE_HEAD,
+    FakeUpstream,
+    Request,
+    Script,
+    json_answer,
+    sse,
+)
+
+MODEL = "house/model"
+MESSAGES: Any = [{"role": "user", "content": "Hello"}]
+ASKED: Mapping[str, Any] = {"model": MODEL, "messages": MESSAGES, "max_tokens": 50}
+USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
+
+PATH = "/v1/chat/completions"
+NAMED = {"Idempotency-Key": "order-1"}
+REPLAYED = ("Idempotency-Replayed", "x-pomogator-idempotent-replayed")
+
+REQUEST_USD = Decimal("0.001")
+CHARGE_NANO_USD = 1_000_000
+
+
+class House:
+    """A provider that says good day, once it may go on."""
+
+    def __init__(self) -> None:
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
+        self.fails = False
+
+    def __call__(self, request: Request) -> Script:
+        """A stream, or a whole answer where none was asked for."""
+        if request.json().get("stream"):
+            return self._stream()
+        if self.fails:
+            return [json_answer({"error": {"message": "No."}}, 500)]
+        message = {"role": "assistant", "content": "Good day"}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        return [self.goes_on, json_answer({"id": "1", "choices": [choice], "usage": USAGE})]
+
+    def _stream(self) -> Script:
+        begin = [SSE_HEAD, sse(piece({"content": "Good"}))]
+        if self.fails:
+            return [*begin, CUT]
+        usage = {"choices": [], "usage": USAGE}
+        rest = sse(piece({"content": " day"}), piece({}, "stop"), usage, "[DONE]")
+        return [*begin, self.goes_on, rest, LAST_CHUNK]
+
+
+def piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    """A piece of a stream, as the provider sends it."""
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {"id": "1", "choices": [choice]}
+
+
+@asynccontextmanager
+async def serving(
+    state: Path,
+    topology: Topology = "in-process",
+    keys: KeysConfig = ANY_KEYS,
+    database_url: str = "",
+) -> AsyncIterator[tuple[Gateway, FakeUpstream, House]]:
+    """A gateway with its state in `state`, the requests to its provider, and the provider."""
+    house = House()
+    async with FakeUpstream() as upstream:
+        upstream.play(house)
+        channel = ChannelConfig(
+            name="house", dialect="openai", base_url=upstream.url, models={MODEL: "m"}
+        )
+        model = ModelConfig(name=MODEL, request_usd=REQUEST_USD)
+        async with running(
+            state, channel, models=[model], topology=topology, keys=keys, database_url=database_url
+        ) as gateway:
+            yield gateway, upstream, house
+
+
+class Reply:
+    """What a client got."""
+
+    def __init__(self, answer: aiohttp.ClientResponse, body: bytes) -> None:
+        self.status = answer.status
+        self.headers = answer.headers
+        self.body = body
+
+    @property
+    def replayed(self) -> bool:
+        """Whether it says that it was given before."""
+        said = [self.headers.get(name) for name in REPLAYED]
+        assert said in (["true", "true"], [None, None])
+        return said[0] is not None
+
+    @property
+    def code(self) -> str:
+        """Why it failed."""
+        return str(json.loads(self.body)["error"]["code"])
+
+
+async def ask(gateway: Gateway, headers: Mapping[str, str] = NAMED, **fields: Any) -> Reply:
+    """Asks, and reads to the end."""
+    body = {**ASKED, **fields}
+    async with gateway.http.post(gateway.url + PATH, json=body, headers=headers) as answer:
+        return Reply(answer, await answer.read())
+
+
+async def books(state: Path, database_url: str = "") -> Mapping[str, int]:
+    """What was charged for calls, by how they ended. The state is not in use; it is right."""
+    database = await open_database(state, database_url, SystemClock())
+    assert (await database.read(audit)).findings == ()
+    ends = await database.read(_ends)
+    await database.close()
+    return ends
+
+
+def _ends() -> Transaction[Mapping[str, int]]:
+    rows = yield "SELECT state, CAST(sum(charge) AS bigint) FROM holds GROUP BY state", ()
+    return {str(state): int(str(charge)) for state, charge in rows}

@@ -1,0 +1,96 @@
+"""Talks through a whole gateway with a provider that plays its part."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from services.config import ChannelConfig, ModelConfig, Secret
+from tests.stand.gateway import Gateway, Topology, running
+from tests.stand.providers.provider import FakeProvider
+
+DIALECTS = ("anthropic", "openai", "openrouter")
+
+MODEL = "house/model"
+"""The public name of every provider's model."""
+THINKING = f"{MODEL}-thinking"
+"""The same, asked to reason."""
+
+UPSTREAM = {
+    "anthropic": "claude-sonnet-4-5",
+    "openai": "house-1",
+    "openrouter": "anthropic/claude-sonnet-4.5",
+}
+"""What the providers call it."""
+
+PRICES = {"prompt_usd_per_mtok": Decimal(3), "completion_usd_per_mtok": Decimal(15)}
+KNOWN: Mapping[str, Mapping[str, Any]] = {
+    "anthropic": PRICES,
+    "openai": {**PRICES, "thinking": "effort", "images": "yes"},
+    "openrouter": PRICES,
+}
+"""What the configuration says of the model; one of them is in no table."""
+
+PROVIDER_KEY = "sk-provider"
+
+TOOLS: list[Any] = [
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string"}},
+            },
+        },
+    }
+    for name, description in (("weather", "The weather in a city."), ("clock", "The time."))
+]
+
+RESULTS = {"weather": "18 °C", "clock": "12:00"}
+"""What the tools say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """A gateway with one provider behind it."""
+
+    dialect: str
+    """How the provider speaks."""
+    provider: FakeProvider
+    """What the gateway talks to."""
+    gateway: Gateway
+    """What clients talk to."""
+
+    @property
+    def is_signed(self) -> bool:
+        """Whether the provider wants its reasoning back as it gave it."""
+        return self.dialect != "openai"
+
+
+def configuration(dialect: str, base_url: str) -> tuple[ChannelConfig, ModelConfig]:
+    """A channel to the provider at `base_url`, and what is known of its model."""
+    channel = ChannelConfig(
+        name=dialect,
+        dialect=dialect,
+        base_url=base_url,
+        key=Secret(PROVIDER_KEY),
+        models={MODEL: UPSTREAM[dialect]},
+    )
+    return channel, ModelConfig(name=MODEL, **KNOWN[dialect])
+
+
+@asynccontextmanager
+async def talking(
+    state: Path, dialect: str, *, topology: Topology = "in-process"
+) -> AsyncIterator[Talk]:
+    """Runs a gateway with its state in `state`, and a provider of `dialect`."""
+    async with FakeProvider(dialect) as provider:
+        channel, model = configuration(dialect, provider.url)
+        async with running(state, channel, models=[model], topology=topology) as gateway:
+            yield Talk(dialect, provider, gateway)

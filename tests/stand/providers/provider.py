@@ -1,0 +1,150 @@
+"""A provider that talks: it checks what it is asked, and says what it was told to say.
+
+    async with FakeProvider("anthropic") as provider:
+        provider.say(Answer(parts=[text("Hello")]))
+        ...  # call provider.url
+        assert provider.bodies[0]["model"] == "claude-sonnet-4-5"
+
+A request that the real API would refuse is refused with 400, for the same reasons: unknown
+keys, calls without results, and earlier reasoning that does not come back as it was given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from tests.stand.providers.answers import Answer, Break, Refused
+from tests.stand.providers.anthropic import Anthropic
+from tests.stand.providers.openai import OpenAi
+from tests.stand.providers.openrouter import OpenRouter
+from tests.stand.upstream import (
+    CUT,
+    LAST_CHUNK,
+    SSE_HEAD,
+    STALL,
+    End,
+    FakeUpstream,
+    Request,
+    Script,
+    chunk,
+    json_answer,
+)
+
+Json = dict[str, Any]
+Slicing = Callable[[bytes], Iterable[bytes]]
+"""How a stream's bytes are cut on their way."""
+
+
+ENDS: Mapping[Break | None, End] = {"cut": CUT, "stall": STALL}
+"""What the connection does where an answer breaks off without a word."""
+
+
+class Speech(Protocol):
+    """One dialect, on the provider's side."""
+
+    def complaint(self, body: Json, given: Sequence[Answer]) -> str:
+        """What is wrong with a request that follows these answers. Empty: nothing."""
+        ...
+
+    def document(self, answer: Answer, body: Json) -> Json:
+        """The answer, whole."""
+        ...
+
+    def events(self, answer: Answer, body: Json) -> Iterator[bytes]:
+        """The answer's events, each whole."""
+        ...
+
+    def refusal(self, refused: Refused) -> Json:
+        """The body of an answer with another status."""
+        ...
+
+
+SPEECHES: Mapping[str, Speech] = {
+    "anthropic": Anthropic(),
+    "openai": OpenAi(),
+    "openrouter": OpenRouter(),
+}
+
+
+class FakeProvider:
+    """A provider of one dialect on a port of its own."""
+
+    def __init__(self, dialect: str) -> None:
+        self._speech = SPEECHES[dialect]
+        self._upstream = FakeUpstream()
+        self._upstream.play(self._answer)
+        self._next: deque[Answer | Refused] = deque()
+        self._given: list[Answer] = []
+        self.slicing: Slicing | None = None
+        """Without one, every event is sent by itself."""
+
+    def say(self, *answers: Answer | Refused) -> None:
+        """What to answer next, in turn; the last one is repeated. Forgets all before."""
+        self._next = deque(answers)
+        self._given.clear()
+        self._upstream.requests.clear()
+        self.slicing = None
+
+    @property
+    def url(self) -> str:
+        """The base URL, to be used as a channel's."""
+        return self._upstream.url
+
+    @property
+    def requests(self) -> Sequence[Request]:
+        """The requests since it was last told what to say."""
+        return self._upstream.requests
+
+    @property
+    def bodies(self) -> Sequence[Json]:
+        """Their bodies."""
+        return [request.json() for request in self.requests]
+
+    async def request(self) -> Request:
+        """The first request since then, once it has arrived."""
+        return await self._upstream.request()
+
+    async def __aenter__(self) -> Self:
+        await self._upstream.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self._upstream.__aexit__(kind, error, trace)
+
+    def _answer(self, request: Request) -> Script:
+        body = request.json()
+        if complaint := self._speech.complaint(body, self._given):
+            return self._refusal(
+                Refused(status=400, kind="invalid_request_error", message=complaint)
+            )
+        answer = self._next.popleft() if len(self._next) > 1 else self._next[0]
+        if isinstance(answer, Refused):
+            return self._refusal(answer)
+        self._given.append(answer)
+        if not body.get("stream"):
+            return self._document(answer, body)
+        events = list(self._speech.events(answer, body))
+        pieces = events if self.slicing is None else self.slicing(b"".join(events))
+        end = ENDS.get(answer.breaks_off, LAST_CHUNK)
+        return [SSE_HEAD, *(chunk(piece) for piece in pieces), end]
+
+    def _document(self, answer: Answer, body: Json) -> Script:
+        if answer.breaks_off == "error":
+            return self._refusal(Refused(status=500, kind="api_error", message="It failed."))
+        whole = json_answer(self._speech.document(answer, body))
+        end = ENDS.get(answer.breaks_off)
+        return [whole] if end is None else [whole[:-9], end]
+
+    def _refusal(self, refused: Refused) -> Script:
+        headers = {}
+        if refused.retry_after_s is not None:
+            headers["retry_after"] = str(refused.retry_after_s)
+        return [json_answer(self._speech.refusal(refused), refused.status, **headers)]

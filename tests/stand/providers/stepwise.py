@@ -1,0 +1,108 @@
+"""A provider whose every answer is made word by word, as the test wants it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.stand.upstream import (
+    CUT,
+    LAST_CHUNK,
+    SSE_HEAD,
+    Line,
+    Request,
+    Script,
+    json_answer,
+    sse,
+)
+
+WORD = "tick"
+"""Four bytes: one token, where the gateway has to count."""
+
+PROMPT_TOKENS = 1
+
+
+@dataclass(slots=True)
+class Part:
+    """How one call is answered."""
+
+    words: int
+    """How many are said at once."""
+    refused: bool = False
+    """Whether there is no answer at all."""
+    held: bool = False
+    """Whether the answer goes on as `orders` say."""
+    orders: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
+    """So many more words; 0: the end; None: the connection breaks."""
+
+
+class Puppet:
+    """Answers a call by the part that the call's prompt names."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Part] = {}
+        """By prompt."""
+
+    def __call__(self, request: Request) -> Script:
+        """The script of a part."""
+        asked = request.json()
+        part = self.parts[asked["messages"][0]["content"]]
+        if part.refused:
+            return [json_answer({"error": {"message": "No."}}, 400)]
+        if not asked.get("stream"):
+            message = {"role": "assistant", "content": WORD * part.words}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            body = {"id": "1", "choices": [choice], "usage": _usage(part.words)}
+            return [json_answer(body)]
+        words = [_piece({"content": WORD}) for _ in range(part.words)]
+        if not part.held:
+            return [SSE_HEAD, sse(*words, *_end(part.words)), LAST_CHUNK]
+
+        async def follow(line: Line) -> None:
+            await _follow(part, line)
+
+        return [SSE_HEAD, sse(*words), follow, CUT]
+
+
+async def _follow(part: Part, line: Line) -> None:
+    """Does as it is told, until that is the end or the gateway leaves."""
+    said = part.words
+    leaving = asyncio.ensure_future(line.reader.read(1))
+    try:
+        while True:
+            order = asyncio.ensure_future(part.orders.get())
+            await asyncio.wait({leaving, order}, return_when=asyncio.FIRST_COMPLETED)
+            if not order.done():
+                order.cancel()
+                return
+            words = order.result()
+            if words is None:
+                return
+            if words == 0:
+                line.writer.write(sse(*_end(said)) + LAST_CHUNK)
+                await line.writer.drain()
+                return
+            said += words
+            line.writer.write(sse(*(_piece({"content": WORD}) for _ in range(words))))
+            await line.writer.drain()
+    finally:
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+
+
+def _end(words: int) -> list[Any]:
+    return [_piece({}, "stop"), {"choices": [], "usage": _usage(words)}, "[DONE]"]
+
+
+def _usage(words: int) -> dict[str, int]:
+    return {
+        "prompt_tokens": PROMPT_TOKENS,
+        "completion_tokens": words,
+        "total_tokens": PROMPT_TOKENS + words,
+    }
+
+
+def _piece(delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
+    return {"id": "1", "choices": [choice]}
