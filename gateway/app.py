@@ -68,7 +68,7 @@ def create_app(
         app[MEMORY] = memory
         if watch is not None:
             watch.metrics.watch_memory(memory)
-    app[FAST_PATH] = FastPath(completions.answer, guesses, config.body_limit_bytes, watch, room)
+    app[FAST_PATH] = FastPath(completions.answer, guesses, config.body_bytes_max, watch, room)
     app[PROBES] = probes
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
@@ -107,7 +107,7 @@ def _rule(method: MethodDescriptor) -> http_pb2.HttpRule:
 
 
 async def _drain(calls: Calls, app: web.Application) -> None:
-    await calls.drain(app[CONFIG].drain_s)
+    await calls.drain(app[CONFIG].drain_timeout_s)
 
 
 async def _expect(request: web.Request) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class EdgeConfig:
     """Limits and times of the REST edge. The defaults suit production."""
 
-    body_limit_bytes: int = 32 * 1024 * 1024
+    body_bytes_max: int = 32 * 1024 * 1024
     """The largest request body. Larger ones are refused before they are read."""
     body_timeout_s: float = 30.0
     """How long a body may take to arrive in all."""
@@ -40,8 +40,8 @@ class EdgeConfig:
     """Our share of it: above this, the stream waits for the client."""
     readiness_timeout_s: float = 1.0
     """How long the service may take to say that it is ready."""
-    linger_s: float = 0.0
+    shutdown_delay_s: float = 0.0
     """How long the edge still takes requests after it was told to stop, and says that it is not
     ready: until then balancers may send some."""
-    drain_s: float = 600.0
+    drain_timeout_s: float = 600.0
     """How long running requests may go on after the edge was told to stop."""

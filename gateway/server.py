@@ -50,8 +50,8 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
     without it where the service has refused as many (`gateway.overload.concurrency_limit`); and
     where `memory` is short, which somebody else watches.
 
-    On the way out it is not ready any more, but takes requests for `config.linger_s`. Then
-    nothing new is taken; what runs may go on for `config.drain_s`. Then
+    On the way out it is not ready any more, but takes requests for `config.shutdown_delay_s`. Then
+    nothing new is taken; what runs may go on for `config.drain_timeout_s`. Then
     streams end with an error event, and the rest with 503.
 
     Raises:
@@ -66,7 +66,7 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
             yield bound
         finally:
             app[PROBES].stop()
-            await asyncio.sleep(config.linger_s)
+            await asyncio.sleep(config.shutdown_delay_s)
 
 
 @asynccontextmanager

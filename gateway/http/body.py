@@ -116,12 +116,12 @@ def _refuse_by_headers(request: web.Request, config: EdgeConfig) -> None:
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         message = "The body must not be compressed."
         raise ApiError(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, message)
-    if (request.content_length or 0) > config.body_limit_bytes:
+    if (request.content_length or 0) > config.body_bytes_max:
         raise _too_large(config)
 
 
 def _too_large(config: EdgeConfig) -> ApiError:
-    message = f"The body is larger than {config.body_limit_bytes} bytes."
+    message = f"The body is larger than {config.body_bytes_max} bytes."
     return ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message)
 
 
@@ -129,7 +129,7 @@ async def _receive(content: StreamReader, config: EdgeConfig) -> bytes:
     if content.is_eof() and content.exception() is None:
         # All of it came with the headers: the usual case.
         body = content.read_nowait()
-        if len(body) > config.body_limit_bytes:
+        if len(body) > config.body_bytes_max:
             raise _too_large(config)
         return body
     loop = asyncio.get_running_loop()
@@ -141,7 +141,7 @@ async def _receive(content: StreamReader, config: EdgeConfig) -> bytes:
         while piece := await content.readany():
             pieces.append(piece)
             size += len(piece)
-            if size > config.body_limit_bytes:
+            if size > config.body_bytes_max:
                 raise _too_large(config)
             if size >= goal:
                 goal = size + config.body_stall_bytes

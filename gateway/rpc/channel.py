@@ -64,7 +64,7 @@ def open_channel(
     Without `tls` it is plain text; with it, replaced files are taken anew. `more` are options
     of gRPC. Raises OSError where the files of `tls` are no use.
     """
-    message_max = int(config.body_limit_bytes * _MESSAGE_OVER_BODY)
+    message_max = int(config.body_bytes_max * _MESSAGE_OVER_BODY)
     options = [
         *_OPTIONS.items(),
         ("grpc.max_send_message_length", message_max),

@@ -86,14 +86,14 @@ class LoadShedder:
     @property
     def calls_max(self) -> int:
         """How many calls are taken at a time, as things are."""
-        most, few = self.bounds.streams, self.bounds.streams_when_late
+        most, few = self.bounds.calls_max, self.bounds.calls_max_when_late
         if not self._turns.is_lost:
             return most
         return min(most, few if self._turns.is_late else max(few, self._running_soon))
 
     def is_large(self, running: int) -> bool:
         """Whether it matters for so many calls how late the loop is."""
-        return running >= self.bounds.streams_when_late
+        return running >= self.bounds.calls_max_when_late
 
     def look(self, now: float, turn_s: float, running: int) -> None:
         """Takes note of how long a turn of the loop took, with so many calls."""
@@ -142,7 +142,7 @@ class LoadShedder:
 
     def _is_stale(self, now: float, waited_s: float, caller: str) -> bool:
         """Whether a call has waited too long, where all do."""
-        if self.bounds.streams_when_late == self.bounds.streams:
+        if self.bounds.calls_max_when_late == self.bounds.calls_max:
             return False
         if waited_s > WAITED_LONG_S:
             return True

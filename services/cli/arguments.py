@@ -166,9 +166,9 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
         help=f"Prometheus' metrics, or '' for none (default: {METRICS}, if that is free)",
     )
     added.add_argument(
-        "--follow",
+        "--watch-config",
         action="store_true",
-        default=env.get("POMOGATOR_FOLLOW", "") not in ("", "0"),
+        default=env.get("POMOGATOR_WATCH_CONFIG", "") not in ("", "0"),
         help="read the configuration anew whenever its file changes",
     )
     added.add_argument(
@@ -178,17 +178,17 @@ def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -
         help="let gRPC reflection tell what there is",
     )
     added.add_argument(
-        "--drain",
+        "--drain-timeout",
         type=read_count,
         metavar="SECONDS",
-        default=env.get("POMOGATOR_DRAIN", "600"),
+        default=env.get("POMOGATOR_DRAIN_TIMEOUT", "600"),
         help="how long running calls may go on once it is told to stop (default: %(default)s)",
     )
     added.add_argument(
-        "--linger",
+        "--shutdown-delay",
         type=read_count,
         metavar="SECONDS",
-        default=env.get("POMOGATOR_LINGER", "1"),
+        default=env.get("POMOGATOR_SHUTDOWN_DELAY", "1"),
         help="how long it still takes calls before that, though it says that it is not ready "
         "(default: %(default)s)",
     )

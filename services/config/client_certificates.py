@@ -38,7 +38,7 @@ _NAME = re.compile(r"[!-)+-~]+")
 def problems(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Sentences of the form `key: reason`, as the other rules have them."""
     for pattern, names in table.items():
-        where = f"clients.{pattern!r}"
+        where = f"client_certificates.{pattern!r}"
         if pattern not in PATTERNS:
             yield f"{where}: is no method and no `Service/*` of ours{hint(pattern, PATTERNS)}"
         if not names:

@@ -30,7 +30,9 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
     """
     source = str(path or DEFAULTS)
     config = Config(defaults=True) if path is None else _parse(_read(path), source)
-    _refuse(source, [*rules.channels(config), *client_certificates.problems(config.clients)])
+    _refuse(
+        source, [*rules.channels(config), *client_certificates.problems(config.client_certificates)]
+    )
     config = _with_keys(config, path, env)
     if config.defaults:
         config = _joined(config, _shipped(env))

@@ -195,15 +195,15 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one process takes upon itself. Beyond it, calls are told to come back."""
 
-    streams: Count = 2000
+    calls_max: Count = 2000
     """Calls at a time. One more is refused at once, before anything is looked up."""
-    streams_when_late: Count = 256
+    calls_max_when_late: Count = 256
     """Calls at a time while the process is overloaded, which it notices itself: its event loop is
     late without a break. How many are too many depends on how fast their streams are:
     deploy/README.md, "Capacity"."""
-    body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=32 * 2**20)] = 32 * 2**20
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=32 * 2**20)] = 32 * 2**20
     """The largest request body that the edge of `pomogator serve` takes."""
-    connections: Count = 20_000
+    connections_max: Count = 20_000
     """Its clients at a time, and no more than two fifths of the process's descriptors."""
 
 
@@ -235,7 +235,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """What is charged."""
     keys: KeysConfig = KeysConfig()
     """What holds for all keys."""
-    clients: dict[str, tuple[str, ...]] = {}
+    client_certificates: dict[str, tuple[str, ...]] = {}
     """Who may call what over gRPC with `--tls-client-ca`, the operators' methods among it: names
     in certificates, of DNS or such as `spiffe://cluster.local/ns/web/sa/shop`, by methods
     (`package.Service/Method`, `package.Service/*` or `*`). Without any, all may call all."""

@@ -1,6 +1,6 @@
 """Who may call what over gRPC, by the names in the callers' certificates.
 
-The authority that a listener trusts says who somebody is; the table `clients` of the
+The authority that a listener trusts says who somebody is; the table `client_certificates` of the
 configuration says what that one may call. Without a table, whoever the authority vouches
 for may call everything.
 """

@@ -50,13 +50,13 @@ class ServeOptions:
     metrics: str | None
     """Prometheus' metrics and the probes: `HOST:PORT`, always plain text. Empty: nowhere.
     None: `METRICS`, if that is free."""
-    linger_s: float
+    shutdown_delay_s: float
     """How long new calls are still taken then, while balancers learn that none should come."""
-    drain_s: float
+    drain_timeout_s: float
     """How long running calls may go on after the server was told to stop."""
     only: Literal["rest", "grpc"] | None
     """Run only the edge, or only the service. None: both, in this process."""
-    follow: bool
+    watch_config: bool
     """Whether the configuration is read anew whenever its file changes."""
     reflection: bool
     """Whether gRPC reflection tells what there is."""

@@ -77,7 +77,7 @@ class Reloader:
         self.pipeline.catalog = self.lister.catalog = catalog
         self.crowd.bounds = config.bounds
         self.health.keep(target for route in catalog.routes for target in route.targets)
-        self.callers.replace(config.clients)
+        self.callers.replace(config.client_certificates)
         watch(catalog, self.health, self.metrics)
 
 

@@ -126,7 +126,7 @@ async def _serve_all(
     stack: AsyncExitStack, options: ServeOptions, memory: MemoryMonitor
 ) -> Service:
     path = options.config_path
-    seen = content(path) if options.follow and path is not None else None
+    seen = content(path) if options.watch_config and path is not None else None
     read = partial(_read, options)
     config = read()
     token = _operators_token(options)
@@ -150,7 +150,7 @@ async def _serve_all(
         edge = edge._replace(full=service.turn_away)
         rest = await _serve_rest(stack, service.channel(), options, config.bounds, edge)
     else:
-        stack.push_async_callback(asyncio.sleep, options.linger_s)
+        stack.push_async_callback(asyncio.sleep, options.shutdown_delay_s)
     stack.push_async_callback(service.drain)
     begun.set()
     await _greet(service, config, rest)
@@ -160,8 +160,8 @@ async def _serve_all(
 def _read(options: ServeOptions) -> Config:
     """The configuration, at the start and whenever it is read anew. Raises ConfigError."""
     config = load(options.config_path)
-    if config.clients and options.tls.client_ca is None:
-        raise ConfigError("clients: who calls is known only with --tls-client-ca")
+    if config.client_certificates and options.tls.client_ca is None:
+        raise ConfigError("client_certificates: who calls is known only with --tls-client-ca")
     tell_plain_text(config)
     return config
 
@@ -183,7 +183,7 @@ async def _serve_grpc(
             reflected=names if options.reflection else (),
             guards=[service.rpcs] if address.startswith(UNIX) else [service.rpcs, *guards],
             tls=tls,
-            grace_s=options.drain_s,
+            grace_s=options.drain_timeout_s,
         )
         bound = await stack.enter_async_context(listener)
         log.info("server.listening", extra={"protocol": "grpc", "address": bound})
@@ -253,10 +253,10 @@ async def _serve_rest(
     edge: _Edge,
 ) -> str:
     config = EdgeConfig(
-        body_limit_bytes=bounds.body_bytes,
-        connections_max=bounds.connections,
-        drain_s=options.drain_s,
-        linger_s=options.linger_s,
+        body_bytes_max=bounds.body_bytes_max,
+        connections_max=bounds.connections_max,
+        drain_timeout_s=options.drain_timeout_s,
+        shutdown_delay_s=options.shutdown_delay_s,
     )
     files = _tls(options.tls)
     # Clients of the API show keys: the authority is for gRPC's callers, and for operators.

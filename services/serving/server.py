@@ -216,7 +216,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         await stack.enter_async_context(supervisor.running(lag, "loop lag"))
 
         lister = ModelServicer(books.keyring, pipeline.catalog)
-        callers = ClientAuthorizer(config.clients)
+        callers = ClientAuthorizer(config.client_certificates)
         reloader = Reloader(
             read=read or (lambda: config),
             local=local,

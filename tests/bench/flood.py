@@ -42,7 +42,7 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
             others = Callers(directory / "gwload", body, other)
             few = ("-c", CONNECTIONS_MAX, "-r", options.others, *window)
             alone = await others.ask(*few)
-            peak = await flood.ask("-c", BoundsConfig().streams_when_late, *window)
+            peak = await flood.ask("-c", BoundsConfig().calls_max_when_late, *window)
             rate = options.times * peak.rps
             many, amid = await asyncio.gather(
                 flood.ask("-c", CONNECTIONS_MAX, "-r", rate, *window), others.ask(*few)

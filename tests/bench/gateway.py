@@ -39,7 +39,7 @@ DEFAULT_CELLS = "json_c1,json_c32,burst_c32,d5_c32,d5_c256,ant_burst_c32,img_c4"
 CONFIG = f"""
 # The load comes in closed loops, of which a thousand streams are one: none is too many.
 [bounds]
-streams_when_late = 2000
+calls_max_when_late = 2000
 
 [[channels]]
 name = "mock-openai"

@@ -3,10 +3,10 @@
     python -m tests.bench.overload [--streams N] [--seconds 10] [--times 3] [--topology single]
 
 The provider's streams have 100 events, one every 10 ms. First as many callers ask in turn as the
-gateway takes however busy it is, by itself or with `[bounds] streams`: that is its peak. Then calls
-come at three times that rate, whether the earlier ones have been answered or not. Counted are whole
-streams a second, how soon the others are told 503, how long those take that are admitted, and how
-long afterwards until calls are as fast as before.
+gateway takes however busy it is, by itself or with `[bounds] calls_max`: that is its peak. Then
+calls come at three times that rate, whether the earlier ones have been answered or not. Counted are
+whole streams a second, how soon the others are told 503, how long those take that are admitted, and
+how long afterwards until calls are as fast as before.
 
 Load and provider are programs in C on a core of their own, which they leave idle for the most
 part: times are the gateway's, from the moment when a call was due. Needs gcc.
@@ -108,8 +108,8 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
     """All that is said above."""
     rig = Rig(directory)
     topology: Topology = options.topology
-    more = f"[bounds]\nstreams = {options.streams}\n" if options.streams else ""
-    callers_max = options.streams or BoundsConfig().streams_when_late
+    more = f"[bounds]\ncalls_max = {options.streams}\n" if options.streams else ""
+    callers_max = options.streams or BoundsConfig().calls_max_when_late
     config = configuration(f"http://127.0.0.1:{MOCK_PORT}/v1", more=more)
     body = directory / "body.json"
     body.write_text(json.dumps(asking()))

@@ -20,7 +20,7 @@ TOPOLOGIES: Sequence[Topology] = ("single", "split")
 MODEL = "bench/model"
 ACCOUNT = "bench"
 CREDIT_NANO = 10**15
-AT_ONCE = ("--linger", "0", "--drain", "1")
+AT_ONCE = ("--shutdown-delay", "0", "--drain-timeout", "1")
 
 CHANNEL = """
 [[channels]]

@@ -31,7 +31,7 @@ from tests.nightly.load import Load
 from tests.stand.providers.unreliable import Provider
 from tests.stand.upstream import FakeUpstream
 
-STOPPING = ("--linger", "3", "--drain", "30")
+STOPPING = ("--shutdown-delay", "3", "--drain-timeout", "30")
 """Longer than the balancer takes to notice, and than any answer takes."""
 PROBED_EVERY_S = 0.5
 BREATH_S = 1.0

@@ -37,7 +37,7 @@ STILL_S = 3.0
 SEND_BUFFER = 16 * 1024
 """Of the provider's kernel, so that what is sent is what the gateway and its kernels hold."""
 WRITTEN_BYTES = 8000
-UNBOUNDED = "[bounds]\nstreams = 4000\nstreams_when_late = 4000\n"
+UNBOUNDED = "[bounds]\ncalls_max = 4000\ncalls_max_when_late = 4000\n"
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
 
 

@@ -48,7 +48,7 @@ def test_the_server_understands_its_arguments() -> None:
     options = parser({}).parse_args(server["command"])
 
     assert load(DEPLOY / "kubernetes" / "base" / "pomogator.toml", {"OPENAI_API_KEY": "k"}).channels
-    assert int(server["stop_grace_period"].removesuffix("s")) >= 2 * options.drain + 15
+    assert int(server["stop_grace_period"].removesuffix("s")) >= 2 * options.drain_timeout + 15
 
 
 def test_passwords_are_chosen() -> None:

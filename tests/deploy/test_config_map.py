@@ -26,12 +26,15 @@ def replace(path: Path, text: str) -> None:
 
 
 async def test_a_replaced_configuration_is_used(tmp_path: Path) -> None:
-    """With the manifests' `--follow` the new model answers, and a mistake changes nothing."""
+    """With the manifests' `--watch-config` the new model answers, and a mistake changes nothing."""
     path = tmp_path / "pomogator.toml"
     async with FakeUpstream() as upstream:
         upstream.play(House())
         old = CONFIG.format(url=upstream.url, model="house/old")
-        async with serving(tmp_path, old, "--follow") as server, aiohttp.ClientSession() as http:
+        async with (
+            serving(tmp_path, old, "--watch-config") as server,
+            aiohttp.ClientSession() as http,
+        ):
 
             async def status(model: str) -> int:
                 url = f"http://{await server.address('http')}{PATH}"

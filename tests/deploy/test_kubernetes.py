@@ -223,7 +223,7 @@ def _drain_s(container: Object) -> float:
     if container["args"][0] != "serve":
         return 600
     options = parser({}).parse_args(container["args"])
-    return float(options.linger + options.drain * (1 if options.only else 2))
+    return float(options.shutdown_delay + options.drain_timeout * (1 if options.only else 2))
 
 
 @every_overlay
@@ -328,7 +328,7 @@ def test_the_configuration_is_ours(overlay: str, tmp_path: Path) -> None:
     assert {"name": "config", "configMap": {"name": "pomogator-config"}} in pod["volumes"]
     (container,) = pod["containers"]
     options = parser({}).parse_args(container["args"])
-    assert options.follow
+    assert options.watch_config
     # The folder, for a file that is mounted alone (`subPath`) is never replaced.
     mount = {"name": "config", "mountPath": str(options.config.parent), "readOnly": True}
     assert mount in container["volumeMounts"]
@@ -402,7 +402,7 @@ def test_certificates_fit(tmp_path: Path) -> None:
     assert issued.keys() == {"pomogator-service-tls", "pomogator-edge-tls"}
 
     (config,) = of_kind("split", "ConfigMap")
-    clients = tomllib.loads(config["data"]["pomogator.toml"])["clients"]
+    clients = tomllib.loads(config["data"]["pomogator.toml"])["client_certificates"]
     assert {*clients} == {f"{service}/*" for service in PUBLIC_SERVICES}
     for names in clients.values():
         assert names == issued["pomogator-edge-tls"]["dnsNames"]

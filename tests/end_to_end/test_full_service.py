@@ -14,7 +14,7 @@ from tests.stand.upstream import FakeUpstream
 PLACES, ASKING = 3, 40
 CONFIG = """
 [bounds]
-streams = {places}
+calls_max = {places}
 
 [[channels]]
 name = "house"

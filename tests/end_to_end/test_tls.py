@@ -78,7 +78,7 @@ async def test_names_are_read_anew(tmp_path: Path) -> None:
         upstream.play([json_answer(ANSWER)])
 
         def config(name: str) -> str:
-            return f'clients = {{ "*" = ["{name}"] }}' + CONFIG.format(url=upstream.url)
+            return f'client_certificates = {{ "*" = ["{name}"] }}' + CONFIG.format(url=upstream.url)
 
         async with (
             serving(
@@ -131,7 +131,7 @@ async def test_operators_are_encrypted_too(tmp_path: Path) -> None:
     admin, admin_key = files.issue("admin", None, "admin.svc")
     guest, guest_key = files.issue("guest", None, "guest.svc")
     token = secrets.token_hex(16)
-    clients = 'clients = { "pomogator.accounts.v1.KeyService/*" = ["admin.svc"] }'
+    clients = 'client_certificates = { "pomogator.accounts.v1.KeyService/*" = ["admin.svc"] }'
     async with serving(
         *(tmp_path, clients + CONFIG.format(url="http://127.0.0.1:9")),
         *("--tls-cert", server, "--tls-key", server_key, "--tls-client-ca", files.ca),
@@ -219,11 +219,11 @@ async def test_plain_text_is_no_accident(
 
 async def test_names_without_certificates_are_refused(tmp_path: Path) -> None:
     """A table of who may call what, where nobody shows who he is, would promise what is not."""
-    (tmp_path / "pomogator.toml").write_text('clients = { "*" = ["a.svc"] }')
+    (tmp_path / "pomogator.toml").write_text('client_certificates = { "*" = ["a.svc"] }')
 
     said = await refusal(tmp_path, "--config", tmp_path / "pomogator.toml")
 
-    assert "clients: who calls is known only with --tls-client-ca" in said
+    assert "client_certificates: who calls is known only with --tls-client-ca" in said
 
 
 async def test_plain_text_may_be_asked_for(tmp_path: Path) -> None:

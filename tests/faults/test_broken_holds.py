@@ -145,7 +145,14 @@ async def going_on(folder: Path) -> AsyncIterator[Gateway]:
     state = folder / "var"
     member = Member(
         *("--config", folder / "pomogator.toml", "--state", state, "--rest", "127.0.0.1:0"),
-        *("--grpc", f"unix:{state / 'grpc.sock'}", "--metrics", "127.0.0.1:0", "--linger", "0"),
+        *(
+            "--grpc",
+            f"unix:{state / 'grpc.sock'}",
+            "--metrics",
+            "127.0.0.1:0",
+            "--shutdown-delay",
+            "0",
+        ),
         listens={"protocol": "http"},
     )
     try:

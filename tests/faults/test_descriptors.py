@@ -154,7 +154,7 @@ async def test_078_the_file_bounds_bodies_and_clients(tmp_path: Path) -> None:
     """`[bounds]` of the file is what the edge of the process keeps to."""
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
-        bounds = "[bounds]\nbody_bytes = 1024\nconnections = 1\n"
+        bounds = "[bounds]\nbody_bytes_max = 1024\nconnections_max = 1\n"
         config = CONFIG.format(url=upstream.url, model=MODEL) + bounds
         async with serving(tmp_path, config) as server:
             url = f"http://{await server.address('http')}{PATH}"

@@ -267,7 +267,7 @@ async def test_116_more_streams_than_there_is_room_for(open_world: OpenWorld) ->
     """Of hundreds on one connection as many run as may; the others are told to come back."""
     room, more = 20, 300
     assert dict(OPTIONS)["grpc.max_concurrent_streams"] == 2000
-    world = await open_world(bounds=BoundsConfig(streams=room))
+    world = await open_world(bounds=BoundsConfig(calls_max=room))
     goes_on = asyncio.Event()
     world.play([BEGIN, goes_on, END])
     request = chat.StreamChatCompletionRequest()

@@ -142,7 +142,7 @@ async def test_006_sends_a_byte_at_a_time(open_world: OpenWorld) -> None:
 @pytest.mark.parametrize("headers", ["Content-Length: 5000\r\n", "Transfer-Encoding: chunked\r\n"])
 async def test_007_is_too_large(open_world: OpenWorld, headers: str) -> None:
     """413, before all of it has come."""
-    world = await open_world(edge=EdgeConfig(body_limit_bytes=1000))
+    world = await open_world(edge=EdgeConfig(body_bytes_max=1000))
 
     got = await refused(world, posting(world, headers) + b"7d0\r\n" + b" " * 2000 + b"\r\n")
 

@@ -44,7 +44,7 @@ WIRES = pytest.mark.parametrize("wire", [False, True])
 @WIRES
 async def test_074_too_many_streams(open_world: OpenWorld, wire: bool) -> None:
     """Beyond its bound a process refuses at once, and says when to come back."""
-    world = await open_world(bounds=BoundsConfig(streams=3), wire=wire)
+    world = await open_world(bounds=BoundsConfig(calls_max=3), wire=wire)
     goes_on = asyncio.Event()
     world.play([BEGIN, goes_on, END])
     running = [asyncio.create_task(world.ask()) for _ in range(3)]
@@ -100,7 +100,7 @@ async def test_075_one_key_floods(open_world: OpenWorld) -> None:
 @WIRES
 async def test_075_one_key_takes_all_places(open_world: OpenWorld, wire: bool) -> None:
     """Without any limit of its own it gets no more than all; another one gets in all the same."""
-    world = await open_world(bounds=BoundsConfig(streams=20), wire=wire)
+    world = await open_world(bounds=BoundsConfig(calls_max=20), wire=wire)
     other = await another_key(world)
     goes_on = asyncio.Event()
     world.play([BEGIN, goes_on, END])
@@ -116,7 +116,7 @@ async def test_075_one_key_takes_all_places(open_world: OpenWorld, wire: bool) -
 
 async def test_075_many_keys_flood(open_world: OpenWorld) -> None:
     """What is left to keys with few calls is no more than a tenth."""
-    world = await open_world(bounds=BoundsConfig(streams=20))
+    world = await open_world(bounds=BoundsConfig(calls_max=20))
     other = await another_key(world)
     goes_on = asyncio.Event()
     world.play([BEGIN, goes_on, END])
@@ -162,7 +162,7 @@ async def test_076_one_channel_is_slow(open_world: OpenWorld) -> None:
 
 async def test_079_come_back_at_different_times(open_world: OpenWorld) -> None:
     """Those who are refused together do not return together."""
-    world = await open_world(bounds=BoundsConfig(streams=1))
+    world = await open_world(bounds=BoundsConfig(calls_max=1))
     goes_on = asyncio.Event()
     world.play([BEGIN, goes_on, END])
     running = asyncio.create_task(world.ask())

@@ -154,7 +154,7 @@ async def test_answers_to_nobody(world: World) -> None:
 
 async def test_slow_loris(open_world: OpenWorld) -> None:
     """Clients that send a byte now and then keep no place that others need."""
-    world = await open_world(bounds=BoundsConfig(streams=2))
+    world = await open_world(bounds=BoundsConfig(calls_max=2))
     world.play(FINE)
     opened = [await asyncio.open_connection(*world.address) for _ in range(200)]
     for _, writer in opened:

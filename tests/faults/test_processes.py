@@ -87,7 +87,7 @@ async def test_096_lingers_then_drains(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, config, "--linger", "3") as server:
+        async with serving(tmp_path, config, "--shutdown-delay", "3") as server:
             base = f"http://{await server.address('http')}"
             async with asking(base + PATH, server.key) as running:
                 server.tell(signal.SIGTERM)
@@ -106,7 +106,9 @@ async def test_096_does_not_drain_for_ever(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, config, "--linger", "0", "--drain", "1") as server:
+        async with serving(
+            tmp_path, config, "--shutdown-delay", "0", "--drain-timeout", "1"
+        ) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as answer:
                 server.tell(signal.SIGTERM)
@@ -124,7 +126,7 @@ async def test_097_the_service_is_told_to_stop(tmp_path: Path) -> None:
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream, AsyncExitStack() as stack:
         upstream.play([BEGIN, goes_on, END], [BEGIN, STALL])
-        arguments = ("--drain", "2")
+        arguments = ("--drain-timeout", "2")
         service, edge, url = await stack.enter_async_context(apart(tmp_path, upstream, *arguments))
         ending = await stack.enter_async_context(asking(url, service.key))
         stalled = await stack.enter_async_context(asking(url, service.key))

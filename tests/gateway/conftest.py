@@ -75,7 +75,7 @@ def script() -> Script:
 @pytest.fixture
 def config() -> EdgeConfig:
     """The edge's limits; test modules override it to be quick."""
-    return EdgeConfig(drain_s=0.1)
+    return EdgeConfig(drain_timeout_s=0.1)
 
 
 @pytest.fixture(params=["in-process", "tcp", "unix"])

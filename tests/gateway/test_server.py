@@ -39,7 +39,7 @@ async def test_a_service_that_is_not_there_is_503() -> None:
     """With a Retry-After; the probe says the same."""
     async with (
         open_channel("127.0.0.1:1") as channel,
-        serving(channel, "127.0.0.1:0", EdgeConfig(drain_s=0.1)) as address,
+        serving(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
         aiohttp.ClientSession(f"http://{address}") as http,
     ):
         headers = {"Authorization": f"Bearer {KEY}"}
@@ -113,7 +113,7 @@ async def test_a_drain_ends_what_does_not_end(tmp_path: Path, transport: str) ->
     streaming, answering = Pause(), Pause()
     script = Script(steps=[[service.started()], streaming], answer=answering)
     async with scripted_channel(script, transport, tmp_path) as channel:
-        edge = Stoppable(channel, EdgeConfig(drain_s=0.05))
+        edge = Stoppable(channel, EdgeConfig(drain_timeout_s=0.05))
         async with await edge.client() as http, http.post(URL, json=STREAMED) as stream:
             whole = asyncio.create_task(http.post(URL, json=ASKED).__aenter__())
             await streaming.reached.wait()
@@ -177,7 +177,7 @@ async def test_who_is_served_while_it_lingers_is_to_connect_anew(tmp_path: Path)
     """Calls are still answered, and each answer is its connection's last."""
     script = Script(steps=[[service.started(), service.choice_finished(), service.finished()]])
     async with scripted_channel(script, "in-process", tmp_path) as channel:
-        edge = Stoppable(channel, EdgeConfig(linger_s=30))
+        edge = Stoppable(channel, EdgeConfig(shutdown_delay_s=30))
         async with await edge.client() as http:
             async with http.post(URL, json=STREAMED) as before:
                 assert "Connection" not in before.headers
@@ -198,7 +198,7 @@ async def test_one_service_does_not_speak_for_the_others() -> None:
         serving_health(able=True) as able,
         serving_health(able=False) as leaving,
         open_channel(f"ipv4:{able},{leaving}") as channel,
-        serving(channel, "127.0.0.1:0", EdgeConfig(drain_s=0.1)) as address,
+        serving(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
         aiohttp.ClientSession(f"http://{address}") as http,
     ):
         for _ in range(10):

@@ -48,14 +48,14 @@ MEMORY_MB_MAX = 16.0
 """How much more resident memory there may be: what fragments, and pages of the database."""
 SPARE_MAX = 10
 """How many more descriptors there may be: providers' connections are kept for a while."""
-AT_ONCE = ("--linger", "0", "--drain", "1")
+AT_ONCE = ("--shutdown-delay", "0", "--drain-timeout", "1")
 CALM_S = 60.0
 REST_S = 0.5
 AGAIN_S = 0.2
 
 CONFIG = """
 [bounds]
-streams = {places}
+calls_max = {places}
 
 [[limits]]
 key = "*"

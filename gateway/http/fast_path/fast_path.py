@@ -70,7 +70,7 @@ class FastPath:
         self,
         handler: Callable[[Exchange], Awaitable[None]],
         guesses: AuthThrottle,
-        body_limit_bytes: int,
+        body_bytes_max: int,
         watch: RequestObserver | None = None,
         room: AdmissionCheck | None = None,
     ) -> None:
@@ -79,7 +79,7 @@ class FastPath:
         self._watch = watch
         self._handler = handler
         self._guesses = guesses
-        self._body_limit_bytes = body_limit_bytes
+        self._body_bytes_max = body_bytes_max
 
     def read(self, data: bytes) -> RequestHead | None:
         """The head of the ordinary request that `data` begins with, if it does."""
@@ -98,7 +98,7 @@ class FastPath:
         if not (names >= _NEEDED and names.isdisjoint(_EXTRAORDINARY) and _is_ordinary(headers)):
             return None
         length = int(headers["Content-Length"])
-        if length > self._body_limit_bytes:
+        if length > self._body_bytes_max:
             return None
         return RequestHead(headers, begin, begin + length)
 

@@ -22,11 +22,11 @@ pytestmark = pytest.mark.parametrize("edge", ["in-process"], indirect=True)
 def config() -> EdgeConfig:
     """An edge with little patience for little bodies."""
     return EdgeConfig(
-        body_limit_bytes=1000,
+        body_bytes_max=1000,
         body_timeout_s=0.2,
         body_stall_s=0.1,
         body_stall_bytes=100,
-        drain_s=0.1,
+        drain_timeout_s=0.1,
     )
 
 

@@ -94,7 +94,7 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, in
 @pytest.fixture
 async def impatient(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
     """An edge that closes idle connections at once."""
-    config = EdgeConfig(drain_s=0.1, idle_timeout_s=0.05)
+    config = EdgeConfig(drain_timeout_s=0.1, idle_timeout_s=0.05)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
@@ -106,7 +106,7 @@ async def impatient(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
 async def forgetful(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
     """An edge that holds all that clients do not read, but not for long."""
     config = EdgeConfig(
-        drain_s=0.1, idle_timeout_s=0.05, write_timeout_s=0.1, write_buffer_bytes=1 << 26
+        drain_timeout_s=0.1, idle_timeout_s=0.05, write_timeout_s=0.1, write_buffer_bytes=1 << 26
     )
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
@@ -354,7 +354,7 @@ async def test_who_reads_no_refusals_gets_no_more_of_them(
     script: Script, tmp_path: Path, way: bytes
 ) -> None:
     """They need no key, and would fill the memory."""
-    config = EdgeConfig(drain_s=0.1, write_timeout_s=0.1)
+    config = EdgeConfig(drain_timeout_s=0.1, write_timeout_s=0.1)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
@@ -385,7 +385,7 @@ def full() -> list[float]:
 @pytest.fixture
 async def crowded(script: Script, tmp_path: Path, full: list[float]) -> AsyncIterator[Edge]:
     """An edge that has no room while `full` has something to say."""
-    config = EdgeConfig(drain_s=0.1)
+    config = EdgeConfig(drain_timeout_s=0.1)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
         running_edge(script, channel, config, lambda _: full.pop() if full else None) as edge,

@@ -67,7 +67,7 @@ class TestRoutedByAiohttp:
     @pytest.fixture
     def config(self) -> EdgeConfig:
         """An edge that soon gives up on who does not read."""
-        return EdgeConfig(write_timeout_s=0.2, drain_s=0.1)
+        return EdgeConfig(write_timeout_s=0.2, drain_timeout_s=0.1)
 
     async def test_a_whole_answer(self, edge: Edge) -> None:
         """With the headers of the border and of the service."""

@@ -34,7 +34,7 @@ class Endless:
 @pytest.fixture
 def config() -> EdgeConfig:
     """An edge that soon gives up on who does not read."""
-    return EdgeConfig(write_timeout_s=0.2, drain_s=0.1)
+    return EdgeConfig(write_timeout_s=0.2, drain_timeout_s=0.1)
 
 
 async def test_who_does_not_read_is_cut_off(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:

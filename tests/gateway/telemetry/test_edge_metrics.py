@@ -61,7 +61,7 @@ async def counted(script: Script, tmp_path: Path) -> AsyncIterator[Counted]:
     metrics = EdgeMetrics()
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(scripted_channel(script, "in-process", tmp_path))
-        edge = serving(channel, "127.0.0.1:0", EdgeConfig(drain_s=0.1), metrics=metrics)
+        edge = serving(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1), metrics=metrics)
         address = await stack.enter_async_context(edge)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(f"http://{address}", headers={"Authorization": f"Bearer {KEY}"})

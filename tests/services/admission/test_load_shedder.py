@@ -35,7 +35,7 @@ CALLER, OTHER = "Bearer one", "Bearer two"
 @pytest.fixture
 def small() -> LoadShedder:
     """Takes twenty calls; the caller has all of them."""
-    crowd = LoadShedder(BoundsConfig(streams=20), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(calls_max=20), random.Random(1))  # noqa: S311
     take(crowd, 0.0, 1, 20)
     return crowd
 
@@ -100,7 +100,7 @@ def test_places_are_left(small: LoadShedder) -> None:
 
 def test_all_callers_have_few_calls() -> None:
     """Then nobody floods, and there is not one place more than there are."""
-    crowd = LoadShedder(BoundsConfig(streams=20), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(calls_max=20), random.Random(1))  # noqa: S311
     for running in range(1, 21):
         take(crowd, 0.0, running, running, f"Bearer {running}")
 
@@ -119,7 +119,7 @@ def test_no_memory_is_left() -> None:
 @pytest.fixture
 def crowd() -> LoadShedder:
     """Takes many, or a few while the loop is late."""
-    return LoadShedder(BoundsConfig(streams=MANY, streams_when_late=FEW), random.Random(1))  # noqa: S311
+    return LoadShedder(BoundsConfig(calls_max=MANY, calls_max_when_late=FEW), random.Random(1))  # noqa: S311
 
 
 def looks(crowd: LoadShedder, begin: float, end: float, turn_s: float) -> None:
@@ -252,13 +252,13 @@ def test_calls_of_others_that_wait(crowd: LoadShedder) -> None:
 
 def test_all_are_to_be_served_late() -> None:
     """Who takes as many while overloaded as ever refuses nobody for having waited."""
-    crowd = LoadShedder(BoundsConfig(streams=MANY, streams_when_late=MANY), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(calls_max=MANY, calls_max_when_late=MANY), random.Random(1))  # noqa: S311
     assert asks(crowd, 10.0, 20.0, 10 * WAITED_LONG_S) == []
 
 
 def test_few_places_are_no_reason_to_wait() -> None:
     """Who takes few in any case refuses those that wait for them all the same."""
-    crowd = LoadShedder(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(calls_max=10), random.Random(1))  # noqa: S311
     assert asks(crowd, 10.0, 12.0, 2 * WAITED_S)
 
 
@@ -272,7 +272,7 @@ def test_nobody_waits_any_more(crowd: LoadShedder, caplog: pytest.LogCaptureFixt
 
 def test_few_are_as_many_as_may_be() -> None:
     """Who may take less in any case takes that much, late or not."""
-    crowd = LoadShedder(BoundsConfig(streams=10), random.Random(1))  # noqa: S311
+    crowd = LoadShedder(BoundsConfig(calls_max=10), random.Random(1))  # noqa: S311
     looks(crowd, 10.0, 11.0, 1.0)
 
     take(crowd, 11.0, 1, 10)

@@ -137,8 +137,8 @@ def test_a_configuration_that_cannot_be_used(shell: Shell, tmp_path: Path) -> No
     """The file and the key are named."""
     nowhere = tmp_path / "no.toml"
     assert refused(shell, "--config", str(nowhere)).startswith(f"{nowhere}: cannot be read")
-    shell.config.write_text("[bounds]\nstreems = 1")
-    assert "bounds.streems: no such key; did you mean 'streams'?" in refused(shell)
+    shell.config.write_text("[bounds]\ncalls_mix = 1")
+    assert "bounds.calls_mix: no such key; did you mean 'calls_max'?" in refused(shell)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ EDGE = "spiffe://cluster.local/ns/pomogator/sa/edge"
 def table(folder: Path, rows: str) -> Path:
     """A configuration with these rows."""
     path = folder / "pomogator.toml"
-    path.write_text(f"[clients]\n{rows}\n")
+    path.write_text(f"[client_certificates]\n{rows}\n")
     return path
 
 
@@ -25,7 +25,7 @@ def test_methods_services_and_everything(tmp_path: Path) -> None:
         "pomogator.models.v1.ModelService/*" = ["{EDGE}", "shop.web.svc"]
         "pomogator.chat.v1.ChatCompletionService/StreamChatCompletion" = ["{EDGE}"]
     """
-    clients = load(table(tmp_path, rows), {}).clients
+    clients = load(table(tmp_path, rows), {}).client_certificates
 
     assert clients["pomogator.models.v1.ModelService/*"] == (EDGE, "shop.web.svc")
     assert len(clients) == 3
@@ -46,7 +46,7 @@ def test_methods_services_and_everything(tmp_path: Path) -> None:
 )
 def test_a_row_that_means_nothing_is_refused(tmp_path: Path, row: str, reason: str) -> None:
     """Left alone it would keep out those whom it means to let in."""
-    with pytest.raises(ConfigError, match="clients") as refused:
+    with pytest.raises(ConfigError, match="client_certificates") as refused:
         load(table(tmp_path, row), {})
 
     assert reason in str(refused.value)

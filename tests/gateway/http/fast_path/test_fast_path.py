@@ -84,7 +84,7 @@ async def never(_: Exchange) -> None:
     raise AssertionError
 
 
-FAST_PATH = FastPath(never, AuthThrottle(), body_limit_bytes=1000)
+FAST_PATH = FastPath(never, AuthThrottle(), body_bytes_max=1000)
 
 
 def test_the_route_is_that_of_the_contract() -> None:

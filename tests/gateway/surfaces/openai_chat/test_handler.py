@@ -290,7 +290,7 @@ class TestSilence:
     @pytest.fixture
     def config(self) -> EdgeConfig:
         """An edge that is soon worried."""
-        return EdgeConfig(first_event_wait_s=0.02, keep_alive_s=0.02, drain_s=0.1)
+        return EdgeConfig(first_event_wait_s=0.02, keep_alive_s=0.02, drain_timeout_s=0.1)
 
     async def test_is_filled_with_comments(self, edge: Edge) -> None:
         """Before the first event and between events; the events are the same."""
