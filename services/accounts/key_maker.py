@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import secrets
 
-from services.admission.keyring import SHOWN_CHARS, new_secret
 from services.clock import Clock
+from services.common.key_format import SHOWN_CHARS, new_secret
 from services.storage.accounts import ensure_account
 from services.storage.base import Database, Transaction
 from services.storage.keys import (

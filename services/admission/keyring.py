@@ -1,9 +1,5 @@
 """Who calls: a bearer token in, a caller out, in microseconds.
 
-A key is `sk-pg-`, 43 characters of chance (256 bits) and a checksum of 6, all of
-0-9A-Za-z; the checksum is the CRC-32 of the 43 in base 62, padded with zeros. It
-tells typing errors and scanners' finds from keys without asking anybody.
-
 Only keyed digests are stored and compared: an equal digest is an equal key, so that
 the time of a lookup says nothing about how nearly one was guessed.
 """
@@ -11,8 +7,6 @@ the time of a lookup says nothing about how nearly one was guessed.
 from __future__ import annotations
 
 import asyncio
-import secrets
-import zlib
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,19 +16,11 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.revocation import Revocation, revoked
 from services.clock import Chance, Clock
+from services.common.key_format import well_formed
 from services.errors import Failure
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, key_by_digest, key_by_id
 from services.storage.pepper import Pepper
-
-PREFIX = "sk-pg-"
-RANDOM_CHARS = 43
-CHECKSUM_CHARS = 6
-KEY_CHARS = len(PREFIX) + RANDOM_CHARS + CHECKSUM_CHARS
-ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-
-SHOWN_CHARS = len(PREFIX) + 8
-"""How much of a key may be shown, to recognize it by. 208 bits stay unknown."""
 
 CACHE_MAX = 100_000
 CACHE_TTL_S = 60.0
@@ -80,30 +66,6 @@ class _Known:
     key: StoredKey | None
     caller: Caller | None
     until: float
-
-
-def new_secret() -> str:
-    """A key that nobody can guess."""
-    body = "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_CHARS))
-    return f"{PREFIX}{body}{checksum(body)}"
-
-
-def checksum(body: str) -> str:
-    """The last characters of a key, from those before them."""
-    rest = zlib.crc32(body.encode())
-    digits = ""
-    for _ in range(CHECKSUM_CHARS):
-        rest, digit = divmod(rest, len(ALPHABET))
-        digits = ALPHABET[digit] + digits
-    return digits
-
-
-def well_formed(key: str) -> bool:
-    """Whether this may be a key: its shape and its checksum are right."""
-    if len(key) != KEY_CHARS or not key.startswith(PREFIX) or not key.isascii():
-        return False
-    body = key[len(PREFIX) : -CHECKSUM_CHARS]
-    return body.isalnum() and checksum(body) == key[-CHECKSUM_CHARS:]
 
 
 class Keyring:

@@ -16,7 +16,7 @@ from typing import Any
 
 import aiohttp
 
-from services.admission.keyring import new_secret
+from services.common.key_format import new_secret
 from tests.deploy.test_observability import expressions
 from tests.end_to_end.test_operations import BEGINNING, BUSY, ENDING, Samples, delta
 from tests.stand.members import Member

@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.admission.keyring import new_secret
+from services.common.key_format import new_secret
 from services.telemetry.calls import ENDS
 from services.telemetry.metrics import Metrics
 from tests.stand.process import Server, serving

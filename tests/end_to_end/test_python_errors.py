@@ -9,7 +9,7 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from services.admission.keyring import new_secret
+from services.common.key_format import new_secret
 from services.storage.keys import KeyScope
 from tests.stand.provider_gateway import MODEL, PROVIDER_KEY, Talk
 from tests.stand.providers.answers import Answer, Break, Refused, text

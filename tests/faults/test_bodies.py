@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.admission.keyring import new_secret
+from services.common.key_format import new_secret
 from tests.faults.checked_gateway import (
     CHARGE,
     END,

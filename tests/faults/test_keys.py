@@ -19,7 +19,7 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from gateway.http.auth_throttle import FAILURES
 from gateway.operators_app import SERVICES
 from gateway.transcoding.bindings import bindings
-from services.admission.keyring import new_secret
+from services.common.key_format import new_secret
 from services.rpc.listener import listening
 from tests.faults.checked_gateway import BEGIN, CHARGE, MODEL, STEADY, World, fitting
 from tests.faults.conftest import OpenWorld

@@ -26,16 +26,16 @@ from pathlib import Path
 from typing import TypeAlias
 
 from services.accounts.key_maker import KeyMaker
-from services.admission.keyring import (
+from services.admission.keyring import Keyring
+from services.clock import SystemClock, system_chance
+from services.common.key_format import (
     CHECKSUM_CHARS,
     KEY_CHARS,
     PREFIX,
     SHOWN_CHARS,
-    Keyring,
     checksum,
     new_secret,
 )
-from services.clock import SystemClock, system_chance
 from services.errors import Failure
 from services.storage.pepper import Pepper
 from services.storage.sqlite import SqliteDatabase

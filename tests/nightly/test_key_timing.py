@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.admission.keyring import new_secret, well_formed
+from services.common.key_format import new_secret, well_formed
 from tests.nightly.key_timing import KINDS, ROUNDS, Medians, guess, leaks, measure, run
 
 SECRETS = [new_secret() for _ in range(7)]

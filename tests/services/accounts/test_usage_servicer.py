@@ -19,8 +19,9 @@ from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 from services.accounts.key_maker import KeyMaker
 from services.accounts.ledger_servicer import LedgerServicer
 from services.accounts.usage_servicer import UsageServicer
-from services.admission.keyring import Keyring, new_secret
+from services.admission.keyring import Keyring
 from services.clock import system_chance
+from services.common.key_format import new_secret
 from services.inprocess import InProcessChannel
 from services.metering.ledger import HoldRequest, Ledger
 from services.rpc.failure_border import FailureBorder

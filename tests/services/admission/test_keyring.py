@@ -3,22 +3,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.accounts.key_maker import KeyMaker
-from services.admission.keyring import (
-    ALPHABET,
-    CACHE_TTL_S,
-    KEY_CHARS,
-    UNKNOWN_MAX,
-    Keyring,
-    checksum,
-    new_secret,
-    well_formed,
-)
+from services.admission.keyring import CACHE_TTL_S, UNKNOWN_MAX, Keyring
 from services.clock import system_chance
+from services.common.key_format import ALPHABET, checksum, new_secret, well_formed
 from services.errors import Failure
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, revoke_key
@@ -225,31 +215,3 @@ async def test_guesses_do_not_fill_the_memory(world: World) -> None:
     await world.refusal(f"Bearer {new_secret()}")
 
     assert len(world.ring._unknown) == UNKNOWN_MAX
-
-
-def test_new_keys_are_well_formed() -> None:
-    """A new key has the documented shape, and no two are the same."""
-    made = {new_secret() for _ in range(1000)}
-
-    assert len(made) == 1000
-    assert all(well_formed(key) and len(key) == KEY_CHARS for key in made)
-
-
-def test_checksum_is_the_documented_one() -> None:
-    """CRC-32 in base 62, most significant digit first, padded with zeros."""
-    assert checksum("0" * 43) == "2CZclj"
-
-
-@given(st.text())
-def test_nothing_else_is_well_formed(text: str) -> None:
-    """No text is taken for a key by accident, and none makes the check fail."""
-    assert not well_formed(text)
-
-
-@given(position=st.integers(6, KEY_CHARS - 1), char=st.sampled_from(ALPHABET))
-def test_a_typing_error_is_noticed(position: int, char: str) -> None:
-    """One wrong character anywhere makes a key malformed."""
-    key = new_secret()
-    typo = key[:position] + char + key[position + 1 :]
-
-    assert well_formed(typo) == (typo == key)

@@ -6,9 +6,9 @@ import grpc
 import pytest
 
 from services.accounts.operator_services import OperatorServices
-from services.admission.keyring import well_formed
 from services.cli import main
 from services.clock import SystemClock
+from services.common.key_format import well_formed
 from services.rpc.failure_border import FailureBorder
 from services.storage.pepper import load_pepper
 from services.storage.sqlite import SqliteDatabase
