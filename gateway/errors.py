@@ -95,6 +95,7 @@ ROWS: Mapping[reasons.ErrorReason.ValueType, Row] = {
 FINER_CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     "invalid_encoding": reasons.ERROR_REASON_INVALID_JSON,
     "json_too_deep": reasons.ERROR_REASON_INVALID_JSON,
+    "json_too_many_values": reasons.ERROR_REASON_INVALID_JSON,
     "duplicate_key": reasons.ERROR_REASON_INVALID_JSON,
 }
 """Codes that say more than their reason's own. Only the edge finds such faults."""

@@ -18,7 +18,16 @@ from gateway.errors import ApiError, finer
 DEPTH_MAX = 64
 """How deep arrays and objects may be nested."""
 
+VALUES_MAX = 200_000
+"""How many values and member names a body may have. Each costs up to 100 bytes of memory and
+0.2 µs of CPU once it is an object, whatever it takes in the body (two bytes for `[]` in a list)."""
+
 _BOM = b"\xef\xbb\xbf"
+_SLICE_BYTES = 1 << 20
+_SEPARATORS = b",:[{"
+_NOT_SEPARATORS = bytes(byte for byte in range(256) if byte not in _SEPARATORS)
+_NOT_SEPARATORS_OR_QUOTES = _NOT_SEPARATORS.replace(b'"', b"")
+_NOT_BACKSLASH = re.compile(rb"[^\\]")
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LONE_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
@@ -34,12 +43,56 @@ def parse(body: bytes) -> dict[str, msgspec.Raw]:
         ApiError: `body` is no JSON object, or one that readers could disagree about.
     """
     body = body.removeprefix(_BOM)
+    refuse_too_many_values(body)
     text = _text(body)
     fields = _members(body)
     if _too_deep(body):
         raise finer("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
     _UNIQUE.decode(text)
     return {name: raw for name, raw in fields.items() if not is_null(raw)}
+
+
+def refuse_too_many_values(body: bytes) -> None:
+    """Refuse a body of more than `VALUES_MAX` values before an object is made of any of them.
+
+    `body` need not be valid JSON; one that passes and is valid has at most that many values and
+    names. The check costs 0.3 ms of CPU per MiB, and 4 ms where it has to look into strings.
+
+    Raises:
+        ApiError: there are more.
+    """
+    # A value needs two bytes, and a separator before it.
+    if len(body) <= VALUES_MAX or _separators(body) < VALUES_MAX:
+        return
+    # Some or all of those may be in strings. What is left of a slice is small if it is text.
+    rest: list[bytes] = []
+    size = 0
+    begin = 0
+    while begin < len(body):
+        # An escape sequence is never cut in two.
+        end = _NOT_BACKSLASH.search(body, begin + _SLICE_BYTES)
+        piece = body[begin : end.end() if end else len(body)]
+        begin += len(piece)
+        unescaped = piece.replace(rb"\\", b"").replace(rb"\"", b"")
+        kept = unescaped.translate(None, _NOT_SEPARATORS_OR_QUOTES)
+        # Two quotes are a string, and so a value or a name.
+        size += kept.count(b'"')
+        if size > 2 * VALUES_MAX:
+            raise _too_many_values()
+        rest.append(kept)
+    outside = b"".join(b"".join(rest).split(b'"')[::2])
+    if len(outside) >= VALUES_MAX:
+        raise _too_many_values()
+
+
+def _separators(text: bytes) -> int:
+    """The number of characters in `text` before which or after which a value begins."""
+    return len(text.translate(None, _NOT_SEPARATORS))
+
+
+def _too_many_values() -> ApiError:
+    message = f"The body has more than {VALUES_MAX} values."
+    return finer("json_too_many_values", message)
 
 
 def is_null(raw: msgspec.Raw) -> bool:

@@ -14,7 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, finer, invalid
-from gateway.http.strict_json import DEPTH_MAX
+from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.fields import FieldPath, resolve, unknown
 from gateway.transcoding.forms import check
@@ -68,6 +68,7 @@ def _read_body(binding: Binding, message: Message, body: bytes) -> None:
 
 
 def _load(body: bytes) -> Any:
+    refuse_too_many_values(body)
     try:
         return json.loads(
             body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant

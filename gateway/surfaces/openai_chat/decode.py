@@ -16,7 +16,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
-from gateway.http.strict_json import parse
+from gateway.http.strict_json import parse, refuse_too_many_values
 from gateway.surfaces.json_fields import integer, one_of, read
 from gateway.surfaces.openai_chat.image_extraction import lift
 from gateway.surfaces.openai_chat.images import ImageReader
@@ -104,6 +104,7 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
+    refuse_too_many_values(body)
     ordinary = read_ordinary(body)
     if ordinary is not None:
         return _ordinary(ordinary)

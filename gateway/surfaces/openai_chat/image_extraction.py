@@ -22,6 +22,9 @@ from secrets import token_hex
 LIFTED_MIN = 4096
 """Bytes of base64 from which on it is worth while."""
 
+MARKS_MAX = 1000
+"""How many places are looked at. More pictures than that are not accepted anyway."""
+
 _MARK = b";base64,"
 _BEFORE = re.compile(rb'"(?:image_)?url"[ \t\r\n]*:[ \t\r\n]*"data:[^",\\]{0,64}\Z')
 _BEFORE_MAX = 128
@@ -38,7 +41,9 @@ def lift(body: bytes) -> tuple[bytes, dict[str, bytes]]:
     lifted: dict[str, bytes] = {}
     kept = 0
     mark = body.find(_MARK)
-    while mark >= 0:
+    for _ in range(MARKS_MAX):
+        if mark < 0:
+            break
         start = end = mark + len(_MARK)
         if _BEFORE.search(body, max(0, mark - _BEFORE_MAX), mark):
             end = body.find(b'"', start)

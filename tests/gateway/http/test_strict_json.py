@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
-from gateway.http.strict_json import DEPTH_MAX, parse
+from gateway.http.strict_json import DEPTH_MAX, VALUES_MAX, parse, refuse_too_many_values
 
 JSON = st.recursive(
     st.none()
@@ -110,3 +110,77 @@ def test_a_message_never_quotes_the_body() -> None:
         parse(b'{"messages": "my secret" oops}')
     assert "secret" not in refused.value.message
     assert "byte" in refused.value.message
+
+
+MIB = 1 << 20
+MANY = VALUES_MAX + 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a":[' + b"[]," * MANY + b"1]}",
+        b'{"a":[' + b"{}," * MANY + b"1]}",
+        b'{"a":[' + b"1," * MANY + b"1]}",
+        b'{"a":[' + b'"",' * MANY + b'""]}',
+        b'{"a":[' + b'",",' * MANY + b'""]}',
+        b'{"a":[' + b'"\\\\",' * MANY + b'""]}',
+        b'{"a":[' + b'"\\"",' * MANY + b'""]}',
+        b'{"a":{' + b",".join(b'"%d":1' % number for number in range(VALUES_MAX // 2 + 1)) + b"}}",
+        b'{"a":' + b"[" * MANY,
+        b'{"a":"' + b"," * MIB + b'","b":[' + b"[]," * MANY + b"1]}",
+    ],
+    ids=[
+        *("lists", "objects", "numbers", "strings", "commas", "backslashes", "quotes"),
+        *("members", "open", "text before"),
+    ],
+)
+def test_too_many_values_are_refused(body: bytes) -> None:
+    """Whatever the values are and wherever they stand."""
+    for read in (parse, refuse_too_many_values):
+        with pytest.raises(ApiError) as refused:
+            read(body)
+        assert (refused.value.status, refused.value.code) == (400, "json_too_many_values")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(",:[{" * MIB, '\\"' * 3 * MIB, "\\" * (2 * MIB + 1), '\\",' * 2 * MIB),
+        "\\" * MIB + '"' + ",[]" * MIB,
+    ],
+    ids=["separators", "quotes", "backslashes", "both", "a long escape"],
+)
+def test_text_of_any_content_is_one_value(text: str) -> None:
+    """Separators, quotes and backslashes in strings are not counted."""
+    body = json.dumps({"a": text, "b": [0] * (VALUES_MAX // 2)}).encode()
+
+    assert parse(body).keys() == {"a", "b"}
+
+
+@given(st.dictionaries(st.text(), JSON))
+def test_values_are_counted_exactly(value: dict[str, object]) -> None:
+    """The bound counts values and names outside strings, also where slices cut the text."""
+    body = json.dumps(value).encode()
+    separators = _separators_outside_strings(value)
+    for bound, refused in ((separators, True), (separators + 1, False)):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gateway.http.strict_json.VALUES_MAX", bound)
+            patch.setattr("gateway.http.strict_json._SLICE_BYTES", 3)
+            try:
+                refuse_too_many_values(body)
+            except ApiError:
+                assert refused
+            else:
+                assert not refused or len(body) <= bound
+
+
+def _separators_outside_strings(value: object) -> int:
+    """The opening brackets, commas and colons of `value` as JSON."""
+    if isinstance(value, dict):
+        inner = sum(_separators_outside_strings(member) for member in value.values())
+        return 1 + len(value) + max(0, len(value) - 1) + inner
+    if isinstance(value, list):
+        inner = sum(_separators_outside_strings(item) for item in value)
+        return 1 + max(0, len(value) - 1) + inner
+    return 0

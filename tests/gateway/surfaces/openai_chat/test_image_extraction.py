@@ -10,7 +10,7 @@ import pytest
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.decode import decode
-from gateway.surfaces.openai_chat.image_extraction import LIFTED_MIN, lift
+from gateway.surfaces.openai_chat.image_extraction import LIFTED_MIN, MARKS_MAX, lift
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\1" * LIFTED_MIN).decode()
 URL = f"data:image/png;base64,{PNG}"
@@ -78,3 +78,12 @@ def test_duplicate_keys_are_still_found() -> None:
     twice = body(URL).replace(b'{"url"', f'{{"url": "{URL}", "url"'.encode())
     with pytest.raises(ApiError, match="twice"):
         decode(twice, CONFIG)
+
+
+def test_the_search_for_pictures_is_bounded() -> None:
+    """After a thousand places that hold no large picture, the rest of the body stays as it is."""
+    small = "".join(f'{{"url":"data:image/png;base64,{"A" * 8}"}},' for _ in range(MARKS_MAX))
+    raw = f'[{small}{{"url":"{URL}"}}]'.encode()
+
+    assert lift(raw) == (raw, {})
+    assert lift(raw.replace(b'{"url":"data:image/png;base64,AAAAAAAA"},', b"", 1))[1]
