@@ -10,12 +10,13 @@ code belongs to the reason, not to the place that raised it. Only the border
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+from grpc import StatusCode
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 DOMAIN = "pomogator"
@@ -25,57 +26,148 @@ REASON_PREFIX = "ERROR_REASON_"
 # gRPC's metadata limit, and the status would turn into RESOURCE_EXHAUSTED.
 MESSAGE_MAX = 512
 
-_C = grpc.StatusCode
-CODES: Mapping[reasons.ErrorReason.ValueType, grpc.StatusCode] = {
-    reasons.ERROR_REASON_INVALID_JSON: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_INVALID_FIELD: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_UNSUPPORTED_FEATURE: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_MODEL_NOT_FOUND: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_INVALID_IMAGE: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_IMAGE_FETCH_FAILED: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_CONTENT_FILTERED: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_UPSTREAM_INVALID_REQUEST: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_INVALID_API_KEY: _C.UNAUTHENTICATED,
-    reasons.ERROR_REASON_KEY_EXPIRED: _C.UNAUTHENTICATED,
-    reasons.ERROR_REASON_KEY_REVOKED: _C.UNAUTHENTICATED,
-    reasons.ERROR_REASON_INSUFFICIENT_QUOTA: _C.FAILED_PRECONDITION,
-    reasons.ERROR_REASON_MODEL_NOT_ALLOWED: _C.PERMISSION_DENIED,
-    reasons.ERROR_REASON_PERMISSION_DENIED: _C.PERMISSION_DENIED,
-    reasons.ERROR_REASON_NOT_FOUND: _C.NOT_FOUND,
-    reasons.ERROR_REASON_ALREADY_EXISTS: _C.ALREADY_EXISTS,
-    reasons.ERROR_REASON_UNKNOWN_URL: _C.NOT_FOUND,
-    reasons.ERROR_REASON_METHOD_NOT_ALLOWED: _C.UNIMPLEMENTED,
-    reasons.ERROR_REASON_REQUEST_TIMEOUT: _C.DEADLINE_EXCEEDED,
-    reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS: _C.ABORTED,
-    reasons.ERROR_REASON_REQUEST_TOO_LARGE: _C.OUT_OF_RANGE,
-    reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_EXPECTATION_FAILED: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED: _C.RESOURCE_EXHAUSTED,
-    reasons.ERROR_REASON_BUDGET_EXCEEDED: _C.RESOURCE_EXHAUSTED,
-    reasons.ERROR_REASON_HEADERS_TOO_LARGE: _C.OUT_OF_RANGE,
-    reasons.ERROR_REASON_BAD_HTTP: _C.INVALID_ARGUMENT,
-    reasons.ERROR_REASON_CLIENT_CLOSED: _C.CANCELLED,
-    reasons.ERROR_REASON_INTERNAL: _C.INTERNAL,
-    reasons.ERROR_REASON_NOT_IMPLEMENTED: _C.UNIMPLEMENTED,
-    reasons.ERROR_REASON_UPSTREAM_UNREACHABLE: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_UPSTREAM_ERROR: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_UPSTREAM_DISCONNECTED: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_UPSTREAM_OVERLOADED: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED: _C.RESOURCE_EXHAUSTED,
-    reasons.ERROR_REASON_OVERLOADED: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_SHUTTING_DOWN: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_STORAGE_UNAVAILABLE: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_AUTH_UNAVAILABLE: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_SERVICE_UNAVAILABLE: _C.UNAVAILABLE,
-    reasons.ERROR_REASON_UPSTREAM_TIMEOUT: _C.DEADLINE_EXCEEDED,
-    reasons.ERROR_REASON_UPSTREAM_STALLED: _C.DEADLINE_EXCEEDED,
-    reasons.ERROR_REASON_DEADLINE: _C.DEADLINE_EXCEEDED,
-}
-"""The gRPC code of every reason; the REST status is the edge's business."""
+_C = StatusCode
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One reason of the contract with everything that the service derives from it."""
+
+    reason: reasons.ErrorReason.ValueType = field(kw_only=False)
+    """The value of the enum."""
+    grpc: StatusCode
+    """The gRPC status code."""
+    retryable: bool = False
+    """The request is not at fault: failover tries the next channel."""
+    channel_fault: bool = False
+    """The failure counts against the channel: for its circuit breaker and its error rate."""
+    key_fault: bool = False
+    """Only the provider key is at fault: failover tries the channel's other keys, too."""
+    opens_for_s: float = 0.0
+    """How long one such failure opens the circuit breaker at once. The provider's own
+    `Retry-After` takes precedence. 0: the breaker opens only after several failures in a row."""
+    lacks_funds: bool = False
+    """Balance or budget do not cover the call: holds that are about to end may free enough, so
+    the ledger waits for them and tries once more."""
+    end: str = ""
+    """The `end` of a call in logs and metrics where its answer broke off for this reason. Empty:
+    `upstream_error` where the provider failed, else `internal`."""
+    message: str = ""
+    """Replaces the provider's message, which concerns the operator and not the caller. Empty: the
+    provider's message is passed on."""
+    param: str = ""
+    """The field at fault where the provider names none."""
+
+
+ROWS: Sequence[Reason] = (
+    Reason(reasons.ERROR_REASON_INVALID_JSON, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_INVALID_FIELD, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_UNSUPPORTED_FEATURE, grpc=_C.INVALID_ARGUMENT),
+    Reason(
+        reasons.ERROR_REASON_MODEL_NOT_FOUND,
+        grpc=_C.INVALID_ARGUMENT,
+        retryable=True,
+        # The provider's message has its own name for the model.
+        message="Invalid model specified",
+        param="model",
+    ),
+    Reason(reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_INVALID_IMAGE, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_IMAGE_FETCH_FAILED, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_CONTENT_FILTERED, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_UPSTREAM_INVALID_REQUEST, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_INVALID_API_KEY, grpc=_C.UNAUTHENTICATED),
+    Reason(reasons.ERROR_REASON_KEY_EXPIRED, grpc=_C.UNAUTHENTICATED, end="revoked"),
+    Reason(reasons.ERROR_REASON_KEY_REVOKED, grpc=_C.UNAUTHENTICATED, end="revoked"),
+    Reason(reasons.ERROR_REASON_INSUFFICIENT_QUOTA, grpc=_C.FAILED_PRECONDITION, lacks_funds=True),
+    Reason(reasons.ERROR_REASON_MODEL_NOT_ALLOWED, grpc=_C.PERMISSION_DENIED),
+    Reason(reasons.ERROR_REASON_PERMISSION_DENIED, grpc=_C.PERMISSION_DENIED),
+    Reason(reasons.ERROR_REASON_NOT_FOUND, grpc=_C.NOT_FOUND),
+    Reason(reasons.ERROR_REASON_ALREADY_EXISTS, grpc=_C.ALREADY_EXISTS),
+    Reason(reasons.ERROR_REASON_UNKNOWN_URL, grpc=_C.NOT_FOUND),
+    Reason(reasons.ERROR_REASON_METHOD_NOT_ALLOWED, grpc=_C.UNIMPLEMENTED),
+    Reason(reasons.ERROR_REASON_REQUEST_TIMEOUT, grpc=_C.DEADLINE_EXCEEDED),
+    Reason(reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS, grpc=_C.ABORTED),
+    Reason(reasons.ERROR_REASON_REQUEST_TOO_LARGE, grpc=_C.OUT_OF_RANGE),
+    Reason(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_EXPECTATION_FAILED, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED),
+    Reason(reasons.ERROR_REASON_BUDGET_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED, lacks_funds=True),
+    Reason(reasons.ERROR_REASON_HEADERS_TOO_LARGE, grpc=_C.OUT_OF_RANGE),
+    Reason(reasons.ERROR_REASON_BAD_HTTP, grpc=_C.INVALID_ARGUMENT),
+    Reason(reasons.ERROR_REASON_CLIENT_CLOSED, grpc=_C.CANCELLED),
+    Reason(reasons.ERROR_REASON_INTERNAL, grpc=_C.INTERNAL),
+    Reason(reasons.ERROR_REASON_NOT_IMPLEMENTED, grpc=_C.UNIMPLEMENTED),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        grpc=_C.UNAVAILABLE,
+        retryable=True,
+        channel_fault=True,
+    ),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+        grpc=_C.UNAVAILABLE,
+        retryable=True,
+        channel_fault=True,
+        message="The provider gave an answer that the gateway cannot read.",
+    ),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_ERROR, grpc=_C.UNAVAILABLE, retryable=True, channel_fault=True
+    ),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
+        grpc=_C.UNAVAILABLE,
+        retryable=True,
+        channel_fault=True,
+        end="upstream_eof",
+    ),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED,
+        grpc=_C.UNAVAILABLE,
+        retryable=True,
+        channel_fault=True,
+        key_fault=True,
+        opens_for_s=60.0,
+        message="The provider refused the gateway's own account.",
+    ),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_OVERLOADED,
+        grpc=_C.UNAVAILABLE,
+        retryable=True,
+        channel_fault=True,
+    ),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED,
+        grpc=_C.RESOURCE_EXHAUSTED,
+        retryable=True,
+        channel_fault=True,
+        key_fault=True,
+        opens_for_s=1.0,
+    ),
+    Reason(reasons.ERROR_REASON_OVERLOADED, grpc=_C.UNAVAILABLE),
+    Reason(reasons.ERROR_REASON_SHUTTING_DOWN, grpc=_C.UNAVAILABLE, end="shutdown"),
+    Reason(reasons.ERROR_REASON_STORAGE_UNAVAILABLE, grpc=_C.UNAVAILABLE),
+    Reason(reasons.ERROR_REASON_AUTH_UNAVAILABLE, grpc=_C.UNAVAILABLE),
+    Reason(reasons.ERROR_REASON_SERVICE_UNAVAILABLE, grpc=_C.UNAVAILABLE),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_TIMEOUT,
+        grpc=_C.DEADLINE_EXCEEDED,
+        retryable=True,
+        channel_fault=True,
+        end="upstream_stall",
+    ),
+    Reason(
+        reasons.ERROR_REASON_UPSTREAM_STALLED,
+        grpc=_C.DEADLINE_EXCEEDED,
+        retryable=True,
+        channel_fault=True,
+        end="upstream_stall",
+    ),
+    Reason(reasons.ERROR_REASON_DEADLINE, grpc=_C.DEADLINE_EXCEEDED, end="deadline"),
+)
+REASONS: Mapping[reasons.ErrorReason.ValueType, Reason] = {row.reason: row for row in ROWS}
+"""The row of every reason. The edge has a table of its own, `gateway.errors`, for HTTP."""
 
 
 class Failure(Exception):
@@ -111,16 +203,21 @@ class Failure(Exception):
         return reasons.ErrorReason.Name(self.reason).removeprefix(REASON_PREFIX)
 
     @property
-    def code(self) -> grpc.StatusCode:
+    def row(self) -> Reason:
+        """The reason's row of `REASONS`."""
+        return REASONS[self.reason]
+
+    @property
+    def code(self) -> StatusCode:
         """The gRPC code of the reason."""
-        return CODES[self.reason]
+        return self.row.grpc
 
     def to_status(self) -> Status:
         """The `google.rpc.Status` that callers receive."""
         facts = self.facts | ({"param": self.param} if self.param else {})
         details = [ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=facts)]
         packed = [_pack(detail) for detail in details]
-        if self.param and self.code is grpc.StatusCode.INVALID_ARGUMENT:
+        if self.param and self.code is StatusCode.INVALID_ARGUMENT:
             violation = BadRequest.FieldViolation(
                 field=self.param, description=_cut(self.message), reason=self.reason_name
             )
@@ -151,28 +248,6 @@ class UpstreamError(Failure):
     ) -> None:
         super().__init__(reason, message, param=param, retry_after_s=retry_after_s)
         self.status = status
-
-    @property
-    def retryable(self) -> bool:
-        """Whether the fault lies with this channel, so that another may do better."""
-        return self.reason in CHANNEL_FAULTS
-
-
-CHANNEL_FAULTS = frozenset(
-    {
-        reasons.ERROR_REASON_MODEL_NOT_FOUND,
-        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
-        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
-        reasons.ERROR_REASON_UPSTREAM_ERROR,
-        reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
-        reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED,
-        reasons.ERROR_REASON_UPSTREAM_OVERLOADED,
-        reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED,
-        reasons.ERROR_REASON_UPSTREAM_TIMEOUT,
-        reasons.ERROR_REASON_UPSTREAM_STALLED,
-    }
-)
-"""Reasons that say nothing about the request: another channel may answer it."""
 
 
 def _pack(

@@ -39,7 +39,6 @@ from typing import Self
 from weakref import WeakValueDictionary
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
 from services.clock import Clock
@@ -82,10 +81,6 @@ LOST_AFTER_S = 60.0
 
 OVERTAKE_S = 1.0
 """How long a call that there is no money for waits for others to give back theirs."""
-
-_OF_MONEY = frozenset(
-    {reasons.ERROR_REASON_INSUFFICIENT_QUOTA, reasons.ERROR_REASON_BUDGET_EXCEEDED}
-)
 
 CLOSE_S = 10.0
 """How long `close` waits for a database that does not answer."""
@@ -220,7 +215,7 @@ class Ledger:
         try:
             return await self._reserve(order)
         except Failure as refusal:
-            if refusal.reason not in _OF_MONEY or not len(self._outbox):
+            if not refusal.row.lacks_funds or not len(self._outbox):
                 raise
         # Calls that are over have still to give back what they held: a caller who asks one
         # thing after another must not be refused for that.

@@ -218,17 +218,6 @@ TEXTS: Sequence[TextRule] = (
 )
 """By what the message says. The first that matches decides."""
 
-OWN_MESSAGES: Mapping[reasons.ErrorReason.ValueType, str] = {
-    _AUTH: "The provider refused the gateway's own account.",
-    _BAD: "The provider gave an answer that the gateway cannot read.",
-    # The provider's words have its own name for the model.
-    _MODEL: "Invalid model specified",
-}
-"""Said in place of the provider's words, which concern the operator and not the caller."""
-
-PARAMS: Mapping[reasons.ErrorReason.ValueType, str] = {_MODEL: "model"}
-"""The field at fault where the provider names none, but the reason does."""
-
 _HIDDEN = "[hidden]"
 _NAMED = r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)"
 _RANDOM = r"(?=[\w*-]*(?-i:[\d*A-Z]))"  # So that `user_defined` is a word and no ID.

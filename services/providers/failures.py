@@ -20,12 +20,10 @@ from email.utils import parsedate_to_datetime
 import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.errors import UpstreamError
+from services.errors import REASONS, UpstreamError
 from services.providers.failure_rules import (
     CODES,
     GENERAL_CODES,
-    OWN_MESSAGES,
-    PARAMS,
     SECRETS,
     SETTLED,
     STATUSES,
@@ -72,13 +70,14 @@ def refusal(
     error = read_error(body)
     effective = status if status >= 300 else error.status
     reason = classify(effective, error.code, error.kind, error.message)
+    row = REASONS[reason]
     hints = {**error.headers, **headers} if own_error else error.headers
     unspoken = f"The provider answered with status {effective}." if effective else ""
     return UpstreamError(
         reason,
-        OWN_MESSAGES.get(reason) or public_message(error.message or unspoken),
+        row.message or public_message(error.message or unspoken),
         status=effective,
-        param=public_param(error.param) or PARAMS.get(reason, ""),
+        param=public_param(error.param) or row.param,
         retry_after_s=retry_after_s(hints, error.message),
     )
 

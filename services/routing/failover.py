@@ -21,10 +21,6 @@ from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
 """Requests to providers that one call may cause."""
-KEY_FAULTS = frozenset(
-    {reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED, reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED}
-)
-"""What another key of the same channel may not suffer from."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -117,7 +113,7 @@ class Failover:
                 first = await self._first(target, relay, streamed=request.streamed)
             except UpstreamError as error:
                 inquiry.record.attempt_failed(error)
-                if not error.retryable:
+                if not error.row.retryable:
                     raise
                 trouble.failed(target.channel, error)
                 continue
@@ -181,9 +177,9 @@ class _Trouble:
 
     def failed(self, channel: ChannelConfig, error: UpstreamError) -> None:
         """A candidate was asked and failed."""
-        if error.reason not in KEY_FAULTS:
+        if not error.row.key_fault:
             self._failed.add(channel.name)
-        if self._failure is None or error.reason != reasons.ERROR_REASON_MODEL_NOT_FOUND:
+        if self._failure is None or error.row.channel_fault:
             # That a channel lacks the model tells less than how another one failed.
             self._failure = error
 

@@ -19,11 +19,9 @@ and then, which is how its recovery is noticed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
-
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Clock
 from services.config import Secret
@@ -33,8 +31,6 @@ from services.routing.decay import DecayedMean
 
 COOL_DOWN_MAX_S = 300.0
 """How long a breaker stays open at most."""
-CREDENTIALS_COOL_DOWN_S = 60.0
-"""How long a key is left alone that the provider refuses."""
 
 SCORE_MIN = 0.05
 """What the worst place keeps of its weight."""
@@ -42,13 +38,6 @@ DOUBT = 5.0
 """For how many calls, seen just now, the presumption counts: one failure is not yet a habit."""
 ALIKE_S = 0.1
 """Latencies that differ by much less are alike: it is added to both before they are compared."""
-
-# What a failure says about the channel; anything absent counts as one failure.
-_SAYS_NOTHING = frozenset({reasons.ERROR_REASON_MODEL_NOT_FOUND})
-_OPENS_FOR_S: Mapping[reasons.ErrorReason.ValueType, float] = {
-    reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED: CREDENTIALS_COOL_DOWN_S,
-    reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED: 1.0,
-}
 
 
 _Place: TypeAlias = tuple[str, str, Secret]
@@ -136,7 +125,7 @@ class Health:
 
     def broke_off(self, target: Target, error: UpstreamError) -> None:
         """The answer that had begun there was not brought to its end."""
-        if _concerns(error):
+        if error.row.channel_fault:
             self._record(target).errors.add(1.0, self._clock.now())
 
     def abandoned(self, target: Target) -> None:
@@ -147,7 +136,7 @@ class Health:
 
     def failed(self, target: Target, error: UpstreamError) -> None:
         """The channel failed the call."""
-        if not _concerns(error):
+        if not error.row.channel_fault:
             self.abandoned(target)
             return
         record, now = self._record(target), self._clock.now()
@@ -155,7 +144,7 @@ class Health:
         was_half_open = record.trying
         record.trying = False
         record.failures += 1
-        open_for_s = error.retry_after_s or _OPENS_FOR_S.get(error.reason, 0.0)
+        open_for_s = error.retry_after_s or error.row.opens_for_s
         rule = target.channel.breaker
         if record.failures >= rule.failures or was_half_open:
             backed_off = min(rule.cooldown_s * 2**record.openings, COOL_DOWN_MAX_S)
@@ -181,11 +170,6 @@ class Health:
         latency_s = record.latency_s.believed(now, presumed=fastest_s, doubt=DOUBT)
         quickness = (fastest_s + ALIKE_S) / (latency_s + ALIKE_S)
         return max(SCORE_MIN, (1 - fails) ** 2 * quickness)
-
-
-def _concerns(error: UpstreamError) -> bool:
-    """Whether a failure says anything about the channel."""
-    return error.retryable and error.reason not in _SAYS_NOTHING
 
 
 def _place(target: Target) -> _Place:

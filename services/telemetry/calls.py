@@ -19,12 +19,11 @@ from dataclasses import dataclass, field
 
 import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.clock import Clock
 from services.common.json_logs import emit
-from services.errors import Failure, UpstreamError
+from services.errors import ROWS, Failure, UpstreamError
 from services.telemetry.tracing import NO_HEADERS, CallTrace, Place, Tracing
 
 log = logging.getLogger(__name__)
@@ -48,20 +47,10 @@ FINISHES: Mapping[pb.FinishReason.ValueType, str] = {
 }
 """How an answer ended that came to its end."""
 
-BREAKS: Mapping[reasons.ErrorReason.ValueType, str] = {
-    reasons.ERROR_REASON_UPSTREAM_DISCONNECTED: "upstream_eof",
-    reasons.ERROR_REASON_UPSTREAM_STALLED: "upstream_stall",
-    reasons.ERROR_REASON_UPSTREAM_TIMEOUT: "upstream_stall",
-    reasons.ERROR_REASON_KEY_REVOKED: "revoked",
-    reasons.ERROR_REASON_KEY_EXPIRED: "revoked",
-    reasons.ERROR_REASON_DEADLINE: DEADLINE,
-    reasons.ERROR_REASON_SHUTTING_DOWN: SHUTDOWN,
-}
-"""How an answer broke off that had begun; `upstream_error` or `internal` where not named."""
+_BREAKS = tuple(row.end for row in ROWS if row.end)
+_OTHER_ENDS = (REFUSED, INTERNAL, CLIENT_GONE, DEADLINE, REPLAYED, SHUTDOWN, "upstream_error")
 
-_OTHER_ENDS = (REFUSED, INTERNAL, CLIENT_GONE, REPLAYED, "upstream_error")
-
-ENDS = frozenset({*FINISHES.values(), *BREAKS.values(), *_OTHER_ENDS})
+ENDS = frozenset({*FINISHES.values(), *_BREAKS, *_OTHER_ENDS})
 """All that `end` can be."""
 
 
@@ -265,6 +254,6 @@ class CallLog:
 def _broken(record: CallRecord, failure: Failure) -> str:
     if not record.begun_at:
         return REFUSED
-    if failure.reason in BREAKS:
-        return BREAKS[failure.reason]
+    if failure.row.end:
+        return failure.row.end
     return "upstream_error" if isinstance(failure, UpstreamError) else INTERNAL

@@ -283,7 +283,7 @@ async def test_a_cut_is_never_an_end(script: Script, before: list[str], caller: 
 
     assert texts == before
     assert error.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
-    assert error.retryable
+    assert error.row.retryable
 
 
 async def test_a_reset_is_a_cut(caller: Caller) -> None:

@@ -10,8 +10,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.common.json_logs import JsonFormatter
-from services.errors import Failure, UpstreamError
-from services.telemetry.calls import BREAKS, ENDS, FINISHES, CallLog, CallRecord
+from services.errors import ROWS, Failure, UpstreamError
+from services.telemetry.calls import ENDS, FINISHES, CallLog, CallRecord
 from tests.stand.clock import FakeClock
 
 
@@ -45,7 +45,7 @@ def told(clock: FakeClock) -> Told:
 def test_every_finish_reason_has_a_name() -> None:
     """A new way to finish an answer needs a word here."""
     assert FINISHES.keys() == set(pb.FinishReason.values())
-    assert {*FINISHES.values(), *BREAKS.values()} <= ENDS
+    assert {*FINISHES.values(), *(row.end for row in ROWS if row.end)} <= ENDS
 
 
 @pytest.mark.parametrize(

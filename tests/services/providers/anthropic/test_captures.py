@@ -98,7 +98,7 @@ def test_streams(path: Path) -> None:
         for decoder, sizes in zip(decoders, (iter([len(body)]), slices(1), slices(2)), strict=True):
             with pytest.raises(UpstreamError) as failed:
                 streamed(body, decoder, sizes)
-            assert failed.value.retryable
+            assert failed.value.row.retryable
             assert decoder.usage
         return
     whole, *others = (

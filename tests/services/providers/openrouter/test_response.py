@@ -88,4 +88,4 @@ def test_refusals_tell_the_true_reason() -> None:
 
     error = DIALECT.error(400, {}, json.dumps(body).encode())
     assert error.reason == reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
-    assert not error.retryable
+    assert not error.row.retryable
