@@ -25,8 +25,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_UNSPECIFIED: _ErrorReason.ValueType  # 0
     """Do not use."""
     ERROR_REASON_INVALID_JSON: _ErrorReason.ValueType  # 1
-    """INVALID_ARGUMENT. 400 `invalid_request_error`, `invalid_json`. The body is not JSON that
-    can be read: syntax, encoding, depth, duplicate keys.
+    """INVALID_ARGUMENT. 400 `invalid_request_error`, `invalid_json`. The body is not valid JSON:
+    syntax, encoding, depth, duplicate keys. REST only.
     """
     ERROR_REASON_INVALID_FIELD: _ErrorReason.ValueType  # 2
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `invalid_value`. A field is missing, of
@@ -34,31 +34,38 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UNSUPPORTED_FEATURE: _ErrorReason.ValueType  # 3
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `unsupported_parameter`. The model or its
-    channel cannot do what was asked. Metadata: `param`.
+    channel does not support what was asked for. Metadata: `param`. Details:
+    `google.rpc.BadRequest`, `google.rpc.RetryInfo`.
     """
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 4
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `model_not_found`. No channel serves a
-    model of that name. Metadata: `model`, `param`.
+    model of that name. Metadata: `model`, `param`. Details: `google.rpc.BadRequest`,
+    `google.rpc.RetryInfo`.
     """
     ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: _ErrorReason.ValueType  # 5
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `context_length_exceeded`. The
-    conversation is longer than the model can read.
+    conversation is longer than the model's context. Metadata: `param`. Details:
+    `google.rpc.BadRequest`, `google.rpc.RetryInfo`.
     """
     ERROR_REASON_INVALID_IMAGE: _ErrorReason.ValueType  # 6
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `invalid_image`. A picture cannot be
-    read, or is of a kind that the model does not take. Metadata: `param`.
+    read, or has a format that the model does not accept. Metadata: `param`. Details:
+    `google.rpc.BadRequest`, `google.rpc.RetryInfo`.
     """
     ERROR_REASON_IMAGE_FETCH_FAILED: _ErrorReason.ValueType  # 7
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `image_fetch_failed`. The provider could
-    not get a picture from its URL.
+    not fetch a picture from its URL. Metadata: `param`. Details: `google.rpc.BadRequest`,
+    `google.rpc.RetryInfo`.
     """
     ERROR_REASON_CONTENT_FILTERED: _ErrorReason.ValueType  # 8
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `content_policy_violation`. The provider
-    refused the request before it answered.
+    refused the content of the request before it answered. Metadata: `param`. Details:
+    `google.rpc.BadRequest`, `google.rpc.RetryInfo`.
     """
     ERROR_REASON_UPSTREAM_INVALID_REQUEST: _ErrorReason.ValueType  # 9
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `upstream_invalid_request`. The provider
-    found a fault in the request that the gateway did not. Metadata: `param` where it said so.
+    found a fault in the request that the gateway did not. Metadata: `param`. Details:
+    `google.rpc.BadRequest`, `google.rpc.RetryInfo`.
     """
     ERROR_REASON_INVALID_API_KEY: _ErrorReason.ValueType  # 10
     """UNAUTHENTICATED. 401 `authentication_error`, `invalid_api_key`. The key is missing or
@@ -70,11 +77,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_KEY_REVOKED: _ErrorReason.ValueType  # 12
     """UNAUTHENTICATED. 401 `authentication_error`, `key_revoked`. The key was revoked, perhaps
-    while the answer was being made.
+    during the answer.
     """
     ERROR_REASON_INSUFFICIENT_QUOTA: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION. 402 `insufficient_quota`, `insufficient_quota`. The balance does not
-    cover the call; waiting does not help. Details: `google.rpc.PreconditionFailure`.
+    cover the call; waiting does not help.
     """
     ERROR_REASON_MODEL_NOT_ALLOWED: _ErrorReason.ValueType  # 14
     """PERMISSION_DENIED. 403 `permission_error`, `model_not_allowed`. The key may not use the
@@ -85,12 +92,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     this method.
     """
     ERROR_REASON_NOT_FOUND: _ErrorReason.ValueType  # 16
-    """NOT_FOUND. 404 `invalid_request_error`, `not_found`. There is no such thing, or not for
-    this caller.
+    """NOT_FOUND. 404 `invalid_request_error`, `not_found`. The resource does not exist, or this
+    caller may not see it. Metadata: `param`.
     """
     ERROR_REASON_ALREADY_EXISTS: _ErrorReason.ValueType  # 17
-    """ALREADY_EXISTS. 409 `invalid_request_error`, `already_exists`. There is such a thing
-    already.
+    """ALREADY_EXISTS. 409 `invalid_request_error`, `already_exists`. The resource exists already.
+    Metadata: `param`.
     """
     ERROR_REASON_UNKNOWN_URL: _ErrorReason.ValueType  # 18
     """NOT_FOUND. 404 `invalid_request_error`, `unknown_url`. REST only."""
@@ -102,10 +109,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_IDEMPOTENCY_IN_PROGRESS: _ErrorReason.ValueType  # 21
     """ABORTED. 409 `idempotency_error`, `idempotency_in_progress`. A call with the same
-    idempotency key is running. Details: `google.rpc.RetryInfo`.
+    idempotency key is in flight. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_REQUEST_TOO_LARGE: _ErrorReason.ValueType  # 22
-    """OUT_OF_RANGE. 413 `invalid_request_error`, `request_too_large`. Metadata: `limit`."""
+    """OUT_OF_RANGE. 413 `invalid_request_error`, `request_too_large`. The request is larger than
+    the gateway or the provider accepts. Metadata: `param`. Details: `google.rpc.RetryInfo`.
+    """
     ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: _ErrorReason.ValueType  # 23
     """INVALID_ARGUMENT. 415 `invalid_request_error`, `unsupported_media_type`. REST only."""
     ERROR_REASON_EXPECTATION_FAILED: _ErrorReason.ValueType  # 24
@@ -116,76 +125,80 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
     """RESOURCE_EXHAUSTED. 429 `rate_limit_error`, `rate_limit_exceeded`. A limit of the key or
-    the channel is used up. Metadata: `limit`. Details: `google.rpc.QuotaFailure`,
-    `google.rpc.RetryInfo`.
+    the channel is used up. Metadata: `limit`, `limitValue`. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 27
     """RESOURCE_EXHAUSTED. 429 `insufficient_quota`, `budget_exceeded`. The key has spent its
-    budget for the month. Details: `google.rpc.QuotaFailure`.
+    budget for the month.
     """
     ERROR_REASON_HEADERS_TOO_LARGE: _ErrorReason.ValueType  # 28
     """OUT_OF_RANGE. 431 `invalid_request_error`, `headers_too_large`. REST only."""
     ERROR_REASON_BAD_HTTP: _ErrorReason.ValueType  # 29
-    """INVALID_ARGUMENT. 400 `invalid_request_error`, `bad_http`. What arrived is not HTTP. REST
-    only.
+    """INVALID_ARGUMENT. 400 `invalid_request_error`, `bad_http`. The bytes received are not
+    HTTP. REST only.
     """
     ERROR_REASON_CLIENT_CLOSED: _ErrorReason.ValueType  # 30
-    """CANCELLED. 499, in logs and metrics only. The caller went away."""
+    """CANCELLED. 499, in logs and metrics only. The caller closed the connection or cancelled."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 31
     """INTERNAL. 500 `server_error`, `internal_error`. A fault of the gateway."""
     ERROR_REASON_NOT_IMPLEMENTED: _ErrorReason.ValueType  # 32
     """UNIMPLEMENTED. 501 `server_error`, `not_implemented`. The server has no such method."""
     ERROR_REASON_UPSTREAM_UNREACHABLE: _ErrorReason.ValueType  # 33
-    """UNAVAILABLE. 502 `upstream_error`, `upstream_unreachable`. No connection to the provider."""
+    """UNAVAILABLE. 502 `upstream_error`, `upstream_unreachable`. The gateway could not connect
+    to the provider.
+    """
     ERROR_REASON_UPSTREAM_BAD_RESPONSE: _ErrorReason.ValueType  # 34
-    """UNAVAILABLE. 502 `upstream_error`, `upstream_bad_response`. The provider said something
-    that the gateway cannot read.
+    """UNAVAILABLE. 502 `upstream_error`, `upstream_bad_response`. The gateway cannot read the
+    provider's answer. Metadata: `param`. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_UPSTREAM_ERROR: _ErrorReason.ValueType  # 35
-    """UNAVAILABLE. 502 `upstream_error`, `upstream_error`. The provider failed."""
+    """UNAVAILABLE. 502 `upstream_error`, `upstream_error`. The provider failed. Metadata: `param`.
+    Details: `google.rpc.RetryInfo`.
+    """
     ERROR_REASON_UPSTREAM_DISCONNECTED: _ErrorReason.ValueType  # 36
-    """UNAVAILABLE. 502 `upstream_error`, `upstream_disconnected`. The provider's answer broke
-    off.
+    """UNAVAILABLE. 502 `upstream_error`, `upstream_disconnected`. The provider closed the
+    connection before the end of its answer.
     """
     ERROR_REASON_UPSTREAM_AUTH_FAILED: _ErrorReason.ValueType  # 37
     """UNAVAILABLE. 502 `upstream_error`, `upstream_auth_failed`. The provider refused the
-    gateway's own key, or its account there is empty.
+    gateway's own key, or its account there is empty. Metadata: `param`. Details:
+    `google.rpc.RetryInfo`.
     """
     ERROR_REASON_UPSTREAM_OVERLOADED: _ErrorReason.ValueType  # 38
     """UNAVAILABLE. 503 `overloaded_error`, `upstream_overloaded`. The provider has no capacity.
-    Details: `google.rpc.RetryInfo`.
+    Metadata: `param`. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 39
     """RESOURCE_EXHAUSTED. 429 `rate_limit_error`, `upstream_rate_limited`. The provider limits
-    the gateway. Details: `google.rpc.RetryInfo`.
+    the gateway's requests. Metadata: `param`. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 40
-    """UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load: there are too many
-    calls, or, where `scarce` is `memory`, too little memory for however few. Details:
-    `google.rpc.RetryInfo`.
+    """UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load: too many calls
+    are in flight. Where `scarce` is `memory`, memory is short, however few the calls are.
+    Metadata: `scarce`. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 41
-    """UNAVAILABLE. 503 `server_error`, `server_shutting_down`. The gateway is stopping. Details:
-    `google.rpc.RetryInfo`.
-    """
+    """UNAVAILABLE. 503 `server_error`, `server_shutting_down`. The gateway is stopping. REST only."""
     ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 42
     """UNAVAILABLE. 503 `server_error`, `storage_unavailable`. The gateway cannot reach its own
-    state. Details: `google.rpc.RetryInfo`.
+    storage. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_AUTH_UNAVAILABLE: _ErrorReason.ValueType  # 43
-    """UNAVAILABLE. 503 `server_error`, `auth_unavailable`. The gateway cannot tell whether the
-    key is valid. Details: `google.rpc.RetryInfo`.
+    """UNAVAILABLE. 503 `server_error`, `auth_unavailable`. The gateway cannot check the key.
+    Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_SERVICE_UNAVAILABLE: _ErrorReason.ValueType  # 44
     """UNAVAILABLE. 503 `server_error`, `service_unavailable`. The edge cannot reach the service.
-    REST only. Details: `google.rpc.RetryInfo`.
+    REST only.
     """
     ERROR_REASON_UPSTREAM_TIMEOUT: _ErrorReason.ValueType  # 45
     """DEADLINE_EXCEEDED. 504 `timeout_error`, `upstream_timeout`. The provider did not begin to
-    answer in time.
+    answer in time. Metadata: `param`. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_UPSTREAM_STALLED: _ErrorReason.ValueType  # 46
-    """DEADLINE_EXCEEDED. 504 `timeout_error`, `upstream_stalled`. The provider fell silent."""
+    """DEADLINE_EXCEEDED. 504 `timeout_error`, `upstream_stalled`. The provider stopped sending
+    in the middle of its answer.
+    """
     ERROR_REASON_DEADLINE: _ErrorReason.ValueType  # 47
     """DEADLINE_EXCEEDED. 504 `timeout_error`, `deadline_exceeded`. The caller's own deadline
     has passed.
@@ -193,16 +206,19 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the value's name without
-    `ERROR_REASON_`, its domain `pomogator`. Each comment gives the gRPC code, what
-    REST callers get (HTTP status, `type`, `code`) and the keys of the metadata.
+    `ERROR_REASON_`, its domain `pomogator`. Each comment gives the gRPC code, what REST
+    callers get (HTTP status, `type`, `code`), the keys of the metadata and the other
+    details that a failure may carry. `google.rpc.BadRequest` names the same field as
+    `param`; `google.rpc.RetryInfo` is there where the time to wait is known. Failures
+    marked "REST only" arise in the REST edge and never travel over gRPC.
     New reasons may be added; none changes its meaning.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 """Do not use."""
 ERROR_REASON_INVALID_JSON: ErrorReason.ValueType  # 1
-"""INVALID_ARGUMENT. 400 `invalid_request_error`, `invalid_json`. The body is not JSON that
-can be read: syntax, encoding, depth, duplicate keys.
+"""INVALID_ARGUMENT. 400 `invalid_request_error`, `invalid_json`. The body is not valid JSON:
+syntax, encoding, depth, duplicate keys. REST only.
 """
 ERROR_REASON_INVALID_FIELD: ErrorReason.ValueType  # 2
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `invalid_value`. A field is missing, of
@@ -210,31 +226,38 @@ the wrong type or out of range. Metadata: `param`. Details: `google.rpc.BadReque
 """
 ERROR_REASON_UNSUPPORTED_FEATURE: ErrorReason.ValueType  # 3
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `unsupported_parameter`. The model or its
-channel cannot do what was asked. Metadata: `param`.
+channel does not support what was asked for. Metadata: `param`. Details:
+`google.rpc.BadRequest`, `google.rpc.RetryInfo`.
 """
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 4
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `model_not_found`. No channel serves a
-model of that name. Metadata: `model`, `param`.
+model of that name. Metadata: `model`, `param`. Details: `google.rpc.BadRequest`,
+`google.rpc.RetryInfo`.
 """
 ERROR_REASON_CONTEXT_LENGTH_EXCEEDED: ErrorReason.ValueType  # 5
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `context_length_exceeded`. The
-conversation is longer than the model can read.
+conversation is longer than the model's context. Metadata: `param`. Details:
+`google.rpc.BadRequest`, `google.rpc.RetryInfo`.
 """
 ERROR_REASON_INVALID_IMAGE: ErrorReason.ValueType  # 6
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `invalid_image`. A picture cannot be
-read, or is of a kind that the model does not take. Metadata: `param`.
+read, or has a format that the model does not accept. Metadata: `param`. Details:
+`google.rpc.BadRequest`, `google.rpc.RetryInfo`.
 """
 ERROR_REASON_IMAGE_FETCH_FAILED: ErrorReason.ValueType  # 7
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `image_fetch_failed`. The provider could
-not get a picture from its URL.
+not fetch a picture from its URL. Metadata: `param`. Details: `google.rpc.BadRequest`,
+`google.rpc.RetryInfo`.
 """
 ERROR_REASON_CONTENT_FILTERED: ErrorReason.ValueType  # 8
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `content_policy_violation`. The provider
-refused the request before it answered.
+refused the content of the request before it answered. Metadata: `param`. Details:
+`google.rpc.BadRequest`, `google.rpc.RetryInfo`.
 """
 ERROR_REASON_UPSTREAM_INVALID_REQUEST: ErrorReason.ValueType  # 9
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `upstream_invalid_request`. The provider
-found a fault in the request that the gateway did not. Metadata: `param` where it said so.
+found a fault in the request that the gateway did not. Metadata: `param`. Details:
+`google.rpc.BadRequest`, `google.rpc.RetryInfo`.
 """
 ERROR_REASON_INVALID_API_KEY: ErrorReason.ValueType  # 10
 """UNAUTHENTICATED. 401 `authentication_error`, `invalid_api_key`. The key is missing or
@@ -246,11 +269,11 @@ time ago.
 """
 ERROR_REASON_KEY_REVOKED: ErrorReason.ValueType  # 12
 """UNAUTHENTICATED. 401 `authentication_error`, `key_revoked`. The key was revoked, perhaps
-while the answer was being made.
+during the answer.
 """
 ERROR_REASON_INSUFFICIENT_QUOTA: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION. 402 `insufficient_quota`, `insufficient_quota`. The balance does not
-cover the call; waiting does not help. Details: `google.rpc.PreconditionFailure`.
+cover the call; waiting does not help.
 """
 ERROR_REASON_MODEL_NOT_ALLOWED: ErrorReason.ValueType  # 14
 """PERMISSION_DENIED. 403 `permission_error`, `model_not_allowed`. The key may not use the
@@ -261,12 +284,12 @@ ERROR_REASON_PERMISSION_DENIED: ErrorReason.ValueType  # 15
 this method.
 """
 ERROR_REASON_NOT_FOUND: ErrorReason.ValueType  # 16
-"""NOT_FOUND. 404 `invalid_request_error`, `not_found`. There is no such thing, or not for
-this caller.
+"""NOT_FOUND. 404 `invalid_request_error`, `not_found`. The resource does not exist, or this
+caller may not see it. Metadata: `param`.
 """
 ERROR_REASON_ALREADY_EXISTS: ErrorReason.ValueType  # 17
-"""ALREADY_EXISTS. 409 `invalid_request_error`, `already_exists`. There is such a thing
-already.
+"""ALREADY_EXISTS. 409 `invalid_request_error`, `already_exists`. The resource exists already.
+Metadata: `param`.
 """
 ERROR_REASON_UNKNOWN_URL: ErrorReason.ValueType  # 18
 """NOT_FOUND. 404 `invalid_request_error`, `unknown_url`. REST only."""
@@ -278,10 +301,12 @@ arrive in time. REST only.
 """
 ERROR_REASON_IDEMPOTENCY_IN_PROGRESS: ErrorReason.ValueType  # 21
 """ABORTED. 409 `idempotency_error`, `idempotency_in_progress`. A call with the same
-idempotency key is running. Details: `google.rpc.RetryInfo`.
+idempotency key is in flight. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_REQUEST_TOO_LARGE: ErrorReason.ValueType  # 22
-"""OUT_OF_RANGE. 413 `invalid_request_error`, `request_too_large`. Metadata: `limit`."""
+"""OUT_OF_RANGE. 413 `invalid_request_error`, `request_too_large`. The request is larger than
+the gateway or the provider accepts. Metadata: `param`. Details: `google.rpc.RetryInfo`.
+"""
 ERROR_REASON_UNSUPPORTED_MEDIA_TYPE: ErrorReason.ValueType  # 23
 """INVALID_ARGUMENT. 415 `invalid_request_error`, `unsupported_media_type`. REST only."""
 ERROR_REASON_EXPECTATION_FAILED: ErrorReason.ValueType  # 24
@@ -292,76 +317,80 @@ was used with another request.
 """
 ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
 """RESOURCE_EXHAUSTED. 429 `rate_limit_error`, `rate_limit_exceeded`. A limit of the key or
-the channel is used up. Metadata: `limit`. Details: `google.rpc.QuotaFailure`,
-`google.rpc.RetryInfo`.
+the channel is used up. Metadata: `limit`, `limitValue`. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED. 429 `insufficient_quota`, `budget_exceeded`. The key has spent its
-budget for the month. Details: `google.rpc.QuotaFailure`.
+budget for the month.
 """
 ERROR_REASON_HEADERS_TOO_LARGE: ErrorReason.ValueType  # 28
 """OUT_OF_RANGE. 431 `invalid_request_error`, `headers_too_large`. REST only."""
 ERROR_REASON_BAD_HTTP: ErrorReason.ValueType  # 29
-"""INVALID_ARGUMENT. 400 `invalid_request_error`, `bad_http`. What arrived is not HTTP. REST
-only.
+"""INVALID_ARGUMENT. 400 `invalid_request_error`, `bad_http`. The bytes received are not
+HTTP. REST only.
 """
 ERROR_REASON_CLIENT_CLOSED: ErrorReason.ValueType  # 30
-"""CANCELLED. 499, in logs and metrics only. The caller went away."""
+"""CANCELLED. 499, in logs and metrics only. The caller closed the connection or cancelled."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 31
 """INTERNAL. 500 `server_error`, `internal_error`. A fault of the gateway."""
 ERROR_REASON_NOT_IMPLEMENTED: ErrorReason.ValueType  # 32
 """UNIMPLEMENTED. 501 `server_error`, `not_implemented`. The server has no such method."""
 ERROR_REASON_UPSTREAM_UNREACHABLE: ErrorReason.ValueType  # 33
-"""UNAVAILABLE. 502 `upstream_error`, `upstream_unreachable`. No connection to the provider."""
+"""UNAVAILABLE. 502 `upstream_error`, `upstream_unreachable`. The gateway could not connect
+to the provider.
+"""
 ERROR_REASON_UPSTREAM_BAD_RESPONSE: ErrorReason.ValueType  # 34
-"""UNAVAILABLE. 502 `upstream_error`, `upstream_bad_response`. The provider said something
-that the gateway cannot read.
+"""UNAVAILABLE. 502 `upstream_error`, `upstream_bad_response`. The gateway cannot read the
+provider's answer. Metadata: `param`. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_UPSTREAM_ERROR: ErrorReason.ValueType  # 35
-"""UNAVAILABLE. 502 `upstream_error`, `upstream_error`. The provider failed."""
+"""UNAVAILABLE. 502 `upstream_error`, `upstream_error`. The provider failed. Metadata: `param`.
+Details: `google.rpc.RetryInfo`.
+"""
 ERROR_REASON_UPSTREAM_DISCONNECTED: ErrorReason.ValueType  # 36
-"""UNAVAILABLE. 502 `upstream_error`, `upstream_disconnected`. The provider's answer broke
-off.
+"""UNAVAILABLE. 502 `upstream_error`, `upstream_disconnected`. The provider closed the
+connection before the end of its answer.
 """
 ERROR_REASON_UPSTREAM_AUTH_FAILED: ErrorReason.ValueType  # 37
 """UNAVAILABLE. 502 `upstream_error`, `upstream_auth_failed`. The provider refused the
-gateway's own key, or its account there is empty.
+gateway's own key, or its account there is empty. Metadata: `param`. Details:
+`google.rpc.RetryInfo`.
 """
 ERROR_REASON_UPSTREAM_OVERLOADED: ErrorReason.ValueType  # 38
 """UNAVAILABLE. 503 `overloaded_error`, `upstream_overloaded`. The provider has no capacity.
-Details: `google.rpc.RetryInfo`.
+Metadata: `param`. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 39
 """RESOURCE_EXHAUSTED. 429 `rate_limit_error`, `upstream_rate_limited`. The provider limits
-the gateway. Details: `google.rpc.RetryInfo`.
+the gateway's requests. Metadata: `param`. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 40
-"""UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load: there are too many
-calls, or, where `scarce` is `memory`, too little memory for however few. Details:
-`google.rpc.RetryInfo`.
+"""UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load: too many calls
+are in flight. Where `scarce` is `memory`, memory is short, however few the calls are.
+Metadata: `scarce`. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 41
-"""UNAVAILABLE. 503 `server_error`, `server_shutting_down`. The gateway is stopping. Details:
-`google.rpc.RetryInfo`.
-"""
+"""UNAVAILABLE. 503 `server_error`, `server_shutting_down`. The gateway is stopping. REST only."""
 ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 42
 """UNAVAILABLE. 503 `server_error`, `storage_unavailable`. The gateway cannot reach its own
-state. Details: `google.rpc.RetryInfo`.
+storage. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_AUTH_UNAVAILABLE: ErrorReason.ValueType  # 43
-"""UNAVAILABLE. 503 `server_error`, `auth_unavailable`. The gateway cannot tell whether the
-key is valid. Details: `google.rpc.RetryInfo`.
+"""UNAVAILABLE. 503 `server_error`, `auth_unavailable`. The gateway cannot check the key.
+Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_SERVICE_UNAVAILABLE: ErrorReason.ValueType  # 44
 """UNAVAILABLE. 503 `server_error`, `service_unavailable`. The edge cannot reach the service.
-REST only. Details: `google.rpc.RetryInfo`.
+REST only.
 """
 ERROR_REASON_UPSTREAM_TIMEOUT: ErrorReason.ValueType  # 45
 """DEADLINE_EXCEEDED. 504 `timeout_error`, `upstream_timeout`. The provider did not begin to
-answer in time.
+answer in time. Metadata: `param`. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_UPSTREAM_STALLED: ErrorReason.ValueType  # 46
-"""DEADLINE_EXCEEDED. 504 `timeout_error`, `upstream_stalled`. The provider fell silent."""
+"""DEADLINE_EXCEEDED. 504 `timeout_error`, `upstream_stalled`. The provider stopped sending
+in the middle of its answer.
+"""
 ERROR_REASON_DEADLINE: ErrorReason.ValueType  # 47
 """DEADLINE_EXCEEDED. 504 `timeout_error`, `deadline_exceeded`. The caller's own deadline
 has passed.
