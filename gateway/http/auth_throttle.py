@@ -49,7 +49,7 @@ class AuthThrottle:
 
     def judged(self, error: ApiError, address: str) -> ApiError:
         """What the client at `address` gets for `error`: mostly that."""
-        if error.status != 401:
+        if not error.row.failed_auth:
             return error
         wait_s = self.failed(address)
         if wait_s <= 0:

@@ -97,7 +97,7 @@ def error_response(request: web.Request, error: ApiError) -> web.Response:
         headers=error.headers(),
         content_type="application/json",
     )
-    if error.closes:
+    if error.row.closes:
         response.force_close()
     return response
 

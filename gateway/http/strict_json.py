@@ -13,7 +13,7 @@ import re
 import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from gateway.errors import ApiError, finer
+from gateway.errors import ApiError, json_error
 
 DEPTH_MAX = 64
 """How deep arrays and objects may be nested."""
@@ -47,7 +47,7 @@ def parse(body: bytes) -> dict[str, msgspec.Raw]:
     text = _text(body)
     fields = _members(body)
     if _too_deep(body):
-        raise finer("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
+        raise json_error("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
     _UNIQUE.decode(text)
     return {name: raw for name, raw in fields.items() if not is_null(raw)}
 
@@ -92,7 +92,7 @@ def _separators(text: bytes) -> int:
 
 def _too_many_values() -> ApiError:
     message = f"The body has more than {VALUES_MAX} values."
-    return finer("json_too_many_values", message)
+    return json_error("json_too_many_values", message)
 
 
 def is_null(raw: msgspec.Raw) -> bool:
@@ -104,12 +104,12 @@ def is_null(raw: msgspec.Raw) -> bool:
 def _text(body: bytes) -> str:
     # No JSON in UTF-8 begins with a zero among its first bytes; any in UTF-16 or UTF-32 does.
     if b"\0" in body[:4]:
-        raise finer("invalid_encoding", "The body must be in UTF-8.")
+        raise json_error("invalid_encoding", "The body must be in UTF-8.")
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"The body is not valid UTF-8 at byte {error.start}."
-        raise finer("invalid_encoding", message) from None
+        raise json_error("invalid_encoding", message) from None
 
 
 def _members(body: bytes) -> dict[str, msgspec.Raw]:
@@ -121,13 +121,13 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
     except msgspec.DecodeError as error:
         if "surrogate" in str(error) or _LONE_SURROGATE.search(body):
             message = "The body has half of a surrogate pair, which is no character."
-            raise finer("invalid_encoding", message) from None
+            raise json_error("invalid_encoding", message) from None
         # Such as "JSON is malformed: invalid character (byte 5)": a position, never a quotation.
         message = f"The body cannot be read. {error}."
         raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
     except RecursionError:
         message = f"The body is nested more than {DEPTH_MAX} levels deep."
-        raise finer("json_too_deep", message) from None
+        raise json_error("json_too_deep", message) from None
 
 
 def _too_deep(body: bytes) -> bool:
@@ -151,7 +151,7 @@ def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise finer("duplicate_key", f"An object has the key {name[:64]!a} twice.")
+            raise json_error("duplicate_key", f"An object has the key {name[:64]!a} twice.")
         seen.add(name)
 
 

@@ -101,7 +101,7 @@ class Owned:
         self._calls.end(self._call, self._caller)
         if isinstance(error, grpc.aio.AioRpcError):
             failure = from_rpc(error, self._request_id)
-            if failure.reason == reasons.ERROR_REASON_OVERLOADED and not failure.scarce:
+            if failure.row.lowers_limit and not failure.scarce:
                 self._calls.window.overrun(self._before)
             raise failure from None
         if isinstance(error, asyncio.CancelledError):

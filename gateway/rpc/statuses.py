@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from gateway.errors import ROWS, ApiError, internal
+from gateway.errors import REASONS, ApiError, internal
 from gateway.rpc.metadata import response_headers
 
 DOMAIN = "pomogator"
@@ -95,7 +95,7 @@ def _service_born(
     else:
         reason = _UNKNOWN_REASON.get(error.code(), reasons.ERROR_REASON_INTERNAL)
     return ApiError(
-        reason if reason in ROWS else reasons.ERROR_REASON_INTERNAL,
+        reason if reason in REASONS else reasons.ERROR_REASON_INTERNAL,
         status.message,
         param=info.metadata.get("param"),
         retry_after_s=_retry_after_s(status),

@@ -11,7 +11,7 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from gateway.errors import ApiError, finer, invalid
+from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX
 from gateway.transcoding.fields import from_base64
 
@@ -24,7 +24,7 @@ def check(
 ) -> None:
     """Looks through the JSON of a message. ApiError names the first field that is wrong."""
     if depth == 0:
-        raise finer("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
+        raise json_error("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
     for name, item in value.items():
         field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
         if field is not None and item is not None:

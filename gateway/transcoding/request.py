@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from gateway.errors import ApiError, finer, invalid
+from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.fields import FieldPath, resolve, unknown
@@ -75,7 +75,7 @@ def _load(body: bytes) -> Any:
         )
     except UnicodeDecodeError as error:
         message = f"The body is not valid UTF-8 at byte {error.start}."
-        raise finer("invalid_encoding", message) from None
+        raise json_error("invalid_encoding", message) from None
     except json.JSONDecodeError as error:
         message = f"The body cannot be read: {error.msg} at character {error.pos}."
         raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
@@ -88,7 +88,7 @@ def _load(body: bytes) -> Any:
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) < len(pairs):
-        raise finer("duplicate_key", "An object of the body has a key twice.")
+        raise json_error("duplicate_key", "An object of the body has a key twice.")
     return members
 
 

@@ -1,52 +1,44 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 
 import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from gateway.errors import CLOSING, FINAL, FINER_CODES, ROWS, ApiError, finer, invalid
-
-PROTO = Path(__file__).parents[2] / "proto/pomogator/chat/v1/error_reason.proto"
-DOCUMENTED = re.compile(
-    r"  // [A-Z_]+\. (?P<status>\d{3})(?: `(?P<type>\w+)`, `(?P<code>\w+)`)?[.,]"
-    r"(?:.*\n  //)*.*\n  ERROR_REASON_(?P<name>\w+) = "
+from gateway.errors import (
+    JSON_ERROR_CODES,
+    REASONS,
+    ROWS,
+    ApiError,
+    HttpReason,
+    invalid,
+    json_error,
 )
+from tests.gateway.error_reasons import DocumentedReason, documented_reasons
 
 
-def documented() -> list[tuple[str, int, str | None, str | None]]:
-    """What the contract's comments promise: name, status, type, code."""
-    return [
-        (match["name"], int(match["status"]), match["type"], match["code"])
-        for match in DOCUMENTED.finditer(PROTO.read_text())
-    ]
-
-
-def test_every_reason_has_a_row() -> None:
-    """But the one that is not to be used."""
-    assert ROWS.keys() == set(reasons.ErrorReason.values()) - {reasons.ERROR_REASON_UNSPECIFIED}
+def test_every_reason_has_one_row() -> None:
+    """The table covers the enum, without the value that is not to be used."""
+    assert REASONS.keys() == set(reasons.ErrorReason.values()) - {reasons.ERROR_REASON_UNSPECIFIED}
+    assert len(ROWS) == len(REASONS)
 
 
 def test_every_reason_is_documented() -> None:
     """The pattern that reads the comments misses none."""
-    assert len(documented()) == len(ROWS)
+    assert len(documented_reasons()) == len(ROWS)
 
 
-@pytest.mark.parametrize(("name", "status", "type_", "code"), documented())
-def test_rows_are_what_the_contract_says(
-    name: str, status: int, type_: str | None, code: str | None
-) -> None:
+@pytest.mark.parametrize("documented", documented_reasons(), ids=lambda each: each.name)
+def test_rows_are_what_the_contract_says(documented: DocumentedReason) -> None:
     """The comment in the contract and the table agree."""
-    row = ROWS[reasons.ErrorReason.Value(f"ERROR_REASON_{name}")]
-    assert row.status == status
-    if type_ is not None:  # CLIENT_CLOSED is for logs only
-        assert (row.type, row.code) == (type_, code)
+    row = REASONS[reasons.ErrorReason.Value(f"ERROR_REASON_{documented.name}")]
+    assert row.http == documented.status
+    if documented.type is not None:  # CLIENT_CLOSED is for logs only
+        assert (row.type, row.code) == (documented.type, documented.code)
 
 
 def test_a_body_has_its_four_keys() -> None:
-    """Also where there is nothing to say."""
+    """A body has all four keys, `param` also where no field is at fault."""
     error = ApiError(reasons.ERROR_REASON_INTERNAL, "No.")
     assert json.loads(error.body()) == {
         "error": {
@@ -58,16 +50,16 @@ def test_a_body_has_its_four_keys() -> None:
     }
 
 
-def test_the_param_is_named() -> None:
-    """A fault of a field says which."""
+def test_the_field_at_fault_is_named() -> None:
+    """`param` names the field."""
     assert json.loads(invalid("top_p", "No.").body())["error"]["param"] == "top_p"
 
 
-@pytest.mark.parametrize("code", FINER_CODES)
-def test_finer_codes_keep_their_reasons_status(code: str) -> None:
-    """They say more, and nothing else."""
-    error = finer(code, "No.")
-    assert (error.status, error.code) == (ROWS[FINER_CODES[code]].status, code)
+@pytest.mark.parametrize("code", sorted(JSON_ERROR_CODES))
+def test_a_specific_code_changes_nothing_else(code: str) -> None:
+    """The status remains that of the reason."""
+    error = json_error(code, "No.")
+    assert (error.status, error.code) == (400, code)
 
 
 @pytest.mark.parametrize(
@@ -80,26 +72,48 @@ def test_retry_after_is_never_too_early(wait_s: float, seconds: str, millisecond
     assert error.headers() == {"Retry-After": seconds, "retry-after-ms": milliseconds}
 
 
-def test_a_long_wait_is_no_wait_for_sdks() -> None:
-    """Above a minute they would give up, or come back too early: they are told not to retry."""
+def test_a_wait_above_a_minute_forbids_retries() -> None:
+    """With a longer Retry-After, SDKs would give up or retry too early."""
     error = ApiError(reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED, "No.", retry_after_s=61)
     assert error.headers()["x-should-retry"] == "false"
 
 
-@pytest.mark.parametrize("reason", sorted(FINAL))
-def test_final_errors_are_not_retried(reason: reasons.ErrorReason.ValueType) -> None:
-    """SDKs retry 409, 429 and 5xx, unless they are told not to."""
-    assert ApiError(reason, "No.").headers()["x-should-retry"] == "false"
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.code)
+def test_final_errors_forbid_retries(row: HttpReason) -> None:
+    """SDKs retry 409, 429 and 5xx unless `x-should-retry` forbids it."""
+    headers = ApiError(row.reason, "No.").headers()
+    assert ("x-should-retry" in headers) == row.final
 
 
-def test_who_has_no_key_is_told_the_scheme() -> None:
+def test_final_errors() -> None:
+    """Errors that stay the same after a wait, and those where the time is already over."""
+    assert {row.code for row in ROWS if row.final} == {
+        "insufficient_quota",
+        "budget_exceeded",
+        "already_exists",
+        "internal_error",
+        "deadline_exceeded",
+    }
+
+
+def test_every_401_names_the_scheme_and_counts_as_failed_authentication() -> None:
     """RFC 9110 wants `WWW-Authenticate` with every 401."""
-    for reason, row in ROWS.items():
-        headers = ApiError(reason, "No.").headers()
-        assert (headers.get("WWW-Authenticate") == "Bearer") == (row.status == 401)
+    for row in ROWS:
+        headers = ApiError(row.reason, "No.").headers()
+        assert (headers.get("WWW-Authenticate") == "Bearer") == (row.http == 401)
+        assert row.failed_auth == (row.http == 401)
 
 
 def test_only_faults_of_the_connection_close_it() -> None:
-    """A key-alive connection survives a bad request, but not bad framing."""
-    assert {ROWS[reason].status for reason in CLOSING} == {400, 408, 413, 431}
-    assert not invalid("n", "No.").closes
+    """A kept-alive connection survives a bad request, but not bad framing."""
+    assert {row.code for row in ROWS if row.closes} == {
+        "bad_http",
+        "request_timeout",
+        "request_too_large",
+        "headers_too_large",
+    }
+
+
+def test_only_overload_lowers_the_concurrency_limit() -> None:
+    """A rate limit or an unreachable service says nothing about the capacity of services."""
+    assert {row.code for row in ROWS if row.lowers_limit} == {"overloaded"}

@@ -21,7 +21,7 @@ from pathlib import Path
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from gateway.config import EdgeConfig
-from gateway.errors import ROWS, ApiError
+from gateway.errors import REASONS, ApiError
 from gateway.surfaces.openai_chat.decode import decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
@@ -80,7 +80,7 @@ def read_request(data: bytes, chance: random.Random) -> None:
     except ApiError as error:
         status = error.status
     except Failure as failure:
-        status = ROWS[failure.reason].status
+        status = REASONS[failure.reason].http
     assert 400 <= status < 500, status
 
 

@@ -172,5 +172,5 @@ def _refuse(exchange: Exchange, error: ApiError) -> None:
     if reply.status:
         raise ConnectionAbortedError("it failed in the middle of its answer")
     exchange.outcome["code"] = error.code
-    reply.keep_alive = reply.keep_alive and not error.closes
+    reply.keep_alive = reply.keep_alive and not error.row.closes
     reply.send(error.status, error.body(), error.headers())

@@ -1,15 +1,36 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+
 import grpc
 import pytest
 from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from gateway.errors import ROWS
+from gateway.errors import REASONS
 from gateway.rpc.statuses import from_rpc
+from tests.gateway.error_reasons import DocumentedReason, documented_reasons
 
 C = grpc.StatusCode
+
+EXAMPLES: Mapping[str, Message] = {
+    "google.rpc.BadRequest": error_details_pb2.BadRequest(
+        field_violations=[error_details_pb2.BadRequest.FieldViolation(field="model")]
+    ),
+    "google.rpc.PreconditionFailure": error_details_pb2.PreconditionFailure(
+        violations=[error_details_pb2.PreconditionFailure.Violation(type="BALANCE")]
+    ),
+    "google.rpc.QuotaFailure": error_details_pb2.QuotaFailure(
+        violations=[error_details_pb2.QuotaFailure.Violation(subject="key:k")]
+    ),
+    "google.rpc.RetryInfo": error_details_pb2.RetryInfo(
+        retry_delay=duration_pb2.Duration(seconds=7)
+    ),
+}
+"""One of each message that comments of `error_reason.proto` name."""
 
 
 def rpc_error(
@@ -44,7 +65,7 @@ def status_bytes(
     return status_pb2.Status(message=message, details=details).SerializeToString()
 
 
-@pytest.mark.parametrize("reason", sorted(ROWS))
+@pytest.mark.parametrize("reason", sorted(REASONS))
 def test_every_reason_survives_the_wire(reason: reasons.ErrorReason.ValueType) -> None:
     """Whatever code it comes with, the reason decides."""
     name = reasons.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
@@ -52,11 +73,40 @@ def test_every_reason_survives_the_wire(reason: reasons.ErrorReason.ValueType) -
     assert (error.reason, error.message) == (reason, "Said by the service.")
 
 
-def test_param_and_wait_come_along() -> None:
-    """From ErrorInfo's metadata and from RetryInfo."""
+def test_param_and_retry_after_are_read() -> None:
+    """`param` is in the metadata of ErrorInfo, the wait in RetryInfo."""
     status = status_bytes("RATE_LIMIT_EXCEEDED", retry_after_s=7, param="model")
     error = from_rpc(rpc_error(C.RESOURCE_EXHAUSTED, "", status), "req-1")
     assert (error.param, error.retry_after_s) == ("model", 7.0)
+
+
+@pytest.mark.parametrize("documented", documented_reasons(), ids=lambda each: each.name)
+def test_documented_details_and_metadata_reach_clients(documented: DocumentedReason) -> None:
+    """Clients get `param` and Retry-After wherever the contract has them, and the rest is no harm.
+
+    REST has no place for the other keys and details: their content is in the message.
+    """
+    facts = {key: f"the {key}" for key in documented.metadata}
+    info = error_details_pb2.ErrorInfo(reason=documented.name, domain="pomogator", metadata=facts)
+    status = status_pb2.Status(message="Said by the service.")
+    for detail in (*(EXAMPLES[name] for name in documented.details), info):
+        status.details.add().Pack(detail)
+
+    error = from_rpc(rpc_error(C.UNKNOWN, "", status.SerializeToString()), "req-1")
+
+    row = REASONS[error.reason]
+    assert reasons.ErrorReason.Name(error.reason) == f"ERROR_REASON_{documented.name}"
+    assert json.loads(error.body()) == {
+        "error": {
+            "message": "Said by the service.",
+            "type": row.type,
+            "param": facts.get("param"),
+            "code": row.code,
+        }
+    }
+    waits = "google.rpc.RetryInfo" in documented.details
+    assert error.headers().get("Retry-After") == ("7" if waits else None)
+    assert error.scarce == facts.get("scarce", "")
 
 
 @pytest.mark.parametrize("code", list(C))
