@@ -7,7 +7,6 @@ of it, not even what there is, is told without the operators' token.
 from __future__ import annotations
 
 import hmac
-import re
 
 import grpc
 from aiohttp import web
@@ -22,6 +21,7 @@ from gateway import openapi
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
+from gateway.http.credentials import bearer_token
 from gateway.http.middleware import REQUEST_ID, Handler, add_headers, border
 from gateway.http.runner import CONFIG
 from gateway.transcoding import routes
@@ -32,8 +32,6 @@ SERVICES = (
     ledger.DESCRIPTOR.services_by_name["LedgerService"],
     operations.DESCRIPTOR.services_by_name["OperationsService"],
 )
-
-_BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 
 
 def create_operators_app(
@@ -58,9 +56,7 @@ def _guarded_by(token: str) -> Middleware:
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        values = request.headers.getall("Authorization", ())
-        match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
-        given = match[1].encode("utf-8", "surrogateescape") if match else b""
+        given = (bearer_token(request.headers) or "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(given, expected):
             message = "This needs the operators' token."
             raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, message)

@@ -36,7 +36,7 @@ class AdmissionCheck:
         return overloaded(come_back_s())
 
     def refuses_call(self, caller: str) -> ApiError | None:
-        """Why a call of this caller (`gateway.rpc.metadata.caller`) is not made, if so.
+        """Why a call of this caller (`gateway.http.credentials.unchecked_key`) is not made, if so.
 
         Who is told None makes it in this turn of the loop or the next one, if at all.
         """

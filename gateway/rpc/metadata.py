@@ -10,17 +10,14 @@ import json
 import math
 import re
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from multidict import MultiMapping
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.config import EdgeConfig
-from gateway.errors import ApiError, invalid
-from gateway.surfaces.openai_chat.render import dollars
+from gateway.errors import invalid
+from gateway.money import exact_usd
 from gateway.telemetry.access_log import TRACE_CONTEXT
-from services.common.key_format import well_formed
 
 NOTES_HEADER = "x-pomogator-notes"
 COST_HEADER = "x-pomogator-cost"
@@ -29,7 +26,6 @@ TIMEOUT_HEADER = "x-pomogator-timeout"
 began, as gRPC says what is left of that only."""
 NOTES_MAX_BYTES = 2048
 
-_BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 _PASSED_UP: Sequence[tuple[str, re.Pattern[str]]] = (
     # https://www.w3.org/TR/trace-context/
     ("traceparent", re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")),
@@ -43,41 +39,13 @@ _ACTIONS = {
 }
 
 
-class WithHeaders(Protocol):
-    """A request, as far as it matters here."""
-
-    @property
-    def headers(self) -> MultiMapping[str]:
-        """Its headers, whose names have no case."""
-
-
-def bearer(request: WithHeaders) -> str:
-    """The caller's key.
-
-    Raises:
-        ApiError: there is none, more than one, or one that cannot be a key of ours.
-    """
-    values = request.headers.getall("Authorization", ())
-    match = _BEARER.fullmatch(values[0]) if len(values) == 1 else None
-    if match is None or not well_formed(match[1]):
-        raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
-    return match[1]
-
-
-def caller(headers: MultiMapping[str]) -> str:
-    """What tells callers apart before anybody has looked at the key: the key as it was sent."""
-    _, _, key = headers.get("Authorization", "").rstrip().rpartition(" ")
-    return key
-
-
-def metadata(request: WithHeaders, key: str, request_id: str) -> tuple[tuple[str, str], ...]:
+def metadata(headers: MultiMapping[str], key: str, request_id: str) -> tuple[tuple[str, str], ...]:
     """What the service is told beside the request.
 
     Raises:
         ApiError: the idempotency key cannot be one. Without it a call might be made twice.
     """
     pairs = [("authorization", f"Bearer {key}"), ("x-request-id", request_id)]
-    headers = request.headers
     traced = TRACE_CONTEXT.get()
     if traced is not None:
         pairs += traced
@@ -152,7 +120,7 @@ def cost_header(answer: chat.CreateChatCompletionResponse) -> dict[str, str]:
     """`x-pomogator-cost`: what was charged, in US dollars; nothing without accounts."""
     if not answer.HasField("cost_nano_usd"):
         return {}
-    return {COST_HEADER: dollars(answer.cost_nano_usd).decode()}
+    return {COST_HEADER: exact_usd(answer.cost_nano_usd).decode()}
 
 
 def notes_header(notes: Iterable[chat.Note]) -> dict[str, str]:

@@ -20,8 +20,9 @@ from yarl import URL
 
 from gateway.config import EdgeConfig
 from gateway.http.body import read_body
+from gateway.http.credentials import api_key
 from gateway.http.middleware import OUTCOME, REQUEST_ID
-from gateway.rpc.metadata import bearer, deadline_s, metadata, response_headers
+from gateway.rpc.metadata import deadline_s, metadata, response_headers
 from gateway.rpc.statuses import from_rpc
 from gateway.transcoding import answer
 from gateway.transcoding.bindings import ANY_VERB, Binding, bindings
@@ -33,7 +34,7 @@ Metadata = Callable[[web.Request], Pairs]
 
 def of_caller(request: web.Request) -> Pairs:
     """The metadata of a request that bears a key of ours. ApiError where it does not."""
-    return metadata(request, bearer(request), request[REQUEST_ID])
+    return metadata(request.headers, api_key(request.headers), request[REQUEST_ID])
 
 
 def routes(

@@ -22,10 +22,10 @@ from multidict import CIMultiDict
 from gateway.errors import ApiError, internal
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import is_json
+from gateway.http.credentials import unchecked_key
 from gateway.http.exchange import Exchange
 from gateway.http.middleware import CLIENT_CLOSED, AccessLine, write_line
 from gateway.overload.admission_check import AdmissionCheck
-from gateway.rpc.metadata import caller
 from gateway.telemetry.access_log import ObservedRequest, RequestObserver
 
 METHOD, PATH = "POST", "/v1/chat/completions"
@@ -135,7 +135,7 @@ class FastPath:
         Raises:
             ConnectionError: the client is gone.
         """
-        error = self.room.refuses_call(caller(exchange.headers))
+        error = self.room.refuses_call(unchecked_key(exchange.headers))
         if error is None:
             return False
         watched = self._begin(exchange)

@@ -17,11 +17,11 @@ from aiohttp import web
 from gateway.errors import ApiError
 from gateway.http.body import Arriving, too_late
 from gateway.http.client_connection import LINGER_S, ClientConnection, Listener
+from gateway.http.credentials import api_key
 from gateway.http.exchange import Received
 from gateway.http.fast_path.fast_path import FastPath, RequestHead
 from gateway.http.middleware import request_id
 from gateway.http.reply import Reply
-from gateway.rpc.metadata import bearer
 
 # What may come before its turn. Beyond it nothing more is read.
 _NEXT_MAX = 64 * 1024
@@ -216,7 +216,7 @@ class FastPathConnection(ClientConnection):
 def _has_key(head: RequestHead) -> bool:
     """Whether its body is worth waiting for."""
     try:
-        bearer(head)
+        api_key(head.headers)
     except ApiError:
         return False
     return True

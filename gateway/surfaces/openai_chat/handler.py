@@ -16,14 +16,13 @@ from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionSer
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, internal, invalid
+from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.exchange import Exchange, Routed, Sent
 from gateway.http.middleware import BEGUN
 from gateway.overload.admission_check import AdmissionCheck
 from gateway.rpc.calls import Calls
 from gateway.rpc.metadata import (
     TIMEOUT_HEADER,
-    bearer,
-    caller,
     cost_header,
     deadline_s,
     metadata,
@@ -82,7 +81,7 @@ class Completions:
     async def answer(self, exchange: Exchange) -> None:
         """Answers one request, whole or as a stream."""
         request_id, headers = exchange.reply.request_id, exchange.headers
-        pairs = metadata(exchange, bearer(exchange), request_id)
+        pairs = metadata(headers, api_key(headers), request_id)
         policy = parameter_policy(headers)
         text_only = _wants_text(headers)
         asked = decode(await exchange.body(), self._config)
@@ -97,7 +96,7 @@ class Completions:
             await self._stream(exchange, asked, messages)
             return
         call = self._stub.CreateChatCompletion(wanted, metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request_id, caller(headers)):
+        with self._calls.own(call, request_id, unchecked_key(headers)):
             answer = await call
             told = response_headers(await call.initial_metadata())
         thinking_parts = _promises_thinking(asked.spec) and not text_only
@@ -120,7 +119,7 @@ class Completions:
         )
         with EventStream(exchange.reply, self._config) as stream:
             try:
-                with self._calls.own(messages, request_id, caller(exchange.headers)):
+                with self._calls.own(messages, request_id, unchecked_key(exchange.headers)):
                     last = await _relay(messages, renderer, stream)
             except ApiError as error:
                 if not stream.begun:

@@ -14,6 +14,7 @@ from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import usage_pb2
 
 from gateway.errors import ApiError
+from gateway.money import exact_usd
 
 FINISH_REASONS: Mapping[chat.FinishReason.ValueType, str | None] = {
     chat.FINISH_REASON_UNSPECIFIED: None,
@@ -241,11 +242,5 @@ def render_usage(usage: usage_pb2.Usage, cost_nano_usd: int | None) -> dict[str,
     }
     rendered["completion_tokens_details"] = {"reasoning_tokens": usage.thinking_token_count}
     if cost_nano_usd is not None:
-        rendered["cost"] = msgspec.Raw(dollars(cost_nano_usd))
+        rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd))
     return rendered
-
-
-def dollars(nano: int) -> bytes:
-    """A JSON number that is exact."""
-    whole, rest = divmod(nano, 1_000_000_000)
-    return f"{whole}.{rest:09d}".rstrip("0").rstrip(".").encode() if nano else b"0"

@@ -11,9 +11,10 @@ from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
+from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.middleware import REQUEST_ID
 from gateway.rpc.calls import Calls
-from gateway.rpc.metadata import bearer, caller, deadline_s, metadata
+from gateway.rpc.metadata import deadline_s, metadata
 
 
 class Models:
@@ -26,21 +27,21 @@ class Models:
 
     async def list(self, request: web.Request) -> web.Response:
         """All models that the key may use."""
-        pairs = metadata(request, bearer(request), request[REQUEST_ID])
+        pairs = metadata(request.headers, api_key(request.headers), request[REQUEST_ID])
         timeout = deadline_s(request.headers, self._config, whole=True)
         call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request[REQUEST_ID], caller(request.headers)):
+        with self._calls.own(call, request[REQUEST_ID], unchecked_key(request.headers)):
             listed = await call
         return _json({"object": "list", "data": [_model(model) for model in listed.models]})
 
     async def get(self, request: web.Request) -> web.Response:
         """One model, whose name may contain slashes."""
-        pairs = metadata(request, bearer(request), request[REQUEST_ID])
+        pairs = metadata(request.headers, api_key(request.headers), request[REQUEST_ID])
         timeout = deadline_s(request.headers, self._config, whole=True)
         wanted = models.GetModelRequest(model=request.match_info["model"])
         call = self._stub.GetModel(wanted, metadata=pairs, timeout=timeout)
         try:
-            with self._calls.own(call, request[REQUEST_ID], caller(request.headers)):
+            with self._calls.own(call, request[REQUEST_ID], unchecked_key(request.headers)):
                 found = await call
         except ApiError as error:
             if error.reason == reasons.ERROR_REASON_NOT_FOUND:
