@@ -9,11 +9,11 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.admission.keyring import Keyring
-from services.admission.load_shedder import LoadShedder
 from services.common.fair_share import Place
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
 from services.errors import Failure
+from services.overload.load_shedder import LoadShedder
 from services.rpc.failure_border import Context, metadata_of, request_id_of, waited_s
 from services.telemetry.calls import CallLog, CallRecord
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from services.admission.load_shedder import LoadShedder
 from services.clock import Clock
 from services.completions.pipeline import Pipeline
 from services.config import Config, ConfigError
 from services.local.local_models import LocalModels
 from services.metering.prices import PriceList
 from services.models.servicer import ModelServicer
+from services.overload.load_shedder import LoadShedder
 from services.routing.catalog import Catalog
 from services.routing.health import Health
 from services.rpc.client_authorizer import ClientAuthorizer

@@ -37,8 +37,6 @@ from services.accounts.usage_servicer import UsageServicer
 from services.admission.gate import Gate
 from services.admission.keyring import Keyring
 from services.admission.limits import Limits
-from services.admission.load_shedder import LoadShedder, watch_turns
-from services.admission.memory_pressure import PLENTY, MemoryPressure
 from services.clock import Clock, SystemClock, system_chance
 from services.common.loop_lag import watch_lag
 from services.completions.drains import Drains
@@ -54,6 +52,8 @@ from services.metering.tokens import TokenCounter
 from services.models.servicer import ModelServicer
 from services.operations.explainer import Explainer
 from services.operations.servicer import OperationsServicer
+from services.overload.load_shedder import LoadShedder, watch_turns
+from services.overload.memory_pressure import PLENTY, MemoryPressure
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream

@@ -9,7 +9,11 @@ import time
 import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.admission.load_shedder import (
+from services.clock import SystemClock
+from services.common.fair_share import Place
+from services.config import BoundsConfig
+from services.errors import Failure
+from services.overload.load_shedder import (
     CALM_S,
     LATE_FOR_S,
     LATE_S,
@@ -22,11 +26,7 @@ from services.admission.load_shedder import (
     LoadShedder,
     watch_turns,
 )
-from services.admission.memory_pressure import Seen
-from services.clock import SystemClock
-from services.common.fair_share import Place
-from services.config import BoundsConfig
-from services.errors import Failure
+from services.overload.memory_pressure import Seen
 
 MANY, FEW = 1000, 100
 CALLER, OTHER = "Bearer one", "Bearer two"

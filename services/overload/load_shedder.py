@@ -24,11 +24,11 @@ from collections.abc import Callable
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.admission.memory_pressure import PLENTY, MemoryPressure
 from services.clock import Chance, Clock
 from services.common.fair_share import FairShare, Place
 from services.config import BoundsConfig
 from services.errors import Failure
+from services.overload.memory_pressure import PLENTY, MemoryPressure
 
 RETRY_AFTER_S = 1.0
 SPREAD_S = 2.0
