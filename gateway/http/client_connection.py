@@ -21,12 +21,12 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.http.middleware import new_request_id
 from gateway.http.probes import Probes
 from gateway.http.reply import FIXED, Reply
 from gateway.overload.connection_limit import ConnectionLimit, refusal
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.telemetry.edge_metrics import EdgeMetrics
+from services.common.request_headers import new_request_id
 
 LINGER_S = 2.0
 """After a refusal the rest of the body is read for so long, so that the client sees the answer."""

@@ -8,10 +8,8 @@ Nothing of an exception's text reaches a client but that of an `ApiError`.
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from random import getrandbits
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -22,6 +20,7 @@ from gateway.errors import ApiError, internal
 from gateway.http.reply import FIXED, elapsed_ms
 from gateway.telemetry.access_log import WATCH, route_of
 from gateway.telemetry.logs import emit
+from services.common.request_headers import request_id_or_new
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -37,18 +36,11 @@ CLIENT_CLOSED = 499
 
 _access = logging.getLogger("gateway.access")
 _log = logging.getLogger("gateway")
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
-
-
-def new_request_id() -> str:
-    """An id that nobody else has. It need not be a secret, and the kernel not be asked for it."""
-    return f"req-{getrandbits(128):032x}"
 
 
 def request_id(headers: MultiMapping[str]) -> str:
     """The client's id of its request, if it is fit for logs, or a new one."""
-    asked = headers.get("X-Request-Id")
-    return asked if asked is not None and _ID.fullmatch(asked) else new_request_id()
+    return request_id_or_new(headers.get("X-Request-Id"))
 
 
 @web.middleware

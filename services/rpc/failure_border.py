@@ -8,17 +8,16 @@ ID and nothing of the exception, whose text may hold a secret.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from inspect import isawaitable
 from typing import Any, NoReturn, TypeAlias
-from uuid import uuid4
 
 import grpc
 from google.protobuf.message import DecodeError
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.request_headers import request_id_or_new
 from services.errors import Failure
 
 # Quoted: only the stubs make these generic.
@@ -27,8 +26,6 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Decode: TypeAlias = Callable[[bytes], object]
 
 log = logging.getLogger(__name__)
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def metadata_of(context: Context) -> Mapping[str, str]:
@@ -40,8 +37,7 @@ def metadata_of(context: Context) -> Mapping[str, str]:
 
 def request_id_of(metadata: Mapping[str, str]) -> str:
     """The caller's name for the call, if it is fit for logs; else a new one."""
-    given = metadata.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"req-{uuid4().hex}"
+    return request_id_or_new(metadata.get("x-request-id"))
 
 
 def waited_s(metadata: Mapping[str, str], left_s: float | None) -> float:
