@@ -6,8 +6,6 @@ of it, not even what there is, is told without the operators' token.
 
 from __future__ import annotations
 
-import hmac
-
 import grpc
 from aiohttp import web
 from aiohttp.typedefs import Middleware
@@ -21,10 +19,11 @@ from gateway import openapi
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
-from gateway.http.credentials import bearer_token
+from gateway.http.credentials import AUTHORIZATION
 from gateway.http.middleware import REQUEST_ID, Handler, add_headers, border
 from gateway.http.runner import CONFIG
 from gateway.transcoding import routes
+from services.common.request_headers import has_bearer_token
 
 SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"],
@@ -52,12 +51,11 @@ def create_operators_app(
 
 def _guarded_by(token: str) -> Middleware:
     """The middleware that asks for the token before anything else is looked at."""
-    expected = token.encode()
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-        given = (bearer_token(request.headers) or "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, expected):
+        values = request.headers.getall(AUTHORIZATION, ())
+        if len(values) != 1 or not has_bearer_token(values[0], token):
             message = "This needs the operators' token."
             raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, message)
         return await handler(request)

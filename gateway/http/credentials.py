@@ -6,7 +6,6 @@ ours is refused without a call.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from multidict import MultiMapping
@@ -14,15 +13,13 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from services.common.key_format import well_formed
+from services.common.request_headers import bearer_token
 
 AUTHORIZATION = "Authorization"
 """The header whose value is `Bearer` and the key. Any other credential header holds the key
 alone."""
 
 BEARER_ONLY = (AUTHORIZATION,)
-
-_BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
-_KEY = re.compile(r"(\S+)")
 
 
 def api_key(headers: MultiMapping[str], credential_headers: Sequence[str] = BEARER_ONLY) -> str:
@@ -34,16 +31,11 @@ def api_key(headers: MultiMapping[str], credential_headers: Sequence[str] = BEAR
     for name in credential_headers:
         values = headers.getall(name, ())
         if values:
-            key = _only(values, _BEARER if name == AUTHORIZATION else _KEY)
-            if key is None or not well_formed(key):
+            key = _key(name, values[0])
+            if len(values) > 1 or not well_formed(key):
                 break
             return key
     raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
-
-
-def bearer_token(headers: MultiMapping[str]) -> str | None:
-    """Return the token of `Authorization: Bearer`, or None without exactly one of that form."""
-    return _only(headers.getall(AUTHORIZATION, ()), _BEARER)
 
 
 def unchecked_key(
@@ -53,11 +45,10 @@ def unchecked_key(
     for name in credential_headers:
         value = headers.get(name)
         if value is not None:
-            return value.rstrip().rpartition(" ")[2]
+            return _key(name, value)
     return ""
 
 
-def _only(values: Sequence[str], form: re.Pattern[str]) -> str | None:
-    """Return what `form` finds in the header's value, or None if it came more than once."""
-    match = form.fullmatch(values[0]) if len(values) == 1 else None
-    return match[1] if match else None
+def _key(name: str, value: str) -> str:
+    """Return the key in a credential header; "" where its form is wrong."""
+    return (bearer_token(value) or "") if name == AUTHORIZATION else value

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable
 
 import grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.request_headers import has_bearer_token
 from services.errors import Failure
 from services.rpc.client_authorizer import guarded
 from services.rpc.failure_border import Context, Handler, metadata_of
@@ -37,7 +37,7 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
 
     def __init__(self, token: str) -> None:
         """ValueError where the token cannot be one."""
-        self._expected = f"Bearer {checked(token)}".encode()
+        self._token = checked(token)
 
     async def intercept_service(
         self,
@@ -51,7 +51,6 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
         return guarded(handler, self._check)
 
     def _check(self, context: Context) -> None:
-        given = metadata_of(context).get("authorization", "").encode()
-        if not hmac.compare_digest(given, self._expected):
+        if not has_bearer_token(metadata_of(context).get("authorization"), self._token):
             message = "This needs the operators' token."
             raise Failure(reasons.ERROR_REASON_PERMISSION_DENIED, message)

@@ -17,6 +17,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.admission.revocation import Revocation, revoked
 from services.clock import Chance, Clock
 from services.common.key_format import well_formed
+from services.common.request_headers import bearer_token
 from services.errors import Failure
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, key_by_digest, key_by_id
@@ -89,7 +90,9 @@ class Keyring:
         Raises Failure: INVALID_API_KEY, KEY_EXPIRED, KEY_REVOKED, and AUTH_UNAVAILABLE
         where the store cannot say; a valid key is never refused for that reason.
         """
-        secret = _bearer(authorization)
+        secret = bearer_token(authorization)
+        if secret is None:
+            raise _invalid()
         digest = self._pepper.digest(secret)
         known = self._known.get(digest)
         if known is None or known.until <= self._clock.now():
@@ -186,13 +189,6 @@ class Keyring:
             if revocation is not None and (key is None or key.revoked_ms is not None):
                 revocation.happen()
             return
-
-
-def _bearer(authorization: str | None) -> str:
-    scheme, _, secret = (authorization or "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise _invalid()
-    return secret.strip()
 
 
 def _invalid() -> Failure:

@@ -4,7 +4,12 @@ import re
 
 import pytest
 
-from services.common.request_headers import new_request_id, request_id_or_new
+from services.common.request_headers import (
+    bearer_token,
+    has_bearer_token,
+    new_request_id,
+    request_id_or_new,
+)
 
 NEW = re.compile(r"req-[0-9a-f]{32}")
 
@@ -30,3 +35,34 @@ def test_a_callers_request_id_is_kept(given: str) -> None:
 def test_a_request_id_that_is_unfit_for_logs_is_replaced(given: str | None) -> None:
     """So is an absent one."""
     assert NEW.fullmatch(request_id_or_new(given))
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["Bearer k", "bearer k", "BEARER k", "bEaRer  k", "Bearer k ", "Bearer    k   "],
+)
+def test_a_bearer_token_may_have_spaces_around_it(authorization: str) -> None:
+    """The scheme has no case."""
+    assert bearer_token(authorization) == "k"
+    assert has_bearer_token(authorization, "k")
+
+
+@pytest.mark.parametrize("token", ["ключ", "\udcff", "\0", "%", "a,b", "'", "x" * 10_000])
+def test_a_bearer_token_has_any_characters_but_spaces(token: str) -> None:
+    """Whether it is a key or the token that is expected is another question."""
+    assert bearer_token(f"Bearer {token}") == token
+    assert not has_bearer_token(f"Bearer {token}", "k")
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        *(None, "", "Bearer", "Bearer ", " Bearer k", "Bearer k x", "Bearer: k", "Bearerk", "k"),
+        *("Bearer\tk", "Bearer \tk", "Bearer k\t", "Bearer k\n", "Bearer \xa0k", "bearer\u2003k"),
+        *("Basic k", "Token k", "Bearer k, Bearer k", "\uff42earer k", "Bea\u0280er k"),
+    ],
+)
+def test_another_header_has_no_bearer_token(authorization: str | None) -> None:
+    """Among them two tokens, other schemes, and tabs and line ends, which no header carries."""
+    assert bearer_token(authorization) is None
+    assert not has_bearer_token(authorization, "k")
