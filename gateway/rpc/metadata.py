@@ -18,6 +18,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.money import exact_usd
 from gateway.telemetry.access_log import TRACE_CONTEXT
+from services.common.request_headers import is_idempotency_key
 
 NOTES_HEADER = "x-pomogator-notes"
 COST_HEADER = "x-pomogator-cost"
@@ -31,7 +32,6 @@ _PASSED_UP: Sequence[tuple[str, re.Pattern[str]]] = (
     ("traceparent", re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")),
     ("tracestate", re.compile(r"[\x21-\x7e][\x20-\x7e]{0,510}[\x21-\x7e]")),
 )
-_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
 _PASSED_DOWN = ("x-ratelimit-", "x-pomogator-", "idempotency-replayed")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
 _ACTIONS = {
@@ -56,7 +56,7 @@ def metadata(headers: MultiMapping[str], key: str, request_id: str) -> tuple[tup
                 pairs.append((name, value))
     once = headers.getall("Idempotency-Key", ())
     if once:
-        if len(once) > 1 or not _IDEMPOTENCY_KEY.fullmatch(once[0]):
+        if len(once) > 1 or not is_idempotency_key(once[0]):
             message = "Idempotency-Key must be 1 to 255 printable ASCII characters."
             raise invalid("idempotency-key", message)
         pairs.append(("idempotency-key", once[0]))

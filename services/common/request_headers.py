@@ -10,6 +10,8 @@ from random import getrandbits
 _BEARER = re.compile(r"bearer +(\S+) *", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
+_IDEMPOTENCY_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+
 
 def new_request_id() -> str:
     """Return an ID that no other request has. It is no secret, so the kernel is not asked."""
@@ -19,6 +21,11 @@ def new_request_id() -> str:
 def request_id_or_new(given: str | None) -> str:
     """The caller's ID of its request, if it is fit for logs, or a new one."""
     return given if given is not None and _REQUEST_ID.fullmatch(given) else new_request_id()
+
+
+def is_idempotency_key(text: str) -> bool:
+    """Whether it has 1 to 255 printable ASCII characters."""
+    return _IDEMPOTENCY_KEY.fullmatch(text) is not None
 
 
 def bearer_token(authorization: str | None) -> str | None:

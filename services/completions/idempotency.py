@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import re
 import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, suppress
@@ -38,6 +37,7 @@ from google.protobuf import proto
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.request_headers import is_idempotency_key
 from services.errors import Failure
 from services.providers.base import Batch
 from services.storage.base import Database
@@ -71,8 +71,6 @@ SWEEP_S = 60.0
 SWEEP_MAX = 200
 """The most keys that are deleted in one transaction."""
 
-_FORM = re.compile(r"[\x20-\x7e]{1,255}")
-
 Announce = Callable[[Mapping[str, str]], None]
 
 
@@ -93,7 +91,7 @@ class NamedCall:
 def idempotency_key(metadata: Mapping[str, str]) -> str | None:
     """The name that the caller gave its call, if any. Raises Failure INVALID_FIELD."""
     key = metadata.get(HEADER)
-    if key is not None and not _FORM.fullmatch(key):
+    if key is not None and not is_idempotency_key(key):
         raise Failure(
             reasons.ERROR_REASON_INVALID_FIELD,
             "An idempotency key has 1 to 255 printable ASCII characters.",

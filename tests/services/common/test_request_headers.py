@@ -7,6 +7,7 @@ import pytest
 from services.common.request_headers import (
     bearer_token,
     has_bearer_token,
+    is_idempotency_key,
     new_request_id,
     request_id_or_new,
 )
@@ -66,3 +67,15 @@ def test_another_header_has_no_bearer_token(authorization: str | None) -> None:
     """Among them two tokens, other schemes, and tabs and line ends, which no header carries."""
     assert bearer_token(authorization) is None
     assert not has_bearer_token(authorization, "k")
+
+
+@pytest.mark.parametrize("text", ["k", " ", "a b", "~", "x" * 255, "{}", "%20"])
+def test_an_idempotency_key_is_printable_ascii(text: str) -> None:
+    """1 to 255 characters."""
+    assert is_idempotency_key(text)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 256, "a\n", "a\tb", "\0", "\x7f", "é", "\udcff"])
+def test_other_text_is_no_idempotency_key(text: str) -> None:
+    """Too long, empty, or with other characters."""
+    assert not is_idempotency_key(text)
