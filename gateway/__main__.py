@@ -21,10 +21,10 @@ from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.rpc.channel import open_channel
 from gateway.rpc.reconnecting import follow_on_hangup
 from gateway.server import serving, split_address
-from gateway.telemetry import logs
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.metrics_page import showing
 from gateway.telemetry.tracer import TracesOptions, opening_tracer
+from services.common import json_logs
 from services.common.heap import keep_freed_memory
 from services.common.log_queue import LinesHandler
 from services.common.process import disable_core_dumps, freeze_gc, raise_fd_limit
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if complaint := _complaint(options):
         parser.error(complaint)
-    logs.configure(LinesHandler())
+    json_logs.configure(LinesHandler())
     keep_freed_memory()
     raise_fd_limit()
     disable_core_dumps()

@@ -1,11 +1,11 @@
-"""Logs: one line of JSON for each event.
+"""JSON logs: one line for each event.
 
     log.info("call.ended", extra={"request_id": "req-1", "model": "m"})
 
 gives `{"ts":…,"level":"info","logger":…,"event":"call.ended","request_id":"req-1","model":"m"}`.
-The message is the event's name; what varies is in `extra`. Never a prompt, an answer or
-a key. Of an exception its type and where it happened are told, not its text: that may hold
-what a caller sent.
+The message is the event's name, a constant; the facts are fields in `extra`. Never log a prompt,
+an answer or a key. Of an exception the line has the type and the place, but not the text, which
+may quote what a caller sent.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ import msgspec
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _FIELDS = "fields"
-"""Where a record has all that varies, if `emit` made it."""
+"""The attribute that holds the fields of a record that `emit` made."""
 
 _RECORD = vars(logging.LogRecord("", logging.INFO, "", 0, "", None, None))
-"""What all records of `emit` have in common."""
+"""Attributes that all records of `emit` have in common."""
 
 
 @lru_cache(maxsize=1)
@@ -33,10 +33,10 @@ def _second(timestamp: int) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as one line of JSON."""
+    """Formatter of a record as one line of JSON, without the line end."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without its end."""
+        """Return the line."""
         second, micros = divmod(round(record.created * 1_000_000), 1_000_000)
         line: dict[str, object] = {
             "ts": f"{_second(second)}.{micros // 1000:03}+00:00",
@@ -52,11 +52,12 @@ class JsonFormatter(logging.Formatter):
 
 
 def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> None:
-    """Logs an event of level info, which the caller has found enabled.
+    """Log an event of level info. The caller has checked that the level is enabled.
 
-    The same line as `logger.info(event, extra=fields)` gives, at a third of the cost: nobody
-    looks for the place in the code, a record is made of one that there is, the fields need
-    not be told from the standard's, and no filter of the logger is asked: there are none.
+    The line is that of `logger.info(event, extra=fields)`, at a third of the cost: the place in
+    the code is not looked up, the record is copied from a ready one, the fields need not be told
+    from the attributes of every record, and filters of the logger, of which there are none, are
+    not asked.
     """
     record = logging.LogRecord.__new__(logging.LogRecord)
     now = time.time()
@@ -67,8 +68,8 @@ def emit(logger: logging.Logger, event: str, fields: Mapping[str, object]) -> No
 
 
 def configure(handler: logging.Handler, level: str = "info") -> None:
-    """Sends all logs to a handler, from `level` on."""
-    # Nobody reads which thread and process it was: the library's own way to spare the looking.
+    """Send all logs from `level` on to `handler`."""
+    # The lines do not name thread and process: do not look them up (the library's own switches).
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
@@ -81,7 +82,7 @@ def _extra(record: logging.LogRecord) -> Mapping[str, object]:
 
 
 def _described(error: BaseException) -> dict[str, object]:
-    """Where it happened, innermost last. Its text may hold what a caller sent: left out."""
+    """The exception's type and place, innermost frame last. Its text may quote a caller."""
     frames = traceback.extract_tb(error.__traceback__)
     return {
         "type": type(error).__qualname__,

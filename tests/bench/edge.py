@@ -25,7 +25,7 @@ from pomogator.chat.v1 import usage_pb2
 from gateway.app import create_app
 from gateway.config import EdgeConfig
 from gateway.http.runner import EdgeRunner
-from gateway.telemetry import logs
+from services.common import json_logs
 from services.common.heap import keep_freed_memory
 from services.common.key_format import PREFIX, checksum
 from services.common.log_queue import LinesHandler
@@ -193,5 +193,5 @@ async def main() -> None:
 if __name__ == "__main__":
     keep_freed_memory()
     with Path("/dev/null").open("w") as nowhere:
-        logs.configure(LinesHandler(nowhere.fileno()))
+        json_logs.configure(LinesHandler(nowhere.fileno()))
         uvloop.run(main())
