@@ -16,7 +16,9 @@ import pytest
 
 from services.rpc.listener import listening
 from tests.environments import ROOT, Environment, build, empty, pins
-from tests.stand import priced_gateway, process
+from tests.stand import priced_gateway
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 pytest.importorskip("hatchling", reason="the group `build` is not installed")
@@ -103,12 +105,12 @@ async def ask_as_documented(environment: Environment, address: str, key: str) ->
 @asynccontextmanager
 async def serving(
     environment: Environment, folder: Path
-) -> AsyncIterator[tuple[process.Server, FakeUpstream]]:
+) -> AsyncIterator[tuple[Server, FakeUpstream]]:
     """`pomogator serve` of this environment, with a provider behind it."""
     folder.mkdir()  # noqa: ASYNC240
     async with FakeUpstream() as upstream:
         upstream.play(priced_gateway.House())
-        server = process.serving(
+        server = running_server(
             folder,
             CONFIG.format(url=upstream.url),
             env={"PYTHONPATH": "", "PYTHONSAFEPATH": "1"},
@@ -118,7 +120,7 @@ async def serving(
             yield running, upstream
 
 
-async def ask_over_rest(server: process.Server) -> str:
+async def ask_over_rest(server: Server) -> str:
     """What it answers."""
     url = f"http://{await server.address('http')}{priced_gateway.PATH}"
     headers = {"Authorization": f"Bearer {server.key}"}

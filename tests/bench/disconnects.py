@@ -22,7 +22,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude, quantile
-from tests.bench.processes import TOPOLOGIES, Stage, Topology, asking, configuration, running
+from tests.bench.processes import Stage, asking, configuration, running
+from tests.stand.servers import TOPOLOGIES, Topology
 from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, Request, Script, sse
 
 AT_A_TIME = 10

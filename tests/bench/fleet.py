@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.bench.processes import configuration, free_port, paid_key
 from tests.services.conftest import empty_postgres, running_postgres
-from tests.stand.members import Member
+from tests.stand.process import Server
 
 PEPPER = {"POMOGATOR_PEPPER": "all services have the same"}
 
@@ -18,8 +18,8 @@ PEPPER = {"POMOGATOR_PEPPER": "all services have the same"}
 class Fleet:
     """What runs. A member that is started again has the same port."""
 
-    services: Sequence[Member]
-    edges: Sequence[Member]
+    services: Sequence[Server]
+    edges: Sequence[Server]
     """Each calls all services in turn."""
     addresses: Sequence[tuple[str, int]]
     """Of the edges."""
@@ -47,24 +47,24 @@ async def fleet(
         states = [directory / f"state-{number}" for number in range(2)]
         addresses = [f"127.0.0.1:{free_port()}" for _ in states]
         services = [
-            Member(
+            Server(
                 *("--only", "grpc", "--grpc", address, "--metrics", "", *stopping),
                 *("--config", config, "--state", state_of),
-                listens={"protocol": "grpc", "address": address},
+                ready={"protocol": "grpc", "address": address},
                 env=PEPPER,
             )
             for address, state_of in zip(addresses, states, strict=True)
         ]
         fronts = [("127.0.0.1", free_port()) for _ in range(edges)]
         made = [
-            Member(
+            Server(
                 *("--only", "rest", "--target", f"ipv4:{','.join(addresses)}", *stopping),
                 *("--rest", f"{host}:{port}", "--metrics", ""),
-                listens={"protocol": "http"},
+                ready={"protocol": "http"},
             )
             for host, port in fronts
         ]
         for member in (*services, *made):
-            stack.push_async_callback(member.end)
+            stack.push_async_callback(member.stop)
             await member.start()
         yield Fleet(services, made, fronts, await paid_key(states[0]))

@@ -20,8 +20,9 @@ from pathlib import Path
 from services.config import BoundsConfig
 from tests.bench.figures import Figure, conclude
 from tests.bench.overload import CONNECTIONS_MAX, EVENTS, EVERY_US, WARM_S, Callers, pin
-from tests.bench.processes import TOPOLOGIES, asking, configuration, paid_key, running
+from tests.bench.processes import asking, configuration, paid_key, running
 from tests.bench.rig import MOCK_PORT, Rig
+from tests.stand.servers import TOPOLOGIES
 
 REFUSED_MAX = 0.02
 SLOWER_MAX = 1.2

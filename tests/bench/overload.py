@@ -30,8 +30,9 @@ import msgspec
 
 from services.config import BoundsConfig
 from tests.bench.figures import Figure, conclude
-from tests.bench.processes import TOPOLOGIES, Stage, Topology, asking, configuration, running
+from tests.bench.processes import Stage, asking, configuration, running
 from tests.bench.rig import GATEWAY_CORE, LOAD_CORE, MOCK_PORT, Quantiles, Rig
+from tests.stand.servers import TOPOLOGIES, Topology
 
 EVENTS, EVERY_US = 100, 10_000
 WARM_S = 2.0
@@ -90,8 +91,7 @@ class Callers:
 def pin(stage: Stage) -> None:
     """Leaves one core to the gateway, and it that core."""
     for member in stage.members.values():
-        assert member.process is not None
-        for task in Path(f"/proc/{member.process.pid}/task").iterdir():
+        for task in Path(f"/proc/{member.pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {int(GATEWAY_CORE)})
 
 

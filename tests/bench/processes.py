@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import aiohttp
 import psutil
 
-from tests.stand.members import Member, operators
-
-Topology = Literal["single", "split"]
-TOPOLOGIES: Sequence[Topology] = ("single", "split")
+from tests.stand.operators import operators
+from tests.stand.process import Server
+from tests.stand.servers import Topology, gateway_of
 
 MODEL = "bench/model"
 ACCOUNT = "bench"
 CREDIT_NANO = 10**15
-AT_ONCE = ("--shutdown-delay", "0", "--drain-timeout", "1")
 
 CHANNEL = """
 [[channels]]
@@ -46,7 +43,7 @@ class Stage:
     """Of its completions."""
     key: str
     """Which may do everything."""
-    members: Mapping[str, Member]
+    members: Mapping[str, Server]
     """Its processes."""
     http: aiohttp.ClientSession
     """A client that sends the key, on as many connections as it likes."""
@@ -70,17 +67,10 @@ async def running(directory: Path, config: str, topology: Topology) -> AsyncIter
     """A gateway with this configuration, in one process or with its edge apart."""
     path, state = directory / "pomogator.toml", directory / "state"
     path.write_text(config)
-    sock, rest = f"unix:{state / 'grpc.sock'}", ("--rest", "127.0.0.1:0", *AT_ONCE)
-    files = ("--config", path, "--state", state, "--metrics", "", "--grpc", sock, *AT_ONCE)
-    http, grpc = {"protocol": "http"}, {"protocol": "grpc", "address": sock}
-    edge = Member("--only", "rest", "--target", sock, *rest, listens=http)
-    members = {
-        "single": {"gateway": Member(*files, *rest, listens=http)},
-        "split": {"service": Member(*files, "--only", "grpc", listens=grpc), "edge": edge},
-    }[topology]
+    members = gateway_of(topology, state, path)
     async with AsyncExitStack() as stack:
         for member in members.values():
-            stack.push_async_callback(member.end)
+            stack.push_async_callback(member.stop)
             address = await member.start()
         key = await paid_key(state)
         yield Stage(
@@ -112,10 +102,9 @@ def asking(*, stream: bool = True, text: str = "Hello") -> Mapping[str, object]:
     return {"model": MODEL, "messages": messages, "max_tokens": 50, "stream": stream}
 
 
-def process_of(member: Member) -> psutil.Process:
+def process_of(member: Server) -> psutil.Process:
     """A process, to be looked at."""
-    assert member.process is not None
-    return psutil.Process(member.process.pid)
+    return psutil.Process(member.pid)
 
 
 def free_port() -> int:

@@ -127,7 +127,7 @@ async def measure(directory: Path, restarts: int, rate: float) -> Sequence[Figur
             async with load.connected():
                 calling = asyncio.ensure_future(load.run(rate, 24 * 3600))
                 for member in islice(cycle((*gateways.services, *gateways.edges)), restarts):
-                    await member.end(signal.SIGTERM)
+                    await member.stop(signal.SIGTERM)
                     await member.start()
                     await balancer.ready(len(gateways.addresses))
                     await asyncio.sleep(BREATH_S)

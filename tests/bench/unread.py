@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude, quantile
 from tests.bench.processes import Stage, asking, configuration, running
-from tests.stand.members import operators
+from tests.stand.operators import operators
 from tests.stand.upstream import SSE_HEAD, FakeUpstream, Line, Request, Script, json_answer, sse
 
 EDGE_MB_MAX, SERVICE_MB_MAX = 256.0, 64.0

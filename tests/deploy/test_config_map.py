@@ -7,7 +7,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.stand.priced_gateway import PATH, House
-from tests.stand.process import serving
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 CONFIG = """
@@ -32,7 +32,7 @@ async def test_a_replaced_configuration_is_used(tmp_path: Path) -> None:
         upstream.play(House())
         old = CONFIG.format(url=upstream.url, model="house/old")
         async with (
-            serving(tmp_path, old, "--watch-config") as server,
+            running_server(tmp_path, old, "--watch-config") as server,
             aiohttp.ClientSession() as http,
         ):
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stand.gateway import TOPOLOGIES, Topology, running
+from tests.stand.gateway import TRANSPORTS, Transport, running
 from tests.stand.provider_gateway import MODEL, configuration
 from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, FakeUpstream, Line, sse
 
@@ -43,14 +43,14 @@ class Torrent:
         self.ended.set()
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-async def test_unread_stream(tmp_path: Path, topology: Topology) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_unread_stream(tmp_path: Path, transport: Transport) -> None:
     """The provider is held up while a client does not read, and released when it leaves."""
     torrent = Torrent()
     async with FakeUpstream() as upstream:
         upstream.play([SSE_HEAD, torrent.flow, LAST_CHUNK])
         channel, model = configuration("openai", upstream.url)
-        async with running(tmp_path, channel, models=[model], topology=topology) as gateway:
+        async with running(tmp_path, channel, models=[model], transport=transport) as gateway:
             request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
             url = f"{gateway.base_url}/chat/completions"
             answer = await gateway.http.post(url, json=request | {"stream": True})

@@ -19,7 +19,6 @@ import aiohttp
 from services.common.key_format import new_secret
 from tests.deploy.test_observability import expressions
 from tests.end_to_end.test_operations import BEGINNING, BUSY, ENDING, Samples, delta
-from tests.stand.members import Member
 from tests.stand.process import Server
 from tests.stand.upstream import (
     CUT,
@@ -159,21 +158,20 @@ async def living(state: Path, config: str, seen: Seen, key: str = "") -> AsyncIt
     """A server, which goes on with the state of the one before it, and with its key."""
     path = state / "pomogator.toml"
     path.write_text(config)
-    member = Member(
+    member = Server(
         *("--config", path, "--state", state / "var", "--rest", "127.0.0.1:0"),
         *("--grpc", f"unix:{state / 'grpc.sock'}", "--metrics", "127.0.0.1:0"),
-        listens={"protocol": "http"},
+        ready={"protocol": "http"},
     )
     try:
         address = await member.start()
-        assert member.server is not None
         if not key:
-            await member.server.begun(None)
-        headers = {"Authorization": f"Bearer {key or member.server.key}"}
+            await member.first_key()
+        headers = {"Authorization": f"Bearer {key or member.key}"}
         async with aiohttp.ClientSession(f"http://{address}", headers=headers) as http:
-            yield Life(member.server, http, seen)
+            yield Life(member, http, seen)
     finally:
-        await member.end()
+        await member.stop()
 
 
 async def test_all_that_is_shown_moves(tmp_path: Path) -> None:
@@ -191,7 +189,7 @@ async def test_all_that_is_shown_moves(tmp_path: Path) -> None:
             await life.look()
             other.play([BEGINNING, STALL])
             async with life.asking():
-                life.server.tell(signal.SIGKILL)
+                life.server.send_signal(signal.SIGKILL)
                 await life.server.ended()
         async with living(tmp_path, config, seen, life.server.key) as life:
             await life.until("pomogator_holds_recovered_total", 1)
@@ -248,7 +246,7 @@ async def state(life: Life, first: Provider, database: Path) -> None:
     """A look at the models, a new configuration, and a database that takes nothing."""
     async with life.http.get("/v1/models") as answer:
         assert answer.status == 200
-    life.server.tell(signal.SIGHUP)
+    life.server.send_signal(signal.SIGHUP)
     await life.server.event("config.reloaded")
 
     goes_on = asyncio.Event()

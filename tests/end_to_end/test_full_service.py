@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 
 from tests.stand.priced_gateway import ASKED, MODEL, PATH, House
-from tests.stand.process import serving
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 PLACES, ASKING = 3, 40
@@ -40,9 +40,9 @@ async def test_most_of_a_flood_is_refused_at_the_edge(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play(house)
         config = CONFIG.format(places=PLACES, url=upstream.url, model=MODEL)
-        async with serving(tmp_path / "service", config, only="grpc") as service:
+        async with running_server(tmp_path / "service", config, only="grpc") as service:
             target = await service.tcp_address()
-            edge_alone = serving(tmp_path / "edge", "", "--target", target, only="rest")
+            edge_alone = running_server(tmp_path / "edge", "", "--target", target, only="rest")
             async with edge_alone as edge, aiohttp.ClientSession() as http:
                 url = f"http://{await edge.address('http')}{PATH}"
                 headers = {"Authorization": f"Bearer {service.key}"}

@@ -12,7 +12,7 @@ import pytest
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from services.storage.keys import KeyScope
-from tests.stand.gateway import TOPOLOGIES, Gateway, Topology
+from tests.stand.gateway import TRANSPORTS, Gateway, Transport
 from tests.stand.priced_gateway import (
     CHARGE_NANO_USD,
     MESSAGES,
@@ -25,13 +25,13 @@ from tests.stand.priced_gateway import (
 )
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("stream", [False, True])
 async def test_of_twenty_equal_calls_one_is_made(
-    tmp_path: Path, topology: Topology, stream: bool
+    tmp_path: Path, transport: Transport, stream: bool
 ) -> None:
     """Nineteen are told to come back in a second; who does gets the answer, to the byte."""
-    async with serving(tmp_path, topology) as (gateway, upstream, house):
+    async with serving(tmp_path, transport) as (gateway, upstream, house):
         house.goes_on.clear()
         calls = [asyncio.create_task(ask(gateway, stream=stream)) for _ in range(20)]
         pending = set(calls)

@@ -22,7 +22,7 @@ from tests.stand.billing_gateway import (
     selling,
 )
 from tests.stand.clock import FakeClock
-from tests.stand.gateway import TOPOLOGIES, Topology
+from tests.stand.gateway import TRANSPORTS, Transport
 from tests.stand.upstream import CUT, SSE_HEAD, json_answer, sse
 
 RULES = [LimitConfig(key="*", rpm=4, tpm=6000)]
@@ -50,14 +50,14 @@ async def ask(shop: Shop, key: str, form: str = "json", name: str = "", **fields
         return await read(response)
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("form", FORMS)
 async def test_answers_and_refusals_say_how_limits_stand(
-    tmp_path: Path, topology: Topology, form: str
+    tmp_path: Path, transport: Transport, form: str
 ) -> None:
     """An answer, its replay, 402, 409, 422, a provider's failure and 429: each has all six."""
     clock = FakeClock()
-    async with selling(tmp_path, topology=topology, limits=RULES, clock=clock) as shop:
+    async with selling(tmp_path, transport=transport, limits=RULES, clock=clock) as shop:
         key = await shop.open(credit_nano=NANO)
         seen: list[Answer] = []
 

@@ -20,7 +20,7 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from services.config import ChannelConfig
 from services.rpc.listener import listening
-from tests.stand.gateway import TOPOLOGIES, Gateway, running
+from tests.stand.gateway import TRANSPORTS, Gateway, running
 
 HERE = Path(__file__).parent
 GOOGLEAPIS = Path(annotations_pb2.__file__).parents[2]
@@ -44,7 +44,7 @@ needs_node = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module", params=TOPOLOGIES)
+@pytest.fixture(scope="module", params=TRANSPORTS)
 async def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Gateway]:
@@ -56,7 +56,7 @@ async def gateway(
         for dialect, model in zip(("openai", "anthropic"), MODELS, strict=True)
     ]
     state = tmp_path_factory.mktemp("state")
-    async with running(state, *channels, topology=request.param) as gateway:
+    async with running(state, *channels, transport=request.param) as gateway:
         yield gateway
 
 

@@ -11,7 +11,7 @@ import psutil
 
 from tests.faults.checked_gateway import BEGIN, END, MODEL, PATH
 from tests.faults.processes import ASKED, CONFIG
-from tests.stand.process import serving
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 CALLS = 40
@@ -27,7 +27,7 @@ async def test_a_running_call_keeps_its_text_once(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END])
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, config) as server, AsyncExitStack() as stack:
+        async with running_server(tmp_path, config) as server, AsyncExitStack() as stack:
             http = await stack.enter_async_context(
                 aiohttp.ClientSession(
                     f"http://{await server.address('http')}",

@@ -31,7 +31,7 @@ from tests.stand.billing_gateway import (
     selling,
 )
 from tests.stand.clock import FakeClock
-from tests.stand.gateway import TOPOLOGIES, Topology
+from tests.stand.gateway import TRANSPORTS, Transport
 from tests.stand.upstream import CUT, SSE_HEAD, STALL, json_answer, sse
 
 EVERY_KEY = "*"
@@ -51,11 +51,11 @@ def parts(error: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: error[name] for name in names}
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("form", FORMS)
-async def test_cost_is_price_times_usage(tmp_path: Path, topology: Topology, form: str) -> None:
+async def test_cost_is_price_times_usage(tmp_path: Path, transport: Transport, form: str) -> None:
     """To the last nano-dollar: in the answer, in the header of a whole one, and in the books."""
-    async with selling(tmp_path, topology=topology) as shop:
+    async with selling(tmp_path, transport=transport) as shop:
         key = await shop.open()
         answer = await shop.ask(key, form)
 
@@ -143,11 +143,11 @@ async def test_429_says_when_to_come_back(tmp_path: Path, form: str) -> None:
         assert (await shop.ask(key, form)).status == 200
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("form", FORMS)
-async def test_balance_for_ten_is_for_ten(tmp_path: Path, topology: Topology, form: str) -> None:
+async def test_balance_for_ten_is_for_ten(tmp_path: Path, transport: Transport, form: str) -> None:
     """Of a hundred calls at once exactly ten are admitted, and the other ninety get 402."""
-    async with selling(tmp_path, topology=topology, price=CENT) as shop:
+    async with selling(tmp_path, transport=transport, price=CENT) as shop:
         key = await shop.open(credit_nano=NANO // 10)
         answers = await asyncio.gather(*(shop.ask(key, form) for _ in range(100)))
 
@@ -360,10 +360,10 @@ async def test_model_without_a_price(tmp_path: Path) -> None:
         assert await refused_with(shop, await shop.open(), model=FREE) == (400, "model_not_found")
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-async def test_callers_see_what_the_ledger_has(tmp_path: Path, topology: Topology) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_callers_see_what_the_ledger_has(tmp_path: Path, transport: Transport) -> None:
     """Balance and usage agree with the operators' report and with the transfers."""
-    async with selling(tmp_path, topology=topology) as shop:
+    async with selling(tmp_path, transport=transport) as shop:
         key = await shop.open()
         for form in FORMS:
             assert (await shop.ask(key, form)).status == 200

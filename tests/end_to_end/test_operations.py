@@ -14,7 +14,8 @@ import pytest
 from services.common.key_format import new_secret
 from services.telemetry.calls import ENDS
 from services.telemetry.metrics import Metrics
-from tests.stand.process import Server, serving
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import CUT, LAST_CHUNK, SSE_HEAD, FakeUpstream, json_answer, sse
 
 PROVIDER_KEY = "sk-canary-provider-4a1b9c"
@@ -78,7 +79,7 @@ async def server(
     tmp_path: Path, first: FakeUpstream, second: FakeUpstream
 ) -> AsyncIterator[Server]:
     config = CONFIG.format(first=first.url, second=second.url)
-    async with serving(tmp_path, config, env={"CANARY_KEY": PROVIDER_KEY}) as server:
+    async with running_server(tmp_path, config, env={"CANARY_KEY": PROVIDER_KEY}) as server:
         yield server
 
 
@@ -215,7 +216,7 @@ async def test_sigterm_lets_a_stream_end(
 
     async with http.post("/v1/chat/completions", json={**CHAT, "stream": True}) as answer:
         assert ANSWER.encode() in await answer.content.readany()
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         await server.event("server.stopping")
         goes_on.set()
         rest = await answer.text()
@@ -240,7 +241,7 @@ async def test_secrets_stay_inside(
     async with http.post("/v1/chat/completions", data=f'{{"{PROMPT}"', headers=JSON) as answer:
         assert answer.status == 400
     exposition = await server.exposition()
-    server.tell(signal.SIGTERM)
+    server.send_signal(signal.SIGTERM)
     assert await server.ended() == 0
 
     for secret in (server.key, PROVIDER_KEY, PROMPT, ANSWER):
@@ -278,14 +279,14 @@ def test_names_are_documented() -> None:
 
 async def test_a_log_that_nobody_reads(server: Server, http: aiohttp.ClientSession) -> None:
     """What collects it may hang. Calls are answered as before, and later all their lines come."""
-    server.reading.clear()
+    server.log_is_read.clear()
     told = []
     for _ in range(LINES_FOR_A_FULL_PIPE):
         async with asyncio.timeout(30), http.get("/v1/models") as answer:
             assert answer.status == 200
             told.append(answer.headers["X-Request-Id"])
 
-    server.reading.set()
+    server.log_is_read.set()
     await server.event("http.request", request_id=told[-1])
     logged = [line["request_id"] for line in server.lines if line["event"] == "http.request"]
     assert logged == told

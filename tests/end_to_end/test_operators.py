@@ -16,7 +16,8 @@ import aiohttp
 import pytest
 
 from tests.stand.billing_gateway import USAGE, bearer, completion
-from tests.stand.process import Server, serving
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream, json_answer
 
 TOKEN = secrets.token_hex(16)
@@ -83,7 +84,7 @@ async def ask(server: Server, key: str) -> int:
 async def test_shell(tmp_path: Path, upstream: FakeUpstream) -> None:
     """Every command about money works beside a server; without one it sees the same books."""
     shell = Shell(tmp_path)
-    async with serving(tmp_path, CONFIG.format(url=upstream.url)) as server:
+    async with running_server(tmp_path, CONFIG.format(url=upstream.url)) as server:
         assert "balance: 0.25 USD" in await shell.run(
             "accounts", "create", "acme", "--credit", "0.25"
         )
@@ -97,7 +98,7 @@ async def test_shell(tmp_path: Path, upstream: FakeUpstream) -> None:
         )  # fmt: skip
         key = made.splitlines()[-1]
         assert [await ask(server, key) for _ in range(3)] == [200, 200, 402]
-        server.tell(signal.SIGTERM)
+        server.send_signal(signal.SIGTERM)
         assert await server.ended() == 0
 
     assert "balance: 0.00 USD\nheld:    0.00 USD" in await shell.run("accounts", "show", "acme")
@@ -111,7 +112,9 @@ async def test_shell(tmp_path: Path, upstream: FakeUpstream) -> None:
 async def test_shell_over_tcp(tmp_path: Path, upstream: FakeUpstream) -> None:
     """Where the operators' listener is on TCP, commands show the token, and need it."""
     config = CONFIG.format(url=upstream.url)
-    async with serving(tmp_path, config, "--ops", "127.0.0.1:0", env=TOKEN_VARIABLE) as server:
+    async with running_server(
+        tmp_path, config, "--ops", "127.0.0.1:0", env=TOKEN_VARIABLE
+    ) as server:
         # The operators' listener is the first.
         ops = {"POMOGATOR_OPS": await server.address("grpc")}
         operator = Shell(tmp_path, {**ops, **TOKEN_VARIABLE})
@@ -126,11 +129,11 @@ async def test_shell_beside_a_fleet(
     """A database that others may open, too, does not hide the server that runs here."""
     stores = {"POMOGATOR_DATABASE_URL": postgres_url, "POMOGATOR_PEPPER": "sixteen bytes or more"}
     shell = Shell(tmp_path, stores)
-    async with serving(tmp_path, CONFIG.format(url=upstream.url), env=stores) as server:
+    async with running_server(tmp_path, CONFIG.format(url=upstream.url), env=stores) as server:
         assert await shell.run("reload") == "reloaded\n"
         await server.event("config.reloaded")
         assert "house" in await shell.run("channels")
-        server.tell(signal.SIGKILL)
+        server.send_signal(signal.SIGKILL)
         await server.ended()
 
     # Its socket is left, and nobody listens there.
@@ -143,7 +146,7 @@ async def test_http(tmp_path: Path, upstream: FakeUpstream) -> None:
     config = CONFIG.format(url=upstream.url)
     arguments = ("--ops-rest", "127.0.0.1:0")
     async with (
-        serving(tmp_path, config, *arguments, env=TOKEN_VARIABLE) as server,
+        running_server(tmp_path, config, *arguments, env=TOKEN_VARIABLE) as server,
         aiohttp.ClientSession(headers=bearer(TOKEN)) as http,
     ):
         url = f"http://{await server.address('operators-http')}/v1"
@@ -161,7 +164,7 @@ async def test_http(tmp_path: Path, upstream: FakeUpstream) -> None:
             assert (await response.json())["findings"] == []
         async with http.get(f"{public}/accounts") as response:
             assert response.status == 404
-    assert TOKEN not in server.raw + server.log
+    assert TOKEN not in server.stdout + server.log
 
 
 @pytest.mark.parametrize("arguments", [("--ops", "127.0.0.1:0"), ("--ops-rest", "127.0.0.1:0")])

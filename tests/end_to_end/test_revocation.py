@@ -14,7 +14,7 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 
 from services.config import KeysConfig
-from tests.stand.gateway import TOPOLOGIES, Gateway, Topology
+from tests.stand.gateway import TRANSPORTS, Gateway, Transport
 from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, ask, books, serving
 
 
@@ -44,10 +44,10 @@ def events(body: bytes) -> list[str]:
     return [line.removeprefix("data: ") for line in lines if line.startswith("data: ")]
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
-async def test_a_running_stream_ends(tmp_path: Path, topology: Topology) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_running_stream_ends(tmp_path: Path, transport: Transport) -> None:
     """It says why, the provider is told to stop, and what came is paid for; new calls are 401."""
-    async with serving(tmp_path, topology) as (gateway, upstream, house):
+    async with serving(tmp_path, transport) as (gateway, upstream, house):
         house.goes_on.clear()
         async with streaming(gateway) as answer:
             await revoke(gateway)
@@ -63,13 +63,13 @@ async def test_a_running_stream_ends(tmp_path: Path, topology: Topology) -> None
     assert await books(tmp_path) == {"settled": CHARGE_NANO_USD}
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "order-1"}])
 async def test_a_whole_answer_does_not_come(
-    tmp_path: Path, topology: Topology, headers: dict[str, str]
+    tmp_path: Path, transport: Transport, headers: dict[str, str]
 ) -> None:
     """A call whose provider is still thinking ends with 401, and costs nothing."""
-    async with serving(tmp_path, topology) as (gateway, upstream, house):
+    async with serving(tmp_path, transport) as (gateway, upstream, house):
         house.goes_on.clear()
         asked = asyncio.create_task(ask(gateway, headers))
         request = await upstream.request()

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.stand.gateway import TOPOLOGIES
+from tests.stand.gateway import TRANSPORTS
 from tests.stand.provider_gateway import DIALECTS, MODEL, Talk, talking
 from tests.stand.providers.answers import Answer, Call, Part, Stop, Text, Thought
 from tests.stand.providers.provider import Slicing
@@ -196,12 +196,12 @@ async def test_one_ending(talk: Talk, answer: Answer, slicing: Slicing, cut: boo
     assert good[: len(bad) - 1] == bad[:-1]
 
 
-@pytest.fixture(params=TOPOLOGIES)
+@pytest.fixture(params=TRANSPORTS)
 async def far_talk(
     request: pytest.FixtureRequest, tmp_path: Path, dialect: str
 ) -> AsyncIterator[Talk]:
     """A gateway over each kind of channel."""
-    async with talking(tmp_path, dialect, topology=request.param) as talk:
+    async with talking(tmp_path, dialect, transport=request.param) as talk:
         yield talk
 
 

@@ -17,7 +17,7 @@ import trustme
 
 from tests.end_to_end.test_operators import Shell
 from tests.services.rpc.test_tls import Files
-from tests.stand.process import serving
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream, json_answer
 
 CONFIG = """
@@ -48,7 +48,7 @@ async def test_edge_and_service_know_each_other(tmp_path: Path) -> None:
     (tmp_path / "edge").mkdir()
     async with (
         FakeUpstream() as upstream,
-        serving(
+        running_server(
             *(tmp_path / "service", CONFIG.format(url=upstream.url), *shown),
             *("--tls-client-ca", files.ca),
             only="grpc",
@@ -59,7 +59,9 @@ async def test_edge_and_service_know_each_other(tmp_path: Path) -> None:
         target = ("--target", await service.tcp_address(), "--target-ca", files.ca)
         for certificate, key, expected in ((edge, edge_key, 200), (stranger, stranger_key, 503)):
             mine = ("--target-cert", certificate, "--target-key", key)
-            async with serving(tmp_path / "edge", "", *shown, *target, *mine, only="rest") as front:
+            async with running_server(
+                tmp_path / "edge", "", *shown, *target, *mine, only="rest"
+            ) as front:
                 url = f"https://{await front.address('http')}/v1/chat/completions"
                 body = {"model": "house/model", "messages": [{"role": "user", "content": "Hi"}]}
                 async with http.post(url, json=body, ssl=trust) as answer:
@@ -81,12 +83,12 @@ async def test_names_are_read_anew(tmp_path: Path) -> None:
             return f'client_certificates = {{ "*" = ["{name}"] }}' + CONFIG.format(url=upstream.url)
 
         async with (
-            serving(
+            running_server(
                 *(tmp_path / "service", config("edge.svc"), "--tls-client-ca", files.ca),
                 *("--tls-cert", server, "--tls-key", server_key),
                 only="grpc",
             ) as service,
-            serving(
+            running_server(
                 *(tmp_path / "edge", "", "--target", await service.tcp_address()),
                 *("--target-ca", files.ca, "--target-cert", edge, "--target-key", edge_key),
                 only="rest",
@@ -106,7 +108,7 @@ async def test_names_are_read_anew(tmp_path: Path) -> None:
             assert await statuses() == (200, 200)
 
             path.write_text(config("other.svc"))
-            service.tell(signal.SIGHUP)
+            service.send_signal(signal.SIGHUP)
             await service.event("config.reloaded")
             # An edge that may not call takes no part: its users are not told that they may not.
             assert await statuses() == (403, 503)
@@ -114,12 +116,12 @@ async def test_names_are_read_anew(tmp_path: Path) -> None:
             assert refused["names"] == ["edge.svc"]
 
             files.issue("edge", None, "other.svc")
-            front.tell(signal.SIGHUP)
+            front.send_signal(signal.SIGHUP)
             await front.event("tls.reloaded")
             assert await statuses() == (200, 200)
 
             path.write_text(config("*.svc"))
-            service.tell(signal.SIGHUP)
+            service.send_signal(signal.SIGHUP)
             await service.event("config.refused")
             assert await statuses() == (200, 200)
 
@@ -132,7 +134,7 @@ async def test_operators_are_encrypted_too(tmp_path: Path) -> None:
     guest, guest_key = files.issue("guest", None, "guest.svc")
     token = secrets.token_hex(16)
     clients = 'client_certificates = { "pomogator.accounts.v1.KeyService/*" = ["admin.svc"] }'
-    async with serving(
+    async with running_server(
         *(tmp_path, clients + CONFIG.format(url="http://127.0.0.1:9")),
         *("--tls-cert", server, "--tls-key", server_key, "--tls-client-ca", files.ca),
         *("--ops", "127.0.0.1:0", "--ops-rest", "127.0.0.1:0"),
@@ -230,7 +232,7 @@ async def test_plain_text_may_be_asked_for(tmp_path: Path) -> None:
     """By name, or all at once; and what leaves for other programs is told in the log."""
     config = CONFIG.format(url="http://provider.example/v1")
     arguments = ("--rest", "0.0.0.0:0", "--metrics", "0.0.0.0:0", "--insecure", "metrics,rest")
-    async with serving(tmp_path, config, *arguments) as server:
+    async with running_server(tmp_path, config, *arguments) as server:
         told = await server.event("link.plain_text")
         assert told["link"] == "channels (house).base_url"
         port = (await server.address("metrics")).rpartition(":")[2]

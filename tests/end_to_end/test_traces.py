@@ -22,8 +22,9 @@ from tests.end_to_end.test_operations import (
     PROMPT,
     PROVIDER_KEY,
 )
-from tests.stand.members import Member, operators
-from tests.stand.process import Server, serving
+from tests.stand.operators import operators
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.trace_collector import (
     QUICK,
     Collector,
@@ -88,7 +89,7 @@ async def tracing(
             **QUICK,
         }
         if layout == "one process":
-            server = await stack.enter_async_context(serving(state, text, env=env))
+            server = await stack.enter_async_context(running_server(state, text, env=env))
             servers: Sequence[Server] = [server]
             key, address = server.key, await server.address("http")
         else:
@@ -104,29 +105,27 @@ async def _split(
 ) -> tuple[Sequence[Server], str, str]:
     path = state / "pomogator.toml"
     path.write_text(config)
-    behind = Member(
+    behind = Server(
         *("--only", "grpc", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
         *("--config", path, "--state", state),
-        listens={"protocol": "grpc"},
+        ready={"protocol": "grpc"},
         env=env,
     )
-    stack.push_async_callback(behind.end)
+    stack.push_async_callback(behind.stop)
     await behind.start()
-    assert behind.server is not None
-    target = await behind.server.tcp_address()
-    edge = Member(
+    target = await behind.tcp_address()
+    edge = Server(
         *("--only", "rest", "--target", target, "--rest", "127.0.0.1:0"),
         *("--metrics", "127.0.0.1:0"),
-        listens={"protocol": "http"},
+        ready={"protocol": "http"},
         env=env,
     )
-    stack.push_async_callback(edge.end)
+    stack.push_async_callback(edge.stop)
     address = await edge.start()
-    assert edge.server is not None
     async with operators(state) as asked:
         _, key = await asked.create_key("acme")
         await asked.credit("acme", 10**9, "credit-1")
-    return [edge.server, behind.server], key, address
+    return [edge, behind], key, address
 
 
 @pytest.fixture(params=LAYOUTS)

@@ -93,11 +93,11 @@ class Apart:
 
 
 @asynccontextmanager
-async def apart(state: Path, dialect: str, base_url: str, topology: str) -> AsyncIterator[Apart]:
+async def apart(state: Path, dialect: str, base_url: str, transport: str) -> AsyncIterator[Apart]:
     """Runs a gateway in another process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "tests.stand.gateway_process", str(state), dialect, base_url, topology),
+        *("-m", "tests.stand.gateway_process", str(state), dialect, base_url, transport),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -113,11 +113,11 @@ async def apart(state: Path, dialect: str, base_url: str, topology: str) -> Asyn
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what a process takes")
 @pytest.mark.parametrize(
-    ("dialect", "topology"),
+    ("dialect", "transport"),
     [*((dialect, "in-process") for dialect in DIALECTS), ("openai", "tcp"), ("openai", "unix")],
 )
 async def test_memory(
-    tmp_path: Path, dialect: str, topology: str, record_property: Any, capsys: Any
+    tmp_path: Path, dialect: str, transport: str, record_property: Any, capsys: Any
 ) -> None:
     """Twenty MiB of pictures in one request take a bounded multiple of their size."""
     data = base64.b64encode(base64.b64decode(DOT)[:30] + bytes(PICTURE_BYTES - 64)).decode()
@@ -126,7 +126,7 @@ async def test_memory(
     small = json.dumps(body | {"messages": messages(LINK)}).encode()
     async with (
         FakeProvider(dialect) as provider,
-        apart(tmp_path, dialect, provider.url, topology) as gateway,
+        apart(tmp_path, dialect, provider.url, transport) as gateway,
         aiohttp.ClientSession() as http,
     ):
         provider.say(SEEN)
@@ -142,6 +142,6 @@ async def test_memory(
     record_property("growth", growth)
     with capsys.disabled():
         print(  # noqa: T201 - the figure that the bound is held against
-            f"\n{dialect}, {topology}: a body of {len(large) >> 20} MiB takes {growth:.1f}x"
+            f"\n{dialect}, {transport}: a body of {len(large) >> 20} MiB takes {growth:.1f}x"
         )
-    assert growth < GROWTH_MAX[topology]
+    assert growth < GROWTH_MAX[transport]

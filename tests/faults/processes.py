@@ -11,8 +11,10 @@ from pathlib import Path
 import aiohttp
 
 from tests.faults.checked_gateway import MODEL, PATH
-from tests.stand import members
-from tests.stand.process import Server, serving
+from tests.stand import servers
+from tests.stand.operators import operators
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 CONFIG = """
@@ -71,10 +73,10 @@ async def apart(
     """A service, which gets the arguments, and an edge, each a process; and the edge's URL."""
     (folder / "edge").mkdir()
     config = CONFIG.format(url=upstream.url, model=MODEL)
-    async with serving(folder, config, *arguments, only="grpc") as service:
+    async with running_server(folder, config, *arguments, only="grpc") as service:
         heard = [line for line in service.lines if line.get("protocol") == "grpc"]
         (target,) = {line["address"] for line in heard if ":/" not in line["address"]}
-        async with serving(folder / "edge", config, "--target", target, only="rest") as edge:
+        async with running_server(folder / "edge", config, "--target", target, only="rest") as edge:
             yield service, edge, f"http://{await edge.address('http')}{PATH}"
 
 
@@ -93,13 +95,13 @@ async def holds_are_closed(folder: Path) -> Mapping[str, int]:
 
     Gives how many holds ended in which way.
     """
-    again = members.service(folder / "var", folder / "pomogator.toml")
+    again = servers.service(folder / "var", folder / "pomogator.toml")
     await again.start()
     try:
-        async with members.operators(folder / "var") as book, asyncio.timeout(60):
+        async with operators(folder / "var") as book, asyncio.timeout(60):
             while (result := await book.verify()).counts.get("held", 0):  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         assert list(result.findings) == []
         return dict(result.counts)
     finally:
-        await again.end()
+        await again.stop()

@@ -14,8 +14,9 @@ import asyncpg
 from services.storage.sqlite_file import FILE
 from tests.faults.checked_gateway import BEGIN, FINE, MODEL, PATH
 from tests.faults.processes import CONFIG, asking
-from tests.stand.members import Member, operators
-from tests.stand.process import Server, serving
+from tests.stand.operators import operators
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import STALL, FakeUpstream
 
 WHOLE = """
@@ -143,7 +144,7 @@ class Gateway:
 async def going_on(folder: Path) -> AsyncIterator[Gateway]:
     """A gateway on the state of the one before it. It must end in good order."""
     state = folder / "var"
-    member = Member(
+    member = Server(
         *("--config", folder / "pomogator.toml", "--state", state, "--rest", "127.0.0.1:0"),
         *(
             "--grpc",
@@ -153,16 +154,15 @@ async def going_on(folder: Path) -> AsyncIterator[Gateway]:
             "--shutdown-delay",
             "0",
         ),
-        listens={"protocol": "http"},
+        ready={"protocol": "http"},
     )
     try:
         await member.start()
-        assert member.server is not None
-        yield Gateway(member.server, state)
-        member.server.tell(signal.SIGTERM)
-        assert await member.server.ended() == 0
+        yield Gateway(member, state)
+        member.send_signal(signal.SIGTERM)
+        assert await member.ended() == 0
     finally:
-        await member.end()
+        await member.stop()
 
 
 async def test_101_broken_holds(tmp_path: Path, each_database_url: str) -> None:
@@ -172,10 +172,10 @@ async def test_101_broken_holds(tmp_path: Path, each_database_url: str) -> None:
         upstream.play([BEGIN, STALL], FINE, FINE)
         config = CONFIG.format(url=upstream.url, model=MODEL)
         config += f'\n[state]\ndatabase_url = "{each_database_url}"\n' if each_database_url else ""
-        async with serving(tmp_path, config) as server:
+        async with running_server(tmp_path, config) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key):
-                server.tell(signal.SIGKILL)
+                server.send_signal(signal.SIGKILL)
                 await server.ended()
         broken = await state.spoil()
 

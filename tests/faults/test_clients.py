@@ -28,7 +28,7 @@ from tests.faults.checked_gateway import (
 )
 from tests.faults.conftest import OpenWorld
 from tests.faults.processes import CONFIG, asking, holds_are_closed, unread
-from tests.stand.process import serving
+from tests.stand.servers import running_server
 from tests.stand.upstream import STALL, FakeUpstream, Line, Request, Script, json_answer, sse
 
 Leave = Callable[[asyncio.StreamWriter], None]
@@ -405,7 +405,7 @@ async def test_071_a_crowd_that_does_not_read(tmp_path: Path) -> None:
 
     async with FakeUpstream() as upstream, AsyncExitStack() as stack:
         upstream.play(play)
-        async with serving(tmp_path, CONFIG.format(url=upstream.url, model=MODEL)) as server:
+        async with running_server(tmp_path, CONFIG.format(url=upstream.url, model=MODEL)) as server:
             address = await server.address("http")
             url, key = f"http://{address}{PATH}", server.key
 
@@ -428,6 +428,6 @@ async def test_071_a_crowd_that_does_not_read(tmp_path: Path) -> None:
                 for request in upstream.requests[1:-1]:
                     await request.left.wait()
             assert (await server.event("call.ended", end="client_gone"))["charge_nano"] > 0
-            server.tell(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
     assert (await holds_are_closed(tmp_path))["settled"] == CROWD + 2

@@ -36,7 +36,8 @@ from tests.faults.checked_gateway import (
 from tests.faults.conftest import OpenWorld
 from tests.faults.processes import CONFIG, asking, holds_are_closed
 from tests.stand.clock import JumpingClock
-from tests.stand.process import CHECKOUT, Server, serving
+from tests.stand.process import POMOGATOR, Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream, json_answer
 
 FILE = """
@@ -53,7 +54,7 @@ async def test_123_a_bad_file_keeps_the_old_one(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
         good = FILE.format(url=upstream.url, model="house/old")
-        async with serving(tmp_path, good) as server, aiohttp.ClientSession() as http:
+        async with running_server(tmp_path, good) as server, aiohttp.ClientSession() as http:
             url = f"http://{await server.address('http')}{PATH}"
             headers = {"Authorization": f"Bearer {server.key}"}
 
@@ -64,14 +65,14 @@ async def test_123_a_bad_file_keeps_the_old_one(tmp_path: Path) -> None:
                     return answer.status
 
             (tmp_path / "pomogator.toml").write_text(f"{good}\nno_such_key = 1\n[")
-            server.tell(signal.SIGHUP)
+            server.send_signal(signal.SIGHUP)
             refused = await server.event("config.refused")
             assert "pomogator.toml" in refused["problems"][0]
             assert await status("house/old") == 200
 
             renamed = FILE.format(url=upstream.url, model="house/new")
             (tmp_path / "pomogator.toml").write_text(renamed)
-            server.tell(signal.SIGHUP)
+            server.send_signal(signal.SIGHUP)
             await server.event("config.reloaded")
             assert await status("house/new") == 200
             assert await status("house/old") == 400
@@ -155,12 +156,12 @@ async def test_123_a_bad_file_cuts_no_stream(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], [BEGIN, goes_on, END], FINE)
         good = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, good) as server, AsyncExitStack() as stack:
+        async with running_server(tmp_path, good) as server, AsyncExitStack() as stack:
             url = f"http://{await server.address('http')}{PATH}"
             running = [await stack.enter_async_context(asking(url, server.key)) for _ in range(2)]
             for number, bad in enumerate((good[:-20], f"{good}\nno_such_key = 1\n", ""), 1):
                 file.unlink() if not bad else file.write_text(bad)
-                server.tell(signal.SIGHUP)
+                server.send_signal(signal.SIGHUP)
                 await reloads(server, "refused", number)
             goes_on.set()
             for answer in running:
@@ -169,7 +170,7 @@ async def test_123_a_bad_file_cuts_no_stream(tmp_path: Path) -> None:
                 assert '"error"' not in text
             async with asking(url, server.key) as late:
                 assert (await late.text()).endswith("data: [DONE]\n\n")
-            server.tell(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
     said = [line["problems"] for line in server.lines if line["event"] == "config.refused"]
     charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
@@ -233,7 +234,7 @@ async def test_124_empty_secrets(
     good = FILE.format(url="http://127.0.0.1:9", model="m")
     file.write_text(good + (key if "A_KEY" in variables else ""))
     process = await asyncio.create_subprocess_exec(
-        *(*CHECKOUT, "serve", "--config", str(file), "--state", str(tmp_path / "var")),
+        *(*POMOGATOR, "serve", "--config", str(file), "--state", str(tmp_path / "var")),
         *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", *arguments),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -20,7 +20,8 @@ from gateway.rpc.channel import open_channel
 from services.rpc.listener import CONNECTIONS_SHARE
 from tests.faults.checked_gateway import BEGIN, CHARGE, END, MODEL, PATH, fitting
 from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
-from tests.stand.process import Server, serving
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 FEW = 256
@@ -58,7 +59,10 @@ async def test_078_descriptors_run_out(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], fitting)
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, config, program=STARVED) as server, AsyncExitStack() as stack:
+        async with (
+            running_server(tmp_path, config, program=STARVED) as server,
+            AsyncExitStack() as stack,
+        ):
             address = await server.address("http")
             url = f"http://{address}{PATH}"
             running = await stack.enter_async_context(asking(url, server.key))
@@ -80,7 +84,7 @@ async def test_078_descriptors_run_out(tmp_path: Path) -> None:
             await at_most(server, 1)
             async with asking(url, server.key) as again:
                 assert (await again.text()).endswith("data: [DONE]\n\n")
-            server.tell(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
     crowded = [line for line in server.lines if line["event"] == "http.crowded"]
     assert len(crowded) < 20
@@ -109,7 +113,7 @@ async def test_078_connections_of_grpc(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        service = serving(tmp_path, config, only="grpc", program=STARVED)
+        service = running_server(tmp_path, config, only="grpc", program=STARVED)
         async with service as server, AsyncExitStack() as stack:
             target = await server.tcp_address()
             channel = await stack.enter_async_context(open_channel(target, EdgeConfig()))
@@ -156,7 +160,7 @@ async def test_078_the_file_bounds_bodies_and_clients(tmp_path: Path) -> None:
         upstream.play(fitting)
         bounds = "[bounds]\nbody_bytes_max = 1024\nconnections_max = 1\n"
         config = CONFIG.format(url=upstream.url, model=MODEL) + bounds
-        async with serving(tmp_path, config) as server:
+        async with running_server(tmp_path, config) as server:
             url = f"http://{await server.address('http')}{PATH}"
             headers = {"Authorization": f"Bearer {server.key}"}
             async with aiohttp.ClientSession(headers=headers) as http:

@@ -25,7 +25,7 @@ from tests.faults.checked_gateway import BEGIN, CHARGE, MODEL, STEADY, World, fi
 from tests.faults.conftest import OpenWorld
 from tests.faults.test_operators import OPERATORS, PUBLIC
 from tests.stand.clock import JumpingClock
-from tests.stand.members import Operators
+from tests.stand.operators import Operators
 
 STALLED: Any = [BEGIN, asyncio.Event()]
 WIRES = pytest.mark.parametrize("wire", [False, True])

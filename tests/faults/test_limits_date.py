@@ -22,7 +22,8 @@ from tests.faults.preload import compiled, needs_compiler
 from tests.faults.processes import ASKED, CONFIG
 from tests.faults.test_broken_holds import going_on
 from tests.stand.priced_gateway import House
-from tests.stand.process import Server, serving
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 pytestmark = needs_compiler
@@ -115,7 +116,7 @@ async def counting(
         upstream.play(house)
         config = CONFIG.format(url=upstream.url, model=MODEL)
         config += LIMITS.format(limit=limit, port=valkey.port)
-        server = await stack.enter_async_context(serving(folder, config))
+        server = await stack.enter_async_context(running_server(folder, config))
         bearer = {"Authorization": f"Bearer {server.key}"}
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=bearer))
         yield Place(server, date, house, http)
@@ -176,7 +177,7 @@ async def test_091_places_of_the_dead(tmp_path: Path, monkeypatch: pytest.Monkey
     async with counting(tmp_path, f"concurrency = {PLACES}", monkeypatch) as dead:
         dead.house.goes_on.clear()
         assert len(await dead.begin(PLACES)) == PLACES
-        dead.server.tell(signal.SIGKILL)
+        dead.server.send_signal(signal.SIGKILL)
         await dead.server.ended()
         dead.date.pass_by(-HOUR_S)
         async with going_on(tmp_path) as gateway:

@@ -32,7 +32,8 @@ from tests.faults.checked_gateway import (
 from tests.faults.conftest import OpenWorld
 from tests.faults.log_and_metrics import by
 from tests.faults.processes import ASKED, CONFIG
-from tests.stand.process import Server, serving
+from tests.stand.process import Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 WIRES = pytest.mark.parametrize("wire", [False, True])
@@ -238,7 +239,7 @@ async def test_077_a_container_of_the_kernels(group: Path, tmp_path: Path) -> No
         upstream.play(fitting)
         config = CONFIG.format(url=upstream.url, model=MODEL)
         program = (sys.executable, "-c", GATEWAY.format(group=group))
-        async with serving(tmp_path, config, program=program) as server:
+        async with running_server(tmp_path, config, program=program) as server:
             assert await asked(server) == (200, None)
             held = await fill(other, 0, (LOW + SHORT) / 2)
             await server.event("memory.low.begins")

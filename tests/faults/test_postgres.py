@@ -20,8 +20,8 @@ from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, MODEL, TEXT, 
 from tests.faults.conftest import OpenWorld
 from tests.faults.processes import CONFIG
 from tests.services.conftest import running_postgres
-from tests.stand.members import Operators
-from tests.stand.process import CHECKOUT
+from tests.stand.operators import Operators
+from tests.stand.process import POMOGATOR
 
 SOCKET = ".s.PGSQL.5432"
 UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
@@ -138,7 +138,7 @@ async def test_088_there_is_no_database_at_the_start(tmp_path: Path, url: str) -
     state = f'\n[state]\ndatabase_url = "{url.format(folder=tmp_path)}"\n'
     file.write_text(CONFIG.format(url="http://127.0.0.1:9", model=MODEL) + state)
     process = await asyncio.create_subprocess_exec(
-        *(*CHECKOUT, "serve", "--config", file, "--state", tmp_path / "var"),
+        *(*POMOGATOR, "serve", "--config", file, "--state", tmp_path / "var"),
         *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", ""),
         stderr=asyncio.subprocess.PIPE,
         env={

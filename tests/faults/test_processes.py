@@ -30,8 +30,9 @@ from tests.faults.processes import (
     holds_are_closed,
     how_it_ends,
 )
-from tests.stand import members
-from tests.stand.process import serving
+from tests.stand import servers
+from tests.stand.operators import operators
+from tests.stand.servers import running_server
 from tests.stand.upstream import STALL, FakeUpstream
 
 
@@ -41,7 +42,7 @@ async def test_093_the_service_is_killed(tmp_path: Path) -> None:
         upstream.play([BEGIN, STALL])
         async with apart(tmp_path, upstream) as (service, edge, url):
             async with asking(url, service.key) as got:
-                service.tell(signal.SIGKILL)
+                service.send_signal(signal.SIGKILL)
                 assert await how_it_ends(got) == GONE
                 await asyncio.wait_for(upstream.requests[0].left.wait(), 5)
             await at_rest(edge, "edge_inflight", "edge_streams", "edge_unsent_bytes")
@@ -55,7 +56,7 @@ async def test_094_the_edge_is_killed(tmp_path: Path) -> None:
         async with apart(tmp_path, upstream) as (service, edge, url):
             try:
                 async with asking(url, service.key):
-                    edge.tell(signal.SIGKILL)
+                    edge.send_signal(signal.SIGKILL)
                     await asyncio.wait_for(upstream.requests[0].left.wait(), 5)
             except aiohttp.ClientError:
                 pass
@@ -69,12 +70,12 @@ async def test_095_the_service_is_frozen(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
         async with apart(tmp_path, upstream) as (service, _, url), asking(url, service.key) as got:
-            service.tell(signal.SIGSTOP)
+            service.send_signal(signal.SIGSTOP)
             try:
                 async with asyncio.timeout(60):
                     assert await how_it_ends(got) == GONE
             finally:
-                service.tell(signal.SIGCONT)
+                service.send_signal(signal.SIGCONT)
             line = await service.event("call.ended")
             assert line["charge_nano"] > 0
             assert sum(line["event"] == "call.ended" for line in service.lines) == 1
@@ -87,10 +88,10 @@ async def test_096_lingers_then_drains(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, config, "--shutdown-delay", "3") as server:
+        async with running_server(tmp_path, config, "--shutdown-delay", "3") as server:
             base = f"http://{await server.address('http')}"
             async with asking(base + PATH, server.key) as running:
-                server.tell(signal.SIGTERM)
+                server.send_signal(signal.SIGTERM)
                 await server.event("server.stopping")
                 async with aiohttp.ClientSession(base) as http, http.get("/readyz") as ready:
                     assert ready.status == 503
@@ -106,14 +107,14 @@ async def test_096_does_not_drain_for_ever(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(
+        async with running_server(
             tmp_path, config, "--shutdown-delay", "0", "--drain-timeout", "1"
         ) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as answer:
-                server.tell(signal.SIGTERM)
+                server.send_signal(signal.SIGTERM)
                 await server.event("server.stopping")
-                server.tell(signal.SIGTERM)
+                server.send_signal(signal.SIGTERM)
                 assert await how_it_ends(answer) == SHUTDOWN
             assert await server.ended() == 0
             line = await server.event("call.ended")
@@ -130,7 +131,7 @@ async def test_097_the_service_is_told_to_stop(tmp_path: Path) -> None:
         service, edge, url = await stack.enter_async_context(apart(tmp_path, upstream, *arguments))
         ending = await stack.enter_async_context(asking(url, service.key))
         stalled = await stack.enter_async_context(asking(url, service.key))
-        service.tell(signal.SIGTERM)
+        service.send_signal(signal.SIGTERM)
         await service.event("server.stopping")
         goes_on.set()
         assert (await ending.text()).endswith("data: [DONE]\n\n")
@@ -159,23 +160,23 @@ async def test_100_memory_runs_out(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END])
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, config) as server:
+        async with running_server(tmp_path, config) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as running:
                 used = psutil.Process(server.pid).memory_info().vms
-                before = server.limit(resource.RLIMIT_AS, used + 2**20)
+                before = server.set_limit(resource.RLIMIT_AS, used + 2**20)
                 statuses = await asyncio.gather(*(stuff(url, server.key) for _ in range(3)))
                 assert not {200, 401} & set(statuses)
                 goes_on.set()
                 with suppress(aiohttp.ClientError, TimeoutError):
                     async with asyncio.timeout(10):
                         await running.text()
-            survived = server.alive
+            survived = server.running
             if survived:
-                server.limit(resource.RLIMIT_AS, before)
+                server.set_limit(resource.RLIMIT_AS, before)
                 async with asking(url, server.key) as again:
                     assert (await again.text()).endswith("data: [DONE]\n\n")
-                server.tell(signal.SIGTERM)
+                server.send_signal(signal.SIGTERM)
             assert (await server.ended() == 0) is survived
     ends = await holds_are_closed(tmp_path)
     assert ends["settled"] >= survived
@@ -207,7 +208,9 @@ async def test_102_a_background_task_fails(tmp_path: Path, failures: int, code: 
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, config, program=program, env={"FAILS": str(fails)}) as server:
+        async with running_server(
+            tmp_path, config, program=program, env={"FAILS": str(fails)}
+        ) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as running:
                 fails.write_text(str(failures))
@@ -223,7 +226,7 @@ async def test_102_a_background_task_fails(tmp_path: Path, failures: int, code: 
                 goes_on.set()
                 assert (await running.text()).endswith("data: [DONE]\n\n")
             if not code:
-                server.tell(signal.SIGTERM)
+                server.send_signal(signal.SIGTERM)
             assert await server.ended() == code
             assert "sk-canary" not in server.log
     await holds_are_closed(tmp_path)
@@ -253,15 +256,15 @@ async def test_099_services_are_restarted_in_turn(tmp_path: Path, postgres_url: 
         config.write_text(CONFIG.format(url=upstream.url, model=MODEL) + state)
         addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
         services = [
-            members.service(tmp_path / f"state-{number}", config, PEPPER, address)
+            servers.service(tmp_path / f"state-{number}", config, PEPPER, address)
             for number, address in enumerate(addresses)
         ]
-        edge = members.edge(tmp_path, f"ipv4:{','.join(addresses)}")
+        edge = servers.edge(tmp_path, f"ipv4:{','.join(addresses)}")
         for member in (*services, edge):
-            stack.push_async_callback(member.end)
+            stack.push_async_callback(member.stop)
         await asyncio.gather(*(member.start() for member in services))
         url = f"http://{await edge.start()}{PATH}"
-        async with members.operators(tmp_path / "state-0") as book:
+        async with operators(tmp_path / "state-0") as book:
             _, key = await book.create_key("acme")
             await book.credit("acme", 10**12, "first")
         enough = asyncio.Event()
@@ -281,14 +284,12 @@ async def test_099_services_are_restarted_in_turn(tmp_path: Path, postgres_url: 
                 callers.create_task(load(http, stream=bool(number % 2)))
             for _ in range(RESTARTS):
                 for member in services:
-                    await member.end(signal.SIGTERM)
-                    assert member.process is not None
-                    assert member.process.returncode == 0
+                    await member.stop(signal.SIGTERM)
+                    assert member.exit_code == 0
                     await member.start()
-                    assert member.server is not None
-                    await member.server.event("call.ended")
+                    await member.event("call.ended")
             enough.set()
-        async with members.operators(tmp_path / "state-0") as book, asyncio.timeout(30):
+        async with operators(tmp_path / "state-0") as book, asyncio.timeout(30):
             while (result := await book.verify()).counts.get("held", 0):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
 
@@ -303,15 +304,13 @@ async def test_098_is_told_to_stop_while_it_starts(tmp_path: Path, signals: int)
     config = tmp_path / "pomogator.toml"
     config.write_text(CONFIG.format(url="http://127.0.0.1:9/v1", model=MODEL))
     for delay_s in (0.2, 0.6, 1.2):
-        member = members.service(tmp_path / "var", config)
+        member = servers.service(tmp_path / "var", config)
         await member.spawn()
-        assert member.process is not None
         await asyncio.sleep(delay_s)  # Somewhere in the start: nobody tells where.
         for _ in range(signals):
-            if member.alive:
-                member.process.send_signal(signal.SIGTERM)
+            if member.running:
+                member.send_signal(signal.SIGTERM)
         async with asyncio.timeout(30):
-            code = await member.process.wait()
-        await member.end()
+            code = await member.ended()
         assert code in {0, -signal.SIGTERM}
     assert (await holds_are_closed(tmp_path)).get("held", 0) == 0

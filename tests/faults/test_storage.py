@@ -21,7 +21,8 @@ from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, MODEL, PATH, 
 from tests.faults.conftest import OpenWorld
 from tests.faults.preload import compiled, needs_compiler
 from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
-from tests.stand.process import CHECKOUT, Server, serving
+from tests.stand.process import POMOGATOR, Server
+from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 
@@ -60,11 +61,11 @@ async def test_084_the_disk_is_full(tmp_path: Path) -> None:
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
-        async with serving(tmp_path, CONFIG.format(url=upstream.url, model=MODEL)) as server:
+        async with running_server(tmp_path, CONFIG.format(url=upstream.url, model=MODEL)) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as running:
                 log = tmp_path / "var" / f"{FILE}-wal"
-                unlimited = server.limit(resource.RLIMIT_FSIZE, log.stat().st_size)
+                unlimited = server.set_limit(resource.RLIMIT_FSIZE, log.stat().st_size)
                 goes_on.set()
                 assert (await running.text()).endswith("data: [DONE]\n\n")
             await readiness(server, 503)
@@ -74,12 +75,12 @@ async def test_084_the_disk_is_full(tmp_path: Path) -> None:
             failures = [line for line in server.lines if line["event"] == "storage.failed"]
             assert len(failures) == 1
 
-            server.limit(resource.RLIMIT_FSIZE, unlimited)
+            server.set_limit(resource.RLIMIT_FSIZE, unlimited)
             await readiness(server, 200)
             async with asking(url, server.key) as again:
                 assert (await again.text()).endswith("data: [DONE]\n\n")
             await server.event("storage.recovered")
-            server.tell(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
             charges = [
                 line["charge_nano"] for line in server.lines if line["event"] == "call.ended"
@@ -97,7 +98,7 @@ async def test_085_the_disk_does_not_keep_it(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
         config = CONFIG.format(url=upstream.url, model=MODEL)
-        async with serving(tmp_path, config, env=env) as server:
+        async with running_server(tmp_path, config, env=env) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as running:
                 fails.touch()
@@ -110,7 +111,7 @@ async def test_085_the_disk_does_not_keep_it(tmp_path: Path) -> None:
             assert await refused(server) == "storage_unavailable"
             await readiness(server, 503)
             assert len(upstream.requests) == 1
-            server.tell(signal.SIGTERM)
+            server.send_signal(signal.SIGTERM)
             await server.ended()
     await holds_are_closed(tmp_path)
 
@@ -165,8 +166,8 @@ async def test_087_the_file_is_not_ours_any_more(
 ) -> None:
     """Damaged, or of another version: the process says so in one line and leaves it as it is."""
     config = CONFIG.format(url="http://127.0.0.1:9", model=MODEL)
-    async with serving(tmp_path, config) as server:
-        server.tell(signal.SIGTERM)
+    async with running_server(tmp_path, config) as server:
+        server.send_signal(signal.SIGTERM)
         assert await server.ended() == 0
     file = tmp_path / "var" / FILE
     if statement:
@@ -178,7 +179,7 @@ async def test_087_the_file_is_not_ours_any_more(
     before = file.read_bytes()
 
     process = await asyncio.create_subprocess_exec(
-        *(*CHECKOUT, "serve", "--config", tmp_path / "pomogator.toml", "--state", file.parent),
+        *(*POMOGATOR, "serve", "--config", tmp_path / "pomogator.toml", "--state", file.parent),
         *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", ""),
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

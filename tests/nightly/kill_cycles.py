@@ -34,7 +34,7 @@ import grpc
 from tests.nightly.postgres import empty_database
 from tests.nightly.reconciliation import ACCOUNT, Call, Tally, reconcile
 from tests.stand.deployment import PLANS, Plan, Site
-from tests.stand.members import operators
+from tests.stand.operators import operators
 from tests.stand.providers.unreliable import Provider
 from tests.stand.upstream import FakeUpstream
 
@@ -110,10 +110,10 @@ class Cycles:
 
     async def _revive(self) -> None:
         for member in self._site.members.values():
-            if not member.alive and self._chance.random() < STILLBORN:
+            if not member.running and self._chance.random() < STILLBORN:
                 await member.spawn()
                 await asyncio.sleep(self._chance.random())
-                await member.end()
+                await member.stop()
                 self.tally.kills["newborn"] += 1
         await self._site.start()
 

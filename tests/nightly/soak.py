@@ -22,16 +22,17 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import psutil
 
 from tests.nightly.load import Load
-from tests.stand.members import Member, operators
+from tests.stand.operators import operators
+from tests.stand.process import Server
 from tests.stand.providers.unreliable import MANY, Provider
+from tests.stand.servers import TOPOLOGIES, Topology, gateway_of
 from tests.stand.upstream import FakeUpstream
 
-Topology = Literal["single", "split"]
+OBSERVED = (sys.executable, "-m", "tests.nightly.observed_server")
 
 DIALECTS = ("openai", "anthropic", "openrouter")
 MODELS = [f"soak/{dialect}" for dialect in DIALECTS]
@@ -48,7 +49,6 @@ MEMORY_MB_MAX = 16.0
 """How much more resident memory there may be: what fragments, and pages of the database."""
 SPARE_MAX = 10
 """How many more descriptors there may be: providers' connections are kept for a while."""
-AT_ONCE = ("--shutdown-delay", "0", "--drain-timeout", "1")
 CALM_S = 60.0
 REST_S = 0.5
 AGAIN_S = 0.2
@@ -102,7 +102,7 @@ class Soak:
         config.write_text(CONFIG.format(places=PLACES) + "".join(channels))
         self.state = directory / "state"
         self._provider = provider
-        self.members = _members(self.state, config, topology)
+        self.members = gateway_of(topology, self.state, config, OBSERVED)
 
     async def begin(self) -> str:
         """Starts all; where the edge listens."""
@@ -112,7 +112,7 @@ class Soak:
     async def end(self) -> None:
         """Ends what runs."""
         for member in reversed(list(self.members.values())):
-            await member.end(signal.SIGTERM)
+            await member.stop(signal.SIGTERM)
 
     async def forget(self, upstream: FakeUpstream) -> None:
         """Drops what is told about calls, again and again: this process is not to grow either."""
@@ -120,8 +120,7 @@ class Soak:
             await asyncio.sleep(FORGET_S)
             upstream.requests.clear()
             for member in self.members.values():
-                assert member.server is not None
-                member.server.forget()
+                member.forget_log()
 
     async def vitals(self) -> Mapping[str, Vitals]:
         """What is in use once all is calm. AssertionError where the books are wrong."""
@@ -156,7 +155,7 @@ async def _insist(load: Load) -> None:
         await asyncio.sleep(AGAIN_S)
 
 
-async def _at_rest(member: Member) -> Vitals:
+async def _at_rest(member: Server) -> Vitals:
     """What is in use once it changes no more: connections take a moment to end."""
     now = await _observe(member)
     async with asyncio.timeout(CALM_S):
@@ -168,33 +167,16 @@ async def _at_rest(member: Member) -> Vitals:
                 return now
 
 
-async def _observe(member: Member) -> Vitals:
-    assert member.process is not None
-    assert member.server is not None
-    member.server.forget()
-    member.server.tell(signal.SIGUSR1)
-    line = await member.server.event("process.observed")
-    process = psutil.Process(member.process.pid)
+async def _observe(member: Server) -> Vitals:
+    member.forget_log()
+    member.send_signal(signal.SIGUSR1)
+    line = await member.event("process.observed")
+    process = psutil.Process(member.pid)
     return Vitals(
         memory_mb=process.memory_info().rss / 2**20,
         descriptors=process.num_fds(),
         tasks=line["tasks"],
     )
-
-
-def _members(state: Path, config: Path, topology: Topology) -> Mapping[str, Member]:
-    """In the order in which they start: the edge is the last."""
-    module = "tests.nightly.observed_server"
-    socket, rest = f"unix:{state / 'grpc.sock'}", ("--rest", "127.0.0.1:0", *AT_ONCE)
-    files = ("--config", config, "--state", state, "--metrics", "", "--grpc", socket, *AT_ONCE)
-    http, grpc = {"protocol": "http"}, {"protocol": "grpc", "address": socket}
-    if topology == "single":
-        return {"gateway": Member(*files, *rest, listens=http, module=module)}
-    edge = ("--only", "rest", "--target", socket)
-    return {
-        "service": Member(*files, "--only", "grpc", listens=grpc, module=module),
-        "edge": Member(*edge, *rest, listens=http, module=module),
-    }
 
 
 def left_behind(before: Mapping[str, Vitals], after: Mapping[str, Vitals]) -> Sequence[str]:
@@ -267,7 +249,7 @@ def main() -> None:
     """Runs as the command line says."""
     parser = argparse.ArgumentParser(description="Let a gateway work; see what stays behind.")
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--topology", choices=("single", "split"), default="single")
+    parser.add_argument("--topology", choices=TOPOLOGIES, default="single")
     parser.add_argument("--rate", type=float, default=40.0, help="calls a second")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     options = parser.parse_args()

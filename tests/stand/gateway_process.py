@@ -12,15 +12,15 @@ import sys
 from pathlib import Path
 from typing import cast
 
-from tests.stand.gateway import Topology, running
+from tests.stand.gateway import Transport, running
 from tests.stand.provider_gateway import configuration
 
 
-async def main(state: str, dialect: str, base_url: str, topology: str) -> None:
+async def main(state: str, dialect: str, base_url: str, transport: str) -> None:
     """Serves until standard input ends."""
     channel, model = configuration(dialect, base_url)
-    where = cast("Topology", topology)
-    async with running(Path(state), channel, models=[model], topology=where) as gateway:
+    where = cast("Transport", transport)
+    async with running(Path(state), channel, models=[model], transport=where) as gateway:
         print(json.dumps({"base_url": gateway.base_url, "key": gateway.key}), flush=True)  # noqa: T201
         await asyncio.to_thread(sys.stdin.read)
 

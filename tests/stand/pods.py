@@ -8,8 +8,6 @@ do, tests do, with the manifests' numbers: probes, SIGTERM, grace, replacement.
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,7 +17,7 @@ from typing import Any
 import aiohttp
 
 from tests.deploy.manifests import Object, named
-from tests.stand.process import Server
+from tests.stand.process import Process
 
 PROBE_S = 0.05
 """Between probes. The kubelet takes its time; tests do not."""
@@ -44,9 +42,8 @@ class Pod:
         self._ports = ports
         self.env = dict(env)
         """Variables, the secrets among them, for the next start."""
-        self.process: asyncio.subprocess.Process | None = None
-        self._reading: list[asyncio.Task[None]] = []
-        self.server: Server
+        self.process = Process()
+        """The latest run of the container."""
 
     @property
     def host(self) -> str:
@@ -62,19 +59,11 @@ class Pod:
 
     async def start(self) -> None:
         """Starts it, and returns once its startup probe says that it has."""
-        self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", *self._program, *self._arguments()),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **self.env},
-        )
-        self.server = Server(self.process)
-        self._reading = [
-            asyncio.create_task(self.server.read_log()),
-            asyncio.create_task(self.server.read_greeting()),
-        ]
+        command = (sys.executable, "-m", *self._program, *self._arguments())
+        self.process = Process(*command, env=self.env)
+        await self.process.spawn()
         while not await self.passes("startupProbe"):
-            assert self.process.returncode is None, self.server.log
+            assert self.process.running, self.process.log
             await asyncio.sleep(PROBE_S)
 
     def _arguments(self) -> Sequence[str]:
@@ -106,27 +95,16 @@ class Pod:
 
     async def address(self) -> str:
         """Where an edge listens."""
-        return str((await self.server.event("edge.listening"))["address"])
-
-    def tell(self, number: signal.Signals) -> None:
-        """Sends a signal."""
-        assert self.process is not None
-        self.process.send_signal(number)
+        return str((await self.process.event("edge.listening"))["address"])
 
     async def ended(self) -> int:
         """The exit code, within the grace of the manifest."""
-        assert self.process is not None
         async with asyncio.timeout(self.grace_s):
-            code = await self.process.wait()
-        await asyncio.gather(*self._reading)
-        return code
+            return await self.process.ended()
 
     async def kill(self) -> None:
         """Ends it, however it is."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.kill()
-            await self.process.wait()
-            await asyncio.gather(*self._reading)
+        await self.process.stop()
 
     async def metric(self, name: str) -> float:
         """The sum of a metric over its labels."""

@@ -17,7 +17,7 @@ from services.config import ChannelConfig, KeysConfig, ModelConfig
 from services.storage.audit import audit
 from services.storage.base import Transaction
 from services.storage.opening import open_database
-from tests.stand.gateway import ANY_KEYS, Gateway, Topology, running
+from tests.stand.gateway import ANY_KEYS, Gateway, Transport, running
 from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
@@ -78,7 +78,7 @@ def piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[st
 @asynccontextmanager
 async def serving(
     state: Path,
-    topology: Topology = "in-process",
+    transport: Transport = "in-process",
     keys: KeysConfig = ANY_KEYS,
     database_url: str = "",
 ) -> AsyncIterator[tuple[Gateway, FakeUpstream, House]]:
@@ -91,7 +91,12 @@ async def serving(
         )
         model = ModelConfig(name=MODEL, request_usd=REQUEST_USD)
         async with running(
-            state, channel, models=[model], topology=topology, keys=keys, database_url=database_url
+            state,
+            channel,
+            models=[model],
+            transport=transport,
+            keys=keys,
+            database_url=database_url,
         ) as gateway:
             yield gateway, upstream, house
 

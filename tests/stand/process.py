@@ -1,4 +1,4 @@
-"""`pomogator serve` as operators run it: a process, its logs, its metrics."""
+"""A command as a process: how it starts and ends, what it logs, its metrics."""
 
 from __future__ import annotations
 
@@ -9,63 +9,124 @@ import re
 import resource
 import signal
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
+T = TypeVar("T")
 Line = dict[str, Any]
 
+POMOGATOR = (sys.executable, "-m", "services")
+"""The command `pomogator` of this checkout."""
 
-class Server:
-    """A server that runs, and what it has said so far."""
+GATEWAY = (sys.executable, "-m", "gateway")
+"""The edge's own command."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._said = asyncio.Condition()
+
+class Process:
+    """A command that may run many times, one run after another.
+
+    Log and standard output are those of the latest run.
+    """
+
+    def __init__(self, *command: object, env: Mapping[str, str] | None = None) -> None:
+        """`env` adds to the variables of this process."""
+        self._command = [str(part) for part in command]
+        self._env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})}
+        self._process: asyncio.subprocess.Process | None = None
+        self._readers: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Condition()
+        self._log: list[str] = []
         self.lines: list[Line] = []
         """The log, parsed."""
-        self.raw = ""
-        """All that it wrote, key included."""
-        self._log: list[str] = []
-        self.reading = asyncio.Event()
-        """Set while somebody reads the log."""
-        self.reading.set()
+        self.stdout = ""
+        """Standard output, the first key included."""
         self.key = ""
-        """The key that the first start makes."""
+        """The key that the first start on an empty state prints."""
+        self.log_is_read = asyncio.Event()
+        """Cleared, the log stays in the pipe until it is full."""
+        self.log_is_read.set()
 
     @property
     def log(self) -> str:
-        """What it logged, as it is."""
+        """The log as it was written."""
         return "".join(self._log)
 
+    @property
+    def pid(self) -> int:
+        """The ID of the latest run's process."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code of the latest run; None while it runs."""
+        assert self._process is not None
+        return self._process.returncode
+
+    @property
+    def running(self) -> bool:
+        """Whether the command runs at the moment."""
+        return self._process is not None and self._process.returncode is None
+
+    async def spawn(self) -> None:
+        """Starts the command without waiting until it serves."""
+        self._log.clear()
+        self.lines.clear()
+        self.stdout = ""
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self._env,
+        )
+        self._readers = [
+            asyncio.create_task(self._read_log()),
+            asyncio.create_task(self._read_stdout()),
+        ]
+
+    async def while_running(self, awaited: Coroutine[Any, Any, T]) -> T:
+        """Return what is awaited; AssertionError with the log where the process ends before."""
+        task = asyncio.create_task(awaited)
+        await asyncio.wait([task, *self._readers], return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            raise AssertionError(self.log)
+        return task.result()
+
     async def event(self, name: str, **fields: object) -> Line:
-        """The first line of that event with these fields, once it is there."""
+        """The first log line with this event and these fields. Waits for it."""
         wanted = {"event": name, **fields}
-        async with self._said:
+        async with self._changed:
             while True:
                 for line in self.lines:
                     if line.items() >= wanted.items():
                         return line
-                await self._said.wait()
+                await self._changed.wait()
+
+    async def first_key(self) -> str:
+        """The key that the first start prints. Waits for it."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.key)
+        return self.key
 
     async def address(self, protocol: str) -> str:
-        """Where it listens."""
+        """The address where the process listens for this protocol."""
         address: str = (await self.event("server.listening", protocol=protocol))["address"]
         return address
 
     async def tcp_address(self) -> str:
-        """Where callers reach it over gRPC: not the operators' socket."""
-        async with self._said:
+        """The address of gRPC for callers, which is not the operators' Unix socket."""
+        async with self._changed:
             while True:
                 for line in self.lines:
                     address: str = line.get("address", "")
                     if line.get("protocol") == "grpc" and not address.startswith("unix:"):
                         return address
-                await self._said.wait()
+                await self._changed.wait()
 
     async def samples(self) -> Mapping[tuple[str, frozenset[tuple[str, str]]], float]:
         """All metrics at this moment, by name and labels."""
@@ -76,104 +137,81 @@ class Server:
         }
 
     async def exposition(self) -> str:
-        """What Prometheus gets."""
+        """The metrics page."""
         url = f"http://{await self.address('metrics')}/metrics"
         async with aiohttp.ClientSession() as http, http.get(url) as answer:
             assert answer.status == 200
             return await answer.text()
 
-    def forget(self) -> None:
-        """Drops what it has logged so far, of which a long run would gather gigabytes."""
+    def forget_log(self) -> None:
+        """Drops the lines so far. A long run would gather gigabytes."""
         self.lines.clear()
         self._log.clear()
 
-    @property
-    def pid(self) -> int:
-        """The number of its process."""
-        return self._process.pid
-
-    @property
-    def alive(self) -> bool:
-        """Whether it has not ended yet."""
-        return self._process.returncode is None
-
-    def tell(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Sends a signal."""
+        assert self._process is not None
         self._process.send_signal(number)
 
-    def limit(self, resource_: int, soft: int) -> int:
-        """Sets a limit of the kernel's, such as RLIMIT_FSIZE; gives what it was."""
-        before, hard = resource.prlimit(self._process.pid, resource_)
-        resource.prlimit(self._process.pid, resource_, (soft, hard))
+    def set_limit(self, kind: int, soft: int) -> int:
+        """Sets a kernel limit such as RLIMIT_FSIZE, and returns the one before."""
+        before, hard = resource.prlimit(self.pid, kind)
+        resource.prlimit(self.pid, kind, (soft, hard))
         return before
 
     async def ended(self) -> int:
-        """The exit code, once there is one, and all has been read."""
-        return await self._process.wait()
+        """The exit code. Waits until the process has ended and its output is read."""
+        assert self._process is not None
+        code = await self._process.wait()
+        await asyncio.gather(*self._readers)
+        return code
 
-    async def read_log(self) -> None:
+    async def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Sends a signal if the process runs, and waits for its end."""
+        if self._process is None:
+            return
+        if self._process.returncode is None:
+            self._process.send_signal(number)
+        await self.ended()
+
+    async def _read_log(self) -> None:
         """Reads the log to its end. A line that is not JSON is an error."""
+        assert self._process is not None
         assert self._process.stderr is not None
         async for text in self._process.stderr:
-            await self.reading.wait()
+            await self.log_is_read.wait()
             self._log.append(text.decode())
-            async with self._said:
+            async with self._changed:
                 self.lines.append(json.loads(text))
-                self._said.notify_all()
+                self._changed.notify_all()
 
-    async def read_greeting(self) -> None:
-        """Reads what is said to people, to its end."""
+    async def _read_stdout(self) -> None:
+        assert self._process is not None
         assert self._process.stdout is not None
         async for text in self._process.stdout:
-            self.raw += text.decode()
-            if found := re.search(r"sk-pg-\w+", self.raw):
-                async with self._said:
+            self.stdout += text.decode()
+            if found := re.search(r"sk-pg-\w+", self.stdout):
+                async with self._changed:
                     self.key = found[0]
-                    self._said.notify_all()
-
-    async def begun(self, only: str | None) -> None:
-        """Waits until it serves, and has said its key if it has any."""
-        if only != "grpc":
-            await self.address("http")
-        if only != "rest":
-            async with self._said:
-                await self._said.wait_for(lambda: self.key)
+                    self._changed.notify_all()
 
 
-CHECKOUT = (sys.executable, "-m", "services")
-"""The command as it stands here."""
+class Server(Process):
+    """`pomogator serve` with these arguments, or an edge by its own command."""
 
+    def __init__(
+        self,
+        *arguments: object,
+        ready: Mapping[str, str],
+        env: Mapping[str, str] | None = None,
+        program: Sequence[str | Path] = POMOGATOR,
+    ) -> None:
+        """`ready` are fields of the log line that says that it serves."""
+        super().__init__(*program, "serve", *arguments, env=env)
+        self._ready = ready
 
-@asynccontextmanager
-async def serving(
-    state: Path,
-    config: str,
-    *arguments: str | Path,
-    env: Mapping[str, str] | None = None,
-    only: str | None = None,
-    program: Sequence[str | Path] = CHECKOUT,
-) -> AsyncIterator[Server]:
-    """Runs the command with this configuration; it is ready when it is given."""
-    path = state / "pomogator.toml"
-    path.write_text(config)
-    process = await asyncio.create_subprocess_exec(
-        *(*program, "serve", "--config", path, "--state", state / "var"),
-        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "127.0.0.1:0"),
-        *(("--only", only) if only else ()),
-        *arguments,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})},
-    )
-    server = Server(process)
-    reading = [asyncio.create_task(server.read_log()), asyncio.create_task(server.read_greeting())]
-    try:
-        waiting = asyncio.create_task(server.begun(only))
-        await asyncio.wait([waiting, *reading], return_when=asyncio.FIRST_COMPLETED)
-        assert waiting.done(), server.log
-        yield server
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-        await asyncio.gather(*reading)
+    async def start(self) -> str:
+        """Starts it, and returns the address where it serves."""
+        await self.spawn()
+        line = await self.while_running(self.event("server.listening", **self._ready))
+        return str(line["address"])

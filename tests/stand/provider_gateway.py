@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from services.config import ChannelConfig, ModelConfig, Secret
-from tests.stand.gateway import Gateway, Topology, running
+from tests.stand.gateway import Gateway, Transport, running
 from tests.stand.providers.provider import FakeProvider
 
 DIALECTS = ("anthropic", "openai", "openrouter")
@@ -87,10 +87,10 @@ def configuration(dialect: str, base_url: str) -> tuple[ChannelConfig, ModelConf
 
 @asynccontextmanager
 async def talking(
-    state: Path, dialect: str, *, topology: Topology = "in-process"
+    state: Path, dialect: str, *, transport: Transport = "in-process"
 ) -> AsyncIterator[Talk]:
     """Runs a gateway with its state in `state`, and a provider of `dialect`."""
     async with FakeProvider(dialect) as provider:
         channel, model = configuration(dialect, provider.url)
-        async with running(state, channel, models=[model], topology=topology) as gateway:
+        async with running(state, channel, models=[model], transport=transport) as gateway:
             yield Talk(dialect, provider, gateway)
