@@ -1,46 +1,51 @@
-"""How many calls each caller has under way, so that one who floods leaves places to the others."""
+"""Fair share of in-flight calls: one caller's flood leaves capacity to the other callers."""
 
 from __future__ import annotations
 
-MANY = 2
-SMALL = 0.5
-"""A caller has few calls who has less than half as many as the caller of the average call has.
-Where that is less than two nobody floods, and nobody has few."""
+FLOOD_CALLS_MIN = 2
+"""The fewest calls in flight that the caller of the average call has while somebody floods. Below
+that no caller is light."""
+LIGHT_SHARE = 0.5
+"""A caller is light if it has less than half as many calls in flight as the caller of the average
+call."""
 
 
 class FairShare:
-    """The calls under way, by who makes them.
+    """Counts the calls in flight by caller.
 
-    What tells callers apart is their keys, which are secret: only hashes are kept.
+    Callers are told apart by their keys, which are secret: only hashes are kept.
     """
 
     def __init__(self) -> None:
         self._calls: dict[int, int] = {}
         self._all = 0
         self._squares = 0
-        """How many calls the callers of all calls have, together."""
-        self.in_spare = 0
-        """How many are in places that are spared for callers with few."""
+        """The sum over all calls of how many calls their caller has in flight."""
+        self.spare_in_use = 0
+        """How many calls occupy the spare capacity that is kept for light callers."""
 
-    def place(self, caller: str, *, is_spare: bool = False) -> Place:
-        """A call of this caller, while the context lasts; `is_spare`: in a place for such calls."""
-        return Place(self, hash(caller), is_spare=is_spare)
+    def count(self, caller: str, *, is_spare: bool = False) -> CountedCall:
+        """Return a context manager that counts one call of this caller while it is entered.
 
-    def is_small(self, caller: str) -> bool:
-        """Whether the caller has few, compared with others."""
-        if self._squares < MANY * self._all:
+        `is_spare`: the call occupies spare capacity.
+        """
+        return CountedCall(self, hash(caller), is_spare=is_spare)
+
+    def is_light(self, caller: str) -> bool:
+        """Whether the caller has few calls in flight, compared with the others."""
+        if self._squares < FLOOD_CALLS_MIN * self._all:
             return False
-        return self._calls.get(hash(caller), 0) * self._all < SMALL * self._squares
+        return self._calls.get(hash(caller), 0) * self._all < LIGHT_SHARE * self._squares
 
     def enter(self, caller: int) -> None:
-        """One more call of this caller, by its hash."""
+        """Count one more call of this caller, by its hash."""
         others = self._calls.get(caller, 0)
         self._calls[caller] = others + 1
         self._all += 1
         self._squares += 2 * others + 1
 
     def leave(self, caller: int) -> None:
-        """One less. Who has none is forgotten."""
+        """Count one call less. A caller without calls is forgotten."""
         left = self._calls[caller] - 1
         self._all -= 1
         self._squares -= 2 * left + 1
@@ -50,8 +55,8 @@ class FairShare:
             del self._calls[caller]
 
 
-class Place:
-    """A call that counts, from here on, for its caller."""
+class CountedCall:
+    """One call in flight, counted for its caller while the context is entered."""
 
     __slots__ = ("_caller", "_is_spare", "_shares")
 
@@ -61,9 +66,9 @@ class Place:
         self._is_spare = is_spare
 
     def __enter__(self) -> None:
-        self._shares.in_spare += self._is_spare
+        self._shares.spare_in_use += self._is_spare
         self._shares.enter(self._caller)
 
     def __exit__(self, *_: object) -> None:
-        self._shares.in_spare -= self._is_spare
+        self._shares.spare_in_use -= self._is_spare
         self._shares.leave(self._caller)

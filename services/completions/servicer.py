@@ -9,7 +9,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.admission.keyring import Keyring
-from services.common.fair_share import Place
+from services.common.fair_share import CountedCall
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
 from services.errors import Failure
@@ -26,7 +26,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         keyring: Keyring,
         pipeline: Pipeline,
         calls: CallLog,
-        crowd: LoadShedder,
+        load_shedder: LoadShedder,
         *,
         end_revoked: bool = True,
     ) -> None:
@@ -34,7 +34,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         self._keyring = keyring
         self._pipeline = pipeline
         self._calls = calls
-        self._crowd = crowd
+        self._load_shedder = load_shedder
         self._end_revoked = end_revoked
 
     async def CreateChatCompletion(
@@ -48,7 +48,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         headers: dict[str, str] = {}
         with (
             self._calls.recording(request_id, "create", left_s, metadata) as record,
-            self._place(record, metadata, left_s()),
+            self._admit(record, metadata, left_s()),
         ):
             call = await self._call(request, metadata, left_s, record)
             try:
@@ -71,7 +71,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         headers: dict[str, str] = {}
         with (
             self._calls.recording(request_id, "stream", left_s, metadata) as record,
-            self._place(record, metadata, left_s()),
+            self._admit(record, metadata, left_s()),
         ):
             call = await self._call(request, metadata, left_s, record)
             try:
@@ -85,12 +85,12 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
                 await self._tell_limits(failure, call)
                 raise
 
-    def _place(
+    def _admit(
         self, record: CallRecord, metadata: Mapping[str, str], left_s: float | None
-    ) -> Place:
+    ) -> CountedCall:
         waited = waited_s(metadata, left_s)
         _, _, key = metadata.get("authorization", "").rstrip().rpartition(" ")
-        return self._crowd.place(record.opened_at, self._calls.inflight, waited, key)
+        return self._load_shedder.admit(record.opened_at, self._calls.inflight, waited, key)
 
     async def _tell_limits(self, failure: Failure, call: Call) -> None:
         """A refusal says how the limits stand, too, once it is known which apply."""

@@ -1,32 +1,19 @@
-"""Memory pressure as the service sees it. `gateway.overload.memory_monitor` measures it."""
+"""The memory of the process, as `gateway.overload.memory_monitor` measures it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
-
-
-class MemoryPressure(Protocol):
-    """The memory that the process may have."""
-
-    @property
-    def used_share(self) -> float:
-        """How much is in use, from 0 to 1; 0 where there is no limit."""
-
-    @property
-    def is_short(self) -> bool:
-        """Whether there is too little for one more call, whose ever it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
-    """As it was when somebody looked."""
+class MemoryPressure:
+    """Readings of the memory in use. Without any there is no limit."""
 
-    used_share: float = 0.0
-    """How much was in use."""
-    is_short: bool = False
-    """Whether that was too much."""
+    used_share: Callable[[], float] = lambda: 0.0
+    """The share of the memory limit that is in use, from 0 to 1; 0 without a limit."""
+    is_short: Callable[[], bool] = lambda: False
+    """Whether there is too little memory for one more call, whoever makes it."""
 
 
-PLENTY = Seen()
-"""Nobody looks."""
+UNLIMITED_MEMORY = MemoryPressure()

@@ -34,6 +34,7 @@ from services.common.heap import keep_freed_memory
 from services.common.log_queue import LinesHandler
 from services.common.process import disable_core_dumps, freeze_gc, raise_fd_limit
 from services.config import BoundsConfig, Config, ConfigError, TracesConfig, load
+from services.overload.memory_pressure import MemoryPressure
 from services.rpc.listener import UNIX, listening
 from services.rpc.tls import TlsFiles
 from services.serving.config_watch import content, following
@@ -132,7 +133,10 @@ async def _serve_all(
     token = _operators_token(options)
     edge = _Edge(EdgeMetrics(), await _tracer(stack, config.traces, "pomogator"), memory)
     tracing = call_traces(edge.tracer, SYSTEM_CLOCK)
-    opening = open_service(config, options.state, read=read, tracing=tracing, memory=memory)
+    pressure = MemoryPressure(
+        used_share=lambda: memory.used_share, is_short=lambda: memory.is_short
+    )
+    opening = open_service(config, options.state, read=read, tracing=tracing, memory=pressure)
     service = await stack.enter_async_context(opening)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, service)
     if path is not None and seen is not None:

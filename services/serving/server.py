@@ -52,8 +52,8 @@ from services.metering.tokens import TokenCounter
 from services.models.servicer import ModelServicer
 from services.operations.explainer import Explainer
 from services.operations.servicer import OperationsServicer
-from services.overload.load_shedder import LoadShedder, watch_turns
-from services.overload.memory_pressure import PLENTY, MemoryPressure
+from services.overload.load_shedder import LoadShedder, sample_loop_turns
+from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
@@ -126,7 +126,7 @@ class Service:
         None: there is room. For an edge in this process, before it looks at a call, which shows
         this key.
         """
-        retry_after_s = self.crowd.wait_s(self.calls.inflight + 1, key)
+        retry_after_s = self.crowd.retry_after_s(self.calls.inflight + 1, key)
         if retry_after_s is not None:
             self.metrics.rejected[("OVERLOADED",)].inc()
         return retry_after_s
@@ -166,7 +166,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     clock: Clock = SYSTEM_CLOCK,
     read: Callable[[], Config] | None = None,
     tracing: Tracing | None = None,
-    memory: MemoryPressure = PLENTY,
+    memory: MemoryPressure = UNLIMITED_MEMORY,
 ) -> AsyncIterator[Service]:
     """The service of a configuration, with its state, its models and its sockets.
 
@@ -205,12 +205,12 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         metrics.limit_stalls.set_function(lambda: books.limits.stalls)
         metrics.upstream_connections.set_function(lambda: http.in_use)
         metrics.retry_budget.set_function(lambda: failover.budget.left)
-        metrics.memory_used.set_function(lambda: memory.used_share)
+        metrics.memory_used.set_function(memory.used_share)
         metrics.inflight.set_function(lambda: calls.inflight)
         watch(pipeline.catalog, health, metrics)
         crowd = LoadShedder(config.bounds, chance, memory)
         metrics.calls_max.set_function(lambda: crowd.calls_max)
-        turns = partial(watch_turns, crowd, lambda: calls.inflight, clock)
+        turns = partial(sample_loop_turns, crowd, lambda: calls.inflight, clock)
         await stack.enter_async_context(supervisor.running(turns, "turns"))
         lag = partial(watch_lag, clock, metrics.loop_lag.observe)
         await stack.enter_async_context(supervisor.running(lag, "loop lag"))

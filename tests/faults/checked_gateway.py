@@ -32,6 +32,7 @@ from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.clock import Clock
 from services.common.json_logs import JsonFormatter
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
+from services.overload.memory_pressure import MemoryPressure
 from services.rpc.listener import listening
 from services.serving.reload import Reloader
 from services.serving.server import SYSTEM_CLOCK, Service, open_service
@@ -396,7 +397,10 @@ async def living(  # noqa: PLR0913 - all that a world is made of
         service_memory = service_memory or memory
         for watched in {memory, service_memory}:
             await stack.enter_async_context(watching(watched))
-        opening = open_service(config, state, {}, clock=clock, memory=service_memory)
+        pressure = MemoryPressure(
+            used_share=lambda: service_memory.used_share, is_short=lambda: service_memory.is_short
+        )
+        opening = open_service(config, state, {}, clock=clock, memory=pressure)
         service = await stack.enter_async_context(opening)
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"

@@ -1,4 +1,4 @@
-"""How many calls each caller has."""
+"""Fair share: which callers are light while others flood."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from services.common.fair_share import FairShare
 FLOOD, NEW = "flood", "new"
 
 
-def test_nobody_is_there() -> None:
-    """Who comes first is one of many, as far as anybody knows."""
-    assert not FairShare().is_small(NEW)
+def test_without_calls_no_caller_is_light() -> None:
+    """The first caller is as good as any."""
+    assert not FairShare().is_light(NEW)
 
 
 @pytest.mark.parametrize("others", [0, 1, 520])
-def test_one_floods(others: int) -> None:
-    """However many keys there are besides: most calls are those of one."""
+def test_only_the_flooding_caller_is_not_light(others: int) -> None:
+    """However many other callers there are: most calls are those of one."""
     shares = FairShare()
     with ExitStack() as stack:
         for _ in range(480):
-            stack.enter_context(shares.place(FLOOD))
+            stack.enter_context(shares.count(FLOOD))
         for number in range(others):
-            stack.enter_context(shares.place(f"other {number}"))
-        assert shares.is_small(NEW)
-        assert not shares.is_small(FLOOD)
+            stack.enter_context(shares.count(f"other {number}"))
+        assert shares.is_light(NEW)
+        assert not shares.is_light(FLOOD)
         for number in range(others):
-            assert shares.is_small(f"other {number}")
-    assert not shares.is_small(NEW)
+            assert shares.is_light(f"other {number}")
+    assert not shares.is_light(NEW)
 
 
 @pytest.mark.parametrize("calls", [1, 10])
-def test_all_have_as_many(calls: int) -> None:
-    """Then nobody has few of those who are there."""
+def test_callers_with_equal_shares_are_not_light(calls: int) -> None:
+    """A new caller is light only where the others have more than one call each."""
     shares = FairShare()
     with ExitStack() as stack:
         for number in range(100 * calls):
-            stack.enter_context(shares.place(f"caller {number % 100}"))
-        assert not any(shares.is_small(f"caller {number}") for number in range(100))
-        assert shares.is_small(NEW) is (calls > 1)
+            stack.enter_context(shares.count(f"caller {number % 100}"))
+        assert not any(shares.is_light(f"caller {number}") for number in range(100))
+        assert shares.is_light(NEW) is (calls > 1)
 
 
-def test_half_as_many_is_not_few() -> None:
-    """Below that, it is."""
+def test_half_of_the_average_is_not_light() -> None:
+    """Below half a caller is light."""
     shares = FairShare()
     with ExitStack() as stack:
         for _ in range(100):
-            stack.enter_context(shares.place(FLOOD))
+            stack.enter_context(shares.count(FLOOD))
         for _ in range(40):
-            assert shares.is_small(NEW)
-            stack.enter_context(shares.place(NEW))
+            assert shares.is_light(NEW)
+            stack.enter_context(shares.count(NEW))
         for _ in range(10):
-            stack.enter_context(shares.place(NEW))
-        assert not shares.is_small(NEW)
+            stack.enter_context(shares.count(NEW))
+        assert not shares.is_light(NEW)
 
 
-def test_places_are_left() -> None:
-    """Who has had many, and has none any more, has few."""
+def test_calls_that_ended_no_longer_count() -> None:
+    """A caller that had many calls and has none any more is light."""
     shares = FairShare()
-    with shares.place(FLOOD), shares.place(FLOOD), shares.place(FLOOD):
+    with shares.count(FLOOD), shares.count(FLOOD), shares.count(FLOOD):
         with ExitStack() as stack:
             for _ in range(10):
-                stack.enter_context(shares.place(NEW))
-            assert not shares.is_small(NEW)
-        assert shares.is_small(NEW)
+                stack.enter_context(shares.count(NEW))
+            assert not shares.is_light(NEW)
+        assert shares.is_light(NEW)

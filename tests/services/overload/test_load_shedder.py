@@ -1,4 +1,4 @@
-"""How many calls a process runs at a time."""
+"""Load shedding: which calls are refused, and for how long."""
 
 from __future__ import annotations
 
@@ -10,286 +10,304 @@ import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import SystemClock
-from services.common.fair_share import Place
+from services.common.fair_share import CountedCall
 from services.config import BoundsConfig
 from services.errors import Failure
-from services.overload.load_shedder import (
-    CALM_S,
-    LATE_FOR_S,
-    LATE_S,
-    MORE,
-    RETRY_AFTER_S,
-    SPREAD_S,
-    WAITED_FOR_S,
-    WAITED_LONG_S,
-    WAITED_S,
-    LoadShedder,
-    watch_turns,
+from services.overload.load_shedder import LoadShedder, sample_loop_turns
+from services.overload.memory_pressure import MemoryPressure
+from services.overload.thresholds import (
+    CALLS_PER_SAMPLE_WHEN_BUSY,
+    QUEUE_WAIT_FOR_S,
+    QUEUE_WAIT_MAX_S,
+    QUEUE_WAIT_S,
+    RECOVERY_S,
+    RETRY_AFTER_MIN_S,
+    RETRY_AFTER_SPREAD_S,
+    TURN_LATE_FOR_S,
+    TURN_LATE_S,
 )
-from services.overload.memory_pressure import Seen
 
 MANY, FEW = 1000, 100
 CALLER, OTHER = "Bearer one", "Bearer two"
 
 
+def load_shedder_of(bounds: BoundsConfig, memory: MemoryPressure | None = None) -> LoadShedder:
+    """A load shedder with these bounds, whose chance repeats itself."""
+    return LoadShedder(bounds, random.Random(1), memory or MemoryPressure())  # noqa: S311
+
+
 @pytest.fixture
-def small() -> LoadShedder:
-    """Takes twenty calls; the caller has all of them."""
-    crowd = LoadShedder(BoundsConfig(calls_max=20), random.Random(1))  # noqa: S311
-    take(crowd, 0.0, 1, 20)
-    return crowd
+def full() -> LoadShedder:
+    """A limit of twenty calls, all of them taken by one caller."""
+    load_shedder = load_shedder_of(BoundsConfig(calls_max=20))
+    start(load_shedder, 0.0, 1, 20)
+    return load_shedder
 
 
-def take(
-    crowd: LoadShedder, now: float, first: int, last: int, caller: str = CALLER
-) -> list[Place]:
-    """These calls come, one after the other, and stay."""
-    places = [crowd.place(now, running, 0.0, caller) for running in range(first, last + 1)]
-    for place in places:
-        place.__enter__()
-    return places
+@pytest.fixture
+def load_shedder() -> LoadShedder:
+    """A limit of many calls, of few while the process is overloaded."""
+    return load_shedder_of(BoundsConfig(calls_max=MANY, calls_max_when_late=FEW))
 
 
-def test_says_how_long_to_stay_away(small: LoadShedder) -> None:
-    """Who may come in need not wait; who may not waits as long as one who was refused."""
-    assert small.wait_s(20, CALLER) is None
-    wait_s = small.wait_s(21, CALLER)
+def start(
+    load_shedder: LoadShedder, now: float, first: int, last: int, caller: str = CALLER
+) -> list[CountedCall]:
+    """Start these calls one after the other, and keep them in flight."""
+    calls = [
+        load_shedder.admit(now, in_flight, 0.0, caller) for in_flight in range(first, last + 1)
+    ]
+    for call in calls:
+        call.__enter__()
+    return calls
+
+
+def test_a_call_beyond_the_limit_is_refused_for_a_while(full: LoadShedder) -> None:
+    """A call within the limit need not wait."""
+    assert full.retry_after_s(20, CALLER) is None
+    wait_s = full.retry_after_s(21, CALLER)
     assert wait_s is not None
-    assert RETRY_AFTER_S <= wait_s <= RETRY_AFTER_S + SPREAD_S
+    assert RETRY_AFTER_MIN_S <= wait_s <= RETRY_AFTER_MIN_S + RETRY_AFTER_SPREAD_S
 
 
-def test_tells_the_others_to_come_back_at_different_times(small: LoadShedder) -> None:
-    """Those who are refused together do not return together."""
+def test_callers_refused_together_return_at_different_times(full: LoadShedder) -> None:
+    """Ten refusals have ten different times to wait, all in the documented range."""
     waits = set()
     for _ in range(10):
         with pytest.raises(Failure) as refused:
-            small.place(0.0, 21, 0.0, CALLER)
+            full.admit(0.0, 21, 0.0, CALLER)
         assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
         waits.add(refused.value.retry_after_s)
 
+    low, high = RETRY_AFTER_MIN_S, RETRY_AFTER_MIN_S + RETRY_AFTER_SPREAD_S
     assert len(waits) == 10
-    assert all(wait and RETRY_AFTER_S <= wait <= RETRY_AFTER_S + SPREAD_S for wait in waits)
+    assert all(wait and low <= wait <= high for wait in waits)
 
 
-def test_one_caller_floods(small: LoadShedder) -> None:
-    """Who has all places gets no more; who has few gets a tenth more than there are."""
-    take(small, 0.0, 21, 22, OTHER)
+def test_light_callers_may_use_spare_capacity(full: LoadShedder) -> None:
+    """The flooding caller gets no more; a light one gets a tenth more than the limit."""
+    start(full, 0.0, 21, 22, OTHER)
 
-    assert small.wait_s(22, CALLER) is not None
-    assert small.wait_s(23, OTHER) is not None
-
-
-def test_a_caller_has_no_few_calls_any_more(small: LoadShedder) -> None:
-    """Half as many as the caller of the average call has are not few."""
-    take(small, 0.0, 1, 8, OTHER)
-    assert small.wait_s(21, OTHER) is None
-    take(small, 0.0, 1, 1, OTHER)
-
-    assert small.wait_s(21, OTHER) is not None
+    assert full.retry_after_s(22, CALLER) is not None
+    assert full.retry_after_s(23, OTHER) is not None
 
 
-def test_places_are_left(small: LoadShedder) -> None:
-    """Who had many calls, and has none any more, has few."""
-    places = take(small, 0.0, 1, 20, OTHER)
-    assert small.wait_s(21, OTHER) is not None
-    for place in places:
-        place.__exit__(None, None, None)
+def test_a_caller_with_half_as_many_calls_is_not_light(full: LoadShedder) -> None:
+    """Half as many as the caller of the average call has."""
+    start(full, 0.0, 1, 8, OTHER)
+    assert full.retry_after_s(21, OTHER) is None
+    start(full, 0.0, 1, 1, OTHER)
 
-    assert small.wait_s(21, OTHER) is None
-
-
-def test_all_callers_have_few_calls() -> None:
-    """Then nobody floods, and there is not one place more than there are."""
-    crowd = LoadShedder(BoundsConfig(calls_max=20), random.Random(1))  # noqa: S311
-    for running in range(1, 21):
-        take(crowd, 0.0, running, running, f"Bearer {running}")
-
-    assert crowd.wait_s(21, OTHER) is not None
+    assert full.retry_after_s(21, OTHER) is not None
 
 
-def test_no_memory_is_left() -> None:
-    """Then nobody gets in, however few calls there are, and edges learn nothing about places."""
-    crowd = LoadShedder(BoundsConfig(), random.Random(1), Seen(is_short=True))  # noqa: S311
-    assert crowd.wait_s(1, CALLER) is not None
+def test_calls_that_ended_no_longer_count_for_their_caller(full: LoadShedder) -> None:
+    """A caller that had many calls and has none any more is light."""
+    calls = start(full, 0.0, 1, 20, OTHER)
+    assert full.retry_after_s(21, OTHER) is not None
+    for call in calls:
+        call.__exit__(None, None, None)
+
+    assert full.retry_after_s(21, OTHER) is None
+
+
+def test_without_a_flood_there_is_no_spare_capacity() -> None:
+    """Where all callers have one call each, none is light."""
+    load_shedder = load_shedder_of(BoundsConfig(calls_max=20))
+    for in_flight in range(1, 21):
+        start(load_shedder, 0.0, in_flight, in_flight, f"Bearer {in_flight}")
+
+    assert load_shedder.retry_after_s(21, OTHER) is not None
+
+
+def test_all_calls_are_refused_while_memory_is_short() -> None:
+    """However few are in flight; `scarce` keeps edges from lowering their concurrency limit."""
+    load_shedder = load_shedder_of(BoundsConfig(), MemoryPressure(is_short=lambda: True))
+    assert load_shedder.retry_after_s(1, CALLER) is not None
     with pytest.raises(Failure) as refused:
-        crowd.place(0.0, 1, 0.0, CALLER)
+        load_shedder.admit(0.0, 1, 0.0, CALLER)
     assert refused.value.facts == {"scarce": "memory"}
 
 
-@pytest.fixture
-def crowd() -> LoadShedder:
-    """Takes many, or a few while the loop is late."""
-    return LoadShedder(BoundsConfig(calls_max=MANY, calls_max_when_late=FEW), random.Random(1))  # noqa: S311
-
-
-def looks(crowd: LoadShedder, begin: float, end: float, turn_s: float) -> None:
-    """All turns of the loop between two times take so long."""
+def sample(load_shedder: LoadShedder, begin: float, end: float, turn_s: float) -> None:
+    """Sample a turn of the same length every 50 ms between two times."""
     for step in range(round((end - begin) / 0.05) + 1):
-        crowd.look(begin + step * 0.05, turn_s, FEW)
+        load_shedder.sample_loop_turn(begin + step * 0.05, turn_s, FEW)
 
 
-def test_is_late_for_a_moment(crowd: LoadShedder) -> None:
-    """Long steps, as large pictures are, and many calls at once turn nobody away."""
-    crowd.look(10.0, 5.0, FEW)
-    looks(crowd, 10.05, 10.05 + LATE_FOR_S / 2, 2 * LATE_S)
-    crowd.look(11.0, LATE_S, FEW)
-    looks(crowd, 11.05, 11.05 + LATE_FOR_S / 2, 2 * LATE_S)
+def test_late_turns_with_breaks_are_no_overload(load_shedder: LoadShedder) -> None:
+    """Long steps, such as large pictures, and bursts of calls do not lower the limit."""
+    load_shedder.sample_loop_turn(10.0, 5.0, FEW)
+    sample(load_shedder, 10.05, 10.05 + TURN_LATE_FOR_S / 2, 2 * TURN_LATE_S)
+    load_shedder.sample_loop_turn(11.0, TURN_LATE_S, FEW)
+    sample(load_shedder, 11.05, 11.05 + TURN_LATE_FOR_S / 2, 2 * TURN_LATE_S)
 
-    assert crowd.calls_max == MANY
+    assert load_shedder.calls_max == MANY
 
 
-def test_is_late_without_a_break(crowd: LoadShedder, caplog: pytest.LogCaptureFixture) -> None:
-    """Who cannot keep up takes only a few, and tells the log once."""
-    looks(crowd, 10.0, 10.0 + 2 * LATE_FOR_S, 2 * LATE_S)
+def test_late_turns_without_a_break_lower_the_limit(
+    load_shedder: LoadShedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The limit is `calls_max_when_late`, and the log says so once."""
+    sample(load_shedder, 10.0, 10.0 + 2 * TURN_LATE_FOR_S, 2 * TURN_LATE_S)
 
-    take(crowd, 20.0, 1, FEW)
+    start(load_shedder, 20.0, 1, FEW)
     with pytest.raises(Failure) as refused:
-        crowd.place(20.0, FEW + 1, 0.0, CALLER)
+        load_shedder.admit(20.0, FEW + 1, 0.0, CALLER)
     assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
-    assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
+    assert [record.getMessage() for record in caplog.records] == ["overload.started"]
 
 
-def test_overloaded_between_late_turns(crowd: LoadShedder) -> None:
-    """While it is in time a few more are taken each time; when it is late there is no patience."""
-    looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
-    crowd.look(10.5, LATE_S, FEW)
-    assert crowd.calls_max == FEW + MORE
-    crowd.look(10.55, LATE_S, FEW + MORE)
-    assert crowd.calls_max == FEW + 2 * MORE
-    crowd.look(10.6, LATE_S, 1)
-    assert crowd.calls_max == FEW
+def test_the_limit_rises_by_steps_while_turns_are_in_time(load_shedder: LoadShedder) -> None:
+    """One step per sample during an overload; one late turn takes all steps back."""
+    sample(load_shedder, 10.0, 10.0 + TURN_LATE_FOR_S, 2 * TURN_LATE_S)
+    load_shedder.sample_loop_turn(10.5, TURN_LATE_S, FEW)
+    assert load_shedder.calls_max == FEW + CALLS_PER_SAMPLE_WHEN_BUSY
+    load_shedder.sample_loop_turn(10.55, TURN_LATE_S, FEW + CALLS_PER_SAMPLE_WHEN_BUSY)
+    assert load_shedder.calls_max == FEW + 2 * CALLS_PER_SAMPLE_WHEN_BUSY
+    load_shedder.sample_loop_turn(10.6, TURN_LATE_S, 1)
+    assert load_shedder.calls_max == FEW
 
-    crowd.look(10.65, 2 * LATE_S, FEW + 2 * MORE)
-    assert crowd.calls_max == FEW
-
-
-def test_one_caller_floods_an_overloaded_process(crowd: LoadShedder) -> None:
-    """Others get a tenth more, while it is late, too; when their calls end, others again."""
-    take(crowd, 10.0, 1, 2 * FEW)
-    looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
-    assert crowd.wait_s(2 * FEW, CALLER) is not None
-
-    places = take(crowd, 11.0, 2 * FEW + 1, 2 * FEW + 22, OTHER)
-    assert crowd.wait_s(2 * FEW + 23, "Bearer three") is not None
-    places[0].__exit__(None, None, None)
-    assert crowd.wait_s(2 * FEW + 22, "Bearer three") is None
+    load_shedder.sample_loop_turn(10.65, 2 * TURN_LATE_S, FEW + 2 * CALLS_PER_SAMPLE_WHEN_BUSY)
+    assert load_shedder.calls_max == FEW
 
 
-def test_calm_again(crowd: LoadShedder, caplog: pytest.LogCaptureFixture) -> None:
-    """After a while without a late turn it is as in the beginning."""
-    looks(crowd, 10.0, 10.0 + LATE_FOR_S, 2 * LATE_S)
-    looks(crowd, 11.0, 11.0 + LATE_FOR_S + CALM_S, 0.0)
-    crowd.look(20.0, 2 * LATE_S, FEW)
+def test_light_callers_have_spare_capacity_during_an_overload(load_shedder: LoadShedder) -> None:
+    """A tenth of the calls in flight; when one of theirs ends, another may start."""
+    start(load_shedder, 10.0, 1, 2 * FEW)
+    sample(load_shedder, 10.0, 10.0 + TURN_LATE_FOR_S, 2 * TURN_LATE_S)
+    assert load_shedder.retry_after_s(2 * FEW, CALLER) is not None
 
-    assert crowd.calls_max == MANY
+    calls = start(load_shedder, 11.0, 2 * FEW + 1, 2 * FEW + 22, OTHER)
+    assert load_shedder.retry_after_s(2 * FEW + 23, "Bearer three") is not None
+    calls[0].__exit__(None, None, None)
+    assert load_shedder.retry_after_s(2 * FEW + 22, "Bearer three") is None
+
+
+def test_an_overload_ends_after_some_time_without_late_turns(
+    load_shedder: LoadShedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Afterwards a single late turn is normal again."""
+    sample(load_shedder, 10.0, 10.0 + TURN_LATE_FOR_S, 2 * TURN_LATE_S)
+    sample(load_shedder, 11.0, 11.0 + TURN_LATE_FOR_S + RECOVERY_S, 0.0)
+    load_shedder.sample_loop_turn(20.0, 2 * TURN_LATE_S, FEW)
+
+    assert load_shedder.calls_max == MANY
     assert [record.getMessage() for record in caplog.records] == [
-        "overload.begins",
-        "overload.ends",
+        "overload.started",
+        "overload.ended",
     ]
 
 
-def asks(crowd: LoadShedder, begin: float, end: float, waited_s: float) -> list[float]:
-    """Calls come every 10 ms between two times, and have waited so long. When one was refused.
+def refusals(
+    load_shedder: LoadShedder, begin: float, end: float, queue_wait_s: float
+) -> list[float]:
+    """The times at which calls were refused that came every 10 ms, all after the same wait.
 
-    One more is under way, so that their caller has not few.
+    One more is in flight, so that their caller is not light.
     """
     refused_at = []
-    with crowd.place(begin, 1, 0.0, CALLER):
+    with load_shedder.admit(begin, 1, 0.0, CALLER):
         for step in range(round((end - begin) * 100)):
             now = begin + step / 100
             try:
-                crowd.place(now, 2, waited_s, CALLER)
+                load_shedder.admit(now, 2, queue_wait_s, CALLER)
             except Failure:
                 refused_at.append(now)
     return refused_at
 
 
-def test_calls_that_wait_for_a_moment(crowd: LoadShedder) -> None:
-    """Many that come at once are taken in one after the other, which is no overload."""
-    assert asks(crowd, 10.0, 10.0 + WAITED_FOR_S, 10 * WAITED_S) == []
-    crowd.place(11.0, 1, WAITED_S, CALLER)
-    assert asks(crowd, 11.01, 11.01 + WAITED_FOR_S, 10 * WAITED_S) == []
+def test_late_calls_with_breaks_are_no_overload(load_shedder: LoadShedder) -> None:
+    """A burst is admitted one call after the other."""
+    assert refusals(load_shedder, 10.0, 10.0 + QUEUE_WAIT_FOR_S, 10 * QUEUE_WAIT_S) == []
+    load_shedder.admit(11.0, 1, QUEUE_WAIT_S, CALLER)
+    assert refusals(load_shedder, 11.01, 11.01 + QUEUE_WAIT_FOR_S, 10 * QUEUE_WAIT_S) == []
 
 
-def test_calls_that_wait_without_a_break(
-    crowd: LoadShedder, caplog: pytest.LogCaptureFixture
+def test_late_calls_without_a_break_are_refused_now_and_then(
+    load_shedder: LoadShedder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Now and then one is refused, until one need not wait; the log tells of it once."""
-    refused_at = asks(crowd, 10.0, 12.0, 1.01 * WAITED_S)
-    assert len(refused_at) == pytest.approx((2.0 - WAITED_FOR_S) / WAITED_S, abs=1)
-    assert refused_at[0] == pytest.approx(10.0 + WAITED_FOR_S, abs=0.02)
+    """One per `QUEUE_WAIT_S`, until a call is in time; the log says so once."""
+    refused_at = refusals(load_shedder, 10.0, 12.0, 1.01 * QUEUE_WAIT_S)
+    assert len(refused_at) == pytest.approx((2.0 - QUEUE_WAIT_FOR_S) / QUEUE_WAIT_S, abs=1)
+    assert refused_at[0] == pytest.approx(10.0 + QUEUE_WAIT_FOR_S, abs=0.02)
 
-    crowd.place(12.0, 1, WAITED_S, CALLER)
-    assert asks(crowd, 12.01, 12.01 + WAITED_FOR_S, 1.01 * WAITED_S) == []
-    assert [record.getMessage() for record in caplog.records] == ["overload.begins"]
+    load_shedder.admit(12.0, 1, QUEUE_WAIT_S, CALLER)
+    assert refusals(load_shedder, 12.01, 12.01 + QUEUE_WAIT_FOR_S, 1.01 * QUEUE_WAIT_S) == []
+    assert [record.getMessage() for record in caplog.records] == ["overload.started"]
 
 
-def test_a_call_now_and_then_that_waits(crowd: LoadShedder) -> None:
-    """Nobody knows what was between them: as likely as not, no call at all."""
+def test_rare_late_calls_are_no_overload(load_shedder: LoadShedder) -> None:
+    """One late call a minute: nothing is known of the time in between."""
     for minute in range(10):
-        crowd.place(60.0 * minute, 1, 10 * WAITED_S, CALLER)
+        load_shedder.admit(60.0 * minute, 1, 10 * QUEUE_WAIT_S, CALLER)
 
 
-def test_calls_that_have_waited_long(crowd: LoadShedder) -> None:
-    """There are too many to be served soon: each of them is told so."""
-    refused_at = asks(crowd, 10.0, 12.0, 1.01 * WAITED_LONG_S)
-    assert len(refused_at) == pytest.approx((2.0 - WAITED_FOR_S) * 100, abs=2)
+def test_very_late_calls_are_all_refused(load_shedder: LoadShedder) -> None:
+    """Above `QUEUE_WAIT_MAX_S` there are too many to be served soon."""
+    refused_at = refusals(load_shedder, 10.0, 12.0, 1.01 * QUEUE_WAIT_MAX_S)
+    assert len(refused_at) == pytest.approx((2.0 - QUEUE_WAIT_FOR_S) * 100, abs=2)
 
 
-def test_calls_of_others_that_wait(crowd: LoadShedder) -> None:
-    """Among calls that wait for who floods, those of callers with few are refused only late."""
-    take(crowd, 9.0, 1, FEW)
-    for others, waited_s in ((True, 2 * WAITED_S), (False, 1.01 * WAITED_LONG_S)):
+def test_late_calls_of_light_callers_are_refused_last(load_shedder: LoadShedder) -> None:
+    """Only above `QUEUE_WAIT_MAX_S`."""
+    start(load_shedder, 9.0, 1, FEW)
+    for is_spared, queue_wait_s in ((True, 2 * QUEUE_WAIT_S), (False, 1.01 * QUEUE_WAIT_MAX_S)):
         refused = 0
         for step in range(300):
             caller = CALLER if step % 3 else OTHER
             try:
-                crowd.place(10.0 + step / 100, FEW + 1, waited_s, caller)
+                load_shedder.admit(10.0 + step / 100, FEW + 1, queue_wait_s, caller)
             except Failure:
                 refused += caller == OTHER
-        assert (refused == 0) is others
+        assert (refused == 0) is is_spared
 
 
-def test_all_are_to_be_served_late() -> None:
-    """Who takes as many while overloaded as ever refuses nobody for having waited."""
-    crowd = LoadShedder(BoundsConfig(calls_max=MANY, calls_max_when_late=MANY), random.Random(1))  # noqa: S311
-    assert asks(crowd, 10.0, 20.0, 10 * WAITED_LONG_S) == []
+def test_equal_limits_switch_refusals_for_late_calls_off() -> None:
+    """With `calls_max_when_late` equal to `calls_max`, calls queue instead."""
+    load_shedder = load_shedder_of(BoundsConfig(calls_max=MANY, calls_max_when_late=MANY))
+    assert refusals(load_shedder, 10.0, 20.0, 10 * QUEUE_WAIT_MAX_S) == []
 
 
-def test_few_places_are_no_reason_to_wait() -> None:
-    """Who takes few in any case refuses those that wait for them all the same."""
-    crowd = LoadShedder(BoundsConfig(calls_max=10), random.Random(1))  # noqa: S311
-    assert asks(crowd, 10.0, 12.0, 2 * WAITED_S)
+def test_a_low_limit_does_not_switch_refusals_for_late_calls_off() -> None:
+    """A `calls_max` below `calls_max_when_late` is not equal to it."""
+    load_shedder = load_shedder_of(BoundsConfig(calls_max=10))
+    assert refusals(load_shedder, 10.0, 12.0, 2 * QUEUE_WAIT_S)
 
 
-def test_nobody_waits_any_more(crowd: LoadShedder, caplog: pytest.LogCaptureFixture) -> None:
-    """The log tells of the end even where no call comes."""
-    asks(crowd, 10.0, 12.0, 2 * WAITED_S)
-    crowd.look(12.0 + CALM_S, 0.0, 0)
+def test_an_overload_ends_in_the_log_without_a_call(
+    load_shedder: LoadShedder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Samples of the loop end it, too."""
+    refusals(load_shedder, 10.0, 12.0, 2 * QUEUE_WAIT_S)
+    load_shedder.sample_loop_turn(12.0 + RECOVERY_S, 0.0, 0)
 
-    assert [record.getMessage() for record in caplog.records][-1] == "overload.ends"
+    assert [record.getMessage() for record in caplog.records][-1] == "overload.ended"
 
 
-def test_few_are_as_many_as_may_be() -> None:
-    """Who may take less in any case takes that much, late or not."""
-    crowd = LoadShedder(BoundsConfig(calls_max=10), random.Random(1))  # noqa: S311
-    looks(crowd, 10.0, 11.0, 1.0)
+def test_an_overload_never_raises_the_limit() -> None:
+    """A `calls_max` below `calls_max_when_late` holds during an overload, too."""
+    load_shedder = load_shedder_of(BoundsConfig(calls_max=10))
+    sample(load_shedder, 10.0, 11.0, 1.0)
 
-    take(crowd, 11.0, 1, 10)
+    start(load_shedder, 11.0, 1, 10)
     with pytest.raises(Failure):
-        crowd.place(11.0, 11, 0.0, CALLER)
+        load_shedder.admit(11.0, 11, 0.0, CALLER)
 
 
-@pytest.mark.parametrize("running", [FEW, 0])
-async def test_late_turns_are_seen(crowd: LoadShedder, running: int) -> None:
-    """Turns are looked at whole, of a real loop that has more to do than it can."""
+@pytest.mark.parametrize("in_flight", [FEW, 0])
+async def test_turns_of_a_real_loop_are_sampled_whole(
+    load_shedder: LoadShedder, in_flight: int
+) -> None:
+    """A loop with more to do than it can lowers the limit, an idle one restores it."""
     async with asyncio.timeout(30):
-        watching = asyncio.create_task(watch_turns(crowd, lambda: running, SystemClock()))
-        for late_s, calls_max in ((2 * LATE_S, FEW), (0.0, MANY)):
+        sampling = sample_loop_turns(load_shedder, lambda: in_flight, SystemClock())
+        task = asyncio.create_task(sampling)
+        for late_s, calls_max in ((2 * TURN_LATE_S, FEW), (0.0, MANY)):
             turns = 0
-            while crowd.calls_max != calls_max:
+            while load_shedder.calls_max != calls_max:
                 time.sleep(late_s)  # noqa: ASYNC251 - that is what being late means
                 await asyncio.sleep(0)
                 turns += 1
             assert turns > 0
-        watching.cancel()
+        task.cancel()

@@ -1,0 +1,51 @@
+"""Thresholds of load shedding in the service.
+
+How many calls may be in flight is configuration: `calls_max` and `calls_max_when_late` of
+`[bounds]`. When a caller is light, and may use spare capacity, is decided by `FLOOD_CALLS_MIN` and
+`LIGHT_SHARE` of `services.common.fair_share`. The edge has thresholds of its own in
+`gateway/overload`.
+"""
+
+from __future__ import annotations
+
+RETRY_AFTER_MIN_S = 1.0
+"""The shortest `Retry-After` of a refusal."""
+RETRY_AFTER_SPREAD_S = 2.0
+"""The width of the random part that is added, so that refused callers do not return together."""
+
+TURN_LATE_S = 0.015
+"""A turn of the event loop that takes longer is late. A refusal waits for two or three turns, and
+should reach its caller within 50 ms."""
+TURN_LATE_FOR_S = 0.3
+"""Loop turns that are late for so long without a break mean overload."""
+
+QUEUE_WAIT_S = 0.1
+"""A call that waited longer in gRPC's queue, before a handler saw it, is late. While late calls
+mean overload, one call is refused per such interval, so that their callers learn of it: most of
+the others can be served soon. Calls of light callers are not chosen."""
+QUEUE_WAIT_FOR_S = 1.0
+"""Calls that are late for so long without a break mean overload. A burst of a few hundred calls
+takes half of it."""
+QUEUE_WAIT_MAX_S = 0.5
+"""While late calls mean overload, each call that waited longer than this is refused: there are too
+many to be served soon."""
+
+SAMPLE_GAP_MAX_S = 1.0
+"""Two late samples that lie further apart are not without a break: no sample was taken between
+them."""
+RECOVERY_S = 5.0
+"""Overload ends when no sample has been late for so long."""
+
+CALLS_PER_SAMPLE_WHEN_BUSY = 16
+"""How many more calls may start from one sample of the loop to the next during an overload whose
+latest sample was in time. 100 starts in one turn of the loop make it late, for the refused calls,
+too."""
+
+SPARE_SHARE = 0.1
+"""The spare capacity for light callers, as a share of the calls in flight."""
+
+SAMPLE_INTERVAL_S = 0.25
+"""The interval between samples of the event loop while fewer than `calls_max_when_late` calls are
+in flight."""
+SAMPLE_INTERVAL_WHEN_BUSY_S = 0.025
+"""The same, while as many or more are in flight."""
