@@ -10,7 +10,6 @@ Labels are bounded: `route` is one of ours, `status` and `code` are words of our
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol, cast
@@ -22,6 +21,8 @@ from prometheus_client.core import (
     HistogramMetricFamily,
 )
 from prometheus_client.registry import Collector
+
+from services.common.counters import Histogram
 
 PREFIX = "pomogator_edge"
 
@@ -66,30 +67,6 @@ class Scarce(Protocol):
 
     refused: int
     cuts: int
-
-
-class Histogram:
-    """How often values were how large."""
-
-    __slots__ = ("_bounds", "_counts", "_sum")
-
-    def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
-
-    def observe(self, value: float) -> None:
-        """One more, of this size."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
-
-    def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
-        """Shows it."""
-        below, buckets = 0, []
-        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
-            below += count
-            buckets.append(("+Inf" if bound == float("inf") else str(bound), below))
-        family.add_metric(labels, buckets, self._sum)
 
 
 class EdgeMetrics(Collector):
@@ -204,7 +181,7 @@ class EdgeMetrics(Collector):
             labels=("route",),
         )  # fmt: skip
         for route, histogram in self._durations.items():
-            histogram.add_to(durations, route)
+            histogram.add_to(durations, (route,))
         yield durations
         first = HistogramMetricFamily(
             f"{PREFIX}_first_byte_seconds",
@@ -213,7 +190,7 @@ class EdgeMetrics(Collector):
             labels=("form",),
         )
         for form, histogram in self._first_bytes.items():
-            histogram.add_to(first, form)
+            histogram.add_to(first, (form,))
         yield first
 
     def _gauges(self) -> Iterator[Metric]:

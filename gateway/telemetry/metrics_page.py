@@ -23,7 +23,8 @@ from prometheus_client.registry import Collector
 
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import join_address, split_address
-from gateway.telemetry.edge_metrics import EdgeMetrics, Histogram
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from services.common.counters import Histogram
 
 PATH = "/metrics"
 EVERY_S = 0.5
@@ -89,7 +90,7 @@ class _Process(Collector):
         lag = HistogramMetricFamily(
             "pomogator_loop_lag_seconds", "How late the event loop came back to a timer.", labels=()
         )
-        self._lag.add_to(lag)
+        self._lag.add_to(lag, ())
         about = GaugeMetricFamily(
             "pomogator_build_info", "1; the labels say what runs.", labels=("version",)
         )

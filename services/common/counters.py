@@ -1,11 +1,10 @@
-"""Counters and histograms as plain numbers, which take Prometheus' form when somebody looks.
+"""Counters and histograms: plain numbers, turned into Prometheus' form when they are read.
 
-    calls = tallies.counter("calls_total", "Calls that are over.", "method")
+    calls = counters.counter("calls_total", "Calls that are over.", "method")
     calls[("create",)].inc()
 
-The library's own take a lock and up to six functions for each step, and a call moves eight of them.
-All counting and looking is done on the event loop's thread. The edge counts in the same way
-(`gateway.telemetry.edge_metrics`): neither side imports the other.
+The client library's own take a lock and up to six function calls for each step, and one call to
+the service moves eight of them. Count and read on the event loop's thread only.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ C = TypeVar("C")
 
 
 class Count:
-    """A number that grows."""
+    """One counter: a number that grows."""
 
     __slots__ = ("value",)
 
@@ -31,12 +30,12 @@ class Count:
         self.value = 0.0
 
     def inc(self, amount: float = 1) -> None:
-        """So much more."""
+        """Add `amount`."""
         self.value += amount
 
 
 class Histogram:
-    """How often values were how large."""
+    """One histogram: how many of the observed values fall into each bucket."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
 
@@ -46,12 +45,12 @@ class Histogram:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """One more, of this size."""
+        """Count a value."""
         self._counts[bisect_left(self._bounds, value)] += 1
         self._sum += value
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
-        """Shows it."""
+        """Add its buckets and sum to a family of metrics."""
         bounds = (*map(str, self._bounds), "+Inf")
         family.add_metric(
             labels, list(zip(bounds, accumulate(self._counts), strict=True)), self._sum
@@ -59,7 +58,10 @@ class Histogram:
 
 
 class Children(dict[tuple[str, ...], C], Generic[C]):
-    """What is counted apart, by its labels. Made when it is first asked for, with zero."""
+    """The counters or histograms of one metric by their labels.
+
+    Each is made, and shown with zero, once it is asked for.
+    """
 
     def __init__(self, make: Callable[[], C]) -> None:
         super().__init__()
@@ -71,7 +73,7 @@ class Children(dict[tuple[str, ...], C], Generic[C]):
 
 
 class Counters(Collector):
-    """All of them, for the registry that shows them."""
+    """Counters and histograms of one registry. All names begin with `prefix` and `_`."""
 
     def __init__(self, prefix: str, registry: CollectorRegistry) -> None:
         self._prefix = prefix
@@ -79,7 +81,7 @@ class Counters(Collector):
         registry.register(self)
 
     def counter(self, name: str, about: str, *labels: str) -> Children[Count]:
-        """A counter for each combination of labels."""
+        """Return the counters of a metric, one for each combination of labels."""
         counts = Children(Count)
 
         def family() -> Metric:
@@ -94,7 +96,7 @@ class Counters(Collector):
     def histogram(
         self, name: str, about: str, bounds: Sequence[float], *labels: str
     ) -> Children[Histogram]:
-        """A histogram for each combination of labels."""
+        """Return the histograms of a metric, one for each combination of labels."""
         histograms = Children(lambda: Histogram(bounds))
 
         def family() -> Metric:
@@ -107,6 +109,6 @@ class Counters(Collector):
         return histograms
 
     def collect(self) -> Iterator[Metric]:
-        """As they stand at this moment."""
+        """Give all metrics as they are now."""
         for family in self._families:
             yield family()

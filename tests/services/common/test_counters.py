@@ -6,13 +6,13 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from services.common.counters import Counters
 
 
-def test_looks_as_the_library_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is shown of counters and histograms is, line by line, what the library shows."""
+def test_the_page_is_the_one_of_the_client_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counters and histograms are shown, line by line, as the library shows its own."""
     monkeypatch.setattr("prometheus_client.metrics._use_created", False)
     ours, theirs = CollectorRegistry(), CollectorRegistry()
-    tallies, bounds = Counters("a", ours), (0.05, 1.0, 2.5)
-    count = tallies.counter("calls_total", "Calls.", "method", "code")
-    spread = tallies.histogram("call_seconds", "How long.", bounds, "method")
+    counters, bounds = Counters("a", ours), (0.05, 1.0, 2.5)
+    count = counters.counter("calls_total", "Calls.", "method", "code")
+    durations = counters.histogram("call_seconds", "How long.", bounds, "method")
     counter = Counter("a_calls_total", "Calls.", ("method", "code"), registry=theirs)
     histogram = Histogram(
         "a_call_seconds", "How long.", ("method",), buckets=bounds, registry=theirs
@@ -22,14 +22,14 @@ def test_looks_as_the_library_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
         count[labels].inc(amount)
         counter.labels(*labels).inc(amount)
     for seconds in (0.0, 0.05, 0.06, 2.5, 7.0):
-        spread[("create",)].observe(seconds)
+        durations[("create",)].observe(seconds)
         histogram.labels("create").observe(seconds)
 
     assert generate_latest(ours) == generate_latest(theirs)
 
 
-def test_has_a_zero_once_it_was_asked_for() -> None:
-    """A rate needs something to start from; what nobody asked for is not shown."""
+def test_a_counter_is_shown_with_zero_once_it_was_asked_for() -> None:
+    """A rate needs a zero to start from; other labels are not shown."""
     registry = CollectorRegistry()
     count = Counters("a", registry).counter("ends_total", "Ends.", "end")
 
