@@ -1,8 +1,14 @@
-"""What the edge allows itself and its clients."""
+"""Limits and times of the REST edge, and the tables of the configuration file that it reads."""
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,3 +51,25 @@ class EdgeConfig:
     ready: until then balancers may send some."""
     drain_timeout_s: float = 600.0
     """How long running requests may go on after the edge was told to stop."""
+
+
+class EdgeTables(msgspec.Struct, frozen=True, kw_only=True):
+    """Tables of the configuration file that an edge reads. The others are the service's."""
+
+    bounds: BoundsConfig = BoundsConfig()
+    traces: TracesConfig = TracesConfig()
+
+
+def load_tables(path: Path | None) -> EdgeTables:
+    """Read the edge's tables from `path`; without a file every key has its default.
+
+    Raises ConfigError. Keys of other tables are not checked: `pomogator check` does that.
+    """
+    if path is None:
+        return EdgeTables()
+    try:
+        return msgspec.convert(tomllib.loads(path.read_text("utf-8")), EdgeTables)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+        raise ConfigError(f"{path}: {error}") from None

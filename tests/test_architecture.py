@@ -13,6 +13,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "gateway": (
         ("gateway.__main__",),
+        ("gateway.arguments",),
+        ("gateway.edge",),
         ("gateway.server",),
         ("gateway.app", "gateway.operators_app"),
         ("gateway.openapi",),
@@ -46,7 +48,11 @@ EXCEPTIONS = {("gateway.telemetry.metrics_page", "gateway.server")}
 
 BOTH_SIDES = (
     "services.serving.serve",
+    "services.serving.listeners",
     "services.serving.plain_text",
+    "services.cli.arguments",
+    "services.cli.serve_arguments",
+    "services.cli.serve_commands",
     "services.cli.operation_commands",
 )
 """Modules that import both sides. Two run service and edge in one process, one reads requests with
@@ -66,12 +72,13 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "services.providers",
         "services.local.local_models",
         "services.serving.serve",
+        "services.serving.listeners",
         "services.telemetry.metrics_listener",
     ),
     "anthropic": (),
     "asyncpg": ("services.storage.postgres",),
     "openai": (),
-    "opentelemetry": ("services.telemetry", "services.serving.serve", "gateway"),
+    "opentelemetry": ("services.telemetry", "services.serving.listeners", "gateway"),
     "prometheus_client": ("gateway", "services.common.counters", "services.telemetry"),
     "redis": ("services.storage.redis",),
     "requests": (),

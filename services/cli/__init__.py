@@ -1,26 +1,27 @@
-"""The command `pomogator`.
+"""The command `pomogator`. Exit codes: 0 done, 1 failed, 2 wrong usage.
 
-    entry      runs a command and turns failures into one line
-    arguments  what may be said
-    serving    serve, check, models
-    keys       keys create, list, revoke
-    accounts   accounts create, credit, show, list, update; usage; ledger verify
-    operations explain, reload
-    operators  the way to the service, whether it runs or not
-    output     money, times and tables as people read and write them
+Modules, in the order in which data flows:
 
-Exit codes: 0 done, 1 failed, 2 misused.
+    entry               run a command, and print a failure as one line
+    arguments           the command line
+    serve_arguments     flags of `serve`
+    serve_commands      serve, check, models list
+    key_commands        keys create, list, rotate, revoke
+    account_commands    accounts create, credit, show; usage; ledger verify
+    operation_commands  explain, channels, reload
+    operator_client     connection to the operators' services
+    output              money, times and tables as people read and write them
 """
 
 import gc
 import os
 
-# gRPC's core would write lines that are no JSON, one for every handshake that fails. It looks
-# for this when it is first imported.
+# gRPC's core logs lines that are not JSON, such as one for each failed handshake. It reads this
+# variable when it is first imported.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
-# What is imported stays. To look for garbage among it, meanwhile and ever after, was a quarter of
-# the start; there is 0.6 MB of it.
+# Imported objects live as long as the process. Collecting garbage among them took a quarter of the
+# start and found 0.6 MB.
 gc.disable()
 
 from services.cli.entry import main  # noqa: E402

@@ -1,18 +1,19 @@
-"""What may be said after `pomogator`, and which command it means.
+"""The command line of `pomogator`: commands, their options and their help.
 
-Options come after the command. Those that say where things are may also be given as
-variables, named like them: `--config` is `POMOGATOR_CONFIG`.
+Options come after the command. Those that say where things are may also be given as variables:
+`--config` is POMOGATOR_CONFIG.
 """
 
 from __future__ import annotations
 
 import argparse
 from argparse import ArgumentParser, Namespace
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
+from gateway.arguments import add_file
 from services.cli.account_commands import (
     create_account,
     credit_account,
@@ -22,271 +23,222 @@ from services.cli.account_commands import (
 )
 from services.cli.key_commands import create_key, list_keys, revoke_key, rotate_key
 from services.cli.operation_commands import explain_call, reload_configuration, show_channels
-from services.cli.output import (
-    read_address,
-    read_count,
-    read_duration,
-    read_links,
-    read_listener,
-    read_time,
-    read_usd,
-)
+from services.cli.output import read_count, read_duration, read_listener, read_time, read_usd
+from services.cli.serve_arguments import EXAMPLES, add_serve_arguments
 from services.cli.serve_commands import check, list_models, serve
-from services.serving.options import LINKS, METRICS
 
 Environment: TypeAlias = Mapping[str, str]
 Command: TypeAlias = Callable[[Namespace, Environment], Awaitable[None]]
 Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"  # noqa: SLF001  It has no other name.
 
+FIRST_STEPS = """\
+examples:
+  pomogator serve
+  pomogator accounts create acme --credit 20
+  pomogator keys create --account acme
+
+Run `pomogator COMMAND --help` for the options of a command. --config, --state and --ops may also
+be set by the variables POMOGATOR_CONFIG, POMOGATOR_STATE and POMOGATOR_OPS."""
+
 
 def parser(env: Environment) -> ArgumentParser:
-    """The parser of the whole command line. What it gives has the command as `command`."""
+    """The parser of the whole command line. Its result has the command as `command`."""
     root = ArgumentParser(
         prog="pomogator",
         description="An LLM gateway: one chat completions API in front of every model.",
-        epilog="Where things are may also be said by variables: POMOGATOR_CONFIG, _STATE, _OPS, "
-        "and for serve _REST, _GRPC, _OPS_REST, _METRICS, _REFLECTION, _ONLY, _TARGET.",
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action="version", version=version("pomogator"))
-    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    commands = root.add_subparsers(required=True, metavar="COMMAND", title="commands")
     common = _common(env)
-    asking = _asking(common, env)
-    _add_serving(commands, common, env)
-    _add_keys(_group(commands, "keys", "make, list, rotate and revoke keys"), asking)
-    _add_accounts(_group(commands, "accounts", "open accounts and pay into them"), asking)
-    models = _group(commands, "models", "what may be asked for")
-    _add(models, "list", list_models, common, "list the public names")
-    usage = _add(commands, "usage", report_usage, asking, "what an account has used, by model")
-    usage.add_argument("--account", required=True, metavar="NAME", help="whose usage")
-    usage.add_argument("--since", type=read_time, metavar="ISO", help="calls from here on")
-    explain = _add(commands, "explain", explain_call, asking, "what would become of a call")
-    explain.add_argument("--model", metavar="NAME", help="the public model")
-    explain.add_argument("--file", type=Path, metavar="JSON", help="the request, as for REST")
-    channels = _add(commands, "channels", show_channels, asking, "how the channels are doing")
-    channels.add_argument("--model", metavar="NAME", help="those of one public model")
-    _add(commands, "reload", reload_configuration, asking, "let the server read it anew")
-    ledger = _group(commands, "ledger", "the books")
-    _add(ledger, "verify", verify_ledger, asking, "check that the books are right")
+    operator = _operator(common, env)
+    added = _add(commands, "serve", serve, common, "run the gateway", EXAMPLES)
+    add_serve_arguments(added, env)
+    _add(commands, "check", check, common, "check a configuration without running it")
+    _add_keys(_group(commands, "keys", "create, list, rotate and revoke API keys"), operator)
+    _add_accounts(_group(commands, "accounts", "create, credit and show accounts"), operator)
+    models = _group(commands, "models", "show the models on offer")
+    _add(models, "list", list_models, common, "list the public model names of a configuration")
+    _add_reports(commands, operator)
+    ledger = _group(commands, "ledger", "audit the ledger")
+    _add(ledger, "verify", verify_ledger, operator, "check that every account balances")
     return root
 
 
 def _group(commands: Commands, name: str, description: str) -> Commands:
-    group = commands.add_parser(name, help=description)
-    return group.add_subparsers(required=True, metavar="COMMAND")
+    group = commands.add_parser(name, help=description, description=_sentence(description))
+    return group.add_subparsers(required=True, metavar="COMMAND", title="commands")
 
 
 def _add(
-    commands: Commands, name: str, command: Command, common: ArgumentParser, description: str
+    commands: Commands,
+    name: str,
+    command: Command,
+    common: ArgumentParser,
+    description: str,
+    examples: str = "",
 ) -> ArgumentParser:
-    added = commands.add_parser(name, parents=[common], help=description)
+    added = commands.add_parser(
+        name,
+        parents=[common],
+        help=description,
+        description=_sentence(description),
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     added.set_defaults(command=command)
     return added
 
 
+def _sentence(description: str) -> str:
+    return f"{description[0].upper()}{description[1:]}."
+
+
 def _common(env: Environment) -> ArgumentParser:
+    """Options of every command."""
     common = ArgumentParser(add_help=False)
-    common.add_argument(
-        "--config",
-        type=Path,
-        metavar="FILE",
-        default=Path(env["POMOGATOR_CONFIG"]) if env.get("POMOGATOR_CONFIG") else None,
-        help="the configuration (default: the shipped one)",
-    )
+    add_file(common, "--config", "configuration in TOML (default: the shipped one)", env)
     common.add_argument(
         "--state",
         type=Path,
         metavar="DIR",
         default=Path(env.get("POMOGATOR_STATE", "var")),
-        help="where the service remembers (default: ./var)",
+        help="directory of the database and secrets (default: ./var)",
     )
     common.add_argument(
         "--ops",
         type=read_listener,
         metavar="ADDRESS",
         default=env.get("POMOGATOR_OPS"),
-        help="the operators' listener, HOST:PORT or unix:PATH (default: unix:DIR/ops.sock)",
+        help="address of the operators' gRPC services, HOST:PORT or unix:PATH "
+        "(default: unix:DIR/ops.sock)",
     )
     return common
 
 
-OPS_FILES = (
-    ("--ops-ca", "who vouches for the operators' listener, where it speaks TLS"),
-    ("--ops-cert", "the certificate to show it, where it asks for one"),
-    ("--ops-key", "its private key"),
-)
+def _operator(common: ArgumentParser, env: Environment) -> ArgumentParser:
+    """Options of commands that call the operators' services."""
+    operator = ArgumentParser(add_help=False, parents=[common])
+    add_file(operator, "--ops-ca", "CA of the --ops listener, where it speaks TLS", env)
+    add_file(operator, "--ops-cert", "certificate to present to it, where it asks for one", env)
+    add_file(operator, "--ops-key", "private key of --ops-cert", env)
+    return operator
 
 
-def _asking(common: ArgumentParser, env: Environment) -> ArgumentParser:
-    """What commands have in common that may ask a server."""
-    asking = ArgumentParser(add_help=False, parents=[common])
-    _add_files(asking, OPS_FILES, env)
-    return asking
-
-
-def _add_files(added: ArgumentParser, files: Iterable[tuple[str, str]], env: Environment) -> None:
-    for option, description in files:
-        variable = f"POMOGATOR_{option.removeprefix('--').replace('-', '_').upper()}"
-        added.add_argument(
-            option,
-            type=Path,
-            metavar="FILE",
-            default=Path(env[variable]) if env.get(variable) else None,
-            help=description,
-        )
-
-
-def _add_serving(commands: Commands, common: ArgumentParser, env: Environment) -> None:
-    added = _add(commands, "serve", serve, common, "run the service")
-    added.add_argument(
-        "--rest",
-        type=read_address,
-        metavar="HOST:PORT",
-        default=env.get("POMOGATOR_REST", "127.0.0.1:8080"),
-        help="the REST edge (default: %(default)s)",
+def _add_reports(commands: Commands, operator: ArgumentParser) -> None:
+    usage = _add(
+        commands, "usage", report_usage, operator, "show what an account has used, by model"
     )
-    added.add_argument(
-        "--grpc",
-        type=read_listener,
-        metavar="ADDRESS",
-        default=env.get("POMOGATOR_GRPC", "127.0.0.1:50051"),
-        help="the gRPC service, HOST:PORT or unix:PATH (default: %(default)s)",
+    usage.add_argument("--account", required=True, metavar="NAME", help="account to report on")
+    usage.add_argument(
+        "--since", type=read_time, metavar="ISO", help="count calls from this time on"
     )
-    added.add_argument(
-        "--ops-rest",
-        type=read_address,
-        metavar="HOST:PORT",
-        default=env.get("POMOGATOR_OPS_REST", ""),
-        help="REST for operators, who then need POMOGATOR_OPS_TOKEN (default: none)",
+    explain = _add(
+        commands,
+        "explain",
+        explain_call,
+        operator,
+        "show where a request would be sent, as what, and its hold; send nothing",
+        "examples:\n  pomogator explain --model anthropic/claude-sonnet-5\n"
+        "  pomogator explain --file request.json",
     )
-    added.add_argument(
-        "--metrics",
-        type=read_address,
-        metavar="HOST:PORT",
-        default=env.get("POMOGATOR_METRICS"),
-        help=f"Prometheus' metrics, or '' for none (default: {METRICS}, if that is free)",
+    explain.add_argument("--model", metavar="NAME", help="public model to ask for")
+    explain.add_argument(
+        "--file", type=Path, metavar="JSON", help="body of POST /v1/chat/completions"
     )
-    added.add_argument(
-        "--watch-config",
-        action="store_true",
-        default=env.get("POMOGATOR_WATCH_CONFIG", "") not in ("", "0"),
-        help="read the configuration anew whenever its file changes",
+    channels = _add(
+        commands, "channels", show_channels, operator, "show the health of the server's channels"
     )
-    added.add_argument(
-        "--reflection",
-        action="store_true",
-        default=env.get("POMOGATOR_REFLECTION", "") not in ("", "0"),
-        help="let gRPC reflection tell what there is",
-    )
-    added.add_argument(
-        "--drain-timeout",
-        type=read_count,
-        metavar="SECONDS",
-        default=env.get("POMOGATOR_DRAIN_TIMEOUT", "600"),
-        help="how long running calls may go on once it is told to stop (default: %(default)s)",
-    )
-    added.add_argument(
-        "--shutdown-delay",
-        type=read_count,
-        metavar="SECONDS",
-        default=env.get("POMOGATOR_SHUTDOWN_DELAY", "1"),
-        help="how long it still takes calls before that, though it says that it is not ready "
-        "(default: %(default)s)",
-    )
-    added.add_argument(
-        "--only",
-        choices=("rest", "grpc"),
-        default=env.get("POMOGATOR_ONLY"),
-        help="run only the edge, or only the service",
-    )
-    added.add_argument(
-        "--target",
-        metavar="TARGET",
-        default=env.get("POMOGATOR_TARGET"),
-        help="with --only rest: where the service is, as gRPC names it",
-    )
-    _add_tls(added, env)
-    _add(commands, "check", check, common, "check a configuration")
-
-
-TLS_FILES = (
-    ("--tls-cert", "the certificate that listeners on TCP present, in PEM (default: plain text)"),
-    ("--tls-key", "its private key"),
-    ("--tls-client-ca", "who vouches for gRPC's callers and operators: they need a certificate"),
-    ("--target-ca", "with --only rest: who vouches for the service (default: plain text)"),
-    ("--target-cert", "with --only rest: the certificate that the edge presents to it"),
-    ("--target-key", "its private key"),
-)
-
-
-def _add_tls(added: ArgumentParser, env: Environment) -> None:
-    _add_files(added, TLS_FILES, env)
-    added.add_argument(
-        "--insecure",
-        nargs="?",
-        type=read_links,
-        const=frozenset(LINKS),
-        metavar="A,B",
-        default=_insecure(env.get("POMOGATOR_INSECURE", "")),
-        help=f"what may be plain text beyond this machine, of {', '.join(LINKS)} (alone: all): "
-        "something else encrypts it",
+    channels.add_argument("--model", metavar="NAME", help="show only channels of this public model")
+    _add(
+        commands,
+        "reload",
+        reload_configuration,
+        operator,
+        "make the running server reload its configuration",
     )
 
 
-def _insecure(variable: str) -> str | frozenset[str]:
-    """What the variable means: `1` is the option alone, and names are the parser's to read."""
-    return {"": frozenset(), "0": frozenset(), "1": frozenset(LINKS)}.get(variable, variable)
-
-
-def _add_keys(keys: Commands, common: ArgumentParser) -> None:
-    create = _add(keys, "create", create_key, common, "make a key; the last line is it")
-    create.add_argument("--account", required=True, metavar="NAME", help="who pays; made if new")
-    create.add_argument("--name", default="", metavar="TEXT", help="what the key is for")
-    create.add_argument("--models", default="", metavar="A,B", help="only these public models")
-    create.add_argument("--rpm", type=read_count, metavar="N", help="requests a minute")
-    create.add_argument("--tpm", type=read_count, metavar="N", help="tokens a minute")
-    create.add_argument(
-        "--concurrency", type=read_count, metavar="N", help="calls at the same time"
+def _add_keys(keys: Commands, operator: ArgumentParser) -> None:
+    create = _add(
+        keys,
+        "create",
+        create_key,
+        operator,
+        "create an API key and print it on the last line",
+        "example:\n  pomogator keys create --account acme --rpm 60 --monthly-usd 100",
     )
     create.add_argument(
-        "--monthly-usd", type=read_usd, metavar="X", help="what it may spend in a month"
+        "--account", required=True, metavar="NAME", help="account that pays; created if missing"
     )
-    create.add_argument("--expires", type=read_time, metavar="ISO", help="when it ends")
+    create.add_argument("--name", default="", metavar="TEXT", help="note on the key's purpose")
     create.add_argument(
-        "--strict", action="store_true", help="refuse parameters that a model cannot honour"
+        "--models", default="", metavar="A,B", help="allow only these public models"
     )
-    _add(keys, "list", list_keys, common, "list all keys, oldest first")
+    create.add_argument("--rpm", type=read_count, metavar="N", help="allow N requests a minute")
+    create.add_argument("--tpm", type=read_count, metavar="N", help="allow N tokens a minute")
+    create.add_argument(
+        "--concurrency", type=read_count, metavar="N", help="allow N in-flight calls"
+    )
+    create.add_argument(
+        "--monthly-usd", type=read_usd, metavar="USD", help="allow this spending a month"
+    )
+    create.add_argument("--expires", type=read_time, metavar="ISO", help="expire at this time")
+    create.add_argument(
+        "--strict", action="store_true", help="refuse parameters that a model does not support"
+    )
+    _add(keys, "list", list_keys, operator, "list all API keys, oldest first")
     rotate = _add(
-        keys, "rotate", rotate_key, common, "give a key another secret; the last line is it"
+        keys,
+        "rotate",
+        rotate_key,
+        operator,
+        "give a key a new secret, printed on the last line",
     )
-    rotate.add_argument("id", metavar="ID", help="such as key-4f1d…")
+    rotate.add_argument("id", metavar="ID", help="ID of the key, such as key-4f1d…")
     rotate.add_argument(
         "--overlap",
         type=read_duration,
         default="24h",
         metavar="TIME",
-        help="how long the old secret stays valid: 0, 30m, 24h, 7d … (default: %(default)s)",
+        help="keep the old secret valid this long: 0, 30m, 24h, 7d … (default: %(default)s)",
     )
-    revoke = _add(keys, "revoke", revoke_key, common, "revoke a key")
-    revoke.add_argument("id", metavar="ID", help="such as key-4f1d…")
+    revoke = _add(keys, "revoke", revoke_key, operator, "revoke an API key")
+    revoke.add_argument("id", metavar="ID", help="ID of the key, such as key-4f1d…")
 
 
-def _add_accounts(accounts: Commands, common: ArgumentParser) -> None:
-    create = _add(accounts, "create", create_account, common, "open an account")
-    create.add_argument("name", metavar="NAME")
+def _add_accounts(accounts: Commands, operator: ArgumentParser) -> None:
+    create = _add(
+        accounts,
+        "create",
+        create_account,
+        operator,
+        "create an account",
+        "example:\n  pomogator accounts create acme --credit 20",
+    )
+    create.add_argument("name", metavar="NAME", help="name of the account")
     create.add_argument(
-        "--credit", type=read_usd, default=0, metavar="USD", help="what is paid in at once"
+        "--credit", type=read_usd, default=0, metavar="USD", help="initial balance (default: 0)"
     )
     create.add_argument(
-        "--unlimited", action="store_true", help="it may spend what it does not have"
+        "--unlimited", action="store_true", help="allow spending beyond the balance"
     )
-    credit = _add(accounts, "credit", credit_account, common, "pay into an account")
-    credit.add_argument("name", metavar="NAME")
-    credit.add_argument("usd", type=read_usd, metavar="USD", help="negative takes out")
+    credit = _add(
+        accounts,
+        "credit",
+        credit_account,
+        operator,
+        "add to the balance of an account",
+        "example:\n  pomogator accounts credit acme 50 --request-id invoice-17",
+    )
+    credit.add_argument("name", metavar="NAME", help="name of the account")
+    credit.add_argument("usd", type=read_usd, metavar="USD", help="amount; negative to withdraw")
     credit.add_argument(
         "--request-id",
         required=True,
         metavar="ID",
-        help="your name for the payment; the same one pays once",
+        help="your ID of the payment; the same ID is credited once",
     )
-    show = _add(accounts, "show", show_account, common, "what is known about an account")
-    show.add_argument("name", metavar="NAME")
+    show = _add(accounts, "show", show_account, operator, "show the balance of an account")
+    show.add_argument("name", metavar="NAME", help="name of the account")

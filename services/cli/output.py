@@ -10,8 +10,6 @@ from decimal import Decimal, InvalidOperation
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.serving.options import LINKS
-
 NANO = 10**9
 USD_MAX = 10**9
 COUNT_MAX = 2**53
@@ -69,9 +67,9 @@ def read_count(text: str) -> int:
 
 
 def read_address(text: str) -> str:
-    """`HOST:PORT`, an IPv6 address in brackets. Nothing stays nothing."""
+    """`HOST:PORT`, an IPv6 address in brackets."""
     host, _, port = text.rpartition(":")
-    if text and (not host or not port.isdecimal() or int(port) > PORT_MAX):
+    if not host or not port.isdecimal() or int(port) > PORT_MAX:
         raise argparse.ArgumentTypeError(f"{text}: not HOST:PORT")
     return text
 
@@ -79,14 +77,6 @@ def read_address(text: str) -> str:
 def read_listener(text: str) -> str:
     """`HOST:PORT` or `unix:PATH`: gRPC would take a port that is none for another one."""
     return text if text.startswith("unix:") and text != "unix:" else read_address(text)
-
-
-def read_links(text: str) -> frozenset[str]:
-    """Names of what may be plain text, such as `rest,metrics`."""
-    names = frozenset(text.split(",")) if text else frozenset()
-    if unknown := names - set(LINKS):
-        raise argparse.ArgumentTypeError(f"{min(unknown)!r} is none of {', '.join(LINKS)}")
-    return names
 
 
 def read_duration(text: str) -> Duration:

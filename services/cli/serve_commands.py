@@ -5,20 +5,28 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping
 
+from gateway.arguments import edge_options
+from gateway.edge import run_edge
 from services.cli.operator_client import ops_address
 from services.cli.output import say
-from services.config import load
+from services.config import ConfigError, load
 from services.routing.catalog import Catalog
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
 
 
 async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
-    """Serves until it is told to stop."""
+    """Run the server, or with `--only rest` an edge, until it is told to stop."""
+    if arguments.only == "rest":
+        await run_edge(edge_options(arguments, arguments.target or arguments.grpc))
+        return
+    if arguments.target:
+        raise ConfigError("--target is the service of an edge: it goes with --only rest")
     await run(
         ServeOptions(
             config_path=arguments.config,
             state=arguments.state,
+            grpc_only=arguments.only == "grpc",
             rest=arguments.rest,
             grpc=arguments.grpc,
             ops=ops_address(arguments),
@@ -26,24 +34,15 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             metrics=arguments.metrics,
             shutdown_delay_s=arguments.shutdown_delay,
             drain_timeout_s=arguments.drain_timeout,
-            only=arguments.only,
             watch_config=arguments.watch_config,
             reflection=arguments.reflection,
-            target=arguments.target,
-            tls=_tls(arguments),
+            tls=TlsOptions(
+                certificate=arguments.tls_cert,
+                key=arguments.tls_key,
+                client_ca=arguments.tls_client_ca,
+                insecure=arguments.insecure,
+            ),
         )
-    )
-
-
-def _tls(arguments: Namespace) -> TlsOptions:
-    return TlsOptions(
-        certificate=arguments.tls_cert,
-        key=arguments.tls_key,
-        client_ca=arguments.tls_client_ca,
-        target_ca=arguments.target_ca,
-        target_certificate=arguments.target_cert,
-        target_key=arguments.target_key,
-        insecure=arguments.insecure,
     )
 
 

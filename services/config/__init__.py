@@ -8,6 +8,7 @@ Every value is frozen. Secrets are references (a variable or a file), resolved b
 `load` and never shown.
 """
 
+from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
 from services.config.limits import LimitConfig
 from services.config.loading import load
 from services.config.prices import PriceConfig
@@ -15,17 +16,14 @@ from services.config.schema import (
     DIALECTS,
     LOCAL_MODELS,
     BillingConfig,
-    BoundsConfig,
     BreakerConfig,
     ChannelConfig,
     Config,
-    ConfigError,
     KeysConfig,
     ModelConfig,
     Quirks,
     Secret,
     StateConfig,
-    TracesConfig,
 )
 
 __all__ = [

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from services.common.config_tables import ConfigError
 from services.config import client_certificates, rules
-from services.config.schema import ChannelConfig, Config, ConfigError, Secret
+from services.config.schema import ChannelConfig, Config, Secret
 
 DEFAULTS = "defaults.toml"
 

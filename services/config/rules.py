@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from services.common.config_tables import TracesConfig
 from services.config.schema import (
     DIALECTS,
     LOCAL_MODELS,
@@ -20,7 +21,6 @@ from services.config.schema import (
     ChannelConfig,
     Config,
     StateConfig,
-    TracesConfig,
 )
 
 DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})

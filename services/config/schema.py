@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from services.capabilities import CapabilityOverrides
+from services.common.config_tables import BoundsConfig, Count, TracesConfig
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
 
@@ -24,11 +25,6 @@ RESOLVED = frozenset({("ChannelConfig", "key"), ("ChannelConfig", "spare_keys")}
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 DrainSeconds = Annotated[float, msgspec.Meta(gt=0, le=30)]
-Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-
-
-class ConfigError(Exception):
-    """The configuration cannot be used. The message names the file, the key and the reason."""
 
 
 class Secret:
@@ -190,31 +186,6 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     redis_url: Secret = Secret("")
     """`redis://…` for limits that hold over a fleet. Empty: in this process.
     The variable POMOGATOR_REDIS_URL comes before it."""
-
-
-class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one process takes upon itself. Beyond it, calls are told to come back."""
-
-    calls_max: Count = 2000
-    """Calls at a time. One more is refused at once, before anything is looked up."""
-    calls_max_when_late: Count = 256
-    """Calls at a time while the process is overloaded, which it notices itself: its event loop is
-    late without a break. How many are too many depends on how fast their streams are:
-    deploy/README.md, "Capacity"."""
-    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=32 * 2**20)] = 32 * 2**20
-    """The largest request body that the edge of `pomogator serve` takes."""
-    connections_max: Count = 20_000
-    """Its clients at a time, and no more than two fifths of the process's descriptors."""
-
-
-class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where traces go. Needs the extra `otel`. OpenTelemetry's own variables come before it."""
-
-    endpoint: str = ""
-    """A collector, `http://HOST:PORT` or `https://…`, which is spoken to over OTLP/gRPC. Empty:
-    there are no traces, unless OTEL_EXPORTER_OTLP_ENDPOINT names one."""
-    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
-    """The share of calls that are traced, where callers have not decided (OTEL_TRACES_SAMPLER)."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

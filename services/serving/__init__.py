@@ -1,0 +1,14 @@
+"""Composition: what a process is made of, from the command line to its listeners.
+
+Modules, in the order in which data flows:
+
+    options        how `pomogator serve` was told to run
+    plain_text     links that would leave this machine in plain text
+    serve          one process from start to graceful shutdown
+    server         a configuration in, a running service out
+    service        the running service, before it has a listener
+    listeners      metrics, gRPC, operators' REST, REST
+    first_key      the key that the first start makes
+    config_watch   a file that others replace
+    reload         another configuration in a running service
+"""

@@ -4,63 +4,52 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 LINKS = ("rest", "grpc", "ops", "ops-rest", "metrics", "target")
 """What can be plain text, by option."""
 
-METRICS = "127.0.0.1:9090"
-"""Where metrics are served if nobody says otherwise."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsOptions:
-    """Files in PEM. A key's is given exactly where its certificate's is."""
+    """Files in PEM. A key is given exactly where its certificate is."""
 
     certificate: Path | None = None
     """The chain that listeners on TCP present. None: they are plain text."""
     key: Path | None = None
     client_ca: Path | None = None
-    """Who vouches for callers over gRPC and for operators, who then need a certificate."""
-    target_ca: Path | None = None
-    """Who vouches for the service. None: it is plain text."""
-    target_certificate: Path | None = None
-    """The chain that the edge presents to the service."""
-    target_key: Path | None = None
+    """CA of gRPC callers and operators, who then need a certificate."""
     insecure: frozenset[str] = frozenset()
     """Of `LINKS`, those on which plain text may leave the machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """Where the server listens, remembers, and reads what it serves."""
+    """Where the server listens, keeps its state, and reads its configuration."""
 
     config_path: Path | None
     """The configuration. None: the shipped default."""
     state: Path
-    """The directory of whatever outlives the process."""
+    """Directory of all that outlives the process."""
+    grpc_only: bool
+    """Leave the REST API to edges in other processes."""
     rest: str
-    """The edge: `HOST:PORT`."""
+    """REST API: `HOST:PORT`."""
     grpc: str
-    """The public gRPC services: `HOST:PORT` or `unix:PATH`."""
+    """Public gRPC services: `HOST:PORT` or `unix:PATH`."""
     ops: str
-    """The operators' services: `HOST:PORT` or `unix:PATH`."""
+    """Operators' gRPC services: `HOST:PORT` or `unix:PATH`."""
     ops_rest: str
-    """REST for operators: `HOST:PORT`. Empty: nowhere."""
+    """Operators' REST API: `HOST:PORT`. Empty: nowhere."""
     metrics: str | None
-    """Prometheus' metrics and the probes: `HOST:PORT`, always plain text. Empty: nowhere.
-    None: `METRICS`, if that is free."""
+    """Prometheus metrics and probes, plain text: `HOST:PORT`. Empty: nowhere. None: the default
+    address, if it is free."""
     shutdown_delay_s: float
-    """How long new calls are still taken then, while balancers learn that none should come."""
+    """How long new calls are accepted after readiness turned false, while balancers notice."""
     drain_timeout_s: float
-    """How long running calls may go on after the server was told to stop."""
-    only: Literal["rest", "grpc"] | None
-    """Run only the edge, or only the service. None: both, in this process."""
+    """How long in-flight calls may take to end after that."""
     watch_config: bool
-    """Whether the configuration is read anew whenever its file changes."""
+    """Reload the configuration whenever its file changes."""
     reflection: bool
-    """Whether gRPC reflection tells what there is."""
-    target: str | None
-    """With `only="rest"`: where the service is, as gRPC names it."""
+    """Serve gRPC reflection."""
     tls: TlsOptions
-    """Who the server is, and whom it trusts."""
+    """Certificates of the listeners."""

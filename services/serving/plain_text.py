@@ -1,7 +1,7 @@
-"""What would leave this machine in plain text: refused unless it was asked for, or told of.
+"""Links that would leave this machine in plain text.
 
-What callers and operators send to our listeners, and an edge to its service, is ours to
-refuse. What other programs take is their owners' to decide: it is in the log.
+Links of callers, operators and edges to our listeners are refused without the operator's consent.
+Links to programs of other owners (database, Redis, providers) are only logged.
 """
 
 from __future__ import annotations
@@ -11,49 +11,35 @@ from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qs, urlsplit
 
 from gateway.http.tls import is_local
-from services.config import Config, ConfigError
+from services.config import Config
 from services.serving.options import ServeOptions
 
-__all__ = ["is_local", "refuse_plain_text", "tell_plain_text", "unencrypted"]
+__all__ = ["is_local", "log_plain_text", "plain_listeners", "unencrypted"]
 
 log = logging.getLogger(__name__)
 
 _SSL_MODES = frozenset({"require", "verify-ca", "verify-full"})
-"""Of PostgreSQL's, those that do without a connection rather than without encryption."""
+"""PostgreSQL's modes that fail rather than continue without encryption."""
 
 
-def refuse_plain_text(options: ServeOptions) -> None:
-    """Keys and prompts leave the machine encrypted, or because somebody said so. ConfigError."""
-    for name, address in _open_to_all(options).items():
-        if address and not is_local(address) and name not in options.tls.insecure:
-            raise ConfigError(
-                f"--{name} {address} would speak plain text to the network: give certificates, "
-                f"or --insecure {name} where something else encrypts it"
-            )
-
-
-def _open_to_all(options: ServeOptions) -> Mapping[str, str]:
-    """Addresses where nothing is encrypted, by option."""
+def plain_listeners(options: ServeOptions) -> Mapping[str, str]:
+    """Addresses of the listeners that do not encrypt, by option. Some may be empty."""
     plain = {"metrics": options.metrics or ""}
-    if options.only == "rest" and not options.tls.target_ca:
-        plain["target"] = options.target or options.grpc
     if options.tls.certificate:
         return plain
-    rest = {"rest": options.rest} if options.only != "grpc" else {}
-    if options.only == "rest":
-        return plain | rest
+    rest = {} if options.grpc_only else {"rest": options.rest}
     operators = {"ops": options.ops, "ops-rest": options.ops_rest}
     return plain | rest | {"grpc": options.grpc} | operators
 
 
-def tell_plain_text(config: Config) -> None:
-    """Logs each way on which a password, a provider's key or a prompt leaves unencrypted."""
+def log_plain_text(config: Config) -> None:
+    """Log each link on which a password, a provider's key or a prompt leaves unencrypted."""
     for link, remedy in unencrypted(config):
-        log.warning("link.plain_text", extra={"link": link, "remedy": remedy})
+        log.warning("link.unencrypted", extra={"link": link, "remedy": remedy})
 
 
 def unencrypted(config: Config) -> Iterator[tuple[str, str]]:
-    """Ways out of this machine that nothing encrypts, and what would."""
+    """Unencrypted links to other machines: the configuration key, and how to encrypt it."""
     if _database_is_plain(config.state.database_url.reveal()):
         yield "state.database_url", "?sslmode=verify-full"
     redis = urlsplit(config.state.redis_url.reveal())
@@ -66,7 +52,7 @@ def unencrypted(config: Config) -> Iterator[tuple[str, str]]:
 
 
 def _database_is_plain(text: str) -> bool:
-    """PostgreSQL's default is to prefer encryption, which whoever stands between can refuse."""
+    """PostgreSQL's default prefers encryption, which a man in the middle can refuse."""
     url = urlsplit(text)
     query = parse_qs(url.query)
     modes = query.get("sslmode") or query.get("ssl") or [""]

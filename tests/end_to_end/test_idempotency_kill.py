@@ -61,7 +61,7 @@ async def _url(process: Process) -> str:
     assert process.stderr is not None
     async for line in process.stderr:
         said = json.loads(line)
-        if said["event"] == "server.listening" and said["protocol"] == "http":
+        if said["event"] == "server.started" and said["protocol"] == "http":
             return f"http://{said['address']}"
     raise AssertionError("it does not serve")
 

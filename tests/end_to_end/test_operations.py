@@ -217,7 +217,7 @@ async def test_sigterm_lets_a_stream_end(
     async with http.post("/v1/chat/completions", json={**CHAT, "stream": True}) as answer:
         assert ANSWER.encode() in await answer.content.readany()
         server.send_signal(signal.SIGTERM)
-        await server.event("server.stopping")
+        await server.event("shutdown.started")
         goes_on.set()
         rest = await answer.text()
 

@@ -345,7 +345,7 @@ async def replaced(cluster: Cluster, old: Pod, new: Pod) -> None:
     cluster.dns.addresses.append(new.host)
     cluster.dns.addresses.remove(old.host)
     old.process.send_signal(signal.SIGTERM)
-    await old.process.event("server.stopping")
+    await old.process.event("shutdown.started")
     assert not await old.passes("readinessProbe")
     assert await old.ended() == 0
 
@@ -357,7 +357,7 @@ async def test_a_replica_ends_its_streams(cluster: Cluster) -> None:
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(cluster.asking()) for _ in range(4)]
         leaving.process.send_signal(signal.SIGTERM)
-        await leaving.process.event("server.stopping")
+        await leaving.process.event("shutdown.started")
         assert not await leaving.passes("readinessProbe")
         assert await leaving.passes("livenessProbe")
         ended = asyncio.create_task(leaving.ended())

@@ -233,7 +233,7 @@ async def test_plain_text_may_be_asked_for(tmp_path: Path) -> None:
     config = CONFIG.format(url="http://provider.example/v1")
     arguments = ("--rest", "0.0.0.0:0", "--metrics", "0.0.0.0:0", "--insecure", "metrics,rest")
     async with running_server(tmp_path, config, *arguments) as server:
-        told = await server.event("link.plain_text")
+        told = await server.event("link.unencrypted")
         assert told["link"] == "channels (house).base_url"
         port = (await server.address("metrics")).rpartition(":")[2]
         async with (

@@ -35,7 +35,8 @@ from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Sec
 from services.overload.memory_pressure import MemoryPressure
 from services.rpc.listener import listening
 from services.serving.reload import Reloader
-from services.serving.server import SYSTEM_CLOCK, Service, open_service
+from services.serving.server import SYSTEM_CLOCK, open_service
+from services.serving.service import Service
 from tests.faults.log_and_metrics import OPERATORS_FAULTS, Signs
 from tests.stand.gateway import stored
 from tests.stand.upstream import (

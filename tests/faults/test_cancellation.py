@@ -25,7 +25,8 @@ from gateway.http.exchange import Exchange
 from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.runner import FAST_PATH, EdgeRunner
 from services.config import ChannelConfig, Config, ModelConfig
-from services.serving.server import Service, open_service
+from services.serving.server import open_service
+from services.serving.service import Service
 from services.storage.keys import KeyScope
 from tests.stand.gateway import stored
 from tests.stand.priced_gateway import (

@@ -245,7 +245,7 @@ async def test_124_empty_secrets(
 
     assert process.returncode == 1
     assert reason in complaint.decode().splitlines()[-1]
-    assert b"server.listening" not in complaint
+    assert b"server.started" not in complaint
     assert b"sk-pg-" not in said
 
 

@@ -152,7 +152,7 @@ async def test_088_there_is_no_database_at_the_start(tmp_path: Path, url: str) -
 
     assert process.returncode == 1
     assert "state.database_url" in complaint.decode().splitlines()[-1]
-    assert b"server.listening" not in complaint
+    assert b"server.started" not in complaint
 
 
 class Thief:

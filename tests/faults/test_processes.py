@@ -92,7 +92,7 @@ async def test_096_lingers_then_drains(tmp_path: Path) -> None:
             base = f"http://{await server.address('http')}"
             async with asking(base + PATH, server.key) as running:
                 server.send_signal(signal.SIGTERM)
-                await server.event("server.stopping")
+                await server.event("shutdown.started")
                 async with aiohttp.ClientSession(base) as http, http.get("/readyz") as ready:
                     assert ready.status == 503
                 async with asking(base + PATH, server.key) as late:
@@ -113,7 +113,7 @@ async def test_096_does_not_drain_for_ever(tmp_path: Path) -> None:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as answer:
                 server.send_signal(signal.SIGTERM)
-                await server.event("server.stopping")
+                await server.event("shutdown.started")
                 server.send_signal(signal.SIGTERM)
                 assert await how_it_ends(answer) == SHUTDOWN
             assert await server.ended() == 0
@@ -132,7 +132,7 @@ async def test_097_the_service_is_told_to_stop(tmp_path: Path) -> None:
         ending = await stack.enter_async_context(asking(url, service.key))
         stalled = await stack.enter_async_context(asking(url, service.key))
         service.send_signal(signal.SIGTERM)
-        await service.event("server.stopping")
+        await service.event("shutdown.started")
         goes_on.set()
         assert (await ending.text()).endswith("data: [DONE]\n\n")
 
@@ -216,7 +216,7 @@ async def test_102_a_background_task_fails(tmp_path: Path, failures: int, code: 
                 fails.write_text(str(failures))
                 await server.event("task.failed", task="ledger beat", failures=failures)
                 if code:
-                    await server.event("server.stopping")
+                    await server.event("shutdown.started")
                 else:
                     async with asking(url, server.key) as other:
                         assert (await other.text()).endswith("data: [DONE]\n\n")

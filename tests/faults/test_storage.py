@@ -190,5 +190,5 @@ async def test_087_the_file_is_not_ours_any_more(
     assert process.returncode == 1
     assert reason in complaint.decode().splitlines()[-1]
     assert FILE in complaint.decode().splitlines()[-1]
-    assert b"server.listening" not in complaint
+    assert b"server.started" not in complaint
     assert file.read_bytes() == before

@@ -17,7 +17,8 @@ from gateway.server import serving
 from services.clock import Clock
 from services.config import ChannelConfig, Config, KeysConfig, ModelConfig, Secret, StateConfig
 from services.rpc.listener import listening
-from services.serving.server import SYSTEM_CLOCK, Service, open_service
+from services.serving.server import SYSTEM_CLOCK, open_service
+from services.serving.service import Service
 
 Transport = Literal["in-process", "tcp", "unix"]
 TRANSPORTS: Sequence[Transport] = ("in-process", "tcp", "unix")

@@ -95,7 +95,7 @@ class Pod:
 
     async def address(self) -> str:
         """Where an edge listens."""
-        return str((await self.process.event("edge.listening"))["address"])
+        return await self.process.address("http")
 
     async def ended(self) -> int:
         """The exit code, within the grace of the manifest."""

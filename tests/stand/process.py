@@ -115,7 +115,7 @@ class Process:
 
     async def address(self, protocol: str) -> str:
         """The address where the process listens for this protocol."""
-        address: str = (await self.event("server.listening", protocol=protocol))["address"]
+        address: str = (await self.event("server.started", protocol=protocol))["address"]
         return address
 
     async def tcp_address(self) -> str:
@@ -213,5 +213,5 @@ class Server(Process):
     async def start(self) -> str:
         """Starts it, and returns the address where it serves."""
         await self.spawn()
-        line = await self.while_running(self.event("server.listening", **self._ready))
+        line = await self.while_running(self.event("server.started", **self._ready))
         return str(line["address"])

@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.cli import main
-from services.cli.output import read_links, read_listener
-from services.serving.options import LINKS
+from services.cli.output import read_listener
 from tests.services.cli.conftest import Shell
 
 PASSWORD = "canary-password"
@@ -91,7 +90,7 @@ def test_an_address_that_is_not_ours(shell: Shell, address: str, reason: str) ->
         (("--only", "rest", "--target-ca", "{config}"), "holds no certificate in PEM"),
         (("--only", "rest", "--target-ca", "{folder}/no.crt"), "no.crt: No such file"),
         (("--only", "rest", "--target-key", "{config}"), "--target-cert and --target-key go"),
-        (("--target", "127.0.0.1:1"), "--target is where an edge finds its service"),
+        (("--target", "127.0.0.1:1"), "--target is the service of an edge"),
     ],
 )
 def test_files_of_certificates(
@@ -133,6 +132,18 @@ def test_stores_that_cannot_be_had(
     assert PASSWORD not in said
 
 
+def test_an_edge_reads_its_tables_of_the_configuration(shell: Shell) -> None:
+    """`[bounds]` is checked, and channels without a key are the service's to refuse."""
+    key = 'api_key_env = "NO_SUCH_VARIABLE"\n'
+    shell.config.write_text(
+        f"[bounds]\nconnections_max = 0\n[[channels]]\nname = 'a'\ndialect = 'openai'\n{key}"
+    )
+
+    said = refused(shell, "--only", "rest", "--target", "127.0.0.1:1")
+
+    assert said == f"{shell.config}: Expected `int` >= 1 - at `$.bounds.connections_max`"
+
+
 def test_a_configuration_that_cannot_be_used(shell: Shell, tmp_path: Path) -> None:
     """The file and the key are named."""
     nowhere = tmp_path / "no.toml"
@@ -154,11 +165,3 @@ def test_listeners_are_kept_as_they_are() -> None:
     """On TCP, IPv6 and a socket."""
     for text in ("127.0.0.1:0", "[::1]:50051", "unix:var/ops.sock"):
         assert read_listener(text) == text
-
-
-def test_links_are_named() -> None:
-    """What may be plain text is one of ours."""
-    assert read_links("rest,metrics") == {"rest", "metrics"}
-    assert read_links(",".join(LINKS)) == set(LINKS)
-    with pytest.raises(Exception, match="'rests' is none of rest, grpc"):
-        read_links("rests")

@@ -20,7 +20,8 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
 from services.config import ChannelConfig, Config, ConfigError, ModelConfig, Secret
 from services.routing.health import DOUBT
-from services.serving.server import Service, open_service
+from services.serving.server import open_service
+from services.serving.service import Service
 from tests.stand.upstream import FakeUpstream, json_answer
 
 MODEL = "house/model"

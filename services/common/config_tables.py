@@ -1,0 +1,37 @@
+"""Tables of the configuration file that the service and an edge apart both read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+
+class ConfigError(Exception):
+    """The configuration cannot be used. The message names the file, the key and the reason."""
+
+
+class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[bounds]`: the most that one process accepts. Excess calls get 503 with Retry-After."""
+
+    calls_max: Count = 2000
+    """In-flight calls of a service. An excess call is refused before its key is looked up."""
+    calls_max_when_late: Count = 256
+    """In-flight calls of a service while its event loop is late without a break. The right number
+    depends on how fast the streams are: deploy/README.md, "Capacity"."""
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=32 * 2**20)] = 32 * 2**20
+    """The largest request body that an edge accepts."""
+    connections_max: Count = 20_000
+    """Clients' connections to an edge, and at most two fifths of its file descriptors."""
+
+
+class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[traces]`: where spans go. Needs the extra `otel`. OpenTelemetry's variables override it."""
+
+    endpoint: str = ""
+    """OTLP/gRPC collector, `http://HOST:PORT` or `https://…`. Empty: no traces, unless
+    OTEL_EXPORTER_OTLP_ENDPOINT names a collector."""
+    ratio: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
+    """Share of calls that are traced where the caller has not decided (OTEL_TRACES_SAMPLER)."""

@@ -1,0 +1,37 @@
+"""The key that the first start makes, and how to use it."""
+
+from __future__ import annotations
+
+import sys
+
+from services.accounts.key_maker import KeyMaker
+from services.config import Config
+
+FIRST_KEY = """
+This is the first start: here is a key. It is shown only now.
+
+  {key}
+
+Send a request:
+
+  curl http://{rest}/v1/chat/completions \\
+    -H "Content-Type: application/json" -H "Authorization: Bearer {key}" \\
+    -d '{{"model": "{model}", "stream": true,
+         "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+"""
+
+NO_MODELS = """
+No model is configured yet: give a configuration with --config, or set a provider's key, such as
+ANTHROPIC_API_KEY.
+"""
+
+
+async def print_first_key(key_maker: KeyMaker, config: Config, rest: str) -> None:
+    """Make and print a key, if there is none yet. `rest` is the address of the REST API."""
+    key = await key_maker.make_first()
+    if key is None:
+        return
+    models = [name for channel in config.channels for name in channel.models]
+    text = FIRST_KEY.format(key=key, rest=rest, model=models[0] if models else "MODEL")
+    sys.stdout.write(text if models else text + NO_MODELS)
+    sys.stdout.flush()

@@ -1,0 +1,142 @@
+"""Listeners of `pomogator serve`: metrics and probes, gRPC, operators' REST, REST."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gateway.config import EdgeConfig
+from gateway.edge import edge_config, log_started, serve_metrics
+from gateway.http.tls import ListenerTls
+from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.server import serving, serving_operators
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
+from services.config import BoundsConfig, ConfigError
+from services.rpc.listener import UNIX, listening
+from services.rpc.tls import TlsFiles
+from services.serving.options import ServeOptions, TlsOptions
+from services.serving.service import OPERATORS_SERVICES, PUBLIC_SERVICES, Service
+from services.telemetry.metrics_listener import exposing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Tracer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listeners:
+    """The listeners of one process. `stack` closes each, in the reverse order of their start."""
+
+    stack: AsyncExitStack
+    service: Service
+    options: ServeOptions
+    tls: TlsFiles | None
+    """None: all listeners are plain text."""
+    token: str
+    """Credential of operators on TCP. Empty: there are none."""
+
+    async def serve_metrics(self, started: asyncio.Event) -> None:
+        """Serve metrics and probes. Readiness is false until `started` is set."""
+
+        async def ready() -> bool:
+            return started.is_set() and await self.service.serves()
+
+        registry = self.service.metrics.registry
+        await serve_metrics(
+            self.stack, lambda address: exposing(registry, address, ready), self.options.metrics
+        )
+
+    async def serve_grpc(self) -> None:
+        """Serve the operators' and the public gRPC services."""
+        service, options = self.service, self.options
+        # On a Unix socket the file's permission says who may call.
+        named = [service.callers] if self.tls and self.tls.client_ca else []
+        credential = [] if options.ops.startswith(UNIX) else [OperatorCredential(self.token)]
+        for register, address, names, guards in (
+            (service.register_operators, options.ops, OPERATORS_SERVICES, [*named, *credential]),
+            (service.register, options.grpc, PUBLIC_SERVICES, named),
+        ):
+            listener = listening(
+                register,
+                address,
+                reflected=names if options.reflection else (),
+                guards=[service.rpcs] if address.startswith(UNIX) else [service.rpcs, *guards],
+                tls=self.tls,
+                grace_s=options.drain_timeout_s,
+            )
+            log_started("grpc", await self.stack.enter_async_context(listener))
+
+    async def serve_operators_rest(self) -> None:
+        """Serve the operators' REST API, if it has an address."""
+        if not self.options.ops_rest:
+            return
+        client_ca = self.tls.client_ca if self.tls else None
+        tls = listener_tls(self.tls, client_ca)
+        channel = await self.stack.enter_async_context(self.service.operators_channel())
+        listener = serving_operators(
+            channel,
+            self.options.ops_rest,
+            self.token,
+            EdgeConfig(),
+            tls=tls.context() if tls else None,
+        )
+        log_started("operators-http", await self.stack.enter_async_context(listener))
+
+    async def serve_rest(
+        self,
+        bounds: BoundsConfig,
+        metrics: EdgeMetrics,
+        tracer: Tracer | None,
+        memory: MemoryMonitor,
+    ) -> str:
+        """Serve the REST API by an edge in this process. Returns its address."""
+        options = self.options
+        # Clients of the REST API show keys: the CA is for gRPC callers and operators.
+        tls = listener_tls(self.tls)
+        listener = serving(
+            self.service.channel(),
+            options.rest,
+            edge_config(bounds, options.drain_timeout_s, options.shutdown_delay_s),
+            tls=tls.context() if tls else None,
+            metrics=metrics,
+            tracer=tracer,
+            full=self.service.turn_away,
+            memory=memory,
+        )
+        bound = await self.stack.enter_async_context(listener)
+        log_started("http", bound)
+        return bound
+
+
+def tls_files(tls: TlsOptions) -> TlsFiles | None:
+    """Certificates of the listeners. Raises ConfigError where half of a pair is missing."""
+    if tls.certificate is None and tls.key is None and tls.client_ca is None:
+        return None
+    if tls.certificate is None or tls.key is None:
+        raise ConfigError("--tls-cert and --tls-key go together, and --tls-client-ca with both")
+    return TlsFiles(certificate=tls.certificate, key=tls.key, client_ca=tls.client_ca)
+
+
+def operators_token(options: ServeOptions) -> str:
+    """The credential of operators on TCP, from the environment. Raises ConfigError.
+
+    Empty where they use a Unix socket alone: its file permission is the credential.
+    """
+    if options.ops.startswith(UNIX) and not options.ops_rest:
+        return ""
+    try:
+        return checked(os.environ.get(TOKEN_VARIABLE, ""))
+    except ValueError as error:
+        message = f"{TOKEN_VARIABLE}: {error}, and operators on TCP need one"
+        raise ConfigError(message) from None
+
+
+def listener_tls(files: TlsFiles | None, client_ca: Path | None = None) -> ListenerTls | None:
+    """TLS of an HTTP listener; with `client_ca`, clients need a certificate."""
+    if files is None:
+        return None
+    return ListenerTls(certificate=files.certificate, key=files.key, client_ca=client_ca)
