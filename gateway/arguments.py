@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from gateway.edge import METRICS, EdgeOptions
 from gateway.http.tls import ListenerTls, ServiceTls
-from gateway.server import split_address
+from services.common.addresses import split_address
 from services.common.config_tables import ConfigError
 
 Environment: TypeAlias = Mapping[str, str]

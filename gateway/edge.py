@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig, load_tables
-from gateway.http.tls import ListenerTls, ServiceTls, is_local
+from gateway.http.tls import ListenerTls, ServiceTls
 from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.rpc.channel import open_channel
 from gateway.rpc.reconnecting import follow_on_hangup
@@ -27,6 +27,7 @@ from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.metrics_page import showing
 from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
 from services.common import json_logs
+from services.common.addresses import is_local
 from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
 from services.common.heap import keep_freed_memory
 from services.common.log_queue import LinesHandler

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,11 +22,11 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.telemetry.access_log import RequestObserver
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.tracer import edge_traces
+from services.common.addresses import join_address, listen_error, split_address
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-PORT_MAX = 2**16 - 1
 """A larger one would be taken, and come out as another."""
 
 
@@ -94,29 +93,9 @@ async def _listening(
         try:
             sockets = await listen(host, port)
         except OSError as error:
-            raise OSError(f"cannot listen on {address}: {_why(error)}") from error
+            raise listen_error(address, error) from error
         # `setup` has made it.
         with accepting(cast("web.Server", runner.server), sockets, tls):
             yield join_address(*sockets[0].getsockname()[:2])
     finally:
         await runner.cleanup()
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT, where an IPv6 address stands in brackets."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > PORT_MAX:
-        raise ValueError(f"expected HOST:PORT, not {address!r}")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    """The reverse of `split_address`."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _why(error: OSError) -> str:
-    """The system's words, without the numbers and the repetitions of asyncio's."""
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno)
-    return error.strerror or str(error)  # Of a name that is none the number is negative.

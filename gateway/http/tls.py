@@ -7,7 +7,6 @@ written, change nothing.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import ssl
 from dataclasses import dataclass
@@ -16,9 +15,6 @@ from pathlib import Path
 import grpc
 
 _log = logging.getLogger(__name__)
-
-_LISTS = ("ipv4", "ipv6")
-"""Schemes of targets that are addresses with commas between: gRPC's doc/naming.md."""
 
 Version = tuple[tuple[int, int], ...]
 """Tells one state of files from another."""
@@ -103,22 +99,6 @@ class ListenerTls:
             # have been withdrawn since.
             context.num_tickets = 0
         return context
-
-
-def is_local(address: str) -> bool:
-    """Whether what is said at `HOST:PORT`, `unix:PATH` or a list of gRPC's stays here."""
-    if address.startswith("unix:"):
-        return True
-    scheme, _, listed = address.partition(":")
-    if scheme in _LISTS:
-        return all(is_local(each) for each in listed.split(","))
-    host = address.rpartition(":")[0].rpartition("/")[2].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _present(context: ssl.SSLContext, certificate: Path, key: Path) -> None:

@@ -22,8 +22,8 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.overload.memory_monitor import MemoryMonitor
-from gateway.server import join_address, split_address
 from gateway.telemetry.edge_metrics import EdgeMetrics
+from services.common.addresses import join_address, split_address
 from services.common.counters import Histogram
 
 PATH = "/metrics"

@@ -17,6 +17,7 @@ from services.accounts.account_servicer import AccountServicer
 from services.accounts.key_servicer import KeyServicer
 from services.accounts.ledger_servicer import LedgerServicer
 from services.clock import Clock
+from services.common.addresses import split_address
 from services.inprocess import InProcessChannel
 from services.rpc.failure_border import FailureBorder
 from services.storage.base import Database, StateInUseError
@@ -105,8 +106,7 @@ async def _listens(ops: str) -> bool:
     if ops.startswith("unix:"):
         connecting = asyncio.open_unix_connection(ops.removeprefix("unix:"))
     else:
-        host, _, port = ops.rpartition(":")
-        connecting = asyncio.open_connection(host.strip("[]"), int(port))
+        connecting = asyncio.open_connection(*split_address(ops))
     try:
         _, writer = await asyncio.wait_for(connecting, LISTENS_S)
     except (OSError, TimeoutError):

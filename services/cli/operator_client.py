@@ -17,9 +17,9 @@ from services.accounts.credential import TOKEN_VARIABLE
 from services.accounts.operator_services import StateAddress, operators_channel
 from services.cli.output import CommandError
 from services.clock import SystemClock
+from services.common.addresses import is_local
 from services.config import load
 from services.rpc.tls import channel_credentials
-from services.serving.plain_text import is_local
 
 ANSWER_TIMEOUT_S = 10.0
 """How long a server may take to answer, its start included. Audits take their time."""

@@ -10,10 +10,11 @@ from decimal import Decimal, InvalidOperation
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.common.addresses import split_address
+
 NANO = 10**9
 USD_MAX = 10**9
 COUNT_MAX = 2**53
-PORT_MAX = 2**16 - 1
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 """Units of time, by their letter."""
 
@@ -68,9 +69,10 @@ def read_count(text: str) -> int:
 
 def read_address(text: str) -> str:
     """`HOST:PORT`, an IPv6 address in brackets."""
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > PORT_MAX:
-        raise argparse.ArgumentTypeError(f"{text}: not HOST:PORT")
+    try:
+        split_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 

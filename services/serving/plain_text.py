@@ -10,11 +10,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from urllib.parse import parse_qs, urlsplit
 
-from gateway.http.tls import is_local
+from services.common.addresses import is_local
 from services.config import Config
 from services.serving.options import ServeOptions
 
-__all__ = ["is_local", "log_plain_text", "plain_listeners", "unencrypted"]
+__all__ = ["log_plain_text", "plain_listeners", "unencrypted"]
 
 log = logging.getLogger(__name__)
 

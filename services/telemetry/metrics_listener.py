@@ -6,7 +6,6 @@ prompt and nothing of a caller's.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -14,6 +13,8 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from services.common.addresses import join_address, listen_error, split_address
 
 PATH = "/metrics"
 LIVE = "/healthz"
@@ -30,9 +31,7 @@ async def exposing(
     whether calls are taken, for `/readyz`; `/healthz` says that the process lives. Raises
     OSError where the address cannot be had.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise OSError(f"metrics: expected HOST:PORT, not {address!r}")
+    host, port = split_address(address)
     asked = _Exposition(registry, ready)
     app = web.Application()
     app.router.add_get(PATH, asked.show)
@@ -42,10 +41,10 @@ async def exposing(
     await runner.setup()
     try:
         try:
-            await web.TCPSite(runner, host.strip("[]"), int(port)).start()
-        except (OSError, OverflowError) as error:
-            raise OSError(f"cannot listen on {address}: {_why(error)}") from error
-        yield f"{host}:{runner.addresses[0][1]}"
+            await web.TCPSite(runner, host, port).start()
+        except OSError as error:
+            raise listen_error(address, error) from error
+        yield join_address(host, runner.addresses[0][1])
     finally:
         await runner.cleanup()
 
@@ -74,9 +73,3 @@ def _said(status: int, word: str) -> web.Response:
         body=msgspec.json.encode({"status": word}),
         content_type="application/json",
     )
-
-
-def _why(error: Exception) -> str:
-    """The system's words, without the numbers and the repetitions of asyncio's."""
-    number = error.errno if isinstance(error, OSError) else None
-    return os.strerror(number) if number is not None and number > 0 else str(error.args[-1])

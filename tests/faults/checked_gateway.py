@@ -27,9 +27,10 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from gateway.config import EdgeConfig
 from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.rpc.channel import open_channel
-from gateway.server import serving, split_address
+from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.clock import Clock
+from services.common.addresses import split_address
 from services.common.json_logs import JsonFormatter
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
 from services.overload.memory_pressure import MemoryPressure

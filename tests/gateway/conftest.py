@@ -14,7 +14,8 @@ import pytest
 from gateway.config import EdgeConfig
 from gateway.overload.admission_check import Full
 from gateway.rpc.channel import open_channel
-from gateway.server import serving, split_address
+from gateway.server import serving
+from services.common.addresses import split_address
 from services.common.key_format import PREFIX, checksum
 from services.inprocess import InProcessChannel
 from tests.stand.service import Script

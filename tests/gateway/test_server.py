@@ -14,25 +14,13 @@ from grpc_health.v1._async import HealthServicer
 
 from gateway.config import EdgeConfig
 from gateway.rpc.channel import WATCHED, open_channel
-from gateway.server import join_address, serving, split_address
+from gateway.server import serving
+from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.gateway.http.raw import parsed, read_answer
 from tests.gateway.surfaces.openai_chat.test_handler import ASKED, STREAMED, URL, events
 from tests.stand import service
 from tests.stand.service import Pause, Script
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1:8080", "[::1]:0", "localhost:80"])
-def test_addresses_are_taken_apart_and_put_together(address: str) -> None:
-    """Brackets are IPv6's."""
-    assert join_address(*split_address(address)) == address
-
-
-@pytest.mark.parametrize("address", ["", "8080", ":8080", "a:b", "a:"])
-def test_half_an_address_is_none(address: str) -> None:
-    """Host and port are both needed."""
-    with pytest.raises(ValueError, match="HOST:PORT"):
-        split_address(address)
 
 
 async def test_a_service_that_is_not_there_is_503() -> None:

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from gateway.config import EdgeConfig
-from gateway.http.tls import ListenerTls, ServiceTls, is_local
+from gateway.http.tls import ListenerTls, ServiceTls
 from gateway.rpc.channel import open_channel
 from gateway.server import serving
 
@@ -80,32 +80,6 @@ def test_a_wrong_pair_is_refused_at_the_start(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match=r"tls.crt and .*tls.key are no certificate and its key"):
         listener(certificate, key).context()
-
-
-@pytest.mark.parametrize(
-    ("address", "local"),
-    [
-        ("127.0.0.1:80", True),
-        ("127.8.8.8:80", True),
-        ("[::1]:80", True),
-        ("localhost:80", True),
-        ("unix:/run/s", True),
-        ("0.0.0.0:80", False),
-        ("[::]:80", False),
-        ("10.0.0.1:80", False),
-        ("localhost.example:80", False),
-        (":80", False),
-        ("dns:///127.0.0.1:80", True),
-        ("dns:///pomogator-grpc:80", False),
-        ("ipv4:127.0.0.1:80,127.0.0.2:81", True),
-        ("ipv4:127.0.0.1:80,10.0.0.1:80", False),
-        ("ipv6:[::1]:80,[::1]:81", True),
-        ("ipv4:", False),
-    ],
-)
-def test_who_can_reach_an_address(address: str, local: bool) -> None:
-    """Loopback and Unix sockets are this machine's alone; everything else is not."""
-    assert is_local(address) is local
 
 
 def client(name: str, ca: trustme.CA, server: trustme.CA) -> ssl.SSLContext:

@@ -12,7 +12,8 @@ PROGRAM = r"""
 import asyncio, grpc, uvloop
 from gateway.config import EdgeConfig
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from gateway.server import serving, split_address
+from gateway.server import serving
+from services.common.addresses import split_address
 
 async def main():
     metrics = EdgeMetrics()

@@ -11,7 +11,8 @@ import pytest
 
 from gateway.config import EdgeConfig
 from gateway.overload.connection_limit import SHARE, TURNED_AWAY, ConnectionLimit
-from gateway.server import serving, split_address
+from gateway.server import serving
+from services.common.addresses import split_address
 from tests.gateway.http.raw import exchange
 
 

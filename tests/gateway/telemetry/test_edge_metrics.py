@@ -16,9 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import EdgeConfig
 from gateway.overload.memory_monitor import MemoryMonitor, watching
-from gateway.server import serving, split_address
+from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.metrics_page import showing
+from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.stand import service
 from tests.stand.service import Fault, Pause, Script

@@ -157,7 +157,7 @@ def test_a_configuration_that_cannot_be_used(shell: Shell, tmp_path: Path) -> No
 )
 def test_a_listener_has_an_address(text: str) -> None:
     """A port that is too large would come out as another one."""
-    with pytest.raises(Exception, match="not HOST:PORT"):
+    with pytest.raises(Exception, match="expected HOST:PORT"):
         read_listener(text)
 
 
