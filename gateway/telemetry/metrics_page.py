@@ -16,7 +16,7 @@ from prometheus_client import (
     PlatformCollector,
     ProcessCollector,
 )
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -24,11 +24,10 @@ from prometheus_client.registry import Collector
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.addresses import join_address, split_address
-from services.common.counters import Histogram
+from services.common.counters import Counters
+from services.common.loop_lag import LoopLag
 
 PATH = "/metrics"
-EVERY_S = 0.5
-LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 @asynccontextmanager
@@ -59,7 +58,9 @@ async def showing(
     app.router.add_get(PATH, show)
     runner = web.AppRunner(app, access_log=None, keepalive_timeout=75, shutdown_timeout=1)
     await runner.setup()
-    watching = asyncio.create_task(process.watch_lag(), name="loop lag")
+    watching = asyncio.create_task(
+        LoopLag(Counters("pomogator", registry)).watch(), name="loop lag"
+    )
     try:
         await web.TCPSite(runner, host, port).start()
         yield join_address(host, runner.addresses[0][1])
@@ -76,21 +77,8 @@ class _Process(Collector):
     def __init__(self, version: str, memory: MemoryMonitor) -> None:
         self._version = version
         self._memory = memory
-        self._lag = Histogram(LAG_S)
-
-    async def watch_lag(self) -> None:
-        """Looks twice a second how late the event loop is."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + EVERY_S
-            await asyncio.sleep(EVERY_S)
-            self._lag.observe(max(0.0, loop.time() - due))
 
     def collect(self) -> Iterator[Metric]:
-        lag = HistogramMetricFamily(
-            "pomogator_loop_lag_seconds", "How late the event loop came back to a timer.", labels=()
-        )
-        self._lag.add_to(lag, ())
         about = GaugeMetricFamily(
             "pomogator_build_info", "1; the labels say what runs.", labels=("version",)
         )
@@ -100,4 +88,4 @@ class _Process(Collector):
             "Of the container's memory, what is in use; 0: it has no limit.",
             value=self._memory.used_share,
         )
-        return iter((lag, about, used))
+        return iter((about, used))

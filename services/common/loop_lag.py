@@ -1,19 +1,32 @@
-"""How busy the event loop is: how late it comes back to a timer."""
+"""Event loop lag: how late timers fire while the loop is busy."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
-from services.clock import Clock
+from services.common.counters import Counters
 
-EVERY_S = 0.5
-"""How often it is looked at: two thousandths of a percent of a core."""
+INTERVAL_S = 0.5
+"""How often the lag is measured: it costs two thousandths of a percent of a core."""
+
+LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+"""Upper bounds of the histogram's buckets."""
 
 
-async def watch_lag(clock: Clock, observe: Callable[[float], None]) -> None:
-    """Tells `observe` twice a second, for ever, how many seconds late the loop was."""
-    while True:
-        due = clock.now() + EVERY_S
-        await asyncio.sleep(EVERY_S)
-        observe(max(0.0, clock.now() - due))
+class LoopLag:
+    """Histogram `loop_lag_seconds`, fed by a timer."""
+
+    def __init__(self, counters: Counters, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._seconds = counters.histogram(
+            "loop_lag_seconds", "How late the event loop came back to a timer.", LAG_S
+        )[()]
+
+    async def watch(self) -> None:
+        """Measure the lag of the running loop until cancelled."""
+        while True:
+            due = self._now() + INTERVAL_S
+            await asyncio.sleep(INTERVAL_S)
+            self._seconds.observe(max(0.0, self._now() - due))

@@ -30,7 +30,6 @@ from services.admission.gate import Gate
 from services.admission.keyring import Keyring
 from services.admission.limits import Limits
 from services.clock import Clock, SystemClock, system_chance
-from services.common.loop_lag import watch_lag
 from services.completions.drains import Drains
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
@@ -127,8 +126,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         metrics.calls_max.set_function(lambda: crowd.calls_max)
         turns = partial(sample_loop_turns, crowd, lambda: calls.inflight, clock)
         await stack.enter_async_context(supervisor.running(turns, "turns"))
-        lag = partial(watch_lag, clock, metrics.loop_lag.observe)
-        await stack.enter_async_context(supervisor.running(lag, "loop lag"))
+        await stack.enter_async_context(supervisor.running(metrics.loop_lag.watch, "loop lag"))
 
         lister = ModelServicer(books.keyring, pipeline.catalog)
         callers = ClientAuthorizer(config.client_certificates)

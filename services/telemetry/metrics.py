@@ -16,7 +16,6 @@ from prometheus_client import (
     Counter,
     Gauge,
     GCCollector,
-    Histogram,
     PlatformCollector,
     ProcessCollector,
 )
@@ -24,6 +23,7 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from services.common.counters import Counters
+from services.common.loop_lag import LoopLag
 from services.telemetry.calls import ENDS, CallRecord
 
 PREFIX = "pomogator"
@@ -37,7 +37,6 @@ IDEMPOTENCY: Mapping[str, str] = {
 LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 DURATION_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
 GAP_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
-LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 # Parts of a usage that are priced apart. Each is counted without the parts it contains.
 TOKENS: Mapping[str, Callable[[Usage], int]] = {
@@ -194,12 +193,7 @@ class Metrics:
         self.task_failures = counter(
             "task_failures_total", "Failures of background tasks, which are begun again.", "task"
         )
-        self.loop_lag = Histogram(
-            f"{PREFIX}_loop_lag_seconds",
-            "How late the event loop came back to a timer.",
-            buckets=LAG_S,
-            registry=registry,
-        )
+        self.loop_lag = LoopLag(tallies)
         gauge("build_info", "1; the labels say what runs.", "version").labels(version).set(1)
         for end in ENDS:
             # A rate needs a zero to start from.
