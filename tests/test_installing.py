@@ -16,7 +16,7 @@ import pytest
 
 from services.rpc.listener import listening
 from tests.environments import ROOT, Environment, build, empty, pins
-from tests.stand import priced_gateway
+from tests.stand import held_provider
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
@@ -98,7 +98,7 @@ async def ask_as_documented(environment: Environment, address: str, key: str) ->
     example = environment.folder / "example.py"
     example.write_text(EXAMPLE)
     return await environment.run(
-        example, env={"GRPC_TARGET": address, "API_KEY": key, "MODEL": priced_gateway.MODEL}
+        example, env={"GRPC_TARGET": address, "API_KEY": key, "MODEL": held_provider.MODEL}
     )
 
 
@@ -109,7 +109,7 @@ async def serving(
     """`pomogator serve` of this environment, with a provider behind it."""
     folder.mkdir()  # noqa: ASYNC240
     async with FakeUpstream() as upstream:
-        upstream.play(priced_gateway.House())
+        upstream.play(held_provider.HeldProvider())
         server = running_server(
             folder,
             CONFIG.format(url=upstream.url),
@@ -122,11 +122,11 @@ async def serving(
 
 async def ask_over_rest(server: Server) -> str:
     """What it answers."""
-    url = f"http://{await server.address('http')}{priced_gateway.PATH}"
+    url = f"http://{await server.address('http')}{held_provider.PATH}"
     headers = {"Authorization": f"Bearer {server.key}"}
     async with (
         aiohttp.ClientSession(headers=headers) as http,
-        http.post(url, json=priced_gateway.ASKED) as answer,
+        http.post(url, json=held_provider.ASKED) as answer,
     ):
         assert answer.status == 200
         content: str = (await answer.json())["choices"][0]["message"]["content"]
@@ -155,7 +155,7 @@ async def test_client_works(client_wheel: Path, pinned: Sequence[str], tmp_path:
     environment.install(client_wheel, pinned=pinned)
 
     async with (
-        priced_gateway.serving(tmp_path / "state") as (gateway, _, _),
+        held_provider.held_gateway(tmp_path / "state") as (gateway, _, _),
         listening(gateway.service.register, "127.0.0.1:0", grace_s=0) as address,
     ):
         said = await ask_as_documented(environment, address, gateway.key)

@@ -46,15 +46,15 @@ async def measure(directory: Path, seconds: float, callers: int) -> Figure:
         first.play(DOWN)
         second.play(DOWN)
         config = configuration(first.url, second.url)
-        async with running(directory, config, "single") as stage:
-            base_url = stage.url.removesuffix("/chat/completions")
-            async with AsyncOpenAI(api_key=stage.key, base_url=base_url) as client:
+        async with running(directory, config, "single") as gateway:
+            base_url = gateway.url.removesuffix("/chat/completions")
+            async with AsyncOpenAI(api_key=gateway.key, base_url=base_url) as client:
                 began = time.monotonic()
                 callings = [call_until(client, began + seconds) for _ in range(callers)]
                 failed = sum(await asyncio.gather(*callings))
                 took_s = time.monotonic() - began
-            (gateway,) = stage.members.values()
-            ours = sum(line["event"] == "http.request" for line in gateway.lines)
+            (server,) = gateway.servers.values()
+            ours = sum(line["event"] == "http.request" for line in server.lines)
     theirs = len(first.requests) + len(second.requests)
     print(f"{took_s:.0f} s: {failed} calls of SDKs, {ours} requests to us, {theirs} to providers")
     beyond = max(0.0, theirs - RETRIES_PER_S * (took_s + 1))

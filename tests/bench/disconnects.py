@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude, quantile
-from tests.bench.processes import Stage, asking, configuration, running
+from tests.bench.processes import MeasuredGateway, asking, configuration, running
 from tests.stand.servers import TOPOLOGIES, Topology
 from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, Request, Script, sse
 
@@ -71,13 +71,13 @@ async def measure(directory: Path, topology: Topology, calls: int) -> Figure:
     provider = Provider()
     async with FakeUpstream() as upstream:
         upstream.play(provider)
-        async with running(directory, configuration(upstream.url), topology) as stage:
+        async with running(directory, configuration(upstream.url), topology) as gateway:
             free = asyncio.Semaphore(AT_A_TIME)
 
             async def leave_once(number: int) -> float:
                 async with free:
                     leave = LEAVES[number % len(LEAVES)]
-                    return await left_ms(stage, provider, number, leave, stream=number % 2 == 0)
+                    return await left_ms(gateway, provider, number, leave, stream=number % 2 == 0)
 
             took_ms = await asyncio.gather(*(leave_once(number) for number in range(calls)))
     p50, p99 = quantile(took_ms, 0.5), quantile(took_ms, 0.99)
@@ -85,16 +85,16 @@ async def measure(directory: Path, topology: Topology, calls: int) -> Figure:
 
 
 async def left_ms(
-    stage: Stage, provider: Provider, number: int, leave: Leave, *, stream: bool
+    gateway: MeasuredGateway, provider: Provider, number: int, leave: Leave, *, stream: bool
 ) -> float:
     """From the client's last act to the end of the provider's connection."""
     name = f"call {number}"
     arrival = provider.asked[name] = asyncio.get_running_loop().create_future()
-    url = urlsplit(stage.url)
+    url = urlsplit(gateway.url)
     body = json.dumps(asking(stream=stream, text=name))
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     writer.write(
-        f"POST {url.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stage.key}\r\n"
+        f"POST {url.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.key}\r\n"
         f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
     )
     request = await arrival

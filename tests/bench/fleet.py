@@ -40,8 +40,8 @@ async def fleet(
     """Two services and so many edges. `stopping` are options about how they stop."""
     config = directory / "pomogator.toml"
     async with AsyncExitStack() as stack:
-        server = stack.enter_context(contextmanager(running_postgres)())
-        database = await stack.enter_async_context(empty_postgres(server))
+        postgres = stack.enter_context(contextmanager(running_postgres)())
+        database = await stack.enter_async_context(empty_postgres(postgres))
         state = f'[state]\ndatabase_url = "{database}"\n'
         config.write_text(configuration(provider, more=state))
         states = [directory / f"state-{number}" for number in range(2)]
@@ -64,7 +64,7 @@ async def fleet(
             )
             for host, port in fronts
         ]
-        for member in (*services, *made):
-            stack.push_async_callback(member.stop)
-            await member.start()
+        for server in (*services, *made):
+            stack.push_async_callback(server.stop)
+            await server.start()
         yield Fleet(services, made, fronts, await paid_key(states[0]))

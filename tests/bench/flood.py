@@ -36,10 +36,10 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
     body.write_text(json.dumps(asking()))
     window = ("-t", options.seconds + WARM_S, "-w", WARM_S)
     with rig.provider("-n", EVENTS, "-d", EVERY_US):
-        async with running(directory, config, options.topology) as stage:
-            pin(stage)
-            flood = Callers(directory / "gwload", body, stage)
-            other = replace(stage, key=await paid_key(directory / "state"))
+        async with running(directory, config, options.topology) as gateway:
+            pin(gateway)
+            flood = Callers(directory / "gwload", body, gateway)
+            other = replace(gateway, key=await paid_key(directory / "state"))
             others = Callers(directory / "gwload", body, other)
             few = ("-c", CONNECTIONS_MAX, "-r", options.others, *window)
             alone = await others.ask(*few)

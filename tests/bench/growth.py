@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude
-from tests.bench.processes import Stage, configuration, running
+from tests.bench.processes import MeasuredGateway, configuration, running
 
 MEMORY_MB_MAX = 128.0
 AT_A_TIME = 200
@@ -30,9 +30,11 @@ ASK = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 NOWHERE = "http://127.0.0.1:1/v1"
 
 
-async def connect(stage: Stage, stack: ExitStack, free: asyncio.Semaphore) -> asyncio.StreamReader:
+async def connect(
+    gateway: MeasuredGateway, stack: ExitStack, free: asyncio.Semaphore
+) -> asyncio.StreamReader:
     """One client, which is answered and stays."""
-    url = urlsplit(stage.url)
+    url = urlsplit(gateway.url)
     async with free:
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         stack.callback(writer.transport.abort)
@@ -43,14 +45,14 @@ async def connect(stage: Stage, stack: ExitStack, free: asyncio.Semaphore) -> as
 
 async def measure(directory: Path, connections: int) -> Sequence[Figure]:
     """Memory of the gateway, before and then."""
-    async with running(directory, configuration(NOWHERE), "single") as stage:
-        before, began = stage.memory_mb("gateway"), time.monotonic()
+    async with running(directory, configuration(NOWHERE), "single") as gateway:
+        before, began = gateway.memory_mb("gateway"), time.monotonic()
         with ExitStack() as stack:
             free = asyncio.Semaphore(AT_A_TIME)
-            calls = (connect(stage, stack, free) for _ in range(connections))
+            calls = (connect(gateway, stack, free) for _ in range(connections))
             readers = await asyncio.gather(*calls)
             took_s = time.monotonic() - began
-            grown = stage.memory_mb("gateway") - before
+            grown = gateway.memory_mb("gateway") - before
             stayed = sum(not reader.at_eof() for reader in readers)
     print(f"{before:.0f} MB before; {connections} connections in {took_s:.1f} s")
     return [

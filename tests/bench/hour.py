@@ -33,7 +33,7 @@ async def measure(directory: Path, seconds: float, rate: float) -> list[Figure]:
     chance = random.Random(1)  # noqa: S311 - the same each time
     provider = Provider(chance, share=0.0)
     async with opened(directory, provider, "single", chance, leaving=0.0) as (soak, load):
-        (gateway,) = soak.members.values()
+        (gateway,) = soak.servers.values()
         process = psutil.Process(gateway.pid)
         rows = []
         for part in range(PARTS):

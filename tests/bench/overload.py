@@ -30,7 +30,7 @@ import msgspec
 
 from services.config import BoundsConfig
 from tests.bench.figures import Figure, conclude
-from tests.bench.processes import Stage, asking, configuration, running
+from tests.bench.processes import MeasuredGateway, asking, configuration, running
 from tests.bench.rig import GATEWAY_CORE, LOAD_CORE, MOCK_PORT, Quantiles, Rig
 from tests.stand.servers import TOPOLOGIES, Topology
 
@@ -73,14 +73,14 @@ class Callers:
 
     program: Path
     body: Path
-    stage: Stage
+    gateway: MeasuredGateway
 
     async def ask(self, *options: object) -> Answers:
         """What became of the calls."""
-        url = urlsplit(self.stage.url)
+        url = urlsplit(self.gateway.url)
         command = ["taskset", "-c", LOAD_CORE, self.program, "-s", "-b", self.body]
         command += ["-u", url.netloc, "-P", url.path]
-        command += ["-H", f"Authorization: Bearer {self.stage.key}", *options]
+        command += ["-H", f"Authorization: Bearer {self.gateway.key}", *options]
         process = await asyncio.create_subprocess_exec(
             *map(str, command), stdout=asyncio.subprocess.PIPE
         )
@@ -88,10 +88,10 @@ class Callers:
         return msgspec.json.decode(out, type=Answers)
 
 
-def pin(stage: Stage) -> None:
+def pin(gateway: MeasuredGateway) -> None:
     """Leaves one core to the gateway, and it that core."""
-    for member in stage.members.values():
-        for task in Path(f"/proc/{member.pid}/task").iterdir():
+    for server in gateway.servers.values():
+        for task in Path(f"/proc/{server.pid}/task").iterdir():
             os.sched_setaffinity(int(task.name), {int(GATEWAY_CORE)})
 
 
@@ -115,9 +115,9 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
     body.write_text(json.dumps(asking()))
     window = ("-t", options.seconds + WARM_S, "-w", WARM_S)
     with rig.provider("-n", EVENTS, "-d", EVERY_US):
-        async with running(directory, config, topology) as stage:
-            pin(stage)
-            callers = Callers(directory / "gwload", body, stage)
+        async with running(directory, config, topology) as gateway:
+            pin(gateway)
+            callers = Callers(directory / "gwload", body, gateway)
             peak = await callers.ask("-c", callers_max, *window)
             rate = options.times * peak.rps
             over = await callers.ask("-c", CONNECTIONS_MAX, "-r", rate, *window)

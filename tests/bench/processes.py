@@ -36,21 +36,21 @@ completion_usd_per_mtok = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class MeasuredGateway:
     """A gateway that runs."""
 
     url: str
     """Of its completions."""
     key: str
     """Which may do everything."""
-    members: Mapping[str, Server]
+    servers: Mapping[str, Server]
     """Its processes."""
     http: aiohttp.ClientSession
     """A client that sends the key, on as many connections as it likes."""
 
     def memory_mb(self, name: str) -> float:
         """What a process has in memory."""
-        return process_of(self.members[name]).memory_info().rss / 2**20
+        return process_of(self.servers[name]).memory_info().rss / 2**20
 
 
 def configuration(*urls: str, more: str = "") -> str:
@@ -63,20 +63,22 @@ def configuration(*urls: str, more: str = "") -> str:
 
 
 @asynccontextmanager
-async def running(directory: Path, config: str, topology: Topology) -> AsyncIterator[Stage]:
+async def running(
+    directory: Path, config: str, topology: Topology
+) -> AsyncIterator[MeasuredGateway]:
     """A gateway with this configuration, in one process or with its edge apart."""
     path, state = directory / "pomogator.toml", directory / "state"
     path.write_text(config)
-    members = gateway_of(topology, state, path)
+    servers = gateway_of(topology, state, path)
     async with AsyncExitStack() as stack:
-        for member in members.values():
-            stack.push_async_callback(member.stop)
-            address = await member.start()
+        for server in servers.values():
+            stack.push_async_callback(server.stop)
+            address = await server.start()
         key = await paid_key(state)
-        yield Stage(
+        yield MeasuredGateway(
             url=f"http://{address}/v1/chat/completions",
             key=key,
-            members=members,
+            servers=servers,
             http=await stack.enter_async_context(client(key)),
         )
 
@@ -102,9 +104,9 @@ def asking(*, stream: bool = True, text: str = "Hello") -> Mapping[str, object]:
     return {"model": MODEL, "messages": messages, "max_tokens": 50, "stream": stream}
 
 
-def process_of(member: Server) -> psutil.Process:
+def process_of(server: Server) -> psutil.Process:
     """A process, to be looked at."""
-    return psutil.Process(member.pid)
+    return psutil.Process(server.pid)
 
 
 def free_port() -> int:

@@ -126,9 +126,9 @@ async def measure(directory: Path, restarts: int, rate: float) -> Sequence[Figur
             began = time.monotonic()
             async with load.connected():
                 calling = asyncio.ensure_future(load.run(rate, 24 * 3600))
-                for member in islice(cycle((*gateways.services, *gateways.edges)), restarts):
-                    await member.stop(signal.SIGTERM)
-                    await member.start()
+                for server in islice(cycle((*gateways.services, *gateways.edges)), restarts):
+                    await server.stop(signal.SIGTERM)
+                    await server.start()
                     await balancer.ready(len(gateways.addresses))
                     await asyncio.sleep(BREATH_S)
                 calling.cancel()

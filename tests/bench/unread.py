@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude, quantile
-from tests.bench.processes import Stage, asking, configuration, running
+from tests.bench.processes import MeasuredGateway, asking, configuration, running
 from tests.stand.operators import operators
 from tests.stand.upstream import SSE_HEAD, FakeUpstream, Line, Request, Script, json_answer, sse
 
@@ -78,26 +78,26 @@ class Provider:
             await asyncio.sleep(STILL_S)
 
 
-async def ask_and_not_read(stage: Stage, stack: ExitStack) -> None:
+async def ask_and_not_read(gateway: MeasuredGateway, stack: ExitStack) -> None:
     """A client that is only interested in asking."""
-    url = urlsplit(stage.url)
+    url = urlsplit(gateway.url)
     sock = stack.enter_context(socket.socket())
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, (url.hostname, url.port))
     body = json.dumps(asking())
-    head = f"POST {url.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stage.key}\r\n"
+    head = f"POST {url.path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.key}\r\n"
     await loop.sock_sendall(sock, f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
 
-async def good_ms(stage: Stage) -> Sequence[float]:
+async def good_ms(gateway: MeasuredGateway) -> Sequence[float]:
     """How long good calls take."""
     free = asyncio.Semaphore(GOOD_AT_A_TIME)
 
     async def call() -> float:
         async with free:
             began = time.monotonic()
-            async with stage.http.post(stage.url, json=asking(stream=False)) as answer:
+            async with gateway.http.post(gateway.url, json=asking(stream=False)) as answer:
                 said = await answer.read()
                 assert answer.status == 200, (answer.status, said)
             return (time.monotonic() - began) * 1000
@@ -111,26 +111,26 @@ async def measure(directory: Path, clients: int, text: int) -> Sequence[Figure]:
     async with FakeUpstream() as upstream:
         upstream.play(provider)
         config = configuration(upstream.url, more=UNBOUNDED)
-        async with running(directory, config, "split") as stage:
-            await good_ms(stage)  # The first ones warm everything up.
-            before = quantile(await good_ms(stage), 0.99)
-            memory = {name: stage.memory_mb(name) for name in stage.members}
+        async with running(directory, config, "split") as gateway:
+            await good_ms(gateway)  # The first ones warm everything up.
+            before = quantile(await good_ms(gateway), 0.99)
+            memory = {name: gateway.memory_mb(name) for name in gateway.servers}
             kernel = _sockets_mb()
             with ExitStack() as stack:
                 asked, first = len(upstream.requests), time.monotonic()
                 for _ in range(clients):
-                    await ask_and_not_read(stage, stack)
+                    await ask_and_not_read(gateway, stack)
                 await upstream.request(asked + clients - 1)
                 last = time.monotonic()
                 await provider.blocked()
-                grown = {name: stage.memory_mb(name) - mb for name, mb in memory.items()}
+                grown = {name: gateway.memory_mb(name) - mb for name, mb in memory.items()}
                 print(f"on the way for each: {provider.sent / clients / 1024:.0f} KiB")
                 print(f"{last - first:.0f} s to ask; sockets hold {_sockets_mb() - kernel:.0f} MB")
-                beside = quantile(await good_ms(stage), 0.99)
+                beside = quantile(await good_ms(gateway), 0.99)
                 unread = [one for one in upstream.requests if one.json().get("stream")]
                 await asyncio.gather(*(one.left.wait() for one in unread))
                 ended_s = time.monotonic() - provider.sent_at
-            held = await _held(stage, directory / "state")
+            held = await _held(gateway, directory / "state")
     name = f"99 of 100 good calls took {before:.0f} ms, beside them {beside:.0f} ms"
     return [
         Figure("edge, memory", grown["edge"], "MB", EDGE_MB_MAX),
@@ -141,7 +141,7 @@ async def measure(directory: Path, clients: int, text: int) -> Sequence[Figure]:
     ]
 
 
-async def _held(stage: Stage, state: Path) -> int:
+async def _held(gateway: MeasuredGateway, state: Path) -> int:
     async with operators(state) as ops:
         for _ in range(50):
             if not (held := (await ops.verify()).counts.get("held", 0)):

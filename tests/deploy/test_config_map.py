@@ -6,7 +6,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.stand.priced_gateway import PATH, House
+from tests.stand.held_provider import PATH, HeldProvider
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
@@ -29,7 +29,7 @@ async def test_a_replaced_configuration_is_used(tmp_path: Path) -> None:
     """With the manifests' `--watch-config` the new model answers, and a mistake changes nothing."""
     path = tmp_path / "pomogator.toml"
     async with FakeUpstream() as upstream:
-        upstream.play(House())
+        upstream.play(HeldProvider())
         old = CONFIG.format(url=upstream.url, model="house/old")
         async with (
             running_server(tmp_path, old, "--watch-config") as server,

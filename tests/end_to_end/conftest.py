@@ -9,9 +9,9 @@ import pytest
 from openai import AsyncOpenAI
 
 from tests.services.conftest import empty_postgres, postgres_server, postgres_url
-from tests.stand.provider_gateway import DIALECTS, Talk, talking
+from tests.stand.dialect_stand import DIALECTS, DialectStand, dialect_stand
 
-__all__ = ["client", "each_database_url", "postgres_server", "postgres_url", "talk"]
+__all__ = ["client", "each_database_url", "postgres_server", "postgres_url", "stand"]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -25,16 +25,16 @@ async def each_database_url(request: pytest.FixtureRequest) -> AsyncIterator[str
 
 
 @pytest.fixture(params=DIALECTS)
-async def talk(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Talk]:
+async def stand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[DialectStand]:
     """A gateway and a provider that speaks each of the dialects in turn."""
-    async with talking(tmp_path, request.param) as talk:
-        yield talk
+    async with dialect_stand(tmp_path, request.param) as stand:
+        yield stand
 
 
 @pytest.fixture
-async def client(talk: Talk) -> AsyncIterator[AsyncOpenAI]:
+async def client(stand: DialectStand) -> AsyncIterator[AsyncOpenAI]:
     """The official SDK, as a user sets it up."""
     async with AsyncOpenAI(
-        api_key=talk.gateway.key, base_url=talk.gateway.base_url, max_retries=0
+        api_key=stand.gateway.key, base_url=stand.gateway.base_url, max_retries=0
     ) as client:
         yield client

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.stand.dialect_stand import MODEL, configuration
 from tests.stand.gateway import TRANSPORTS, Transport, running
-from tests.stand.provider_gateway import MODEL, configuration
 from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, FakeUpstream, Line, sse
 
 PIECE = "x" * 4096

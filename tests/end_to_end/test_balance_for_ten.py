@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.stand.deployment import PLANS, Layout, database_for, running_site, visiting
-from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, House
+from tests.stand.deployment import PLANS, Layout, connected_client, database_for, running_deployment
+from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, HeldProvider
 from tests.stand.upstream import FakeUpstream
 
 REPETITIONS = int(os.environ.get("POMOGATOR_REPETITIONS", "5"))
@@ -39,24 +39,24 @@ async def test_a_balance_for_ten_admits_ten(
     """Of 100 calls, over all doors, streams and not: 10 are made, 90 are 402; nothing is left."""
     plan = PLANS[layout]
     async with FakeUpstream() as upstream, database_for(plan, request) as url:
-        upstream.play(House())
+        upstream.play(HeldProvider())
         config = CONFIG.format(url=upstream.url)
         async with (
-            running_site(tmp_path / "site", plan, config, url) as site,
-            visiting(site) as visit,
+            running_deployment(tmp_path / "site", plan, config, url) as deployment,
+            connected_client(deployment) as client,
         ):
-            first, last = visit.operators[0], visit.operators[-1]
+            first, last = client.operators[0], client.operators[-1]
             for repetition in range(REPETITIONS):
                 account = f"acme-{repetition}"
                 _, secret = await first.create_key(account)
                 await last.credit(account, 10 * CHARGE_NANO_USD, account)
 
                 answers = await asyncio.gather(
-                    *(visit.ask(n, secret, **ASKED, stream=n % 8 < 4) for n in range(100))
+                    *(client.ask(n, secret, **ASKED, stream=n % 8 < 4) for n in range(100))
                 )
 
                 assert Counter(answers) == {(200, ""): 10, (402, "insufficient_quota"): 90}
-                await visit.all_ended(repetition)
+                await client.all_ended(repetition)
                 books = await first.account(account)
                 assert (books.balance_nano_usd, books.held_nano_usd) == (0, 0)
         assert len(upstream.requests) == 10 * REPETITIONS

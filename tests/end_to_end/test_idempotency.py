@@ -13,15 +13,15 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
 from services.storage.keys import KeyScope
 from tests.stand.gateway import TRANSPORTS, Gateway, Transport
-from tests.stand.priced_gateway import (
+from tests.stand.held_provider import (
     CHARGE_NANO_USD,
     MESSAGES,
     MODEL,
     NAMED,
     Reply,
     ask,
-    books,
-    serving,
+    audited_charges,
+    held_gateway,
 )
 
 
@@ -31,13 +31,13 @@ async def test_of_twenty_equal_calls_one_is_made(
     tmp_path: Path, transport: Transport, stream: bool
 ) -> None:
     """Nineteen are told to come back in a second; who does gets the answer, to the byte."""
-    async with serving(tmp_path, transport) as (gateway, upstream, house):
-        house.goes_on.clear()
+    async with held_gateway(tmp_path, transport) as (gateway, upstream, provider):
+        provider.goes_on.clear()
         calls = [asyncio.create_task(ask(gateway, stream=stream)) for _ in range(20)]
         pending = set(calls)
         while len(pending) > 1:
             _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        house.goes_on.set()
+        provider.goes_on.set()
         replies = await asyncio.gather(*calls)
         again = await ask(gateway, stream=stream)
 
@@ -50,12 +50,12 @@ async def test_of_twenty_equal_calls_one_is_made(
         assert again.body == first.body
         assert b"Good" in first.body
         assert len(upstream.requests) == 1
-    assert await books(tmp_path) == {"settled": CHARGE_NANO_USD}
+    assert await audited_charges(tmp_path) == {"settled": CHARGE_NANO_USD}
 
 
 async def test_a_stream_may_be_replayed_whole_and_the_reverse(tmp_path: Path) -> None:
     """It is the same answer: ID, time, text and usage."""
-    async with serving(tmp_path) as (gateway, upstream, _):
+    async with held_gateway(tmp_path) as (gateway, upstream, _):
         with_usage = {"stream": True, "stream_options": {"include_usage": True}}
         streamed = await ask(gateway, {"Idempotency-Key": "a"}, **with_usage)
         then_whole = await ask(gateway, {"Idempotency-Key": "a"})
@@ -85,7 +85,7 @@ def _check_same(stream: Reply, whole: Reply) -> None:
 
 async def test_another_request_is_refused(tmp_path: Path) -> None:
     """With a status that no SDK tries again."""
-    async with serving(tmp_path) as (gateway, upstream, _):
+    async with held_gateway(tmp_path) as (gateway, upstream, _):
         await ask(gateway)
         for changed in ({"max_tokens": 51}, {"messages": MESSAGES * 2}, {"top_k": 1}):
             refused = await ask(gateway, **changed)
@@ -98,7 +98,7 @@ async def test_another_request_is_refused(tmp_path: Path) -> None:
 
 async def test_a_name_belongs_to_an_account(tmp_path: Path) -> None:
     """Another key of the account gets the answer; another account learns nothing of it."""
-    async with serving(tmp_path) as (gateway, upstream, _):
+    async with held_gateway(tmp_path) as (gateway, upstream, _):
         await ask(gateway)
         _, sibling = await gateway.service.key_maker.make("default")
         _, stranger = await gateway.service.key_maker.make("acme")
@@ -111,7 +111,7 @@ async def test_a_name_belongs_to_an_account(tmp_path: Path) -> None:
 
 async def test_a_replay_is_for_keys_that_may_use_the_model(tmp_path: Path) -> None:
     """The scope of a key holds for answers that are there already."""
-    async with serving(tmp_path) as (gateway, _, _):
+    async with held_gateway(tmp_path) as (gateway, _, _):
         await ask(gateway)
         scope = KeyScope(models=frozenset({"house/another"}))
         _, narrow = await gateway.service.key_maker.make("default", scope=scope)
@@ -122,7 +122,7 @@ async def test_a_replay_is_for_keys_that_may_use_the_model(tmp_path: Path) -> No
 
 async def test_a_replay_counts_against_no_limit(tmp_path: Path) -> None:
     """A key that has used up its minute still gets the answer that it has paid for."""
-    async with serving(tmp_path) as (gateway, _, _):
+    async with held_gateway(tmp_path) as (gateway, _, _):
         _, secret = await gateway.service.key_maker.make("default", scope=KeyScope(rpm=1))
         await ask(gateway, NAMED | _bearer(secret))
         other = await ask(gateway, {"Idempotency-Key": "order-2"} | _bearer(secret))
@@ -135,30 +135,30 @@ async def test_a_replay_counts_against_no_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("stream", [False, True])
 async def test_what_fails_may_be_tried_again(tmp_path: Path, stream: bool) -> None:
     """Whether nothing came or the answer broke off; each attempt is billed for what came."""
-    async with serving(tmp_path) as (gateway, upstream, house):
-        house.fails = True
+    async with held_gateway(tmp_path) as (gateway, upstream, provider):
+        provider.fails = True
         failed = await ask(gateway, stream=stream)
         made = len(upstream.requests)
-        house.fails = False
+        provider.fails = False
         reply = await ask(gateway, stream=stream)
 
         assert (failed.status == 200) == stream, "a stream has begun, and ends with the error"
         assert b'"error"' in failed.body
         assert (reply.status, reply.replayed) == (200, False)
         assert len(upstream.requests) == made + 1
-    ends = await books(tmp_path)
+    ends = await audited_charges(tmp_path)
     assert ends["settled"] == CHARGE_NANO_USD * (2 if stream else 1)
 
 
 async def test_a_client_that_leaves_may_come_back(tmp_path: Path) -> None:
     """The call that it left is cancelled, and made anew."""
-    async with serving(tmp_path) as (gateway, upstream, house):
-        house.goes_on.clear()
+    async with held_gateway(tmp_path) as (gateway, upstream, provider):
+        provider.goes_on.clear()
         leaving = asyncio.create_task(ask(gateway, stream=True))
         left = await upstream.request(0)
         leaving.cancel()
         await left.left.wait()
-        house.goes_on.set()
+        provider.goes_on.set()
         reply = await _ask_until_answered(gateway)
 
         assert not reply.replayed
@@ -184,7 +184,7 @@ async def test_what_is_refused_takes_no_name(
     tmp_path: Path, headers: Mapping[str, str], fields: Mapping[str, Any], status: int
 ) -> None:
     """It may be put right, and sent again."""
-    async with serving(tmp_path) as (gateway, upstream, _):
+    async with held_gateway(tmp_path) as (gateway, upstream, _):
         assert (await ask(gateway, headers, **fields)).status == status
         assert (await ask(gateway)).status == 200
         assert len(upstream.requests) == 1
@@ -192,12 +192,12 @@ async def test_what_is_refused_takes_no_name(
 
 async def test_calls_without_a_name_are_made_as_often_as_they_are_sent(tmp_path: Path) -> None:
     """However much alike they are, and however often an SDK says that it tried before."""
-    async with serving(tmp_path) as (gateway, upstream, _):
+    async with held_gateway(tmp_path) as (gateway, upstream, _):
         for count in range(3):
             reply = await ask(gateway, {"x-stainless-retry-count": str(count)})
             assert not reply.replayed
         assert len(upstream.requests) == 3
-    assert await books(tmp_path) == {"settled": 3 * CHARGE_NANO_USD}
+    assert await audited_charges(tmp_path) == {"settled": 3 * CHARGE_NANO_USD}
 
 
 async def test_an_sdk_comes_back_for_the_answer(tmp_path: Path) -> None:
@@ -209,11 +209,11 @@ async def test_an_sdk_comes_back_for_the_answer(tmp_path: Path) -> None:
             refused.set()
 
     async with (
-        serving(tmp_path) as (gateway, upstream, house),
+        held_gateway(tmp_path) as (gateway, upstream, provider),
         DefaultAsyncHttpxClient(event_hooks={"response": [watch]}) as http,
         AsyncOpenAI(api_key=gateway.key, base_url=gateway.base_url, http_client=http) as client,
     ):
-        house.goes_on.clear()
+        provider.goes_on.clear()
         first = asyncio.create_task(ask(gateway))
         await upstream.request(0)
         second = asyncio.create_task(
@@ -222,7 +222,7 @@ async def test_an_sdk_comes_back_for_the_answer(tmp_path: Path) -> None:
             )
         )
         await refused.wait()
-        house.goes_on.set()
+        provider.goes_on.set()
 
         assert json.loads((await first).body)["id"] == (await second).id
         assert len(upstream.requests) == 1

@@ -14,14 +14,14 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from tests.stand.priced_gateway import (
+from tests.stand.held_provider import (
     ASKED,
     CHARGE_NANO_USD,
     NAMED,
     PATH,
     REPLAYED,
-    House,
-    books,
+    HeldProvider,
+    audited_charges,
 )
 from tests.stand.upstream import FakeUpstream
 
@@ -77,11 +77,11 @@ async def first_key(process: Process) -> str:
 
 async def test_a_killed_process_leaves_its_names(tmp_path: Path) -> None:
     """Whoever asks its successor gets an answer; nobody pays twice, and nothing stays held."""
-    house = House()
+    provider = HeldProvider()
     async with FakeUpstream() as upstream, aiohttp.ClientSession() as http:
-        upstream.play(house)
+        upstream.play(provider)
         (tmp_path / "pomogator.toml").write_text(CONFIG.format(url=upstream.url))
-        house.goes_on.clear()
+        provider.goes_on.clear()
         async with server(tmp_path) as (process, url):
             headers = {**NAMED, "Authorization": f"Bearer {await first_key(process)}"}
             lost = asyncio.create_task(_ask(http, url, headers))
@@ -90,13 +90,13 @@ async def test_a_killed_process_leaves_its_names(tmp_path: Path) -> None:
             with pytest.raises(aiohttp.ClientError):
                 await lost
 
-        house.goes_on.set()
+        provider.goes_on.set()
         async with server(tmp_path) as (_, url):
             assert await _ask(http, url, headers) == (200, None)
             assert await _ask(http, url, headers) == (200, "true")
 
     assert len(upstream.requests) == 2
-    assert await books(tmp_path / "state") == {"voided": 0, "settled": CHARGE_NANO_USD}
+    assert await audited_charges(tmp_path / "state") == {"voided": 0, "settled": CHARGE_NANO_USD}
 
 
 async def _ask(

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.nightly.expected import Entry
-from tests.nightly.system import Key, staging
-from tests.nightly.tracked_account import Customer, Running
 from tests.stand.deployment import PLANS, Layout, database_for
-from tests.stand.providers.stepwise import Part
+from tests.stand.expected_books import ExpectedCall
+from tests.stand.process_stand import Key, process_stand
+from tests.stand.providers.stepwise import PlannedAnswer
+from tests.stand.tracked_account import RunningCall, TrackedAccount
 
 LAYOUTS = ("single", "fleet")
 
@@ -21,24 +21,24 @@ LAYOUTS = ("single", "fleet")
 @asynccontextmanager
 async def buying(
     directory: Path, layout: Layout, request: pytest.FixtureRequest
-) -> AsyncIterator[tuple[Customer, Key]]:
-    """A customer with money; in the end nothing of it is held."""
+) -> AsyncIterator[tuple[TrackedAccount, Key]]:
+    """An account with money; in the end nothing of it is held."""
     plan = PLANS[layout]
     async with (
         database_for(plan, request) as url,
-        staging(directory / "site", plan, url) as stage,
+        process_stand(directory / "site", plan, url) as stand,
     ):
-        customer = Customer(stage)
-        key = Key(*await stage.operators().create_key(customer.account))
-        customer.expected.credits = 10**9
-        await stage.operators().credit(customer.account, 10**9, "first")
-        yield customer, key
-        await stage.revive()
-        await customer.agree(key)
-        while customer.expected.lost:
+        account = TrackedAccount(stand)
+        key = Key(*await stand.operators().create_key(account.name))
+        account.expected.credits = 10**9
+        await stand.operators().credit(account.name, 10**9, "first")
+        yield account, key
+        await stand.revive()
+        await account.agree(key)
+        while account.expected.lost:
             await asyncio.sleep(0.2)  # In a fleet, until the lease of the dead is over.
-            await customer.agree(key)
-        assert customer.expected.held == 0
+            await account.agree(key)
+        assert account.expected.held == 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -46,17 +46,17 @@ async def test_a_stream_is_charged_as_written_down(
     tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
 ) -> None:
     """Words are written down while the stream goes on; killed, it costs those at least."""
-    async with buying(tmp_path, layout, request) as (customer, key):
-        call = await customer.begin(customer.stage.doors[0], key, 3)
-        assert isinstance(call, Running)
+    async with buying(tmp_path, layout, request) as (account, key):
+        call = await account.begin(account.stand.edges[0], key, 3)
+        assert isinstance(call, RunningCall)
         noted = None
         while noted is None:
             await asyncio.sleep(0.1)  # The provider's pace.
-            await customer.say(call, 1)
-            (row,) = await customer.rows()
+            await account.say(call, 1)
+            (row,) = await account.rows()
             noted = row.checkpoint
 
-        await customer.kill(call.service)
+        await account.kill(call.service)
 
     assert call.entry.charge is not None
     assert call.entry.request_nano < noted <= call.entry.charge <= call.entry.high
@@ -67,15 +67,15 @@ async def test_a_whole_answer_is_charged_whole_or_not_at_all(
     tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
 ) -> None:
     """Killed as soon as its caller has it, the service is paid for it if that was on the disk."""
-    async with buying(tmp_path, layout, request) as (customer, key):
-        door = customer.stage.doors[0]
-        request_nano = customer.stage.request_nano
-        name, talk = await customer.post(door, key, Part(20), stream=False)
-        await talk.rest()
-        await customer.kill(customer.stage.service_of(door))
+    async with buying(tmp_path, layout, request) as (account, key):
+        edge = account.stand.edges[0]
+        request_nano = account.stand.request_nano
+        name, answer = await account.post(edge, key, PlannedAnswer(20), stream=False)
+        await answer.read_to_end()
+        await account.kill(account.stand.service_of(edge))
 
-        entry = customer.expected.entries[name] = Entry(request_nano)
+        entry = account.expected.entries[name] = ExpectedCall(request_nano)
         entry.orphaned(20, None)
         entry.ends |= {"settled"}
-        assert (talk.status, talk.words) == (200, 20)
+        assert (answer.status, answer.words) == (200, 20)
     assert entry.charge in {0, entry.high}

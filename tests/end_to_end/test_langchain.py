@@ -10,7 +10,7 @@ from langchain_core.messages import AIMessageChunk, HumanMessage, ToolMessage
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel, SecretStr
 
-from tests.stand.provider_gateway import MODEL, RESULTS, THINKING, TOOLS, Talk
+from tests.stand.dialect_stand import MODEL, RESULTS, THINKING, TOOLS, DialectStand
 from tests.stand.providers.answers import Answer, Redacted, call, text, thought
 
 CALLS = [call("toolu_1", "weather", '{"ci', 'ty": "Paris"}'), call("toolu_2", "clock")]
@@ -29,12 +29,12 @@ class Capital(BaseModel):
     city: str
 
 
-def model(talk: Talk, name: str = MODEL) -> ChatOpenAI:
+def model(stand: DialectStand, name: str = MODEL) -> ChatOpenAI:
     """The model as LangChain's users set it up."""
     return ChatOpenAI(
         model=name,
-        api_key=SecretStr(talk.gateway.key),
-        base_url=talk.gateway.base_url,
+        api_key=SecretStr(stand.gateway.key),
+        base_url=stand.gateway.base_url,
         max_retries=0,
         stream_usage=True,
     )
@@ -50,10 +50,10 @@ async def gathered(pieces: AsyncIterator[Any]) -> AIMessageChunk:
 
 
 @pytest.mark.parametrize(("name", "asks"), [(MODEL, ASKS), (THINKING, ASKS_REASONING)])
-async def test_streamed_loop(talk: Talk, name: str, asks: Answer) -> None:
+async def test_streamed_loop(stand: DialectStand, name: str, asks: Answer) -> None:
     """A streamed loop of parallel calls; what LangChain forgets of the reasoning is not missed."""
-    talk.provider.say(asks, ANSWERS)
-    bound = model(talk, name).bind_tools(TOOLS)
+    stand.provider.say(asks, ANSWERS)
+    bound = model(stand, name).bind_tools(TOOLS)
     messages: list[Any] = [HumanMessage("How is Paris, and what time is it?")]
 
     asked = await gathered(bound.astream(messages))
@@ -71,10 +71,10 @@ async def test_streamed_loop(talk: Talk, name: str, asks: Answer) -> None:
 
 
 @pytest.mark.parametrize(("name", "asks"), [(MODEL, ASKS), (THINKING, ASKS_REASONING)])
-async def test_whole_loop(talk: Talk, name: str, asks: Answer) -> None:
+async def test_whole_loop(stand: DialectStand, name: str, asks: Answer) -> None:
     """The same loop with whole answers, whose content may be an array."""
-    talk.provider.say(asks, ANSWERS)
-    bound = model(talk, name).bind_tools(TOOLS)
+    stand.provider.say(asks, ANSWERS)
+    bound = model(stand, name).bind_tools(TOOLS)
     messages: list[Any] = [HumanMessage("How is Paris, and what time is it?")]
 
     asked = await bound.ainvoke(messages)
@@ -87,10 +87,10 @@ async def test_whole_loop(talk: Talk, name: str, asks: Answer) -> None:
     assert answer.text == "18 °C, noon."
 
 
-async def test_structured_output(talk: Talk) -> None:
+async def test_structured_output(stand: DialectStand) -> None:
     """A typed answer is parsed."""
-    talk.provider.say(Answer(parts=[text('{"country": "France", "city": "Paris"}')]))
+    stand.provider.say(Answer(parts=[text('{"country": "France", "city": "Paris"}')]))
 
-    found = await model(talk).with_structured_output(Capital).ainvoke("France?")
+    found = await model(stand).with_structured_output(Capital).ainvoke("France?")
 
     assert found == Capital(country="France", city="Paris")

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 
 from services.config import LimitConfig
-from tests.stand.billing_gateway import (
+from tests.stand.billing_stand import (
     FORMS,
     MODEL,
     NANO,
     Answer,
-    Shop,
+    BillingStand,
     bearer,
+    billing_stand,
     piece,
     read,
-    selling,
 )
 from tests.stand.clock import FakeClock
 from tests.stand.gateway import TRANSPORTS, Transport
@@ -35,7 +35,9 @@ def shown(headers: Mapping[str, str]) -> Mapping[str, str]:
     return {name: value for name, value in headers.items() if name.startswith("x-ratelimit-")}
 
 
-async def ask(shop: Shop, key: str, form: str = "json", name: str = "", **fields: Any) -> Answer:
+async def ask(
+    stand: BillingStand, key: str, form: str = "json", name: str = "", **fields: Any
+) -> Answer:
     """One completion, which may have a name."""
     body = {
         "model": MODEL,
@@ -45,8 +47,8 @@ async def ask(shop: Shop, key: str, form: str = "json", name: str = "", **fields
         **fields,
     }
     named = {"Idempotency-Key": name} if name else {}
-    url = f"{shop.gateway.base_url}/chat/completions"
-    async with shop.gateway.http.post(url, json=body, headers=bearer(key) | named) as response:
+    url = f"{stand.gateway.base_url}/chat/completions"
+    async with stand.gateway.http.post(url, json=body, headers=bearer(key) | named) as response:
         return await read(response)
 
 
@@ -57,8 +59,8 @@ async def test_answers_and_refusals_say_how_limits_stand(
 ) -> None:
     """An answer, its replay, 402, 409, 422, a provider's failure and 429: each has all six."""
     clock = FakeClock()
-    async with selling(tmp_path, transport=transport, limits=RULES, clock=clock) as shop:
-        key = await shop.open(credit_nano=NANO)
+    async with billing_stand(tmp_path, transport=transport, limits=RULES, clock=clock) as stand:
+        key = await stand.open(credit_nano=NANO)
         seen: list[Answer] = []
 
         async def remaining(answer: Answer, status: int) -> int:
@@ -67,29 +69,29 @@ async def test_answers_and_refusals_say_how_limits_stand(
             assert shown(answer.headers).keys() == NAMES
             return int(answer.headers["x-ratelimit-remaining-requests"])
 
-        assert await remaining(await ask(shop, key, form, "order"), 200) == 3
-        await shop.settled(key)
-        assert await remaining(await ask(shop, key, form, "order"), 200) == 3
+        assert await remaining(await ask(stand, key, form, "order"), 200) == 3
+        await stand.settled(key)
+        assert await remaining(await ask(stand, key, form, "order"), 200) == 3
         assert seen[-1].headers["idempotency-replayed"] == "true"
-        assert await remaining(await ask(shop, key, form, "order", seed=1), 422) == 3
-        shop.script = [json_answer({"error": {"message": "no"}}, 400)]
-        assert await remaining(await ask(shop, key, form), 400) == 3
-        shop.script = [CUT]
-        assert await remaining(await ask(shop, key, form), 502) == 3
-        shop.script = ()
+        assert await remaining(await ask(stand, key, form, "order", seed=1), 422) == 3
+        stand.script = [json_answer({"error": {"message": "no"}}, 400)]
+        assert await remaining(await ask(stand, key, form), 400) == 3
+        stand.script = [CUT]
+        assert await remaining(await ask(stand, key, form), 502) == 3
+        stand.script = ()
         for left in (2, 1, 0):
-            assert await remaining(await ask(shop, key, form), 200) == left
-        assert await remaining(await ask(shop, key, form), 429) == 0
+            assert await remaining(await ask(stand, key, form), 200) == left
+        assert await remaining(await ask(stand, key, form), 429) == 0
         assert seen[-1].headers["x-ratelimit-limit-requests"] == "4"
-        assert await remaining(await ask(shop, key, form, "order"), 200) == 0
+        assert await remaining(await ask(stand, key, form, "order"), 200) == 0
 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_402_and_409(tmp_path: Path, form: str) -> None:
     """Who has no money, and who asks while the first call runs, has used up nothing."""
-    async with selling(tmp_path, limits=RULES, clock=FakeClock()) as shop:
-        poor = await shop.open(credit_nano=0)
-        refused = await ask(shop, poor, form)
+    async with billing_stand(tmp_path, limits=RULES, clock=FakeClock()) as stand:
+        poor = await stand.open(credit_nano=0)
+        refused = await ask(stand, poor, form)
         assert refused.status == 402
         assert shown(refused.headers) == {
             "x-ratelimit-limit-requests": "4",
@@ -100,11 +102,11 @@ async def test_402_and_409(tmp_path: Path, form: str) -> None:
             "x-ratelimit-reset-tokens": "0ms",
         }
         goes_on = asyncio.Event()
-        shop.before = [goes_on]
-        rich = shop.gateway.key
-        running = asyncio.create_task(ask(shop, rich, form, "order"))
-        await shop.upstream.request()
-        busy = await ask(shop, rich, form, "order")
+        stand.before = [goes_on]
+        rich = stand.gateway.key
+        running = asyncio.create_task(ask(stand, rich, form, "order"))
+        await stand.upstream.request()
+        busy = await ask(stand, rich, form, "order")
         goes_on.set()
 
         assert (await running).status == 200
@@ -123,26 +125,26 @@ async def test_what_is_not_limited_is_not_mentioned(
     tmp_path: Path, rules: Sequence[LimitConfig], names: set[str]
 ) -> None:
     """No number would be true: clients take the headers for optional, as with other vendors."""
-    async with selling(tmp_path, limits=rules) as shop:
+    async with billing_stand(tmp_path, limits=rules) as stand:
         for form in FORMS:
-            assert shown((await ask(shop, shop.gateway.key, form)).headers).keys() == names
+            assert shown((await ask(stand, stand.gateway.key, form)).headers).keys() == names
 
 
 async def test_who_is_not_known_is_told_nothing(tmp_path: Path) -> None:
     """Without a key that is ours, or a model that is, there is no limit to speak of."""
-    async with selling(tmp_path, limits=RULES) as shop:
-        for key, model in ((f"sk-pg-{'x' * 49}", MODEL), (shop.gateway.key, "nobody/s")):
-            refused = await ask(shop, key, model=model)
+    async with billing_stand(tmp_path, limits=RULES) as stand:
+        for key, model in ((f"sk-pg-{'x' * 49}", MODEL), (stand.gateway.key, "nobody/s")):
+            refused = await ask(stand, key, model=model)
             assert refused.status in {400, 401}
             assert not shown(refused.headers)
 
 
 async def test_a_stream_that_breaks_off_has_said_it(tmp_path: Path) -> None:
     """Its headers were sent with its beginning."""
-    async with selling(tmp_path, limits=RULES) as shop:
-        shop.script = [SSE_HEAD, sse(piece("Hello")), CUT]
-        async with shop.gateway.http.post(
-            f"{shop.gateway.base_url}/chat/completions",
+    async with billing_stand(tmp_path, limits=RULES) as stand:
+        stand.script = [SSE_HEAD, sse(piece("Hello")), CUT]
+        async with stand.gateway.http.post(
+            f"{stand.gateway.base_url}/chat/completions",
             json={"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": True},
         ) as response:
             assert shown({k.lower(): v for k, v in response.headers.items()}).keys() == NAMES

@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from tests.faults.checked_gateway import BEGIN, END, MODEL, PATH
+from tests.faults.fault_stand import BEGIN, END, MODEL, PATH
 from tests.faults.processes import ASKED, CONFIG
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream

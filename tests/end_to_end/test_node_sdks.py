@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.stand.provider_gateway import MODEL, THINKING, Talk
+from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
 from tests.stand.providers.answers import Answer, Redacted, Refused, call, text, thought
 
 SCRIPTS = Path(__file__).parent / "node"
@@ -34,14 +34,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-async def run(talk: Talk, script: str, *arguments: str, model: str = MODEL) -> Any:
+async def run(stand: DialectStand, script: str, *arguments: str, model: str = MODEL) -> Any:
     """What the script prints."""
     process = await asyncio.create_subprocess_exec(
         "node",
         str(SCRIPTS / script),
         *arguments,
         env=os.environ
-        | {"API_KEY": talk.gateway.key, "BASE_URL": talk.gateway.base_url, "MODEL": model},
+        | {"API_KEY": stand.gateway.key, "BASE_URL": stand.gateway.base_url, "MODEL": model},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -50,13 +50,13 @@ async def run(talk: Talk, script: str, *arguments: str, model: str = MODEL) -> A
     return json.loads(out)
 
 
-async def test_whole_and_streamed(talk: Talk) -> None:
+async def test_whole_and_streamed(stand: DialectStand) -> None:
     """Whole, iterated and by the SDK's helper, the answer is the same, piece by piece."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
-    whole = await run(talk, "openai_contract.mjs", "whole")
-    streamed = await run(talk, "openai_contract.mjs", "stream")
-    helped = await run(talk, "openai_contract.mjs", "helper")
+    whole = await run(stand, "openai_contract.mjs", "whole")
+    streamed = await run(stand, "openai_contract.mjs", "stream")
+    helped = await run(stand, "openai_contract.mjs", "helper")
 
     assert [found["content"] for found in (whole, streamed, helped)] == ["Привет! 🌍"] * 3
     assert streamed["pieces"] == helped["pieces"] == ["При", "вет", "! 🌍"]
@@ -64,87 +64,87 @@ async def test_whole_and_streamed(talk: Talk) -> None:
     assert whole["usage"]["total_tokens"] == 34
 
 
-async def test_parse(talk: Talk) -> None:
+async def test_parse(stand: DialectStand) -> None:
     """A typed answer is parsed, whole and streamed."""
-    talk.provider.say(CAPITAL)
+    stand.provider.say(CAPITAL)
 
-    found = await run(talk, "openai_contract.mjs", "parse")
+    found = await run(stand, "openai_contract.mjs", "parse")
 
     capital = {"country": "France", "city": "Paris"}
     assert found == {"whole": capital, "streamed": capital}
 
 
 @pytest.mark.parametrize("scene", ["loop_whole", "loop_helper", "loop_runner"])
-async def test_loop(talk: Talk, scene: str) -> None:
+async def test_loop(stand: DialectStand, scene: str) -> None:
     """A loop of parallel calls, by hand, by the stream's helper and by `runTools`."""
-    talk.provider.say(ASKS, ANSWERS)
+    stand.provider.say(ASKS, ANSWERS)
 
-    found = await run(talk, "openai_contract.mjs", scene)
+    found = await run(stand, "openai_contract.mjs", scene)
 
     assert found == {"content": "18 °C, noon."}
-    assert len(talk.provider.requests) == 2
+    assert len(stand.provider.requests) == 2
 
 
 @pytest.mark.parametrize("scene", ["loop_whole", "loop_helper"])
-async def test_thinking_loop(talk: Talk, scene: str) -> None:
+async def test_thinking_loop(stand: DialectStand, scene: str) -> None:
     """The sealed reasoning goes back by itself, whole and from the helper's message."""
-    talk.provider.say(ASKS_REASONING, ANSWERS_REASONING)
+    stand.provider.say(ASKS_REASONING, ANSWERS_REASONING)
 
-    found = await run(talk, "openai_contract.mjs", scene, model=THINKING)
+    found = await run(stand, "openai_contract.mjs", scene, model=THINKING)
 
     assert "18 °C, noon." in json.dumps(found["content"], ensure_ascii=False)
-    assert len(talk.provider.requests) == 2
-    if talk.dialect == "anthropic":
-        blocks = talk.provider.bodies[1]["messages"][1]["content"]
+    assert len(stand.provider.requests) == 2
+    if stand.dialect == "anthropic":
+        blocks = stand.provider.bodies[1]["messages"][1]["content"]
         assert [block["type"] for block in blocks[:2]] == ["thinking", "redacted_thinking"]
-    if talk.dialect == "openrouter":
-        assert len(talk.provider.bodies[1]["messages"][1]["reasoning_details"]) == 2
+    if stand.dialect == "openrouter":
+        assert len(stand.provider.bodies[1]["messages"][1]["reasoning_details"]) == 2
 
 
-async def test_thinking_loop_of_run_tools(talk: Talk) -> None:
+async def test_thinking_loop_of_run_tools(stand: DialectStand) -> None:
     """`runTools` sends back no field that OpenAI does not have: the loop goes on without."""
-    talk.provider.say(ASKS_REASONING, ANSWERS_REASONING)
+    stand.provider.say(ASKS_REASONING, ANSWERS_REASONING)
 
-    found = await run(talk, "openai_contract.mjs", "loop_runner", model=THINKING)
+    found = await run(stand, "openai_contract.mjs", "loop_runner", model=THINKING)
 
     assert found == {"content": "18 °C, noon."}
 
 
-async def test_refused_call(talk: Talk) -> None:
+async def test_refused_call(stand: DialectStand) -> None:
     """An error before the first token has its status, its code and its class."""
-    talk.provider.say(Refused(status=429, kind="rate_limit_error", message="Slow down."))
+    stand.provider.say(Refused(status=429, kind="rate_limit_error", message="Slow down."))
 
-    found = await run(talk, "openai_contract.mjs", "error")
+    found = await run(stand, "openai_contract.mjs", "error")
 
     assert (found["name"], found["status"]) == ("RateLimitError", 429)
 
 
-async def test_broken_stream(talk: Talk) -> None:
+async def test_broken_stream(stand: DialectStand) -> None:
     """An error after the first token is thrown, with its code."""
-    talk.provider.say(Answer(parts=[text("Hel")], breaks_off="error"))
+    stand.provider.say(Answer(parts=[text("Hel")], breaks_off="error"))
 
-    found = await run(talk, "openai_contract.mjs", "error")
+    found = await run(stand, "openai_contract.mjs", "error")
 
     assert found["name"] == "APIError"
     assert found["code"]
 
 
-async def test_vercel_loop(talk: Talk) -> None:
+async def test_vercel_loop(stand: DialectStand) -> None:
     """Vercel's AI SDK streams a loop of parallel calls."""
-    talk.provider.say(ASKS, ANSWERS)
+    stand.provider.say(ASKS, ANSWERS)
 
-    found = await run(talk, "vercel_ai.mjs")
+    found = await run(stand, "vercel_ai.mjs")
 
     assert found["content"] == "Let me see.18 °C, noon."
     assert found["calls"] == [["weather", {"city": "Paris"}], ["clock", {}]]
     assert found["usage"]["totalTokens"] == 68
 
 
-async def test_vercel_thinking_loop(talk: Talk) -> None:
+async def test_vercel_thinking_loop(stand: DialectStand) -> None:
     """It shows the reasoning, and where it drops the sealed form the loop goes on all the same."""
-    talk.provider.say(ASKS_REASONING, ANSWERS_REASONING)
+    stand.provider.say(ASKS_REASONING, ANSWERS_REASONING)
 
-    found = await run(talk, "vercel_ai.mjs", model=THINKING)
+    found = await run(stand, "vercel_ai.mjs", model=THINKING)
 
     assert found["content"] == "Let me see.18 °C, noon."
     assert found["reasoning"].startswith("I need both.")

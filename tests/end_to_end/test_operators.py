@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.stand.billing_gateway import USAGE, bearer, completion
+from tests.stand.billing_stand import USAGE, bearer, completion
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream, json_answer

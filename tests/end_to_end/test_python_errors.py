@@ -11,7 +11,7 @@ from openai import AsyncOpenAI
 
 from services.common.key_format import new_secret
 from services.storage.keys import KeyScope
-from tests.stand.provider_gateway import MODEL, PROVIDER_KEY, Talk
+from tests.stand.dialect_stand import MODEL, PROVIDER_KEY, DialectStand
 from tests.stand.providers.answers import Answer, Break, Refused, text
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hello"}]
@@ -84,25 +84,27 @@ async def ask(client: AsyncOpenAI, **fields: Any) -> Any:
 
 @pytest.mark.parametrize(("fields", "param", "code"), FAULTS)
 async def test_faults(
-    talk: Talk, client: AsyncOpenAI, fields: dict[str, Any], param: str, code: str
+    stand: DialectStand, client: AsyncOpenAI, fields: dict[str, Any], param: str, code: str
 ) -> None:
     """A request with a fault is refused with the field's name, and nobody is asked."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
     with pytest.raises(openai.BadRequestError) as refused:
         await ask(client, **fields)
 
     assert (refused.value.param, refused.value.code) == (param, code)
     assert refused.value.type == "invalid_request_error"
-    assert not talk.provider.requests
+    assert not stand.provider.requests
 
 
 @pytest.mark.parametrize("streamed", [False, True])
 @pytest.mark.parametrize("refusal", REFUSALS, ids=lambda refusal: refusal.code)
-async def test_refusals(talk: Talk, client: AsyncOpenAI, refusal: Refusal, streamed: bool) -> None:
+async def test_refusals(
+    stand: DialectStand, client: AsyncOpenAI, refusal: Refusal, streamed: bool
+) -> None:
     """What a provider refuses has the SDK's class, a status and a code; a stream no less."""
     refused = refusal.refused
-    talk.provider.say(refused)
+    stand.provider.say(refused)
 
     with pytest.raises(refusal.kind) as failed:
         await ask(client, stream=streamed)
@@ -115,9 +117,9 @@ async def test_refusals(talk: Talk, client: AsyncOpenAI, refusal: Refusal, strea
 
 
 @pytest.mark.parametrize("breaks_off", ["error", "cut"])
-async def test_broken_stream(talk: Talk, client: AsyncOpenAI, breaks_off: Break) -> None:
+async def test_broken_stream(stand: DialectStand, client: AsyncOpenAI, breaks_off: Break) -> None:
     """What came before the break is given; then the SDK raises, and there is no ending."""
-    talk.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
+    stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
     pieces: list[str] = []
     endings: list[str | None] = []
 
@@ -131,7 +133,7 @@ async def test_broken_stream(talk: Talk, client: AsyncOpenAI, breaks_off: Break)
     assert "".join(pieces) == "Hello"
     assert not any(endings)
     assert failed.value.code == (
-        "upstream_disconnected" if breaks_off == "cut" else BROKEN_CODES[talk.dialect]
+        "upstream_disconnected" if breaks_off == "cut" else BROKEN_CODES[stand.dialect]
     )
 
 
@@ -143,7 +145,7 @@ BROKEN_CODES = {
 """What the providers' own words for it mean."""
 
 
-async def test_unknown_key(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_unknown_key(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A key that nobody has made is no key."""
     with pytest.raises(openai.AuthenticationError) as refused:
         await ask(client.with_options(api_key=new_secret()))
@@ -151,51 +153,51 @@ async def test_unknown_key(talk: Talk, client: AsyncOpenAI) -> None:
     assert refused.value.code == "invalid_api_key"
 
 
-async def test_forbidden_model(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_forbidden_model(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A key for other models may not use this one."""
     scope = KeyScope(models=frozenset({"house/other"}))
-    _, secret = await talk.gateway.service.key_maker.make("default", scope=scope)
+    _, secret = await stand.gateway.service.key_maker.make("default", scope=scope)
 
     with pytest.raises(openai.PermissionDeniedError) as refused:
         await ask(client.with_options(api_key=secret))
 
     assert refused.value.param == "model"
-    assert not talk.provider.requests
+    assert not stand.provider.requests
 
 
-async def test_no_money(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_no_money(stand: DialectStand, client: AsyncOpenAI) -> None:
     """An account without money is told so, and the SDK does not try again."""
-    _, secret = await talk.gateway.service.key_maker.make("poor")
+    _, secret = await stand.gateway.service.key_maker.make("poor")
 
     with pytest.raises(openai.APIStatusError) as refused:
         await ask(client.with_options(api_key=secret, max_retries=2))
 
     assert refused.value.status_code == 402
     assert (refused.value.type, refused.value.code) == ("insufficient_quota",) * 2
-    assert not talk.provider.requests
+    assert not stand.provider.requests
 
 
-async def test_no_such_model_to_list(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_no_such_model_to_list(stand: DialectStand, client: AsyncOpenAI) -> None:
     """Looking up a model that is not there finds nothing."""
     with pytest.raises(openai.NotFoundError):
         await client.models.retrieve("house/unknown")
 
 
-async def test_strict_mode(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_strict_mode(stand: DialectStand, client: AsyncOpenAI) -> None:
     """Who is strict is refused what others get left out."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
     with pytest.raises(openai.BadRequestError) as refused:
         await ask(client, service_tier="flex", extra_headers={"x-pomogator-mode": "strict"})
 
     assert (refused.value.param, refused.value.code) == ("service_tier", "unsupported_parameter")
-    assert not talk.provider.requests
+    assert not stand.provider.requests
 
 
-async def test_sdk_tries_again(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_sdk_tries_again(stand: DialectStand, client: AsyncOpenAI) -> None:
     """The SDK's own retries get what a patient caller would."""
     limited = Refused(status=429, kind="rate_limit_error", message="Slow down.", retry_after_s=0)
-    talk.provider.say(limited, GREETING)
+    stand.provider.say(limited, GREETING)
 
     completion = await ask(client.with_options(max_retries=2))
 

@@ -10,7 +10,7 @@ from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel
 
-from tests.stand.provider_gateway import MODEL, THINKING, Talk
+from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
 from tests.stand.providers.answers import Answer, Redacted, text, thought
 
 MESSAGES: list[Any] = [
@@ -40,9 +40,9 @@ async def _chunks(client: AsyncOpenAI, **fields: Any) -> list[ChatCompletionChun
     return [chunk async for chunk in await client.chat.completions.create(**request)]
 
 
-async def test_whole(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_whole(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A whole answer has the text, the reason to stop and the tokens."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
     completion = await client.chat.completions.create(model=MODEL, messages=MESSAGES)
 
@@ -57,9 +57,9 @@ async def test_whole(talk: Talk, client: AsyncOpenAI) -> None:
     assert completion.usage.total_tokens == 34
 
 
-async def test_cost(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_cost(stand: DialectStand, client: AsyncOpenAI) -> None:
     """What was charged, to the last digit: in a header, and in the usage for who asks for it."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
     asking = {"usage": {"include": True}}
 
     answer = await client.chat.completions.with_raw_response.create(
@@ -74,9 +74,9 @@ async def test_cost(talk: Talk, client: AsyncOpenAI) -> None:
         assert str(usage.model_dump()["cost"]) == charged
 
 
-async def test_stream(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A stream gives the provider's pieces one by one, under one identity, and one ending."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
     chunks = await _chunks(client)
 
@@ -88,9 +88,9 @@ async def test_stream(talk: Talk, client: AsyncOpenAI) -> None:
     assert all("usage" not in chunk.model_fields_set for chunk in chunks)
 
 
-async def test_stream_with_usage(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_stream_with_usage(stand: DialectStand, client: AsyncOpenAI) -> None:
     """With `include_usage` every chunk has `usage`: null, but for a last one without choices."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
     chunks = await _chunks(client, stream_options={"include_usage": True})
 
@@ -102,9 +102,9 @@ async def test_stream_with_usage(talk: Talk, client: AsyncOpenAI) -> None:
     assert last.usage.total_tokens == 34
 
 
-async def test_stream_helper(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_stream_helper(stand: DialectStand, client: AsyncOpenAI) -> None:
     """The SDK's own accumulation of a stream is the whole answer."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
     async with client.chat.completions.stream(model=MODEL, messages=MESSAGES) as stream:
         pieces = [event.delta async for event in stream if event.type == "content.delta"]
@@ -115,17 +115,17 @@ async def test_stream_helper(talk: Talk, client: AsyncOpenAI) -> None:
     assert completion.choices[0].finish_reason == "stop"
 
 
-async def test_parse(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_parse(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A typed answer is parsed, and the provider is held to the schema in its own form."""
-    talk.provider.say(CAPITAL)
+    stand.provider.say(CAPITAL)
 
     completion = await client.chat.completions.parse(
         model=MODEL, messages=MESSAGES, response_format=Capital
     )
 
     assert completion.choices[0].message.parsed == Capital(country="France", city="Paris")
-    body = talk.provider.bodies[0]
-    if talk.dialect == "anthropic":
+    body = stand.provider.bodies[0]
+    if stand.dialect == "anthropic":
         schema = body["output_config"]["format"]["schema"]
     else:
         assert body["response_format"]["json_schema"]["strict"] is True
@@ -134,9 +134,9 @@ async def test_parse(talk: Talk, client: AsyncOpenAI) -> None:
     assert schema["additionalProperties"] is False
 
 
-async def test_parse_stream(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_parse_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A typed answer is parsed from a stream too."""
-    talk.provider.say(CAPITAL)
+    stand.provider.say(CAPITAL)
 
     async with client.chat.completions.stream(
         model=MODEL, messages=MESSAGES, response_format=Capital
@@ -146,9 +146,9 @@ async def test_parse_stream(talk: Talk, client: AsyncOpenAI) -> None:
     assert completion.choices[0].message.parsed == Capital(country="France", city="Paris")
 
 
-async def test_parse_thinking(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_parse_thinking(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A typed answer of a model that reasons is a string: there is no array to stumble over."""
-    talk.provider.say(Answer(parts=[thought("Hm."), *CAPITAL.parts]))
+    stand.provider.say(Answer(parts=[thought("Hm."), *CAPITAL.parts]))
 
     completion = await client.chat.completions.parse(
         model=THINKING, messages=MESSAGES, response_format=Capital
@@ -159,9 +159,9 @@ async def test_parse_thinking(talk: Talk, client: AsyncOpenAI) -> None:
     assert message.reasoning_content == "Hm."
 
 
-async def test_thinking_whole(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_thinking_whole(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A `-thinking` name gives the content array of the API's page, and the plain reasoning."""
-    talk.provider.say(REASONED)
+    stand.provider.say(REASONED)
 
     completion = await client.chat.completions.create(
         model=THINKING, messages=MESSAGES, reasoning_effort="high"
@@ -178,9 +178,9 @@ async def test_thinking_whole(talk: Talk, client: AsyncOpenAI) -> None:
     assert usage.completion_tokens_details.reasoning_tokens == 17
 
 
-async def test_thinking_as_text(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_thinking_as_text(stand: DialectStand, client: AsyncOpenAI) -> None:
     """Typed programs ask for a plain string, and get one."""
-    talk.provider.say(REASONED)
+    stand.provider.say(REASONED)
 
     completion = await client.chat.completions.create(
         model=THINKING, messages=MESSAGES, extra_headers={"x-pomogator-content": "text"}
@@ -191,9 +191,9 @@ async def test_thinking_as_text(talk: Talk, client: AsyncOpenAI) -> None:
     assert message.reasoning_content == "Two and two."
 
 
-async def test_thinking_stream(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_thinking_stream(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A stream gives reasoning and text apart, and the sealed reasoning once and whole."""
-    talk.provider.say(REASONED)
+    stand.provider.say(REASONED)
 
     chunks = await _chunks(client, model=THINKING)
 
@@ -202,12 +202,12 @@ async def test_thinking_stream(talk: Talk, client: AsyncOpenAI) -> None:
     assert reasoning == ["Two", " and two."]
     assert [delta.content for delta in deltas if delta.content] == ["It", " is 4"]
     states = [d.reasoning_state for d in deltas if getattr(d, "reasoning_state", None)]
-    assert len(states) == talk.is_signed
+    assert len(states) == stand.is_signed
 
 
-async def test_refusal(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_refusal(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A refusal is in its own field, whole and streamed, and ends with the filter's reason."""
-    talk.provider.say(Answer(refusal="I cannot help with that.", stop="content_filter"))
+    stand.provider.say(Answer(refusal="I cannot help with that.", stop="content_filter"))
 
     completion = await client.chat.completions.create(model=MODEL, messages=MESSAGES)
     async with client.chat.completions.stream(model=MODEL, messages=MESSAGES) as stream:
@@ -220,27 +220,27 @@ async def test_refusal(talk: Talk, client: AsyncOpenAI) -> None:
         assert choice.finish_reason == "content_filter"
 
 
-async def test_length(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_length(stand: DialectStand, client: AsyncOpenAI) -> None:
     """An answer that was cut off by its limit says so."""
-    talk.provider.say(Answer(parts=[text("Once upon")], stop="length"))
+    stand.provider.say(Answer(parts=[text("Once upon")], stop="length"))
 
     completion = await client.chat.completions.create(
         model=MODEL, messages=MESSAGES, max_completion_tokens=2
     )
 
     assert completion.choices[0].finish_reason == "length"
-    assert talk.provider.bodies[0]["max_tokens"] == 2
+    assert stand.provider.bodies[0]["max_tokens"] == 2
 
 
-async def test_several_answers(client: AsyncOpenAI, talk: Talk) -> None:
+async def test_several_answers(client: AsyncOpenAI, stand: DialectStand) -> None:
     """Several answers come apart, with their log probabilities, or are refused: never fewer."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
     wanted: Any = {"model": MODEL, "messages": MESSAGES, "n": 2, "logprobs": True}
-    if talk.dialect != "openai":
+    if stand.dialect != "openai":
         with pytest.raises(BadRequestError) as refused:
             await client.chat.completions.create(**wanted)
         assert (refused.value.code, refused.value.param) == ("unsupported_parameter", "n")
-        assert not talk.provider.requests
+        assert not stand.provider.requests
         return
 
     completion = await client.chat.completions.create(**wanted)
@@ -255,13 +255,13 @@ async def test_several_answers(client: AsyncOpenAI, talk: Talk) -> None:
             assert "".join(t.token for t in choice.logprobs.content or ()) == "Привет! 🌍"
 
 
-async def test_notes(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_notes(stand: DialectStand, client: AsyncOpenAI) -> None:
     """What was left out on the way is told in a header, whole and streamed."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
     create = client.chat.completions.with_raw_response.create
 
     for streamed in (False, True):
         answer = await create(model=MODEL, messages=MESSAGES, service_tier="flex", stream=streamed)
         notes = json.loads(answer.headers["x-pomogator-notes"])
         assert [(note["param"], note["action"]) for note in notes] == [("service_tier", "dropped")]
-    assert all("service_tier" not in body for body in talk.provider.bodies)
+    assert all("service_tier" not in body for body in stand.provider.bodies)

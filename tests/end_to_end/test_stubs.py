@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from services.rpc.listener import listening
-from tests.stand import priced_gateway
+from tests.stand import held_provider
 
 HERE = Path(__file__).parent
 PROTO = HERE.parents[1] / "proto"
@@ -72,7 +72,7 @@ async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
     path = [str(programs), str(Path(GO).parent) if GO else "", os.environ["PATH"]]
     annotations = files("google.api") / "annotations.proto"
     async with (
-        priced_gateway.serving(tmp_path / "state") as (gateway, _, _),
+        held_provider.held_gateway(tmp_path / "state") as (gateway, _, _),
         listening(gateway.service.register, "127.0.0.1:0", grace_s=0) as address,
     ):
         env = {
@@ -82,7 +82,7 @@ async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
             "out": str(folder),
             "GRPC_TARGET": address,
             "API_KEY": gateway.key,
-            "MODEL": priced_gateway.MODEL,
+            "MODEL": held_provider.MODEL,
         }
         yield Workshop(folder, env)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.stand.provider_gateway import MODEL, PROVIDER_KEY, THINKING, UPSTREAM, Talk
+from tests.stand.dialect_stand import MODEL, PROVIDER_KEY, THINKING, UPSTREAM_MODELS, DialectStand
 from tests.stand.providers.answers import Answer, text
 from tests.stand.upstream import Request
 
@@ -150,49 +150,51 @@ def hostile(draw: st.DrawFn) -> Json:
     return {name: draw(TYPED.get(name, VALUES)) for name in names}
 
 
-async def sent(talk: Talk, fields: Json, headers: Mapping[str, str] | None = None) -> Request:
+async def sent(
+    stand: DialectStand, fields: Json, headers: Mapping[str, str] | None = None
+) -> Request:
     """What the provider is sent for a request with these fields and headers."""
     request = {"model": MODEL, "messages": [QUESTION]} | fields
-    url = f"{talk.gateway.base_url}/chat/completions"
-    before = len(talk.provider.requests)
-    async with talk.gateway.http.post(url, json=request, headers=headers) as answer:
+    url = f"{stand.gateway.base_url}/chat/completions"
+    before = len(stand.provider.requests)
+    async with stand.gateway.http.post(url, json=request, headers=headers) as answer:
         assert answer.status == 200, await answer.text()
         await answer.read()
-    (made,) = talk.provider.requests[before:]
+    (made,) = stand.provider.requests[before:]
     return made
 
 
-def plain(talk: Talk) -> Json:
+def plain(stand: DialectStand) -> Json:
     """The body for a plain question."""
-    return {"model": UPSTREAM[talk.dialect]} | PLAIN[talk.dialect]
+    return {"model": UPSTREAM_MODELS[stand.dialect]} | PLAIN[stand.dialect]
 
 
-async def test_plain_question(talk: Talk) -> None:
+async def test_plain_question(stand: DialectStand) -> None:
     """A question without parameters is sent with what the provider insists on, and no more."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
-    assert (await sent(talk, {})).json() == plain(talk)
-    streamed = await sent(talk, {"stream": True})
-    assert streamed.json() == plain(talk) | STREAMED[talk.dialect]
+    assert (await sent(stand, {})).json() == plain(stand)
+    streamed = await sent(stand, {"stream": True})
+    assert streamed.json() == plain(stand) | STREAMED[stand.dialect]
 
 
 @pytest.mark.parametrize("case", SAID)
-async def test_parameter(talk: Talk, case: str) -> None:
+async def test_parameter(stand: DialectStand, case: str) -> None:
     """A parameter is said in the provider's words, or not at all; nothing else changes."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
 
-    body = (await sent(talk, SAID[case])).json()
+    body = (await sent(stand, SAID[case])).json()
 
     kept = {"stream", "stream_options"}
-    expected = plain(talk) | HEARD[talk.dialect][case]
+    expected = plain(stand) | HEARD[stand.dialect][case]
     assert {key: body[key] for key in body.keys() - kept} == {
         key: expected[key] for key in expected.keys() - kept
     }
 
 
-async def test_headers(talk: Talk) -> None:
+async def test_headers(stand: DialectStand) -> None:
     """The channel's key goes along, and of the caller's headers none."""
-    talk.provider.say(GREETING)
+    stand.provider.say(GREETING)
     callers = {
         "OpenAI-Organization": "org-1",
         "Cookie": "session=1",
@@ -203,28 +205,28 @@ async def test_headers(talk: Talk) -> None:
         "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     }
 
-    request = await sent(talk, {}, callers)
+    request = await sent(stand, {}, callers)
 
     usual = {"host", "content-type", "content-length", "accept", "accept-encoding", "user-agent"}
     secret = (
         {"x-api-key": PROVIDER_KEY, "anthropic-version": "2023-06-01"}
-        if talk.dialect == "anthropic"
+        if stand.dialect == "anthropic"
         else {"authorization": f"Bearer {PROVIDER_KEY}"}
     )
     theirs = {name: value for name, value in request.headers.items() if name not in usual}
     assert theirs.pop("connection", "keep-alive") == "keep-alive"
     assert theirs == secret
-    assert talk.gateway.key.encode() not in request.body
+    assert stand.gateway.key.encode() not in request.body
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fields=hostile())
-async def test_hostile_fields(talk: Talk, fields: Json) -> None:
+async def test_hostile_fields(stand: DialectStand, fields: Json) -> None:
     """Fields that choose a model, a price, a place or a URL change nothing at all."""
-    talk.provider.say(GREETING)
-    usual = await sent(talk, {})
+    stand.provider.say(GREETING)
+    usual = await sent(stand, {})
 
-    found = await sent(talk, fields)
+    found = await sent(stand, fields)
 
     assert found.json() == usual.json()
     assert (found.method, found.path) == (usual.method, usual.path)
@@ -233,14 +235,14 @@ async def test_hostile_fields(talk: Talk, fields: Json) -> None:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fields=hostile())
-async def test_hostile_fields_deep_inside(talk: Talk, fields: Json) -> None:
+async def test_hostile_fields_deep_inside(stand: DialectStand, fields: Json) -> None:
     """Nor do they where a message, a tool, a picture or a format could hold them."""
     link = {"url": "https://example.com/a.png"}
     picture = {"type": "image_url", "image_url": link}
     messages = [{"role": "user", "content": [{"type": "text", "text": "Hi"}, picture]}]
     tools = [{"type": "function", "function": {"name": "f", "parameters": SCHEMA}}]
-    talk.provider.say(GREETING)
-    usual = await sent(talk, {"messages": messages, "tools": tools})
+    stand.provider.say(GREETING)
+    usual = await sent(stand, {"messages": messages, "tools": tools})
 
     picture = fields | {"type": "image_url", "image_url": fields | link}
     messages = [
@@ -249,6 +251,6 @@ async def test_hostile_fields_deep_inside(talk: Talk, fields: Json) -> None:
     function = fields | {"name": "f", "parameters": SCHEMA}
     tools = [fields | {"type": "function", "function": function}]
     form = fields | {"type": "text"}
-    found = await sent(talk, {"messages": messages, "tools": tools, "response_format": form})
+    found = await sent(stand, {"messages": messages, "tools": tools, "response_format": form})
 
     assert found.json() == usual.json()

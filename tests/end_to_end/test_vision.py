@@ -19,7 +19,7 @@ import aiohttp
 import pytest
 from openai import AsyncOpenAI, BadRequestError
 
-from tests.stand.provider_gateway import DIALECTS, MODEL, Talk
+from tests.stand.dialect_stand import DIALECTS, MODEL, DialectStand
 from tests.stand.providers.answers import Answer, text
 from tests.stand.providers.provider import FakeProvider
 
@@ -42,17 +42,17 @@ def messages(*urls: str) -> list[Any]:
     return [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, *pictures]}]
 
 
-async def test_pictures(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_pictures(stand: DialectStand, client: AsyncOpenAI) -> None:
     """A link is passed on, never fetched; a data URL goes by what its bytes are, not its name."""
-    talk.provider.say(SEEN)
+    stand.provider.say(SEEN)
 
     completion = await client.chat.completions.create(
         model=MODEL, messages=messages(LINK, f"data:image/jpeg;base64,{DOT}")
     )
 
     assert completion.choices[0].message.content == "A dot."
-    _, link, dot = talk.provider.bodies[0]["messages"][0]["content"]
-    if talk.dialect == "anthropic":
+    _, link, dot = stand.provider.bodies[0]["messages"][0]["content"]
+    if stand.dialect == "anthropic":
         assert link == {"type": "image", "source": {"type": "url", "url": LINK}}
         source = {"type": "base64", "media_type": "image/png", "data": DOT}
         assert dot == {"type": "image", "source": source}
@@ -62,9 +62,9 @@ async def test_pictures(talk: Talk, client: AsyncOpenAI) -> None:
         assert dot == {"type": "image_url", "image_url": inline}
 
 
-async def test_no_picture(talk: Talk, client: AsyncOpenAI) -> None:
+async def test_no_picture(stand: DialectStand, client: AsyncOpenAI) -> None:
     """What cannot be a picture is refused, and its place is named."""
-    talk.provider.say(SEEN)
+    stand.provider.say(SEEN)
     page = base64.b64encode(b"<!doctype html>").decode()
 
     with pytest.raises(BadRequestError) as refused:
@@ -73,7 +73,7 @@ async def test_no_picture(talk: Talk, client: AsyncOpenAI) -> None:
         )
 
     assert refused.value.param == "messages[0].content[1].image_url.url"
-    assert not talk.provider.requests
+    assert not stand.provider.requests
 
 
 @dataclass(frozen=True, slots=True)

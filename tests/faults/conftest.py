@@ -1,4 +1,4 @@
-"""A world for every test, which must be as it was when the test is over."""
+"""The gateway of each fault test, checked when the test is over."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any, Protocol
 import pytest
 
 from tests.end_to_end.conftest import each_database_url
-from tests.faults.checked_gateway import World, living
+from tests.faults.fault_stand import FaultStand, fault_stand
 from tests.services.conftest import postgres_server, postgres_url
 
-__all__ = ["each_database_url", "open_world", "postgres_server", "postgres_url", "world"]
+__all__ = ["each_database_url", "open_stand", "postgres_server", "postgres_url", "stand"]
 
 
-class OpenWorld(Protocol):
-    """Opens a world with these settings of `living`."""
+class OpenStand(Protocol):
+    """Opens a gateway with these settings of `fault_stand`."""
 
-    async def __call__(self, **settings: Any) -> World:
-        """The world. It is closed, with all checks, after the test."""
+    async def __call__(self, **settings: Any) -> FaultStand:
+        """The gateway. It is checked and closed after the test."""
 
 
 @pytest.fixture
-async def open_world(tmp_path: Path) -> AsyncIterator[OpenWorld]:
-    """Opens worlds. No task of theirs is left after the test."""
+async def open_stand(tmp_path: Path) -> AsyncIterator[OpenStand]:
+    """Opens gateways. No task of theirs is left after the test."""
     before = asyncio.all_tasks()
     async with AsyncExitStack() as stack:
 
-        async def enter(**settings: Any) -> World:
-            return await stack.enter_async_context(living(tmp_path, **settings))
+        async def enter(**settings: Any) -> FaultStand:
+            return await stack.enter_async_context(fault_stand(tmp_path, **settings))
 
         yield enter
     async with asyncio.timeout(10):
@@ -40,10 +40,10 @@ async def open_world(tmp_path: Path) -> AsyncIterator[OpenWorld]:
 
 
 @pytest.fixture
-async def world(open_world: OpenWorld) -> World:
-    """The usual world, whose providers must not be slow."""
+async def stand(open_stand: OpenStand) -> FaultStand:
+    """The usual gateway, with short timeouts for its providers."""
     hasty = {"first_token_timeout_s": 0.3, "progress_timeout_s": 0.3}
-    return await open_world(first=hasty, second=hasty)
+    return await open_stand(first=hasty, second=hasty)
 
 
 def _is_kept(task: asyncio.Task[Any]) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults import checked_gateway
-from tests.faults.checked_gateway import piece
+from tests.faults import fault_stand
+from tests.faults.fault_stand import piece
 from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, Request, Script, chunk, event, json_answer
 
 BUSY = "Overloaded"
@@ -89,7 +89,7 @@ ANTHROPIC = Form(
     ),
     whole={
         **_MESSAGE,
-        "content": [{"type": "text", "text": checked_gateway.TEXT}],
+        "content": [{"type": "text", "text": fault_stand.TEXT}],
         "stop_reason": "end_turn",
         "usage": {"input_tokens": 10, "output_tokens": 5},
     },
@@ -102,9 +102,9 @@ ANTHROPIC = Form(
 def _of_openai(dialect: str, ping: bytes, trouble: dict[str, Any]) -> Form:
     return Form(
         dialect=dialect,
-        begin=checked_gateway.BEGIN,
-        rest=checked_gateway.REST,
-        whole=checked_gateway.ANSWER,
+        begin=fault_stand.BEGIN,
+        rest=fault_stand.REST,
+        whole=fault_stand.ANSWER,
         ping=chunk(ping),
         trouble=chunk(event(trouble)),
         error={"error": {"message": BUSY, "code": 503}},

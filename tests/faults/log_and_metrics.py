@@ -55,7 +55,7 @@ def by(registry: Collector, name: str, *labels: str) -> Counter[tuple[str, ...]]
     return counted
 
 
-class Signs:
+class LogAndMetrics:
     """What was told, by the log of one gateway and by its metrics."""
 
     def __init__(self, texts: Sequence[str], service: Collector, edge: Collector) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.faults.checked_gateway import MODEL, PATH
+from tests.faults.fault_stand import MODEL, PATH
 from tests.stand import servers
 from tests.stand.operators import operators
 from tests.stand.process import Server

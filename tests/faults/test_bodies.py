@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from services.common.key_format import new_secret
-from tests.faults.checked_gateway import (
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import (
     CHARGE,
     END,
     MESSAGES,
@@ -17,31 +18,30 @@ from tests.faults.checked_gateway import (
     PROVIDER_KEY,
     TEXT,
     USAGE,
-    World,
+    FaultStand,
     fitting,
     piece,
 )
-from tests.faults.conftest import OpenWorld
 from tests.gateway.http.raw import exchange
 from tests.stand.upstream import SSE_HEAD, answer, chunk, event, json_answer
 
 ASKED = {"model": MODEL, "messages": MESSAGES, "max_tokens": 50}
 
 
-async def refuse(world: World, body: bytes, code: str | None = None) -> None:
+async def refuse(stand: FaultStand, body: bytes, code: str | None = None) -> None:
     """The body is refused with 400, and nobody is asked."""
-    reply = await world.send(body)
+    reply = await stand.send(body)
     assert reply.status == 400
     assert set(reply.error) == {"message", "type", "param", "code"}
     assert code in {None, reply.code}
-    assert world.first.requests == []
-    assert await world.charged() == (0, 0)
+    assert stand.first.requests == []
+    assert await stand.charged() == (0, 0)
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{} x", b"[]", b"null", b'"a"', b"{'a': 1}"])
-async def test_014_is_not_an_object(open_world: OpenWorld, body: bytes) -> None:
+async def test_014_is_not_an_object(open_stand: OpenStand, body: bytes) -> None:
     """Whatever is no JSON object is told so, without being quoted."""
-    await refuse(await open_world(), body, "invalid_json")
+    await refuse(await open_stand(), body, "invalid_json")
 
 
 def nested(depth: int) -> Any:
@@ -52,19 +52,19 @@ def nested(depth: int) -> Any:
     return schema
 
 
-async def test_015_is_deep(open_world: OpenWorld) -> None:
+async def test_015_is_deep(open_stand: OpenStand) -> None:
     """A tool's schema of ordinary depth arrives as it was sent; a bottomless one is refused."""
-    world = await open_world()
-    world.play(fitting)
+    stand = await open_stand()
+    stand.play(fitting)
     schema = nested(45)
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
-    assert (await world.ask(tools=[tool])).status == 200
-    sent = world.first.requests[0].json()["tools"][0]["function"]["parameters"]
+    assert (await stand.ask(tools=[tool])).status == 200
+    sent = stand.first.requests[0].json()["tools"][0]["function"]["parameters"]
     assert sent == schema
 
     for depth in (200, 1_000, 100_000):
         body = b'{"model": ' + b"[" * depth + b"]" * depth + b"}"
-        reply = await world.send(body)
+        reply = await stand.send(body)
         assert (reply.status, reply.code) == (400, "json_too_deep")
 
 
@@ -72,24 +72,24 @@ async def test_015_is_deep(open_world: OpenWorld) -> None:
     "body",
     [b'{"model": "\xff"}', '{"model": "m"}'.encode("utf-16"), b'{"model": "\\ud800"}', b"\xc0\xaf"],
 )
-async def test_016_is_not_utf8(open_world: OpenWorld, body: bytes) -> None:
+async def test_016_is_not_utf8(open_stand: OpenStand, body: bytes) -> None:
     """Bytes that are no text are refused."""
-    await refuse(await open_world(), body)
+    await refuse(await open_stand(), body)
 
 
 @pytest.mark.parametrize(
     "value", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5_000, "true", '"1"', "[1]"]
 )
 @pytest.mark.parametrize("field", ["temperature", "max_tokens"])
-async def test_017_is_no_number(open_world: OpenWorld, field: str, value: str) -> None:
+async def test_017_is_no_number(open_stand: OpenStand, field: str, value: str) -> None:
     """What is no number of that kind is refused."""
     body = json.dumps(ASKED)[:-1] + f', "{field}": {value}}}'
-    await refuse(await open_world(), body.replace('"max_tokens": 50, ', "").encode())
+    await refuse(await open_stand(), body.replace('"max_tokens": 50, ', "").encode())
 
 
-async def test_018_says_it_twice(open_world: OpenWorld) -> None:
+async def test_018_says_it_twice(open_stand: OpenStand) -> None:
     """A key that stands twice is refused: readers would disagree."""
-    await refuse(await open_world(), b'{"model": "a", "model": "b"}', "duplicate_key")
+    await refuse(await open_stand(), b'{"model": "a", "model": "b"}', "duplicate_key")
 
 
 @pytest.mark.parametrize(
@@ -110,15 +110,15 @@ async def test_018_says_it_twice(open_world: OpenWorld) -> None:
         ("tool_choice", 7),
     ],
 )
-async def test_019_is_out_of_range(open_world: OpenWorld, field: str, value: Any) -> None:
+async def test_019_is_out_of_range(open_stand: OpenStand, field: str, value: Any) -> None:
     """The answer names the field."""
-    world = await open_world()
-    world.play(fitting)
-    reply = await world.send(json.dumps({**ASKED, field: value}).encode())
+    stand = await open_stand()
+    stand.play(fitting)
+    reply = await stand.send(json.dumps({**ASKED, field: value}).encode())
 
     assert reply.status == 400
     assert reply.error["param"].partition("[")[0] == field
-    assert world.first.requests == []
+    assert stand.first.requests == []
 
 
 HOSTILE = {
@@ -131,10 +131,10 @@ HOSTILE = {
 }
 
 
-async def test_020_041_and_051_would_lead_us_elsewhere(open_world: OpenWorld) -> None:
+async def test_020_041_and_051_would_lead_us_elsewhere(open_stand: OpenStand) -> None:
     """No field and no header of a caller's says where we go, or with which key."""
-    world = await open_world(first={"pass_through": False})
-    world.play(fitting)
+    stand = await open_stand(first={"pass_through": False})
+    stand.play(fitting)
     headers = {
         "X-Upstream": "http://127.0.0.1:1",
         "x-portkey-custom-host": "http://127.0.0.1:1",
@@ -146,9 +146,9 @@ async def test_020_041_and_051_would_lead_us_elsewhere(open_world: OpenWorld) ->
         "Cookie": "a=b",
     }
 
-    assert (await world.ask(headers=headers, **HOSTILE)).content == TEXT
+    assert (await stand.ask(headers=headers, **HOSTILE)).content == TEXT
 
-    request = world.first.requests[0]
+    request = stand.first.requests[0]
     assert request.json().keys() == {
         "model",
         "messages",
@@ -168,12 +168,12 @@ async def test_020_041_and_051_would_lead_us_elsewhere(open_world: OpenWorld) ->
     assert request.headers["authorization"] == f"Bearer {PROVIDER_KEY}"
 
 
-async def test_021_has_much_to_say(open_world: OpenWorld) -> None:
+async def test_021_has_much_to_say(open_stand: OpenStand) -> None:
     """Ten thousand messages are a request, or refused; never an error of ours."""
-    world = await open_world()
-    world.play(fitting)
+    stand = await open_stand()
+    stand.play(fitting)
     messages = [{"role": "user", "content": "x"}] * 10_000
-    assert (await world.ask(messages=messages)).status in {200, 400}
+    assert (await stand.ask(messages=messages)).status in {200, 400}
 
     strange: list[Any] = [
         [{"role": "wizard", "content": "x"}],
@@ -183,7 +183,7 @@ async def test_021_has_much_to_say(open_world: OpenWorld) -> None:
         [None],
     ]
     for odd in strange:
-        assert (await world.ask(messages=odd)).status == 400
+        assert (await stand.ask(messages=odd)).status == 400
 
 
 @pytest.mark.parametrize(
@@ -199,37 +199,37 @@ async def test_021_has_much_to_say(open_world: OpenWorld) -> None:
         "gopher://127.0.0.1:6379/_",
     ],
 )
-async def test_022_and_040_are_no_pictures(open_world: OpenWorld, url: str) -> None:
+async def test_022_and_040_are_no_pictures(open_stand: OpenStand, url: str) -> None:
     """What is no picture at an address of the web is refused."""
-    world = await open_world()
+    stand = await open_stand()
     part = {"type": "image_url", "image_url": {"url": url}}
     messages = [{"role": "user", "content": [part]}]
 
-    await refuse(world, json.dumps({**ASKED, "messages": messages}).encode())
+    await refuse(stand, json.dumps({**ASKED, "messages": messages}).encode())
 
 
 TEXTS = "🙂👨‍👩‍👧 שלום \u2028\u2029 \x00 e\u0301 {{7*7}} {0.__class__} %s ${jndi:x} <b>"
 
 
-async def test_023_and_033_say_anything(open_world: OpenWorld) -> None:
+async def test_023_and_033_say_anything(open_stand: OpenStand) -> None:
     """Any text goes and comes as it is, however the provider cuts its bytes."""
-    world = await open_world()
+    stand = await open_stand()
     whole = event(json.dumps(piece(TEXTS), ensure_ascii=False))
     pieces = b"".join(chunk(whole[i : i + 1]) for i in range(len(whole)))
-    world.play([SSE_HEAD + pieces + END])
+    stand.play([SSE_HEAD + pieces + END])
 
-    reply = await world.ask(messages=[{"role": "user", "content": TEXTS}])
+    reply = await stand.ask(messages=[{"role": "user", "content": TEXTS}])
 
     assert reply.content == f"{TEXTS}31d0"
-    assert world.first.requests[0].json()["messages"][0]["content"] == TEXTS
+    assert stand.first.requests[0].json()["messages"][0]["content"] == TEXTS
     assert all(line.startswith("data: ") for line in reply.text.split("\n\n") if line)
 
 
 @pytest.mark.parametrize("model", ["a\r\nX: y", "m" * 10_000, "../../etc/passwd", "hоuse/model"])
-async def test_024_asks_for_an_odd_model(open_world: OpenWorld, model: str) -> None:
+async def test_024_asks_for_an_odd_model(open_stand: OpenStand, model: str) -> None:
     """A model that is not ours is told so, and not quoted at length."""
-    world = await open_world()
-    reply = await world.ask(model=model)
+    stand = await open_stand()
+    reply = await stand.ask(model=model)
 
     assert (reply.status, reply.error["param"]) == (400, "model")
     assert reply.code in {"model_not_found", "invalid_value"}
@@ -244,20 +244,20 @@ MANY: dict[str, str] = {
 
 
 @pytest.mark.parametrize("what", MANY)
-async def test_025_takes_much_memory(open_world: OpenWorld, what: str) -> None:
+async def test_025_takes_much_memory(open_stand: OpenStand, what: str) -> None:
     """A megabyte of small things takes a bounded multiple of itself, and is given back."""
-    world = await open_world()
+    stand = await open_stand()
     body = json.dumps({**ASKED, "metadata": "?"}).replace('"?"', MANY[what]).encode()
-    await world.send(body)
+    await stand.send(body)
     tracemalloc.start()
     try:
-        reply = await world.send(body)
+        reply = await stand.send(body)
         kept, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
     assert reply.status == 400
-    assert world.first.requests == []
+    assert stand.first.requests == []
     assert peak < 32 * len(body)
     assert kept < len(body)
 
@@ -274,68 +274,68 @@ async def test_025_takes_much_memory(open_world: OpenWorld, what: str) -> None:
         "Bearer " + "k" * 7_000,
     ],
 )
-async def test_026_and_027_has_no_key(open_world: OpenWorld, value: str) -> None:
+async def test_026_and_027_has_no_key(open_stand: OpenStand, value: str) -> None:
     """What is no key of ours is 401, with the scheme to use."""
-    world = await open_world()
+    stand = await open_stand()
     headers = {"Authorization": value}
-    reply = await world.ask(headers=headers)
+    reply = await stand.ask(headers=headers)
 
     assert (reply.status, reply.code) == (401, "invalid_api_key")
     assert reply.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_029_keys_share_a_beginning(open_world: OpenWorld) -> None:
+async def test_029_keys_share_a_beginning(open_stand: OpenStand) -> None:
     """A key that begins like a good one is another key, also right after that was used."""
-    world = await open_world()
-    world.play(fitting)
-    assert (await world.ask()).status == 200
+    stand = await open_stand()
+    stand.play(fitting)
+    assert (await stand.ask()).status == 200
     stranger = new_secret()
-    alike = world.key[:24] + stranger[24:]
+    alike = stand.key[:24] + stranger[24:]
 
-    for key in (alike, world.key[:-1], stranger):
-        assert (await world.ask(headers={"Authorization": f"Bearer {key}"})).status == 401
+    for key in (alike, stand.key[:-1], stranger):
+        assert (await stand.ask(headers={"Authorization": f"Bearer {key}"})).status == 401
 
 
-async def test_047_the_provider_quotes_our_key(open_world: OpenWorld) -> None:
+async def test_047_the_provider_quotes_our_key(open_stand: OpenStand) -> None:
     """What a provider says of our key or its address reaches neither callers nor logs."""
-    world = await open_world()
+    stand = await open_stand()
     said = f"Incorrect API key {PROVIDER_KEY} at https://x/?key={PROVIDER_KEY}"
     refusal = json_answer({"error": {"message": said, "code": "bad"}}, 400)
-    world.play([refusal], second=[refusal])
+    stand.play([refusal], second=[refusal])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code) == (502, "upstream_auth_failed")
     assert PROVIDER_KEY not in reply.text
 
 
 @pytest.mark.parametrize("asked", ["a b", "x" * 65, "a;level=ERROR", "\x1b[31m", "é"])
-async def test_050_names_the_request_oddly(open_world: OpenWorld, asked: str) -> None:
+async def test_050_names_the_request_oddly(open_stand: OpenStand, asked: str) -> None:
     """An ID that does not fit a log is replaced; every line of the log stays one."""
-    world = await open_world()
-    world.play(fitting)
+    stand = await open_stand()
+    stand.play(fitting)
     head = f"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: {asked}\r\n\r\n"
-    got = await exchange(*world.address, head.encode())
+    got = await exchange(*stand.address, head.encode())
 
     assert got is not None
     assert got.status in {200, 400}
     assert got.headers["x-request-id"].startswith("req-")
-    assert all("\n" not in line for line in world.log.text)
+    assert all("\n" not in line for line in stand.log.text)
 
 
-async def test_052_the_provider_adds_headers(open_world: OpenWorld) -> None:
+async def test_052_the_provider_adds_headers(open_stand: OpenStand) -> None:
     """Nothing of a provider's headers reaches the caller."""
-    world = await open_world()
+    stand = await open_stand()
     body = b"".join(
         event(each)
         for each in (piece(TEXT), piece("", "stop"), {"choices": [], "usage": USAGE}, "[DONE]")
     )
     said: Any = {"set_cookie": "a=b", "server": "theirs", "x_request_id": "theirs", "x_their": "y"}
-    world.play([answer(body, 200, content_type="text/event-stream", **said)])
+    stand.play([answer(body, 200, content_type="text/event-stream", **said)])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert reply.content == TEXT
     assert "theirs" not in str(reply.headers)
     assert not {"Set-Cookie", "X-Their"} & set(reply.headers)
-    assert await world.charged() == (1, CHARGE)
+    assert await stand.charged() == (1, CHARGE)

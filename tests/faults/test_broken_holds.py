@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from services.storage.sqlite_file import FILE
-from tests.faults.checked_gateway import BEGIN, FINE, MODEL, PATH
+from tests.faults.fault_stand import BEGIN, FINE, MODEL, PATH
 from tests.faults.processes import CONFIG, asking
 from tests.stand.operators import operators
 from tests.stand.process import Server

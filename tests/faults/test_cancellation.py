@@ -29,14 +29,14 @@ from services.serving.server import open_service
 from services.serving.service import Service
 from services.storage.keys import KeyScope
 from tests.stand.gateway import stored
-from tests.stand.priced_gateway import (
+from tests.stand.held_provider import (
     ASKED,
     CHARGE_NANO_USD,
     MODEL,
     PATH,
     REQUEST_USD,
     USAGE,
-    books,
+    audited_charges,
     piece,
 )
 from tests.stand.upstream import (
@@ -237,6 +237,6 @@ async def test_069_whoever_leaves_leaves_nothing(
             await gateway.quiet()
             gateway.left = left
         assert fatal > 5
-    ends = await books(tmp_path, each_database_url)
+    ends = await audited_charges(tmp_path, each_database_url)
     assert ends["voided"] == 0
     assert ends["settled"] >= CHARGE_NANO_USD * fatal

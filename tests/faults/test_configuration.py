@@ -21,7 +21,8 @@ from services.metering.ledger import HoldRequest, Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.postgres import PostgresDatabase
-from tests.faults.checked_gateway import (
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import (
     BEGIN,
     CHARGE,
     END,
@@ -33,7 +34,6 @@ from tests.faults.checked_gateway import (
     fitting,
     reread,
 )
-from tests.faults.conftest import OpenWorld
 from tests.faults.processes import CONFIG, asking, holds_are_closed
 from tests.stand.clock import JumpingClock
 from tests.stand.process import POMOGATOR, Server
@@ -83,70 +83,70 @@ async def test_123_a_bad_file_keeps_the_old_one(tmp_path: Path) -> None:
                 assert samples["pomogator_config_reload_total", labels] == 1
 
 
-async def test_125_running_streams_keep_what_they_began_with(open_world: OpenWorld) -> None:
+async def test_125_running_streams_keep_what_they_began_with(open_stand: OpenStand) -> None:
     """The channel goes and the price rises: who runs ends as it began, who comes sees the new."""
-    world = await open_world()
+    stand = await open_stand()
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    config = world.config
+    stand.play([BEGIN, goes_on, END])
+    config = stand.config
     dear = [
         msgspec.structs.replace(row, completion_usd_per_mtok=Decimal(200)) for row in config.models
     ]
     channels = [row for row in config.channels if row.name != "first"]
 
-    async with world.post() as answer:
+    async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
-        reread(world, msgspec.structs.replace(config, channels=tuple(channels), models=tuple(dear)))
+        reread(stand, msgspec.structs.replace(config, channels=tuple(channels), models=tuple(dear)))
         goes_on.set()
-        reply = await world.read(answer)
+        reply = await stand.read(answer)
 
     assert reply.events[-1] == "[DONE]"
-    assert await world.charged() == (1, CHARGE)
-    assert (await world.ask()).status == 200
-    assert len(world.second.requests) == 1
-    assert await world.charged() == (2, CHARGE + 10 * 1_000 + 5 * 200_000)
+    assert await stand.charged() == (1, CHARGE)
+    assert (await stand.ask()).status == 200
+    assert len(stand.second.requests) == 1
+    assert await stand.charged() == (2, CHARGE + 10 * 1_000 + 5 * 200_000)
 
 
-async def test_126_a_storm_of_reloads(open_world: OpenWorld) -> None:
+async def test_126_a_storm_of_reloads(open_stand: OpenStand) -> None:
     """However often it is read, calls go on, and nothing of the old ones is left."""
-    world = await open_world()
-    world.play(FINE)
+    stand = await open_stand()
+    stand.play(FINE)
 
     for _ in range(100):
-        reread(world, world.config)
+        reread(stand, stand.config)
 
-    assert (await world.ask()).status == 200
-    assert world.metric("config_reload_total", result="done") == 100
+    assert (await stand.ask()).status == 200
+    assert stand.metric("config_reload_total", result="done") == 100
 
 
-async def test_127_a_key_is_replaced(open_world: OpenWorld) -> None:
+async def test_127_a_key_is_replaced(open_stand: OpenStand) -> None:
     """The provider refuses our key: a new one is used from the next call on, and trusted."""
-    world = await open_world()
-    world.play([json_answer({"error": {"message": "no"}}, 401)], FINE)
-    world.second.play(FINE)
-    assert (await world.ask()).status == 200
-    assert len(world.second.requests) == 1
+    stand = await open_stand()
+    stand.play([json_answer({"error": {"message": "no"}}, 401)], FINE)
+    stand.second.play(FINE)
+    assert (await stand.ask()).status == 200
+    assert len(stand.second.requests) == 1
 
-    first, *others = world.config.channels
+    first, *others = stand.config.channels
     rotated = msgspec.structs.replace(first, key=Secret("sk-new"))
-    reread(world, msgspec.structs.replace(world.config, channels=(rotated, *others)))
-    assert (await world.ask()).status == 200
+    reread(stand, msgspec.structs.replace(stand.config, channels=(rotated, *others)))
+    assert (await stand.ask()).status == 200
 
-    assert len(world.second.requests) == 1
-    assert world.first.requests[-1].headers["authorization"] == "Bearer sk-new"
+    assert len(stand.second.requests) == 1
+    assert stand.first.requests[-1].headers["authorization"] == "Bearer sk-new"
 
 
-async def test_123_a_local_model_needs_a_restart(open_world: OpenWorld) -> None:
+async def test_123_a_local_model_needs_a_restart(open_stand: OpenStand) -> None:
     """What a running process cannot do is refused, and the old configuration stays."""
-    world = await open_world()
-    world.play(FINE)
-    first, *others = world.config.channels
+    stand = await open_stand()
+    stand.play(FINE)
+    first, *others = stand.config.channels
     local = msgspec.structs.replace(first, base_url="", local="smollm2-135m")
 
     with pytest.raises(ConfigError):
-        reread(world, msgspec.structs.replace(world.config, channels=(local, *others)))
+        reread(stand, msgspec.structs.replace(stand.config, channels=(local, *others)))
 
-    assert (await world.ask()).status == 200
+    assert (await stand.ask()).status == 200
 
 
 async def test_123_a_bad_file_cuts_no_stream(tmp_path: Path) -> None:
@@ -192,26 +192,26 @@ async def reloads(server: Server, result: str, count: int) -> None:
             await asyncio.sleep(0.02)  # Nobody tells of it but by answering.
 
 
-async def test_110_the_price_at_admission_is_charged(open_world: OpenWorld) -> None:
+async def test_110_the_price_at_admission_is_charged(open_stand: OpenStand) -> None:
     """A price that changes twice under a call is not its own, whichever way it went."""
-    world = await open_world()
+    stand = await open_stand()
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END], FINE)
-    (mine,) = (row for row in world.config.models if row.name == MODEL)
-    async with world.post() as answer:
+    stand.play([BEGIN, goes_on, END], FINE)
+    (mine,) = (row for row in stand.config.models if row.name == MODEL)
+    async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
         for usd in (Decimal(2000), Decimal(0)):
             changed = msgspec.structs.replace(mine, completion_usd_per_mtok=usd)
-            reread(world, msgspec.structs.replace(world.config, models=(changed,)))
+            reread(stand, msgspec.structs.replace(stand.config, models=(changed,)))
         goes_on.set()
-        await world.read(answer)
+        await stand.read(answer)
 
-    assert await world.charged() == (1, CHARGE)
-    (line,) = world.log.of("call.ended", end="stop")
+    assert await stand.charged() == (1, CHARGE)
+    (line,) = stand.log.of("call.ended", end="stop")
     assert line["charge_nano"] == CHARGE
     assert line["charge_nano"] <= line["hold_nano"] < 2 * 50 * 2_000 + 10**6
-    assert (await world.ask()).status == 200
-    assert await world.charged() == (2, CHARGE + 10 * 1_000)
+    assert (await stand.ask()).status == 200
+    assert await stand.charged() == (2, CHARGE + 10 * 1_000)
 
 
 @pytest.mark.parametrize(
@@ -250,32 +250,32 @@ async def test_124_empty_secrets(
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -86_400.0, 40 * 86_400.0])
-async def test_121_the_date_jumps(open_world: OpenWorld, jump_s: float) -> None:
+async def test_121_the_date_jumps(open_stand: OpenStand, jump_s: float) -> None:
     """Who runs is not ended, nor recovered, nor counted twice; who comes is admitted as before."""
     clock = JumpingClock()
     limits = (LimitConfig(key="*", rpm=3, concurrency=10),)
-    world = await open_world(clock=clock, limits=limits)
+    stand = await open_stand(clock=clock, limits=limits)
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END], FINE)
+    stand.play([BEGIN, goes_on, END], FINE)
 
-    async with world.post() as answer:
+    async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
         clock.off_s = jump_s
-        assert await world.service.reloader.pipeline.gate.ledger.sweep() == 0
-        assert (await world.ask()).content == TEXT
-        assert world.metric("holds_open") == 1
+        assert await stand.service.reloader.pipeline.gate.ledger.sweep() == 0
+        assert (await stand.ask()).content == TEXT
+        assert stand.metric("holds_open") == 1
         goes_on.set()
-        reply = await world.read(answer)
+        reply = await stand.read(answer)
 
     assert (reply.events[-1], reply.finishes) == ("[DONE]", ["stop"])
-    assert await world.charged() == (2, 2 * CHARGE)
-    assert world.log.of("ledger.recovered") == []
-    assert (await world.ask(model=STEADY)).status == 200
-    refused = await world.ask(model=STEADY)
+    assert await stand.charged() == (2, 2 * CHARGE)
+    assert stand.log.of("ledger.recovered") == []
+    assert (await stand.ask(model=STEADY)).status == 200
+    refused = await stand.ask(model=STEADY)
     assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
     assert 0 < float(refused.headers["Retry-After"]) <= 60
     # The next call, which every test makes, is a good one too.
-    reread(world, msgspec.structs.replace(world.config, limits=()))
+    reread(stand, msgspec.structs.replace(stand.config, limits=()))
 
 
 @pytest.mark.parametrize("skew_s", [300.0, -300.0])

@@ -15,7 +15,7 @@ from services.storage.base import Database
 from services.storage.opening import open_database
 from tests.stand.database import TroubledDatabase
 from tests.stand.gateway import stored
-from tests.stand.priced_gateway import CHARGE_NANO_USD, ask, books, serving
+from tests.stand.held_provider import CHARGE_NANO_USD, ask, audited_charges, held_gateway
 
 UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
 
@@ -40,7 +40,7 @@ async def test_086_whichever_fails_the_books_are_right(
     monkeypatch.setattr(server, "open_database", opening)
     answered = nth = 0
     failed = True
-    async with serving(tmp_path, database_url=each_database_url) as (gateway, upstream, _):
+    async with held_gateway(tmp_path, database_url=each_database_url) as (gateway, upstream, _):
         database = opened[-1]
         while failed:
             nth += 1
@@ -60,7 +60,7 @@ async def test_086_whichever_fails_the_books_are_right(
     async with server.open_service(Config(state=stored(each_database_url)), tmp_path, {}):
         pass  # What nobody knew of is found at the start.
     assert len(upstream.requests) == answered
-    ends = await books(tmp_path, each_database_url)
+    ends = await audited_charges(tmp_path, each_database_url)
     assert "held" not in ends
     assert ends["settled"] == CHARGE_NANO_USD * answered
 

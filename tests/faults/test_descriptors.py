@@ -18,7 +18,7 @@ from gateway.config import EdgeConfig
 from gateway.overload.connection_limit import SHARE
 from gateway.rpc.channel import open_channel
 from services.rpc.listener import CONNECTIONS_SHARE
-from tests.faults.checked_gateway import BEGIN, CHARGE, END, MODEL, PATH, fitting
+from tests.faults.fault_stand import BEGIN, CHARGE, END, MODEL, PATH, fitting
 from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
 from tests.stand.process import Server
 from tests.stand.servers import running_server

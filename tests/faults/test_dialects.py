@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from services.config import BreakerConfig
-from tests.faults.checked_gateway import CHARGE, TEXT, World
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
 from tests.faults.dialect_answers import FORMS, Form
+from tests.faults.fault_stand import CHARGE, TEXT, FaultStand
 from tests.stand.upstream import (
     CUT,
     HALF_CLOSE,
@@ -41,12 +41,12 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 
 @pytest.fixture
-async def world(open_world: OpenWorld, form: Form) -> World:
+async def stand(open_stand: OpenStand, form: Form) -> FaultStand:
     """Two channels of that dialect, whose providers must not be slow."""
     place = {"dialect": form.dialect, "first_token_timeout_s": 0.3, "progress_timeout_s": 0.3}
-    world = await open_world(first=place, second=place)
-    world.second.play(form.fitting)
-    return world
+    stand = await open_stand(first=place, second=place)
+    stand.second.play(form.fitting)
+    return stand
 
 
 def refusal(kind: str) -> dict[str, Any]:
@@ -54,66 +54,66 @@ def refusal(kind: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": "no"}}
 
 
-def errors(world: World, kind: str) -> float:
+def errors(stand: FaultStand, kind: str) -> float:
     """How often a provider failed in that way."""
     return sum(
-        world.metric("upstream_errors_total", channel=channel, kind=kind)
+        stand.metric("upstream_errors_total", channel=channel, kind=kind)
         for channel in ("first", "second")
     )
 
 
 @STREAMS
-async def test_053_is_reset(world: World, form: Form, streamed: bool) -> None:
+async def test_053_is_reset(stand: FaultStand, form: Form, streamed: bool) -> None:
     """Who hangs up without a word is passed over."""
-    world.first.play([RESET])
+    stand.first.play([RESET])
 
-    assert (await world.ask(stream=streamed)).content == TEXT
+    assert (await stand.ask(stream=streamed)).content == TEXT
 
-    assert await world.charged() == (1, CHARGE)
-    assert errors(world, "UPSTREAM_DISCONNECTED") == 1
+    assert await stand.charged() == (1, CHARGE)
+    assert errors(stand, "UPSTREAM_DISCONNECTED") == 1
 
 
-async def test_054_never_begins(world: World, form: Form) -> None:
+async def test_054_never_begins(stand: FaultStand, form: Form) -> None:
     """A head, a beginning without text, or pings are no token."""
-    world.first.play([SSE_HEAD, STALL], [SSE_HEAD, form.ping, STALL])
+    stand.first.play([SSE_HEAD, STALL], [SSE_HEAD, form.ping, STALL])
     for _ in range(2):
-        assert (await world.ask()).content == TEXT
+        assert (await stand.ask()).content == TEXT
 
-    await world.left(world.first)
-    assert await world.charged() == (2, 2 * CHARGE)
-    assert errors(world, "UPSTREAM_TIMEOUT") == 2
+    await stand.left(stand.first)
+    assert await stand.charged() == (2, 2 * CHARGE)
+    assert errors(stand, "UPSTREAM_TIMEOUT") == 2
 
 
 @pytest.mark.parametrize("how", CUTS)
-async def test_056_cut_mid_stream(world: World, form: Form, how: str) -> None:
+async def test_056_cut_mid_stream(stand: FaultStand, form: Form, how: str) -> None:
     """A stream that breaks off ends with an error; no `stop` is made up, nobody else is asked."""
-    world.first.play([form.begin, *CUTS[how]])
+    stand.first.play([form.begin, *CUTS[how]])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code) == (200, "upstream_disconnected")
     assert (reply.events[-1], reply.finishes) == ("[DONE]", [])
-    assert world.second.requests == []
-    calls, charge = await world.charged()
+    assert stand.second.requests == []
+    calls, charge = await stand.charged()
     assert calls == 1
     assert 0 < charge <= CHARGE
-    assert world.metric("stream_end_total", end="upstream_eof") == 1
-    assert errors(world, "UPSTREAM_DISCONNECTED") == 1
-    (line,) = world.log.of("call.ended", end="upstream_eof")
+    assert stand.metric("stream_end_total", end="upstream_eof") == 1
+    assert errors(stand, "UPSTREAM_DISCONNECTED") == 1
+    (line,) = stand.log.of("call.ended", end="upstream_eof")
     assert (line["reason"], line["charge_nano"]) == ("UPSTREAM_DISCONNECTED", charge)
 
 
-async def test_056_cut_whole(world: World, form: Form) -> None:
+async def test_056_cut_whole(stand: FaultStand, form: Form) -> None:
     """Half a document is none: the next channel answers."""
-    world.first.play([form.document[:-3], CUT], [form.begin, CUT])
+    stand.first.play([form.document[:-3], CUT], [form.begin, CUT])
 
-    reply = await world.ask(stream=False)
+    reply = await stand.ask(stream=False)
 
     assert reply.status in {200, 502}
     assert reply.status == 502 or reply.content == TEXT
 
 
-async def test_057_says_only_that_it_lives(world: World, form: Form) -> None:
+async def test_057_says_only_that_it_lives(stand: FaultStand, form: Form) -> None:
     """Pings for ever are no progress."""
 
     async def ping(line: Line) -> None:
@@ -122,42 +122,44 @@ async def test_057_says_only_that_it_lives(world: World, form: Form) -> None:
             await line.writer.drain()
             await asyncio.sleep(0.02)
 
-    world.first.play([form.begin, ping])
+    stand.first.play([form.begin, ping])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.code, reply.events[-1]) == ("upstream_stalled", "[DONE]")
-    assert (await world.charged())[0] == 1
-    assert world.metric("stream_end_total", end="upstream_stall") == 1
-    assert errors(world, "UPSTREAM_STALLED") == 1
+    assert (await stand.charged())[0] == 1
+    assert stand.metric("stream_end_total", end="upstream_stall") == 1
+    assert errors(stand, "UPSTREAM_STALLED") == 1
 
 
 @STREAMS
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
-async def test_059_fails_at_first(world: World, form: Form, status: int, streamed: bool) -> None:
+async def test_059_fails_at_first(
+    stand: FaultStand, form: Form, status: int, streamed: bool
+) -> None:
     """The next channel answers: one settlement, one role, one retry."""
-    world.first.play([json_answer(form.error, status)])
+    stand.first.play([json_answer(form.error, status)])
 
-    reply = await world.ask(stream=streamed)
+    reply = await stand.ask(stream=streamed)
 
     assert (reply.status, reply.content) == (200, TEXT)
     roles = [e for e in reply.events[:-1] for c in e["choices"] if c["delta"].get("role")]
     assert len(roles) == streamed
-    assert await world.charged() == (1, CHARGE)
-    assert world.metric("retries_total") == 1
+    assert await stand.charged() == (1, CHARGE)
+    assert stand.metric("retries_total") == 1
 
 
 @STREAMS
-async def test_060_is_out_of_quota(world: World, form: Form, streamed: bool) -> None:
+async def test_060_is_out_of_quota(stand: FaultStand, form: Form, streamed: bool) -> None:
     """It is left alone for as long as it says."""
-    world.first.play([json_answer(refusal("rate_limit_error"), 429, retry_after="30")])
+    stand.first.play([json_answer(refusal("rate_limit_error"), 429, retry_after="30")])
 
     for _ in range(3):
-        assert (await world.ask(stream=streamed)).content == TEXT
+        assert (await stand.ask(stream=streamed)).content == TEXT
 
-    assert (len(world.first.requests), len(world.second.requests)) == (1, 3)
-    assert world.metric("breaker_state", channel="first", model="house/model") == 2
-    assert errors(world, "UPSTREAM_RATE_LIMITED") == 1
+    assert (len(stand.first.requests), len(stand.second.requests)) == (1, 3)
+    assert stand.metric("breaker_state", channel="first", model="house/model") == 2
+    assert errors(stand, "UPSTREAM_RATE_LIMITED") == 1
 
 
 @STREAMS
@@ -166,29 +168,29 @@ async def test_060_is_out_of_quota(world: World, form: Form, streamed: bool) -> 
     [(401, "authentication_error"), (402, "billing_error"), (403, "permission_error")],
 )
 async def test_061_our_key_is_refused(
-    world: World, form: Form, status: int, kind: str, streamed: bool
+    stand: FaultStand, form: Form, status: int, kind: str, streamed: bool
 ) -> None:
     """That is never the caller's 401; another channel's key may be good."""
-    world.first.play([json_answer(refusal(kind), status)])
+    stand.first.play([json_answer(refusal(kind), status)])
 
-    assert (await world.ask(stream=streamed)).content == TEXT
+    assert (await stand.ask(stream=streamed)).content == TEXT
 
-    assert errors(world, "UPSTREAM_AUTH_FAILED") == 1
-    assert await world.charged() == (1, CHARGE)
+    assert errors(stand, "UPSTREAM_AUTH_FAILED") == 1
+    assert await stand.charged() == (1, CHARGE)
 
 
 @STREAMS
-async def test_062_the_request_is_refused(world: World, form: Form, streamed: bool) -> None:
+async def test_062_the_request_is_refused(stand: FaultStand, form: Form, streamed: bool) -> None:
     """The caller's fault is told at once, and counts for no breaker."""
-    world.first.play([json_answer(refusal("invalid_request_error"), 400)])
+    stand.first.play([json_answer(refusal("invalid_request_error"), 400)])
 
     for _ in range(BreakerConfig().failures + 1):
-        reply = await world.ask(stream=streamed)
+        reply = await stand.ask(stream=streamed)
         assert reply.status == 400
 
-    assert world.second.requests == []
-    assert world.metric("breaker_state", channel="first", model="house/model") == 0
-    assert await world.charged() == (0, 0)
+    assert stand.second.requests == []
+    assert stand.metric("breaker_state", channel="first", model="house/model") == 0
+    assert await stand.charged() == (0, 0)
 
 
 @STREAMS
@@ -204,51 +206,51 @@ async def test_062_the_request_is_refused(world: World, form: Form, streamed: bo
     ],
 )
 async def test_063_says_something_else(
-    world: World, form: Form, script: Script, streamed: bool
+    stand: FaultStand, form: Form, script: Script, streamed: bool
 ) -> None:
     """200 with anything but an answer is a failure like others."""
-    world.first.play(script)
+    stand.first.play(script)
 
-    assert (await world.ask(stream=streamed)).content == TEXT
+    assert (await stand.ask(stream=streamed)).content == TEXT
 
-    assert await world.charged() == (1, CHARGE)
-    assert world.metric("retries_total") == 1
+    assert await stand.charged() == (1, CHARGE)
+    assert stand.metric("retries_total") == 1
 
 
 @STREAMS
-async def test_063_an_error_at_200(world: World, form: Form, streamed: bool) -> None:
+async def test_063_an_error_at_200(stand: FaultStand, form: Form, streamed: bool) -> None:
     """So is an error that calls itself a success."""
-    world.first.play([json_answer(form.error)])
+    stand.first.play([json_answer(form.error)])
 
-    assert (await world.ask(stream=streamed)).content == TEXT
-    assert await world.charged() == (1, CHARGE)
+    assert (await stand.ask(stream=streamed)).content == TEXT
+    assert await stand.charged() == (1, CHARGE)
 
 
-async def test_064_an_error_comes_in_the_stream(world: World, form: Form) -> None:
+async def test_064_an_error_comes_in_the_stream(stand: FaultStand, form: Form) -> None:
     """Before the first token the next channel answers; after it the stream ends with the error."""
-    world.first.play([SSE_HEAD + form.trouble, CUT], [form.begin + form.trouble, CUT])
-    assert (await world.ask()).content == TEXT
+    stand.first.play([SSE_HEAD + form.trouble, CUT], [form.begin + form.trouble, CUT])
+    assert (await stand.ask()).content == TEXT
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.finishes) == (200, [])
     assert reply.code == "upstream_overloaded"
-    assert len(world.second.requests) == 1
-    assert (await world.charged())[0] == 2
-    assert errors(world, "UPSTREAM_OVERLOADED") == 2
-    assert world.metric("stream_end_total", end="upstream_error") == 1
+    assert len(stand.second.requests) == 1
+    assert (await stand.charged())[0] == 2
+    assert errors(stand, "UPSTREAM_OVERLOADED") == 2
+    assert stand.metric("stream_end_total", end="upstream_error") == 1
 
 
-async def test_065_lines_end_in_three_ways(world: World, form: Form) -> None:
+async def test_065_lines_end_in_three_ways(stand: FaultStand, form: Form) -> None:
     """However lines end and bytes arrive, the answer is the same."""
     whole = (form.begin + form.end).partition(b"\r\n\r\n")[2]
     lines = b"".join(piece for piece in _chunks(whole))
     for end in (b"\r\n", b"\r"):
         changed = lines.replace(b"\n", end)
-        world.first.play([answer(changed, content_type="text/event-stream")])
+        stand.first.play([answer(changed, content_type="text/event-stream")])
     for _ in range(2):
-        assert (await world.ask()).content == TEXT
-    assert await world.charged() == (2, 2 * CHARGE)
+        assert (await stand.ask()).content == TEXT
+    assert await stand.charged() == (2, 2 * CHARGE)
 
 
 def _chunks(body: bytes) -> list[bytes]:

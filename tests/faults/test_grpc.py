@@ -17,8 +17,8 @@ from pomogator.models.v1 import model_service_pb2 as models
 from gateway.rpc.channel import open_channel
 from services.config import BoundsConfig
 from services.rpc.listener import OPTIONS, listening
-from tests.faults.checked_gateway import BEGIN, END, MODEL, PROMPT, World, fitting
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import BEGIN, END, MODEL, PROMPT, FaultStand, fitting
 from tests.stand.upstream import STALL, json_answer
 
 MODELS = "/pomogator.models.v1.ModelService/ListModels"
@@ -63,21 +63,21 @@ def message(data: bytes, *, compressed: bool = False, length: int | None = None)
 
 
 @asynccontextmanager
-async def talking(world: World) -> AsyncIterator[tuple[str, grpc.aio.Channel]]:
-    """A listener of the world's, and a caller of it."""
+async def talking(stand: FaultStand) -> AsyncIterator[tuple[str, grpc.aio.Channel]]:
+    """A gRPC listener of the gateway's service, and a caller of it."""
     async with (
-        listening(world.service.register, "127.0.0.1:0", grace_s=0) as bound,
+        listening(stand.service.register, "127.0.0.1:0", grace_s=0) as bound,
         open_channel(bound) as channel,
     ):
         yield bound, channel
 
 
-async def models_are_listed(world: World, channel: grpc.aio.Channel) -> None:
+async def models_are_listed(stand: FaultStand, channel: grpc.aio.Channel) -> None:
     """The listener answers a good call."""
     rpc: Any = channel.unary_unary(
         MODELS, response_deserializer=models.ListModelsResponse.FromString
     )
-    answer = await rpc(b"", metadata=(("authorization", f"Bearer {world.key}"),))
+    answer = await rpc(b"", metadata=(("authorization", f"Bearer {stand.key}"),))
     assert MODEL in {model.name for model in answer.models}
 
 
@@ -108,75 +108,75 @@ async def outcome(call: Any) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("given", ["1n", "0S", "soon", "-1S", "99999999999S", ""])
-async def test_111_odd_deadlines(open_world: OpenWorld, given: str) -> None:
+async def test_111_odd_deadlines(open_stand: OpenStand, given: str) -> None:
     """A deadline that is over, or none at all, ends that call; the connection's others go on."""
-    world = await open_world()
-    async with talking(world) as (bound, channel):
-        odd = head(STREAM, authorization=f"Bearer {world.key}", **{"grpc-timeout": given})
+    stand = await open_stand()
+    async with talking(stand) as (bound, channel):
+        odd = head(STREAM, authorization=f"Bearer {stand.key}", **{"grpc-timeout": given})
         await send(
             bound, frame(HEADERS, END_HEADERS, 1, odd), frame(DATA, END_STREAM, 1, message(b""))
         )
-        await models_are_listed(world, channel)
+        await models_are_listed(stand, channel)
 
-    assert world.first.requests == []
-    assert await world.charged() == (0, 0)
+    assert stand.first.requests == []
+    assert await stand.charged() == (0, 0)
 
 
 @pytest.mark.parametrize("begins", [False, True])
-async def test_111_a_deadline_of_grpc(open_world: OpenWorld, *, begins: bool) -> None:
+async def test_111_a_deadline_of_grpc(open_stand: OpenStand, *, begins: bool) -> None:
     """A caller's deadline ends the call, before and within the answer; the provider is left."""
-    world = await open_world()
-    world.play([BEGIN, STALL] if begins else [STALL])
+    stand = await open_stand()
+    stand.play([BEGIN, STALL] if begins else [STALL])
     request = chat.StreamChatCompletionRequest()
     request.spec.model = MODEL
     request.spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
-    async with talking(world) as (_, channel):
+    async with talking(stand) as (_, channel):
         rpc: Any = channel.unary_stream(
             STREAM, request_serializer=chat.StreamChatCompletionRequest.SerializeToString
         )
-        call = rpc(request, metadata=(("authorization", f"Bearer {world.key}"),), timeout=0.5)
+        call = rpc(request, metadata=(("authorization", f"Bearer {stand.key}"),), timeout=0.5)
         assert await outcome(call) is grpc.StatusCode.DEADLINE_EXCEEDED
-        await world.left(world.first)
+        await stand.left(stand.first)
 
-    assert (await world.charged())[0] == begins
-    assert world.second.requests == []
-    assert world.metric("stream_end_total", end="deadline") == 1
+    assert (await stand.charged())[0] == begins
+    assert stand.second.requests == []
+    assert stand.metric("stream_end_total", end="deadline") == 1
 
 
 @pytest.mark.parametrize("size", [7_000, 12_000, 20_000, 200_000])
-async def test_114_much_metadata(open_world: OpenWorld, size: int) -> None:
+async def test_114_much_metadata(open_stand: OpenStand, size: int) -> None:
     """Too much of it is a status of gRPC's, and no fault of ours; the next call is answered."""
-    world = await open_world()
-    async with talking(world) as (_, channel):
+    stand = await open_stand()
+    async with talking(stand) as (_, channel):
         rpc: Any = channel.unary_unary(MODELS)
-        key = ("authorization", f"Bearer {world.key}")
+        key = ("authorization", f"Bearer {stand.key}")
         call = rpc(b"", metadata=(key, ("x-much", "x" * size), ("odd-bin", b"\xff\x00")))
         code = await call.code()
         assert code in {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
         assert size > 8_000 or code is grpc.StatusCode.OK
-        await models_are_listed(world, channel)
-    assert await world.charged() == (0, 0)
+        await models_are_listed(stand, channel)
+    assert await stand.charged() == (0, 0)
 
 
-async def test_114_metadata_that_is_not_base64(open_world: OpenWorld) -> None:
+async def test_114_metadata_that_is_not_base64(open_stand: OpenStand) -> None:
     """Bytes that are none end the call at most; our own edge never sends such."""
-    world = await open_world(wire=True)
-    world.play(fitting)
-    async with talking(world) as (bound, channel):
+    stand = await open_stand(wire=True)
+    stand.play(fitting)
+    async with talking(stand) as (bound, channel):
         for value in ("!!!!", "a", "=", "\x7f"):
             odd = head(MODELS, **{"trace-bin": value})
             await send(
                 bound, frame(HEADERS, END_HEADERS, 1, odd), frame(DATA, END_STREAM, 1, message(b""))
             )
-        await models_are_listed(world, channel)
+        await models_are_listed(stand, channel)
     odd_headers = {
         "traceparent": "00-xyz",
         "tracestate": "é",
         "grpc-trace-bin": "!!",
         "X-UP-Bin": "?",
     }
-    assert (await world.ask(headers=odd_headers)).status == 200
-    assert (await world.charged())[0] == 1
+    assert (await stand.ask(headers=odd_headers)).status == 200
+    assert (await stand.charged())[0] == 1
 
 
 BROKEN: dict[str, Sequence[bytes]] = {
@@ -212,42 +212,42 @@ BROKEN: dict[str, Sequence[bytes]] = {
 }
 
 
-async def test_115_what_is_no_message_is_the_callers_fault(open_world: OpenWorld) -> None:
+async def test_115_what_is_no_message_is_the_callers_fault(open_stand: OpenStand) -> None:
     """He is told so, without the names of our types; nothing of it is an error of ours."""
-    world = await open_world()
-    async with talking(world) as (_, channel):
+    stand = await open_stand()
+    async with talking(stand) as (_, channel):
         for method in (MODELS, STREAM):
             rpc: Any = channel.unary_stream(method)
-            call = rpc(b"\xff" * 99, metadata=(("authorization", f"Bearer {world.key}"),))
+            call = rpc(b"\xff" * 99, metadata=(("authorization", f"Bearer {stand.key}"),))
             assert await outcome(call) is grpc.StatusCode.INVALID_ARGUMENT
             assert await call.details() == "The request cannot be decoded."
 
 
 @pytest.mark.parametrize("how", BROKEN)
-async def test_115_broken_frames(open_world: OpenWorld, how: str) -> None:
+async def test_115_broken_frames(open_stand: OpenStand, how: str) -> None:
     """Whatever it is, that call or connection ends; memory stays, and others are answered."""
-    world = await open_world()
-    async with talking(world) as (bound, channel):
-        await models_are_listed(world, channel)
+    stand = await open_stand()
+    async with talking(stand) as (bound, channel):
+        await models_are_listed(stand, channel)
         before = psutil.Process().memory_info().rss
         said = await send(bound, *BROKEN[how])
         assert PROMPT.encode() not in said
-        await models_are_listed(world, channel)
+        await models_are_listed(stand, channel)
         assert psutil.Process().memory_info().rss - before < ROOM
 
-    assert world.first.requests == []
-    assert await world.charged() == (0, 0)
+    assert stand.first.requests == []
+    assert await stand.charged() == (0, 0)
 
 
-async def test_116_rapid_resets(open_world: OpenWorld) -> None:
+async def test_116_rapid_resets(open_stand: OpenStand) -> None:
     """Calls that are taken back at once, by thousands, leave nothing, and cost nobody anything."""
-    world = await open_world()
-    world.play([BEGIN, STALL])
+    stand = await open_stand()
+    stand.play([BEGIN, STALL])
     spec = chat.ChatCompletionSpec(model=MODEL)
     spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
     body = message(chat.StreamChatCompletionRequest(spec=spec).SerializeToString())
-    asked = head(STREAM, authorization=f"Bearer {world.key}")
-    async with talking(world) as (bound, channel):
+    asked = head(STREAM, authorization=f"Bearer {stand.key}")
+    async with talking(stand) as (bound, channel):
         flood = b"".join(
             frame(HEADERS, END_HEADERS, number, asked)
             + frame(DATA, END_STREAM, number, body)
@@ -255,52 +255,52 @@ async def test_116_rapid_resets(open_world: OpenWorld) -> None:
             for number in range(1, 10_000, 2)
         )
         await send(bound, flood)
-        await models_are_listed(world, channel)
-        await world.calm()
+        await models_are_listed(stand, channel)
+        await stand.wait_until_idle()
 
-    assert (await world.charged())[1] == 0
-    assert len(world.first.requests) < 5_000
-    assert world.metric("stream_end_total", end="internal") == 0
+    assert (await stand.charged())[1] == 0
+    assert len(stand.first.requests) < 5_000
+    assert stand.metric("stream_end_total", end="internal") == 0
 
 
-async def test_116_more_streams_than_there_is_room_for(open_world: OpenWorld) -> None:
+async def test_116_more_streams_than_there_is_room_for(open_stand: OpenStand) -> None:
     """Of hundreds on one connection as many run as may; the others are told to come back."""
     room, more = 20, 300
     assert dict(OPTIONS)["grpc.max_concurrent_streams"] == 2000
-    world = await open_world(bounds=BoundsConfig(calls_max=room))
+    stand = await open_stand(bounds=BoundsConfig(calls_max=room))
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
+    stand.play([BEGIN, goes_on, END])
     request = chat.StreamChatCompletionRequest()
     request.spec.model = MODEL
     request.spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
-    async with talking(world) as (_, channel):
+    async with talking(stand) as (_, channel):
         rpc: Any = channel.unary_stream(
             STREAM, request_serializer=chat.StreamChatCompletionRequest.SerializeToString
         )
-        key = (("authorization", f"Bearer {world.key}"),)
+        key = (("authorization", f"Bearer {stand.key}"),)
         calls = [rpc(request, metadata=key) for _ in range(room + more)]
         codes = [asyncio.create_task(outcome(call)) for call in calls]
-        await world.until(lambda: sum(code.done() for code in codes) == more)
+        await stand.until(lambda: sum(code.done() for code in codes) == more)
         goes_on.set()
         done = await asyncio.gather(*codes)
 
     assert done.count(grpc.StatusCode.OK) == room
     assert done.count(grpc.StatusCode.UNAVAILABLE) == more
-    assert len(world.first.requests) == room
-    assert (await world.charged())[0] == room
-    assert world.metric("rejected_total", reason="OVERLOADED") == more
+    assert len(stand.first.requests) == room
+    assert (await stand.charged())[0] == room
+    assert stand.metric("rejected_total", reason="OVERLOADED") == more
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_119_a_message_is_too_long(open_world: OpenWorld, *, stream: bool) -> None:
+async def test_119_a_message_is_too_long(open_stand: OpenStand, *, stream: bool) -> None:
     """What a provider says at length, in any script, arrives cut and with its status."""
-    world = await open_world(wire=True)
+    stand = await open_stand(wire=True)
     error = {"message": "é🙂" * 20_000}
-    world.play([json_answer({"error": error}, 400)])
+    stand.play([json_answer({"error": error}, 400)])
 
-    reply = await world.ask(stream=stream)
+    reply = await stand.ask(stream=stream)
 
     assert (reply.status, reply.code) == (400, "upstream_invalid_request")
     assert len(reply.text) < 4_000
-    assert world.second.requests == []
-    assert await world.charged() == (0, 0)
+    assert stand.second.requests == []
+    assert await stand.charged() == (0, 0)

@@ -9,8 +9,8 @@ import json
 import pytest
 
 from gateway.config import EdgeConfig
-from tests.faults.checked_gateway import CHARGE, PATH, TEXT, World, fitting
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import CHARGE, PATH, TEXT, FaultStand, fitting
 from tests.gateway.http.raw import Answer, exchange, read_answer
 
 HOST = b"Host: x\r\n"
@@ -30,25 +30,25 @@ SMUGGLED: dict[str, bytes] = {
 }
 
 
-async def refused(world: World, sent: bytes) -> Answer | None:
+async def refused(stand: FaultStand, sent: bytes) -> Answer | None:
     """What is answered to bytes, if anything; it is JSON, is seen, and costs nothing."""
-    got = await exchange(*world.address, sent)
-    assert await world.charged() == (0, 0)
+    got = await exchange(*stand.address, sent)
+    assert await stand.charged() == (0, 0)
     if got is not None:
         assert set(json.loads(got.body)["error"]) == {"message", "type", "param", "code"}
         told = {"request_id": got.headers["x-request-id"], "status": got.status}
-        no_http = world.edge.malformed == 1
-        assert len(world.log.of("http.refused" if no_http else "http.request", **told)) == 1
+        no_http = stand.edge.malformed == 1
+        assert len(stand.log.of("http.refused" if no_http else "http.request", **told)) == 1
     return got
 
 
 @pytest.mark.parametrize("how", SMUGGLED)
-async def test_001_framed_in_two_ways(open_world: OpenWorld, how: str) -> None:
+async def test_001_framed_in_two_ways(open_stand: OpenStand, how: str) -> None:
     """What two readers could see differently is read by none."""
-    world = await open_world()
+    stand = await open_stand()
     head = f"POST {PATH} HTTP/1.1\r\n".encode() + HOST
 
-    got = await refused(world, head + SMUGGLED[how] + b"\r\n{}")
+    got = await refused(stand, head + SMUGGLED[how] + b"\r\n{}")
 
     assert got is not None
     assert got.status == 400
@@ -65,61 +65,61 @@ async def test_001_framed_in_two_ways(open_world: OpenWorld, how: str) -> None:
         b"\x00" * 100 + b"\r\n\r\n",
     ],
 )
-async def test_003_is_not_http(open_world: OpenWorld, sent: bytes) -> None:
+async def test_003_is_not_http(open_stand: OpenStand, sent: bytes) -> None:
     """Another protocol, or none: 4xx or a closed connection, and no traceback."""
-    world = await open_world()
+    stand = await open_stand()
 
-    got = await refused(world, sent)
+    got = await refused(stand, sent)
 
     assert got is None or 400 <= got.status < 500
-    assert not [line for line in world.log.text if '"level":"error"' in line]
+    assert not [line for line in stand.log.text if '"level":"error"' in line]
 
 
 @pytest.mark.parametrize(
     "more",
     [b"X: " + b"a" * 9_000 + b"\r\n", b"".join(b"X-%d: a\r\n" % i for i in range(200))],
 )
-async def test_004_heads_are_bounded(open_world: OpenWorld, more: bytes) -> None:
+async def test_004_heads_are_bounded(open_stand: OpenStand, more: bytes) -> None:
     """A header too long, or too many of them: 431."""
-    world = await open_world()
+    stand = await open_stand()
 
-    got = await refused(world, b"GET /healthz HTTP/1.1\r\n" + HOST + more + b"\r\n")
+    got = await refused(stand, b"GET /healthz HTTP/1.1\r\n" + HOST + more + b"\r\n")
 
     assert got is not None
     assert got.status == 431
 
 
-async def test_005_says_nothing(open_world: OpenWorld) -> None:
+async def test_005_says_nothing(open_stand: OpenStand) -> None:
     """An idle connection, or one that dribbles its head, is closed."""
-    world = await open_world(edge=EdgeConfig(idle_timeout_s=0.2))
+    stand = await open_stand(edge=EdgeConfig(idle_timeout_s=0.2))
     for sent in (b"", b"GET /healthz HT"):
-        reader, writer = await asyncio.open_connection(*world.address)
+        reader, writer = await asyncio.open_connection(*stand.address)
         writer.write(sent)
         assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
 
 
-def posting(world: World, headers: str) -> bytes:
+def posting(stand: FaultStand, headers: str) -> bytes:
     """The head of a request with the key."""
-    authorization = f"Authorization: Bearer {world.key}\r\n"
+    authorization = f"Authorization: Bearer {stand.key}\r\n"
     return f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{authorization}{headers}\r\n".encode()
 
 
-async def test_006_dribbles_a_body(open_world: OpenWorld) -> None:
+async def test_006_dribbles_a_body(open_stand: OpenStand) -> None:
     """A body that does not come is given up: 408."""
-    world = await open_world(edge=EdgeConfig(body_stall_s=0.1))
+    stand = await open_stand(edge=EdgeConfig(body_stall_s=0.1))
 
-    got = await refused(world, posting(world, "Content-Length: 100\r\n") + b'{"model"')
+    got = await refused(stand, posting(stand, "Content-Length: 100\r\n") + b'{"model"')
 
     assert got is not None
     assert (got.status, got.headers["connection"]) == (408, "close")
 
 
-async def test_006_sends_a_byte_at_a_time(open_world: OpenWorld) -> None:
+async def test_006_sends_a_byte_at_a_time(open_stand: OpenStand) -> None:
     """A body that comes, but slower than a kilobyte a second, is given up too."""
-    world = await open_world(edge=EdgeConfig(body_stall_s=0.3, body_stall_bytes=300))
-    reader, writer = await asyncio.open_connection(*world.address)
-    writer.write(posting(world, "Content-Length: 10000\r\n") + b'{"model"')
+    stand = await open_stand(edge=EdgeConfig(body_stall_s=0.3, body_stall_bytes=300))
+    reader, writer = await asyncio.open_connection(*stand.address)
+    writer.write(posting(stand, "Content-Length: 10000\r\n") + b'{"model"')
 
     async def dribble() -> None:
         while True:
@@ -135,16 +135,16 @@ async def test_006_sends_a_byte_at_a_time(open_world: OpenWorld) -> None:
 
     assert got is not None
     assert (got.status, got.headers["connection"]) == (408, "close")
-    assert len(world.log.of("http.request", status=408, code="request_timeout")) == 1
-    assert await world.charged() == (0, 0)
+    assert len(stand.log.of("http.request", status=408, code="request_timeout")) == 1
+    assert await stand.charged() == (0, 0)
 
 
 @pytest.mark.parametrize("headers", ["Content-Length: 5000\r\n", "Transfer-Encoding: chunked\r\n"])
-async def test_007_is_too_large(open_world: OpenWorld, headers: str) -> None:
+async def test_007_is_too_large(open_stand: OpenStand, headers: str) -> None:
     """413, before all of it has come."""
-    world = await open_world(edge=EdgeConfig(body_bytes_max=1000))
+    stand = await open_stand(edge=EdgeConfig(body_bytes_max=1000))
 
-    got = await refused(world, posting(world, headers) + b"7d0\r\n" + b" " * 2000 + b"\r\n")
+    got = await refused(stand, posting(stand, headers) + b"7d0\r\n" + b" " * 2000 + b"\r\n")
 
     assert got is not None
     assert got.status == 413
@@ -153,40 +153,40 @@ async def test_007_is_too_large(open_world: OpenWorld, headers: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["text/plain", "multipart/form-data; boundary=x", "application/json; charset=utf-16"]
 )
-async def test_008_is_of_another_kind(open_world: OpenWorld, kind: str) -> None:
+async def test_008_is_of_another_kind(open_stand: OpenStand, kind: str) -> None:
     """Only JSON in UTF-8 is taken: 415."""
-    world = await open_world()
+    stand = await open_stand()
 
-    assert (await world.send(b"{}", {"Content-Type": kind})).status == 415
+    assert (await stand.send(b"{}", {"Content-Type": kind})).status == 415
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "foo"])
-async def test_009_is_compressed(open_world: OpenWorld, coding: str) -> None:
+async def test_009_is_compressed(open_stand: OpenStand, coding: str) -> None:
     """Nothing is inflated, bomb or not: 415."""
-    world = await open_world()
+    stand = await open_stand()
 
-    reply = await world.send(gzip.compress(b" " * 10_000_000), {"Content-Encoding": coding})
+    reply = await stand.send(gzip.compress(b" " * 10_000_000), {"Content-Encoding": coding})
 
     assert (reply.status, reply.code) == (415, "unsupported_media_type")
 
 
-async def test_010_expects(open_world: OpenWorld) -> None:
+async def test_010_expects(open_stand: OpenStand) -> None:
     """An odd expectation is 417; without a key nobody is told to go on."""
-    world = await open_world()
+    stand = await open_stand()
     line = f"POST {PATH} HTTP/1.1\r\n".encode() + HOST
 
-    odd = await refused(world, line + b"Expect: tea\r\nContent-Length: 2\r\n\r\n{}")
-    keyless = await refused(world, line + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+    odd = await refused(stand, line + b"Expect: tea\r\nContent-Length: 2\r\n\r\n{}")
+    keyless = await refused(stand, line + b"Expect: 100-continue\r\nContent-Length: 2\r\n\r\n")
 
     assert odd is not None
     assert keyless is not None
     assert (odd.status, keyless.status) == (417, 401)
 
 
-async def test_011_pipelines(open_world: OpenWorld) -> None:
+async def test_011_pipelines(open_stand: OpenStand) -> None:
     """Many requests at once on one connection are answered in their order."""
-    world = await open_world()
-    reader, writer = await asyncio.open_connection(*world.address)
+    stand = await open_stand()
+    reader, writer = await asyncio.open_connection(*stand.address)
     for number in range(100):
         writer.write(
             f"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: r{number}\r\n\r\n".encode()
@@ -210,11 +210,11 @@ async def test_011_pipelines(open_world: OpenWorld) -> None:
         ("DELETE /v1/models", 405),
     ],
 )
-async def test_012_asks_elsewhere(open_world: OpenWorld, line: str, status: int) -> None:
+async def test_012_asks_elsewhere(open_stand: OpenStand, line: str, status: int) -> None:
     """What is not there is told in OpenAI's form."""
-    world = await open_world()
+    stand = await open_stand()
 
-    got = await refused(world, f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    got = await refused(stand, f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
 
     assert got is not None
     assert got.status == status
@@ -224,13 +224,13 @@ async def test_012_asks_elsewhere(open_world: OpenWorld, line: str, status: int)
 @pytest.mark.parametrize(
     "value", [b"Bearer sk-\xff\xfe", "Bearer sk-ключ".encode(), b"\xed\xa0\x80"]
 )
-async def test_013_is_not_ascii(open_world: OpenWorld, value: bytes) -> None:
+async def test_013_is_not_ascii(open_stand: OpenStand, value: bytes) -> None:
     """Any bytes in a header are a wrong key or an odd name, and never an error of ours."""
-    world = await open_world()
+    stand = await open_stand()
     lines = b"Authorization: %b\r\nX-Request-Id: %b\r\nUser-Agent: %b\r\n" % (value, value, value)
 
     got = await refused(
-        world, f"POST {PATH} HTTP/1.1\r\n".encode() + HOST + lines + b"Content-Length: 2\r\n\r\n{}"
+        stand, f"POST {PATH} HTTP/1.1\r\n".encode() + HOST + lines + b"Content-Length: 2\r\n\r\n{}"
     )
 
     assert got is not None
@@ -238,10 +238,10 @@ async def test_013_is_not_ascii(open_world: OpenWorld, value: bytes) -> None:
     assert got.headers["x-request-id"].startswith("req-")
 
 
-async def test_011_goes_on_after_a_refusal(open_world: OpenWorld) -> None:
+async def test_011_goes_on_after_a_refusal(open_stand: OpenStand) -> None:
     """A request that was refused does not spoil the next one."""
-    world = await open_world()
-    world.play(fitting)
-    assert (await world.send(b"{")).status == 400
-    assert (await world.ask()).content == TEXT
-    assert await world.charged() == (1, CHARGE)
+    stand = await open_stand()
+    stand.play(fitting)
+    assert (await stand.send(b"{")).status == 400
+    assert (await stand.ask()).content == TEXT
+    assert await stand.charged() == (1, CHARGE)

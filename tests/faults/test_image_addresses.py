@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.checked_gateway import CHARGE
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
 from tests.faults.dialect_answers import FORMS, Form
+from tests.faults.fault_stand import CHARGE
 
 HERE = (
     "127.0.0.1",
@@ -46,7 +46,7 @@ Connect = Callable[[Any, Any], Coroutine[Any, Any, None]]
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.dialect)
 async def test_039_and_042_to_045_nothing_is_fetched(
-    open_world: OpenWorld, form: Form, monkeypatch: pytest.MonkeyPatch
+    open_stand: OpenStand, form: Form, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A picture's address is the provider's affair: we look up no name and connect to nobody.
 
@@ -54,12 +54,12 @@ async def test_039_and_042_to_045_nothing_is_fetched(
     answer or never stop can do anything here, and nobody is flooded through us.
     """
     loop = asyncio.get_running_loop()
-    world = await open_world(first={"dialect": form.dialect})
-    world.play(form.fitting, second=form.fitting)
-    assert (await world.ask()).status == 200
+    stand = await open_stand(first={"dialect": form.dialect})
+    stand.play(form.fitting, second=form.fitting)
+    assert (await stand.ask()).status == 200
     visited: list[Any] = []
     looked_up: list[Any] = []
-    ours = {world.address[1], world.first.port}
+    ours = {stand.address[1], stand.first.port}
     connect: Connect = loop.sock_connect
     look_up: Callable[..., Awaitable[Any]] = loop.getaddrinfo
 
@@ -79,15 +79,15 @@ async def test_039_and_042_to_045_nothing_is_fetched(
         port = victim.sockets[0].getsockname()[1]
         for url in (*(f"http://{host}:{port}/a.png" for host in HERE), *ELSEWHERE):
             part = {"type": "image_url", "image_url": {"url": url}}
-            reply = await world.ask(messages=[{"role": "user", "content": [part]}])
+            reply = await stand.ask(messages=[{"role": "user", "content": [part]}])
             assert reply.status in {200, 400}, url
             if reply.status == 200:
                 served += 1
-                sent = world.first.requests[-1].body.decode()
+                sent = stand.first.requests[-1].body.decode()
                 assert url in sent.encode().decode("unicode_escape") or url in sent
 
     assert {address[1] for address in visited} <= ours
     assert set(looked_up) <= {"127.0.0.1"}
     assert served > len(ELSEWHERE)
-    assert len(world.first.requests) == served
-    assert await world.charged() == (served, served * CHARGE)
+    assert len(stand.first.requests) == served
+    assert await stand.charged() == (served, served * CHARGE)

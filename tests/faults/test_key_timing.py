@@ -14,7 +14,7 @@ import services.admission.keyring
 import services.common.key_format
 import services.storage.keys
 import services.storage.pepper
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
 from tests.faults.test_keys import bearing
 from tests.nightly.key_timing import KINDS, guess
 
@@ -53,14 +53,14 @@ def followed() -> Iterator[Sequence[str]]:
         sys.settrace(before)
 
 
-async def test_032_all_wrong_keys_go_one_way(open_world: OpenWorld) -> None:
+async def test_032_all_wrong_keys_go_one_way(open_stand: OpenStand) -> None:
     """However nearly a key was guessed, line for line the same is done with it."""
-    world = await open_world()
+    stand = await open_stand()
     ways = set()
     for _ in range(TRIES):
         for right in KINDS.values():
             with followed() as lines:
-                reply = await world.ask(headers=bearing(guess(world.key, right)))
+                reply = await stand.ask(headers=bearing(guess(stand.key, right)))
             assert (reply.status, reply.code) == (401, "invalid_api_key")
             ways.add(tuple(lines))
 

@@ -21,8 +21,8 @@ from gateway.operators_app import SERVICES
 from gateway.transcoding.bindings import bindings
 from services.common.key_format import new_secret
 from services.rpc.listener import listening
-from tests.faults.checked_gateway import BEGIN, CHARGE, MODEL, STEADY, World, fitting
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import BEGIN, CHARGE, MODEL, STEADY, FaultStand, fitting
 from tests.faults.test_operators import OPERATORS, PUBLIC
 from tests.stand.clock import JumpingClock
 from tests.stand.operators import Operators
@@ -32,9 +32,9 @@ WIRES = pytest.mark.parametrize("wire", [False, True])
 
 
 @asynccontextmanager
-async def operating(world: World) -> AsyncIterator[Operators]:
-    """What operators may ask of the world."""
-    async with world.service.operators_channel() as channel:
+async def operating(stand: FaultStand) -> AsyncIterator[Operators]:
+    """The operators of the gateway."""
+    async with stand.service.operators_channel() as channel:
         yield Operators(channel)
 
 
@@ -44,23 +44,23 @@ def bearing(secret: str) -> Mapping[str, str]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_030_opens_no_door(open_world: OpenWorld, *, stream: bool) -> None:
+async def test_030_opens_no_door(open_stand: OpenStand, *, stream: bool) -> None:
     """A key that is revoked, expired or for another model is told so, and nobody is asked."""
     clock = JumpingClock()
-    world = await open_world(clock=clock)
-    world.play(fitting)
+    stand = await open_stand(clock=clock)
+    stand.play(fitting)
     soon = Timestamp(seconds=int(clock.time()) + 60)
-    async with operating(world) as ops:
+    async with operating(stand) as ops:
         _, narrow = await ops.create_key("default", keys.KeyScope(models=[STEADY]))
         _, expiring = await ops.create_key("default", keys.KeyScope(expire_time=soon))
         key_id, revoked = await ops.create_key("default")
         for key in (expiring, revoked):
-            assert (await world.ask(headers=bearing(key), stream=stream)).status == 200
+            assert (await stand.ask(headers=bearing(key), stream=stream)).status == 200
         await ops.revoke_key(key_id)
     clock.off_s = 61.0
 
     refused = [
-        await world.ask(headers=bearing(key), stream=stream) for key in (narrow, expiring, revoked)
+        await stand.ask(headers=bearing(key), stream=stream) for key in (narrow, expiring, revoked)
     ]
 
     assert [(reply.status, reply.code) for reply in refused] == [
@@ -69,33 +69,33 @@ async def test_030_opens_no_door(open_world: OpenWorld, *, stream: bool) -> None
         (401, "key_revoked"),
     ]
     assert [reply.headers.get("WWW-Authenticate") for reply in refused] == [None, *["Bearer"] * 2]
-    assert len(world.first.requests) == 2
-    assert await world.charged() == (2, 2 * CHARGE)
+    assert len(stand.first.requests) == 2
+    assert await stand.charged() == (2, 2 * CHARGE)
     for kind in ("KEY_EXPIRED", "KEY_REVOKED"):
-        assert world.metric("auth_failures_total", kind=kind) == 1
-    assert world.metric("rejected_total", reason="MODEL_NOT_ALLOWED") == 1
+        assert stand.metric("auth_failures_total", kind=kind) == 1
+    assert stand.metric("rejected_total", reason="MODEL_NOT_ALLOWED") == 1
 
 
 @WIRES
-async def test_031_is_revoked_while_it_streams(open_world: OpenWorld, *, wire: bool) -> None:
+async def test_031_is_revoked_while_it_streams(open_stand: OpenStand, *, wire: bool) -> None:
     """The stream says why it ends, the provider is left, what came is paid; new calls are 401."""
-    world = await open_world(wire=wire)
-    world.play(STALLED)
-    async with operating(world) as ops:
+    stand = await open_stand(wire=wire)
+    stand.play(STALLED)
+    async with operating(stand) as ops:
         key_id, key = await ops.create_key("default")
-        async with world.post(headers=bearing(key)) as answer:
+        async with stand.post(headers=bearing(key)) as answer:
             await answer.content.readuntil(b"canary-answer-")
             await ops.revoke_key(key_id)
-            reply = await world.read(answer)
+            reply = await stand.read(answer)
 
     assert (reply.code, reply.finishes, reply.events[-1]) == ("key_revoked", [], "[DONE]")
-    assert (await world.ask(headers=bearing(key))).code == "key_revoked"
-    await world.left(world.first)
-    assert world.second.requests == []
-    calls, charge = await world.charged()
+    assert (await stand.ask(headers=bearing(key))).code == "key_revoked"
+    await stand.left(stand.first)
+    assert stand.second.requests == []
+    calls, charge = await stand.charged()
     assert calls == 1
     assert charge > 0
-    assert world.metric("stream_end_total", end="revoked") == 1
+    assert stand.metric("stream_end_total", end="revoked") == 1
 
 
 async def ask(channel: grpc.aio.Channel, method: MethodDescriptor, **metadata: str) -> str:
@@ -105,30 +105,30 @@ async def ask(channel: grpc.aio.Channel, method: MethodDescriptor, **metadata: s
     return str((await rpc(b"", metadata=tuple(metadata.items())).code()).name)
 
 
-async def test_034_operators_have_a_door_of_their_own(open_world: OpenWorld) -> None:
+async def test_034_operators_have_a_door_of_their_own(open_stand: OpenStand) -> None:
     """At the callers' doors there is nothing of theirs: neither over gRPC nor over REST."""
-    world = await open_world()
+    stand = await open_stand()
     routes = [(binding.verb, binding.template.source) for binding in bindings(SERVICES)]
     async with (
-        listening(world.service.register, "127.0.0.1:0", grace_s=0) as bound,
+        listening(stand.service.register, "127.0.0.1:0", grace_s=0) as bound,
         grpc.aio.insecure_channel(bound) as channel,
     ):
         for method in OPERATORS:
-            said = await ask(channel, method, authorization=f"Bearer {world.key}")
+            said = await ask(channel, method, authorization=f"Bearer {stand.key}")
             assert said == "UNIMPLEMENTED", method.full_name
 
     for verb, template in routes:
-        async with world.http.request(verb, world.url + template, json={}) as answer:
-            reply = await world.read(answer)
+        async with stand.http.request(verb, stand.url + template, json={}) as answer:
+            reply = await stand.read(answer)
         assert (reply.status, reply.code) == (404, "unknown_url"), template
-    assert await world.charged() == (0, 0)
+    assert await stand.charged() == (0, 0)
 
 
-async def test_037_grpc_without_a_key(open_world: OpenWorld) -> None:
+async def test_037_grpc_without_a_key(open_stand: OpenStand) -> None:
     """Whoever calls without a key, or with one that is none, is refused; health is for all."""
-    world = await open_world()
+    stand = await open_stand()
     async with (
-        listening(world.service.register, "127.0.0.1:0", grace_s=0) as bound,
+        listening(stand.service.register, "127.0.0.1:0", grace_s=0) as bound,
         grpc.aio.insecure_channel(bound) as channel,
     ):
         for method in PUBLIC:
@@ -139,42 +139,42 @@ async def test_037_grpc_without_a_key(open_world: OpenWorld) -> None:
         answer = await health.Check(health_pb2.HealthCheckRequest())
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
-    assert world.first.requests == []
-    assert await world.charged() == (0, 0)
+    assert stand.first.requests == []
+    assert await stand.charged() == (0, 0)
 
 
-async def test_038_and_051_guesses(open_world: OpenWorld) -> None:
+async def test_038_and_051_guesses(open_stand: OpenStand) -> None:
     """Who guesses is slowed, whatever address he says he has; who knows a key is not."""
-    world = await open_world()
-    world.play(fitting)
+    stand = await open_stand()
+    stand.play(fitting)
     more = 10
     statuses: Counter[int] = Counter()
     for number in range(FAILURES + more):
         spoof = {"X-Forwarded-For": f"10.0.0.{number}", "Forwarded": f"for=10.1.0.{number}"}
-        reply = await world.ask(headers={**bearing(new_secret()), **spoof})
+        reply = await stand.ask(headers={**bearing(new_secret()), **spoof})
         statuses[reply.status] += 1
         assert reply.status == 401 or 1 <= int(reply.headers["Retry-After"]) <= 60
 
     assert statuses == {401: FAILURES, 429: more}
-    assert (await world.ask()).status == 200
-    assert await world.charged() == (1, CHARGE)
-    assert world.metric("auth_failures_total", kind="INVALID_API_KEY") == FAILURES + more
-    told = [line for line in world.log.of("http.request") if line["status"] == 429]
+    assert (await stand.ask()).status == 200
+    assert await stand.charged() == (1, CHARGE)
+    assert stand.metric("auth_failures_total", kind="INVALID_API_KEY") == FAILURES + more
+    told = [line for line in stand.log.of("http.request") if line["status"] == 429]
     assert {line["code"] for line in told} == {"rate_limit_exceeded"}
     assert len(told) == more
 
 
-async def test_026_keys_are_written_in_many_ways(open_world: OpenWorld) -> None:
+async def test_026_keys_are_written_in_many_ways(open_stand: OpenStand) -> None:
     """The scheme's case does not matter; of two keys none is taken."""
-    world = await open_world()
-    world.play(fitting)
+    stand = await open_stand()
+    stand.play(fitting)
     for scheme in ("bearer", "BEARER"):
-        async with world.post(headers={"Authorization": f"{scheme} {world.key}"}) as answer:
-            assert (await world.read(answer)).status == 200
+        async with stand.post(headers={"Authorization": f"{scheme} {stand.key}"}) as answer:
+            assert (await stand.read(answer)).status == 200
 
     async with aiohttp.ClientSession() as http:
-        twice = [("Authorization", f"Bearer {key}") for key in (new_secret(), world.key)]
-        url = f"{world.url}/v1/chat/completions"
+        twice = [("Authorization", f"Bearer {key}") for key in (new_secret(), stand.key)]
+        url = f"{stand.url}/v1/chat/completions"
         async with http.post(url, json={"model": MODEL, "messages": []}, headers=twice) as answer:
-            assert (await world.read(answer)).status in {400, 401}
-    assert await world.charged() == (2, 2 * CHARGE)
+            assert (await stand.read(answer)).status in {400, 401}
+    assert await stand.charged() == (2, 2 * CHARGE)

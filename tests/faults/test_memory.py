@@ -18,7 +18,8 @@ from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionSer
 
 from gateway.overload.cgroup import MEMBERSHIP, ROOT, ContainerMemory
 from gateway.overload.memory_monitor import LOW, OUT, SHORT, WORTH_BYTES, MemoryMonitor
-from tests.faults.checked_gateway import (
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import (
     BEGIN,
     CHARGE,
     END,
@@ -26,10 +27,9 @@ from tests.faults.checked_gateway import (
     PATH,
     STEADY,
     TEXT,
-    World,
+    FaultStand,
     fitting,
 )
-from tests.faults.conftest import OpenWorld
 from tests.faults.log_and_metrics import by
 from tests.faults.processes import ASKED, CONFIG
 from tests.stand.process import Server
@@ -46,18 +46,18 @@ class Gauge:
         self.memory = MemoryMonitor(lambda: self._used)
         self._used = 0.5
 
-    async def at(self, world: World, used: float) -> None:
+    async def at(self, stand: FaultStand, used: float) -> None:
         """Returns when it is known."""
         self._used = used
-        await world.until(lambda: self.memory.used_share == used)
+        await stand.until(lambda: self.memory.used_share == used)
 
 
 @asynccontextmanager
-async def uploading(world: World, size: int) -> AsyncIterator[asyncio.StreamReader]:
+async def uploading(stand: FaultStand, size: int) -> AsyncIterator[asyncio.StreamReader]:
     """A request whose body has come for the most part, and never comes whole."""
-    reader, writer = await asyncio.open_connection(*world.address)
+    reader, writer = await asyncio.open_connection(*stand.address)
     head = (
-        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.key}\r\n"
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stand.key}\r\n"
         f"Content-Length: {size}\r\n\r\n"
     )
     try:
@@ -69,100 +69,100 @@ async def uploading(world: World, size: int) -> AsyncIterator[asyncio.StreamRead
 
 
 @WIRES
-async def test_077_memory_runs_out_slowly(open_world: OpenWorld, wire: bool) -> None:
+async def test_077_memory_runs_out_slowly(open_stand: OpenStand, wire: bool) -> None:
     """First connections are not kept, then calls refused, then who holds most is cut."""
     gauge = Gauge()
-    world = await open_world(memory=gauge.memory, wire=wire)
+    stand = await open_stand(memory=gauge.memory, wire=wire)
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    running = asyncio.create_task(world.ask())
-    await world.first.request()
-    assert "Connection" not in (await world.ask(model=STEADY)).headers
+    stand.play([BEGIN, goes_on, END])
+    running = asyncio.create_task(stand.ask())
+    await stand.first.request()
+    assert "Connection" not in (await stand.ask(model=STEADY)).headers
 
-    await gauge.at(world, LOW)
-    last = await world.ask(model=STEADY)
+    await gauge.at(stand, LOW)
+    last = await stand.ask(model=STEADY)
     assert (last.content, last.headers["Connection"]) == (TEXT, "close")
 
-    async with uploading(world, 4 * WORTH_BYTES) as upload:
-        await world.until(lambda: world.edge_sample("connections") == 2)
-        await gauge.at(world, SHORT)
+    async with uploading(stand, 4 * WORTH_BYTES) as upload:
+        await stand.until(lambda: stand.edge_sample("connections") == 2)
+        await gauge.at(stand, SHORT)
         for stream in (True, False):
-            refused = await world.ask(model=STEADY, stream=stream)
+            refused = await stand.ask(model=STEADY, stream=stream)
             assert (refused.status, refused.code) == (503, "overloaded")
             assert 1 <= float(refused.headers["retry-after-ms"]) / 1000 <= 3
-        stub = ChatCompletionServiceStub(world.service.channel())
+        stub = ChatCompletionServiceStub(stand.service.channel())
         with pytest.raises(grpc.aio.AioRpcError) as told:
             await stub.CreateChatCompletion(
                 chat.CreateChatCompletionRequest(),
-                metadata=(("authorization", f"Bearer {world.key}"),),
+                metadata=(("authorization", f"Bearer {stand.key}"),),
             )
         assert told.value.code() is grpc.StatusCode.UNAVAILABLE
-        async with uploading(world, 4 * WORTH_BYTES) as another:
+        async with uploading(stand, 4 * WORTH_BYTES) as another:
             assert (await another.readline()).startswith(b"HTTP/1.1 503 ")
-        assert world.edge_sample("calls_refused_total") == (3 if wire else 1)
+        assert stand.edge_sample("calls_refused_total") == (3 if wire else 1)
 
-        await gauge.at(world, OUT)
+        await gauge.at(stand, OUT)
         assert await upload.read() == b""
-    assert world.edge_sample("connections_cut_total") == 1
-    assert len(world.log.of("memory.out.begins", used_share=OUT)) == 1
+    assert stand.edge_sample("connections_cut_total") == 1
+    assert len(stand.log.of("memory.out.begins", used_share=OUT)) == 1
 
-    await gauge.at(world, 0.5)
+    await gauge.at(stand, 0.5)
     goes_on.set()
     assert (await running).content == TEXT
-    assert (await world.ask(model=STEADY)).content == TEXT
-    assert await world.charged() == (4, 4 * CHARGE)
-    assert len(world.log.of("memory.short.ends")) == 1
+    assert (await stand.ask(model=STEADY)).content == TEXT
+    assert await stand.charged() == (4, 4 * CHARGE)
+    assert len(stand.log.of("memory.short.ends")) == 1
 
 
-async def test_077_edges_learn_nothing_about_places(open_world: OpenWorld) -> None:
+async def test_077_edges_learn_nothing_about_places(open_stand: OpenStand) -> None:
     """A service whose memory was short gets as many calls as before, as soon as it is not."""
     gauge = Gauge()
-    world = await open_world(service_memory=gauge.memory, wire=True)
-    await gauge.at(world, SHORT)
-    assert (await world.ask()).code == "overloaded"
-    await gauge.at(world, 0.5)
+    stand = await open_stand(service_memory=gauge.memory, wire=True)
+    await gauge.at(stand, SHORT)
+    assert (await stand.ask()).code == "overloaded"
+    await gauge.at(stand, 0.5)
 
-    replies = await asyncio.gather(*(world.ask(model=STEADY) for _ in range(40)))
+    replies = await asyncio.gather(*(stand.ask(model=STEADY) for _ in range(40)))
     assert {reply.status for reply in replies} == {200}
-    assert world.edge_sample("calls_max") == 0
+    assert stand.edge_sample("calls_max") == 0
 
 
-async def test_077_who_sends_many_at_once(open_world: OpenWorld) -> None:
+async def test_077_who_sends_many_at_once(open_stand: OpenStand) -> None:
     """Requests in one piece are refused one by one, too."""
     gauge = Gauge()
-    world = await open_world(memory=gauge.memory, wire=True)
-    await gauge.at(world, SHORT)
+    stand = await open_stand(memory=gauge.memory, wire=True)
+    await gauge.at(stand, SHORT)
     body = json.dumps(ASKED).encode()
-    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {world.key}\r\n"
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stand.key}\r\n"
     one = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    reader, writer = await asyncio.open_connection(*world.address)
+    reader, writer = await asyncio.open_connection(*stand.address)
     writer.write(one + one)
     assert (await reader.readline()).split()[1] == b"503"
     await reader.read()
     writer.close()
 
-    await gauge.at(world, 0.5)
-    assert world.edge_sample("calls_refused_total") == 1
-    assert world.first.requests == []
+    await gauge.at(stand, 0.5)
+    assert stand.edge_sample("calls_refused_total") == 1
+    assert stand.first.requests == []
 
 
-async def test_077_any_request_is_refused(open_world: OpenWorld) -> None:
+async def test_077_any_request_is_refused(open_stand: OpenStand) -> None:
     """Of whatever form: in chunks, by HTTP/1.0, with bodies that are awaited or not."""
     gauge = Gauge()
-    world = await open_world(memory=gauge.memory)
-    await gauge.at(world, SHORT)
-    named = f"Host: x\r\nAuthorization: Bearer {world.key}\r\n"
+    stand = await open_stand(memory=gauge.memory)
+    await gauge.at(stand, SHORT)
+    named = f"Host: x\r\nAuthorization: Bearer {stand.key}\r\n"
     for version, more in (
         ("1.1", "Transfer-Encoding: chunked\r\n"),
         ("1.1", "Expect: 100-continue\r\nContent-Length: 5\r\n"),
         ("1.0", "Content-Length: 5\r\n"),
     ):
-        reader, writer = await asyncio.open_connection(*world.address)
+        reader, writer = await asyncio.open_connection(*stand.address)
         writer.write(f"POST {PATH} HTTP/{version}\r\n{named}{more}\r\n".encode())
         assert (await reader.readline()).split()[1] == b"503"
         writer.close()
-    await gauge.at(world, 0.5)
-    assert by(world.edge, "edge_requests_total", "status")["503",] == 3
+    await gauge.at(stand, 0.5)
+    assert by(stand.edge, "edge_requests_total", "status")["503",] == 3
 
 
 MIB = 2**20

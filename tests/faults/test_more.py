@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from services.config import BoundsConfig, ConfigError
-from tests.faults.checked_gateway import (
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import (
     BEGIN,
     CHARGE,
     END,
@@ -18,11 +19,10 @@ from tests.faults.checked_gateway import (
     TEXT,
     USAGE,
     WHOLE,
-    World,
+    FaultStand,
     piece,
     reread,
 )
-from tests.faults.conftest import OpenWorld
 from tests.stand.upstream import CUT, LAST_CHUNK, SSE_HEAD, STALL, Line, Script, chunk, head, sse
 
 STREAMS = pytest.mark.parametrize("streamed", [True, False])
@@ -39,17 +39,17 @@ def calls_tool(call: Any) -> Any:
 
 @STREAMS
 @pytest.mark.parametrize("interim", INTERIM)
-async def test_interim_responses(world: World, interim: bytes, streamed: bool) -> None:
+async def test_interim_responses(stand: FaultStand, interim: bytes, streamed: bool) -> None:
     """What comes before the response, once or often, is not the response."""
     (answer,) = FINE if streamed else WHOLE
     assert isinstance(answer, bytes)
-    world.play([interim * 3 + answer])
+    stand.play([interim * 3 + answer])
 
-    assert (await world.ask(stream=streamed)).content == TEXT
-    assert await world.charged() == (1, CHARGE)
+    assert (await stand.ask(stream=streamed)).content == TEXT
+    assert await stand.charged() == (1, CHARGE)
 
 
-async def test_interim_responses_for_ever(world: World) -> None:
+async def test_interim_responses_for_ever(stand: FaultStand) -> None:
     """A provider that only ever says that it will answer does not."""
 
     async def hint(line: Line) -> None:
@@ -58,13 +58,13 @@ async def test_interim_responses_for_ever(world: World) -> None:
             await line.writer.drain()
             await asyncio.sleep(0.02)
 
-    world.play([hint], second=FINE)
+    stand.play([hint], second=FINE)
 
-    assert (await world.ask()).content == TEXT
-    assert await world.charged() == (1, CHARGE)
+    assert (await stand.ask()).content == TEXT
+    assert await stand.charged() == (1, CHARGE)
 
 
-async def test_a_head_that_never_ends(world: World) -> None:
+async def test_a_head_that_never_ends(stand: FaultStand) -> None:
     """One header after another, slowly, is no answer either."""
 
     async def drip(line: Line) -> None:
@@ -74,21 +74,21 @@ async def test_a_head_that_never_ends(world: World) -> None:
             await line.writer.drain()
             await asyncio.sleep(0.02)
 
-    world.play([drip], second=FINE)
+    stand.play([drip], second=FINE)
 
-    assert (await world.ask()).content == TEXT
-    assert await world.charged() == (1, CHARGE)
+    assert (await stand.ask()).content == TEXT
+    assert await stand.charged() == (1, CHARGE)
 
 
-async def test_a_protocol_that_was_not_asked_for(world: World) -> None:
+async def test_a_protocol_that_was_not_asked_for(stand: FaultStand) -> None:
     """A switch of protocols is a bad answer."""
     switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"
-    world.play([switch, STALL], second=FINE)
+    stand.play([switch, STALL], second=FINE)
 
-    assert (await world.ask()).content == TEXT
+    assert (await stand.ask()).content == TEXT
 
 
-async def test_huge_arguments_of_a_tool(world: World) -> None:
+async def test_huge_arguments_of_a_tool(stand: FaultStand) -> None:
     """A megabyte of arguments, in thousands of pieces, arrives as it was sent."""
     arguments = json.dumps({"text": "x" * 1_000_000})
     pieces = [arguments[at : at + 512] for at in range(0, len(arguments), 512)]
@@ -103,9 +103,9 @@ async def test_huge_arguments_of_a_tool(world: World) -> None:
     ]
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
-    world.play(script, script)
-    streamed = await world.ask(tools=[tool])
-    whole = await world.ask(tools=[tool], stream=False)
+    stand.play(script, script)
+    streamed = await stand.ask(tools=[tool])
+    whole = await stand.ask(tools=[tool], stream=False)
 
     came = [
         call["function"].get("arguments", "")
@@ -116,92 +116,92 @@ async def test_huge_arguments_of_a_tool(world: World) -> None:
     assert "".join(came) == arguments
     (call,) = whole.json["choices"][0]["message"]["tool_calls"]
     assert call["function"]["arguments"] == arguments
-    assert (await world.charged())[0] == 2
+    assert (await stand.charged())[0] == 2
 
 
-async def test_trailing_garbage(world: World) -> None:
+async def test_trailing_garbage(stand: FaultStand) -> None:
     """What follows a complete response on its connection is nobody's answer."""
     (answer,) = WHOLE
     assert isinstance(answer, bytes)
-    world.play([answer + b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad"], FINE)
+    stand.play([answer + b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad"], FINE)
 
-    assert (await world.ask(stream=False)).content == TEXT
-    assert (await world.ask()).content == TEXT
-    assert await world.charged() == (2, 2 * CHARGE)
+    assert (await stand.ask(stream=False)).content == TEXT
+    assert (await stand.ask()).content == TEXT
+    assert await stand.charged() == (2, 2 * CHARGE)
 
 
-async def test_the_wrong_length_of_a_chunk(world: World) -> None:
+async def test_the_wrong_length_of_a_chunk(stand: FaultStand) -> None:
     """A body that cannot be taken apart ends the stream with an error."""
-    world.play([BEGIN, b"zz\r\nwhat\r\n", STALL])
+    stand.play([BEGIN, b"zz\r\nwhat\r\n", STALL])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code) == (200, "upstream_bad_response")
-    assert (await world.charged())[0] == 1
+    assert (await stand.charged())[0] == 1
 
 
-async def test_answers_to_nobody(world: World) -> None:
+async def test_answers_to_nobody(stand: FaultStand) -> None:
     """A provider that speaks before it is asked is not believed on the next call."""
     (answer,) = FINE
     assert isinstance(answer, bytes)
-    world.play([answer + answer], FINE)
+    stand.play([answer + answer], FINE)
 
-    assert (await world.ask()).content == TEXT
-    assert (await world.ask()).content == TEXT
-    assert len(world.first.requests) == 2
-    assert await world.charged() == (2, 2 * CHARGE)
+    assert (await stand.ask()).content == TEXT
+    assert (await stand.ask()).content == TEXT
+    assert len(stand.first.requests) == 2
+    assert await stand.charged() == (2, 2 * CHARGE)
 
 
-async def test_slow_loris(open_world: OpenWorld) -> None:
+async def test_slow_loris(open_stand: OpenStand) -> None:
     """Clients that send a byte now and then keep no place that others need."""
-    world = await open_world(bounds=BoundsConfig(calls_max=2))
-    world.play(FINE)
-    opened = [await asyncio.open_connection(*world.address) for _ in range(200)]
+    stand = await open_stand(bounds=BoundsConfig(calls_max=2))
+    stand.play(FINE)
+    opened = [await asyncio.open_connection(*stand.address) for _ in range(200)]
     for _, writer in opened:
         writer.write(b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Le")
 
-    assert (await world.ask()).content == TEXT
+    assert (await stand.ask()).content == TEXT
 
     for _, writer in opened:
         writer.transport.abort()
-    assert await world.charged() == (1, CHARGE)
+    assert await stand.charged() == (1, CHARGE)
 
 
-async def test_finishes_twice(world: World) -> None:
+async def test_finishes_twice(stand: FaultStand) -> None:
     """Of two ends of an answer one is told."""
-    world.play([BEGIN + sse(piece("31d0"), piece("", "stop"), piece("", "length")) + END, CUT])
+    stand.play([BEGIN + sse(piece("31d0"), piece("", "stop"), piece("", "length")) + END, CUT])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert len(reply.finishes) <= 1
-    assert (await world.charged())[0] == 1
+    assert (await stand.charged())[0] == 1
 
 
-async def test_only_a_finish(world: World) -> None:
+async def test_only_a_finish(stand: FaultStand) -> None:
     """An answer without a word is an answer."""
     usage = {
         "id": "c",
         "choices": [],
         "usage": {**USAGE, "completion_tokens": 0, "total_tokens": 10},
     }
-    world.play([SSE_HEAD + sse(piece("", "stop"), usage, "[DONE]") + LAST_CHUNK])
+    stand.play([SSE_HEAD + sse(piece("", "stop"), usage, "[DONE]") + LAST_CHUNK])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.content, reply.finishes) == ("", ["stop"])
-    assert await world.charged() == (1, 10 * 1_000)
+    assert await stand.charged() == (1, 10 * 1_000)
 
 
-async def test_a_status_without_a_body(world: World) -> None:
+async def test_a_status_without_a_body(stand: FaultStand) -> None:
     """204, and a length that lies, are failures like others."""
-    world.play([head(204)], [head(200, content_length="5") + b"{}", STALL], second=FINE)
+    stand.play([head(204)], [head(200, content_length="5") + b"{}", STALL], second=FINE)
 
     for _ in range(2):
-        assert (await world.ask()).content == TEXT
-    assert await world.charged() == (2, 2 * CHARGE)
+        assert (await stand.ask()).content == TEXT
+    assert await stand.charged() == (2, 2 * CHARGE)
 
 
-async def test_bytes_one_by_one(world: World) -> None:
+async def test_bytes_one_by_one(stand: FaultStand) -> None:
     """However finely a stream is cut, over its heads and chunks, it is the same."""
     (answer,) = FINE
     assert isinstance(answer, bytes)
@@ -212,13 +212,13 @@ async def test_bytes_one_by_one(world: World) -> None:
             await line.writer.drain()
             await asyncio.sleep(0)
 
-    world.play([drip])
+    stand.play([drip])
 
-    assert (await world.ask()).content == TEXT
-    assert await world.charged() == (1, CHARGE)
+    assert (await stand.ask()).content == TEXT
+    assert await stand.charged() == (1, CHARGE)
 
 
-async def test_chunks_of_nothing(world: World) -> None:
+async def test_chunks_of_nothing(stand: FaultStand) -> None:
     """Blank lines without end are no events, and no progress."""
 
     async def blank(line: Line) -> None:
@@ -227,28 +227,28 @@ async def test_chunks_of_nothing(world: World) -> None:
             await line.writer.drain()
             await asyncio.sleep(0.02)
 
-    world.play([BEGIN, blank])
+    stand.play([BEGIN, blank])
 
-    assert (await world.ask()).code == "upstream_stalled"
-    assert (await world.charged())[0] == 1
+    assert (await stand.ask()).code == "upstream_stalled"
+    assert (await stand.charged())[0] == 1
 
 
-async def test_a_reload_that_fails_while_streams_run(open_world: OpenWorld) -> None:
+async def test_a_reload_that_fails_while_streams_run(open_stand: OpenStand) -> None:
     """Neither they nor those that come notice."""
-    world = await open_world()
+    stand = await open_stand()
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END], FINE)
-    first, *others = world.config.channels
+    stand.play([BEGIN, goes_on, END], FINE)
+    first, *others = stand.config.channels
     wrong = msgspec.structs.replace(first, base_url="", local="no-such-model")
 
-    async with world.post() as answer:
+    async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
         with pytest.raises(ConfigError):
-            reread(world, msgspec.structs.replace(world.config, channels=(wrong, *others)))
-        assert (await world.ask()).content == TEXT
+            reread(stand, msgspec.structs.replace(stand.config, channels=(wrong, *others)))
+        assert (await stand.ask()).content == TEXT
         goes_on.set()
-        reply = await world.read(answer)
+        reply = await stand.read(answer)
 
     assert reply.events[-1] == "[DONE]"
-    assert world.metric("config_reload_total", result="refused") == 1
-    assert await world.charged() == (2, 2 * CHARGE)
+    assert stand.metric("config_reload_total", result="refused") == 1
+    assert await stand.charged() == (2, 2 * CHARGE)

@@ -20,8 +20,8 @@ from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
 import services
-from tests.faults.checked_gateway import MODEL, World, fitting
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import MODEL, FaultStand, fitting
 
 
 def described(*files: Any) -> list[MethodDescriptor]:
@@ -42,10 +42,10 @@ SEARCHED = [
 ]
 
 
-async def call(world: World, method: MethodDescriptor, **fields: Any) -> Any:
+async def call(stand: FaultStand, method: MethodDescriptor, **fields: Any) -> Any:
     """What an operator is answered."""
     service = method.containing_service.full_name
-    async with world.service.operators_channel() as channel:
+    async with stand.service.operators_channel() as channel:
         rpc: Any = channel.unary_unary(
             f"/{service}/{method.name}",
             request_serializer=GetMessageClass(method.input_type).SerializeToString,
@@ -54,31 +54,31 @@ async def call(world: World, method: MethodDescriptor, **fields: Any) -> Any:
         return await rpc(GetMessageClass(method.input_type)(**fields))
 
 
-async def test_035_lists_have_an_end(open_world: OpenWorld) -> None:
+async def test_035_lists_have_an_end(open_stand: OpenStand) -> None:
     """Every list of the contract refuses a page of a billion, and says which field it was."""
-    world = await open_world()
+    stand = await open_stand()
     assert {"ListAccounts", "ListKeys", "ListTransfers"} <= {one.name for one in LISTS}
     for method, size in product(LISTS, (10**9, 1001, -1)):
         named = {"account": "default"} if "account" in method.input_type.fields_by_name else {}
 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await call(world, method, page_size=size, **named)
+            await call(stand, method, page_size=size, **named)
 
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "page_size" in (refused.value.details() or "")
 
 
-async def test_035_wildcards_are_no_names(open_world: OpenWorld) -> None:
+async def test_035_wildcards_are_no_names(open_stand: OpenStand) -> None:
     """`%` and `_` find nobody: what asks for an account means the one of exactly that name."""
-    world = await open_world()
-    world.play(fitting)
-    assert (await world.ask()).status == 200
+    stand = await open_stand()
+    stand.play(fitting)
+    assert (await stand.ask()).status == 200
     for method, name in product(SEARCHED, ("%", "%%%%%%%%", "______t", "default%", "*")):
         if method.name in {"CreateAccount", "CreateKey"} and name == "______t":
             continue  # A good name for a new one.
         found: object = ()
         try:
-            found = (await call(world, method, account=name)).ListFields()
+            found = (await call(stand, method, account=name)).ListFields()
         except grpc.aio.AioRpcError as error:
             code = error.code()
         else:
@@ -102,26 +102,26 @@ def test_036_no_public_request_names_an_account() -> None:
         assert not names & {"account", "key_id", "tenant", "owner"}, method.full_name
 
 
-async def other_key(world: World) -> str:
+async def other_key(stand: FaultStand) -> str:
     """The key of another account, which has used nothing."""
     (create,) = (one for one in OPERATORS if one.name == "CreateKey")
-    made = await call(world, create, account="other")
+    made = await call(stand, create, account="other")
     return str(made.secret)
 
 
 @pytest.mark.parametrize("query", ["", "?account=default", "?key_id=key-0", "?name=default"])
-async def test_036_others_see_nothing_of_it(open_world: OpenWorld, query: str) -> None:
+async def test_036_others_see_nothing_of_it(open_stand: OpenStand, query: str) -> None:
     """Whatever names a stranger adds to the address, he sees his own account or a refusal."""
-    world = await open_world()
-    world.play(fitting)
-    assert (await world.ask()).status == 200
-    assert (await world.charged())[0] == 1
-    stranger = {"Authorization": f"Bearer {await other_key(world)}"}
+    stand = await open_stand()
+    stand.play(fitting)
+    assert (await stand.ask()).status == 200
+    assert (await stand.charged())[0] == 1
+    stranger = {"Authorization": f"Bearer {await other_key(stand)}"}
 
-    async with aiohttp.ClientSession(world.url, headers=stranger) as http:
+    async with aiohttp.ClientSession(stand.url, headers=stranger) as http:
         for path in ("/v1/usage", "/v1/balance"):
             async with http.get(path + query) as answer:
-                text = (await world.read(answer)).text
+                text = (await stand.read(answer)).text
                 assert answer.status in {200, 400}
                 assert MODEL not in text
                 assert "default" not in text.replace(query[1:], "")
@@ -133,22 +133,22 @@ async def test_036_others_see_nothing_of_it(open_world: OpenWorld, query: str) -
                 )
 
 
-async def test_036_names_of_calls_are_ones_own(open_world: OpenWorld) -> None:
+async def test_036_names_of_calls_are_ones_own(open_stand: OpenStand) -> None:
     """The same `Idempotency-Key` of another account is another call, paid by whom it concerns."""
-    world = await open_world()
-    world.play(fitting)
+    stand = await open_stand()
+    stand.play(fitting)
     (credit,) = (one for one in OPERATORS if one.name == "CreditAccount")
-    stranger = await other_key(world)
-    await call(world, credit, account="other", amount_nano_usd=10**9, request_id="r")
+    stranger = await other_key(stand)
+    await call(stand, credit, account="other", amount_nano_usd=10**9, request_id="r")
     named = {"Idempotency-Key": "order-1"}
-    for key in (world.key, stranger, world.key, stranger):
+    for key in (stand.key, stranger, stand.key, stranger):
         headers = {**named, "Authorization": f"Bearer {key}"}
-        reply = await world.ask(stream=False, headers=headers)
+        reply = await stand.ask(stream=False, headers=headers)
         assert reply.status == 200
 
-    assert len(world.second.requests) + len(world.first.requests) == 2
-    await world.calm()
+    assert len(stand.second.requests) + len(stand.first.requests) == 2
+    await stand.wait_until_idle()
     (report,) = (one for one in OPERATORS if one.name == "ReportUsage")
     for account in ("default", "other"):
-        rows = (await call(world, report, account=account)).models
+        rows = (await call(stand, report, account=account)).models
         assert [row.call_count for row in rows] == [1]

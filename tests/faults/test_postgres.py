@@ -16,8 +16,8 @@ import pytest
 
 from services.metering import outbox
 from services.storage import postgres
-from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, MODEL, TEXT, World
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, MODEL, TEXT, FaultStand
 from tests.faults.processes import CONFIG
 from tests.services.conftest import running_postgres
 from tests.stand.operators import Operators
@@ -54,13 +54,13 @@ def frozen(url: str) -> Iterator[None]:
             os.kill(process.pid, signal.SIGCONT)
 
 
-async def ready(world: World, status: int) -> None:
+async def ready(stand: FaultStand, status: int) -> None:
     """Waits until the gateway says that it is ready, or is not. It lives in any case."""
     async with asyncio.timeout(20):
         while True:
             async with (
-                world.http.get(f"{world.url}/readyz") as answer,
-                world.http.get(f"{world.url}/healthz") as alive,
+                stand.http.get(f"{stand.url}/readyz") as answer,
+                stand.http.get(f"{stand.url}/healthz") as alive,
             ):
                 assert alive.status == 200
                 if answer.status == status:
@@ -69,66 +69,66 @@ async def ready(world: World, status: int) -> None:
 
 
 async def test_028_and_088_the_database_is_frozen(
-    own_postgres: str, open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+    own_postgres: str, open_stand: OpenStand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """New calls are 503, never 401; who streams gets all of it; thawed, it is paid for once."""
     monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.3)
-    world = await open_world(database_url=own_postgres)
-    world.errors |= {"storage.failed"}
+    stand = await open_stand(database_url=own_postgres)
+    stand.errors |= {"storage.failed"}
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END], FINE)
-    async with world.service.operators_channel() as channel:
+    stand.play([BEGIN, goes_on, END], FINE)
+    async with stand.service.operators_channel() as channel:
         _, unknown = await Operators(channel).create_key("default")
     stranger = {"Authorization": f"Bearer {unknown}"}
 
-    async with world.post() as answer:
+    async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
         with frozen(own_postgres):
-            known = await asyncio.gather(*(world.ask() for _ in range(3)))
-            guest = await world.ask(headers=stranger)
+            known = await asyncio.gather(*(stand.ask() for _ in range(3)))
+            guest = await stand.ask(headers=stranger)
             goes_on.set()
-            reply = await world.read(answer)
-            await ready(world, 503)
-            assert world.metric("outbox_depth") == 1
-    await ready(world, 200)
+            reply = await stand.read(answer)
+            await ready(stand, 503)
+            assert stand.metric("outbox_depth") == 1
+    await ready(stand, 200)
 
     assert (reply.finishes, reply.events[-1]) == (["stop"], "[DONE]")
     assert {(each.status, each.code) for each in known} == {(503, "storage_unavailable")}
     assert (guest.status, guest.code) == (503, "auth_unavailable")
     assert all(1 <= float(each.headers["Retry-After"]) <= 5 for each in (*known, guest))
-    assert world.metric("auth_failures_total", kind="AUTH_UNAVAILABLE") == 1
-    assert len(world.log.of("storage.failed")) == 1
-    assert len(world.first.requests) == 1
+    assert stand.metric("auth_failures_total", kind="AUTH_UNAVAILABLE") == 1
+    assert len(stand.log.of("storage.failed")) == 1
+    assert len(stand.first.requests) == 1
     for headers in (None, stranger):
-        assert (await world.ask(headers=headers)).content == TEXT
-    assert await world.charged() == (3, 3 * CHARGE)
+        assert (await stand.ask(headers=headers)).content == TEXT
+    assert await stand.charged() == (3, 3 * CHARGE)
 
 
 async def test_092_too_many_endings_wait(
-    own_postgres: str, open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch
+    own_postgres: str, open_stand: OpenStand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With as many unpaid calls as may wait for the database, no more are begun; none is lost."""
     waiting = 3
     monkeypatch.setattr(outbox, "WAITING_MAX", waiting)
     monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.3)
-    world = await open_world(database_url=own_postgres)
-    world.errors |= {"storage.failed"}
+    stand = await open_stand(database_url=own_postgres)
+    stand.errors |= {"storage.failed"}
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END])
-    running = [asyncio.create_task(world.ask()) for _ in range(waiting)]
-    await world.until(lambda: len(world.first.requests) == waiting)
+    stand.play([BEGIN, goes_on, END])
+    running = [asyncio.create_task(stand.ask()) for _ in range(waiting)]
+    await stand.until(lambda: len(stand.first.requests) == waiting)
 
     with frozen(own_postgres):
         goes_on.set()
         replies = await asyncio.gather(*running)
-        await world.until(lambda: world.metric("outbox_depth") == waiting)
-        refused = await world.ask()
-    await ready(world, 200)
+        await stand.until(lambda: stand.metric("outbox_depth") == waiting)
+        refused = await stand.ask()
+    await ready(stand, 200)
 
     assert {reply.content for reply in replies} == {TEXT}
     assert (refused.status, refused.code) == (503, "storage_unavailable")
-    assert len(world.first.requests) == waiting
-    assert await world.charged() == (waiting, waiting * CHARGE)
+    assert len(stand.first.requests) == waiting
+    assert await stand.charged() == (waiting, waiting * CHARGE)
 
 
 @pytest.mark.parametrize("url", ["postgresql://127.0.0.1:1/none", "postgresql:///n?host={folder}"])
@@ -206,26 +206,26 @@ async def stealing(postgres_url: str, tmp_path: Path) -> AsyncIterator[tuple[Thi
 
 
 async def test_089_nobody_hears_that_it_was_committed(
-    stealing: tuple[Thief, str], open_world: OpenWorld
+    stealing: tuple[Thief, str], open_stand: OpenStand
 ) -> None:
     """Whichever answer is lost: nothing is held or charged twice, and nothing for nothing."""
     thief, url = stealing
-    world = await open_world(database_url=url)
-    world.errors |= {"storage.failed"}
-    world.play(FINE)
+    stand = await open_stand(database_url=url)
+    stand.errors |= {"storage.failed"}
+    stand.play(FINE)
     answered = nth = 0
     stole = True
     while stole:
         nth += 1
         thief.arm(nth)
-        reply = await world.ask()
+        reply = await stand.ask()
         assert reply.status == 200 or (reply.status == 503 and reply.code in UNAVAILABLE)
         answered += reply.status == 200
-        await world.calm()
+        await stand.wait_until_idle()
         stole = thief.disarm()
-        assert (await world.ask()).content == TEXT
+        assert (await stand.ask()).content == TEXT
         answered += 1
-        assert await world.charged() == (answered, answered * CHARGE)
+        assert await stand.charged() == (answered, answered * CHARGE)
 
     assert thief.stolen == nth - 1 >= 2
-    assert len(world.first.requests) == answered
+    assert len(stand.first.requests) == answered

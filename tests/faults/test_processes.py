@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from services.telemetry.supervisor import FAILURES_MAX
-from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, LEFT, MODEL, PATH, fitting
+from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, LEFT, MODEL, PATH, fitting
 from tests.faults.processes import (
     ASKED,
     CONFIG,

@@ -14,7 +14,8 @@ import pytest
 
 from services.config import BreakerConfig, Secret
 from services.metering.usage import COMPLETION_SLACK, COMPLETION_SLACK_TOKENS
-from tests.faults.checked_gateway import (
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import (
     BEGIN,
     CHARGE,
     END,
@@ -23,12 +24,11 @@ from tests.faults.checked_gateway import (
     STEADY,
     TEXT,
     USAGE,
-    World,
+    FaultStand,
     fitting,
     piece,
     reread,
 )
-from tests.faults.conftest import OpenWorld
 from tests.stand.upstream import (
     CUT,
     HALF_CLOSE,
@@ -57,22 +57,22 @@ STREAMS = pytest.mark.parametrize("streamed", [True, False])
     "url",
     ["http://127.0.0.1:1/v1", "http://no-such-host.invalid/v1", "https://127.0.0.1:{port}/v1"],
 )
-async def test_053_cannot_be_reached(open_world: OpenWorld, url: str) -> None:
+async def test_053_cannot_be_reached(open_stand: OpenStand, url: str) -> None:
     """Nobody listens, nobody has the name, no TLS is spoken: the next channel answers."""
     async with FakeUpstream() as plain:
-        world = await open_world(
+        stand = await open_stand(
             first={"base_url": url.format(port=plain.port), "connect_timeout_s": 0.5}
         )
-        world.second.play(FINE)
+        stand.second.play(FINE)
 
-        reply = await world.ask()
+        reply = await stand.ask()
 
     assert (reply.status, reply.content) == (200, TEXT)
-    assert await world.charged() == (1, CHARGE)
-    assert _upstream_errors(world, "UPSTREAM_UNREACHABLE") == 1
+    assert await stand.charged() == (1, CHARGE)
+    assert _upstream_errors(stand, "UPSTREAM_UNREACHABLE") == 1
 
 
-async def test_053_takes_no_connection(open_world: OpenWorld) -> None:
+async def test_053_takes_no_connection(open_stand: OpenStand) -> None:
     """Who does not even take the connection is passed over after `connect_timeout_s`."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, ExitStack() as stack:
         for _ in range(4):
@@ -80,67 +80,67 @@ async def test_053_takes_no_connection(open_world: OpenWorld) -> None:
             waiting.setblocking(False)
             waiting.connect_ex(deaf.getsockname())
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}/v1"
-        world = await open_world(first={"base_url": url, "connect_timeout_s": 0.3})
-        world.second.play(FINE)
+        stand = await open_stand(first={"base_url": url, "connect_timeout_s": 0.3})
+        stand.second.play(FINE)
 
-        reply = await world.ask()
+        reply = await stand.ask()
 
     assert (reply.status, reply.content) == (200, TEXT)
-    assert await world.charged() == (1, CHARGE)
-    assert _upstream_errors(world, "UPSTREAM_UNREACHABLE") == 1
+    assert await stand.charged() == (1, CHARGE)
+    assert _upstream_errors(stand, "UPSTREAM_UNREACHABLE") == 1
 
 
-async def test_053_is_reset(world: World) -> None:
+async def test_053_is_reset(stand: FaultStand) -> None:
     """Where every channel hangs up, it is 502, and nothing is charged."""
-    world.play([RESET], second=[RESET])
+    stand.play([RESET], second=[RESET])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code) == (502, "upstream_disconnected")
-    assert await world.charged() == (0, 0)
+    assert await stand.charged() == (0, 0)
 
 
 @pytest.mark.parametrize("script", [[STALL], [SSE_HEAD, STALL], [SSE_HEAD, sse(piece("")), STALL]])
-async def test_054_never_begins(world: World, script: Script) -> None:
+async def test_054_never_begins(stand: FaultStand, script: Script) -> None:
     """Silence before the first token: the next channel answers; without one it is 504."""
-    world.play(script, second=FINE)
-    assert (await world.ask()).content == TEXT
-    await world.left(world.first)
-    assert await world.charged() == (1, CHARGE)
-    assert _upstream_errors(world, "UPSTREAM_TIMEOUT") == 1
+    stand.play(script, second=FINE)
+    assert (await stand.ask()).content == TEXT
+    await stand.left(stand.first)
+    assert await stand.charged() == (1, CHARGE)
+    assert _upstream_errors(stand, "UPSTREAM_TIMEOUT") == 1
 
 
-async def test_054_nobody_begins(world: World) -> None:
+async def test_054_nobody_begins(stand: FaultStand) -> None:
     """504, and nothing is charged."""
-    world.play([STALL], second=[SSE_HEAD, STALL])
+    stand.play([STALL], second=[SSE_HEAD, STALL])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code) == (504, "upstream_timeout")
-    assert await world.charged() == (0, 0)
+    assert await stand.charged() == (0, 0)
 
 
 @pytest.mark.parametrize("size", [512 * 1024, 1_900_000])
-async def test_055_a_large_event(world: World, size: int) -> None:
+async def test_055_a_large_event(stand: FaultStand, size: int) -> None:
     """An event of nearly two mebibytes is an event like any other."""
     text = "x" * size
-    world.play([SSE_HEAD + sse(piece(text)) + END])
+    stand.play([SSE_HEAD + sse(piece(text)) + END])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert reply.content == text + "31d0"
-    assert await world.charged() == (1, CHARGE)
+    assert await stand.charged() == (1, CHARGE)
 
 
 @pytest.mark.parametrize("event", [event(piece("x" * 10_000_000)), b"data: " + b"x" * 10_000_000])
-async def test_055_too_large_an_event(world: World, event: bytes) -> None:
+async def test_055_too_large_an_event(stand: FaultStand, event: bytes) -> None:
     """One that has no end, or none in sight, is given up after what came before it."""
-    world.play([BEGIN, chunk(event), STALL])
+    stand.play([BEGIN, chunk(event), STALL])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.code, reply.events[-1]) == ("upstream_bad_response", "[DONE]")
-    assert (await world.charged())[0] == 1
+    assert (await stand.charged())[0] == 1
 
 
 CUTS: dict[str, Script] = {
@@ -155,49 +155,49 @@ CUTS: dict[str, Script] = {
 
 
 @pytest.mark.parametrize("how", CUTS)
-async def test_056_cut_mid_stream(world: World, how: str) -> None:
+async def test_056_cut_mid_stream(stand: FaultStand, how: str) -> None:
     """A stream that breaks off ends with an error and [DONE]; no `stop` is made up."""
-    world.play(CUTS[how], second=BUSY)
+    stand.play(CUTS[how], second=BUSY)
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code) == (200, "upstream_disconnected")
     assert reply.events[-1] == "[DONE]"
     assert reply.finishes == []
-    assert world.second.requests == []
-    calls, charge = await world.charged()
+    assert stand.second.requests == []
+    calls, charge = await stand.charged()
     assert calls == 1
     assert charge > 0
-    assert world.metric("stream_end_total", end="upstream_eof") == 1
+    assert stand.metric("stream_end_total", end="upstream_eof") == 1
 
 
 @pytest.mark.parametrize(
     "script", [[BEGIN, CUT], [json_answer({"choices": []})[:-3], CUT], [BEGIN + LAST_CHUNK]]
 )
-async def test_056_cut_whole(world: World, script: Script) -> None:
+async def test_056_cut_whole(stand: FaultStand, script: Script) -> None:
     """A caller who wants all of it gets the error with its status, and no half."""
-    world.play(script, second=BUSY)
+    stand.play(script, second=BUSY)
 
-    reply = await world.ask(stream=False)
+    reply = await stand.ask(stream=False)
 
     assert reply.status in {502, 503}
     assert reply.code in {"upstream_disconnected", "upstream_overloaded"}
 
 
-async def test_057_falls_silent(world: World) -> None:
+async def test_057_falls_silent(stand: FaultStand) -> None:
     """Silence after a few tokens ends the stream with an error; nobody else is asked."""
-    world.play([BEGIN, STALL])
+    stand.play([BEGIN, STALL])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code, reply.events[-1]) == (200, "upstream_stalled", "[DONE]")
-    assert world.second.requests == []
-    await world.left(world.first)
-    assert (await world.charged())[0] == 1
-    assert world.metric("stream_end_total", end="upstream_stall") == 1
+    assert stand.second.requests == []
+    await stand.left(stand.first)
+    assert (await stand.charged())[0] == 1
+    assert stand.metric("stream_end_total", end="upstream_stall") == 1
 
 
-async def test_057_says_only_that_it_lives(world: World) -> None:
+async def test_057_says_only_that_it_lives(stand: FaultStand) -> None:
     """Comments for ever are no progress."""
 
     async def babble(line: Line) -> None:
@@ -206,74 +206,76 @@ async def test_057_says_only_that_it_lives(world: World) -> None:
             await line.writer.drain()
             await asyncio.sleep(0.02)
 
-    world.play([BEGIN, babble])
+    stand.play([BEGIN, babble])
 
-    assert (await world.ask()).code == "upstream_stalled"
-    assert (await world.charged())[0] == 1
+    assert (await stand.ask()).code == "upstream_stalled"
+    assert (await stand.charged())[0] == 1
 
 
-async def test_058_fails_after_the_first_token(world: World) -> None:
+async def test_058_fails_after_the_first_token(stand: FaultStand) -> None:
     """Nobody is asked for the rest: the other channel sees no request."""
-    world.play([BEGIN, RESET])
+    stand.play([BEGIN, RESET])
 
-    assert (await world.ask()).code == "upstream_disconnected"
+    assert (await stand.ask()).code == "upstream_disconnected"
 
-    assert (len(world.first.requests), len(world.second.requests)) == (1, 0)
-    assert world.metric("retries_total") == 0
+    assert (len(stand.first.requests), len(stand.second.requests)) == (1, 0)
+    assert stand.metric("retries_total") == 0
 
 
 @STREAMS
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
-async def test_059_fails_before_the_first_token(world: World, status: int, streamed: bool) -> None:
+async def test_059_fails_before_the_first_token(
+    stand: FaultStand, status: int, streamed: bool
+) -> None:
     """The next channel answers: one hold, one settlement, one role, one retry."""
-    world.play([json_answer({"error": {"message": "no"}}, status)])
+    stand.play([json_answer({"error": {"message": "no"}}, status)])
 
-    reply = await world.ask(stream=streamed)
+    reply = await stand.ask(stream=streamed)
 
     assert (reply.status, reply.content) == (200, TEXT)
     roles = [e for e in reply.events[:-1] for c in e["choices"] if c["delta"].get("role")]
     assert len(roles) == streamed
-    assert await world.charged() == (1, CHARGE)
-    assert world.metric("settle_total", outcome="voided") == 0
-    assert world.metric("retries_total") == 1
+    assert await stand.charged() == (1, CHARGE)
+    assert stand.metric("settle_total", outcome="voided") == 0
+    assert stand.metric("retries_total") == 1
 
 
-async def test_059_the_last_channel_is_asked_all_the_same(world: World) -> None:
+async def test_059_the_last_channel_is_asked_all_the_same(stand: FaultStand) -> None:
     """However often the only channel of a model fails, it is not given up: it may be well again."""
     is_well = asyncio.Event()
-    world.steady.play(lambda request: fitting(request) if is_well.is_set() else BUSY)
-    assert (await world.ask(model=STEADY)).status == 200
+    stand.steady.play(lambda request: fitting(request) if is_well.is_set() else BUSY)
+    assert (await stand.ask(model=STEADY)).status == 200
 
-    failed = [await world.ask(model=STEADY) for _ in range(11)]
-    state = world.metric("breaker_state", channel="steady", model=STEADY)
+    failed = [await stand.ask(model=STEADY) for _ in range(11)]
+    state = stand.metric("breaker_state", channel="steady", model=STEADY)
     is_well.set()
-    well = await world.ask(model=STEADY)
+    well = await stand.ask(model=STEADY)
 
     assert {(reply.status, reply.code) for reply in failed} == {(503, "upstream_overloaded")}
     assert state == 2
     assert (well.status, well.content) == (200, TEXT)
-    assert len(world.steady.requests) == 13
-    assert world.metric("breaker_state", channel="steady", model=STEADY) == 0
-    assert await world.charged() == (2, 2 * CHARGE)
+    assert len(stand.steady.requests) == 13
+    assert stand.metric("breaker_state", channel="steady", model=STEADY) == 0
+    assert await stand.charged() == (2, 2 * CHARGE)
 
 
-async def test_059_another_model_stands_in(world: World) -> None:
+async def test_059_another_model_stands_in(stand: FaultStand) -> None:
     """Where no channel of a model answers, its fallback does, under its own name and price."""
-    world.play(BUSY, second=BUSY)
-    rows = [msgspec.structs.replace(row, fallbacks=(STEADY,)) for row in world.config.models[:1]]
-    models = (*rows, *world.config.models[1:])
-    reread(world, msgspec.structs.replace(world.config, models=models))
+    stand.play(BUSY, second=BUSY)
+    rows = [msgspec.structs.replace(row, fallbacks=(STEADY,)) for row in stand.config.models[:1]]
+    models = (*rows, *stand.config.models[1:])
+    reread(stand, msgspec.structs.replace(stand.config, models=models))
 
     for streamed in (True, False):
-        reply = await world.ask(stream=streamed)
+        reply = await stand.ask(stream=streamed)
         assert (reply.status, reply.content) == (200, TEXT)
         assert {each["model"] for each in reply.events[:-1] or [reply.json]} == {STEADY}
         (note,) = json.loads(reply.headers["x-pomogator-notes"])
         assert (note["param"], note["action"]) == ("model", "replaced")
 
-    assert await world.charged() == (2, 2 * CHARGE)
-    assert world.metric("settle_total", outcome="voided") == 0
-    assert {line["channel"] for line in world.log.of("call.ended")} == {"steady"}
+    assert await stand.charged() == (2, 2 * CHARGE)
+    assert stand.metric("settle_total", outcome="voided") == 0
+    assert {line["channel"] for line in stand.log.of("call.ended")} == {"steady"}
 
 
 @pytest.mark.parametrize(
@@ -285,51 +287,51 @@ async def test_059_another_model_stands_in(world: World) -> None:
         ("Thu, 01 Jan 1970 00:00:00 GMT", (0, 60)),
     ],
 )
-async def test_060_is_out_of_quota(world: World, said: str, waits: tuple[int, int]) -> None:
+async def test_060_is_out_of_quota(stand: FaultStand, said: str, waits: tuple[int, int]) -> None:
     """429 everywhere is 429, with a wait that SDKs understand, or the word not to come back."""
     full = json_answer({"error": {"message": "slow down"}}, 429, retry_after=said)
-    world.play([full], second=[full])
+    stand.play([full], second=[full])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code) == (429, "upstream_rate_limited")
     wait = float(reply.headers.get("Retry-After", 0))
     assert waits[0] <= wait <= waits[1]
     assert wait <= 60 or reply.headers["x-should-retry"] == "false"
-    assert await world.charged() == (0, 0)
+    assert await stand.charged() == (0, 0)
 
 
-async def test_060_is_left_alone_meanwhile(world: World) -> None:
+async def test_060_is_left_alone_meanwhile(stand: FaultStand) -> None:
     """A channel that said when to come back is not asked before."""
-    world.play([json_answer({"error": {"message": "slow down"}}, 429, retry_after="30")])
+    stand.play([json_answer({"error": {"message": "slow down"}}, 429, retry_after="30")])
 
     for _ in range(3):
-        assert (await world.ask()).status == 200
+        assert (await stand.ask()).status == 200
 
-    assert (len(world.first.requests), len(world.second.requests)) == (1, 3)
-    assert world.metric("breaker_state", channel="first", model="house/model") == 2
+    assert (len(stand.first.requests), len(stand.second.requests)) == (1, 3)
+    assert stand.metric("breaker_state", channel="first", model="house/model") == 2
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-async def test_061_our_key_is_refused(world: World, status: int) -> None:
+async def test_061_our_key_is_refused(stand: FaultStand, status: int) -> None:
     """That is our affair: 502, never 401, and no word of the key."""
     refusal: Script = [json_answer({"error": {"message": f"bad key {PROVIDER_KEY}"}}, status)]
-    world.play(refusal, second=refusal)
+    stand.play(refusal, second=refusal)
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.code) == (502, "upstream_auth_failed")
-    assert await world.charged() == (0, 0)
-    assert _upstream_errors(world, "UPSTREAM_AUTH_FAILED") == 2
+    assert await stand.charged() == (0, 0)
+    assert _upstream_errors(stand, "UPSTREAM_AUTH_FAILED") == 2
 
 
 @STREAMS
 @pytest.mark.parametrize("status", [401, 402, 403, 429])
 async def test_060_and_061_another_key_is_used(
-    open_world: OpenWorld, status: int, *, streamed: bool
+    open_stand: OpenStand, status: int, *, streamed: bool
 ) -> None:
     """A channel has other keys: the next one is used at once, and the refused one left alone."""
-    world = await open_world(first={"spare_keys": (Secret("sk-canary-spare"),)})
+    stand = await open_stand(first={"spare_keys": (Secret("sk-canary-spare"),)})
     refused: set[str] = set()
 
     def play(request: Request) -> Script:
@@ -342,30 +344,30 @@ async def test_060_and_061_another_key_is_used(
             else (fitting(request))
         )
 
-    world.play(play)
+    stand.play(play)
     for _ in range(3):
-        assert (await world.ask(stream=streamed)).content == TEXT
+        assert (await stand.ask(stream=streamed)).content == TEXT
 
-    asked = [request.headers["authorization"] for request in world.first.requests]
+    asked = [request.headers["authorization"] for request in stand.first.requests]
     assert [key in refused for key in asked] == [True, False, False, False]
-    assert world.second.requests == []
-    assert world.metric("retries_total") == 1
-    assert await world.charged() == (3, 3 * CHARGE)
-    assert "sk-canary-spare" not in "\n".join(world.log.text)
+    assert stand.second.requests == []
+    assert stand.metric("retries_total") == 1
+    assert await stand.charged() == (3, 3 * CHARGE)
+    assert "sk-canary-spare" not in "\n".join(stand.log.text)
 
 
-async def test_062_the_request_is_refused(world: World) -> None:
+async def test_062_the_request_is_refused(stand: FaultStand) -> None:
     """The caller's fault is told as such, at once: nobody else is asked, no breaker counts it."""
     error = {"message": "This model's maximum context length is 8 tokens.", "type": "x"}
-    world.play([json_answer({"error": {**error, "code": "context_length_exceeded"}}, 400)])
+    stand.play([json_answer({"error": {**error, "code": "context_length_exceeded"}}, 400)])
 
     for _ in range(BreakerConfig().failures + 1):
-        reply = await world.ask()
+        reply = await stand.ask()
         assert (reply.status, reply.code) == (400, "context_length_exceeded")
 
-    assert world.second.requests == []
-    assert world.metric("breaker_state", channel="first", model="house/model") == 0
-    assert await world.charged() == (0, 0)
+    assert stand.second.requests == []
+    assert stand.metric("breaker_state", channel="first", model="house/model") == 0
+    assert await stand.charged() == (0, 0)
 
 
 NONSENSE: dict[str, Script] = {
@@ -381,15 +383,15 @@ NONSENSE: dict[str, Script] = {
 
 @STREAMS
 @pytest.mark.parametrize("what", NONSENSE)
-async def test_063_says_something_else(world: World, what: str, streamed: bool) -> None:
+async def test_063_says_something_else(stand: FaultStand, what: str, streamed: bool) -> None:
     """200 with anything but an answer is 5xx of the provider's, and costs nothing."""
-    world.play(NONSENSE[what], second=NONSENSE[what])
+    stand.play(NONSENSE[what], second=NONSENSE[what])
 
-    reply = await world.ask(stream=streamed)
+    reply = await stand.ask(stream=streamed)
 
     assert reply.status == 502
     assert str(reply.code).startswith("upstream_")
-    assert await world.charged() == (0, 0)
+    assert await stand.charged() == (0, 0)
 
 
 ERRORS: list[Any] = [
@@ -399,17 +401,17 @@ ERRORS: list[Any] = [
 
 
 @pytest.mark.parametrize("error", ERRORS)
-async def test_064_an_error_comes_in_the_stream(world: World, error: Any) -> None:
+async def test_064_an_error_comes_in_the_stream(stand: FaultStand, error: Any) -> None:
     """Before the first token the next channel answers; after it the stream ends with the error."""
-    world.play([SSE_HEAD + sse(error), CUT], [BEGIN + sse(error), CUT])
-    assert (await world.ask()).content == TEXT
+    stand.play([SSE_HEAD + sse(error), CUT], [BEGIN + sse(error), CUT])
+    assert (await stand.ask()).content == TEXT
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.status, reply.finishes) == (200, [])
     assert str(reply.code).startswith("upstream_")
-    assert len(world.second.requests) == 1
-    assert (await world.charged())[0] == 2
+    assert len(stand.second.requests) == 1
+    assert (await stand.charged())[0] == 2
 
 
 ODD: dict[str, bytes] = {
@@ -426,43 +428,43 @@ ODD: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", [name for name in ODD if name != "CRLF"])
-async def test_065_is_odd(world: World, what: str) -> None:
+async def test_065_is_odd(stand: FaultStand, what: str) -> None:
     """What the standard allows, and what is only new, does not harm the answer."""
-    world.play([SSE_HEAD + ODD[what] + sse(piece("canary-answer-")) + END])
+    stand.play([SSE_HEAD + ODD[what] + sse(piece("canary-answer-")) + END])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert reply.error is None
     assert reply.content.endswith(TEXT)
-    assert await world.charged() == (1, CHARGE)
+    assert await stand.charged() == (1, CHARGE)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-async def test_065_lines_end_in_three_ways(world: World, end: str) -> None:
+async def test_065_lines_end_in_three_ways(stand: FaultStand, end: str) -> None:
     """LF, CRLF and CR are all line ends."""
     body = b"".join(
         event(e)
         for e in (piece(TEXT), piece("", "stop"), {"choices": [], "usage": USAGE}, "[DONE]")
     )
-    world.play([answer(body.replace(b"\n", end.encode()), content_type="text/event-stream")])
+    stand.play([answer(body.replace(b"\n", end.encode()), content_type="text/event-stream")])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.error, reply.content) == (None, TEXT)
-    assert await world.charged() == (1, CHARGE)
+    assert await stand.charged() == (1, CHARGE)
 
 
 @pytest.mark.parametrize(
     "line", [b'data: {"choices": [\n\n', b"data: \xff\xfe\n\n", b"data: 7\n\n"]
 )
-async def test_065_cannot_be_read(world: World, line: bytes) -> None:
+async def test_065_cannot_be_read(stand: FaultStand, line: bytes) -> None:
     """An event that is no JSON of ours ends the stream with an error."""
-    world.play([BEGIN, chunk(line), STALL])
+    stand.play([BEGIN, chunk(line), STALL])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert (reply.code, reply.events[-1]) == ("upstream_bad_response", "[DONE]")
-    assert (await world.charged())[0] == 1
+    assert (await stand.charged())[0] == 1
 
 
 @pytest.mark.parametrize(
@@ -473,55 +475,55 @@ async def test_065_cannot_be_read(world: World, line: bytes) -> None:
         {"prompt_tokens": -1, "completion_tokens": -5},
     ],
 )
-async def test_065_counts_absurdly(world: World, usage: Any) -> None:
+async def test_065_counts_absurdly(stand: FaultStand, usage: Any) -> None:
     """A usage that cannot be is not billed: our own count is."""
     last = {"id": "c", "choices": [], "usage": usage}
-    world.play([BEGIN + sse(piece("", "stop"), last, "[DONE]") + LAST_CHUNK])
+    stand.play([BEGIN + sse(piece("", "stop"), last, "[DONE]") + LAST_CHUNK])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert reply.finishes == ["stop"]
-    calls, charge = await world.charged()
+    calls, charge = await stand.charged()
     assert calls == 1
     assert 0 < charge < 2_000 * (50 * COMPLETION_SLACK + COMPLETION_SLACK_TOKENS) + 1_000_000
 
 
-async def test_065_does_not_count(world: World) -> None:
+async def test_065_does_not_count(stand: FaultStand) -> None:
     """Without any usage our own count is billed."""
-    world.play([BEGIN + sse(piece("", "stop"), "[DONE]") + LAST_CHUNK])
+    stand.play([BEGIN + sse(piece("", "stop"), "[DONE]") + LAST_CHUNK])
 
-    assert (await world.ask()).finishes == ["stop"]
-    calls, charge = await world.charged()
+    assert (await stand.ask()).finishes == ["stop"]
+    calls, charge = await stand.charged()
     assert calls == 1
     assert charge > 0
 
 
 @pytest.mark.parametrize("after", [b"garbage", sse(piece("more"), "[DONE]"), b""])
-async def test_065a_goes_on_after_the_end(world: World, after: bytes) -> None:
+async def test_065a_goes_on_after_the_end(stand: FaultStand, after: bytes) -> None:
     """What comes after [DONE], or does not end, is nobody's; its connection is not used again."""
-    world.play(
+    stand.play(
         [BEGIN + sse(piece("", "stop"), {"choices": [], "usage": USAGE}, "[DONE]") + after, STALL]
     )
 
-    reply = await world.ask()
-    again = await world.ask()
+    reply = await stand.ask()
+    again = await stand.ask()
 
     assert (reply.finishes, again.finishes) == (["stop"], ["stop"])
-    assert world.first.requests[0].connection != world.first.requests[1].connection
-    assert await world.charged() == (2, 2 * CHARGE)
+    assert stand.first.requests[0].connection != stand.first.requests[1].connection
+    assert await stand.charged() == (2, 2 * CHARGE)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_065b_redirects(world: World, status: int) -> None:
+async def test_065b_redirects(stand: FaultStand, status: int) -> None:
     """Nobody is sent elsewhere with our key."""
-    elsewhere: Script = [answer(b"", status, location=f"{world.steady.url}/chat/completions")]
-    world.play(elsewhere, second=elsewhere)
+    elsewhere: Script = [answer(b"", status, location=f"{stand.steady.url}/chat/completions")]
+    stand.play(elsewhere, second=elsewhere)
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert reply.status == 502
-    assert world.steady.requests == []
-    assert await world.charged() == (0, 0)
+    assert stand.steady.requests == []
+    assert await stand.charged() == (0, 0)
 
 
 FLOODS: dict[str, bytes] = {
@@ -534,29 +536,29 @@ FLOODS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", FLOODS)
-async def test_065c_floods(world: World, what: str) -> None:
+async def test_065c_floods(stand: FaultStand, what: str) -> None:
     """What is too much is 502, not memory."""
-    world.play([FLOODS[what], STALL], second=[FLOODS[what], STALL])
+    stand.play([FLOODS[what], STALL], second=[FLOODS[what], STALL])
 
-    reply = await world.ask()
+    reply = await stand.ask()
 
     assert reply.status in {502, 504}
-    assert await world.charged() == (0, 0)
+    assert await stand.charged() == (0, 0)
 
 
-async def test_065d_refuses_before_it_has_read(world: World) -> None:
+async def test_065d_refuses_before_it_has_read(stand: FaultStand) -> None:
     """An answer that comes before the request was sent is an answer."""
-    world.first._eager = True
-    world.play([json_answer({"error": {"message": "too large"}}, 413), CUT])
+    stand.first._eager = True
+    stand.play([json_answer({"error": {"message": "too large"}}, 413), CUT])
 
-    reply = await world.ask(messages=[{"role": "user", "content": "x" * 900_000}])
+    reply = await stand.ask(messages=[{"role": "user", "content": "x" * 900_000}])
 
     assert (reply.status, reply.code) == (413, "request_too_large")
-    assert await world.charged() == (0, 0)
+    assert await stand.charged() == (0, 0)
 
 
-def _upstream_errors(world: World, kind: str) -> float:
+def _upstream_errors(stand: FaultStand, kind: str) -> float:
     return sum(
-        world.metric("upstream_errors_total", channel=channel, kind=kind)
+        stand.metric("upstream_errors_total", channel=channel, kind=kind)
         for channel in ("first", "second")
     )

@@ -18,8 +18,8 @@ from services.storage.accounts import account_by_name, credit_account, ensure_ac
 from services.storage.audit import audit
 from services.storage.ledger import end_leases
 from services.storage.opening import open_database
-from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, STEADY, World, fitting, piece
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, STEADY, FaultStand, fitting, piece
 from tests.faults.test_keys import bearing, operating
 from tests.stand.upstream import LAST_CHUNK, STALL, sse
 
@@ -28,36 +28,36 @@ WIRES = pytest.mark.parametrize("wire", [False, True])
 
 
 @asynccontextmanager
-async def buying(world: World, nano_usd: int, scope: keys.KeyScope) -> AsyncIterator[str]:
+async def buying(stand: FaultStand, nano_usd: int, scope: keys.KeyScope) -> AsyncIterator[str]:
     """The key of an account with money."""
-    async with operating(world) as ops:
+    async with operating(stand) as ops:
         _, key = await ops.create_key("buyer", scope)
         await ops.credit("buyer", nano_usd, "payment-1")
         yield key
 
 
-async def hold_of(world: World) -> int:
+async def hold_of(stand: FaultStand) -> int:
     """What the usual call holds."""
-    assert (await world.ask(model=STEADY)).status == 200
-    hold: int = world.log.of("call.ended")[-1]["hold_nano"]
+    assert (await stand.ask(model=STEADY)).status == 200
+    hold: int = stand.log.of("call.ended")[-1]["hold_nano"]
     return hold
 
 
 @STREAMS
-async def test_105_one_name_for_many_calls(open_world: OpenWorld, *, stream: bool) -> None:
+async def test_105_one_name_for_many_calls(open_stand: OpenStand, *, stream: bool) -> None:
     """One of twenty is made; its answer is for whoever comes again; another's is its own."""
-    world = await open_world()
+    stand = await open_stand()
     goes_on = asyncio.Event()
-    world.play(lambda request: [goes_on, *fitting(request)])
+    stand.play(lambda request: [goes_on, *fitting(request)])
     name = {"Idempotency-Key": "order-66"}
-    async with buying(world, 10**9, keys.KeyScope()) as stranger:
-        running = [asyncio.create_task(world.ask(headers=name, stream=stream)) for _ in range(20)]
-        await world.until(lambda: sum(task.done() for task in running) == 19)
+    async with buying(stand, 10**9, keys.KeyScope()) as stranger:
+        running = [asyncio.create_task(stand.ask(headers=name, stream=stream)) for _ in range(20)]
+        await stand.until(lambda: sum(task.done() for task in running) == 19)
         goes_on.set()
         replies = await asyncio.gather(*running)
-        again = await world.ask(headers=name, stream=stream)
-        mismatch = await world.ask(headers=name, stream=stream, max_tokens=51)
-        theirs = await world.ask(headers={**name, **bearing(stranger)}, stream=stream)
+        again = await stand.ask(headers=name, stream=stream)
+        mismatch = await stand.ask(headers=name, stream=stream, max_tokens=51)
+        theirs = await stand.ask(headers={**name, **bearing(stranger)}, stream=stream)
 
     assert Counter((reply.status, reply.code) for reply in replies) == {
         (200, None): 1,
@@ -66,20 +66,20 @@ async def test_105_one_name_for_many_calls(open_world: OpenWorld, *, stream: boo
     assert (again.status, again.headers["Idempotency-Replayed"]) == (200, "true")
     assert (mismatch.status, mismatch.code) == (422, "idempotency_mismatch")
     assert (theirs.status, "Idempotency-Replayed" in theirs.headers) == (200, False)
-    assert len(world.first.requests) == 2
-    assert await world.charged() == (2, CHARGE)
-    assert await world.spent("buyer") == CHARGE
-    kinds = {kind: world.metric("idempotency_total", kind=kind) for kind in ("busy", "replay")}
+    assert len(stand.first.requests) == 2
+    assert await stand.charged() == (2, CHARGE)
+    assert await stand.spent("buyer") == CHARGE
+    kinds = {kind: stand.metric("idempotency_total", kind=kind) for kind in ("busy", "replay")}
     assert kinds == {"busy": 19, "replay": 1}
-    assert world.metric("idempotency_total", kind="mismatch") == 1
+    assert stand.metric("idempotency_total", kind="mismatch") == 1
 
 
-async def test_106_money_comes_and_goes(open_world: OpenWorld) -> None:
+async def test_106_money_comes_and_goes(open_stand: OpenStand) -> None:
     """Payments, refunds, calls and the end of a key at once: the balance is what they come to."""
-    world = await open_world()
-    world.play(fitting)
+    stand = await open_stand()
+    stand.play(fitting)
     paid, refunded = 10**8, 10**6
-    async with buying(world, 10**9, keys.KeyScope()) as key, operating(world) as ops:
+    async with buying(stand, 10**9, keys.KeyScope()) as key, operating(stand) as ops:
         key_id, doomed = await ops.create_key("buyer")
 
         async def pay(number: int) -> None:
@@ -88,76 +88,76 @@ async def test_106_money_comes_and_goes(open_world: OpenWorld) -> None:
 
         async def call(number: int) -> int:
             secret = doomed if number % 2 else key
-            reply = await world.ask(headers=bearing(secret), stream=bool(number % 3))
+            reply = await stand.ask(headers=bearing(secret), stream=bool(number % 3))
             return reply.status
 
         jobs = [asyncio.create_task(pay(number)) for number in range(20)]
         calls = [asyncio.create_task(call(number)) for number in range(40)]
-        await world.until(lambda: len(world.first.requests) > 5)
+        await stand.until(lambda: len(stand.first.requests) > 5)
         await ops.revoke_key(key_id)
         await asyncio.gather(*jobs)
         statuses = Counter(await asyncio.gather(*calls))
-        await world.calm()
+        await stand.wait_until_idle()
         account = await ops.account("buyer")
 
     assert set(statuses) <= {200, 401}
     assert statuses[200] >= 20
-    spent = await world.spent("buyer")
+    spent = await stand.spent("buyer")
     assert account.balance_nano_usd == 10**9 + 5 * paid - 20 * refunded - spent
     assert account.held_nano_usd == 0
     assert statuses[200] * CHARGE <= spent
 
 
 @WIRES
-async def test_108_tokens_are_given_back(open_world: OpenWorld, *, wire: bool) -> None:
+async def test_108_tokens_are_given_back(open_stand: OpenStand, *, wire: bool) -> None:
     """A limit is drawn for what a call may take; what it did not take is there again."""
-    world = await open_world(wire=wire)
-    world.play([BEGIN, STALL], FINE)
+    stand = await open_stand(wire=wire)
+    stand.play([BEGIN, STALL], FINE)
     scope = keys.KeyScope(tokens_per_minute=200)
-    async with buying(world, 10**9, scope) as key:
+    async with buying(stand, 10**9, scope) as key:
         headers = bearing(key)
-        async with world.post({"max_tokens": 150}, headers=headers) as answer:
+        async with stand.post({"max_tokens": 150}, headers=headers) as answer:
             await answer.content.readuntil(b"canary-answer-")
-            refused = await world.ask(headers=headers, max_tokens=150)
+            refused = await stand.ask(headers=headers, max_tokens=150)
             assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
             assert 1 <= float(refused.headers["Retry-After"]) <= 60
-        await world.calm()
-        after = await world.ask(headers=headers, max_tokens=150)
+        await stand.wait_until_idle()
+        after = await stand.ask(headers=headers, max_tokens=150)
 
     assert after.status == 200
     left = int(after.headers["x-ratelimit-remaining-tokens"])
     assert 0 <= left < 50
-    assert len(world.first.requests) == 2
-    assert world.metric("rejected_total", reason="RATE_LIMIT_EXCEEDED") == 1
+    assert len(stand.first.requests) == 2
+    assert stand.metric("rejected_total", reason="RATE_LIMIT_EXCEEDED") == 1
 
 
-async def test_109_the_money_runs_out_meanwhile(open_world: OpenWorld) -> None:
+async def test_109_the_money_runs_out_meanwhile(open_stand: OpenStand) -> None:
     """Another call costs more than its hold: who runs ends in peace, and who comes is refused."""
-    world = await open_world()
-    hold = await hold_of(world)
+    stand = await open_stand()
+    hold = await hold_of(stand)
     goes_on = asyncio.Event()
     usage = {"prompt_tokens": 10, "completion_tokens": 90}
     costly = sse(piece("31d0"), piece("", "stop"), {"id": "c", "choices": [], "usage": usage})
-    world.play([BEGIN, goes_on, END], [BEGIN + costly + sse("[DONE]") + LAST_CHUNK])
-    async with buying(world, 2 * hold, keys.KeyScope()) as key, operating(world) as ops:
+    stand.play([BEGIN, goes_on, END], [BEGIN + costly + sse("[DONE]") + LAST_CHUNK])
+    async with buying(stand, 2 * hold, keys.KeyScope()) as key, operating(stand) as ops:
         headers = bearing(key)
-        async with world.post(headers=headers) as answer:
+        async with stand.post(headers=headers) as answer:
             await answer.content.readuntil(b"canary-answer-")
-            assert (await world.ask(headers=headers)).finishes == ["stop"]
-            await world.until(lambda: world.metric("outbox_depth") == 0)
-            assert await world.spent("buyer") > hold
-            poor = await world.ask(headers=headers)
+            assert (await stand.ask(headers=headers)).finishes == ["stop"]
+            await stand.until(lambda: stand.metric("outbox_depth") == 0)
+            assert await stand.spent("buyer") > hold
+            poor = await stand.ask(headers=headers)
             goes_on.set()
-            reply = await world.read(answer)
-        await world.calm()
+            reply = await stand.read(answer)
+        await stand.wait_until_idle()
         account = await ops.account("buyer")
 
     assert (poor.status, poor.code) == (402, "insufficient_quota")
     assert poor.headers["x-should-retry"] == "false"
     assert (reply.finishes, reply.events[-1]) == (["stop"], "[DONE]")
-    assert len(world.first.requests) == 2
-    assert account.balance_nano_usd == 2 * hold - await world.spent("buyer")
-    assert world.metric("rejected_total", reason="INSUFFICIENT_QUOTA") == 1
+    assert len(stand.first.requests) == 2
+    assert account.balance_nano_usd == 2 * hold - await stand.spent("buyer")
+    assert stand.metric("rejected_total", reason="INSUFFICIENT_QUOTA") == 1
 
 
 ROUNDS = 20

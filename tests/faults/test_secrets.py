@@ -13,21 +13,21 @@ from prometheus_client import generate_latest
 
 from services.config import Secret, StateConfig
 from services.rpc.listener import listening
-from tests.faults.checked_gateway import MESSAGES, MODEL, PROMPT, PROVIDER_KEY, fitting
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import MESSAGES, MODEL, PROMPT, PROVIDER_KEY, fitting
 
 PASSWORD = "canary-password-77"
 
 
-async def test_049_nothing_that_is_shown_is_secret(open_world: OpenWorld) -> None:
+async def test_049_nothing_that_is_shown_is_secret(open_stand: OpenStand) -> None:
     """Neither what a configuration looks like, nor metrics, nor what operators are told."""
     url = Secret(f"postgresql://u:{PASSWORD}@h/d")
-    world = await open_world()
-    world.play(fitting)
-    assert (await world.ask()).status == 200
-    service = world.service
-    shown = [repr(each) for each in (world.config, StateConfig(database_url=url), service)]
-    shown += [f"{url} {url!r}", f"{world.config.channels!s}", repr(service.reloader)]
+    stand = await open_stand()
+    stand.play(fitting)
+    assert (await stand.ask()).status == 200
+    service = stand.service
+    shown = [repr(each) for each in (stand.config, StateConfig(database_url=url), service)]
+    shown += [f"{url} {url!r}", f"{stand.config.channels!s}", repr(service.reloader)]
     metrics = generate_latest(service.metrics.registry).decode()
     assert "pomogator_requests_total" in metrics
     shown.append(metrics)
@@ -44,11 +44,11 @@ async def test_049_nothing_that_is_shown_is_secret(open_world: OpenWorld) -> Non
     assert PROMPT in explained.candidates[0].body
 
     for path in ("/metrics", "/debug", "/debug/vars", "/config", "/openapi.json", "/healthz"):
-        async with world.http.get(world.url + path) as answer:
+        async with stand.http.get(stand.url + path) as answer:
             assert answer.status == (200 if path in {"/openapi.json", "/healthz"} else 404)
             shown.append(await answer.text())
 
-    for secret in (world.key, PROVIDER_KEY, PASSWORD):
+    for secret in (stand.key, PROVIDER_KEY, PASSWORD):
         assert secret not in "\n".join(shown)
 
 
@@ -65,11 +65,11 @@ class Sick(grpc.aio.ServerInterceptor):
     "place", ["services.routing.failover.order", "gateway.surfaces.openai_chat.handler.metadata"]
 )
 async def test_048_a_bug_quotes_secrets(
-    open_world: OpenWorld, monkeypatch: pytest.MonkeyPatch, place: str, *, stream: bool
+    open_stand: OpenStand, monkeypatch: pytest.MonkeyPatch, place: str, *, stream: bool
 ) -> None:
     """Whoever fails and wherever: the caller learns the request's ID, and the log the place."""
-    world = await open_world()
-    world.errors |= {"request.failed", "call.failed"}
+    stand = await open_stand()
+    stand.errors |= {"request.failed", "call.failed"}
     secret = f"{PROVIDER_KEY} {PROMPT} {PASSWORD}"
 
     def fail(*_: object, **__: object) -> None:
@@ -77,23 +77,23 @@ async def test_048_a_bug_quotes_secrets(
 
     with monkeypatch.context() as patched:
         patched.setattr(place, fail)
-        reply = await world.ask(stream=stream)
+        reply = await stand.ask(stream=stream)
 
     assert (reply.status, reply.code) == (500, "internal_error")
     assert reply.headers["x-request-id"] in reply.error["message"]
-    told = [*world.log.of("request.failed"), *world.log.of("call.failed")]
+    told = [*stand.log.of("request.failed"), *stand.log.of("call.failed")]
     assert [line["error"]["type"] for line in told] == ["RuntimeError"]
-    assert PASSWORD not in reply.text + "\n".join(world.log.text)
-    assert world.first.requests == []
-    assert await world.charged() == (0, 0)
+    assert PASSWORD not in reply.text + "\n".join(stand.log.text)
+    assert stand.first.requests == []
+    assert await stand.charged() == (0, 0)
 
 
-async def test_048_a_guard_quotes_secrets(open_world: OpenWorld) -> None:
+async def test_048_a_guard_quotes_secrets(open_stand: OpenStand) -> None:
     """What fails before any handler over gRPC is as silent."""
-    world = await open_world()
-    world.errors |= {"call.failed"}
+    stand = await open_stand()
+    stand.errors |= {"call.failed"}
     async with (
-        listening(world.service.register, "127.0.0.1:0", guards=[Sick()], grace_s=0) as bound,
+        listening(stand.service.register, "127.0.0.1:0", guards=[Sick()], grace_s=0) as bound,
         grpc.aio.insecure_channel(bound) as channel,
     ):
         for kind in (channel.unary_unary, channel.unary_stream):
@@ -101,4 +101,4 @@ async def test_048_a_guard_quotes_secrets(open_world: OpenWorld) -> None:
             call = rpc(b"")
             assert await call.code() is grpc.StatusCode.INTERNAL
             assert PROVIDER_KEY not in await call.details()
-    assert len(world.log.of("call.failed")) == 2
+    assert len(stand.log.of("call.failed")) == 2

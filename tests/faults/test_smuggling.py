@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.checked_gateway import CHARGE, PATH, TEXT, World, fitting
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import CHARGE, PATH, TEXT, FaultStand, fitting
 from tests.faults.test_http import SMUGGLED
 from tests.stand.nginx import NGINX, Proxy, proxying
 
@@ -70,47 +70,47 @@ async def say(proxy: Proxy, sent: bytes) -> bytes:
         writer.close()
 
 
-def seen(world: World) -> list[tuple[int, str, str]]:
+def seen(stand: FaultStand) -> list[tuple[int, str, str]]:
     """The requests that the edge has read, as the proxy's log would have them."""
-    return [(line["status"], line["method"], line["path"]) for line in world.log.of("http.request")]
+    return [(line["status"], line["method"], line["path"]) for line in stand.log.of("http.request")]
 
 
 @pytest.mark.parametrize("buffering", [True, False], ids=["buffered", "passed on"])
 async def test_002_nothing_is_smuggled(
-    open_world: OpenWorld, tmp_path: Path, *, buffering: bool
+    open_stand: OpenStand, tmp_path: Path, *, buffering: bool
 ) -> None:
     """However a body is framed, proxy and edge agree on where it ends; the next is served."""
-    world = await open_world()
-    world.play(fitting)
+    stand = await open_stand()
+    stand.play(fitting)
     folder = tmp_path / "nginx"
     folder.mkdir()
     counts: dict[str, int] = {}
-    async with proxying(folder, world.address, buffering=buffering) as proxy:
+    async with proxying(folder, stand.address, buffering=buffering) as proxy:
         for how, (lines, body) in FRAMINGS.items():
-            before, passed = len(seen(world)), len(proxy.passed)
+            before, passed = len(seen(stand)), len(proxy.passed)
             # The edge itself refuses this with 415, and so 400 is its parser's alone.
             head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
-            key = f"Authorization: Bearer {world.key}\r\n"
+            key = f"Authorization: Bearer {stand.key}\r\n"
 
             said = await say(proxy, (head + key).encode() + lines + b"\r\n" + body)
 
             # What the parser refuses may have no line in the log: one a second is enough.
             through = [each for each in proxy.passed[passed:] if each[0] != 400]
             through = [each for each in through if each[-1] != "/healthz"]
-            here = [each for each in seen(world)[before:] if each[0] != 400]
+            here = [each for each in seen(stand)[before:] if each[0] != 400]
             assert here == through, how
             counts[how] = len(here)
             assert said.count(b"HTTP/1.1 ") <= 3, how
             # On the connection that the proxy keeps the next one gets its own answer.
-            async with world.http.get(f"http://127.0.0.1:{proxy.port}/healthz") as answer:
+            async with stand.http.get(f"http://127.0.0.1:{proxy.port}/healthz") as answer:
                 assert (answer.status, await answer.text()) == (200, ALIVE), how
         through_proxy = f"http://127.0.0.1:{proxy.port}{PATH}"
         asked = {"model": "house/model", "messages": [{"role": "user", "content": "Hi"}]}
-        async with world.http.post(through_proxy, json={**asked, "stream": True}) as answer:
-            assert (await world.read(answer)).content == TEXT
+        async with stand.http.post(through_proxy, json={**asked, "stream": True}) as answer:
+            assert (await stand.read(answer)).content == TEXT
     assert (counts["a good length"], counts["good chunks"], counts["nothing before it"]) == (
         1,
         1,
         2,
     )
-    assert await world.charged() == (1, CHARGE)
+    assert await stand.charged() == (1, CHARGE)

@@ -17,8 +17,8 @@ import pytest
 from services.storage import sqlite_file
 from services.storage.schema import VERSION
 from services.storage.sqlite_file import FILE
-from tests.faults.checked_gateway import BEGIN, CHARGE, END, FINE, MODEL, PATH, TEXT
-from tests.faults.conftest import OpenWorld
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, MODEL, PATH, TEXT
 from tests.faults.preload import compiled, needs_compiler
 from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
 from tests.stand.process import POMOGATOR, Server
@@ -118,21 +118,21 @@ async def test_085_the_disk_does_not_keep_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("for_s", [0.2, None])
 async def test_083_a_stranger_locks_the_file(
-    open_world: OpenWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_s: float | None
+    open_stand: OpenStand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_s: float | None
 ) -> None:
     """A backup's lock is waited for; one that lasts is 503, and what runs is paid for once."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 2.0 if for_s else 0.1)
-    world = await open_world()
-    world.errors |= set() if for_s else {"storage.failed"}
+    stand = await open_stand()
+    stand.errors |= set() if for_s else {"storage.failed"}
     goes_on = asyncio.Event()
-    world.play([BEGIN, goes_on, END], FINE)
-    async with world.post() as answer:
+    stand.play([BEGIN, goes_on, END], FINE)
+    async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
         stranger = sqlite3.connect(tmp_path / FILE, isolation_level=None)
         stranger.execute("BEGIN IMMEDIATE")
-        asking = asyncio.create_task(world.ask())
+        asking = asyncio.create_task(stand.ask())
         goes_on.set()
-        reply = await world.read(answer)
+        reply = await stand.read(answer)
         if for_s:
             await asyncio.sleep(for_s)
             assert not asking.done()
@@ -146,10 +146,10 @@ async def test_083_a_stranger_locks_the_file(
     else:
         assert (refused.status, refused.code) == (503, "storage_unavailable")
         assert 1 <= float(refused.headers["Retry-After"]) <= 5
-        assert world.log.of("storage.failed")
+        assert stand.log.of("storage.failed")
     calls = 2 if for_s else 1
-    assert len(world.first.requests) == calls
-    assert await world.charged() == (calls, calls * CHARGE)
+    assert len(stand.first.requests) == calls
+    assert await stand.charged() == (calls, calls * CHARGE)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ import grpc
 
 from tests.nightly.postgres import empty_database
 from tests.nightly.reconciliation import ACCOUNT, Call, Tally, reconcile
-from tests.stand.deployment import PLANS, Plan, Site
+from tests.stand.deployment import PLANS, Deployment, Plan
 from tests.stand.operators import operators
 from tests.stand.providers.unreliable import Provider
 from tests.stand.upstream import FakeUpstream
@@ -74,16 +74,16 @@ database_url = "{database_url}"
 class Cycles:
     """The gateway, who uses it, and who kills it."""
 
-    def __init__(self, site: Site, chance: random.Random) -> None:
+    def __init__(self, deployment: Deployment, chance: random.Random) -> None:
         self.tally = Tally()
-        self._site = site
+        self._deployment = deployment
         self._chance = chance
         self._key = ""
 
     async def prepare(self) -> None:
         """The first start: an account with money, and a key."""
         await self._revive()
-        async with operators(self._site.states[0]) as ops:
+        async with operators(self._deployment.states[0]) as ops:
             _, self._key = await ops.create_key(ACCOUNT)
             await ops.credit(ACCOUNT, FIRST_CREDIT, "first")
         self.tally.credits["first"] = FIRST_CREDIT
@@ -91,7 +91,7 @@ class Cycles:
     async def run(self, cycle: int) -> None:
         """One cycle. AssertionError where the books are wrong."""
         await self._revive()
-        await self._audit(wait=len(self._site.services) == 1 or cycle % LEASES_EACH == 0)
+        await self._audit(wait=len(self._deployment.services) == 1 or cycle % LEASES_EACH == 0)
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._key}"}) as http:
             stop = asyncio.Event()
             load = [asyncio.create_task(self._call(http, cycle, n, stop)) for n in range(CALLERS)]
@@ -105,24 +105,26 @@ class Cycles:
         """Ends what runs in peace, and holds calls and payments against the books."""
         await self._revive()
         await self._audit(wait=True)
-        await self._site.kill()
-        return await reconcile(self._site.states[0], self._site.database_url, self.tally)
+        await self._deployment.kill()
+        return await reconcile(
+            self._deployment.states[0], self._deployment.database_url, self.tally
+        )
 
     async def _revive(self) -> None:
-        for member in self._site.members.values():
-            if not member.running and self._chance.random() < STILLBORN:
-                await member.spawn()
+        for server in self._deployment.servers.values():
+            if not server.running and self._chance.random() < STILLBORN:
+                await server.spawn()
                 await asyncio.sleep(self._chance.random())
-                await member.stop()
+                await server.stop()
                 self.tally.kills["newborn"] += 1
-        await self._site.start()
+        await self._deployment.start()
 
     async def _audit(self, *, wait: bool) -> None:
         """The books are right, and nothing stays held: nobody calls at the moment.
 
         Holds of the dead stay for a lease, but where one process has the state for itself.
         """
-        async with operators(self._site.states[0]) as ops:
+        async with operators(self._deployment.states[0]) as ops:
             result = await ops.verify()
             while wait and result.counts["held"]:
                 assert not result.findings, result
@@ -131,13 +133,13 @@ class Cycles:
             assert not result.findings, result
 
     async def _kill(self, cycle: int) -> None:
-        names = list(self._site.members)
+        names = list(self._deployment.servers)
         names = self._chance.sample(names, self._chance.randint(1, len(names)))
         for name in names:
             self.tally.kills[name] += 1
-        if any(name in self._site.services for name in names):
+        if any(name in self._deployment.services for name in names):
             self.tally.killed_at[cycle] = time.monotonic()
-        await self._site.kill(*names)
+        await self._deployment.kill(*names)
 
     async def _call(
         self, http: aiohttp.ClientSession, cycle: int, caller: int, stop: asyncio.Event
@@ -164,7 +166,7 @@ class Cycles:
         if streams:
             body["stream_options"] = {"include_usage": True}
         headers = {"X-Request-Id": request_id}
-        url = f"{self._chance.choice(self._site.urls)}/v1/chat/completions"
+        url = f"{self._chance.choice(self._deployment.urls)}/v1/chat/completions"
         async with http.post(url, json=body, headers=headers) as answer:
             call.status = answer.status
             leaves = streams and self._chance.random() < 0.1
@@ -184,7 +186,7 @@ class Cycles:
 
     async def _pay(self, cycle: int, stop: asyncio.Event) -> None:
         """Pays in, a little at a time; asks again under the same name where nobody answered."""
-        async with operators(self._chance.choice(self._site.states)) as ops:
+        async with operators(self._chance.choice(self._deployment.states)) as ops:
             for number in range(1_000_000):
                 if stop.is_set():
                     return
@@ -217,9 +219,9 @@ async def run(
         upstream = await stack.enter_async_context(FakeUpstream())
         upstream.play(Provider(chance))
         config = CONFIG.format(url=upstream.url, database_url=database_url)
-        site = Site(directory / "site", TOPOLOGIES[topology], config, database_url)
-        stack.push_async_callback(site.kill)
-        runs = Cycles(site, chance)
+        deployment = Deployment(directory / "site", TOPOLOGIES[topology], config, database_url)
+        stack.push_async_callback(deployment.kill)
+        runs = Cycles(deployment, chance)
         await runs.prepare()
         for cycle in range(cycles):
             await runs.run(cycle)

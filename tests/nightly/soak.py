@@ -102,25 +102,25 @@ class Soak:
         config.write_text(CONFIG.format(places=PLACES) + "".join(channels))
         self.state = directory / "state"
         self._provider = provider
-        self.members = gateway_of(topology, self.state, config, OBSERVED)
+        self.servers = gateway_of(topology, self.state, config, OBSERVED)
 
     async def begin(self) -> str:
         """Starts all; where the edge listens."""
-        addresses = [await member.start() for member in self.members.values()]
+        addresses = [await server.start() for server in self.servers.values()]
         return f"http://{addresses[-1]}"
 
     async def end(self) -> None:
         """Ends what runs."""
-        for member in reversed(list(self.members.values())):
-            await member.stop(signal.SIGTERM)
+        for server in reversed(list(self.servers.values())):
+            await server.stop(signal.SIGTERM)
 
     async def forget(self, upstream: FakeUpstream) -> None:
         """Drops what is told about calls, again and again: this process is not to grow either."""
         while True:
             await asyncio.sleep(FORGET_S)
             upstream.requests.clear()
-            for member in self.members.values():
-                member.forget_log()
+            for server in self.servers.values():
+                server.forget_log()
 
     async def vitals(self) -> Mapping[str, Vitals]:
         """What is in use once all is calm. AssertionError where the books are wrong."""
@@ -128,7 +128,7 @@ class Soak:
             while (result := await ops.verify()).counts.get("held", 0):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         assert not result.findings, result
-        return {name: await _at_rest(member) for name, member in self.members.items()}
+        return {name: await _at_rest(server) for name, server in self.servers.items()}
 
     async def fill(self, load: Load) -> None:
         """As many calls at once as there are places are made, and one more is not.
@@ -155,23 +155,23 @@ async def _insist(load: Load) -> None:
         await asyncio.sleep(AGAIN_S)
 
 
-async def _at_rest(member: Server) -> Vitals:
+async def _at_rest(server: Server) -> Vitals:
     """What is in use once it changes no more: connections take a moment to end."""
-    now = await _observe(member)
+    now = await _observe(server)
     async with asyncio.timeout(CALM_S):
         while True:
             then = now
             await asyncio.sleep(REST_S)
-            now = await _observe(member)
+            now = await _observe(server)
             if (now.tasks, now.descriptors) == (then.tasks, then.descriptors):
                 return now
 
 
-async def _observe(member: Server) -> Vitals:
-    member.forget_log()
-    member.send_signal(signal.SIGUSR1)
-    line = await member.event("process.observed")
-    process = psutil.Process(member.pid)
+async def _observe(server: Server) -> Vitals:
+    server.forget_log()
+    server.send_signal(signal.SIGUSR1)
+    line = await server.event("process.observed")
+    process = psutil.Process(server.pid)
     return Vitals(
         memory_mb=process.memory_info().rss / 2**20,
         descriptors=process.num_fds(),

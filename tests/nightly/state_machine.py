@@ -24,13 +24,15 @@ from hypothesis.stateful import run_state_machine_as_test
 
 from tests.nightly.postgres import empty_database
 from tests.nightly.steps import GatewayMachine
-from tests.nightly.system import Stage, staging
 from tests.stand.deployment import PLANS, Layout
+from tests.stand.process_stand import ProcessStand, process_stand
 
 
-def check(stage: Stage, loop: asyncio.AbstractEventLoop, *, examples: int, steps: int) -> None:
+def check(
+    stand: ProcessStand, loop: asyncio.AbstractEventLoop, *, examples: int, steps: int
+) -> None:
     """Tries so many sequences of steps. Blocks: to be called outside of the loop."""
-    machine = type("Machine", (GatewayMachine,), {"stage": stage, "loop": loop})
+    machine = type("Machine", (GatewayMachine,), {"stand": stand, "loop": loop})
     try:
         run_state_machine_as_test(
             machine,
@@ -46,8 +48,8 @@ def check(stage: Stage, loop: asyncio.AbstractEventLoop, *, examples: int, steps
     except BaseException as error:
         # Processes do not do the same thing twice: what Hypothesis saw when it tried the
         # sequence again may be something else.
-        if stage.failures:
-            raise AssertionError(stage.failures[0]) from error
+        if stand.failures:
+            raise AssertionError(stand.failures[0]) from error
         raise
 
 
@@ -58,13 +60,13 @@ async def run(layout: Layout, examples: int, steps: int) -> None:
     with tempfile.TemporaryDirectory(prefix="pomogator-machine-") as directory:
         async with (
             empty_database(wanted=plan.shared) as url,
-            staging(Path(directory) / "site", plan, url) as stage,
+            process_stand(Path(directory) / "site", plan, url) as stand,
         ):
-            await asyncio.to_thread(check, stage, loop, examples=examples, steps=steps)
-            books = await stage.operators().verify()
+            await asyncio.to_thread(check, stand, loop, examples=examples, steps=steps)
+            books = await stand.operators().verify()
             sys.stdout.write(
                 f"{layout}: {examples} sequences of {steps} steps\n"
-                f"happened {dict(stage.seen)}\nbooks {dict(books.counts)}\n"
+                f"happened {dict(stand.seen)}\nbooks {dict(books.counts)}\n"
             )
 
 

@@ -18,10 +18,18 @@ from hypothesis.stateful import (
     rule,
 )
 
-from tests.nightly.expected import MAX_TOKENS, Entry, price
-from tests.nightly.system import Key, Stage
-from tests.nightly.tracked_account import BUSY, MADE, POOR, REVOKED, Customer, Outcome, Running
-from tests.stand.providers.stepwise import Part
+from tests.stand.expected_books import MAX_TOKENS, ExpectedCall, price
+from tests.stand.process_stand import Key, ProcessStand
+from tests.stand.providers.stepwise import PlannedAnswer
+from tests.stand.tracked_account import (
+    BUSY,
+    MADE,
+    POOR,
+    REVOKED,
+    Outcome,
+    RunningCall,
+    TrackedAccount,
+)
 
 T = TypeVar("T")
 
@@ -37,19 +45,19 @@ LIMITS = st.sampled_from([None, 1, 2, 3])
 ANY = st.integers(0, 1000)
 """Chooses among as many as there are."""
 
-living = precondition(lambda self: self.stage.services and self.stage.doors)
-running = precondition(lambda self: self.customer.running)
+living = precondition(lambda self: self.stand.services and self.stand.edges)
+running = precondition(lambda self: self.account.running)
 
 
 class GatewayMachine(RuleBasedStateMachine):
     """One account of a gateway. Rules run in a thread, what they do in the loop."""
 
     loop: asyncio.AbstractEventLoop
-    stage: Stage
+    stand: ProcessStand
 
     def __init__(self) -> None:
         super().__init__()
-        self.customer = Customer(self.stage)
+        self.account = TrackedAccount(self.stand)
         self.payments = count()
         self.keys: list[Key] = []
         self.whole: dict[str, tuple[str, str]] = {}
@@ -57,12 +65,12 @@ class GatewayMachine(RuleBasedStateMachine):
 
     def run_async(self, work: Coroutine[Any, Any, T]) -> T:
         """Does something in the loop. A failure is kept: its sequence may not fail again."""
-        self.stage.trail.append(getattr(work, "__name__", ""))
+        self.stand.trail.append(getattr(work, "__name__", ""))
         try:
             return asyncio.run_coroutine_threadsafe(work, self.loop).result(STEP_S)
         except Exception:
-            trail = " ".join(self.stage.trail[-40:])
-            self.stage.failures.append(f"{trail}\n{traceback.format_exc()}")
+            trail = " ".join(self.stand.trail[-40:])
+            self.stand.failures.append(f"{trail}\n{traceback.format_exc()}")
             raise
 
     @property
@@ -70,66 +78,68 @@ class GatewayMachine(RuleBasedStateMachine):
         """The one that is good."""
         return self.keys[-1]
 
-    def door(self, number: int) -> str:
+    def edge(self, number: int) -> str:
         """One that lives."""
-        return self.stage.doors[number % len(self.stage.doors)]
+        return self.stand.edges[number % len(self.stand.edges)]
 
-    def one(self, number: int) -> Running:
+    def one(self, number: int) -> RunningCall:
         """A call that runs."""
-        return self.customer.running[number % len(self.customer.running)]
+        return self.account.running[number % len(self.account.running)]
 
     @initialize(calls=st.integers(0, 12), limit=LIMITS)
     def begin(self, calls: int, limit: int | None) -> None:
         """All processes live, and there is money for some calls."""
-        self.stage.trail.clear()
+        self.stand.trail.clear()
 
         async def open_account() -> None:
-            await self.stage.revive()
-            await self.stage.reload(limit, 1_000_000)
+            await self.stand.revive()
+            await self.stand.reload(limit, 1_000_000)
             await self._make_key()
-            await self._pay(calls * Entry(self.stage.request_nano).hold)
+            await self._pay(calls * ExpectedCall(self.stand.request_nano).hold)
 
         self.run_async(open_account())
 
     async def _make_key(self) -> None:
-        self.keys.append(Key(*await self.stage.operators().create_key(self.customer.account)))
+        self.keys.append(Key(*await self.stand.operators().create_key(self.account.name)))
 
     async def _pay(self, nano_usd: int) -> None:
         """Pays in, twice under one name."""
         if not nano_usd:
             return
-        name = f"{self.customer.account}-payment-{next(self.payments)}"
+        name = f"{self.account.name}-payment-{next(self.payments)}"
         for _ in range(2):
-            await self.stage.operators().credit(self.customer.account, nano_usd, name)
-        self.customer.expected.credits += nano_usd
+            await self.stand.operators().credit(self.account.name, nano_usd, name)
+        self.account.expected.credits += nano_usd
 
     @living
     @rule(number=ANY, words=WORDS, stream=st.booleans(), refused=st.booleans(), named=st.booleans())
     def call(self, number: int, words: int, stream: bool, refused: bool, named: bool) -> None:
         """A call comes to its end, whatever that is."""
-        self.run_async(self._call(self.door(number), words, stream, refused, named))
+        self.run_async(self._call(self.edge(number), words, stream, refused, named))
 
     async def _call(
-        self, door: str, words: int, stream: bool, refused: bool, named: bool
+        self, edge: str, words: int, stream: bool, refused: bool, named: bool
     ) -> Outcome:
-        possible = self.customer.outcomes(door, self.key)
-        entry = Entry(self.stage.request_nano)
-        part = Part(words, refused=refused)
+        possible = self.account.outcomes(edge, self.key)
+        entry = ExpectedCall(self.stand.request_nano)
+        planned = PlannedAnswer(words, refused=refused)
         key_name = f"order-{next(self.payments)}" if named else ""
-        name, talk = await self.customer.post(door, self.key, part, stream=stream, named=key_name)
-        await talk.rest()
-        outcome = (talk.status, talk.error)
+        name, answer = await self.account.post(
+            edge, self.key, planned, stream=stream, named=key_name
+        )
+        await answer.read_to_end()
+        outcome = (answer.status, answer.error)
         if outcome == REFUSED_UPSTREAM and refused:
-            self.customer.expected.entries[name] = entry
+            self.account.expected.entries[name] = entry
             entry.voided()
             outcome = MADE
         elif outcome == MADE:
             assert not refused
-            self.customer.expected.entries[name] = entry
+            self.account.expected.entries[name] = entry
             entry.settled(words)
-            assert talk.words == words
+            assert answer.words == words
             if named:
-                self.whole[key_name] = name, talk.text
+                self.whole[key_name] = name, answer.text
         await self._expect(outcome, possible)
         return outcome
 
@@ -137,7 +147,7 @@ class GatewayMachine(RuleBasedStateMachine):
         """Where limits could not be counted together for a moment, they are not exact."""
         if outcome not in possible:
             assert {outcome, *possible} <= {BUSY, MADE, POOR}, (outcome, possible)
-            assert await self.stage.counts_apart(), (outcome, possible)
+            assert await self.stand.counts_apart(), (outcome, possible)
 
     @living
     @rule(number=ANY, words=WORDS, named=st.booleans())
@@ -145,43 +155,43 @@ class GatewayMachine(RuleBasedStateMachine):
         """A stream begins, and stays open. Its name is taken."""
 
         async def begin() -> None:
-            door, name = self.door(number), f"order-{next(self.payments)}" if named else ""
-            possible = self.customer.outcomes(door, self.key)
-            call = await self.customer.begin(door, self.key, words, name)
-            await self._expect(MADE if isinstance(call, Running) else call, possible)
-            if named and isinstance(call, Running) and self._open_to(door):
-                await self._again(door, name, call.name, IN_PROGRESS)
-                await self._again(door, name, f"not {call.name}", MISMATCH)
+            edge, name = self.edge(number), f"order-{next(self.payments)}" if named else ""
+            possible = self.account.outcomes(edge, self.key)
+            call = await self.account.begin(edge, self.key, words, name)
+            await self._expect(MADE if isinstance(call, RunningCall) else call, possible)
+            if named and isinstance(call, RunningCall) and self._open_to(edge):
+                await self._again(edge, name, call.name, IN_PROGRESS)
+                await self._again(edge, name, f"not {call.name}", MISMATCH)
 
         self.run_async(begin())
 
-    def _open_to(self, door: str) -> bool:
-        return self.stage.service_of(door) in self.stage.services
+    def _open_to(self, edge: str) -> bool:
+        return self.stand.service_of(edge) in self.stand.services
 
-    async def _again(self, door: str, name: str, prompt: str, outcome: Outcome) -> str:
+    async def _again(self, edge: str, name: str, prompt: str, outcome: Outcome) -> str:
         """A call under a name that is in use: nobody is asked, and nothing is charged."""
-        asked = len(self.stage.upstream.requests)
-        _, talk = await self.customer.post(
-            door, self.key, Part(1), stream=bool(asked % 2), named=name, prompt=prompt
+        asked = len(self.stand.upstream.requests)
+        _, answer = await self.account.post(
+            edge, self.key, PlannedAnswer(1), stream=bool(asked % 2), named=name, prompt=prompt
         )
-        await talk.rest()
-        assert (talk.status, talk.error) == outcome
-        assert len(self.stage.upstream.requests) == asked
-        assert (talk.headers.get("idempotency-replayed") == "true") == (outcome == MADE)
-        return talk.text
+        await answer.read_to_end()
+        assert (answer.status, answer.error) == outcome
+        assert len(self.stand.upstream.requests) == asked
+        assert (answer.headers.get("idempotency-replayed") == "true") == (outcome == MADE)
+        return answer.text
 
     @living
     @precondition(lambda self: self.whole)
     @rule(number=ANY, which=ANY)
     def replay(self, number: int, which: int) -> None:
         """A call that was answered is made again: the same answer, or 422 for another question."""
-        door, name = self.door(number), sorted(self.whole)[which % len(self.whole)]
+        edge, name = self.edge(number), sorted(self.whole)[which % len(self.whole)]
         prompt, text = self.whole[name]
 
         async def ask_again() -> None:
-            if self._open_to(door):
-                assert await self._again(door, name, prompt, MADE) == text
-                await self._again(door, name, f"not {prompt}", MISMATCH)
+            if self._open_to(edge):
+                assert await self._again(edge, name, prompt, MADE) == text
+                await self._again(edge, name, f"not {prompt}", MISMATCH)
 
         self.run_async(ask_again())
 
@@ -191,7 +201,7 @@ class GatewayMachine(RuleBasedStateMachine):
         """A stream says more."""
         call = self.one(number)
         if call.words + words <= MAX_TOKENS:
-            self.run_async(self.customer.say(call, words))
+            self.run_async(self.account.say(call, words))
 
     @running
     @rule(number=ANY)
@@ -201,8 +211,8 @@ class GatewayMachine(RuleBasedStateMachine):
 
         async def say_until_noted() -> None:
             while call.words < MAX_TOKENS:
-                await self.customer.say(call, 1)
-                for row in await self.customer.rows():
+                await self.account.say(call, 1)
+                for row in await self.account.rows():
                     if row.request_id == call.name and row.checkpoint is not None:
                         assert row.checkpoint <= price(call.entry.request_nano, call.words)
                         return
@@ -214,15 +224,15 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(number=ANY)
     def finish(self, number: int) -> None:
         """A stream comes to its end."""
-        self.run_async(self.customer.finish(self.one(number)))
+        self.run_async(self.account.finish(self.one(number)))
 
     @running
     @rule(number=ANY)
     def leave(self, number: int) -> None:
         """A caller leaves, and pays for what was said."""
         call = self.one(number)
-        call.talk.leave()
-        self.customer.over(call)
+        call.answer.leave()
+        self.account.over(call)
 
     @running
     @rule(number=ANY)
@@ -231,10 +241,10 @@ class GatewayMachine(RuleBasedStateMachine):
         call = self.one(number)
 
         async def break_off() -> None:
-            call.part.orders.put_nowait(None)
-            await call.talk.rest()
-            assert (call.talk.error, call.talk.done) == ("upstream_disconnected", True)
-            self.customer.over(call)
+            call.planned.steps.put_nowait(None)
+            await call.answer.read_to_end()
+            assert (call.answer.error, call.answer.done) == ("upstream_disconnected", True)
+            self.account.over(call)
 
         self.run_async(break_off())
 
@@ -245,32 +255,32 @@ class GatewayMachine(RuleBasedStateMachine):
         self.run_async(self._rush(calls))
 
     async def _rush(self, calls: int) -> None:
-        doors = [door for door in self.stage.doors if self._open_to(door)]
-        if not doors:
+        edges = [edge for edge in self.stand.edges if self._open_to(edge)]
+        if not edges:
             return
-        customer, limit = self.customer, self.stage.limit
-        hold = Entry(self.stage.request_nano).hold
-        least = customer.expected.posted - customer.expected.held
-        lost = sum(customer.expected.entries[name].hold for name in customer.expected.lost)
-        room = calls if limit is None else max(0, limit - customer.occupied(self.key))
-        sure = min(calls, max(0, least) // hold, max(0, room - self.key.ghosts))
+        account, limit = self.account, self.stand.limit
+        hold = ExpectedCall(self.stand.request_nano).hold
+        least = account.expected.posted - account.expected.held
+        lost = sum(account.expected.entries[name].hold for name in account.expected.lost)
+        room = calls if limit is None else max(0, limit - account.occupied(self.key))
+        sure = min(calls, max(0, least) // hold, max(0, room - self.key.orphaned_places))
         most = min(calls, max(0, least + lost) // hold, room)
         begun = await asyncio.gather(
-            *(customer.begin(doors[n % len(doors)], self.key, 1) for n in range(calls))
+            *(account.begin(edges[n % len(edges)], self.key, 1) for n in range(calls))
         )
-        admitted = [call for call in begun if isinstance(call, Running)]
-        assert all(call in (POOR, BUSY) for call in begun if not isinstance(call, Running))
+        admitted = [call for call in begun if isinstance(call, RunningCall)]
+        assert all(call in (POOR, BUSY) for call in begun if not isinstance(call, RunningCall))
         if not sure <= len(admitted) <= most:
-            assert await self.stage.counts_apart(), (sure, len(admitted), most)
+            assert await self.stand.counts_apart(), (sure, len(admitted), most)
             assert len(admitted) <= min(calls, max(0, least + lost) // hold)
-        await asyncio.gather(*(customer.finish(call) for call in admitted))
+        await asyncio.gather(*(account.finish(call) for call in admitted))
 
     @living
     @rule(holds=st.integers(-3, 8))
     def pay(self, holds: int) -> None:
         """Money comes in, or goes out if nothing is done with it."""
-        amount = holds * Entry(self.stage.request_nano).hold // 2
-        expected = self.customer.expected
+        amount = holds * ExpectedCall(self.stand.request_nano).hold // 2
+        expected = self.account.expected
 
         async def pay() -> None:
             if amount >= 0 or expected.posted - expected.held >= -amount:
@@ -289,7 +299,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @rule(limit=LIMITS, request=st.sampled_from([1_000_000, 2_000_000]))
     def reconfigure(self, limit: int | None, request: int) -> None:
         """Limits and prices change, for the calls that come from now on."""
-        self.run_async(self.stage.reload(limit, request))
+        self.run_async(self.stand.reload(limit, request))
 
     @living
     @rule()
@@ -298,52 +308,54 @@ class GatewayMachine(RuleBasedStateMachine):
 
         async def revoke() -> None:
             key = self.key
-            await self.stage.operators().revoke_key(key.id)
-            for call in [call for call in self.customer.running if call.key is key]:
-                await call.talk.rest()
-                assert (call.talk.error, call.talk.done) == (REVOKED[1], True)
-                self.customer.over(call)
-            await self.customer.agree()
-            for door in self.stage.doors:
+            await self.stand.operators().revoke_key(key.id)
+            for call in [call for call in self.account.running if call.key is key]:
+                await call.answer.read_to_end()
+                assert (call.answer.error, call.answer.done) == (REVOKED[1], True)
+                self.account.over(call)
+            await self.account.agree()
+            for edge in self.stand.edges:
                 outcome = MADE
-                while self._open_to(door) and outcome != REVOKED:
-                    outcome = await self._refused(door)
+                while self._open_to(edge) and outcome != REVOKED:
+                    outcome = await self._refused(edge)
                     # Only another process may not have heard of it yet.
-                    assert outcome == REVOKED or self.stage.plan.shared, outcome
+                    assert outcome == REVOKED or self.stand.plan.shared, outcome
             await self._make_key()
 
         self.run_async(revoke())
 
-    async def _refused(self, door: str) -> Outcome:
+    async def _refused(self, edge: str) -> Outcome:
         """What becomes of a call with a revoked key."""
-        entry = Entry(self.stage.request_nano)
-        name, talk = await self.customer.post(door, self.key, Part(1), stream=False)
-        await talk.rest()
-        if talk.status == 200:
-            self.customer.expected.entries[name] = entry
+        entry = ExpectedCall(self.stand.request_nano)
+        name, answer = await self.account.post(edge, self.key, PlannedAnswer(1), stream=False)
+        await answer.read_to_end()
+        if answer.status == 200:
+            self.account.expected.entries[name] = entry
             entry.settled(1)
-        outcome = REVOKED if talk.guessed else (talk.status, talk.error)
+        outcome = REVOKED if answer.guessed else (answer.status, answer.error)
         assert outcome in (REVOKED, MADE, POOR, BUSY)
         return outcome
 
     @rule(number=ANY)
     def kill(self, number: int) -> None:
         """A process dies, at once."""
-        alive = [name for name, member in self.stage.site.members.items() if member.running]
+        alive = [name for name, server in self.stand.deployment.servers.items() if server.running]
         if alive:
-            self.run_async(self.customer.kill(alive[number % len(alive)]))
+            self.run_async(self.account.kill(alive[number % len(alive)]))
 
-    @precondition(lambda self: not all(each.running for each in self.stage.site.members.values()))
+    @precondition(
+        lambda self: not all(each.running for each in self.stand.deployment.servers.values())
+    )
     @rule()
     def revive(self) -> None:
         """The dead are started again."""
-        self.run_async(self.stage.revive())
+        self.run_async(self.stand.revive())
 
     @invariant()
     def books_are_right(self) -> None:
         """An audit finds nothing, and the account is as the model has it."""
         if self.keys:
-            self.run_async(self.customer.agree(self.key))
+            self.run_async(self.account.agree(self.key))
 
     def teardown(self) -> None:
         """All runs to its end; nothing is held or taken, and the last free place can be had."""
@@ -351,17 +363,17 @@ class GatewayMachine(RuleBasedStateMachine):
             self.run_async(self._end())
 
     async def _end(self) -> None:
-        await self.stage.revive()
-        for call in list(self.customer.running):
-            await self.customer.finish(call)
-        await self.customer.agree(self.key)
-        while self.customer.expected.lost:
+        await self.stand.revive()
+        for call in list(self.account.running):
+            await self.account.finish(call)
+        await self.account.agree(self.key)
+        while self.account.expected.lost:
             await asyncio.sleep(0.2)  # Until the leases of the dead are over.
-            await self.customer.agree(self.key)
-        assert self.customer.expected.held == 0
-        await self.stage.reload(3, 1_000_000)
-        await self._pay(5 * Entry(1_000_000).hold)
+            await self.account.agree(self.key)
+        assert self.account.expected.held == 0
+        await self.stand.reload(3, 1_000_000)
+        await self._pay(5 * ExpectedCall(1_000_000).hold)
         for _ in range(2):
             # The second time shows that the first has left nothing behind.
             await self._rush(5)
-            await self.customer.agree(self.key)
+            await self.account.agree(self.key)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.nightly.state_machine import check
-from tests.nightly.system import staging
 from tests.services.conftest import postgres_server
 from tests.stand.deployment import PLANS, Layout, database_for
+from tests.stand.process_stand import process_stand
 
 __all__ = ["postgres_server"]
 
@@ -28,6 +28,6 @@ async def test_money_is_as_the_model_has_it(
     plan, loop = PLANS[layout], asyncio.get_running_loop()
     async with (
         database_for(plan, request) as url,
-        staging(tmp_path / "site", plan, url) as stage,
+        process_stand(tmp_path / "site", plan, url) as stand,
     ):
-        await asyncio.to_thread(check, stage, loop, examples=EXAMPLES, steps=STEPS)
+        await asyncio.to_thread(check, stand, loop, examples=EXAMPLES, steps=STEPS)

@@ -11,7 +11,7 @@ import aiohttp
 from tests.stand.providers.stepwise import WORD
 
 
-class Talk:
+class AnswerReader:
     """One answer, read as far as the test wants."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
@@ -34,12 +34,12 @@ class Talk:
         """How many words have arrived."""
         return len(self.text) // len(WORD)
 
-    async def hear(self, words: int) -> None:
+    async def read_words(self, words: int) -> None:
         """Reads a stream until there are so many words in all."""
         while self.words < words and await self._event():
             pass
 
-    async def rest(self) -> None:
+    async def read_to_end(self) -> None:
         """Reads to the end, whichever that is."""
         try:
             if self._answer.content_type == "text/event-stream":

@@ -47,7 +47,7 @@ PLANS: Mapping[Layout, Plan] = {
 PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
 
 
-class Site:
+class Deployment:
     """The processes of one gateway, by name. All are dead until they are started."""
 
     def __init__(self, directory: Path, plan: Plan, config: str, database_url: str = "") -> None:
@@ -61,79 +61,79 @@ class Site:
         self.states = [directory / f"state-{number}" for number in range(plan.services)]
         self.services: dict[str, Server] = {}
         """Those with a ledger; each has its operators' listener."""
-        self.doors: dict[str, Server] = {}
+        self.edges: dict[str, Server] = {}
         """Those that answer REST."""
         if plan.edges:
             address = f"127.0.0.1:{_free_port()}" if plan.over_tcp else ""
             (state_of_one,) = self.states
             self.services["service"] = service(state_of_one, path, PEPPER, address)
             for number in range(plan.edges):
-                self.doors[f"edge-{number}"] = edge(state_of_one, address)
+                self.edges[f"edge-{number}"] = edge(state_of_one, address)
         else:
             for number, each in enumerate(self.states):
                 self.services[f"server-{number}"] = edge_and_service(each, path, PEPPER)
-            self.doors |= self.services
+            self.edges |= self.services
         self._urls: dict[str, str] = {}
 
     @property
-    def members(self) -> Mapping[str, Server]:
+    def servers(self) -> Mapping[str, Server]:
         """All of them; services come before their edges."""
-        return self.services | self.doors
+        return self.services | self.edges
 
-    def url(self, door: str) -> str:
+    def url(self, edge: str) -> str:
         """Where that door was last."""
-        return self._urls[door]
+        return self._urls[edge]
 
     @property
     def urls(self) -> Sequence[str]:
         """Where each door was last."""
-        return [self._urls[name] for name in self.doors]
+        return [self._urls[name] for name in self.edges]
 
     async def start(self, *names: str) -> None:
         """Starts these, or all that are dead."""
-        dead = [name for name in names or self.members if not self.members[name].running]
+        dead = [name for name in names or self.servers if not self.servers[name].running]
         # An edge waits for its service, and two services may migrate at once.
-        addresses = await asyncio.gather(*(self.members[name].start() for name in dead))
+        addresses = await asyncio.gather(*(self.servers[name].start() for name in dead))
         self._urls |= {
             name: f"http://{address}"
             for name, address in zip(dead, addresses, strict=True)
-            if name in self.doors
+            if name in self.edges
         }
 
     async def kill(self, *names: str) -> None:
         """Kills these, or all, at once."""
-        await asyncio.gather(*(self.members[name].stop() for name in names or self.members))
+        await asyncio.gather(*(self.servers[name].stop() for name in names or self.servers))
 
 
 @asynccontextmanager
-async def running_site(
+async def running_deployment(
     directory: Path, plan: Plan, config: str, database_url: str = ""
-) -> AsyncIterator[Site]:
+) -> AsyncIterator[Deployment]:
     """A site that runs, with its state where it belongs; it is killed in the end."""
     state = f'\n[state]\ndatabase_url = "{database_url}"\n' if plan.shared else ""
-    site = Site(directory, plan, config + state, database_url)
+    deployment = Deployment(directory, plan, config + state, database_url)
     try:
-        await site.start()
-        yield site
+        await deployment.start()
+        yield deployment
     finally:
-        await site.kill()
+        await deployment.kill()
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class Client:
     """A site, and who uses it."""
 
-    site: Site
+    deployment: Deployment
     """The site."""
     operators: Sequence[Operators]
     """The operators' services of each service."""
     http: aiohttp.ClientSession
     """A client with as many connections as it likes."""
 
-    async def ask(self, door: int, secret: str, **body: object) -> tuple[int, str]:
+    async def ask(self, edge: int, secret: str, **body: object) -> tuple[int, str]:
         """The status of a call at a door, and why it failed."""
         headers = {"Authorization": f"Bearer {secret}"}
-        url = f"{self.site.urls[door % len(self.site.urls)]}/v1/chat/completions"
+        url = f"{self.deployment.urls[edge % len(self.deployment.urls)]}/v1/chat/completions"
         async with self.http.post(url, json=body, headers=headers) as answer:
             data = await answer.read()
             error = "" if answer.status == 200 else json.loads(data)["error"]["code"]
@@ -151,13 +151,13 @@ class Visit:
 
 
 @asynccontextmanager
-async def visiting(site: Site) -> AsyncIterator[Visit]:
+async def connected_client(deployment: Deployment) -> AsyncIterator[Client]:
     """A client and the operators of a site."""
     async with AsyncExitStack() as stack:
-        ops = [await stack.enter_async_context(operators(state)) for state in site.states]
+        ops = [await stack.enter_async_context(operators(state)) for state in deployment.states]
         connector = aiohttp.TCPConnector(limit=0)
         http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        yield Visit(site, ops, http)
+        yield Client(deployment, ops, http)
 
 
 @asynccontextmanager

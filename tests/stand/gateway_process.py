@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 from typing import cast
 
+from tests.stand.dialect_stand import configuration
 from tests.stand.gateway import Transport, running
-from tests.stand.provider_gateway import configuration
 
 
 async def main(state: str, dialect: str, base_url: str, transport: str) -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from gateway.http.auth_throttle import FAILURES, PEERS_MAX, REFILL_S, AuthThrottle
-from tests.stand.priced_gateway import ask, serving
+from tests.stand.held_provider import ask, held_gateway
 
 
 class Clock:
@@ -54,7 +54,7 @@ def test_many_addresses_do_not_fill_the_memory() -> None:
 
 async def test_who_guesses_is_slowed_and_who_knows_is_not(tmp_path: Path) -> None:
     """From one address: wrong keys are 401, then 429 with a time; the right key works."""
-    async with serving(tmp_path) as (gateway, _, _):
+    async with held_gateway(tmp_path) as (gateway, _, _):
         wrong = {"Authorization": "Bearer sk-pg-wrong"}
         replies = [await ask(gateway, wrong) for _ in range(FAILURES + 10)]
 

@@ -24,7 +24,7 @@ PROMPT_TOKENS = 1
 
 
 @dataclass(slots=True)
-class Part:
+class PlannedAnswer:
     """How one call is answered."""
 
     words: int
@@ -32,46 +32,46 @@ class Part:
     refused: bool = False
     """Whether there is no answer at all."""
     held: bool = False
-    """Whether the answer goes on as `orders` say."""
-    orders: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
+    """Whether the answer goes on as `steps` say."""
+    steps: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
     """So many more words; 0: the end; None: the connection breaks."""
 
 
-class Puppet:
+class StepwiseProvider:
     """Answers a call by the part that the call's prompt names."""
 
     def __init__(self) -> None:
-        self.parts: dict[str, Part] = {}
+        self.answers: dict[str, PlannedAnswer] = {}
         """By prompt."""
 
     def __call__(self, request: Request) -> Script:
         """The script of a part."""
         asked = request.json()
-        part = self.parts[asked["messages"][0]["content"]]
-        if part.refused:
+        planned = self.answers[asked["messages"][0]["content"]]
+        if planned.refused:
             return [json_answer({"error": {"message": "No."}}, 400)]
         if not asked.get("stream"):
-            message = {"role": "assistant", "content": WORD * part.words}
+            message = {"role": "assistant", "content": WORD * planned.words}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            body = {"id": "1", "choices": [choice], "usage": _usage(part.words)}
+            body = {"id": "1", "choices": [choice], "usage": _usage(planned.words)}
             return [json_answer(body)]
-        words = [_piece({"content": WORD}) for _ in range(part.words)]
-        if not part.held:
-            return [SSE_HEAD, sse(*words, *_end(part.words)), LAST_CHUNK]
+        words = [_piece({"content": WORD}) for _ in range(planned.words)]
+        if not planned.held:
+            return [SSE_HEAD, sse(*words, *_end(planned.words)), LAST_CHUNK]
 
         async def follow(line: Line) -> None:
-            await _follow(part, line)
+            await _follow(planned, line)
 
         return [SSE_HEAD, sse(*words), follow, CUT]
 
 
-async def _follow(part: Part, line: Line) -> None:
+async def _follow(planned: PlannedAnswer, line: Line) -> None:
     """Does as it is told, until that is the end or the gateway leaves."""
-    said = part.words
+    said = planned.words
     leaving = asyncio.ensure_future(line.reader.read(1))
     try:
         while True:
-            order = asyncio.ensure_future(part.orders.get())
+            order = asyncio.ensure_future(planned.steps.get())
             await asyncio.wait({leaving, order}, return_when=asyncio.FIRST_COMPLETED)
             if not order.done():
                 order.cancel()

@@ -42,7 +42,7 @@ REQUEST_USD = Decimal("0.001")
 CHARGE_NANO_USD = 1_000_000
 
 
-class House:
+class HeldProvider:
     """A provider that says good day, once it may go on."""
 
     def __init__(self) -> None:
@@ -76,16 +76,16 @@ def piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[st
 
 
 @asynccontextmanager
-async def serving(
+async def held_gateway(
     state: Path,
     transport: Transport = "in-process",
     keys: KeysConfig = ANY_KEYS,
     database_url: str = "",
-) -> AsyncIterator[tuple[Gateway, FakeUpstream, House]]:
+) -> AsyncIterator[tuple[Gateway, FakeUpstream, HeldProvider]]:
     """A gateway with its state in `state`, the requests to its provider, and the provider."""
-    house = House()
+    provider = HeldProvider()
     async with FakeUpstream() as upstream:
-        upstream.play(house)
+        upstream.play(provider)
         channel = ChannelConfig(
             name="house", dialect="openai", base_url=upstream.url, models={MODEL: "m"}
         )
@@ -98,7 +98,7 @@ async def serving(
             keys=keys,
             database_url=database_url,
         ) as gateway:
-            yield gateway, upstream, house
+            yield gateway, upstream, provider
 
 
 class Reply:
@@ -129,7 +129,7 @@ async def ask(gateway: Gateway, headers: Mapping[str, str] = NAMED, **fields: An
         return Reply(answer, await answer.read())
 
 
-async def books(state: Path, database_url: str = "") -> Mapping[str, int]:
+async def audited_charges(state: Path, database_url: str = "") -> Mapping[str, int]:
     """What was charged for calls, by how they ended. The state is not in use; it is right."""
     database = await open_database(state, database_url, SystemClock())
     assert (await database.read(audit)).findings == ()

@@ -38,7 +38,7 @@ from services.rpc.listener import listening
 from services.serving.reload import Reloader
 from services.serving.server import SYSTEM_CLOCK, open_service
 from services.serving.service import Service
-from tests.faults.log_and_metrics import OPERATORS_FAULTS, Signs
+from tests.faults.log_and_metrics import OPERATORS_FAULTS, LogAndMetrics
 from tests.stand.gateway import stored
 from tests.stand.upstream import (
     LAST_CHUNK,
@@ -63,7 +63,7 @@ USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 CHARGE = 10 * 1_000 + 5 * 2_000
 """What `USAGE` costs, in nanodollars."""
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 PLACES = (LimitConfig(key="*", concurrency=1000), LimitConfig(channel="*", concurrency=1000))
 """Limits that nobody meets, so that every call holds a place of each."""
@@ -107,7 +107,7 @@ def forms(secret: str) -> Sequence[str]:
     return secret[:12], b64encode(secret.encode()).decode().rstrip("="), quote(secret[:20], safe="")
 
 
-class Lines(logging.Handler):
+class LogCapture(logging.Handler):
     """The log, as a process would write it."""
 
     def __init__(self) -> None:
@@ -176,7 +176,7 @@ class Reply:
 
 
 @dataclass(slots=True)
-class World:
+class FaultStand:
     """A gateway and its providers."""
 
     url: str
@@ -187,7 +187,7 @@ class World:
     second: FakeUpstream
     steady: FakeUpstream
     config: Config
-    log: Lines
+    log: LogCapture
     books: ledger_grpc.LedgerServiceStub
     edge: EdgeMetrics
     """What the edge counts."""
@@ -265,11 +265,11 @@ class World:
 
     async def until(self, holds: Callable[[], object]) -> None:
         """Waits until something holds."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while not holds():  # noqa: ASYNC110 - nobody tells of what is watched here
                 await asyncio.sleep(0.005)
 
-    async def calm(self) -> None:
+    async def wait_until_idle(self) -> None:
         """Waits until nothing runs and nothing is held: money, places, connections, tasks."""
         for name in LEFT:
             await self.until(partial(self._is_zero, name))
@@ -281,7 +281,7 @@ class World:
 
     async def charged(self) -> tuple[int, int]:
         """How many calls were settled, and what they cost, once all is calm."""
-        await self.calm()
+        await self.wait_until_idle()
         return round(self.metric("settle_total", outcome="settled")), await self.spent("default")
 
     async def spent(self, account: str) -> int:
@@ -291,7 +291,7 @@ class World:
 
     async def left(self, upstream: FakeUpstream) -> None:
         """Waits until the provider has been left by every request so far."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             for request in upstream.requests:
                 await request.left.wait()
 
@@ -302,11 +302,11 @@ class World:
         """
         reply = await self.ask(model=STEADY)
         assert (reply.status, reply.content, reply.events[-1]) == (200, TEXT, "[DONE]")
-        await self.calm()
+        await self.wait_until_idle()
         assert list((await self.books.VerifyLedger(ledger.VerifyLedgerRequest())).findings) == []
         await self.http.close()
         await self.until(lambda: not self._strangers())
-        signs = Signs(self.log.text, self.service.metrics.registry, self.edge)
+        signs = LogAndMetrics(self.log.text, self.service.metrics.registry, self.edge)
         signs.agree(self.answers, self.errors)
         for account, charge in signs.charges().items():
             assert await self.spent(account) == charge
@@ -334,9 +334,9 @@ def _is_idle(upstream: FakeUpstream) -> bool:
     return upstream.busy == 0
 
 
-def reread(world: World, config: Config) -> None:
+def reread(stand: FaultStand, config: Config) -> None:
     """Reloads this configuration."""
-    old = world.service.reloader
+    old = stand.service.reloader
     fields = {name: getattr(old, name) for name in Reloader.__slots__}
     Reloader(**{**fields, "read": lambda: config}).reload()
 
@@ -347,7 +347,7 @@ EDGE = EdgeConfig()
 
 
 @asynccontextmanager
-async def living(  # noqa: PLR0913 - all that a world is made of
+async def fault_stand(  # noqa: PLR0913 - one argument for each part
     state: Path,
     *,
     first: Place = USUAL,
@@ -358,15 +358,16 @@ async def living(  # noqa: PLR0913 - all that a world is made of
     memory: MemoryMonitor | None = None,
     service_memory: MemoryMonitor | None = None,
     **tables: Any,
-) -> AsyncIterator[World]:
-    """A world. `first` and `second` are more keys of these channels, `tables` of the file.
+) -> AsyncIterator[FaultStand]:
+    """A gateway over three providers, whose invariants are checked in the end.
 
-    `memory` is what edge and service are told of theirs, unless the service has its own; by
-    default, that there is enough.
+    `first` and `second` are more keys of these channels, `tables` are tables of the file.
+    `memory` is the memory monitor of edge and service, unless the service has its own; by default
+    it reports that there is enough.
     `wire` puts gRPC over TCP between edge and service. Without a `database_url` in place of the
-    table `state` there is SQLite at that path.
+    table `state` there is SQLite at `state`.
     """
-    log = Lines()
+    log = LogCapture()
     root = logging.getLogger()
     level = root.level
     async with AsyncExitStack() as stack:
@@ -421,7 +422,7 @@ async def living(  # noqa: PLR0913 - all that a world is made of
         http = await stack.enter_async_context(
             aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
         )
-        world = World(
+        stand = FaultStand(
             url=f"http://{address}",
             key=key,
             service=service,
@@ -435,8 +436,8 @@ async def living(  # noqa: PLR0913 - all that a world is made of
             edge=numbers,
             tasks=asyncio.all_tasks(),
         )
-        yield world
-        await world.check()
+        yield stand
+        await stand.check()
 
 
 def _channel(name: str, url: str, model: str, **more: Any) -> ChannelConfig:

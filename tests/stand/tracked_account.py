@@ -8,11 +8,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from tests.nightly.expected import MAX_TOKENS, Entry, Expected
-from tests.nightly.system import Key, Stage
-from tests.stand.answer_reader import Talk
+from tests.stand.answer_reader import AnswerReader
+from tests.stand.expected_books import MAX_TOKENS, ExpectedBooks, ExpectedCall
 from tests.stand.holds import HoldSeen, holds_of
-from tests.stand.providers.stepwise import Part
+from tests.stand.process_stand import Key, ProcessStand
+from tests.stand.providers.stepwise import PlannedAnswer
 
 Outcome = tuple[int, str]
 """A status, and the code of the error."""
@@ -27,17 +27,17 @@ _names = count()
 
 
 @dataclass(slots=True)
-class Running:
+class RunningCall:
     """A call that has begun to be answered, and goes on when it is told to."""
 
     name: str
-    entry: Entry
+    entry: ExpectedCall
     key: Key
-    door: str
+    edge: str
     service: str
     """The process that has its hold."""
-    part: Part
-    talk: Talk
+    planned: PlannedAnswer
+    answer: AnswerReader
     counted: bool
     """Whether it has a place of those that are limited."""
     words: int
@@ -45,40 +45,47 @@ class Running:
 
 
 @dataclass(slots=True)
-class Customer:
+class TrackedAccount:
     """One account, and all that is known of it."""
 
-    stage: Stage
-    account: str = field(default_factory=lambda: f"acme-{next(_names)}")
-    expected: Expected = field(default_factory=Expected)
-    running: list[Running] = field(default_factory=list)
+    stand: ProcessStand
+    name: str = field(default_factory=lambda: f"acme-{next(_names)}")
+    expected: ExpectedBooks = field(default_factory=ExpectedBooks)
+    running: list[RunningCall] = field(default_factory=list)
     numbers: count[int] = field(default_factory=count)
 
     def occupied(self, key: Key) -> int:
         """The limited places that calls of a key have."""
         return sum(call.counted and call.key is key for call in self.running)
 
-    def outcomes(self, door: str, key: Key) -> Collection[Outcome]:
+    def outcomes(self, edge: str, key: Key) -> Collection[Outcome]:
         """What may become of a call. More than one thing only while the dead hold something."""
-        if self.stage.service_of(door) not in self.stage.services:
+        if self.stand.service_of(edge) not in self.stand.services:
             return {DOWN}
-        limit, occupied = self.stage.limit, self.occupied(key)
+        limit, occupied = self.stand.limit, self.occupied(key)
         if limit is not None and occupied >= limit:
             return {BUSY}
         least = self.expected.posted - self.expected.held
         lost = sum(self.expected.entries[name].hold for name in self.expected.lost)
-        hold = Entry(self.stage.request_nano).hold
+        hold = ExpectedCall(self.stand.request_nano).hold
         possible = {MADE} if least >= hold else {POOR, MADE} if least + lost >= hold else {POOR}
         return possible | (
-            {BUSY} if limit is not None and occupied + key.ghosts >= limit else set()
+            {BUSY} if limit is not None and occupied + key.orphaned_places >= limit else set()
         )
 
     async def post(
-        self, door: str, key: Key, part: Part, *, stream: bool, named: str = "", prompt: str = ""
-    ) -> tuple[str, Talk]:
+        self,
+        edge: str,
+        key: Key,
+        planned: PlannedAnswer,
+        *,
+        stream: bool,
+        named: str = "",
+        prompt: str = "",
+    ) -> tuple[str, AnswerReader]:
         """Makes a call; its name is its prompt, too, unless that is another's."""
-        name = f"{self.account}-{next(self.numbers)}"
-        self.stage.puppet.parts.setdefault(prompt or name, part)
+        name = f"{self.name}-{next(self.numbers)}"
+        self.stand.provider.answers.setdefault(prompt or name, planned)
         headers = {"Authorization": f"Bearer {key.secret}", "X-Request-Id": name}
         if named:
             headers["Idempotency-Key"] = named
@@ -90,82 +97,85 @@ class Customer:
         }
         if stream:
             body["stream_options"] = {"include_usage": True}
-        url = self.stage.site.url(door) + "/v1/chat/completions"
-        answer = await self.stage.visit.http.post(url, json=body, headers=headers)
-        talk = Talk(answer)
-        if talk.status != 200:
-            await talk.rest()
-        self.stage.seen[talk.error or "made"] += 1
-        return name, talk
+        url = self.stand.deployment.url(edge) + "/v1/chat/completions"
+        answer = AnswerReader(await self.stand.client.http.post(url, json=body, headers=headers))
+        if answer.status != 200:
+            await answer.read_to_end()
+        self.stand.seen[answer.error or "made"] += 1
+        return name, answer
 
-    async def begin(self, door: str, key: Key, words: int, named: str = "") -> Running | Outcome:
+    async def begin(
+        self, edge: str, key: Key, words: int, named: str = ""
+    ) -> RunningCall | Outcome:
         """A stream that has said so many words, and stays open; or why it was refused."""
-        part = Part(words, held=True)
-        request_nano, counted = self.stage.request_nano, self.stage.limit is not None
-        name, talk = await self.post(door, key, part, stream=True, named=named)
-        if talk.status != 200:
-            return talk.status, talk.error
-        entry = self.expected.entries[name] = Entry(request_nano)
-        await talk.hear(words)
-        service = self.stage.service_of(door)
-        call = Running(name, entry, key, door, service, part, talk, counted, words)
+        planned = PlannedAnswer(words, held=True)
+        request_nano, counted = self.stand.request_nano, self.stand.limit is not None
+        name, answer = await self.post(edge, key, planned, stream=True, named=named)
+        if answer.status != 200:
+            return answer.status, answer.error
+        entry = self.expected.entries[name] = ExpectedCall(request_nano)
+        await answer.read_words(words)
+        service = self.stand.service_of(edge)
+        call = RunningCall(name, entry, key, edge, service, planned, answer, counted, words)
         self.running.append(call)
         return call
 
-    async def say(self, call: Running, words: int) -> None:
+    async def say(self, call: RunningCall, words: int) -> None:
         """The provider goes on, and the caller hears it."""
-        call.part.orders.put_nowait(words)
+        call.planned.steps.put_nowait(words)
         call.words += words
-        await call.talk.hear(call.words)
+        await call.answer.read_words(call.words)
 
-    async def finish(self, call: Running) -> None:
+    async def finish(self, call: RunningCall) -> None:
         """The provider comes to the end: the whole answer is charged as it says."""
-        call.part.orders.put_nowait(0)
-        await call.talk.rest()
+        call.planned.steps.put_nowait(0)
+        await call.answer.read_to_end()
         self.over(call)
-        assert (call.talk.words, call.talk.error, call.talk.done) == (call.words, "", True)
-        assert call.talk.usage is not None
-        assert call.talk.usage["completion_tokens"] == call.words
+        assert (call.answer.words, call.answer.error, call.answer.done) == (call.words, "", True)
+        assert call.answer.usage is not None
+        assert call.answer.usage["completion_tokens"] == call.words
 
-    def over(self, call: Running) -> None:
+    def over(self, call: RunningCall) -> None:
         """It runs no more: what was said is charged."""
         self.running.remove(call)
         call.entry.settled(call.words)
 
     async def rows(self) -> Sequence[HoldSeen]:
         """The holds of the account, as they are."""
-        return await holds_of(self.account, self.stage.site.states[0], self.stage.site.database_url)
+        return await holds_of(
+            self.name, self.stand.deployment.states[0], self.stand.deployment.database_url
+        )
 
-    async def kill(self, member: str) -> None:
+    async def kill(self, server: str) -> None:
         """A process dies, and with a service what its calls have not written down."""
-        stage = self.stage
+        stand = self.stand
         checkpoints = {row.request_id: row.checkpoint for row in await self.rows()}
-        is_service = member in stage.site.services
-        hit = [call for call in self.running if member in (call.door, call.service)]
-        await stage.site.kill(member)
-        stage.seen["services killed" if is_service else "edges killed"] += 1
+        is_service = server in stand.deployment.services
+        hit = [call for call in self.running if server in (call.edge, call.service)]
+        await stand.deployment.kill(server)
+        stand.seen["services killed" if is_service else "edges killed"] += 1
         for call in hit:
-            await call.talk.rest()
-            assert call.talk.words == call.words
+            await call.answer.read_to_end()
+            assert call.answer.words == call.words
             # A door that lives says what happened; one that died says nothing more.
-            told = call.door in stage.doors
-            assert (call.talk.error, call.talk.done) == (DOWN[1] if told else "", told)
+            told = call.edge in stand.edges
+            assert (call.answer.error, call.answer.done) == (DOWN[1] if told else "", told)
             self.over(call)
             if is_service:
                 call.entry.orphaned(call.words, checkpoints[call.name])
-                call.key.ghosts += call.counted and bool(stage.valkey_url)
+                call.key.orphaned_places += call.counted and bool(stand.valkey_url)
 
     async def agree(self, *keys: Key) -> None:
         """Returns when the books say what they must. AssertionError where they never will."""
-        if not self.stage.services:
+        if not self.stand.services:
             return
-        ops = self.stage.operators()
+        ops = self.stand.operators()
         while True:
             audit = await ops.verify()
             assert not audit.findings, audit
             before = await self.rows()
             complete = self.expected.see(before)
-            account = await ops.account(self.account)
+            account = await ops.account(self.name)
             same = Counter(before) == Counter(await self.rows())
             if complete and same:
                 posted, held = account.balance_nano_usd, account.held_nano_usd
@@ -178,7 +188,10 @@ class Customer:
     async def _places_agree(self, key: Key) -> None:
         """As many places are taken as calls run, but for those of the dead."""
         occupied = self.occupied(key)
-        while (places := await self.stage.places(key)) is not None:
-            if occupied <= places <= occupied + key.ghosts or await self.stage.counts_apart():
+        while (places := await self.stand.places(key)) is not None:
+            if (
+                occupied <= places <= occupied + key.orphaned_places
+                or await self.stand.counts_apart()
+            ):
                 return
             await asyncio.sleep(0.01)

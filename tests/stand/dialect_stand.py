@@ -20,7 +20,7 @@ MODEL = "house/model"
 THINKING = f"{MODEL}-thinking"
 """The same, asked to reason."""
 
-UPSTREAM = {
+UPSTREAM_MODELS = {
     "anthropic": "claude-sonnet-4-5",
     "openai": "house-1",
     "openrouter": "anthropic/claude-sonnet-4.5",
@@ -57,7 +57,7 @@ RESULTS = {"weather": "18 °C", "clock": "12:00"}
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class DialectStand:
     """A gateway with one provider behind it."""
 
     dialect: str
@@ -80,17 +80,17 @@ def configuration(dialect: str, base_url: str) -> tuple[ChannelConfig, ModelConf
         dialect=dialect,
         base_url=base_url,
         key=Secret(PROVIDER_KEY),
-        models={MODEL: UPSTREAM[dialect]},
+        models={MODEL: UPSTREAM_MODELS[dialect]},
     )
     return channel, ModelConfig(name=MODEL, **KNOWN[dialect])
 
 
 @asynccontextmanager
-async def talking(
+async def dialect_stand(
     state: Path, dialect: str, *, transport: Transport = "in-process"
-) -> AsyncIterator[Talk]:
+) -> AsyncIterator[DialectStand]:
     """Runs a gateway with its state in `state`, and a provider of `dialect`."""
     async with FakeProvider(dialect) as provider:
         channel, model = configuration(dialect, provider.url)
         async with running(state, channel, models=[model], transport=transport) as gateway:
-            yield Talk(dialect, provider, gateway)
+            yield DialectStand(dialect, provider, gateway)

@@ -17,7 +17,7 @@ def price(request_nano: int, words: int) -> int:
 
 
 @dataclass(slots=True)
-class Entry:
+class ExpectedCall:
     """One call that was admitted."""
 
     request_nano: int
@@ -72,12 +72,12 @@ class Entry:
 
 
 @dataclass(slots=True)
-class Expected:
+class ExpectedBooks:
     """An account."""
 
     credits: int = 0
     """All that was paid in."""
-    entries: dict[str, Entry] = field(default_factory=dict)
+    entries: dict[str, ExpectedCall] = field(default_factory=dict)
     """All calls that were admitted, by request ID."""
 
     @property

@@ -1,0 +1,51 @@
+"""The check that follows every fault sees what it looks for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.faults.conftest import OpenStand
+from tests.faults.fault_stand import BEGIN, END, TEXT, fitting
+from tests.faults.log_and_metrics import CALL, REQUEST, LogAndMetrics
+from tests.stand.upstream import json_answer
+
+
+async def test_a_running_call_is_seen(open_stand: OpenStand) -> None:
+    """It counts as running, holds money, two places and a connection, and then none of them."""
+    stand = await open_stand()
+    goes_on = asyncio.Event()
+    stand.play([BEGIN, goes_on, END])
+
+    running = asyncio.create_task(stand.ask())
+    await stand.first.request()
+    seen = {
+        name: stand.metric(name)
+        for name in ("inflight", "holds_open", "limit_places", "upstream_connections")
+    }
+    busy = stand.first.busy
+    goes_on.set()
+
+    assert (await running).content == TEXT
+    assert seen == {"inflight": 1, "holds_open": 1, "limit_places": 2, "upstream_connections": 1}
+    assert busy == 1
+    await stand.wait_until_idle()
+
+
+@pytest.mark.parametrize("lost", [REQUEST, CALL])
+async def test_what_is_not_told_is_seen(open_stand: OpenStand, lost: str) -> None:
+    """A request or a call without its line, or an error that nobody expects, is noticed."""
+    stand = await open_stand()
+    stand.play([json_answer({"error": {"message": "busy"}}, 503)], fitting)
+    assert (await stand.ask()).content == TEXT
+    await stand.wait_until_idle()
+    texts, registry = stand.log.text, stand.service.metrics.registry
+    LogAndMetrics(texts, registry, stand.edge).agree(stand.answers)
+
+    for wrong in (
+        [text for text in texts if f'"event":"{lost}"' not in text],
+        [*texts, '{"event": "oops", "level": "error"}'],
+    ):
+        with pytest.raises(AssertionError):
+            LogAndMetrics(wrong, registry, stand.edge).agree(stand.answers)
