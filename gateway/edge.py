@@ -24,7 +24,7 @@ from gateway.rpc.channel import open_channel
 from gateway.rpc.reconnecting import follow_on_hangup
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from gateway.telemetry.metrics_page import showing
+from gateway.telemetry.metrics_page import serving_edge_metrics
 from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
 from services.common import json_logs
 from services.common.addresses import is_local
@@ -86,7 +86,7 @@ async def run_edge(options: EdgeOptions) -> None:
         )
         follow_on_hangup(channel)
         tracer = await open_tracer(stack, tables.traces, "pomogator-edge")
-        page = partial(showing, metrics, version=VERSION, memory=memory)
+        page = partial(serving_edge_metrics, metrics, version=VERSION, memory=memory)
         await serve_metrics(stack, page, options.metrics)
         edge = serving(
             channel,

@@ -16,12 +16,12 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import serving, serving_operators
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
+from services.common.metrics_page import serving_metrics
 from services.config import BoundsConfig, ConfigError
 from services.rpc.listener import UNIX, listening
 from services.rpc.tls import TlsFiles
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.service import OPERATORS_SERVICES, PUBLIC_SERVICES, Service
-from services.telemetry.metrics_listener import exposing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -47,7 +47,9 @@ class Listeners:
 
         registry = self.service.metrics.registry
         await serve_metrics(
-            self.stack, lambda address: exposing(registry, address, ready), self.options.metrics
+            self.stack,
+            lambda address: serving_metrics(registry, address, ready),
+            self.options.metrics,
         )
 
     async def serve_grpc(self) -> None:

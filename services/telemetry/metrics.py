@@ -15,18 +15,12 @@ from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
-    GCCollector,
-    PlatformCollector,
-    ProcessCollector,
 )
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from services.common.counters import Counters
-from services.common.loop_lag import LoopLag
+from services.common.process_metrics import PREFIX, ProcessMetrics
 from services.telemetry.calls import ENDS, CallRecord
-
-PREFIX = "pomogator"
 
 AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})
 IDEMPOTENCY: Mapping[str, str] = {
@@ -92,13 +86,10 @@ class Metrics:
     """The metrics of one process, in a registry of their own."""
 
     def __init__(self, *, version: str = "") -> None:
-        self.registry = registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        PlatformCollector(registry=registry)
-        GCCollector(registry=registry)
-
-        tallies = Counters(PREFIX, registry)
-        counter, histogram = tallies.counter, tallies.histogram
+        process = ProcessMetrics(version)
+        self.registry = registry = process.registry
+        self.loop_lag, self.memory_used = process.loop_lag, process.memory_used
+        counter, histogram = process.counters.counter, process.counters.histogram
 
         def gauge(name: str, about: str, *labels: str) -> Gauge:
             return Gauge(f"{PREFIX}_{name}", about, labels, registry=registry)
@@ -168,9 +159,6 @@ class Metrics:
         self.reloads = counter(
             "config_reload_total", "Configurations that were read anew.", "result"
         )
-        self.memory_used = gauge(
-            "memory_used_ratio", "Of the container's memory, what is in use; 0: it has no limit."
-        )
         self.inflight = gauge("inflight", "Calls that are running.")
         self.calls_max = gauge(
             "calls_max", "Calls that are taken at a time: fewer while the process is overloaded."
@@ -193,8 +181,6 @@ class Metrics:
         self.task_failures = counter(
             "task_failures_total", "Failures of background tasks, which are begun again.", "task"
         )
-        self.loop_lag = LoopLag(tallies)
-        gauge("build_info", "1; the labels say what runs.", "version").labels(version).set(1)
         for end in ENDS:
             # A rate needs a zero to start from.
             _ = self.stream_ends[(end,)]

@@ -18,7 +18,7 @@ from gateway.config import EdgeConfig
 from gateway.overload.memory_monitor import MemoryMonitor, watching
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from gateway.telemetry.metrics_page import showing
+from gateway.telemetry.metrics_page import serving_edge_metrics
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.stand import service
@@ -189,7 +189,7 @@ async def test_the_page_of_an_edge_alone() -> None:
     """It has the edge's numbers and the process's, and nothing is at other paths."""
     metrics = EdgeMetrics()
     memory = MemoryMonitor(lambda: 0.25)
-    page = showing(metrics, "127.0.0.1:0", "1.2.3", memory)
+    page = serving_edge_metrics(metrics, "127.0.0.1:0", "1.2.3", memory)
     async with watching(memory), page as bound, aiohttp.ClientSession() as http:
         while not memory.used_share:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
@@ -216,5 +216,5 @@ async def test_the_page_of_an_edge_alone() -> None:
 async def test_an_address_that_cannot_be_had(address: str) -> None:
     """What is no address, or not ours, is an error before anything is served."""
     with pytest.raises((OSError, ValueError), match=r".+"):
-        async with showing(EdgeMetrics(), address, "", MemoryMonitor()):
+        async with serving_edge_metrics(EdgeMetrics(), address, "", MemoryMonitor()):
             pass

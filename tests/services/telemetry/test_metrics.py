@@ -7,9 +7,9 @@ import pytest
 from pomogator.chat.v1.usage_pb2 import Usage
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.common.metrics_page import serving_metrics
 from services.telemetry.calls import Attempt, CallRecord
 from services.telemetry.metrics import TOKENS, Metrics
-from services.telemetry.metrics_listener import exposing
 
 
 def record(**known: object) -> CallRecord:
@@ -111,29 +111,12 @@ async def ready() -> bool:
     return True
 
 
-@pytest.mark.parametrize(("able", "status"), [(True, 200), (False, 503)])
-async def test_probes(*, able: bool, status: int) -> None:
-    """The process lives as long as it answers; it is ready as long as calls are taken."""
-
-    async def is_ready() -> bool:
-        return able
-
-    async with (
-        exposing(Metrics().registry, "127.0.0.1:0", is_ready) as bound,
-        aiohttp.ClientSession(f"http://{bound}") as http,
-    ):
-        async with http.get("/healthz") as answer:
-            assert answer.status == 200
-        async with http.get("/readyz") as answer:
-            assert answer.status == status
-
-
 async def test_exposition() -> None:
     """Prometheus gets text, or OpenMetrics if it asks; there is nothing else but probes."""
     metrics = Metrics(version="1.2.3")
     metrics.inflight.set_function(lambda: 7)
     async with (
-        exposing(metrics.registry, "127.0.0.1:0", ready) as bound,
+        serving_metrics(metrics.registry, "127.0.0.1:0", ready) as bound,
         aiohttp.ClientSession() as http,
     ):
         async with http.get(f"http://{bound}/metrics") as answer:
@@ -151,11 +134,3 @@ async def test_exposition() -> None:
     assert families["pomogator_inflight"].samples[0].value == 7
     assert families["pomogator_build_info"].samples[0].labels == {"version": "1.2.3"}
     assert "process_resident_memory_bytes" in families
-
-
-@pytest.mark.parametrize("address", ["9090", ":9090", "host:port", "256.0.0.1:0"])
-async def test_an_address_that_cannot_be_had(address: str) -> None:
-    """What is no address, or not ours, is an error before anything is served."""
-    with pytest.raises((OSError, ValueError), match=r".+"):
-        async with exposing(Metrics().registry, address, ready):
-            pass
