@@ -22,9 +22,9 @@ from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.middleware import Handler, add_headers, border
 from gateway.http.probes import PROBES, Probes
 from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
-from gateway.overload.admission_check import AdmissionCheck, Full
+from gateway.overload.admission_check import AdmissionCheck, CallLimit
 from gateway.overload.memory_monitor import MemoryMonitor
-from gateway.rpc.calls import Calls
+from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.surfaces.openai_chat.handler import Completions
 from gateway.surfaces.openai_models.handler import Models
 from gateway.telemetry.access_log import WATCH, RequestObserver
@@ -41,22 +41,22 @@ def create_app(
     channel: grpc.aio.Channel,
     config: EdgeConfig,
     watch: RequestObserver | None = None,
-    full: Full | None = None,
+    call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
 ) -> web.Application:
     """The edge in front of the service at `channel`, which the caller opens and closes.
 
-    `full` says where there is no room for one more completion. Without it, that is learnt from
-    the service's refusals. `memory` says where there is none for it here.
+    `call_limit` is the limit of a service in this process. Without it the limit is learned from the
+    service's refusals. While `memory` is short, calls are refused.
     `gateway.server` runs it; otherwise what the parser refuses is not answered in JSON.
     """
-    calls = Calls()
-    if full is None:
-        full = calls.window.wait_s
+    calls = InFlightCalls()
+    if call_limit is None:
+        call_limit = calls.limit.retry_after_s
         if watch is not None:
-            watch.metrics.watch_window(calls.window)
-    room = AdmissionCheck(full, memory)
-    completions = Completions(channel, calls, config, room)
+            watch.metrics.watch_call_limit(calls.limit)
+    admission = AdmissionCheck(call_limit, memory)
+    completions = Completions(channel, calls, config, admission)
     listing = Models(channel, calls, config)
     probes = Probes(channel, config)
     guesses = AuthThrottle()
@@ -68,7 +68,7 @@ def create_app(
         app[MEMORY] = memory
         if watch is not None:
             watch.metrics.watch_memory(memory)
-    app[FAST_PATH] = FastPath(completions.answer, guesses, config.body_bytes_max, watch, room)
+    app[FAST_PATH] = FastPath(completions.answer, guesses, config.body_bytes_max, watch, admission)
     app[PROBES] = probes
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
@@ -106,7 +106,7 @@ def _rule(method: MethodDescriptor) -> http_pb2.HttpRule:
     return rule
 
 
-async def _drain(calls: Calls, app: web.Application) -> None:
+async def _drain(calls: InFlightCalls, app: web.Application) -> None:
     await calls.drain(app[CONFIG].drain_timeout_s)
 
 

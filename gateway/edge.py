@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig, load_tables
 from gateway.http.tls import ListenerTls, ServiceTls
-from gateway.overload.memory_monitor import MemoryMonitor, watching
+from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.rpc.channel import open_channel
 from gateway.rpc.reconnecting import follow_on_hangup
 from gateway.server import serving
@@ -80,7 +80,7 @@ async def run_edge(options: EdgeOptions) -> None:
     stop = stop_signal()
     memory, metrics = MemoryMonitor(), EdgeMetrics()
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(watching(memory))
+        await stack.enter_async_context(monitoring(memory))
         channel = await stack.enter_async_context(
             open_channel(options.target, config, tls=options.target_tls)
         )

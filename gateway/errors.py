@@ -255,12 +255,6 @@ def invalid(param: str, message: str) -> ApiError:
     return ApiError(reasons.ERROR_REASON_INVALID_FIELD, message, param=param)
 
 
-def overloaded(retry_after_s: float) -> ApiError:
-    """The error for a call that is refused under overload, in the service's words."""
-    message = "The service is overloaded. Please try again."
-    return ApiError(reasons.ERROR_REASON_OVERLOADED, message, retry_after_s=retry_after_s)
-
-
 def internal(request_id: str) -> ApiError:
     """The error for a fault of the gateway. It shows only the request id, for the operator."""
     message = f"The gateway failed. Please report request {request_id}."

@@ -17,7 +17,7 @@ from gateway.http.acceptor import accepting, listen
 from gateway.http.probes import PROBES
 from gateway.http.runner import EdgeRunner
 from gateway.operators_app import create_operators_app
-from gateway.overload.admission_check import Full
+from gateway.overload.admission_check import CallLimit
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.telemetry.access_log import RequestObserver
 from gateway.telemetry.edge_metrics import EdgeMetrics
@@ -39,15 +39,15 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
     tls: ssl.SSLContext | None = None,
     metrics: EdgeMetrics | None = None,
     tracer: Tracer | None = None,
-    full: Full | None = None,
+    call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
 ) -> AsyncIterator[str]:
     """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
 
     Without `tls` it is plain text. `metrics` count what comes; with a `tracer` each request has
-    a span. Completions are refused at once, unread, where `full` says that there is no room, or
-    without it where the service has refused as many (`gateway.overload.concurrency_limit`); and
-    where `memory` is short, which somebody else watches.
+    a span. Calls are refused unread above `call_limit`; without it, above the limit that the
+    service's refusals teach (`gateway.overload.concurrency_limit`); and while `memory` is short,
+    which the caller monitors.
 
     On the way out it is not ready any more, but takes requests for `config.shutdown_delay_s`. Then
     nothing new is taken; what runs may go on for `config.drain_timeout_s`. Then
@@ -59,7 +59,7 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
     """
     numbers = metrics or EdgeMetrics()
     watch = RequestObserver(numbers, edge_traces(tracer, "http" if tls is None else "https"))
-    app = create_app(channel, config, watch, full, memory)
+    app = create_app(channel, config, watch, call_limit, memory)
     async with _listening(app, address, tls) as bound:
         try:
             yield bound

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from gateway.overload.connection_limit import within_descriptors
+from gateway.overload.thresholds import ACCEPT_DESCRIPTORS_SHARE
 
 BACKLOG = 4096
 """Clients that may wait to be taken. With the usual 128 those beyond it, when hundreds come at
@@ -24,10 +25,6 @@ once, are dropped by the kernel and try again after a second."""
 
 AT_ONCE = 128
 """Clients that are taken in a turn, at some 50 µs each."""
-
-SHARE = 0.1
-"""Of the process's descriptors, what those may have who are taken in a turn: whoever is too many is
-let go in the next one (`gateway.overload.connection_limit`)."""
 
 PAUSE_S = 1.0
 """How long none is taken where the system has no more descriptors or memory."""
@@ -90,7 +87,7 @@ class _Acceptor:
         self._link = link
         self._tls = tls
         self._loop = asyncio.get_running_loop()
-        self._at_once = within_descriptors(AT_ONCE, SHARE)
+        self._at_once = within_descriptors(AT_ONCE, ACCEPT_DESCRIPTORS_SHARE)
         self._pause: asyncio.TimerHandle | None = None
         self._arriving: set[asyncio.Task[object]] = set()
         """Those of clients that are shaking hands."""

@@ -23,8 +23,9 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.probes import Probes
 from gateway.http.reply import FIXED, Reply
-from gateway.overload.connection_limit import ConnectionLimit, refusal
+from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.overload.refusals import refused_connection
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.request_headers import new_request_id
 
@@ -40,8 +41,8 @@ class Listener:
 
     config: EdgeConfig
     """What clients may do."""
-    crowd: ConnectionLimit
-    """How many there are."""
+    connection_limit: ConnectionLimit
+    """The number of connections, and its limit."""
     probes: Probes | None
     """Knows whether the edge is on its way out. None: nobody asks."""
     metrics: EdgeMetrics | None
@@ -66,7 +67,7 @@ class ClientConnection(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bounds what may wait for a client that does not read, and how many there are."""
         config = self._listener.config
-        self._listener.crowd.size += 1
+        self._listener.connection_limit.open += 1
         link = transport.get_extra_info("socket")
         if link is not None:
             link.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer_bytes)
@@ -75,19 +76,19 @@ class ClientConnection(RequestHandler):
             high=config.write_buffer_bytes
         )
         super().connection_made(transport)
-        if self._listener.crowd.is_large:
+        if self._listener.connection_limit.over_limit:
             self._turn_away()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client is gone."""
         super().connection_lost(exc)
-        self._listener.crowd.size -= 1
+        self._listener.connection_limit.open -= 1
 
     def data_received(self, data: bytes) -> None:
         """Takes what the client sends."""
         if self._unwelcome:
             self._unwelcome = False
-            error = refusal()
+            error = refused_connection()
             reply = Reply(self, new_request_id(), time.perf_counter(), keep_alive=False)
             reply.send(error.status, error.body(), error.headers())
         elif not self._discards:
@@ -124,11 +125,11 @@ class ClientConnection(RequestHandler):
 
     def _turn_away(self) -> None:
         """One client too many. It is told so when it asks for something; it has not long to."""
-        crowd, now = self._listener.crowd, self._loop.time()
-        crowd.refused += 1
-        if crowd.complains(now):
-            _access.warning("http.crowded", extra={"connections": crowd.size})
-        if crowd.is_huge:
+        limit, now = self._listener.connection_limit, self._loop.time()
+        limit.refused += 1
+        if limit.may_log(now):
+            _access.warning("http.crowded", extra={"connections": limit.open})
+        if limit.over_hard_limit:
             self.cut()
             return
         self._unwelcome = self._discards = True

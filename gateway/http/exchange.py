@@ -62,9 +62,9 @@ class Received(Exchange):
 class Routed(Exchange):
     """One that came through aiohttp's router and the border."""
 
-    __slots__ = ("_config", "_request", "_room")
+    __slots__ = ("_admission", "_config", "_request")
 
-    def __init__(self, request: web.Request, config: EdgeConfig, room: AdmissionCheck) -> None:
+    def __init__(self, request: web.Request, config: EdgeConfig, admission: AdmissionCheck) -> None:
         reply = Reply(
             cast("Link", request.protocol),
             request[REQUEST_ID],
@@ -75,12 +75,12 @@ class Routed(Exchange):
         super().__init__(request.headers, reply, request[OUTCOME])
         self._request = request
         self._config = config
-        self._room = room
+        self._admission = admission
 
     async def body(self) -> bytes:
         """The body, once everything else was found right, and where its call has room."""
         body = await read_body(self._request, self._config)
-        if error := self._room.refuses_call(unchecked_key(self.headers)):
+        if error := self._admission.admit(unchecked_key(self.headers)):
             raise error
         return body
 

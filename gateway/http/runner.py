@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Final, cast
 
@@ -15,7 +16,7 @@ from gateway.http.fast_path.fast_path_connection import FastPathConnection
 from gateway.http.middleware import Handler, border
 from gateway.http.probes import PROBES
 from gateway.overload.connection_limit import ConnectionLimit
-from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.overload.memory_monitor import ConnectionMemory, MemoryMonitor
 from gateway.telemetry.access_log import WATCH
 
 CONFIG: Final = web.AppKey("config", EdgeConfig)
@@ -62,16 +63,20 @@ class _Server(web.Server):
         self._shortcut = app.get(FAST_PATH)
         self._listener = Listener(
             config=config,
-            crowd=ConnectionLimit(config.connections_max),
+            connection_limit=ConnectionLimit(config.connections_max),
             probes=app.get(PROBES),
             metrics=None if watch is None else watch.metrics,
             memory=memory,
         )
         if memory is not None:
-            # All are made below.
-            memory.watch(lambda: cast("list[ClientConnection]", self.connections))
+            memory.add_connections(self._memory_of_connections)
         if watch is not None:
-            watch.metrics.watch(lambda: self.connections, self._listener.crowd)
+            watch.metrics.watch(lambda: self.connections, self._listener.connection_limit)
+
+    def _memory_of_connections(self) -> Iterator[ConnectionMemory]:
+        # `__call__` makes all of them.
+        for each in cast("list[ClientConnection]", self.connections):
+            yield ConnectionMemory(each.held_bytes, each.cut)
 
     def __call__(self) -> RequestHandler:
         options = {**self._kwargs, "loop": self._loop}

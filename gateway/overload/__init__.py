@@ -1,0 +1,12 @@
+"""Admission and load shedding at the edge.
+
+Modules, in the order in which data flows:
+
+    thresholds          every number of this package, in one table
+    connection_limit    the limit of client connections
+    admission_check     admission of a call, or its refusal
+    concurrency_limit   the limit of calls in flight, learned from the service's refusals
+    memory_monitor      memory usage, and the stages of load shedding
+    cgroup              memory usage of the container, from the kernel
+    refusals            503 with a random Retry-After
+"""

@@ -1,44 +1,49 @@
-"""Whether there is room for one more completion. Where there is none it is refused unread."""
+"""Admission check: whether the edge may start one more call. Refusals cost no read of the body."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeAlias
 
-from gateway.errors import ApiError, overloaded
-from gateway.overload.connection_limit import come_back_s
+from gateway.errors import ApiError
 from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.overload.refusals import random_retry_after_s, refused_call
 
-Full: TypeAlias = Callable[[str], float | None]
-"""How many seconds the caller with this key is to stay away, where there is no room for one more
-call of it; None where there is."""
+CallLimit: TypeAlias = Callable[[str], float | None]
+"""A limit of calls in flight. For the key of a caller it returns the seconds to wait before a
+retry, or None where one more call of that caller is within the limit."""
 
 
-def never(_: str) -> float | None:
-    """There is always room."""
+def no_limit(_: str) -> float | None:
+    """The limit that no call exceeds."""
     return None
 
 
 class AdmissionCheck:
-    """What calls need: a place at a service, and memory here."""
+    """Decides by the capacity of the service and by the memory of this process."""
 
-    def __init__(self, full: Full = never, memory: MemoryMonitor | None = None) -> None:
-        """`full` tells of places. Without `memory` there is enough of it."""
-        self._full = full
+    def __init__(
+        self, call_limit: CallLimit = no_limit, memory: MemoryMonitor | None = None
+    ) -> None:
+        """Without `memory`, memory is never short."""
+        self._call_limit = call_limit
         self._memory = memory
 
-    def refuses_body(self) -> ApiError | None:
-        """Why a body had better not come, if so. Its call may find no place all the same."""
+    def admit(self, caller: str) -> ApiError | None:
+        """Return the refusal, or None when the call may start in this loop turn or the next one.
+
+        `caller` is the key as it was sent (`gateway.http.credentials.unchecked_key`).
+        """
+        retry_after_s = self._call_limit(caller)
+        return self.admit_body() if retry_after_s is None else refused_call(retry_after_s)
+
+    def admit_body(self) -> ApiError | None:
+        """Return the refusal of a body that has not arrived yet, or None when it may be read.
+
+        Only memory counts here: `admit` decides about the call once its body has arrived.
+        """
         memory = self._memory
         if memory is None or not memory.is_short:
             return None
         memory.refused += 1
-        return overloaded(come_back_s())
-
-    def refuses_call(self, caller: str) -> ApiError | None:
-        """Why a call of this caller (`gateway.http.credentials.unchecked_key`) is not made, if so.
-
-        Who is told None makes it in this turn of the loop or the next one, if at all.
-        """
-        wait_s = self._full(caller)
-        return self.refuses_body() if wait_s is None else overloaded(wait_s)
+        return refused_call(random_retry_after_s())

@@ -1,4 +1,4 @@
-"""How much memory the process's container has left, as the kernel tells it.
+"""Memory usage of the process's container, read from its control groups.
 
 Both versions of control groups are read: https://docs.kernel.org/admin-guide/cgroup-v2.html and
 https://docs.kernel.org/admin-guide/cgroup-v1/memory.html.
@@ -14,16 +14,16 @@ ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
 UNBOUNDED = 2**60
-"""Bytes. Where there is no limit, version 1 tells one that is near 2^63."""
+"""Bytes. Version 1 shows a limit near 2^63 where there is none."""
 
 
 class _Files(NamedTuple):
-    """Where a group tells of its memory."""
+    """The files of a control group that describe its memory."""
 
     limit: str
     used: str
-    given_up: tuple[str, ...]
-    """Lines of `memory.stat`: what the kernel takes back before it kills."""
+    reclaimable: tuple[str, ...]
+    """Lines of `memory.stat`: memory that the kernel reclaims before it kills a process."""
 
 
 _V2 = _Files("memory.max", "memory.current", ("active_file", "inactive_file", "slab_reclaimable"))
@@ -39,9 +39,9 @@ class _Group(NamedTuple):
     files: _Files
 
     def used_share(self) -> float:
-        """How much of the limit is in use; 0 where there is no limit, or none that can be seen.
+        """Return the used share of the limit; 0 where there is no limit, or no visible one.
 
-        Raises OSError where it cannot be said at the moment, as without a free descriptor.
+        Raises OSError where it cannot be read at the moment, as without a free descriptor.
         """
         try:
             limit = (self.folder / self.files.limit).read_text().strip()
@@ -50,23 +50,25 @@ class _Group(NamedTuple):
             used = int((self.folder / self.files.used).read_text())
             stat = (self.folder / "memory.stat").read_text().splitlines()
             lines = (line.partition(" ") for line in stat)
-            given_up = sum(int(size) for name, _, size in lines if name in self.files.given_up)
+            reclaimable = sum(
+                int(size) for name, _, size in lines if name in self.files.reclaimable
+            )
         except (FileNotFoundError, PermissionError, ValueError):
             return 0.0
-        return max(0, used - given_up) / int(limit)
+        return max(0, used - reclaimable) / int(limit)
 
 
 class ContainerMemory:
-    """The memory of the groups that a process belongs to: its own, and those around it."""
+    """The memory of the control groups that the process belongs to: its own and their parents."""
 
     def __init__(self, root: Path = ROOT, membership: Path = MEMBERSHIP) -> None:
-        """`root` is where groups are mounted, `membership` the kernel's list of the process's."""
+        """`root` is the mount point of control groups, `membership` the process's list of them."""
         self._groups = tuple(_groups(root, membership))
 
     def used_share(self) -> float:
-        """How much is in use of what may be, from 0 to 1; 0 where there is no limit.
+        """Return the largest used share of any group, from 0 to 1; 0 where there is no limit.
 
-        Raises OSError where it cannot be said at the moment.
+        Raises OSError where it cannot be read at the moment.
         """
         return max((group.used_share() for group in self._groups), default=0.0)
 
@@ -75,7 +77,7 @@ def _groups(root: Path, membership: Path) -> Iterator[_Group]:
     try:
         lines = membership.read_text().splitlines()
     except OSError:
-        return  # No Linux, or no /proc.
+        return  # Not Linux, or no /proc.
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:
@@ -84,7 +86,7 @@ def _groups(root: Path, membership: Path) -> Iterator[_Group]:
             top, files = root / "memory", _V1
         else:
             continue
-        # In a namespace of its own a container sees its group as the uppermost.
+        # In its own namespace a container sees its group as the topmost one.
         own = top / path.lstrip("/")
         inside = [own, *own.parents]
         yield from (_Group(folder, files) for folder in inside[: inside.index(top) + 1])

@@ -1,19 +1,19 @@
-"""How many calls an edge has under way at its services, as they teach it.
+"""Concurrency limit of calls to the service, learned from the service's refusals.
 
-A service knows how many calls it can carry, and refuses those beyond (OVERLOADED). Over a wire a
-refusal costs both sides what a call costs, and takes as long; three times as many calls as can be
-carried would be kept waiting for it, and slow down those that are. So the edge remembers: a call
-that was refused says that a few less than were under way before it are enough. Those beyond are
-told to come back without a call.
+A service knows how many calls it can carry, and refuses the rest (OVERLOADED). Over a wire a
+refusal costs both sides as much CPU as a call, and takes as long: three times as many calls as a
+service can carry would slow down those that it does carry. So the edge learns: a refused call shows
+that slightly fewer calls than were in flight before it are the limit. The edge refuses the rest
+itself.
 
-It works as TCP's window does. Without a refusal there is no bound. One that makes itself felt for
-a second grows by one, in the next second by two, then by four, at most by a sixteenth, until a
-service refuses again: the price of the answer to whether there is more room are those few calls.
-Callers who have few calls under way may make a tenth more than that, so that one who floods leaves
-something to the others.
+The limit works like TCP's congestion window. Without a refusal there is none. Once calls have
+reached it for a second it grows by 1, after the next second by 2, then by 4, at most by a
+sixteenth, until a service refuses again: those few calls are the price of the answer to whether
+there is more capacity. Light callers, who have few calls in flight, may exceed the limit by a
+tenth, so that a caller who floods leaves some capacity to the others.
 
-A bound is of all services together: which one gets a call gRPC decides afterwards, by turns, so
-that all are as full.
+One limit covers all replicas of the service: gRPC chooses the replica afterwards, in turn, so that
+all carry the same load.
 """
 
 from __future__ import annotations
@@ -24,89 +24,89 @@ import math
 import time
 from collections.abc import Callable
 
-from gateway.overload.connection_limit import COMPLAINT_S, come_back_s
-
-GROWS_EVERY_S = 1.0
-"""How long a bound is felt before it grows."""
-GROWS_AT_MOST = 16
-SHRINKS = 20
-"""It grows by a sixteenth of itself at once, at most, and is a twentieth less than as many calls as
-there were before one that was refused: some of those wait to be taken in, and are to be first."""
-SPARE = 0.1
-"""How many more there may be for callers who have few."""
+from gateway.overload.refusals import random_retry_after_s
+from gateway.overload.thresholds import (
+    GROWTH_DIVISOR,
+    GROWTH_INTERVAL_S,
+    LOG_INTERVAL_S,
+    REDUCTION_DIVISOR,
+    SPARE_SHARE,
+)
 
 _log = logging.getLogger("gateway")
 
 
 class ConcurrencyLimit:
-    """How many calls of one edge may be under way."""
+    """The limit of calls that one edge may have in flight."""
 
     def __init__(
         self,
-        running: Callable[[], int],
-        is_small: Callable[[str], bool],
+        in_flight: Callable[[], int],
+        is_light: Callable[[str], bool],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`running` says how many are; `is_small`, whether few of them are a caller's.
+        """`in_flight` counts the calls; `now` is the time in seconds.
 
-        `now` tells the time, in seconds.
+        `is_light` tells whether a caller is light (`services.common.fair_share`).
         """
-        self._running = running
-        self._is_small = is_small
+        self._in_flight = in_flight
+        self._is_light = is_light
         self._now = now
-        self.size: int | None = None
-        """The most that may be. None: no service has refused one."""
+        self.calls_max: int | None = None
+        """The limit. None: no service has refused a call yet."""
         self.refused = 0
-        """Calls that were refused here, so far."""
-        self._promised = 0
+        """Calls that the edge refused so far."""
+        self._starting = 0
+        """Calls that were admitted in this loop turn and are not in flight yet."""
         self._step = 1
         self._grows_at = 0.0
-        self._silent_until = 0.0
+        self._next_log_at = 0.0
 
-    def wait_s(self, caller: str) -> float | None:
-        """How long this caller is to stay away, where there is no room for one more call.
+    def retry_after_s(self, caller: str) -> float | None:
+        """Return the wait before a retry where one more call of this caller exceeds the limit.
 
-        None: there is. Who is told so makes a call in this turn of the loop or the next one, if
-        at all.
+        None: the call is admitted. It starts in this loop turn or the next one, if at all.
         """
-        if self.size is not None:
-            calls = self._running() + self._promised
-            if calls >= self.size:
-                self._grow(self.size)
-            if calls >= self.size and not self._has_spare(self.size, calls, caller):
-                self._refuse()
-                return come_back_s()
-        if not self._promised:
-            asyncio.get_running_loop().call_soon(self._forget)
-        self._promised += 1
+        if self.calls_max is not None:
+            calls = self._in_flight() + self._starting
+            if calls >= self.calls_max:
+                self._grow(self.calls_max)
+            if calls >= self.calls_max and not self._is_spare(self.calls_max, calls, caller):
+                self._count_refusal()
+                return random_retry_after_s()
+        if not self._starting:
+            asyncio.get_running_loop().call_soon(self._clear_starting)
+        self._starting += 1
         return None
 
-    def overrun(self, before: int) -> None:
-        """A service has refused a call before which so many were under way."""
-        enough = max(1, before - before // SHRINKS)
-        if self.size is None or enough < self.size:
-            self.size = enough
+    def lower(self, calls_before: int) -> None:
+        """Lower the limit: the service refused a call, with so many in flight before it."""
+        enough = max(1, calls_before - calls_before // REDUCTION_DIVISOR)
+        if self.calls_max is None or enough < self.calls_max:
+            self.calls_max = enough
         self._step = 1
-        self._grows_at = self._now() + GROWS_EVERY_S
+        self._grows_at = self._now() + GROWTH_INTERVAL_S
 
-    def _forget(self) -> None:
-        # Who was promised a place makes the call in this turn, before anybody else may ask.
-        self._promised = 0
+    def _clear_starting(self) -> None:
+        # Admitted calls start in this loop turn, before the next admission.
+        self._starting = 0
 
-    def _grow(self, size: int) -> None:
-        """If it has been felt for long enough."""
+    def _grow(self, calls_max: int) -> None:
+        """Raise the limit if it has been in effect for long enough."""
         now = self._now()
         if now >= self._grows_at:
-            self.size = size + self._step
-            self._step = min(2 * self._step, max(1, self.size // GROWS_AT_MOST))
-            self._grows_at = now + GROWS_EVERY_S
+            self.calls_max = calls_max + self._step
+            self._step = min(2 * self._step, max(1, self.calls_max // GROWTH_DIVISOR))
+            self._grows_at = now + GROWTH_INTERVAL_S
 
-    def _has_spare(self, size: int, calls: int, caller: str) -> bool:
-        return calls < size + math.ceil(SPARE * size) and self._is_small(caller)
+    def _is_spare(self, calls_max: int, calls: int, caller: str) -> bool:
+        """Whether the call fits into the spare capacity for light callers."""
+        spare = math.ceil(SPARE_SHARE * calls_max)
+        return calls < calls_max + spare and self._is_light(caller)
 
-    def _refuse(self) -> None:
+    def _count_refusal(self) -> None:
         self.refused += 1
         now = self._now()
-        if now >= self._silent_until:
-            self._silent_until = now + COMPLAINT_S
-            _log.warning("services.full", extra={"calls": self._running()})
+        if now >= self._next_log_at:
+            self._next_log_at = now + LOG_INTERVAL_S
+            _log.warning("concurrency_limit.reached", extra={"calls": self._in_flight()})

@@ -1,16 +1,14 @@
-"""What gives way while there is little memory left, so that the kernel kills nobody.
+"""Load shedding under memory pressure, before the kernel's OOM killer acts.
 
-What one client can take is bounded, and so is how many there are; but a container may have been
-given less than all of that together. Then it is better to lose some than all:
+The memory that one client can use is limited, and so is the number of clients; but a container
+may have less memory than all of that together. Then it is better to lose some calls than all:
 
-- from 92 % on, what was freed is given back, and clients are told to close their connections once
-  they have their answers;
+- from 92 % on, freed memory returns to the kernel, and connections close after each answer;
 - from 95 % on, calls are refused;
-- from 98 % on, the connection for which most is kept is cut, and the next one if that has helped,
-  but not enough: where it does not help, somebody else has taken the memory.
+- from 98 % on, the connection that holds most memory is closed, and the next one if that lowered
+  usage, but not enough: where it does not, another process has used the memory.
 
-Each ends where three percent more are free again. The stages are those of Envoy's overload
-manager: https://www.envoyproxy.io/docs/envoy/latest/configuration/operations/overload_manager.
+Each stage ends 3 % below its threshold. `gateway.overload.thresholds` has all of these numbers.
 """
 
 from __future__ import annotations
@@ -21,125 +19,128 @@ import math
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from itertools import chain
-from typing import Protocol
+from typing import NamedTuple, TypeAlias
 
 from gateway.overload.cgroup import ContainerMemory
+from gateway.overload.thresholds import (
+    CHECKS_PER_REPEAT,
+    CLOSE_BYTES_MIN,
+    EFFECTIVE_CLOSE_SHARE,
+    MEMORY_CHECK_INTERVAL_S,
+    MEMORY_CRITICAL,
+    MEMORY_HYSTERESIS,
+    MEMORY_LOW,
+    MEMORY_SHORT,
+)
 from services.common.heap import give_back_freed_memory
-
-LOOK_EVERY_S = 0.25
-AGAIN_AFTER = 20
-"""How many looks there are from one time to the next that freed memory is given back, and that a
-connection is cut although the last cut did not help."""
-
-LOW, SHORT, OUT = 0.92, 0.95, 0.98
-"""Of the memory that there may be."""
-FREE_AGAIN = 0.03
-
-HELPS = 0.001
-"""What a cut has to have freed, of the memory that there may be, for another one to follow."""
-
-WORTH_BYTES = 16 * 1024
-"""To cut a connection for which less is kept would free nothing."""
 
 _log = logging.getLogger("gateway")
 
 
-class Holder(Protocol):
-    """A client's connection."""
+class ConnectionMemory(NamedTuple):
+    """The memory that is held for one connection."""
 
-    @property
-    def held_bytes(self) -> int:
-        """What is kept for its client: what came and is being answered, and what waits for it."""
-        ...
+    held_bytes: int
+    """Bytes of requests in progress, and bytes that wait to be sent."""
+    close: Callable[[], None]
+    """Closes the connection at once."""
 
-    def cut(self) -> None:
-        """Ends it at once."""
+
+Connections: TypeAlias = Callable[[], Iterable[ConnectionMemory]]
 
 
 class MemoryMonitor:
-    """How much there is left, as it was seen last."""
+    """The memory usage of the container, and the stage of load shedding that follows from it."""
 
     def __init__(self, used_share: Callable[[], float] | None = None) -> None:
-        """`used_share` says how much is in use, from 0 to 1; without it, the kernel does.
+        """`used_share` reads the usage, from 0 to 1; by default from the kernel.
 
-        It may raise OSError, where it cannot be said at the moment.
+        It may raise OSError where the usage cannot be read at the moment.
         """
         self._read = used_share or ContainerMemory().used_share
-        self._holders: list[Callable[[], Iterable[Holder]]] = []
-        self._low, self._short, self._out = (
-            _Stage("memory.low", LOW),
-            _Stage("memory.short", SHORT),
-            _Stage("memory.out", OUT),
-        )
-        self._looks = 0
-        """How many there were since it became low, or since the last cut."""
-        self._share_at_cut = math.inf
+        self._connections: list[Connections] = []
+        self._low = _Stage("low", MEMORY_LOW)
+        self._short = _Stage("short", MEMORY_SHORT)
+        self._critical = _Stage("critical", MEMORY_CRITICAL)
+        self._checks = 0
+        """Checks since usage became low, or since a connection was closed."""
+        self._share_at_close = math.inf
         self.used_share = 0.0
-        """How much is in use. 0: there is no limit, or nobody has looked."""
+        """The usage at the latest check. 0: there is no limit, or no check yet."""
         self.refused = 0
-        """How many calls were refused here, so far."""
-        self.cuts = 0
-        """How many connections were cut, so far."""
+        """Calls that were refused for lack of memory so far."""
+        self.closed_connections = 0
+        """Connections that were closed for lack of memory so far."""
 
     @property
     def is_low(self) -> bool:
-        """Whether connections had better not be kept."""
-        return self._low.is_on
+        """Whether connections should close after their answer."""
+        return self._low.is_active
 
     @property
     def is_short(self) -> bool:
         """Whether calls are refused."""
-        return self._short.is_on
+        return self._short.is_active
 
     @property
-    def wants_back(self) -> bool:
-        """Whether what was freed had better be given back to the kernel before the next look."""
-        return self.is_low and self._looks % AGAIN_AFTER == 1
+    def should_trim(self) -> bool:
+        """Whether freed memory should return to the kernel before the next check."""
+        return self.is_low and self._checks % CHECKS_PER_REPEAT == 1
 
-    def watch(self, holders: Callable[[], Iterable[Holder]]) -> None:
-        """These connections may be cut, those that are there when it comes to it."""
-        self._holders.append(holders)
+    def add_connections(self, connections: Connections) -> None:
+        """Add a listener's connections to those that may be closed. They are read when needed."""
+        self._connections.append(connections)
 
-    def look(self) -> None:
-        """Takes note of how much is in use, and cuts a connection where it is too much."""
-        with suppress(OSError):  # What cannot be said now is as it was.
+    def check(self) -> None:
+        """Read the usage, update the stages, and close a connection if usage is critical."""
+        with suppress(OSError):  # The latest usage stays.
             self.used_share = self._read()
-        for stage in (self._low, self._short, self._out):
-            stage.look(self.used_share)
-        self._looks = self._looks + 1 if self.is_low else 0
-        if not self._out.is_on:
-            self._share_at_cut = math.inf
-        elif self.used_share < self._share_at_cut - HELPS or self._looks > AGAIN_AFTER:
-            self._cut()
+        for stage in (self._low, self._short, self._critical):
+            stage.update(self.used_share)
+        self._checks = self._checks + 1 if self.is_low else 0
+        if not self._critical.is_active:
+            self._share_at_close = math.inf
+        elif self._should_close():
+            self._close_largest()
 
-    def _cut(self) -> None:
-        holders = chain.from_iterable(there() for there in self._holders)
-        most = max(holders, key=lambda holder: holder.held_bytes, default=None)
-        if most is not None and most.held_bytes >= WORTH_BYTES:
-            self.cuts += 1
-            self._share_at_cut = self.used_share
-            self._looks = 1
-            most.cut()
+    def _should_close(self) -> bool:
+        helped = self.used_share < self._share_at_close - EFFECTIVE_CLOSE_SHARE
+        return helped or self._checks > CHECKS_PER_REPEAT
+
+    def _close_largest(self) -> None:
+        connections = chain.from_iterable(read() for read in self._connections)
+        largest = max(connections, key=lambda each: each.held_bytes, default=None)
+        if largest is not None and largest.held_bytes >= CLOSE_BYTES_MIN:
+            self.closed_connections += 1
+            self._share_at_close = self.used_share
+            self._checks = 1
+            largest.close()
 
 
 class _Stage:
-    def __init__(self, event: str, begins_at: float) -> None:
-        self._event = event
-        self._begins_at = begins_at
-        self.is_on = False
+    """One stage of load shedding, with hysteresis."""
 
-    def look(self, share: float) -> None:
-        is_on = share >= (self._begins_at - FREE_AGAIN if self.is_on else self._begins_at)
-        if is_on != self.is_on:
-            self.is_on = is_on
-            event = f"{self._event}.{'begins' if is_on else 'ends'}"
-            _log.warning(event, extra={"used_share": round(share, 3)})
+    def __init__(self, name: str, threshold: float) -> None:
+        self._name = name
+        self._threshold = threshold
+        self.is_active = False
+
+    def update(self, used_share: float) -> None:
+        """Enter or leave the stage, and log it."""
+        threshold = self._threshold - (MEMORY_HYSTERESIS if self.is_active else 0.0)
+        is_active = used_share >= threshold
+        if is_active != self.is_active:
+            self.is_active = is_active
+            fields = {"stage": self._name, "used_share": round(used_share, 3)}
+            _log.warning(
+                "memory_stage.started" if is_active else "memory_stage.ended", extra=fields
+            )
 
 
 @asynccontextmanager
-async def watching(memory: MemoryMonitor) -> AsyncIterator[None]:
-    """Looks at it four times a second until the context is left."""
-    task = asyncio.create_task(_look_on(memory), name="memory")
+async def monitoring(memory: MemoryMonitor) -> AsyncIterator[None]:
+    """Check memory four times a second until the context ends."""
+    task = asyncio.create_task(_check_repeatedly(memory), name="memory")
     try:
         yield
     finally:
@@ -148,13 +149,13 @@ async def watching(memory: MemoryMonitor) -> AsyncIterator[None]:
             await task
 
 
-async def _look_on(memory: MemoryMonitor) -> None:
+async def _check_repeatedly(memory: MemoryMonitor) -> None:
     while True:
-        await asyncio.sleep(LOOK_EVERY_S)
+        await asyncio.sleep(MEMORY_CHECK_INTERVAL_S)
         try:
-            if memory.wants_back:
-                # Where there is much to give back it would hold up the loop.
+            if memory.should_trim:
+                # Much freed memory would block the loop.
                 await asyncio.to_thread(give_back_freed_memory)
-            memory.look()
-        except Exception:  # noqa: BLE001 - the border of a task, whose end nobody would notice
-            _log.exception("memory.unknown")
+            memory.check()
+        except Exception:  # noqa: BLE001 - the border of a task, whose end would go unnoticed
+            _log.exception("memory_check.failed")

@@ -22,6 +22,9 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from gateway.overload.concurrency_limit import ConcurrencyLimit
+from gateway.overload.connection_limit import ConnectionLimit
+from gateway.overload.memory_monitor import MemoryMonitor
 from services.common.counters import Histogram
 
 PREFIX = "pomogator_edge"
@@ -49,26 +52,6 @@ class Connection(Protocol):
         """None: it is gone."""
 
 
-class Refusing(Protocol):
-    """Where clients may be too many."""
-
-    refused: int
-
-
-class Bounding(Protocol):
-    """What bounds the calls to services."""
-
-    size: int | None
-    refused: int
-
-
-class Scarce(Protocol):
-    """What may run out, and what that has cost."""
-
-    refused: int
-    cuts: int
-
-
 class EdgeMetrics(Collector):
     """The metrics of one edge. To be registered where they are shown."""
 
@@ -81,9 +64,9 @@ class EdgeMetrics(Collector):
         self._gone: Counter[str] = Counter({"waiting": 0, "answering": 0})
         self._running: set[Running] = set()
         self._connections: Callable[[], Iterable[Connection]] = tuple
-        self._crowds: list[Refusing] = []
-        self._windows: list[Bounding] = []
-        self._memories: list[Scarce] = []
+        self._connection_limits: list[ConnectionLimit] = []
+        self._call_limits: list[ConcurrencyLimit] = []
+        self._memories: list[MemoryMonitor] = []
         self.malformed = 0
         """What was no HTTP."""
 
@@ -112,16 +95,18 @@ class EdgeMetrics(Collector):
         """A stream ended with an error, although its status was 200."""
         self._broken[code] += 1
 
-    def watch(self, connections: Callable[[], Iterable[Connection]], crowd: Refusing) -> None:
+    def watch(
+        self, connections: Callable[[], Iterable[Connection]], limit: ConnectionLimit
+    ) -> None:
         """Shows these connections, as they are when somebody looks, and who was too many."""
         self._connections = connections
-        self._crowds = [crowd]
+        self._connection_limits = [limit]
 
-    def watch_window(self, window: Bounding) -> None:
+    def watch_call_limit(self, limit: ConcurrencyLimit) -> None:
         """Shows how many calls to services there may be, and those that were too many."""
-        self._windows = [window]
+        self._call_limits = [limit]
 
-    def watch_memory(self, memory: Scarce) -> None:
+    def watch_memory(self, memory: MemoryMonitor) -> None:
         """Shows how many calls and connections the lack of memory has cost."""
         self._memories = [memory]
 
@@ -160,19 +145,19 @@ class EdgeMetrics(Collector):
         yield CounterMetricFamily(
             f"{PREFIX}_connections_refused",
             "Connections that were too many.",
-            value=sum(crowd.refused for crowd in self._crowds),
+            value=sum(limit.refused for limit in self._connection_limits),
         )
         yield CounterMetricFamily(
             f"{PREFIX}_calls_refused",
             "Calls that were not made, as services had refused those beyond so many, or memory was"
             " short.",
-            value=sum(window.refused for window in self._windows)
+            value=sum(limit.refused for limit in self._call_limits)
             + sum(memory.refused for memory in self._memories),
         )
         yield CounterMetricFamily(
             f"{PREFIX}_connections_cut",
             "Connections that were ended since hardly any memory was left.",
-            value=sum(memory.cuts for memory in self._memories),
+            value=sum(memory.closed_connections for memory in self._memories),
         )
 
     def _histograms(self) -> Iterator[Metric]:
@@ -210,7 +195,7 @@ class EdgeMetrics(Collector):
             (
                 "calls_max",
                 "The most calls to services at a time, as they refused more; 0: they did not.",
-                sum(window.size or 0 for window in self._windows),
+                sum(limit.calls_max or 0 for limit in self._call_limits),
             ),
         ):
             yield GaugeMetricFamily(f"{PREFIX}_{name}", about, value=value)

@@ -106,7 +106,7 @@ class Listeners:
             tls=tls.context() if tls else None,
             metrics=metrics,
             tracer=tracer,
-            full=self.service.turn_away,
+            call_limit=self.service.turn_away,
             memory=memory,
         )
         bound = await self.stack.enter_async_context(listener)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, suppress
 from functools import partial
 
 from gateway.edge import open_tracer, prepare_process, refuse_plain_text, stop_signal
-from gateway.overload.memory_monitor import MemoryMonitor, watching
+from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.process import freeze_gc
 from services.config import Config, ConfigError, load
@@ -40,7 +40,7 @@ async def run(options: ServeOptions) -> None:
     stop = stop_signal()
     memory = MemoryMonitor()
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(watching(memory))
+        await stack.enter_async_context(monitoring(memory))
         service = await _start(stack, options, memory)
         given_up = service.supervisor.given_up
         freeze_gc()

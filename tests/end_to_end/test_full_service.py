@@ -70,4 +70,4 @@ async def test_most_of_a_flood_is_refused_at_the_edge(tmp_path: Path) -> None:
     assert at_edge + at_service == ASKING
     assert at_edge > at_service
     assert counted["pomogator_edge_calls_max", frozenset()] >= PLACES
-    assert any(line["event"] == "services.full" for line in edge.lines)
+    assert any(line["event"] == "concurrency_limit.reached" for line in edge.lines)

@@ -25,7 +25,7 @@ from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.config import EdgeConfig
-from gateway.overload.memory_monitor import MemoryMonitor, watching
+from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.rpc.channel import open_channel
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
@@ -399,7 +399,7 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
         memory = memory or MemoryMonitor(lambda: 0.0)
         service_memory = service_memory or memory
         for watched in {memory, service_memory}:
-            await stack.enter_async_context(watching(watched))
+            await stack.enter_async_context(monitoring(watched))
         pressure = MemoryPressure(
             used_share=lambda: service_memory.used_share, is_short=lambda: service_memory.is_short
         )
@@ -414,9 +414,11 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
             channel = open_channel(bound, edge)
         channel = await stack.enter_async_context(channel)
         # Over a wire the edge learns of it.
-        full = None if wire else service.turn_away
+        call_limit = None if wire else service.turn_away
         numbers = EdgeMetrics()
-        listener = serving(channel, "127.0.0.1:0", edge, metrics=numbers, full=full, memory=memory)
+        listener = serving(
+            channel, "127.0.0.1:0", edge, metrics=numbers, call_limit=call_limit, memory=memory
+        )
         address = await stack.enter_async_context(listener)
         operators = await stack.enter_async_context(service.operators_channel())
         http = await stack.enter_async_context(

@@ -15,7 +15,7 @@ from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
 from gateway.config import EdgeConfig
-from gateway.overload.connection_limit import SHARE
+from gateway.overload.thresholds import CONNECTION_DESCRIPTORS_SHARE
 from gateway.rpc.channel import open_channel
 from services.rpc.listener import CONNECTIONS_SHARE
 from tests.faults.fault_stand import BEGIN, CHARGE, END, MODEL, PATH, fitting
@@ -25,7 +25,7 @@ from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 FEW = 256
-CLIENTS_MAX = int(FEW * SHARE)
+CLIENTS_MAX = int(FEW * CONNECTION_DESCRIPTORS_SHARE)
 PROGRAM = "import resource as r, runpy, sys; r.setrlimit(r.RLIMIT_NOFILE, ({0}, {0}));"
 STARVED = (
     sys.executable,

@@ -17,7 +17,13 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
 from gateway.overload.cgroup import MEMBERSHIP, ROOT, ContainerMemory
-from gateway.overload.memory_monitor import LOW, OUT, SHORT, WORTH_BYTES, MemoryMonitor
+from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.overload.thresholds import (
+    CLOSE_BYTES_MIN,
+    MEMORY_CRITICAL,
+    MEMORY_LOW,
+    MEMORY_SHORT,
+)
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import (
     BEGIN,
@@ -79,13 +85,13 @@ async def test_077_memory_runs_out_slowly(open_stand: OpenStand, wire: bool) -> 
     await stand.first.request()
     assert "Connection" not in (await stand.ask(model=STEADY)).headers
 
-    await gauge.at(stand, LOW)
+    await gauge.at(stand, MEMORY_LOW)
     last = await stand.ask(model=STEADY)
     assert (last.content, last.headers["Connection"]) == (TEXT, "close")
 
-    async with uploading(stand, 4 * WORTH_BYTES) as upload:
+    async with uploading(stand, 4 * CLOSE_BYTES_MIN) as upload:
         await stand.until(lambda: stand.edge_sample("connections") == 2)
-        await gauge.at(stand, SHORT)
+        await gauge.at(stand, MEMORY_SHORT)
         for stream in (True, False):
             refused = await stand.ask(model=STEADY, stream=stream)
             assert (refused.status, refused.code) == (503, "overloaded")
@@ -97,28 +103,29 @@ async def test_077_memory_runs_out_slowly(open_stand: OpenStand, wire: bool) -> 
                 metadata=(("authorization", f"Bearer {stand.key}"),),
             )
         assert told.value.code() is grpc.StatusCode.UNAVAILABLE
-        async with uploading(stand, 4 * WORTH_BYTES) as another:
+        async with uploading(stand, 4 * CLOSE_BYTES_MIN) as another:
             assert (await another.readline()).startswith(b"HTTP/1.1 503 ")
         assert stand.edge_sample("calls_refused_total") == (3 if wire else 1)
 
-        await gauge.at(stand, OUT)
+        await gauge.at(stand, MEMORY_CRITICAL)
         assert await upload.read() == b""
     assert stand.edge_sample("connections_cut_total") == 1
-    assert len(stand.log.of("memory.out.begins", used_share=OUT)) == 1
+    started = stand.log.of("memory_stage.started", stage="critical")
+    assert [line["used_share"] for line in started] == [MEMORY_CRITICAL]
 
     await gauge.at(stand, 0.5)
     goes_on.set()
     assert (await running).content == TEXT
     assert (await stand.ask(model=STEADY)).content == TEXT
     assert await stand.charged() == (4, 4 * CHARGE)
-    assert len(stand.log.of("memory.short.ends")) == 1
+    assert len(stand.log.of("memory_stage.ended", stage="short")) == 1
 
 
 async def test_077_edges_learn_nothing_about_places(open_stand: OpenStand) -> None:
     """A service whose memory was short gets as many calls as before, as soon as it is not."""
     gauge = Gauge()
     stand = await open_stand(service_memory=gauge.memory, wire=True)
-    await gauge.at(stand, SHORT)
+    await gauge.at(stand, MEMORY_SHORT)
     assert (await stand.ask()).code == "overloaded"
     await gauge.at(stand, 0.5)
 
@@ -131,7 +138,7 @@ async def test_077_who_sends_many_at_once(open_stand: OpenStand) -> None:
     """Requests in one piece are refused one by one, too."""
     gauge = Gauge()
     stand = await open_stand(memory=gauge.memory, wire=True)
-    await gauge.at(stand, SHORT)
+    await gauge.at(stand, MEMORY_SHORT)
     body = json.dumps(ASKED).encode()
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {stand.key}\r\n"
     one = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
@@ -150,7 +157,7 @@ async def test_077_any_request_is_refused(open_stand: OpenStand) -> None:
     """Of whatever form: in chunks, by HTTP/1.0, with bodies that are awaited or not."""
     gauge = Gauge()
     stand = await open_stand(memory=gauge.memory)
-    await gauge.at(stand, SHORT)
+    await gauge.at(stand, MEMORY_SHORT)
     named = f"Host: x\r\nAuthorization: Bearer {stand.key}\r\n"
     for version, more in (
         ("1.1", "Transfer-Encoding: chunked\r\n"),
@@ -241,14 +248,14 @@ async def test_077_a_container_of_the_kernels(group: Path, tmp_path: Path) -> No
         program = (sys.executable, "-c", GATEWAY.format(group=group))
         async with running_server(tmp_path, config, program=program) as server:
             assert await asked(server) == (200, None)
-            held = await fill(other, 0, (LOW + SHORT) / 2)
-            await server.event("memory.low.begins")
+            held = await fill(other, 0, (MEMORY_LOW + MEMORY_SHORT) / 2)
+            await server.event("memory_stage.started", stage="low")
             assert await asked(server) == (200, "close")
-            held = await fill(other, held, (SHORT + OUT) / 2)
-            await server.event("memory.short.begins")
+            held = await fill(other, held, (MEMORY_SHORT + MEMORY_CRITICAL) / 2)
+            await server.event("memory_stage.started", stage="short")
             assert (await asked(server))[0] == 503
             await fill(other, held, 0.5)
-            await server.event("memory.short.ends")
+            await server.event("memory_stage.ended", stage="short")
             assert await asked(server) == (200, None)
             async with asyncio.timeout(30):
                 while not 0.4 < await used_share(server) < 0.6:  # noqa: ASYNC110

@@ -12,7 +12,7 @@ import grpc
 import pytest
 
 from gateway.config import EdgeConfig
-from gateway.overload.admission_check import Full
+from gateway.overload.admission_check import CallLimit
 from gateway.rpc.channel import open_channel
 from gateway.server import serving
 from services.common.addresses import split_address
@@ -56,12 +56,15 @@ async def scripted_channel(
 
 @asynccontextmanager
 async def running_edge(
-    script: Script, channel: grpc.aio.Channel, config: EdgeConfig, full: Full | None = None
+    script: Script,
+    channel: grpc.aio.Channel,
+    config: EdgeConfig,
+    call_limit: CallLimit | None = None,
 ) -> AsyncIterator[Edge]:
     """An edge on port 0 in front of `channel`."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
-        serving(channel, "127.0.0.1:0", config, full=full) as address,
+        serving(channel, "127.0.0.1:0", config, call_limit=call_limit) as address,
         aiohttp.ClientSession(f"http://{address}", headers=headers) as http,
     ):
         yield Edge(script, http, *split_address(address))

@@ -72,10 +72,10 @@ class FastPath:
         guesses: AuthThrottle,
         body_bytes_max: int,
         watch: RequestObserver | None = None,
-        room: AdmissionCheck | None = None,
+        admission: AdmissionCheck | None = None,
     ) -> None:
-        """`room` says where there is none for one more call; without it there always is."""
-        self.room = room or AdmissionCheck()
+        """Without `admission` every call is admitted."""
+        self.admission = admission or AdmissionCheck()
         self._watch = watch
         self._handler = handler
         self._guesses = guesses
@@ -135,7 +135,7 @@ class FastPath:
         Raises:
             ConnectionError: the client is gone.
         """
-        error = self.room.refuses_call(unchecked_key(exchange.headers))
+        error = self.admission.admit(unchecked_key(exchange.headers))
         if error is None:
             return False
         watched = self._begin(exchange)

@@ -99,7 +99,7 @@ class FastPathConnection(ClientConnection):
         self._head = head
         self._started = time.perf_counter()
         if head.end > len(data):
-            if error := shortcut.room.refuses_body():
+            if error := shortcut.admission.admit_body():
                 self._give_up(error)
                 return
             length = head.end - head.begin

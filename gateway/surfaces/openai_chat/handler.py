@@ -20,7 +20,7 @@ from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.exchange import Exchange, Routed, Sent
 from gateway.http.middleware import BEGUN
 from gateway.overload.admission_check import AdmissionCheck
-from gateway.rpc.calls import Calls
+from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.rpc.metadata import (
     TIMEOUT_HEADER,
     cost_header,
@@ -59,19 +59,23 @@ class Completions:
     """The handler of the route."""
 
     def __init__(
-        self, channel: grpc.aio.Channel, calls: Calls, config: EdgeConfig, room: AdmissionCheck
+        self,
+        channel: grpc.aio.Channel,
+        calls: InFlightCalls,
+        config: EdgeConfig,
+        admission: AdmissionCheck,
     ) -> None:
-        """Calls are made where there is `room` for them."""
-        self._room = room
+        """`admission` decides whether a call is made."""
+        self._admission = admission
         self._stub = ChatCompletionServiceStub(channel)
         self._calls = calls
         self._config = config
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Answers a request that aiohttp has routed."""
-        if error := self._room.refuses_body():
+        if error := self._admission.admit_body():
             raise error
-        exchange = Routed(request, self._config, self._room)
+        exchange = Routed(request, self._config, self._admission)
         try:
             await self.answer(exchange)
         finally:
@@ -96,7 +100,7 @@ class Completions:
             await self._stream(exchange, asked, messages)
             return
         call = self._stub.CreateChatCompletion(wanted, metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request_id, unchecked_key(headers)):
+        with self._calls.track(call, request_id, unchecked_key(headers)):
             answer = await call
             told = response_headers(await call.initial_metadata())
         thinking_parts = _promises_thinking(asked.spec) and not text_only
@@ -119,7 +123,7 @@ class Completions:
         )
         with EventStream(exchange.reply, self._config) as stream:
             try:
-                with self._calls.own(messages, request_id, unchecked_key(exchange.headers)):
+                with self._calls.track(messages, request_id, unchecked_key(exchange.headers)):
                     last = await _relay(messages, renderer, stream)
             except ApiError as error:
                 if not stream.begun:

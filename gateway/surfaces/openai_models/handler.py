@@ -13,14 +13,14 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.middleware import REQUEST_ID
-from gateway.rpc.calls import Calls
+from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.rpc.metadata import deadline_s, metadata
 
 
 class Models:
     """The handlers of the routes."""
 
-    def __init__(self, channel: grpc.aio.Channel, calls: Calls, config: EdgeConfig) -> None:
+    def __init__(self, channel: grpc.aio.Channel, calls: InFlightCalls, config: EdgeConfig) -> None:
         self._stub = ModelServiceStub(channel)
         self._calls = calls
         self._config = config
@@ -30,7 +30,7 @@ class Models:
         pairs = metadata(request.headers, api_key(request.headers), request[REQUEST_ID])
         timeout = deadline_s(request.headers, self._config, whole=True)
         call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
-        with self._calls.own(call, request[REQUEST_ID], unchecked_key(request.headers)):
+        with self._calls.track(call, request[REQUEST_ID], unchecked_key(request.headers)):
             listed = await call
         return _json({"object": "list", "data": [_model(model) for model in listed.models]})
 
@@ -41,7 +41,7 @@ class Models:
         wanted = models.GetModelRequest(model=request.match_info["model"])
         call = self._stub.GetModel(wanted, metadata=pairs, timeout=timeout)
         try:
-            with self._calls.own(call, request[REQUEST_ID], unchecked_key(request.headers)):
+            with self._calls.track(call, request[REQUEST_ID], unchecked_key(request.headers)):
                 found = await call
         except ApiError as error:
             if error.reason == reasons.ERROR_REASON_NOT_FOUND:

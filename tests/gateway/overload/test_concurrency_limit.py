@@ -1,4 +1,4 @@
-"""How many calls an edge makes at a time, as services teach it by refusing one."""
+"""The concurrency limit of an edge, which the service's refusals teach."""
 
 from __future__ import annotations
 
@@ -10,35 +10,39 @@ import grpc
 import pytest
 from pomogator.chat.v1 import content_pb2 as content
 
-from gateway.overload.concurrency_limit import GROWS_EVERY_S, ConcurrencyLimit
-from gateway.overload.connection_limit import RETRY_AFTER_S, SPREAD_S
+from gateway.overload.concurrency_limit import ConcurrencyLimit
+from gateway.overload.thresholds import (
+    GROWTH_INTERVAL_S,
+    RETRY_AFTER_MIN_S,
+    RETRY_AFTER_SPREAD_S,
+)
 from tests.gateway.conftest import Edge
 from tests.stand.clock import FakeClock
 from tests.stand.service import Fault, Pause, answer
 
 PATH = "/v1/chat/completions"
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
-CALLER, SMALL = "Bearer one", "Bearer two"
+FLOODER, LIGHT_CALLER = "one", "two"
 FULL = Fault(code=grpc.StatusCode.UNAVAILABLE, reason="OVERLOADED", retry_after_s=1.5)
 
 
 class Load:
-    """Calls that are under way, and a window for them."""
+    """Calls in flight, and their limit."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.running = 0
-        self.window = ConcurrencyLimit(
-            lambda: self.running, lambda caller: caller == SMALL, self.clock.now
+        self.in_flight = 0
+        self.limit = ConcurrencyLimit(
+            lambda: self.in_flight, lambda caller: caller == LIGHT_CALLER, self.clock.now
         )
 
-    async def ask(self, calls: int, caller: str = CALLER) -> int:
-        """So many calls are asked for one after the other. How many are under way then."""
+    async def offer(self, calls: int, caller: str = FLOODER) -> int:
+        """Try so many calls, one after the other. Return how many are in flight then."""
         for _ in range(calls):
-            if self.window.wait_s(caller) is None:
-                self.running += 1
+            if self.limit.retry_after_s(caller) is None:
+                self.in_flight += 1
             await asyncio.sleep(0)
-        return self.running
+        return self.in_flight
 
 
 @pytest.fixture
@@ -46,94 +50,92 @@ def load() -> Load:
     return Load()
 
 
-async def test_there_is_no_bound_before_a_refusal(load: Load) -> None:
-    """Nobody has to find a number: a service that takes all calls gets all."""
-    assert await load.ask(10_000) == 10_000
+async def test_there_is_no_limit_before_a_refusal(load: Load) -> None:
+    """A service that accepts all calls gets all of them, without any configuration."""
+    assert await load.offer(10_000) == 10_000
 
 
-async def test_leaves_something_to_who_has_few_calls(load: Load) -> None:
-    """One who floods gets what is enough for the services; others a tenth more than that."""
-    load.window.overrun(21)
+async def test_light_callers_may_exceed_the_limit(load: Load) -> None:
+    """A caller who floods gets the limit, and the others a tenth more."""
+    load.limit.lower(21)
 
-    assert await load.ask(80) == 20
-    assert await load.ask(80, SMALL) == 22
-    assert await load.ask(80) == 22
-
-
-async def test_a_refusal_says_how_many_are_enough(load: Load) -> None:
-    """A few less than were under way before the call that was refused; the rest wait a while."""
-    load.window.overrun(50)
-
-    assert await load.ask(80) == 48
-    assert load.window.refused == 32
-    wait_s = load.window.wait_s(CALLER)
-    assert wait_s is not None
-    assert RETRY_AFTER_S <= wait_s <= RETRY_AFTER_S + SPREAD_S
+    assert await load.offer(80) == 20
+    assert await load.offer(80, LIGHT_CALLER) == 22
+    assert await load.offer(80) == 22
 
 
-async def test_the_first_of_many_refusals_counts(load: Load) -> None:
-    """Those that were sent after it had waited in the same queue."""
+async def test_a_refusal_sets_the_limit(load: Load) -> None:
+    """It is slightly below the calls in flight before the refused one; the rest is refused."""
+    load.limit.lower(50)
+
+    assert await load.offer(80) == 48
+    assert load.limit.refused == 32
+    retry_after_s = load.limit.retry_after_s(FLOODER)
+    assert retry_after_s is not None
+    assert RETRY_AFTER_MIN_S <= retry_after_s <= RETRY_AFTER_MIN_S + RETRY_AFTER_SPREAD_S
+
+
+async def test_the_lowest_of_many_refusals_counts(load: Load) -> None:
+    """Calls that were sent later waited in the same queue."""
     for before in (52, 50, 51, 53):
-        load.window.overrun(before)
+        load.limit.lower(before)
 
-    assert load.window.size == 48
+    assert load.limit.calls_max == 48
 
 
-async def test_a_bound_that_is_felt_grows_faster_and_faster(load: Load) -> None:
-    """By one, two, four, then by a sixteenth a second, until a service refuses again."""
-    load.window.overrun(100)
-    sizes = [await load.ask(200)]
+async def test_a_limit_in_effect_grows_faster_and_faster(load: Load) -> None:
+    """It grows by 1, 2, 4, then by a sixteenth a second, until a service refuses again."""
+    load.limit.lower(100)
+    sizes = [await load.offer(200)]
     for _ in range(5):
-        load.clock.advance(GROWS_EVERY_S)
-        sizes.append(await load.ask(200))
-    load.window.overrun(110)
-    load.running = 0
-    sizes.append(await load.ask(200))
-    load.clock.advance(GROWS_EVERY_S)
-    sizes.append(await load.ask(200))
+        load.clock.advance(GROWTH_INTERVAL_S)
+        sizes.append(await load.offer(200))
+    load.limit.lower(110)
+    load.in_flight = 0
+    sizes.append(await load.offer(200))
+    load.clock.advance(GROWTH_INTERVAL_S)
+    sizes.append(await load.offer(200))
 
     assert sizes == [95, 96, 98, 102, 108, 114, 105, 106]
 
 
-async def test_a_bound_that_nobody_feels_stays(load: Load) -> None:
-    """What was never tried is not known: a quiet hour opens no door to a flood."""
-    load.window.overrun(10)
+async def test_a_limit_that_is_not_reached_stays(load: Load) -> None:
+    """A quiet hour does not raise it, so that a flood after it meets the same limit."""
+    load.limit.lower(10)
     load.clock.advance(3600)
 
-    assert await load.ask(9) == 9
-    assert load.window.size == 10
+    assert await load.offer(9) == 9
+    assert load.limit.calls_max == 10
 
 
-async def test_one_call_is_always_made(load: Load) -> None:
-    """Else nobody would ever learn that there is room again."""
-    load.window.overrun(0)
+async def test_one_call_is_always_admitted(load: Load) -> None:
+    """Otherwise the edge would never learn that there is capacity again."""
+    load.limit.lower(0)
 
-    assert await load.ask(5) == 1
-
-
-async def test_places_are_not_promised_twice(load: Load) -> None:
-    """Of those who ask in one turn of the loop, no more are let in than have room."""
-    load.window.overrun(3)
-
-    assert [load.window.wait_s(CALLER) is None for _ in range(5)] == [True] * 3 + [False] * 2
-    await asyncio.sleep(0)  # None of them has made a call after all.
-    assert load.window.wait_s(CALLER) is None
+    assert await load.offer(5) == 1
 
 
-async def test_the_log_tells_of_it_once_a_second(
-    load: Load, caplog: pytest.LogCaptureFixture
-) -> None:
-    """However many are refused."""
-    load.window.overrun(2)
+async def test_calls_of_one_loop_turn_count_at_once(load: Load) -> None:
+    """Calls that are admitted in one loop turn count before they are in flight."""
+    load.limit.lower(3)
+
+    assert [load.limit.retry_after_s(FLOODER) is None for _ in range(5)] == [True] * 3 + [False] * 2
+    await asyncio.sleep(0)  # None of them started after all.
+    assert load.limit.retry_after_s(FLOODER) is None
+
+
+async def test_the_log_has_one_line_a_second(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    """However many calls are refused."""
+    load.limit.lower(2)
     with caplog.at_level(logging.WARNING, "gateway"):
-        await load.ask(100)
+        await load.offer(100)
 
-    assert [record.getMessage() for record in caplog.records] == ["services.full"]
+    assert [record.getMessage() for record in caplog.records] == ["concurrency_limit.reached"]
 
 
 @pytest.mark.parametrize("edge", ["tcp", "unix"], indirect=True)
-async def test_an_edge_asks_no_full_service(edge: Edge) -> None:
-    """Beyond what the service has taken nothing is sent, and within it everything again."""
+async def test_an_edge_calls_no_overloaded_service(edge: Edge) -> None:
+    """Above the learned limit nothing is sent to the service, below it everything."""
     held = edge.script.answer = Pause()
     running = asyncio.create_task(edge.http.post(PATH, json=ASKED))
     await held.reached.wait()
@@ -153,5 +155,5 @@ async def test_an_edge_asks_no_full_service(edge: Edge) -> None:
         assert served.status == 200
 
     assert statuses == [503] * 4
-    assert waits[0] == 1.5  # As the service said; the others' are the edge's.
-    assert asked == 2, "the service was asked although it was full"
+    assert waits[0] == 1.5  # The service's; the other waits are the edge's.
+    assert asked == 2, "the service was called above the limit"

@@ -1,4 +1,4 @@
-"""How many clients an edge takes, and what one too many is told."""
+"""The connection limit of a listener, and the answer to connections above it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,35 @@ import grpc
 import pytest
 
 from gateway.config import EdgeConfig
-from gateway.overload.connection_limit import SHARE, TURNED_AWAY, ConnectionLimit
+from gateway.overload.connection_limit import ConnectionLimit
+from gateway.overload.thresholds import CONNECTION_DESCRIPTORS_SHARE, EXCESS_CONNECTIONS_SHARE
 from gateway.server import serving
 from services.common.addresses import split_address
 from tests.gateway.http.raw import exchange
 
 
-def test_clients_leave_descriptors_to_providers() -> None:
-    """However many are allowed, they get no more than their share of what the process may have."""
+def test_descriptors_remain_for_providers() -> None:
+    """Whatever is configured, clients get no more than their share of the descriptors."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    share = CONNECTION_DESCRIPTORS_SHARE
 
-    assert ConnectionLimit(5).clients_max == 5
-    assert ConnectionLimit(descriptors * 2).clients_max == int(descriptors * SHARE)
-    assert SHARE * (1 + TURNED_AWAY) + SHARE < 1
+    assert ConnectionLimit(5).connections_max == 5
+    assert ConnectionLimit(descriptors * 2).connections_max == int(descriptors * share)
+    assert share * (1 + EXCESS_CONNECTIONS_SHARE) + share < 1
 
 
-async def test_one_too_many_is_told_so() -> None:
-    """It gets an answer to what it asks, in OpenAI's form; when another has left it is served."""
+def test_far_too_many_connections_exceed_the_hard_limit() -> None:
+    """A quarter more than the limit are answered, and one more; the rest are closed."""
+    limit = ConnectionLimit(8)
+    states = []
+    for limit.open in (8, 9, 11, 12):
+        states.append((limit.over_limit, limit.over_hard_limit))
+
+    assert states == [(False, False), (True, False), (True, False), (True, True)]
+
+
+async def test_an_excess_connection_gets_503() -> None:
+    """The answer is in OpenAI's form; the connections within the limit are served meanwhile."""
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel("127.0.0.1:9"))
         edge = EdgeConfig(connections_max=1)
@@ -49,9 +61,9 @@ async def test_one_too_many_is_told_so() -> None:
 
 
 @pytest.mark.parametrize("now", [0.0, 0.5])
-def test_it_is_told_in_the_log_once_a_second(now: float) -> None:
+def test_the_log_has_one_line_a_second(now: float) -> None:
     """A flood does not fill the log."""
-    crowd = ConnectionLimit(1)
-    assert crowd.complains(now)
-    assert not crowd.complains(now + 0.9)
-    assert crowd.complains(now + 1.0)
+    limit = ConnectionLimit(1)
+    assert limit.may_log(now)
+    assert not limit.may_log(now + 0.9)
+    assert limit.may_log(now + 1.0)

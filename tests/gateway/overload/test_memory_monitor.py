@@ -1,4 +1,4 @@
-"""What gives way while little memory is left."""
+"""Load shedding under memory pressure."""
 
 from __future__ import annotations
 
@@ -9,60 +9,77 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway.overload.memory_monitor import (
-    AGAIN_AFTER,
-    FREE_AGAIN,
-    LOW,
-    OUT,
-    SHORT,
-    WORTH_BYTES,
-    MemoryMonitor,
-    watching,
+from gateway.overload.memory_monitor import ConnectionMemory, MemoryMonitor, monitoring
+from gateway.overload.thresholds import (
+    CHECKS_PER_REPEAT,
+    CLOSE_BYTES_MIN,
+    MEMORY_CRITICAL,
+    MEMORY_HYSTERESIS,
+    MEMORY_LOW,
+    MEMORY_SHORT,
 )
 
 
 @dataclass(slots=True)
 class Container:
-    """Where a test says how much is in use."""
+    """The memory usage that a test sets."""
 
     used: float = 0.0
 
     def used_share(self) -> float:
-        """As much as the test says."""
+        """The usage that the test has set."""
         return self.used
 
 
 @dataclass(slots=True)
 class Client:
-    """A connection that knows only what is kept for it."""
+    """A connection that holds so much memory."""
 
     held_bytes: int
-    is_cut: bool = False
+    is_closed: bool = False
 
-    def cut(self) -> None:
-        """Then nothing is."""
-        self.is_cut, self.held_bytes = True, 0
+    def close(self) -> None:
+        """Hold nothing any more."""
+        self.is_closed, self.held_bytes = True, 0
+
+
+def held(client: Client) -> ConnectionMemory:
+    """The connection as a listener shows it."""
+    return ConnectionMemory(client.held_bytes, client.close)
+
+
+def stages(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    """The events of stages in the log."""
+    return [(each.getMessage(), vars(each)["stage"]) for each in caplog.records]
 
 
 @pytest.fixture
 def container() -> Container:
-    """With nothing in it."""
+    """An empty container."""
     return Container()
 
 
 @pytest.fixture
 def memory(container: Container) -> MemoryMonitor:
-    """Of that container."""
+    """The monitor of that container."""
     return MemoryMonitor(container.used_share)
 
 
-def test_stages(
+def test_stages_follow_usage(
     memory: MemoryMonitor, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """They come one after the other, and end each where some is free again; the log tells it."""
+    """Each is entered at its threshold and left 3 % below it, and both are logged."""
     seen = []
-    for container.used in (LOW - 0.001, LOW, SHORT, OUT, OUT - 0.02, SHORT - 0.02, 0.5):
-        memory.look()
+    for container.used in (
+        MEMORY_LOW - 0.001,
+        MEMORY_LOW,
+        MEMORY_SHORT,
+        MEMORY_CRITICAL,
+        MEMORY_CRITICAL - 0.02,
+        MEMORY_SHORT - 0.02,
+        0.5,
+    ):
+        memory.check()
         seen.append((memory.is_low, memory.is_short))
     assert seen == [
         (False, False),
@@ -73,72 +90,88 @@ def test_stages(
         (True, True),
         (False, False),
     ]
-    assert [record.getMessage() for record in caplog.records] == [
-        "memory.low.begins",
-        "memory.short.begins",
-        "memory.out.begins",
-        "memory.out.ends",
-        "memory.low.ends",
-        "memory.short.ends",
+    assert stages(caplog) == [
+        ("memory_stage.started", "low"),
+        ("memory_stage.started", "short"),
+        ("memory_stage.started", "critical"),
+        ("memory_stage.ended", "critical"),
+        ("memory_stage.ended", "low"),
+        ("memory_stage.ended", "short"),
     ]
 
 
-def test_does_not_flutter(
+def test_usage_around_a_threshold_enters_a_stage_once(
     memory: MemoryMonitor, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Around its border a stage begins once."""
-    for container.used in (SHORT, SHORT - FREE_AGAIN / 2, SHORT) * 10:
-        memory.look()
-    events = [record.getMessage() for record in caplog.records]
-    assert events.count("memory.short.begins") == 1
-    assert "memory.short.ends" not in events
+    """The stage has hysteresis."""
+    for container.used in (MEMORY_SHORT, MEMORY_SHORT - MEMORY_HYSTERESIS / 2, MEMORY_SHORT) * 10:
+        memory.check()
+    assert stages(caplog).count(("memory_stage.started", "short")) == 1
+    assert ("memory_stage.ended", "short") not in stages(caplog)
 
 
-def test_cuts_who_holds_most(memory: MemoryMonitor, container: Container) -> None:
-    """One at a time, of all listeners, only while it is needed, and as long as it helps."""
-    clients = [Client(5 * WORTH_BYTES), Client(0), Client(9 * WORTH_BYTES), Client(WORTH_BYTES)]
-    memory.watch(lambda: clients[:2])
-    memory.watch(lambda: clients[2:])
-    cut = []
-    for container.used in (SHORT, 0.999, 0.99, OUT, 0.9):
-        memory.look()
-        cut.append([number for number, client in enumerate(clients) if client.is_cut])
+def test_the_connection_that_holds_most_is_closed(
+    memory: MemoryMonitor, container: Container
+) -> None:
+    """One at a time, of all listeners, while usage is critical and each close lowers it."""
+    clients = [
+        Client(5 * CLOSE_BYTES_MIN),
+        Client(0),
+        Client(9 * CLOSE_BYTES_MIN),
+        Client(CLOSE_BYTES_MIN),
+    ]
+    memory.add_connections(lambda: map(held, clients[:2]))
+    memory.add_connections(lambda: map(held, clients[2:]))
+    closed = []
+    for container.used in (MEMORY_SHORT, 0.999, 0.99, MEMORY_CRITICAL, 0.9):
+        memory.check()
+        closed.append([number for number, client in enumerate(clients) if client.is_closed])
 
-    assert cut == [[], [2], [0, 2], [0, 2, 3], [0, 2, 3]]
-    assert memory.cuts == 3
+    assert closed == [[], [2], [0, 2], [0, 2, 3], [0, 2, 3]]
+    assert memory.closed_connections == 3
 
 
-def test_a_cut_that_does_not_help(memory: MemoryMonitor, container: Container) -> None:
-    """Somebody else has taken the memory: the next one is cut only after a while."""
-    clients = [Client(9 * WORTH_BYTES) for _ in range(10)]
-    memory.watch(lambda: clients)
+def test_a_close_that_frees_nothing_is_repeated_late(
+    memory: MemoryMonitor, container: Container
+) -> None:
+    """Another process has used the memory: the next close follows 20 checks later."""
+    clients = [Client(9 * CLOSE_BYTES_MIN) for _ in range(10)]
+    memory.add_connections(lambda: map(held, clients))
     container.used = 1.0
-    for _ in range(1 + AGAIN_AFTER):
-        memory.look()
+    for _ in range(1 + CHECKS_PER_REPEAT):
+        memory.check()
 
-    assert memory.cuts == 2
+    assert memory.closed_connections == 2
 
 
-def test_gives_back_what_was_freed(memory: MemoryMonitor, container: Container) -> None:
-    """When it becomes low, now and then while it is, and after each cut."""
-    memory.watch(lambda: [Client(WORTH_BYTES)])
+def test_freed_memory_returns_to_the_kernel(memory: MemoryMonitor, container: Container) -> None:
+    """It does when usage becomes low, every 20 checks while it is, and after each close."""
+    memory.add_connections(lambda: [held(Client(CLOSE_BYTES_MIN))])
     wanted = []
-    for container.used in (0.5, LOW, LOW, SHORT, OUT, OUT, 0.5):
-        memory.look()
-        wanted.append(memory.wants_back)
+    for container.used in (
+        0.5,
+        MEMORY_LOW,
+        MEMORY_LOW,
+        MEMORY_SHORT,
+        MEMORY_CRITICAL,
+        MEMORY_CRITICAL,
+        0.5,
+    ):
+        memory.check()
+        wanted.append(memory.should_trim)
     assert wanted == [False, True, False, False, True, False, False]
 
-    container.used = LOW
+    container.used = MEMORY_LOW
     wanted = []
-    for _ in range(2 * AGAIN_AFTER):
-        memory.look()
-        wanted.append(memory.wants_back)
-    assert [number for number, wants in enumerate(wanted) if wants] == [0, AGAIN_AFTER]
+    for _ in range(2 * CHECKS_PER_REPEAT):
+        memory.check()
+        wanted.append(memory.should_trim)
+    assert [number for number, wants in enumerate(wanted) if wants] == [0, CHECKS_PER_REPEAT]
 
 
-def test_it_cannot_be_said(caplog: pytest.LogCaptureFixture) -> None:
-    """As without a free descriptor: then it is as it was."""
-    shares = iter([SHORT])
+def test_usage_that_cannot_be_read_stays_as_it_was(caplog: pytest.LogCaptureFixture) -> None:
+    """Reading fails, for one, without a free descriptor."""
+    shares = iter([MEMORY_SHORT])
 
     def read() -> float:
         for share in shares:
@@ -147,55 +180,55 @@ def test_it_cannot_be_said(caplog: pytest.LogCaptureFixture) -> None:
 
     memory = MemoryMonitor(read)
     for _ in range(3):
-        memory.look()
+        memory.check()
 
-    assert (memory.is_short, memory.used_share) == (True, SHORT)
-    assert [record.getMessage() for record in caplog.records] == [
-        "memory.low.begins",
-        "memory.short.begins",
+    assert (memory.is_short, memory.used_share) == (True, MEMORY_SHORT)
+    assert stages(caplog) == [
+        ("memory_stage.started", "low"),
+        ("memory_stage.started", "short"),
     ]
 
 
-def test_cuts_nobody_in_vain(memory: MemoryMonitor, container: Container) -> None:
-    """Where somebody else has taken the memory, clients cannot give it back."""
-    client = Client(WORTH_BYTES - 1)
-    memory.watch(lambda: [client])
+def test_small_connections_are_not_closed(memory: MemoryMonitor, container: Container) -> None:
+    """Closing them would free next to nothing."""
+    client = Client(CLOSE_BYTES_MIN - 1)
+    memory.add_connections(lambda: [held(client)])
     container.used = 1.0
-    memory.look()
+    memory.check()
 
-    assert (client.is_cut, memory.cuts) == (False, 0)
+    assert (client.is_closed, memory.closed_connections) == (False, 0)
 
 
-async def test_is_watched(
+async def test_memory_is_checked_until_the_context_ends(
     memory: MemoryMonitor, container: Container, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Until nobody wants to know any more."""
+    """The task ends with the context."""
     caplog.set_level(logging.WARNING)
-    container.used = SHORT
-    async with asyncio.timeout(10), watching(memory):
+    container.used = MEMORY_SHORT
+    async with asyncio.timeout(10), monitoring(memory):
         while not memory.is_short:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
 
-    assert memory.used_share == SHORT
+    assert memory.used_share == MEMORY_SHORT
     assert "memory" not in {task.get_name() for task in asyncio.all_tasks()}
 
 
-async def test_a_look_that_fails(caplog: pytest.LogCaptureFixture) -> None:
-    """Is told, and is not the last one."""
-    looks = 0
-    looked = asyncio.Event()
+async def test_a_check_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The checks after it go on."""
+    checks = 0
+    checked = asyncio.Event()
 
     def read() -> float:
-        nonlocal looks
-        looks += 1
-        if looks == 1:
+        nonlocal checks
+        checks += 1
+        if checks == 1:
             raise MemoryError
-        looked.set()
+        checked.set()
         return 0.5
 
     memory = MemoryMonitor(read)
-    async with asyncio.timeout(10), watching(memory):
-        await looked.wait()
+    async with asyncio.timeout(10), monitoring(memory):
+        await checked.wait()
 
-    assert [record.getMessage() for record in caplog.records] == ["memory.unknown"]
+    assert [record.getMessage() for record in caplog.records] == ["memory_check.failed"]
     assert memory.used_share == 0.5

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import EdgeConfig
-from gateway.overload.memory_monitor import MemoryMonitor, watching
+from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.metrics_page import serving_edge_metrics
@@ -190,7 +190,7 @@ async def test_the_page_of_an_edge_alone() -> None:
     metrics = EdgeMetrics()
     memory = MemoryMonitor(lambda: 0.25)
     page = serving_edge_metrics(metrics, "127.0.0.1:0", "1.2.3", memory)
-    async with watching(memory), page as bound, aiohttp.ClientSession() as http:
+    async with monitoring(memory), page as bound, aiohttp.ClientSession() as http:
         while not memory.used_share:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0.01)
         async with http.get(f"http://{bound}/metrics") as answer:

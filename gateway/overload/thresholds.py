@@ -1,0 +1,75 @@
+"""Thresholds of admission and load shedding at the edge, all in one table.
+
+Limits that an operator sets are in `gateway.config`. `FLOOD_CALLS_MIN` and
+`LIGHT_SHARE` of `services.common.fair_share` decide when a caller is light, on both sides.
+"""
+
+from __future__ import annotations
+
+# Connections of clients.
+
+CONNECTION_DESCRIPTORS_SHARE = 0.4
+"""Share of the process's file descriptors that connections of clients may use, whatever is
+configured. Each call may need another descriptor, for its connection to a provider."""
+
+EXCESS_CONNECTIONS_SHARE = 0.25
+"""Connections above the limit that are answered with 503, as a share of the limit. Connections
+above those are closed unanswered."""
+
+ACCEPT_DESCRIPTORS_SHARE = 0.1
+"""Share of the descriptors that connections accepted in one loop turn may use: those above the
+limit are closed only in the next turn."""
+
+# Calls to the service, where the service runs in another process.
+
+GROWTH_INTERVAL_S = 1.0
+"""How long a concurrency limit has to be in effect before it grows."""
+
+GROWTH_DIVISOR = 16
+"""One step of growth is at most the limit divided by this."""
+
+REDUCTION_DIVISOR = 20
+"""After a refusal by the service the limit is the number of calls in flight before the refused
+one, less that number divided by this. Some of those calls still wait for admission by the service,
+and should be admitted first."""
+
+SPARE_SHARE = 0.1
+"""The spare capacity above the limit for light callers, as a share of the limit."""
+
+# Memory of the container, as shares of its limit. The stages are those of Envoy's overload manager:
+# https://www.envoyproxy.io/docs/envoy/latest/configuration/operations/overload_manager
+
+MEMORY_LOW = 0.92
+"""From here on freed memory returns to the kernel, and connections close after each answer."""
+
+MEMORY_SHORT = 0.95
+"""From here on calls are refused."""
+
+MEMORY_CRITICAL = 0.98
+"""From here on the connection that holds most memory is closed."""
+
+MEMORY_HYSTERESIS = 0.03
+"""A stage ends once usage is this far below its threshold."""
+
+MEMORY_CHECK_INTERVAL_S = 0.25
+
+CHECKS_PER_REPEAT = 20
+"""Memory checks from one return of freed memory to the next, and from one closed connection to the
+next where the first did not lower usage."""
+
+EFFECTIVE_CLOSE_SHARE = 0.001
+"""Share of memory that a closed connection has to free for the next one to follow at once."""
+
+CLOSE_BYTES_MIN = 16 * 1024
+"""A connection that holds less memory is not closed: it would free next to nothing."""
+
+# Refusals.
+
+RETRY_AFTER_MIN_S = 1.0
+"""The shortest Retry-After of a refusal."""
+
+RETRY_AFTER_SPREAD_S = 2.0
+"""The width of the random part that is added, so that refused clients do not return together."""
+
+LOG_INTERVAL_S = 1.0
+"""At most one line in the log per limit and interval."""
