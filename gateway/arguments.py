@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from gateway.edge import METRICS, EdgeOptions
-from gateway.http.tls import ListenerTls, ServiceTls
 from services.common.addresses import split_address
 from services.common.config_tables import ConfigError
+from services.common.tls import ListenerTls, TargetTls
 
 Environment: TypeAlias = Mapping[str, str]
 
@@ -189,10 +189,10 @@ def _insecure(variable: str, links: Iterable[str]) -> str | frozenset[str]:
     return {"": frozenset(), "0": frozenset(), "1": frozenset(links)}.get(variable, variable)
 
 
-def _target_tls(arguments: Namespace) -> ServiceTls | None:
+def _target_tls(arguments: Namespace) -> TargetTls | None:
     ca, certificate, key = arguments.target_ca, arguments.target_cert, arguments.target_key
     if (certificate is None) != (key is None):
         raise ConfigError("--target-cert and --target-key go together")
     if ca is None and certificate is not None:
         raise ConfigError("--target-cert needs --target-ca")
-    return ServiceTls(ca=ca, certificate=certificate, key=key) if ca else None
+    return TargetTls(ca=ca, certificate=certificate, key=key) if ca else None

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig, load_tables
-from gateway.http.tls import ListenerTls, ServiceTls
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.rpc.channel import open_channel
 from gateway.rpc.reconnecting import follow_on_hangup
@@ -32,6 +31,7 @@ from services.common.config_tables import BoundsConfig, ConfigError, TracesConfi
 from services.common.heap import keep_freed_memory
 from services.common.log_queue import LinesHandler
 from services.common.process import disable_core_dumps, freeze_gc, raise_fd_limit
+from services.common.tls import ListenerTls, TargetTls
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -62,7 +62,7 @@ class EdgeOptions:
     """How long in-flight calls may take to end after that."""
     tls: ListenerTls | None
     """None: the REST API is plain text."""
-    target_tls: ServiceTls | None
+    target_tls: TargetTls | None
     """None: the way to the service is plain text."""
     insecure: frozenset[str]
     """Links that may leave the machine in plain text: of `gateway.arguments.LINKS`."""
@@ -92,7 +92,7 @@ async def run_edge(options: EdgeOptions) -> None:
             channel,
             options.rest,
             config,
-            tls=options.tls.context() if options.tls else None,
+            tls=options.tls.http_context() if options.tls else None,
             metrics=metrics,
             tracer=tracer,
             memory=memory,

@@ -8,8 +8,8 @@ import grpc
 import msgspec
 
 from gateway.config import EdgeConfig
-from gateway.http.tls import ServiceTls
 from gateway.rpc.reconnecting import FollowingChannel
+from services.common.tls import TargetTls
 
 # A request carries pictures as base64 text, and everything else about as it came.
 _MESSAGE_OVER_BODY = 1.4
@@ -56,7 +56,7 @@ def open_channel(
     target: str,
     config: EdgeConfig = _DEFAULTS,
     *,
-    tls: ServiceTls | None = None,
+    tls: TargetTls | None = None,
     more: Sequence[tuple[str, str]] = (),
 ) -> grpc.aio.Channel:
     """A channel to `target`, such as `127.0.0.1:50051` or `unix:/run/pomogator.sock`.

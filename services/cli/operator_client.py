@@ -18,8 +18,8 @@ from services.accounts.operator_services import StateAddress, operators_channel
 from services.cli.output import CommandError
 from services.clock import SystemClock
 from services.common.addresses import is_local
+from services.common.tls import TargetTls
 from services.config import load
-from services.rpc.tls import channel_credentials
 
 ANSWER_TIMEOUT_S = 10.0
 """How long a server may take to answer, its start included. Audits take their time."""
@@ -73,7 +73,7 @@ def _credentials(arguments: Namespace) -> grpc.ChannelCredentials | None:
     if (certificate is None) != (key is None) or (certificate is not None and ca is None):
         raise CommandError("--ops-cert and --ops-key go together, and with --ops-ca")
     if ca is not None:
-        return channel_credentials(ca, certificate, key)
+        return TargetTls(ca=ca, certificate=certificate, key=key).credentials()
     if not is_local(ops_address(arguments)):
         raise CommandError(f"--ops {arguments.ops} would be plain text: give --ops-ca")
     return None

@@ -12,10 +12,10 @@ from pathlib import Path
 import grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.common.tls import ListenerTls
 from services.rpc.accept_batch import accepting, registered
 from services.rpc.failure_border import FailureBorder
 from services.rpc.rpc_log import COMPLETIONS
-from services.rpc.tls import TlsFiles, server_credentials
 
 UNIX = "unix:"
 
@@ -54,7 +54,7 @@ async def listening(
     *,
     reflected: Sequence[str] = (),
     guards: Sequence[grpc.aio.ServerInterceptor] = (),
-    tls: TlsFiles | None = None,
+    tls: ListenerTls | None = None,
     grace_s: float = 30.0,
 ) -> AsyncIterator[str]:
     """Serves over gRPC at `HOST:PORT` or `unix:PATH`; gives the address with the real port.
@@ -93,13 +93,13 @@ def _connections_max() -> int:
     return max(1, min(CONNECTIONS_MAX, int(CONNECTIONS_SHARE * descriptors)))
 
 
-def _bind(server: grpc.aio.Server, address: str, tls: TlsFiles | None) -> str:
+def _bind(server: grpc.aio.Server, address: str, tls: ListenerTls | None) -> str:
     try:
         if not address.startswith(UNIX):
             if tls is None:
                 port = server.add_insecure_port(address)
             else:
-                port = server.add_secure_port(address, server_credentials(tls))
+                port = server.add_secure_port(address, tls.grpc_credentials())
             return f"{address.rpartition(':')[0]}:{port}"
         return _bind_socket(server, Path(address.removeprefix(UNIX)))
     except RuntimeError as error:

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig
 from gateway.edge import edge_config, log_started, serve_metrics
-from gateway.http.tls import ListenerTls
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import serving, serving_operators
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
 from services.common.metrics_page import serving_metrics
+from services.common.tls import ListenerTls
 from services.config import BoundsConfig, ConfigError
 from services.rpc.listener import UNIX, listening
-from services.rpc.tls import TlsFiles
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.service import OPERATORS_SERVICES, PUBLIC_SERVICES, Service
 
@@ -34,7 +33,7 @@ class Listeners:
     stack: AsyncExitStack
     service: Service
     options: ServeOptions
-    tls: TlsFiles | None
+    tls: ListenerTls | None
     """None: all listeners are plain text."""
     token: str
     """Credential of operators on TCP. Empty: there are none."""
@@ -84,7 +83,7 @@ class Listeners:
             self.options.ops_rest,
             self.token,
             EdgeConfig(),
-            tls=tls.context() if tls else None,
+            tls=tls.http_context() if tls else None,
         )
         log_started("operators-http", await self.stack.enter_async_context(listener))
 
@@ -103,7 +102,7 @@ class Listeners:
             self.service.channel(),
             options.rest,
             edge_config(bounds, options.drain_timeout_s, options.shutdown_delay_s),
-            tls=tls.context() if tls else None,
+            tls=tls.http_context() if tls else None,
             metrics=metrics,
             tracer=tracer,
             call_limit=self.service.turn_away,
@@ -114,13 +113,13 @@ class Listeners:
         return bound
 
 
-def tls_files(tls: TlsOptions) -> TlsFiles | None:
+def tls_files(tls: TlsOptions) -> ListenerTls | None:
     """Certificates of the listeners. Raises ConfigError where half of a pair is missing."""
     if tls.certificate is None and tls.key is None and tls.client_ca is None:
         return None
     if tls.certificate is None or tls.key is None:
         raise ConfigError("--tls-cert and --tls-key go together, and --tls-client-ca with both")
-    return TlsFiles(certificate=tls.certificate, key=tls.key, client_ca=tls.client_ca)
+    return ListenerTls(certificate=tls.certificate, key=tls.key, client_ca=tls.client_ca)
 
 
 def operators_token(options: ServeOptions) -> str:
@@ -137,8 +136,6 @@ def operators_token(options: ServeOptions) -> str:
         raise ConfigError(message) from None
 
 
-def listener_tls(files: TlsFiles | None, client_ca: Path | None = None) -> ListenerTls | None:
+def listener_tls(files: ListenerTls | None, client_ca: Path | None = None) -> ListenerTls | None:
     """TLS of an HTTP listener; with `client_ca`, clients need a certificate."""
-    if files is None:
-        return None
-    return ListenerTls(certificate=files.certificate, key=files.key, client_ca=client_ca)
+    return replace(files, client_ca=client_ca) if files else None

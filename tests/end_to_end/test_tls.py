@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from tests.end_to_end.test_operators import Shell
-from tests.services.rpc.test_tls import Files
+from tests.services.common.test_tls_grpc import Files
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream, json_answer
 

@@ -12,12 +12,11 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 
-from gateway.http.tls import ServiceTls
 from gateway.rpc.channel import open_channel
 from gateway.rpc.reconnecting import FollowingChannel
+from services.common.tls import ListenerTls, TargetTls
 from services.rpc.listener import listening
-from services.rpc.tls import TlsFiles
-from tests.services.rpc.test_tls import NAME, Files, pair
+from tests.services.common.test_tls_grpc import NAME, Files, pair
 
 
 class Mirror(chat_grpc.ChatCompletionServiceServicer):
@@ -73,8 +72,8 @@ class Edge:
 async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
     """An edge that shows itself as `one.svc`."""
     files, mirror = Files(tmp_path), Mirror()
-    tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
-    shown = ServiceTls(ca=files.ca, **pair(files.issue("edge", None, "one.svc")))
+    tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
+    shown = TargetTls(ca=files.ca, **pair(files.issue("edge", None, "one.svc")))
     options = (("grpc.ssl_target_name_override", NAME),)
 
     def register(server: grpc.aio.Server) -> None:

@@ -28,14 +28,13 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
-from gateway.http.tls import ServiceTls
 from gateway.rpc.channel import open_channel
+from services.common.tls import ListenerTls, TargetTls
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
-from services.rpc.tls import TlsFiles
+from tests.services.common.test_tls_grpc import NAME, Files, pair
 from tests.services.rpc.test_listener import Models
-from tests.services.rpc.test_tls import NAME, Files, pair
 
 SHOP, EDGE, STRANGER = "shop.web.svc", "edge.pomogator.svc", "stranger.svc"
 MODELS = pb.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -82,12 +81,12 @@ class House:
     async def caller(self, *names: str, **of: Any) -> AsyncIterator[Caller]:
         """Somebody with a certificate of these names; `of` is who vouches, and until when."""
         issued = self.files.issue(names[0], of.pop("issuer", None), *names, **of)
-        tls = ServiceTls(ca=self.files.ca, **pair(issued))
+        tls = TargetTls(ca=self.files.ca, **pair(issued))
         async with self.whoever(tls) as caller:
             yield caller
 
     @asynccontextmanager
-    async def whoever(self, tls: ServiceTls | None) -> AsyncIterator[Caller]:
+    async def whoever(self, tls: TargetTls | None) -> AsyncIterator[Caller]:
         """Somebody who shows this."""
         options = (("grpc.ssl_target_name_override", NAME),)
         async with open_channel(self._address, tls=tls, more=options) as channel:
@@ -145,7 +144,7 @@ class Caller:
 async def house(tmp_path: Path) -> AsyncIterator[House]:
     files = Files(tmp_path)
     callers = ClientAuthorizer(TABLE)
-    tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
+    tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     async with listening(
         register, "127.0.0.1:0", guards=[callers], reflected=[MODELS], tls=tls, grace_s=0
     ) as address:
@@ -191,7 +190,7 @@ async def test_who_nobody_vouches_for_is_not_heard(house: House) -> None:
     for of in ({"issuer": trustme.CA()}, {"not_after": yesterday}):
         async with house.caller(SHOP, **of) as caller:
             assert await caller.get() == "UNAVAILABLE"
-    for tls in (ServiceTls(ca=house.files.ca), None):
+    for tls in (TargetTls(ca=house.files.ca), None):
         async with house.whoever(tls) as caller:
             assert await caller.get() == "UNAVAILABLE"
 
@@ -229,13 +228,13 @@ async def test_uris_are_names(tmp_path: Path) -> None:
     """Workloads with SPIFFE's identities are told apart by them."""
     files = Files(tmp_path)
     spiffe = "spiffe://cluster.local/ns/web/sa/shop"
-    tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
+    tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     callers = ClientAuthorizer({"*": (spiffe,)})
     async with listening(register, "127.0.0.1:0", guards=[callers], tls=tls, grace_s=0) as address:
         house = House(files, address, callers)
         key = tmp_path / "shop.key"
         certificate = files.write("shop.pem", with_uri(files.authority, spiffe, key))
-        shown = ServiceTls(ca=files.ca, certificate=certificate, key=key)
+        shown = TargetTls(ca=files.ca, certificate=certificate, key=key)
         async with house.whoever(shown) as caller:
             assert await caller.get() == "OK"
         async with house.caller(SHOP) as caller:

@@ -10,9 +10,9 @@ import pytest
 import trustme
 
 from gateway.config import EdgeConfig
-from gateway.http.tls import ListenerTls, ServiceTls
 from gateway.rpc.channel import open_channel
 from gateway.server import serving
+from services.common.tls import ListenerTls, TargetTls
 
 NAME = "pomogator.example"
 
@@ -46,7 +46,7 @@ async def status(address: str, authority: trustme.CA) -> int:
 async def test_replaced_certificates(tmp_path: Path) -> None:
     """A new connection meets the new certificate; what is half written changes nothing."""
     first, second = trustme.CA(), trustme.CA()
-    tls = listener(*issue(first, tmp_path)).context()
+    tls = listener(*issue(first, tmp_path)).http_context()
     async with (
         open_channel("127.0.0.1:9") as nowhere,
         serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
@@ -62,7 +62,7 @@ async def test_replaced_certificates(tmp_path: Path) -> None:
 
 async def test_plain_text_is_not_spoken(tmp_path: Path) -> None:
     """A client that does not speak TLS gets no answer."""
-    tls = listener(*issue(trustme.CA(), tmp_path)).context()
+    tls = listener(*issue(trustme.CA(), tmp_path)).http_context()
     async with (
         open_channel("127.0.0.1:9") as nowhere,
         serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
@@ -79,7 +79,7 @@ def test_a_wrong_pair_is_refused_at_the_start(tmp_path: Path) -> None:
     key.write_bytes(other.private_key_pem.bytes())
 
     with pytest.raises(OSError, match=r"tls.crt and .*tls.key are no certificate and its key"):
-        listener(certificate, key).context()
+        listener(certificate, key).http_context()
 
 
 def client(name: str, ca: trustme.CA, server: trustme.CA) -> ssl.SSLContext:
@@ -95,7 +95,7 @@ async def test_clients_that_must_show_who_they_are(tmp_path: Path) -> None:
     server, first, second = trustme.CA(), trustme.CA(), trustme.CA()
     authority = tmp_path / "clients.crt"
     authority.write_bytes(first.cert_pem.bytes())
-    tls = listener(*issue(server, tmp_path), authority).context()
+    tls = listener(*issue(server, tmp_path), authority).http_context()
     async with (
         open_channel("127.0.0.1:9") as nowhere,
         serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
@@ -135,8 +135,8 @@ def test_files_that_are_no_use_are_named(
         (tmp_path / missing).write_bytes(content)
 
     for read in (
-        listener(certificate, key, ca).context,
-        ServiceTls(ca=ca, certificate=certificate, key=key).credentials,
+        listener(certificate, key, ca).http_context,
+        TargetTls(ca=ca, certificate=certificate, key=key).credentials,
     ):
         with pytest.raises(OSError) as told:  # noqa: PT011 - the name is in one of two places
             read()

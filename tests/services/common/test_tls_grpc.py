@@ -12,11 +12,10 @@ import pytest
 import trustme
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from gateway.http.tls import ServiceTls
 from gateway.rpc.channel import open_channel
+from services.common.tls import ListenerTls, TargetTls
 from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
-from services.rpc.tls import TlsFiles, server_credentials
 
 NAME = "pomogator.example"
 
@@ -63,7 +62,7 @@ def files(tmp_path: Path) -> Files:
 
 
 @asynccontextmanager
-async def server(tls: TlsFiles) -> AsyncIterator[str]:
+async def server(tls: ListenerTls) -> AsyncIterator[str]:
     """Serves health alone; gives its address."""
 
     def register(server: grpc.aio.Server) -> None:
@@ -73,7 +72,7 @@ async def server(tls: TlsFiles) -> AsyncIterator[str]:
         yield bound
 
 
-async def ask(address: str, tls: ServiceTls | None) -> int:
+async def ask(address: str, tls: TargetTls | None) -> int:
     """What the server at the address answers to a client that knows it as `NAME`."""
     options = (("grpc.ssl_target_name_override", NAME),)
     async with open_channel(address, tls=tls, more=options) as channel:
@@ -89,11 +88,11 @@ async def ask(address: str, tls: ServiceTls | None) -> int:
 
 async def test_mutual(files: Files) -> None:
     """Who has a certificate of the authority is let in; the others are not, nor is plain text."""
-    tls = TlsFiles(**pair(files.issue("server")), client_ca=files.ca)
+    tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     stranger = files.issue("stranger", trustme.CA())
     async with server(tls) as address:
-        assert await ask(address, ServiceTls(ca=files.ca, **pair(files.issue("edge"))))
-        for other in (ServiceTls(ca=files.ca), ServiceTls(ca=files.ca, **pair(stranger)), None):
+        assert await ask(address, TargetTls(ca=files.ca, **pair(files.issue("edge"))))
+        for other in (TargetTls(ca=files.ca), TargetTls(ca=files.ca, **pair(stranger)), None):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await ask(address, other)
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -101,17 +100,17 @@ async def test_mutual(files: Files) -> None:
 
 async def test_replaced_certificates(files: Files) -> None:
     """A new connection meets the new certificate; what is half written changes nothing."""
-    tls = TlsFiles(**pair(files.issue("server")))
+    tls = ListenerTls(**pair(files.issue("server")))
     successor = trustme.CA()
     new_ca = files.write("new-ca.pem", successor.cert_pem.bytes())
     async with server(tls) as address:
-        assert await ask(address, ServiceTls(ca=files.ca))
+        assert await ask(address, TargetTls(ca=files.ca))
         files.write("server.pem", b"-----BEGIN CERT")
-        assert await ask(address, ServiceTls(ca=files.ca))
+        assert await ask(address, TargetTls(ca=files.ca))
         files.issue("server", successor)
-        assert await ask(address, ServiceTls(ca=new_ca))
+        assert await ask(address, TargetTls(ca=new_ca))
         with pytest.raises(grpc.aio.AioRpcError):
-            await ask(address, ServiceTls(ca=files.ca))
+            await ask(address, TargetTls(ca=files.ca))
 
 
 async def test_a_wrong_pair_is_refused_at_the_start(files: Files) -> None:
@@ -120,7 +119,7 @@ async def test_a_wrong_pair_is_refused_at_the_start(files: Files) -> None:
     _, key = files.issue("two")
 
     with pytest.raises(OSError, match="no certificate and its key"):
-        server_credentials(TlsFiles(certificate=certificate, key=key))
+        ListenerTls(certificate=certificate, key=key).grpc_credentials()
 
 
 def pair(paths: Sequence[Path]) -> dict[str, Path]:
@@ -130,5 +129,9 @@ def pair(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def test_keys_do_not_show(files: Files) -> None:
-    """What was read of a key is in no representation of it."""
-    assert repr(TlsFiles(**pair(files.issue("server"))).read()) == "***"
+    """No representation has anything of what was read from the file."""
+    tls = ListenerTls(**pair(files.issue("server")))
+    shown = f"{tls!r} {tls.grpc_credentials()!r} {tls._read_configuration()!r}"
+
+    for line in tls.key.read_text().splitlines()[1:-1]:
+        assert line not in shown

@@ -1,0 +1,175 @@
+"""TLS of listeners and of their clients, with certificates from files.
+
+Replaced files (Kubernetes replaces those of mounted secrets) are read again without a restart: the
+next handshake uses the new certificate. Files that do not fit together, such as half of a pair that
+is being written, change nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import grpc
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+FileVersion = tuple[tuple[int, int], ...]
+"""Times of change and inodes of files: others after one of the files was replaced."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerTls:
+    """Certificate of a listener, and the authority that its clients must have one of."""
+
+    certificate: Path
+    """The chain in PEM, the listener's own certificate first."""
+    key: Path
+    """Its private key in PEM, without a password."""
+    client_ca: Path | None = None
+    """The authority of the clients' certificates. None: they need no certificate."""
+
+    def http_context(self) -> ssl.SSLContext:
+        """Return the context of an HTTP listener. Each handshake follows the files.
+
+        Raises:
+            OSError: the files cannot be used at the start. It names them.
+        """
+        latest = _Reloaded(self._files, self._read_context)
+
+        def choose(handshake: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
+            """Called in each handshake, before a certificate is presented."""
+            latest.reload()
+            handshake.context = latest.value
+
+        latest.value.sni_callback = choose
+        return latest.value
+
+    def grpc_credentials(self) -> grpc.ServerCredentials:
+        """Return the credentials of a gRPC listener. Each handshake follows the files.
+
+        Raises:
+            OSError: the files cannot be used at the start. It names them.
+        """
+        latest = _Reloaded(self._files, self._read_configuration)
+
+        def changed() -> grpc.ServerCertificateConfiguration | None:
+            """Called before each handshake, on a thread of gRPC's."""
+            return latest.value if latest.reload() else None
+
+        return grpc.dynamic_ssl_server_credentials(
+            latest.value,
+            changed,  # type: ignore[arg-type]  # None: as before, says the documentation
+            require_client_authentication=self.client_ca is not None,
+        )
+
+    @property
+    def _files(self) -> Sequence[Path]:
+        return [path for path in (self.certificate, self.key, self.client_ca) if path]
+
+    def _read_context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        _load_pair(context, self.certificate, self.key)
+        if self.client_ca is not None:
+            _load_authority(context, self.client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED
+            # A resumed session would bring along the word of an authority that may have been
+            # replaced since.
+            context.num_tickets = 0
+        return context
+
+    def _read_configuration(self) -> grpc.ServerCertificateConfiguration:
+        # gRPC's own check says neither which file is wrong nor why.
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate, key = _load_pair(context, self.certificate, self.key)
+        clients = _load_authority(context, self.client_ca) if self.client_ca else None
+        return grpc.ssl_server_certificate_configuration(
+            [(key, certificate)], root_certificates=clients
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetTls:
+    """Authority of a gRPC listener, and the certificate that its client presents."""
+
+    ca: Path
+    """The authority of the listener's certificate, in PEM."""
+    certificate: Path | None = None
+    """The client's own certificate, where the listener asks for one: the chain in PEM."""
+    key: Path | None = None
+    """Its private key in PEM."""
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Return the credentials of a channel. Raises OSError, which names an unusable file."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        ca = _load_authority(context, self.ca)
+        if self.certificate is None or self.key is None:
+            return grpc.ssl_channel_credentials(ca)
+        certificate, key = _load_pair(context, self.certificate, self.key)
+        return grpc.ssl_channel_credentials(ca, key, certificate)
+
+    @property
+    def version(self) -> FileVersion:
+        """The version of the files. Raises OSError where one is missing."""
+        return _version([path for path in (self.ca, self.certificate, self.key) if path])
+
+
+class _Reloaded(Generic[T]):
+    """Value that is made from files, and made again after one of them was replaced."""
+
+    def __init__(self, files: Sequence[Path], make: Callable[[], T]) -> None:
+        """Raises OSError as `make` does."""
+        self._files = files
+        self._make = make
+        self._version = _version(files)
+        self.value = make()
+
+    def reload(self) -> bool:
+        """Make the value again if a file was replaced, and return whether it was made.
+
+        Where that fails the value stays, and the next call tries again.
+        """
+        try:
+            version = _version(self._files)
+            if version == self._version:
+                return False
+            self.value = self._make()
+        except OSError as error:
+            log.warning("tls.not_reloaded", extra={"reason": str(error)})
+            return False
+        self._version = version
+        log.info("tls.reloaded", extra={"certificate": str(self._files[0])})
+        return True
+
+
+def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> tuple[bytes, bytes]:
+    # OpenSSL's error would not say which file is missing.
+    content = certificate.read_bytes(), key.read_bytes()
+    try:
+        # The password keeps OpenSSL from asking for one at the terminal: it fails instead.
+        context.load_cert_chain(certificate, key, password="")
+    except ssl.SSLError as error:
+        message = f"{certificate} and {key} are no certificate and its key in PEM"
+        raise OSError(message) from error
+    return content
+
+
+def _load_authority(context: ssl.SSLContext, authority: Path) -> bytes:
+    content = authority.read_bytes()
+    try:
+        context.load_verify_locations(cadata=content.decode("ascii", "replace"))
+    except (ssl.SSLError, ValueError) as error:
+        raise OSError(f"{authority} holds no certificate in PEM") from error
+    return content
+
+
+def _version(files: Sequence[Path]) -> FileVersion:
+    return tuple((status.st_mtime_ns, status.st_ino) for status in map(Path.stat, files))
