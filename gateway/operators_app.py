@@ -40,7 +40,7 @@ def create_operators_app(
 
     `gateway.server` runs it. The channel asks for no credential of its own.
     """
-    app = web.Application(middlewares=[border, AuthThrottle().slow, _guarded_by(token)])
+    app = web.Application(middlewares=[border, AuthThrottle().middleware, _guarded_by(token)])
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
     app.add_routes(routes(SERVICES, channel, config, metadata_of=_of_operator))

@@ -1,7 +1,7 @@
-"""Keys that are guessed: whoever fails too often is told to come back later.
+"""Authentication throttle: addresses with too many failures get 429 in place of 401.
 
-Only failures are counted, and only failures are answered differently: a valid key works
-from an address from which others guess, such as that of a company or a proxy.
+Only failures count, and only failures are throttled: a valid key works from an address from which
+others guess keys, such as that of a company or a proxy.
 """
 
 from __future__ import annotations
@@ -18,59 +18,59 @@ from gateway.errors import ApiError
 from gateway.http.middleware import Handler
 
 FAILURES = 20
-"""Failures at once that are answered as what they are; then one for each `REFILL_S`."""
+"""Burst of failures that get 401; after it, one in every `REFILL_S` does."""
 
 REFILL_S = 3.0
 
-PEERS_MAX = 10_000
-"""The most addresses that are remembered. The one that failed longest ago is forgotten first."""
+SUBNETS_MAX = 10_000
+"""The most addresses in memory. The one with the oldest last failure is dropped first."""
 
 _SUBNET_GROUPS = 4
 
 
 class AuthThrottle:
-    """What addresses have failed with."""
+    """Failures by address."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
-        # By address: when it will have regained all that it used up (GCRA).
+        # By address: when its whole burst is available again (GCRA).
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def failed(self, address: str) -> float:
-        """Takes note of a failure. Positive: it is one too many, for so many seconds."""
+    def record_failure(self, address: str) -> float:
+        """Count a failure. Return the seconds to wait, or 0 or less within the burst."""
         now = self._now()
-        peer = _peer(address)
-        full_at = max(self._full_at.pop(peer, now), now)
-        wait_s = full_at - now - (FAILURES - 1) * REFILL_S
-        self._full_at[peer] = full_at if wait_s > 0 else full_at + REFILL_S
-        if len(self._full_at) > PEERS_MAX:
+        subnet = _subnet(address)
+        full_at = max(self._full_at.pop(subnet, now), now)
+        retry_after_s = full_at - now - (FAILURES - 1) * REFILL_S
+        self._full_at[subnet] = full_at if retry_after_s > 0 else full_at + REFILL_S
+        if len(self._full_at) > SUBNETS_MAX:
             self._full_at.popitem(last=False)
-        return wait_s
+        return retry_after_s
 
-    def judged(self, error: ApiError, address: str) -> ApiError:
-        """What the client at `address` gets for `error`: mostly that."""
+    def throttled(self, error: ApiError, address: str) -> ApiError:
+        """Return `error`, or a 429 if it is one authentication failure of `address` too many."""
         if not error.row.failed_auth:
             return error
-        wait_s = self.failed(address)
-        if wait_s <= 0:
+        retry_after_s = self.record_failure(address)
+        if retry_after_s <= 0:
             return error
         return ApiError(
             reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED,
             "Too many requests from this address had no valid API key.",
-            retry_after_s=wait_s,
+            retry_after_s=retry_after_s,
         )
 
     @web.middleware
-    async def slow(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answers 429 in place of 401 where an address has failed too often."""
+    async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Throttle the failures of requests that aiohttp routes."""
         try:
             return await handler(request)
         except ApiError as error:
-            raise self.judged(error, request.remote or "") from None
+            raise self.throttled(error, request.remote or "") from None
 
 
-def _peer(address: str) -> str:
-    """Whom an address stands for: in IPv6 everybody has at least a /64."""
+def _subnet(address: str) -> str:
+    """Return an IPv4 address itself, and the /64 of an IPv6 address: one client has all of it."""
     try:
         groups = IPv6Address(address).exploded.split(":")
     except AddressValueError:

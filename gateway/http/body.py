@@ -1,7 +1,7 @@
-"""Reading a request's body: the right kind, not too large, not too slow.
+"""Request bodies: JSON only, bounded in size and time.
 
-`read_body` reads it from aiohttp, `Arriving` puts one together that comes by
-`gateway.http.fast_path.fast_path_connection`, whose length is known.
+`read_body` reads a body from aiohttp. `IncomingBody` collects one of known length for
+`gateway.http.fast_path.fast_path_connection`.
 """
 
 from __future__ import annotations
@@ -23,54 +23,64 @@ _JSON_UTF8 = re.compile(r'application/json\s*(;\s*charset="?utf-?8"?\s*)?;?\s*',
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-async def read_body(request: web.Request, config: EdgeConfig) -> bytes:
-    """The body, whole.
-
-    Everything that can be refused by the headers alone is, before a byte is read. Who
-    waits for `100 Continue` gets it here, and so not before the key was looked at.
+async def expect_continue(request: web.Request) -> None:
+    """Refuse any `Expect` but `100-continue`, which `read_body` answers.
 
     Raises:
-        ApiError: it is of another kind than JSON, compressed, too large or too slow.
+        HTTPExpectationFailed: the request expects something else.
+    """
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        raise web.HTTPExpectationFailed
+
+
+async def read_body(request: web.Request, config: EdgeConfig) -> bytes:
+    """Read the whole body.
+
+    The headers are checked before a byte is read. A client that waits for `100 Continue` gets it
+    here, after its key was checked.
+
+    Raises:
+        ApiError: the body is not JSON by its type, is compressed, too large or too slow.
     """
     _refuse_by_headers(request, config)
     if "Expect" in request.headers and not request.content.is_eof():
         await request.writer.write(_CONTINUE)
-        # What counts is the answer itself, which has not begun.
+        # aiohttp takes any output for the begin of the answer.
         request.writer.output_size = 0
     try:
         return await _receive(request.content, config)
     except TimeoutError:
-        raise too_late() from None
+        raise body_timeout() from None
     except (web.RequestPayloadError, HttpProcessingError):
         message = "The body is not framed as HTTP/1.1 says."
         raise ApiError(reasons.ERROR_REASON_BAD_HTTP, message) from None
 
 
 def is_json(headers: MultiMapping[str]) -> bool:
-    """Whether the body is said to be JSON in UTF-8, or nothing is said."""
+    """Whether `Content-Type` is JSON in UTF-8, or absent."""
     kind = headers.get("Content-Type", _JSON)
     return kind == _JSON or _JSON_UTF8.fullmatch(kind) is not None
 
 
-def too_late() -> ApiError:
-    """The error for a body that does not come."""
+def body_timeout() -> ApiError:
+    """Return the error for a body that does not arrive in time."""
     message = "The body did not arrive in time."
     return ApiError(reasons.ERROR_REASON_REQUEST_TIMEOUT, message)
 
 
-class Arriving:
-    """A body on its way, whose length is known and allowed."""
+class IncomingBody:
+    """A body that is arriving. Its length is known and within the limit."""
 
     def __init__(self, length: int, config: EdgeConfig, give_up: Callable[[], None]) -> None:
-        """`give_up` is called once, if it is too slow."""
+        """`give_up` is called once, if the body is too slow."""
         self._length = length
         self._config = config
         self._give_up = give_up
         self.over = asyncio.Event()
-        """It is there, or will not come."""
+        """Set once the body is whole, or will not arrive."""
         self._pieces: list[bytes] = []
         self.size = 0
-        """How many bytes have come."""
+        """Bytes that have arrived."""
         self._goal = config.body_stall_bytes
         self._loop = asyncio.get_running_loop()
         now = self._loop.time()
@@ -79,7 +89,7 @@ class Arriving:
         self._timer = self._loop.call_at(self._due, self._check)
 
     def feed(self, data: bytes) -> bytes | None:
-        """Takes what has come. With the last piece of the body: what came after it."""
+        """Take bytes. Return those after the body's end with its last piece, else None."""
         over = self.size + len(data) - self._length
         if over >= 0:
             self.cancel()
@@ -93,11 +103,11 @@ class Arriving:
         return None
 
     def whole(self) -> bytes:
-        """The body, after its last piece."""
+        """Return the body, after its last piece."""
         return b"".join(self._pieces)
 
     def cancel(self) -> None:
-        """Nobody waits for it any more."""
+        """Stop waiting for the body."""
         self._timer.cancel()
         self.over.set()
 
@@ -127,7 +137,7 @@ def _too_large(config: EdgeConfig) -> ApiError:
 
 async def _receive(content: StreamReader, config: EdgeConfig) -> bytes:
     if content.is_eof() and content.exception() is None:
-        # All of it came with the headers: the usual case.
+        # The whole body came with the headers, which is usual.
         body = content.read_nowait()
         if len(body) > config.body_bytes_max:
             raise _too_large(config)

@@ -1,7 +1,7 @@
-"""One request for a completion and the way its answer goes, however it came.
+"""Exchange: one request for a completion and its reply, whichever way the request came.
 
-An ordinary one comes by `gateway.http.fast_path.fast_path`, any other one by aiohttp's router.
-Either way the answer is written by a `Reply`.
+Ordinary requests come over `gateway.http.fast_path`, all others through aiohttp's router. Either
+way a `Reply` writes the answer.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
-from gateway.errors import ApiError
 from gateway.http.body import read_body
-from gateway.http.credentials import unchecked_key
 from gateway.http.middleware import OUTCOME, REQUEST_ID, STARTED
-from gateway.http.reply import Link, Reply
+from gateway.http.reply import ClientWriter, Reply
 from gateway.overload.admission_check import AdmissionCheck
 
 
 class Exchange(ABC):
-    """What a handler of completions sees."""
+    """What a handler of completions reads and writes."""
 
     __slots__ = ("headers", "outcome", "reply")
 
@@ -33,40 +31,25 @@ class Exchange(ABC):
         self.headers = headers
         """The request's. Names have no case."""
         self.reply = reply
-        """Takes the answer."""
         self.outcome = outcome
-        """What the access log shall say beside the status."""
+        """Fields of the access log beside the status."""
 
     @abstractmethod
     async def body(self) -> bytes:
-        """The request's body, whole, once. ApiError where it does not come, or may not."""
+        """Return the whole body, once. ApiError where it does not arrive or is refused."""
 
 
-class Received(Exchange):
-    """One whose body has come, or else will not come any more."""
+class RoutedExchange(Exchange):
+    """Exchange of a request that came through aiohttp's router and the error border."""
 
-    __slots__ = ("_body",)
+    __slots__ = ("_admission", "_caller", "_config", "_request")
 
-    def __init__(self, headers: MultiMapping[str], reply: Reply, body: bytes | ApiError) -> None:
-        super().__init__(headers, reply, {})
-        self._body = body
-
-    async def body(self) -> bytes:
-        """The body, at once. It is handed over: while the answer streams, nobody keeps it."""
-        if isinstance(self._body, ApiError):
-            raise self._body
-        body, self._body = self._body, b""
-        return body
-
-
-class Routed(Exchange):
-    """One that came through aiohttp's router and the border."""
-
-    __slots__ = ("_admission", "_config", "_request")
-
-    def __init__(self, request: web.Request, config: EdgeConfig, admission: AdmissionCheck) -> None:
+    def __init__(
+        self, request: web.Request, config: EdgeConfig, admission: AdmissionCheck, caller: str
+    ) -> None:
+        """`caller` is the unchecked key, which tells callers apart for admission."""
         reply = Reply(
-            cast("Link", request.protocol),
+            cast("ClientWriter", request.protocol),
             request[REQUEST_ID],
             request[STARTED],
             keep_alive=request.keep_alive,
@@ -76,25 +59,26 @@ class Routed(Exchange):
         self._request = request
         self._config = config
         self._admission = admission
+        self._caller = caller
 
     async def body(self) -> bytes:
-        """The body, once everything else was found right, and where its call has room."""
+        """Read the body, then check admission for its call."""
         body = await read_body(self._request, self._config)
-        if error := self._admission.admit(unchecked_key(self.headers)):
+        if error := self._admission.admit(self._caller):
             raise error
         return body
 
 
-class Sent(web.StreamResponse):
-    """Tells aiohttp what a `Reply` has sent, so that it sends nothing itself."""
+class AlreadySentResponse(web.StreamResponse):
+    """Response for aiohttp after a `Reply` has sent the answer: aiohttp sends nothing itself."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(status=reply.status)
         self._keep_alive = reply.keep_alive
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:  # noqa: ARG002
-        """Nothing is left to be done."""
+        """Do nothing: the head is sent."""
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Nothing is left to be done."""
+        """Do nothing: the end is sent."""

@@ -1,8 +1,7 @@
-"""The border of what aiohttp routes.
+"""Error border of the requests that aiohttp routes.
 
-Every request gets an id, every answer its headers, every failure a JSON body.
-
-Nothing of an exception's text reaches a client but that of an `ApiError`.
+Every request gets an id and an access line, every answer its headers, every failure a JSON body.
+Of exceptions only an `ApiError` shows its text to clients.
 """
 
 from __future__ import annotations
@@ -17,7 +16,8 @@ from multidict import MultiMapping
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, internal
-from gateway.http.reply import FIXED, elapsed_ms
+from gateway.http.error_answer import error_renderer
+from gateway.http.reply import FIXED_HEADERS, elapsed_ms
 from gateway.telemetry.access_log import WATCH, route_of
 from services.common.json_logs import emit
 from services.common.request_headers import request_id_or_new
@@ -27,34 +27,36 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 REQUEST_ID: Final = web.RequestKey("request_id", str)
 STARTED: Final = web.RequestKey("started", float)
 OUTCOME: Final = web.RequestKey("outcome", dict[str, object])
-"""What the access log says beside the status."""
+"""Fields of the access log beside the status."""
 BEGUN: Final = web.RequestKey("begun", float)
-"""When a completion's answer began."""
+"""When the answer to a completion began, by `time.perf_counter`."""
 
-# For the log only, since nobody is there to receive it. The number is nginx's.
 CLIENT_CLOSED = 499
+"""Status in the log of a request whose client left before its answer. The number is nginx's."""
 
 _access = logging.getLogger("gateway.access")
 _log = logging.getLogger("gateway")
 
 
 def request_id(headers: MultiMapping[str]) -> str:
-    """The client's id of its request, if it is fit for logs, or a new one."""
+    """Return the client's id of its request if it is fit for logs, else a new one."""
     return request_id_or_new(headers.get("X-Request-Id"))
 
 
 @web.middleware
 async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Runs the handler; answers for its failures; writes one line about it."""
+    """Run the handler, answer its failures, and write the access line."""
     request[REQUEST_ID] = request_id(request.headers)
     request[STARTED] = time.perf_counter()
     outcome: dict[str, object] = {}
     request[OUTCOME] = outcome
-    # Bytes that are no UTF-8 arrive as lone surrogates, which no JSON can hold.
+    # Bytes that are not UTF-8 arrive as lone surrogates, which JSON cannot hold.
     path = request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode()
     line = AccessLine(request[REQUEST_ID], request.method, path, request[STARTED])
-    watch = request.app.get(WATCH)
-    watched = watch and watch.begin(line.method, route_of(request), path, request.headers, outcome)
+    observer = request.app.get(WATCH)
+    observed = observer and observer.begin(
+        line.method, route_of(request), path, request.headers, outcome
+    )
     status = CLIENT_CLOSED
     try:
         response = await _answer(request, handler)
@@ -62,8 +64,8 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
         return response
     finally:
         write_line(line, outcome, status)
-        if watch and watched:
-            watch.end(watched, line.request_id, status, line.started, request.get(BEGUN, 0.0))
+        if observer and observed:
+            observer.end(observed, line.request_id, status, line.started, request.get(BEGUN, 0.0))
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -74,20 +76,18 @@ async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
     except web.HTTPException as error:
         return error_response(request, _from_http(request, error))
     except ConnectionError:
-        raise  # The client is gone: aiohttp closes what is left.
-    except Exception:  # noqa: BLE001 - the border: whatever it is, it is ours, and not for clients
+        raise  # The client is gone: aiohttp closes the connection.
+    except Exception:  # noqa: BLE001 - a border: clients get an internal error
         _log.exception("request.failed", extra={"request_id": request[REQUEST_ID]})
         return error_response(request, internal(request[REQUEST_ID]))
 
 
 def error_response(request: web.Request, error: ApiError) -> web.Response:
-    """The answer to a request that failed before anything was sent."""
+    """Return the answer to a request that failed before anything was sent."""
     request[OUTCOME]["code"] = error.code
+    status, body, headers = error_renderer(request)(error, request[REQUEST_ID])
     response = web.Response(
-        status=error.status,
-        body=error.body(),
-        headers=error.headers(),
-        content_type="application/json",
+        status=status, body=body, headers=headers, content_type="application/json"
     )
     if error.row.closes:
         response.force_close()
@@ -110,25 +110,30 @@ def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """What every answer bears. Runs before its headers are sent."""
+    """Add the headers of every answer, before they are sent."""
     headers = response.headers
     headers["x-request-id"] = request[REQUEST_ID]
     headers["openai-processing-ms"] = str(elapsed_ms(request[STARTED]))
-    headers.update({**FIXED, "Cache-Control": headers.get("Cache-Control", FIXED["Cache-Control"])})
+    headers.update(
+        {
+            **FIXED_HEADERS,
+            "Cache-Control": headers.get("Cache-Control", FIXED_HEADERS["Cache-Control"]),
+        }
+    )
 
 
 class AccessLine(NamedTuple):
-    """What the access log says of any request."""
+    """The fields of the access log that every request has."""
 
     request_id: str
     method: str
     path: str
     started: float
-    """By `time.perf_counter`."""
+    """When the request began, by `time.perf_counter`."""
 
 
 def write_line(line: AccessLine, outcome: Mapping[str, object], status: int) -> None:
-    """Writes a request's line into the access log."""
+    """Write the access line of a request."""
     if not _access.isEnabledFor(logging.INFO):
         return
     fields = {

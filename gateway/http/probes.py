@@ -1,4 +1,4 @@
-"""/healthz: this process lives. /readyz: it can serve, because the service can."""
+"""Probes: `/healthz` for liveness, `/readyz` for readiness, which needs a ready service."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from grpc_health.v1 import health_pb2
 from gateway.config import EdgeConfig
 
 READY = "ready"
-ASKED_MAX = 6
-"""Calls go to all services in turn. One that is on its way out does not speak for the others, or
+CHECKS_MAX = 6
+"""Checks of one probe. Calls go to all services in turn, and one ready service is enough: otherwise
 all edges would be out of service whenever one service is restarted."""
 
 
 class Probes:
-    """The handlers of the routes. They need no key."""
+    """Handlers of the probes, which need no key."""
 
     def __init__(self, channel: grpc.aio.Channel, config: EdgeConfig) -> None:
-        # As the generated stub does, whose published types have no methods.
+        # By hand, since the published types of the generated stub have no methods.
         self._check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -33,31 +33,31 @@ class Probes:
 
     @property
     def stopping(self) -> bool:
-        """Whether the edge is on its way out."""
+        """Whether the edge is draining."""
         return self._stopping
 
     def stop(self) -> None:
-        """From now on the edge is not ready, whatever the service says."""
+        """Turn readiness false for good."""
         self._stopping = True
 
     async def live(self, _: web.Request) -> web.Response:
-        """200 as long as anything can be answered at all."""
+        """Answer 200 as long as the process can answer at all."""
         return _json(200, "alive")
 
     async def ready(self, _: web.Request) -> web.Response:
-        """200 if a service says that it serves, 503 otherwise."""
+        """Answer 200 if a service is ready, else 503."""
         if self._stopping:
             return _json(503, "stopping")
         loop = asyncio.get_running_loop()
-        due = loop.time() + self._timeout_s
-        said = ""
-        for _turn in range(ASKED_MAX):
-            said = await self._asked(due - loop.time())
-            if said == READY:
-                return _json(200, said)
-        return _json(503, said)
+        deadline = loop.time() + self._timeout_s
+        state = ""
+        for _check in range(CHECKS_MAX):
+            state = await self._service_state(deadline - loop.time())
+            if state == READY:
+                return _json(200, state)
+        return _json(503, state)
 
-    async def _asked(self, timeout_s: float) -> str:
+    async def _service_state(self, timeout_s: float) -> str:
         try:
             answer = await self._check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
         except grpc.aio.AioRpcError:

@@ -1,4 +1,4 @@
-"""aiohttp's server, with connections of ours."""
+"""Runner of an application, with aiohttp's server and our connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import EdgeConfig
-from gateway.http.client_connection import LINGER_S, ClientConnection, Listener
+from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
 from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.fast_path.fast_path_connection import FastPathConnection
 from gateway.http.middleware import Handler, border
@@ -20,17 +20,17 @@ from gateway.overload.memory_monitor import ConnectionMemory, MemoryMonitor
 from gateway.telemetry.access_log import WATCH
 
 CONFIG: Final = web.AppKey("config", EdgeConfig)
-FAST_PATH: Final = web.AppKey("shortcut", FastPath)
-"""Where the application has a short way."""
+FAST_PATH: Final = web.AppKey("fast_path", FastPath)
+"""The fast path of an application, if it has one."""
 MEMORY: Final = web.AppKey("memory", MemoryMonitor)
-"""Where connections give way as memory runs short."""
+"""The memory monitor of an application, if it has one."""
 
-# Once the calls are drained, or ended, the last words need little time.
-_GOODBYE_S = 5.0
+# After the drain of calls the last answers need little time.
+_CLOSE_TIMEOUT_S = 5.0
 
 
 class EdgeRunner(web.AppRunner):
-    """Runs an application of `gateway.app`. To be used as any `AppRunner`."""
+    """Runs an application of `gateway.app`, as any `AppRunner`."""
 
     def __init__(self, app: web.Application) -> None:
         super().__init__(
@@ -38,9 +38,9 @@ class EdgeRunner(web.AppRunner):
             handler_cancellation=True,
             keepalive_timeout=app[CONFIG].idle_timeout_s,
             auto_decompress=False,
-            lingering_time=LINGER_S,
+            lingering_time=DISCARD_TIMEOUT_S,
             access_log=None,
-            shutdown_timeout=_GOODBYE_S,
+            shutdown_timeout=_CLOSE_TIMEOUT_S,
         )
 
     async def _make_server(self) -> web.Server:
@@ -49,29 +49,29 @@ class EdgeRunner(web.AppRunner):
 
 
 class _Server(web.Server):
-    """Makes a connection for every client."""
+    """aiohttp's server, which makes a `ClientConnection` for every client."""
 
     def __init__(self, made: web.Server, app: web.Application) -> None:
         super().__init__(
-            partial(_meet_expectations, made.request_handler),
+            partial(_with_expectation_errors, made.request_handler),
             request_factory=made.request_factory,
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,  # noqa: SLF001 - aiohttp has no public way to choose the protocol
             **made._kwargs,  # noqa: SLF001
         )
-        config, watch, memory = app[CONFIG], app.get(WATCH), app.get(MEMORY)
-        self._shortcut = app.get(FAST_PATH)
-        self._listener = Listener(
+        config, observer, memory = app[CONFIG], app.get(WATCH), app.get(MEMORY)
+        self._fast_path = app.get(FAST_PATH)
+        self._state = ListenerState(
             config=config,
             connection_limit=ConnectionLimit(config.connections_max),
             probes=app.get(PROBES),
-            metrics=None if watch is None else watch.metrics,
+            metrics=None if observer is None else observer.metrics,
             memory=memory,
         )
         if memory is not None:
             memory.add_connections(self._memory_of_connections)
-        if watch is not None:
-            watch.metrics.watch(lambda: self.connections, self._listener.connection_limit)
+        if observer is not None:
+            observer.metrics.watch(lambda: self.connections, self._state.connection_limit)
 
     def _memory_of_connections(self) -> Iterator[ConnectionMemory]:
         # `__call__` makes all of them.
@@ -80,13 +80,13 @@ class _Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         options = {**self._kwargs, "loop": self._loop}
-        if self._shortcut is None:
-            return ClientConnection(self, self._listener, **options)
-        return FastPathConnection(self, self._listener, self._shortcut, **options)
+        if self._fast_path is None:
+            return ClientConnection(self, self._state, **options)
+        return FastPathConnection(self, self._state, self._fast_path, **options)
 
 
-async def _meet_expectations(handler: Handler, request: web.Request) -> web.StreamResponse:
-    """Aiohttp looks at `Expect` outside of all middleware: what it refuses goes there here."""
+async def _with_expectation_errors(handler: Handler, request: web.Request) -> web.StreamResponse:
+    """Pass a refused `Expect` to the error border: aiohttp checks it outside of all middleware."""
     try:
         return await handler(request)
     except web.HTTPExpectationFailed as refused:

@@ -1,8 +1,8 @@
-"""JSON, read strictly: what it means is what any other reader would make of it.
+"""Strict JSON reader: accepts only JSON that every reader understands in the same way.
 
-RFC 8259 leaves duplicate keys, lone surrogates, encodings and depth to the reader; where
-two readers differ, what was checked is not what is sent. So all of those are refused.
-Every pass over the text runs at the speed of C: a picture of a megabyte costs about 1 ms.
+RFC 8259 leaves duplicate keys, lone surrogates, encodings and depth to the reader. Where two
+readers differ, the JSON that was checked is not the JSON that is sent: so all of those are refused.
+Every pass over the text runs at the speed of C: an image of a megabyte costs about 1 ms.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from gateway.errors import ApiError, json_error
 
 DEPTH_MAX = 64
-"""How deep arrays and objects may be nested."""
+"""The deepest nesting of arrays and objects."""
 
 VALUES_MAX = 200_000
-"""How many values and member names a body may have. Each costs up to 100 bytes of memory and
+"""The most values and member names in a body. Each costs up to 100 bytes of memory and
 0.2 µs of CPU once it is an object, whatever it takes in the body (two bytes for `[]` in a list)."""
 
 _BOM = b"\xef\xbb\xbf"
@@ -35,12 +35,12 @@ _SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
 def parse(body: bytes) -> dict[str, msgspec.Raw]:
-    """The members of the object that `body` is, each as its own JSON text.
+    """Return the members of the JSON object in `body`, each as its own JSON text.
 
-    Members that are `null` are left out: in this API that is how to say nothing.
+    Members that are `null` are left out: in this API `null` means absent.
 
     Raises:
-        ApiError: `body` is no JSON object, or one that readers could disagree about.
+        ApiError: `body` is not a JSON object, or readers could disagree about it.
     """
     body = body.removeprefix(_BOM)
     refuse_too_many_values(body)
@@ -102,7 +102,7 @@ def is_null(raw: msgspec.Raw) -> bool:
 
 
 def _text(body: bytes) -> str:
-    # No JSON in UTF-8 begins with a zero among its first bytes; any in UTF-16 or UTF-32 does.
+    # JSON in UTF-16 or UTF-32 has a zero among its first bytes; JSON in UTF-8 never has.
     if b"\0" in body[:4]:
         raise json_error("invalid_encoding", "The body must be in UTF-8.")
     try:
@@ -122,7 +122,7 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
         if "surrogate" in str(error) or _LONE_SURROGATE.search(body):
             message = "The body has half of a surrogate pair, which is no character."
             raise json_error("invalid_encoding", message) from None
-        # Such as "JSON is malformed: invalid character (byte 5)": a position, never a quotation.
+        # Such as "JSON is malformed: invalid character (byte 5)": a position, never the text.
         message = f"The body cannot be read. {error}."
         raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
     except RecursionError:
@@ -131,10 +131,10 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
 
 
 def _too_deep(body: bytes) -> bool:
-    """Whether the valid JSON `body` is nested too deep."""
+    """Whether `body`, which is valid JSON, is nested too deep."""
     if body.count(b"[") + body.count(b"{") <= DEPTH_MAX:
         return False
-    # Without its strings, and all but brackets, each round takes one level off: the leaves.
+    # Of the brackets outside of strings, each round removes the innermost level.
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     outside = b"".join(unescaped.split(b'"')[::2])
     brackets = outside.translate(_SQUARE, _NOT_BRACKETS)
@@ -155,6 +155,6 @@ def _refuse_duplicates(pairs: list[tuple[str, object]]) -> None:
         seen.add(name)
 
 
-# The standard reader is slower, but tells of duplicates. Numbers are not converted: it would
-# refuse those of more than 4300 digits, and nobody asks for the result.
+# The standard reader is slower, but shows duplicates. Numbers are not converted: it would refuse
+# those of more than 4300 digits, and the result is not used.
 _UNIQUE = json.JSONDecoder(object_pairs_hook=_refuse_duplicates, parse_int=len, parse_float=len)

@@ -1,0 +1,26 @@
+"""Inbound APIs: one folder each, and the code that all of them share.
+
+Modules, in the order in which data flows:
+
+    base                the seam: `Surface`, what a new API implements
+    openai_chat         OpenAI's chat completions
+    openai_models       OpenAI's list of models
+    contract_routes     routes from the contract's `google.api.http` annotations
+    completion_handler  decode, call, render, for every surface
+    json_fields         typed reading of JSON fields, with errors for clients
+    event_stream        server-sent events, and keep-alive
+
+A new API is a folder with one `Surface`, and a line in `SURFACES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gateway.surfaces.base import Surface
+from gateway.surfaces.openai_chat.surface import OpenAIChat
+
+__all__ = ["SURFACES"]
+
+SURFACES: Sequence[Surface] = (OpenAIChat(),)
+"""The APIs that the edge serves."""

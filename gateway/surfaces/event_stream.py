@@ -1,20 +1,16 @@
-"""Server-sent events: framing, and a stream that stays alive while nothing happens.
+"""Server-sent events: framing, and a stream that stays alive while no events arrive.
 
-Only `data:` and comments are ever sent. The official SDKs fail on `id:`, `retry:` and
-events without data.
+No `id:` or `retry:` and no event without data is ever sent: the official SDKs fail on them.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import Self
+from typing import NamedTuple, Self
 
 from gateway.config import EdgeConfig
 from gateway.http.reply import Reply
-
-DONE = b"data: [DONE]\n\n"
-KEEP_ALIVE = b": keep-alive\n\n"
 
 HEADERS: Mapping[str, str] = {
     "Content-Type": "text/event-stream; charset=utf-8",
@@ -24,19 +20,37 @@ HEADERS: Mapping[str, str] = {
 }
 
 
+class Framing(NamedTuple):
+    """The bytes of a stream around its events."""
+
+    keep_alive: bytes = b": keep-alive\n\n"
+    """Sent into every silence."""
+    end: bytes = b""
+    """Sent after the last event."""
+
+
 class EventStream:
     """The events of one reply.
 
-    Nothing is sent until the first `write`, so that a failure before it can have its own
-    HTTP status, or until `first_event_wait_s` has passed: then the stream begins with a
-    comment, and comments fill every silence. `with` ends the keep-alive with it.
+    Nothing is sent until the first `write`, so that a failure before it can have its own HTTP
+    status, or until `first_event_wait_s` has passed: then the stream begins with a keep-alive, and
+    one follows in every silence. Use it in `with`, which ends the keep-alive.
     """
 
-    __slots__ = ("_behind", "_keep_alive_s", "_last_write", "_loop", "_reply", "_timer")
+    __slots__ = (
+        "_client_behind",
+        "_framing",
+        "_keep_alive_s",
+        "_last_write",
+        "_loop",
+        "_reply",
+        "_timer",
+    )
 
-    def __init__(self, reply: Reply, config: EdgeConfig) -> None:
+    def __init__(self, reply: Reply, config: EdgeConfig, framing: Framing) -> None:
         self._reply = reply
-        self._behind = False
+        self._framing = framing
+        self._client_behind = False
         self._keep_alive_s = config.keep_alive_s
         self._loop = loop = asyncio.get_running_loop()
         self._last_write = loop.time()
@@ -50,37 +64,37 @@ class EventStream:
 
     @property
     def begun(self) -> bool:
-        """Whether the status is out of our hands."""
+        """Whether the status is sent, or about to be."""
         return self._reply.status != 0
 
     def begin(self, headers: Mapping[str, str]) -> None:
-        """Commits to status 200, with these headers unless it was too late for them."""
+        """Commit to status 200, with these headers unless a keep-alive has begun the stream."""
         if not self._reply.status:
             self._reply.begin({**HEADERS, **headers})
 
     def write(self, data: bytes) -> bool:
-        """Sends whole events, in one write. True: the client is behind, wait for `drained`.
+        """Send whole events in one write. True: the client is behind, wait for `drained`.
 
         Raises:
             ConnectionError: the client is gone.
         """
-        self._behind = self._reply.write(data)
+        self._client_behind = self._reply.write(data)
         self._last_write = self._loop.time()
-        return self._behind
+        return self._client_behind
 
     async def drained(self) -> None:
-        """Waits while the client does not read.
+        """Wait until the client has read.
 
         Raises:
             ConnectionError: the client is gone, or has not read for too long.
         """
         await self._reply.drained()
-        self._behind = False
+        self._client_behind = False
 
     async def end(self, data: bytes) -> None:
-        """Sends the last events, `[DONE]`, and the end of the body."""
+        """Send the last events, the end marker, and the end of the body."""
         self._timer.cancel()
-        if self._reply.end(data + DONE):
+        if self._reply.end(data + self._framing.end):
             await self._reply.drained()
 
     def _tick(self) -> None:
@@ -90,11 +104,11 @@ class EventStream:
             self._timer = self._loop.call_later(wait - silence, self._tick)
             return
         self.begin({})
-        # A client that does not read needs no proof of life.
-        if not self._behind:
+        # A client that is behind with reading needs no keep-alive.
+        if not self._client_behind:
             try:
-                self._behind = self._reply.write(KEEP_ALIVE)
+                self._client_behind = self._reply.write(self._framing.keep_alive)
             except ConnectionError:
-                return  # The writer of events will find out.
+                return  # The next write of events raises it again.
         self._last_write = self._loop.time()
         self._timer = self._loop.call_later(wait, self._tick)

@@ -21,8 +21,8 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.app import create_app
 from gateway.config import EdgeConfig
-from gateway.http.exchange import Exchange
 from gateway.http.fast_path.fast_path import FastPath
+from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.runner import FAST_PATH, EdgeRunner
 from services.config import ChannelConfig, Config, ModelConfig
 from services.serving.server import open_service
@@ -110,14 +110,14 @@ class Place:
         """Cancels the handler at the wait that is fatal."""
         return await self._leaving(handler(request))
 
-    def watch(self, shortcut: FastPath) -> None:
+    def watch(self, fast_path: FastPath) -> None:
         """The same on the way around aiohttp, which no middleware sees."""
-        serve = shortcut.serve
+        serve = fast_path.serve
 
-        async def leaving(exchange: Exchange, remote: Callable[[], str]) -> None:
+        async def leaving(exchange: FastPathExchange, remote: Callable[[], str]) -> None:
             await self._leaving(serve(exchange, remote))
 
-        shortcut.serve = leaving  # type: ignore[method-assign]
+        fast_path.serve = leaving  # type: ignore[method-assign]
 
     async def _leaving(self, handling: Awaitable[T]) -> T:
         self.left = True

@@ -62,7 +62,7 @@ class Sick(grpc.aio.ServerInterceptor):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    "place", ["services.routing.failover.order", "gateway.surfaces.openai_chat.handler.metadata"]
+    "place", ["services.routing.failover.order", "gateway.surfaces.completion_handler.metadata"]
 )
 async def test_048_a_bug_quotes_secrets(
     open_stand: OpenStand, monkeypatch: pytest.MonkeyPatch, place: str, *, stream: bool

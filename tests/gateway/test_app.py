@@ -2,10 +2,8 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf import timestamp_pb2
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.models.v1 import model_service_pb2 as models
 
-from gateway.app import http_rules
 from tests.gateway.conftest import Edge
 from tests.gateway.http.raw import exchange
 
@@ -20,18 +18,6 @@ RENDERED = {
     "created": 1_706_745_600,
     "owned_by": "anthropic",
 }
-
-
-def test_routes_are_those_of_the_contract() -> None:
-    """Methods without an annotation have none."""
-    services = chat.DESCRIPTOR.services_by_name, models.DESCRIPTOR.services_by_name
-    assert list(http_rules(services[0]["ChatCompletionService"])) == [
-        ("CreateChatCompletion", "POST", "/v1/chat/completions")
-    ]
-    assert list(http_rules(services[1]["ModelService"])) == [
-        ("ListModels", "GET", "/v1/models"),
-        ("GetModel", "GET", "/v1/models/{model:.+}"),
-    ]
 
 
 async def test_models_are_listed_in_openais_form(edge: Edge) -> None:

@@ -18,7 +18,7 @@ from gateway.server import serving
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.gateway.http.raw import parsed, read_answer
-from tests.gateway.surfaces.openai_chat.test_handler import ASKED, STREAMED, URL, events
+from tests.gateway.surfaces.test_completion_handler import ASKED, STREAMED, URL, events
 from tests.stand import service
 from tests.stand.service import Pause, Script
 

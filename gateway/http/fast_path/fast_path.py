@@ -1,20 +1,20 @@
-"""The short way of an ordinary request for a completion, around aiohttp's parser and router.
+"""Fast path: ordinary requests for completions, around aiohttp's parser and router.
 
-An ordinary request is what clients really send: `POST /v1/chat/completions HTTP/1.1`, a head that
-comes whole, plain headers, one Content-Length, JSON. Whatever is otherwise, even in a way that is
-allowed (chunks, `Expect`, another version, space at the end of a line), is none: it goes to
-aiohttp as it came. So nothing is decided here about what is right in HTTP, and two readers
-cannot disagree about where an ordinary request ends.
+An ordinary request is what clients really send: method and path of an endpoint, HTTP/1.1, a head
+that arrives whole, plain headers, one Content-Length, JSON. A request that differs, even in a way
+that is allowed (chunks, `Expect`, another version, space at the end of a line), goes to aiohttp
+unchanged. So the fast path never decides what is valid HTTP, and its reader and aiohttp's cannot
+disagree about where an ordinary request ends.
 
-`python -m tests.bench.edge` measures both ways. A whole answer costs the edge 85 µs of CPU by this
-one and 161 by aiohttp, a refusal 43 and 103.
+`python -m tests.bench.edge` measures both ways. A whole answer costs the edge 85 µs of CPU over the
+fast path and 161 by aiohttp, a refusal 43 and 103.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from multidict import CIMultiDict
@@ -23,27 +23,23 @@ from gateway.errors import ApiError, internal
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import is_json
 from gateway.http.credentials import unchecked_key
-from gateway.http.exchange import Exchange
+from gateway.http.endpoint import Endpoint
+from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.middleware import CLIENT_CLOSED, AccessLine, write_line
 from gateway.overload.admission_check import AdmissionCheck
 from gateway.telemetry.access_log import ObservedRequest, RequestObserver
 
-METHOD, PATH = "POST", "/v1/chat/completions"
+HEAD_BYTES_MAX = 8190
+"""The largest head. aiohttp allows as much for each line."""
 
-HEAD_MAX = 8190
-"""Bytes of a head. Of aiohttp, each line may have as many."""
-
-# Names as RFC 9110, section 5.6.2, has them; values only in printable ASCII. `++` and `*+` never
-# try again with less: whatever comes is read once.
-_HEAD = re.compile(
-    rb"POST /v1/chat/completions HTTP/1\.1\r\n"
-    rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
-)
-_LINE = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
+# Names as in RFC 9110, section 5.6.2; values only in printable ASCII. `++` and `*+` never
+# backtrack: every byte is read once.
+_FIELDS = rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
+_FIELD = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
 _LENGTH = re.compile(r"[1-9][0-9]{0,9}")
-_LINES_MAX = 100
-_NEEDED = frozenset({"host", "content-length", "authorization"})
-# With these, what follows may be more than a body and its answer; or aiohttp may say no.
+_FIELDS_MAX = 100
+_NEEDED = frozenset({"host", "content-length"})
+# With one of these more may follow than a body and its answer, or aiohttp may refuse.
 _EXTRAORDINARY = frozenset(
     {"transfer-encoding", "content-encoding", "expect", "upgrade"}
     | {"proxy-connection", "sec-websocket-key1"}
@@ -55,108 +51,127 @@ _log = logging.getLogger("gateway")
 class RequestHead(NamedTuple):
     """The head of an ordinary request."""
 
+    endpoint: Endpoint
     headers: CIMultiDict[str]
-    """All of them."""
-    begin: int
-    """Where the body begins."""
-    end: int
-    """Where it ends, and the next request may begin."""
+    body_start: int
+    body_end: int
+    """Where the next request may begin."""
 
 
 class FastPath:
-    """Reads heads, and runs the handler of completions as the border does."""
+    """Reads heads, and runs the handlers of endpoints as the error border does."""
 
     def __init__(
         self,
-        handler: Callable[[Exchange], Awaitable[None]],
-        guesses: AuthThrottle,
+        endpoints: Sequence[Endpoint],
+        throttle: AuthThrottle,
         body_bytes_max: int,
-        watch: RequestObserver | None = None,
+        observer: RequestObserver | None = None,
         admission: AdmissionCheck | None = None,
     ) -> None:
         """Without `admission` every call is admitted."""
         self.admission = admission or AdmissionCheck()
-        self._watch = watch
-        self._handler = handler
-        self._guesses = guesses
+        self._observer = observer
+        self._throttle = throttle
         self._body_bytes_max = body_bytes_max
+        self._endpoints = {
+            f"{endpoint.method} {endpoint.path}".encode(): (
+                endpoint,
+                frozenset(name.lower() for name in endpoint.credential_headers),
+            )
+            for endpoint in endpoints
+        }
+        targets = b"|".join(re.escape(target) for target in self._endpoints)
+        self._head = re.compile(rb"(%b) HTTP/1\.1\r\n%b" % (targets, _FIELDS))
 
     def read(self, data: bytes) -> RequestHead | None:
-        """The head of the ordinary request that `data` begins with, if it does."""
-        match = _HEAD.match(data, 0, HEAD_MAX)
+        """Return the head of the ordinary request at the start of `data`; None for any other."""
+        match = self._head.match(data, 0, HEAD_BYTES_MAX)
         if match is None:
             return None
-        begin = match.end()
-        if data.find(b" \r", 0, begin) >= 0 or data.find(b"\t\r", 0, begin) >= 0:
+        start = match.end()
+        if data.find(b" \r", 0, start) >= 0 or data.find(b"\t\r", 0, start) >= 0:
             return None
-        lines = _LINE.findall(match[1].decode("ascii"))
-        names = {name.lower() for name, _ in lines}
-        # Of what comes twice, some is an error, and some counts by its last word.
-        if len(lines) > _LINES_MAX or len(names) != len(lines):
+        endpoint, credential_names = self._endpoints[match[1]]
+        fields = _FIELD.findall(match[2].decode("ascii"))
+        names = {name.lower() for name, _ in fields}
+        plain = (
+            # Of repeated names some are an error, and of some the last value counts.
+            len(names) == len(fields) <= _FIELDS_MAX
+            and names >= _NEEDED
+            and not names.isdisjoint(credential_names)
+            and names.isdisjoint(_EXTRAORDINARY)
+        )
+        if not plain:
             return None
-        headers = CIMultiDict(lines)
-        if not (names >= _NEEDED and names.isdisjoint(_EXTRAORDINARY) and _is_ordinary(headers)):
+        headers = CIMultiDict(fields)
+        if not _is_ordinary(headers):
             return None
         length = int(headers["Content-Length"])
         if length > self._body_bytes_max:
             return None
-        return RequestHead(headers, begin, begin + length)
+        return RequestHead(endpoint, headers, start, start + length)
 
-    async def serve(self, exchange: Exchange, remote: Callable[[], str]) -> None:
-        """Answers, for failures as well, and writes one line about it.
+    async def serve(self, exchange: FastPathExchange, remote: Callable[[], str]) -> None:
+        """Answer one request, with an error if its handler fails, and write its access line.
 
-        `remote` says the client's address.
+        `remote` returns the client's address.
 
         Raises:
             ConnectionError: the client is gone.
         """
         reply = exchange.reply
-        watched = self._begin(exchange)
+        observed = self._begin(exchange)
         status = CLIENT_CLOSED
         try:
             try:
-                await self._handler(exchange)
+                await exchange.endpoint.handle(exchange)
             except ApiError as error:
-                _refuse(exchange, self._guesses.judged(error, remote()))
+                _refuse(exchange, self._throttle.throttled(error, remote()))
             except ConnectionError:
                 raise
-            except Exception:  # noqa: BLE001 - a border: whatever it is, it is ours
+            except Exception:  # noqa: BLE001 - a border: clients get an internal error
                 _log.exception("request.failed", extra={"request_id": reply.request_id})
                 _refuse(exchange, internal(reply.request_id))
             status = reply.status
         finally:
-            self._end(exchange, watched, status)
+            self._end(exchange, observed, status)
 
-    def turned_away(self, exchange: Exchange) -> bool:
-        """Whether there is no room for it: then it has been answered, without being looked at.
+    def refuse_if_overloaded(self, exchange: FastPathExchange) -> bool:
+        """Answer with the refusal if the call is not admitted; return whether that was so.
 
-        Nothing waits for its turn in the loop, which is busy.
+        The body is not read, and the refusal does not wait for a turn of the busy loop.
 
         Raises:
             ConnectionError: the client is gone.
         """
-        error = self.admission.admit(unchecked_key(exchange.headers))
+        caller = unchecked_key(exchange.headers, exchange.endpoint.credential_headers)
+        error = self.admission.admit(caller)
         if error is None:
             return False
-        watched = self._begin(exchange)
+        observed = self._begin(exchange)
         try:
             _refuse(exchange, error)
         finally:
-            self._end(exchange, watched, exchange.reply.status or CLIENT_CLOSED)
+            self._end(exchange, observed, exchange.reply.status or CLIENT_CLOSED)
         return True
 
-    def _begin(self, exchange: Exchange) -> ObservedRequest | None:
-        watch = self._watch
-        if watch is None:
+    def _begin(self, exchange: FastPathExchange) -> ObservedRequest | None:
+        if self._observer is None:
             return None
-        return watch.begin(METHOD, PATH, PATH, exchange.headers, exchange.outcome)
+        endpoint = exchange.endpoint
+        return self._observer.begin(
+            endpoint.method, endpoint.path, endpoint.path, exchange.headers, exchange.outcome
+        )
 
-    def _end(self, exchange: Exchange, watched: ObservedRequest | None, status: int) -> None:
-        reply, watch = exchange.reply, self._watch
-        line = AccessLine(reply.request_id, METHOD, PATH, reply.started)
+    def _end(
+        self, exchange: FastPathExchange, observed: ObservedRequest | None, status: int
+    ) -> None:
+        reply, endpoint, observer = exchange.reply, exchange.endpoint, self._observer
+        line = AccessLine(reply.request_id, endpoint.method, endpoint.path, reply.started)
         write_line(line, exchange.outcome, status)
-        if watch and watched:
-            watch.end(watched, reply.request_id, status, reply.started, reply.begun_at)
+        if observer and observed:
+            observer.end(observed, reply.request_id, status, reply.started, reply.begun_at)
 
 
 def _is_ordinary(headers: CIMultiDict[str]) -> bool:
@@ -167,10 +182,10 @@ def _is_ordinary(headers: CIMultiDict[str]) -> bool:
     )
 
 
-def _refuse(exchange: Exchange, error: ApiError) -> None:
+def _refuse(exchange: FastPathExchange, error: ApiError) -> None:
     reply = exchange.reply
     if reply.status:
-        raise ConnectionAbortedError("it failed in the middle of its answer")
+        raise ConnectionAbortedError("the request failed after its answer had begun")
     exchange.outcome["code"] = error.code
     reply.keep_alive = reply.keep_alive and not error.row.closes
-    reply.send(error.status, error.body(), error.headers())
+    reply.send(*exchange.endpoint.render_error(error, reply.request_id))

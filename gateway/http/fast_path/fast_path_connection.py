@@ -1,7 +1,8 @@
-"""A connection with a short way for ordinary requests, around aiohttp's parser.
+"""Client connection with the fast path for ordinary requests, around aiohttp's parser.
 
-It is on that way (`gateway.http.fast_path.fast_path`) until something comes that is no ordinary
-request. That and all after it is aiohttp's: nobody could tell where its parser stands.
+A connection stays on the fast path (`gateway.http.fast_path.fast_path`) until a request arrives
+that is not ordinary. aiohttp gets that request and all later ones: its parser may be in the middle
+of a message from then on.
 """
 
 from __future__ import annotations
@@ -15,176 +16,179 @@ from typing import cast
 from aiohttp import web
 
 from gateway.errors import ApiError
-from gateway.http.body import Arriving, too_late
-from gateway.http.client_connection import LINGER_S, ClientConnection, Listener
+from gateway.http.body import IncomingBody, body_timeout
+from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
 from gateway.http.credentials import api_key
-from gateway.http.exchange import Received
 from gateway.http.fast_path.fast_path import FastPath, RequestHead
+from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.middleware import request_id
 from gateway.http.reply import Reply
 
-# What may come before its turn. Beyond it nothing more is read.
-_NEXT_MAX = 64 * 1024
+# Bytes that may arrive before the answer to the request before them has ended. Beyond it reading
+# pauses.
+_PIPELINED_BYTES_MAX = 64 * 1024
 
 
 class FastPathConnection(ClientConnection):
     """One client's connection."""
 
     __slots__ = (
-        "_answered_bytes",
-        "_arriving",
+        "_body",
+        "_fast_path",
         "_head",
-        "_held",
-        "_next",
-        "_shortcut",
+        "_in_flight_bytes",
+        "_pipeline_paused",
+        "_pipelined",
         "_started",
         "_task",
     )
 
     def __init__(
-        self, server: web.Server, listener: Listener, shortcut: FastPath, **kwargs: object
+        self, server: web.Server, state: ListenerState, fast_path: FastPath, **kwargs: object
     ) -> None:
-        super().__init__(server, listener, **kwargs)
-        self._shortcut: FastPath | None = shortcut
+        super().__init__(server, state, **kwargs)
+        self._fast_path: FastPath | None = fast_path
+        """None once the connection is aiohttp's."""
         self._task: asyncio.Task[None] | None = None
-        self._arriving: Arriving | None = None
-        self._answered_bytes = 0
-        """Of the request that is being answered."""
+        """Answers a request."""
+        self._body: IncomingBody | None = None
+        self._in_flight_bytes = 0
+        """Size of the body whose request is being answered."""
         self._head: RequestHead | None = None
         self._started = 0.0
-        # What came while a request was being answered: further requests, or some of them.
-        self._next = b""
-        self._held = False
+        self._pipelined = b""
+        """What arrived while a request was being answered: further requests, or parts of them."""
+        self._pipeline_paused = False
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """Ends what is being answered: nobody is there any more."""
+        """Cancel the request that is being answered: the client is gone."""
         super().connection_lost(exc)
-        self._next = b""
-        if self._arriving is not None:
-            self._arriving.cancel()
+        self._pipelined = b""
+        if self._body is not None:
+            self._body.cancel()
         if self._task is not None:
             self._task.cancel()
 
     @property
     def held_bytes(self) -> int:
-        """What has come of the client's requests, and what waits to be sent to it."""
-        coming = 0 if self._arriving is None else self._arriving.size
-        return super().held_bytes + coming + self._answered_bytes + len(self._next)
+        """Bytes in memory for this client: of its requests, and of answers it has not read."""
+        arrived = 0 if self._body is None else self._body.size
+        return super().held_bytes + arrived + self._in_flight_bytes + len(self._pipelined)
 
     @property
     def _idle(self) -> bool:
-        return self._task is None and self._arriving is None and super()._idle
+        return self._task is None and self._body is None and super()._idle
 
     def _receive(self, data: bytes) -> None:
-        if self._shortcut is None:
+        if self._fast_path is None:
             super()._receive(data)
         elif self._force_close:
             return
         elif self._task is not None:
-            self._next += data
-            self._hold()
-        elif self._arriving is not None:
-            self._take(data)
+            self._pipelined += data
+            self._bound_pipeline()
+        elif self._body is not None:
+            self._feed_body(data)
         elif not self._close:
-            self._open(self._shortcut, data)
+            self._begin_request(self._fast_path, data)
 
-    def _open(self, shortcut: FastPath, data: bytes) -> None:
-        head = shortcut.read(data)
-        if head is None or (head.end > len(data) and not _has_key(head)):
-            # For good: the parser may be in the middle of a message from now on.
-            self._shortcut = None
-            self._hold()
+    def _begin_request(self, fast_path: FastPath, data: bytes) -> None:
+        head = fast_path.read(data)
+        if head is None or (head.body_end > len(data) and not _has_key(head)):
+            # For good: aiohttp's parser may be in the middle of a message from now on.
+            self._fast_path = None
+            self._bound_pipeline()
             super()._receive(data)
             return
         self._head = head
         self._started = time.perf_counter()
-        if head.end > len(data):
-            if error := shortcut.admission.admit_body():
-                self._give_up(error)
+        if head.body_end > len(data):
+            if error := fast_path.admission.admit_body():
+                self._give_up_body(error)
                 return
-            length = head.end - head.begin
-            self._arriving = Arriving(length, self._listener.config, self._give_up)
-            self._take(data[head.begin :])
+            length = head.body_end - head.body_start
+            self._body = IncomingBody(length, self._state.config, self._give_up_body)
+            self._feed_body(data[head.body_start :])
             return
-        self._next = data[head.end :]
-        self._answer(data[head.begin : head.end])
+        self._pipelined = data[head.body_end :]
+        self._answer(data[head.body_start : head.body_end])
 
-    def _take(self, data: bytes) -> None:
-        arriving = cast("Arriving", self._arriving)
-        rest = arriving.feed(data)
+    def _feed_body(self, data: bytes) -> None:
+        body = cast("IncomingBody", self._body)
+        rest = body.feed(data)
         if rest is not None:
-            self._arriving = None
-            self._next = rest
-            self._answer(arriving.whole())
+            self._body = None
+            self._pipelined = rest
+            self._answer(body.whole())
 
-    def _give_up(self, error: ApiError | None = None) -> None:
-        """Waits for no more of a body: by then it is too late, if there is no other error."""
-        self._arriving = None
+    def _give_up_body(self, error: ApiError | None = None) -> None:
+        """Answer with `error`, or else the body's timeout, and read no more of the body."""
+        self._body = None
         self._discards = True
-        self._answer(error or too_late())
+        self._answer(error or body_timeout())
 
     def _answer(self, body: bytes | ApiError) -> None:
-        headers = cast("RequestHead", self._head).headers
+        head = cast("RequestHead", self._head)
         self._head = None
-        again = not self._discards
-        reply = Reply(self, request_id(headers), self._started, keep_alive=again)
-        exchange = Received(headers, reply, body)
-        # Who sends more than one at a time, or leaves too much unread, waits in a task.
-        at_once = again and not self._next and not self.writing_paused
-        if at_once and copy_context().run(self._refused, exchange):
+        keep_alive = not self._discards
+        reply = Reply(self, request_id(head.headers), self._started, keep_alive=keep_alive)
+        exchange = FastPathExchange(head.endpoint, head.headers, reply, body)
+        # Clients that pipeline requests or leave too much unread wait in a task.
+        at_once = keep_alive and not self._pipelined and not self.writing_paused
+        if at_once and copy_context().run(self._refuse_if_overloaded, exchange):
             return
-        asked = at_once or self._discards
-        self._answered_bytes = 0 if isinstance(body, ApiError) else len(body)
-        self._task = self._loop.create_task(self._exchange(exchange, asked=asked))
+        admitted = at_once or self._discards
+        self._in_flight_bytes = 0 if isinstance(body, ApiError) else len(body)
+        self._task = self._loop.create_task(self._serve(exchange, admitted=admitted))
 
-    def _refused(self, exchange: Received) -> bool:
+    def _refuse_if_overloaded(self, exchange: FastPathExchange) -> bool:
         try:
-            away = cast("FastPath", self._shortcut).turned_away(exchange)
+            refused = cast("FastPath", self._fast_path).refuse_if_overloaded(exchange)
         except ConnectionError:
             return True  # The client is gone.
-        if away:
-            self._after(again=exchange.reply.keep_alive)
-        return away
+        if refused:
+            self._after_answer(keep_alive=exchange.reply.keep_alive)
+        return refused
 
-    async def _exchange(self, exchange: Received, *, asked: bool) -> None:
-        """Answers; `asked`: it is known that there is room."""
-        again, shortcut = False, cast("FastPath", self._shortcut)
+    async def _serve(self, exchange: FastPathExchange, *, admitted: bool) -> None:
+        """Answer one request, after the admission check unless it is `admitted` already."""
+        keep_alive, fast_path = False, cast("FastPath", self._fast_path)
         try:
-            if asked or not shortcut.turned_away(exchange):
-                await shortcut.serve(exchange, self._remote)
-            # Who reads none of its answers, were they but refusals, gets no more of them.
+            if admitted or not fast_path.refuse_if_overloaded(exchange):
+                await fast_path.serve(exchange, self._remote)
+            # A client that reads none of its answers, even refusals, gets no more of them.
             await self.drained()
-            again = exchange.reply.keep_alive
+            keep_alive = exchange.reply.keep_alive
         except ConnectionError:
             pass  # The client is gone.
         finally:
             self._task = None
-            self._answered_bytes = 0
-            self._after(again=again)
+            self._in_flight_bytes = 0
+            self._after_answer(keep_alive=keep_alive)
 
-    def _after(self, *, again: bool) -> None:
-        """Goes on to what came meanwhile; or closes, if there was something wrong."""
+    def _after_answer(self, *, keep_alive: bool) -> None:
+        """Continue with pipelined requests, or close the connection."""
         if self.transport is None or self.transport.is_closing():
             return
         if self._discards:
             # The rest of the body is read, so that the client sees the answer.
-            self._loop.call_later(LINGER_S, self.force_close)
-        elif not again or self._close or self._force_close:
+            self._loop.call_later(DISCARD_TIMEOUT_S, self.force_close)
+        elif not keep_alive or self._close or self._force_close:
             self.force_close()
         else:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-            waiting, self._next = self._next, b""
+            waiting, self._pipelined = self._pipelined, b""
             if waiting:
                 self.data_received(waiting)
-                self._hold()
+                self._bound_pipeline()
 
-    def _hold(self) -> None:
-        """Reads no more where too much waits for its turn, and goes on where that is over."""
-        too_much = len(self._next) > _NEXT_MAX
-        if too_much is self._held or self.transport is None:
+    def _bound_pipeline(self) -> None:
+        """Stop reading while too many pipelined bytes wait, and read again afterwards."""
+        pause = len(self._pipelined) > _PIPELINED_BYTES_MAX
+        if pause is self._pipeline_paused or self.transport is None:
             return
-        self._held = too_much
-        if too_much:
+        self._pipeline_paused = pause
+        if pause:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
@@ -194,16 +198,16 @@ class FastPathConnection(ClientConnection):
         return str(name[0]) if isinstance(name, tuple) else ""
 
     def _process_keepalive(self) -> None:
-        # Of what goes the short way aiohttp knows nothing: for it the connection is idle.
-        if self._task is not None or self._arriving is not None:
+        # aiohttp does not know about requests on the fast path: to it the connection is idle.
+        if self._task is not None or self._body is not None:
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:  # noqa: ASYNC109 - aiohttp's
-        """Waits for what arrives or is being answered, and then ends it."""
-        if self._arriving is not None:
+        """Wait for a request that arrives or is being answered, then cancel it."""
+        if self._body is not None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._arriving.over.wait(), timeout)
+                await asyncio.wait_for(self._body.over.wait(), timeout)
         task = self._task
         if task is not None:
             self._force_close = True
@@ -214,9 +218,9 @@ class FastPathConnection(ClientConnection):
 
 
 def _has_key(head: RequestHead) -> bool:
-    """Whether its body is worth waiting for."""
+    """Whether the head has a well-formed key: without one the body is not waited for."""
     try:
-        api_key(head.headers)
+        api_key(head.headers, head.endpoint.credential_headers)
     except ApiError:
         return False
     return True

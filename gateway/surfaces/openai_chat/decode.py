@@ -1,8 +1,8 @@
-"""OpenAI's request to ours: `ChatCompletionSpec` and what concerns only the edge.
+"""Decoder of requests: OpenAI's JSON to a `ChatRequest`.
 
-Here a field is checked for its JSON type and for fitting into the contract; whether a
-number is in its range is for the service to say, which has callers without JSON too.
-Every error names its `param`. `null` is the same as nothing at all.
+A field is checked here for its JSON type and for fitting into the contract. The service checks
+whether a number is in its range, since it has callers without JSON, too. Every error names its
+`param`. `null` means absent.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.strict_json import parse, refuse_too_many_values
+from gateway.surfaces.base import RpcRequest
 from gateway.surfaces.json_fields import integer, one_of, read
-from gateway.surfaces.openai_chat.image_extraction import lift
+from gateway.surfaces.openai_chat.chat_request import ChatRequest
+from gateway.surfaces.openai_chat.image_extraction import extract_images
 from gateway.surfaces.openai_chat.images import ImageReader
 from gateway.surfaces.openai_chat.messages import decode_messages
 from gateway.surfaces.openai_chat.reasoning import decode_reasoning
-from gateway.surfaces.openai_chat.simple_request import SimpleRequest, read_ordinary
+from gateway.surfaces.openai_chat.simple_request import SimpleRequest, read_simple
 from gateway.surfaces.openai_chat.tools import (
     decode_function_choice,
     decode_functions,
@@ -30,29 +32,6 @@ from gateway.surfaces.openai_chat.tools import (
     decode_tool_choice,
     decode_tools,
 )
-
-
-class ChatRequest(Struct, frozen=True, kw_only=True):
-    """What a client asks for."""
-
-    request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest
-    """What to complete, and how: the service's part. Its kind says whether to stream."""
-    include_usage: bool = False
-    """Whether the stream ends with what it took."""
-    include_cost: bool = False
-    """Whether that says what it cost, too."""
-    functions: bool = False
-    """Whether the client speaks of functions, as before there were tools."""
-
-    @property
-    def spec(self) -> chat.ChatCompletionSpec:
-        """What to complete, and how."""
-        return self.request.spec
-
-    @property
-    def stream(self) -> bool:
-        """Whether to answer as it is made."""
-        return isinstance(self.request, chat.StreamChatCompletionRequest)
 
 
 class _StreamOptions(Struct):
@@ -99,44 +78,43 @@ _VERBOSITIES: Mapping[str, chat.Verbosity.ValueType] = {
 
 
 def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
-    """The request that `body` is.
+    """Decode a request, by the short way where it is simple.
 
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
     refuse_too_many_values(body)
-    ordinary = read_ordinary(body)
-    if ordinary is not None:
-        return _ordinary(ordinary)
+    simple = read_simple(body)
+    if simple is not None:
+        return _from_simple(simple)
     return decode_any(body, config)
 
 
-def _ordinary(asked: SimpleRequest) -> ChatRequest:
-    request: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest
-    request = (_STREAM if asked.stream is True else _CREATE)()
-    asked.fill(request.spec)
-    return ChatRequest(request=request, include_usage=asked.include_usage)
+def _from_simple(simple: SimpleRequest) -> ChatRequest:
+    rpc_request: RpcRequest = (_STREAM if simple.stream is True else _CREATE)()
+    simple.fill(rpc_request.spec)
+    return ChatRequest(rpc_request=rpc_request, include_usage=simple.include_usage)
 
 
 def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
-    """The same as `decode`, in one way for all requests."""
-    rest, lifted = lift(body)
-    if lifted:
+    """Decode any request, simple or not, with the same result as `decode`."""
+    rest, extracted = extract_images(body)
+    if extracted:
         with suppress(ApiError):
-            request = _decode(rest, config, lifted)
-            if not lifted:
+            request = _decode(rest, config, extracted)
+            if not extracted:
                 return request
     return _decode(body, config, {})
 
 
-def _decode(body: bytes, config: EdgeConfig, lifted: dict[str, bytes]) -> ChatRequest:
+def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> ChatRequest:
     fields = parse(body)
-    streams = fields.get("stream") == _TRUE  # If it is anything odd, that is found below.
-    request = (_STREAM if streams else _CREATE)()
-    spec = request.spec
+    streams = fields.get("stream") == _TRUE  # Any other value is checked below.
+    rpc_request: RpcRequest = (_STREAM if streams else _CREATE)()
+    spec = rpc_request.spec
     spec.model = _required_model(fields)
     images = ImageReader(
-        images_max=config.images_max, bytes_max=config.image_bytes_max, lifted=lifted
+        images_max=config.images_max, bytes_max=config.image_bytes_max, extracted=extracted
     )
     if "messages" not in fields:
         raise invalid("messages", "Missing required parameter: `messages`.")
@@ -151,7 +129,7 @@ def _decode(body: bytes, config: EdgeConfig, lifted: dict[str, bytes]) -> ChatRe
     if fields:
         spec.extra_json = msgspec.json.encode(fields)
     return ChatRequest(
-        request=request,
+        rpc_request=rpc_request,
         include_usage=include_usage or (stream and include_cost),
         include_cost=include_cost,
         functions=functions,
@@ -159,7 +137,7 @@ def _decode(body: bytes, config: EdgeConfig, lifted: dict[str, bytes]) -> ChatRe
 
 
 def _include_cost(fields: _Fields) -> bool:
-    """OpenRouter's `usage: {"include": true}`."""
+    """Read OpenRouter's `usage: {"include": true}`."""
     if "usage" not in fields:
         return False
     return bool(read("usage", fields.pop("usage"), _USAGE_OPTIONS).include)
@@ -248,7 +226,7 @@ _FIELDS: Mapping[str, Callable[[str, Raw, chat.ChatCompletionSpec], None]] = {
 
 
 def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
-    """Fields that have had several names."""
+    """Read the fields that have several names."""
     limits = [
         integer(name, read(name, fields.pop(name), _NUMBER), 32)
         for name in ("max_completion_tokens", "max_tokens")

@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from secrets import token_hex
 
-LIFTED_MIN = 4096
+EXTRACTED_BYTES_MIN = 4096
 """Bytes of base64 from which on it is worth while."""
 
 MARKS_MAX = 1000
@@ -32,13 +32,13 @@ _BEFORE_MAX = 128
 _STAND_IN = token_hex(16)
 
 
-def lift(body: bytes) -> tuple[bytes, dict[str, bytes]]:
+def extract_images(body: bytes) -> tuple[bytes, dict[str, bytes]]:
     """The body without its large pictures, and their base64 by stand-in.
 
     Nothing is checked; without such a picture it is `body` itself.
     """
     pieces: list[bytes] = []
-    lifted: dict[str, bytes] = {}
+    extracted: dict[str, bytes] = {}
     kept = 0
     mark = body.find(_MARK)
     for _ in range(MARKS_MAX):
@@ -47,13 +47,13 @@ def lift(body: bytes) -> tuple[bytes, dict[str, bytes]]:
         start = end = mark + len(_MARK)
         if _BEFORE.search(body, max(0, mark - _BEFORE_MAX), mark):
             end = body.find(b'"', start)
-        if end - start >= LIFTED_MIN:
-            stand_in = f"{_STAND_IN}{len(lifted):x}"
-            lifted[stand_in] = body[start:end]
+        if end - start >= EXTRACTED_BYTES_MIN:
+            stand_in = f"{_STAND_IN}{len(extracted):x}"
+            extracted[stand_in] = body[start:end]
             pieces += (body[kept:start], stand_in.encode())
             kept = end
         mark = body.find(_MARK, max(start, end))
-    if not lifted:
-        return body, lifted
+    if not extracted:
+        return body, extracted
     pieces.append(body[kept:])
-    return b"".join(pieces), lifted
+    return b"".join(pieces), extracted

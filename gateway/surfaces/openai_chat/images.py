@@ -41,18 +41,18 @@ class Picture(NamedTuple):
 class ImageReader:
     """Reads the pictures of one request, and counts them.
 
-    `lifted` are those that `gateway.surfaces.openai_chat.image_extraction` has cut out; who is
+    `extracted` are those that `gateway.surfaces.openai_chat.image_extraction` has cut out; who is
     asked for takes its leave.
 
     Raises `ApiError` for a picture that cannot be one, or is one too many.
     """
 
-    __slots__ = ("_bytes_left", "_images_left", "_lifted")
+    __slots__ = ("_bytes_left", "_extracted", "_images_left")
 
     def __init__(
-        self, *, images_max: int, bytes_max: int, lifted: dict[str, bytes] | None = None
+        self, *, images_max: int, bytes_max: int, extracted: dict[str, bytes] | None = None
     ) -> None:
-        self._lifted = lifted or {}
+        self._extracted = extracted or {}
         self._images_left = images_max
         self._bytes_left = bytes_max
 
@@ -67,7 +67,7 @@ class ImageReader:
         if head is None:
             raise _bad(param, "A data URL must have the form `data:image/png;base64,...`.")
         text = url[head.end() :]
-        base64 = self._lifted.pop(text, None) or text.encode()
+        base64 = self._extracted.pop(text, None) or text.encode()
         self._bytes_left -= len(base64) * 3 // 4
         if self._bytes_left < 0:
             message = "The pictures of this request are too large together."

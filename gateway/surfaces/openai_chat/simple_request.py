@@ -81,7 +81,7 @@ class SimpleRequest(Struct, forbid_unknown_fields=True):
 _DECODER = msgspec.json.Decoder(SimpleRequest)
 
 
-def read_ordinary(body: bytes) -> SimpleRequest | None:
+def read_simple(body: bytes) -> SimpleRequest | None:
     """The request that `body` is, if it is an ordinary one and nothing is wrong with it."""
     try:
         request = _DECODER.decode(body)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from gateway.http.auth_throttle import FAILURES, PEERS_MAX, REFILL_S, AuthThrottle
+from gateway.http.auth_throttle import FAILURES, REFILL_S, SUBNETS_MAX, AuthThrottle
 from tests.stand.held_provider import ask, held_gateway
 
 
@@ -23,33 +23,33 @@ def test_says_when_a_failure_is_one_too_many() -> None:
     clock = Clock()
     guesses = AuthThrottle(clock)
 
-    assert all(guesses.failed("10.0.0.1") <= 0 for _ in range(FAILURES))
-    assert [guesses.failed("10.0.0.1") for _ in range(3)] == [REFILL_S] * 3
-    assert guesses.failed("10.0.0.2") <= 0
+    assert all(guesses.record_failure("10.0.0.1") <= 0 for _ in range(FAILURES))
+    assert [guesses.record_failure("10.0.0.1") for _ in range(3)] == [REFILL_S] * 3
+    assert guesses.record_failure("10.0.0.2") <= 0
 
     clock.now += REFILL_S
-    assert guesses.failed("10.0.0.1") <= 0
-    assert guesses.failed("10.0.0.1") == REFILL_S
+    assert guesses.record_failure("10.0.0.1") <= 0
+    assert guesses.record_failure("10.0.0.1") == REFILL_S
 
 
 def test_one_network_is_one_peer() -> None:
     """Whoever has a /64 of IPv6 addresses cannot guess with each of them."""
     guesses = AuthThrottle(Clock())
 
-    waits = [guesses.failed(f"2001:db8::{n:x}") for n in range(FAILURES + 1)]
+    waits = [guesses.record_failure(f"2001:db8::{n:x}") for n in range(FAILURES + 1)]
 
     assert waits[-1] == REFILL_S
-    assert guesses.failed("2001:db8:0:1::1") <= 0
+    assert guesses.record_failure("2001:db8:0:1::1") <= 0
 
 
 def test_many_addresses_do_not_fill_the_memory() -> None:
     """Those that failed longest ago are forgotten."""
     guesses = AuthThrottle(Clock())
 
-    for n in range(PEERS_MAX + 10):
-        guesses.failed(f"peer-{n}")
+    for n in range(SUBNETS_MAX + 10):
+        guesses.record_failure(f"peer-{n}")
 
-    assert len(guesses._full_at) == PEERS_MAX
+    assert len(guesses._full_at) == SUBNETS_MAX
 
 
 async def test_who_guesses_is_slowed_and_who_knows_is_not(tmp_path: Path) -> None:

@@ -1,23 +1,19 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 
 import pytest
-from multidict import CIMultiDict
 
 from gateway.config import EdgeConfig
-from gateway.errors import ApiError
-from gateway.http.body import too_late
-from gateway.http.exchange import Received, Sent
+from gateway.http.exchange import AlreadySentResponse
 from gateway.http.reply import Reply
 from tests.gateway.conftest import Edge
 from tests.gateway.http.test_reply import Wire
-from tests.gateway.surfaces.openai_chat.test_handler import ASKED, STREAMED, URL, events
+from tests.gateway.surfaces.test_completion_handler import ASKED, STREAMED, URL, events
 from tests.gateway.surfaces.test_event_stream import Endless
 from tests.stand import service
 from tests.stand.service import Pause
@@ -35,27 +31,12 @@ def reply(*, keep_alive: bool = True) -> Reply:
     return Reply(Wire(), "req-1", time.perf_counter(), keep_alive=keep_alive)
 
 
-async def test_a_body_that_came_is_there() -> None:
-    """And one that will not come is an error, for who asks for it."""
-    assert await Received(CIMultiDict(), reply(), b"{}").body() == b"{}"
-    with pytest.raises(ApiError) as refused:
-        await Received(CIMultiDict(), reply(), too_late()).body()
-    assert refused.value.status == 408
-
-
-async def test_a_body_is_handed_over() -> None:
-    """It may be megabytes, and the answer may take minutes."""
-    exchange = Received(CIMultiDict(), reply(), b"{}")
-    assert await exchange.body() == b"{}"
-    assert b"{}" not in gc.get_referents(exchange)
-
-
 @pytest.mark.parametrize("keep_alive", [True, False])
 async def test_aiohttp_is_told_what_was_sent(*, keep_alive: bool) -> None:
     """The status, and whether the connection may be used again."""
     answered = reply(keep_alive=keep_alive)
     answered.send(200, b"{}", {})
-    sent = Sent(answered)
+    sent = AlreadySentResponse(answered)
     assert (sent.status, sent.keep_alive) == (200, keep_alive)
 
 

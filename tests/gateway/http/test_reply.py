@@ -14,7 +14,7 @@ class Wire:
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
-        self.leaving = False
+        self.ends_keep_alive = False
 
     def put(self, data: bytes) -> bool:
         """Keeps it. What is longer than a line is too much."""
@@ -129,7 +129,7 @@ def test_headers_are_ascii(wire: Wire, kind: str) -> None:
 
 def test_the_last_answer_of_a_connection_says_so(wire: Wire) -> None:
     """Who is on the way out has the next request go elsewhere."""
-    wire.leaving = True
+    wire.ends_keep_alive = True
 
     Reply(wire, "req-1", time.perf_counter()).send(200, b"{}", {})
 

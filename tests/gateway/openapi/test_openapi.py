@@ -17,11 +17,11 @@ from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import usage_pb2
 from pomogator.models.v1 import model_service_pb2 as models
 
-from gateway.app import http_rules
 from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.openapi import handler, openapi
 from gateway.openapi.schemas import Schemas
+from gateway.surfaces.contract_routes import contract_routes
 from gateway.surfaces.openai_chat.decode import decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
@@ -72,7 +72,7 @@ def test_has_what_is_rendered_by_hand() -> None:
     described = {(verb, path) for path, item in openapi()["paths"].items() for verb in item}
     for service in (chat.DESCRIPTOR.services_by_name["ChatCompletionService"],
                     models.DESCRIPTOR.services_by_name["ModelService"]):  # fmt: skip
-        for _, verb, path in http_rules(service):
+        for _, verb, path in contract_routes(service):
             assert (verb.lower(), re.sub(r":[^}]*\}", "}", path)) in described
 
 

@@ -1,18 +1,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_parser import HttpRequestParser, HttpRequestParserPy
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
-from gateway.app import http_rules
 from gateway.http.auth_throttle import AuthThrottle
+from gateway.http.endpoint import Endpoint
+from gateway.http.error_answer import render_openai_error
 from gateway.http.exchange import Exchange
-from gateway.http.fast_path.fast_path import HEAD_MAX, METHOD, PATH, FastPath
+from gateway.http.fast_path.fast_path import HEAD_BYTES_MAX, FastPath
 
 LINE = b"POST /v1/chat/completions HTTP/1.1\r\n"
 USUAL = b"Host: a\r\nAuthorization: Bearer k\r\nContent-Type: application/json\r\n"
@@ -60,7 +61,7 @@ EXTRAORDINARY: dict[str, bytes] = {
     "anything twice": HEAD + b"X: a\r\nx: a\r\n\r\n{}",
     "compression": HEAD + b"Content-Encoding: gzip\r\n\r\n{}",
     "another kind": ORDINARY.replace(b"application/json", b"text/plain"),
-    "a long head": HEAD + b"X: " + b"a" * HEAD_MAX + b"\r\n\r\n{}",
+    "a long head": HEAD + b"X: " + b"a" * HEAD_BYTES_MAX + b"\r\n\r\n{}",
     "many headers": HEAD + b"X: a\r\n" * 100 + b"\r\n{}",
 }
 
@@ -84,22 +85,35 @@ async def never(_: Exchange) -> None:
     raise AssertionError
 
 
-FAST_PATH = FastPath(never, AuthThrottle(), body_bytes_max=1000)
-
-
-def test_the_route_is_that_of_the_contract() -> None:
-    """There is one completion to take a short way to."""
-    service = chat.DESCRIPTOR.services_by_name["ChatCompletionService"]
-    assert [rule[1:] for rule in http_rules(service)] == [(METHOD, PATH)]
+ENDPOINT = Endpoint(
+    method="POST",
+    path="/v1/chat/completions",
+    credential_headers=("Authorization",),
+    handle=never,
+    render_error=render_openai_error,
+)
+MESSAGES = replace(ENDPOINT, path="/v1/messages", credential_headers=("x-api-key", "Authorization"))
+FAST_PATH = FastPath([ENDPOINT, MESSAGES], AuthThrottle(), body_bytes_max=1000)
 
 
 def test_an_ordinary_request_is_read() -> None:
     """Its headers in any case, and where its body is; more may follow."""
     head = FAST_PATH.read(ORDINARY + b"POST")
     assert head is not None
-    assert (ORDINARY + b"POST")[head.begin : head.end] == b"{}"
+    assert (ORDINARY + b"POST")[head.body_start : head.body_end] == b"{}"
     assert head.headers["AUTHORIZATION"] == "Bearer k"
+    assert head.endpoint is ENDPOINT
     assert list(head.headers) == ["Host", "Authorization", "Content-Type", "Content-Length"]
+
+
+@pytest.mark.parametrize("credential", [b"X-API-Key: k", b"Authorization: Bearer k"])
+def test_an_endpoint_is_found_by_its_path(credential: bytes) -> None:
+    """Its key may be in any of its credential headers."""
+    data = ORDINARY.replace(b"/chat/completions", b"/messages")
+    head = FAST_PATH.read(data.replace(b"Authorization: Bearer k", credential))
+    assert head is not None
+    assert head.endpoint is MESSAGES
+    assert FAST_PATH.read(ORDINARY.replace(b"Authorization", b"X-API-Key")) is None
 
 
 @pytest.mark.parametrize("name", EXTRAORDINARY)
@@ -114,8 +128,8 @@ def test_any_bytes_are_read_or_left(inserted: bytes, at: int) -> None:
     data = ORDINARY[:at] + inserted + ORDINARY[at:]
     head = FAST_PATH.read(data)
     if head is not None:
-        assert data[: head.begin].endswith(b"\r\n\r\n")
-        assert head.end - head.begin == int(head.headers["Content-Length"])
+        assert data[: head.body_start].endswith(b"\r\n\r\n")
+        assert head.body_end - head.body_start == int(head.headers["Content-Length"])
 
 
 @pytest.mark.parametrize("parsing", [HttpRequestParser, HttpRequestParserPy])

@@ -11,7 +11,8 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.surfaces.openai_chat.decode import ChatRequest, decode
+from gateway.surfaces.openai_chat.chat_request import ChatRequest
+from gateway.surfaces.openai_chat.decode import decode
 
 BARE: Mapping[str, object] = {"model": "m", "messages": []}
 CONFIG = EdgeConfig()
@@ -35,7 +36,7 @@ def test_a_bare_request_sets_nothing_else() -> None:
     """What a client leaves to the provider stays unset."""
     request = decode(b'{"model":"m","messages":[]}', CONFIG)
     assert request == ChatRequest(
-        request=chat.CreateChatCompletionRequest(spec=chat.ChatCompletionSpec(model="m"))
+        rpc_request=chat.CreateChatCompletionRequest(spec=chat.ChatCompletionSpec(model="m"))
     )
 
 

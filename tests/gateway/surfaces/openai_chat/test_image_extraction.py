@@ -10,9 +10,13 @@ import pytest
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.decode import decode
-from gateway.surfaces.openai_chat.image_extraction import LIFTED_MIN, MARKS_MAX, lift
+from gateway.surfaces.openai_chat.image_extraction import (
+    EXTRACTED_BYTES_MIN,
+    MARKS_MAX,
+    extract_images,
+)
 
-PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\1" * LIFTED_MIN).decode()
+PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\1" * EXTRACTED_BYTES_MIN).decode()
 URL = f"data:image/png;base64,{PNG}"
 CONFIG = EdgeConfig()
 
@@ -26,10 +30,10 @@ def body(*urls: str, **fields: object) -> bytes:
 
 def test_large_pictures_are_cut_out() -> None:
     """What is left is short, and each is there by its stand-in."""
-    rest, lifted = lift(body(URL, URL))
+    rest, extracted = extract_images(body(URL, URL))
     assert len(rest) < 500
-    assert list(lifted.values()) == [PNG.encode()] * 2
-    assert all(stand_in.encode() in rest for stand_in in lifted)
+    assert list(extracted.values()) == [PNG.encode()] * 2
+    assert all(stand_in.encode() in rest for stand_in in extracted)
 
 
 @pytest.mark.parametrize(
@@ -40,12 +44,12 @@ def test_large_pictures_are_cut_out() -> None:
         body("data:image/png;base64,iVBORw0KGgo="),
         body(tools=[{"default": URL}]),
         b'";base64,',
-        b'{"url":"data:;base64,' + b"A" * LIFTED_MIN,
+        b'{"url":"data:;base64,' + b"A" * EXTRACTED_BYTES_MIN,
     ],
 )
 def test_other_bodies_are_left_alone(plain: bytes) -> None:
     """Without a large picture there is nothing to do."""
-    assert lift(plain)[0] is plain
+    assert extract_images(plain)[0] is plain
 
 
 def test_pictures_come_back() -> None:
@@ -85,5 +89,5 @@ def test_the_search_for_pictures_is_bounded() -> None:
     small = "".join(f'{{"url":"data:image/png;base64,{"A" * 8}"}},' for _ in range(MARKS_MAX))
     raw = f'[{small}{{"url":"{URL}"}}]'.encode()
 
-    assert lift(raw) == (raw, {})
-    assert lift(raw.replace(b'{"url":"data:image/png;base64,AAAAAAAA"},', b"", 1))[1]
+    assert extract_images(raw) == (raw, {})
+    assert extract_images(raw.replace(b'{"url":"data:image/png;base64,AAAAAAAA"},', b"", 1))[1]

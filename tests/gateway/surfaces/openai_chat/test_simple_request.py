@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.decode import decode, decode_any
-from gateway.surfaces.openai_chat.simple_request import read_ordinary
+from gateway.surfaces.openai_chat.simple_request import read_simple
 
 CONFIG = EdgeConfig()
 USER: dict[str, object] = {"role": "user", "content": 'Hi: {"a": [1]}'}
@@ -91,7 +91,7 @@ def test_broken_requests_mean_the_same_on_both_ways(
 )
 def test_usual_requests_are_ordinary(fields: dict[str, object]) -> None:
     """What most clients send is read in one step."""
-    assert read_ordinary(json.dumps(fields).encode()) is not None
+    assert read_simple(json.dumps(fields).encode()) is not None
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_usual_requests_are_ordinary(fields: dict[str, object]) -> None:
 )
 def test_keys_that_come_twice_are_noticed(body: bytes) -> None:
     """However they are written, and wherever."""
-    assert read_ordinary(body) is None
+    assert read_simple(body) is None
     with pytest.raises(ApiError) as refused:
         decode(body, CONFIG)
     assert refused.value.code == "duplicate_key"
@@ -132,4 +132,4 @@ def test_keys_that_come_twice_are_noticed(body: bytes) -> None:
 )
 def test_anything_else_is_not_ordinary(fields: dict[str, object]) -> None:
     """It is left to who can explain it."""
-    assert read_ordinary(json.dumps(fields).encode()) is None
+    assert read_simple(json.dumps(fields).encode()) is None

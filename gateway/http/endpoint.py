@@ -1,0 +1,26 @@
+"""Endpoint: a method and path whose requests are answered through an `Exchange`.
+
+The fast path and aiohttp's router serve the same endpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.http.error_answer import ErrorRenderer
+from gateway.http.exchange import Exchange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What differs from one endpoint to the next."""
+
+    method: str
+    path: str
+    """Literal, without variables."""
+    credential_headers: Sequence[str]
+    """The headers that may carry the key; the first of them that a request has counts."""
+    handle: Callable[[Exchange], Awaitable[None]]
+    """Answers one request. ApiError where it fails before anything was sent."""
+    render_error: ErrorRenderer

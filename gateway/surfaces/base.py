@@ -1,0 +1,91 @@
+"""Surface: one inbound API, as the seam between its own JSON and what all APIs share.
+
+A surface is a folder with one `Surface`, and a line in `gateway.surfaces`. It translates, without
+I/O: bytes to a request, answers and errors to bytes. `gateway.surfaces.completion_handler` does the
+rest for all of them: admission, bodies, deadlines, metadata, calls, streams that stay alive,
+failures in the middle of a stream.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeAlias
+
+from multidict import MultiMapping
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError
+from gateway.http.credentials import BEARER_ONLY
+from gateway.http.error_answer import ErrorAnswer
+from gateway.surfaces.event_stream import Framing
+
+RpcRequest: TypeAlias = "chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest"
+"""The request to the service. Its type decides whether the answer is a stream."""
+
+
+class Route(NamedTuple):
+    """A method and a literal path that take completions."""
+
+    method: str
+    path: str
+
+
+class StreamRenderer(Protocol):
+    """Renders one stream, in order. Each result is any number of whole server-sent events."""
+
+    started: bool
+    """Whether `CompletionStarted` was rendered."""
+    finished: bool
+    """Whether `CompletionFinished` was rendered."""
+
+    def render(self, chunks: Iterable[chat.ChatCompletionChunk], /) -> bytes:
+        """Render the chunks of one message of the service."""
+
+    def error(self, error: ApiError, /) -> bytes:
+        """Render the failure of a stream that has begun. It is the last call."""
+
+
+class SurfaceRequest(Protocol):
+    """A decoded request: what to ask the service, and how to render its answer."""
+
+    @property
+    def rpc_request(self) -> RpcRequest:
+        """The request to the service, without the parameter policy."""
+
+    def render(self, answer: chat.CreateChatCompletionResponse, /) -> bytes:
+        """Render a whole answer as JSON."""
+
+    def stream_renderer(self) -> StreamRenderer:
+        """Return the renderer of the request's stream."""
+
+
+class Surface(ABC):
+    """One inbound API. The object has no state: it serves all requests."""
+
+    routes: Sequence[Route]
+    """Where requests for completions arrive."""
+    credential_headers: Sequence[str] = BEARER_ONLY
+    """The headers that may carry the key; the first of them that a request has counts."""
+    framing: Framing = Framing()
+    """The bytes of a stream around its events."""
+
+    def check_headers(self, headers: MultiMapping[str]) -> None:  # noqa: B027 - most have nothing
+        """Refuse a request by the headers of this API, before its body is read.
+
+        Raises:
+            ApiError: a header has a wrong value.
+        """
+
+    @abstractmethod
+    def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> SurfaceRequest:
+        """Decode a request, whatever the bytes.
+
+        Raises:
+            ApiError: it is not one of this API. The status is 4xx.
+        """
+
+    @abstractmethod
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
+        """Render a failure before anything was sent, also of another method at a route's path."""

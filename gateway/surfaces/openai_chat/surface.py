@@ -1,0 +1,41 @@
+"""Surface of OpenAI's chat completions: `POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+from multidict import MultiMapping
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError, invalid
+from gateway.http.error_answer import ErrorAnswer, render_openai_error
+from gateway.surfaces.base import Route, Surface
+from gateway.surfaces.contract_routes import contract_routes
+from gateway.surfaces.event_stream import Framing
+from gateway.surfaces.openai_chat.chat_request import ChatRequest
+from gateway.surfaces.openai_chat.decode import decode
+
+_SERVICE = chat.DESCRIPTOR.services_by_name["ChatCompletionService"]
+
+_CONTENT_HEADER = "x-pomogator-content"
+
+
+class OpenAIChat(Surface):
+    """OpenAI's chat completions."""
+
+    routes = tuple(Route(verb, path) for _, verb, path in contract_routes(_SERVICE))
+    framing = Framing(end=b"data: [DONE]\n\n")
+
+    def check_headers(self, headers: MultiMapping[str]) -> None:
+        """Refuse `x-pomogator-content` with another value than `text`."""
+        if headers.get(_CONTENT_HEADER) not in {None, "text"}:
+            raise invalid(_CONTENT_HEADER, f"{_CONTENT_HEADER} must be `text`.")
+
+    def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatRequest:
+        """Decode a request. `x-pomogator-content: text` asks for a content that is a string."""
+        request = decode(body, config)
+        return replace(request, text_only=True) if _CONTENT_HEADER in headers else request
+
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
+        """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
+        return render_openai_error(error, request_id)

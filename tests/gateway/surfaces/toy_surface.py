@@ -1,0 +1,107 @@
+"""Toy surface: an API that shares nothing with OpenAI's, to test the seam for new ones.
+
+`POST /toy/say` with `x-toy-key` takes `{"to": MODEL, "say": TEXT, "live": BOOL}`, and answers with
+`{"said": TEXT}`, or with named events and no end marker.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+import msgspec
+from multidict import MultiMapping
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import content_pb2 as content
+
+from gateway.config import EdgeConfig
+from gateway.errors import ApiError, invalid
+from gateway.http.error_answer import ErrorAnswer
+from gateway.surfaces.base import Route, RpcRequest, Surface
+from gateway.surfaces.event_stream import Framing
+
+URL = "/toy/say"
+OVERLOADED = 529
+
+
+class _Body(msgspec.Struct):
+    to: str
+    say: str
+    live: bool = False
+
+
+class ToyRenderer:
+    """Renders named events."""
+
+    def __init__(self) -> None:
+        self.started = False
+        self.finished = False
+
+    def render(self, chunks: Iterable[chat.ChatCompletionChunk]) -> bytes:
+        """Render one event for each chunk."""
+        return b"".join(map(self._event, chunks))
+
+    def error(self, error: ApiError) -> bytes:
+        """Render the event `failed`."""
+        return _event("failed", {"why": error.message})
+
+    def _event(self, chunk: chat.ChatCompletionChunk) -> bytes:
+        match chunk.WhichOneof("event"):
+            case "started":
+                self.started = True
+                return _event("hello", {"from": chunk.started.model})
+            case "delta":
+                return _event("word", {"text": chunk.delta.text})
+            case "finished":
+                self.finished = True
+        return b""
+
+
+class ToyRequest:
+    """A decoded request."""
+
+    def __init__(self, body: _Body) -> None:
+        kind = chat.StreamChatCompletionRequest if body.live else chat.CreateChatCompletionRequest
+        self.rpc_request: RpcRequest = kind()
+        self.rpc_request.spec.model = body.to
+        message = self.rpc_request.spec.messages.add(role=content.ROLE_USER)
+        message.content.add().text = body.say
+
+    def render(self, answer: chat.CreateChatCompletionResponse) -> bytes:
+        """Render the text alone."""
+        return json.dumps({"said": answer.choices[0].message.content[0].text}).encode()
+
+    def stream_renderer(self) -> ToyRenderer:
+        """Return a renderer of named events."""
+        return ToyRenderer()
+
+
+class ToySurface(Surface):
+    """The toy API."""
+
+    routes = (Route("POST", URL),)
+    credential_headers = ("x-toy-key", "Authorization")
+    framing = Framing(keep_alive=b"event: ping\ndata: {}\n\n")
+
+    def check_headers(self, headers: MultiMapping[str]) -> None:
+        """Refuse another version than 1."""
+        if headers.get("x-toy-version", "1") != "1":
+            raise invalid("x-toy-version", "Only version 1 is spoken.")
+
+    def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ToyRequest:
+        """Decode a request."""
+        del headers, config
+        try:
+            return ToyRequest(msgspec.json.decode(body, type=_Body))
+        except msgspec.DecodeError:
+            raise invalid("say", "Say something.") from None
+
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
+        """Render a failure in the toy's form, with a status of its own for overload."""
+        body = {"type": "error", "why": error.message, "request": request_id}
+        status = OVERLOADED if error.code == "overloaded" else error.status
+        return ErrorAnswer(status, json.dumps(body).encode(), {"x-toy-error": error.code})
+
+
+def _event(name: str, data: Mapping[str, str]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
