@@ -30,8 +30,8 @@ from gateway.overload.thresholds import (
     GROWTH_INTERVAL_S,
     LOG_INTERVAL_S,
     REDUCTION_DIVISOR,
-    SPARE_SHARE,
 )
+from services.common.fair_share import SPARE_SHARE
 
 _log = logging.getLogger("gateway")
 

@@ -7,12 +7,12 @@ import random
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
-from gateway.overload.thresholds import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
+from services.common.retry_after import spread_retry_after_s
 
 
 def random_retry_after_s() -> float:
     """The seconds that a refused client has to wait before it retries."""
-    return RETRY_AFTER_MIN_S + RETRY_AFTER_SPREAD_S * random.random()  # noqa: S311 - no secret
+    return spread_retry_after_s(random.random)
 
 
 def refused_call(retry_after_s: float) -> ApiError:

@@ -1,7 +1,8 @@
 """Thresholds of admission and load shedding at the edge, all in one table.
 
 Limits that an operator sets are in `gateway.config`. `FLOOD_CALLS_MIN` and
-`LIGHT_SHARE` of `services.common.fair_share` decide when a caller is light, on both sides.
+`LIGHT_SHARE` of `services.common.fair_share` decide when a caller is light, on both sides, and
+`SPARE_SHARE` there how much spare capacity it has.
 """
 
 from __future__ import annotations
@@ -33,9 +34,6 @@ REDUCTION_DIVISOR = 20
 one, less that number divided by this. Some of those calls still wait for admission by the service,
 and should be admitted first."""
 
-SPARE_SHARE = 0.1
-"""The spare capacity above the limit for light callers, as a share of the limit."""
-
 # Memory of the container, as shares of its limit. The stages are those of Envoy's overload manager:
 # https://www.envoyproxy.io/docs/envoy/latest/configuration/operations/overload_manager
 
@@ -64,12 +62,6 @@ CLOSE_BYTES_MIN = 16 * 1024
 """A connection that holds less memory is not closed: it would free next to nothing."""
 
 # Refusals.
-
-RETRY_AFTER_MIN_S = 1.0
-"""The shortest Retry-After of a refusal."""
-
-RETRY_AFTER_SPREAD_S = 2.0
-"""The width of the random part that is added, so that refused clients do not return together."""
 
 LOG_INTERVAL_S = 1.0
 """At most one line in the log per limit and interval."""

@@ -18,6 +18,7 @@ from services.admission.revocation import Revocation, revoked
 from services.clock import Chance, Clock
 from services.common.key_format import well_formed
 from services.common.request_headers import bearer_token
+from services.common.retry_after import spread_retry_after_s
 from services.errors import Failure
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, key_by_digest, key_by_id
@@ -33,6 +34,9 @@ UNKNOWN_TTL_S = 5.0
 
 ANSWER_S = 3.0
 """How long the store may take to say whose key it is."""
+
+RETRY_SPREAD_S = 4.0
+"""The spread of the Retry-After while the store cannot say whose key it is."""
 
 RECHECK_S = 1.0
 """How long to wait for a store that cannot say whether a running call's key was revoked."""
@@ -153,7 +157,7 @@ class Keyring:
             raise Failure(
                 reasons.ERROR_REASON_AUTH_UNAVAILABLE,
                 "The gateway cannot check the API key right now.",
-                retry_after_s=1 + 4 * self._chance.random(),
+                retry_after_s=spread_retry_after_s(self._chance.random, RETRY_SPREAD_S),
             ) from failure
 
     def _is_unknown(self, digest: bytes) -> bool:

@@ -9,6 +9,9 @@ LIGHT_SHARE = 0.5
 """A caller is light if it has less than half as many calls in flight as the caller of the average
 call."""
 
+SPARE_SHARE = 0.1
+"""The spare capacity for light callers, as a share of the calls that are in flight at a limit."""
+
 
 class FairShare:
     """Counts the calls in flight by caller.

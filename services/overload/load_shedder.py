@@ -26,7 +26,8 @@ from collections.abc import Callable
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance, Clock
-from services.common.fair_share import CountedCall, FairShare
+from services.common.fair_share import SPARE_SHARE, CountedCall, FairShare
+from services.common.retry_after import spread_retry_after_s
 from services.config import BoundsConfig
 from services.errors import Failure
 from services.overload.lateness import LatenessTracker
@@ -36,11 +37,8 @@ from services.overload.thresholds import (
     QUEUE_WAIT_FOR_S,
     QUEUE_WAIT_MAX_S,
     QUEUE_WAIT_S,
-    RETRY_AFTER_MIN_S,
-    RETRY_AFTER_SPREAD_S,
     SAMPLE_INTERVAL_S,
     SAMPLE_INTERVAL_WHEN_BUSY_S,
-    SPARE_SHARE,
     TURN_LATE_FOR_S,
     TURN_LATE_S,
 )
@@ -133,7 +131,7 @@ class LoadShedder:
         return is_due and not self._shares.is_light(caller)
 
     def _random_retry_after_s(self) -> float:
-        return RETRY_AFTER_MIN_S + RETRY_AFTER_SPREAD_S * self._chance.random()
+        return spread_retry_after_s(self._chance.random)
 
     def _log_changes(self) -> None:
         is_overloaded = self._loop_turns.is_overloaded or self._queue_waits.is_overloaded

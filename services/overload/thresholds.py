@@ -1,17 +1,12 @@
 """Thresholds of load shedding in the service.
 
 How many calls may be in flight is configuration: `calls_max` and `calls_max_when_late` of
-`[bounds]`. When a caller is light, and may use spare capacity, is decided by `FLOOD_CALLS_MIN` and
-`LIGHT_SHARE` of `services.common.fair_share`. The edge has thresholds of its own in
-`gateway/overload`.
+`[bounds]`. What edge and service share is in `services.common`: in `fair_share`, when a caller is
+light, and how much spare capacity there is; in `retry_after`, when refused callers return. The edge
+has thresholds of its own in `gateway.overload.thresholds`.
 """
 
 from __future__ import annotations
-
-RETRY_AFTER_MIN_S = 1.0
-"""The shortest `Retry-After` of a refusal."""
-RETRY_AFTER_SPREAD_S = 2.0
-"""The width of the random part that is added, so that refused callers do not return together."""
 
 TURN_LATE_S = 0.015
 """A turn of the event loop that takes longer is late. A refusal waits for two or three turns, and
@@ -40,9 +35,6 @@ CALLS_PER_SAMPLE_WHEN_BUSY = 16
 """How many more calls may start from one sample of the loop to the next during an overload whose
 latest sample was in time. 100 starts in one turn of the loop make it late, for the refused calls,
 too."""
-
-SPARE_SHARE = 0.1
-"""The spare capacity for light callers, as a share of the calls in flight."""
 
 SAMPLE_INTERVAL_S = 0.25
 """The interval between samples of the event loop while fewer than `calls_max_when_late` calls are

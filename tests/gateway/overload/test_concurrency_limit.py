@@ -13,9 +13,8 @@ from pomogator.chat.v1 import content_pb2 as content
 from gateway.overload.concurrency_limit import ConcurrencyLimit
 from gateway.overload.thresholds import (
     GROWTH_INTERVAL_S,
-    RETRY_AFTER_MIN_S,
-    RETRY_AFTER_SPREAD_S,
 )
+from services.common.retry_after import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
 from tests.gateway.conftest import Edge
 from tests.stand.clock import FakeClock
 from tests.stand.service import Fault, Pause, answer

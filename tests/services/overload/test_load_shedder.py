@@ -11,6 +11,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import SystemClock
 from services.common.fair_share import CountedCall
+from services.common.retry_after import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
 from services.config import BoundsConfig
 from services.errors import Failure
 from services.overload.load_shedder import LoadShedder, sample_loop_turns
@@ -21,8 +22,6 @@ from services.overload.thresholds import (
     QUEUE_WAIT_MAX_S,
     QUEUE_WAIT_S,
     RECOVERY_S,
-    RETRY_AFTER_MIN_S,
-    RETRY_AFTER_SPREAD_S,
     TURN_LATE_FOR_S,
     TURN_LATE_S,
 )
