@@ -79,7 +79,12 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "asyncpg": ("services.storage.postgres",),
     "openai": (),
     "opentelemetry": ("services.telemetry", "services.serving.listeners", "gateway"),
-    "prometheus_client": ("gateway", "services.common", "services.telemetry"),
+    "prometheus_client": (
+        "gateway",
+        "services.common",
+        "services.rpc.accept_batch",
+        "services.telemetry",
+    ),
     "redis": ("services.storage.redis",),
     "requests": (),
     "services.providers.registry": ("services.serving.server", "services.cli"),

@@ -38,7 +38,7 @@ from gateway.surfaces.event_stream import EventStream
 _ROUNDING_S = 0.01
 """gRPC rounds the deadlines that it sends up to about three digits. A little less than a round
 number arrives as that number, which the service gets in `x-pomogator-timeout`, too
-(`services.rpc.failure_border.waited_s`)."""
+(`services.rpc.failure_border.queue_wait_s`)."""
 
 _Messages: TypeAlias = (
     "grpc.aio.UnaryStreamCall[chat.StreamChatCompletionRequest, chat.StreamChatCompletionResponse]"

@@ -9,7 +9,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.request_headers import has_bearer_token
 from services.errors import Failure
-from services.rpc.client_authorizer import guarded
+from services.rpc.client_authorizer import checked_handler
 from services.rpc.failure_border import Context, Handler, metadata_of
 
 TOKEN_VARIABLE = "POMOGATOR_OPS_TOKEN"  # noqa: S105  It is where the token is.
@@ -48,7 +48,7 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(OPEN_METHODS):
             return handler
-        return guarded(handler, self._check)
+        return checked_handler(handler, self._check)
 
     def _check(self, context: Context) -> None:
         if not has_bearer_token(metadata_of(context).get("authorization"), self._token):

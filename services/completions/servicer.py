@@ -14,7 +14,7 @@ from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import Call, Pipeline
 from services.errors import Failure
 from services.overload.load_shedder import LoadShedder
-from services.rpc.failure_border import Context, metadata_of, request_id_of, waited_s
+from services.rpc.failure_border import Context, metadata_of, queue_wait_s, request_id_of
 from services.telemetry.calls import CallLog, CallRecord
 
 
@@ -88,9 +88,9 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     def _admit(
         self, record: CallRecord, metadata: Mapping[str, str], left_s: float | None
     ) -> CountedCall:
-        waited = waited_s(metadata, left_s)
+        waited_s = queue_wait_s(metadata, left_s)
         _, _, key = metadata.get("authorization", "").rstrip().rpartition(" ")
-        return self._load_shedder.admit(record.opened_at, self._calls.inflight, waited, key)
+        return self._load_shedder.admit(record.opened_at, self._calls.inflight, waited_s, key)
 
     async def _tell_limits(self, failure: Failure, call: Call) -> None:
         """A refusal says how the limits stand, too, once it is known which apply."""

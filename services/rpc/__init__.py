@@ -1,0 +1,10 @@
+"""The border to gRPC: listeners, the order of interceptors, statuses, health.
+
+Modules, in the order in which data flows:
+    listener           a server on a TCP address or a Unix socket
+    accept_batch       acceptance of many calls per turn of the event loop
+    failure_border     the outermost interceptor: failures to statuses, request IDs, metadata
+    client_authorizer  the interceptor that checks the names in clients' certificates
+    rpc_log            the interceptor that records calls of methods that are no completions
+    health_service     the health service, and graceful shutdown as clients see it
+"""

@@ -1,8 +1,8 @@
-"""Who may call what over gRPC, by the names in the callers' certificates.
+"""Authorization of gRPC clients by the names in their certificates.
 
-The authority that a listener trusts says who somebody is; the table `client_certificates` of the
-configuration says what that one may call. Without a table, whoever the authority vouches
-for may call everything.
+The authority that a listener trusts says who a client is; the table `client_certificates` of the
+configuration says what that client may call. Without a table, every client with a certificate of
+the authority may call everything.
 """
 
 from __future__ import annotations
@@ -24,30 +24,31 @@ Table = Mapping[str, Iterable[str]]
 """Names by what they may call: `package.Service/Method`, `package.Service/*` or `*`."""
 
 HEALTH = "grpc.health.v1.Health/"
-"""What everybody may ask who may call anything at all."""
+"""The methods that every name of the table may call."""
 
 WATCH = f"{HEALTH}Watch"
-"""What everybody may ask whom the authority vouches for. Edges call no service that does not say
-how it is (`services.rpc.health_service`): without it they would not learn that they may not
-call."""
+"""The method that every client with a certificate of the authority may call. Edges send no call to
+a service that does not report its health (`services.rpc.health_service`): without this method they
+would wait, and never learn that they may not call."""
 
-# How gRPC's core calls them: https://grpc.github.io/grpc/core/grpc__security__constants_8h.html
+# The names of these properties in gRPC's core:
+# https://grpc.github.io/grpc/core/grpc__security__constants_8h.html
 _NAMES = ("peer_dns", "peer_uri")
 _NAMES_LOGGED_MAX = 8
 
 
 class ClientAuthorizer(grpc.aio.ServerInterceptor):
-    """Lets those in whose certificate has a name that may call the method.
+    """Refuses calls of clients whose certificate has no name that may call the method.
 
     Stands behind the border, which turns the refusal into a status. Names are compared
-    whole: those of DNS, and URIs such as `spiffe://cluster.local/ns/web/sa/shop`.
+    whole: DNS names, and URIs such as `spiffe://cluster.local/ns/web/sa/shop`.
     """
 
     def __init__(self, table: Table) -> None:
         self.replace(table)
 
     def replace(self, table: Table) -> None:
-        """Decides by this table from the next call on, whichever connection it comes on."""
+        """Use this table from the next call on, on existing connections, too."""
         self._table = {pattern: frozenset(names) for pattern, names in table.items()}
 
     async def intercept_service(
@@ -55,12 +56,12 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The method's handler, behind the check."""
+        """Return the method's handler, behind the check."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method.removeprefix("/")
         if method == WATCH:
             return handler
-        return handler and guarded(handler, lambda context: self._check(method, context))
+        return handler and checked_handler(handler, lambda context: self._check(method, context))
 
     def _check(self, method: str, context: Context) -> None:
         if not self._table:
@@ -69,7 +70,7 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         if any(not names.isdisjoint(allowed) for allowed in self._allowing(method)):
             return
         log.warning(
-            "caller.refused",
+            "client.refused",
             extra={"method": method, "names": sorted(names)[:_NAMES_LOGGED_MAX]},
         )
         message = f"No name in the caller's certificate may call {method}."
@@ -84,10 +85,11 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         return (self._table[pattern] for pattern in patterns if pattern in self._table)
 
 
-def guarded(handler: Handler, check: Callable[[Context], None]) -> Handler:
-    """The same handler, which is asked only if `check` does not raise a `Failure`.
+def checked_handler(handler: Handler, check: Callable[[Context], None]) -> Handler:
+    """Return a handler that runs `check` before it handles the request.
 
-    For calls of one request; `check` runs before the request is looked at.
+    `check` raises `Failure` to refuse the call. For methods with one request message, and for
+    reflection.
     """
     inner: Any = handler.unary_unary or handler.unary_stream
     if handler.unary_unary is not None:
@@ -110,11 +112,11 @@ def guarded(handler: Handler, check: Callable[[Context], None]) -> Handler:
         return grpc.unary_stream_rpc_method_handler(
             stream, handler.request_deserializer, handler.response_serializer
         )
-    return _guarded_dialogue(handler, check)
+    return _checked_dialogue(handler, check)
 
 
-def _guarded_dialogue(handler: Handler, check: Callable[[Context], None]) -> Handler:
-    """Only reflection has requests that are a stream; the border lets it pass as it is."""
+def _checked_dialogue(handler: Handler, check: Callable[[Context], None]) -> Handler:
+    """The same for a stream of requests. Only reflection has one; the border does not guard it."""
     inner: Any = handler.stream_stream
 
     async def dialogue(requests: object, context: Context) -> AsyncIterator[object]:
@@ -131,7 +133,7 @@ def _guarded_dialogue(handler: Handler, check: Callable[[Context], None]) -> Han
 
 
 def _names(context: Context) -> frozenset[str]:
-    """Those of the caller's certificate, which the handshake has verified."""
+    """The names in the client's certificate, which the handshake has verified."""
     identity = context.auth_context()
     return frozenset(
         name.decode("utf-8", "replace") for kind in _NAMES for name in identity.get(kind, ())

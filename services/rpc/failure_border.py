@@ -1,7 +1,7 @@
-"""The outermost border of the service: failures become statuses, everything else is hidden.
+"""The outermost interceptor of the service: failures become statuses, everything else is hidden.
 
 One interceptor does it for every method of every servicer, over every channel. What
-a handler raises besides `Failure` is a fault of ours: the caller learns the request's
+a handler raises besides `Failure` is a fault of the gateway: the caller learns the request's
 ID and nothing of the exception, whose text may hold a secret.
 """
 
@@ -29,23 +29,24 @@ log = logging.getLogger(__name__)
 
 
 def metadata_of(context: Context) -> Mapping[str, str]:
-    """The text metadata of a call; of a key that comes twice, the last value."""
+    """Return the text metadata of a call; of a key that comes twice, the last value."""
     return {
         key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
     }
 
 
 def request_id_of(metadata: Mapping[str, str]) -> str:
-    """The caller's name for the call, if it is fit for logs; else a new one."""
+    """Return the caller's ID of the request if it is fit for logs, else a new one."""
     return request_id_or_new(metadata.get("x-request-id"))
 
 
-def waited_s(metadata: Mapping[str, str], left_s: float | None) -> float:
-    """How long a call has waited to be taken in, where its caller says how long it may take.
+def queue_wait_s(metadata: Mapping[str, str], left_s: float | None) -> float:
+    """Return how long a call waited in gRPC's queue, where its caller states its timeout.
 
-    A call's deadline runs from when gRPC has read of it. What it may still take, against what it
-    might then, is how long nobody has looked at it; that needs no clock but this machine's. Time
-    in which its caller's gRPC looked for a server is in it, too, as far as rounding shows it.
+    A call's deadline runs from the moment at which gRPC has read the call. The timeout that the
+    caller stated, less the time that is left, is the wait: no clock but this machine's is needed.
+    The time in which the caller's gRPC looked for a server is in it, too, as far as rounding shows
+    it.
     """
     try:
         return float(metadata["x-pomogator-timeout"]) - left_s if left_s is not None else 0.0
@@ -64,13 +65,13 @@ class FailureBorder(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The method's handler, guarded. Made once for each method."""
+        """Return the method's handler, guarded. Made once for each method."""
         method = handler_call_details.method
         if method not in self._guarded:
             try:
                 handler = await continuation(handler_call_details)
-            except Exception as error:  # noqa: BLE001 - the border: of a guard's too nothing may pass
-                return _failing(error)
+            except Exception as error:  # noqa: BLE001 - the border: an interceptor's failure, too
+                return _failing_handler(error)
             if handler is None:
                 # Unknown methods are not remembered: callers choose their names.
                 return None
@@ -81,41 +82,44 @@ class FailureBorder(grpc.aio.ServerInterceptor):
 def _guard(handler: Handler) -> Handler:
     if handler.unary_unary is not None:
         return grpc.unary_unary_rpc_method_handler(
-            _guarded_unary(handler.unary_unary),
-            _tolerant(handler.request_deserializer),
+            _guard_unary(handler.unary_unary),
+            _none_if_undecodable(handler.request_deserializer),
             handler.response_serializer,
         )
     if handler.unary_stream is not None:
         return grpc.unary_stream_rpc_method_handler(
-            _guarded_stream(handler.unary_stream),
-            _tolerant(handler.request_deserializer),
+            _guard_stream(handler.unary_stream),
+            _none_if_undecodable(handler.request_deserializer),
             handler.response_serializer,
         )
     return handler
 
 
-def _tolerant(decode: Decode | None) -> Decode | None:
-    """Gives None for what cannot be decoded, of which grpc would tell the caller and the log."""
+def _none_if_undecodable(decode: Decode | None) -> Decode | None:
+    """Return a deserializer that gives None for bytes that are no message.
+
+    gRPC would write such a failure to the caller and to the log.
+    """
     if decode is None:
         return None
 
-    def tolerant(data: bytes) -> object:
+    def decode_or_none(data: bytes) -> object:
         try:
             return decode(data)
         except DecodeError:
             return None
 
-    return tolerant
+    return decode_or_none
 
 
-def _present(request: object) -> object:
+def _require_decoded(request: object) -> object:
     if request is None:
         message = "The request cannot be decoded."
         raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message)
     return request
 
 
-def _failing(error: Exception) -> Handler:
+def _failing_handler(error: Exception) -> Handler:
     async def fail(request: object, context: Context) -> NoReturn:  # noqa: ARG001 - a handler's
         await _abort(error, context)
 
@@ -123,27 +127,27 @@ def _failing(error: Exception) -> Handler:
     return grpc.unary_unary_rpc_method_handler(fail)
 
 
-def _guarded_unary(handle: Callable[..., Any]) -> Callable[..., Awaitable[object]]:
+def _guard_unary(handle: Callable[..., Any]) -> Callable[..., Awaitable[object]]:
     async def guarded(request: object, context: Context) -> object:
         try:
-            return await handle(_present(request), context)
-        except Exception as error:  # noqa: BLE001 - the border: nothing may pass it unmapped
+            return await handle(_require_decoded(request), context)
+        except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
             await _abort(error, context)
 
     return guarded
 
 
-def _guarded_stream(handle: Callable[..., Any]) -> Callable[..., AsyncIterator[object]]:
+def _guard_stream(handle: Callable[..., Any]) -> Callable[..., AsyncIterator[object]]:
     async def guarded(request: object, context: Context) -> AsyncIterator[object]:
         try:
-            answering = handle(_present(request), context)
-            if isawaitable(answering):  # Health's `Watch` writes what it says itself.
+            answering = handle(_require_decoded(request), context)
+            if isawaitable(answering):  # `Watch` of the health service writes its messages itself.
                 await answering
                 return
             async with aclosing(answering) as messages:
                 async for message in messages:
                     yield message
-        except Exception as error:  # noqa: BLE001 - the border: nothing may pass it unmapped
+        except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
             await _abort(error, context)
 
     return guarded

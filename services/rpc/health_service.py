@@ -1,16 +1,16 @@
-"""What the service says of its health, which is what its state lets it do.
+"""The health service (`grpc.health.v1`), whose answer follows from the state of the process.
 
-    SERVING        calls are taken
-    NOT_SERVING    nothing can be admitted, since money cannot be held or settled; or the
-                   process is on its way out
+    SERVING        calls are accepted
+    NOT_SERVING    no call can be admitted, since money cannot be held or settled; or the
+                   process is shutting down
 
-The process lives in both cases: restarting it helps neither the database nor the calls
-that still wait to be settled.
+The process runs on in both cases: a restart helps neither the database nor the calls
+that still wait for their settlement.
 
-A process goes in two steps. First it is NOT_SERVING, so that nobody new finds it. Those who
-have a connection learn it later, under a name of its own (`CALLS`): they turn to others while
-what they have sent until then is still taken. If the two came at once, edges whose name server
-does not yet know who comes next would have nobody to call.
+A graceful shutdown has two steps. First the process is NOT_SERVING, so that no new client finds it.
+Clients with a connection learn of the shutdown later, under a name of its own (`CALLS`): they move
+to other replicas, while the calls that they have sent until then are still accepted. If the two
+came at once, edges whose name server does not yet know the next replica would have none to call.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ from services.telemetry.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.25
-"""How often is looked: how long balancers may believe what is no longer true."""
+CHECK_INTERVAL_S = 0.25
+"""The interval of checks: how long a load balancer may believe an outdated answer."""
 
-LAST_WORD_S = 0.25
-"""How long those who watch are told that the end has come, before they are let go."""
+FINAL_STATUS_S = 0.25
+"""How long a watch goes on after the final status, so that the status arrives before the end."""
 
 CALLS = "pomogator.calls"
-"""The name that says whether calls are taken; a process on its way out still takes some. Edges
-watch it (`gateway.rpc.channel`)."""
+"""The name whose health says whether calls are accepted; a process that shuts down still accepts
+some. Edges watch it (`gateway.rpc.channel`)."""
 
-NOTICE_S = 2.0
-"""The longest that a process waits until all who watch `CALLS` have turned away."""
+MOVE_TIMEOUT_S = 2.0
+"""How long a shutdown waits at most for the clients that watch `CALLS` to move away."""
 
-UNDERWAY_S = 0.25
-"""How long a call may be under way whose sender has turned away meanwhile."""
+IN_TRANSIT_S = 0.25
+"""How long a call may be in transit that its client sent before it moved away."""
 
 _STATUSES = {
     True: health_pb2.HealthCheckResponse.SERVING,
@@ -52,42 +52,42 @@ _STATUSES = {
 
 
 class HealthService(HealthServicer):
-    """The health service of a process that stops: who watches it does not hold up its end.
+    """Health service whose watches end with the process.
 
-    Balancers watch for as long as they have a connection, and a server that stops waits for
-    every call.
+    Load balancers watch for as long as they have a connection, and a server that stops waits for
+    every call: without this they would hold up a shutdown.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._stopping = asyncio.Event()
-        self._dismissing = asyncio.Event()
-        self._balancers = 0
-        self._turned_away = asyncio.Semaphore(0)
+        self._moving = asyncio.Event()
+        self._watchers_of_calls = 0
+        self._moved = asyncio.Semaphore(0)
 
     async def enter_graceful_shutdown(self) -> None:
-        """Says for good that nothing is served. What `CALLS` says is as before."""
+        """Report NOT_SERVING for good. The health of `CALLS` does not change."""
         await super().enter_graceful_shutdown()
         self._stopping.set()
 
-    async def dismiss(self) -> None:
-        """Has those who watch `CALLS` turn away; returns when nothing comes from them any more.
+    async def move_clients_away(self) -> None:
+        """Have the clients that watch `CALLS` move away; return when none sends calls any more.
 
-        Their watch ends, and whoever begins another is told nothing. gRPC's balancers send no
-        call to a server that has not yet said how it is; where they have no other, calls wait
-        (NOT_SERVING would fail them). So who has begun another watch has turned away.
+        Their watches end, and a new watch gets no answer. gRPC's load balancers send no call to a
+        server whose health is unknown; where they know no other server, calls wait (NOT_SERVING
+        would fail them). So a client that has begun a new watch has moved away.
         """
-        self._dismissing.set()
-        if not self._balancers:
+        self._moving.set()
+        if not self._watchers_of_calls:
             return
         with suppress(TimeoutError):
-            async with asyncio.timeout(NOTICE_S):
-                for _ in range(self._balancers):
-                    await self._turned_away.acquire()
-        await asyncio.sleep(UNDERWAY_S)
+            async with asyncio.timeout(MOVE_TIMEOUT_S):
+                for _ in range(self._watchers_of_calls):
+                    await self._moved.acquire()
+        await asyncio.sleep(IN_TRANSIT_S)
 
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:  # noqa: N802
-        """Says how it is, and again whenever that changes, until the end has come."""
+        """Report the health of a service, and each change, until the process shuts down."""
         if request.service == CALLS:
             await self._watch_calls(context)
             return
@@ -95,53 +95,55 @@ class HealthService(HealthServicer):
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             await asyncio.wait({watching, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({watching}, timeout=LAST_WORD_S)
+            await asyncio.wait({watching}, timeout=FINAL_STATUS_S)
         finally:
             watching.cancel()
             stopping.cancel()
             await asyncio.gather(watching, stopping, return_exceptions=True)
 
     async def _watch_calls(self, context: Any) -> None:
-        if self._dismissing.is_set():
-            self._turned_away.release()
-            await asyncio.sleep(NOTICE_S)  # Longer than the connection lives.
+        if self._moving.is_set():
+            self._moved.release()
+            await asyncio.sleep(MOVE_TIMEOUT_S)  # Longer than the connection lives.
             return
-        self._balancers += 1
+        self._watchers_of_calls += 1
         try:
             await context.write(health_pb2.HealthCheckResponse(status=_STATUSES[True]))
-            await self._dismissing.wait()
+            await self._moving.wait()
         finally:
-            self._balancers -= 1
+            self._watchers_of_calls -= 1
 
 
 @asynccontextmanager
-async def watching_vitals(
-    vitals: HealthServicer,
+async def reporting_health(
+    health: HealthServicer,
     names: Collection[str],
-    able: Callable[[], bool],
+    is_healthy: Callable[[], bool],
     supervisor: Supervisor,
 ) -> AsyncIterator[None]:
-    """Says that the services of those names serve whenever `able` says so.
+    """Report the services of these names as SERVING whenever `is_healthy` says so.
 
-    What `vitals` says once it is shutting down stands.
+    A graceful shutdown of `health` takes precedence.
     """
-    await _tell(vitals, names, able=able())
-    async with supervisor.running(partial(_look, vitals, names, able), "vitals"):
+    await _report(health, names, is_healthy=is_healthy())
+    async with supervisor.running(partial(_check, health, names, is_healthy), "health"):
         yield
 
 
-async def _look(vitals: HealthServicer, names: Collection[str], able: Callable[[], bool]) -> None:
-    said = able()
-    await _tell(vitals, names, able=said)
+async def _check(
+    health: HealthServicer, names: Collection[str], is_healthy: Callable[[], bool]
+) -> None:
+    reported = is_healthy()
+    await _report(health, names, is_healthy=reported)
     while True:
-        await asyncio.sleep(LOOK_S)
-        if able() is said:
+        await asyncio.sleep(CHECK_INTERVAL_S)
+        if is_healthy() is reported:
             continue
-        said = not said
-        log.warning("service.able" if said else "service.unable")
-        await _tell(vitals, names, able=said)
+        reported = not reported
+        log.warning("health.recovered" if reported else "health.lost")
+        await _report(health, names, is_healthy=reported)
 
 
-async def _tell(vitals: HealthServicer, names: Collection[str], *, able: bool) -> None:
+async def _report(health: HealthServicer, names: Collection[str], *, is_healthy: bool) -> None:
     for name in names:
-        await vitals.set(name, _STATUSES[able])
+        await health.set(name, _STATUSES[is_healthy])

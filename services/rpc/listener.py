@@ -1,4 +1,4 @@
-"""A gRPC server on a socket."""
+"""A gRPC server that listens on a TCP address or a Unix socket."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.common.tls import ListenerTls
-from services.rpc.accept_batch import accepting, registered
+from services.rpc.accept_batch import accepting_in_batches, register_handlers
 from services.rpc.failure_border import FailureBorder
 from services.rpc.rpc_log import COMPLETIONS
 
 UNIX = "unix:"
 
-# Pictures travel in requests: the edge's limit on bodies, and what their form adds to it.
+# Requests contain pictures: the edge's limit on bodies, and the overhead of base64.
 MESSAGE_BYTES_MAX = 48 * 2**20
 RPCS_MAX = 4000
 
 CONNECTIONS_MAX = 4000
 CONNECTIONS_SHARE = 0.2
-"""Of the process's descriptors, what the connections of one listener may take at most."""
+"""The share of the process's file descriptors that connections of one listener may take."""
 
 PING_INTERVAL_MIN_MS = 1_000
 
@@ -35,13 +35,13 @@ OPTIONS = (
     ("grpc.max_concurrent_streams", 2000),
     # An unread stream would otherwise be buffered up to megabytes ahead of its reader.
     ("grpc.http2.bdp_probe", 0),
-    # Callers that ping a silent stream every two seconds are no attackers: models think.
+    # A caller that pings a silent stream every two seconds is no attacker: models think.
     ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
     ("grpc.keepalive_permit_without_calls", 1),
-    # Who connects and says nothing keeps its place for so long only.
+    # A client that connects and sends nothing is disconnected.
     ("grpc.server_handshake_timeout_ms", 10_000),
     ("grpc.so_reuseport", 0),
-    # Balanced clients look for new replicas only when a connection ends. Calls may end first.
+    # Clients look for new replicas only when a connection ends. Calls in flight may end first.
     ("grpc.max_connection_age_ms", 600_000),
     ("grpc.max_connection_age_grace_ms", 1_860_000),
 )
@@ -53,31 +53,32 @@ async def listening(
     address: str,
     *,
     reflected: Sequence[str] = (),
-    guards: Sequence[grpc.aio.ServerInterceptor] = (),
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     tls: ListenerTls | None = None,
     grace_s: float = 30.0,
 ) -> AsyncIterator[str]:
-    """Serves over gRPC at `HOST:PORT` or `unix:PATH`; gives the address with the real port.
+    """Serve over gRPC at `HOST:PORT` or `unix:PATH`; yield the address with the actual port.
 
     Connections beyond `CONNECTIONS_MAX`, or a fifth of the process's descriptors, are closed.
-    On the way out running calls have `grace_s` to end. `reflected` names the services
-    that reflection tells about; without any there is no reflection. `guards` stand
-    between the border and the handlers. Without `tls` it is plain text; a Unix socket
-    always is. Raises OSError where the address cannot be had, or the files of `tls`.
+    On exit calls in flight have `grace_s` to end. `reflected` names the services that server
+    reflection lists; without any there is no reflection. `interceptors` stand between the border
+    and the handlers. Without `tls` the listener is plain text; a Unix socket always is.
+
+    Raises OSError where the address is taken, or the files of `tls` cannot be used.
     """
-    interceptors = [FailureBorder(), *guards]
+    chain = [FailureBorder(), *interceptors]
     server = grpc.aio.server(
-        interceptors=interceptors,
+        interceptors=chain,
         options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", _connections_max())],
         maximum_concurrent_rpcs=RPCS_MAX,
     )
-    handlers = registered(register, server).handlers
-    often = {path: handlers[path] for path in handlers if path.startswith(COMPLETIONS)}
+    handlers = register_handlers(register, server)
+    frequent = {path: handlers[path] for path in handlers if path.startswith(COMPLETIONS)}
     if reflected:
         reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), server)
     bound = _bind(server, address, tls)
     await server.start()
-    async with accepting(server, often, interceptors):
+    async with accepting_in_batches(server, frequent, chain):
         try:
             yield bound
         finally:
@@ -107,7 +108,7 @@ def _bind(server: grpc.aio.Server, address: str, tls: ListenerTls | None) -> str
 
 
 def _bind_socket(server: grpc.aio.Server, path: Path) -> str:
-    """The file's permission is the credential: nobody else may open it, at no moment."""
+    """Bind a socket that only its owner may open, from its first moment: that is its credential."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.stat().st_mode):

@@ -1,7 +1,7 @@
-"""What is told of the calls that are no completions: a line in the log, a metric, a span.
+"""One log line, metric and span per call of a method that is no completion.
 
-Completions tell of themselves (`services.telemetry.calls`). All others are seldom, and most are
-operators': who changes what is to be found in the log by the request's ID.
+Completions have records of their own (`services.telemetry.calls`). All other calls are rare, and
+most are operators': who changed what is found in the log by the request's ID.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ COMPLETIONS = f"/{chat.DESCRIPTOR.services_by_name['ChatCompletionService'].full
 
 
 class RpcLog(grpc.aio.ServerInterceptor):
-    """Tells of each call of a method of ours with one answer. Stands behind the border."""
+    """Records each call of a Pomogator method with one answer. Stands behind the border."""
 
     def __init__(
         self, clock: Clock, count: Callable[[str, str], None], tracing: Tracing | None = None
     ) -> None:
-        """`count` is told the method (`Service/Method`) and the status of every call."""
+        """`count` gets the method (`Service/Method`) and the status code of every call."""
         self._clock = clock
         self._count = count
         self._tracing = tracing
@@ -41,20 +41,20 @@ class RpcLog(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The method's handler, watched if it is one of those."""
+        """Return the method's handler, recorded if the method is one of those."""
         handler = await continuation(handler_call_details)
         path = handler_call_details.method
         ours = path.startswith(OURS) and not path.startswith(COMPLETIONS)
         if handler is None or not ours or handler.unary_unary is None:
             return handler
         return grpc.unary_unary_rpc_method_handler(
-            self._watched(path.removeprefix("/"), handler.unary_unary),
+            self._recorded(path.removeprefix("/"), handler.unary_unary),
             handler.request_deserializer,
             handler.response_serializer,
         )
 
-    def _watched(self, method: str, handle: Any) -> Callable[..., Awaitable[object]]:
-        async def watched(request: object, context: Context) -> object:
+    def _recorded(self, method: str, handle: Any) -> Callable[..., Awaitable[object]]:
+        async def recorded(request: object, context: Context) -> object:
             begun_at = self._clock.now()
             metadata = metadata_of(context)
             trace = None if self._tracing is None else self._tracing.begin_rpc(method, metadata)
@@ -79,9 +79,9 @@ class RpcLog(grpc.aio.ServerInterceptor):
                     "method": method,
                     "code": code,
                     "reason": reason,
-                    "dur_ms": round((self._clock.now() - begun_at) * 1000, 1),
+                    "duration_ms": round((self._clock.now() - begun_at) * 1000, 1),
                     "trace_id": trace.trace_id if trace else "",
                 }
                 log.info("rpc.ended", extra=line)
 
-        return watched
+        return recorded

@@ -65,7 +65,9 @@ class Listeners:
                 register,
                 address,
                 reflected=names if options.reflection else (),
-                guards=[service.rpcs] if address.startswith(UNIX) else [service.rpcs, *guards],
+                interceptors=[service.rpcs]
+                if address.startswith(UNIX)
+                else [service.rpcs, *guards],
                 tls=self.tls,
                 grace_s=options.drain_timeout_s,
             )

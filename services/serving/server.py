@@ -50,8 +50,9 @@ from services.providers.upstream import Upstream
 from services.routing.catalog import Catalog
 from services.routing.failover import Failover
 from services.routing.health import Health
+from services.rpc import accept_batch
 from services.rpc.client_authorizer import ClientAuthorizer
-from services.rpc.health_service import HealthService, watching_vitals
+from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
 from services.serving.reload import Reloader, watch
 from services.serving.service import PUBLIC_SERVICES, Service
@@ -91,6 +92,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics(version=VERSION)
+        accept_batch.register_metrics(metrics.registry)
         supervisor = Supervisor(lambda task: metrics.task_failures[(task,)].inc())
         opening = _open_books(config, state, env, clock, supervisor, metrics)
         books = await stack.enter_async_context(opening)
@@ -166,7 +168,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             health=vitals,
         )
         names = ("", *PUBLIC_SERVICES)
-        watching = watching_vitals(vitals, names, lambda: books.healthy, supervisor)
+        watching = reporting_health(vitals, names, lambda: books.healthy, supervisor)
         await stack.enter_async_context(watching)
         yield Service(
             public.register,

@@ -92,7 +92,7 @@ class Service:
 
     async def dismiss(self) -> None:
         """Has callers with a connection send new calls elsewhere, and waits until they do."""
-        await self.health.dismiss()
+        await self.health.move_clients_away()
 
     def channel(self) -> InProcessChannel:
         """A channel to the public services that crosses no wire."""

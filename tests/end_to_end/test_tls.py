@@ -112,7 +112,7 @@ async def test_names_are_read_anew(tmp_path: Path) -> None:
             await service.event("config.reloaded")
             # An edge that may not call takes no part: its users are not told that they may not.
             assert await statuses() == (403, 503)
-            refused = await service.event("caller.refused")
+            refused = await service.event("client.refused")
             assert refused["names"] == ["edge.svc"]
 
             files.issue("edge", None, "other.svc")

@@ -93,7 +93,7 @@ async def test_048_a_guard_quotes_secrets(open_stand: OpenStand) -> None:
     stand = await open_stand()
     stand.errors |= {"call.failed"}
     async with (
-        listening(stand.service.register, "127.0.0.1:0", guards=[Sick()], grace_s=0) as bound,
+        listening(stand.service.register, "127.0.0.1:0", interceptors=[Sick()], grace_s=0) as bound,
         grpc.aio.insecure_channel(bound) as channel,
     ):
         for kind in (channel.unary_unary, channel.unary_stream):

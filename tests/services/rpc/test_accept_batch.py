@@ -1,4 +1,4 @@
-"""Many calls are accepted in a turn of the loop, and are calls like any other."""
+"""Batched acceptance of gRPC calls: many per turn of the loop, each a call like any other."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
+from prometheus_client import CollectorRegistry
 
 from services.errors import Failure
 from services.rpc import accept_batch
@@ -25,11 +26,11 @@ WHOLE, STREAM = pb.CreateChatCompletionRequest(), pb.StreamChatCompletionRequest
 
 
 class Completions(pb_grpc.ChatCompletionServiceServicer):
-    """Answers whole ones at once, and streams once it may."""
+    """Answers at once; a stream ends when the test lets it."""
 
     def __init__(self) -> None:
         self.entered: list[int] = []
-        """In which turn of the loop calls came."""
+        """The turns of the loop in which calls came."""
         self.turn = 0
         self.streaming = asyncio.Event()
         self.ending = asyncio.Event()
@@ -57,7 +58,7 @@ class Completions(pb_grpc.ChatCompletionServiceServicer):
         pb_grpc.add_ChatCompletionServiceServicer_to_server(self, server)
 
     def burden(self) -> Callable[[], None]:
-        """Makes each turn of the loop a long one, and counts them, until it is told to stop."""
+        """Make each turn of the loop long, and count them. Returns how to stop."""
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
 
@@ -77,7 +78,7 @@ def stub_of(channel: Any) -> Any:
 
 
 def ask_many(address: str) -> None:
-    """Asks for whole answers, all at once, from another thread's point of view."""
+    """Ask for whole answers, all at once. Blocks: for a thread."""
     with grpc.insecure_channel(address) as channel:
         ask = stub_of(channel).CreateChatCompletion
         for answer in [ask.future(WHOLE) for _ in range(CALLS)]:
@@ -85,7 +86,7 @@ def ask_many(address: str) -> None:
 
 
 async def turns_taken() -> int:
-    """In how many turns of a busy loop as many calls come in."""
+    """The number of turns in which a busy loop accepts `CALLS` calls."""
     service = Completions()
     async with listening(service.register, "127.0.0.1:0", grace_s=1) as address:
         stop = service.burden()
@@ -97,25 +98,29 @@ async def turns_taken() -> int:
     return service.entered[-1] - service.entered[0]
 
 
-async def test_a_busy_loop_takes_in_more_calls_than_it_has_turns() -> None:
-    """Left alone gRPC needs several turns for each, which the installed release still does."""
+async def test_a_busy_loop_accepts_more_calls_than_it_has_turns() -> None:
+    """The server of gRPC itself needs several turns for each call."""
     assert await turns_taken() < CALLS
 
 
-async def test_another_release_serves_as_it_always_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that is not public is used where nobody has looked at it."""
-    monkeypatch.setattr(accept_batch, "READ_IN", ())
+async def test_an_unreviewed_release_accepts_calls_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No private function is called, and the metric says so. gRPC still needs several turns."""
+    registry = CollectorRegistry()
+    accept_batch.register_metrics(registry)
+    assert registry.get_sample_value("pomogator_grpc_accept_fallback") == 0
+    monkeypatch.setattr(accept_batch, "REVIEWED_RELEASES", ())
+    assert registry.get_sample_value("pomogator_grpc_accept_fallback") == 1
 
     assert await turns_taken() > CALLS
 
 
-def test_the_installed_release_was_looked_at() -> None:
-    """Who takes another one is told to read its `_server_main_loop`."""
-    assert grpc.__version__ in accept_batch.READ_IN
+def test_the_installed_release_was_reviewed() -> None:
+    """Before an upgrade of grpcio, review its `_server_main_loop` and add the release."""
+    assert not accept_batch.is_fallback()
 
 
 async def test_failures_become_statuses() -> None:
-    """What is accepted goes through the border, whoever accepts it."""
+    """Accepted calls pass the border."""
     service = Completions()
     strict = pb.CreateChatCompletionRequest(parameter_policy=pb.PARAMETER_POLICY_STRICT)
     async with (
@@ -129,8 +134,8 @@ async def test_failures_become_statuses() -> None:
             assert raised.value.details() == "There is none."
 
 
-async def test_a_caller_that_leaves_ends_its_call() -> None:
-    """The handler hears of it, as gRPC has it."""
+async def test_a_cancelled_call_ends_its_handler() -> None:
+    """As with calls that gRPC accepted itself."""
     service = Completions()
     async with (
         listening(service.register, "127.0.0.1:0", grace_s=1) as address,
@@ -143,8 +148,8 @@ async def test_a_caller_that_leaves_ends_its_call() -> None:
         await service.left.wait()
 
 
-async def test_a_server_that_stops_lets_calls_end() -> None:
-    """Those that run are answered in full, and new ones are not taken."""
+async def test_a_stopping_server_drains_its_calls() -> None:
+    """Calls in flight are answered in full, and new ones are not accepted."""
     service = Completions()
     serving = listening(service.register, "127.0.0.1:0", grace_s=30)
     address = await serving.__aenter__()

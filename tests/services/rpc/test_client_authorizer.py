@@ -1,4 +1,4 @@
-"""Who may call what over gRPC, with real certificates on real sockets."""
+"""Authorization by certificate, with real certificates on real sockets."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ TABLE = {f"{MODELS}/GetModel": (SHOP,), STREAM: (EDGE,), "*": ("admin.svc",)}
 
 
 class Completions(chat_grpc.ChatCompletionServiceServicer):
-    """Streams one message to everybody."""
+    """Streams one message to every client."""
 
     async def CreateChatCompletion(  # noqa: N802
         self,
         request: chat.CreateChatCompletionRequest,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> chat.CreateChatCompletionResponse:
-        """Nothing."""
+        """An empty answer."""
         return chat.CreateChatCompletionResponse()
 
     async def StreamChatCompletion(  # noqa: N802
@@ -63,61 +63,61 @@ class Completions(chat_grpc.ChatCompletionServiceServicer):
 
 
 def register(server: grpc.aio.Server) -> None:
-    """Adds what is called here."""
+    """Add the services that the tests call."""
     pb_grpc.add_ModelServiceServicer_to_server(Models(), server)
     chat_grpc.add_ChatCompletionServiceServicer_to_server(Completions(), server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthService(), server)
 
 
-class House:
-    """A listener, its authority, and callers of any name."""
+class Listener:
+    """A listener, its authority, and clients with any names."""
 
-    def __init__(self, files: Files, address: str, callers: ClientAuthorizer) -> None:
+    def __init__(self, files: Files, address: str, authorizer: ClientAuthorizer) -> None:
         self.files = files
-        self.callers = callers
+        self.authorizer = authorizer
         self._address = address
 
     @asynccontextmanager
-    async def caller(self, *names: str, **of: Any) -> AsyncIterator[Caller]:
-        """Somebody with a certificate of these names; `of` is who vouches, and until when."""
+    async def named_client(self, *names: str, **of: Any) -> AsyncIterator[Client]:
+        """A client with a certificate of these names; `of` may have the issuer and the expiry."""
         issued = self.files.issue(names[0], of.pop("issuer", None), *names, **of)
         tls = TargetTls(ca=self.files.ca, **pair(issued))
-        async with self.whoever(tls) as caller:
-            yield caller
+        async with self.client(tls) as client:
+            yield client
 
     @asynccontextmanager
-    async def whoever(self, tls: TargetTls | None) -> AsyncIterator[Caller]:
-        """Somebody who shows this."""
+    async def client(self, tls: TargetTls | None) -> AsyncIterator[Client]:
+        """A client with these credentials."""
         options = (("grpc.ssl_target_name_override", NAME),)
         async with open_channel(self._address, tls=tls, more=options) as channel:
-            yield Caller(channel)
+            yield Client(channel)
 
 
-class Caller:
-    """Calls, and tells the name of the status."""
+class Client:
+    """Makes calls, and returns the names of their status codes."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._channel = channel
         self.details = ""
 
     async def get(self) -> str:
-        """A whole answer."""
+        """Call a method with one answer."""
         return await self._outcome(pb_grpc.ModelServiceStub(self._channel).GetModel(
             pb.GetModelRequest(model="m"), timeout=10))  # fmt: skip
 
     async def list(self) -> str:
-        """Another method of the same service."""
+        """Call another method of the same service."""
         return await self._outcome(pb_grpc.ModelServiceStub(self._channel).ListModels(
             pb.ListModelsRequest(), timeout=10))  # fmt: skip
 
     async def stream(self) -> str:
-        """A stream."""
+        """Call a method with a stream of answers."""
         stub = chat_grpc.ChatCompletionServiceStub(self._channel)
         call = stub.StreamChatCompletion(chat.StreamChatCompletionRequest(), timeout=10)
         return await self._outcome(anext(aiter(call)))
 
     async def health(self) -> str:
-        """What probes ask."""
+        """Call the health service as probes do."""
         check = self._channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -126,7 +126,7 @@ class Caller:
         return await self._outcome(check(health_pb2.HealthCheckRequest(), timeout=10))
 
     async def reflection(self) -> str:
-        """What there is."""
+        """Call server reflection."""
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(self._channel)  # type: ignore[arg-type]
         wanted = reflection_pb2.ServerReflectionRequest(list_services="")
         return await self._outcome(anext(aiter(stub.ServerReflectionInfo(iter([wanted])))))
@@ -141,14 +141,14 @@ class Caller:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def listener(tmp_path: Path) -> AsyncIterator[Listener]:
     files = Files(tmp_path)
-    callers = ClientAuthorizer(TABLE)
+    authorizer = ClientAuthorizer(TABLE)
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     async with listening(
-        register, "127.0.0.1:0", guards=[callers], reflected=[MODELS], tls=tls, grace_s=0
+        register, "127.0.0.1:0", interceptors=[authorizer], reflected=[MODELS], tls=tls, grace_s=0
     ) as address:
-        yield House(files, address, callers)
+        yield Listener(files, address, authorizer)
 
 
 @pytest.mark.parametrize(
@@ -161,52 +161,54 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
         ([STRANGER], {"get": "-", "list": "-", "stream": "-", "reflection": "-", "health": "-"}),
     ],
 )
-async def test_names_say_who_may_call_what(
-    house: House, names: list[str], may: Mapping[str, str]
+async def test_names_decide_which_methods_a_client_may_call(
+    listener: Listener, names: list[str], may: Mapping[str, str]
 ) -> None:
-    """Any name of the certificate will do; health answers whoever may call anything."""
-    async with house.caller(*names) as caller:
+    """Any name of the certificate counts; every name of the table may call the health service."""
+    async with listener.named_client(*names) as client:
         for method, expected in may.items():
-            outcome = await getattr(caller, method)()
+            outcome = await getattr(client, method)()
             assert outcome == expected.replace("-", "PERMISSION_DENIED"), method
 
 
-async def test_a_refusal_says_why(house: House, caplog: pytest.LogCaptureFixture) -> None:
-    """The caller reads the method; the log has the certificate's names, too."""
-    async with house.caller(STRANGER) as caller:
+async def test_a_refusal_names_the_method(
+    listener: Listener, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For the client; the log has the certificate's names, too."""
+    async with listener.named_client(STRANGER) as client:
         with caplog.at_level(logging.WARNING, "services.rpc.client_authorizer"):
-            await caller.get()
+            await client.get()
 
-    assert caller.details == f"No name in the caller's certificate may call {MODELS}/GetModel."
+    assert client.details == f"No name in the caller's certificate may call {MODELS}/GetModel."
     (record,) = caplog.records
-    assert record.message == "caller.refused"
+    assert record.message == "client.refused"
     told = vars(record)
     assert (told["method"], told["names"]) == (f"{MODELS}/GetModel", [STRANGER])
 
 
-async def test_who_nobody_vouches_for_is_not_heard(house: House) -> None:
-    """No certificate, an expired one, or another authority's with the right name: no call."""
+async def test_an_untrusted_client_cannot_connect(listener: Listener) -> None:
+    """No certificate, an expired one, or one of another authority with the right name."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
     for of in ({"issuer": trustme.CA()}, {"not_after": yesterday}):
-        async with house.caller(SHOP, **of) as caller:
-            assert await caller.get() == "UNAVAILABLE"
-    for tls in (TargetTls(ca=house.files.ca), None):
-        async with house.whoever(tls) as caller:
-            assert await caller.get() == "UNAVAILABLE"
+        async with listener.named_client(SHOP, **of) as client:
+            assert await client.get() == "UNAVAILABLE"
+    for tls in (TargetTls(ca=listener.files.ca), None):
+        async with listener.client(tls) as client:
+            assert await client.get() == "UNAVAILABLE"
 
 
-async def test_another_table_counts_from_the_next_call_on(house: House) -> None:
-    """On connections that there are, too; without a table whoever is vouched for may call."""
-    async with house.caller(SHOP) as caller:
-        assert await caller.get() == "OK"
-        house.callers.replace({f"{MODELS}/*": (EDGE,)})
-        assert await caller.get() == "PERMISSION_DENIED"
-        house.callers.replace({})
-        assert (await caller.get(), await caller.stream()) == ("OK", "OK")
+async def test_a_new_table_counts_from_the_next_call_on(listener: Listener) -> None:
+    """On existing connections, too; with an empty table every trusted client may call."""
+    async with listener.named_client(SHOP) as client:
+        assert await client.get() == "OK"
+        listener.authorizer.replace({f"{MODELS}/*": (EDGE,)})
+        assert await client.get() == "PERMISSION_DENIED"
+        listener.authorizer.replace({})
+        assert (await client.get(), await client.stream()) == ("OK", "OK")
 
 
 def with_uri(authority: trustme.CA, uri: str, key_path: Path) -> bytes:
-    """A certificate of a workload, whose name is a URI; its key is written to the path."""
+    """A workload's certificate, whose name is a URI; its key is written to the path."""
     issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
     signer: Any = load_pem_private_key(authority.private_key_pem.bytes(), None)
     key = ec.generate_private_key(ec.SECP256R1())
@@ -225,17 +227,19 @@ def with_uri(authority: trustme.CA, uri: str, key_path: Path) -> bytes:
 
 
 async def test_uris_are_names(tmp_path: Path) -> None:
-    """Workloads with SPIFFE's identities are told apart by them."""
+    """Workloads are told apart by their SPIFFE identities."""
     files = Files(tmp_path)
     spiffe = "spiffe://cluster.local/ns/web/sa/shop"
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
-    callers = ClientAuthorizer({"*": (spiffe,)})
-    async with listening(register, "127.0.0.1:0", guards=[callers], tls=tls, grace_s=0) as address:
-        house = House(files, address, callers)
+    authorizer = ClientAuthorizer({"*": (spiffe,)})
+    async with listening(
+        register, "127.0.0.1:0", interceptors=[authorizer], tls=tls, grace_s=0
+    ) as address:
+        listener = Listener(files, address, authorizer)
         key = tmp_path / "shop.key"
         certificate = files.write("shop.pem", with_uri(files.authority, spiffe, key))
         shown = TargetTls(ca=files.ca, certificate=certificate, key=key)
-        async with house.whoever(shown) as caller:
-            assert await caller.get() == "OK"
-        async with house.caller(SHOP) as caller:
-            assert await caller.get() == "PERMISSION_DENIED"
+        async with listener.client(shown) as client:
+            assert await client.get() == "OK"
+        async with listener.named_client(SHOP) as client:
+            assert await client.get() == "PERMISSION_DENIED"

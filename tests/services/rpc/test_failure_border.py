@@ -1,4 +1,4 @@
-"""What passes the border of the service, and what does not."""
+"""Failures as callers see them, behind the border of the service."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ SECRET = "sk-pg-this-must-not-leave"
 
 
 class Raises(pb_grpc.ModelServiceServicer):
-    """A servicer that fails as it is told."""
+    """A servicer that raises an error."""
 
     def __init__(self, error: Exception) -> None:
         self._error = error
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
-        """Fails."""
+        """Raise the error."""
         raise self._error
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Any
     ) -> pb.ListModelsResponse:
-        """Fails."""
+        """Raise the error."""
         raise self._error
 
 
 async def failed(error: Exception) -> tuple[grpc.aio.AioRpcError, Status]:
-    """How a caller sees that `error` was raised."""
+    """Return how a caller sees `error`."""
     channel = InProcessChannel(
         lambda server: pb_grpc.add_ModelServiceServicer_to_server(Raises(error), server),
         interceptors=[FailureBorder()],
@@ -57,7 +57,7 @@ async def failed(error: Exception) -> tuple[grpc.aio.AioRpcError, Status]:
 
 
 def details(status: Status) -> Iterator[ErrorInfo | BadRequest | RetryInfo]:
-    """The details of a status, unpacked."""
+    """Unpack the details of a status."""
     for packed in status.details:
         yield _unpacked(packed)
 
@@ -93,8 +93,8 @@ async def test_a_failure_arrives_with_its_reason_and_details() -> None:
     assert retry.retry_delay.ToMilliseconds() == 1500
 
 
-async def test_nothing_of_an_exception_passes() -> None:
-    """A fault of ours is INTERNAL with the request's ID, whatever its text was."""
+async def test_an_exception_is_hidden() -> None:
+    """The caller gets INTERNAL with the request's ID, and nothing of the exception's text."""
     error, status = await failed(RuntimeError(SECRET))
 
     assert error.code() is grpc.StatusCode.INTERNAL
@@ -103,7 +103,7 @@ async def test_nothing_of_an_exception_passes() -> None:
 
 
 async def test_messages_may_be_in_any_script() -> None:
-    """Providers explain themselves in the language of their callers."""
+    """Providers write messages in the language of their callers."""
     message = "Баланс исчерпан – 余额不足"
     error, status = await failed(Failure(reasons.ERROR_REASON_INTERNAL, message))
 
@@ -127,13 +127,13 @@ async def test_long_messages_keep_their_status() -> None:
 
 @pytest.mark.parametrize("bad", ["", "a b", "a\nb", "x" * 65, "ключ"])
 def test_request_ids_are_fit_for_logs(bad: str) -> None:
-    """What is not is replaced by an ID of ours."""
+    """An ID that is not fit is replaced by a new one."""
     assert request_id_of({"x-request-id": "client-1.a_B"}) == "client-1.a_B"
     assert request_id_of({"x-request-id": bad}).startswith("req-")
 
 
-async def test_streams_are_guarded_too() -> None:
-    """What came before the failure stays valid; the failure follows as a status."""
+async def test_a_failure_of_a_stream_becomes_a_status() -> None:
+    """Messages before the failure stay valid."""
 
     async def stream(request: object, context: object) -> AsyncIterator[pb.Model]:
         yield pb.Model(name="first")
@@ -152,8 +152,8 @@ async def test_streams_are_guarded_too() -> None:
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
-async def test_health_is_watched() -> None:
-    """The health service's `Watch`, which writes instead of yielding, says when it changes."""
+async def test_handlers_may_write_messages_themselves() -> None:
+    """As `Watch` of the health service does, which reports each change."""
     health = HealthServicer()
 
     def register(server: grpc.aio.Server) -> None:

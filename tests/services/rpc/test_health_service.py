@@ -1,4 +1,4 @@
-"""What is said of the service's health, to those who ask once and those who watch."""
+"""Health as clients see it, by `Check` and `Watch`, and during a graceful shutdown."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.services.rpc.test_listener import Models
 
 Status = health_pb2.HealthCheckResponse
 GRACE_S = 600.0
-"""What a call that runs would be given; nobody waits so long here."""
+"""The grace for calls in flight; no test waits so long."""
 
 
 def watching(
     channel: grpc.aio.Channel, name: str = ""
 ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-    """What is told of a name."""
+    """Watch the health of a name."""
     watch = channel.unary_stream(
         "/grpc.health.v1.Health/Watch",
         request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
@@ -35,12 +35,12 @@ def watching(
     return aiter(watch(health_pb2.HealthCheckRequest(service=name)))
 
 
-async def test_who_watches_does_not_hold_up_the_end() -> None:
-    """Told that nothing is served any more, they are let go; so is who only then comes."""
-    vitals = HealthService()
+async def test_watches_do_not_hold_up_a_shutdown() -> None:
+    """They end with NOT_SERVING, and so does a watch that begins later."""
+    health = HealthService()
 
     def register(server: grpc.aio.Server) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
 
     async with asyncio.timeout(60), AsyncExitStack() as stack:
         address = await stack.enter_async_context(
@@ -49,23 +49,23 @@ async def test_who_watches_does_not_hold_up_the_end() -> None:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
         early = watching(channel)
         assert (await anext(early)).status == Status.SERVING
-        await vitals.set("", Status.NOT_SERVING)
+        await health.set("", Status.NOT_SERVING)
         assert (await anext(early)).status == Status.NOT_SERVING
-        await vitals.set("", Status.SERVING)
+        await health.set("", Status.SERVING)
         assert (await anext(early)).status == Status.SERVING
 
-        await vitals.enter_graceful_shutdown()
+        await health.enter_graceful_shutdown()
 
         assert [each.status async for each in early] == [Status.NOT_SERVING]
         assert [each.status async for each in watching(channel)] == [Status.NOT_SERVING]
 
 
-async def test_who_leaves_is_forgotten() -> None:
-    """A balancer that hangs up leaves nothing behind."""
-    vitals = HealthService()
+async def test_a_disconnected_watch_leaves_no_task() -> None:
+    """Of a load balancer that hangs up."""
+    health = HealthService()
 
     def register(server: grpc.aio.Server) -> None:
-        health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
+        health_pb2_grpc.add_HealthServicer_to_server(health, server)
 
     before = asyncio.all_tasks()
     async with listening(register, "127.0.0.1:0", grace_s=0) as address:
@@ -77,10 +77,10 @@ async def test_who_leaves_is_forgotten() -> None:
 
 
 class Replica(Models):
-    """A service of which edges learn when it stops."""
+    """A service that moves its clients away before it stops."""
 
     def __init__(self) -> None:
-        self.vitals = HealthService()
+        self.health = HealthService()
         self.served = 0
         self.called = asyncio.Event()
 
@@ -91,25 +91,25 @@ class Replica(Models):
         return await super().GetModel(request, context)
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds it, and its health."""
+        """Add the service, and its health."""
         pb_grpc.add_ModelServiceServicer_to_server(self, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self.vitals, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
 
     @asynccontextmanager
     async def listening(self, address: str = "127.0.0.1:0") -> AsyncIterator[str]:
-        """Serves; on the way out, it stops as `pomogator serve` does."""
+        """Serve; on exit, shut down as `pomogator serve` does."""
         async with listening(self.register, address, grace_s=GRACE_S) as bound:
             yield bound
-            await self.vitals.enter_graceful_shutdown()
-            await self.vitals.dismiss()
+            await self.health.enter_graceful_shutdown()
+            await self.health.move_clients_away()
 
 
 RESTARTS = 6
 CALLERS = 8
 
 
-async def test_a_service_stops_and_no_call_fails() -> None:
-    """An edge calls two; each stops and comes back, and it never calls one that has stopped."""
+async def test_no_call_fails_while_replicas_restart() -> None:
+    """An edge calls two replicas, and never one that has stopped."""
     ends: Counter[str] = Counter()
     enough = asyncio.Event()
 
@@ -142,8 +142,8 @@ async def test_a_service_stops_and_no_call_fails() -> None:
     assert ends.keys() == {"OK"}
 
 
-async def test_calls_wait_where_there_is_no_other() -> None:
-    """Dismissed by all, an edge neither fails calls nor has them begun."""
+async def test_calls_wait_where_there_is_no_other_replica() -> None:
+    """An edge that has moved away from all replicas neither fails calls nor sends them."""
     replica = Replica()
     async with (
         asyncio.timeout(60),
@@ -153,17 +153,17 @@ async def test_calls_wait_where_there_is_no_other() -> None:
         stub = pb_grpc.ModelServiceStub(channel)
         await stub.GetModel(pb.GetModelRequest(model="m"))
 
-        await replica.vitals.dismiss()
+        await replica.health.move_clients_away()
 
         assert channel.get_state() is grpc.ChannelConnectivity.CONNECTING
         late = stub.GetModel(pb.GetModelRequest(model="m"))
-        await replica.vitals.dismiss()  # Meanwhile it would have come.
+        await replica.health.move_clients_away()  # By its end the call would have arrived.
         assert not late.done()
         assert replica.served == 1
 
 
-async def test_found_no_more_but_still_called() -> None:
-    """What is said under other names does not turn away who has a connection."""
+async def test_connected_clients_still_call_a_process_that_no_new_client_finds() -> None:
+    """NOT_SERVING under the other names does not move connected clients away."""
     replica = Replica()
     async with (
         asyncio.timeout(60),
@@ -173,23 +173,23 @@ async def test_found_no_more_but_still_called() -> None:
         watch = watching(channel, CALLS)
         assert (await anext(watch)).status == Status.SERVING
 
-        await replica.vitals.enter_graceful_shutdown()
+        await replica.health.enter_graceful_shutdown()
 
         assert [each.status async for each in watching(channel)] == [Status.NOT_SERVING]
         assert (await anext(watching(channel, CALLS))).status == Status.SERVING
-        # Who is dismissed and does not ask again is not waited for for ever.
-        await replica.vitals.dismiss()
+        # A client that does not begin a new watch is not waited for without limit.
+        await replica.health.move_clients_away()
         assert [each async for each in watch] == []
         assert [each async for each in watching(channel, CALLS)] == []
 
 
-async def test_nobody_is_waited_for_where_nobody_watches() -> None:
-    """A process without edges stops at once."""
-    dismissing = HealthService().dismiss()
+async def test_a_process_without_watching_clients_stops_at_once() -> None:
+    """Nothing is waited for."""
+    moving = HealthService().move_clients_away()
     with pytest.raises(StopIteration):
-        dismissing.send(None)
+        moving.send(None)
 
 
-def test_edges_watch_the_right_name() -> None:
-    """They know nothing of services but the contract, and this."""
+def test_edge_and_service_use_the_same_health_name() -> None:
+    """The edge has a copy of the constant."""
     assert WATCHED == CALLS

@@ -1,4 +1,4 @@
-"""A gRPC server on a socket: who may open it, and what it tells about itself."""
+"""A gRPC listener: access to its socket, reflection, credentials of operators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["ModelService"].full_name
 
 
 class Models(pb_grpc.ModelServiceServicer):
-    """Answers everybody."""
+    """Answers every caller."""
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:  # noqa: ARG002, N802
         """The model that was asked for."""
@@ -32,12 +32,12 @@ class Models(pb_grpc.ModelServiceServicer):
         request: pb.ListModelsRequest,  # noqa: ARG002
         context: Any,  # noqa: ARG002
     ) -> pb.ListModelsResponse:
-        """None."""
+        """An empty list."""
         return pb.ListModelsResponse()
 
 
 def register(server: grpc.aio.Server) -> None:
-    """Adds the service."""
+    """Add the service."""
     pb_grpc.add_ModelServiceServicer_to_server(Models(), server)
 
 
@@ -49,8 +49,8 @@ async def ask(address: str, *metadata: tuple[str, str]) -> str:
     return answer.model.name
 
 
-async def test_a_socket_is_its_owners_alone(tmp_path: Path) -> None:
-    """Nobody else may open the file, and it is gone when the server is."""
+async def test_only_its_owner_may_open_a_socket(tmp_path: Path) -> None:
+    """The file has mode 0600, and is removed with the server."""
     path = tmp_path / "new" / "ops.sock"
     async with listening(register, f"unix:{path}", grace_s=0) as bound:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -59,8 +59,8 @@ async def test_a_socket_is_its_owners_alone(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_what_a_dead_server_left_is_replaced(tmp_path: Path) -> None:
-    """A socket that nobody listens on does not keep a server from starting."""
+async def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
+    """A socket that a dead server left behind does not keep a server from starting."""
     path = tmp_path / "ops.sock"
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
@@ -70,7 +70,7 @@ async def test_what_a_dead_server_left_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_an_address_that_is_taken_is_an_error() -> None:
-    """It is told before anything is served."""
+    """Raised before anything is served."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -81,7 +81,7 @@ async def test_an_address_that_is_taken_is_an_error() -> None:
 
 
 async def names(address: str) -> list[str]:
-    """What reflection tells."""
+    """The services that reflection lists."""
     wanted = reflection_pb2.ServerReflectionRequest(list_services="")
     async with grpc.aio.insecure_channel(address) as channel:
         stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)  # type: ignore[arg-type]
@@ -90,8 +90,8 @@ async def names(address: str) -> list[str]:
     return []
 
 
-async def test_reflection_tells_only_where_it_is_asked_for() -> None:
-    """Without the flag the method does not exist."""
+async def test_reflection_is_off_by_default() -> None:
+    """Without `reflected` the method does not exist."""
     async with listening(register, "127.0.0.1:0", reflected=[SERVICE], grace_s=0) as bound:
         assert SERVICE in await names(bound)
 
@@ -102,10 +102,10 @@ async def test_reflection_tells_only_where_it_is_asked_for() -> None:
 
 
 async def test_operators_need_their_token() -> None:
-    """Without it, or with another, nothing is done; with it, everything."""
+    """Without it, or with another, calls are refused."""
     token = secrets.token_hex(16)
     guards = [OperatorCredential(token)]
-    async with listening(register, "127.0.0.1:0", guards=guards, grace_s=0) as bound:
+    async with listening(register, "127.0.0.1:0", interceptors=guards, grace_s=0) as bound:
         assert await ask(bound, ("authorization", f"Bearer {token}")) == "m"
         for metadata in ([], [("authorization", "Bearer " + "0" * 32)]):
             with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -113,8 +113,8 @@ async def test_operators_need_their_token() -> None:
             assert raised.value.code() is grpc.StatusCode.PERMISSION_DENIED
 
 
-def test_a_token_that_could_be_guessed_is_refused() -> None:
-    """An empty one too: it would let everybody in."""
+def test_a_short_token_is_refused() -> None:
+    """An empty one, too: it would let every caller in."""
     for token in ("", "short"):
         with pytest.raises(ValueError, match="at least 32"):
             OperatorCredential(token)

@@ -1,4 +1,4 @@
-"""What is told of calls that are no completions."""
+"""Log line, metric and span of calls that are no completions."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ METADATA = (
 
 
 class Models(pb_grpc.ModelServiceServicer):
-    """Lists nothing; has no model."""
+    """Has no models."""
 
     async def ListModels(
         self, request: pb.ListModelsRequest, context: Any
     ) -> pb.ListModelsResponse:
-        """Nothing."""
+        """An empty list."""
         return pb.ListModelsResponse()
 
     async def GetModel(self, request: pb.GetModelRequest, context: Any) -> pb.GetModelResponse:
-        """Fails as it is asked to."""
+        """Fail as the model's name says."""
         if request.model == "broken":
             raise ZeroDivisionError(SECRET)
         raise Failure(reasons.ERROR_REASON_NOT_FOUND, SECRET)
 
 
 class Chat(chat_grpc.ChatCompletionServiceServicer):
-    """Answers."""
+    """Answers with nothing."""
 
     async def CreateChatCompletion(
         self, request: chat.CreateChatCompletionRequest, context: Any
@@ -64,12 +64,12 @@ class Chat(chat_grpc.ChatCompletionServiceServicer):
     async def StreamChatCompletion(
         self, request: chat.StreamChatCompletionRequest, context: Any
     ) -> AsyncIterator[chat.StreamChatCompletionResponse]:
-        """The same as a stream."""
+        """An empty answer, as a stream."""
         yield chat.StreamChatCompletionResponse()
 
 
-class Told:
-    """A service that is watched."""
+class Recorded:
+    """A service whose calls are recorded."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[str, str]] = Counter()
@@ -84,21 +84,21 @@ class Told:
         self.counts[method, code] += 1
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds the servicers."""
+        """Add the servicers."""
         pb_grpc.add_ModelServiceServicer_to_server(Models(), server)
         chat_grpc.add_ChatCompletionServiceServicer_to_server(Chat(), server)
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def recorded() -> Recorded:
+    return Recorded()
 
 
-async def test_each_call_is_told_once(
-    told: Told, open_channel: OpenChannel, caplog: pytest.LogCaptureFixture
+async def test_each_call_is_recorded_once(
+    recorded: Recorded, open_channel: OpenChannel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By its method, its status and its reason, in a line, a number and a span; nothing more."""
-    channel = await open_channel(told.register, [FailureBorder(), told.rpcs])
+    """Method, status and reason in a line, a metric and a span; no content, no key."""
+    channel = await open_channel(recorded.register, [FailureBorder(), recorded.rpcs])
     stub = pb_grpc.ModelServiceStub(channel)
     with caplog.at_level(logging.INFO, "services.rpc.rpc_log"):
         await stub.ListModels(pb.ListModelsRequest(), metadata=METADATA)
@@ -106,7 +106,7 @@ async def test_each_call_is_told_once(
             with pytest.raises(grpc.aio.AioRpcError):
                 await stub.GetModel(pb.GetModelRequest(model=model), metadata=METADATA)
 
-    assert told.counts == {
+    assert recorded.counts == {
         ("ModelService/ListModels", "OK"): 1,
         ("ModelService/GetModel", "NOT_FOUND"): 1,
         ("ModelService/GetModel", "INTERNAL"): 1,
@@ -115,7 +115,7 @@ async def test_each_call_is_told_once(
     assert [line["reason"] for line in lines] == ["", "NOT_FOUND", "INTERNAL"]
     assert {line["request_id"] for line in lines} == {"req-7"}
     assert {line["trace_id"] for line in lines} == {TRACE}
-    spans = told.exporter.get_finished_spans()
+    spans = recorded.exporter.get_finished_spans()
     assert [(span.attributes or {})["rpc.response.status_code"] for span in spans] == [
         "OK",
         "NOT_FOUND",
@@ -126,11 +126,13 @@ async def test_each_call_is_told_once(
     assert "sk-pg" not in everything
 
 
-async def test_completions_tell_of_themselves(told: Told, open_channel: OpenChannel) -> None:
-    """They are not told a second time."""
-    channel = await open_channel(told.register, [FailureBorder(), told.rpcs])
+async def test_completions_are_not_recorded_here(
+    recorded: Recorded, open_channel: OpenChannel
+) -> None:
+    """They have records of their own."""
+    channel = await open_channel(recorded.register, [FailureBorder(), recorded.rpcs])
     stub = chat_grpc.ChatCompletionServiceStub(channel)
     await stub.CreateChatCompletion(chat.CreateChatCompletionRequest())
     assert [each async for each in stub.StreamChatCompletion(chat.StreamChatCompletionRequest())]
 
-    assert not told.counts
+    assert not recorded.counts

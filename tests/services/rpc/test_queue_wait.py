@@ -1,4 +1,4 @@
-"""How long calls have waited to be taken in, as the service learns it over a wire."""
+"""How long calls waited in gRPC's queue, as the service computes it over a socket."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
-from services.rpc.failure_border import metadata_of, waited_s
+from services.rpc.failure_border import metadata_of, queue_wait_s
 from services.rpc.listener import listening
 
 BLOCKED_S = 1.0
 
 
 class Completions(pb_grpc.ChatCompletionServiceServicer):
-    """Notes how long each call has waited."""
+    """Notes how long each call waited."""
 
     def __init__(self) -> None:
         self.waited_s: list[float] = []
 
     async def CreateChatCompletion(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
         """An empty answer."""
-        self.waited_s.append(waited_s(metadata_of(context), context.time_remaining()))
+        self.waited_s.append(queue_wait_s(metadata_of(context), context.time_remaining()))
         return pb.CreateChatCompletionResponse()
 
     async def StreamChatCompletion(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ARG002, N802
@@ -35,7 +35,7 @@ class Completions(pb_grpc.ChatCompletionServiceServicer):
         yield pb.StreamChatCompletionResponse()
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds the service."""
+        """Add the service."""
         pb_grpc.add_ChatCompletionServiceServicer_to_server(self, server)
 
 
@@ -45,7 +45,7 @@ def stub_of(channel: Any) -> Any:
 
 
 def ask(address: str, limit_s: float, told: str) -> None:
-    """Asks once, from a thread of its own: the event loop may be busy."""
+    """Ask once. Blocks: for a thread, since the event loop may be busy."""
     with grpc.insecure_channel(address) as channel:
         stub_of(channel).CreateChatCompletion(
             pb.CreateChatCompletionRequest(),
@@ -55,8 +55,8 @@ def ask(address: str, limit_s: float, told: str) -> None:
 
 
 @pytest.mark.parametrize("limit_s", [1800.0, 600.0, 60.0, 7.5])
-async def test_a_busy_loop_keeps_calls_waiting(tmp_path: Path, limit_s: float) -> None:
-    """Of a call that gRPC has read of nobody knows while the loop is busy; later they do."""
+async def test_the_wait_for_a_busy_loop_is_measured(tmp_path: Path, limit_s: float) -> None:
+    """No handler sees a call while the loop is busy; later its wait is known."""
     completions = Completions()
     socket = f"unix:{tmp_path}/grpc"
     async with listening(completions.register, socket) as address, asyncio.timeout(30):
@@ -71,8 +71,8 @@ async def test_a_busy_loop_keeps_calls_waiting(tmp_path: Path, limit_s: float) -
 
 
 @pytest.mark.parametrize("told", ["", "soon", "nan", "-1"])
-async def test_nonsense_has_not_waited(tmp_path: Path, told: str) -> None:
-    """Callers may say what they like: at worst their own calls count as waiting."""
+async def test_a_senseless_timeout_counts_as_no_wait(tmp_path: Path, told: str) -> None:
+    """Callers may state any: at worst their own calls count as late."""
     completions = Completions()
     async with listening(completions.register, f"unix:{tmp_path}/grpc") as address:
         await asyncio.to_thread(ask, address, 30.0, told)
@@ -80,7 +80,7 @@ async def test_nonsense_has_not_waited(tmp_path: Path, told: str) -> None:
     assert not completions.waited_s[0] > 0
 
 
-def test_nobody_says_how_long_it_may_take() -> None:
-    """Calls without a deadline, or of callers who do not tell it, have not waited."""
-    assert waited_s({}, 20.0) == 0.0
-    assert waited_s({"x-pomogator-timeout": "30"}, None) == 0.0
+def test_a_call_without_a_stated_timeout_has_not_waited() -> None:
+    """Without a deadline, or without the metadata that states it."""
+    assert queue_wait_s({}, 20.0) == 0.0
+    assert queue_wait_s({"x-pomogator-timeout": "30"}, None) == 0.0
