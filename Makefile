@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 LOCKS := deploy/locks
 CONFIG ?= deploy/local.toml
 UV ?= uv
+WORKERS ?= 2
 
 # Hashes are checked and nothing is resolved: what a lock does not name is not installed.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
@@ -13,7 +14,7 @@ LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
-.PHONY: help run test nightly kubernetes lint fmt types check proto check-proto bench bench-faults bench-parts lock models wheels clean
+.PHONY: help run test test-all nightly kubernetes lint fmt types check proto check-proto bench bench-faults bench-parts lock models wheels clean
 
 help: ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1 \t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -21,8 +22,15 @@ help: ## List the targets.
 run: $(VENV)/.run ## Install, then serve a real model at http://127.0.0.1:8080 (CONFIG=FILE, ARGS=… for flags).
 	@exec $(BIN)/pomogator serve --config $(CONFIG) $(ARGS)
 
-test: $(VENV)/.dev ## Install what the tests need, and run them (ARGS="-k name" for some).
-	$(BIN)/python -m pytest $(ARGS)
+# A file stays with one worker, since its fixtures are shared. Files in the order of the folders
+# leave the short ones for the end, so that both workers finish at about the same time.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test: $(VENV)/.dev ## Install what the tests need, and run all but the nightly ones (ARGS="-k name" for some).
+	$(PYTEST) -m "not nightly" $(ARGS)
+
+test-all: $(VENV)/.dev ## Run all tests, the nightly ones included.
+	$(PYTEST) $(ARGS)
 
 nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuzz, soak (ARGS="--cycles 100").
 	@for topology in single split fleet; do \

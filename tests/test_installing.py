@@ -148,7 +148,13 @@ def test_versions_agree(client_wheel: Path, server_wheel: Path) -> None:
     assert (PROTO / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
-@pytest.mark.parametrize("pinned", [OLDEST, NEWEST], ids=["oldest", "newest"])
+@pytest.mark.parametrize(
+    "pinned",
+    [
+        pytest.param(OLDEST, id="oldest", marks=pytest.mark.nightly),
+        pytest.param(NEWEST, id="newest"),
+    ],
+)
 async def test_client_works(client_wheel: Path, pinned: Sequence[str], tmp_path: Path) -> None:
     """The README's example gets its answer, with the oldest runtimes and with the newest."""
     environment = empty(tmp_path / "environment")
@@ -192,6 +198,7 @@ async def test_wheels_serve_and_ask(everything: Environment, tmp_path: Path) -> 
     assert over_rest == over_grpc == "Good day"
 
 
+@pytest.mark.nightly
 async def test_source_archive_serves(tmp_path: Path) -> None:
     """The source archive builds, installs and serves, far from the checkout."""
     environment = empty(tmp_path / "environment")

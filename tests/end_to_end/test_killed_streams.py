@@ -15,7 +15,8 @@ from tests.stand.process_stand import Key, process_stand
 from tests.stand.providers.stepwise import PlannedAnswer
 from tests.stand.tracked_account import RunningCall, TrackedAccount
 
-LAYOUTS = ("single", "fleet")
+LAYOUTS = ("single", pytest.param("fleet", marks=pytest.mark.nightly))
+"""In a fleet every test waits until the lease of the killed service is over."""
 
 
 @asynccontextmanager

@@ -284,6 +284,7 @@ async def test_a_replica_is_killed(cluster: Cluster) -> None:
     await cluster.both_take_calls()
 
 
+@pytest.mark.nightly
 async def test_a_replica_freezes(cluster: Cluster) -> None:
     """It is found out by pings, and its calls are told; thawed, it pays once and serves again."""
     tally, frozen = Tally(), cluster.replicas[1]

@@ -87,6 +87,7 @@ async def workshop(tmp_path: Path) -> AsyncIterator[Workshop]:
         yield Workshop(folder, env)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(GO is None, reason="Go is not installed")
 async def test_go(workshop: Workshop) -> None:
     """A Go client compiles against the stubs, and gets a whole and a streamed answer."""

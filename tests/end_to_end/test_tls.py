@@ -8,7 +8,8 @@ import secrets
 import signal
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -17,6 +18,7 @@ import trustme
 
 from tests.end_to_end.test_operators import Shell
 from tests.services.common.test_tls_grpc import Files
+from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream, json_answer
 
@@ -126,12 +128,33 @@ async def test_names_are_read_anew(tmp_path: Path) -> None:
             assert await statuses() == (200, 200)
 
 
-async def test_operators_are_encrypted_too(tmp_path: Path) -> None:
-    """On TCP their API wants a certificate and the token, over gRPC and over REST."""
+@dataclass(frozen=True, slots=True)
+class Operated:
+    """A server whose operators' listeners are on TCP."""
+
+    server: Server
+    files: Files
+    shell: Shell
+    token: str
+
+    def certificate(self, name: str) -> tuple[str, ...]:
+        """Flags that present the certificate of `name`.svc."""
+        certificate, key = self.files.issue(name, None, f"{name}.svc")
+        return (
+            "--ops-ca",
+            str(self.files.ca),
+            "--ops-cert",
+            str(certificate),
+            "--ops-key",
+            str(key),
+        )
+
+
+@pytest.fixture
+async def operated(tmp_path: Path) -> AsyncIterator[Operated]:
+    """A server whose key methods are for `admin.svc` alone."""
     files = Files(tmp_path, "127.0.0.1")
     server, server_key = files.issue("server")
-    admin, admin_key = files.issue("admin", None, "admin.svc")
-    guest, guest_key = files.issue("guest", None, "guest.svc")
     token = secrets.token_hex(16)
     clients = 'client_certificates = { "pomogator.accounts.v1.KeyService/*" = ["admin.svc"] }'
     async with running_server(
@@ -142,39 +165,47 @@ async def test_operators_are_encrypted_too(tmp_path: Path) -> None:
     ) as running:
         # The operators' listener is the first.
         ops = {"POMOGATOR_OPS": await running.address("grpc"), "POMOGATOR_OPS_TOKEN": token}
-        shell = Shell(tmp_path, ops)
+        yield Operated(running, files, Shell(tmp_path, ops), token)
 
-        def shown(certificate: Path, key: Path) -> tuple[str, ...]:
-            return (
-                "--ops-ca",
-                str(files.ca),
-                "--ops-cert",
-                str(certificate),
-                "--ops-key",
-                str(key),
-            )
 
-        assert "default" in await shell.run("keys", "list", *shown(admin, admin_key))
-        refused = await shell.run("keys", "list", *shown(guest, guest_key), code=1)
-        assert "may call pomogator.accounts.v1.KeyService/ListKeys" in refused
-        unheard = await Shell(tmp_path, {**ops, "POMOGATOR_OPS_TOKEN": ""}).run(
-            "keys", "list", *shown(admin, admin_key), code=1
-        )
-        assert "operators' token" in unheard
-        for less in ((), ("--ops-ca", str(files.ca))):
-            assert "no server answers" in await shell.run("keys", "list", *less, code=1)
+async def test_operators_over_grpc_need_certificate_and_token(
+    operated: Operated, tmp_path: Path
+) -> None:
+    """A certificate of another name, or no token, is refused with the reason."""
+    admin = operated.certificate("admin")
+    ops = {"POMOGATOR_OPS": await operated.server.address("grpc"), "POMOGATOR_OPS_TOKEN": ""}
 
-        url = f"https://{await running.address('operators-http')}/v1/accounts"
-        trust = ssl.create_default_context(cafile=files.ca)
-        headers = {"Authorization": f"Bearer {token}"}
-        async with aiohttp.ClientSession(headers=headers) as http:
-            with pytest.raises(aiohttp.ClientError):
-                await http.get(url, ssl=trust)
-            trust.load_cert_chain(admin, admin_key)
-            async with http.get(url, ssl=trust) as answer:
-                assert answer.status == 200
-            async with http.get(url, ssl=trust, headers={"Authorization": "Bearer x"}) as answer:
-                assert answer.status == 401
+    assert "default" in await operated.shell.run("keys", "list", *admin)
+    refused = await operated.shell.run("keys", "list", *operated.certificate("guest"), code=1)
+    assert "may call pomogator.accounts.v1.KeyService/ListKeys" in refused
+    refused = await Shell(tmp_path, ops).run("keys", "list", *admin, code=1)
+    assert "operators' token" in refused
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("trusts", [False, True])
+async def test_operators_without_certificate_get_no_answer(
+    operated: Operated, trusts: bool
+) -> None:
+    """The command gives up after its timeout, whether it trusts the server or not."""
+    flags = ("--ops-ca", str(operated.files.ca)) if trusts else ()
+
+    assert "no server answers" in await operated.shell.run("keys", "list", *flags, code=1)
+
+
+async def test_operators_over_rest_need_certificate_and_token(operated: Operated) -> None:
+    """Without a certificate there is no connection; with another token there is 401."""
+    url = f"https://{await operated.server.address('operators-http')}/v1/accounts"
+    trust = ssl.create_default_context(cafile=operated.files.ca)
+    headers = {"Authorization": f"Bearer {operated.token}"}
+    async with aiohttp.ClientSession(headers=headers) as http:
+        with pytest.raises(aiohttp.ClientError):
+            await http.get(url, ssl=trust)
+        trust.load_cert_chain(*operated.files.issue("admin", None, "admin.svc"))
+        async with http.get(url, ssl=trust) as answer:
+            assert answer.status == 200
+        async with http.get(url, ssl=trust, headers={"Authorization": "Bearer x"}) as answer:
+            assert answer.status == 401
 
 
 async def refusal(
@@ -225,7 +256,7 @@ async def test_names_without_certificates_are_refused(tmp_path: Path) -> None:
 
     said = await refusal(tmp_path, "--config", tmp_path / "pomogator.toml")
 
-    assert "client_certificates: who calls is known only with --tls-client-ca" in said
+    assert "client_certificates: callers are known only with --tls-client-ca" in said
 
 
 async def test_plain_text_may_be_asked_for(tmp_path: Path) -> None:

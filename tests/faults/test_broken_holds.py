@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
 
 from services.storage.sqlite_file import FILE
 from tests.faults.fault_stand import BEGIN, FINE, MODEL, PATH
@@ -165,6 +166,11 @@ async def going_on(folder: Path) -> AsyncIterator[Gateway]:
         await member.stop()
 
 
+@pytest.mark.parametrize(
+    "each_database_url",
+    ["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)],
+    indirect=True,
+)
 async def test_101_broken_holds(tmp_path: Path, each_database_url: str) -> None:
     """They are told once and left alone until they are put right; all others are ended."""
     state = State(tmp_path, each_database_url)

@@ -79,7 +79,7 @@ async def test_095_a_frozen_service_is_noticed() -> None:
         other.cancel()
 
 
-@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("busy", [False, pytest.param(True, marks=pytest.mark.nightly)])
 async def test_120_a_silent_or_busy_service_is_left_alone(busy: bool) -> None:
     """Neither long thoughts nor a blocked loop end a stream: no pings too many, none unanswered."""
     quiet_ms = (STRIKES + 3) * PING_EVERY_MS

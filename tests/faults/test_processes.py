@@ -246,6 +246,7 @@ RESTARTS = 4
 """Of each service. `tests/bench` makes twenty."""
 
 
+@pytest.mark.nightly
 async def test_099_services_are_restarted_in_turn(tmp_path: Path, postgres_url: str) -> None:
     """Calls that run end, and new ones go where there is somebody: none fails."""
     config = tmp_path / "pomogator.toml"

@@ -1,4 +1,4 @@
-"""The short form: a few kills of each kind in every run of the tests."""
+"""Kill cycles, the short form: a few kills of each kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ CYCLES = int(os.environ.get("POMOGATOR_KILLS", "4"))
 
 
 @pytest.mark.timeout(120 + 20 * CYCLES)
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize(
+    "topology", ["single", "split", pytest.param("fleet", marks=pytest.mark.nightly)]
+)
 async def test_books_survive_kills(
     tmp_path: Path, topology: Topology, request: pytest.FixtureRequest
 ) -> None:

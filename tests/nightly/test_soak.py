@@ -1,4 +1,4 @@
-"""The short form: a few seconds, or as many as POMOGATOR_SOAK_S says."""
+"""Soak, the short form: a few seconds, or as many as POMOGATOR_SOAK_S says."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ SECONDS = float(os.environ.get("POMOGATOR_SOAK_S", "15"))
 RATE = 40.0
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(300 + 2 * SECONDS)
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 async def test_nothing_stays_behind(tmp_path: Path, topology: Topology) -> None:

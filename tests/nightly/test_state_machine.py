@@ -1,4 +1,4 @@
-"""The short form: a few sequences in every run of the tests."""
+"""State machine, the short form: a few sequences in every run of the tests."""
 
 from __future__ import annotations
 
