@@ -22,9 +22,8 @@ from services.config.schema import (
     Config,
     StateConfig,
 )
+from services.storage.opening import COUNTER_STORES, DATABASES
 
-DATABASE_SCHEMES = frozenset({"postgresql", "postgres"})
-REDIS_SCHEMES = frozenset({"redis", "rediss", "unix"})
 KEY_SOURCES = ("api_key_env", "api_key_file", "keys_env")
 """Ways to name a channel's keys, of which it has one."""
 THINKING = "-thinking"
@@ -81,8 +80,8 @@ def models(config: Config) -> Iterator[str]:
 def state(table: StateConfig) -> Iterator[str]:
     """What is wrong with the places where the service remembers. Shows no URL."""
     for key, url, schemes in (
-        ("state.database_url", table.database_url, DATABASE_SCHEMES),
-        ("state.redis_url", table.redis_url, REDIS_SCHEMES),
+        ("state.database_url", table.database_url, DATABASES),
+        ("state.redis_url", table.redis_url, COUNTER_STORES),
     ):
         if url and urlsplit(url.reveal()).scheme not in schemes:
             yield f"{key}: must begin with {' or '.join(f'{s}://' for s in sorted(schemes))}"

@@ -58,8 +58,7 @@ from services.serving.reload import Reloader, watch
 from services.serving.service import PUBLIC_SERVICES, Service
 from services.storage.base import Database
 from services.storage.counted import CountedDatabase
-from services.storage.counters_opening import open_counters
-from services.storage.opening import open_database
+from services.storage.opening import open_counters, open_database
 from services.storage.pepper import Pepper, load_pepper
 from services.telemetry.calls import CallLog, CallRecord
 from services.telemetry.metrics import Metrics

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from services.clock import Clock
 
@@ -184,31 +184,6 @@ class LocalCounters:
         return round(self._clock.now() * 1e6)
 
 
-class _Counter(Protocol):
-    """What was drawn from one limit. Times are microseconds."""
-
-    @property
-    def level(self) -> int:
-        """How much that is, as `Verdict.levels` has it, at the time of the last call."""
-        ...
-
-    def wait_us(self, limit: int, amount: int, now: int) -> int:
-        """How long whoever needs `amount` has to wait."""
-        ...
-
-    def draw(self, amount: int, lease_id: str, ends: int) -> None:
-        """Draws `amount`, right after `wait_us`; or a place, until `ends`."""
-        ...
-
-    def settle(self, limit: int, amount: int, lease_id: str, now: int) -> None:
-        """Draws `amount` more, or less; gives the place back."""
-        ...
-
-    def idle(self, now: int) -> bool:
-        """Whether forgetting it changes nothing."""
-        ...
-
-
 class _Bucket:
     """What was drawn and has not drained yet."""
 
@@ -281,3 +256,6 @@ class _Places:
         """Takes their places from those who have not renewed them."""
         if any(ends <= now for ends in self._ends.values()):
             self._ends = {lease: ends for lease, ends in self._ends.items() if ends > now}
+
+
+_Counter: TypeAlias = _Bucket | _Places

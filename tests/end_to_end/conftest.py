@@ -8,20 +8,10 @@ from pathlib import Path
 import pytest
 from openai import AsyncOpenAI
 
-from tests.services.conftest import empty_postgres, postgres_server, postgres_url
+from tests.services.conftest import each_database_url, postgres_server, postgres_url
 from tests.stand.dialect_stand import DIALECTS, DialectStand, dialect_stand
 
 __all__ = ["client", "each_database_url", "postgres_server", "postgres_url", "stand"]
-
-
-@pytest.fixture(params=["sqlite", "postgres"])
-async def each_database_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """The URL of an empty database of each kind: none for SQLite, which is where the state is."""
-    if request.param == "sqlite":
-        yield ""
-        return
-    async with empty_postgres(request.getfixturevalue("postgres_server")) as url:
-        yield url
 
 
 @pytest.fixture(params=DIALECTS)

@@ -1,4 +1,4 @@
-"""The databases that everything with a memory is tested on: both, real ones."""
+"""Databases of the shared test suite: real ones, each backend in turn."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 import tempfile
 import warnings
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,8 +14,7 @@ import asyncpg
 import pytest
 
 from services.storage.base import Database
-from services.storage.postgres import PostgresDatabase
-from services.storage.sqlite import SqliteDatabase
+from services.storage.opening import open_database
 from tests.stand.clock import FakeClock
 
 
@@ -66,18 +65,25 @@ async def postgres_url(postgres_server: str) -> AsyncIterator[str]:
         yield url
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+DATABASE_KINDS = ("sqlite", "postgres")
+"""Modules of `services.storage` with a database. The shared suite runs on each."""
+
+
+@pytest.fixture(params=DATABASE_KINDS)
+async def each_database_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The URL of an empty database of each kind; empty for SQLite, which lies in the state."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    async with empty_postgres(request.getfixturevalue("postgres_server")) as url:
+        yield url
+
+
+@pytest.fixture
 async def database(
-    request: pytest.FixtureRequest, tmp_path: Path, clock: FakeClock
+    each_database_url: str, tmp_path: Path, clock: FakeClock
 ) -> AsyncIterator[Database]:
     """An empty database of each kind."""
-    async with AsyncExitStack() as stack:
-        database: Database
-        if request.param == "sqlite":
-            database = await SqliteDatabase.open(tmp_path / "state", clock)
-        else:
-            server = request.getfixturevalue("postgres_server")
-            url = await stack.enter_async_context(empty_postgres(server))
-            database = await PostgresDatabase.open(url)
-        stack.push_async_callback(database.close)
-        yield database
+    database = await open_database(tmp_path / "state", each_database_url, clock)
+    yield database
+    await database.close()

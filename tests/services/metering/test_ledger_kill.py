@@ -10,7 +10,6 @@ import os
 import random
 import sys
 from asyncio.subprocess import PIPE, Process
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -21,11 +20,11 @@ from services.storage.accounts import account_by_name
 from services.storage.audit import audit
 from services.storage.base import Database, Transaction
 from services.storage.opening import open_database
-from tests.services.conftest import empty_postgres
 
 SPENDER = Path(__file__).parent / "programs" / "spender.py"
 KILLS = int(os.environ.get("POMOGATOR_KILLS", "6"))
-PROCESSES = {"sqlite": 1, "postgres": 3}
+PROCESSES = 3
+"""On a database server. SQLite has one writing process."""
 
 
 async def spender(where: str, name: str) -> Process:
@@ -68,31 +67,24 @@ async def all_ended(database: Database) -> None:
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
-async def test_nothing_is_lost_and_nothing_doubled(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+async def test_nothing_is_lost_and_nothing_doubled(each_database_url: str, tmp_path: Path) -> None:
     """Whenever a process is killed: promises are kept, all holds end, and the books are right."""
     chance = random.SystemRandom()
-    async with AsyncExitStack() as stack:
-        where = str(tmp_path)
-        if kind == "postgres":
-            server = request.getfixturevalue("postgres_server")
-            where = await stack.enter_async_context(empty_postgres(server))
-        for cycle in range(KILLS):
-            processes = [await spender(where, f"{cycle}-{n}") for n in range(PROCESSES[kind])]
-            promised = await asyncio.gather(
-                *(killed_after(process, chance.randrange(1, 400)) for process in processes)
-            )
-            url = where if kind == "postgres" else ""
-            database = await open_database(Path(where), url, SystemClock())
-            await all_ended(database)
+    where = each_database_url or str(tmp_path)
+    spenders = PROCESSES if each_database_url else 1
+    for cycle in range(KILLS):
+        processes = [await spender(where, f"{cycle}-{n}") for n in range(spenders)]
+        promised = await asyncio.gather(
+            *(killed_after(process, chance.randrange(1, 400)) for process in processes)
+        )
+        database = await open_database(tmp_path, each_database_url, SystemClock())
+        await all_ended(database)
 
-            for words in [words for said in promised for words in said]:
-                assert await database.read(kept, words), words
-            result = await database.read(audit)
-            account = await database.read(account_by_name, "acme")
-            await database.close()
-            assert result.findings == ()
-            assert account is not None
-            assert account.held == 0
+        for words in [words for said in promised for words in said]:
+            assert await database.read(kept, words), words
+        result = await database.read(audit)
+        account = await database.read(account_by_name, "acme")
+        await database.close()
+        assert result.findings == ()
+        assert account is not None
+        assert account.held == 0

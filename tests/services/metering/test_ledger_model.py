@@ -31,9 +31,7 @@ from services.storage.accounts import account_by_name, credit_account, ensure_ac
 from services.storage.audit import audit
 from services.storage.base import Database
 from services.storage.ledger import NO_TOKENS, SETTLED, Ending, HoldRow, end_holds, end_leases
-from services.storage.postgres import PostgresDatabase
-from services.storage.sqlite import SqliteDatabase
-from tests.services.conftest import empty_postgres
+from services.storage.opening import open_database
 from tests.stand.clock import FakeClock
 
 T = TypeVar("T")
@@ -214,20 +212,13 @@ class LedgerMachine(RuleBasedStateMachine):
         self.stop_ledger()
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
 def test_agrees_with_the_model(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    each_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Credits, holds, checkpoints, ends, replays and crashes in any order leave the books right."""
     monkeypatch.setattr(outbox, "LINGER_S", 0.0)
     with asyncio.Runner() as runner:
-        if kind == "sqlite":
-            opening: Coroutine[Any, Any, Database] = SqliteDatabase.open(tmp_path, FakeClock())
-            server = None
-        else:
-            server = empty_postgres(request.getfixturevalue("postgres_server"))
-            opening = PostgresDatabase.open(runner.run(server.__aenter__()))
-        database = runner.run(opening)
+        database = runner.run(open_database(tmp_path, each_database_url, FakeClock()))
         members = {"runner": runner, "database": database}
         machine = type("Machine", (LedgerMachine,), members)
         try:
@@ -242,5 +233,3 @@ def test_agrees_with_the_model(
             )
         finally:
             runner.run(database.close())
-            if server is not None:
-                runner.run(server.__aexit__(None, None, None))

@@ -28,6 +28,9 @@ from services.storage.counters import (
 from services.storage.redis import RedisCounters
 
 LEASE_S = 0.3
+COUNTER_STORE_KINDS = ("counters", "redis")
+"""Modules of `services.storage` with a counter store. The shared suite runs on each."""
+
 _names = count()
 
 
@@ -61,10 +64,10 @@ def valkey() -> Iterator[str]:
         yield f"redis://127.0.0.1:{server.port}"
 
 
-@pytest.fixture(params=["local", "valkey"])
+@pytest.fixture(params=COUNTER_STORE_KINDS)
 async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     """Each store in turn."""
-    if request.param == "local":
+    if request.param == "counters":
         clock = MicrosecondClock()
 
         async def advance(us: int) -> None:
