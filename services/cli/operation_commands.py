@@ -21,7 +21,7 @@ from services.metering.prices import PriceList
 from services.operations.explainer import Explainer
 from services.providers.registry import DIALECTS
 from services.routing.catalog import Catalog
-from services.routing.health import Health
+from services.routing.health import ChannelHealth
 
 EXAMPLE = {"messages": [{"role": "user", "content": "Hello!"}]}
 """What is asked where no file says otherwise."""
@@ -101,7 +101,7 @@ def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
         catalog=Catalog(config, create_time_s=int(clock.time())),
         prices=PriceList({row.name: row.price for row in config.models}),
         dialects=DIALECTS,
-        health=Health(clock),
+        health=ChannelHealth(clock),
         chance=system_chance(),
     )
 

@@ -70,7 +70,7 @@ class CallState(msgspec.Struct, kw_only=True):
         return 0.0 if self.abandoned else self.caller_left_s()
 
 
-class Steps:
+class DetachableStream:
     """The batches of an answer, of which the next outlives whoever waits for it."""
 
     def __init__(self, batches: AsyncGenerator[Batch, None]) -> None:
@@ -100,7 +100,7 @@ class Steps:
         return await anext(self._batches)
 
 
-class Drains:
+class DrainPool:
     """Reads what is left. A context manager: on the way out, what is being read is cut."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Drains:
         self, batches: AsyncGenerator[Batch, None], course: CallState
     ) -> AsyncGenerator[Batch, None]:
         """What `batches` gives. Left early, it is read on where it should be, else closed."""
-        steps = Steps(batches)
+        steps = DetachableStream(batches)
         try:
             async for batch in steps:
                 yield batch
@@ -138,7 +138,7 @@ class Drains:
                 await steps.close()
             raise
 
-    def _adopt(self, steps: Steps, course: CallState) -> bool:
+    def _adopt(self, steps: DetachableStream, course: CallState) -> bool:
         """Takes over what a caller has left, if it should be read and there is room."""
         channel = course.draining
         if channel is None or course.ticket is None or self.running >= self._drains_max:
@@ -151,7 +151,7 @@ class Drains:
         task.add_done_callback(self._running.discard)
         return True
 
-    async def _drain(self, steps: Steps, ticket: Ticket, limit_s: float) -> None:
+    async def _drain(self, steps: DetachableStream, ticket: Ticket, limit_s: float) -> None:
         try:
             with suppress(Failure, TimeoutError):
                 async with asyncio.timeout(limit_s):

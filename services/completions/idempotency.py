@@ -75,7 +75,7 @@ Announce = Callable[[Mapping[str, str]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NamedCall:
+class IdempotentCall:
     """A call that has a name."""
 
     account: str
@@ -136,7 +136,7 @@ class Idempotency:
 
     async def stream(
         self,
-        call: NamedCall,
+        call: IdempotentCall,
         make: Callable[[], AsyncGenerator[Batch, None]],
         replaying: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[Batch, None]:
@@ -157,7 +157,7 @@ class Idempotency:
             for batch in _read(answer):
                 yield batch
             return
-        recording = _Recording()
+        recording = _AnswerRecording()
         kept = False
         try:
             async with aclosing(make()) as batches:
@@ -180,7 +180,7 @@ class Idempotency:
         while await self._database.write(forget, SWEEP_MAX) == SWEEP_MAX:
             pass
 
-    def _fingerprint(self, call: NamedCall) -> str:
+    def _fingerprint(self, call: IdempotentCall) -> str:
         """A digest that only this deployment can compute: prompts can be guessed."""
         spec = hashlib.sha256(call.spec.SerializeToString(deterministic=True))
         text = f"{HEADER}:{call.parameter_policy}:{spec.hexdigest()}"
@@ -195,7 +195,7 @@ class Idempotency:
             await asyncio.shield(self._release(run, after=claiming))
             raise
 
-    async def _keep(self, run: Run, recording: _Recording) -> bool:
+    async def _keep(self, run: Run, recording: _AnswerRecording) -> bool:
         """Stores the answer. Its caller gets it in any case."""
         try:
             kept = await self._database.write(keep, run, recording.answer, self._keep_ms)
@@ -229,7 +229,7 @@ class Idempotency:
                 await self.sweep()
 
 
-class _Recording:
+class _AnswerRecording:
     """The chunks of an answer as they are passed on, for as long as there is room."""
 
     def __init__(self) -> None:

@@ -14,21 +14,21 @@ from services.admission.keyring import Caller
 from services.admission.revocation import Batches, Revocation
 from services.admission.ticket import Ticket
 from services.clock import Clock
-from services.completions.drains import CallState, Drains
+from services.completions.drains import CallState, DrainPool
 from services.completions.fold import Fold
-from services.completions.idempotency import REPLAYED, Announce, Idempotency, NamedCall
+from services.completions.idempotency import REPLAYED, Announce, Idempotency, IdempotentCall
 from services.completions.validation import check
 from services.errors import UpstreamError
 from services.providers.base import Batch
 from services.routing.catalog import Catalog, Route
-from services.routing.failover import Answer, Failover, RouteRequest
+from services.routing.failover import Failover, RouteRequest, StartedAnswer
 from services.telemetry.calls import CallRecord
 
 COMPLETION_ID_BITS = 128
 """Nobody else has such a number. It need not be a secret, and the kernel not be asked for it."""
 
 
-class Call(msgspec.Struct, frozen=True, kw_only=True):
+class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
     """One call of a caller."""
 
     record: CallRecord
@@ -63,7 +63,7 @@ class Pipeline:
         catalog: Catalog,
         failover: Failover,
         idempotency: Idempotency,
-        drains: Drains,
+        drains: DrainPool,
         clock: Clock,
     ) -> None:
         self.gate = gate
@@ -73,7 +73,7 @@ class Pipeline:
         self._drains = drains
         self._clock = clock
 
-    def stream(self, call: Call, announce: Announce) -> Batches[Batch]:
+    def stream(self, call: CompletionCall, announce: Announce) -> Batches[Batch]:
         """The batches of an answer, as the provider sends them.
 
         The first is not given before the provider has begun to answer; just before it,
@@ -84,7 +84,7 @@ class Pipeline:
         return batches if call.revocation is None else call.revocation.ending(batches)
 
     def _stream(
-        self, call: Call, announce: Announce, *, stream: bool
+        self, call: CompletionCall, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
         check(call.spec)
         route = self.catalog.resolve(call.spec.model)
@@ -94,7 +94,7 @@ class Pipeline:
         batches = make() if call.idempotency_key is None else self._once(call, make, announce)
         return self._drains.outliving(batches, course) if course.may_drain else batches
 
-    def _course(self, call: Call, route: Route) -> CallState:
+    def _course(self, call: CompletionCall, route: Route) -> CallState:
         fallbacks = self.catalog.fallbacks(route) if route.fallbacks else ()
         return CallState(
             routes=[route, *(one for one in fallbacks if call.caller.may_use(one.base_model))],
@@ -103,11 +103,14 @@ class Pipeline:
         )
 
     def _once(
-        self, call: Call, make: Callable[[], AsyncGenerator[Batch, None]], announce: Announce
+        self,
+        call: CompletionCall,
+        make: Callable[[], AsyncGenerator[Batch, None]],
+        announce: Announce,
     ) -> AsyncGenerator[Batch, None]:
         model = call.record.model
         authorize(call.caller, model)
-        named = NamedCall(
+        named = IdempotentCall(
             account=call.caller.account,
             key=call.idempotency_key or "",
             spec=call.spec,
@@ -121,7 +124,7 @@ class Pipeline:
         return self._idempotency.stream(named, make, replaying)
 
     async def _make(
-        self, call: Call, course: CallState, announce: Announce, *, stream: bool
+        self, call: CompletionCall, course: CallState, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
         hides = call.spec.HasField("thinking") and call.spec.thinking.excluded
         ticket = course.ticket = await self.gate.admit(_bid(call, course.routes))
@@ -150,14 +153,16 @@ class Pipeline:
         finally:
             ticket.close()
 
-    async def whole(self, call: Call, announce: Announce) -> pb.CreateChatCompletionResponse:
+    async def whole(
+        self, call: CompletionCall, announce: Announce
+    ) -> pb.CreateChatCompletionResponse:
         """The whole answer."""
         batches = self._stream(call, announce, stream=False)
         if call.revocation is None:
             return await _folded(batches)
         return await call.revocation.step(partial(_folded, batches))
 
-    def _started(self, answer: Answer) -> pb.ChatCompletionChunk:
+    def _started(self, answer: StartedAnswer) -> pb.ChatCompletionChunk:
         chunk = pb.ChatCompletionChunk()
         started = chunk.started
         started.completion_id = f"chatcmpl-{getrandbits(COMPLETION_ID_BITS):032x}"
@@ -178,7 +183,7 @@ async def _folded(batches: Batches[Batch]) -> pb.CreateChatCompletionResponse:
     return fold.answer
 
 
-def _bid(call: Call, routes: Sequence[Route]) -> AdmissionRequest:
+def _bid(call: CompletionCall, routes: Sequence[Route]) -> AdmissionRequest:
     route, *fallbacks = routes
     return AdmissionRequest(
         record=call.record,
@@ -190,7 +195,9 @@ def _bid(call: Call, routes: Sequence[Route]) -> AdmissionRequest:
     )
 
 
-def _inquiry(call: Call, course: CallState, ticket: Ticket, *, stream: bool) -> RouteRequest:
+def _inquiry(
+    call: CompletionCall, course: CallState, ticket: Ticket, *, stream: bool
+) -> RouteRequest:
     return RouteRequest(
         spec=call.spec,
         routes=course.routes,

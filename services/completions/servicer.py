@@ -11,7 +11,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from services.admission.keyring import Keyring
 from services.common.fair_share import CountedCall
 from services.completions.idempotency import idempotency_key
-from services.completions.pipeline import Call, Pipeline
+from services.completions.pipeline import CompletionCall, Pipeline
 from services.errors import Failure
 from services.overload.load_shedder import LoadShedder
 from services.rpc.failure_border import Context, metadata_of, queue_wait_s, request_id_of
@@ -92,7 +92,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         _, _, key = metadata.get("authorization", "").rstrip().rpartition(" ")
         return self._load_shedder.admit(record.opened_at, self._calls.inflight, waited_s, key)
 
-    async def _tell_limits(self, failure: Failure, call: Call) -> None:
+    async def _tell_limits(self, failure: Failure, call: CompletionCall) -> None:
         """A refusal says how the limits stand, too, once it is known which apply."""
         record = call.record
         if record.model and not record.begun_at and not failure.headers:
@@ -104,10 +104,10 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         metadata: Mapping[str, str],
         left_s: Callable[[], float | None],
         record: CallRecord,
-    ) -> Call:
+    ) -> CompletionCall:
         caller = await self._keyring.authenticate(metadata.get("authorization"))
         record.key_id, record.account = caller.key_id, caller.account
-        return Call(
+        return CompletionCall(
             record=record,
             caller=caller,
             spec=request.spec,

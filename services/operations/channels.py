@@ -10,10 +10,12 @@ from services.operations.explainer import BREAKER_STATES
 from services.providers.base import Target
 from services.routing.catalog import Catalog, Route
 from services.routing.choice import score, tiers
-from services.routing.health import Health
+from services.routing.health import ChannelHealth
 
 
-def list_channels(catalog: Catalog, health: Health, model: str = "") -> Iterator[pb.ChannelStatus]:
+def list_channels(
+    catalog: Catalog, health: ChannelHealth, model: str = ""
+) -> Iterator[pb.ChannelStatus]:
     """The places of a public model, or of all: by model, then in the order of priority.
 
     Derived names are left out: they have the places of the models that they come from.
@@ -28,7 +30,7 @@ def list_channels(catalog: Catalog, health: Health, model: str = "") -> Iterator
                     yield _status(route, target, health)
 
 
-def _status(route: Route, target: Target, health: Health) -> pb.ChannelStatus:
+def _status(route: Route, target: Target, health: ChannelHealth) -> pb.ChannelStatus:
     status = pb.ChannelStatus(
         channel=target.channel.name,
         model=route.model,

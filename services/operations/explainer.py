@@ -17,14 +17,14 @@ from services.metering.tokens import estimate_prompt
 from services.providers.base import Dialect, Notes, Target
 from services.routing.catalog import Catalog, Route
 from services.routing.choice import order, score
-from services.routing.health import Health
+from services.routing.health import ChannelHealth
 
 BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
     pb.BREAKER_STATE_CLOSED,
     pb.BREAKER_STATE_HALF_OPEN,
     pb.BREAKER_STATE_OPEN,
 )
-"""By the number that `Health.state` gives."""
+"""By the number that `ChannelHealth.state` gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Explainer:
     catalog: Catalog
     prices: PriceList
     dialects: Mapping[str, Dialect]
-    health: Health
+    health: ChannelHealth
     chance: Chance
 
     def explain(

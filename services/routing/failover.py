@@ -16,14 +16,14 @@ from services.providers.upstream import Relay, Upstream
 from services.routing.budget import RetryBudget
 from services.routing.catalog import Route
 from services.routing.choice import order
-from services.routing.health import Health
+from services.routing.health import ChannelHealth
 from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
 """Requests to providers that one call may cause."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class StartedAnswer(msgspec.Struct, frozen=True):
     """An answer that has begun. To be closed, however it ends."""
 
     model: str
@@ -70,7 +70,7 @@ class Failover:
         self,
         upstream: Upstream,
         dialects: Mapping[str, Dialect],
-        health: Health,
+        health: ChannelHealth,
         clock: Clock,
         chance: Chance,
     ) -> None:
@@ -81,7 +81,7 @@ class Failover:
         self._chance = chance
         self.budget = RetryBudget(clock)
 
-    async def open(self, inquiry: RouteRequest) -> Answer:
+    async def open(self, inquiry: RouteRequest) -> StartedAnswer:
         """An answer to the inquiry, which the caller is to close.
 
         Raises Failure where no candidate can be asked, and UpstreamError where none
@@ -117,10 +117,10 @@ class Failover:
                     raise
                 trouble.failed(target.channel, error)
                 continue
-            return Answer(model, target, notes.all, first, relay, decoder)
+            return StartedAnswer(model, target, notes.all, first, relay, decoder)
         raise trouble.worst
 
-    def broke_off(self, answer: Answer, record: CallRecord, error: UpstreamError) -> None:
+    def broke_off(self, answer: StartedAnswer, record: CallRecord, error: UpstreamError) -> None:
         """The answer failed after it had begun. Nobody else is asked, but it is not forgotten."""
         record.attempt_failed(error)
         self._health.broke_off(answer.target, error)
@@ -145,7 +145,7 @@ class Failover:
                 yield route.model, target, notes, request
 
     async def _first(self, target: Target, relay: Relay, *, streamed: bool) -> Batch:
-        """Awaits the first batch, and tells `Health` how that went."""
+        """Awaits the first batch, and tells `ChannelHealth` how that went."""
         self._health.begin(target)
         begun = self._clock.now()
         try:

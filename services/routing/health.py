@@ -61,7 +61,7 @@ class _Record:
     """Whether a call tries the place, while the breaker is half-open."""
 
 
-class Health:
+class ChannelHealth:
     """Remembers how calls went."""
 
     def __init__(self, clock: Clock) -> None:

@@ -20,7 +20,7 @@ from services.metering.prices import PriceList
 from services.models.servicer import ModelServicer
 from services.overload.load_shedder import LoadShedder
 from services.routing.catalog import Catalog
-from services.routing.health import Health
+from services.routing.health import ChannelHealth
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.telemetry.metrics import Metrics
 
@@ -43,7 +43,7 @@ class Reloader:
     """Where calls are counted."""
     callers: ClientAuthorizer
     """Who may call what. Connections stay; their next calls are judged anew."""
-    health: Health
+    health: ChannelHealth
     """How the channels are doing. It knows them by their keys, so that new keys start anew."""
     metrics: Metrics
     """Where channels are watched."""
@@ -81,7 +81,7 @@ class Reloader:
         watch(catalog, self.health, self.metrics)
 
 
-def watch(catalog: Catalog, health: Health, metrics: Metrics) -> None:
+def watch(catalog: Catalog, health: ChannelHealth, metrics: Metrics) -> None:
     """Shows every channel of the catalog to those who watch."""
     for (channel, model), targets in catalog.places.items():
         metrics.watch_channel(channel, model, partial(health.best_state, targets))

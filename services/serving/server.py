@@ -30,7 +30,7 @@ from services.admission.gate import Gate
 from services.admission.keyring import Keyring
 from services.admission.limits import Limits
 from services.clock import Clock, SystemClock, system_chance
-from services.completions.drains import Drains
+from services.completions.drains import DrainPool
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
 from services.completions.servicer import ChatCompletionServicer
@@ -49,7 +49,7 @@ from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.catalog import Catalog
 from services.routing.failover import Failover
-from services.routing.health import Health
+from services.routing.health import ChannelHealth
 from services.rpc import accept_batch
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService, reporting_health
@@ -101,11 +101,11 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
 
         calls = CallLog(clock, metrics.observe, tracing)
         rpcs = RpcLog(clock, lambda method, code: metrics.rpcs[method, code].inc(), tracing)
-        health = Health(clock)
+        health = ChannelHealth(clock)
         chance = system_chance()
         failover = Failover(Upstream(http, clock), DIALECTS, health, clock, chance)
         once = Idempotency(books.database, books.ledger.owner, books.pepper, supervisor=supervisor)
-        drains = Drains(partial(_settled, metrics))
+        drains = DrainPool(partial(_settled, metrics))
         pipeline = Pipeline(
             await _gate(config, books, clock),
             Catalog(local.config, create_time_s=int(clock.time())),

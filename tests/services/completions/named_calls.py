@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.completions.idempotency import Idempotency, NamedCall
+from services.completions.idempotency import Idempotency, IdempotentCall
 from services.errors import Failure
 from services.providers.base import Batch
 from services.storage.pepper import Pepper
@@ -24,11 +24,11 @@ Make = Callable[[], AsyncGenerator[Batch, None]]
 
 def call(
     key: str = "order-1", account: str = "acme", prompt: str = "Hello", **spec: Any
-) -> NamedCall:
+) -> IdempotentCall:
     """A call with a name."""
     asked = pb.ChatCompletionSpec(model="a/b", **spec)
     asked.messages.add().content.add().text = prompt
-    return NamedCall(
+    return IdempotentCall(
         account=account, key=key, spec=asked, parameter_policy=pb.PARAMETER_POLICY_UNSPECIFIED
     )
 
@@ -65,7 +65,7 @@ class Model:
             yield batch
 
 
-async def ask(once: Idempotency, asked: NamedCall, model: Make) -> tuple[list[Batch], bool]:
+async def ask(once: Idempotency, asked: IdempotentCall, model: Make) -> tuple[list[Batch], bool]:
     """The answer, and whether it was said to be a replay."""
     replays = 0
 
@@ -78,7 +78,7 @@ async def ask(once: Idempotency, asked: NamedCall, model: Make) -> tuple[list[Ba
     return got, replays == 1
 
 
-async def refusal(once: Idempotency, asked: NamedCall, model: Make) -> Failure:
+async def refusal(once: Idempotency, asked: IdempotentCall, model: Make) -> Failure:
     """Why the call is refused."""
     with pytest.raises(Failure) as refused:
         await ask(once, asked, model)

@@ -10,7 +10,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.completions.idempotency import (
     ANSWER_BYTES_MAX,
     Idempotency,
-    NamedCall,
+    IdempotentCall,
     idempotency_key,
 )
 from services.errors import Failure, UpstreamError
@@ -75,7 +75,7 @@ async def test_a_name_stands_for_one_request(once: Idempotency, running: bool) -
 
 async def test_the_policy_is_part_of_the_request(once: Idempotency) -> None:
     """Strict is not what was asked before."""
-    strict = NamedCall(
+    strict = IdempotentCall(
         account="acme", key="order-1", spec=call().spec, parameter_policy=pb.PARAMETER_POLICY_STRICT
     )
     await ask(once, call(), Model())

@@ -11,7 +11,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.errors import UpstreamError
 from services.providers.base import Target
 from services.routing.choice import order, tiers
-from services.routing.health import Health
+from services.routing.health import ChannelHealth
 from tests.services.routing.targets import target
 from tests.stand.clock import FakeClock
 
@@ -19,22 +19,22 @@ DRAWS = 4000
 BROKEN = UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "broken")
 
 
-def down(*channels: str) -> Health:
+def down(*channels: str) -> ChannelHealth:
     """Health where these channels are left alone."""
-    health = Health(FakeClock())
+    health = ChannelHealth(FakeClock())
     gone = UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, "no", retry_after_s=60)
     for name in channels:
         health.failed(target(name), gone)
     return health
 
 
-def names(targets: list[Target], health: Health | None = None, seed: int = 1) -> list[str]:
+def names(targets: list[Target], health: ChannelHealth | None = None, seed: int = 1) -> list[str]:
     """The names of the channels in the order in which they would be tried."""
     chance = random.Random(seed)  # noqa: S311 - a test repeats itself
     return [one.channel.name for one in order(targets, health or down(), chance)]
 
 
-def firsts(targets: Sequence[Target], health: Health) -> Counter[str]:
+def firsts(targets: Sequence[Target], health: ChannelHealth) -> Counter[str]:
     """How often each channel comes first."""
     chance = random.Random(7)  # noqa: S311 - a test repeats itself
     return Counter(order(targets, health, chance)[0].channel.name for _ in range(DRAWS))
@@ -57,7 +57,7 @@ def test_weight_decides_within_a_tier() -> None:
 def test_the_slower_gets_less_of_its_weight() -> None:
     """Who takes three times as long gets a third of the calls that its weight would bring."""
     clock = FakeClock()
-    health = Health(clock)
+    health = ChannelHealth(clock)
     quick, slow = target("quick"), target("slow", weight=3)
     for _ in range(1000):
         health.succeeded(quick, 0.9)
@@ -71,7 +71,7 @@ def test_the_slower_gets_less_of_its_weight() -> None:
 
 def test_the_sick_is_still_asked_now_and_then() -> None:
     """A place where everything fails is not forgotten as long as it is not left alone."""
-    health = Health(FakeClock())
+    health = ChannelHealth(FakeClock())
     for _ in range(1000):
         health.broke_off(target("sick"), BROKEN)
 

@@ -18,8 +18,8 @@ from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.budget import RETRIES_PER_S
 from services.routing.catalog import Route
-from services.routing.failover import ATTEMPTS_MAX, Answer, Failover, RouteRequest
-from services.routing.health import Health
+from services.routing.failover import ATTEMPTS_MAX, Failover, RouteRequest, StartedAnswer
+from services.routing.health import ChannelHealth
 from services.telemetry.calls import CallRecord
 from tests.services.routing.targets import target
 from tests.stand.clock import FakeClock
@@ -63,7 +63,7 @@ class Setup:
         ]
         return Route(model=name, base_model=name, targets=targets)
 
-    async def ask(self, *routes: Route) -> tuple[Answer, list[str]]:
+    async def ask(self, *routes: Route) -> tuple[StartedAnswer, list[str]]:
         """The answer, and its text."""
         spec = pb.ChatCompletionSpec(model="public/m")
         spec.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
@@ -107,7 +107,7 @@ async def setup(stack: AsyncExitStack, *scripts: Script) -> Setup:
     failover = Failover(
         Upstream(http, SystemClock()),
         DIALECTS,
-        Health(clock),
+        ChannelHealth(clock),
         clock,
         random.Random(1),  # noqa: S311
     )

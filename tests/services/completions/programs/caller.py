@@ -13,7 +13,7 @@ from pathlib import Path
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.clock import SystemClock
-from services.completions.idempotency import Idempotency, NamedCall
+from services.completions.idempotency import Idempotency, IdempotentCall
 from services.metering.ledger import Ledger
 from services.providers.base import Batch
 from services.storage.opening import open_database
@@ -41,7 +41,7 @@ async def main() -> None:
     database = await open_database(Path(), url, SystemClock())
     spec = pb.ChatCompletionSpec(model="a/b")
     spec.messages.add().content.add().text = "Hello"
-    call = NamedCall(
+    call = IdempotentCall(
         account=account,
         key=key,
         spec=spec,
