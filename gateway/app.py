@@ -21,7 +21,7 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_models.models_handler import ModelsHandler
-from gateway.telemetry.access_log import WATCH, RequestObserver
+from gateway.telemetry.request_observer import WATCH, RequestObserver
 from gateway.transcoding import routes
 
 TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig, load_tables
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
-from gateway.rpc.channel import open_channel
-from gateway.rpc.reconnecting import follow_on_hangup
+from gateway.rpc.reconnecting_channel import follow_on_hangup
+from gateway.rpc.service_channel import open_channel
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.metrics_page import serving_edge_metrics

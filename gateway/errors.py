@@ -1,8 +1,8 @@
 """Errors of the REST API: one row per reason of the contract, and the JSON that clients get.
 
 Every failure that a client sees is an `ApiError`: those that the edge finds itself, and
-those that come over gRPC (`gateway.rpc.statuses`). They are mapped by reason, never by the text of
-a message. `{"error": {"message", "type", "param", "code"}}` always has its four keys.
+those that come over gRPC (`gateway.rpc.status_mapping`). They are mapped by reason, never by the
+text of a message. `{"error": {"message", "type", "param", "code"}}` always has its four keys.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from gateway.http.runner import EdgeRunner
 from gateway.operators_app import create_operators_app
 from gateway.overload.admission_check import CallLimit
 from gateway.overload.memory_monitor import MemoryMonitor
-from gateway.telemetry.access_log import RequestObserver
 from gateway.telemetry.edge_metrics import EdgeMetrics
+from gateway.telemetry.request_observer import RequestObserver
 from gateway.telemetry.tracer import edge_traces
 from services.common.addresses import join_address, listen_error, split_address
 

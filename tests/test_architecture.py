@@ -187,8 +187,8 @@ def test_imports_keep_the_rules(package: str) -> None:
     [
         ("gateway.app", "services.errors"),
         ("gateway.config", "gateway.http.body"),
-        ("gateway.http.exchange", "gateway.rpc.metadata"),
-        ("gateway.rpc.metadata", "gateway.surfaces.openai_chat.render"),
+        ("gateway.http.exchange", "gateway.rpc.call_metadata"),
+        ("gateway.rpc.call_metadata", "gateway.surfaces.openai_chat.render"),
         ("gateway.surfaces.openai_chat.decode", "gateway.app"),
         ("gateway.surfaces.openai_chat.decode", "gateway.transcoding.bindings"),
         ("gateway.overload.admission_check", "gateway.telemetry.edge_metrics"),

@@ -18,7 +18,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from gateway.errors import ApiError, internal
 from gateway.http.error_answer import error_renderer
 from gateway.http.reply import FIXED_HEADERS, elapsed_ms
-from gateway.telemetry.access_log import WATCH, route_of
+from gateway.telemetry.request_observer import WATCH, route_of
 from services.common.json_logs import emit
 from services.common.request_headers import request_id_or_new
 

@@ -17,7 +17,7 @@ from gateway.http.middleware import Handler, border
 from gateway.http.probes import PROBES
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import ConnectionMemory, MemoryMonitor
-from gateway.telemetry.access_log import WATCH
+from gateway.telemetry.request_observer import WATCH
 
 CONFIG: Final = web.AppKey("config", EdgeConfig)
 FAST_PATH: Final = web.AppKey("fast_path", FastPath)

@@ -9,11 +9,11 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.openapi.schemas import REF, Schema, Schemas
-from gateway.transcoding.answer import LINES, WHOLE
 from gateway.transcoding.bindings import ANY_VERB, Binding
-from gateway.transcoding.fields import FieldPath, resolve
-from gateway.transcoding.request import is_parameter, takes_query
-from gateway.transcoding.template import MANY, ONE
+from gateway.transcoding.field_values import FieldPath, resolve
+from gateway.transcoding.path_template import MANY, ONE
+from gateway.transcoding.request_builder import is_parameter, takes_query
+from gateway.transcoding.response_encoder import LINES, WHOLE
 
 # https://spec.openapis.org/oas/v3.1.1.html#path-item-object has no others.
 _VERBS = frozenset({"GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE"})

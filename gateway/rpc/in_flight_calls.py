@@ -10,7 +10,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from gateway.overload.concurrency_limit import ConcurrencyLimit
-from gateway.rpc.statuses import from_rpc
+from gateway.rpc.status_mapping import from_rpc
 from services.common.fair_share import FairShare
 
 SHUTDOWN_RETRY_AFTER_S = 1.0

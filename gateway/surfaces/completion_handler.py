@@ -22,8 +22,7 @@ from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
 from gateway.http.middleware import BEGUN
 from gateway.overload.admission_check import AdmissionCheck
-from gateway.rpc.in_flight_calls import InFlightCalls
-from gateway.rpc.metadata import (
+from gateway.rpc.call_metadata import (
     TIMEOUT_HEADER,
     cost_header,
     deadline_s,
@@ -32,6 +31,7 @@ from gateway.rpc.metadata import (
     parameter_policy,
     response_headers,
 )
+from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 

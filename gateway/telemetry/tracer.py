@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from gateway.telemetry.edge_traces import EdgeTraces
+    from gateway.telemetry.request_spans import EdgeTraces
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -84,7 +84,7 @@ def edge_traces(tracer: Tracer | None, scheme: str) -> EdgeTraces | None:
     """What makes the spans of an edge; nothing where there is no tracer."""
     if tracer is None:
         return None
-    found: type[EdgeTraces] = import_module("gateway.telemetry.edge_traces").EdgeTraces
+    found: type[EdgeTraces] = import_module("gateway.telemetry.request_spans").EdgeTraces
     return found(tracer, scheme)
 
 

@@ -24,6 +24,6 @@ This is not the fast path: chat completions and models have handlers of their ow
 
 from __future__ import annotations
 
-from gateway.transcoding.routes import routes
+from gateway.transcoding.template_routes import routes
 
 __all__ = ["routes"]

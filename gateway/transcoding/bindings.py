@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from google.api import annotations_pb2, http_pb2
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor, ServiceDescriptor
 
-from gateway.transcoding.fields import FieldPath, resolve
-from gateway.transcoding.template import Template, parse
+from gateway.transcoding.field_values import FieldPath, resolve
+from gateway.transcoding.path_template import Template, parse
 
 ANY_VERB = "*"
 WHOLE = "*"

@@ -37,7 +37,7 @@ FINAL_STATUS_S = 0.25
 
 CALLS = "pomogator.calls"
 """The name whose health says whether calls are accepted; a process that shuts down still accepts
-some. Edges watch it (`gateway.rpc.channel`)."""
+some. Edges watch it (`gateway.rpc.service_channel`)."""
 
 MOVE_TIMEOUT_S = 2.0
 """How long a shutdown waits at most for the clients that watch `CALLS` to move away."""

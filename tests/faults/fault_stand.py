@@ -26,7 +26,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
 from gateway.config import EdgeConfig
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
-from gateway.rpc.channel import open_channel
+from gateway.rpc.service_channel import open_channel
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.clock import Clock

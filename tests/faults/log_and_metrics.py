@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from prometheus_client.registry import Collector
 
-from gateway.telemetry.access_log import PROBES
+from gateway.telemetry.request_observer import PROBES
 
 Line = Mapping[str, Any]
 REQUEST, REFUSED, CALL, DRAIN = "http.request", "http.refused", "call.ended", "call.drained"

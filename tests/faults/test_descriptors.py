@@ -16,7 +16,7 @@ from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionSer
 
 from gateway.config import EdgeConfig
 from gateway.overload.thresholds import CONNECTION_DESCRIPTORS_SHARE
-from gateway.rpc.channel import open_channel
+from gateway.rpc.service_channel import open_channel
 from services.rpc.listener import CONNECTIONS_SHARE
 from tests.faults.fault_stand import BEGIN, CHARGE, END, MODEL, PATH, fitting
 from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed

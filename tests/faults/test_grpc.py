@@ -14,7 +14,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.models.v1 import model_service_pb2 as models
 
-from gateway.rpc.channel import open_channel
+from gateway.rpc.service_channel import open_channel
 from services.config import BoundsConfig
 from services.rpc.listener import OPTIONS, listening
 from tests.faults.conftest import OpenStand

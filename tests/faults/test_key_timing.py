@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any
 
 import gateway.http.auth_throttle
-import gateway.rpc.metadata
+import gateway.rpc.call_metadata
 import services.admission.keyring
 import services.common.key_format
 import services.storage.keys
@@ -23,7 +23,7 @@ FILES = {
     for module in (
         gateway.http.auth_throttle,
         services.common.key_format,
-        gateway.rpc.metadata,
+        gateway.rpc.call_metadata,
         services.admission.keyring,
         services.storage.keys,
         services.storage.pepper,

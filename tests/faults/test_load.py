@@ -19,7 +19,7 @@ from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
-from gateway.rpc.channel import open_channel
+from gateway.rpc.service_channel import open_channel
 from services.config import BoundsConfig, LimitConfig
 from services.routing.budget import RETRIES_PER_S, RETRY_SHARE
 from services.rpc.listener import listening

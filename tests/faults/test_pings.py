@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import pytest
 
-from gateway.rpc.channel import PING_EVERY_MS, PONG_WITHIN_MS, open_channel
+from gateway.rpc.service_channel import PING_EVERY_MS, PONG_WITHIN_MS, open_channel
 from services.rpc.listener import PING_INTERVAL_MIN_MS
 
 NOTICED_WITHIN_MS = 5_000

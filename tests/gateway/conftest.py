@@ -13,7 +13,7 @@ import pytest
 
 from gateway.config import EdgeConfig
 from gateway.overload.admission_check import CallLimit
-from gateway.rpc.channel import open_channel
+from gateway.rpc.service_channel import open_channel
 from gateway.server import serving
 from services.common.addresses import split_address
 from services.common.key_format import PREFIX, checksum

@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from gateway.config import EdgeConfig
-from gateway.rpc.channel import WATCHED, open_channel
+from gateway.rpc.service_channel import WATCHED, open_channel
 from gateway.server import serving
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel

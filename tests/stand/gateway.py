@@ -12,7 +12,7 @@ import aiohttp
 import grpc
 
 from gateway.config import EdgeConfig
-from gateway.rpc.channel import open_channel
+from gateway.rpc.service_channel import open_channel
 from gateway.server import serving
 from services.clock import Clock
 from services.config import ChannelConfig, Config, KeysConfig, ModelConfig, Secret, StateConfig

@@ -27,7 +27,7 @@ from gateway.http.endpoint import Endpoint
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.middleware import CLIENT_CLOSED, AccessLine, write_line
 from gateway.overload.admission_check import AdmissionCheck
-from gateway.telemetry.access_log import ObservedRequest, RequestObserver
+from gateway.telemetry.request_observer import ObservedRequest, RequestObserver
 
 HEAD_BYTES_MAX = 8190
 """The largest head. aiohttp allows as much for each line."""

@@ -16,8 +16,8 @@ from gateway.errors import ApiError
 from gateway.http.body import expect_continue
 from gateway.http.credentials import api_key
 from gateway.http.middleware import REQUEST_ID
+from gateway.rpc.call_metadata import deadline_s, metadata
 from gateway.rpc.in_flight_calls import InFlightCalls
-from gateway.rpc.metadata import deadline_s, metadata
 from gateway.surfaces.contract_routes import contract_routes
 
 _SERVICE = models.DESCRIPTOR.services_by_name["ModelService"]

@@ -10,7 +10,7 @@ import pytest
 import trustme
 
 from gateway.config import EdgeConfig
-from gateway.rpc.channel import open_channel
+from gateway.rpc.service_channel import open_channel
 from gateway.server import serving
 from services.common.tls import ListenerTls, TargetTls
 

@@ -28,7 +28,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
-from gateway.rpc.channel import open_channel
+from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService

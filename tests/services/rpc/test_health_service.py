@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
-from gateway.rpc.channel import WATCHED, open_channel
+from gateway.rpc.service_channel import WATCHED, open_channel
 from services.rpc.health_service import CALLS, HealthService
 from services.rpc.listener import listening
 from tests.services.rpc.test_listener import Models

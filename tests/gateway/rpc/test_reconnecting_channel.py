@@ -12,8 +12,8 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 
-from gateway.rpc.channel import open_channel
-from gateway.rpc.reconnecting import FollowingChannel
+from gateway.rpc.reconnecting_channel import FollowingChannel
+from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
 from services.rpc.listener import listening
 from tests.services.common.test_tls_grpc import NAME, Files, pair

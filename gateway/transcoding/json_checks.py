@@ -13,7 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX
-from gateway.transcoding.fields import from_base64
+from gateway.transcoding.field_values import from_base64
 
 # They have forms of their own, and readers that mind them.
 _WELL_KNOWN = "google.protobuf."

@@ -8,7 +8,7 @@ import grpc
 import msgspec
 
 from gateway.config import EdgeConfig
-from gateway.rpc.reconnecting import FollowingChannel
+from gateway.rpc.reconnecting_channel import FollowingChannel
 from services.common.tls import TargetTls
 
 # A request carries pictures as base64 text, and everything else about as it came.

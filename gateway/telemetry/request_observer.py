@@ -4,8 +4,8 @@
     …
     watch.end(watched, request_id, status, started, begun_at)
 
-The context of the span reaches `gateway.rpc.metadata`, which tells the service, by a variable of
-the task that answers the request: between the two there is no code that needs to know of it.
+The context of the span reaches `gateway.rpc.call_metadata`, which sends it to the service, in a
+context variable of the task that answers the request.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from multidict import MultiMapping
 from gateway.telemetry.edge_metrics import CLIENT_CLOSED, EdgeMetrics
 
 if TYPE_CHECKING:
-    from gateway.telemetry.edge_traces import EdgeSpan, EdgeTraces
+    from gateway.telemetry.request_spans import EdgeSpan, EdgeTraces
 
 TRACE_CONTEXT: ContextVar[Sequence[tuple[str, str]] | None] = ContextVar("trace", default=None)
 """What the service is told in place of the client's `traceparent` and `tracestate`."""

@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import REASONS
-from gateway.rpc.statuses import from_rpc
+from gateway.rpc.status_mapping import from_rpc
 from tests.gateway.error_reasons import DocumentedReason, documented_reasons
 
 C = grpc.StatusCode

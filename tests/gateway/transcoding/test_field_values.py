@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
-from gateway.transcoding.fields import resolve
+from gateway.transcoding.field_values import resolve
 from tests.gateway.transcoding.torture import Torture
 
 

@@ -9,7 +9,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
-from gateway.rpc.metadata import (
+from gateway.rpc.call_metadata import (
     NOTES_MAX_BYTES,
     deadline_s,
     metadata,

@@ -22,11 +22,11 @@ from gateway.config import EdgeConfig
 from gateway.http.body import read_body
 from gateway.http.credentials import api_key
 from gateway.http.middleware import OUTCOME, REQUEST_ID
-from gateway.rpc.metadata import deadline_s, metadata, response_headers
-from gateway.rpc.statuses import from_rpc
-from gateway.transcoding import answer
+from gateway.rpc.call_metadata import deadline_s, metadata, response_headers
+from gateway.rpc.status_mapping import from_rpc
+from gateway.transcoding import response_encoder
 from gateway.transcoding.bindings import ANY_VERB, Binding, bindings
-from gateway.transcoding.request import build
+from gateway.transcoding.request_builder import build
 
 Pairs = tuple[tuple[str, str], ...]
 Metadata = Callable[[web.Request], Pairs]
@@ -98,9 +98,9 @@ class Transcoder:
     async def _whole(self, _: web.Request, call: grpc.aio.UnaryUnaryCall[Any, Any]) -> web.Response:
         message: Message = await call
         return web.Response(
-            body=answer.whole(self._binding, message),
+            body=response_encoder.whole(self._binding, message),
             headers=response_headers(await call.initial_metadata()),
-            content_type=answer.WHOLE,
+            content_type=response_encoder.WHOLE,
         )
 
     async def _stream(
@@ -109,16 +109,16 @@ class Transcoder:
         """Sends a line for each message. Until the first, a failure has its own status."""
         message: Any = await call.read()
         response = web.StreamResponse(headers=response_headers(await call.initial_metadata()))
-        response.content_type = answer.LINES
+        response.content_type = response_encoder.LINES
         await response.prepare(request)
         try:
             while message is not grpc.aio.EOF:
-                await self._send(request, response, answer.line(self._binding, message))
+                await self._send(request, response, response_encoder.line(self._binding, message))
                 message = await call.read()
         except grpc.aio.AioRpcError as error:
             failure = from_rpc(error, request[REQUEST_ID])
             request[OUTCOME].update(status=failure.status, code=failure.code)
-            await self._send(request, response, answer.last_line(failure))
+            await self._send(request, response, response_encoder.last_line(failure))
         await response.write_eof()
         return response
 

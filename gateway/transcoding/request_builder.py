@@ -16,8 +16,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
 from gateway.transcoding.bindings import Binding
-from gateway.transcoding.fields import FieldPath, resolve, unknown
-from gateway.transcoding.forms import check
+from gateway.transcoding.field_values import FieldPath, resolve, unknown
+from gateway.transcoding.json_checks import check
 
 PARAMETERS_MAX = 1000
 """The most parameters of a query."""

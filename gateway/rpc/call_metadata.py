@@ -17,7 +17,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.money import exact_usd
-from gateway.telemetry.access_log import TRACE_CONTEXT
+from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.request_headers import is_idempotency_key
 
 NOTES_HEADER = "x-pomogator-notes"

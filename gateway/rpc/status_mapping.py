@@ -16,7 +16,7 @@ from google.rpc import error_details_pb2, status_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import REASONS, ApiError, internal
-from gateway.rpc.metadata import response_headers
+from gateway.rpc.call_metadata import response_headers
 
 DOMAIN = "pomogator"
 STATUS_DETAILS = "grpc-status-details-bin"

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from gateway.transcoding.template import parse
+from gateway.transcoding.path_template import parse
 
 MATCHES: tuple[tuple[str, str, Mapping[str, str]], ...] = (
     ("/v1/things", "/v1/things", {}),
