@@ -83,12 +83,17 @@ class LimitExceeded(Failure):
 class Lease:
     """What one call has drawn. A context manager that gives back what is left over."""
 
-    __slots__ = ("_id", "_limits", "_meters", "_tokens", "_used", "_verdict")
+    __slots__ = ("_id", "_leases", "_meters", "_tokens", "_used", "_verdict")
 
     def __init__(
-        self, limits: Limits, meters: Sequence[Meter], verdict: Verdict, tokens: int, lease_id: str
+        self,
+        leases: LimitLeases,
+        meters: Sequence[Meter],
+        verdict: Verdict,
+        tokens: int,
+        lease_id: str,
     ) -> None:
-        self._limits = limits
+        self._leases = leases
         self._meters = meters
         self._verdict = verdict
         self._tokens = tokens
@@ -125,11 +130,11 @@ class Lease:
     def _end(self, *, requests: int, tokens: int) -> None:
         meters, self._meters = self._meters, ()
         if meters:
-            self._limits.settle(meters, self._id, requests=requests, tokens=tokens)
+            self._leases.settle(meters, self._id, requests=requests, tokens=tokens)
 
 
-class Limits:
-    """The limits of a configuration.
+class LimitLeases:
+    """What calls have drawn from the counters of limits, over all reloads of the rules.
 
     Entered as a context manager it renews the leases of long calls; without that, a call
     that outlasts its lease no longer counts as concurrent.
@@ -137,40 +142,28 @@ class Limits:
 
     def __init__(
         self,
-        rules: Sequence[LimitConfig],
         counters: CounterStore,
         chance: Chance,
         *,
         lease_s: float = LEASE_S,
         supervisor: Supervisor | None = None,
     ) -> None:
-        """`supervisor` runs the renewing of leases. None: one of its own."""
+        """`supervisor` runs the renewal of leases. None: one of its own."""
         self._supervisor = supervisor or Supervisor()
         self._counters = counters
         self._chance = chance
         self._lease_s = lease_s
-        self._plans: dict[Subject, Sequence[Meter]] = {}
-        self.replace(rules)
         self._live: dict[str, Sequence[Meter]] = {}
         self._serials = itertools.count()
         self._process = token_hex(8)
         self._free = Lease(self, (), Verdict((), 0, -1), 0, "")
         self._renewer: asyncio.Task[None] | None = None
 
-    def replace(self, rules: Sequence[LimitConfig]) -> None:
-        """From now on these rules hold. What was drawn counts where they count the same."""
-        self._call_rules = [rule for rule in rules if not rule.channel]
-        self._channel_rules = [rule for rule in rules if rule.channel]
-        self._plans.clear()
-
-    async def take(self, subject: Subject, tokens: int) -> Lease:
-        """Draws a request, `tokens` tokens and a place from all limits that apply.
+    async def take(self, plan: Sequence[Meter], tokens: int) -> Lease:
+        """Draw a request, `tokens` tokens and a place from all meters.
 
         Raises LimitExceeded, and then nothing was drawn.
         """
-        plan = self._plans.get(subject)
-        if plan is None:
-            plan = self._plan(subject)
         if not plan:
             return self._free
         lease_id = f"{self._process}.{next(self._serials)}"
@@ -185,16 +178,12 @@ class Limits:
             self._live[lease_id] = plan
         return Lease(self, plan, verdict, tokens, lease_id)
 
-    async def standing(self, subject: Subject) -> Mapping[str, str]:
-        """What an answer that draws nothing should say about the limits: `x-ratelimit-…`.
-
-        Nothing where nothing is limited: there is no number that would be true.
-        """
-        plan = self._plans.get(subject) or self._plan(subject)
+    async def standing(self, plan: Sequence[Meter]) -> Mapping[str, str]:
+        """`x-ratelimit-…` headers of an answer that draws nothing."""
         return headers(plan, await self._counters.peek(plan)) if plan else _NO_HEADERS
 
     def settle(self, meters: Sequence[Meter], lease_id: str, *, requests: int, tokens: int) -> None:
-        """Ends a lease; only leases call this."""
+        """End a lease. Only leases call this."""
         self._live.pop(lease_id, None)
         self._counters.settle(meters, lease_id, requests=requests, tokens=tokens)
 
@@ -209,7 +198,7 @@ class Limits:
         return self._counters.stalls
 
     def renew(self) -> None:
-        """All calls that have not been released are still running."""
+        """Renew the leases of all calls that have not been released."""
         for lease_id, meters in self._live.items():
             self._counters.renew(meters, lease_id)
 
@@ -231,6 +220,31 @@ class Limits:
         while True:
             await asyncio.sleep(self._lease_s / 3)
             self.renew()
+
+
+class Limits:
+    """The limits of one configuration. What was drawn before a reload counts after it."""
+
+    def __init__(self, rules: Sequence[LimitConfig], leases: LimitLeases) -> None:
+        self._leases = leases
+        self._call_rules = [rule for rule in rules if not rule.channel]
+        self._channel_rules = [rule for rule in rules if rule.channel]
+        self._plans: dict[Subject, Sequence[Meter]] = {}
+
+    async def take(self, subject: Subject, tokens: int) -> Lease:
+        """Draw a request, `tokens` tokens and a place from all limits that apply.
+
+        Raises LimitExceeded, and then nothing was drawn.
+        """
+        plan = self._plans.get(subject)
+        return await self._leases.take(self._plan(subject) if plan is None else plan, tokens)
+
+    async def standing(self, subject: Subject) -> Mapping[str, str]:
+        """`x-ratelimit-…` headers of an answer that draws nothing.
+
+        None where nothing is limited: no number would be true.
+        """
+        return await self._leases.standing(self._plans.get(subject) or self._plan(subject))
 
     def _plan(self, subject: Subject) -> Sequence[Meter]:
         if len(self._plans) >= PLANS_MAX:

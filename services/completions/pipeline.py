@@ -9,7 +9,7 @@ from random import getrandbits
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.admission.gate import AdmissionRequest, Gate, authorize
+from services.admission.gate import AdmissionRequest, authorize
 from services.admission.keyring import Caller
 from services.admission.revocation import Batches, Revocation
 from services.admission.ticket import Ticket
@@ -17,10 +17,11 @@ from services.clock import Clock
 from services.completions.drains import CallState, DrainPool
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Announce, Idempotency, IdempotentCall
+from services.completions.snapshot import Snapshot
 from services.completions.validation import check
 from services.errors import UpstreamError
 from services.providers.base import Batch
-from services.routing.catalog import Catalog, Route
+from services.routing.catalog import Route
 from services.routing.failover import Failover, RouteRequest, StartedAnswer
 from services.telemetry.calls import CallRecord
 
@@ -37,6 +38,8 @@ class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks."""
     spec: pb.ChatCompletionSpec
     """What for. Not validated yet."""
+    snapshot: Snapshot
+    """The configuration that the call goes by, to its end."""
     parameter_policy: pb.ParameterPolicy.ValueType = pb.PARAMETER_POLICY_UNSPECIFIED
     """What to do about parameters that the model cannot honour."""
     idempotency_key: str | None = None
@@ -59,15 +62,11 @@ class Pipeline:
 
     def __init__(
         self,
-        gate: Gate,
-        catalog: Catalog,
         failover: Failover,
         idempotency: Idempotency,
         drains: DrainPool,
         clock: Clock,
     ) -> None:
-        self.gate = gate
-        self.catalog = catalog
         self._failover = failover
         self._idempotency = idempotency
         self._drains = drains
@@ -87,20 +86,12 @@ class Pipeline:
         self, call: CompletionCall, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
         check(call.spec)
-        route = self.catalog.resolve(call.spec.model)
+        route = call.snapshot.catalog.resolve(call.spec.model)
         call.record.model = route.base_model
-        course = self._course(call, route)
+        course = _course(call, route)
         make = partial(self._make, call, course, announce, stream=stream)
         batches = make() if call.idempotency_key is None else self._once(call, make, announce)
         return self._drains.outliving(batches, course) if course.may_drain else batches
-
-    def _course(self, call: CompletionCall, route: Route) -> CallState:
-        fallbacks = self.catalog.fallbacks(route) if route.fallbacks else ()
-        return CallState(
-            routes=[route, *(one for one in fallbacks if call.caller.may_use(one.base_model))],
-            record=call.record,
-            caller_left_s=call.left_s,
-        )
 
     def _once(
         self,
@@ -118,7 +109,7 @@ class Pipeline:
         )
 
         async def replaying() -> None:
-            standing = await self.gate.standing(call.caller, model)
+            standing = await call.snapshot.gate.standing(call.caller, model)
             announce({**REPLAYED, **standing})
 
         return self._idempotency.stream(named, make, replaying)
@@ -127,7 +118,7 @@ class Pipeline:
         self, call: CompletionCall, course: CallState, announce: Announce, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
         hides = call.spec.HasField("thinking") and call.spec.thinking.excluded
-        ticket = course.ticket = await self.gate.admit(_bid(call, course.routes))
+        ticket = course.ticket = await call.snapshot.gate.admit(_bid(call, course.routes))
         try:
             answer = await self._failover.open(_inquiry(call, course, ticket, stream=stream))
             try:
@@ -181,6 +172,15 @@ async def _folded(batches: Batches[Batch]) -> pb.CreateChatCompletionResponse:
     finally:
         await batches.aclose()
     return fold.answer
+
+
+def _course(call: CompletionCall, route: Route) -> CallState:
+    fallbacks = call.snapshot.catalog.fallbacks(route) if route.fallbacks else ()
+    return CallState(
+        routes=[route, *(one for one in fallbacks if call.caller.may_use(one.base_model))],
+        record=call.record,
+        caller_left_s=call.left_s,
+    )
 
 
 def _bid(call: CompletionCall, routes: Sequence[Route]) -> AdmissionRequest:

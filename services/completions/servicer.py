@@ -12,6 +12,7 @@ from services.admission.keyring import Keyring
 from services.common.fair_share import CountedCall
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import CompletionCall, Pipeline
+from services.completions.snapshot import SnapshotHolder
 from services.errors import Failure
 from services.overload.load_shedder import LoadShedder
 from services.rpc.failure_border import Context, metadata_of, queue_wait_s, request_id_of
@@ -25,6 +26,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         self,
         keyring: Keyring,
         pipeline: Pipeline,
+        snapshots: SnapshotHolder,
         calls: CallLog,
         load_shedder: LoadShedder,
         *,
@@ -33,6 +35,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """`end_revoked` says whether running calls end when their key is revoked."""
         self._keyring = keyring
         self._pipeline = pipeline
+        self._snapshots = snapshots
         self._calls = calls
         self._load_shedder = load_shedder
         self._end_revoked = end_revoked
@@ -96,7 +99,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """A refusal says how the limits stand, too, once it is known which apply."""
         record = call.record
         if record.model and not record.begun_at and not failure.headers:
-            failure.headers = await self._pipeline.gate.standing(call.caller, record.model)
+            failure.headers = await call.snapshot.gate.standing(call.caller, record.model)
 
     async def _call(
         self,
@@ -111,6 +114,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
             record=record,
             caller=caller,
             spec=request.spec,
+            snapshot=self._snapshots.current,
             parameter_policy=request.parameter_policy,
             idempotency_key=idempotency_key(metadata),
             left_s=left_s,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 from google.protobuf import timestamp_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
@@ -20,9 +20,10 @@ PAGE_SIZE_MAX = 1000
 class ModelServicer(pb_grpc.ModelServiceServicer):
     """Serves the catalog, to callers with a key."""
 
-    def __init__(self, keyring: Keyring, catalog: Catalog) -> None:
+    def __init__(self, keyring: Keyring, catalog: Callable[[], Catalog]) -> None:
+        """`catalog` returns the current one."""
         self._keyring = keyring
-        self.catalog = catalog
+        self._catalog = catalog
 
     async def ListModels(
         self,
@@ -37,10 +38,15 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
                 f"`page_size` must be in [0, {PAGE_SIZE_MAX}].",
                 param="page_size",
             )
-        routes = [route for route in self._visible(caller) if route.model > request.page_token]
+        catalog = self._catalog()
+        routes = [
+            route
+            for route in catalog.routes
+            if caller.may_use(route.base_model) and route.model > request.page_token
+        ]
         page = routes[: request.page_size or None]
         return pb.ListModelsResponse(
-            models=[self._model(route) for route in page],
+            models=[_model(route, catalog) for route in page],
             next_page_token=page[-1].model if len(page) < len(routes) else "",
         )
 
@@ -51,24 +57,23 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     ) -> pb.GetModelResponse:
         """One model. NOT_FOUND where there is none, or not for this key."""
         caller = await self._caller(context)
-        route = self.catalog.find(request.model)
+        catalog = self._catalog()
+        route = catalog.find(request.model)
         if route is None or not caller.may_use(route.base_model):
             raise Failure(reasons.ERROR_REASON_NOT_FOUND, "There is no such model.", param="model")
-        return pb.GetModelResponse(model=self._model(route))
+        return pb.GetModelResponse(model=_model(route, catalog))
 
     async def _caller(self, context: Context) -> Caller:
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))
 
-    def _visible(self, caller: Caller) -> Sequence[Route]:
-        return [route for route in self.catalog.routes if caller.may_use(route.base_model)]
 
-    def _model(self, route: Route) -> pb.Model:
-        capabilities = route.capabilities
-        return pb.Model(
-            name=route.model,
-            owner=route.model.partition("/")[0],
-            create_time=timestamp_pb2.Timestamp(seconds=self.catalog.create_time_s),
-            max_output_token_count=capabilities.max_output_tokens,
-            accepts_images=capabilities.images == "yes",
-            reasons=capabilities.named_thinking or route.model != route.base_model,
-        )
+def _model(route: Route, catalog: Catalog) -> pb.Model:
+    capabilities = route.capabilities
+    return pb.Model(
+        name=route.model,
+        owner=route.model.partition("/")[0],
+        create_time=timestamp_pb2.Timestamp(seconds=catalog.create_time_s),
+        max_output_token_count=capabilities.max_output_tokens,
+        accepts_images=capabilities.images == "yes",
+        reasons=capabilities.named_thinking or route.model != route.base_model,
+    )

@@ -50,9 +50,13 @@ class LoadShedder:
     """Refuses calls beyond the limit of the process."""
 
     def __init__(
-        self, bounds: BoundsConfig, chance: Chance, memory: MemoryPressure = UNLIMITED_MEMORY
+        self,
+        bounds: Callable[[], BoundsConfig],
+        chance: Chance,
+        memory: MemoryPressure = UNLIMITED_MEMORY,
     ) -> None:
-        self.bounds = bounds
+        """`bounds` returns the current ones."""
+        self._bounds = bounds
         self._chance = chance
         self._memory = memory
         self._shares = FairShare()
@@ -65,7 +69,8 @@ class LoadShedder:
     @property
     def calls_max(self) -> int:
         """The limit on calls in flight at this moment."""
-        most, few = self.bounds.calls_max, self.bounds.calls_max_when_late
+        bounds = self._bounds()
+        most, few = bounds.calls_max, bounds.calls_max_when_late
         if not self._loop_turns.is_overloaded:
             return most
         if self._loop_turns.is_late:
@@ -74,7 +79,7 @@ class LoadShedder:
 
     def is_busy(self, in_flight: int) -> bool:
         """Whether an overload would lower the limit below so many calls in flight."""
-        return in_flight >= self.bounds.calls_max_when_late
+        return in_flight >= self._bounds().calls_max_when_late
 
     def sample_loop_turn(self, now: float, turn_s: float, in_flight: int) -> None:
         """Take note of how long one turn of the event loop took."""
@@ -123,7 +128,8 @@ class LoadShedder:
 
     def _is_stale(self, now: float, queue_wait_s: float, caller: str) -> bool:
         """Whether to refuse a call for its wait, where calls have been late without a break."""
-        if self.bounds.calls_max_when_late == self.bounds.calls_max:
+        bounds = self._bounds()
+        if bounds.calls_max_when_late == bounds.calls_max:
             return False
         if queue_wait_s > QUEUE_WAIT_MAX_S:
             return True

@@ -44,12 +44,9 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
     whole: DNS names, and URIs such as `spiffe://cluster.local/ns/web/sa/shop`.
     """
 
-    def __init__(self, table: Table) -> None:
-        self.replace(table)
-
-    def replace(self, table: Table) -> None:
-        """Use this table from the next call on, on existing connections, too."""
-        self._table = {pattern: frozenset(names) for pattern, names in table.items()}
+    def __init__(self, table: Callable[[], Table]) -> None:
+        """`table` returns the current one. It decides each call, on existing connections, too."""
+        self._table = table
 
     async def intercept_service(
         self,
@@ -64,10 +61,11 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         return handler and checked_handler(handler, lambda context: self._check(method, context))
 
     def _check(self, method: str, context: Context) -> None:
-        if not self._table:
+        table = self._table()
+        if not table:
             return
         names = _names(context)
-        if any(not names.isdisjoint(allowed) for allowed in self._allowing(method)):
+        if any(not names.isdisjoint(allowed) for allowed in _allowing(table, method)):
             return
         log.warning(
             "client.refused",
@@ -75,14 +73,6 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         )
         message = f"No name in the caller's certificate may call {method}."
         raise Failure(reasons.ERROR_REASON_PERMISSION_DENIED, message)
-
-    def _allowing(self, method: str) -> Iterator[frozenset[str]]:
-        """The names that may call the method, row by row."""
-        if method.startswith(HEALTH):
-            return iter(self._table.values())
-        service, _, _ = method.partition("/")
-        patterns = (method, f"{service}/*", EVERYTHING)
-        return (self._table[pattern] for pattern in patterns if pattern in self._table)
 
 
 def checked_handler(handler: Handler, check: Callable[[Context], None]) -> Handler:
@@ -138,3 +128,12 @@ def _names(context: Context) -> frozenset[str]:
     return frozenset(
         name.decode("utf-8", "replace") for kind in _NAMES for name in identity.get(kind, ())
     )
+
+
+def _allowing(table: Table, method: str) -> Iterator[Iterable[str]]:
+    """The names that may call the method, row by row."""
+    if method.startswith(HEALTH):
+        return iter(table.values())
+    service, _, _ = method.partition("/")
+    patterns = (method, f"{service}/*", EVERYTHING)
+    return (table[pattern] for pattern in patterns if pattern in table)

@@ -6,9 +6,12 @@ Modules, in the order in which data flows:
     plain_text     links that would leave this machine in plain text
     serve          one process from start to graceful shutdown
     server         a configuration in, a running service out
+    process        what all parts of a service use
+    stores         database, pepper and counters; the ledger and keys in them
+    reload         the snapshot of a configuration, and its replacement
+    config_watch   a file that others replace
+    servicers      the gRPC servicers, by who may call them
     service        the running service, before it has a listener
     listeners      metrics, gRPC, operators' REST, REST
     first_key      the key that the first start makes
-    config_watch   a file that others replace
-    reload         another configuration in a running service
 """

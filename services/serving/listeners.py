@@ -20,7 +20,8 @@ from services.common.tls import ListenerTls
 from services.config import BoundsConfig, ConfigError
 from services.rpc.listener import UNIX, listening
 from services.serving.options import ServeOptions, TlsOptions
-from services.serving.service import OPERATORS_SERVICES, PUBLIC_SERVICES, Service
+from services.serving.service import Service
+from services.serving.servicers import OPERATORS_SERVICES, PUBLIC_SERVICES
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -55,7 +56,7 @@ class Listeners:
         """Serve the operators' and the public gRPC services."""
         service, options = self.service, self.options
         # On a Unix socket the file's permission says who may call.
-        named = [service.callers] if self.tls and self.tls.client_ca else []
+        named = [service.client_authorizer] if self.tls and self.tls.client_ca else []
         credential = [] if options.ops.startswith(UNIX) else [OperatorCredential(self.token)]
         for register, address, names, guards in (
             (service.register_operators, options.ops, OPERATORS_SERVICES, [*named, *credential]),
@@ -107,7 +108,7 @@ class Listeners:
             tls=tls.http_context() if tls else None,
             metrics=metrics,
             tracer=tracer,
-            call_limit=self.service.turn_away,
+            call_limit=self.service.refuse_if_overloaded,
             memory=memory,
         )
         bound = await self.stack.enter_async_context(listener)

@@ -83,7 +83,7 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     # Probes and metrics start first, so that they stop last: they show a drain to its end.
     await listeners.serve_metrics(started)
     await listeners.serve_grpc()
-    stack.push_async_callback(service.dismiss)
+    stack.push_async_callback(service.move_clients_away)
     await listeners.serve_operators_rest()
     rest = options.rest
     if not options.grpc_only:

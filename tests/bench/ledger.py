@@ -19,7 +19,7 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.accounts.key_maker import KeyMaker
 from services.admission.keyring import Keyring
-from services.admission.limits import Limits, Subject
+from services.admission.limits import LimitLeases, Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config import LimitConfig
 from services.metering.ledger import HoldRequest, Ledger
@@ -47,7 +47,7 @@ async def measure(requests: int, concurrency: int) -> tuple[float, float]:
         _, secret = await KeyMaker(database, pepper, clock).make("acme")
         await database.write(credit_account, "acme", 10**15, "bench", 0)
         keyring = Keyring(database, pepper, clock, system_chance())
-        limits = Limits([RULE], LocalCounters(clock), system_chance())
+        limits = Limits([RULE], LimitLeases(LocalCounters(clock), system_chance()))
         async with Ledger(database, clock) as ledger:
 
             async def work() -> None:

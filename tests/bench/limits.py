@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from services.admission.limits import Allowance, Limits, Subject
+from services.admission.limits import Allowance, LimitLeases, Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config.limits import LimitConfig
 from services.storage.counters import CounterStore, LocalCounters
@@ -28,7 +28,7 @@ async def measure(
     name: str, counters: CounterStore, rules: list[LimitConfig], own: Allowance
 ) -> None:
     """Prints what a call costs that is limited as a whole, and at one attempt."""
-    limits = Limits(rules, counters, system_chance())
+    limits = Limits(rules, LimitLeases(counters, system_chance()))
     calls = [
         (
             Subject(key=f"key-{index}", model="m", own=own),

@@ -12,7 +12,7 @@ import pytest
 
 from services.cli.arguments import parser
 from services.config import load
-from services.serving.service import PUBLIC_SERVICES
+from services.serving.servicers import PUBLIC_SERVICES
 from tests.deploy.manifests import (
     OVERLAYS,
     Object,

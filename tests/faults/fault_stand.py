@@ -414,7 +414,7 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
             channel = open_channel(bound, edge)
         channel = await stack.enter_async_context(channel)
         # Over a wire the edge learns of it.
-        call_limit = None if wire else service.turn_away
+        call_limit = None if wire else service.refuse_if_overloaded
         numbers = EdgeMetrics()
         listener = serving(
             channel, "127.0.0.1:0", edge, metrics=numbers, call_limit=call_limit, memory=memory

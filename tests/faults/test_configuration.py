@@ -261,7 +261,7 @@ async def test_121_the_date_jumps(open_stand: OpenStand, jump_s: float) -> None:
     async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
         clock.off_s = jump_s
-        assert await stand.service.reloader.pipeline.gate.ledger.sweep() == 0
+        assert await stand.service.reloader.factory.ledger.sweep() == 0
         assert (await stand.ask()).content == TEXT
         assert stand.metric("holds_open") == 1
         goes_on.set()

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.admission.limits import Allowance, LimitExceeded, Limits, Subject, duration
+from services.admission.limits import (
+    Allowance,
+    LimitExceeded,
+    LimitLeases,
+    Limits,
+    Subject,
+    duration,
+)
 from services.config.limits import LimitConfig
 from services.storage.counters import LocalCounters, Meter
 from tests.stand.clock import FakeClock
@@ -31,7 +38,7 @@ def clock() -> FakeClock:
 
 def limits(clock: FakeClock, *rules: LimitConfig, chance: float = 0.0) -> Limits:
     """Limits in this process."""
-    return Limits(rules, LocalCounters(clock), SetChance(chance))
+    return Limits(rules, LimitLeases(LocalCounters(clock), SetChance(chance)))
 
 
 async def used_up(limits: Limits, subject: Subject, most: int = 20) -> int:
@@ -93,7 +100,7 @@ async def test_what_travels_is_not_too_early(clock: FakeClock) -> None:
 async def test_nothing_configured_counts_nothing(clock: FakeClock) -> None:
     """Without limits a call draws from no counter and has no headers."""
     counters = LocalCounters(clock)
-    gate = Limits([], counters, SetChance())
+    gate = Limits([], LimitLeases(counters, SetChance()))
 
     with await gate.take(ALICE, 1_000_000) as lease:
         assert lease.headers() == {}
@@ -248,16 +255,17 @@ async def test_headers_tell_the_tightest_limit(clock: FakeClock) -> None:
 async def test_long_calls_keep_their_places(clock: FakeClock) -> None:
     """Renewed, a call counts as running for as long as it does; not renewed, for its lease."""
     counters = LocalCounters(clock, lease_s=60)
-    gate = Limits([LimitConfig(concurrency=1)], counters, SetChance(), lease_s=60)
+    leases = LimitLeases(counters, SetChance(), lease_s=60)
+    gate = Limits([LimitConfig(concurrency=1)], leases)
     lease = await gate.take(ALICE, 0)
 
     for _ in range(10):
         clock.advance(50)
-        gate.renew()
+        leases.renew()
     assert await used_up(gate, BOB) == 0
 
     lease.release()
-    gate.renew()
+    leases.renew()
     assert await used_up(gate, BOB) == 1
     clock.advance(61)
     assert await used_up(gate, BOB) == 1
@@ -272,10 +280,8 @@ async def test_renews_by_itself(clock: FakeClock) -> None:
             super().renew(meters, lease_id)
             renewed.set()
 
-    async with Limits(
-        [LimitConfig(concurrency=1)], Watched(clock), SetChance(), lease_s=0.03
-    ) as gate:
-        await gate.take(ALICE, 0)
+    async with LimitLeases(Watched(clock), SetChance(), lease_s=0.03) as leases:
+        await Limits([LimitConfig(concurrency=1)], leases).take(ALICE, 0)
         await asyncio.wait_for(renewed.wait(), 10)
 
 

@@ -32,7 +32,7 @@ CALLER, OTHER = "Bearer one", "Bearer two"
 
 def load_shedder_of(bounds: BoundsConfig, memory: MemoryPressure | None = None) -> LoadShedder:
     """A load shedder with these bounds, whose chance repeats itself."""
-    return LoadShedder(bounds, random.Random(1), memory or MemoryPressure())  # noqa: S311
+    return LoadShedder(lambda: bounds, random.Random(1), memory or MemoryPressure())  # noqa: S311
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
-from services.rpc.client_authorizer import ClientAuthorizer
+from services.rpc.client_authorizer import ClientAuthorizer, Table
 from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
 from tests.services.common.test_tls_grpc import NAME, Files, pair
@@ -72,9 +72,9 @@ def register(server: grpc.aio.Server) -> None:
 class Listener:
     """A listener, its authority, and clients with any names."""
 
-    def __init__(self, files: Files, address: str, authorizer: ClientAuthorizer) -> None:
+    def __init__(self, files: Files, address: str, table: list[Table]) -> None:
         self.files = files
-        self.authorizer = authorizer
+        self.table = table
         self._address = address
 
     @asynccontextmanager
@@ -143,12 +143,13 @@ class Client:
 @pytest.fixture
 async def listener(tmp_path: Path) -> AsyncIterator[Listener]:
     files = Files(tmp_path)
-    authorizer = ClientAuthorizer(TABLE)
+    table: list[Table] = [TABLE]
+    authorizer = ClientAuthorizer(lambda: table[0])
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     async with listening(
         register, "127.0.0.1:0", interceptors=[authorizer], reflected=[MODELS], tls=tls, grace_s=0
     ) as address:
-        yield Listener(files, address, authorizer)
+        yield Listener(files, address, table)
 
 
 @pytest.mark.parametrize(
@@ -201,9 +202,9 @@ async def test_a_new_table_counts_from_the_next_call_on(listener: Listener) -> N
     """On existing connections, too; with an empty table every trusted client may call."""
     async with listener.named_client(SHOP) as client:
         assert await client.get() == "OK"
-        listener.authorizer.replace({f"{MODELS}/*": (EDGE,)})
+        listener.table[0] = {f"{MODELS}/*": (EDGE,)}
         assert await client.get() == "PERMISSION_DENIED"
-        listener.authorizer.replace({})
+        listener.table[0] = {}
         assert (await client.get(), await client.stream()) == ("OK", "OK")
 
 
@@ -231,11 +232,11 @@ async def test_uris_are_names(tmp_path: Path) -> None:
     files = Files(tmp_path)
     spiffe = "spiffe://cluster.local/ns/web/sa/shop"
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
-    authorizer = ClientAuthorizer({"*": (spiffe,)})
+    authorizer = ClientAuthorizer(lambda: {"*": (spiffe,)})
     async with listening(
         register, "127.0.0.1:0", interceptors=[authorizer], tls=tls, grace_s=0
     ) as address:
-        listener = Listener(files, address, authorizer)
+        listener = Listener(files, address, [])
         key = tmp_path / "shop.key"
         certificate = files.write("shop.pem", with_uri(files.authority, spiffe, key))
         shown = TargetTls(ca=files.ca, certificate=certificate, key=key)

@@ -1,0 +1,25 @@
+"""Parts of a process that all parts of its service use: clock, metrics, background tasks."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from services.clock import Chance, Clock
+from services.telemetry.metrics import Metrics
+from services.telemetry.supervisor import Supervisor
+from services.telemetry.tracing import Tracing
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessParts:
+    """Shared by all parts of the service of one process."""
+
+    stack: AsyncExitStack
+    """Closes what was opened, in the reverse order."""
+    clock: Clock
+    chance: Chance
+    metrics: Metrics
+    supervisor: Supervisor
+    tracing: Tracing | None
+    """None: calls are not traced."""

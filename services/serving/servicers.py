@@ -1,0 +1,70 @@
+"""The servicers of a process, by who may call them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from pomogator.accounts.v1 import account_service_pb2 as accounts
+from pomogator.accounts.v1 import key_service_pb2 as keys
+from pomogator.accounts.v1 import ledger_service_pb2 as ledgers
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.models.v1 import model_service_pb2 as models
+from pomogator.models.v1 import model_service_pb2_grpc as models_grpc
+from pomogator.operations.v1 import operations_service_pb2 as operations_pb
+from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
+from pomogator.usage.v1 import usage_service_pb2 as usage
+from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
+
+from services.accounts.operator_services import OperatorServices
+from services.accounts.usage_servicer import UsageServicer
+from services.completions.servicer import ChatCompletionServicer
+from services.models.servicer import ModelServicer
+from services.operations.servicer import OperationsServicer
+
+PUBLIC_SERVICES = (
+    chat.DESCRIPTOR.services_by_name["ChatCompletionService"].full_name,
+    models.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    usage.DESCRIPTOR.services_by_name["UsageService"].full_name,
+)
+OPERATORS_SERVICES = (
+    accounts.DESCRIPTOR.services_by_name["AccountService"].full_name,
+    keys.DESCRIPTOR.services_by_name["KeyService"].full_name,
+    ledgers.DESCRIPTOR.services_by_name["LedgerService"].full_name,
+    operations_pb.DESCRIPTOR.services_by_name["OperationsService"].full_name,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublicServicers:
+    """Servicers for callers with a key."""
+
+    completions: ChatCompletionServicer
+    models: ModelServicer
+    usage: UsageServicer
+    health: HealthServicer
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add them to a server."""
+        chat_grpc.add_ChatCompletionServiceServicer_to_server(self.completions, server)
+        models_grpc.add_ModelServiceServicer_to_server(self.models, server)
+        usage_grpc.add_UsageServiceServicer_to_server(self.usage, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorServicers:
+    """Servicers for operators: accounts, keys and the ledger, and operations."""
+
+    accounts: OperatorServices
+    operations: OperationsServicer
+    health: HealthServicer
+
+    def register(self, server: grpc.aio.Server) -> None:
+        """Add them to a server."""
+        self.accounts.register(server)
+        operations_grpc.add_OperationsServiceServicer_to_server(self.operations, server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, server)

@@ -1,0 +1,55 @@
+"""Stores of a service: database, pepper, limit counters; and the ledger and keys in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.admission.keyring import Keyring
+from services.admission.limits import LimitLeases
+from services.config import StateConfig
+from services.metering.ledger import Ledger
+from services.serving.process import ProcessParts
+from services.storage.base import Database
+from services.storage.counted import CountedDatabase
+from services.storage.opening import open_counters, open_database
+from services.storage.pepper import Pepper, load_pepper
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stores:
+    """Open stores."""
+
+    database: Database
+    pepper: Pepper
+    keyring: Keyring
+    ledger: Ledger
+    leases: LimitLeases
+
+    @property
+    def healthy(self) -> bool:
+        """Whether calls can be admitted and settled."""
+        return self.ledger.healthy and self.database.healthy
+
+
+async def open_stores(
+    parts: ProcessParts, config: StateConfig, state: Path, env: Mapping[str, str]
+) -> Stores:
+    """Open the stores that the configuration names. Raises StateError."""
+    stack, clock, metrics = parts.stack, parts.clock, parts.metrics
+    opened = await open_database(state, config.database_url.reveal(), clock)
+    database = CountedDatabase(opened, metrics.storage_failures.inc)
+    metrics.storage_healthy.set_function(lambda: database.healthy)
+    stack.push_async_callback(database.close)
+    pepper = await load_pepper(state, env, database)
+    counters = await stack.enter_async_context(open_counters(config.redis_url.reveal(), clock))
+    ledger = Ledger(database, clock, supervisor=parts.supervisor)
+    leases = LimitLeases(counters, parts.chance, supervisor=parts.supervisor)
+    return Stores(
+        database=database,
+        pepper=pepper,
+        keyring=Keyring(database, pepper, clock, parts.chance),
+        ledger=await stack.enter_async_context(ledger),
+        leases=await stack.enter_async_context(leases),
+    )
