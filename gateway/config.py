@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
+from services.common.images import IMAGE_BYTES_MAX, IMAGES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +24,9 @@ class EdgeConfig:
     """How long `body_stall_bytes` of a body may take."""
     body_stall_bytes: int = 10 * 1024
     """What has to arrive in every `body_stall_s`: 1 KiB/s by default."""
-    images_max: int = 20
+    images_max: int = IMAGES_MAX
     """The most pictures in one request."""
-    image_bytes_max: int = 20 * 1024 * 1024
+    image_bytes_max: int = IMAGE_BYTES_MAX
     """The most bytes that the pictures of one request may decode to, together."""
     deadline_s: float = 1800.0
     """How long a call may take where the client does not say."""

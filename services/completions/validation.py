@@ -15,6 +15,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.images import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
 from services.errors import Failure
 
 RANGES: Sequence[tuple[str, float, float]] = (
@@ -44,8 +45,6 @@ BUDGET_TOKENS = (1024, 32_000)
 LOGIT_BIAS = (-100, 100)
 PARTS_MAX = 256
 TOOL_CALLS_MAX = 128
-IMAGES_MAX = 20
-IMAGE_BYTES_MAX = 20 * 2**20
 USER_CHARS_MAX = 512
 MODEL_CHARS_MAX = 256
 
@@ -176,7 +175,7 @@ def _check_tool_calls(message: content.Message, where: str) -> None:
 
 def _image_size(image: content.Image) -> int:
     """Bytes of the picture itself; 0 for one that is only referred to."""
-    return len(image.data) + len(image.base64) * 3 // 4
+    return len(image.data) + decoded_bytes(len(image.base64))
 
 
 def _check_range(param: str, value: float, least: float, most: float) -> None:

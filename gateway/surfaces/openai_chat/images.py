@@ -6,25 +6,18 @@ client declares is often wrong, and some providers refuse a picture for that.
 
 from __future__ import annotations
 
-import binascii
 import re
 from typing import NamedTuple
 
-import pybase64
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
+from services.common.images import checked_head, decoded_bytes, media_type
 
 _HEAD = re.compile(r"data:[^,]{0,256}?;base64,", re.IGNORECASE)
-# Bytes of base64 that are looked at together: few enough to be decoded where the last ones were.
-_STEP = 64 * 1024
-_SNIFFED_CHARS = 24
-_MAGIC: tuple[tuple[re.Pattern[bytes], str], ...] = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), "image/png"),
-    (re.compile(rb"\xff\xd8\xff"), "image/jpeg"),
-    (re.compile(rb"GIF8[79]a"), "image/gif"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), "image/webp"),
-)
+
+ACCEPTED = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
+"""Media types that OpenAI's API takes."""
 
 
 class Picture(NamedTuple):
@@ -68,40 +61,23 @@ class ImageReader:
             raise _bad(param, "A data URL must have the form `data:image/png;base64,...`.")
         text = url[head.end() :]
         base64 = self._extracted.pop(text, None) or text.encode()
-        self._bytes_left -= len(base64) * 3 // 4
+        self._bytes_left -= decoded_bytes(len(base64))
         if self._bytes_left < 0:
             message = "The pictures of this request are too large together."
             raise ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
-        _check(param, base64)
-        return Picture(base64=base64.decode("ascii"), mime_type=_sniff(param, base64))
+        mime_type = _mime_type(param, base64)
+        return Picture(base64=base64.decode("ascii"), mime_type=mime_type)
 
 
-def _check(param: str, base64: bytes) -> None:
-    """Refuses what is not base64 with padding.
-
-    To decode it with vector instructions, and throw that away, takes 60 µs for 1 MB. To find
-    what is not of the alphabet with the standard library takes 650 at best.
-    """
-    view = memoryview(base64)
+def _mime_type(param: str, base64: bytes) -> str:
+    """The media type that the bytes tell."""
     try:
-        for begin in range(0, len(view), _STEP):
-            decoded = pybase64.b64decode(view[begin : begin + _STEP], validate=True)
-            whole = len(decoded) == _STEP // 4 * 3
-            if not whole and begin + _STEP < len(view):
-                raise _bad(param, "The picture is not in base64 with padding.")
-    except binascii.Error:
+        mime_type = media_type(checked_head(base64))
+    except ValueError:
         raise _bad(param, "The picture is not in base64 with padding.") from None
-
-
-def _sniff(param: str, base64: bytes) -> str:
-    try:
-        start = binascii.a2b_base64(base64[:_SNIFFED_CHARS], strict_mode=True)
-    except binascii.Error:
-        raise _bad(param, "The picture is not in base64 with padding.") from None
-    for magic, mime_type in _MAGIC:
-        if magic.match(start):
-            return mime_type
-    raise _bad(param, "The picture is not a PNG, JPEG, GIF or WebP.")
+    if mime_type not in ACCEPTED:
+        raise _bad(param, "The picture is not a PNG, JPEG, GIF or WebP.")
+    return mime_type
 
 
 def _bad(param: str, message: str) -> ApiError:

@@ -7,7 +7,6 @@ keeps a picture decoded, and nothing fetches one.
 
 from __future__ import annotations
 
-import binascii
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -16,6 +15,7 @@ import pybase64
 from pomogator.chat.v1 import content_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.images import HEAD_BYTES, checked_head, media_type
 from services.errors import Failure
 from services.providers.base import Target
 from services.providers.translate.parameters import require
@@ -62,62 +62,29 @@ def read(
                 raise _refusal("An image's URL must begin with `https://` or `http://`.")
             return LinkedImage(uri=image.uri)
         case "data":
-            head = image.data[:_HEAD]
+            head = image.data[:HEAD_BYTES]
             base64 = pybase64.b64encode(image.data)
         case "base64":
             base64 = image.base64.encode()  # Every look at it is a copy.
             head = _head(base64)
         case _:
             raise _refusal("An image has no source.")
-    mime_type = sniff(head) or image.mime_type.lower()
+    mime_type = media_type(head) or image.mime_type.lower()
     if accepts and mime_type not in accepts:
         kinds = ", ".join(sorted(accepts))
         raise _refusal(f"An image is {mime_type or 'of an unknown kind'}; the model takes {kinds}.")
     return InlineImage(mime_type=mime_type, base64=base64)
 
 
-def sniff(head: bytes) -> str:
-    """The media type that a file's first bytes tell. Empty: they tell none."""
-    for magic, offset, mime_type in _MAGICS:
-        if head.startswith(magic, offset):
-            return mime_type
-    return ""
-
-
 _WEB = ("https://", "http://")
-_HEAD = 16  # Bytes: the longest magic below ends before.
-_STEP = 64 * 1024  # Bytes of base64 that are decoded where the last ones were, to be checked.
-
-_MAGICS: tuple[tuple[bytes, int, str], ...] = (
-    (b"\xff\xd8\xff", 0, "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
-    (b"GIF87a", 0, "image/gif"),
-    (b"GIF89a", 0, "image/gif"),
-    (b"WEBP", 8, "image/webp"),
-    (b"BM", 0, "image/bmp"),
-    (b"II*\x00", 0, "image/tiff"),
-    (b"MM\x00*", 0, "image/tiff"),
-    (b"ftypheic", 4, "image/heic"),
-    (b"ftypmif1", 4, "image/heif"),
-    (b"ftypavif", 4, "image/avif"),
-    (b"%PDF-", 0, "application/pdf"),
-)
-"""Magic number, where it stands, what it means."""
 
 
 def _head(base64: bytes) -> bytes:
-    """The first bytes of what base64 stands for. INVALID_IMAGE where it is none."""
-    view = memoryview(base64)
-    head = b""
+    """The first bytes of the image. INVALID_IMAGE where it is not base64."""
     try:
-        for begin in range(0, len(view), _STEP):
-            decoded = pybase64.b64decode(view[begin : begin + _STEP], validate=True)
-            if len(decoded) < _STEP // 4 * 3 and begin + _STEP < len(view):
-                raise _refusal("An image is not valid base64.")
-            head = head or decoded[:_HEAD]
-    except binascii.Error as error:
+        return checked_head(base64)
+    except ValueError as error:
         raise _refusal("An image is not valid base64.") from error
-    return head
 
 
 def _refusal(message: str) -> Failure:
