@@ -75,13 +75,14 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, in
     """
     env = os.environ | ({"AIOHTTP_NO_EXTENSIONS": "1"} if request.param == "python" else {})
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gateway", "--target", "127.0.0.1:1", "--rest", "127.0.0.1:0"),
+        *(sys.executable, "-m", "gateway", "--target", "127.0.0.1:1"),
+        *("--rest", "127.0.0.1:0", "--metrics", ""),
         env=env | {"PYTHONPATH": os.pathsep.join(sys.path)},
         stderr=asyncio.subprocess.PIPE,
     )
     assert process.stderr is not None
-    listening = json.loads(await process.stderr.readline())
-    host, _, port = listening["address"].rpartition(":")
+    started = json.loads(await process.stderr.readline())
+    host, _, port = started["address"].rpartition(":")
     yield host, int(port)
     process.terminate()
     log = (await process.communicate())[1].decode()
