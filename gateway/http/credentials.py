@@ -31,8 +31,8 @@ def api_key(headers: MultiMapping[str], credential_headers: Sequence[str] = BEAR
     for name in credential_headers:
         values = headers.getall(name, ())
         if values:
-            key = _key(name, values[0])
-            if len(values) > 1 or not well_formed(key):
+            key = bearer_token(values[0]) if name == AUTHORIZATION else values[0]
+            if key is None or len(values) > 1 or not well_formed(key):
                 break
             return key
     raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
@@ -45,10 +45,6 @@ def unchecked_key(
     for name in credential_headers:
         value = headers.get(name)
         if value is not None:
-            return _key(name, value)
+            # In any form: a wrong one is refused later, and this costs every request.
+            return value.rstrip().rpartition(" ")[2]
     return ""
-
-
-def _key(name: str, value: str) -> str:
-    """Return the key in a credential header; "" where its form is wrong."""
-    return (bearer_token(value) or "") if name == AUTHORIZATION else value

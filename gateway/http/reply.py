@@ -82,7 +82,7 @@ class Reply:
 
     def send(self, status: int, body: bytes, headers: Mapping[str, str]) -> bool:
         """Send a whole answer with a JSON body. True: the client is behind with reading."""
-        framing = f"{_JSON_HEAD}Content-Length: {len(body)}"
+        framing = f"{_JSON_HEAD}Content-Length: {len(body)}\r\n"
         return self._writer.put(self._start(status, framing, headers) + body)
 
     def begin(self, headers: Mapping[str, str]) -> None:
@@ -91,7 +91,7 @@ class Reply:
             self.keep_alive = False
             framing = ""
         else:
-            framing = "Transfer-Encoding: chunked"
+            framing = "Transfer-Encoding: chunked\r\n"
         self._head = self._start(200, framing, {**FIXED_HEADERS, **headers})
 
     def write(self, data: bytes) -> bool:
@@ -115,18 +115,17 @@ class Reply:
         await self._writer.drained()
 
     def _start(self, status: int, framing: str, headers: Mapping[str, str]) -> bytes:
-        lines = [
-            f"HTTP/1.1 {status} {phrases.get(status, '')}",
-            f"Date: {_date(int(time.time()))}",
-            f"x-request-id: {self.request_id}",
-            f"openai-processing-ms: {elapsed_ms(self.started)}",
-        ]
-        if framing:
-            lines.append(framing)
+        connection = ""
         if self.keep_alive is self._http_1_0:
-            lines.append(f"Connection: {'keep-alive' if self.keep_alive else 'close'}")
-        lines += [f"{name}: {value}" for name, value in headers.items()]
-        head = "\r\n".join([*lines, "\r\n"]).encode("ascii")
+            connection = f"Connection: {'keep-alive' if self.keep_alive else 'close'}\r\n"
+        fields = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+        head = (
+            f"HTTP/1.1 {status} {phrases.get(status, '')}\r\n"
+            f"Date: {_date(int(time.time()))}\r\n"
+            f"x-request-id: {self.request_id}\r\n"
+            f"openai-processing-ms: {elapsed_ms(self.started)}\r\n"
+            f"{framing}{connection}{fields}\r\n"
+        ).encode("ascii")
         self.status = status
         self.begun_at = time.perf_counter()
         return head

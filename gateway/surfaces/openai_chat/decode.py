@@ -78,33 +78,34 @@ _VERBOSITIES: Mapping[str, chat.Verbosity.ValueType] = {
 
 
 def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
-    """Decode a request, by the short way where it is simple.
+    """Decode a request.
 
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
-    refuse_too_many_values(body)
-    simple = read_simple(body)
-    if simple is not None:
-        return _from_simple(simple)
+    rest, extracted = extract_images(body)
+    if not extracted:
+        refuse_too_many_values(body)
+        simple = read_simple(body)
+        return _decode(body, config, {}) if simple is None else _from_simple(simple)
+    with suppress(ApiError):
+        refuse_too_many_values(rest)
+        request = _decode(rest, config, extracted)
+        if not extracted:
+            return request
     return decode_any(body, config)
+
+
+def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
+    """Decode any request field by field, with the same result as `decode`."""
+    refuse_too_many_values(body)
+    return _decode(body, config, {})
 
 
 def _from_simple(simple: SimpleRequest) -> ChatRequest:
     rpc_request: RpcRequest = (_STREAM if simple.stream is True else _CREATE)()
     simple.fill(rpc_request.spec)
     return ChatRequest(rpc_request=rpc_request, include_usage=simple.include_usage)
-
-
-def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
-    """Decode any request, simple or not, with the same result as `decode`."""
-    rest, extracted = extract_images(body)
-    if extracted:
-        with suppress(ApiError):
-            request = _decode(rest, config, extracted)
-            if not extracted:
-                return request
-    return _decode(body, config, {})
 
 
 def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> ChatRequest:

@@ -37,10 +37,12 @@ def extract_images(body: bytes) -> tuple[bytes, dict[str, bytes]]:
 
     Nothing is checked; without such a picture it is `body` itself.
     """
+    mark = body.find(_MARK)
+    if mark < 0:
+        return body, {}
     pieces: list[bytes] = []
     extracted: dict[str, bytes] = {}
     kept = 0
-    mark = body.find(_MARK)
     for _ in range(MARKS_MAX):
         if mark < 0:
             break
