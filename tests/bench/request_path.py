@@ -7,9 +7,10 @@ After one request that fills caches and pools, one streamed and one whole comple
 from the first byte of the request until the gateway has settled it. Counted are only functions in
 `gateway/` and `services/`, and only in the event loop's thread: SQLite's worker is not on the path.
 
-A coroutine that is resumed is not called again: resumptions are counted apart. The provider sends an event of the stream
-only after the client has received the one before. A message passes the coroutines that yield or
-return in between, and the one that writes it; those that only wait for these are not counted.
+A coroutine that is resumed is not called again: resumptions are counted apart. The provider sends
+an event of the stream only after the client has received the one before. A message passes the
+coroutines that yield or return in between, and the one that writes it; those that only wait for
+these are not counted.
 """
 
 from __future__ import annotations
@@ -280,10 +281,8 @@ def main() -> None:
         traces = asyncio.run(measure(Path(directory)))
     for name, trace in zip(("streamed", "whole"), traces, strict=True):
         figures = Figures.of(trace)
-        print(
-            f"{name}: {figures.files} files, {figures.calls} calls, {figures.steps} steps from file"
-        )
-        print(f"  to file, {figures.resumptions} coroutines resumed")
+        print(f"{name}: {figures.files} files, {figures.calls} calls")
+        print(f"  from file to file: {figures.steps}; coroutines resumed: {figures.resumptions}")
         if figures.coroutines_per_message:
             print(f"  coroutines per message: {figures.coroutines_per_message}")
         if options.calls:
