@@ -14,10 +14,10 @@ from services.accounts.paging import START, Page
 from services.accounts.proto_fields import (
     NANO_MAX,
     account_name,
+    in_range,
     invalid,
     not_found,
     timestamp,
-    within,
 )
 from services.clock import Clock
 from services.errors import Failure
@@ -50,8 +50,8 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
     ) -> pb.CreateAccountResponse:
         """Opens an account."""
         name = account_name(request.account)
-        within("credit_nano_usd", request.credit_nano_usd, 0)
-        within("markup_basis_points", request.markup_basis_points, 0, MARKUP_BP_MAX)
+        in_range("credit_nano_usd", request.credit_nano_usd, 0)
+        in_range("markup_basis_points", request.markup_basis_points, 0, MARKUP_BP_MAX)
         account = await self._database.write(_create, request, name, self._now_ms())
         return pb.CreateAccountResponse(account=_message(account))
 
@@ -68,7 +68,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         """Lists accounts, oldest first."""
         page = Page.of(request.page_size, request.page_token)
         found = await self._database.read(list_accounts, page.limit, page.after)
-        shown = page.cut(found)
+        shown = page.items(found)
         last = (shown[-1].created_ms, shown[-1].name) if shown else START
         return pb.ListAccountsResponse(
             accounts=[_message(account) for account in shown],
@@ -82,7 +82,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         name = account_name(request.account.account)
         if list(request.update_mask.paths) != CHANGEABLE:
             raise invalid("update_mask", "only markup_basis_points can be changed")
-        markup = within(CHANGEABLE[0], request.account.markup_basis_points, 0, MARKUP_BP_MAX)
+        markup = in_range(CHANGEABLE[0], request.account.markup_basis_points, 0, MARKUP_BP_MAX)
         account = await self._database.write(set_markup, name, markup)
         return pb.UpdateAccountResponse(account=_message(account))
 
@@ -91,7 +91,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
     ) -> pb.CreditAccountResponse:
         """Pays into an account, or takes out of it, once for each request ID."""
         name = account_name(request.account)
-        amount = within("amount_nano_usd", request.amount_nano_usd, -NANO_MAX)
+        amount = in_range("amount_nano_usd", request.amount_nano_usd, -NANO_MAX)
         if not amount:
             raise invalid("amount_nano_usd", "amount_nano_usd is not 0")
         if not REQUEST_ID.fullmatch(request.request_id):

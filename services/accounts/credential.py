@@ -16,11 +16,11 @@ TOKEN_VARIABLE = "POMOGATOR_OPS_TOKEN"  # noqa: S105  It is where the token is.
 """The variable that holds the token: for the server, and for who calls it."""
 
 TOKEN_CHARS_MIN = 32
-OPEN_METHODS = "/grpc.health.v1.Health/"
+UNAUTHENTICATED_METHODS = "/grpc.health.v1.Health/"
 """Probes ask without a credential."""
 
 
-def checked(token: str) -> str:
+def valid_token(token: str) -> str:
     """The token. ValueError where it could be guessed, or no header could carry it."""
     if len(token) < TOKEN_CHARS_MIN:
         raise ValueError(f"the operators' token has at least {TOKEN_CHARS_MIN} characters")
@@ -37,7 +37,7 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
 
     def __init__(self, token: str) -> None:
         """ValueError where the token cannot be one."""
-        self._token = checked(token)
+        self._token = valid_token(token)
 
     async def intercept_service(
         self,
@@ -46,7 +46,7 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """The method's handler, behind the check."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler_call_details.method.startswith(OPEN_METHODS):
+        if handler is None or handler_call_details.method.startswith(UNAUTHENTICATED_METHODS):
             return handler
         return checked_handler(handler, self._check)
 

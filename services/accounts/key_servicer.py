@@ -14,11 +14,11 @@ from services.accounts.key_maker import KeyMaker
 from services.accounts.paging import START, Page
 from services.accounts.proto_fields import (
     account_name,
+    in_range,
     invalid,
     milliseconds,
     not_found,
     timestamp,
-    within,
 )
 from services.clock import Clock
 from services.storage.base import Database
@@ -69,7 +69,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         page = Page.of(request.page_size, request.page_token)
         account = account_name(request.account) if request.account else ""
         found = await self._database.read(list_keys, page.limit, account, page.after)
-        shown = page.cut(found)
+        shown = page.items(found)
         last = (shown[-1].created_ms, shown[-1].id) if shown else START
         return pb.ListKeysResponse(
             keys=[key_to_proto(key) for key in shown],
@@ -81,7 +81,7 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
     ) -> pb.RotateKeyResponse:
         """Gives a key another secret, and keeps the one that it had for a while."""
         overlap_ms = request.overlap.ToMilliseconds()
-        within("overlap", overlap_ms, 0, OVERLAP_MAX_S * 1000)
+        in_range("overlap", overlap_ms, 0, OVERLAP_MAX_S * 1000)
         rotated = None
         if KEY_ID.fullmatch(request.key_id):
             rotated = await self._maker.rotate(request.key_id, overlap_ms / 1000)
@@ -135,7 +135,7 @@ def scope_from_proto(message: pb.KeyScope) -> KeyScope:
     """A scope as operators give it. INVALID_FIELD where a limit is out of range."""
     given = {field.name for field, _ in message.ListFields()}
     limits = {
-        ours: within(f"scope.{theirs}", getattr(message, theirs), least)
+        ours: in_range(f"scope.{theirs}", getattr(message, theirs), least)
         for theirs, (ours, least) in LIMITS.items()
         if theirs in given
     }

@@ -9,7 +9,7 @@ from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
 from services.accounts.paging import START, Page
-from services.accounts.proto_fields import account_name, not_found, span_ms, timestamp
+from services.accounts.proto_fields import account_name, not_found, time_range_ms, timestamp
 from services.storage.accounts import account_by_name
 from services.storage.audit import audit
 from services.storage.base import Database, T, Transaction
@@ -29,8 +29,8 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
     ) -> pb.ReportUsageResponse:
         """Sums up what an account has used, by model."""
         name = account_name(request.account)
-        report = usage_by_model(name, *span_ms(request))
-        found = await self._database.read(_of_account, name, report)
+        report = usage_by_model(name, *time_range_ms(request))
+        found = await self._database.read(_for_account, name, report)
         return pb.ReportUsageResponse(models=[_usage(usage) for usage in found])
 
     async def ListTransfers(
@@ -40,8 +40,8 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
         name = account_name(request.account)
         page = Page.of(request.page_size, request.page_token)
         listing = list_transfers(name, page.limit, page.after)
-        found = await self._database.read(_of_account, name, listing)
-        shown = page.cut(found)
+        found = await self._database.read(_for_account, name, listing)
+        shown = page.items(found)
         last = (shown[-1].created_ms, shown[-1].id) if shown else START
         return pb.ListTransfersResponse(
             transfers=[_transfer(transfer) for transfer in shown],
@@ -56,7 +56,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
         return pb.VerifyLedgerResponse(counts=result.counts, findings=result.findings)
 
 
-def _of_account(name: str, report: Transaction[T]) -> Transaction[T]:
+def _for_account(name: str, report: Transaction[T]) -> Transaction[T]:
     if (yield from account_by_name(name)) is None:
         raise not_found("account", "There is no account of that name.")
     return (yield from report)

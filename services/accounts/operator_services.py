@@ -24,7 +24,7 @@ from services.storage.base import Database, StateInUseError
 from services.storage.opening import open_database
 from services.storage.pepper import Pepper, load_pepper
 
-LISTENS_S = 2.0
+CONNECT_TIMEOUT_S = 2.0
 """How long a connection to the operators' listener may take. It is near."""
 
 
@@ -74,7 +74,7 @@ async def operators_channel(
     the lock sees to it that the two never both write. A database of its own takes more
     than one writer. Raises StateError.
     """
-    if await _listens(address.ops):
+    if await _is_listening(address.ops):
         async with _channel(address) as channel:
             yield channel
         return
@@ -101,14 +101,14 @@ def _channel(address: StateAddress) -> grpc.aio.Channel:
     return grpc.aio.secure_channel(address.ops, address.credentials, options=options)
 
 
-async def _listens(ops: str) -> bool:
+async def _is_listening(ops: str) -> bool:
     """Whether somebody takes connections there: a socket that a dead server left does not."""
     if ops.startswith("unix:"):
         connecting = asyncio.open_unix_connection(ops.removeprefix("unix:"))
     else:
         connecting = asyncio.open_connection(*split_address(ops))
     try:
-        _, writer = await asyncio.wait_for(connecting, LISTENS_S)
+        _, writer = await asyncio.wait_for(connecting, CONNECT_TIMEOUT_S)
     except (OSError, TimeoutError):
         return False
     writer.close()

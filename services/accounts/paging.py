@@ -52,7 +52,7 @@ class Page:
         """How many to ask for: one more than is shown, to know whether there are more."""
         return self.size + 1
 
-    def cut(self, found: Sequence[T]) -> Sequence[T]:
+    def items(self, found: Sequence[T]) -> Sequence[T]:
         """What is shown of what was found."""
         return found[: self.size]
 

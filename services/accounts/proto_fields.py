@@ -27,7 +27,7 @@ def account_name(name: str) -> str:
     return name
 
 
-def within(param: str, value: int, least: int, most: int = NANO_MAX) -> int:
+def in_range(param: str, value: int, least: int, most: int = NANO_MAX) -> int:
     """The value, if it is in range. INVALID_FIELD if not."""
     if not least <= value <= most:
         raise invalid(param, f"{param} is in [{least}, {most}]")
@@ -37,12 +37,12 @@ def within(param: str, value: int, least: int, most: int = NANO_MAX) -> int:
 def milliseconds(param: str, time: Timestamp) -> int:
     """A time as the database has it. INVALID_FIELD where it is none, or before 1970."""
     try:
-        return within(param, time.ToMilliseconds(), 0)
+        return in_range(param, time.ToMilliseconds(), 0)
     except ValueError:
         raise invalid(param, f"{param} is not a time from year 1 to 9999") from None
 
 
-def span_ms(request: ReportUsageRequest | ListUsageRequest) -> tuple[int, int]:
+def time_range_ms(request: ReportUsageRequest | ListUsageRequest) -> tuple[int, int]:
     """The span, [start, end) in milliseconds since 1970. INVALID_FIELD if it ends too early."""
     start_ms = milliseconds("start_time", request.start_time)
     if not request.HasField("end_time"):

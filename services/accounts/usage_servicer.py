@@ -13,7 +13,7 @@ from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
 from services.accounts.paging import START, Page
-from services.accounts.proto_fields import invalid, not_found, span_ms
+from services.accounts.proto_fields import invalid, not_found, time_range_ms
 from services.admission.keyring import Caller, Keyring
 from services.rpc.failure_border import Context, metadata_of
 from services.storage.accounts import account_by_name
@@ -66,12 +66,12 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
         if grouping is None:
             raise invalid("group_by", "group_by is USAGE_GROUPING_MODEL or USAGE_GROUPING_DAY")
         page = Page.of(request.page_size, request.page_token)
-        span = span_ms(request)
+        span = time_range_ms(request)
         async with self._turn:
             found = await self._database.read(
                 usage_sums, caller.account, grouping, span, page.limit, page.after
             )
-        shown = page.cut(found)
+        shown = page.items(found)
         last = (shown[-1].day, shown[-1].usage.model) if shown else START
         return pb.ListUsageResponse(
             usage=[_message(each, grouping) for each in shown],

@@ -25,9 +25,9 @@ from services.storage.counters import (
     LEASE_S,
     PERIOD_US,
     CounterStore,
-    Kind,
     Meter,
-    Verdict,
+    MeterKind,
+    TakeResult,
 )
 from services.telemetry.supervisor import Supervisor
 
@@ -83,19 +83,19 @@ class LimitExceeded(Failure):
 class Lease:
     """What one call has drawn. A context manager that gives back what is left over."""
 
-    __slots__ = ("_id", "_leases", "_meters", "_tokens", "_used", "_verdict")
+    __slots__ = ("_id", "_leases", "_meters", "_result", "_tokens", "_used")
 
     def __init__(
         self,
         leases: LimitLeases,
         meters: Sequence[Meter],
-        verdict: Verdict,
+        result: TakeResult,
         tokens: int,
         lease_id: str,
     ) -> None:
         self._leases = leases
         self._meters = meters
-        self._verdict = verdict
+        self._result = result
         self._tokens = tokens
         self._used = tokens
         self._id = lease_id
@@ -114,7 +114,7 @@ class Lease:
 
     def headers(self) -> Mapping[str, str]:
         """What the answer should say about the limits: `x-ratelimit-…`, lower case."""
-        return headers(self._meters, self._verdict.levels)
+        return headers(self._meters, self._result.levels)
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +156,7 @@ class LimitLeases:
         self._live: dict[str, Sequence[Meter]] = {}
         self._serials = itertools.count()
         self._process = token_hex(8)
-        self._free = Lease(self, (), Verdict((), 0, -1), 0, "")
+        self._free = Lease(self, (), TakeResult((), 0, -1), 0, "")
         self._renewer: asyncio.Task[None] | None = None
 
     async def take(self, plan: Sequence[Meter], tokens: int) -> Lease:
@@ -167,16 +167,16 @@ class LimitLeases:
         if not plan:
             return self._free
         lease_id = f"{self._process}.{next(self._serials)}"
-        verdict = await self._counters.take(plan, tokens, lease_id)
-        if verdict.refused >= 0:
+        result = await self._counters.take(plan, tokens, lease_id)
+        if result.refused >= 0:
             raise LimitExceeded(
-                plan[verdict.refused],
-                _retry_after_s(verdict.wait_us, self._chance),
-                headers(plan, verdict.levels),
+                plan[result.refused],
+                _retry_after_s(result.retry_after_us, self._chance),
+                headers(plan, result.levels),
             )
-        if any(meter.kind is Kind.CALLS for meter in plan):
+        if any(meter.kind is MeterKind.CALLS for meter in plan):
             self._live[lease_id] = plan
-        return Lease(self, plan, verdict, tokens, lease_id)
+        return Lease(self, plan, result, tokens, lease_id)
 
     async def standing(self, plan: Sequence[Meter]) -> Mapping[str, str]:
         """`x-ratelimit-…` headers of an answer that draws nothing."""
@@ -193,9 +193,9 @@ class LimitLeases:
         return len(self._live)
 
     @property
-    def stalls(self) -> int:
+    def timeouts(self) -> int:
         """How many calls have waited in vain for counters that are shared."""
-        return self._counters.stalls
+        return self._counters.timeouts
 
     def renew(self) -> None:
         """Renew the leases of all calls that have not been released."""
@@ -274,9 +274,9 @@ class Limits:
         return [meter for _, meter in best.values()]
 
 
-def _retry_after_s(wait_us: int, chance: Chance) -> float:
+def _retry_after_s(retry_after_us: int, chance: Chance) -> float:
     """The wait with jitter, in whole milliseconds, rounded up: what travels is not too early."""
-    return math.ceil(wait_us * (1 + JITTER * chance.random()) / 1000) / 1000
+    return math.ceil(retry_after_us * (1 + JITTER * chance.random()) / 1000) / 1000
 
 
 def _scope(rule: LimitConfig, subject: Subject) -> tuple[int, str] | None:
@@ -296,11 +296,11 @@ def _scope(rule: LimitConfig, subject: Subject) -> tuple[int, str] | None:
     return names, ",".join(counted)
 
 
-def _limits(rule: LimitConfig) -> Sequence[tuple[Kind, int]]:
+def _limits(rule: LimitConfig) -> Sequence[tuple[MeterKind, int]]:
     limits = (
-        (Kind.REQUESTS, rule.rpm),
-        (Kind.TOKENS, rule.tpm),
-        (Kind.CALLS, rule.concurrency),
+        (MeterKind.REQUESTS, rule.rpm),
+        (MeterKind.TOKENS, rule.tpm),
+        (MeterKind.CALLS, rule.concurrency),
     )
     return [(kind, limit) for kind, limit in limits if limit is not None]
 
@@ -315,9 +315,9 @@ def headers(meters: Sequence[Meter], levels: Sequence[int]) -> Mapping[str, str]
     """
     if not meters:
         return _NO_HEADERS
-    tightest: dict[Kind, tuple[int, int, int]] = {}
+    tightest: dict[MeterKind, tuple[int, int, int]] = {}
     for (_, kind, limit), level in zip(meters, levels, strict=True):
-        if kind is not Kind.CALLS:
+        if kind is not MeterKind.CALLS:
             state = (max(0, limit - -(-level // PERIOD_US)), limit, level)
             if kind not in tightest or state < tightest[kind]:
                 tightest[kind] = state

@@ -41,7 +41,15 @@ from services.common.request_headers import is_idempotency_key
 from services.errors import Failure
 from services.providers.base import Batch
 from services.storage.base import Database
-from services.storage.idempotency import RUNNING, Record, Run, claim, forget, keep, release
+from services.storage.idempotency import (
+    RUNNING,
+    Run,
+    UsedKey,
+    claim,
+    delete_expired,
+    release,
+    store_answer,
+)
 from services.storage.pepper import Pepper
 from services.telemetry.supervisor import Supervisor
 
@@ -177,7 +185,7 @@ class Idempotency:
         for run in tuple(self._stuck):
             await self._database.write(release, run)
             self._stuck.discard(run)
-        while await self._database.write(forget, SWEEP_MAX) == SWEEP_MAX:
+        while await self._database.write(delete_expired, SWEEP_MAX) == SWEEP_MAX:
             pass
 
     def _fingerprint(self, call: IdempotentCall) -> str:
@@ -186,7 +194,7 @@ class Idempotency:
         text = f"{HEADER}:{call.parameter_policy}:{spec.hexdigest()}"
         return self._pepper.digest(text).hex()
 
-    async def _claim(self, run: Run, fingerprint: str) -> Record | None:
+    async def _claim(self, run: Run, fingerprint: str) -> UsedKey | None:
         claiming = asyncio.ensure_future(self._database.write(claim, run, fingerprint, self._owner))
         try:
             return await asyncio.shield(claiming)
@@ -198,7 +206,7 @@ class Idempotency:
     async def _keep(self, run: Run, recording: _AnswerRecording) -> bool:
         """Stores the answer. Its caller gets it in any case."""
         try:
-            kept = await self._database.write(keep, run, recording.answer, self._keep_ms)
+            kept = await self._database.write(store_answer, run, recording.answer, self._keep_ms)
         except Failure:
             kept = False
         if not kept:
@@ -206,7 +214,7 @@ class Idempotency:
         return kept
 
     def _release(
-        self, run: Run, *, after: asyncio.Future[Record | None] | None = None
+        self, run: Run, *, after: asyncio.Future[UsedKey | None] | None = None
     ) -> asyncio.Task[None]:
         """Frees the key of a call that has no answer, once `after` is done."""
         task = asyncio.create_task(self._do_release(run, after), name="idempotency release")
@@ -214,7 +222,7 @@ class Idempotency:
         task.add_done_callback(self._releases.discard)
         return task
 
-    async def _do_release(self, run: Run, after: asyncio.Future[Record | None] | None) -> None:
+    async def _do_release(self, run: Run, after: asyncio.Future[UsedKey | None] | None) -> None:
         if after is not None:
             await asyncio.gather(after, return_exceptions=True)
         try:
@@ -255,7 +263,7 @@ def _read(answer: bytes) -> Iterator[Batch]:
         yield batch
 
 
-def _answer(record: Record, fingerprint: str) -> bytes:
+def _answer(record: UsedKey, fingerprint: str) -> bytes:
     """The answer that is on record for an equal call. Raises Failure where there is none."""
     if record.fingerprint != fingerprint:
         raise Failure(

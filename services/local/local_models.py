@@ -59,17 +59,19 @@ class LocalModels:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._names = sorted({channel.local for channel in config.channels if channel.local})
-        self._children: dict[str, _Child] = {}
+        self._children: dict[str, _ModelProcess] = {}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             for name in self._names:
-                child = _Child(name, _weights(name))
+                child = _ModelProcess(name, _weights(name))
                 self._children[name] = child
                 stack.push_async_callback(child.stop)
                 await child.start()
-                keeper = asyncio.create_task(_keep(child), name=f"local model {name}")
+                keeper = asyncio.create_task(
+                    _restart_when_exited(child), name=f"local model {name}"
+                )
                 stack.push_async_callback(_cancel, keeper)
             self._stack = stack.pop_all()
         return self
@@ -109,7 +111,7 @@ class LocalModels:
         return self._children[name].pid
 
 
-class _Child:
+class _ModelProcess:
     """One process with one model."""
 
     def __init__(self, name: str, weights: Path) -> None:
@@ -157,7 +159,7 @@ class _Child:
             await self.stop()
             raise
 
-    async def died(self) -> int:
+    async def exited(self) -> int:
         """Waits for the end of the process: its exit code."""
         return await self._running.wait()
 
@@ -175,18 +177,18 @@ class _Child:
             await self._process.wait()
 
 
-async def _keep(child: _Child) -> None:
+async def _restart_when_exited(child: _ModelProcess) -> None:
     """Starts the child again whenever it has died, later and later if that does not help."""
     loop = asyncio.get_running_loop()
     delay_s = RESTART_DELAY_S
     while True:
         started_at = loop.time()
-        code = await child.died()
+        code = await child.exited()
         if loop.time() - started_at > STABLE_S:
             delay_s = RESTART_DELAY_S
         log.warning(
-            "local_model.died",
-            extra={"model": child.name, "exit_code": code, "restart_in_s": delay_s},
+            "local_model.exited",
+            extra={"model": child.name, "exit_code": code, "retry_after_s": delay_s},
         )
         await asyncio.sleep(delay_s)
         delay_s = min(2 * delay_s, RESTART_DELAY_MAX_S)

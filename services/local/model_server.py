@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0, help="0 takes any that is free")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    _die_with_parent()
+    _exit_with_parent()
     server = xllamacpp.Server(_parameters(options))
     sys.stdout.write(json.dumps({"address": server.listening_address}) + "\n")
     sys.stdout.flush()
@@ -56,7 +56,7 @@ def _parameters(options: argparse.Namespace) -> xllamacpp.CommonParams:
     return parameters
 
 
-def _die_with_parent() -> None:
+def _exit_with_parent() -> None:
     """Asks Linux for a SIGTERM when the parent is gone, should it be before stdin is read."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

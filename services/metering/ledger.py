@@ -51,14 +51,14 @@ from services.storage.ledger import (
     SETTLED,
     VOIDED,
     Checkpoint,
-    Ending,
+    HoldEnd,
     HoldRow,
     Tokens,
-    checkpoint,
     end_leases,
+    insert_hold,
     owned_holds,
     renew_lease,
-    reserve,
+    write_checkpoints,
 )
 from services.telemetry.supervisor import Supervisor
 
@@ -66,23 +66,23 @@ LEASE_S = 15.0
 """How long a process that is silent is taken to live, by the database's clock: its holds are left
 alone. After that it has until the next sweep to say that only the clock has jumped."""
 
-BEAT_S = 0.5
+HEARTBEAT_S = 0.5
 """How often checkpoints are written. Calls note theirs as often (`CHECKPOINT_S` of their ticket):
 the two together are what a kill may lose of a stream, and at most a second."""
 
-LEASE_BEATS = 2
+LEASE_HEARTBEATS = 2
 """Every how many beats the lease is renewed."""
 
-SWEEP_BEATS = 10
+SWEEP_HEARTBEATS = 10
 """Every how many beats holds are looked for that nobody will end."""
 
 LOST_AFTER_S = 60.0
 """The age at which a hold of ours that nobody here knows is taken for lost."""
 
-OVERTAKE_S = 1.0
+RELEASE_WAIT_S = 1.0
 """How long a call that there is no money for waits for others to give back theirs."""
 
-CLOSE_S = 10.0
+CLOSE_TIMEOUT_S = 10.0
 """How long `close` waits for a database that does not answer."""
 
 SOURCES = {
@@ -149,7 +149,7 @@ class Ledger:
         self._clock = clock
         self._lease_s = lease_s
         self._owner = f"owner-{secrets.token_hex(8)}"
-        self._mark = secrets.token_hex(6)
+        self._id_prefix = secrets.token_hex(6)
         self._serials = itertools.count()
         # Holds that nobody has any more cannot be ended by anybody: they are swept.
         self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
@@ -167,7 +167,7 @@ class Ledger:
         await self.sweep()
         self._tasks = [
             self._supervisor.start(self._outbox.send, "ledger outbox"),
-            self._supervisor.start(self._beat, "ledger beat"),
+            self._supervisor.start(self._run_heartbeat, "ledger beat"),
         ]
         return self
 
@@ -207,32 +207,32 @@ class Ledger:
         """How many holds nobody can end as they stand in the database."""
         return self._recovery.broken
 
-    async def reserve(self, order: HoldRequest) -> Hold:
+    async def reserve(self, request: HoldRequest) -> Hold:
         """Takes a hold. A caller that is cancelled meanwhile holds nothing.
 
         Raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
         try:
-            return await self._reserve(order)
+            return await self._reserve(request)
         except Failure as refusal:
             if not refusal.row.lacks_funds or not len(self._outbox):
                 raise
         # Calls that are over have still to give back what they held: a caller who asks one
         # thing after another must not be refused for that.
         with suppress(TimeoutError):
-            async with asyncio.timeout(OVERTAKE_S):
-                await self._outbox.overtake()
-        return await self._reserve(order)
+            async with asyncio.timeout(RELEASE_WAIT_S):
+                await self._outbox.drain_current()
+        return await self._reserve(request)
 
-    async def _reserve(self, order: HoldRequest) -> Hold:
+    async def _reserve(self, request: HoldRequest) -> Hold:
         if self._closing or not self.healthy:
             raise unavailable()
-        hold = Hold(self._row(order))
+        hold = Hold(self._row(request))
         self._open[hold.id] = hold
         try:
             # Whoever loses it to a power cut has lost the call that it was for as well. Charges
             # are synced, and so is every hold that one of them ends.
-            await self._database.write_unsynced(reserve, hold.row)
+            await self._database.write_unsynced(insert_hold, hold.row)
         except asyncio.CancelledError:
             # It may have been taken all the same. Queued behind it, this gives it back.
             self.void(hold)
@@ -244,7 +244,7 @@ class Ledger:
         return hold
 
     def checkpoint(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
-        """Says what a running request has used so far. Written within `BEAT_S`."""
+        """Says what a running request has used so far. Written within `HEARTBEAT_S`."""
         hold.charge_nano = charge_nano
         hold.usage = usage
         self._dirty[hold.id] = hold
@@ -268,7 +268,7 @@ class Ledger:
         """
         self._closing = True
         with suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self.drain()
         for task in self._tasks:
             task.cancel()
@@ -297,19 +297,19 @@ class Ledger:
     def _now_ms(self) -> int:
         return int(self._clock.time() * 1000)
 
-    def _row(self, order: HoldRequest) -> HoldRow:
+    def _row(self, request: HoldRequest) -> HoldRow:
         now_s = self._clock.time()
         now_ms = int(now_s * 1000)
-        budget = order.monthly_nano
+        budget = request.monthly_nano
         month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
         return HoldRow(
-            id=f"hold-{now_ms:011x}-{self._mark}{next(self._serials) & 0xFFFF:04x}",
-            request_id=order.request_id,
-            account=order.account,
-            key_id=order.key_id,
-            model=order.model,
-            amount=order.amount_nano,
-            price=order.price,
+            id=f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}",
+            request_id=request.request_id,
+            account=request.account,
+            key_id=request.key_id,
+            model=request.model,
+            amount=request.amount_nano,
+            price=request.price,
             month=month,
             budget=budget or 0,
             owner=self._owner,
@@ -322,19 +322,19 @@ class Ledger:
         hold.ended = True
         self._open.pop(hold.id, None)
         self._dirty.pop(hold.id, None)
-        self._outbox.put(Ending(hold.row, state, charge_nano, tokens, self._now_ms()))
+        self._outbox.put(HoldEnd(hold.row, state, charge_nano, tokens, self._now_ms()))
 
-    async def _beat(self) -> None:
+    async def _run_heartbeat(self) -> None:
         """Keeps the lease, the checkpoints and the books in order, for ever."""
-        beats = 0
+        heartbeats = 0
         while True:
-            await asyncio.sleep(BEAT_S)
-            beats += 1
+            await asyncio.sleep(HEARTBEAT_S)
+            heartbeats += 1
             with suppress(Failure):
                 await self._write_checkpoints()
-                if beats % LEASE_BEATS == 0:
+                if heartbeats % LEASE_HEARTBEATS == 0:
                     await self._database.write(renew_lease, self._owner, self._lease_ms)
-                if beats % SWEEP_BEATS == 0:
+                if heartbeats % SWEEP_HEARTBEATS == 0:
                     await self.sweep()
 
     async def _write_checkpoints(self) -> None:
@@ -345,7 +345,7 @@ class Ledger:
             Checkpoint(hold.id, hold.charge_nano, _tokens(hold.usage)) for hold in dirty.values()
         ]
         try:
-            await self._database.write(checkpoint, points)
+            await self._database.write(write_checkpoints, points)
         except BaseException:
             self._dirty = dirty | self._dirty
             raise

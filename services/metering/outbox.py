@@ -14,14 +14,14 @@ from collections.abc import Sequence
 
 from services.errors import Failure
 from services.storage.base import ConstraintError, Database
-from services.storage.ledger import Ending, end_holds
+from services.storage.ledger import HoldEnd, end_holds
 
 log = logging.getLogger(__name__)
 
-WAITING_MAX = 10_000
+BACKLOG_MAX = 10_000
 """The most endings that may wait for the database; with more, nothing is admitted."""
 
-LINGER_S = 0.02
+BATCH_DELAY_S = 0.02
 """How long an ending waits for others, since a commit costs the same for one and for many."""
 
 BATCH_MAX = 200
@@ -36,7 +36,7 @@ class Outbox:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._waiting: deque[Ending] = deque()
+        self._waiting: deque[HoldEnd] = deque()
         self._hold_ids: set[str] = set()
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -53,12 +53,12 @@ class Outbox:
     @property
     def full(self) -> bool:
         """Whether so much waits that no more should be begun."""
-        return len(self._hold_ids) >= WAITING_MAX
+        return len(self._hold_ids) >= BACKLOG_MAX
 
-    def put(self, ending: Ending) -> None:
+    def put(self, hold_end: HoldEnd) -> None:
         """Takes note of an ending."""
-        self._hold_ids.add(ending.hold.id)
-        self._waiting.append(ending)
+        self._hold_ids.add(hold_end.hold.id)
+        self._waiting.append(hold_end)
         self._idle.clear()
         self._work.set()
 
@@ -66,7 +66,7 @@ class Outbox:
         """Returns when the database has everything that was put in."""
         await self._idle.wait()
 
-    async def overtake(self) -> None:
+    async def drain_current(self) -> None:
         """Returns when the database has what was put in before this call, whatever comes after."""
         before = set(self._hold_ids)
         while not before.isdisjoint(self._hold_ids):
@@ -76,7 +76,7 @@ class Outbox:
         """Carries out what is in the outbox, for ever. Broken off, it may be begun again."""
         while True:
             await self._work.wait()
-            await asyncio.sleep(LINGER_S)
+            await asyncio.sleep(BATCH_DELAY_S)
             self._work.clear()
             while self._waiting:
                 count = min(len(self._waiting), BATCH_MAX)
@@ -88,12 +88,12 @@ class Outbox:
                     self._waiting.extendleft(reversed(batch))
                     self._work.set()
                     raise
-                self._hold_ids.difference_update([ending.hold.id for ending in batch])
+                self._hold_ids.difference_update([hold_end.hold.id for hold_end in batch])
                 self._delivered.set()
                 self._delivered = asyncio.Event()
             self._idle.set()
 
-    async def _deliver(self, batch: Sequence[Ending]) -> None:
+    async def _deliver(self, batch: Sequence[HoldEnd]) -> None:
         """Ends the holds of a batch. Returns when the database has them, however long it takes."""
         attempt = 0
         while True:
@@ -107,17 +107,17 @@ class Outbox:
                 await self._quarantine(batch)
                 return
             if not all(won):
-                self._complain("ledger.ended_before", batch, won)
+                self._log_ignored("holds.already_ended", batch, won)
             return
 
-    async def _quarantine(self, batch: Sequence[Ending]) -> None:
+    async def _quarantine(self, batch: Sequence[HoldEnd]) -> None:
         """Finds the ending that the database refuses for ever, and goes on without it."""
         if len(batch) > 1:
-            for ending in batch:
-                await self._deliver([ending])
+            for hold_end in batch:
+                await self._deliver([hold_end])
             return
-        self._complain("ledger.refused", batch, [False])
+        self._log_ignored("hold.refused", batch, [False])
 
-    def _complain(self, event: str, batch: Sequence[Ending], won: Sequence[bool]) -> None:
-        lost = [ending.hold.id for ending, ours in zip(batch, won, strict=True) if not ours]
-        log.warning(event, extra={"holds": lost})
+    def _log_ignored(self, event: str, batch: Sequence[HoldEnd], won: Sequence[bool]) -> None:
+        lost = [hold_end.hold.id for hold_end, ours in zip(batch, won, strict=True) if not ours]
+        log.warning(event, extra={"hold_ids": lost})

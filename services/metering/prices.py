@@ -18,7 +18,7 @@ from pomogator.chat.v1 import usage_pb2 as pb
 
 from services.config.prices import PriceConfig, RatesConfig
 
-LIST = "prices.json"
+PRICES_FILE = "prices.json"
 
 PICO_PER_NANO = 1000
 BASIS_POINTS = 10_000
@@ -80,12 +80,12 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     @property
-    def dearest_prompt(self) -> int:
+    def prompt_max(self) -> int:
         """What a token of the prompt costs at most."""
         return max(self.prompt, self.cache_read, self.cache_write, self.cache_write_1h)
 
     @property
-    def dearest_completion(self) -> int:
+    def completion_max(self) -> int:
         """What a generated token costs at most."""
         return max(self.completion, self.thinking)
 
@@ -150,7 +150,7 @@ def estimate_nano(prompt_tokens: int, max_tokens: int, price: Price, *, markup_b
     `max_tokens` is for all choices together. No usage within both numbers costs more.
     """
     dearest = max(
-        prompt_tokens * rates.dearest_prompt + max_tokens * rates.dearest_completion
+        prompt_tokens * rates.prompt_max + max_tokens * rates.completion_max
         for rates in _rates_up_to(price, prompt_tokens)
     )
     return _nano(dearest + price.request, markup_bp)
@@ -162,7 +162,7 @@ class PriceList:
     def __init__(
         self, rows: Mapping[str, PriceConfig], shipped: Mapping[str, Price] | None = None
     ) -> None:
-        """`rows` are those of `[[models]]` by name; without `shipped`, those of `LIST`."""
+        """`rows` are those of `[[models]]` by name; without `shipped`, those of `PRICES_FILE`."""
         self._own = {name: Price.from_config(row) for name, row in rows.items() if row.priced}
         self._shipped = load_shipped() if shipped is None else shipped
 
@@ -188,7 +188,7 @@ class _Shipped(msgspec.Struct):
 
 def load_shipped() -> Mapping[str, Price]:
     """The shipped prices by public name. Reads a file, which takes 4 ms (as TOML it took 20)."""
-    text = resources.files(__package__).joinpath(LIST).read_bytes()
+    text = resources.files(__package__).joinpath(PRICES_FILE).read_bytes()
     rows = msgspec.json.decode(text, type=_Shipped).prices
     return {name: Price.from_config(row) for name, row in rows.items()}
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 
 from services.storage.base import ConstraintError, Database
-from services.storage.ledger import Lapse, bury, orphans, recover_holds
+from services.storage.ledger import ExpiredLease, end_expired_leases, orphaned_holds, recover_holds
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ class Recovery:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._lapsed: list[Lapse] = []
+        self._expired_leases: list[ExpiredLease] = []
         self._broken: set[str] = set()
         self.recovered = 0
         """How many holds were ended here."""
@@ -40,12 +40,12 @@ class Recovery:
 
         A process whose lease is over is dead at the second sweep that finds it so.
         """
-        self._lapsed = await self._database.write(bury, self._lapsed)
-        orphaned = await self._database.write(orphans, SWEEP_MAX + len(self._broken))
+        self._expired_leases = await self._database.write(end_expired_leases, self._expired_leases)
+        orphaned = await self._database.write(orphaned_holds, SWEEP_MAX + len(self._broken))
         found = [hold_id for hold_id in (*orphaned, *lost) if hold_id not in self._broken]
         if found and (recovered := await self._recover(found, now_ms)):
             self.recovered += recovered
-            log.warning("ledger.recovered", extra={"holds": recovered})
+            log.warning("holds.recovered", extra={"holds": recovered})
         return len(found)
 
     async def _recover(self, hold_ids: Sequence[str], now_ms: int) -> int:
@@ -55,11 +55,11 @@ class Recovery:
         except ConstraintError as refusal:
             half = len(hold_ids) // 2
             if not half:
-                self._set_apart(hold_ids[0], str(refusal))
+                self._quarantine(hold_ids[0], str(refusal))
                 return 0
         halves = (hold_ids[:half], hold_ids[half:])
         return sum([await self._recover(each, now_ms) for each in halves])
 
-    def _set_apart(self, hold_id: str, why: str) -> None:
+    def _quarantine(self, hold_id: str, reason: str) -> None:
         self._broken.add(hold_id)
-        log.error("ledger.broken_hold", extra={"hold": hold_id, "why": why})
+        log.error("hold.quarantined", extra={"hold_id": hold_id, "reason": reason})

@@ -81,7 +81,7 @@ class TokenCounter:
         return self._count(text)
 
 
-class Tally:
+class RunningTokenCount:
     """Counts a text that comes in pieces, in bounded memory."""
 
     __slots__ = ("_chars", "_counter", "_pieces", "_tokens")

@@ -12,7 +12,7 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import usage_pb2
 
-from services.metering.tokens import CounterName, Tally, TokenCounter, count_prompt
+from services.metering.tokens import CounterName, RunningTokenCount, TokenCounter, count_prompt
 
 COMPLETION_SLACK = 1.1
 COMPLETION_SLACK_TOKENS = 64
@@ -48,8 +48,8 @@ class UsageMeter:
             if max_tokens is None
             else int(max_tokens * choices * COMPLETION_SLACK) + COMPLETION_SLACK_TOKENS
         )
-        self._text = Tally(counter)
-        self._reasoning = Tally(counter)
+        self._text = RunningTokenCount(counter)
+        self._reasoning = RunningTokenCount(counter)
         self._prompt: int | None = None
         self._final: usage_pb2.Usage | None = None
         self._drained = False

@@ -14,7 +14,7 @@ from gateway.edge import edge_config, log_started, serve_metrics
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import serving, serving_operators
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, checked
+from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, valid_token
 from services.common.metrics_page import serving_metrics
 from services.common.tls import ListenerTls
 from services.config import BoundsConfig, ConfigError
@@ -133,7 +133,7 @@ def operators_token(options: ServeOptions) -> str:
     if options.ops.startswith(UNIX) and not options.ops_rest:
         return ""
     try:
-        return checked(os.environ.get(TOKEN_VARIABLE, ""))
+        return valid_token(os.environ.get(TOKEN_VARIABLE, ""))
     except ValueError as error:
         message = f"{TOKEN_VARIABLE}: {error}, and operators on TCP need one"
         raise ConfigError(message) from None

@@ -190,7 +190,7 @@ async def _open_pipeline(parts: ProcessParts, stores: Stores, health: ChannelHea
     metrics.watch_ledger(stores.ledger)
     metrics.drains.set_function(lambda: drains.running)
     metrics.limit_places.set_function(lambda: stores.leases.places)
-    metrics.limit_stalls.set_function(lambda: stores.leases.stalls)
+    metrics.limit_stalls.set_function(lambda: stores.leases.timeouts)
     metrics.upstream_connections.set_function(lambda: http.in_use)
     metrics.retry_budget.set_function(lambda: failover.budget.left)
     return Pipeline(

@@ -24,14 +24,14 @@ LIMIT_MAX = 100_000_000
 LEASE_S = 60.0
 """How long a concurrent call keeps its place without being renewed."""
 
-SLOT_WAIT_US = 1_000_000
+CALL_RETRY_AFTER_US = 1_000_000
 """When to come back for a place: nobody knows when a running call ends."""
 
 FORGET_STEP = 2
 """Idle counters that may be forgotten for each new one: with two, memory shrinks again."""
 
 
-class Kind(Enum):
+class MeterKind(Enum):
     """What a meter counts. The value is its name in answers."""
 
     REQUESTS = "requests"
@@ -47,18 +47,18 @@ class Meter(NamedTuple):
 
     key: str
     """What is counted: equal keys are one counter."""
-    kind: Kind
+    kind: MeterKind
     """In which unit."""
     limit: int
     """How much is allowed, in [1, `LIMIT_MAX`]."""
 
 
-class Verdict(NamedTuple):
+class TakeResult(NamedTuple):
     """What became of an act."""
 
     levels: Sequence[int]
     """Each meter's level after it: units of a bucket, or calls."""
-    wait_us: int
+    retry_after_us: int
     """0: admitted. Else the time after which the same act is admitted if nothing else happens."""
     refused: int
     """The index of the meter that asks for this wait; -1: none."""
@@ -68,11 +68,11 @@ class CounterStore(Protocol):
     """Counts. All meters of an act are drawn from together, or none is."""
 
     @property
-    def stalls(self) -> int:
+    def timeouts(self) -> int:
         """How many acts have waited in vain for a server that others count at, too."""
         ...
 
-    async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> Verdict:
+    async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
         """Draws one request, `tokens` tokens and one place, each where a meter is of its kind.
 
         More tokens than a limit wait for all of it, and leave a debt.
@@ -101,7 +101,7 @@ class CounterStore(Protocol):
 class LocalCounters:
     """The counters of one process. Idle ones are forgotten."""
 
-    stalls = 0
+    timeouts = 0
     """Nobody waits for anything here."""
 
     def __init__(self, clock: Clock, *, lease_s: float = LEASE_S) -> None:
@@ -113,15 +113,15 @@ class LocalCounters:
     def __len__(self) -> int:
         return len(self._counters)
 
-    async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> Verdict:
+    async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
         """Draws from all meters, or from none. See `CounterStore`."""
         now = self._now_us()
         wait, refused = 0, -1
         asked: list[tuple[_Counter, int]] = []
         for index, (key, kind, limit) in enumerate(meters):
             counter = self._counter(key, kind)
-            amount = tokens if kind is Kind.TOKENS else 1
-            needed = counter.wait_us(limit, amount, now)
+            amount = tokens if kind is MeterKind.TOKENS else 1
+            needed = counter.retry_after_us(limit, amount, now)
             if needed > wait:
                 wait, refused = needed, index
             asked.append((counter, amount))
@@ -131,7 +131,7 @@ class LocalCounters:
                 counter.draw(amount, lease_id, ends)
         if self._added:
             self._forget(now)
-        return Verdict([counter.level for counter, _ in asked], wait, refused)
+        return TakeResult([counter.level for counter, _ in asked], wait, refused)
 
     async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
         """Each meter's level now. See `CounterStore`."""
@@ -140,7 +140,7 @@ class LocalCounters:
         for key, _, limit in meters:
             counter = self._counters.get(key)
             if counter is not None:
-                counter.wait_us(limit, 0, now)
+                counter.retry_after_us(limit, 0, now)
             levels.append(0 if counter is None else counter.level)
         return levels
 
@@ -150,22 +150,24 @@ class LocalCounters:
         """Ends what `take` began. See `CounterStore`."""
         now = self._now_us()
         for key, kind, limit in meters:
-            amount = requests if kind is Kind.REQUESTS else tokens
-            if amount or kind is Kind.CALLS:
+            amount = requests if kind is MeterKind.REQUESTS else tokens
+            if amount or kind is MeterKind.CALLS:
                 self._counter(key, kind).settle(limit, amount, lease_id, now)
 
     def renew(self, meters: Sequence[Meter], lease_id: str) -> None:
         """Keeps a running call's places. See `CounterStore`."""
         now = self._now_us()
         for key, kind, _ in meters:
-            if kind is Kind.CALLS:
+            if kind is MeterKind.CALLS:
                 self._counter(key, kind).draw(1, lease_id, now + self._lease_us)
 
-    def _counter(self, key: str, kind: Kind) -> _Counter:
+    def _counter(self, key: str, kind: MeterKind) -> _Counter:
         counter = self._counters.get(key)
         if counter is None:
             self._added += 1
-            counter = self._counters[key] = _Places() if kind is Kind.CALLS else _Bucket()
+            counter = self._counters[key] = (
+                _RunningCalls() if kind is MeterKind.CALLS else _Bucket()
+            )
         else:
             self._counters.move_to_end(key)
         return counter
@@ -194,7 +196,7 @@ class _Bucket:
         self._at = 0
         self._limit = 1
 
-    def wait_us(self, limit: int, amount: int, now: int) -> int:
+    def retry_after_us(self, limit: int, amount: int, now: int) -> int:
         """How long until there is room for `amount`, or for all of the limit if that is less."""
         self._drain(limit, now)
         excess = self.level - (limit - min(amount, limit)) * PERIOD_US
@@ -220,7 +222,7 @@ class _Bucket:
         self._limit = limit
 
 
-class _Places:
+class _RunningCalls:
     """Who runs, by lease, and until when."""
 
     __slots__ = ("_ends",)
@@ -233,11 +235,11 @@ class _Places:
         """How many there are."""
         return len(self._ends)
 
-    def wait_us(self, limit: int, amount: int, now: int) -> int:  # noqa: ARG002 - of buckets
+    def retry_after_us(self, limit: int, amount: int, now: int) -> int:  # noqa: ARG002 - of buckets
         """How long until it is worth to ask again for a place."""
         if len(self._ends) >= limit:
             self._expire(now)
-        return 0 if len(self._ends) < limit else SLOT_WAIT_US
+        return 0 if len(self._ends) < limit else CALL_RETRY_AFTER_US
 
     def draw(self, amount: int, lease_id: str, ends: int) -> None:  # noqa: ARG002
         """Takes a place, or keeps it for longer."""
@@ -258,4 +260,4 @@ class _Places:
             self._ends = {lease: ends for lease, ends in self._ends.items() if ends > now}
 
 
-_Counter: TypeAlias = _Bucket | _Places
+_Counter: TypeAlias = _Bucket | _RunningCalls

@@ -61,7 +61,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Unique for ever, so that nobody ends the attempt of another."""
 
 
-class Record(msgspec.Struct, frozen=True, array_like=True):
+class UsedKey(msgspec.Struct, frozen=True, array_like=True):
     """What is known about a key that is in use."""
 
     fingerprint: str
@@ -72,17 +72,17 @@ class Record(msgspec.Struct, frozen=True, array_like=True):
     """Where it is STORED."""
 
 
-def claim(run: Run, fingerprint: str, owner: str) -> Transaction[Record | None]:
+def claim(run: Run, fingerprint: str, owner: str) -> Transaction[UsedKey | None]:
     """Takes the key for `run`, and returns None; or what is known of it where it is in use."""
     taken = yield CLAIM, (run.account, run.key, fingerprint, run.id, owner)
     if taken:
         return None
     # PostgreSQL has locked the row that was in the way, so that it is still there.
     rows = yield SELECT, (run.account, run.key)
-    return msgspec.convert(rows[0], Record)
+    return msgspec.convert(rows[0], UsedKey)
 
 
-def keep(run: Run, answer: bytes | None, keep_ms: int) -> Transaction[bool]:
+def store_answer(run: Run, answer: bytes | None, keep_ms: int) -> Transaction[bool]:
     """Ends `run` with its answer, or without; whether the key was still its own."""
     state = SPENT if answer is None else STORED
     rows = yield KEEP, (state, answer, keep_ms, run.account, run.key, run.id)
@@ -94,7 +94,7 @@ def release(run: Run) -> Transaction[None]:
     yield RELEASE, (run.account, run.key, run.id)
 
 
-def forget(limit: int) -> Transaction[int]:
+def delete_expired(limit: int) -> Transaction[int]:
     """Deletes at most `limit` keys that are free; returns how many."""
     rows = yield FORGET, (limit,)
     return len(rows)

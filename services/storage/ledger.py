@@ -29,14 +29,14 @@ INSERT_HOLD = """
         (id, request_id, account, key_id, model, amount, price, month, owner, state, created_ms)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?)
 """
-TAKE_FROM_ACCOUNT = """
+HOLD_ON_ACCOUNT = """
     UPDATE accounts SET held = held + ?
     WHERE name = ? AND (unlimited = 1 OR posted - held >= ?)
 """
 OPEN_BUDGET = """
     INSERT INTO budgets (key_id, month) VALUES (?, ?) ON CONFLICT (key_id, month) DO NOTHING
 """
-TAKE_FROM_BUDGET = """
+HOLD_ON_BUDGET = """
     UPDATE budgets SET held = held + ?
     WHERE key_id = ? AND month = ? AND spent + held + ? <= ?
 """
@@ -57,8 +57,8 @@ RECOVER_HOLD = """
         overrun = CASE WHEN checkpoint > amount THEN checkpoint - amount ELSE 0 END, ended_ms = ?
     WHERE id = ? AND state = 'held' RETURNING account, amount, key_id, month, charge
 """
-GIVE_BACK = "UPDATE accounts SET posted = posted - ?, held = held - ? WHERE name = ?"
-GIVE_BACK_TO_BUDGET = """
+RELEASE_TO_ACCOUNT = "UPDATE accounts SET posted = posted - ?, held = held - ? WHERE name = ?"
+RELEASE_TO_BUDGET = """
     UPDATE budgets SET spent = spent + ?, held = held - ? WHERE key_id = ? AND month = ?
 """
 TRANSFER = """
@@ -70,7 +70,7 @@ RENEW_LEASE = """
 """
 END_LEASES = "DELETE FROM leases WHERE owner = ? OR ? = ''"
 END_LEASE = "DELETE FROM leases WHERE owner = ? AND until_ms = ?"
-SELECT_LAPSED = """
+SELECT_EXPIRED_LEASES = """
     SELECT owner, until_ms FROM leases
     WHERE until_ms < now_ms() OR until_ms > now_ms() + ?
 """
@@ -83,7 +83,7 @@ LEASE_MAX_MS = 24 * 3600 * 1000
 """The longest lease: one that has longer to go was given before the clock went back."""
 
 
-class Lapse(msgspec.Struct, frozen=True, array_like=True):
+class ExpiredLease(msgspec.Struct, frozen=True, array_like=True):
     """A lease that is over, as far as the clock knows."""
 
     owner: str
@@ -150,7 +150,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     """What it took."""
 
 
-class Ending(msgspec.Struct, frozen=True):
+class HoldEnd(msgspec.Struct, frozen=True):
     """How a hold is to end."""
 
     hold: HoldRow
@@ -165,18 +165,18 @@ class Ending(msgspec.Struct, frozen=True):
     """When."""
 
 
-def reserve(hold: HoldRow) -> Transaction[None]:
+def insert_hold(hold: HoldRow) -> Transaction[None]:
     """Admits a request, or raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED.
 
     One conditional update decides, so that no number of requests at once spends more
     than there is.
     """
     if hold.amount:
-        taken = yield TAKE_FROM_ACCOUNT, (hold.amount, hold.account, hold.amount)
+        taken = yield HOLD_ON_ACCOUNT, (hold.amount, hold.account, hold.amount)
         if not taken:
             raise insufficient()
     if hold.month:
-        yield from _take_from_budget(hold)
+        yield from _hold_on_budget(hold)
     yield (
         INSERT_HOLD,
         (
@@ -186,12 +186,12 @@ def reserve(hold: HoldRow) -> Transaction[None]:
     )  # fmt: skip
 
 
-def _take_from_budget(hold: HoldRow) -> Transaction[None]:
+def _hold_on_budget(hold: HoldRow) -> Transaction[None]:
     yield OPEN_BUDGET, (hold.key_id, hold.month)
     if not hold.amount:
         return
     values = (hold.amount, hold.key_id, hold.month, hold.amount, hold.budget)
-    taken = yield TAKE_FROM_BUDGET, values
+    taken = yield HOLD_ON_BUDGET, values
     if not taken:
         raise Failure(
             reasons.ERROR_REASON_BUDGET_EXCEEDED, "The key has spent its budget for the month."
@@ -203,45 +203,45 @@ def insufficient() -> Failure:
     return Failure(reasons.ERROR_REASON_INSUFFICIENT_QUOTA, "Insufficient balance")
 
 
-def end_holds(endings: Sequence[Ending]) -> Transaction[list[bool]]:
+def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
     """Ends each hold that has not ended; says of each whether this is what ended it."""
     won: list[bool] = []
-    freed = _Freed()
-    for ending in endings:
-        hold, charge = ending.hold, ending.charge
+    releases = _Releases()
+    for hold_end in hold_ends:
+        hold, charge = hold_end.hold, hold_end.charge
         ended = yield (
             END_HOLD,
             (
-                ending.state, charge, charge, charge, *_token_values(ending.tokens),
-                ending.ended_ms, hold.id,
+                hold_end.state, charge, charge, charge, *_token_values(hold_end.tokens),
+                hold_end.ended_ms, hold.id,
             ),
         )  # fmt: skip
         won.append(bool(ended))
         if ended:
-            freed.add(hold.account, hold.amount, hold.key_id, hold.month, charge)
+            releases.add(hold.account, hold.amount, hold.key_id, hold.month, charge)
             if charge:
-                yield _charge(hold.id, hold.account, charge, ending.ended_ms)
-    yield from freed.give_back()
+                yield _charge(hold.id, hold.account, charge, hold_end.ended_ms)
+    yield from releases.apply()
     return won
 
 
 def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
     """Ends holds that nobody else will, each at its last checkpoint. Returns how many it ended.
 
-    Raises ConstraintError where one of them is not as `reserve` has left it.
+    Raises ConstraintError where one of them is not as `insert_hold` has left it.
     """
     recovered = 0
-    freed = _Freed()
+    releases = _Releases()
     for hold_id in hold_ids:
         rows = yield RECOVER_HOLD, (now_ms, hold_id)
         if not rows:
             continue
         recovered += 1
         account, amount, key_id, month, charge = _recovered(rows[0])
-        freed.add(account, amount, key_id, month, charge)
+        releases.add(account, amount, key_id, month, charge)
         if charge:
             yield _charge(hold_id, account, charge, now_ms)
-    yield from freed.give_back()
+    yield from releases.apply()
     return recovered
 
 
@@ -250,20 +250,20 @@ def _charge(hold_id: str, account: str, charge: int, now_ms: int) -> Statement:
 
 
 _Nano: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
-_Recovered: TypeAlias = tuple[str, _Nano, str, str, _Nano]
+_RecoveredHold: TypeAlias = tuple[str, _Nano, str, str, _Nano]
 """Of a hold that was recovered: account, amount, key, month of the budget, charge."""
 
 
-def _recovered(row: Row) -> _Recovered:
+def _recovered(row: Row) -> _RecoveredHold:
     try:
-        recovered: _Recovered = msgspec.convert(row, _Recovered)
+        recovered: _RecoveredHold = msgspec.convert(row, _RecoveredHold)
     except msgspec.ValidationError as error:
         # SQLite keeps anything in any column.
         raise ConstraintError(str(error)) from error
     return recovered
 
 
-class _Freed:
+class _Releases:
     """What holds that end together give back, added up: one statement an account and a budget."""
 
     __slots__ = ("_accounts", "_budgets")
@@ -280,22 +280,22 @@ class _Freed:
             charged, held = self._budgets.get((key_id, month), (0, 0))
             self._budgets[key_id, month] = (charged + charge, held + amount)
 
-    def give_back(self) -> Transaction[None]:
+    def apply(self) -> Transaction[None]:
         """In the order of their names, so that no two processes wait for each other."""
         for account, (charge, amount) in sorted(self._accounts.items()):
-            yield from _change(GIVE_BACK, charge, amount, account)
+            yield from _update_existing(RELEASE_TO_ACCOUNT, charge, amount, account)
         for (key_id, month), (charge, amount) in sorted(self._budgets.items()):
-            yield from _change(GIVE_BACK_TO_BUDGET, charge, amount, key_id, month)
+            yield from _update_existing(RELEASE_TO_BUDGET, charge, amount, key_id, month)
 
 
-def _change(sql: str, *values: Value) -> Transaction[None]:
+def _update_existing(sql: str, *values: Value) -> Transaction[None]:
     """Changes a row that must be there."""
     changed = yield sql, values
     if not changed:
         raise ConstraintError("there is no such account or budget")
 
 
-def checkpoint(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:
+def write_checkpoints(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:
     """Remembers what running requests have used: what is charged if their process dies."""
     for point in checkpoints:
         yield CHECKPOINT, (point.charge, *_token_values(point.tokens), point.hold_id)
@@ -311,19 +311,19 @@ def end_leases(owner: str = "") -> Transaction[None]:
     yield END_LEASES, (owner, owner)
 
 
-def bury(seen: Sequence[Lapse]) -> Transaction[list[Lapse]]:
+def end_expired_leases(seen: Sequence[ExpiredLease]) -> Transaction[list[ExpiredLease]]:
     """Ends the leases that have not been renewed since they were `seen` to be over.
 
     Gives those that are over now, to be seen again. One look is not enough: where the
     database's date jumps, the leases of all who live are over in the same moment.
     """
-    for lapse in seen:
-        yield END_LEASE, (lapse.owner, lapse.until_ms)
-    rows = yield SELECT_LAPSED, (LEASE_MAX_MS,)
-    return [msgspec.convert(row, Lapse) for row in rows]
+    for lease in seen:
+        yield END_LEASE, (lease.owner, lease.until_ms)
+    rows = yield SELECT_EXPIRED_LEASES, (LEASE_MAX_MS,)
+    return [msgspec.convert(row, ExpiredLease) for row in rows]
 
 
-def orphans(limit: int) -> Transaction[list[str]]:
+def orphaned_holds(limit: int) -> Transaction[list[str]]:
     """Holds whose process lives no more."""
     rows = yield SELECT_ORPHANS, (limit,)
     return [str(row[0]) for row in rows]

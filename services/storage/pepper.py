@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from services.storage.base import Database, StateError
-from services.storage.settings import settle_on
+from services.storage.settings import get_or_set_setting
 
 FILE = "pepper"
 BYTES_MIN = 16
@@ -43,7 +43,7 @@ async def load_pepper(state: Path, env: Mapping[str, str], database: Database) -
     """The pepper of this state. StateError where it is too short, or another than its keys'."""
     pepper = Pepper(_secret(state, env))
     fingerprint = pepper.digest("fingerprint").hex()[:16]
-    if await database.write(settle_on, "pepper", fingerprint) != fingerprint:
+    if await database.write(get_or_set_setting, "pepper", fingerprint) != fingerprint:
         raise StateError(
             "the pepper is not the one that the keys in the state were made with: "
             f"give the right one (POMOGATOR_PEPPER, POMOGATOR_PEPPER_FILE or {state / FILE})"

@@ -58,9 +58,9 @@ ATTEMPTS = 5
 MIGRATION_LOCK = 0x706F6D6F
 """The advisory lock under which the schema is brought up to date: `pomo`."""
 
-CONFLICTS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-REFUSALS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
-TROUBLES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+CONFLICT_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+CONSTRAINT_ERRORS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
+CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 Connection: TypeAlias = (
     "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -95,8 +95,8 @@ class PostgresDatabase:
             except BaseException:
                 pool.terminate()
                 raise
-        except TROUBLES as error:
-            raise StateError(f"state.database_url: {_why(error)}") from error
+        except CONNECTION_ERRORS as error:
+            raise StateError(f"state.database_url: {_reason(error)}") from error
         database = cls(url, pool)
         await database._listening.wait()
         return database
@@ -141,7 +141,7 @@ class PostgresDatabase:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await self._pool.close()
-        except TROUBLES:
+        except CONNECTION_ERRORS:
             self._pool.terminate()
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
@@ -165,17 +165,17 @@ class PostgresDatabase:
             try:
                 async with self._transaction() as connection:
                     result = await _drive(connection, begin(), COMMAND_TIMEOUT_S, notices)
-            except CONFLICTS:
+            except CONFLICT_ERRORS:
                 if attempt < ATTEMPTS:
                     continue
                 raise self._unavailable("conflict") from None
-            except REFUSALS as error:
+            except CONSTRAINT_ERRORS as error:
                 raise ConstraintError(type(error).__name__) from error
-            except TROUBLES as error:
+            except CONNECTION_ERRORS as error:
                 raise self._unavailable(type(error).__name__) from error
             self._healthy = True
             for payload in notices:
-                self._announce(payload)
+                self._notify_listeners(payload)
             return result
         raise AssertionError("counting does not end")
 
@@ -183,7 +183,7 @@ class PostgresDatabase:
         try:
             async with self._transaction(isolation="repeatable_read", readonly=True) as connection:
                 return await _drive(connection, begin(), READ_TIMEOUT_S, [])
-        except TROUBLES as error:
+        except CONNECTION_ERRORS as error:
             raise self._unavailable(type(error).__name__) from error
 
     @asynccontextmanager
@@ -193,7 +193,7 @@ class PostgresDatabase:
         """A connection of the pool in a transaction, which is committed on the way out."""
         async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
             transaction = connection.transaction(isolation=isolation, readonly=readonly)
-            with _cut_after(connection, COMMAND_TIMEOUT_S):
+            with _terminate_after(connection, COMMAND_TIMEOUT_S):
                 await transaction.start()
             try:
                 yield connection
@@ -202,45 +202,48 @@ class PostgresDatabase:
                 connection.terminate()
                 raise
             except BaseException:
-                with _cut_after(connection, COMMAND_TIMEOUT_S):
+                with _terminate_after(connection, COMMAND_TIMEOUT_S):
                     await transaction.rollback()
                 raise
-            with _cut_after(connection, COMMAND_TIMEOUT_S):
+            with _terminate_after(connection, COMMAND_TIMEOUT_S):
                 await transaction.commit()
 
     def _unavailable(self, kind: str) -> Exception:
         if self._healthy:
             # Once, and not for every call until it is over.
-            log.error("storage.failed", extra={"kind": kind})
+            log.error("storage.failed", extra={"reason": kind})
         self._healthy = False
         return unavailable()
 
-    def _announce(self, payload: str) -> None:
+    def _notify_listeners(self, payload: str) -> None:
         for listener in self._listeners:
             listener(payload)
+
+    def _pass_on(self, *notice: object) -> None:
+        self._notify_listeners(str(notice[-1]))
 
     async def _listen(self) -> None:
         """Passes on what other processes say, for ever."""
         while True:
-            with suppress(*TROUBLES):
+            with suppress(*CONNECTION_ERRORS):
                 connection = await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT_S)
                 try:
-                    await self._hear(connection)
+                    await self._listen_on(connection)
                 finally:
                     connection.terminate()
             await asyncio.sleep(HEARTBEAT_S)
 
-    async def _hear(self, connection: Connection) -> None:
+    async def _listen_on(self, connection: Connection) -> None:
         """Listens until the connection is lost: then it raises."""
-        await connection.add_listener(CHANNEL, lambda *notice: self._announce(str(notice[-1])))
-        self._announce("")
+        await connection.add_listener(CHANNEL, self._pass_on)
+        self._notify_listeners("")
         self._listening.set()
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             await connection.execute("SELECT 1", timeout=HEARTBEAT_S)
 
 
-def _why(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     """Why there is no connection. The error's text may hold the URL, and that the password."""
     if isinstance(error, TimeoutError) and error.errno is None:
         return f"no answer in {CONNECT_TIMEOUT_S:g} seconds"
@@ -250,8 +253,8 @@ def _why(error: Exception) -> str:
 
 
 @contextmanager
-def _cut_after(connection: Connection, seconds: float) -> Iterator[None]:
-    """What is done within raises one of `TROUBLES` where it takes longer: nothing else ends it."""
+def _terminate_after(connection: Connection, seconds: float) -> Iterator[None]:
+    """Terminate the connection after `seconds`, which raises one of `CONNECTION_ERRORS` inside."""
     cut = asyncio.get_running_loop().call_later(seconds, connection.terminate)
     try:
         yield

@@ -26,7 +26,14 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from services.storage.counters import LEASE_S, LIMIT_MAX, Kind, LocalCounters, Meter, Verdict
+from services.storage.counters import (
+    LEASE_S,
+    LIMIT_MAX,
+    LocalCounters,
+    Meter,
+    MeterKind,
+    TakeResult,
+)
 
 log = logging.getLogger(__name__)
 
@@ -51,14 +58,14 @@ KEY_PREFIX = "pomogator:{limits}:"
 
 SCRIPT = "counters.lua"
 
-PROBE = (Meter("probe", Kind.REQUESTS, LIMIT_MAX),)
+PROBE = (Meter("probe", MeterKind.REQUESTS, LIMIT_MAX),)
 """Shows that the server not only answers but also writes: it may be full, or a replica."""
 
 Arguments: TypeAlias = Sequence[str | int]
 Reply: TypeAlias = Sequence[int]
 
 
-class LostError(Exception):
+class NoReplyError(Exception):
     """The server did not answer."""
 
 
@@ -72,19 +79,19 @@ class RedisCounters:
         self._local = local
         self._replicas = replicas
         self._lease_us = round(lease_s * 1e6)
-        self._line = _Line(url, self._arguments("take", PROBE, "", requests=1))
+        self._client = _ScriptClient(url, self._arguments("take", PROBE, "", requests=1))
         self._local_leases: set[str] = set()
-        self.stalls = 0
+        self.timeouts = 0
         """How many acts have waited for the server in vain."""
 
     @property
     def shared(self) -> bool:
         """Whether the server decides; else the local counters do."""
-        return self._line.up
+        return self._client.connected
 
     async def __aenter__(self) -> Self:
         """Waits for the first attempt to connect; more are made behind the scenes."""
-        await self._line.open()
+        await self._client.open()
         return self
 
     async def __aexit__(
@@ -94,32 +101,32 @@ class RedisCounters:
         trace: TracebackType | None,
     ) -> None:
         """Sends what was settled, as far as the server takes it, and disconnects."""
-        await self._line.close()
+        await self._client.close()
 
-    async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> Verdict:
+    async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
         """Draws from all meters, or from none. See `CounterStore`."""
-        if self._line.up and not self._line.crowded:
+        if self._client.connected and not self._client.backlogged:
             arguments = self._arguments("take", meters, lease_id, requests=1, tokens=tokens)
-            reply = self._line.ask(arguments)
+            reply = self._client.call(arguments)
             try:
                 wait, refused, *levels = await asyncio.shield(reply)
-            except LostError:
-                self.stalls += 1
+            except NoReplyError:
+                self.timeouts += 1
             except asyncio.CancelledError:
                 reply.add_done_callback(partial(self._undo, meters, tokens, lease_id))
                 raise
             else:
-                return Verdict(levels, wait, refused)
-        verdict = await self._local.take(self._shares(meters), tokens, lease_id)
-        if verdict.refused < 0:
+                return TakeResult(levels, wait, refused)
+        result = await self._local.take(self._shares(meters), tokens, lease_id)
+        if result.refused < 0:
             self._local_leases.add(lease_id)
-        return verdict
+        return result
 
     async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
         """The levels; those of the local counters while these decide. See `CounterStore`."""
-        if self._line.up and not self._line.crowded:
-            with suppress(LostError):
-                reply = self._line.ask(self._arguments("peek", meters, ""))
+        if self._client.connected and not self._client.backlogged:
+            with suppress(NoReplyError):
+                reply = self._client.call(self._arguments("peek", meters, ""))
                 _, _, *levels = await asyncio.shield(reply)
                 return levels
         return await self._local.peek(self._shares(meters))
@@ -132,8 +139,8 @@ class RedisCounters:
             self._local_leases.discard(lease_id)
             shares = self._shares(meters)
             self._local.settle(shares, lease_id, requests=requests, tokens=tokens)
-        elif self._line.up and (requests or tokens or _holds_place(meters)):
-            self._line.tell(
+        elif self._client.connected and (requests or tokens or _count_calls(meters)):
+            self._client.call_and_forget(
                 self._arguments("settle", meters, lease_id, requests=requests, tokens=tokens)
             )
 
@@ -141,8 +148,8 @@ class RedisCounters:
         """Keeps a running call's places. See `CounterStore`."""
         if lease_id in self._local_leases:
             self._local.renew(self._shares(meters), lease_id)
-        elif self._line.up:
-            self._line.tell(self._arguments("renew", meters, lease_id))
+        elif self._client.connected:
+            self._client.call_and_forget(self._arguments("renew", meters, lease_id))
 
     def _undo(
         self,
@@ -176,7 +183,7 @@ class RedisCounters:
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _PendingCall:
     """A call of the script on its way."""
 
     arguments: Arguments
@@ -185,7 +192,7 @@ class _Call:
     reply: asyncio.Future[Reply]
 
 
-class _Line:
+class _ScriptClient:
     """Calls the script on a server that may come and go."""
 
     def __init__(self, url: str, probe: Arguments) -> None:
@@ -199,47 +206,47 @@ class _Line:
         )
         self._script = resources.files(__package__).joinpath(SCRIPT).read_text()
         self._probe = probe
-        self._calls: list[_Call] = []
-        self._called = asyncio.Event()
-        self._tried = asyncio.Event()
-        self._owner: asyncio.Task[None] | None = None
-        self._told: bool | None = None
-        self.up = False
+        self._pending: list[_PendingCall] = []
+        self._has_pending = asyncio.Event()
+        self._first_attempt = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._logged: bool | None = None
+        self.connected = False
         """Whether the server answered last time."""
 
     @property
-    def crowded(self) -> bool:
+    def backlogged(self) -> bool:
         """Whether more calls wait to be sent than the server can take in time."""
-        return len(self._calls) >= BACKLOG_MAX
+        return len(self._pending) >= BACKLOG_MAX
 
-    def ask(self, arguments: Arguments) -> asyncio.Future[Reply]:
-        """The reply to come, by `TIMEOUT_S` from now, or `LostError`."""
+    def call(self, arguments: Arguments) -> asyncio.Future[Reply]:
+        """The reply to come, by `TIMEOUT_S` from now, or `NoReplyError`."""
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Reply] = loop.create_future()
-        self._calls.append(_Call(arguments, loop.time() + TIMEOUT_S, reply))
-        self._called.set()
+        self._pending.append(_PendingCall(arguments, loop.time() + TIMEOUT_S, reply))
+        self._has_pending.set()
         return reply
 
-    def tell(self, arguments: Arguments) -> None:
+    def call_and_forget(self, arguments: Arguments) -> None:
         """Asks, and does not wait for the reply."""
-        self.ask(arguments).add_done_callback(_look)
+        self.call(arguments).add_done_callback(_retrieve_exception)
 
     async def open(self) -> None:
         """Starts to connect, and waits for the first attempt."""
-        self._owner = asyncio.create_task(self._own(), name="redis-counters")
-        self._owner.add_done_callback(lambda _: self._tried.set())
-        await self._tried.wait()
+        self._task = asyncio.create_task(self._run(), name="redis-counters")
+        self._task.add_done_callback(lambda _: self._first_attempt.set())
+        await self._first_attempt.wait()
 
     async def close(self) -> None:
         """Waits for the replies to come, then disconnects."""
-        if self._owner is None:
+        if self._task is None:
             return
-        if self.up and self._calls:
-            await asyncio.wait([call.reply for call in self._calls], timeout=TIMEOUT_S)
-        self._owner.cancel()
-        await asyncio.wait([self._owner])
+        if self.connected and self._pending:
+            await asyncio.wait([call.reply for call in self._pending], timeout=TIMEOUT_S)
+        self._task.cancel()
+        await asyncio.wait([self._task])
 
-    async def _own(self) -> None:
+    async def _run(self) -> None:
         """Connects and serves, again and again. The only place that touches a connection."""
         pause_s = RETRY_MIN_S
         while True:
@@ -247,14 +254,14 @@ class _Line:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
                     digest = await self._prepare(connection)
-                self._turn(up=True)
+                self._set_connected(connected=True)
                 pause_s = RETRY_MIN_S
                 await self._serve(connection, digest)
             except (RedisError, OSError, TimeoutError) as error:
-                self._turn(up=False, error=error)
+                self._set_connected(connected=False, error=error)
             finally:
-                self.up = False
-                self._drop()
+                self.connected = False
+                self._fail_pending()
                 await connection.disconnect(nowait=True)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
@@ -271,8 +278,8 @@ class _Line:
     async def _serve(self, connection: AbstractConnection, digest: str) -> None:
         """Makes calls, as many in one write as there are, until one gets no reply."""
         while True:
-            await self._called.wait()
-            batch = self._calls[:BATCH_MAX]
+            await self._has_pending.wait()
+            batch = self._pending[:BATCH_MAX]
             async with asyncio.timeout_at(batch[0].deadline):
                 packed = connection.pack_commands(
                     ("EVALSHA", digest, *call.arguments) for call in batch
@@ -280,34 +287,34 @@ class _Line:
                 await connection.send_packed_command(packed, check_health=False)
                 for call in batch:
                     call.reply.set_result(await connection.read_response())
-            del self._calls[: len(batch)]
-            if not self._calls:
-                self._called.clear()
+            del self._pending[: len(batch)]
+            if not self._pending:
+                self._has_pending.clear()
 
-    def _drop(self) -> None:
-        calls, self._calls = self._calls, []
-        self._called.clear()
+    def _fail_pending(self) -> None:
+        calls, self._pending = self._pending, []
+        self._has_pending.clear()
         for call in calls:
             if not call.reply.done():
-                call.reply.set_exception(LostError())
+                call.reply.set_exception(NoReplyError())
 
-    def _turn(self, *, up: bool, error: Exception | None = None) -> None:
-        self.up = up
-        self._tried.set()
-        if up is self._told:
+    def _set_connected(self, *, connected: bool, error: Exception | None = None) -> None:
+        self.connected = connected
+        self._first_attempt.set()
+        if connected is self._logged:
             return
-        self._told = up
-        if up:
-            log.info("limits.shared")
+        self._logged = connected
+        if connected:
+            log.info("redis.connected")
         else:
-            log.warning("limits.local", extra={"cause": type(error).__name__})
+            log.warning("redis.disconnected", extra={"reason": type(error).__name__})
 
 
-def _holds_place(meters: Sequence[Meter]) -> bool:
-    return any(meter.kind is Kind.CALLS for meter in meters)
+def _count_calls(meters: Sequence[Meter]) -> bool:
+    return any(meter.kind is MeterKind.CALLS for meter in meters)
 
 
-def _look(reply: asyncio.Future[Reply]) -> None:
+def _retrieve_exception(reply: asyncio.Future[Reply]) -> None:
     """Nobody waits for it, and so its exception is no news."""
     if not reply.cancelled():
         reply.exception()

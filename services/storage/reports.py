@@ -105,13 +105,17 @@ def usage_by_model(account: str, start_ms: int, end_ms: int) -> Transaction[Sequ
 
 
 def usage_sums(
-    account: str, grouping: Grouping, span_ms: tuple[int, int], limit: int, after: tuple[int, str]
+    account: str,
+    grouping: Grouping,
+    time_range_ms: tuple[int, int],
+    limit: int,
+    after: tuple[int, str],
 ) -> Transaction[Sequence[UsageSum]]:
-    """What the calls of an account that began in `span_ms`, [start, end), took together.
+    """What the calls of an account that began in `time_range_ms`, [start, end), took together.
 
     At most `limit` sums, by day and model, from behind `after`: a day and a model.
     """
-    rows = yield SUMS_BY[grouping], (account, *span_ms, *after, limit)
+    rows = yield SUMS_BY[grouping], (account, *time_range_ms, *after, limit)
     return [
         UsageSum(msgspec.convert(day, int), ModelUsage(*msgspec.convert(usage, _USAGE)))
         for day, *usage in rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.storage.base import Transaction
 
 
-def settle_on(name: str, value: str) -> Transaction[str]:
+def get_or_set_setting(name: str, value: str) -> Transaction[str]:
     """The value of the setting, which is `value` if it had none."""
     yield (
         "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",

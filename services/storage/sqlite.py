@@ -20,7 +20,7 @@ from pathlib import Path
 from services.clock import Clock
 from services.storage.base import Listener, P, T, Transaction
 from services.storage.sqlite_file import FILE, lock, open_connections
-from services.storage.sqlite_worker import Worker
+from services.storage.sqlite_worker import SqliteWorker
 
 
 class SqliteDatabase:
@@ -36,8 +36,8 @@ class SqliteDatabase:
             os.close(self._lock)
             raise
         self._connections: tuple[sqlite3.Connection, ...] = (writer, reader)
-        self._writer = Worker(writer, "BEGIN IMMEDIATE", self._loop, self._announce)
-        self._reader = Worker(reader, "BEGIN", self._loop, self._announce)
+        self._writer = SqliteWorker(writer, "BEGIN IMMEDIATE", self._loop, self._notify_listeners)
+        self._reader = SqliteWorker(reader, "BEGIN", self._loop, self._notify_listeners)
 
     @classmethod
     async def open(cls, state: Path, clock: Clock) -> SqliteDatabase:
@@ -91,7 +91,7 @@ class SqliteDatabase:
         if connections:
             os.close(self._lock)
 
-    def _announce(self, payloads: Sequence[str]) -> None:
+    def _notify_listeners(self, payloads: Sequence[str]) -> None:
         for payload in payloads:
             for listener in self._listeners:
                 listener(payload)

@@ -94,21 +94,21 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
 
 def _check_pages(connection: sqlite3.Connection) -> None:
     """Refuses a file that is damaged, but not for a few holds that are."""
-    said = _complaints(connection, 1)
-    if said == [BROKEN_HOLD]:
-        said = _complaints(connection, BROKEN_HOLDS_MAX)
-    damage = [complaint for complaint in said if complaint != BROKEN_HOLD]
-    if damage or len(said) == BROKEN_HOLDS_MAX:
-        raise StateError(f"the file is damaged ({[*damage, *said][0]}): restore a backup")
-    if said:
-        log.warning("storage.broken_holds", extra={"holds": len(said)})
+    problems = _quick_check(connection, 1)
+    if problems == [BROKEN_HOLD]:
+        problems = _quick_check(connection, BROKEN_HOLDS_MAX)
+    damage = [complaint for complaint in problems if complaint != BROKEN_HOLD]
+    if damage or len(problems) == BROKEN_HOLDS_MAX:
+        raise StateError(f"the file is damaged ({[*damage, *problems][0]}): restore a backup")
+    if problems:
+        log.warning("holds.found_broken", extra={"holds": len(problems)})
 
 
-def _complaints(connection: sqlite3.Connection, most: int) -> list[str]:
+def _quick_check(connection: sqlite3.Connection, most: int) -> list[str]:
     """What SQLite finds wrong with the file. It may not survive what comes after the first."""
     rows = connection.execute(f"PRAGMA quick_check({most:d})")
-    said = [" ".join(row[0].split()) for row in rows]  # SQLite says it in lines.
-    return [] if said == ["ok"] else said
+    problems = [" ".join(row[0].split()) for row in rows]  # SQLite says it in lines.
+    return [] if problems == ["ok"] else problems
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

@@ -43,7 +43,7 @@ class Job:
     result: Any = None
     error: BaseException | None = None
 
-    def forget(self) -> None:
+    def reset(self) -> None:
         """What an attempt that was undone came to."""
         self.result = self.error = None
 
@@ -57,7 +57,7 @@ class Job:
             self.future.set_result(self.result)
 
 
-class Worker:
+class SqliteWorker:
     """A thread that owns a connection and does what is queued, batch by batch."""
 
     def __init__(
@@ -71,12 +71,12 @@ class Worker:
         self._connection = connection
         self._begin = begin
         self._loop = loop
-        self._announce = announce
+        self._notify_listeners = announce
         self._broken = False
         self._synced = True
         self._notices: list[str] = []
         connection.create_function("pg_notify", 2, self._notice)
-        self._asked: list[Job] = []
+        self._queued: list[Job] = []
         self._batches: queue.SimpleQueue[list[Job] | None] = queue.SimpleQueue()
         self._stopped: asyncio.Future[None] | None = None
         self._thread = threading.Thread(target=self._run, name=f"sqlite {begin}", daemon=True)
@@ -90,10 +90,10 @@ class Worker:
         if self._stopped is not None:
             future.set_exception(unavailable())
             return future
-        if not self._asked:
+        if not self._queued:
             # What the loop asks for in this round goes to the thread as one.
             self._loop.call_soon(self._hand_over)
-        self._asked.append(Job(begin, future, synced))
+        self._queued.append(Job(begin, future, synced))
         return future
 
     async def stop(self) -> None:
@@ -106,8 +106,8 @@ class Worker:
         self._thread.join()
 
     def _hand_over(self) -> None:
-        jobs = [job for job in self._asked if not job.future.done()]
-        self._asked = []
+        jobs = [job for job in self._queued if not job.future.done()]
+        self._queued = []
         if jobs:
             self._batches.put(jobs)
 
@@ -116,7 +116,7 @@ class Worker:
         while running:
             batch, running = self._next_batch()
             self._notices.clear()
-            self._do(batch)
+            self._run_batch(batch)
             # The loop may be closed already, and with it everybody who could wait.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._deliver, batch, tuple(self._notices), running)
@@ -134,26 +134,26 @@ class Worker:
 
     def _deliver(self, batch: Sequence[Job], notices: Sequence[str], running: bool) -> None:
         # Notices first: whoever awaits a revocation finds it in force.
-        self._announce(notices)
+        self._notify_listeners(notices)
         for job in batch:
             job.deliver()
         if not running and self._stopped is not None and not self._stopped.done():
             self._stopped.set_result(None)
 
-    def _do(self, batch: Sequence[Job]) -> None:
+    def _run_batch(self, batch: Sequence[Job]) -> None:
         if not batch:
             return
         try:
             if self._broken:
                 raise sqlite3.OperationalError("the database is not to be trusted any more")
             self._sync(any(job.synced for job in batch))
-            if not self._do_together(batch):
-                self._do_apart(batch)
+            if not self._commit_together(batch):
+                self._commit_with_savepoints(batch)
             if not self.healthy:
                 log.info("storage.recovered")
             self.healthy = True
         except sqlite3.Error as error:
-            self._give_up(batch, error)
+            self._fail_batch(batch, error)
 
     def _sync(self, synced: bool) -> None:
         """Says whether commits wait for the disk. One that does takes all before it along."""
@@ -161,7 +161,7 @@ class Worker:
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             self._synced = synced
 
-    def _do_together(self, batch: Sequence[Job]) -> bool:
+    def _commit_together(self, batch: Sequence[Job]) -> bool:
         """Commits a batch, unless one of it failed halfway: then nothing of it has happened."""
         self._connection.execute(self._begin)
         for job in batch:
@@ -173,11 +173,11 @@ class Worker:
         self._connection.execute("COMMIT")
         return True
 
-    def _do_apart(self, batch: Sequence[Job]) -> None:
+    def _commit_with_savepoints(self, batch: Sequence[Job]) -> None:
         """Commits a batch in which one that fails undoes only itself, which costs a little more."""
         self._connection.execute(self._begin)
         for job in batch:
-            job.forget()
+            job.reset()
             self._connection.execute("SAVEPOINT job")
             self._attempt(job)
             if job.error is not None:
@@ -204,11 +204,11 @@ class Worker:
         if job.error is not None:
             del self._notices[told:]
 
-    def _give_up(self, batch: Sequence[Job], error: sqlite3.Error) -> None:
+    def _fail_batch(self, batch: Sequence[Job], error: sqlite3.Error) -> None:
         name = getattr(error, "sqlite_errorname", "")
         if self.healthy:
             # Once, and not for every batch until it is over.
-            log.error("storage.failed", extra={"kind": name}, exc_info=error)
+            log.error("storage.failed", extra={"reason": name}, exc_info=error)
         self.healthy = False
         self._broken = self._broken or name in FATAL
         with suppress(sqlite3.Error):

@@ -75,7 +75,7 @@ class Place:
         finally:
             os.kill(process.pid, signal.SIGCONT)
 
-    async def stalls(self) -> float:
+    async def timeouts(self) -> float:
         """How many calls have waited in vain."""
         return (await self.server.samples())["pomogator_limit_stalls", frozenset()]
 
@@ -120,14 +120,14 @@ async def main() -> None:
             await _timed(place, CALLS, AT_ONCE)
             _say("Valkey answers, one call at a time", await _timed(place, CALLS, 1))
             _say(f"Valkey answers, {AT_ONCE} at a time", await _timed(place, CALLS, AT_ONCE))
-            before = await place.stalls()
+            before = await place.timeouts()
             with place.frozen():
                 _say(f"frozen: the first {AT_ONCE}, at once", await _timed(place, AT_ONCE, AT_ONCE))
                 _say("frozen: those after, one at a time", await _timed(place, CALLS, 1))
                 _say(
                     f"frozen: those after, {AT_ONCE} at a time", await _timed(place, CALLS, AT_ONCE)
                 )
-            waited = await place.stalls() - before
+            waited = await place.timeouts() - before
             sys.stdout.write(f"calls that waited in vain: {waited:.0f}, {TIMEOUT_S:.1f} s each\n")
 
 

@@ -124,7 +124,9 @@ class Gateway:
     @property
     def told(self) -> Sequence[str]:
         """The holds that its log calls broken."""
-        return [line["hold"] for line in self.server.lines if line["event"] == "ledger.broken_hold"]
+        return [
+            line["hold_id"] for line in self.server.lines if line["event"] == "hold.quarantined"
+        ]
 
     async def serves(self, key: str) -> None:
         """Answers a call."""
@@ -186,10 +188,10 @@ async def test_101_broken_holds(tmp_path: Path, each_database_url: str) -> None:
         broken = await state.spoil()
 
         async with going_on(tmp_path) as gateway:
-            await gateway.server.event("ledger.recovered", holds=len(ODD) + 1)
+            await gateway.server.event("holds.recovered", holds=len(ODD) + 1)
             await gateway.serves(server.key)
             await state.run(WHOLE.format(id="late"), HELD)
-            await gateway.server.event("ledger.recovered", holds=1)
+            await gateway.server.event("holds.recovered", holds=1)
             await gateway.counts(len(broken))
         assert sorted(gateway.told) == sorted(broken)
         assert await state.held() == broken
@@ -200,7 +202,7 @@ async def test_101_broken_holds(tmp_path: Path, each_database_url: str) -> None:
         await state.run("UPDATE holds SET amount = 50 WHERE id = 'more than is held'")
         broken -= {"more than is held"}
         async with going_on(tmp_path) as gateway:
-            await gateway.server.event("ledger.recovered", holds=1)
+            await gateway.server.event("holds.recovered", holds=1)
             await gateway.serves(server.key)
         assert sorted(gateway.told) == sorted(broken)
         assert await state.held() == broken

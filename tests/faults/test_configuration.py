@@ -269,7 +269,7 @@ async def test_121_the_date_jumps(open_stand: OpenStand, jump_s: float) -> None:
 
     assert (reply.events[-1], reply.finishes) == ("[DONE]", ["stop"])
     assert await stand.charged() == (2, 2 * CHARGE)
-    assert stand.log.of("ledger.recovered") == []
+    assert stand.log.of("holds.recovered") == []
     assert (await stand.ask(model=STEADY)).status == 200
     refused = await stand.ask(model=STEADY)
     assert (refused.status, refused.code) == (429, "rate_limit_exceeded")

@@ -14,18 +14,18 @@ async def test_090_a_frozen_server_stalls_only_who_was_there(tmp_path: Path) -> 
     """Calls of that moment wait for the timeout, once; later ones not at all; all are made."""
     async with counting(tmp_path) as place:
         assert await place.ask() == 200
-        assert await place.stalls() == 0
+        assert await place.timeouts() == 0
 
         with place.frozen():
             first = await asyncio.gather(*(place.ask() for _ in range(AT_ONCE)))
-            await place.server.event("limits.local")
-            stalls = await place.stalls()
+            await place.server.event("redis.disconnected")
+            timeouts = await place.timeouts()
             later = [await place.ask() for _ in range(50)]
-            assert await place.stalls() == stalls
-        while sum(line["event"] == "limits.shared" for line in place.server.lines) < 2:  # noqa: ASYNC110
+            assert await place.timeouts() == timeouts
+        while sum(line["event"] == "redis.connected" for line in place.server.lines) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.05)  # Until it has connected anew.
 
         assert first + later == [200] * (AT_ONCE + 50)
-        assert 1 <= stalls <= AT_ONCE
+        assert 1 <= timeouts <= AT_ONCE
         assert await place.ask() == 200
-        assert await place.stalls() == stalls
+        assert await place.timeouts() == timeouts

@@ -120,7 +120,7 @@ async def counting(
         bearer = {"Authorization": f"Bearer {server.key}"}
         http = await stack.enter_async_context(aiohttp.ClientSession(headers=bearer))
         yield Place(server, date, provider, http)
-        assert not [line for line in server.lines if line["event"] == "limits.local"]
+        assert not [line for line in server.lines if line["event"] == "redis.disconnected"]
 
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, QUARTER_S, -HOUR_S, -QUARTER_S])

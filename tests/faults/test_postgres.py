@@ -109,7 +109,7 @@ async def test_092_too_many_endings_wait(
 ) -> None:
     """With as many unpaid calls as may wait for the database, no more are begun; none is lost."""
     waiting = 3
-    monkeypatch.setattr(outbox, "WAITING_MAX", waiting)
+    monkeypatch.setattr(outbox, "BACKLOG_MAX", waiting)
     monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.3)
     stand = await open_stand(database_url=own_postgres)
     stand.errors |= {"storage.failed"}

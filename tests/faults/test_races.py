@@ -13,7 +13,7 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
 from services.metering.ledger import HoldRequest, Ledger
-from services.metering.outbox import LINGER_S
+from services.metering.outbox import BATCH_DELAY_S
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.ledger import end_leases
@@ -183,7 +183,7 @@ async def test_103_many_sweep_and_one_is_late(
                 await asyncio.gather(*(each.sweep() for each in sweepers))
                 await database.write(end_leases, late.owner)
                 late.settle(hold, 500, usage_pb2.Usage())
-                await asyncio.sleep(number % 4 * LINGER_S / 2)  # Now one is first, now the other.
+                await asyncio.sleep(number % 4 * BATCH_DELAY_S / 2)  # Either may be first.
                 await asyncio.gather(*(each.sweep() for each in sweepers * 2), late.drain())
         result = await database.read(audit)
         account = await database.read(account_by_name, "acme")

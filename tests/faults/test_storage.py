@@ -105,7 +105,7 @@ async def test_085_the_disk_does_not_keep_it(tmp_path: Path) -> None:
                 goes_on.set()
                 assert (await running.text()).endswith("data: [DONE]\n\n")
             line = await server.event("storage.failed")
-            assert line["kind"] == "SQLITE_IOERR_FSYNC"
+            assert line["reason"] == "SQLITE_IOERR_FSYNC"
             await readiness(server, 503)
             fails.unlink()
             assert await refused(server) == "storage_unavailable"

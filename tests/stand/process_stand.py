@@ -135,7 +135,9 @@ class ProcessStand:
         """
         await asyncio.sleep(0.5)  # What it says of that may still be on its way.
         services = self.deployment.services.values()
-        return any(line["event"] == "limits.local" for each in services for line in each.lines)
+        return any(
+            line["event"] == "redis.disconnected" for each in services for line in each.lines
+        )
 
     async def places(self, key: Key) -> int | None:
         """The places that calls of a key have in Valkey. None: they are in a process."""

@@ -12,7 +12,7 @@ from pomogator.chat.v1 import usage_pb2
 from services.admission.ticket import CHECKPOINT_S
 from services.errors import Failure
 from services.metering import outbox
-from services.metering.ledger import BEAT_S, LOST_AFTER_S, Hold, HoldRequest, Ledger
+from services.metering.ledger import HEARTBEAT_S, LOST_AFTER_S, Hold, HoldRequest, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, Transaction
@@ -57,7 +57,7 @@ class Books:
         assert found is not None
         return found.posted, found.held
 
-    async def bury(self, ledger: Ledger) -> None:
+    async def end_expired_leases(self, ledger: Ledger) -> None:
         """Lets the lease of a ledger's process end."""
         await self.database.write(end_leases, ledger._owner)
 
@@ -259,7 +259,7 @@ async def test_dead_process_is_charged_at_its_checkpoint(books: Books, clock: Fa
     await dead._write_checkpoints()
     for task in dead._tasks:
         task.cancel()
-    await books.bury(dead)
+    await books.end_expired_leases(dead)
 
     async with Ledger(books.database, clock):
         pass
@@ -272,7 +272,7 @@ async def test_dead_process_is_charged_at_its_checkpoint(books: Books, clock: Fa
 
 async def test_a_kill_loses_a_second_at_most() -> None:
     """Calls note what they have used, and notes are written down, often enough for that."""
-    assert CHECKPOINT_S + BEAT_S <= 1.0
+    assert CHECKPOINT_S + HEARTBEAT_S <= 1.0
 
 
 async def test_late_settlement_loses_once(ledger: Ledger, books: Books, clock: FakeClock) -> None:
@@ -280,7 +280,7 @@ async def test_late_settlement_loses_once(ledger: Ledger, books: Books, clock: F
     hold = await ledger.reserve(order())
     ledger.checkpoint(hold, 3, usage())
     await ledger._write_checkpoints()
-    await books.bury(ledger)
+    await books.end_expired_leases(ledger)
     stranger = Ledger(books.database, clock)
     assert await stranger.sweep() == 1
 
@@ -295,7 +295,7 @@ async def test_two_sweepers_recover_once(books: Books, clock: FakeClock) -> None
     dead = Ledger(books.database, clock)
     dead.checkpoint(hold := await dead.reserve(order()), 3, usage())
     await dead._write_checkpoints()
-    await books.bury(dead)
+    await books.end_expired_leases(dead)
 
     await asyncio.gather(*(Ledger(books.database, clock).sweep() for _ in range(5)))
 
@@ -410,7 +410,7 @@ async def test_full_outbox_admits_nothing(
     books: Books, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With too many endings waiting for a database that is down, nothing more is admitted."""
-    monkeypatch.setattr(outbox, "WAITING_MAX", 3)
+    monkeypatch.setattr(outbox, "BACKLOG_MAX", 3)
     monkeypatch.setattr(outbox, "RETRY_S", (0.0,))
     down = asyncio.Event()
     failing = WatchedDatabase(books.database, lambda _call: "before" if down.is_set() else "")

@@ -30,7 +30,7 @@ from services.metering.ledger import Hold, HoldRequest, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database
-from services.storage.ledger import NO_TOKENS, SETTLED, Ending, HoldRow, end_holds, end_leases
+from services.storage.ledger import NO_TOKENS, SETTLED, HoldEnd, HoldRow, end_holds, end_leases
 from services.storage.opening import open_database
 from tests.stand.clock import FakeClock
 
@@ -157,7 +157,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def replay(self, data: st.DataObject, charge: int) -> None:
         """An ending that was delivered before is delivered again: nothing happens."""
         row = data.draw(st.sampled_from(self.ended))
-        ending = Ending(row, SETTLED, charge, NO_TOKENS, 0)
+        ending = HoldEnd(row, SETTLED, charge, NO_TOKENS, 0)
         assert self.run_async(self.database.write(end_holds, [ending])) == [False]
 
     @rule()
@@ -216,7 +216,7 @@ def test_agrees_with_the_model(
     each_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Credits, holds, checkpoints, ends, replays and crashes in any order leave the books right."""
-    monkeypatch.setattr(outbox, "LINGER_S", 0.0)
+    monkeypatch.setattr(outbox, "BATCH_DELAY_S", 0.0)
     with asyncio.Runner() as runner:
         database = runner.run(open_database(tmp_path, each_database_url, FakeClock()))
         members = {"runner": runner, "database": database}

@@ -12,7 +12,7 @@ from pomogator.chat.v1 import usage_pb2 as pb
 from services.config.prices import PriceConfig, TierConfig
 from services.metering.prices import (
     FREE,
-    LIST,
+    PRICES_FILE,
     Price,
     PriceList,
     Tier,
@@ -186,7 +186,7 @@ def test_a_snapshot_is_the_same_price() -> None:
 
 def test_the_shipped_list_is_exact() -> None:
     """Each shipped number is a whole number of picodollars, as written."""
-    text = resources.files("services.metering").joinpath(LIST).read_bytes()
+    text = resources.files("services.metering").joinpath(PRICES_FILE).read_bytes()
     rows = msgspec.json.decode(text)["prices"]
     shipped = load_shipped()
 

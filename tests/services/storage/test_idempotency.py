@@ -13,14 +13,14 @@ from services.storage.idempotency import (
     RUNNING,
     SPENT,
     STORED,
-    Record,
     Run,
+    UsedKey,
     claim,
-    forget,
-    keep,
+    delete_expired,
     release,
+    store_answer,
 )
-from services.storage.ledger import bury, end_leases, renew_lease
+from services.storage.ledger import end_expired_leases, end_leases, renew_lease
 from services.storage.schema import applied
 from services.storage.sqlite import SqliteDatabase
 from services.storage.sqlite_file import FILE
@@ -51,7 +51,7 @@ async def test_of_many_claims_at_once_one_is_granted(database: Database) -> None
     )
 
     assert records.count(None) == 1
-    assert records.count(Record("print", RUNNING, None)) == 19
+    assert records.count(UsedKey("print", RUNNING, None)) == 19
 
 
 async def test_accounts_have_keys_of_their_own(database: Database) -> None:
@@ -64,20 +64,20 @@ async def test_an_answer_is_given_back_as_it_was(database: Database) -> None:
     """Any bytes."""
     first = run()
     await database.write(claim, first, "print", "p1")
-    assert await database.write(keep, first, bytes(range(256)), DAY_MS)
+    assert await database.write(store_answer, first, bytes(range(256)), DAY_MS)
 
     record = await database.write(claim, run(), "other print", "p2")
 
-    assert record == Record("print", STORED, bytes(range(256)))
+    assert record == UsedKey("print", STORED, bytes(range(256)))
 
 
 async def test_an_answer_may_be_left_out(database: Database) -> None:
     """The key is in use all the same."""
     first = run()
     await database.write(claim, first, "print", "p1")
-    await database.write(keep, first, None, DAY_MS)
+    await database.write(store_answer, first, None, DAY_MS)
 
-    assert await database.write(claim, run(), "print", "p1") == Record("print", SPENT, None)
+    assert await database.write(claim, run(), "print", "p1") == UsedKey("print", SPENT, None)
 
 
 async def test_a_released_key_is_free(database: Database) -> None:
@@ -95,18 +95,18 @@ async def test_nobody_ends_the_attempt_of_another(database: Database) -> None:
     stranger = run()
     await database.write(release, stranger)
 
-    assert not await database.write(keep, stranger, b"answer", DAY_MS)
-    assert await database.write(claim, run(), "print", "p1") == Record("print", RUNNING, None)
+    assert not await database.write(store_answer, stranger, b"answer", DAY_MS)
+    assert await database.write(claim, run(), "print", "p1") == UsedKey("print", RUNNING, None)
 
 
 async def test_an_answer_that_is_kept_is_not_released(database: Database) -> None:
     """What comes late changes nothing."""
     first = run()
     await database.write(claim, first, "print", "p1")
-    await database.write(keep, first, b"answer", DAY_MS)
+    await database.write(store_answer, first, b"answer", DAY_MS)
     await database.write(release, first)
 
-    assert await database.write(claim, run(), "print", "p1") == Record("print", STORED, b"answer")
+    assert await database.write(claim, run(), "print", "p1") == UsedKey("print", STORED, b"answer")
 
 
 @pytest.mark.parametrize("lapsed", [True, False])
@@ -116,25 +116,25 @@ async def test_the_dead_leave_their_keys(database: Database, lapsed: bool) -> No
     await database.write(claim, first, "print", "p1")
     if lapsed:
         await database.write(renew_lease, "p1", EXPIRED_MS)
-        seen = await database.write(bury, [])
+        seen = await database.write(end_expired_leases, [])
         assert await database.write(claim, second, "another", "p2") is not None
-        await database.write(bury, seen)
+        await database.write(end_expired_leases, seen)
     else:
         await database.write(end_leases, "p1")
 
     assert await database.write(claim, second, "another", "p2") is None
-    assert not await database.write(keep, first, b"late", DAY_MS)
-    assert await database.write(keep, second, b"answer", DAY_MS)
+    assert not await database.write(store_answer, first, b"late", DAY_MS)
+    assert await database.write(store_answer, second, b"answer", DAY_MS)
 
 
 async def test_an_expired_answer_is_no_answer(database: Database) -> None:
     """Even before it is deleted."""
     first = run()
     await database.write(claim, first, "print", "p1")
-    await database.write(keep, first, b"answer", EXPIRED_MS)
+    await database.write(store_answer, first, b"answer", EXPIRED_MS)
 
     assert await database.write(claim, run(), "another", "p1") is None
-    assert await database.write(claim, run(), "another", "p1") == Record("another", RUNNING, None)
+    assert await database.write(claim, run(), "another", "p1") == UsedKey("another", RUNNING, None)
 
 
 async def test_a_database_of_the_first_version_learns_it(tmp_path: Path, clock: FakeClock) -> None:
@@ -165,8 +165,8 @@ async def test_only_free_keys_are_forgotten(database: Database) -> None:
         each = run(key)
         await database.write(claim, each, "print", owner)
         if keep_ms is not None:
-            await database.write(keep, each, b"answer", keep_ms)
+            await database.write(store_answer, each, b"answer", keep_ms)
 
-    assert [await database.write(forget, 1) for _ in range(3)] == [1, 1, 0]
+    assert [await database.write(delete_expired, 1) for _ in range(3)] == [1, 1, 0]
     for key in ("kept", "running"):
         assert await database.write(claim, run(key), "print", "p1") is not None

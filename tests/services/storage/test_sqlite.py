@@ -213,7 +213,7 @@ async def test_some_broken_holds_are_no_damage(
         return
     await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
     (line,) = caplog.records
-    assert (line.message, vars(line)["holds"]) == ("storage.broken_holds", number)
+    assert (line.message, vars(line)["holds"]) == ("holds.found_broken", number)
 
 
 def spoil() -> Transaction[None]:
