@@ -18,10 +18,11 @@ from gateway.http.probes import PROBES, Probes
 from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
 from gateway.overload.admission_check import AdmissionCheck, CallLimit
 from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_models.models_handler import ModelsHandler
-from gateway.telemetry.request_observer import WATCH, RequestObserver
+from gateway.telemetry.request_observer import OBSERVER, RequestObserver
 from gateway.transcoding import routes
 
 TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
@@ -42,21 +43,18 @@ def create_app(
     `gateway.server` runs the application; otherwise aiohttp answers malformed HTTP itself, and not
     in JSON.
     """
-    calls = InFlightCalls()
+    calls, learned = InFlightCalls(), None
     if call_limit is None:
-        call_limit = calls.limit.retry_after_s
-        if observer is not None:
-            observer.metrics.watch_call_limit(calls.limit)
+        call_limit, learned = calls.limit.retry_after_s, calls.limit
     admission = AdmissionCheck(call_limit, memory)
     throttle = AuthThrottle()
     app = web.Application(middlewares=[border, throttle.middleware])
     app[CONFIG] = config
     if observer is not None:
-        app[WATCH] = observer
+        app[OBSERVER] = observer
+        declare_call_metrics(observer.metrics, learned, memory)
     if memory is not None:
         app[MEMORY] = memory
-        if observer is not None:
-            observer.metrics.watch_memory(memory)
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
     handlers = [

@@ -21,7 +21,7 @@ from gateway.overload.admission_check import CallLimit
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.request_observer import RequestObserver
-from gateway.telemetry.tracer import edge_traces
+from gateway.telemetry.tracer import request_tracer
 from services.common.addresses import join_address, listen_error, split_address
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
         ValueError: `address` is no HOST:PORT.
     """
     numbers = metrics or EdgeMetrics()
-    watch = RequestObserver(numbers, edge_traces(tracer, "http" if tls is None else "https"))
+    watch = RequestObserver(numbers, request_tracer(tracer, "http" if tls is None else "https"))
     app = create_app(channel, config, watch, call_limit, memory)
     async with _listening(app, address, tls) as bound:
         try:

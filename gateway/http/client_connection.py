@@ -26,7 +26,7 @@ from gateway.http.reply import FIXED_HEADERS, Reply
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.refusals import refused_connection
-from gateway.telemetry.edge_metrics import EdgeMetrics
+from services.common.counters import Count
 from services.common.request_headers import new_request_id
 
 DISCARD_TIMEOUT_S = 2.0
@@ -44,8 +44,8 @@ class ListenerState:
     connection_limit: ConnectionLimit
     probes: Probes | None
     """Whether the edge is draining. None: it never is."""
-    metrics: EdgeMetrics | None
-    """Count malformed requests. None: they are not counted."""
+    malformed: Count
+    """Counts requests that are not valid HTTP."""
     memory: MemoryMonitor | None
     """Whether memory is low. None: it never is."""
     malformed_logged_at: float = 0.0
@@ -191,8 +191,7 @@ class ClientConnection(RequestHandler):
             raise ConnectionError("an answer has begun already, or the client is gone")
         error = _parser_error(status, exc)
         error_id = new_request_id()
-        if self._state.metrics is not None:
-            self._state.metrics.malformed += 1
+        self._state.malformed.inc()
         self._log_malformed(request, error, error_id)
         response = web.Response(
             status=error.status,

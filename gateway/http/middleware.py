@@ -18,7 +18,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from gateway.errors import ApiError, internal
 from gateway.http.error_answer import error_renderer
 from gateway.http.reply import FIXED_HEADERS, elapsed_ms
-from gateway.telemetry.request_observer import WATCH, route_of
+from gateway.telemetry.request_metrics import CLIENT_CLOSED
+from gateway.telemetry.request_observer import OBSERVER, route_of
 from services.common.json_logs import emit
 from services.common.request_headers import request_id_or_new
 
@@ -30,9 +31,6 @@ OUTCOME: Final = web.RequestKey("outcome", dict[str, object])
 """Fields of the access log beside the status."""
 BEGUN: Final = web.RequestKey("begun", float)
 """When the answer to a completion began, by `time.perf_counter`."""
-
-CLIENT_CLOSED = 499
-"""Status in the log of a request whose client left before its answer. The number is nginx's."""
 
 _access = logging.getLogger("gateway.access")
 _log = logging.getLogger("gateway")
@@ -53,7 +51,7 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
     # Bytes that are not UTF-8 arrive as lone surrogates, which JSON cannot hold.
     path = request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode()
     line = AccessLine(request[REQUEST_ID], request.method, path, request[STARTED])
-    observer = request.app.get(WATCH)
+    observer = request.app.get(OBSERVER)
     observed = observer and observer.begin(
         line.method, route_of(request), path, request.headers, outcome
     )

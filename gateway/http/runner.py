@@ -11,13 +11,16 @@ from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import EdgeConfig
 from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
+from gateway.http.connection_metrics import declare_connection_metrics
 from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.fast_path.fast_path_connection import FastPathConnection
 from gateway.http.middleware import Handler, border
 from gateway.http.probes import PROBES
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import ConnectionMemory, MemoryMonitor
-from gateway.telemetry.request_observer import WATCH
+from gateway.overload.overload_metrics import declare_limit_metrics
+from gateway.telemetry.request_observer import OBSERVER
+from services.common.counters import Count
 
 CONFIG: Final = web.AppKey("config", EdgeConfig)
 FAST_PATH: Final = web.AppKey("fast_path", FastPath)
@@ -59,19 +62,21 @@ class _Server(web.Server):
             loop=made._loop,  # noqa: SLF001 - aiohttp has no public way to choose the protocol
             **made._kwargs,  # noqa: SLF001
         )
-        config, observer, memory = app[CONFIG], app.get(WATCH), app.get(MEMORY)
+        config, observer, memory = app[CONFIG], app.get(OBSERVER), app.get(MEMORY)
         self._fast_path = app.get(FAST_PATH)
+        limit, malformed = ConnectionLimit(config.connections_max), Count()
+        if observer is not None:
+            declare_limit_metrics(observer.metrics, limit)
+            malformed = declare_connection_metrics(observer.metrics, lambda: self.connections)
         self._state = ListenerState(
             config=config,
-            connection_limit=ConnectionLimit(config.connections_max),
+            connection_limit=limit,
             probes=app.get(PROBES),
-            metrics=None if observer is None else observer.metrics,
+            malformed=malformed,
             memory=memory,
         )
         if memory is not None:
             memory.add_connections(self._memory_of_connections)
-        if observer is not None:
-            observer.metrics.watch(lambda: self.connections, self._state.connection_limit)
 
     def _memory_of_connections(self) -> Iterator[ConnectionMemory]:
         # `__call__` makes all of them.

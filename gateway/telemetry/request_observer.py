@@ -1,8 +1,8 @@
-"""What is noted of a request besides its line in the log: metrics and, if wanted, a span.
+"""Observer of requests: metrics and, if wanted, a span for each, beside its line in the access log.
 
-    watched = watch.begin(method, route, path, headers, outcome)
+    observed = observer.begin(method, route, path, headers, outcome)
     …
-    watch.end(watched, request_id, status, started, begun_at)
+    observer.end(observed, request_id, status, started, begun_at)
 
 The context of the span reaches `gateway.rpc.call_metadata`, which sends it to the service, in a
 context variable of the task that answers the request.
@@ -18,44 +18,27 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 from multidict import MultiMapping
 
-from gateway.telemetry.edge_metrics import CLIENT_CLOSED, EdgeMetrics
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest, RequestMetrics
 
 if TYPE_CHECKING:
-    from gateway.telemetry.request_spans import EdgeSpan, EdgeTraces
+    from gateway.telemetry.request_spans import RequestTracer
 
 TRACE_CONTEXT: ContextVar[Sequence[tuple[str, str]] | None] = ContextVar("trace", default=None)
-"""What the service is told in place of the client's `traceparent` and `tracestate`."""
+"""Metadata for the service in place of the client's `traceparent` and `tracestate`."""
 
 OK = 200
 PROBES = frozenset({"/healthz", "/readyz"})
-"""Routes that are no requests of anybody's, and not watched."""
-
-
-class ObservedRequest:
-    """A request that is being answered."""
-
-    __slots__ = ("outcome", "route", "span")
-
-    def __init__(self, route: str, outcome: dict[str, object]) -> None:
-        self.route = route
-        """The pattern of its path. Empty: there is nothing there."""
-        self.outcome = outcome
-        """What the log will say of it."""
-        self.span: EdgeSpan | None = None
-        """None: nobody traces requests."""
-
-    @property
-    def streams(self) -> bool:
-        """Whether its answer is a stream."""
-        return self.outcome.get("stream") is True
+"""Routes that are not observed."""
 
 
 class RequestObserver:
-    """Watches the requests of one edge."""
+    """Observes the requests of one edge."""
 
-    def __init__(self, metrics: EdgeMetrics, traces: EdgeTraces | None = None) -> None:
+    def __init__(self, metrics: EdgeMetrics, tracer: RequestTracer | None = None) -> None:
         self.metrics = metrics
-        self._traces = traces
+        self._requests = RequestMetrics(metrics)
+        self._tracer = tracer
 
     def begin(
         self,
@@ -65,49 +48,49 @@ class RequestObserver:
         headers: MultiMapping[str],
         outcome: dict[str, object],
     ) -> ObservedRequest | None:
-        """A request came in, in a task of its own. None: it is not watched."""
+        """Observe a request from here on. Runs in the request's own task. None: not observed."""
         if route in PROBES:
             return None
-        watched = ObservedRequest(route, outcome)
-        self.metrics.begin(watched)
-        if self._traces is not None:
-            watched.span = span = self._traces.begin(method, route, path, headers)
+        observed = ObservedRequest(route, outcome)
+        self._requests.begin(observed)
+        if self._tracer is not None:
+            observed.span = span = self._tracer.begin(method, route, path, headers)
             outcome["trace_id"] = span.trace_id
             TRACE_CONTEXT.set(span.context)
-        return watched
+        return observed
 
     def end(
         self,
-        watched: ObservedRequest,
+        observed: ObservedRequest,
         request_id: str,
         status: int,
         started: float,
         begun_at: float,
     ) -> None:
-        """It is over, with this status; 499: its client left.
+        """Record the end of a request. Status 499: its client disconnected.
 
-        `started` and `begun_at` say when it came and when its answer began, by
-        `time.perf_counter`; the second is 0 where there was none, or nobody knows.
+        `started` and `begun_at` are the times at which the request arrived and its answer began,
+        by `time.perf_counter`; `begun_at` is 0 where it did not begin, or the time is unknown.
         """
-        metrics, code = self.metrics, str(watched.outcome.get("code", ""))
-        gone = status == CLIENT_CLOSED
-        metrics.end(watched, watched.route, status, time.perf_counter() - started)
-        if begun_at and (status == OK or gone):
-            metrics.first_byte(watched, begun_at - started)
-        if gone:
-            metrics.left(answering=begun_at != 0)
+        requests, code = self._requests, str(observed.outcome.get("code", ""))
+        disconnected = status == CLIENT_CLOSED
+        requests.end(observed, status, time.perf_counter() - started)
+        if begun_at and (status == OK or disconnected):
+            requests.observe_first_byte(observed, begun_at - started)
+        if disconnected:
+            requests.count_disconnect(answering=begun_at != 0)
         elif code and status == OK:
-            metrics.broke_off(code)
-        if watched.span is not None:
-            sent = (OK if begun_at else 0) if gone else status
-            watched.span.end(sent, "client_gone" if gone else code, request_id)
+            requests.count_stream_error(code)
+        if observed.span is not None:
+            sent = (OK if begun_at else 0) if disconnected else status
+            observed.span.end(sent, "client_gone" if disconnected else code, request_id)
 
 
 def route_of(request: web.Request) -> str:
-    """The pattern of the request's path. Empty: there is nothing there."""
+    """The pattern of the request's path. Empty: no route matches."""
     resource = request.match_info.route.resource
     return "" if resource is None else str(getattr(resource, "http_route", resource.canonical))
 
 
-WATCH: Final = web.AppKey("watch", RequestObserver)
-"""Who watches an application, if anybody does."""
+OBSERVER: Final = web.AppKey("observer", RequestObserver)
+"""The observer of an application, if it has one."""

@@ -1,8 +1,8 @@
-"""The edge's spans: one for each request, between its client's and the service's.
+"""Spans of requests: one server span for each, between the client's span and the service's.
 
-By OpenTelemetry's conventions for HTTP servers
-(https://opentelemetry.io/docs/specs/semconv/http/http-spans/), without what they would have of a
-query, of headers or of a client's address. Needs the extra `otel`.
+Attributes follow OpenTelemetry's conventions for HTTP servers
+(https://opentelemetry.io/docs/specs/semconv/http/http-spans/), without those of the query, of
+headers and of the client's address. Needs the extra `otel`.
 """
 
 from __future__ import annotations
@@ -22,28 +22,29 @@ from opentelemetry.trace import (
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-# What clients make up is no name for a span.
+# A method that is not in HTTP's registry must not name a span.
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _HEADERS = ("traceparent", "tracestate")
 
 CLIENT_GONE = "client_gone"
-"""The `error.type` of a request whose client left: nobody's fault here."""
+"""The `error.type` of a request whose client disconnected. The span is not marked as failed."""
 
 
-class EdgeTraces:
-    """Makes the spans."""
+class RequestTracer:
+    """Makes a span for each request of one edge."""
 
     def __init__(self, tracer: Tracer, scheme: str) -> None:
+        """`scheme` is the listener's: `http` or `https`."""
         self._tracer = tracer
         self._scheme = scheme
 
-    def begin(self, method: str, route: str, path: str, headers: MultiMapping[str]) -> EdgeSpan:
-        """A request came in. It goes on from what its client says in `traceparent`."""
+    def begin(self, method: str, route: str, path: str, headers: MultiMapping[str]) -> RequestSpan:
+        """Begin the span of a request, as a child of the client's span in `traceparent`."""
         method = method if method in _METHODS else "_OTHER"
-        given = {name: value for name in _HEADERS if (value := headers.get(name)) is not None}
+        parent = {name: value for name in _HEADERS if (value := headers.get(name)) is not None}
         span = self._tracer.start_span(
             f"{method} {route}".strip(),
-            context=_PROPAGATOR.extract(given, context=Context()),
+            context=_PROPAGATOR.extract(parent, context=Context()),
             kind=SpanKind.SERVER,
             attributes={
                 "http.request.method": method,
@@ -52,25 +53,25 @@ class EdgeTraces:
                 **({"http.route": route} if route else {}),
             },
         )
-        return EdgeSpan(span)
+        return RequestSpan(span)
 
 
-class EdgeSpan:
+class RequestSpan:
     """The span of one request."""
 
     __slots__ = ("_span", "context", "trace_id")
 
     def __init__(self, span: Span) -> None:
         self._span = span
-        told: dict[str, str] = {}
-        _PROPAGATOR.inject(told, set_span_in_context(span, Context()))
-        self.context: Sequence[tuple[str, str]] = tuple(told.items())
-        """What the service is told, so that its span is a child of this one."""
+        metadata: dict[str, str] = {}
+        _PROPAGATOR.inject(metadata, set_span_in_context(span, Context()))
+        self.context: Sequence[tuple[str, str]] = tuple(metadata.items())
+        """Metadata that makes the service's span a child of this one."""
         self.trace_id = format_trace_id(span.get_span_context().trace_id)
         """32 hexadecimal digits."""
 
     def end(self, status: int, error: str, request_id: str) -> None:
-        """It was answered, or not (`status` 0). Only what is our fault is an error."""
+        """End the span; `status` is 0 without an answer. Only the gateway's faults are errors."""
         span = self._span
         if span.is_recording():
             span.set_attribute("pomogator.request_id", request_id)

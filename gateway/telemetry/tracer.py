@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-    from gateway.telemetry.request_spans import EdgeTraces
+    from gateway.telemetry.request_spans import RequestTracer
 
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOL_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -80,11 +80,11 @@ async def opening_tracer(
             yield tracer
 
 
-def edge_traces(tracer: Tracer | None, scheme: str) -> EdgeTraces | None:
-    """What makes the spans of an edge; nothing where there is no tracer."""
+def request_tracer(tracer: Tracer | None, scheme: str) -> RequestTracer | None:
+    """Return the maker of an edge's spans; None without a tracer."""
     if tracer is None:
         return None
-    found: type[EdgeTraces] = import_module("gateway.telemetry.request_spans").EdgeTraces
+    found: type[RequestTracer] = import_module("gateway.telemetry.request_spans").RequestTracer
     return found(tracer, scheme)
 
 

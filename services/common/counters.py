@@ -15,7 +15,11 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from prometheus_client import Metric
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+)
 from prometheus_client.registry import Collector, CollectorRegistry
 
 C = TypeVar("C")
@@ -73,12 +77,14 @@ class Children(dict[tuple[str, ...], C], Generic[C]):
 
 
 class Counters(Collector):
-    """Counters and histograms of one registry. All names begin with `prefix` and `_`."""
+    """Metrics that several components declare. All names begin with `prefix` and `_`."""
 
-    def __init__(self, prefix: str, registry: CollectorRegistry) -> None:
+    def __init__(self, prefix: str, registry: CollectorRegistry | None = None) -> None:
+        """Without a `registry` the caller registers the collector where it is shown."""
         self._prefix = prefix
-        self._families: list[Callable[[], Metric]] = []
-        registry.register(self)
+        self._families: dict[str, Callable[[], Metric]] = {}
+        if registry is not None:
+            registry.register(self)
 
     def counter(self, name: str, about: str, *labels: str) -> Children[Count]:
         """Return the counters of a metric, one for each combination of labels."""
@@ -90,8 +96,18 @@ class Counters(Collector):
                 found.add_metric(values, count.value)
             return found
 
-        self._families.append(family)
+        self._declare(name, family)
         return counts
+
+    def observable_counter(self, name: str, about: str, read: Callable[[], float]) -> None:
+        """Show a counter that another object keeps: `read` returns its value."""
+        full_name = f"{self._prefix}_{name}"
+        self._declare(name, lambda: CounterMetricFamily(full_name, about, value=read()))
+
+    def observable_gauge(self, name: str, about: str, read: Callable[[], float]) -> None:
+        """Show a value that goes up and down: `read` returns it."""
+        full_name = f"{self._prefix}_{name}"
+        self._declare(name, lambda: GaugeMetricFamily(full_name, about, value=read()))
 
     def histogram(
         self, name: str, about: str, bounds: Sequence[float], *labels: str
@@ -105,10 +121,15 @@ class Counters(Collector):
                 histogram.add_to(found, values)
             return found
 
-        self._families.append(family)
+        self._declare(name, family)
         return histograms
 
     def collect(self) -> Iterator[Metric]:
         """Give all metrics as they are now."""
-        for family in self._families:
+        for family in self._families.values():
             yield family()
+
+    def _declare(self, name: str, family: Callable[[], Metric]) -> None:
+        if name in self._families:
+            raise ValueError(f"the metric {self._prefix}_{name} is declared twice")
+        self._families[name] = family

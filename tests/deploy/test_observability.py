@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
 
+import grpc
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
+from gateway.config import EdgeConfig
+from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.telemetry.metrics import Metrics
 from tests.deploy.manifests import ROOT, tool
@@ -50,11 +54,19 @@ def series() -> Mapping[str, set[str]]:
 
 def all_metrics() -> CollectorRegistry:
     """All that the page of one process shows, each family with a sample."""
-    edge = EdgeMetrics()
-    edge.broke_off("upstream_error")
     registry = Metrics().registry
-    registry.register(edge)
+    registry.register(asyncio.run(edge_metrics()))
     return registry
+
+
+async def edge_metrics() -> EdgeMetrics:
+    """The metrics that the components of an edge have declared."""
+    metrics = EdgeMetrics()
+    async with (
+        grpc.aio.insecure_channel("127.0.0.1:9") as channel,
+        serving(channel, "127.0.0.1:0", EdgeConfig(), metrics=metrics),
+    ):
+        return metrics
 
 
 SERIES = series()

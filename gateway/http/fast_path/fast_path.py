@@ -25,9 +25,10 @@ from gateway.http.body import is_json
 from gateway.http.credentials import unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
-from gateway.http.middleware import CLIENT_CLOSED, AccessLine, write_line
+from gateway.http.middleware import AccessLine, write_line
 from gateway.overload.admission_check import AdmissionCheck
-from gateway.telemetry.request_observer import ObservedRequest, RequestObserver
+from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest
+from gateway.telemetry.request_observer import RequestObserver
 
 HEAD_BYTES_MAX = 8190
 """The largest head. aiohttp allows as much for each line."""

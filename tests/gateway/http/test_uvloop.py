@@ -9,8 +9,9 @@ import sys
 from gateway.config import EdgeConfig
 
 PROGRAM = r"""
-import asyncio, grpc, uvloop
+import asyncio, gc, grpc, uvloop
 from gateway.config import EdgeConfig
+from gateway.http.client_connection import ClientConnection
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.server import serving
 from services.common.addresses import split_address
@@ -22,7 +23,8 @@ async def main():
             reader, writer = await asyncio.open_connection(*split_address(bound))
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readline()
-            (connection,) = metrics._connections()
+            objects = gc.get_objects()
+            (connection,) = (each for each in objects if isinstance(each, ClientConnection))
             print(connection.transport.get_write_buffer_limits()[1])
             print([sample.value for family in metrics.collect() for sample in family.samples
                    if sample.name == "pomogator_edge_connections"])

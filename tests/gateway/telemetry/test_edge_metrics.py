@@ -19,6 +19,7 @@ from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.metrics_page import serving_edge_metrics
+from gateway.telemetry.request_metrics import RequestMetrics
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.stand import service
@@ -31,8 +32,8 @@ STREAMED = {**ASKED, "stream": True}
 CUT = Fault(code=grpc.StatusCode.UNAVAILABLE, reason="UPSTREAM_DISCONNECTED", message="cut")
 
 
-class Counted:
-    """An edge whose numbers are looked at."""
+class MeasuredEdge:
+    """An edge, a client of it, and its metrics."""
 
     def __init__(self, script: Script, http: aiohttp.ClientSession, metrics: EdgeMetrics) -> None:
         self.script = script
@@ -41,16 +42,16 @@ class Counted:
         self._registry.register(metrics)
 
     def value(self, name: str, **labels: str) -> float | None:
-        """A number at this moment; None where there is none."""
+        """Return the value of a sample now; None without such a sample."""
         return self._registry.get_sample_value(f"pomogator_edge_{name}", labels)
 
     @property
     def page(self) -> str:
-        """All numbers, as Prometheus reads them."""
+        """The metrics page, as Prometheus reads it."""
         return generate_latest(self._registry).decode()
 
-    async def over(self, status: str, route: str = PATH) -> None:
-        """Returns once a request has ended so: a client learns it before the edge is done."""
+    async def ended(self, status: str, route: str = PATH) -> None:
+        """Wait until a request with this status has ended: its client sees the answer earlier."""
         while True:
             if self.value("requests_total", route=route, status=status):
                 return
@@ -58,136 +59,139 @@ class Counted:
 
 
 @pytest.fixture
-async def counted(script: Script, tmp_path: Path) -> AsyncIterator[Counted]:
+async def edge(script: Script, tmp_path: Path) -> AsyncIterator[MeasuredEdge]:
     metrics = EdgeMetrics()
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(scripted_channel(script, "in-process", tmp_path))
-        edge = serving(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1), metrics=metrics)
-        address = await stack.enter_async_context(edge)
+        listener = serving(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1), metrics=metrics)
+        address = await stack.enter_async_context(listener)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(f"http://{address}", headers={"Authorization": f"Bearer {KEY}"})
         )
-        yield Counted(script, http, metrics)
+        yield MeasuredEdge(script, http, metrics)
 
 
-@pytest.fixture(params=["ordinary", "routed"])
+@pytest.fixture(params=["fast path", "router"])
 def way(request: pytest.FixtureRequest) -> Mapping[str, str]:
-    """Headers by which a request goes around aiohttp's parser, or through it."""
-    return {} if request.param == "ordinary" else {"Connection": "close"}
+    """Headers that send a request over the fast path, or through aiohttp's router."""
+    return {} if request.param == "fast path" else {"Connection": "close"}
 
 
-async def test_a_whole_answer(counted: Counted, way: Mapping[str, str]) -> None:
-    """It is counted once, with its time, and with that of its first byte."""
-    counted.script.answer = service.answer(content.ContentPart(text="Hello"))
-    async with counted.http.post(PATH, json=ASKED, headers=way) as answer:
+async def test_a_whole_answer_is_counted_once(edge: MeasuredEdge, way: Mapping[str, str]) -> None:
+    """Its duration and the time to its first byte are recorded."""
+    edge.script.answer = service.answer(content.ContentPart(text="Hello"))
+    async with edge.http.post(PATH, json=ASKED, headers=way) as answer:
         assert answer.status == 200
         await answer.read()
-    await counted.over("200")
+    await edge.ended("200")
 
-    assert counted.value("requests_total", **ROUTE, status="200") == 1
-    assert counted.value("request_seconds_count", **ROUTE) == 1
-    assert counted.value("first_byte_seconds_count", form="whole") == 1
-    assert counted.value("first_byte_seconds_count", form="stream") == 0
-    assert counted.value("inflight") == 0
+    assert edge.value("requests_total", **ROUTE, status="200") == 1
+    assert edge.value("request_seconds_count", **ROUTE) == 1
+    assert edge.value("first_byte_seconds_count", form="whole") == 1
+    assert edge.value("first_byte_seconds_count", form="stream") == 0
+    assert edge.value("inflight") == 0
 
 
-async def test_a_stream_while_it_runs(counted: Counted, way: Mapping[str, str]) -> None:
-    """It is in flight, and open, until it is over."""
+async def test_a_running_stream_is_in_flight(edge: MeasuredEdge, way: Mapping[str, str]) -> None:
+    """It is in flight, and its connection open, until its end."""
     goes_on = Pause()
-    counted.script.steps = [
+    edge.script.steps = [
         [service.started(), service.text("a")],
         goes_on,
         [service.choice_finished(), service.finished()],
     ]
-    async with counted.http.post(PATH, json=STREAMED, headers=way) as answer:
+    async with edge.http.post(PATH, json=STREAMED, headers=way) as answer:
         await answer.content.readany()
-        running = [counted.value(name) for name in ("inflight", "streams", "connections")]
+        running = [edge.value(name) for name in ("inflight", "streams", "connections")]
         goes_on.go_on.set()
         await answer.read()
-    await counted.over("200")
+    await edge.ended("200")
 
     assert running == [1, 1, 1]
-    assert (counted.value("inflight"), counted.value("streams")) == (0, 0)
-    assert counted.value("first_byte_seconds_count", form="stream") == 1
-    assert counted.value("unsent_bytes") == 0
+    assert (edge.value("inflight"), edge.value("streams")) == (0, 0)
+    assert edge.value("first_byte_seconds_count", form="stream") == 1
+    assert edge.value("unsent_bytes") == 0
 
 
-async def test_a_stream_that_breaks_off(counted: Counted, way: Mapping[str, str]) -> None:
-    """Its status was 200, and so the error that it ended with is counted apart."""
-    counted.script.steps = [[service.started(), service.text("a")], CUT]
-    async with counted.http.post(PATH, json=STREAMED, headers=way) as answer:
+async def test_a_stream_error_is_counted(edge: MeasuredEdge, way: Mapping[str, str]) -> None:
+    """The status of the stream was 200: the error at its end has a counter of its own."""
+    edge.script.steps = [[service.started(), service.text("a")], CUT]
+    async with edge.http.post(PATH, json=STREAMED, headers=way) as answer:
         await answer.read()
-    await counted.over("200")
+    await edge.ended("200")
 
-    assert counted.value("stream_errors_total", code="upstream_disconnected") == 1
+    assert edge.value("stream_errors_total", code="upstream_disconnected") == 1
 
 
 @pytest.mark.parametrize(("begun", "phase"), [(False, "waiting"), (True, "answering")])
-async def test_clients_that_leave(
-    counted: Counted, way: Mapping[str, str], begun: bool, phase: str
+async def test_disconnects_are_counted_by_phase(
+    edge: MeasuredEdge, way: Mapping[str, str], begun: bool, phase: str
 ) -> None:
-    """Whether they left before the answer or in it is told apart."""
+    """A disconnect is counted as one before the answer or in it."""
     reached = Pause()
-    counted.script.steps = [[service.started(), service.text("a")], reached] if begun else [reached]
-    asking = asyncio.create_task(counted.http.post(PATH, json=STREAMED, headers=way))
+    edge.script.steps = [[service.started(), service.text("a")], reached] if begun else [reached]
+    asking = asyncio.create_task(edge.http.post(PATH, json=STREAMED, headers=way))
     await reached.reached.wait()
     if begun:
         (await asking).close()
     else:
         asking.cancel()
-    await counted.over("499")
+    await edge.ended("499")
 
-    assert counted.value("client_gone_total", phase=phase) == 1
+    assert edge.value("client_gone_total", phase=phase) == 1
 
 
-async def test_refusals(counted: Counted, way: Mapping[str, str]) -> None:
-    """A request that is refused here is counted by its status, and as no first byte."""
+async def test_a_refused_request_has_a_status_and_no_first_byte(
+    edge: MeasuredEdge, way: Mapping[str, str]
+) -> None:
+    """The edge's own refusals do not count for the time to the first byte."""
     headers = {**way, "Content-Type": "application/json"}
-    async with counted.http.post(PATH, data=b"{", headers=headers) as answer:
+    async with edge.http.post(PATH, data=b"{", headers=headers) as answer:
         assert answer.status == 400
-    await counted.over("400")
+    await edge.ended("400")
 
-    assert counted.value("first_byte_seconds_count", form="whole") == 0
+    assert edge.value("first_byte_seconds_count", form="whole") == 0
 
 
-async def test_labels_are_ours(counted: Counted) -> None:
-    """Of a path only the pattern is told, and of one that there is not, nothing."""
+async def test_labels_come_from_routes_only(edge: MeasuredEdge) -> None:
+    """The label is the route's pattern, and empty for an unknown path."""
     for path, route in (
         ("/v1/models/a-model/of-mine", "/v1/models/{model}"),
         ("/v1/balance", "/v1/balance"),
         ("/v1/secret-prompt", ""),
     ):
-        async with counted.http.get(path) as answer:
+        async with edge.http.get(path) as answer:
             await answer.read()
-        await counted.over(str(answer.status), route)
+        await edge.ended(str(answer.status), route)
 
-    assert "of-mine" not in counted.page
-    assert "secret" not in counted.page
+    assert "of-mine" not in edge.page
+    assert "secret" not in edge.page
 
 
-async def test_probes_are_no_requests(counted: Counted) -> None:
-    """What clusters ask every few seconds is not counted."""
-    async with counted.http.get("/healthz") as answer:
+async def test_probes_are_not_counted(edge: MeasuredEdge) -> None:
+    """What clusters ask every few seconds is not edge."""
+    async with edge.http.get("/healthz") as answer:
         assert answer.status == 200
 
-    assert counted.value("requests_total", route="/healthz", status="200") is None
+    assert edge.value("requests_total", route="/healthz", status="200") is None
 
 
-async def test_what_is_no_http(counted: Counted) -> None:
-    """Bytes that no parser takes are counted by themselves."""
-    host, port = split_address(str(counted.http._base_url).removeprefix("http://").strip("/"))
+async def test_malformed_requests_are_counted(edge: MeasuredEdge) -> None:
+    """Bytes that are not HTTP have a counter of their own."""
+    host, port = split_address(str(edge.http._base_url).removeprefix("http://").strip("/"))
     reader, writer = await asyncio.open_connection(host, port)
     writer.write(b"\x16\x03\x01 no request\r\n\r\n")
     await reader.read()
     writer.close()
     await writer.wait_closed()
 
-    assert counted.value("malformed_total") == 1
+    assert edge.value("malformed_total") == 1
 
 
-async def test_the_page_of_an_edge_alone() -> None:
-    """It has the edge's numbers and the process's, and nothing is at other paths."""
+async def test_the_metrics_page_of_an_edge_apart() -> None:
+    """It shows the metrics of the edge and of the process; other paths are 404."""
     metrics = EdgeMetrics()
+    RequestMetrics(metrics)
     memory = MemoryMonitor(lambda: 0.25)
     page = serving_edge_metrics(metrics, "127.0.0.1:0", "1.2.3", memory)
     async with monitoring(memory), page as bound, aiohttp.ClientSession() as http:
@@ -213,8 +217,8 @@ async def test_the_page_of_an_edge_alone() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "256.0.0.1:0"])
-async def test_an_address_that_cannot_be_had(address: str) -> None:
-    """What is no address, or not ours, is an error before anything is served."""
+async def test_an_unusable_address_is_an_error(address: str) -> None:
+    """A malformed address, and one of another host, fail before anything is served."""
     with pytest.raises((OSError, ValueError), match=r".+"):
         async with serving_edge_metrics(EdgeMetrics(), address, "", MemoryMonitor()):
             pass

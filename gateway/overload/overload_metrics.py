@@ -1,0 +1,43 @@
+"""Metrics of admission and load shedding."""
+
+from __future__ import annotations
+
+from gateway.overload.concurrency_limit import ConcurrencyLimit
+from gateway.overload.connection_limit import ConnectionLimit
+from gateway.overload.memory_monitor import MemoryMonitor
+from services.common.counters import Counters
+
+
+def declare_call_metrics(
+    metrics: Counters, limit: ConcurrencyLimit | None, memory: MemoryMonitor | None
+) -> None:
+    """Declare the metrics of refused calls. Without `limit`, the service in this process limits."""
+
+    def refused() -> int:
+        return (limit.refused if limit else 0) + (memory.refused if memory else 0)
+
+    def calls_max() -> int:
+        return (limit.calls_max if limit else None) or 0
+
+    metrics.observable_counter(
+        "calls_refused_total",
+        "Calls that the edge refused: above its concurrency limit, or while memory was short.",
+        refused,
+    )
+    metrics.observable_gauge(
+        "calls_max",
+        "The edge's concurrency limit of calls, learned from the service's refusals; 0: no limit.",
+        calls_max,
+    )
+    metrics.observable_counter(
+        "connections_cut_total",
+        "Connections that were closed because memory was critical.",
+        lambda: memory.closed_connections if memory else 0,
+    )
+
+
+def declare_limit_metrics(metrics: Counters, limit: ConnectionLimit) -> None:
+    """Declare the metrics of a connection limit."""
+    metrics.observable_counter(
+        "connections_refused_total", "Connections above the limit.", lambda: limit.refused
+    )
