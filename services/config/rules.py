@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from services.common.chat_names import THINKING_SUFFIX
 from services.common.config_tables import TracesConfig
 from services.config.schema import (
     DIALECTS,
@@ -26,7 +27,6 @@ from services.storage.opening import COUNTER_STORES, DATABASES
 
 KEY_SOURCES = ("api_key_env", "api_key_file", "keys_env")
 """Ways to name a channel's keys, of which it has one."""
-THINKING = "-thinking"
 
 
 def unknown_keys(
@@ -158,7 +158,7 @@ def _url(text: str) -> Iterator[str]:
 
 def _is_served(name: str, served: Collection[str]) -> bool:
     # `-thinking` names are derived from the capability table, which is not known here.
-    return name in served or name.removesuffix(THINKING) in served
+    return name in served or name.removesuffix(THINKING_SUFFIX) in served
 
 
 def _circles(fallbacks: Mapping[str, Sequence[str]]) -> Iterator[str]:

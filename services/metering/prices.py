@@ -16,6 +16,7 @@ from typing import Self
 import msgspec
 from pomogator.chat.v1 import usage_pb2 as pb
 
+from services.common.chat_names import THINKING_SUFFIX
 from services.config.prices import PriceConfig, RatesConfig
 
 PRICES_FILE = "prices.json"
@@ -26,7 +27,7 @@ PICO_USD = Decimal(10) ** 12
 PICO_USD_PER_TOKEN = Decimal(10) ** 6
 """What one US dollar per million tokens is."""
 
-DERIVED = re.compile(r"-thinking$")
+DERIVED = re.compile(rf"{THINKING_SUFFIX}$")
 """Of a public name, what asks for another behaviour at the same price."""
 
 SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.capabilities import Capabilities, lookup
+from services.common.chat_names import THINKING_SUFFIX
 from services.config import ChannelConfig, Config, ModelConfig
 from services.errors import Failure
 from services.providers.base import Target
-
-THINKING_SUFFIX = "-thinking"
-"""Asks a model to reason first, as part of its public name."""
 
 ECHO_MAX = 64
 

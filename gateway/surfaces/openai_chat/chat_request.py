@@ -8,10 +8,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from gateway.surfaces.base import RpcRequest
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
-
-# The API page promises the content of public names with this suffix as an array with a part for
-# the thinking.
-_THINKING_SUFFIX = "-thinking"
+from services.common.chat_names import THINKING_SUFFIX
 
 # A client that asks for JSON parses the content, as `.parse()` of the SDKs does: it must be a
 # string.
@@ -63,5 +60,5 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
 
 def _promises_thinking(spec: chat.ChatCompletionSpec) -> bool:
     """Whether the content of a whole answer is an array of thinking and text."""
-    by_name = spec.model.endswith(_THINKING_SUFFIX)
+    by_name = spec.model.endswith(THINKING_SUFFIX)
     return by_name and spec.response_format.type not in _JSON_FORMATS
