@@ -23,10 +23,11 @@ from typing import Literal
 
 import msgspec
 
+from services.common.chat_names import Effort
+
 ThinkingKind = Literal["none", "budget", "adaptive", "effort", "unknown"]
 ThinkingDefault = Literal["off", "on", "always"]
 ThinkingSwitch = Literal["reasoning_effort", "thinking", "enable_thinking", "none"]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 MaxTokensParameter = Literal["max_tokens", "max_completion_tokens"]
 Knowledge = Literal["yes", "no", "unknown"]
 Range = tuple[float, float]

@@ -37,9 +37,9 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("services.local", "services.inprocess"),
         ("services.config", "services.telemetry"),
         ("services.storage",),
-        ("services.common",),
         ("services.clock", "services.capabilities"),
         ("services.errors",),
+        ("services.common",),
     ),
 }
 """Rows of either side. A row imports lower rows only; packages of one row do not import each other,

@@ -24,7 +24,7 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 EFFORT_NAMES: Sequence[Effort] = get_args(Effort)
 """From the lowest to the highest."""
 
-EFFORTS: Mapping[Effort, chat.ReasoningEffort.ValueType] = {
+EFFORTS: Mapping[str, chat.ReasoningEffort.ValueType] = {
     name: chat.ReasoningEffort.Value(f"REASONING_EFFORT_{name.upper()}") for name in EFFORT_NAMES
 }
 

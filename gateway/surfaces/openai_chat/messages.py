@@ -18,6 +18,7 @@ from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of, read
 from gateway.surfaces.openai_chat.images import ImageReader
+from services.common.chat_names import ROLES
 
 _NONE = Raw()
 _TEXTS = ("name", "tool_call_id", "reasoning_state", "refusal")
@@ -104,14 +105,9 @@ class _Message(Struct):
 
 _MESSAGES = msgspec.json.Decoder(list[_Message])
 
-ROLES: Mapping[str, content.Role.ValueType] = {
-    "system": content.ROLE_SYSTEM,
-    "developer": content.ROLE_DEVELOPER,
-    "user": content.ROLE_USER,
-    "assistant": content.ROLE_ASSISTANT,
-    "tool": content.ROLE_TOOL,
-    "function": content.ROLE_TOOL,
-}
+MESSAGE_ROLES: Mapping[str, content.Role.ValueType] = {**ROLES, "function": content.ROLE_TOOL}
+"""With the name that OpenAI gave to tools before it had that role."""
+
 DETAILS: Mapping[str, content.ImageDetail.ValueType] = {
     "auto": content.IMAGE_DETAIL_UNSPECIFIED,
     "low": content.IMAGE_DETAIL_LOW,
@@ -141,7 +137,7 @@ class _Reader:
         self._function_calls: dict[str, str] = {}
 
     def message(self, at: str, message: _Message, made: content.Message) -> None:
-        made.role = one_of(f"{at}.role", message.role, ROLES)
+        made.role = one_of(f"{at}.role", message.role, MESSAGE_ROLES)
         for name in _TEXTS:
             if text := getattr(message, name):
                 setattr(made, name, text)

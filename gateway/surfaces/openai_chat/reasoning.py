@@ -15,6 +15,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.errors import invalid
 from gateway.surfaces.json_fields import integer, one_of, read
+from services.common.chat_names import EFFORTS
 
 
 class _Thinking(Struct):
@@ -33,15 +34,6 @@ _STRING = msgspec.json.Decoder(str)
 _THINKING = msgspec.json.Decoder(_Thinking)
 _REASONING = msgspec.json.Decoder(_Reasoning)
 
-EFFORTS: Mapping[str, chat.ReasoningEffort.ValueType] = {
-    "none": chat.REASONING_EFFORT_NONE,
-    "minimal": chat.REASONING_EFFORT_MINIMAL,
-    "low": chat.REASONING_EFFORT_LOW,
-    "medium": chat.REASONING_EFFORT_MEDIUM,
-    "high": chat.REASONING_EFFORT_HIGH,
-    "xhigh": chat.REASONING_EFFORT_XHIGH,
-    "max": chat.REASONING_EFFORT_MAX,
-}
 MODES: Mapping[str, chat.ThinkingMode.ValueType] = {
     "enabled": chat.THINKING_MODE_ENABLED,
     "disabled": chat.THINKING_MODE_DISABLED,

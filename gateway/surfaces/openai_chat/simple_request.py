@@ -13,16 +13,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
+
+from services.common.chat_names import ROLES
 
 _Int32 = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
-
-_ROLES = {
-    "system": content.ROLE_SYSTEM,
-    "developer": content.ROLE_DEVELOPER,
-    "user": content.ROLE_USER,
-    "assistant": content.ROLE_ASSISTANT,
-}
 
 
 class _Message(Struct, forbid_unknown_fields=True):
@@ -56,7 +50,7 @@ class SimpleRequest(Struct, forbid_unknown_fields=True):
         spec.model = self.model
         for message in self.messages:
             made = spec.messages.add()
-            made.role = _ROLES[message.role]
+            made.role = ROLES[message.role]
             made.content.add().text = message.content
         for limit in (self.max_tokens, self.max_completion_tokens):
             if limit is not UNSET:

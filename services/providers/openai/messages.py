@@ -9,19 +9,14 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.chat_names import ROLES
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.translate import images
 
 Json = dict[str, object]
 
-ROLES: Mapping[content.Role.ValueType, str] = {
-    content.ROLE_SYSTEM: "system",
-    content.ROLE_DEVELOPER: "developer",
-    content.ROLE_USER: "user",
-    content.ROLE_ASSISTANT: "assistant",
-    content.ROLE_TOOL: "tool",
-}
+ROLE_NAMES = {role: name for name, role in ROLES.items()}
 
 DETAILS: Mapping[content.ImageDetail.ValueType, str] = {
     content.IMAGE_DETAIL_LOW: "low",
@@ -101,7 +96,7 @@ def _role(sent: content.Message, target: Target, notes: Notes) -> str:
     if sent.role == content.ROLE_DEVELOPER and not target.capabilities.developer_role:
         notes.mapped("messages", "This model knows the role `developer` as `system`.")
         return "system"
-    return ROLES.get(sent.role, "user")
+    return ROLE_NAMES.get(sent.role, "user")
 
 
 def _content(parts: list[Json], sent: content.Message) -> object:

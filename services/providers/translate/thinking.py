@@ -9,29 +9,21 @@ a note; the dialect only writes down the plan.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.capabilities import Effort, ThinkingKind
+from services.capabilities import ThinkingKind
+from services.common.chat_names import EFFORT_NAMES, EFFORTS, Effort
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import forces_tool, output_limit
 
 BUDGET_MIN = 1024
 BUDGET_MAX = 32_000
 
-LEVELS: Sequence[Effort] = get_args(Effort)
-"""Efforts from the lowest to the highest."""
-
-EFFORTS: Mapping[pb.ReasoningEffort.ValueType, Effort] = {
-    pb.REASONING_EFFORT_NONE: "none",
-    pb.REASONING_EFFORT_MINIMAL: "minimal",
-    pb.REASONING_EFFORT_LOW: "low",
-    pb.REASONING_EFFORT_MEDIUM: "medium",
-    pb.REASONING_EFFORT_HIGH: "high",
-    pb.REASONING_EFFORT_XHIGH: "xhigh",
-    pb.REASONING_EFFORT_MAX: "max",
+ASKED_EFFORTS: Mapping[pb.ReasoningEffort.ValueType, Effort] = {
+    EFFORTS[name]: name for name in EFFORT_NAMES
 }
 
 BUDGETS: Mapping[Effort, int] = {
@@ -124,7 +116,7 @@ def plan(
 
 def nearest(effort: Effort, known: Sequence[Effort]) -> Effort:
     """The highest of the known levels that is not above `effort`; else the lowest."""
-    rank = LEVELS.index
+    rank = EFFORT_NAMES.index
     below = [level for level in known if rank(level) <= rank(effort)]
     return max(below, key=rank) if below else min(known, key=rank)
 
@@ -140,7 +132,7 @@ _UNSAID = pb.Thinking()
 def _wish(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> _Wish:
     thinking = spec.thinking if spec.HasField("thinking") else _UNSAID
     mode = thinking.mode
-    effort = EFFORTS.get(spec.reasoning_effort)
+    effort = ASKED_EFFORTS.get(spec.reasoning_effort)
     budget = thinking.budget_tokens if thinking.HasField("budget_tokens") else None
     drops = target.channel.quirks.drops
     if effort and "reasoning_effort" in drops:
@@ -166,7 +158,7 @@ def _off(case: _Case) -> ThinkingPlan:
     if not capabilities.efforts:
         case.drop("This model always reasons.")
         return case.plan("default")
-    least = min(capabilities.efforts, key=LEVELS.index)
+    least = min(capabilities.efforts, key=EFFORT_NAMES.index)
     for param in case.wish.params:
         case.notes.clamped(param, f"This model always reasons: effort `{least}`.")
     return case.plan("adaptive" if capabilities.thinking == "adaptive" else "effort", least)

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.capabilities import CapabilityOverrides
+from services.common.chat_names import EFFORT_NAMES
 from services.config import Quirks
 from services.errors import Failure
 from services.providers.base import Notes
 from services.providers.translate.thinking import (
+    ASKED_EFFORTS,
     BUDGETS,
-    EFFORTS,
-    LEVELS,
     ThinkingPlan,
     effort_of,
     nearest,
@@ -37,9 +37,9 @@ def planned(model: str, dialect: str = "anthropic", **asked: Any) -> tuple[Think
 
 def test_tables_are_complete() -> None:
     """Every effort of the contract has a level, and every level but `none` a budget."""
-    assert set(EFFORTS) == set(E.values()) - {pb.REASONING_EFFORT_UNSPECIFIED}
-    assert list(EFFORTS.values()) == list(LEVELS)
-    assert list(BUDGETS) == list(LEVELS[1:])
+    assert set(ASKED_EFFORTS) == set(E.values()) - {pb.REASONING_EFFORT_UNSPECIFIED}
+    assert list(ASKED_EFFORTS.values()) == list(EFFORT_NAMES)
+    assert list(BUDGETS) == list(EFFORT_NAMES[1:])
     assert all(low < high for low, high in pairwise(BUDGETS.values()))
 
 
@@ -155,7 +155,7 @@ def test_budgets_leave_room(max_tokens: int, asked: int, budget: int, limit: int
 @given(
     max_tokens=st.none() | st.integers(1, 2**31 - 1),
     budget=st.none() | st.integers(1024, 32_000),
-    effort=st.sampled_from(list(EFFORTS)[1:]),
+    effort=st.sampled_from(list(ASKED_EFFORTS)[1:]),
 )
 def test_budgets_are_always_legal(max_tokens: int | None, budget: int | None, effort: Any) -> None:
     """Whatever is asked, a budget is at least 1024 and below the limit on the answer."""
