@@ -1,13 +1,24 @@
-"""The REST edge: OpenAI's chat completions over HTTP in front of the gRPC service.
+"""REST edge: OpenAI's chat completions and other APIs over HTTP, in front of the gRPC service.
 
-    app           routes, read from the contract's google.api.http annotations
-    connection    aiohttp's server, with its defaults made safe
-    middleware    the border: request ids, access log, every failure as JSON
-    completions   the story of one completion: decode, call, render
-    decode        OpenAI's JSON to our request, with messages, tools and images
-    render, sse   our chunks to OpenAI's objects and their framing
-    errors        reasons to HTTP statuses and bodies
+Modules, in the order in which data flows:
 
-The edge is stateless and holds no secret. It knows the generated stubs only: the
-channel that it is given may be TCP, a Unix socket or the process's own service.
+    __main__       `python -m gateway`: an edge in a process of its own
+    arguments      command line of an edge
+    edge           an edge in a process of its own, from start to drain
+    server         listeners of an edge
+    app            public application: routes of surfaces, models, transcoded methods and probes
+    operators_app  operators' application, behind their token
+    http           connections, bodies, error border, fast path
+    surfaces       inbound APIs: decoding of requests, rendering of answers
+    transcoding    REST for methods without code of their own, from their annotations
+    openapi        description of all routes
+    rpc            calls to the service, their deadlines and errors
+    overload       admission of connections and calls, load shedding
+    telemetry      metrics, traces, access log
+    config         limits and times of an edge
+    errors         error reasons as HTTP statuses and bodies
+    money          exact amounts
+
+The edge is stateless and holds no secret. It imports the generated code and `services.common`. The
+channel to the service is TCP, a Unix socket, or the service itself in the same process.
 """

@@ -1,7 +1,7 @@
-"""REST for operators: accounts, keys and the ledger, on a listener of their own.
+"""Operators' application: accounts, keys, the ledger and operations, on a listener of its own.
 
-An application apart from the public one, so that no route of it can be reached there. Nothing
-of it, not even what there is, is told without the operators' token.
+It is separate from the public application, so that none of its routes can be reached there. Without
+the operators' token every request is refused alike, whether its route exists or not.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ SERVICES = (
 def create_operators_app(
     channel: grpc.aio.Channel, token: str, config: EdgeConfig
 ) -> web.Application:
-    """The operators' services at `channel`, for who sends `Authorization: Bearer <token>`.
+    """Return the operators' services at `channel`, behind `Authorization: Bearer <token>`.
 
-    `gateway.server` runs it. The channel asks for no credential of its own.
+    `gateway.server` runs the application. The channel needs no credential of its own.
     """
-    app = web.Application(middlewares=[border, AuthThrottle().middleware, _guarded_by(token)])
+    app = web.Application(middlewares=[border, AuthThrottle().middleware, _require_token(token)])
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
-    app.add_routes(routes(SERVICES, channel, config, metadata_of=_of_operator))
+    app.add_routes(routes(SERVICES, channel, config, metadata_of=_operator_metadata))
     document = openapi.openapi(SERVICES, completions=False)
     app.router.add_get("/openapi.json", openapi.handler(document))
     return app
 
 
-def _guarded_by(token: str) -> Middleware:
-    """The middleware that asks for the token before anything else is looked at."""
+def _require_token(token: str) -> Middleware:
+    """Return the middleware that checks the token before anything else."""
 
     @web.middleware
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -63,6 +63,6 @@ def _guarded_by(token: str) -> Middleware:
     return guard
 
 
-def _of_operator(request: web.Request) -> tuple[tuple[str, str], ...]:
-    """The token stays here: the service behind the channel takes our word for it."""
+def _operator_metadata(request: web.Request) -> tuple[tuple[str, str], ...]:
+    """Return the metadata of a call. The token is not part of it: the channel is trusted."""
     return (("x-request-id", request[REQUEST_ID]),)

@@ -1,4 +1,4 @@
-"""Typed reading of one field's JSON, with errors that clients understand."""
+"""JSON fields: typed reading of one field, with errors in JSON's terms."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _JSON_TYPES: Mapping[str, str] = {
 
 
 def read(param: str, raw: msgspec.Raw, decoder: msgspec.json.Decoder[T]) -> T:
-    """The value of the field `param`.
+    """Return the value of the field `param`.
 
     Raises:
-        ApiError: it has another shape. Its `param` is the path to the fault.
+        ApiError: the value has another shape. The error's `param` is the path to the fault.
     """
     try:
         return decoder.decode(raw)
@@ -48,10 +48,10 @@ def _in_json_terms(text: str) -> str:
 
 
 def one_of(param: str, value: str, table: Mapping[str, T]) -> T:
-    """What `table` has for `value`.
+    """Return the entry of `table` for `value`.
 
     Raises:
-        ApiError: it has nothing. The message lists what there is.
+        ApiError: there is no entry. The message lists all of them.
     """
     try:
         return table[value]
@@ -61,10 +61,10 @@ def one_of(param: str, value: str, table: Mapping[str, T]) -> T:
 
 
 def integer(param: str, value: float, bits: int) -> int:
-    """`value` as an integer of so many bits; 1.0 is 1, as JSON does not tell them apart.
+    """Return `value` as a signed integer of `bits` bits. 1.0 is 1: JSON has one type of number.
 
     Raises:
-        ApiError: it has a fraction, or does not fit.
+        ApiError: the value has a fraction, or does not fit.
     """
     whole = int(value)
     if whole != value:

@@ -1,0 +1,8 @@
+"""Fast path: ordinary requests for completions around aiohttp's parser and router.
+
+Modules, in the order in which data flows:
+
+    fast_path_connection  connection that tries the fast path before aiohttp
+    fast_path             reader of heads, and runner of handlers
+    fast_path_exchange    one request and its reply
+"""

@@ -1,0 +1,16 @@
+"""OpenAI's chat completions.
+
+Modules, in the order in which data flows:
+
+    surface           the API's `Surface`
+    decode            requests, field by field
+    simple_request    most requests, in one step
+    image_extraction  large images, cut out of the body
+    images            image URLs, checked
+    messages          the conversation
+    tools             tools, tool choice and response format
+    reasoning         three vocabularies for how much a model thinks
+    chat_request      a decoded request, and the options of its answer
+    render            chunks of a stream
+    render_whole      whole answers
+"""

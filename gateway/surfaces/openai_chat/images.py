@@ -1,7 +1,7 @@
-"""Pictures in requests: data URLs taken apart, their base64 left as it is.
+"""Images in requests: data URLs taken apart, with their base64 unchanged.
 
-Nothing of a picture is kept decoded. Its first bytes say what it is: the media type that a
-client declares is often wrong, and some providers refuse a picture for that.
+No image is kept decoded. Its media type comes from its first bytes: the type that a client declares
+is often wrong, and some providers refuse an image for that.
 """
 
 from __future__ import annotations
@@ -17,27 +17,25 @@ from services.common.images import checked_head, decoded_bytes, media_type
 _HEAD = re.compile(r"data:[^,]{0,256}?;base64,", re.IGNORECASE)
 
 ACCEPTED = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""Media types that OpenAI's API takes."""
+"""Media types that OpenAI's API accepts."""
 
 
-class Picture(NamedTuple):
-    """A picture by reference or by value."""
+class ImageSource(NamedTuple):
+    """An image by reference or by value."""
 
     uri: str = ""
-    """Where it is; with a value, nothing."""
+    """The reference; empty for a value."""
     base64: str = ""
-    """Its bytes; with a reference, nothing."""
+    """The bytes; empty for a reference."""
     mime_type: str = ""
-    """What the bytes say that it is."""
+    """The type by the first bytes; empty for a reference."""
 
 
 class ImageReader:
-    """Reads the pictures of one request, and counts them.
+    """Reader of one request's images, with the limits of their number and size.
 
-    `extracted` are those that `gateway.surfaces.openai_chat.image_extraction` has cut out; who is
-    asked for takes its leave.
-
-    Raises `ApiError` for a picture that cannot be one, or is one too many.
+    `extracted` has the base64 of `gateway.surfaces.openai_chat.image_extraction`, by stand-in; an
+    image that is read is removed from it.
     """
 
     __slots__ = ("_bytes_left", "_extracted", "_images_left")
@@ -49,13 +47,17 @@ class ImageReader:
         self._images_left = images_max
         self._bytes_left = bytes_max
 
-    def read(self, param: str, url: str) -> Picture:
-        """The picture at `url`, which the field `param` holds."""
+    def read(self, param: str, url: str) -> ImageSource:
+        """Return the image at `url`, the value of the field `param`.
+
+        Raises:
+            ApiError: the image is malformed, or exceeds a limit.
+        """
         self._images_left -= 1
         if self._images_left < 0:
             raise _bad(param, "There are too many pictures in this request.")
         if url[:5].lower() != "data:":
-            return Picture(uri=url)
+            return ImageSource(uri=url)
         head = _HEAD.match(url)
         if head is None:
             raise _bad(param, "A data URL must have the form `data:image/png;base64,...`.")
@@ -66,11 +68,11 @@ class ImageReader:
             message = "The pictures of this request are too large together."
             raise ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
         mime_type = _mime_type(param, base64)
-        return Picture(base64=base64.decode("ascii"), mime_type=mime_type)
+        return ImageSource(base64=base64.decode("ascii"), mime_type=mime_type)
 
 
 def _mime_type(param: str, base64: bytes) -> str:
-    """The media type that the bytes tell."""
+    """Return the media type by the first bytes."""
     try:
         mime_type = media_type(checked_head(base64))
     except ValueError:

@@ -1,7 +1,7 @@
-"""The conversation: OpenAI's `messages` to ours.
+"""Messages: OpenAI's conversation to ours.
 
-What OpenAI's, Anthropic's and OpenRouter's clients send back of an earlier answer is all
-understood: `reasoning_content`, `reasoning`, thinking parts, `reasoning_state` and
+Parts of earlier answers are accepted in every form in which clients of OpenAI, Anthropic and
+OpenRouter send them back: `reasoning_content`, `reasoning`, thinking parts, `reasoning_state` and
 `reasoning_details`; tool calls, and function calls from before there were tools.
 """
 
@@ -41,7 +41,7 @@ class _FileSource(Struct):
 
 
 class _Part(Struct, tag_field="type"):
-    """One piece of a message. The tag is its `type`."""
+    """A part of a message. The tag is its `type`."""
 
     cache_control: Raw = _NONE
 
@@ -116,12 +116,12 @@ DETAILS: Mapping[str, content.ImageDetail.ValueType] = {
 
 
 def decode_messages(raw: Raw, images: ImageReader, spec: chat.ChatCompletionSpec) -> None:
-    """Adds the messages in `raw`, the JSON of the field `messages`, to `spec`.
+    """Add the messages in `raw`, the JSON of the field `messages`, to `spec`.
 
-    All are made where they are to be: to add a finished one would copy what it holds.
+    Each message is filled in place: protobuf copies a finished message when it is added.
 
     Raises:
-        ApiError: one of them has another shape; its `param` says where.
+        ApiError: a message has another shape. The error's `param` is its path.
     """
     messages = read("messages", raw, _MESSAGES)
     reader = _Reader(images)
@@ -130,7 +130,7 @@ def decode_messages(raw: Raw, images: ImageReader, spec: chat.ChatCompletionSpec
 
 
 class _Reader:
-    """Translates the messages of one conversation, in order."""
+    """Reader of one conversation's messages, in order."""
 
     def __init__(self, images: ImageReader) -> None:
         self._images = images
@@ -154,7 +154,7 @@ class _Reader:
     def _add_content(self, at: str, made: content.Message, message: _Message) -> None:
         parts = message.content
         reasoning = message.reasoning_content or message.reasoning
-        # A client that sends our answer back as it came has the reasoning in both places.
+        # A client that sends our answer back unchanged has the reasoning in both places.
         if reasoning and not _has_thinking(parts):
             made.content.add(reasoning=content.ReasoningPart(text=reasoning))
         if isinstance(parts, str):
@@ -193,19 +193,19 @@ class _Reader:
     def _image(self, at: str, image: str | _ImageUrl, made: content.Image) -> None:
         if isinstance(image, str):
             image = _ImageUrl(url=image)
-            picture = self._images.read(at, image.url)
+            decoded = self._images.read(at, image.url)
         else:
-            picture = self._images.read(f"{at}.url", image.url)
-        if picture.mime_type:
-            made.base64 = picture.base64
-            made.mime_type = picture.mime_type
+            decoded = self._images.read(f"{at}.url", image.url)
+        if decoded.mime_type:
+            made.base64 = decoded.base64
+            made.mime_type = decoded.mime_type
         else:
-            made.uri = picture.uri
+            made.uri = decoded.uri
         if image.detail is not None:
             made.detail = one_of(f"{at}.detail", image.detail, DETAILS)
 
     def _function_call(self, call: _FunctionCall) -> content.ToolCall:
-        # Function calls had no IDs: the answer named the function. Tools need them.
+        # Function calls had no IDs, which tools need: the answer names the function.
         call_id = f"call_{len(self._function_calls)}_{call.name}"
         self._function_calls[call.name] = call_id
         return content.ToolCall(id=call_id, name=call.name, arguments=call.arguments or "")

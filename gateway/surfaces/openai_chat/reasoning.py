@@ -1,4 +1,4 @@
-"""How hard to think: three vocabularies for one thing.
+"""Reasoning: three vocabularies for how much a model thinks.
 
 reasoning_effort                                   OpenAI
 thinking {type, budget_tokens}                     Anthropic, and this API's own page
@@ -42,10 +42,10 @@ MODES: Mapping[str, chat.ThinkingMode.ValueType] = {
 
 
 def decode_reasoning(fields: dict[str, Raw], spec: chat.ChatCompletionSpec) -> None:
-    """Takes the fields above out of `fields` and says in `spec` what they mean.
+    """Move the fields above from `fields` to `spec`.
 
     Raises:
-        ApiError: one has another shape, or two contradict each other.
+        ApiError: a field has another shape, or two contradict each other.
     """
     effort = fields.pop("reasoning_effort", None)
     thinking = fields.pop("thinking", None)

@@ -1,7 +1,7 @@
-"""Our completions as OpenAI's objects: streamed, and whole.
+"""Chunk renderer: the chunks of a stream as OpenAI's `chat.completion.chunk` events.
 
-A stream's events differ in little: what they share is encoded once, and a piece of text is
-spliced between two constants.
+The events of a stream differ in little: their common parts are encoded once, and each piece of text
+is put between two constants.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _ROLE = b'"role":"assistant","content":"","refusal":null'
 
 
 class ChunkRenderer:
-    """Renders the events of one stream, in order. Each result is whole SSE events."""
+    """Renderer of one stream, in order. Each result is whole server-sent events."""
 
     def __init__(
         self, *, include_usage: bool, include_cost: bool = False, functions: bool = False
@@ -45,17 +45,17 @@ class ChunkRenderer:
         self._custom_calls: set[tuple[int, int]] = set()
         self._introduced: set[int] = set()
         self.started = False
-        """Whether the stream has an identity, so that errors can bear it."""
+        """Whether the completion's id is known, which all events carry."""
         self.finished = False
         self._set_identity("", 0, "")
 
     def render(self, chunks: Iterable[chat.ChatCompletionChunk]) -> bytes:
-        """The events of one message of the service."""
+        """Render the chunks of one message of the service."""
         out: list[bytes] = []
         texts: list[tuple[str]] = []
         introduced = 0 in self._introduced
         for chunk in chunks:
-            # Of an event that is no delta this is an empty one, and only a text has a text.
+            # Of a chunk with another event this is an empty delta, whose text is empty.
             delta = chunk.delta
             text = delta.text
             if text and introduced and not delta.index and not delta.logprobs_json:
@@ -87,11 +87,11 @@ class ChunkRenderer:
                 self._finished(chunk.finished, out)
 
     def _texts(self, texts: list[tuple[str]]) -> bytes:
-        """An event for each piece of text of the first choice.
+        """Render one event for each piece of text of the first choice.
 
-        All are encoded at once, as `[["a"],["b"]]`. A quote, `],[` and a quote are between two
-        of them and nowhere else: inside of a string a quote has a backslash before it. It could
-        only be a string by itself.
+        All pieces are encoded at once, as `[["a"],["b"]]`. The sequence `"],["` is between two
+        pieces and nowhere else, since a quote inside of a string has a backslash before it. The one
+        exception is a piece that is `],[` itself.
         """
         if _BRACKETS in texts:
             return b"".join(
@@ -103,7 +103,7 @@ class ChunkRenderer:
         return self._first_text + encoded + self._delta_end
 
     def error(self, error: ApiError) -> bytes:
-        """The event that ends a stream which failed after it had begun."""
+        """Render the failure of a stream that has begun."""
         return b'%b"choices":[],"error":%b}\n\n' % (self._head, error.to_json())
 
     def _set_identity(self, completion_id: str, created: int, model: str) -> None:
@@ -217,18 +217,18 @@ _MEMBERS: Mapping[str, Callable[[chat.CompletionDelta], bytes]] = {
 
 
 def one_line(text: bytes) -> bytes:
-    """The same JSON without white space: a line break would end the event."""
+    """Return the same JSON without white space: a line break would end the event."""
     return msgspec.json.format(text, indent=-1)
 
 
 def finish_reason(reason: chat.FinishReason.ValueType, *, functions: bool) -> str | None:
-    """OpenAI's word. None where the provider gave none, or one newer than this edge."""
+    """Return OpenAI's word; None where the provider gave none, or one newer than this edge."""
     word = FINISH_REASONS.get(reason)
     return "function_call" if functions and word == "tool_calls" else word
 
 
 def render_usage(usage: usage_pb2.Usage, cost_nano_usd: int | None) -> dict[str, object]:
-    """OpenAI's `usage`, with this API's `thinking_tokens`, and `cost` in US dollars."""
+    """Return OpenAI's `usage`, with this API's `thinking_tokens`, and `cost` in US dollars."""
     rendered: dict[str, object] = {
         "prompt_tokens": usage.prompt_token_count,
         "completion_tokens": usage.completion_token_count,

@@ -1,4 +1,4 @@
-"""A whole completion as OpenAI's object."""
+"""Completion renderer: a whole answer as OpenAI's `chat.completion` object."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def render_completion(
     include_cost: bool = False,
     functions: bool = False,
 ) -> bytes:
-    """The body of a whole answer.
+    """Return the body of a whole answer.
 
-    With `thinking_parts`, content is a list of a thinking and a text part where the model
-    reasoned. Either way the reasoning is also in `reasoning_content`, as a string.
+    With `thinking_parts` the content of a model that reasoned is a list of a thinking and a text
+    part. In either case the reasoning is in `reasoning_content`, too, as a string.
     """
     cost = answer.cost_nano_usd if include_cost else None
     completion: dict[str, object] = {

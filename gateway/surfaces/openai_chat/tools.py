@@ -1,4 +1,4 @@
-"""Tools, the choice among them, and the form of the answer."""
+"""Tools, tool choice and response format."""
 
 from __future__ import annotations
 
@@ -93,12 +93,12 @@ FORMATS: Mapping[str, chat.ResponseFormatType.ValueType] = {
 
 
 def decode_tools(param: str, raw: Raw) -> list[chat.Tool]:
-    """The field `tools`."""
+    """Decode the field `tools`."""
     return [_tool(tool) for tool in read(param, raw, _TOOLS)]
 
 
 def decode_functions(param: str, raw: Raw) -> list[chat.Tool]:
-    """The field `functions`, which preceded `tools`."""
+    """Decode the field `functions`, the predecessor of `tools`."""
     return [_function(function) for function in read(param, raw, _FUNCTIONS)]
 
 
@@ -124,7 +124,7 @@ def _function(function: _Function) -> chat.Tool:
 
 
 def decode_tool_choice(param: str, raw: Raw) -> chat.ToolChoice:
-    """The field `tool_choice`: a word, a tool, or the tools that are allowed."""
+    """Decode the field `tool_choice`: a mode, a tool, or the allowed tools."""
     choice = read(param, raw, _CHOICE)
     if isinstance(choice, str):
         return chat.ToolChoice(mode=one_of(param, choice, CHOICES))
@@ -141,7 +141,7 @@ def decode_tool_choice(param: str, raw: Raw) -> chat.ToolChoice:
 
 
 def decode_function_choice(param: str, raw: Raw) -> chat.ToolChoice:
-    """The field `function_call`, which preceded `tool_choice`."""
+    """Decode the field `function_call`, the predecessor of `tool_choice`."""
     choice = read(param, raw, _FUNCTION_CHOICE)
     if isinstance(choice, str):
         return chat.ToolChoice(mode=one_of(param, choice, CHOICES))
@@ -151,12 +151,12 @@ def decode_function_choice(param: str, raw: Raw) -> chat.ToolChoice:
 
 
 def decode_response_format(param: str, raw: Raw) -> chat.ResponseFormat:
-    """The field `response_format`."""
-    wanted = read(param, raw, _FORMAT)
-    made = chat.ResponseFormat(type=one_of(f"{param}.type", wanted.type, FORMATS))
+    """Decode the field `response_format`."""
+    given = read(param, raw, _FORMAT)
+    made = chat.ResponseFormat(type=one_of(f"{param}.type", given.type, FORMATS))
     if made.type != chat.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
         return made
-    schema = wanted.json_schema
+    schema = given.json_schema
     if schema is None:
         raise invalid(f"{param}.json_schema", f"Invalid {param}: `json_schema` is missing.")
     made.name = schema.name
