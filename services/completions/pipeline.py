@@ -201,9 +201,9 @@ def _inquiry(
     return RouteRequest(
         spec=call.spec,
         routes=course.routes,
-        draw=ticket.draw,
+        take_channel_limits=ticket.draw,
         record=call.record,
-        left_s=course.left_s,
+        time_left_s=course.left_s,
         strict=call.strict,
         stream=stream,
     )

@@ -38,11 +38,11 @@ def _status(route: Route, target: Target, health: ChannelHealth) -> pb.ChannelSt
         priority=target.channel.priority,
         weight=target.weight,
         score=score(target, route.targets, health),
-        breaker_state=BREAKER_STATES[health.state(target)],
+        breaker_state=BREAKER_STATES[health.breaker_state(target)],
         error_rate=health.error_rate(target),
     )
-    if rest_s := health.rests_s(target):
-        status.rest.FromMilliseconds(round(rest_s * 1000))
+    if open_for_s := health.open_for_s(target):
+        status.rest.FromMilliseconds(round(open_for_s * 1000))
     if latency_s := health.latency_s(target):
         status.latency.FromMilliseconds(round(latency_s * 1000))
     return status

@@ -16,7 +16,7 @@ from services.metering.prices import FREE, PriceList, estimate_nano
 from services.metering.tokens import estimate_prompt
 from services.providers.base import Dialect, Notes, Target
 from services.routing.catalog import Catalog, Route
-from services.routing.choice import order, score
+from services.routing.choice import order_targets, score
 from services.routing.health import ChannelHealth
 
 BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
@@ -24,7 +24,7 @@ BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
     pb.BREAKER_STATE_HALF_OPEN,
     pb.BREAKER_STATE_OPEN,
 )
-"""By the number that `ChannelHealth.state` gives."""
+"""By the number that `ChannelHealth.breaker_state` gives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class Explainer:
             candidates=[
                 self._candidate(spec, one, target, prompt_tokens, strict=strict)
                 for one in routes
-                for target in order(one.targets, self.health, self.chance)
+                for target in order_targets(one.targets, self.health, self.chance)
             ],
             prompt_token_count=prompt_tokens,
             max_token_count=max_tokens,
@@ -76,7 +76,7 @@ class Explainer:
             priority=target.channel.priority,
             weight=target.weight,
             score=score(target, route.targets, self.health),
-            breaker_state=BREAKER_STATES[self.health.state(target)],
+            breaker_state=BREAKER_STATES[self.health.breaker_state(target)],
             prices=self._token_prices(route, prompt_tokens),
         )
         if latency_s := self.health.latency_s(target):

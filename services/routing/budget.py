@@ -1,19 +1,19 @@
-"""How many retries may be made."""
+"""Retry budget: retries are limited to a share of the calls."""
 
 from __future__ import annotations
 
 from services.clock import Clock
 
 RETRY_SHARE = 0.2
-"""Retries that may be made for every call."""
+"""Retries that each call adds to the budget."""
 RETRIES_PER_S = 10.0
-"""Retries that may be made besides, so that a quiet service may retry at all."""
+"""Retries that each second adds, up to this number, so that a service with few calls may retry."""
 SAVED_MAX = 10 * RETRIES_PER_S
-"""The most that calls may save up for bad times."""
+"""The most retries that calls may save up."""
 
 
 class RetryBudget:
-    """Bounds retries to a share of the calls, so that a sick provider meets no storm."""
+    """Limits retries to a share of the calls, so that a failing provider meets no retry storm."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -21,17 +21,17 @@ class RetryBudget:
         self._at = clock.now()
 
     def earn(self) -> None:
-        """A call was made."""
+        """Add the share of one call."""
         self._tokens = min(self._tokens + RETRY_SHARE, SAVED_MAX)
 
     @property
     def left(self) -> float:
-        """How many retries may be made at this moment."""
+        """How many retries the budget allows at this moment."""
         grown = self._tokens + (self._clock.now() - self._at) * RETRIES_PER_S
         return max(self._tokens, min(grown, RETRIES_PER_S))
 
     def spend(self) -> bool:
-        """Whether a retry may be made now; if so, it is counted."""
+        """Take one retry from the budget. False: none is left."""
         self._tokens = self.left
         self._at = self._clock.now()
         if self._tokens < 1:

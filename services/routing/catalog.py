@@ -1,4 +1,4 @@
-"""Public model -> the places that serve it."""
+"""Catalog of public models, and of the targets that serve each: a channel with one of its keys."""
 
 from __future__ import annotations
 
@@ -14,36 +14,37 @@ from services.errors import Failure
 from services.providers.base import Target
 
 ECHO_MAX = 64
+"""How many characters of an unknown model's name a failure repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A public model and its candidates."""
+    """A public model and its targets."""
 
     model: str
-    """The name that was asked for, suffix included."""
+    """The requested name, with its suffix."""
     base_model: str
-    """The name that prices, limits and key scopes go by: without a derived suffix."""
+    """The name by which prices, limits and key scopes are looked up: without a derived suffix."""
     targets: Sequence[Target]
-    """The places that serve it, one for each key of a channel, in no order. At least one."""
+    """The targets that serve it, one for each key of a channel, in no order. At least one."""
     fallbacks: Sequence[str] = ()
     """Public models that may answer in its place."""
 
     @property
     def capabilities(self) -> Capabilities:
-        """What the model accepts at its first place."""
+        """The model's capabilities at its first target."""
         return self.targets[0].capabilities
 
 
 class Catalog:
-    """All models of a configuration. Made anew when that changes."""
+    """All models of one configuration. A reload makes a new catalog."""
 
     def __init__(self, config: Config, *, create_time_s: int) -> None:
         self.create_time_s = create_time_s
         self._routes = _routes(config)
 
     def resolve(self, model: str) -> Route:
-        """The route of a public name. MODEL_NOT_FOUND where there is none."""
+        """Return the route of a public name. Raises Failure MODEL_NOT_FOUND."""
         route = self._routes.get(model)
         if route is None:
             raise Failure(
@@ -55,27 +56,27 @@ class Catalog:
         return route
 
     def fallbacks(self, route: Route) -> Sequence[Route]:
-        """The routes that may answer in place of `route`, in this order.
+        """Return the routes that may answer in place of `route`, in this order.
 
-        A model that was asked to reason by its name is replaced by one that does too.
+        Where the name asked for reasoning, a fallback that reasons by its name goes first.
         """
         suffix = route.model.removeprefix(route.base_model)
         found = (self.find(name + suffix) or self.find(name) for name in route.fallbacks)
         return [fallback for fallback in found if fallback is not None]
 
     def find(self, model: str) -> Route | None:
-        """The route of a public name, if there is one."""
+        """Return the route of a public name; None for an unknown name."""
         return self._routes.get(model)
 
     @property
-    def places(self) -> Mapping[tuple[str, str], Sequence[Target]]:
-        """Channel and public model, without derived names -> a target for each key."""
-        places: dict[tuple[str, str], list[Target]] = {}
+    def targets_by_channel(self) -> Mapping[tuple[str, str], Sequence[Target]]:
+        """The targets, one per key, by channel and public model, without derived names."""
+        targets: dict[tuple[str, str], list[Target]] = {}
         for route in self.routes:
             if route.model == route.base_model:
                 for target in route.targets:
-                    places.setdefault((target.channel.name, route.model), []).append(target)
-        return places
+                    targets.setdefault((target.channel.name, route.model), []).append(target)
+        return targets
 
     @property
     def routes(self) -> Sequence[Route]:

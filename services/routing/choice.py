@@ -1,57 +1,45 @@
-"""The order in which candidates are tried. Pure: health and chance are handed in."""
+"""The order in which targets are tried. Pure: health and chance are parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby
-from typing import Protocol
 
 from services.clock import Chance
 from services.providers.base import Target
+from services.routing.health import ChannelHealth
 
 
-class Standing(Protocol):
-    """How candidates are doing. `Health` knows."""
+def order_targets(
+    targets: Sequence[Target], health: ChannelHealth, chance: Chance
+) -> Sequence[Target]:
+    """Order all targets by priority, by weighted chance within one; unavailable ones come last.
 
-    def available(self, target: Target) -> bool:
-        """Whether a call may go there."""
-        ...
-
-    def scores(self, tier: Sequence[Target]) -> Sequence[float]:
-        """What each keeps of its weight against the others of its tier: in (0, 1]."""
-        ...
-
-
-def order(targets: Sequence[Target], standing: Standing, chance: Chance) -> Sequence[Target]:
-    """All targets: by priority, by weighted chance within one; unavailable ones last.
-
-    Those are kept, because a channel that is said to be down is better than none. Weights
-    are as configured, times how well each does.
+    Unavailable targets are kept: a channel that may be down is better than none. Weights are as
+    configured, times the score of each target.
     """
     if len(targets) == 1:
         return targets
     drawn = [
-        target
-        for tier in tiers(targets)
-        for target in _shuffled(tier, standing.scores(tier), chance)
+        target for tier in tiers(targets) for target in _shuffle(tier, health.scores(tier), chance)
     ]
-    return sorted(drawn, key=lambda target: not standing.available(target))
+    return sorted(drawn, key=lambda target: not health.available(target))
 
 
 def tiers(targets: Iterable[Target]) -> Iterator[Sequence[Target]]:
-    """The targets of each priority, those that are tried first before the others."""
+    """Group the targets by priority, in the order in which they are tried."""
     for _, tier in groupby(sorted(targets, key=_priority), key=_priority):
         yield list(tier)
 
 
-def score(target: Target, targets: Iterable[Target], standing: Standing) -> float:
-    """What `target`, one of the targets of a model, keeps of its weight."""
+def score(target: Target, targets: Iterable[Target], health: ChannelHealth) -> float:
+    """Return the share of its weight that `target`, one of the targets of a model, keeps."""
     tier = [one for one in targets if _priority(one) == _priority(target)]
-    return standing.scores(tier)[tier.index(target)]
+    return health.scores(tier)[tier.index(target)]
 
 
-def _shuffled(tier: Sequence[Target], scores: Sequence[float], chance: Chance) -> Iterator[Target]:
-    """A weighted shuffle: draws without putting back. Weight 0 comes last."""
+def _shuffle(tier: Sequence[Target], scores: Sequence[float], chance: Chance) -> Iterator[Target]:
+    """Draw by weight, without replacement. Weight 0 comes last."""
     left = list(tier)
     weights = [target.weight * score for target, score in zip(tier, scores, strict=True)]
     while left:

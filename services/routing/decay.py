@@ -1,13 +1,13 @@
-"""Means in which the past counts less and less."""
+"""Means in which older observations count less."""
 
 from __future__ import annotations
 
 HALF_LIFE_S = 60.0
-"""What is so much older counts half as much."""
+"""The age at which an observation counts half as much as a new one."""
 
 
 class DecayedMean:
-    """The mean of what was seen lately. Times are of one clock, in seconds."""
+    """Mean of recent observations. Times are of one clock, in seconds."""
 
     __slots__ = ("_at", "_sum", "_weight")
 
@@ -17,24 +17,24 @@ class DecayedMean:
         self._at = 0.0
 
     def add(self, value: float, now: float) -> None:
-        """Something was seen. `now` never goes back."""
-        left = self._left(now)
-        self._sum = self._sum * left + value
-        self._weight = self._weight * left + 1
+        """Add an observation. `now` never goes back."""
+        decay = self._decay(now)
+        self._sum = self._sum * decay + value
+        self._weight = self._weight * decay + 1
         self._at = now
 
     def value(self) -> float | None:
-        """The mean of what was seen; None where nothing was."""
+        """Return the mean of the observations; None without any."""
         return self._sum / self._weight if self._weight else None
 
-    def believed(self, now: float, *, presumed: float, doubt: float) -> float:
-        """The mean, where `presumed` counts for so many things seen just now.
+    def estimate(self, now: float, *, prior: float, prior_weight: float) -> float:
+        """Return the mean together with `prior_weight` new observations of the value `prior`.
 
-        What was seen long ago is thus forgotten in favour of what is presumed.
+        Old observations thus lose against the prior.
         """
-        left = self._left(now)
-        return (self._sum * left + presumed * doubt) / (self._weight * left + doubt)
+        decay = self._decay(now)
+        return (self._sum * decay + prior * prior_weight) / (self._weight * decay + prior_weight)
 
-    def _left(self, now: float) -> float:
-        """What remains of the weight that was."""
+    def _decay(self, now: float) -> float:
+        """The factor by which weights have shrunk since the latest observation."""
         return float(2 ** ((self._at - now) / HALF_LIFE_S))

@@ -1,4 +1,4 @@
-"""Tries the candidates in turn until one begins to answer; after that, never again."""
+"""Failover: targets are tried in turn until one begins to answer, and never after that."""
 
 from __future__ import annotations
 
@@ -15,56 +15,56 @@ from services.providers.base import Batch, Decoder, Dialect, Notes, Target, Upst
 from services.providers.upstream import Relay, Upstream
 from services.routing.budget import RetryBudget
 from services.routing.catalog import Route
-from services.routing.choice import order
+from services.routing.choice import order_targets
 from services.routing.health import ChannelHealth
 from services.telemetry.calls import CallRecord
 
 ATTEMPTS_MAX = 3
-"""Requests to providers that one call may cause."""
+"""The most requests to providers that one call may cause."""
 
 
 class StartedAnswer(msgspec.Struct, frozen=True):
-    """An answer that has begun. To be closed, however it ends."""
+    """An answer that has begun. Close it, however it ends."""
 
     model: str
-    """The public name of the model that answers."""
+    """The public name of the answering model."""
     target: Target
-    """Where it answers."""
+    """The target that answers."""
     notes: Sequence[pb.Note]
-    """What was changed on the way to it."""
+    """Changes that were made to the request."""
     first: Batch
-    """What came first. Not empty."""
+    """The first batch. Not empty."""
     rest: Relay
-    """What comes after. Raises UpstreamError where the answer breaks off."""
+    """The batches after the first. Raises UpstreamError where the answer breaks off."""
     decoder: Decoder
-    """Knows the usage that was reported so far."""
+    """Has the usage that the provider has reported so far."""
 
     def close(self) -> None:
-        """Tells the provider to stop, unless it has said everything. Never waits."""
+        """Cancel the request to the provider, unless the answer is complete. Never waits."""
         self.rest.close()
 
 
 class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to ask, and of whom."""
+    """A request, and the routes that may answer it."""
 
     spec: pb.ChatCompletionSpec
-    """What was asked for."""
+    """The request."""
     routes: Sequence[Route]
-    """The model, then those that may answer in its place."""
-    draw: Callable[[str], Awaitable[None]]
-    """Draws on the limits of the channel of that name; raises Failure where they are used up."""
+    """The requested model, then its fallbacks."""
+    take_channel_limits: Callable[[str], Awaitable[None]]
+    """Takes from the limits of the channel of that name; raises Failure where they are used up."""
     record: CallRecord
-    """Learns of every attempt."""
-    left_s: Callable[[], float | None] = lambda: None
-    """Seconds until the caller gives up; None: it has not said."""
+    """Records every attempt."""
+    time_left_s: Callable[[], float | None] = lambda: None
+    """Returns the seconds until the caller's deadline; None: there is no deadline."""
     strict: bool = False
-    """Whether to refuse what cannot be honoured."""
+    """Whether to refuse a target that cannot honour a parameter."""
     stream: bool = True
-    """Whether the caller wants pieces."""
+    """Whether the caller wants a stream."""
 
 
 class Failover:
-    """Opens answers."""
+    """Tries targets until one begins to answer."""
 
     def __init__(
         self,
@@ -81,124 +81,122 @@ class Failover:
         self._chance = chance
         self.budget = RetryBudget(clock)
 
-    async def open(self, inquiry: RouteRequest) -> StartedAnswer:
-        """An answer to the inquiry, which the caller is to close.
+    async def open(self, wanted: RouteRequest) -> StartedAnswer:
+        """Return the first answer that begins. The caller must close it.
 
-        Raises Failure where no candidate can be asked, and UpstreamError where none
-        answered: the caller's fault at once, a channel's when no attempt is left.
+        Raises Failure where no target can be tried, and UpstreamError where none answered: a
+        fault of the request at once, a fault of a channel when no attempt is left.
         """
         self.budget.earn()
-        trouble = _Trouble()
+        failures = _Failures()
         attempts = 0
-        for model, target, notes, request in self._candidates(inquiry, trouble):
-            if trouble.concerns(target.channel):
+        for model, target, notes, request in self._candidates(wanted, failures):
+            if failures.exclude(target.channel):
                 continue
             if attempts == ATTEMPTS_MAX or (attempts and not self.budget.spend()):
                 break
-            left_s = inquiry.left_s()
+            left_s = wanted.time_left_s()
             if left_s is not None and left_s <= (self._health.latency_s(target) if attempts else 0):
-                # It cannot finish; who is asked in vain bills all the same.
-                raise trouble.worst if attempts else _too_late()
+                # It cannot finish, and the provider would bill it all the same.
+                raise failures.to_raise if attempts else _deadline_passed()
             try:
-                await inquiry.draw(target.channel.name)
-            except Failure as full:
-                trouble.refusal = full
+                await wanted.take_channel_limits(target.channel.name)
+            except Failure as limit_exceeded:
+                failures.refusal = limit_exceeded
                 continue
             attempts += 1
-            headers = inquiry.record.tried(target)
+            headers = wanted.record.tried(target)
             dialect = self._dialects[target.channel.dialect]
             decoder = dialect.decoder(target)
-            relay = self._upstream.relay(_bearing(request, headers), target, dialect, decoder)
+            relay = self._upstream.relay(_with_headers(request, headers), target, dialect, decoder)
             try:
-                first = await self._first(target, relay, streamed=request.streamed)
+                first = await self._first_batch(target, relay, streamed=request.streamed)
             except UpstreamError as error:
-                inquiry.record.attempt_failed(error)
+                wanted.record.attempt_failed(error)
                 if not error.row.retryable:
                     raise
-                trouble.failed(target.channel, error)
+                failures.add(target.channel, error)
                 continue
             return StartedAnswer(model, target, notes.all, first, relay, decoder)
-        raise trouble.worst
+        raise failures.to_raise
 
     def broke_off(self, answer: StartedAnswer, record: CallRecord, error: UpstreamError) -> None:
-        """The answer failed after it had begun. Nobody else is asked, but it is not forgotten."""
+        """Note that an answer failed after it had begun. No other target is tried."""
         record.attempt_failed(error)
-        self._health.broke_off(answer.target, error)
+        self._health.answer_broke_off(answer.target, error)
 
     def _candidates(
-        self, inquiry: RouteRequest, trouble: _Trouble
+        self, wanted: RouteRequest, failures: _Failures
     ) -> Iterator[tuple[str, Target, Notes, UpstreamRequest]]:
-        """The places to ask, in the order in which to ask them, and what to send there."""
-        asked = inquiry.routes[0]
-        for route in inquiry.routes:
-            for target in order(route.targets, self._health, self._chance):
-                notes = Notes(strict=inquiry.strict)
-                if route is not asked:
+        """The targets in the order in which they are tried, each with its encoded request."""
+        requested = wanted.routes[0]
+        for route in wanted.routes:
+            for target in order_targets(route.targets, self._health, self._chance):
+                notes = Notes(strict=wanted.strict)
+                if route is not requested:
                     notes.replaced("model", f"`{route.model}` answers in its place.")
                 dialect = self._dialects[target.channel.dialect]
                 try:
-                    request = dialect.encode(inquiry.spec, target, notes, stream=inquiry.stream)
+                    request = dialect.encode(wanted.spec, target, notes, stream=wanted.stream)
                 except Failure as refusal:
-                    # What this model cannot do, the same model may do at another channel.
-                    trouble.refusal = trouble.refusal or refusal
+                    # Another channel may support what this one does not, for the same model.
+                    failures.refusal = failures.refusal or refusal
                     continue
                 yield route.model, target, notes, request
 
-    async def _first(self, target: Target, relay: Relay, *, streamed: bool) -> Batch:
-        """Awaits the first batch, and tells `ChannelHealth` how that went."""
-        self._health.begin(target)
-        begun = self._clock.now()
+    async def _first_batch(self, target: Target, relay: Relay, *, streamed: bool) -> Batch:
+        """Await the first batch, and note in `ChannelHealth` how the attempt ended."""
+        self._health.attempt_started(target)
+        started_at = self._clock.now()
         try:
             first = await anext(relay)
         except UpstreamError as error:
-            self._health.failed(target, error)
+            self._health.attempt_failed(target, error)
             raise
         except BaseException:
-            # Cancelled: nothing is known about the channel, but its trial must end.
-            self._health.abandoned(target)
+            # Cancelled: it says nothing about the channel, but a probe of its breaker must end.
+            self._health.attempt_abandoned(target)
             raise
-        # A whole answer begins when it ends: how long that takes is the answer's affair.
-        self._health.succeeded(target, self._clock.now() - begun if streamed else None)
+        # A whole answer begins when it ends: its time depends on its length, not on the target.
+        latency_s = self._clock.now() - started_at if streamed else None
+        self._health.attempt_succeeded(target, latency_s)
         return first
 
 
-class _Trouble:
-    """Why no candidate has answered so far."""
+class _Failures:
+    """The failures of a call's attempts so far."""
 
     def __init__(self) -> None:
         self.refusal: Failure | None = None
-        """Why one could not be asked."""
-        self._failure: UpstreamError | None = None
-        self._failed: set[str] = set()
+        """Why a target could not be tried."""
+        self._error: UpstreamError | None = None
+        self._failed_channels: set[str] = set()
 
-    def concerns(self, channel: ChannelConfig) -> bool:
-        """Whether another key of the channel would do no better."""
-        return channel.name in self._failed
+    def exclude(self, channel: ChannelConfig) -> bool:
+        """Whether the channel failed in a way in which its other keys would fail, too."""
+        return channel.name in self._failed_channels
 
-    def failed(self, channel: ChannelConfig, error: UpstreamError) -> None:
-        """A candidate was asked and failed."""
+    def add(self, channel: ChannelConfig, error: UpstreamError) -> None:
+        """Note a failed attempt."""
         if not error.row.key_fault:
-            self._failed.add(channel.name)
-        if self._failure is None or error.row.channel_fault:
-            # That a channel lacks the model tells less than how another one failed.
-            self._failure = error
+            self._failed_channels.add(channel.name)
+        if self._error is None or error.row.channel_fault:
+            # That a channel lacks the model says less than how another one failed.
+            self._error = error
 
     @property
-    def worst(self) -> Failure:
-        """What to tell the caller."""
-        return self._failure or self.refusal or _no_candidate()
+    def to_raise(self) -> Failure:
+        """The failure that the caller gets."""
+        return self._error or self.refusal or _no_candidate()
 
 
-def _bearing(request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:
-    """The same request, with these headers besides."""
-    return (
-        msgspec.structs.replace(request, headers={**request.headers, **headers})
-        if headers
-        else request
-    )
+def _with_headers(request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:
+    if not headers:
+        return request
+    return msgspec.structs.replace(request, headers={**request.headers, **headers})
 
 
-def _too_late() -> Failure:
+def _deadline_passed() -> Failure:
     return Failure(reasons.ERROR_REASON_DEADLINE, "The time for this request is over.")
 
 

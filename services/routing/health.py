@@ -1,20 +1,20 @@
-"""How the channels are doing: by channel, model and key, in this process only.
+"""Health of channels, by channel, model and key, as this process alone has seen it.
 
-Twice something follows from it. A half-open breaker says whether a place is asked at all:
+Two decisions follow from it. A circuit breaker decides whether a target gets calls at all:
 
     closed ──failures in a row──► open ──cool-down over──► half-open ──success──► closed
                                     ▲                          │
                                     └──────────failure─────────┘
 
-A provider's Retry-After opens it at once for as long as it says. And a score says how much
-of its weight a place gets among those of its tier:
+A provider's Retry-After opens the breaker at once for as long as it says. And a score decides how
+much of its weight a target gets among those of its tier:
 
-    score = (share of its calls that did well)² x (latency of the tier's fastest / its own)
+    score = (share of its calls that succeeded)² x (latency of the tier's fastest / its own)
 
-Both shares are means of the last minutes, in which the past counts less and less, and of
-what is presumed where little is known: a place is as good as any until it shows otherwise,
-and again some time after it did. None falls below `SCORE_MIN`, so that each is asked now
-and then, which is how its recovery is noticed.
+Both factors are means of the last minutes, in which older calls count less, together with a prior:
+a target is as good as any other until its calls show otherwise, and again some time after they did.
+No score falls below `SCORE_MIN`, so that each target gets a call now and then, which shows its
+recovery.
 """
 
 from __future__ import annotations
@@ -30,148 +30,150 @@ from services.providers.base import Target
 from services.routing.decay import DecayedMean
 
 COOL_DOWN_MAX_S = 300.0
-"""How long a breaker stays open at most."""
+"""The longest time that a breaker stays open."""
 
 SCORE_MIN = 0.05
-"""What the worst place keeps of its weight."""
-DOUBT = 5.0
-"""For how many calls, seen just now, the presumption counts: one failure is not yet a habit."""
-ALIKE_S = 0.1
-"""Latencies that differ by much less are alike: it is added to both before they are compared."""
+"""The lowest score."""
+PRIOR_CALLS = 5.0
+"""The weight of the prior, in calls made just now: one failure says little."""
+LATENCY_FLOOR_S = 0.1
+"""Added to both latencies before they are compared: much smaller differences do not count."""
 
-
-_Place: TypeAlias = tuple[str, str, Secret]
+_TargetKey: TypeAlias = tuple[str, str, Secret]
 
 
 @dataclass(slots=True)
-class _Record:
-    """What is remembered of a place."""
+class _TargetState:
+    """Breaker and statistics of one target."""
 
     errors: DecayedMean = field(default_factory=DecayedMean)
-    """1 for every call that it failed, 0 for the others."""
+    """1 for every call that failed, 0 for the others."""
     latency_s: DecayedMean = field(default_factory=DecayedMean)
-    """How long its answers took to begin."""
+    """The time until an answer began."""
     failures: int = 0
-    """In a row."""
+    """Failures in a row."""
     openings: int = 0
-    """Of the breaker, in a row."""
+    """How many times in a row the breaker opened."""
     open_until: float = 0.0
     """0: the breaker is closed."""
-    trying: bool = False
-    """Whether a call tries the place, while the breaker is half-open."""
+    is_probing: bool = False
+    """Whether a call is in flight that tries the target while the breaker is half-open."""
 
 
 class ChannelHealth:
-    """Remembers how calls went."""
+    """Breakers, error rates and latencies of all targets."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._records: dict[_Place, _Record] = {}
+        self._states: dict[_TargetKey, _TargetState] = {}
 
     def available(self, target: Target) -> bool:
-        """Whether a call may go there: the breaker is closed, or half-open and free."""
-        record = self._records.get(_place(target))
-        if record is None or not record.open_until:
+        """Whether a call may be sent: the breaker is closed, or half-open without a probe."""
+        state = self._states.get(_key_of(target))
+        if state is None or not state.open_until:
             return True
-        return self._clock.now() >= record.open_until and not record.trying
+        return self._clock.now() >= state.open_until and not state.is_probing
 
-    def best_state(self, targets: Iterable[Target]) -> int:
-        """The best of the breakers, for those who watch: 0 closed, 1 half-open, 2 open."""
-        return min(map(self.state, targets), default=2)
+    def best_breaker_state(self, targets: Iterable[Target]) -> int:
+        """Return the best of the breakers, for metrics: 0 closed, 1 half-open, 2 open."""
+        return min(map(self.breaker_state, targets), default=2)
 
-    def state(self, target: Target) -> int:
-        """The breaker: 0 closed, 1 half-open, 2 open."""
-        record = self._records.get(_place(target))
-        if record is None or not record.open_until:
+    def breaker_state(self, target: Target) -> int:
+        """Return the state of the breaker: 0 closed, 1 half-open, 2 open."""
+        state = self._states.get(_key_of(target))
+        if state is None or not state.open_until:
             return 0
-        return 2 if self._clock.now() < record.open_until else 1
+        return 2 if self._clock.now() < state.open_until else 1
 
-    def rests_s(self, target: Target) -> float:
-        """How long the breaker stays open yet; 0 where it is not."""
-        record = self._records.get(_place(target))
-        return max(0.0, record.open_until - self._clock.now()) if record else 0.0
+    def open_for_s(self, target: Target) -> float:
+        """Return how long the breaker will stay open; 0 if it is not."""
+        state = self._states.get(_key_of(target))
+        return max(0.0, state.open_until - self._clock.now()) if state else 0.0
 
     def scores(self, tier: Sequence[Target]) -> Sequence[float]:
-        """What each keeps of its weight against the others: in [`SCORE_MIN`, 1]."""
+        """Return the score of each target against the others: in [`SCORE_MIN`, 1]."""
         fastest_s = min(filter(None, map(self.latency_s, tier)), default=0.0)
         return [self._score(target, fastest_s) for target in tier]
 
     def error_rate(self, target: Target) -> float:
-        """The share of calls that fail there, as far as is believed. In [0, 1]."""
-        record = self._records.get(_place(target))
-        if record is None:
+        """Return the estimated share of calls that fail. In [0, 1]."""
+        state = self._states.get(_key_of(target))
+        if state is None:
             return 0.0
-        return record.errors.believed(self._clock.now(), presumed=0.0, doubt=DOUBT)
+        return state.errors.estimate(self._clock.now(), prior=0.0, prior_weight=PRIOR_CALLS)
 
     def latency_s(self, target: Target) -> float:
-        """How long an answer takes to begin there, by the last ones; 0 where none has."""
-        record = self._records.get(_place(target))
-        return (record.latency_s.value() or 0.0) if record else 0.0
+        """Return the mean time until an answer began, of recent calls; 0 without any."""
+        state = self._states.get(_key_of(target))
+        return (state.latency_s.value() or 0.0) if state else 0.0
 
-    def begin(self, target: Target) -> None:
-        """A call goes there now. `succeeded`, `failed` or `abandoned` must follow."""
-        record = self._records.get(_place(target))
-        if record is not None and record.open_until:
-            record.trying = True
+    def attempt_started(self, target: Target) -> None:
+        """Note that a call is sent. One of the next three methods must follow."""
+        state = self._states.get(_key_of(target))
+        if state is not None and state.open_until:
+            state.is_probing = True
 
-    def succeeded(self, target: Target, took_s: float | None = None) -> None:
-        """The call began to answer, after `took_s` if that tells anything: the breaker closes."""
-        record, now = self._record(target), self._clock.now()
-        record.errors.add(0.0, now)
-        if took_s is not None:
-            record.latency_s.add(took_s, now)
-        record.failures = record.openings = 0
-        record.open_until, record.trying = 0.0, False
+    def attempt_succeeded(self, target: Target, latency_s: float | None = None) -> None:
+        """Note that the call began to answer; the breaker closes.
 
-    def broke_off(self, target: Target, error: UpstreamError) -> None:
-        """The answer that had begun there was not brought to its end."""
-        if error.row.channel_fault:
-            self._record(target).errors.add(1.0, self._clock.now())
+        `latency_s` is how long that took; None where it says nothing about the target.
+        """
+        state, now = self._state(target), self._clock.now()
+        state.errors.add(0.0, now)
+        if latency_s is not None:
+            state.latency_s.add(latency_s, now)
+        state.failures = state.openings = 0
+        state.open_until, state.is_probing = 0.0, False
 
-    def abandoned(self, target: Target) -> None:
-        """The call told nothing about the channel: the caller left, or was at fault."""
-        record = self._records.get(_place(target))
-        if record is not None:
-            record.trying = False
+    def attempt_abandoned(self, target: Target) -> None:
+        """Note that the call said nothing about the target: cancelled, or the caller's fault."""
+        state = self._states.get(_key_of(target))
+        if state is not None:
+            state.is_probing = False
 
-    def failed(self, target: Target, error: UpstreamError) -> None:
-        """The channel failed the call."""
+    def attempt_failed(self, target: Target, error: UpstreamError) -> None:
+        """Note that the call failed before it began to answer."""
         if not error.row.channel_fault:
-            self.abandoned(target)
+            self.attempt_abandoned(target)
             return
-        record, now = self._record(target), self._clock.now()
-        record.errors.add(1.0, now)
-        was_half_open = record.trying
-        record.trying = False
-        record.failures += 1
+        state, now = self._state(target), self._clock.now()
+        state.errors.add(1.0, now)
+        was_half_open = state.is_probing
+        state.is_probing = False
+        state.failures += 1
         open_for_s = error.retry_after_s or error.row.opens_for_s
         rule = target.channel.breaker
-        if record.failures >= rule.failures or was_half_open:
-            backed_off = min(rule.cooldown_s * 2**record.openings, COOL_DOWN_MAX_S)
-            record.openings += 1
+        if state.failures >= rule.failures or was_half_open:
+            backed_off = min(rule.cooldown_s * 2**state.openings, COOL_DOWN_MAX_S)
+            state.openings += 1
             open_for_s = max(open_for_s, backed_off)
         if open_for_s:
-            record.open_until = now + min(open_for_s, COOL_DOWN_MAX_S)
+            state.open_until = now + min(open_for_s, COOL_DOWN_MAX_S)
 
-    def keep(self, targets: Iterable[Target]) -> None:
-        """Only these are asked from now on: what is known of others may be forgotten."""
-        kept = set(map(_place, targets))
-        self._records = {place: self._records[place] for place in kept & self._records.keys()}
+    def answer_broke_off(self, target: Target, error: UpstreamError) -> None:
+        """Note that an answer failed after it had begun."""
+        if error.row.channel_fault:
+            self._state(target).errors.add(1.0, self._clock.now())
 
-    def _record(self, target: Target) -> _Record:
-        return self._records.setdefault(_place(target), _Record())
+    def forget_all_but(self, targets: Iterable[Target]) -> None:
+        """Forget every target that is not among these: they get no calls any more."""
+        kept = set(map(_key_of, targets))
+        self._states = {key: self._states[key] for key in kept & self._states.keys()}
+
+    def _state(self, target: Target) -> _TargetState:
+        return self._states.setdefault(_key_of(target), _TargetState())
 
     def _score(self, target: Target, fastest_s: float) -> float:
-        record = self._records.get(_place(target))
-        if record is None:
+        state = self._states.get(_key_of(target))
+        if state is None:
             return 1.0
         now = self._clock.now()
-        fails = record.errors.believed(now, presumed=0.0, doubt=DOUBT)
-        latency_s = record.latency_s.believed(now, presumed=fastest_s, doubt=DOUBT)
-        quickness = (fastest_s + ALIKE_S) / (latency_s + ALIKE_S)
-        return max(SCORE_MIN, (1 - fails) ** 2 * quickness)
+        error_rate = state.errors.estimate(now, prior=0.0, prior_weight=PRIOR_CALLS)
+        latency_s = state.latency_s.estimate(now, prior=fastest_s, prior_weight=PRIOR_CALLS)
+        speed = (fastest_s + LATENCY_FLOOR_S) / (latency_s + LATENCY_FLOOR_S)
+        return max(SCORE_MIN, (1 - error_rate) ** 2 * speed)
 
 
-def _place(target: Target) -> _Place:
-    # By the key itself: one that is new after a reload starts with a clean record.
+def _key_of(target: Target) -> _TargetKey:
+    # By the key itself: a key that is new after a reload starts without a history.
     return target.channel.name, target.model, target.key

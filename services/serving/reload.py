@@ -65,7 +65,7 @@ class Reloader:
     factory: SnapshotFactory
     snapshots: SnapshotHolder
     health: ChannelHealth
-    """ChannelHealth of the channels, each known by its key: a new key starts healthy."""
+    """Health of the channels, each known by its key: a new key starts healthy."""
     metrics: Metrics
 
     def reload(self) -> None:
@@ -81,7 +81,7 @@ class Reloader:
             raise
         self.snapshots.current = snapshot
         routes = snapshot.catalog.routes
-        self.health.keep(target for route in routes for target in route.targets)
+        self.health.forget_all_but(target for route in routes for target in route.targets)
         watch_channels(snapshot.catalog, self.health, self.metrics)
         self.metrics.reloads[("done",)].inc()
         log.info("config.reloaded", extra={"channels": [row.name for row in config.channels]})
@@ -89,5 +89,5 @@ class Reloader:
 
 def watch_channels(catalog: Catalog, health: ChannelHealth, metrics: Metrics) -> None:
     """Show every channel of the catalog in the metrics."""
-    for (channel, model), targets in catalog.places.items():
-        metrics.watch_channel(channel, model, partial(health.best_state, targets))
+    for (channel, model), targets in catalog.targets_by_channel.items():
+        metrics.watch_channel(channel, model, partial(health.best_breaker_state, targets))

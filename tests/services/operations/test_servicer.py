@@ -19,7 +19,7 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
 from services.config import ChannelConfig, Config, ConfigError, ModelConfig, Secret
-from services.routing.health import DOUBT
+from services.routing.health import PRIOR_CALLS
 from services.serving.server import open_service
 from services.serving.service import Service
 from tests.stand.upstream import FakeUpstream, json_answer
@@ -215,7 +215,7 @@ async def test_tells_how_channels_are_doing(tmp_path: Path) -> None:
     sick, well = answer.channels
     assert (sick.channel, sick.breaker_state) == ("first", pb.BREAKER_STATE_OPEN)
     assert 25 < sick.rest.seconds <= 30
-    assert sick.error_rate == pytest.approx(1 / (1 + DOUBT), rel=0.01)
+    assert sick.error_rate == pytest.approx(1 / (1 + PRIOR_CALLS), rel=0.01)
     assert sick.score == pytest.approx((1 - sick.error_rate) ** 2, rel=0.01)
     assert (well.channel, well.priority) == ("second", 1)
     assert unknown.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -1,4 +1,4 @@
-"""Targets for the tests of routing."""
+"""Targets for tests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def target(
     keys: Sequence[str] = ("",),
     key_number: int = 0,
 ) -> Target:
-    """The model `m` at a channel of that name, with one of its keys."""
+    """Return the model `m` at a channel of that name, with one of its keys."""
     key, *spare = map(Secret, keys)
     channel = ChannelConfig(
         name=name,

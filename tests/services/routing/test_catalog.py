@@ -1,4 +1,4 @@
-"""Public names and the places that serve them."""
+"""Public names of models and their targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SONNET = "anthropic/claude-sonnet-4-5-20250929"
 
 
 def channel(name: str, models: dict[str, str], dialect: str = "openai") -> ChannelConfig:
-    """A channel that serves `models`."""
+    """Return a channel that serves `models`."""
     return ChannelConfig(name=name, dialect=dialect, base_url="http://x", models=models)
 
 
@@ -22,8 +22,8 @@ def catalog(*channels: ChannelConfig, models: tuple[ModelConfig, ...] = ()) -> C
     return Catalog(Config(channels=channels, models=models), create_time_s=0)
 
 
-def test_a_model_may_stand_in_several_channels() -> None:
-    """All of them are candidates, each under its own upstream name."""
+def test_a_model_has_a_target_at_each_of_its_channels() -> None:
+    """Each under its own upstream name."""
     route = catalog(channel("a", {"m": "m-1"}), channel("b", {"m": "m-2"})).resolve("m")
 
     assert [(target.channel.name, target.model) for target in route.targets] == [
@@ -32,8 +32,8 @@ def test_a_model_may_stand_in_several_channels() -> None:
     ]
 
 
-def test_an_unknown_model_is_refused_as_the_contract_says() -> None:
-    """The name is echoed for people, cut and without control characters."""
+def test_an_unknown_model_is_refused_with_its_name() -> None:
+    """The name is cut, and has no control characters."""
     with pytest.raises(Failure) as refused:
         catalog(channel("a", {"m": "m"})).resolve("x\r\n" + "y" * 100)
 
@@ -43,8 +43,8 @@ def test_an_unknown_model_is_refused_as_the_contract_says() -> None:
     assert refused.value.facts["model"] == "x??" + "y" * 61
 
 
-def test_models_that_can_reason_are_offered_by_a_thinking_name_too() -> None:
-    """It goes by the base model's name for all else, and asks for reasoning."""
+def test_a_model_that_can_reason_has_a_thinking_name_too() -> None:
+    """It asks for reasoning; for all else the base model's name counts."""
     names = catalog(channel("a", {SONNET: "claude-sonnet-4-5-20250929"}, "anthropic"))
 
     route = names.resolve(f"{SONNET}-thinking")
@@ -54,8 +54,8 @@ def test_models_that_can_reason_are_offered_by_a_thinking_name_too() -> None:
     assert not names.resolve(SONNET).targets[0].thinking_by_name
 
 
-def test_models_that_cannot_reason_have_no_thinking_name() -> None:
-    """The configuration's word counts more than the shipped table's."""
+def test_a_model_that_cannot_reason_has_no_thinking_name() -> None:
+    """The configuration takes precedence over the shipped table."""
     names = catalog(
         channel("a", {SONNET: "claude-sonnet-4-5-20250929"}, "anthropic"),
         models=(ModelConfig(name=SONNET, thinking="none"),),
@@ -64,8 +64,8 @@ def test_models_that_cannot_reason_have_no_thinking_name() -> None:
     assert names.find(f"{SONNET}-thinking") is None
 
 
-def test_a_name_of_the_configuration_is_not_overwritten() -> None:
-    """Where `<model>-thinking` is configured, nothing is derived under that name."""
+def test_a_configured_thinking_name_is_not_derived() -> None:
+    """`<model>-thinking` of the configuration stays as it is."""
     names = catalog(
         channel("a", {SONNET: "claude-sonnet-4-5-20250929"}, "anthropic"),
         channel("b", {f"{SONNET}-thinking": "special"}),

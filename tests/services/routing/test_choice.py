@@ -1,4 +1,4 @@
-"""The order in which candidates are tried."""
+"""The order in which targets are tried."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import UpstreamError
 from services.providers.base import Target
-from services.routing.choice import order, tiers
+from services.routing.choice import order_targets, tiers
 from services.routing.health import ChannelHealth
 from tests.services.routing.targets import target
 from tests.stand.clock import FakeClock
@@ -20,48 +20,48 @@ BROKEN = UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "broken")
 
 
 def down(*channels: str) -> ChannelHealth:
-    """Health where these channels are left alone."""
+    """Return health in which these channels' breakers are open."""
     health = ChannelHealth(FakeClock())
     gone = UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, "no", retry_after_s=60)
     for name in channels:
-        health.failed(target(name), gone)
+        health.attempt_failed(target(name), gone)
     return health
 
 
 def names(targets: list[Target], health: ChannelHealth | None = None, seed: int = 1) -> list[str]:
-    """The names of the channels in the order in which they would be tried."""
+    """Return the names of the channels in the order in which they are tried."""
     chance = random.Random(seed)  # noqa: S311 - a test repeats itself
-    return [one.channel.name for one in order(targets, health or down(), chance)]
+    return [one.channel.name for one in order_targets(targets, health or down(), chance)]
 
 
 def firsts(targets: Sequence[Target], health: ChannelHealth) -> Counter[str]:
-    """How often each channel comes first."""
+    """Count how often each channel comes first."""
     chance = random.Random(7)  # noqa: S311 - a test repeats itself
-    return Counter(order(targets, health, chance)[0].channel.name for _ in range(DRAWS))
+    return Counter(order_targets(targets, health, chance)[0].channel.name for _ in range(DRAWS))
 
 
 def test_lower_priority_values_come_first() -> None:
-    """A tier is used up before the next is touched."""
+    """All targets of a tier are tried before the next tier."""
     targets = [target("c", priority=2), target("a", priority=0), target("b", priority=1)]
 
     assert names(targets) == ["a", "b", "c"]
 
 
 def test_weight_decides_within_a_tier() -> None:
-    """Three quarters of the calls go where three quarters of the weight are."""
+    """A target with three quarters of the weight gets three quarters of the calls."""
     targets = [target("heavy", weight=3), target("light", weight=1)]
 
     assert 2880 < firsts(targets, down())["heavy"] < 3120
 
 
-def test_the_slower_gets_less_of_its_weight() -> None:
-    """Who takes three times as long gets a third of the calls that its weight would bring."""
+def test_a_slower_channel_gets_less_of_its_weight() -> None:
+    """With three times the latency, a third of the calls; until the latency is forgotten."""
     clock = FakeClock()
     health = ChannelHealth(clock)
     quick, slow = target("quick"), target("slow", weight=3)
     for _ in range(1000):
-        health.succeeded(quick, 0.9)
-        health.succeeded(slow, 2.9)
+        health.attempt_succeeded(quick, 0.9)
+        health.attempt_succeeded(slow, 2.9)
 
     assert 1880 < firsts([quick, slow], health)["slow"] < 2120
 
@@ -69,39 +69,39 @@ def test_the_slower_gets_less_of_its_weight() -> None:
     assert 2880 < firsts([quick, slow], health)["slow"] < 3120
 
 
-def test_the_sick_is_still_asked_now_and_then() -> None:
-    """A place where everything fails is not forgotten as long as it is not left alone."""
+def test_a_failing_channel_still_gets_some_calls() -> None:
+    """As long as its breaker is closed."""
     health = ChannelHealth(FakeClock())
     for _ in range(1000):
-        health.broke_off(target("sick"), BROKEN)
+        health.answer_broke_off(target("failing"), BROKEN)
 
-    assert 100 < firsts([target("sick"), target("well")], health)["sick"] < 300
+    assert 100 < firsts([target("failing"), target("healthy")], health)["failing"] < 300
 
 
 def test_tiers_go_by_priority() -> None:
-    """They come in the order in which they are tried."""
+    """In the order in which they are tried."""
     targets = [target("c", priority=2), target("a"), target("b")]
 
     assert [[one.channel.name for one in tier] for tier in tiers(targets)] == [["a", "b"], ["c"]]
 
 
 def test_weight_zero_is_a_reserve() -> None:
-    """It is tried only after all others of its tier."""
+    """Such a target is tried after all others of its tier."""
     targets = [target("reserve", weight=0), target("a"), target("b")]
 
     assert all(names(targets, seed=seed)[-1] == "reserve" for seed in range(50))
 
 
-def test_unavailable_channels_come_last_but_stay() -> None:
-    """A channel that is said to be down is better than none."""
+def test_unavailable_channels_come_last() -> None:
+    """A channel whose breaker is open is better than none."""
     targets = [target("down", priority=0), target("up", priority=1)]
 
     assert names(targets, down("down")) == ["up", "down"]
     assert names(targets, down("down", "up")) == ["down", "up"]
 
 
-def test_every_candidate_is_there_once() -> None:
-    """Nothing is lost or doubled, whatever is drawn."""
+def test_each_target_appears_exactly_once() -> None:
+    """Whatever chance draws."""
     targets = [target(name, priority=index % 2) for index, name in enumerate("abcdef")]
 
     assert all(sorted(names(targets, seed=seed)) == list("abcdef") for seed in range(20))

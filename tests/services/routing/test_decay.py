@@ -1,4 +1,4 @@
-"""Means that forget."""
+"""Means in which older observations count less."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import pytest
 from services.routing.decay import HALF_LIFE_S, DecayedMean
 
 
-def test_nothing_was_seen() -> None:
-    """There is no mean of nothing; what is presumed is believed."""
+def test_without_observations_the_prior_counts_alone() -> None:
+    """There is no mean of nothing."""
     mean = DecayedMean()
 
     assert mean.value() is None
-    assert mean.believed(1e9, presumed=0.25, doubt=5) == 0.25
+    assert mean.estimate(1e9, prior=0.25, prior_weight=5) == 0.25
 
 
-def test_the_past_counts_less() -> None:
-    """What is a half-life older counts half as much."""
+def test_an_observation_one_half_life_older_counts_half() -> None:
+    """3 and 0 then have the mean 1."""
     mean = DecayedMean()
     mean.add(3.0, 100.0)
     mean.add(0.0, 100.0 + HALF_LIFE_S)
@@ -24,19 +24,19 @@ def test_the_past_counts_less() -> None:
     assert mean.value() == pytest.approx(1.0)
 
 
-def test_what_is_presumed_wins_in_the_end() -> None:
-    """At first it is one voice among others; when all else is long ago it is the only one."""
+def test_the_prior_gains_weight_with_time() -> None:
+    """At first it is one observation among others, in the end the only one."""
     mean = DecayedMean()
     for _ in range(3):
         mean.add(1.0, 0.0)
 
-    assert mean.believed(0.0, presumed=0.0, doubt=1) == pytest.approx(0.75)
-    assert mean.believed(HALF_LIFE_S, presumed=0.0, doubt=1) == pytest.approx(0.6)
-    assert mean.believed(1e6, presumed=0.0, doubt=1) == 0.0
+    assert mean.estimate(0.0, prior=0.0, prior_weight=1) == pytest.approx(0.75)
+    assert mean.estimate(HALF_LIFE_S, prior=0.0, prior_weight=1) == pytest.approx(0.6)
+    assert mean.estimate(1e6, prior=0.0, prior_weight=1) == 0.0
 
 
-def test_ages_have_no_end() -> None:
-    """After years without a word the mean is still there, and then nothing is known."""
+def test_very_old_observations_do_not_overflow() -> None:
+    """After years the older of two observations counts nothing."""
     mean = DecayedMean()
     mean.add(1.0, 0.0)
     mean.add(2.0, 1e9)

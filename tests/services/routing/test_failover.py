@@ -1,4 +1,4 @@
-"""Which candidate answers, over real sockets to providers that do as they are told."""
+"""Failover over real sockets, to providers with scripts."""
 
 from __future__ import annotations
 
@@ -45,17 +45,17 @@ FAILS_LATER: Script = [
 
 
 class Setup:
-    """A failover over providers with one script each."""
+    """A failover with one script for each provider."""
 
     def __init__(self, failover: Failover, upstreams: Sequence[FakeUpstream]) -> None:
         self.failover = failover
         self.upstreams = upstreams
         self.record = CallRecord(request_id="r", method="stream", opened_at=0)
-        self.drawn: list[str] = []
-        self.full: set[str] = set()
+        self.taken: list[str] = []
+        self.over_limit: set[str] = set()
 
     def route(self, name: str = "public/m", upstreams: Iterable[int] | None = None) -> Route:
-        """A model at some of the providers, tried in their order."""
+        """Return a model at some of the providers, tried in their order."""
         chosen = range(len(self.upstreams)) if upstreams is None else upstreams
         targets = [
             target(f"channel-{index}", priority=index, url=self.upstreams[index].url)
@@ -64,38 +64,42 @@ class Setup:
         return Route(model=name, base_model=name, targets=targets)
 
     async def ask(self, *routes: Route) -> tuple[StartedAnswer, list[str]]:
-        """The answer, and its text."""
+        """Return the answer, and its text."""
         spec = pb.ChatCompletionSpec(model="public/m")
         spec.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
-        inquiry = RouteRequest(
-            spec=spec, routes=routes or [self.route()], draw=self._draw, record=self.record
+        wanted = RouteRequest(
+            spec=spec,
+            routes=routes or [self.route()],
+            take_channel_limits=self.take_limits,
+            record=self.record,
         )
-        with closing(await self.failover.open(inquiry)) as answer:
+        with closing(await self.failover.open(wanted)) as answer:
             texts = [chunk.delta.text for chunk in answer.first.chunks]
             async for batch in answer.rest:
                 texts += [chunk.delta.text for chunk in batch.chunks]
         return answer, [text for text in texts if text]
 
-    async def _draw(self, channel: str) -> None:
-        if channel in self.full:
+    async def take_limits(self, channel: str) -> None:
+        """Refuse channels that are over their limit."""
+        if channel in self.over_limit:
             raise Failure(reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED, "Rate limit exceeded")
-        self.drawn.append(channel)
+        self.taken.append(channel)
 
     @property
     def asked(self) -> list[int]:
-        """How often each provider was asked."""
+        """The number of requests to each provider."""
         return [len(upstream.requests) for upstream in self.upstreams]
 
 
 @pytest.fixture
 async def stack() -> AsyncIterator[AsyncExitStack]:
-    """What is closed after the test."""
+    """Contexts that are closed after the test."""
     async with AsyncExitStack() as stack:
         yield stack
 
 
 async def setup(stack: AsyncExitStack, *scripts: Script) -> Setup:
-    """Providers that play `scripts`, and a failover over them."""
+    """Start providers that play `scripts`, and make a failover over them."""
     upstreams = []
     for script in scripts:
         upstream = await stack.enter_async_context(FakeUpstream())
@@ -115,7 +119,7 @@ async def setup(stack: AsyncExitStack, *scripts: Script) -> Setup:
 
 
 def keys_of(served: Setup, *keys: str) -> Route:
-    """A model at the first provider, which gave us several keys."""
+    """Return a model at the first provider, with several keys."""
     url = served.upstreams[0].url
     targets = [target("a", url=url, keys=keys, key_number=number) for number in range(len(keys))]
     return Route(model="public/m", base_model="public/m", targets=targets)
@@ -125,7 +129,7 @@ def keys_of(served: Setup, *keys: str) -> Route:
 async def test_another_key_is_tried_where_one_is_refused(
     stack: AsyncExitStack, status: int
 ) -> None:
-    """A refused key rests; the next call begins with the one that works."""
+    """The refused key's breaker opens; the next call begins with the key that works."""
     served = await setup(stack, [json_answer({"error": {"message": "no"}}, status)])
     served.upstreams[0].play(FINE)
     route = keys_of(served, "one", "two")
@@ -139,8 +143,8 @@ async def test_another_key_is_tried_where_one_is_refused(
     assert presented[0] not in presented[1:]
 
 
-async def test_another_key_helps_no_broken_channel(stack: AsyncExitStack) -> None:
-    """A fault that is not the key's is not met with the same channel's other keys."""
+async def test_other_keys_of_a_failing_channel_are_not_tried(stack: AsyncExitStack) -> None:
+    """Where the fault is not the key's."""
     served = await setup(stack, BROKEN)
 
     with pytest.raises(UpstreamError):
@@ -153,7 +157,7 @@ async def test_another_key_helps_no_broken_channel(stack: AsyncExitStack) -> Non
 async def test_the_next_channel_answers_when_one_fails_before_the_first_token(
     stack: AsyncExitStack, fault: Script
 ) -> None:
-    """A status, an error in the stream, a model that is not there: all the same to the caller."""
+    """After an error status, an error in the stream, or a missing model."""
     served = await setup(stack, fault, FINE)
 
     answer, texts = await served.ask()
@@ -165,7 +169,7 @@ async def test_the_next_channel_answers_when_one_fails_before_the_first_token(
 
 
 async def test_no_other_channel_is_asked_after_the_first_token(stack: AsyncExitStack) -> None:
-    """What the caller has cannot be taken back."""
+    """Tokens that the caller has received cannot be taken back."""
     served = await setup(stack, FAILS_LATER, FINE)
 
     with pytest.raises(UpstreamError) as failed:
@@ -175,8 +179,8 @@ async def test_no_other_channel_is_asked_after_the_first_token(stack: AsyncExitS
     assert served.asked == [1, 0]
 
 
-async def test_the_callers_fault_is_told_at_once(stack: AsyncExitStack) -> None:
-    """Another provider would refuse the same request."""
+async def test_a_fault_of_the_request_is_not_retried(stack: AsyncExitStack) -> None:
+    """Another provider would refuse it, too."""
     served = await setup(stack, BAD_REQUEST, FINE)
 
     with pytest.raises(UpstreamError) as failed:
@@ -186,8 +190,8 @@ async def test_the_callers_fault_is_told_at_once(stack: AsyncExitStack) -> None:
     assert served.asked == [1, 0]
 
 
-async def test_three_attempts_are_enough(stack: AsyncExitStack) -> None:
-    """However many channels there are."""
+async def test_a_call_makes_at_most_three_attempts(stack: AsyncExitStack) -> None:
+    """However many channels serve the model."""
     served = await setup(stack, BROKEN, BROKEN, OVERLOADED, FINE)
 
     with pytest.raises(UpstreamError) as failed:
@@ -197,8 +201,8 @@ async def test_three_attempts_are_enough(stack: AsyncExitStack) -> None:
     assert sum(served.asked) == ATTEMPTS_MAX
 
 
-async def test_a_missing_model_tells_less_than_a_failure(stack: AsyncExitStack) -> None:
-    """The caller hears what may pass, and not that one channel lacks the model."""
+async def test_a_failure_takes_precedence_over_a_missing_model(stack: AsyncExitStack) -> None:
+    """The caller gets the failure that may pass, not that one channel lacks the model."""
     served = await setup(stack, OVERLOADED, MISSING)
 
     with pytest.raises(UpstreamError) as failed:
@@ -208,7 +212,7 @@ async def test_a_missing_model_tells_less_than_a_failure(stack: AsyncExitStack) 
 
 
 async def test_retries_are_bounded(stack: AsyncExitStack) -> None:
-    """When everything fails, a fifth of the calls and a few a second are retried, no more."""
+    """When everything fails, a fifth of the calls and ten a second are retried, no more."""
     served = await setup(stack, BROKEN, BROKEN)
     calls = 100
     for _ in range(calls):
@@ -218,24 +222,24 @@ async def test_retries_are_bounded(stack: AsyncExitStack) -> None:
     assert calls < sum(served.asked) <= calls * 1.2 + RETRIES_PER_S
 
 
-async def test_a_channel_over_its_limit_is_passed_over(stack: AsyncExitStack) -> None:
-    """It is not asked, and that is no attempt."""
+async def test_a_channel_over_its_limit_is_skipped(stack: AsyncExitStack) -> None:
+    """It gets no request, and that is no attempt."""
     served = await setup(stack, FINE, FINE)
-    served.full = {"channel-0"}
+    served.over_limit = {"channel-0"}
 
     answer, _ = await served.ask()
 
     assert answer.target.channel.name == "channel-1"
     assert served.asked == [0, 1]
-    assert served.drawn == ["channel-1"]
+    assert served.taken == ["channel-1"]
 
 
-async def test_the_limit_is_told_where_all_channels_are_over_theirs(
+async def test_a_call_is_refused_where_all_channels_are_over_their_limit(
     stack: AsyncExitStack,
 ) -> None:
-    """The caller gets 429, and nobody was asked."""
+    """With RATE_LIMIT_EXCEEDED, and without a request to a provider."""
     served = await setup(stack, FINE)
-    served.full = {"channel-0"}
+    served.over_limit = {"channel-0"}
 
     with pytest.raises(Failure) as refused:
         await served.ask()
@@ -245,7 +249,7 @@ async def test_the_limit_is_told_where_all_channels_are_over_theirs(
 
 
 async def test_a_fallback_answers_under_its_own_name(stack: AsyncExitStack) -> None:
-    """It is told in a note, and in the name of the model that answers."""
+    """The answer has its name, and a note."""
     served = await setup(stack, BROKEN, FINE)
 
     answer, texts = await served.ask(
@@ -258,15 +262,18 @@ async def test_a_fallback_answers_under_its_own_name(stack: AsyncExitStack) -> N
     ]
 
 
-async def test_leaving_closes_the_connection(stack: AsyncExitStack) -> None:
-    """The provider sees it, and stops."""
+async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) -> None:
+    """So that the provider stops."""
     served = await setup(stack, FAILS_LATER[:1])
     spec = pb.ChatCompletionSpec(model="public/m")
-    inquiry = RouteRequest(
-        spec=spec, routes=[served.route()], draw=served._draw, record=served.record
+    wanted = RouteRequest(
+        spec=spec,
+        routes=[served.route()],
+        take_channel_limits=served.take_limits,
+        record=served.record,
     )
 
-    with closing(await served.failover.open(inquiry)) as answer:
+    with closing(await served.failover.open(wanted)) as answer:
         assert answer.first.chunks[0].delta.text == "some"
 
     await served.upstreams[0].requests[0].left.wait()

@@ -1,4 +1,4 @@
-"""The breaker of a channel."""
+"""Circuit breakers, error rates, latencies and scores of channels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.config import BreakerConfig
 from services.errors import UpstreamError
 from services.routing.decay import HALF_LIFE_S
-from services.routing.health import ALIKE_S, DOUBT, SCORE_MIN, ChannelHealth
+from services.routing.health import LATENCY_FLOOR_S, PRIOR_CALLS, SCORE_MIN, ChannelHealth
 from tests.services.routing.targets import target
 from tests.stand.clock import FakeClock
 
@@ -28,19 +28,19 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def health(clock: FakeClock) -> ChannelHealth:
-    """What is remembered: nothing yet."""
+    """Health without any history."""
     return ChannelHealth(clock)
 
 
 def fail(health: ChannelHealth, times: int, error: UpstreamError = BROKEN) -> None:
-    """Lets calls fail, one after another."""
+    """Let calls fail, one after another."""
     for _ in range(times):
-        health.begin(TARGET)
-        health.failed(TARGET, error)
+        health.attempt_started(TARGET)
+        health.attempt_failed(TARGET, error)
 
 
-def test_opens_after_failures_in_a_row(health: ChannelHealth) -> None:
-    """One failure less does not open it; other channels are not concerned."""
+def test_the_breaker_opens_after_failures_in_a_row(health: ChannelHealth) -> None:
+    """One failure less does not open it; breakers of other channels stay closed."""
     fail(health, FAILURES_MAX - 1)
     assert health.available(TARGET)
 
@@ -49,30 +49,30 @@ def test_opens_after_failures_in_a_row(health: ChannelHealth) -> None:
     assert health.available(target("b"))
 
 
-def test_a_success_in_between_starts_anew(health: ChannelHealth) -> None:
+def test_a_success_resets_the_count_of_failures(health: ChannelHealth) -> None:
     """Only failures in a row count."""
     fail(health, FAILURES_MAX - 1)
-    health.succeeded(TARGET)
+    health.attempt_succeeded(TARGET)
     fail(health, FAILURES_MAX - 1)
 
     assert health.available(TARGET)
 
 
-def test_lets_one_call_try_after_the_cool_down(health: ChannelHealth, clock: FakeClock) -> None:
-    """Half-open: while one call tries, the others keep away; its success closes the breaker."""
+def test_one_call_probes_after_the_cool_down(health: ChannelHealth, clock: FakeClock) -> None:
+    """Half-open: other calls are sent elsewhere meanwhile; its success closes the breaker."""
     fail(health, FAILURES_MAX)
     clock.advance(COOL_DOWN_S)
     assert health.available(TARGET)
 
-    health.begin(TARGET)
+    health.attempt_started(TARGET)
     assert not health.available(TARGET)
 
-    health.succeeded(TARGET)
+    health.attempt_succeeded(TARGET)
     assert health.available(TARGET)
 
 
-def test_a_failed_trial_doubles_the_cool_down(health: ChannelHealth, clock: FakeClock) -> None:
-    """The channel gets more rest each time."""
+def test_a_failed_probe_doubles_the_cool_down(health: ChannelHealth, clock: FakeClock) -> None:
+    """The breaker stays open longer each time."""
     fail(health, FAILURES_MAX)
     clock.advance(COOL_DOWN_S)
     fail(health, 1)
@@ -83,12 +83,12 @@ def test_a_failed_trial_doubles_the_cool_down(health: ChannelHealth, clock: Fake
     assert health.available(TARGET)
 
 
-def test_an_abandoned_trial_frees_the_breaker(health: ChannelHealth, clock: FakeClock) -> None:
-    """A caller that leaves while trying does not lock the channel out for ever."""
+def test_an_abandoned_probe_allows_the_next(health: ChannelHealth, clock: FakeClock) -> None:
+    """A caller that cancels a probe does not block the channel."""
     fail(health, FAILURES_MAX)
     clock.advance(COOL_DOWN_S)
-    health.begin(TARGET)
-    health.abandoned(TARGET)
+    health.attempt_started(TARGET)
+    health.attempt_abandoned(TARGET)
 
     assert health.available(TARGET)
 
@@ -96,7 +96,7 @@ def test_an_abandoned_trial_frees_the_breaker(health: ChannelHealth, clock: Fake
 def test_retry_after_opens_at_once_for_as_long_as_it_says(
     health: ChannelHealth, clock: FakeClock
 ) -> None:
-    """The provider knows best when to come back."""
+    """Without waiting for more failures."""
     limited = UpstreamError(
         reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED, "slow down", retry_after_s=7
     )
@@ -109,7 +109,7 @@ def test_retry_after_opens_at_once_for_as_long_as_it_says(
 
 
 def test_faults_of_the_request_say_nothing_about_the_channel(health: ChannelHealth) -> None:
-    """However many bad requests come, the channel stays."""
+    """They do not open the breaker, however many there are."""
     bad = UpstreamError(reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED, "too long")
     missing = UpstreamError(reasons.ERROR_REASON_MODEL_NOT_FOUND, "no such model")
     fail(health, 2 * FAILURES_MAX, bad)
@@ -119,113 +119,115 @@ def test_faults_of_the_request_say_nothing_about_the_channel(health: ChannelHeal
 
 
 def test_each_key_has_a_breaker(health: ChannelHealth) -> None:
-    """What one key does says nothing of the channel's other; those who watch see the best."""
+    """A refused key leaves the channel's other keys available; metrics show the best breaker."""
     one, two = (target("a", keys=("one", "two"), key_number=number) for number in range(2))
     refused = UpstreamError(reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED, "no")
-    health.begin(one)
-    health.failed(one, refused)
+    health.attempt_started(one)
+    health.attempt_failed(one, refused)
 
     assert not health.available(one)
     assert health.available(two)
-    assert health.best_state([one, two]) == 0
+    assert health.best_breaker_state([one, two]) == 0
 
 
 def test_a_channel_sets_its_own_breaker(health: ChannelHealth, clock: FakeClock) -> None:
-    """`breaker` says after how many failures it opens, and for how long."""
-    place = target("a")
+    """`breaker` has the number of failures and the cool-down."""
+    default = target("a")
     channel = msgspec.structs.replace(
-        place.channel, breaker=BreakerConfig(failures=1, cooldown_s=3)
+        default.channel, breaker=BreakerConfig(failures=1, cooldown_s=3)
     )
-    strict = dataclasses.replace(place, channel=channel)
-    health.begin(strict)
-    health.failed(strict, BROKEN)
+    strict = dataclasses.replace(default, channel=channel)
+    health.attempt_started(strict)
+    health.attempt_failed(strict, BROKEN)
 
     assert not health.available(strict)
     clock.advance(3)
     assert health.available(strict)
 
 
-def test_all_are_alike_until_they_show_otherwise(health: ChannelHealth) -> None:
-    """Who was never asked is as good as the best; so is who did well."""
-    health.succeeded(TARGET, 1.0)
+def test_a_target_without_calls_has_the_best_score(health: ChannelHealth) -> None:
+    """As has one whose calls succeeded."""
+    health.attempt_succeeded(TARGET, 1.0)
 
     assert health.scores([TARGET, target("b")]) == [1.0, 1.0]
 
 
-def test_failures_cost_weight(health: ChannelHealth, clock: FakeClock) -> None:
-    """What fails, and what breaks off, counts; it is forgotten as time goes by."""
-    health.failed(TARGET, BROKEN)
-    health.succeeded(TARGET)
-    health.broke_off(TARGET, BROKEN)
+def test_failures_lower_the_score(health: ChannelHealth, clock: FakeClock) -> None:
+    """Failed attempts and broken answers count, less and less with time."""
+    health.attempt_failed(TARGET, BROKEN)
+    health.attempt_succeeded(TARGET)
+    health.answer_broke_off(TARGET, BROKEN)
 
-    assert health.error_rate(TARGET) == pytest.approx(2 / (3 + DOUBT))
-    assert list(health.scores([TARGET])) == [pytest.approx((1 - 2 / (3 + DOUBT)) ** 2)]
+    assert health.error_rate(TARGET) == pytest.approx(2 / (3 + PRIOR_CALLS))
+    assert list(health.scores([TARGET])) == [pytest.approx((1 - 2 / (3 + PRIOR_CALLS)) ** 2)]
 
     clock.advance(HALF_LIFE_S)
-    assert health.error_rate(TARGET) == pytest.approx(1 / (1.5 + DOUBT))
+    assert health.error_rate(TARGET) == pytest.approx(1 / (1.5 + PRIOR_CALLS))
     clock.advance(60 * HALF_LIFE_S)
     assert list(health.scores([TARGET])) == [pytest.approx(1)]
 
 
 def test_an_answer_that_breaks_off_opens_no_breaker(health: ChannelHealth) -> None:
-    """It had begun: the place is there, but not to be relied on."""
+    """Only the error rate rises: the target answers, but is not reliable."""
     for _ in range(2 * FAILURES_MAX):
-        health.succeeded(TARGET)
-        health.broke_off(TARGET, BROKEN)
+        health.attempt_succeeded(TARGET)
+        health.answer_broke_off(TARGET, BROKEN)
 
     assert health.available(TARGET)
     assert 0.3 < health.error_rate(TARGET) < 0.5
 
 
-def test_a_request_that_breaks_off_by_its_own_fault_costs_nothing(health: ChannelHealth) -> None:
-    """What is the caller's fault says nothing of the channel."""
-    health.broke_off(TARGET, UpstreamError(reasons.ERROR_REASON_CONTENT_FILTERED, "no"))
+def test_a_fault_of_the_request_does_not_raise_the_error_rate(health: ChannelHealth) -> None:
+    """Such as an answer that a content filter ends."""
+    health.answer_broke_off(TARGET, UpstreamError(reasons.ERROR_REASON_CONTENT_FILTERED, "no"))
 
     assert health.error_rate(TARGET) == 0
 
 
 def test_latency_is_measured_against_the_fastest_of_the_tier(health: ChannelHealth) -> None:
-    """Twice as slow is half the weight, once that is sure; alone it costs nothing."""
+    """Twice the latency is half the score after many calls; alone in a tier it is 1."""
     quick, slow = target("quick"), target("slow")
     for _ in range(100_000):
-        health.succeeded(quick, 1.0)
-        health.succeeded(slow, 2.0)
+        health.attempt_succeeded(quick, 1.0)
+        health.attempt_succeeded(slow, 2.0)
 
-    expected = (1 + ALIKE_S) / (2 + ALIKE_S)
+    expected = (1 + LATENCY_FLOOR_S) / (2 + LATENCY_FLOOR_S)
     assert list(health.scores([quick, slow])) == [1.0, pytest.approx(expected, rel=0.001)]
     assert list(health.scores([slow])) == [pytest.approx(1.0)]
     assert health.latency_s(slow) == pytest.approx(2.0)
 
 
-def test_a_few_milliseconds_make_no_difference(health: ChannelHealth) -> None:
-    """Neighbours are not preferred for being neighbours."""
+def test_a_few_milliseconds_hardly_change_the_score(health: ChannelHealth) -> None:
+    """A near target is not preferred for its network latency."""
     near, far = target("near"), target("far")
     for _ in range(1000):
-        health.succeeded(near, 0.001)
-        health.succeeded(far, 0.005)
+        health.attempt_succeeded(near, 0.001)
+        health.attempt_succeeded(far, 0.005)
 
     assert min(health.scores([near, far])) > 0.95
 
 
-def test_nobody_is_given_up(health: ChannelHealth) -> None:
-    """However it does, a place keeps enough of its weight to show that it is well again."""
+def test_the_score_has_a_minimum(health: ChannelHealth) -> None:
+    """A failing target gets enough calls to show its recovery."""
     fail(health, 1000)
 
     assert health.scores([TARGET, target("b")]) == [SCORE_MIN, 1.0]
 
 
-def test_says_how_long_it_rests(health: ChannelHealth, clock: FakeClock) -> None:
-    """An open breaker tells how long it stays so."""
-    assert health.rests_s(TARGET) == 0
+def test_an_open_breaker_says_how_long_it_stays_open(
+    health: ChannelHealth, clock: FakeClock
+) -> None:
+    """0 while it is closed."""
+    assert health.open_for_s(TARGET) == 0
     fail(health, FAILURES_MAX)
     clock.advance(1)
 
-    assert health.rests_s(TARGET) == COOL_DOWN_S - 1
+    assert health.open_for_s(TARGET) == COOL_DOWN_S - 1
 
 
-def test_what_is_not_asked_any_more_is_forgotten(health: ChannelHealth) -> None:
-    """After a reload without it, a place leaves nothing behind."""
+def test_removed_targets_are_forgotten(health: ChannelHealth) -> None:
+    """After a reload without them."""
     fail(health, FAILURES_MAX)
-    health.keep([target("b")])
+    health.forget_all_but([target("b")])
 
     assert health.available(TARGET)
