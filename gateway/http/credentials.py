@@ -13,7 +13,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from services.common.key_format import well_formed
-from services.common.request_headers import bearer_token
+from services.common.request_headers import bearer_token, unchecked_token
 
 AUTHORIZATION = "Authorization"
 """The header whose value is `Bearer` and the key. Any other credential header holds the key
@@ -45,6 +45,5 @@ def unchecked_key(
     for name in credential_headers:
         value = headers.get(name)
         if value is not None:
-            # In any form: a wrong one is refused later, and this costs every request.
-            return value.rstrip().rpartition(" ")[2]
+            return unchecked_token(value)
     return ""

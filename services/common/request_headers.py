@@ -34,6 +34,14 @@ def bearer_token(authorization: str | None) -> str | None:
     return match[1] if match else None
 
 
+def unchecked_token(authorization: str) -> str:
+    """The last word of the header, to tell callers apart before it is checked.
+
+    A wrong form is refused later, and every request pays for this.
+    """
+    return authorization.rstrip().rpartition(" ")[2]
+
+
 def has_bearer_token(authorization: str | None, expected: str) -> bool:
     """Whether the header carries this token. The time that it takes tells nothing about it."""
     given = (bearer_token(authorization) or "").encode("utf-8", "surrogateescape")

@@ -10,6 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
 from services.admission.keyring import Keyring
 from services.common.fair_share import CountedCall
+from services.common.request_headers import unchecked_token
 from services.completions.idempotency import idempotency_key
 from services.completions.pipeline import CompletionCall, Pipeline
 from services.completions.snapshot import SnapshotHolder
@@ -92,7 +93,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         self, record: CallRecord, metadata: Mapping[str, str], left_s: float | None
     ) -> CountedCall:
         waited_s = queue_wait_s(metadata, left_s)
-        _, _, key = metadata.get("authorization", "").rstrip().rpartition(" ")
+        key = unchecked_token(metadata.get("authorization", ""))
         return self._load_shedder.admit(record.opened_at, self._calls.inflight, waited_s, key)
 
     async def _tell_limits(self, failure: Failure, call: CompletionCall) -> None:

@@ -10,6 +10,7 @@ from services.common.request_headers import (
     is_idempotency_key,
     new_request_id,
     request_id_or_new,
+    unchecked_token,
 )
 
 NEW = re.compile(r"req-[0-9a-f]{32}")
@@ -79,3 +80,10 @@ def test_an_idempotency_key_is_printable_ascii(text: str) -> None:
 def test_other_text_is_no_idempotency_key(text: str) -> None:
     """Too long, empty, or with other characters."""
     assert not is_idempotency_key(text)
+
+
+@pytest.mark.parametrize("authorization", ["Bearer k", "bearer  k ", "Basic k", "k", " k"])
+def test_an_unchecked_token_is_the_last_word(authorization: str) -> None:
+    """Whatever the form of the header."""
+    assert unchecked_token(authorization) == "k"
+    assert unchecked_token("") == ""
