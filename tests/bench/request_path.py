@@ -54,7 +54,7 @@ MODEL = "house/model"
 WORDS = ("one", "two", "three", "four")
 """Four events; the fifth is the end, with the usage."""
 USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
-QUIET_S = 0.05
+QUIET_S = 0.02
 """How long nothing of ours runs before a call counts as settled."""
 
 
