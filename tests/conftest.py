@@ -1,10 +1,14 @@
-"""What holds for all tests."""
+"""Settings and fixtures of all tests."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.stand.databases import DATABASE_KINDS, empty_postgres, running_postgres
 
 # No test asserts a wall time, and so neither does a property. In CI a failure must come back when
 # it is run again: the same examples each time.
@@ -16,3 +20,27 @@ settings.register_profile(
     print_blob=True,
 )
 settings.load_profile("pomogator")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that lives as long as the tests."""
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture
+async def postgres_url(postgres_server: str) -> AsyncIterator[str]:
+    """The URL of an empty PostgreSQL database."""
+    async with empty_postgres(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=DATABASE_KINDS)
+async def each_database_url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
+    """The URL of an empty database of each kind; empty for SQLite, which lies in the state."""
+    if request.param == "sqlite":
+        yield ""
+        return
+    async with empty_postgres(request.getfixturevalue("postgres_server")) as url:
+        yield url

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.processes import configuration, free_port, paid_key
-from tests.services.conftest import empty_postgres, running_postgres
+from tests.stand.databases import empty_postgres, running_postgres
 from tests.stand.process import Server
 
 PEPPER = {"POMOGATOR_PEPPER": "all services have the same"}
@@ -40,7 +40,7 @@ async def fleet(
     """Two services and so many edges. `stopping` are options about how they stop."""
     config = directory / "pomogator.toml"
     async with AsyncExitStack() as stack:
-        postgres = stack.enter_context(contextmanager(running_postgres)())
+        postgres = stack.enter_context(running_postgres())
         database = await stack.enter_async_context(empty_postgres(postgres))
         state = f'[state]\ndatabase_url = "{database}"\n'
         config.write_text(configuration(provider, more=state))

@@ -11,9 +11,6 @@ import asyncpg
 import pytest
 
 from tests.deploy.manifests import named
-from tests.services.conftest import postgres_server, postgres_url
-
-__all__ = ["postgres_server", "postgres_url"]
 
 SECRETS = {"pomogator-database": "", "pomogator-pepper": "all processes have the same"}
 """What the secrets that the Job names would hold. The database's address comes later."""

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 from openai import AsyncOpenAI
 
-from tests.services.conftest import each_database_url, postgres_server, postgres_url
 from tests.stand.dialect_stand import DIALECTS, DialectStand, dialect_stand
-
-__all__ = ["client", "each_database_url", "postgres_server", "postgres_url", "stand"]
 
 
 @pytest.fixture(params=DIALECTS)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
 import signal
-import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ import pytest
 from tests.stand.billing_stand import USAGE, bearer, completion
 from tests.stand.process import Server
 from tests.stand.servers import running_server
+from tests.stand.shell import Shell
 from tests.stand.upstream import FakeUpstream, json_answer
 
 TOKEN = secrets.token_hex(16)
@@ -35,32 +32,6 @@ name = "house/model"
 request_usd = 0.25
 """
 CHAT = {"model": "house/model", "messages": [{"role": "user", "content": "Hello"}]}
-
-
-@dataclass(frozen=True, slots=True)
-class Shell:
-    """Runs commands as operators do, on the state of one directory."""
-
-    directory: Path
-    env: Mapping[str, str] = field(default_factory=dict)
-
-    async def run(self, *arguments: str, code: int = 0) -> str:
-        """What the command prints."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services", *arguments),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join(sys.path),
-                "POMOGATOR_CONFIG": str(self.directory / "pomogator.toml"),
-                "POMOGATOR_STATE": str(self.directory / "var"),
-                **self.env,
-            },
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == code, output.decode()
-        return output.decode()
 
 
 @pytest.fixture

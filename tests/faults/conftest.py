@@ -10,11 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from tests.end_to_end.conftest import each_database_url
 from tests.faults.fault_stand import FaultStand, fault_stand
-from tests.services.conftest import postgres_server, postgres_url
-
-__all__ = ["each_database_url", "open_stand", "postgres_server", "postgres_url", "stand"]
 
 
 class OpenStand(Protocol):

@@ -13,7 +13,7 @@ from services.serving import server
 from services.storage.audit import audit
 from services.storage.base import Database
 from services.storage.opening import open_database
-from tests.stand.database import TroubledDatabase
+from tests.stand.failing_database import TroubledDatabase
 from tests.stand.gateway import stored
 from tests.stand.held_provider import CHARGE_NANO_USD, ask, audited_charges, held_gateway
 

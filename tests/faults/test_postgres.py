@@ -19,7 +19,7 @@ from services.storage import postgres
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, MODEL, TEXT, FaultStand
 from tests.faults.processes import CONFIG
-from tests.services.conftest import running_postgres
+from tests.stand.databases import running_postgres
 from tests.stand.operators import Operators
 from tests.stand.process import POMOGATOR
 
@@ -30,7 +30,8 @@ UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
 @pytest.fixture
 def own_postgres() -> Iterator[str]:
     """The URL of a server that nobody else needs."""
-    yield from running_postgres()
+    with running_postgres() as url:
+        yield url
 
 
 def folder_of(url: str) -> Path:

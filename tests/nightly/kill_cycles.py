@@ -31,8 +31,8 @@ from typing import Literal
 import aiohttp
 import grpc
 
-from tests.nightly.postgres import empty_database
 from tests.nightly.reconciliation import ACCOUNT, Call, Tally, reconcile
+from tests.stand.databases import empty_database
 from tests.stand.deployment import PLANS, Deployment, Plan
 from tests.stand.operators import operators
 from tests.stand.providers.unreliable import Provider
@@ -237,7 +237,7 @@ def _say(line: str) -> None:
 
 async def _run_alone(topology: Topology, cycles: int, seed: int) -> Sequence[str]:
     with tempfile.TemporaryDirectory(prefix="pomogator-kills-") as directory:
-        async with empty_database(wanted=TOPOLOGIES[topology].shared) as url:
+        async with empty_database(needed=TOPOLOGIES[topology].shared) as url:
             return await run(Path(directory), topology, cycles, seed, url)
 
 

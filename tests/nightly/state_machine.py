@@ -22,8 +22,8 @@ from pathlib import Path
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests.nightly.postgres import empty_database
 from tests.nightly.steps import GatewayMachine
+from tests.stand.databases import empty_database
 from tests.stand.deployment import PLANS, Layout
 from tests.stand.process_stand import ProcessStand, process_stand
 
@@ -59,7 +59,7 @@ async def run(layout: Layout, examples: int, steps: int) -> None:
     plan = PLANS[layout]
     with tempfile.TemporaryDirectory(prefix="pomogator-machine-") as directory:
         async with (
-            empty_database(wanted=plan.shared) as url,
+            empty_database(needed=plan.shared) as url,
             process_stand(Path(directory) / "site", plan, url) as stand,
         ):
             await asyncio.to_thread(check, stand, loop, examples=examples, steps=steps)

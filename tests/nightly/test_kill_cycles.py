@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.nightly.kill_cycles import TOPOLOGIES, Topology, run
-from tests.services.conftest import postgres_server
 from tests.stand.deployment import database_for
-
-__all__ = ["postgres_server"]
 
 CYCLES = int(os.environ.get("POMOGATOR_KILLS", "4"))
 

@@ -9,11 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.nightly.state_machine import check
-from tests.services.conftest import postgres_server
 from tests.stand.deployment import PLANS, Layout, database_for
 from tests.stand.process_stand import process_stand
-
-__all__ = ["postgres_server"]
 
 EXAMPLES = int(os.environ.get("POMOGATOR_EXAMPLES", "2"))
 STEPS = 20

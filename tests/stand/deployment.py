@@ -14,7 +14,7 @@ from typing import Literal
 import aiohttp
 import pytest
 
-from tests.services.conftest import empty_postgres
+from tests.stand.databases import empty_postgres
 from tests.stand.operators import Operators, operators
 from tests.stand.process import Server
 from tests.stand.servers import edge, edge_and_service, service

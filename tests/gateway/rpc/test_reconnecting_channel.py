@@ -16,7 +16,8 @@ from gateway.rpc.reconnecting_channel import FollowingChannel
 from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
 from services.rpc.listener import listening
-from tests.services.common.test_tls_grpc import NAME, Files, pair
+from tests.services.common.test_tls_grpc import pair
+from tests.stand.certificates import NAME, Files
 
 
 class Mirror(chat_grpc.ChatCompletionServiceServicer):

@@ -16,7 +16,7 @@ from services.storage.pepper import Pepper
 from services.storage.postgres import PostgresDatabase
 from services.storage.sqlite import SqliteDatabase
 from tests.stand.clock import FakeClock
-from tests.stand.database import WatchedDatabase
+from tests.stand.failing_database import WatchedDatabase
 
 PEPPER = Pepper(b"sixteen bytes and more")
 

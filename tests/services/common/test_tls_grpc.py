@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
 
 import grpc
@@ -16,44 +15,7 @@ from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
 from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
-
-NAME = "pomogator.example"
-
-
-class Files:
-    """Certificates on disk, by an authority of our own."""
-
-    def __init__(self, folder: Path, name: str = NAME) -> None:
-        self.authority = trustme.CA()
-        self._name = name
-        self._folder = folder
-        self.ca = self.write("ca.pem", self.authority.cert_pem.bytes())
-
-    def write(self, name: str, data: bytes) -> Path:
-        """A file."""
-        path = self._folder / name
-        path.write_bytes(data)
-        return path
-
-    def issue(
-        self,
-        who: str,
-        issuer: trustme.CA | None = None,
-        *names: str,
-        not_after: datetime | None = None,
-    ) -> tuple[Path, Path]:
-        """A new certificate and its key; another under the same name is replaced.
-
-        It is for `names`, or for the name of all.
-        """
-        issued = (issuer or self.authority).issue_cert(
-            *(names or (self._name,)), not_after=not_after
-        )
-        chain = b"".join(pem.bytes() for pem in issued.cert_chain_pems)
-        return (
-            self.write(f"{who}.pem", chain),
-            self.write(f"{who}.key", issued.private_key_pem.bytes()),
-        )
+from tests.stand.certificates import NAME, Files
 
 
 @pytest.fixture

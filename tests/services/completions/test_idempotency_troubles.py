@@ -29,7 +29,7 @@ from tests.services.completions.named_calls import (
     ignore,
     refusal,
 )
-from tests.stand.database import WatchedDatabase
+from tests.stand.failing_database import WatchedDatabase
 
 
 async def test_a_cancelled_call_frees_the_name(once: Idempotency) -> None:

@@ -18,7 +18,7 @@ from services.storage.audit import audit
 from services.storage.base import Database, Transaction
 from services.storage.ledger import end_leases, renew_lease
 from tests.stand.clock import FakeClock
-from tests.stand.database import WatchedDatabase
+from tests.stand.failing_database import WatchedDatabase
 
 USD = 10**9
 

@@ -13,7 +13,7 @@ from services.storage.base import Database, P, T, Transaction
 from services.storage.ledger import end_holds
 from services.telemetry.supervisor import Supervisor
 from tests.stand.clock import FakeClock
-from tests.stand.database import WatchedDatabase
+from tests.stand.failing_database import WatchedDatabase
 
 FAILURES = 3
 

@@ -14,7 +14,7 @@ from services.storage.accounts import account_by_name, ensure_account
 from services.storage.base import Database, Transaction
 from services.storage.ledger import HoldRow, insert_hold
 from tests.stand.clock import FakeClock
-from tests.stand.database import WatchedDatabase
+from tests.stand.failing_database import WatchedDatabase
 
 
 def run(sql: str) -> Transaction[None]:

@@ -33,8 +33,9 @@ from services.common.tls import ListenerTls, TargetTls
 from services.rpc.client_authorizer import ClientAuthorizer, Table
 from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
-from tests.services.common.test_tls_grpc import NAME, Files, pair
+from tests.services.common.test_tls_grpc import pair
 from tests.services.rpc.test_listener import Models
+from tests.stand.certificates import NAME, Files
 
 SHOP, EDGE, STRANGER = "shop.web.svc", "edge.pomogator.svc", "stranger.svc"
 MODELS = pb.DESCRIPTOR.services_by_name["ModelService"].full_name

@@ -6,7 +6,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.errors import Failure
 from services.storage.base import Database, Transaction
 from services.storage.counted import CountedDatabase
-from tests.stand.database import WatchedDatabase
+from tests.stand.failing_database import WatchedDatabase
 
 
 def nothing() -> Transaction[int]:

@@ -15,9 +15,9 @@ from services.storage.counters import LocalCounters
 from services.storage.opening import COUNTER_STORES, DATABASES, open_counters, open_database
 from services.storage.redis import RedisCounters
 from services.storage.sqlite import SqliteDatabase
-from tests.services.conftest import DATABASE_KINDS
 from tests.services.storage.test_counters import COUNTER_STORE_KINDS
 from tests.stand.clock import FakeClock
+from tests.stand.databases import DATABASE_KINDS
 
 WITHOUT_REDIS = """
 import asyncio, sys
