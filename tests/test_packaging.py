@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,34 @@ assert services.config.load(None, {"OPENAI_API_KEY": "k"}).channels
 (script,) = distribution("pomogator").entry_points.select(group="console_scripts")
 assert callable(script.load())
 assert sys.modules[script.module].__file__.startswith(sys.argv[1])
+"""
+
+ONLY_EDGE = """
+import re, sys
+from importlib.metadata import packages_distributions
+packages, locked, *arguments = sys.argv[1:]
+plain = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+known = {plain(name) for name in locked.split(",")} | {"pomogator", "setuptools"}
+for module, owners in packages_distributions().items():
+    if known.isdisjoint(map(plain, owners)):
+        sys.modules[module] = None
+sys.path.insert(0, packages)
+sys.argv[:] = ["gateway", *arguments]
+"""
+"""Hides the distributions that are not in the lock."""
+
+IMPORT_EDGE = """
+import importlib, pkgutil
+import gateway, services.common
+for package in (gateway, services.common):
+    assert package.__file__.startswith(packages), package.__file__
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+        importlib.import_module(module.name)
+"""
+
+RUN_EDGE = """
+import runpy
+runpy.run_module("gateway", run_name="__main__")
 """
 
 COUNT_WITHOUT_NUMPY = """
@@ -70,6 +99,24 @@ def test_wheel_works_on_its_own(tmp_path: Path) -> None:
         (sys.executable, "-I", "-c", TRY_IT, str(unpacked)), capture_output=True, check=False
     )
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_the_edges_image_has_all_that_the_edge_needs(tmp_path: Path) -> None:
+    """The wheel without what the Dockerfile deletes, and the distributions of the edge's lock."""
+    packages = tmp_path / "packages"
+    shutil.unpack_archive(build("wheel", tmp_path / "dist"), packages, "zip")
+    text = (ROOT / "deploy" / "Dockerfile").read_text().replace("\\\n", " ")
+    (deletion,) = re.findall(r"find /venv/edge/\S+/site-packages/services [^&\n]*\{\} \+", text)
+    deletion = re.sub(r"/venv/edge/\S+/site-packages", str(packages), deletion)
+    subprocess.run(shlex.split(deletion), check=True)
+    assert {path.name for path in (packages / "services").iterdir()} == {"common", "__init__.py"}
+
+    for code, argument, said in ((IMPORT_EDGE, "", ""), (RUN_EDGE, "--help", "--target TARGET")):
+        lock = ",".join(locked("edge.txt"))
+        command = (sys.executable, "-I", "-c", ONLY_EDGE + code, str(packages), lock, argument)
+        done = subprocess.run(command, capture_output=True, check=False, text=True)
+        assert done.returncode == 0, done.stderr
+        assert said in done.stdout
 
 
 def test_source_archive_is_whole(tmp_path: Path) -> None:
