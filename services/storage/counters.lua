@@ -4,9 +4,9 @@
 --   ARGV  act, lease's ID, its length in us, requests, tokens; then each counter's kind and limit
 --
 -- `take` returns {wait in us, index of the counter that asks for it or -1, levels...}, `peek` the
--- same and draws nothing; `settle` and `renew` return nothing. Units and arithmetic are those of services/storage/counters.py.
+-- same and draws nothing; `settle` and `renew` return nothing. Units and arithmetic are those of
+-- services/storage/counters.py, whose PERIOD_US and CALL_RETRY_AFTER_US are set before the script.
 
-local PERIOD_US, SLOT_WAIT_US = 60000000, 1000000
 local act, lease_id, lease_us = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local requests, tokens = tonumber(ARGV[4]), tonumber(ARGV[5])
 local time = redis.call('TIME')
@@ -71,7 +71,7 @@ local reply = {0, -1}
 for i = 1, #KEYS do
   local now_at, wait = level(i), 0
   if kind(i) == 'concurrency' then
-    if now_at >= limit(i) then wait = SLOT_WAIT_US end
+    if now_at >= limit(i) then wait = CALL_RETRY_AFTER_US end
   else
     local amount = kind(i) == 'requests' and requests or math.min(tokens, limit(i))
     local excess = now_at - (limit(i) - amount) * PERIOD_US

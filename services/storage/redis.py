@@ -27,8 +27,10 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from services.storage.counters import (
+    CALL_RETRY_AFTER_US,
     LEASE_S,
     LIMIT_MAX,
+    PERIOD_US,
     LocalCounters,
     Meter,
     MeterKind,
@@ -58,11 +60,20 @@ KEY_PREFIX = "pomogator:{limits}:"
 
 SCRIPT = "counters.lua"
 
+CONSTANTS = {"PERIOD_US": PERIOD_US, "CALL_RETRY_AFTER_US": CALL_RETRY_AFTER_US}
+"""What the script has in common with `services.storage.counters`."""
+
 PROBE = (Meter("probe", MeterKind.REQUESTS, LIMIT_MAX),)
 """Shows that the server not only answers but also writes: it may be full, or a replica."""
 
 Arguments: TypeAlias = Sequence[str | int]
 Reply: TypeAlias = Sequence[int]
+
+
+def read_script() -> str:
+    """Return the script, with its constants in front."""
+    constants = (f"local {name} = {value}" for name, value in CONSTANTS.items())
+    return "\n".join((*constants, resources.files(__package__).joinpath(SCRIPT).read_text()))
 
 
 class NoReplyError(Exception):
@@ -204,7 +215,7 @@ class _ScriptClient:
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
-        self._script = resources.files(__package__).joinpath(SCRIPT).read_text()
+        self._script = read_script()
         self._probe = probe
         self._pending: list[_PendingCall] = []
         self._has_pending = asyncio.Event()
