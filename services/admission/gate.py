@@ -1,4 +1,4 @@
-"""Lets a call in, and sees it out: scope, limits, the hold; then the settlement."""
+"""Admission of a call: scope of the key, limits, the hold on the balance."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from services.providers.translate.thinking import BUDGET_MIN
 from services.telemetry.calls import CallRecord
 
 MAX_TOKENS_UNKNOWN = 4096
-"""What an answer is expected to take at most where neither caller nor model says."""
+"""The most tokens that an answer is expected to take where neither caller nor model says."""
 MAX_TOKENS_MAX = 1_000_000
-"""No model answers with more; callers may ask for any number."""
+"""The most tokens that any answer is expected to take; callers may ask for any number."""
 
 _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
 
 
 class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that wants in."""
+    """A call that asks for admission."""
 
     record: CallRecord
-    """What operators are told of it, by its request ID."""
+    """Record of the call, for logs, metrics and traces."""
     caller: Caller
-    """Who asks."""
+    """The authenticated caller."""
     spec: pb.ChatCompletionSpec
-    """What for. Validated."""
+    """The validated request."""
     model: str
-    """The public model, by the name that prices, limits and scopes go by."""
+    """The public model, by the name under which prices, limits and scopes are looked up."""
     capabilities: Capabilities
-    """What the model accepts."""
+    """Capabilities of the model."""
     fallbacks: Sequence[str] = ()
-    """The models that may answer in its place, by the same names."""
+    """The models that may answer in its place, under the same kind of name."""
 
     @property
     def max_tokens(self) -> int:
@@ -55,35 +55,35 @@ class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gate:
-    """Admits calls."""
+    """Admits calls under one configuration."""
 
     limits: Limits
-    """How much may be used."""
+    """Rate and concurrency limits."""
     ledger: Ledger
-    """Where holds are taken and settled."""
+    """Reserves holds and settles them."""
     prices: PriceList
-    """What models cost."""
+    """Prices of models."""
     counter: TokenCounter
-    """Counts what providers do not."""
+    """Counts tokens that providers do not report."""
     clock: Clock
-    """Tells the time."""
+    """Clock of the tickets."""
     refuse_unpriced: bool = False
-    """Whether a model without a price is refused, and not served for nothing."""
+    """Whether a model without a price is refused; otherwise it is free."""
     _priced: dict[str, Price] = field(init=False, default_factory=dict)
-    """What was looked up. It has no more entries than there are models."""
+    """Prices that were looked up. At most one entry per model."""
 
-    async def admit(self, bid: AdmissionRequest) -> Ticket:
-        """Admits a call. Whoever has the ticket is to close it when the call is over.
+    async def admit(self, request: AdmissionRequest) -> Ticket:
+        """Admit a call. The ticket must be closed when the call is over.
 
         Raises Failure: MODEL_NOT_ALLOWED, MODEL_NOT_FOUND for a model without a price,
         RATE_LIMIT_EXCEEDED, INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
-        A call that is refused has used up nothing.
+        A refused call has taken nothing from limits and balance.
         """
-        caller = bid.caller
-        authorize(caller, bid.model)
-        prices = {model: self._price(model) for model in (bid.model, *bid.fallbacks)}
-        prompt_tokens, max_tokens = estimate_prompt(bid.spec), bid.max_tokens
-        subject = _subject(caller, bid.model)
+        caller = request.caller
+        authorize(caller, request.model)
+        prices = {model: self._price(model) for model in (request.model, *request.fallbacks)}
+        prompt_tokens, max_tokens = estimate_prompt(request.spec), request.max_tokens
+        subject = _subject(caller, request.model)
         lease = await self.limits.take(subject, prompt_tokens + max_tokens)
         amount = max(
             [
@@ -92,29 +92,29 @@ class Gate:
             ]
         )
         try:
-            hold = await self.ledger.reserve(_order(bid, prices[bid.model], amount))
+            hold = await self.ledger.reserve(_hold_request(request, prices[request.model], amount))
         except BaseException:
-            # Also when cancelled: a call that is not admitted has used up nothing.
+            # Also when cancelled: a call that is not admitted takes nothing from limits.
             lease.void()
             raise
-        bid.record.hold_nano = amount
+        request.record.hold_nano = amount
         return Ticket(
             lease=lease,
             hold=hold,
             prices=prices,
-            price=prices[bid.model],
+            price=prices[request.model],
             subject=subject,
             tokens=prompt_tokens + max_tokens,
             limits=self.limits,
             markup_bp=caller.markup_bp,
-            meter=UsageMeter(bid.spec, self.counter, max_tokens=_allowed_tokens(bid.spec)),
+            meter=UsageMeter(request.spec, self.counter, max_tokens=_allowed_tokens(request.spec)),
             ledger=self.ledger,
             clock=self.clock,
-            record=bid.record,
+            record=request.record,
         )
 
-    async def standing(self, caller: Caller, model: str) -> Mapping[str, str]:
-        """What an answer that took nothing should say about limits: `x-ratelimit-…`."""
+    async def limit_headers(self, caller: Caller, model: str) -> Mapping[str, str]:
+        """Return the `x-ratelimit-…` headers of an answer that took nothing from limits."""
         return await self.limits.standing(_subject(caller, model))
 
     def _price(self, model: str) -> Price:
@@ -129,22 +129,22 @@ class Gate:
 
 
 def most_tokens(spec: pb.ChatCompletionSpec, can: Capabilities) -> int:
-    """The most tokens that all choices together are expected to take of a model that can so."""
+    """The most tokens that all choices together are expected to take of a model."""
     asked = spec.max_tokens or can.default_max_tokens or can.max_output_tokens
     each = min(asked or MAX_TOKENS_UNKNOWN, can.max_output_tokens or MAX_TOKENS_MAX)
     return max(1, spec.n) * each
 
 
 def _allowed_tokens(spec: pb.ChatCompletionSpec) -> int | None:
-    """The most tokens that a provider may have been allowed for a choice. None: without limit."""
+    """The most tokens that a provider may have been allowed for a choice. None: no limit."""
     if not spec.HasField("max_tokens"):
         return None
-    # Where less leaves no room for thinking, that much is added on the way.
+    # The encoder adds that much where the rest would not suffice for thinking.
     return spec.max_tokens + BUDGET_MIN
 
 
 def authorize(caller: Caller, model: str) -> None:
-    """Raises Failure MODEL_NOT_ALLOWED unless the caller's key may use the public model."""
+    """Raise Failure MODEL_NOT_ALLOWED unless the caller's key may use the public model."""
     if not caller.may_use(model):
         raise _refused(reasons.ERROR_REASON_MODEL_NOT_ALLOWED, _NOT_ALLOWED, model)
 
@@ -155,15 +155,15 @@ def _subject(caller: Caller, model: str) -> Subject:
     return Subject(key=caller.key_id, model=model, own=own)
 
 
-def _order(bid: AdmissionRequest, price: Price, amount_nano: int) -> HoldRequest:
+def _hold_request(request: AdmissionRequest, price: Price, amount_nano: int) -> HoldRequest:
     return HoldRequest(
-        request_id=bid.record.request_id,
-        account=bid.caller.account,
-        key_id=bid.caller.key_id,
-        model=bid.model,
+        request_id=request.record.request_id,
+        account=request.caller.account,
+        key_id=request.caller.key_id,
+        model=request.model,
         amount_nano=amount_nano,
         price=price.to_json(),
-        monthly_nano=bid.caller.scope.monthly_nano_usd,
+        monthly_nano=request.caller.scope.monthly_nano_usd,
     )
 
 

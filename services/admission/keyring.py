@@ -1,7 +1,7 @@
-"""Who calls: a bearer token in, a caller out, in microseconds.
+"""Authentication of callers: a bearer token in, a caller out, in microseconds.
 
 Only keyed digests are stored and compared: an equal digest is an equal key, so that
-the time of a lookup says nothing about how nearly one was guessed.
+the time of a lookup says nothing about how close a guess came.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.admission.revocation import Revocation, revoked
+from services.admission.revocation import Revocation, key_revoked
 from services.clock import Chance, Clock
 from services.common.key_format import well_formed
 from services.common.request_headers import bearer_token
@@ -25,21 +25,23 @@ from services.storage.keys import KeyScope, StoredKey, key_by_digest, key_by_id
 from services.storage.pepper import Pepper
 
 CACHE_MAX = 100_000
+"""The most keys in the cache."""
 CACHE_TTL_S = 60.0
-"""How long a key is believed without asking again; revocations are pushed."""
+"""How long a key is used without a new lookup. Revocations arrive earlier, as notices."""
 
 UNKNOWN_MAX = 10_000
+"""The most digests of unknown keys in the cache."""
 UNKNOWN_TTL_S = 5.0
-"""How long a key that is not there is remembered as such."""
+"""How long an unknown key is refused without a new lookup."""
 
-ANSWER_S = 3.0
-"""How long the store may take to say whose key it is."""
+LOOKUP_TIMEOUT_S = 3.0
+"""How long a lookup in the store may take."""
 
 RETRY_SPREAD_S = 4.0
-"""The spread of the Retry-After while the store cannot say whose key it is."""
+"""The spread of the Retry-After while the store does not answer."""
 
 RECHECK_S = 1.0
-"""How long to wait for a store that cannot say whether a running call's key was revoked."""
+"""The interval of attempts to learn from the store whether a key in use was revoked."""
 
 UNSCOPED = KeyScope()
 
@@ -48,16 +50,16 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who calls."""
+    """An authenticated caller."""
 
     key_id: str
-    """Safe to log."""
+    """ID of the key. Safe to log."""
     account: str
-    """Who pays."""
+    """The account that pays."""
     scope: KeyScope = UNSCOPED
-    """What the key may do."""
+    """Models, limits and budget of the key."""
     markup_bp: int = 0
-    """What the account is charged on top of prices, in hundredths of a percent."""
+    """The account's markup on prices, in hundredths of a percent."""
 
     def may_use(self, model: str) -> bool:
         """Whether the key may use the public model of that name."""
@@ -65,8 +67,8 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    """What the store said about a digest, and until when that is believed."""
+class _CachedKey:
+    """The store's answer for a digest, and how long it may be used."""
 
     key: StoredKey | None
     caller: Caller | None
@@ -74,84 +76,84 @@ class _Known:
 
 
 class Keyring:
-    """Knows the keys. One for each process; hears of revocations in all of them."""
+    """Cache of keys. One for each process; it is notified of revocations by all processes."""
 
     def __init__(self, database: Database, pepper: Pepper, clock: Clock, chance: Chance) -> None:
         self._database = database
         self._pepper = pepper
         self._clock = clock
         self._chance = chance
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known: OrderedDict[bytes, _CachedKey] = OrderedDict()
         self._unknown: OrderedDict[bytes, float] = OrderedDict()
         self._revocations: WeakValueDictionary[str, Revocation] = WeakValueDictionary()
         self._notices = 0
         self._rechecks: set[asyncio.Task[None]] = set()
-        database.subscribe(self._notice)
+        database.subscribe(self._on_notice)
 
     async def authenticate(self, authorization: str | None) -> Caller:
-        """The caller behind an `Authorization` header, `Bearer <key>`.
+        """Return the caller with an `Authorization` header `Bearer <key>`.
 
         Raises Failure: INVALID_API_KEY, KEY_EXPIRED, KEY_REVOKED, and AUTH_UNAVAILABLE
-        where the store cannot say; a valid key is never refused for that reason.
+        where the store does not answer; a store that does not answer never makes a key invalid.
         """
         secret = bearer_token(authorization)
         if secret is None:
             raise _invalid()
         digest = self._pepper.digest(secret)
-        known = self._known.get(digest)
-        if known is None or known.until <= self._clock.now():
+        cached = self._known.get(digest)
+        if cached is None or cached.until <= self._clock.now():
             if not well_formed(secret) or self._is_unknown(digest):
                 raise _invalid()
-            known = await self._look_up(digest)
-        return self._judge(known)
+            cached = await self._look_up(digest)
+        return self._require_valid(cached)
 
     def revocation(self, caller: Caller) -> Revocation:
-        """Is told when the caller's key is revoked, in whichever process.
+        """Return the revocation of the caller's key, which any process may trigger.
 
-        To be asked for right after `authenticate`, and held on to while it matters.
+        Call it right after `authenticate`, and keep the result while the call runs.
         """
         revocation = self._revocations.get(caller.key_id)
         if revocation is None:
             revocation = self._revocations[caller.key_id] = Revocation()
         return revocation
 
-    def _judge(self, known: _Known) -> Caller:
-        key, caller = known.key, known.caller
+    def _require_valid(self, cached: _CachedKey) -> Caller:
+        key, caller = cached.key, cached.caller
         if key is None or caller is None:
             raise _invalid()
         if key.revoked_ms is not None:
-            raise revoked()
-        if self._is_over(key.scope.expire_ms) or self._is_over(key.until_ms):
+            raise key_revoked()
+        if self._is_past(key.scope.expire_ms) or self._is_past(key.until_ms):
             raise Failure(reasons.ERROR_REASON_KEY_EXPIRED, "This API key has expired")
         return caller
 
-    def _is_over(self, time_ms: int | None) -> bool:
+    def _is_past(self, time_ms: int | None) -> bool:
         return time_ms is not None and self._clock.time() * 1000 >= time_ms
 
-    async def _look_up(self, digest: bytes) -> _Known:
-        key = await self._ask_until_certain(digest)
+    async def _look_up(self, digest: bytes) -> _CachedKey:
+        key = await self._read_without_race(digest)
         now = self._clock.now()
         if key is None:
-            _remember(self._unknown, digest, now + UNKNOWN_TTL_S, UNKNOWN_MAX)
-            return _Known(None, None, now)
+            _cache(self._unknown, digest, now + UNKNOWN_TTL_S, UNKNOWN_MAX)
+            return _CachedKey(None, None, now)
         caller = Caller(
             key_id=key.id, account=key.account, scope=key.scope, markup_bp=key.markup_bp
         )
-        known = _Known(key, caller, now + CACHE_TTL_S)
-        _remember(self._known, digest, known, CACHE_MAX)
-        return known
+        cached = _CachedKey(key, caller, now + CACHE_TTL_S)
+        _cache(self._known, digest, cached, CACHE_MAX)
+        return cached
 
-    async def _ask_until_certain(self, digest: bytes) -> StoredKey | None:
-        """What was read before a notice may be older than what the notice is about."""
+    async def _read_without_race(self, digest: bytes) -> StoredKey | None:
+        """Read a key, again if a notice arrives meanwhile: the first answer may be older."""
         while True:
             notices = self._notices
-            key = await self._ask(digest)
+            key = await self._read(digest)
             if notices == self._notices:
                 return key
 
-    async def _ask(self, digest: bytes) -> StoredKey | None:
+    async def _read(self, digest: bytes) -> StoredKey | None:
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(LOOKUP_TIMEOUT_S):
                 return await self._database.read(key_by_digest, digest.hex())
         except (Failure, TimeoutError) as failure:
             raise Failure(
@@ -163,26 +165,27 @@ class Keyring:
     def _is_unknown(self, digest: bytes) -> bool:
         return self._unknown.get(digest, 0.0) > self._clock.now()
 
-    def _notice(self, key_id: str) -> None:
+    def _on_notice(self, key_id: str) -> None:
+        """Forget a key that has changed. Without an ID, notices may have been lost: forget all."""
         self._notices += 1
         if not key_id:
             self._known.clear()
-            for watched in list(self._revocations):
-                self._spawn_recheck(watched)
+            for in_use in list(self._revocations):
+                self._start_recheck(in_use)
             return
-        for digest, known in list(self._known.items()):
-            if known.caller is not None and known.caller.key_id == key_id:
+        for digest, cached in list(self._known.items()):
+            if cached.caller is not None and cached.caller.key_id == key_id:
                 del self._known[digest]
-        self._spawn_recheck(key_id)
+        self._start_recheck(key_id)
 
-    def _spawn_recheck(self, key_id: str) -> None:
+    def _start_recheck(self, key_id: str) -> None:
         if key_id in self._revocations:
             task = asyncio.ensure_future(self._recheck(key_id))
             self._rechecks.add(task)
             task.add_done_callback(self._rechecks.discard)
 
     async def _recheck(self, key_id: str) -> None:
-        """Tells the calls that run on the key if it has been revoked."""
+        """End the calls in flight with this key if the store says that it was revoked."""
         while key_id in self._revocations:
             try:
                 key = await self._database.read(key_by_id, key_id)
@@ -191,7 +194,7 @@ class Keyring:
                 continue
             revocation = self._revocations.get(key_id)
             if revocation is not None and (key is None or key.revoked_ms is not None):
-                revocation.happen()
+                revocation.trigger()
             return
 
 
@@ -199,7 +202,7 @@ def _invalid() -> Failure:
     return Failure(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
 
 
-def _remember(cache: OrderedDict[bytes, T], digest: bytes, value: T, most: int) -> None:
+def _cache(cache: OrderedDict[bytes, T], digest: bytes, value: T, most: int) -> None:
     cache[digest] = value
     cache.move_to_end(digest)
     if len(cache) > most:

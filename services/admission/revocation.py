@@ -1,7 +1,7 @@
-"""What a revoked key does to the calls that run on it: they end where they are.
+"""Revocation of keys in use: the calls in flight with a revoked key end at once.
 
-There is no task for each call and nothing that waits: a call that can be stopped is an
-entry in a set, and stopping it is the cancellation that a caller who leaves causes too.
+No task exists per call, and nothing waits: a call that can be ended is an entry in a set, and it
+ends by the same cancellation as a call whose caller disconnects.
 """
 
 from __future__ import annotations
@@ -18,76 +18,76 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class Batches(Protocol[T_co]):
-    """What comes one after the other, and is to be closed."""
+class ClosableIterator(Protocol[T_co]):
+    """An asynchronous iterator that must be closed, such as a generator."""
 
     def __aiter__(self) -> AsyncIterator[T_co]:
-        """Itself."""
+        """Return the iterator itself."""
         ...
 
     def __anext__(self) -> Coroutine[object, object, T_co]:
-        """The next."""
+        """Return the next item."""
         ...
 
     def aclose(self) -> Awaitable[None]:
-        """Nothing more is wanted."""
+        """End the iteration."""
         ...
 
 
-def revoked() -> Failure:
-    """The failure of a key that was revoked."""
+def key_revoked() -> Failure:
+    """Return the failure of a revoked key."""
     return Failure(reasons.ERROR_REASON_KEY_REVOKED, "This API key was revoked")
 
 
 class Revocation:
-    """Whether one key was revoked. `Keyring` tells it for as long as somebody holds on to it."""
+    """Revocation of one key. `Keyring` triggers it while somebody holds a reference to it."""
 
-    __slots__ = ("__weakref__", "_loop", "_steps", "happened")
+    __slots__ = ("__weakref__", "_loop", "_waiting", "is_triggered")
 
     def __init__(self) -> None:
-        self.happened = False
+        self.is_triggered = False
         self._loop = asyncio.get_running_loop()
-        self._steps: set[asyncio.Task[object]] = set()
+        self._waiting: set[asyncio.Task[object]] = set()
 
-    def happen(self) -> None:
-        """The key is revoked: whatever runs on it ends."""
-        self.happened = True
-        while self._steps:
-            self._steps.pop().cancel()
+    def trigger(self) -> None:
+        """End every call in flight with this key."""
+        self.is_triggered = True
+        while self._waiting:
+            self._waiting.pop().cancel()
 
-    def ending(self, batches: Batches[T]) -> Batches[T]:
-        """What `batches` gives, until the key is revoked; `batches` is closed then.
+    def guard(self, items: ClosableIterator[T]) -> ClosableIterator[T]:
+        """Return an iterator over `items` that ends when the key is revoked, and closes `items`.
 
-        Raises Failure KEY_REVOKED: at once where `batches` is being waited for, else
-        when it is asked for more.
+        It raises Failure KEY_REVOKED: at once while the next item is awaited, else
+        when the next item is requested.
         """
-        return _Ending(batches, self)
+        return _GuardedIterator(items, self)
 
-    async def step(
+    async def run(
         self,
-        take: Callable[[], Awaitable[T]],
+        awaitable: Callable[[], Awaitable[T]],
         close: Callable[[], Awaitable[None]] | None = None,
     ) -> T:
-        """What `take` gives. Raises Failure KEY_REVOKED: before it, or in the midst of it.
+        """Await `awaitable()`. Raises Failure KEY_REVOKED, before it or in the middle of it.
 
-        Whatever is raised, but StopAsyncIteration, comes after a `close`.
+        Before any exception other than StopAsyncIteration leaves, `close` is awaited.
         """
         try:
-            if self.happened:
-                raise revoked()
-            # Who awaits is in a task.
+            if self.is_triggered:
+                raise key_revoked()
+            # A coroutine that is awaited runs in a task.
             task = cast("asyncio.Task[object]", asyncio.current_task(self._loop))
             cancelling = task.cancelling()
-            self._steps.add(task)
+            self._waiting.add(task)
             try:
-                return await take()
+                return await awaitable()
             finally:
-                if task in self._steps:
-                    self._steps.remove(task)
-                # As `asyncio.timeout` does it: our own cancellation is taken back, whatever
-                # became of it; one of somebody else's goes on.
+                if task in self._waiting:
+                    self._waiting.remove(task)
+                # As `asyncio.timeout` does it: the cancellation of this class is taken back, even
+                # where it was swallowed; one from elsewhere goes on.
                 elif task.uncancel() <= cancelling:
-                    raise revoked()
+                    raise key_revoked()
         except StopAsyncIteration:
             raise
         except BaseException:
@@ -96,18 +96,18 @@ class Revocation:
             raise
 
 
-class _Ending(Generic[T]):
-    """Batches of which every one is a step that a revocation ends."""
+class _GuardedIterator(Generic[T]):
+    """Iterator whose every step a revocation ends."""
 
-    __slots__ = ("_next", "_step", "aclose")
+    __slots__ = ("_next", "_run", "aclose")
 
-    def __init__(self, batches: Batches[T], revocation: Revocation) -> None:
-        self._step = revocation.step
-        self._next = batches.__anext__
-        self.aclose = batches.aclose
+    def __init__(self, items: ClosableIterator[T], revocation: Revocation) -> None:
+        self._run = revocation.run
+        self._next = items.__anext__
+        self.aclose = items.aclose
 
     def __aiter__(self) -> Self:
         return self
 
     def __anext__(self) -> Coroutine[object, object, T]:
-        return self._step(self._next, self.aclose)
+        return self._run(self._next, self.aclose)

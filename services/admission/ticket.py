@@ -1,4 +1,4 @@
-"""One admitted call: what it may take, what it takes, and how that is squared at its end."""
+"""Ticket of an admitted call: what it takes from limits and balance, and its settlement."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from services.providers.base import Batch, Decoder
 from services.telemetry.calls import CallRecord
 
 CHECKPOINT_S = 0.5
-"""How often a stream's usage is noted. The ledger writes notes down as often: a kill loses no more
-than the sum, a second."""
+"""The interval of usage checkpoints of a stream. The ledger writes checkpoints at the same
+interval: a killed process loses at most the sum of both, one second."""
 
 
 class Ticket(msgspec.Struct, kw_only=True):
@@ -28,102 +28,105 @@ class Ticket(msgspec.Struct, kw_only=True):
     """
 
     lease: Lease
-    """What was drawn from the limits."""
+    """What the call has taken from the limits on its key and model."""
     hold: Hold
-    """What was taken from the balance."""
+    """The hold on the balance."""
     prices: Mapping[str, Price]
-    """The prices, at the call's admission, of the models that may answer."""
+    """Prices at the call's admission, of all models that may answer."""
     price: Price
-    """Of these the one in force: that of the model asked for, until another answers."""
+    """The price in force: that of the requested model, until another model answers."""
     subject: Subject
-    """What the call is to limits."""
+    """Key and model, as limits know them."""
     tokens: int
-    """The tokens that it is expected to take."""
+    """The estimate of the tokens that the call takes."""
     limits: Limits
-    """Where attempts draw on their channel's limits."""
+    """Limits from which attempts take for their channel."""
     markup_bp: int
-    """What the account pays on top, in hundredths of a percent."""
+    """The account's markup on prices, in hundredths of a percent."""
     meter: UsageMeter
-    """Counts what is passed on."""
+    """Counts the tokens that are passed on."""
     ledger: Ledger
-    """Where the hold is settled."""
+    """Settles the hold."""
     clock: Clock
-    """Says when a checkpoint is due."""
+    """Decides when a checkpoint is due."""
     record: CallRecord
-    """Learns what operators are told of the call."""
-    attempt: Lease | None = None
-    """What was drawn from the limits of the channel that is being asked."""
+    """Record of the call, for logs, metrics and traces."""
+    channel_lease: Lease | None = None
+    """What the current attempt has taken from its channel's limits."""
     decoder: Decoder | None = None
-    """Set once the provider has begun to answer: knows the usage that it has reported."""
+    """Set when an answer begins: has the usage that the provider has reported."""
     metered: Metered | None = None
-    """Set once the answer is complete."""
+    """Set when the answer is complete: its usage."""
     charge_nano: int = 0
-    """What the call cost. Set once the answer is complete, or at `close`."""
-    _noted_at: float = 0.0
+    """Cost of the call. Set when the answer is complete, or at `close`."""
+    _checkpoint_at: float = 0.0
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What the answer should say about limits: `x-ratelimit-…`."""
+        """The `x-ratelimit-…` headers of the answer."""
         return self.lease.headers()
 
-    async def draw(self, channel: str) -> None:
-        """Draws on the limits of a channel that is to be asked, and lets go of the one before.
+    async def take_channel_limits(self, channel: str) -> None:
+        """Take from the limits of the next channel, and release those of the one before.
 
         Raises Failure RATE_LIMIT_EXCEEDED.
         """
-        self._leave(0)
+        self._release_channel(0)
         call = self.subject
         subject = Subject(key=call.key, model=call.model, channel=channel, own=call.own)
-        self.attempt = await self.limits.take(subject, self.tokens)
+        self.channel_lease = await self.limits.take(subject, self.tokens)
 
-    def begun(self, decoder: Decoder, model: str) -> None:
-        """The model has begun to answer: from now on the call costs something."""
+    def start_answer(self, decoder: Decoder, model: str) -> None:
+        """Note that `model` has begun to answer: from now on the call is charged."""
         self.decoder = decoder
         self.price = self.prices[model]
-        self.record.begun_at = self._noted_at = self.clock.now()
+        self.record.begun_at = self._checkpoint_at = self.clock.now()
 
     def drain(self) -> None:
-        """The caller has left, and its record is closed; what follows is read for its usage."""
+        """Note that the caller has disconnected: the rest is read for its usage alone.
+
+        The record was closed with the caller's connection; the drain gets a copy.
+        """
         self.meter.drain()
         self.record = replace(self.record)
 
     def count(self, batch: Batch) -> None:
-        """Takes note of what the provider sent. Completes the last chunk: usage and cost."""
+        """Count a batch of the provider. The last one gets usage and cost of the call."""
         chunks = batch.chunks
         self.meter.add(chunks)
         last = chunks[-1]
         if last.HasField("finished"):
             self._complete(last.finished)
             self.record.finished(chunks)
-        elif self.clock.now() - self._noted_at >= CHECKPOINT_S:
-            self._note()
+        elif self.clock.now() - self._checkpoint_at >= CHECKPOINT_S:
+            self._checkpoint()
 
     def close(self) -> None:
-        """The call is over. What it used is charged; what it drew too much is given back."""
+        """Settle the call: charge its usage, and give back what it took beyond that."""
         if self.decoder is None:
-            self._leave(0)
+            self._release_channel(0)
             self.lease.void()
             self.ledger.void(self.hold)
             self.record.settlement = "voided"
             return
         metered = self.metered
         if metered is None:
-            metered = self._metered_so_far()
+            metered = self._usage_so_far()
             self.charge_nano = self._cost(metered)
-        self._leave(metered.usage.total_token_count)
+        self._release_channel(metered.usage.total_token_count)
         self.lease.reconcile(metered.usage.total_token_count)
         self.lease.release()
         self.ledger.settle(self.hold, self.charge_nano, metered.usage)
-        self._tell(metered)
+        self._record_settlement(metered)
 
-    def _leave(self, tokens: int) -> None:
-        """The channel that was asked took so many tokens, and is asked no more."""
-        if self.attempt is not None:
-            self.attempt.reconcile(tokens)
-            self.attempt.release()
-            self.attempt = None
+    def _release_channel(self, tokens: int) -> None:
+        """Release what the attempt took from its channel's limits, but for `tokens`."""
+        if self.channel_lease is not None:
+            self.channel_lease.reconcile(tokens)
+            self.channel_lease.release()
+            self.channel_lease = None
 
-    def _tell(self, metered: Metered) -> None:
+    def _record_settlement(self, metered: Metered) -> None:
         record = self.record
         record.settlement = "settled"
         record.charge_nano = self.charge_nano
@@ -134,13 +137,13 @@ class Ticket(msgspec.Struct, kw_only=True):
         finished.usage.CopyFrom(self.metered.usage)
         finished.cost_nano_usd = self.charge_nano = self._cost(self.metered)
 
-    def _note(self) -> None:
-        self._noted_at = self.clock.now()
-        metered = self._metered_so_far()
+    def _checkpoint(self) -> None:
+        self._checkpoint_at = self.clock.now()
+        metered = self._usage_so_far()
         self.ledger.checkpoint(self.hold, self._cost(metered), metered.usage)
 
-    def _metered_so_far(self) -> Metered:
-        """What the call has used, although its answer is not complete."""
+    def _usage_so_far(self) -> Metered:
+        """The usage of a call whose answer is not complete."""
         return self.meter.metered(self.decoder.usage if self.decoder else None)
 
     def _cost(self, metered: Metered) -> int:

@@ -11,7 +11,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.gate import AdmissionRequest, authorize
 from services.admission.keyring import Caller
-from services.admission.revocation import Batches, Revocation
+from services.admission.revocation import ClosableIterator, Revocation
 from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.completions.drains import CallState, DrainPool
@@ -72,7 +72,7 @@ class Pipeline:
         self._drains = drains
         self._clock = clock
 
-    def stream(self, call: CompletionCall, announce: Announce) -> Batches[Batch]:
+    def stream(self, call: CompletionCall, announce: Announce) -> ClosableIterator[Batch]:
         """The batches of an answer, as the provider sends them.
 
         The first is not given before the provider has begun to answer; just before it,
@@ -80,7 +80,7 @@ class Pipeline:
         at once, before it or after it.
         """
         batches = self._stream(call, announce, stream=True)
-        return batches if call.revocation is None else call.revocation.ending(batches)
+        return batches if call.revocation is None else call.revocation.guard(batches)
 
     def _stream(
         self, call: CompletionCall, announce: Announce, *, stream: bool
@@ -109,7 +109,7 @@ class Pipeline:
         )
 
         async def replaying() -> None:
-            standing = await call.snapshot.gate.standing(call.caller, model)
+            standing = await call.snapshot.gate.limit_headers(call.caller, model)
             announce({**REPLAYED, **standing})
 
         return self._idempotency.stream(named, make, replaying)
@@ -122,7 +122,7 @@ class Pipeline:
         try:
             answer = await self._failover.open(_inquiry(call, course, ticket, stream=stream))
             try:
-                ticket.begun(answer.decoder, answer.target.public_model)
+                ticket.start_answer(answer.decoder, answer.target.public_model)
                 announce(ticket.headers)
                 batch = answer.first
                 ticket.count(batch)
@@ -151,7 +151,7 @@ class Pipeline:
         batches = self._stream(call, announce, stream=False)
         if call.revocation is None:
             return await _folded(batches)
-        return await call.revocation.step(partial(_folded, batches))
+        return await call.revocation.run(partial(_folded, batches))
 
     def _started(self, answer: StartedAnswer) -> pb.ChatCompletionChunk:
         chunk = pb.ChatCompletionChunk()
@@ -164,7 +164,7 @@ class Pipeline:
         return chunk
 
 
-async def _folded(batches: Batches[Batch]) -> pb.CreateChatCompletionResponse:
+async def _folded(batches: ClosableIterator[Batch]) -> pb.CreateChatCompletionResponse:
     fold = Fold()
     try:
         async for batch in batches:
@@ -201,7 +201,7 @@ def _inquiry(
     return RouteRequest(
         spec=call.spec,
         routes=course.routes,
-        take_channel_limits=ticket.draw,
+        take_channel_limits=ticket.take_channel_limits,
         record=call.record,
         time_left_s=course.left_s,
         strict=call.strict,

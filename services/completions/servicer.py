@@ -100,7 +100,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """A refusal says how the limits stand, too, once it is known which apply."""
         record = call.record
         if record.model and not record.begun_at and not failure.headers:
-            failure.headers = await call.snapshot.gate.standing(call.caller, record.model)
+            failure.headers = await call.snapshot.gate.limit_headers(call.caller, record.model)
 
     async def _call(
         self,

@@ -1,3 +1,5 @@
+"""Authentication of keys, over both databases."""
+
 from __future__ import annotations
 
 import asyncio
@@ -21,8 +23,8 @@ from tests.stand.failing_database import WatchedDatabase
 PEPPER = Pepper(b"sixteen bytes and more")
 
 
-class World:
-    """A state, the keys in it, and a ring that knows them."""
+class KeyStand:
+    """A database, keys in it, and a keyring."""
 
     def __init__(self, database: Database, clock: FakeClock) -> None:
         self.database = WatchedDatabase(database)
@@ -31,36 +33,36 @@ class World:
         self.ring = Keyring(self.database, PEPPER, clock, system_chance())
 
     async def key(self, scope: KeyScope | None = None) -> tuple[StoredKey, str]:
-        """A new key."""
+        """Make a key."""
         return await self.maker.make("acme", "test", scope)
 
     async def revoke(self, key: StoredKey) -> None:
-        """Revokes a key, as the operators' service does."""
+        """Revoke a key as the operators' service does."""
         await self.database.write(revoke_key, key.id, round(self.clock.time() * 1000))
 
-    async def hear(self) -> None:
-        """Returns when the ring has made sure of what it was told."""
+    async def rechecked(self) -> None:
+        """Return when the keyring has read again what notices were about."""
         await asyncio.gather(*self.ring._rechecks)
 
     async def refusal(self, authorization: str | None) -> Failure:
-        """Why the header is refused."""
+        """Return the failure with which the header is refused."""
         with pytest.raises(Failure) as refused:
             await self.ring.authenticate(authorization)
         return refused.value
 
 
 @pytest.fixture
-def world(database: Database, clock: FakeClock) -> World:
-    return World(database, clock)
+def stand(database: Database, clock: FakeClock) -> KeyStand:
+    return KeyStand(database, clock)
 
 
-async def test_knows_whose_key_it_is(world: World) -> None:
-    """A key leads to its account, its ID and its scope; the scheme's case does not matter."""
+async def test_a_key_identifies_its_caller(stand: KeyStand) -> None:
+    """By account, ID and scope; the case of the scheme does not matter."""
     scope = KeyScope(models=frozenset({"a/b"}), strict=True)
-    key, secret = await world.key(scope)
+    key, secret = await stand.key(scope)
 
     for scheme in ("Bearer", "bearer", "BEARER"):
-        caller = await world.ring.authenticate(f"{scheme} {secret}")
+        caller = await stand.ring.authenticate(f"{scheme} {secret}")
         assert (caller.key_id, caller.account, caller.scope) == (key.id, "acme", scope)
 
     assert caller.may_use("a/b")
@@ -86,132 +88,132 @@ async def test_knows_whose_key_it_is(world: World) -> None:
         "Bearer " + "x" * 10_000,
     ],
 )
-async def test_refuses_what_is_no_key(world: World, authorization: str | None) -> None:
-    """Whatever is not a key is refused in the words of the API page."""
-    await world.key()
+async def test_anything_but_a_key_is_refused(stand: KeyStand, authorization: str | None) -> None:
+    """With INVALID_API_KEY, in the words of the API's documentation."""
+    await stand.key()
 
-    refusal = await world.refusal(authorization)
+    refusal = await stand.refusal(authorization)
 
     assert refusal.reason == reasons.ERROR_REASON_INVALID_API_KEY
     assert refusal.message == "Invalid API key"
 
 
-async def test_wrong_keys_are_not_looked_up_twice(world: World) -> None:
-    """A malformed key never reaches the store, an unknown one once in five seconds."""
+async def test_invalid_keys_hardly_reach_the_store(stand: KeyStand) -> None:
+    """A malformed key never does, an unknown one once in five seconds."""
     unknown = new_secret()
 
     for _ in range(10):
-        await world.refusal("Bearer sk-pg-nonsense")
-        await world.refusal(f"Bearer {unknown}")
+        await stand.refusal("Bearer sk-pg-nonsense")
+        await stand.refusal(f"Bearer {unknown}")
 
-    assert world.database.reads == 1
-    world.clock.advance(5.1)
-    await world.refusal(f"Bearer {unknown}")
-    assert world.database.reads == 2
+    assert stand.database.reads == 1
+    stand.clock.advance(5.1)
+    await stand.refusal(f"Bearer {unknown}")
+    assert stand.database.reads == 2
 
 
-async def test_keys_with_a_common_beginning_are_two(world: World) -> None:
-    """Two keys that agree in all but the end are never taken for each other."""
-    _, secret = await world.key()
-    await world.ring.authenticate(f"Bearer {secret}")
+async def test_keys_are_compared_whole(stand: KeyStand) -> None:
+    """Two keys that differ only at the end are different."""
+    _, secret = await stand.key()
+    await stand.ring.authenticate(f"Bearer {secret}")
     body = secret[6:-6]
     last = ALPHABET[(ALPHABET.index(body[-1]) + 1) % len(ALPHABET)]
     twin = f"sk-pg-{body[:-1]}{last}{checksum(body[:-1] + last)}"
 
     assert well_formed(twin)
-    assert (await world.refusal(f"Bearer {twin}")).reason == reasons.ERROR_REASON_INVALID_API_KEY
+    assert (await stand.refusal(f"Bearer {twin}")).reason == reasons.ERROR_REASON_INVALID_API_KEY
 
 
-async def test_expiry_is_by_the_wall_clock(world: World) -> None:
-    """A key works until its time, and not from then on, remembered or not."""
-    end = round(world.clock.time() * 1000) + 10_000
-    _, secret = await world.key(KeyScope(expire_ms=end))
-    await world.ring.authenticate(f"Bearer {secret}")
+async def test_expiry_is_by_the_wall_clock(stand: KeyStand) -> None:
+    """A key is valid until that time, whether it is in the cache or not."""
+    end = round(stand.clock.time() * 1000) + 10_000
+    _, secret = await stand.key(KeyScope(expire_ms=end))
+    await stand.ring.authenticate(f"Bearer {secret}")
 
-    world.clock.advance(10)
+    stand.clock.advance(10)
 
-    assert (await world.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_EXPIRED
-
-
-async def test_revocation_takes_effect_at_once(world: World) -> None:
-    """When the revocation is acknowledged the key is refused, though it was remembered."""
-    key, secret = await world.key()
-    await world.ring.authenticate(f"Bearer {secret}")
-
-    await world.revoke(key)
-
-    assert (await world.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
+    assert (await stand.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_EXPIRED
 
 
-async def test_running_calls_hear_of_the_revocation(world: World) -> None:
-    """Whoever holds the revocation of a caller learns that its key is gone; others do not."""
-    key, secret = await world.key()
-    _, other_secret = await world.key()
-    caller = await world.ring.authenticate(f"Bearer {secret}")
-    other = await world.ring.authenticate(f"Bearer {other_secret}")
-    revoked, unharmed = world.ring.revocation(caller), world.ring.revocation(other)
-    assert world.ring.revocation(caller) is revoked
+async def test_revocation_takes_effect_at_once(stand: KeyStand) -> None:
+    """A revoked key is refused although it is in the cache."""
+    key, secret = await stand.key()
+    await stand.ring.authenticate(f"Bearer {secret}")
 
-    await world.revoke(key)
+    await stand.revoke(key)
 
-    await world.hear()
-    assert revoked.happened
-    assert not unharmed.happened
+    assert (await stand.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
 
 
-async def test_missed_notices_are_made_up_for(
-    world: World, database: SqliteDatabase | PostgresDatabase
+async def test_a_revocation_reaches_the_calls_in_flight(stand: KeyStand) -> None:
+    """Those with the revoked key, and no others."""
+    key, secret = await stand.key()
+    _, other_secret = await stand.key()
+    caller = await stand.ring.authenticate(f"Bearer {secret}")
+    other = await stand.ring.authenticate(f"Bearer {other_secret}")
+    revoked, unharmed = stand.ring.revocation(caller), stand.ring.revocation(other)
+    assert stand.ring.revocation(caller) is revoked
+
+    await stand.revoke(key)
+
+    await stand.rechecked()
+    assert revoked.is_triggered
+    assert not unharmed.is_triggered
+
+
+async def test_lost_notices_are_recovered(
+    stand: KeyStand, database: SqliteDatabase | PostgresDatabase
 ) -> None:
-    """A listener that was cut off asks again for all that matters to it."""
-    key, secret = await world.key()
-    caller = await world.ring.authenticate(f"Bearer {secret}")
-    revoked = world.ring.revocation(caller)
+    """After a disconnection of the listener all keys in use are read again."""
+    key, secret = await stand.key()
+    caller = await stand.ring.authenticate(f"Bearer {secret}")
+    revoked = stand.ring.revocation(caller)
     database._listeners.clear()  # The notice is lost.
-    await world.revoke(key)
-    heard_by_itself = revoked.happened
+    await stand.revoke(key)
+    triggered_before = revoked.is_triggered
 
-    world.ring._notice("")
+    stand.ring._on_notice("")
 
-    await world.hear()
-    assert revoked.happened
-    assert not heard_by_itself
-    assert (await world.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
+    await stand.rechecked()
+    assert revoked.is_triggered
+    assert not triggered_before
+    assert (await stand.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
 
 
-async def test_what_was_read_before_a_notice_is_not_kept(world: World) -> None:
-    """A lookup that overlaps a revocation cannot leave the key in the cache as valid."""
-    key, secret = await world.key()
-    lookup = asyncio.ensure_future(world.ring.authenticate(f"Bearer {secret}"))
-    revocation = asyncio.ensure_future(world.revoke(key))
+async def test_a_lookup_during_a_revocation_does_not_cache_the_key(stand: KeyStand) -> None:
+    """As valid, although it may have read the key before the revocation."""
+    key, secret = await stand.key()
+    lookup = asyncio.ensure_future(stand.ring.authenticate(f"Bearer {secret}"))
+    revocation = asyncio.ensure_future(stand.revoke(key))
     await asyncio.gather(lookup, revocation, return_exceptions=True)
 
-    assert (await world.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
+    assert (await stand.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
 
 
-async def test_silent_store_is_unavailable_never_unauthorized(
-    world: World, database: Database
+async def test_without_the_store_a_key_is_unavailable_never_invalid(
+    stand: KeyStand, database: Database
 ) -> None:
-    """Without the store a new key is AUTH_UNAVAILABLE; a remembered one works for a minute."""
-    _, secret = await world.key()
-    _, other = await world.key()
-    await world.ring.authenticate(f"Bearer {secret}")
+    """A new key gets AUTH_UNAVAILABLE; a cached one is valid for a minute."""
+    _, secret = await stand.key()
+    _, other = await stand.key()
+    await stand.ring.authenticate(f"Bearer {secret}")
     await database.close()
 
-    await world.ring.authenticate(f"Bearer {secret}")
-    refusal = await world.refusal(f"Bearer {other}")
+    await stand.ring.authenticate(f"Bearer {secret}")
+    refusal = await stand.refusal(f"Bearer {other}")
     assert refusal.reason == reasons.ERROR_REASON_AUTH_UNAVAILABLE
     assert refusal.retry_after_s is not None
     assert 1 <= refusal.retry_after_s <= 5
-    world.clock.advance(CACHE_TTL_S)
-    refusal = await world.refusal(f"Bearer {secret}")
+    stand.clock.advance(CACHE_TTL_S)
+    refusal = await stand.refusal(f"Bearer {secret}")
     assert refusal.reason == reasons.ERROR_REASON_AUTH_UNAVAILABLE
 
 
-async def test_guesses_do_not_fill_the_memory(world: World) -> None:
-    """However many unknown keys come, only the latest are remembered."""
+async def test_the_cache_of_unknown_keys_is_bounded(stand: KeyStand) -> None:
+    """Only the latest are kept."""
     for n in range(UNKNOWN_MAX):
         body = f"{n:043d}"
-        world.ring._unknown[PEPPER.digest(body)] = 0.0
-    await world.refusal(f"Bearer {new_secret()}")
+        stand.ring._unknown[PEPPER.digest(body)] = 0.0
+    await stand.refusal(f"Bearer {new_secret()}")
 
-    assert len(world.ring._unknown) == UNKNOWN_MAX
+    assert len(stand.ring._unknown) == UNKNOWN_MAX

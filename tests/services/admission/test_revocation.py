@@ -1,3 +1,5 @@
+"""Calls in flight end when their key is revoked."""
+
 from __future__ import annotations
 
 import asyncio
@@ -12,13 +14,13 @@ from services.errors import Failure
 
 
 class Source:
-    """Counts, and waits before each number for leave to go on."""
+    """Yields numbers, each when the test lets it."""
 
-    def __init__(self, *, stubborn: bool = False) -> None:
+    def __init__(self, *, swallows: bool = False) -> None:
         self.asked = asyncio.Event()
         self.goes_on = asyncio.Event()
         self.closed_by: BaseException | None = None
-        self._stubborn = stubborn
+        self._swallows = swallows
 
     async def numbers(self) -> AsyncGenerator[int, None]:
         """0, 1, 2."""
@@ -28,7 +30,7 @@ class Source:
                 try:
                     await self.goes_on.wait()
                 except asyncio.CancelledError:
-                    if not self._stubborn:
+                    if not self._swallows:
                         raise
                 yield number
         except BaseException as error:
@@ -36,25 +38,25 @@ class Source:
             raise
 
 
-async def test_without_a_revocation_all_passes() -> None:
-    """What is given is passed on, to its end, and nothing is left behind."""
+async def test_without_a_revocation_all_items_pass() -> None:
+    """No task stays registered."""
     revocation, source = Revocation(), Source()
     source.goes_on.set()
 
-    assert [number async for number in revocation.ending(source.numbers())] == [0, 1, 2]
+    assert [number async for number in revocation.guard(source.numbers())] == [0, 1, 2]
 
-    assert not revocation._steps
+    assert not revocation._waiting
 
 
-@pytest.mark.parametrize("stubborn", [False, True])
-async def test_ends_what_is_waited_for(*, stubborn: bool) -> None:
-    """Whoever waits is told why at once, even where its cancellation was swallowed on the way."""
-    revocation, source = Revocation(), Source(stubborn=stubborn)
-    waiting = asyncio.create_task(anext(revocation.ending(source.numbers())))
+@pytest.mark.parametrize("swallows", [False, True])
+async def test_a_revocation_ends_a_pending_item_at_once(*, swallows: bool) -> None:
+    """With its reason, even where the source swallows the cancellation."""
+    revocation, source = Revocation(), Source(swallows=swallows)
+    waiting = asyncio.create_task(anext(revocation.guard(source.numbers())))
     await source.asked.wait()
 
-    revocation.happen()
-    revocation.happen()
+    revocation.trigger()
+    revocation.trigger()
 
     with pytest.raises(Failure) as ended:
         await waiting
@@ -63,28 +65,28 @@ async def test_ends_what_is_waited_for(*, stubborn: bool) -> None:
     assert not waiting.cancelling()
 
 
-async def test_ends_what_rests_when_it_is_asked_for_more() -> None:
-    """Between two batches nobody's task is disturbed; the next request is refused."""
+async def test_a_revocation_between_two_items_ends_the_next() -> None:
+    """The task is not cancelled in between."""
     revocation, source = Revocation(), Source()
     source.goes_on.set()
-    async with aclosing(revocation.ending(source.numbers())) as numbers:
+    async with aclosing(revocation.guard(source.numbers())) as numbers:
         assert await anext(numbers) == 0
 
-        revocation.happen()
-        await asyncio.sleep(0)  # Were the task cancelled, it would hear of it here.
+        revocation.trigger()
+        await asyncio.sleep(0)  # A cancellation of the task would be raised here.
 
         with pytest.raises(Failure):
             await anext(numbers)
     assert isinstance(source.closed_by, GeneratorExit)
 
 
-async def test_a_cancellation_by_others_stays_one() -> None:
-    """A caller that leaves at the moment of the revocation has left."""
+async def test_another_cancellation_takes_precedence() -> None:
+    """A caller that disconnects at the moment of the revocation."""
     revocation, source = Revocation(), Source()
-    waiting = asyncio.create_task(anext(revocation.ending(source.numbers())))
+    waiting = asyncio.create_task(anext(revocation.guard(source.numbers())))
     await source.asked.wait()
 
-    revocation.happen()
+    revocation.trigger()
     waiting.cancel()
 
     with pytest.raises(asyncio.CancelledError):
@@ -92,12 +94,12 @@ async def test_a_cancellation_by_others_stays_one() -> None:
     assert isinstance(source.closed_by, asyncio.CancelledError)
 
 
-async def test_a_call_that_comes_late_does_not_begin() -> None:
-    """After the revocation nothing is asked of anybody."""
+async def test_after_a_revocation_no_item_is_requested() -> None:
+    """The source does not even start."""
     revocation, source = Revocation(), Source()
-    revocation.happen()
+    revocation.trigger()
 
     with pytest.raises(Failure):
-        await anext(revocation.ending(source.numbers()))
+        await anext(revocation.guard(source.numbers()))
 
     assert not source.asked.is_set()
