@@ -1,4 +1,4 @@
-"""b.2 to b.5: bodies, keys, addresses and headers that are meant ill, or simply wrong."""
+"""Bodies, keys, addresses and headers of requests that are hostile or wrong."""
 
 from __future__ import annotations
 
@@ -39,8 +39,10 @@ async def refuse(stand: FaultStand, body: bytes, code: str | None = None) -> Non
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{} x", b"[]", b"null", b'"a"', b"{'a': 1}"])
-async def test_014_is_not_an_object(open_stand: OpenStand, body: bytes) -> None:
-    """Whatever is no JSON object is told so, without being quoted."""
+async def test_a_body_that_is_no_json_object_is_refused_without_being_quoted(
+    open_stand: OpenStand, body: bytes
+) -> None:
+    """A body that is not a JSON object is refused, and the error does not quote it. Row 14."""
     await refuse(await open_stand(), body, "invalid_json")
 
 
@@ -52,8 +54,8 @@ def nested(depth: int) -> Any:
     return schema
 
 
-async def test_015_is_deep(open_stand: OpenStand) -> None:
-    """A tool's schema of ordinary depth arrives as it was sent; a bottomless one is refused."""
+async def test_depth_of_a_body_is_bounded(open_stand: OpenStand) -> None:
+    """A tool's schema of ordinary depth arrives as it was sent; one too deep is refused. Row 15."""
     stand = await open_stand()
     stand.play(fitting)
     schema = nested(45)
@@ -72,8 +74,8 @@ async def test_015_is_deep(open_stand: OpenStand) -> None:
     "body",
     [b'{"model": "\xff"}', '{"model": "m"}'.encode("utf-16"), b'{"model": "\\ud800"}', b"\xc0\xaf"],
 )
-async def test_016_is_not_utf8(open_stand: OpenStand, body: bytes) -> None:
-    """Bytes that are no text are refused."""
+async def test_a_body_that_is_not_utf8_is_refused(open_stand: OpenStand, body: bytes) -> None:
+    """Bytes that are not UTF-8 are refused. Row 16."""
     await refuse(await open_stand(), body)
 
 
@@ -81,14 +83,16 @@ async def test_016_is_not_utf8(open_stand: OpenStand, body: bytes) -> None:
     "value", ["NaN", "Infinity", "-Infinity", "1e999", "9" * 5_000, "true", '"1"', "[1]"]
 )
 @pytest.mark.parametrize("field", ["temperature", "max_tokens"])
-async def test_017_is_no_number(open_stand: OpenStand, field: str, value: str) -> None:
-    """What is no number of that kind is refused."""
+async def test_a_number_of_the_wrong_kind_is_refused(
+    open_stand: OpenStand, field: str, value: str
+) -> None:
+    """A value that is not a number of the field's kind is refused. Row 17."""
     body = json.dumps(ASKED)[:-1] + f', "{field}": {value}}}'
     await refuse(await open_stand(), body.replace('"max_tokens": 50, ', "").encode())
 
 
-async def test_018_says_it_twice(open_stand: OpenStand) -> None:
-    """A key that stands twice is refused: readers would disagree."""
+async def test_a_key_that_stands_twice_is_refused(open_stand: OpenStand) -> None:
+    """A JSON key that stands twice is refused, since two readers could disagree. Row 18."""
     await refuse(await open_stand(), b'{"model": "a", "model": "b"}', "duplicate_key")
 
 
@@ -110,8 +114,10 @@ async def test_018_says_it_twice(open_stand: OpenStand) -> None:
         ("tool_choice", 7),
     ],
 )
-async def test_019_is_out_of_range(open_stand: OpenStand, field: str, value: Any) -> None:
-    """The answer names the field."""
+async def test_a_value_out_of_range_names_its_field(
+    open_stand: OpenStand, field: str, value: Any
+) -> None:
+    """The error for a value out of range names the field. Row 19."""
     stand = await open_stand()
     stand.play(fitting)
     reply = await stand.send(json.dumps({**ASKED, field: value}).encode())
@@ -131,8 +137,11 @@ HOSTILE = {
 }
 
 
-async def test_020_041_and_051_would_lead_us_elsewhere(open_stand: OpenStand) -> None:
-    """No field and no header of a caller's says where we go, or with which key."""
+async def test_no_field_or_header_chooses_the_upstream_or_its_key(open_stand: OpenStand) -> None:
+    """No field and no header of a request changes the upstream's address or key.
+
+    Rows 20, 41, 51.
+    """
     stand = await open_stand(first={"pass_through": False})
     stand.play(fitting)
     headers = {
@@ -168,8 +177,8 @@ async def test_020_041_and_051_would_lead_us_elsewhere(open_stand: OpenStand) ->
     assert request.headers["authorization"] == f"Bearer {PROVIDER_KEY}"
 
 
-async def test_021_has_much_to_say(open_stand: OpenStand) -> None:
-    """Ten thousand messages are a request, or refused; never an error of ours."""
+async def test_ten_thousand_messages_are_no_error_of_ours(open_stand: OpenStand) -> None:
+    """Ten thousand messages are served or refused, and never an internal error. Row 21."""
     stand = await open_stand()
     stand.play(fitting)
     messages = [{"role": "user", "content": "x"}] * 10_000
@@ -199,8 +208,10 @@ async def test_021_has_much_to_say(open_stand: OpenStand) -> None:
         "gopher://127.0.0.1:6379/_",
     ],
 )
-async def test_022_and_040_are_no_pictures(open_stand: OpenStand, url: str) -> None:
-    """What is no picture at an address of the web is refused."""
+async def test_an_image_address_that_is_no_web_address_is_refused(
+    open_stand: OpenStand, url: str
+) -> None:
+    """An image whose address is not http or https is refused. Rows 22, 40."""
     stand = await open_stand()
     part = {"type": "image_url", "image_url": {"url": url}}
     messages = [{"role": "user", "content": [part]}]
@@ -211,8 +222,8 @@ async def test_022_and_040_are_no_pictures(open_stand: OpenStand, url: str) -> N
 TEXTS = "🙂👨‍👩‍👧 שלום \u2028\u2029 \x00 e\u0301 {{7*7}} {0.__class__} %s ${jndi:x} <b>"
 
 
-async def test_023_and_033_say_anything(open_stand: OpenStand) -> None:
-    """Any text goes and comes as it is, however the provider cuts its bytes."""
+async def test_any_text_passes_unchanged(open_stand: OpenStand) -> None:
+    """Any text passes both ways unchanged, however the provider cuts its bytes. Rows 23, 33."""
     stand = await open_stand()
     whole = event(json.dumps(piece(TEXTS), ensure_ascii=False))
     pieces = b"".join(chunk(whole[i : i + 1]) for i in range(len(whole)))
@@ -226,8 +237,8 @@ async def test_023_and_033_say_anything(open_stand: OpenStand) -> None:
 
 
 @pytest.mark.parametrize("model", ["a\r\nX: y", "m" * 10_000, "../../etc/passwd", "hоuse/model"])
-async def test_024_asks_for_an_odd_model(open_stand: OpenStand, model: str) -> None:
-    """A model that is not ours is told so, and not quoted at length."""
+async def test_an_unknown_model_is_not_quoted_at_length(open_stand: OpenStand, model: str) -> None:
+    """An unknown model is refused by name, but a long name is not quoted in full. Row 24."""
     stand = await open_stand()
     reply = await stand.ask(model=model)
 
@@ -244,8 +255,11 @@ MANY: dict[str, str] = {
 
 
 @pytest.mark.parametrize("what", MANY)
-async def test_025_takes_much_memory(open_stand: OpenStand, what: str) -> None:
-    """A megabyte of small things takes a bounded multiple of itself, and is given back."""
+async def test_memory_for_a_body_is_a_bounded_multiple(open_stand: OpenStand, what: str) -> None:
+    """A megabyte of small values takes a bounded multiple of memory, which is freed afterwards.
+
+    Row 25.
+    """
     stand = await open_stand()
     body = json.dumps({**ASKED, "metadata": "?"}).replace('"?"', MANY[what]).encode()
     await stand.send(body)
@@ -274,8 +288,8 @@ async def test_025_takes_much_memory(open_stand: OpenStand, what: str) -> None:
         "Bearer " + "k" * 7_000,
     ],
 )
-async def test_026_and_027_has_no_key(open_stand: OpenStand, value: str) -> None:
-    """What is no key of ours is 401, with the scheme to use."""
+async def test_a_request_without_a_valid_key_is_401(open_stand: OpenStand, value: str) -> None:
+    """Anything that is no key of ours is 401 with the scheme to use. Rows 26, 27."""
     stand = await open_stand()
     headers = {"Authorization": value}
     reply = await stand.ask(headers=headers)
@@ -284,8 +298,11 @@ async def test_026_and_027_has_no_key(open_stand: OpenStand, value: str) -> None
     assert reply.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_029_keys_share_a_beginning(open_stand: OpenStand) -> None:
-    """A key that begins like a good one is another key, also right after that was used."""
+async def test_keys_with_a_common_prefix_are_distinct(open_stand: OpenStand) -> None:
+    """A key with the prefix of a valid key is refused, also right after the valid one was used.
+
+    Row 29.
+    """
     stand = await open_stand()
     stand.play(fitting)
     assert (await stand.ask()).status == 200
@@ -296,8 +313,11 @@ async def test_029_keys_share_a_beginning(open_stand: OpenStand) -> None:
         assert (await stand.ask(headers={"Authorization": f"Bearer {key}"})).status == 401
 
 
-async def test_047_the_provider_quotes_our_key(open_stand: OpenStand) -> None:
-    """What a provider says of our key or its address reaches neither callers nor logs."""
+async def test_a_key_quoted_by_a_provider_is_not_passed_on(open_stand: OpenStand) -> None:
+    """A provider's error that quotes our key or address reaches neither callers nor logs.
+
+    Row 47.
+    """
     stand = await open_stand()
     said = f"Incorrect API key {PROVIDER_KEY} at https://x/?key={PROVIDER_KEY}"
     refusal = json_answer({"error": {"message": said, "code": "bad"}}, 400)
@@ -310,8 +330,11 @@ async def test_047_the_provider_quotes_our_key(open_stand: OpenStand) -> None:
 
 
 @pytest.mark.parametrize("asked", ["a b", "x" * 65, "a;level=ERROR", "\x1b[31m", "é"])
-async def test_050_names_the_request_oddly(open_stand: OpenStand, asked: str) -> None:
-    """An ID that does not fit a log is replaced; every line of the log stays one."""
+async def test_an_unsafe_request_id_is_replaced(open_stand: OpenStand, asked: str) -> None:
+    """A request ID that does not fit a log line is replaced; each log entry stays one line.
+
+    Row 50.
+    """
     stand = await open_stand()
     stand.play(fitting)
     head = f"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: {asked}\r\n\r\n"
@@ -323,8 +346,8 @@ async def test_050_names_the_request_oddly(open_stand: OpenStand, asked: str) ->
     assert all("\n" not in line for line in stand.log.text)
 
 
-async def test_052_the_provider_adds_headers(open_stand: OpenStand) -> None:
-    """Nothing of a provider's headers reaches the caller."""
+async def test_headers_of_a_provider_are_not_passed_on(open_stand: OpenStand) -> None:
+    """None of a provider's response headers reaches the caller. Row 52."""
     stand = await open_stand()
     body = b"".join(
         event(each)

@@ -1,4 +1,4 @@
-"""b.10: a state whose holds are not as any program of ours writes them."""
+"""A state with holds that no version of the program writes."""
 
 from __future__ import annotations
 
@@ -173,8 +173,13 @@ async def going_on(folder: Path) -> AsyncIterator[Gateway]:
     ["sqlite", pytest.param("postgres", marks=pytest.mark.nightly)],
     indirect=True,
 )
-async def test_101_broken_holds(tmp_path: Path, each_database_url: str) -> None:
-    """They are told once and left alone until they are put right; all others are ended."""
+async def test_broken_holds_are_reported_once_and_others_recovered(
+    tmp_path: Path, each_database_url: str
+) -> None:
+    """Broken holds are logged once and left until they are mended; all others are settled.
+
+    Row 101.
+    """
     state = State(tmp_path, each_database_url)
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL], FINE, FINE)

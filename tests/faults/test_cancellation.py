@@ -1,6 +1,6 @@
-"""A caller that leaves at any moment: the call is cancelled at its n-th wait, for every n.
+"""A call that is cancelled at its n-th await, for every n.
 
-Edge and service run in one task here, so that the waits of both are counted.
+Edge and service run in one task here, so that the awaits of both are counted.
 """
 
 from __future__ import annotations
@@ -210,10 +210,13 @@ async def place(state: Path, database_url: str) -> AsyncIterator[Place]:
 @pytest.mark.parametrize("name", [{}, {"Idempotency-Key": "order"}])
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("late", [False, True])
-async def test_069_whoever_leaves_leaves_nothing(
+async def test_cancelling_at_any_await_leaves_nothing_behind(
     tmp_path: Path, each_database_url: str, name: Mapping[str, str], *, stream: bool, late: bool
 ) -> None:
-    """At each moment: no hold, slot or connection stays, the books are right, a name is free."""
+    """After each: no hold, limit slot or connection stays, the books are right, the name is free.
+
+    Row 69.
+    """
     fatal = 0
     async with place(tmp_path, each_database_url) as gateway, aiohttp.ClientSession() as http:
         gateway.late = late

@@ -1,4 +1,4 @@
-"""b.7: callers who leave, stall or come again."""
+"""Clients that disconnect, stall or repeat a request."""
 
 from __future__ import annotations
 
@@ -56,8 +56,10 @@ LEAVES = pytest.mark.parametrize("leave", [close, reset, half_close])
 
 @LEAVES
 @pytest.mark.parametrize("stream", [True, False])
-async def test_066_leaves_while_waiting(open_stand: OpenStand, leave: Leave, stream: bool) -> None:
-    """Before the first token: the provider is told to stop at once, and nothing is charged."""
+async def test_disconnecting_before_the_first_token_costs_nothing(
+    open_stand: OpenStand, leave: Leave, stream: bool
+) -> None:
+    """Before the first token the provider is cancelled at once, and nothing is charged. Row 66."""
     stand = await open_stand()
     stand.play([STALL])
 
@@ -72,8 +74,10 @@ async def test_066_leaves_while_waiting(open_stand: OpenStand, leave: Leave, str
 
 
 @LEAVES
-async def test_066_leaves_in_the_middle(open_stand: OpenStand, leave: Leave) -> None:
-    """What has come from the provider is charged, once; the log knows who left."""
+async def test_disconnecting_in_the_middle_charges_what_arrived_once(
+    open_stand: OpenStand, leave: Leave
+) -> None:
+    """What has come from the provider is charged once, and the log names the disconnect. Row 66."""
     stand = await open_stand()
     stand.play([BEGIN, STALL])
 
@@ -90,8 +94,10 @@ async def test_066_leaves_in_the_middle(open_stand: OpenStand, leave: Leave) -> 
 
 
 @LEAVES
-async def test_066_leaves_between_finish_and_usage(open_stand: OpenStand, leave: Leave) -> None:
-    """The answer is there but its usage is not: our own count is charged."""
+async def test_disconnecting_before_the_usage_charges_our_own_count(
+    open_stand: OpenStand, leave: Leave
+) -> None:
+    """The answer is complete but its usage has not come: our own token count is charged. Row 66."""
     stand = await open_stand()
     stand.play([BEGIN + sse(piece("", "stop")), STALL])
 
@@ -104,8 +110,10 @@ async def test_066_leaves_between_finish_and_usage(open_stand: OpenStand, leave:
 
 
 @LEAVES
-async def test_066_leaves_after_the_end(open_stand: OpenStand, leave: Leave) -> None:
-    """Whoever has got [DONE] pays what the provider says."""
+async def test_disconnecting_after_done_charges_the_providers_usage(
+    open_stand: OpenStand, leave: Leave
+) -> None:
+    """A client that has received [DONE] is charged the provider's usage. Row 66."""
     stand = await open_stand()
     stand.play(FINE)
 
@@ -116,8 +124,10 @@ async def test_066_leaves_after_the_end(open_stand: OpenStand, leave: Leave) -> 
 
 
 @LEAVES
-async def test_067_leaves_a_whole_answer(open_stand: OpenStand, leave: Leave) -> None:
-    """A whole answer is given up like a stream, also when part of it has come."""
+async def test_disconnecting_from_a_whole_answer_cancels_it(
+    open_stand: OpenStand, leave: Leave
+) -> None:
+    """A whole answer is cancelled like a stream, also when part of it has come. Row 67."""
     stand = await open_stand()
     (answer,) = WHOLE
     assert isinstance(answer, bytes)
@@ -140,8 +150,13 @@ DRAINING = {"on_disconnect": "drain"}
 
 
 @LEAVES
-async def test_068_drains(open_stand: OpenStand, leave: Leave) -> None:
-    """Where the channel says so the rest is read, and what the provider says is charged once."""
+async def test_a_channel_that_drains_is_read_to_its_end_and_charged_once(
+    open_stand: OpenStand, leave: Leave
+) -> None:
+    """On a channel that drains, the rest is read and the provider's usage is charged once.
+
+    Row 68.
+    """
     stand = await open_stand(first=DRAINING)
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -163,10 +178,10 @@ async def test_068_drains(open_stand: OpenStand, leave: Leave) -> None:
 
 @LEAVES
 @pytest.mark.parametrize("stream", [True, False])
-async def test_068_drains_what_has_not_begun(
+async def test_a_drain_covers_answers_that_have_not_begun(
     open_stand: OpenStand, leave: Leave, stream: bool
 ) -> None:
-    """Before the first token, and where all comes at once, the provider works on, and is paid."""
+    """Before the first token, and for whole answers, the provider finishes and is paid. Row 68."""
     stand = await open_stand(first=DRAINING)
     goes_on = asyncio.Event()
     stand.play([goes_on, *(FINE if stream else WHOLE)])
@@ -184,8 +199,8 @@ async def test_068_drains_what_has_not_begun(
     assert drained["dur_ms"] >= ended["dur_ms"]
 
 
-async def test_068_drains_half_a_document(open_stand: OpenStand) -> None:
-    """A whole answer of which a part has come is read to its end."""
+async def test_a_drain_reads_a_partial_document_to_its_end(open_stand: OpenStand) -> None:
+    """A whole answer of which a part has come is read to its end. Row 68."""
     stand = await open_stand(first=DRAINING)
     goes_on, sent = asyncio.Event(), asyncio.Event()
     (answer,) = WHOLE
@@ -204,8 +219,8 @@ async def test_068_drains_half_a_document(open_stand: OpenStand) -> None:
         assert await stand.charged() == (1, CHARGE)
 
 
-async def test_068_what_never_begins_costs_nothing(open_stand: OpenStand) -> None:
-    """A provider that has said nothing within `drain_seconds` is left, and nothing is charged."""
+async def test_a_drain_without_an_answer_costs_nothing(open_stand: OpenStand) -> None:
+    """A provider silent for `drain_seconds` is cancelled, and nothing is charged. Row 68."""
     stand = await open_stand(first={**DRAINING, "drain_seconds": 0.1})
     stand.play([STALL])
 
@@ -218,8 +233,8 @@ async def test_068_what_never_begins_costs_nothing(open_stand: OpenStand) -> Non
     assert len(stand.log.of("call.drained", charge_nano=0)) == 1
 
 
-async def test_068_nobody_is_asked_for_who_has_left(open_stand: OpenStand) -> None:
-    """A provider that fails while it is drained is the last one: no other does the work."""
+async def test_a_drain_has_no_failover(open_stand: OpenStand) -> None:
+    """When a provider fails during its drain, no other provider is asked. Row 68."""
     stand = await open_stand(first=DRAINING)
     goes_on = asyncio.Event()
     stand.play([goes_on, json_answer({"error": {"message": "busy"}}, 503)])
@@ -234,8 +249,11 @@ async def test_068_nobody_is_asked_for_who_has_left(open_stand: OpenStand) -> No
     assert stand.second.requests == []
 
 
-async def test_068_drains_only_where_it_is_said(open_stand: OpenStand) -> None:
-    """What counts is who is at it: the next channel, which cancels, is left at once."""
+async def test_whether_to_drain_is_the_serving_channels_setting(open_stand: OpenStand) -> None:
+    """The serving channel's setting counts: a fallback channel that cancels is left at once.
+
+    Row 68.
+    """
     stand = await open_stand(first=DRAINING)
     stand.play([json_answer({"error": {"message": "busy"}}, 503)], second=[STALL])
 
@@ -249,8 +267,13 @@ async def test_068_drains_only_where_it_is_said(open_stand: OpenStand) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_068_comes_again_for_what_was_drained(open_stand: OpenStand, stream: bool) -> None:
-    """A call with a name is busy while it is drained; then its answer is there, paid once."""
+async def test_a_drained_answer_is_replayed_for_its_idempotency_key(
+    open_stand: OpenStand, stream: bool
+) -> None:
+    """A named call is in progress during its drain; then its answer is replayed, paid once.
+
+    Row 68.
+    """
     stand = await open_stand(first=DRAINING)
     goes_on = asyncio.Event()
     stand.play([goes_on, *(FINE if stream else WHOLE)])
@@ -271,8 +294,11 @@ async def test_068_comes_again_for_what_was_drained(open_stand: OpenStand, strea
     assert await stand.charged() == (1, CHARGE)
 
 
-async def test_068_a_drain_takes_no_longer_than_it_may(open_stand: OpenStand) -> None:
-    """A provider that says nothing more is left after `drain_seconds`; our count is charged."""
+async def test_a_drain_ends_after_its_timeout(open_stand: OpenStand) -> None:
+    """A provider that stops is cancelled after `drain_seconds`; our own count is charged.
+
+    Row 68.
+    """
     stand = await open_stand(first={**DRAINING, "drain_seconds": 0.1})
     stand.play([BEGIN, STALL])
 
@@ -287,8 +313,11 @@ async def test_068_a_drain_takes_no_longer_than_it_may(open_stand: OpenStand) ->
     assert len(stand.log.of("call.drained")) == 1
 
 
-async def test_068_drains_are_bounded(open_stand: OpenStand) -> None:
-    """When everybody leaves at once, so many are read on; the others are cut and counted."""
+async def test_the_number_of_drains_is_bounded(open_stand: OpenStand) -> None:
+    """When all clients disconnect at once, so many calls drain; the others are cut and counted.
+
+    Row 68.
+    """
     stand = await open_stand(first=DRAINING)
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -307,8 +336,11 @@ async def test_068_drains_are_bounded(open_stand: OpenStand) -> None:
     assert len(stand.log.of("call.drained", charge_nano=CHARGE)) == DRAINS_MAX
 
 
-async def test_065e_and_070_never_reads(open_stand: OpenStand) -> None:
-    """A caller that reads nothing stops the provider, and is cut off after a while."""
+async def test_a_client_that_never_reads_is_cut_off(open_stand: OpenStand) -> None:
+    """Backpressure stops the provider, and the connection is closed after a timeout.
+
+    Rows 65e, 70.
+    """
     edge = EdgeConfig(write_timeout_s=0.3)
     stand = await open_stand(edge=edge)
     page = sse(piece("x" * 8000))
@@ -336,8 +368,11 @@ async def test_065e_and_070_never_reads(open_stand: OpenStand) -> None:
     assert charge > 0
 
 
-async def test_070_pauses_and_goes_on(open_stand: OpenStand) -> None:
-    """Who reads slowly, or not for a while that is short enough, gets all of it."""
+async def test_a_client_that_reads_slowly_gets_everything(open_stand: OpenStand) -> None:
+    """A client that reads slowly, or pauses for less than the timeout, gets the whole answer.
+
+    Row 70.
+    """
     stand = await open_stand(edge=EdgeConfig(write_timeout_s=1.0))
     stand.play([BEGIN, sse(*[piece("x" * 8000)] * 400), END])
 
@@ -357,8 +392,8 @@ async def test_070_pauses_and_goes_on(open_stand: OpenStand) -> None:
     assert len(stand.log.of("call.ended", end="stop")) == 1
 
 
-async def test_072_comes_again(open_stand: OpenStand) -> None:
-    """An SDK's retry is a call of its own unless it has a name."""
+async def test_a_retry_without_an_idempotency_key_is_another_call(open_stand: OpenStand) -> None:
+    """An SDK's retry is a call of its own unless it has an idempotency key. Row 72."""
     stand = await open_stand()
     stand.play(FINE)
 
@@ -369,8 +404,8 @@ async def test_072_comes_again(open_stand: OpenStand) -> None:
     assert await stand.charged() == (3, 3 * CHARGE)
 
 
-async def test_073_waits_long(open_stand: OpenStand) -> None:
-    """While a provider thinks, the caller of a stream hears that we live."""
+async def test_keep_alive_comments_are_sent_while_a_provider_thinks(open_stand: OpenStand) -> None:
+    """While a provider thinks, the client of a stream gets keep-alive comments. Row 73."""
     stand = await open_stand(edge=EdgeConfig(first_event_wait_s=0.05, keep_alive_s=0.05))
     goes_on = asyncio.Event()
     stand.play([goes_on, *FINE])
@@ -391,8 +426,11 @@ EACH_BYTES_MAX = 256 * 1024
 """What each may cost, the page tables and everything."""
 
 
-async def test_071_a_crowd_that_does_not_read(tmp_path: Path) -> None:
-    """Each costs no more than its buffers; others are served meanwhile; leaving frees it all."""
+async def test_many_clients_that_never_read_cost_only_their_buffers(tmp_path: Path) -> None:
+    """Each costs no more than its buffers, others are served, and disconnecting frees it all.
+
+    Row 71.
+    """
     page = sse(piece("x" * 8000))
 
     async def flood(line: Line) -> None:

@@ -1,4 +1,4 @@
-"""b.13: clocks that jump, and configurations that change or are wrong, while calls run."""
+"""Clocks that jump, and configurations that change or are wrong, while calls run."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ models = {{ "{model}" = "m" }}
 """
 
 
-async def test_123_a_bad_file_keeps_the_old_one(tmp_path: Path) -> None:
-    """SIGHUP reads the file again: a bad one changes nothing but the log, a good one is used."""
+async def test_a_bad_file_changes_nothing_but_the_log(tmp_path: Path) -> None:
+    """SIGHUP reads the file again: a bad one is only logged, a good one is used. Row 123."""
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
         good = FILE.format(url=upstream.url, model="house/old")
@@ -83,8 +83,11 @@ async def test_123_a_bad_file_keeps_the_old_one(tmp_path: Path) -> None:
                 assert samples["pomogator_config_reload_total", labels] == 1
 
 
-async def test_125_running_streams_keep_what_they_began_with(open_stand: OpenStand) -> None:
-    """The channel goes and the price rises: who runs ends as it began, who comes sees the new."""
+async def test_running_streams_keep_their_channel_and_price(open_stand: OpenStand) -> None:
+    """A channel goes and a price rises: running calls end as they began, new ones use the new.
+
+    Row 125.
+    """
     stand = await open_stand()
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -107,8 +110,11 @@ async def test_125_running_streams_keep_what_they_began_with(open_stand: OpenSta
     assert await stand.charged() == (2, CHARGE + 10 * 1_000 + 5 * 200_000)
 
 
-async def test_126_a_storm_of_reloads(open_stand: OpenStand) -> None:
-    """However often it is read, calls go on, and nothing of the old ones is left."""
+async def test_frequent_reloads_leave_nothing_behind(open_stand: OpenStand) -> None:
+    """However often the file is read, calls go on, and nothing of old configurations stays.
+
+    Row 126.
+    """
     stand = await open_stand()
     stand.play(FINE)
 
@@ -119,8 +125,8 @@ async def test_126_a_storm_of_reloads(open_stand: OpenStand) -> None:
     assert stand.metric("config_reload_total", result="done") == 100
 
 
-async def test_127_a_key_is_replaced(open_stand: OpenStand) -> None:
-    """The provider refuses our key: a new one is used from the next call on, and trusted."""
+async def test_a_replaced_provider_key_is_used_from_the_next_call(open_stand: OpenStand) -> None:
+    """After a provider refused our key, a new one is used from the next call on. Row 127."""
     stand = await open_stand()
     stand.play([json_answer({"error": {"message": "no"}}, 401)], FINE)
     stand.second.play(FINE)
@@ -136,8 +142,8 @@ async def test_127_a_key_is_replaced(open_stand: OpenStand) -> None:
     assert stand.first.requests[-1].headers["authorization"] == "Bearer sk-new"
 
 
-async def test_123_a_local_model_needs_a_restart(open_stand: OpenStand) -> None:
-    """What a running process cannot do is refused, and the old configuration stays."""
+async def test_a_change_of_local_models_needs_a_restart(open_stand: OpenStand) -> None:
+    """A reload that would need a restart is refused, and the old configuration stays. Row 123."""
     stand = await open_stand()
     stand.play(FINE)
     first, *others = stand.config.channels
@@ -149,8 +155,8 @@ async def test_123_a_local_model_needs_a_restart(open_stand: OpenStand) -> None:
     assert (await stand.ask()).status == 200
 
 
-async def test_123_a_bad_file_cuts_no_stream(tmp_path: Path) -> None:
-    """A process whose file went bad says so in the log, and streams run to their end."""
+async def test_a_bad_file_ends_no_stream(tmp_path: Path) -> None:
+    """A process whose file is bad says so in the log, and streams run to their end. Row 123."""
     goes_on = asyncio.Event()
     file = tmp_path / "pomogator.toml"
     async with FakeUpstream() as upstream:
@@ -192,8 +198,8 @@ async def reloads(server: Server, result: str, count: int) -> None:
             await asyncio.sleep(0.02)  # Nobody tells of it but by answering.
 
 
-async def test_110_the_price_at_admission_is_charged(open_stand: OpenStand) -> None:
-    """A price that changes twice under a call is not its own, whichever way it went."""
+async def test_the_price_at_admission_is_charged(open_stand: OpenStand) -> None:
+    """A price that changes twice during a call does not change its charge. Row 110."""
     stand = await open_stand()
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END], FINE)
@@ -225,10 +231,13 @@ async def test_110_the_price_at_admission_is_charged(open_stand: OpenStand) -> N
         ((), {"A_KEY": ""}, "the variable A_KEY is not set"),
     ],
 )
-async def test_124_empty_secrets(
+async def test_a_process_with_empty_or_weak_secrets_does_not_start(
     tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, str], reason: str
 ) -> None:
-    """A process whose secrets are empty, or could be guessed, does not start, and says which."""
+    """A process whose secrets are empty or easy to guess does not start, and names them.
+
+    Row 124.
+    """
     file = tmp_path / "pomogator.toml"
     key = 'api_key_env = "A_KEY"\n'
     good = FILE.format(url="http://127.0.0.1:9", model="m")
@@ -250,8 +259,13 @@ async def test_124_empty_secrets(
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -86_400.0, 40 * 86_400.0])
-async def test_121_the_date_jumps(open_stand: OpenStand, jump_s: float) -> None:
-    """Who runs is not ended, nor recovered, nor counted twice; who comes is admitted as before."""
+async def test_a_jump_of_the_date_ends_and_recovers_nothing(
+    open_stand: OpenStand, jump_s: float
+) -> None:
+    """Running calls are neither ended, recovered nor counted twice; new ones are admitted.
+
+    Row 121.
+    """
     clock = JumpingClock()
     limits = (LimitConfig(key="*", rpm=3, concurrency=10),)
     stand = await open_stand(clock=clock, limits=limits)
@@ -279,8 +293,8 @@ async def test_121_the_date_jumps(open_stand: OpenStand, jump_s: float) -> None:
 
 
 @pytest.mark.parametrize("skew_s", [300.0, -300.0])
-async def test_122_the_clocks_of_two_processes_differ(postgres_url: str, skew_s: float) -> None:
-    """Leases go by the clock of the database: nobody takes a living process's holds."""
+async def test_leases_go_by_the_databases_clock(postgres_url: str, skew_s: float) -> None:
+    """Processes whose clocks differ do not take each other's holds. Row 122."""
     database = await PostgresDatabase.open(postgres_url)
     try:
         await database.write(ensure_account, "acme", 0)

@@ -1,4 +1,4 @@
-"""A database of which the n-th call fails, for every n, under a whole gateway."""
+"""A gateway whose database fails at the n-th call, for every n."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_086_whichever_fails_the_books_are_right(
+async def test_any_failing_database_call_leaves_the_books_right(
     tmp_path: Path,
     each_database_url: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -30,7 +30,7 @@ async def test_086_whichever_fails_the_books_are_right(
     *,
     stream: bool,
 ) -> None:
-    """The call is answered or 503, never 401; the next one is answered; nothing stays held."""
+    """The call is answered or 503, never 401; the next is answered; no hold stays. Row 86."""
     opened: list[TroubledDatabase] = []
 
     async def opening(state: Path, url: str, clock: Clock) -> Database:

@@ -1,4 +1,4 @@
-"""b.8, row 78: a process that may have few descriptors, and clients who take them."""
+"""A process with few file descriptors, and clients that take them."""
 
 from __future__ import annotations
 
@@ -53,8 +53,11 @@ async def refused(url: str, key: str) -> None:
         assert answer.headers["x-request-id"]
 
 
-async def test_078_descriptors_run_out(tmp_path: Path) -> None:
-    """Idle clients without number take none from who is served; when they go all is as before."""
+async def test_idle_clients_do_not_take_the_descriptors_of_active_ones(tmp_path: Path) -> None:
+    """Any number of idle clients takes none from active calls; afterwards all is as before.
+
+    Row 78.
+    """
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], fitting)
@@ -108,8 +111,11 @@ async def refill(host: str, port: int, server: Server, stack: AsyncExitStack) ->
         stack.callback(writer.close)
 
 
-async def test_078_connections_of_grpc(tmp_path: Path) -> None:
-    """Those beyond a fifth of the descriptors are closed at once; who is there is served."""
+async def test_grpc_connections_over_a_fifth_of_the_descriptors_are_closed(tmp_path: Path) -> None:
+    """Connections over a fifth of the descriptors are closed at once; the others are served.
+
+    Row 78.
+    """
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
         config = CONFIG.format(url=upstream.url, model=MODEL)
@@ -154,8 +160,8 @@ async def completes(channel: grpc.aio.Channel, key: str) -> bool:
     return bool(answer.choices)
 
 
-async def test_078_the_file_bounds_bodies_and_clients(tmp_path: Path) -> None:
-    """`[bounds]` of the file is what the edge of the process keeps to."""
+async def test_bounds_of_the_file_apply_to_the_edge(tmp_path: Path) -> None:
+    """`[bounds]` of the file limits the bodies and connections of the process's edge. Row 78."""
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
         bounds = "[bounds]\nbody_bytes_max = 1024\nconnections_max = 1\n"

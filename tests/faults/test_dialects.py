@@ -1,4 +1,4 @@
-"""b.6 in every dialect: each fault in the form in which its providers have it."""
+"""Each fault of a provider in the form of every dialect."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ def errors(stand: FaultStand, kind: str) -> float:
 
 
 @STREAMS
-async def test_053_is_reset(stand: FaultStand, form: Form, streamed: bool) -> None:
-    """Who hangs up without a word is passed over."""
+async def test_a_closed_connection_fails_over(
+    stand: FaultStand, form: Form, streamed: bool
+) -> None:
+    """A provider that closes the connection unanswered is passed over. Row 53."""
     stand.first.play([RESET])
 
     assert (await stand.ask(stream=streamed)).content == TEXT
@@ -73,8 +75,8 @@ async def test_053_is_reset(stand: FaultStand, form: Form, streamed: bool) -> No
     assert errors(stand, "UPSTREAM_DISCONNECTED") == 1
 
 
-async def test_054_never_begins(stand: FaultStand, form: Form) -> None:
-    """A head, a beginning without text, or pings are no token."""
+async def test_an_answer_without_a_token_has_not_begun(stand: FaultStand, form: Form) -> None:
+    """A head, a beginning without text, or pings do not count as the first token. Row 54."""
     stand.first.play([SSE_HEAD, STALL], [SSE_HEAD, form.ping, STALL])
     for _ in range(2):
         assert (await stand.ask()).content == TEXT
@@ -85,8 +87,13 @@ async def test_054_never_begins(stand: FaultStand, form: Form) -> None:
 
 
 @pytest.mark.parametrize("how", CUTS)
-async def test_056_cut_mid_stream(stand: FaultStand, form: Form, how: str) -> None:
-    """A stream that breaks off ends with an error; no `stop` is made up, nobody else is asked."""
+async def test_a_truncated_stream_ends_with_an_error(
+    stand: FaultStand, form: Form, how: str
+) -> None:
+    """A truncated stream ends with an error, without an invented `stop` and without failover.
+
+    Row 56.
+    """
     stand.first.play([form.begin, *CUTS[how]])
 
     reply = await stand.ask()
@@ -103,8 +110,8 @@ async def test_056_cut_mid_stream(stand: FaultStand, form: Form, how: str) -> No
     assert (line["reason"], line["charge_nano"]) == ("UPSTREAM_DISCONNECTED", charge)
 
 
-async def test_056_cut_whole(stand: FaultStand, form: Form) -> None:
-    """Half a document is none: the next channel answers."""
+async def test_a_truncated_document_fails_over(stand: FaultStand, form: Form) -> None:
+    """Half a document is no answer: the next channel answers. Row 56."""
     stand.first.play([form.document[:-3], CUT], [form.begin, CUT])
 
     reply = await stand.ask(stream=False)
@@ -113,8 +120,8 @@ async def test_056_cut_whole(stand: FaultStand, form: Form) -> None:
     assert reply.status == 502 or reply.content == TEXT
 
 
-async def test_057_says_only_that_it_lives(stand: FaultStand, form: Form) -> None:
-    """Pings for ever are no progress."""
+async def test_pings_are_no_progress(stand: FaultStand, form: Form) -> None:
+    """Pings without content time out as no progress. Row 57."""
 
     async def ping(line: Line) -> None:
         while not line.reader.at_eof():
@@ -134,10 +141,10 @@ async def test_057_says_only_that_it_lives(stand: FaultStand, form: Form) -> Non
 
 @STREAMS
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
-async def test_059_fails_at_first(
+async def test_an_error_before_the_first_token_fails_over(
     stand: FaultStand, form: Form, status: int, streamed: bool
 ) -> None:
-    """The next channel answers: one settlement, one role, one retry."""
+    """The next channel answers: one settlement, one role, one retry. Row 59."""
     stand.first.play([json_answer(form.error, status)])
 
     reply = await stand.ask(stream=streamed)
@@ -150,8 +157,10 @@ async def test_059_fails_at_first(
 
 
 @STREAMS
-async def test_060_is_out_of_quota(stand: FaultStand, form: Form, streamed: bool) -> None:
-    """It is left alone for as long as it says."""
+async def test_a_rate_limited_channel_rests_as_long_as_it_says(
+    stand: FaultStand, form: Form, streamed: bool
+) -> None:
+    """A rate-limited channel gets no calls for as long as it says. Row 60."""
     stand.first.play([json_answer(refusal("rate_limit_error"), 429, retry_after="30")])
 
     for _ in range(3):
@@ -167,10 +176,10 @@ async def test_060_is_out_of_quota(stand: FaultStand, form: Form, streamed: bool
     ("status", "kind"),
     [(401, "authentication_error"), (402, "billing_error"), (403, "permission_error")],
 )
-async def test_061_our_key_is_refused(
+async def test_a_refused_provider_key_is_never_401(
     stand: FaultStand, form: Form, status: int, kind: str, streamed: bool
 ) -> None:
-    """That is never the caller's 401; another channel's key may be good."""
+    """It is never the caller's 401; another channel's key may be valid. Row 61."""
     stand.first.play([json_answer(refusal(kind), status)])
 
     assert (await stand.ask(stream=streamed)).content == TEXT
@@ -180,8 +189,10 @@ async def test_061_our_key_is_refused(
 
 
 @STREAMS
-async def test_062_the_request_is_refused(stand: FaultStand, form: Form, streamed: bool) -> None:
-    """The caller's fault is told at once, and counts for no breaker."""
+async def test_an_invalid_request_is_reported_and_not_retried(
+    stand: FaultStand, form: Form, streamed: bool
+) -> None:
+    """The caller's error is returned at once, and counts for no circuit breaker. Row 62."""
     stand.first.play([json_answer(refusal("invalid_request_error"), 400)])
 
     for _ in range(BreakerConfig().failures + 1):
@@ -205,10 +216,10 @@ async def test_062_the_request_is_refused(stand: FaultStand, form: Form, streame
         [SSE_HEAD + LAST_CHUNK],
     ],
 )
-async def test_063_says_something_else(
+async def test_a_200_without_an_answer_is_a_failure(
     stand: FaultStand, form: Form, script: Script, streamed: bool
 ) -> None:
-    """200 with anything but an answer is a failure like others."""
+    """200 with anything but an answer is a failure like others. Row 63."""
     stand.first.play(script)
 
     assert (await stand.ask(stream=streamed)).content == TEXT
@@ -218,16 +229,21 @@ async def test_063_says_something_else(
 
 
 @STREAMS
-async def test_063_an_error_at_200(stand: FaultStand, form: Form, streamed: bool) -> None:
-    """So is an error that calls itself a success."""
+async def test_an_error_with_status_200_is_a_failure(
+    stand: FaultStand, form: Form, streamed: bool
+) -> None:
+    """An error sent with status 200 is a failure too. Row 63."""
     stand.first.play([json_answer(form.error)])
 
     assert (await stand.ask(stream=streamed)).content == TEXT
     assert await stand.charged() == (1, CHARGE)
 
 
-async def test_064_an_error_comes_in_the_stream(stand: FaultStand, form: Form) -> None:
-    """Before the first token the next channel answers; after it the stream ends with the error."""
+async def test_an_error_in_the_stream_ends_it(stand: FaultStand, form: Form) -> None:
+    """Before the first token the next channel answers; after it the stream ends with the error.
+
+    Row 64.
+    """
     stand.first.play([SSE_HEAD + form.trouble, CUT], [form.begin + form.trouble, CUT])
     assert (await stand.ask()).content == TEXT
 
@@ -241,8 +257,8 @@ async def test_064_an_error_comes_in_the_stream(stand: FaultStand, form: Form) -
     assert stand.metric("stream_end_total", end="upstream_error") == 1
 
 
-async def test_065_lines_end_in_three_ways(stand: FaultStand, form: Form) -> None:
-    """However lines end and bytes arrive, the answer is the same."""
+async def test_line_endings_and_slicing_do_not_matter(stand: FaultStand, form: Form) -> None:
+    """However lines end and bytes arrive, the answer is the same. Row 65."""
     whole = (form.begin + form.end).partition(b"\r\n\r\n")[2]
     lines = b"".join(piece for piece in _chunks(whole))
     for end in (b"\r\n", b"\r"):

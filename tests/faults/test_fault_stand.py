@@ -1,4 +1,4 @@
-"""The check that follows every fault sees what it looks for."""
+"""The checks after every fault detect what they look for."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests.faults.log_and_metrics import CALL, REQUEST, LogAndMetrics
 from tests.stand.upstream import json_answer
 
 
-async def test_a_running_call_is_seen(open_stand: OpenStand) -> None:
-    """It counts as running, holds money, two places and a connection, and then none of them."""
+async def test_a_running_call_shows_in_every_gauge(open_stand: OpenStand) -> None:
+    """A running call counts as in flight and has a hold, two slots and a connection, then none."""
     stand = await open_stand()
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -34,8 +34,10 @@ async def test_a_running_call_is_seen(open_stand: OpenStand) -> None:
 
 
 @pytest.mark.parametrize("lost", [REQUEST, CALL])
-async def test_what_is_not_told_is_seen(open_stand: OpenStand, lost: str) -> None:
-    """A request or a call without its line, or an error that nobody expects, is noticed."""
+async def test_a_missing_log_line_or_an_unexpected_error_fails_the_check(
+    open_stand: OpenStand, lost: str
+) -> None:
+    """A request or call without its log line, or an unexpected error line, fails the check."""
     stand = await open_stand()
     stand.play([json_answer({"error": {"message": "busy"}}, 503)], fitting)
     assert (await stand.ask()).content == TEXT

@@ -1,4 +1,4 @@
-"""b.12: frames, metadata and statuses that gRPC does not expect, or cuts."""
+"""Frames, metadata, deadlines and statuses that gRPC does not expect, or cuts."""
 
 from __future__ import annotations
 
@@ -108,8 +108,11 @@ async def outcome(call: Any) -> grpc.StatusCode:
 
 
 @pytest.mark.parametrize("given", ["1n", "0S", "soon", "-1S", "99999999999S", ""])
-async def test_111_odd_deadlines(open_stand: OpenStand, given: str) -> None:
-    """A deadline that is over, or none at all, ends that call; the connection's others go on."""
+async def test_an_invalid_deadline_ends_only_its_call(open_stand: OpenStand, given: str) -> None:
+    """A deadline that is past, or malformed, ends its call; others of the connection go on.
+
+    Row 111.
+    """
     stand = await open_stand()
     async with talking(stand) as (bound, channel):
         odd = head(STREAM, authorization=f"Bearer {stand.key}", **{"grpc-timeout": given})
@@ -123,8 +126,13 @@ async def test_111_odd_deadlines(open_stand: OpenStand, given: str) -> None:
 
 
 @pytest.mark.parametrize("begins", [False, True])
-async def test_111_a_deadline_of_grpc(open_stand: OpenStand, *, begins: bool) -> None:
-    """A caller's deadline ends the call, before and within the answer; the provider is left."""
+async def test_a_deadline_ends_the_call_and_cancels_the_provider(
+    open_stand: OpenStand, *, begins: bool
+) -> None:
+    """A caller's deadline ends the call before and within the answer; the provider is cancelled.
+
+    Row 111.
+    """
     stand = await open_stand()
     stand.play([BEGIN, STALL] if begins else [STALL])
     request = chat.StreamChatCompletionRequest()
@@ -144,8 +152,8 @@ async def test_111_a_deadline_of_grpc(open_stand: OpenStand, *, begins: bool) ->
 
 
 @pytest.mark.parametrize("size", [7_000, 12_000, 20_000, 200_000])
-async def test_114_much_metadata(open_stand: OpenStand, size: int) -> None:
-    """Too much of it is a status of gRPC's, and no fault of ours; the next call is answered."""
+async def test_too_much_metadata_is_a_grpc_status(open_stand: OpenStand, size: int) -> None:
+    """Too much of it is gRPC's status and no error of ours; the next call is answered. Row 114."""
     stand = await open_stand()
     async with talking(stand) as (_, channel):
         rpc: Any = channel.unary_unary(MODELS)
@@ -158,8 +166,8 @@ async def test_114_much_metadata(open_stand: OpenStand, size: int) -> None:
     assert await stand.charged() == (0, 0)
 
 
-async def test_114_metadata_that_is_not_base64(open_stand: OpenStand) -> None:
-    """Bytes that are none end the call at most; our own edge never sends such."""
+async def test_metadata_that_is_not_base64_ends_at_most_its_call(open_stand: OpenStand) -> None:
+    """Invalid base64 ends the call at most; our own edge never sends it. Row 114."""
     stand = await open_stand(wire=True)
     stand.play(fitting)
     async with talking(stand) as (bound, channel):
@@ -212,8 +220,8 @@ BROKEN: dict[str, Sequence[bytes]] = {
 }
 
 
-async def test_115_what_is_no_message_is_the_callers_fault(open_stand: OpenStand) -> None:
-    """He is told so, without the names of our types; nothing of it is an error of ours."""
+async def test_bytes_that_are_no_message_are_the_callers_error(open_stand: OpenStand) -> None:
+    """The error names none of our types, and nothing of it counts as an error of ours. Row 115."""
     stand = await open_stand()
     async with talking(stand) as (_, channel):
         for method in (MODELS, STREAM):
@@ -224,8 +232,8 @@ async def test_115_what_is_no_message_is_the_callers_fault(open_stand: OpenStand
 
 
 @pytest.mark.parametrize("how", BROKEN)
-async def test_115_broken_frames(open_stand: OpenStand, how: str) -> None:
-    """Whatever it is, that call or connection ends; memory stays, and others are answered."""
+async def test_broken_frames_end_their_connection_at_most(open_stand: OpenStand, how: str) -> None:
+    """The call or connection ends; memory does not grow, and others are answered. Row 115."""
     stand = await open_stand()
     async with talking(stand) as (bound, channel):
         await models_are_listed(stand, channel)
@@ -239,8 +247,8 @@ async def test_115_broken_frames(open_stand: OpenStand, how: str) -> None:
     assert await stand.charged() == (0, 0)
 
 
-async def test_116_rapid_resets(open_stand: OpenStand) -> None:
-    """Calls that are taken back at once, by thousands, leave nothing, and cost nobody anything."""
+async def test_rapid_resets_leave_nothing_behind(open_stand: OpenStand) -> None:
+    """Thousands of calls cancelled at once leave nothing, and slow no other caller. Row 116."""
     stand = await open_stand()
     stand.play([BEGIN, STALL])
     spec = chat.ChatCompletionSpec(model=MODEL)
@@ -263,8 +271,11 @@ async def test_116_rapid_resets(open_stand: OpenStand) -> None:
     assert stand.metric("stream_end_total", end="internal") == 0
 
 
-async def test_116_more_streams_than_there_is_room_for(open_stand: OpenStand) -> None:
-    """Of hundreds on one connection as many run as may; the others are told to come back."""
+async def test_streams_over_the_limit_are_refused_with_retry_after(open_stand: OpenStand) -> None:
+    """Of hundreds on one connection as many run as may; the others are refused as overload.
+
+    Row 116.
+    """
     room, more = 20, 300
     assert dict(OPTIONS)["grpc.max_concurrent_streams"] == 2000
     stand = await open_stand(bounds=BoundsConfig(calls_max=room))
@@ -292,8 +303,10 @@ async def test_116_more_streams_than_there_is_room_for(open_stand: OpenStand) ->
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_119_a_message_is_too_long(open_stand: OpenStand, *, stream: bool) -> None:
-    """What a provider says at length, in any script, arrives cut and with its status."""
+async def test_a_long_error_message_arrives_cut_with_its_status(
+    open_stand: OpenStand, *, stream: bool
+) -> None:
+    """A provider's long message, in any script, arrives cut and with its status. Row 119."""
     stand = await open_stand(wire=True)
     error = {"message": "é🙂" * 20_000}
     stand.play([json_answer({"error": error}, 400)])

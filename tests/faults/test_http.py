@@ -1,4 +1,4 @@
-"""b.1: bytes that are no good HTTP, at the edge's socket. None of them costs anything."""
+"""Bytes at the edge's socket that are no valid HTTP. None of them costs anything."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ async def refused(stand: FaultStand, sent: bytes) -> Answer | None:
 
 
 @pytest.mark.parametrize("how", SMUGGLED)
-async def test_001_framed_in_two_ways(open_stand: OpenStand, how: str) -> None:
-    """What two readers could see differently is read by none."""
+async def test_ambiguous_framing_is_refused(open_stand: OpenStand, how: str) -> None:
+    """A request that two readers could frame differently is refused. Row 1."""
     stand = await open_stand()
     head = f"POST {PATH} HTTP/1.1\r\n".encode() + HOST
 
@@ -65,8 +65,8 @@ async def test_001_framed_in_two_ways(open_stand: OpenStand, how: str) -> None:
         b"\x00" * 100 + b"\r\n\r\n",
     ],
 )
-async def test_003_is_not_http(open_stand: OpenStand, sent: bytes) -> None:
-    """Another protocol, or none: 4xx or a closed connection, and no traceback."""
+async def test_another_protocol_is_refused(open_stand: OpenStand, sent: bytes) -> None:
+    """Another protocol, or none, gets 4xx or a closed connection, and no traceback. Row 3."""
     stand = await open_stand()
 
     got = await refused(stand, sent)
@@ -79,8 +79,8 @@ async def test_003_is_not_http(open_stand: OpenStand, sent: bytes) -> None:
     "more",
     [b"X: " + b"a" * 9_000 + b"\r\n", b"".join(b"X-%d: a\r\n" % i for i in range(200))],
 )
-async def test_004_heads_are_bounded(open_stand: OpenStand, more: bytes) -> None:
-    """A header too long, or too many of them: 431."""
+async def test_headers_are_bounded(open_stand: OpenStand, more: bytes) -> None:
+    """A header too long, or too many of them, is 431. Row 4."""
     stand = await open_stand()
 
     got = await refused(stand, b"GET /healthz HTTP/1.1\r\n" + HOST + more + b"\r\n")
@@ -89,8 +89,8 @@ async def test_004_heads_are_bounded(open_stand: OpenStand, more: bytes) -> None
     assert got.status == 431
 
 
-async def test_005_says_nothing(open_stand: OpenStand) -> None:
-    """An idle connection, or one that dribbles its head, is closed."""
+async def test_an_idle_connection_is_closed(open_stand: OpenStand) -> None:
+    """An idle connection, or one whose head comes too slowly, is closed. Row 5."""
     stand = await open_stand(edge=EdgeConfig(idle_timeout_s=0.2))
     for sent in (b"", b"GET /healthz HT"):
         reader, writer = await asyncio.open_connection(*stand.address)
@@ -105,8 +105,8 @@ def posting(stand: FaultStand, headers: str) -> bytes:
     return f"POST {PATH} HTTP/1.1\r\nHost: x\r\n{authorization}{headers}\r\n".encode()
 
 
-async def test_006_dribbles_a_body(open_stand: OpenStand) -> None:
-    """A body that does not come is given up: 408."""
+async def test_a_body_that_stops_is_408(open_stand: OpenStand) -> None:
+    """A body that does not come is given up with 408. Row 6."""
     stand = await open_stand(edge=EdgeConfig(body_stall_s=0.1))
 
     got = await refused(stand, posting(stand, "Content-Length: 100\r\n") + b'{"model"')
@@ -115,8 +115,8 @@ async def test_006_dribbles_a_body(open_stand: OpenStand) -> None:
     assert (got.status, got.headers["connection"]) == (408, "close")
 
 
-async def test_006_sends_a_byte_at_a_time(open_stand: OpenStand) -> None:
-    """A body that comes, but slower than a kilobyte a second, is given up too."""
+async def test_a_body_below_the_minimum_rate_is_given_up(open_stand: OpenStand) -> None:
+    """A body slower than a kilobyte a second is given up too. Row 6."""
     stand = await open_stand(edge=EdgeConfig(body_stall_s=0.3, body_stall_bytes=300))
     reader, writer = await asyncio.open_connection(*stand.address)
     writer.write(posting(stand, "Content-Length: 10000\r\n") + b'{"model"')
@@ -140,8 +140,8 @@ async def test_006_sends_a_byte_at_a_time(open_stand: OpenStand) -> None:
 
 
 @pytest.mark.parametrize("headers", ["Content-Length: 5000\r\n", "Transfer-Encoding: chunked\r\n"])
-async def test_007_is_too_large(open_stand: OpenStand, headers: str) -> None:
-    """413, before all of it has come."""
+async def test_a_body_over_the_limit_is_413(open_stand: OpenStand, headers: str) -> None:
+    """A body over the limit is 413 before all of it has come. Row 7."""
     stand = await open_stand(edge=EdgeConfig(body_bytes_max=1000))
 
     got = await refused(stand, posting(stand, headers) + b"7d0\r\n" + b" " * 2000 + b"\r\n")
@@ -153,16 +153,16 @@ async def test_007_is_too_large(open_stand: OpenStand, headers: str) -> None:
 @pytest.mark.parametrize(
     "kind", ["text/plain", "multipart/form-data; boundary=x", "application/json; charset=utf-16"]
 )
-async def test_008_is_of_another_kind(open_stand: OpenStand, kind: str) -> None:
-    """Only JSON in UTF-8 is taken: 415."""
+async def test_a_body_that_is_not_json_is_415(open_stand: OpenStand, kind: str) -> None:
+    """Only JSON in UTF-8 is accepted, else 415. Row 8."""
     stand = await open_stand()
 
     assert (await stand.send(b"{}", {"Content-Type": kind})).status == 415
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "foo"])
-async def test_009_is_compressed(open_stand: OpenStand, coding: str) -> None:
-    """Nothing is inflated, bomb or not: 415."""
+async def test_a_compressed_body_is_415(open_stand: OpenStand, coding: str) -> None:
+    """Nothing is inflated, bomb or not: 415. Row 9."""
     stand = await open_stand()
 
     reply = await stand.send(gzip.compress(b" " * 10_000_000), {"Content-Encoding": coding})
@@ -170,8 +170,8 @@ async def test_009_is_compressed(open_stand: OpenStand, coding: str) -> None:
     assert (reply.status, reply.code) == (415, "unsupported_media_type")
 
 
-async def test_010_expects(open_stand: OpenStand) -> None:
-    """An odd expectation is 417; without a key nobody is told to go on."""
+async def test_expect_headers_are_checked(open_stand: OpenStand) -> None:
+    """An unknown expectation is 417; without a key there is no 100 Continue. Row 10."""
     stand = await open_stand()
     line = f"POST {PATH} HTTP/1.1\r\n".encode() + HOST
 
@@ -183,8 +183,8 @@ async def test_010_expects(open_stand: OpenStand) -> None:
     assert (odd.status, keyless.status) == (417, 401)
 
 
-async def test_011_pipelines(open_stand: OpenStand) -> None:
-    """Many requests at once on one connection are answered in their order."""
+async def test_pipelined_requests_are_answered_in_order(open_stand: OpenStand) -> None:
+    """Many requests at once on one connection are answered in their order. Row 11."""
     stand = await open_stand()
     reader, writer = await asyncio.open_connection(*stand.address)
     for number in range(100):
@@ -210,8 +210,10 @@ async def test_011_pipelines(open_stand: OpenStand) -> None:
         ("DELETE /v1/models", 405),
     ],
 )
-async def test_012_asks_elsewhere(open_stand: OpenStand, line: str, status: int) -> None:
-    """What is not there is told in OpenAI's form."""
+async def test_an_unknown_path_is_an_error_in_openais_form(
+    open_stand: OpenStand, line: str, status: int
+) -> None:
+    """An unknown path or method gets an error in OpenAI's form. Row 12."""
     stand = await open_stand()
 
     got = await refused(stand, f"{line} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -224,8 +226,8 @@ async def test_012_asks_elsewhere(open_stand: OpenStand, line: str, status: int)
 @pytest.mark.parametrize(
     "value", [b"Bearer sk-\xff\xfe", "Bearer sk-ключ".encode(), b"\xed\xa0\x80"]
 )
-async def test_013_is_not_ascii(open_stand: OpenStand, value: bytes) -> None:
-    """Any bytes in a header are a wrong key or an odd name, and never an error of ours."""
+async def test_bytes_in_headers_are_no_internal_error(open_stand: OpenStand, value: bytes) -> None:
+    """Any bytes in a header are an invalid key or name, and never an internal error. Row 13."""
     stand = await open_stand()
     lines = b"Authorization: %b\r\nX-Request-Id: %b\r\nUser-Agent: %b\r\n" % (value, value, value)
 
@@ -238,8 +240,8 @@ async def test_013_is_not_ascii(open_stand: OpenStand, value: bytes) -> None:
     assert got.headers["x-request-id"].startswith("req-")
 
 
-async def test_011_goes_on_after_a_refusal(open_stand: OpenStand) -> None:
-    """A request that was refused does not spoil the next one."""
+async def test_a_refused_request_does_not_spoil_the_next(open_stand: OpenStand) -> None:
+    """After a refused request the next one of the connection is served. Row 11."""
     stand = await open_stand()
     stand.play(fitting)
     assert (await stand.send(b"{")).status == 400

@@ -1,4 +1,4 @@
-"""b.3: what the time of an answer could tell about keys. How long it takes: `tests.nightly`."""
+"""What the time of an answer could reveal about keys. In microseconds: `tests.nightly`."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def followed() -> Iterator[Sequence[str]]:
         sys.settrace(before)
 
 
-async def test_032_all_wrong_keys_go_one_way(open_stand: OpenStand) -> None:
-    """However nearly a key was guessed, line for line the same is done with it."""
+async def test_all_wrong_keys_take_the_same_lines(open_stand: OpenStand) -> None:
+    """However nearly a key was guessed, the same lines of code run. Row 32."""
     stand = await open_stand()
     ways = set()
     for _ in range(TRIES):

@@ -1,4 +1,4 @@
-"""b.3: keys that are revoked, expired, for something else, guessed, or not there."""
+"""Keys that are revoked, expired, for other models, guessed or missing."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ def bearing(secret: str) -> Mapping[str, str]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_030_opens_no_door(open_stand: OpenStand, *, stream: bool) -> None:
-    """A key that is revoked, expired or for another model is told so, and nobody is asked."""
+async def test_a_key_that_may_not_is_refused_before_any_provider(
+    open_stand: OpenStand, *, stream: bool
+) -> None:
+    """A revoked, expired or restricted key gets its reason, and no provider is asked. Row 30."""
     clock = JumpingClock()
     stand = await open_stand(clock=clock)
     stand.play(fitting)
@@ -77,8 +79,8 @@ async def test_030_opens_no_door(open_stand: OpenStand, *, stream: bool) -> None
 
 
 @WIRES
-async def test_031_is_revoked_while_it_streams(open_stand: OpenStand, *, wire: bool) -> None:
-    """The stream says why it ends, the provider is left, what came is paid; new calls are 401."""
+async def test_revoking_a_key_ends_its_streams(open_stand: OpenStand, *, wire: bool) -> None:
+    """The stream ends with the reason, is paid for what came, and new calls are 401. Row 31."""
     stand = await open_stand(wire=wire)
     stand.play(STALLED)
     async with operating(stand) as ops:
@@ -105,8 +107,8 @@ async def ask(channel: grpc.aio.Channel, method: MethodDescriptor, **metadata: s
     return str((await rpc(b"", metadata=tuple(metadata.items())).code()).name)
 
 
-async def test_034_operators_have_a_door_of_their_own(open_stand: OpenStand) -> None:
-    """At the callers' doors there is nothing of theirs: neither over gRPC nor over REST."""
+async def test_public_listeners_serve_no_operators_methods(open_stand: OpenStand) -> None:
+    """Public listeners have none of the operators' methods, over gRPC or REST. Row 34."""
     stand = await open_stand()
     routes = [(binding.verb, binding.template.source) for binding in bindings(SERVICES)]
     async with (
@@ -124,8 +126,8 @@ async def test_034_operators_have_a_door_of_their_own(open_stand: OpenStand) -> 
     assert await stand.charged() == (0, 0)
 
 
-async def test_037_grpc_without_a_key(open_stand: OpenStand) -> None:
-    """Whoever calls without a key, or with one that is none, is refused; health is for all."""
+async def test_grpc_without_a_valid_key_is_refused(open_stand: OpenStand) -> None:
+    """Without a valid key every call is refused; health is for all. Row 37."""
     stand = await open_stand()
     async with (
         listening(stand.service.register, "127.0.0.1:0", grace_s=0) as bound,
@@ -143,8 +145,8 @@ async def test_037_grpc_without_a_key(open_stand: OpenStand) -> None:
     assert await stand.charged() == (0, 0)
 
 
-async def test_038_and_051_guesses(open_stand: OpenStand) -> None:
-    """Who guesses is slowed, whatever address he says he has; who knows a key is not."""
+async def test_guessing_keys_is_throttled_by_network(open_stand: OpenStand) -> None:
+    """Guessing is slowed, whatever address a header claims; a valid key is not. Rows 38, 51."""
     stand = await open_stand()
     stand.play(fitting)
     more = 10
@@ -164,8 +166,8 @@ async def test_038_and_051_guesses(open_stand: OpenStand) -> None:
     assert len(told) == more
 
 
-async def test_026_keys_are_written_in_many_ways(open_stand: OpenStand) -> None:
-    """The scheme's case does not matter; of two keys none is taken."""
+async def test_the_scheme_of_a_key_has_any_case(open_stand: OpenStand) -> None:
+    """The scheme's case does not matter; of two keys neither is used. Row 26."""
     stand = await open_stand()
     stand.play(fitting)
     for scheme in ("bearer", "BEARER"):

@@ -1,4 +1,4 @@
-"""A Valkey that stands still, under a whole gateway. How long that takes: `tests.bench`."""
+"""A Valkey that freezes, under a whole gateway. How long calls wait: `tests.bench`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tests.bench.frozen_limits import counting
 AT_ONCE = 8
 
 
-async def test_090_a_frozen_server_stalls_only_who_was_there(tmp_path: Path) -> None:
-    """Calls of that moment wait for the timeout, once; later ones not at all; all are made."""
+async def test_a_frozen_valkey_delays_only_the_calls_of_that_moment(tmp_path: Path) -> None:
+    """Calls of that moment wait for the timeout once; later ones do not; all are made. Row 90."""
     async with counting(tmp_path) as place:
         assert await place.ask() == 200
         assert await place.timeouts() == 0

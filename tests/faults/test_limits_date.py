@@ -1,6 +1,6 @@
-"""b.9: a Valkey whose date jumps, under the limits of a whole gateway.
+"""A Valkey whose date jumps, under the limits of a whole gateway.
 
-Its date is ours, and stands still but for what a test adds to it: windows pass in no time.
+The test sets its date, which otherwise stands still, so that windows pass in no time.
 """
 
 from __future__ import annotations
@@ -124,8 +124,10 @@ async def counting(
 
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, QUARTER_S, -HOUR_S, -QUARTER_S])
-async def test_091_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float) -> None:
-    """A jump ahead lets one more burst through, one back none; then all is as it was before."""
+async def test_a_jump_of_the_date_costs_one_burst_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    """A jump ahead lets one more burst through, one back none; then all is as before. Row 91."""
     async with counting(tmp_path, f"rpm = {RPM}", monkeypatch) as place:
         assert await place.admitted(RPM + 3) == RPM
 
@@ -140,10 +142,10 @@ async def test_091_rates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s
             assert await place.admitted(RPM + 3) == RPM
 
 
-async def test_091_nobody_asks_before_the_jump(
+async def test_an_unknown_refill_costs_one_window_at_most(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What has drained by then is not known after a jump back: that costs one window at most."""
+    """What has refilled before a jump back is not known: that costs one window at most. Row 91."""
     async with counting(tmp_path, f"rpm = {RPM}", monkeypatch) as place:
         assert await place.admitted(RPM) == RPM
         place.date.pass_by(WINDOW_S)
@@ -156,8 +158,13 @@ async def test_091_nobody_asks_before_the_jump(
 
 
 @pytest.mark.parametrize("jump_s", [HOUR_S, QUARTER_S, -HOUR_S, -QUARTER_S])
-async def test_091_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float) -> None:
-    """A jump ahead gives each place once more, one back none; when all have ended, all are free."""
+async def test_a_jump_of_the_date_gives_each_slot_once_more_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    """A jump ahead gives each slot once more, one back none; when all have ended, all are free.
+
+    Row 91.
+    """
     async with counting(tmp_path, f"concurrency = {PLACES}", monkeypatch) as place:
         for _ in range(2):
             place.provider.goes_on.clear()
@@ -172,8 +179,10 @@ async def test_091_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump_
             await end([*answers, *more])
 
 
-async def test_091_places_of_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A killed process keeps its places for a lease after a jump back, and not for the jump."""
+async def test_slots_of_a_dead_process_expire_with_their_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a jump back a killed process keeps its slots for a lease, not for the jump. Row 91."""
     async with counting(tmp_path, f"concurrency = {PLACES}", monkeypatch) as dead:
         dead.provider.goes_on.clear()
         assert len(await dead.begin(PLACES)) == PLACES

@@ -1,4 +1,4 @@
-"""b.8, b.11 and b.12: too much at once, races, and what gRPC adds."""
+"""Overload, races, and what gRPC adds to them."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ WIRES = pytest.mark.parametrize("wire", [False, True])
 
 
 @WIRES
-async def test_074_too_many_streams(open_stand: OpenStand, wire: bool) -> None:
-    """Beyond its bound a process refuses at once, and says when to come back."""
+async def test_calls_over_the_limit_are_refused_with_retry_after(
+    open_stand: OpenStand, wire: bool
+) -> None:
+    """Over its limit a process refuses at once, with Retry-After. Row 74."""
     stand = await open_stand(bounds=BoundsConfig(calls_max=3), wire=wire)
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -60,8 +62,8 @@ async def test_074_too_many_streams(open_stand: OpenStand, wire: bool) -> None:
     assert stand.metric("rejected_total", reason="OVERLOADED") == 1
 
 
-async def test_074_calls_wait_to_be_taken_in(open_stand: OpenStand) -> None:
-    """Where all have waited for long they are refused before anything is looked at, as the key."""
+async def test_queued_too_long_calls_are_refused_before_any_check(open_stand: OpenStand) -> None:
+    """Where all have waited for long, calls are refused before even the key is checked. Row 74."""
     stand = await open_stand()
     stub = ChatCompletionServiceStub(stand.service.channel())
 
@@ -82,8 +84,8 @@ async def test_074_calls_wait_to_be_taken_in(open_stand: OpenStand) -> None:
     assert stand.metric("rejected_total", reason="OVERLOADED") == 1
 
 
-async def test_075_one_key_floods(open_stand: OpenStand) -> None:
-    """A key that has as many calls as it may is refused; another one is not."""
+async def test_a_key_at_its_limit_does_not_block_others(open_stand: OpenStand) -> None:
+    """A key at its concurrency limit is refused; another key is served. Row 75."""
     stand = await open_stand(limits=(LimitConfig(key="*", concurrency=2),))
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -98,8 +100,13 @@ async def test_075_one_key_floods(open_stand: OpenStand) -> None:
 
 
 @WIRES
-async def test_075_one_key_takes_all_places(open_stand: OpenStand, wire: bool) -> None:
-    """Without any limit of its own it gets no more than all; another one gets in all the same."""
+async def test_a_key_without_a_limit_leaves_room_for_others(
+    open_stand: OpenStand, wire: bool
+) -> None:
+    """A key without a limit gets the process's limit at most; another key is still admitted.
+
+    Row 75.
+    """
     stand = await open_stand(bounds=BoundsConfig(calls_max=20), wire=wire)
     other = await another_key(stand)
     goes_on = asyncio.Event()
@@ -114,8 +121,8 @@ async def test_075_one_key_takes_all_places(open_stand: OpenStand, wire: bool) -
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 20
 
 
-async def test_075_many_keys_flood(open_stand: OpenStand) -> None:
-    """What is left to keys with few calls is no more than a tenth."""
+async def test_the_reserve_for_keys_with_few_calls_is_a_tenth(open_stand: OpenStand) -> None:
+    """The reserve for keys with few calls is no more than a tenth. Row 75."""
     stand = await open_stand(bounds=BoundsConfig(calls_max=20))
     other = await another_key(stand)
     goes_on = asyncio.Event()
@@ -144,8 +151,8 @@ async def another_key(stand: FaultStand) -> Mapping[str, str]:
     return {"Authorization": f"Bearer {made.secret}"}
 
 
-async def test_076_one_channel_is_slow(open_stand: OpenStand) -> None:
-    """A channel with as many calls as it takes is passed over; other models do not notice."""
+async def test_a_channel_at_its_limit_is_passed_over(open_stand: OpenStand) -> None:
+    """A channel at its concurrency limit is passed over; other models are unaffected. Row 76."""
     stand = await open_stand(first={"max_concurrency": 2})
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -160,8 +167,8 @@ async def test_076_one_channel_is_slow(open_stand: OpenStand) -> None:
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 2
 
 
-async def test_079_come_back_at_different_times(open_stand: OpenStand) -> None:
-    """Those who are refused together do not return together."""
+async def test_retry_after_is_spread(open_stand: OpenStand) -> None:
+    """Calls refused together get different Retry-After. Row 79."""
     stand = await open_stand(bounds=BoundsConfig(calls_max=1))
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -176,8 +183,8 @@ async def test_079_come_back_at_different_times(open_stand: OpenStand) -> None:
     assert max(Counter(round(wait, 1) for wait in waits).values()) < len(waits) / 2
 
 
-async def test_080_everything_fails(open_stand: OpenStand) -> None:
-    """When all providers are down, they are asked hardly more often than callers ask us."""
+async def test_failing_providers_get_hardly_more_requests_than_we_do(open_stand: OpenStand) -> None:
+    """When all providers fail, retries hardly add to their requests. Row 80."""
     stand = await open_stand()
     stand.play(BUSY, second=BUSY)
     calls = 100
@@ -190,8 +197,8 @@ async def test_080_everything_fails(open_stand: OpenStand) -> None:
     assert await stand.charged() == (0, 0)
 
 
-async def test_081_the_loop_is_blocked(open_stand: OpenStand) -> None:
-    """It is measured; the process is alive and ready all the same, and the call is answered."""
+async def test_a_blocked_event_loop_is_measured(open_stand: OpenStand) -> None:
+    """The lag is measured; the process stays alive and ready, and the call is answered. Row 81."""
     stand = await open_stand()
 
     def block(_: Request) -> Script:
@@ -210,8 +217,13 @@ async def test_081_the_loop_is_blocked(open_stand: OpenStand) -> None:
 
 
 @WIRES
-async def test_082_and_111_runs_out_of_time(open_stand: OpenStand, wire: bool) -> None:
-    """The caller's own deadline ends the call with 504, before the answer and within it."""
+async def test_the_callers_deadline_ends_the_call_with_504(
+    open_stand: OpenStand, wire: bool
+) -> None:
+    """The caller's own deadline ends the call with 504, before the answer and within it.
+
+    Rows 82, 111.
+    """
     stand = await open_stand(wire=wire)
     stand.play([STALL], [BEGIN, STALL])
 
@@ -225,8 +237,13 @@ async def test_082_and_111_runs_out_of_time(open_stand: OpenStand, wire: bool) -
 
 
 @WIRES
-async def test_082_an_sdk_is_not_patient(open_stand: OpenStand, wire: bool) -> None:
-    """How long an SDK waits for a byte bounds a whole answer; a stream it does not."""
+async def test_an_sdks_read_timeout_bounds_whole_answers_alone(
+    open_stand: OpenStand, wire: bool
+) -> None:
+    """An SDK's timeout for a byte is the deadline of a whole answer, but not of a stream.
+
+    Row 82.
+    """
     stand = await open_stand(wire=wire)
     patience = {"x-stainless-read-timeout": "0.3"}
     goes_on = asyncio.Event()
@@ -246,8 +263,8 @@ async def test_082_an_sdk_is_not_patient(open_stand: OpenStand, wire: bool) -> N
 
 
 @WIRES
-async def test_082_no_time_at_all(open_stand: OpenStand, wire: bool) -> None:
-    """A call whose time is over before anybody is asked is not begun."""
+async def test_a_call_past_its_deadline_is_not_begun(open_stand: OpenStand, wire: bool) -> None:
+    """A call whose deadline has passed asks no provider. Row 82."""
     stand = await open_stand(wire=wire)
     stand.play(fitting)
 
@@ -258,8 +275,8 @@ async def test_082_no_time_at_all(open_stand: OpenStand, wire: bool) -> None:
     assert await stand.charged() == (0, 0)
 
 
-async def test_082_no_time_for_another_attempt(open_stand: OpenStand) -> None:
-    """A channel that usually takes longer than is left is not asked after another has failed."""
+async def test_no_failover_to_a_channel_slower_than_the_deadline(open_stand: OpenStand) -> None:
+    """A channel that usually takes longer than the time left gets no second attempt. Row 82."""
     stand = await open_stand()
 
     async def think(_: object) -> None:
@@ -275,8 +292,8 @@ async def test_082_no_time_for_another_attempt(open_stand: OpenStand) -> None:
 
 
 @WIRES
-async def test_104_more_calls_than_money(open_stand: OpenStand, wire: bool) -> None:
-    """Of a hundred calls at once on a balance for ten, ten are made."""
+async def test_a_balance_for_ten_admits_ten_of_a_hundred(open_stand: OpenStand, wire: bool) -> None:
+    """Of a hundred calls at once on a balance for ten, ten are made. Row 104."""
     stand = await open_stand(wire=wire)
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END])
@@ -306,8 +323,8 @@ async def test_104_more_calls_than_money(open_stand: OpenStand, wire: bool) -> N
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_107_more_calls_than_places(open_stand: OpenStand, stream: bool) -> None:
-    """Ten at once on five places: five are made, and the others have used up nothing."""
+async def test_five_slots_admit_five_of_ten(open_stand: OpenStand, stream: bool) -> None:
+    """Of ten calls at once on five slots five are made, and the others use up nothing. Row 107."""
     stand = await open_stand(limits=(LimitConfig(model=MODEL, rpm=5),))
     stand.play(fitting)
 
@@ -320,8 +337,10 @@ async def test_107_more_calls_than_places(open_stand: OpenStand, stream: bool) -
 
 @WIRES
 @pytest.mark.parametrize("read", [0, 1, 2])
-async def test_112_cancels_after_some(open_stand: OpenStand, wire: bool, read: int) -> None:
-    """Whoever cancels a stream, after however much, is left by the provider too."""
+async def test_cancelling_over_grpc_cancels_the_provider(
+    open_stand: OpenStand, wire: bool, read: int
+) -> None:
+    """Cancelling a stream, after any number of messages, cancels the provider's answer. Row 112."""
     stand = await open_stand(wire=wire)
     stand.play([BEGIN, STALL])
 
@@ -336,8 +355,8 @@ async def test_112_cancels_after_some(open_stand: OpenStand, wire: bool, read: i
 
 
 @WIRES
-async def test_113_sends_much(open_stand: OpenStand, wire: bool) -> None:
-    """More than gRPC's usual four mebibytes goes through, both ways."""
+async def test_messages_over_four_mebibytes_pass(open_stand: OpenStand, wire: bool) -> None:
+    """More than gRPC's default of 4 MiB passes both ways. Row 113."""
     stand = await open_stand(wire=wire)
     stand.play(fitting)
     messages = [{"role": "user", "content": "x" * 900_000} for _ in range(6)]
@@ -347,8 +366,8 @@ async def test_113_sends_much(open_stand: OpenStand, wire: bool) -> None:
     assert (reply.status, reply.content) == (200, TEXT)
 
 
-async def test_117_reflection_is_off(open_stand: OpenStand) -> None:
-    """Who is not told to tell what there is, does not."""
+async def test_reflection_is_off_by_default(open_stand: OpenStand) -> None:
+    """Server reflection is off unless it is configured. Row 117."""
     stand = await open_stand()
     async with (
         listening(stand.service.register, "127.0.0.1:0", grace_s=0) as bound,
@@ -361,8 +380,8 @@ async def test_117_reflection_is_off(open_stand: OpenStand) -> None:
         assert await call.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_118_is_not_ready_while_it_stops(open_stand: OpenStand) -> None:
-    """Readiness is off as soon as the service drains; liveness, and calls that come, are not."""
+async def test_draining_ends_readiness_at_once(open_stand: OpenStand) -> None:
+    """Readiness ends as soon as the service drains; liveness and new calls do not. Row 118."""
     stand = await open_stand()
     stand.play(fitting)
     await stand.service.drain()
@@ -374,6 +393,6 @@ async def test_118_is_not_ready_while_it_stops(open_stand: OpenStand) -> None:
     assert (await stand.ask()).status == 200
 
 
-def test_prices_are_what_the_tests_reckon_with() -> None:
+def test_a_call_of_the_usual_usage_costs_what_the_tests_assume() -> None:
     """A call of the usual usage costs two hundredths of a thousandth of a dollar."""
     assert Decimal(CHARGE) / 10**9 == Decimal("0.00002")

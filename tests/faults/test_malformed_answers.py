@@ -1,4 +1,4 @@
-"""b.6, row 65, in the forms that only one dialect has: what is odd, and what is broken."""
+"""Answers in forms that only one dialect has: new, odd or broken."""
 
 from __future__ import annotations
 
@@ -89,8 +89,10 @@ NEWER: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", NEWER)
-async def test_065_anthropic_is_newer(anthropic: FaultStand, what: str) -> None:
-    """What we do not know yet is passed over, wherever it comes."""
+async def test_unknown_events_and_fields_of_anthropic_are_ignored(
+    anthropic: FaultStand, what: str
+) -> None:
+    """Unknown events and fields are ignored, wherever they come. Row 65."""
     odd = NEWER[what]
     events = (started(IN), BLOCK, FIRST, odd, SECOND, CLOSED, ended(usage=OUT), STOPPED)
     anthropic.first.play([SSE_HEAD + said(*events) + LAST_CHUNK])
@@ -101,8 +103,8 @@ async def test_065_anthropic_is_newer(anthropic: FaultStand, what: str) -> None:
     assert await anthropic.charged() == (1, CHARGE)
 
 
-async def test_065_anthropic_has_a_newer_block(anthropic: FaultStand) -> None:
-    """A block of a kind that we do not know goes by with its pieces, and harms no other."""
+async def test_an_unknown_block_of_anthropic_is_skipped(anthropic: FaultStand) -> None:
+    """A block of unknown kind is skipped with its deltas, and harms no other. Row 65."""
     newer = {"type": "content_block_start", "index": 7, "content_block": {"type": "new_use"}}
     piece_of_it = {**FIRST, "index": 7, "delta": {"type": "input_json_delta", "partial_json": "{"}}
     events = (started(IN), BLOCK, FIRST, newer, piece_of_it, SECOND, ended(usage=OUT), STOPPED)
@@ -123,8 +125,10 @@ BROKEN_OFF: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN_OFF)
-async def test_065_anthropic_does_not_end(anthropic: FaultStand, what: str) -> None:
-    """A message without its end or its reason is one that broke off; no `stop` is made up."""
+async def test_an_anthropic_message_without_its_end_is_truncated(
+    anthropic: FaultStand, what: str
+) -> None:
+    """A message without its end or stop reason is truncated; no `stop` is invented. Row 65."""
     anthropic.first.play([SSE_HEAD + said(*BROKEN_OFF[what]) + LAST_CHUNK])
 
     reply = await anthropic.ask()
@@ -148,8 +152,10 @@ BROKEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("what", BROKEN)
-async def test_065_anthropic_is_broken(anthropic: FaultStand, what: str) -> None:
-    """What cannot be meant ends the stream with an error, and is settled once."""
+async def test_an_impossible_anthropic_event_ends_the_stream(
+    anthropic: FaultStand, what: str
+) -> None:
+    """An impossible event ends the stream with an error, settled once. Row 65."""
     events = said(started(IN), BLOCK, FIRST, BROKEN[what])
     anthropic.first.play([SSE_HEAD + events, STALL])
 
@@ -172,8 +178,10 @@ COUNTS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("what", COUNTS)
-async def test_065_anthropic_counts_badly(anthropic: FaultStand, what: str) -> None:
-    """Where usage is missing, or cannot be, our own count is billed: neither nothing nor all."""
+async def test_impossible_anthropic_usage_is_replaced_by_our_count(
+    anthropic: FaultStand, what: str
+) -> None:
+    """Where usage is missing or impossible, our own count is billed. Row 65."""
     first, last = COUNTS[what]
     events = (started(first), BLOCK, FIRST, SECOND, CLOSED, ended(usage=last), STOPPED)
     anthropic.first.play([SSE_HEAD + said(*events) + LAST_CHUNK])
@@ -189,8 +197,13 @@ async def test_065_anthropic_counts_badly(anthropic: FaultStand, what: str) -> N
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-async def test_065_anthropic_fails_as_a_success(anthropic: FaultStand, *, streamed: bool) -> None:
-    """A whole message in place of a stream, without content, is no answer: the next is asked."""
+async def test_an_empty_anthropic_message_fails_over(
+    anthropic: FaultStand, *, streamed: bool
+) -> None:
+    """A whole message without content in place of a stream is no answer: the next is asked.
+
+    Row 65.
+    """
     anthropic.first.play([json_answer({"type": "message", "content": None})])
 
     assert (await anthropic.ask(stream=streamed)).content == TEXT
@@ -211,8 +224,8 @@ ODD_ROUTER: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", ODD_ROUTER)
-async def test_065_openrouter_is_odd(openrouter: FaultStand, what: str) -> None:
-    """What the broker adds does not harm the answer."""
+async def test_additions_of_openrouter_are_harmless(openrouter: FaultStand, what: str) -> None:
+    """Fields and comments that the broker adds do not harm the answer. Row 65."""
     openrouter.first.play([OPENROUTER.begin + ODD_ROUTER[what] + OPENROUTER.end])
 
     reply = await openrouter.ask()
@@ -231,8 +244,10 @@ ENDS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", ENDS)
 @pytest.mark.parametrize("dialect", ["openai", "openrouter"])
-async def test_065_no_stop_is_made_up(open_stand: OpenStand, dialect: str, what: str) -> None:
-    """`[DONE]` alone is no reason to stop: such an answer broke off."""
+async def test_done_without_a_finish_reason_is_truncation(
+    open_stand: OpenStand, dialect: str, what: str
+) -> None:
+    """`[DONE]` alone is no reason to stop: such an answer is truncated. Row 65."""
     stand = await open_stand(first={"dialect": dialect}, second={"dialect": dialect})
     stand.play([OPENROUTER.begin + ENDS[what] + LAST_CHUNK])
 
@@ -243,8 +258,8 @@ async def test_065_no_stop_is_made_up(open_stand: OpenStand, dialect: str, what:
 
 
 @pytest.mark.parametrize("code", [429, 502, "server_error", None])
-async def test_065_openrouter_ends_with_an_error(openrouter: FaultStand, code: Any) -> None:
-    """Its `finish_reason: "error"` is no reason to stop, whatever code goes with it."""
+async def test_finish_reason_error_is_an_error(openrouter: FaultStand, code: Any) -> None:
+    """`finish_reason: "error"` is an error, whatever code goes with it. Row 65."""
     trouble = {
         "id": "c",
         "error": {"message": "no", "code": code},

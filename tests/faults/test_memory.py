@@ -1,4 +1,4 @@
-"""b.8, row 77: the container's memory runs out slowly."""
+"""The container's memory runs out slowly."""
 
 from __future__ import annotations
 
@@ -75,8 +75,11 @@ async def uploading(stand: FaultStand, size: int) -> AsyncIterator[asyncio.Strea
 
 
 @WIRES
-async def test_077_memory_runs_out_slowly(open_stand: OpenStand, wire: bool) -> None:
-    """First connections are not kept, then calls refused, then who holds most is cut."""
+async def test_memory_pressure_sheds_in_three_steps(open_stand: OpenStand, wire: bool) -> None:
+    """First keep-alive ends, then calls are refused, then the largest connections are closed.
+
+    Row 77.
+    """
     gauge = Gauge()
     stand = await open_stand(memory=gauge.memory, wire=wire)
     goes_on = asyncio.Event()
@@ -121,8 +124,8 @@ async def test_077_memory_runs_out_slowly(open_stand: OpenStand, wire: bool) -> 
     assert len(stand.log.of("memory_stage.ended", stage="short")) == 1
 
 
-async def test_077_edges_learn_nothing_about_places(open_stand: OpenStand) -> None:
-    """A service whose memory was short gets as many calls as before, as soon as it is not."""
+async def test_a_memory_refusal_does_not_lower_an_edges_limit(open_stand: OpenStand) -> None:
+    """After a memory shortage a service gets as many calls as before. Row 77."""
     gauge = Gauge()
     stand = await open_stand(service_memory=gauge.memory, wire=True)
     await gauge.at(stand, MEMORY_SHORT)
@@ -134,8 +137,8 @@ async def test_077_edges_learn_nothing_about_places(open_stand: OpenStand) -> No
     assert stand.edge_sample("calls_max") == 0
 
 
-async def test_077_who_sends_many_at_once(open_stand: OpenStand) -> None:
-    """Requests in one piece are refused one by one, too."""
+async def test_pipelined_requests_are_refused_one_by_one(open_stand: OpenStand) -> None:
+    """Requests in one piece are refused one by one, too. Row 77."""
     gauge = Gauge()
     stand = await open_stand(memory=gauge.memory, wire=True)
     await gauge.at(stand, MEMORY_SHORT)
@@ -153,8 +156,8 @@ async def test_077_who_sends_many_at_once(open_stand: OpenStand) -> None:
     assert stand.first.requests == []
 
 
-async def test_077_any_request_is_refused(open_stand: OpenStand) -> None:
-    """Of whatever form: in chunks, by HTTP/1.0, with bodies that are awaited or not."""
+async def test_any_form_of_request_is_refused_under_memory_pressure(open_stand: OpenStand) -> None:
+    """In chunks, by HTTP/1.0, with bodies that are awaited or not: all are refused. Row 77."""
     gauge = Gauge()
     stand = await open_stand(memory=gauge.memory)
     await gauge.at(stand, MEMORY_SHORT)
@@ -240,8 +243,10 @@ async def fill(other: asyncio.subprocess.Process, held: int, used_share: float) 
     return held
 
 
-async def test_077_a_container_of_the_kernels(group: Path, tmp_path: Path) -> None:
-    """A real process in a real group: it refuses while others have taken the memory, and lives."""
+async def test_a_process_in_a_full_control_group_refuses_and_lives(
+    group: Path, tmp_path: Path
+) -> None:
+    """A real process in a real control group refuses while others fill it, and survives. Row 77."""
     async with FakeUpstream() as upstream, neighbour(group) as other:
         upstream.play(fitting)
         config = CONFIG.format(url=upstream.url, model=MODEL)

@@ -1,4 +1,4 @@
-"""b.3: lists without end, patterns for names, and what belongs to others."""
+"""Lists without end, patterns for names, and data of other accounts."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ async def call(stand: FaultStand, method: MethodDescriptor, **fields: Any) -> An
         return await rpc(GetMessageClass(method.input_type)(**fields))
 
 
-async def test_035_lists_have_an_end(open_stand: OpenStand) -> None:
-    """Every list of the contract refuses a page of a billion, and says which field it was."""
+async def test_page_sizes_are_bounded(open_stand: OpenStand) -> None:
+    """Every list of the contract refuses a page of a billion, and names the field. Row 35."""
     stand = await open_stand()
     assert {"ListAccounts", "ListKeys", "ListTransfers"} <= {one.name for one in LISTS}
     for method, size in product(LISTS, (10**9, 1001, -1)):
@@ -68,8 +68,8 @@ async def test_035_lists_have_an_end(open_stand: OpenStand) -> None:
         assert "page_size" in (refused.value.details() or "")
 
 
-async def test_035_wildcards_are_no_names(open_stand: OpenStand) -> None:
-    """`%` and `_` find nobody: what asks for an account means the one of exactly that name."""
+async def test_wildcards_match_nothing(open_stand: OpenStand) -> None:
+    """`%` and `_` match nothing: an account's name is compared exactly. Row 35."""
     stand = await open_stand()
     stand.play(fitting)
     assert (await stand.ask()).status == 200
@@ -87,16 +87,16 @@ async def test_035_wildcards_are_no_names(open_stand: OpenStand) -> None:
         assert not found, (method.full_name, name)
 
 
-def test_035_no_statement_has_a_pattern() -> None:
-    """Nothing that a caller writes can be one: those that there are stand in the statements."""
+def test_no_sql_pattern_comes_from_a_caller() -> None:
+    """All patterns of SQL stand in the statements; none comes from a caller. Row 35."""
     folder = Path(services.__file__).parent
     patterns = re.compile(r"\b(?:I?LIKE|SIMILAR TO|REGEXP|GLOB) (?!')")
     for path in sorted(folder.rglob("*.py")):
         assert not patterns.search(path.read_text()), path
 
 
-def test_036_no_public_request_names_an_account() -> None:
-    """Whose data it is the key says: no method of callers has a field to say otherwise."""
+def test_public_methods_name_no_account() -> None:
+    """The key decides whose data it is: no public method has a field for an account. Row 36."""
     for method in PUBLIC:
         names = set(method.input_type.fields_by_name)
         assert not names & {"account", "key_id", "tenant", "owner"}, method.full_name
@@ -110,8 +110,13 @@ async def other_key(stand: FaultStand) -> str:
 
 
 @pytest.mark.parametrize("query", ["", "?account=default", "?key_id=key-0", "?name=default"])
-async def test_036_others_see_nothing_of_it(open_stand: OpenStand, query: str) -> None:
-    """Whatever names a stranger adds to the address, he sees his own account or a refusal."""
+async def test_query_parameters_do_not_show_other_accounts(
+    open_stand: OpenStand, query: str
+) -> None:
+    """Whatever a caller adds to the address, the answer is its own account's or a refusal.
+
+    Row 36.
+    """
     stand = await open_stand()
     stand.play(fitting)
     assert (await stand.ask()).status == 200
@@ -133,8 +138,11 @@ async def test_036_others_see_nothing_of_it(open_stand: OpenStand, query: str) -
                 )
 
 
-async def test_036_names_of_calls_are_ones_own(open_stand: OpenStand) -> None:
-    """The same `Idempotency-Key` of another account is another call, paid by whom it concerns."""
+async def test_idempotency_keys_belong_to_an_account(open_stand: OpenStand) -> None:
+    """The same `Idempotency-Key` of another account is another call, paid by that account.
+
+    Row 36.
+    """
     stand = await open_stand()
     stand.play(fitting)
     (credit,) = (one for one in OPERATORS if one.name == "CreditAccount")

@@ -51,14 +51,17 @@ async def asked(channel: grpc.aio.Channel, method: str, request: bytes = b"") ->
     return answer
 
 
-def test_095_and_120_pings_are_often_enough_and_allowed() -> None:
-    """A frozen service is noticed within five seconds, and the service permits the pings."""
+def test_pings_notice_a_freeze_in_five_seconds_and_are_permitted() -> None:
+    """A frozen service is noticed within five seconds, and the service permits the pings.
+
+    Rows 95, 120.
+    """
     assert PING_EVERY_MS + PONG_WITHIN_MS < NOTICED_WITHIN_MS
     assert PING_EVERY_MS > PING_INTERVAL_MIN_MS
 
 
-async def test_095_a_frozen_service_is_noticed() -> None:
-    """What runs on it ends; what is asked then goes to the other one."""
+async def test_a_frozen_service_fails_over() -> None:
+    """Its running calls end, and new calls go to the other service. Row 95."""
     async with (
         running() as (frozen, first),
         running() as (_, second),
@@ -80,8 +83,11 @@ async def test_095_a_frozen_service_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("busy", [False, pytest.param(True, marks=pytest.mark.nightly)])
-async def test_120_a_silent_or_busy_service_is_left_alone(busy: bool) -> None:
-    """Neither long thoughts nor a blocked loop end a stream: no pings too many, none unanswered."""
+async def test_a_silent_or_busy_service_keeps_its_streams(busy: bool) -> None:
+    """Neither silence nor a blocked loop ends a stream: pings are few enough and answered.
+
+    Row 120.
+    """
     quiet_ms = (STRIKES + 3) * PING_EVERY_MS
     async with running() as (_, address), open_channel(address) as channel:
         _, call = await begun(channel)

@@ -1,4 +1,4 @@
-"""b.9: a PostgreSQL that is frozen, away, or acknowledged what nobody heard of."""
+"""A PostgreSQL that is frozen or away, or whose acknowledgement is lost."""
 
 from __future__ import annotations
 
@@ -69,10 +69,13 @@ async def ready(stand: FaultStand, status: int) -> None:
             await asyncio.sleep(0.02)  # Nobody tells of it but by answering.
 
 
-async def test_028_and_088_the_database_is_frozen(
+async def test_a_frozen_database_is_503_and_streams_go_on(
     own_postgres: str, open_stand: OpenStand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """New calls are 503, never 401; who streams gets all of it; thawed, it is paid for once."""
+    """New calls are 503, never 401; streams end whole; thawed, each is charged once.
+
+    Rows 28, 88.
+    """
     monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.3)
     stand = await open_stand(database_url=own_postgres)
     stand.errors |= {"storage.failed"}
@@ -105,10 +108,10 @@ async def test_028_and_088_the_database_is_frozen(
     assert await stand.charged() == (3, 3 * CHARGE)
 
 
-async def test_092_too_many_endings_wait(
+async def test_a_full_outbox_refuses_new_calls(
     own_postgres: str, open_stand: OpenStand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With as many unpaid calls as may wait for the database, no more are begun; none is lost."""
+    """With a full outbox no calls are begun; no settlement is lost. Row 92."""
     waiting = 3
     monkeypatch.setattr(outbox, "BACKLOG_MAX", waiting)
     monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.3)
@@ -133,8 +136,8 @@ async def test_092_too_many_endings_wait(
 
 
 @pytest.mark.parametrize("url", ["postgresql://127.0.0.1:1/none", "postgresql:///n?host={folder}"])
-async def test_088_there_is_no_database_at_the_start(tmp_path: Path, url: str) -> None:
-    """The process says so in one line, and does not serve."""
+async def test_a_process_without_its_database_does_not_start(tmp_path: Path, url: str) -> None:
+    """The process says so in one line, and does not serve. Row 88."""
     file = tmp_path / "pomogator.toml"
     state = f'\n[state]\ndatabase_url = "{url.format(folder=tmp_path)}"\n'
     file.write_text(CONFIG.format(url="http://127.0.0.1:9", model=MODEL) + state)
@@ -206,10 +209,10 @@ async def stealing(postgres_url: str, tmp_path: Path) -> AsyncIterator[tuple[Thi
         yield thief, postgres_url.replace(str(folder), str(tmp_path))
 
 
-async def test_089_nobody_hears_that_it_was_committed(
+async def test_a_lost_commit_acknowledgement_charges_once(
     stealing: tuple[Thief, str], open_stand: OpenStand
 ) -> None:
-    """Whichever answer is lost: nothing is held or charged twice, and nothing for nothing."""
+    """Whichever answer is lost, nothing is held or charged twice, or for nothing. Row 89."""
     thief, url = stealing
     stand = await open_stand(database_url=url)
     stand.errors |= {"storage.failed"}

@@ -1,4 +1,4 @@
-"""b.10: processes that are killed, frozen or told to stop."""
+"""Processes that are killed, frozen or stopped."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from tests.stand.servers import running_server
 from tests.stand.upstream import STALL, FakeUpstream
 
 
-async def test_093_the_service_is_killed(tmp_path: Path) -> None:
-    """The caller is told at once; the next start settles what the dead one held."""
+async def test_a_killed_service_is_reported_and_settled_at_its_next_start(tmp_path: Path) -> None:
+    """The caller gets an error at once; the next start settles the holds. Row 93."""
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
         async with apart(tmp_path, upstream) as (service, edge, url):
@@ -49,8 +49,11 @@ async def test_093_the_service_is_killed(tmp_path: Path) -> None:
     await holds_are_closed(tmp_path)
 
 
-async def test_094_the_edge_is_killed(tmp_path: Path) -> None:
-    """The service sees its caller leave: the provider is left, and the call is settled."""
+async def test_a_killed_edge_is_a_client_that_disconnects(tmp_path: Path) -> None:
+    """The service sees its client disconnect: the provider is cancelled, the call settled.
+
+    Row 94.
+    """
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
         async with apart(tmp_path, upstream) as (service, edge, url):
@@ -65,8 +68,8 @@ async def test_094_the_edge_is_killed(tmp_path: Path) -> None:
             await at_rest(service, *LEFT)
 
 
-async def test_095_the_service_is_frozen(tmp_path: Path) -> None:
-    """The caller is told within the time that pings take; the service, thawed, settles once."""
+async def test_a_frozen_service_is_reported_and_settles_once(tmp_path: Path) -> None:
+    """The caller gets an error within the ping timeout; the thawed service settles once. Row 95."""
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
         async with apart(tmp_path, upstream) as (service, _, url), asking(url, service.key) as got:
@@ -82,8 +85,8 @@ async def test_095_the_service_is_frozen(tmp_path: Path) -> None:
             await at_rest(service, *LEFT)
 
 
-async def test_096_lingers_then_drains(tmp_path: Path) -> None:
-    """Told to stop: not ready at once, calls are taken a moment longer, streams end in peace."""
+async def test_sigterm_ends_readiness_then_drains(tmp_path: Path) -> None:
+    """After SIGTERM readiness ends, calls are accepted for the delay, streams end whole. Row 96."""
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
@@ -102,8 +105,11 @@ async def test_096_lingers_then_drains(tmp_path: Path) -> None:
             assert await server.ended() == 0
 
 
-async def test_096_does_not_drain_for_ever(tmp_path: Path) -> None:
-    """A stream that does not end is ended, with an error; a second signal changes nothing."""
+async def test_a_drain_ends_after_its_timeout(tmp_path: Path) -> None:
+    """A stream that does not end is ended with an error; a second signal changes nothing.
+
+    Row 96.
+    """
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
         config = CONFIG.format(url=upstream.url, model=MODEL)
@@ -122,8 +128,8 @@ async def test_096_does_not_drain_for_ever(tmp_path: Path) -> None:
     await holds_are_closed(tmp_path)
 
 
-async def test_097_the_service_is_told_to_stop(tmp_path: Path) -> None:
-    """Streams end in peace where they can, else with an error; who comes is told to come again."""
+async def test_a_stopped_service_ends_its_streams_and_refuses_new_calls(tmp_path: Path) -> None:
+    """Streams end whole where they can, else with an error; new calls get Retry-After. Row 97."""
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream, AsyncExitStack() as stack:
         upstream.play([BEGIN, goes_on, END], [BEGIN, STALL])
@@ -154,8 +160,8 @@ async def test_097_the_service_is_told_to_stop(tmp_path: Path) -> None:
     assert (await holds_are_closed(tmp_path))["settled"] == 2
 
 
-async def test_100_memory_runs_out(tmp_path: Path) -> None:
-    """The process dies of it, or lives and serves again: what it held is freed in either case."""
+async def test_a_process_without_memory_leaves_no_hold(tmp_path: Path) -> None:
+    """It dies or serves again: its holds are freed in either case. Row 100."""
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END])
@@ -200,8 +206,10 @@ async def stuff(url: str, key: str) -> int:
 
 
 @pytest.mark.parametrize(("failures", "code"), [(FAILURES_MAX - 1, 0), (FAILURES_MAX, 1)])
-async def test_102_a_background_task_fails(tmp_path: Path, failures: int, code: int) -> None:
-    """It is begun again, and counted; when it cannot be kept up the process ends in good order."""
+async def test_a_failing_background_task_is_restarted_or_ends_the_process(
+    tmp_path: Path, failures: int, code: int
+) -> None:
+    """It is restarted and counted; if it cannot be kept up, the process stops in order. Row 102."""
     goes_on = asyncio.Event()
     program = (sys.executable, Path(__file__).parent / "programs" / "broken_beat.py")
     fails = tmp_path / "fails"
@@ -247,8 +255,8 @@ RESTARTS = 4
 
 
 @pytest.mark.nightly
-async def test_099_services_are_restarted_in_turn(tmp_path: Path, postgres_url: str) -> None:
-    """Calls that run end, and new ones go where there is somebody: none fails."""
+async def test_a_rolling_restart_fails_no_call(tmp_path: Path, postgres_url: str) -> None:
+    """Running calls end whole, and new ones go to the other service. Row 99."""
     config = tmp_path / "pomogator.toml"
     tally: Counter[str] = Counter()
     async with FakeUpstream() as upstream, AsyncExitStack() as stack:
@@ -300,8 +308,8 @@ async def test_099_services_are_restarted_in_turn(tmp_path: Path, postgres_url: 
 
 
 @pytest.mark.parametrize("signals", [1, 2])
-async def test_098_is_told_to_stop_while_it_starts(tmp_path: Path, signals: int) -> None:
-    """However early the signal comes, the process ends soon; and a second one hurts nothing."""
+async def test_sigterm_during_the_start_ends_the_process_soon(tmp_path: Path, signals: int) -> None:
+    """However early the signal comes, the process ends soon; a second one does no harm. Row 98."""
     config = tmp_path / "pomogator.toml"
     config.write_text(CONFIG.format(url="http://127.0.0.1:9/v1", model=MODEL))
     for delay_s in (0.2, 0.6, 1.2):

@@ -1,4 +1,4 @@
-"""b.6: what providers do wrong, and what it comes to for callers."""
+"""Faults of providers, and what callers see of them."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ STREAMS = pytest.mark.parametrize("streamed", [True, False])
     "url",
     ["http://127.0.0.1:1/v1", "http://no-such-host.invalid/v1", "https://127.0.0.1:{port}/v1"],
 )
-async def test_053_cannot_be_reached(open_stand: OpenStand, url: str) -> None:
-    """Nobody listens, nobody has the name, no TLS is spoken: the next channel answers."""
+async def test_an_unreachable_provider_fails_over(open_stand: OpenStand, url: str) -> None:
+    """Refused connection, unknown name, no TLS: the next channel answers. Row 53."""
     async with FakeUpstream() as plain:
         stand = await open_stand(
             first={"base_url": url.format(port=plain.port), "connect_timeout_s": 0.5}
@@ -72,8 +72,8 @@ async def test_053_cannot_be_reached(open_stand: OpenStand, url: str) -> None:
     assert _upstream_errors(stand, "UPSTREAM_UNREACHABLE") == 1
 
 
-async def test_053_takes_no_connection(open_stand: OpenStand) -> None:
-    """Who does not even take the connection is passed over after `connect_timeout_s`."""
+async def test_a_provider_that_accepts_no_connection_fails_over(open_stand: OpenStand) -> None:
+    """It is passed over after `connect_timeout_s`. Row 53."""
     with socket.create_server(("127.0.0.1", 0), backlog=0) as deaf, ExitStack() as stack:
         for _ in range(4):
             waiting = stack.enter_context(socket.socket())
@@ -90,8 +90,8 @@ async def test_053_takes_no_connection(open_stand: OpenStand) -> None:
     assert _upstream_errors(stand, "UPSTREAM_UNREACHABLE") == 1
 
 
-async def test_053_is_reset(stand: FaultStand) -> None:
-    """Where every channel hangs up, it is 502, and nothing is charged."""
+async def test_reset_by_every_provider_is_502(stand: FaultStand) -> None:
+    """Where every channel closes the connection, it is 502, and nothing is charged. Row 53."""
     stand.play([RESET], second=[RESET])
 
     reply = await stand.ask()
@@ -101,8 +101,8 @@ async def test_053_is_reset(stand: FaultStand) -> None:
 
 
 @pytest.mark.parametrize("script", [[STALL], [SSE_HEAD, STALL], [SSE_HEAD, sse(piece("")), STALL]])
-async def test_054_never_begins(stand: FaultStand, script: Script) -> None:
-    """Silence before the first token: the next channel answers; without one it is 504."""
+async def test_silence_before_the_first_token_fails_over(stand: FaultStand, script: Script) -> None:
+    """The next channel answers; without one it is 504. Row 54."""
     stand.play(script, second=FINE)
     assert (await stand.ask()).content == TEXT
     await stand.left(stand.first)
@@ -110,8 +110,8 @@ async def test_054_never_begins(stand: FaultStand, script: Script) -> None:
     assert _upstream_errors(stand, "UPSTREAM_TIMEOUT") == 1
 
 
-async def test_054_nobody_begins(stand: FaultStand) -> None:
-    """504, and nothing is charged."""
+async def test_silence_of_every_provider_is_504(stand: FaultStand) -> None:
+    """It is 504, and nothing is charged. Row 54."""
     stand.play([STALL], second=[SSE_HEAD, STALL])
 
     reply = await stand.ask()
@@ -121,8 +121,8 @@ async def test_054_nobody_begins(stand: FaultStand) -> None:
 
 
 @pytest.mark.parametrize("size", [512 * 1024, 1_900_000])
-async def test_055_a_large_event(stand: FaultStand, size: int) -> None:
-    """An event of nearly two mebibytes is an event like any other."""
+async def test_an_event_of_two_mebibytes_passes(stand: FaultStand, size: int) -> None:
+    """An event of nearly 2 MiB is an event like any other. Row 55."""
     text = "x" * size
     stand.play([SSE_HEAD + sse(piece(text)) + END])
 
@@ -133,8 +133,8 @@ async def test_055_a_large_event(stand: FaultStand, size: int) -> None:
 
 
 @pytest.mark.parametrize("event", [event(piece("x" * 10_000_000)), b"data: " + b"x" * 10_000_000])
-async def test_055_too_large_an_event(stand: FaultStand, event: bytes) -> None:
-    """One that has no end, or none in sight, is given up after what came before it."""
+async def test_an_event_over_the_limit_ends_the_stream(stand: FaultStand, event: bytes) -> None:
+    """An event too large or without end is given up after what came before it. Row 55."""
     stand.play([BEGIN, chunk(event), STALL])
 
     reply = await stand.ask()
@@ -155,8 +155,8 @@ CUTS: dict[str, Script] = {
 
 
 @pytest.mark.parametrize("how", CUTS)
-async def test_056_cut_mid_stream(stand: FaultStand, how: str) -> None:
-    """A stream that breaks off ends with an error and [DONE]; no `stop` is made up."""
+async def test_a_truncated_stream_ends_with_an_error_and_done(stand: FaultStand, how: str) -> None:
+    """A truncated stream ends with an error and [DONE]; no `stop` is invented. Row 56."""
     stand.play(CUTS[how], second=BUSY)
 
     reply = await stand.ask()
@@ -174,8 +174,10 @@ async def test_056_cut_mid_stream(stand: FaultStand, how: str) -> None:
 @pytest.mark.parametrize(
     "script", [[BEGIN, CUT], [json_answer({"choices": []})[:-3], CUT], [BEGIN + LAST_CHUNK]]
 )
-async def test_056_cut_whole(stand: FaultStand, script: Script) -> None:
-    """A caller who wants all of it gets the error with its status, and no half."""
+async def test_a_truncated_document_is_an_error_with_its_status(
+    stand: FaultStand, script: Script
+) -> None:
+    """A whole answer that is truncated is an error with its status, and no half. Row 56."""
     stand.play(script, second=BUSY)
 
     reply = await stand.ask(stream=False)
@@ -184,8 +186,8 @@ async def test_056_cut_whole(stand: FaultStand, script: Script) -> None:
     assert reply.code in {"upstream_disconnected", "upstream_overloaded"}
 
 
-async def test_057_falls_silent(stand: FaultStand) -> None:
-    """Silence after a few tokens ends the stream with an error; nobody else is asked."""
+async def test_silence_within_a_stream_ends_it(stand: FaultStand) -> None:
+    """Silence after a few tokens ends the stream with an error, without failover. Row 57."""
     stand.play([BEGIN, STALL])
 
     reply = await stand.ask()
@@ -197,8 +199,8 @@ async def test_057_falls_silent(stand: FaultStand) -> None:
     assert stand.metric("stream_end_total", end="upstream_stall") == 1
 
 
-async def test_057_says_only_that_it_lives(stand: FaultStand) -> None:
-    """Comments for ever are no progress."""
+async def test_comments_are_no_progress(stand: FaultStand) -> None:
+    """Comments without content time out as no progress. Row 57."""
 
     async def babble(line: Line) -> None:
         while not line.reader.at_eof():
@@ -212,8 +214,8 @@ async def test_057_says_only_that_it_lives(stand: FaultStand) -> None:
     assert (await stand.charged())[0] == 1
 
 
-async def test_058_fails_after_the_first_token(stand: FaultStand) -> None:
-    """Nobody is asked for the rest: the other channel sees no request."""
+async def test_no_failover_after_the_first_token(stand: FaultStand) -> None:
+    """The other channel sees no request. Row 58."""
     stand.play([BEGIN, RESET])
 
     assert (await stand.ask()).code == "upstream_disconnected"
@@ -224,10 +226,10 @@ async def test_058_fails_after_the_first_token(stand: FaultStand) -> None:
 
 @STREAMS
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
-async def test_059_fails_before_the_first_token(
+async def test_failover_before_the_first_token(
     stand: FaultStand, status: int, streamed: bool
 ) -> None:
-    """The next channel answers: one hold, one settlement, one role, one retry."""
+    """The next channel answers: one hold, one settlement, one role, one retry. Row 59."""
     stand.play([json_answer({"error": {"message": "no"}}, status)])
 
     reply = await stand.ask(stream=streamed)
@@ -240,8 +242,8 @@ async def test_059_fails_before_the_first_token(
     assert stand.metric("retries_total") == 1
 
 
-async def test_059_the_last_channel_is_asked_all_the_same(stand: FaultStand) -> None:
-    """However often the only channel of a model fails, it is not given up: it may be well again."""
+async def test_a_models_only_channel_is_always_asked(stand: FaultStand) -> None:
+    """However often a model's only channel fails, calls still try it. Row 59."""
     is_well = asyncio.Event()
     stand.steady.play(lambda request: fitting(request) if is_well.is_set() else BUSY)
     assert (await stand.ask(model=STEADY)).status == 200
@@ -259,8 +261,8 @@ async def test_059_the_last_channel_is_asked_all_the_same(stand: FaultStand) -> 
     assert await stand.charged() == (2, 2 * CHARGE)
 
 
-async def test_059_another_model_stands_in(stand: FaultStand) -> None:
-    """Where no channel of a model answers, its fallback does, under its own name and price."""
+async def test_a_fallback_model_answers_under_its_own_name_and_price(stand: FaultStand) -> None:
+    """Where no channel of a model answers, its fallback does. Row 59."""
     stand.play(BUSY, second=BUSY)
     rows = [msgspec.structs.replace(row, fallbacks=(STEADY,)) for row in stand.config.models[:1]]
     models = (*rows, *stand.config.models[1:])
@@ -287,8 +289,10 @@ async def test_059_another_model_stands_in(stand: FaultStand) -> None:
         ("Thu, 01 Jan 1970 00:00:00 GMT", (0, 60)),
     ],
 )
-async def test_060_is_out_of_quota(stand: FaultStand, said: str, waits: tuple[int, int]) -> None:
-    """429 everywhere is 429, with a wait that SDKs understand, or the word not to come back."""
+async def test_429_of_every_provider_is_429(
+    stand: FaultStand, said: str, waits: tuple[int, int]
+) -> None:
+    """429 everywhere is 429, with a wait that SDKs understand, or the word not to retry. Row 60."""
     full = json_answer({"error": {"message": "slow down"}}, 429, retry_after=said)
     stand.play([full], second=[full])
 
@@ -301,8 +305,8 @@ async def test_060_is_out_of_quota(stand: FaultStand, said: str, waits: tuple[in
     assert await stand.charged() == (0, 0)
 
 
-async def test_060_is_left_alone_meanwhile(stand: FaultStand) -> None:
-    """A channel that said when to come back is not asked before."""
+async def test_a_channel_is_not_asked_before_its_retry_after(stand: FaultStand) -> None:
+    """A channel gets no call before its Retry-After is over. Row 60."""
     stand.play([json_answer({"error": {"message": "slow down"}}, 429, retry_after="30")])
 
     for _ in range(3):
@@ -313,8 +317,8 @@ async def test_060_is_left_alone_meanwhile(stand: FaultStand) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
-async def test_061_our_key_is_refused(stand: FaultStand, status: int) -> None:
-    """That is our affair: 502, never 401, and no word of the key."""
+async def test_a_refused_provider_key_is_502(stand: FaultStand, status: int) -> None:
+    """It is 502, never 401, and no word of the key. Row 61."""
     refusal: Script = [json_answer({"error": {"message": f"bad key {PROVIDER_KEY}"}}, status)]
     stand.play(refusal, second=refusal)
 
@@ -327,10 +331,10 @@ async def test_061_our_key_is_refused(stand: FaultStand, status: int) -> None:
 
 @STREAMS
 @pytest.mark.parametrize("status", [401, 402, 403, 429])
-async def test_060_and_061_another_key_is_used(
+async def test_another_key_of_the_channel_is_used_at_once(
     open_stand: OpenStand, status: int, *, streamed: bool
 ) -> None:
-    """A channel has other keys: the next one is used at once, and the refused one left alone."""
+    """The channel's next key is used at once, and the refused one rests. Rows 60, 61."""
     stand = await open_stand(first={"spare_keys": (Secret("sk-canary-spare"),)})
     refused: set[str] = set()
 
@@ -356,8 +360,8 @@ async def test_060_and_061_another_key_is_used(
     assert "sk-canary-spare" not in "\n".join(stand.log.text)
 
 
-async def test_062_the_request_is_refused(stand: FaultStand) -> None:
-    """The caller's fault is told as such, at once: nobody else is asked, no breaker counts it."""
+async def test_a_request_that_a_provider_refuses_is_not_retried(stand: FaultStand) -> None:
+    """The caller's error is returned at once, without failover; no breaker counts it. Row 62."""
     error = {"message": "This model's maximum context length is 8 tokens.", "type": "x"}
     stand.play([json_answer({"error": {**error, "code": "context_length_exceeded"}}, 400)])
 
@@ -383,8 +387,8 @@ NONSENSE: dict[str, Script] = {
 
 @STREAMS
 @pytest.mark.parametrize("what", NONSENSE)
-async def test_063_says_something_else(stand: FaultStand, what: str, streamed: bool) -> None:
-    """200 with anything but an answer is 5xx of the provider's, and costs nothing."""
+async def test_a_200_that_is_no_answer_is_5xx(stand: FaultStand, what: str, streamed: bool) -> None:
+    """200 with anything but an answer is a 5xx of the provider, and costs nothing. Row 63."""
     stand.play(NONSENSE[what], second=NONSENSE[what])
 
     reply = await stand.ask(stream=streamed)
@@ -401,8 +405,8 @@ ERRORS: list[Any] = [
 
 
 @pytest.mark.parametrize("error", ERRORS)
-async def test_064_an_error_comes_in_the_stream(stand: FaultStand, error: Any) -> None:
-    """Before the first token the next channel answers; after it the stream ends with the error."""
+async def test_an_error_event_fails_over_or_ends_the_stream(stand: FaultStand, error: Any) -> None:
+    """Before the first token the next channel answers; after it the stream ends with it. Row 64."""
     stand.play([SSE_HEAD + sse(error), CUT], [BEGIN + sse(error), CUT])
     assert (await stand.ask()).content == TEXT
 
@@ -428,8 +432,8 @@ ODD: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", [name for name in ODD if name != "CRLF"])
-async def test_065_is_odd(stand: FaultStand, what: str) -> None:
-    """What the standard allows, and what is only new, does not harm the answer."""
+async def test_unusual_but_valid_answers_pass(stand: FaultStand, what: str) -> None:
+    """What the standard allows, and what is only new, does not harm the answer. Row 65."""
     stand.play([SSE_HEAD + ODD[what] + sse(piece("canary-answer-")) + END])
 
     reply = await stand.ask()
@@ -440,8 +444,8 @@ async def test_065_is_odd(stand: FaultStand, what: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-async def test_065_lines_end_in_three_ways(stand: FaultStand, end: str) -> None:
-    """LF, CRLF and CR are all line ends."""
+async def test_lf_crlf_and_cr_end_lines(stand: FaultStand, end: str) -> None:
+    """LF, CRLF and CR all end lines. Row 65."""
     body = b"".join(
         event(e)
         for e in (piece(TEXT), piece("", "stop"), {"choices": [], "usage": USAGE}, "[DONE]")
@@ -457,8 +461,8 @@ async def test_065_lines_end_in_three_ways(stand: FaultStand, end: str) -> None:
 @pytest.mark.parametrize(
     "line", [b'data: {"choices": [\n\n', b"data: \xff\xfe\n\n", b"data: 7\n\n"]
 )
-async def test_065_cannot_be_read(stand: FaultStand, line: bytes) -> None:
-    """An event that is no JSON of ours ends the stream with an error."""
+async def test_an_event_that_is_no_json_ends_the_stream(stand: FaultStand, line: bytes) -> None:
+    """An event that is not valid JSON ends the stream with an error. Row 65."""
     stand.play([BEGIN, chunk(line), STALL])
 
     reply = await stand.ask()
@@ -475,8 +479,8 @@ async def test_065_cannot_be_read(stand: FaultStand, line: bytes) -> None:
         {"prompt_tokens": -1, "completion_tokens": -5},
     ],
 )
-async def test_065_counts_absurdly(stand: FaultStand, usage: Any) -> None:
-    """A usage that cannot be is not billed: our own count is."""
+async def test_impossible_usage_is_replaced_by_our_count(stand: FaultStand, usage: Any) -> None:
+    """Impossible usage is not billed: our own count is. Row 65."""
     last = {"id": "c", "choices": [], "usage": usage}
     stand.play([BEGIN + sse(piece("", "stop"), last, "[DONE]") + LAST_CHUNK])
 
@@ -488,8 +492,8 @@ async def test_065_counts_absurdly(stand: FaultStand, usage: Any) -> None:
     assert 0 < charge < 2_000 * (50 * COMPLETION_SLACK + COMPLETION_SLACK_TOKENS) + 1_000_000
 
 
-async def test_065_does_not_count(stand: FaultStand) -> None:
-    """Without any usage our own count is billed."""
+async def test_missing_usage_is_replaced_by_our_count(stand: FaultStand) -> None:
+    """Without any usage our own count is billed. Row 65."""
     stand.play([BEGIN + sse(piece("", "stop"), "[DONE]") + LAST_CHUNK])
 
     assert (await stand.ask()).finishes == ["stop"]
@@ -499,8 +503,10 @@ async def test_065_does_not_count(stand: FaultStand) -> None:
 
 
 @pytest.mark.parametrize("after", [b"garbage", sse(piece("more"), "[DONE]"), b""])
-async def test_065a_goes_on_after_the_end(stand: FaultStand, after: bytes) -> None:
-    """What comes after [DONE], or does not end, is nobody's; its connection is not used again."""
+async def test_bytes_after_done_are_dropped_with_their_connection(
+    stand: FaultStand, after: bytes
+) -> None:
+    """Bytes after [DONE] are dropped, and their connection is not used again. Row 65a."""
     stand.play(
         [BEGIN + sse(piece("", "stop"), {"choices": [], "usage": USAGE}, "[DONE]") + after, STALL]
     )
@@ -514,8 +520,8 @@ async def test_065a_goes_on_after_the_end(stand: FaultStand, after: bytes) -> No
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_065b_redirects(stand: FaultStand, status: int) -> None:
-    """Nobody is sent elsewhere with our key."""
+async def test_redirects_are_not_followed(stand: FaultStand, status: int) -> None:
+    """Our key is sent to no other address. Row 65b."""
     elsewhere: Script = [answer(b"", status, location=f"{stand.steady.url}/chat/completions")]
     stand.play(elsewhere, second=elsewhere)
 
@@ -536,8 +542,8 @@ FLOODS: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("what", FLOODS)
-async def test_065c_floods(stand: FaultStand, what: str) -> None:
-    """What is too much is 502, not memory."""
+async def test_an_answer_over_the_limit_is_502(stand: FaultStand, what: str) -> None:
+    """An answer too large is 502, and takes no memory. Row 65c."""
     stand.play([FLOODS[what], STALL], second=[FLOODS[what], STALL])
 
     reply = await stand.ask()
@@ -546,8 +552,8 @@ async def test_065c_floods(stand: FaultStand, what: str) -> None:
     assert await stand.charged() == (0, 0)
 
 
-async def test_065d_refuses_before_it_has_read(stand: FaultStand) -> None:
-    """An answer that comes before the request was sent is an answer."""
+async def test_an_answer_before_the_request_was_sent_counts(stand: FaultStand) -> None:
+    """An answer that comes before the request was sent is an answer. Row 65d."""
     stand.first._eager = True
     stand.play([json_answer({"error": {"message": "too large"}}, 413), CUT])
 

@@ -1,4 +1,4 @@
-"""b.11: many at once, for the same money, the same name, the same minute."""
+"""Many at once for the same money, the same name, the same minute."""
 
 from __future__ import annotations
 
@@ -44,8 +44,10 @@ async def hold_of(stand: FaultStand) -> int:
 
 
 @STREAMS
-async def test_105_one_name_for_many_calls(open_stand: OpenStand, *, stream: bool) -> None:
-    """One of twenty is made; its answer is for whoever comes again; another's is its own."""
+async def test_one_idempotency_key_makes_one_call_of_twenty(
+    open_stand: OpenStand, *, stream: bool
+) -> None:
+    """One of twenty is made; its answer is replayed; another account's is its own. Row 105."""
     stand = await open_stand()
     goes_on = asyncio.Event()
     stand.play(lambda request: [goes_on, *fitting(request)])
@@ -74,8 +76,8 @@ async def test_105_one_name_for_many_calls(open_stand: OpenStand, *, stream: boo
     assert stand.metric("idempotency_total", kind="mismatch") == 1
 
 
-async def test_106_money_comes_and_goes(open_stand: OpenStand) -> None:
-    """Payments, refunds, calls and the end of a key at once: the balance is what they come to."""
+async def test_concurrent_payments_and_calls_add_up(open_stand: OpenStand) -> None:
+    """Payments, refunds, calls and a key's end at once: the balance is their sum. Row 106."""
     stand = await open_stand()
     stand.play(fitting)
     paid, refunded = 10**8, 10**6
@@ -109,8 +111,10 @@ async def test_106_money_comes_and_goes(open_stand: OpenStand) -> None:
 
 
 @WIRES
-async def test_108_tokens_are_given_back(open_stand: OpenStand, *, wire: bool) -> None:
-    """A limit is drawn for what a call may take; what it did not take is there again."""
+async def test_unused_tokens_of_a_limit_are_given_back(
+    open_stand: OpenStand, *, wire: bool
+) -> None:
+    """A limit is drawn for the most that a call may take; the rest is given back. Row 108."""
     stand = await open_stand(wire=wire)
     stand.play([BEGIN, STALL], FINE)
     scope = keys.KeyScope(tokens_per_minute=200)
@@ -131,8 +135,8 @@ async def test_108_tokens_are_given_back(open_stand: OpenStand, *, wire: bool) -
     assert stand.metric("rejected_total", reason="RATE_LIMIT_EXCEEDED") == 1
 
 
-async def test_109_the_money_runs_out_meanwhile(open_stand: OpenStand) -> None:
-    """Another call costs more than its hold: who runs ends in peace, and who comes is refused."""
+async def test_an_overdrawn_account_ends_its_calls_whole(open_stand: OpenStand) -> None:
+    """A call costs more than its hold: running calls end whole, new ones are refused. Row 109."""
     stand = await open_stand()
     hold = await hold_of(stand)
     goes_on = asyncio.Event()
@@ -163,10 +167,10 @@ async def test_109_the_money_runs_out_meanwhile(open_stand: OpenStand) -> None:
 ROUNDS = 20
 
 
-async def test_103_many_sweep_and_one_is_late(
+async def test_a_hold_is_ended_once_by_many_sweepers(
     tmp_path_factory: pytest.TempPathFactory, each_database_url: str
 ) -> None:
-    """Of all who would end a hold one does: it is charged once, whoever was first."""
+    """Of all who would end a hold one does: it is charged once, whoever was first. Row 103."""
     folder, clock = tmp_path_factory.mktemp("sweep"), SystemClock()
     database = await open_database(folder, each_database_url, clock)
     try:

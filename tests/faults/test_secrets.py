@@ -1,4 +1,4 @@
-"""b.5: secrets in what is shown."""
+"""Secrets in logs, metrics, errors and answers."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from tests.faults.fault_stand import MESSAGES, MODEL, PROMPT, PROVIDER_KEY, fitt
 PASSWORD = "canary-password-77"
 
 
-async def test_049_nothing_that_is_shown_is_secret(open_stand: OpenStand) -> None:
-    """Neither what a configuration looks like, nor metrics, nor what operators are told."""
+async def test_configuration_metrics_and_operators_answers_hold_no_secret(
+    open_stand: OpenStand,
+) -> None:
+    """Printed configuration, metrics and operators' answers hold no secret. Row 49."""
     url = Secret(f"postgresql://u:{PASSWORD}@h/d")
     stand = await open_stand()
     stand.play(fitting)
@@ -64,10 +66,10 @@ class Sick(grpc.aio.ServerInterceptor):
 @pytest.mark.parametrize(
     "place", ["services.routing.failover.order", "gateway.surfaces.completion_handler.metadata"]
 )
-async def test_048_a_bug_quotes_secrets(
+async def test_an_error_that_quotes_secrets_shows_the_request_id_alone(
     open_stand: OpenStand, monkeypatch: pytest.MonkeyPatch, place: str, *, stream: bool
 ) -> None:
-    """Whoever fails and wherever: the caller learns the request's ID, and the log the place."""
+    """Wherever code fails, the caller gets the request's ID, and the log the place. Row 48."""
     stand = await open_stand()
     stand.errors |= {"request.failed", "call.failed"}
     secret = f"{PROVIDER_KEY} {PROMPT} {PASSWORD}"
@@ -88,8 +90,8 @@ async def test_048_a_bug_quotes_secrets(
     assert await stand.charged() == (0, 0)
 
 
-async def test_048_a_guard_quotes_secrets(open_stand: OpenStand) -> None:
-    """What fails before any handler over gRPC is as silent."""
+async def test_a_failing_interceptor_shows_no_secret(open_stand: OpenStand) -> None:
+    """Failures before any gRPC handler show no secret either. Row 48."""
     stand = await open_stand()
     stand.errors |= {"call.failed"}
     async with (

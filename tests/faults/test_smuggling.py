@@ -1,4 +1,4 @@
-"""b.1, row 2: behind a proxy there are as many requests as it has passed on, and the same ones."""
+"""Behind a proxy the edge reads as many requests as the proxy passed on, and the same ones."""
 
 from __future__ import annotations
 
@@ -76,10 +76,13 @@ def seen(stand: FaultStand) -> list[tuple[int, str, str]]:
 
 
 @pytest.mark.parametrize("buffering", [True, False], ids=["buffered", "passed on"])
-async def test_002_nothing_is_smuggled(
+async def test_no_request_is_smuggled_past_a_proxy(
     open_stand: OpenStand, tmp_path: Path, *, buffering: bool
 ) -> None:
-    """However a body is framed, proxy and edge agree on where it ends; the next is served."""
+    """However a body is framed, proxy and edge agree on where it ends; the next is served.
+
+    Row 2.
+    """
     stand = await open_stand()
     stand.play(fitting)
     folder = tmp_path / "nginx"

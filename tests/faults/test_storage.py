@@ -1,4 +1,4 @@
-"""b.9: disks that are full, files that are locked, damaged or not kept."""
+"""Disks that are full, and files that are locked, damaged or not kept."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ async def gauge(server: Server, name: str) -> float:
     return (await server.samples())[f"pomogator_{name}", frozenset()]
 
 
-async def test_084_the_disk_is_full(tmp_path: Path) -> None:
-    """Nothing new is begun, what runs is answered, and settled once as soon as there is room."""
+async def test_a_full_disk_stops_new_calls_and_settles_running_ones(tmp_path: Path) -> None:
+    """No call is begun; running ones are answered, and settled once there is space. Row 84."""
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
@@ -90,8 +90,11 @@ async def test_084_the_disk_is_full(tmp_path: Path) -> None:
 
 
 @needs_compiler
-async def test_085_the_disk_does_not_keep_it(tmp_path: Path) -> None:
-    """After a failed fsync nobody knows what the disk has: nothing is admitted until a restart."""
+async def test_a_failed_fsync_stops_admission_until_a_restart(tmp_path: Path) -> None:
+    """After a failed fsync the disk's content is unknown: nothing is admitted until a restart.
+
+    Row 85.
+    """
     fails = tmp_path / "fails"
     goes_on = asyncio.Event()
     env = {"LD_PRELOAD": str(await compiled("fsync", tmp_path)), "FSYNC_FAILS": str(fails)}
@@ -117,10 +120,10 @@ async def test_085_the_disk_does_not_keep_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("for_s", [0.2, None])
-async def test_083_a_stranger_locks_the_file(
+async def test_a_locked_file_is_waited_for_then_503(
     open_stand: OpenStand, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, for_s: float | None
 ) -> None:
-    """A backup's lock is waited for; one that lasts is 503, and what runs is paid for once."""
+    """A backup's lock is waited for; a long one is 503; running calls are charged once. Row 83."""
     monkeypatch.setattr(sqlite_file, "BUSY_TIMEOUT_S", 2.0 if for_s else 0.1)
     stand = await open_stand()
     stand.errors |= set() if for_s else {"storage.failed"}
@@ -161,10 +164,13 @@ async def test_083_a_stranger_locks_the_file(
         ("", 1, "not a database"),
     ],
 )
-async def test_087_the_file_is_not_ours_any_more(
+async def test_a_damaged_or_newer_file_is_left_as_it_is(
     tmp_path: Path, statement: str, at: int, reason: str
 ) -> None:
-    """Damaged, or of another version: the process says so in one line and leaves it as it is."""
+    """Damaged, or of another version: the process says so in one line and does not touch it.
+
+    Row 87.
+    """
     config = CONFIG.format(url="http://127.0.0.1:9", model=MODEL)
     async with running_server(tmp_path, config) as server:
         server.send_signal(signal.SIGTERM)

@@ -40,7 +40,7 @@ def calls_tool(call: Any) -> Any:
 @STREAMS
 @pytest.mark.parametrize("interim", INTERIM)
 async def test_interim_responses(stand: FaultStand, interim: bytes, streamed: bool) -> None:
-    """What comes before the response, once or often, is not the response."""
+    """Interim responses, one or many, are not the response."""
     (answer,) = FINE if streamed else WHOLE
     assert isinstance(answer, bytes)
     stand.play([interim * 3 + answer])
@@ -50,7 +50,7 @@ async def test_interim_responses(stand: FaultStand, interim: bytes, streamed: bo
 
 
 async def test_interim_responses_for_ever(stand: FaultStand) -> None:
-    """A provider that only ever says that it will answer does not."""
+    """Interim responses without end are no answer."""
 
     async def hint(line: Line) -> None:
         while not line.reader.at_eof():
@@ -65,7 +65,7 @@ async def test_interim_responses_for_ever(stand: FaultStand) -> None:
 
 
 async def test_a_head_that_never_ends(stand: FaultStand) -> None:
-    """One header after another, slowly, is no answer either."""
+    """A head that never ends is no answer."""
 
     async def drip(line: Line) -> None:
         line.writer.write(b"HTTP/1.1 200 OK\r\n")
@@ -81,7 +81,7 @@ async def test_a_head_that_never_ends(stand: FaultStand) -> None:
 
 
 async def test_a_protocol_that_was_not_asked_for(stand: FaultStand) -> None:
-    """A switch of protocols is a bad answer."""
+    """A switch of protocols (101) is a failure of the provider."""
     switch = b"HTTP/1.1 101 Switching Protocols\r\nupgrade: h2c\r\nconnection: upgrade\r\n\r\n"
     stand.play([switch, STALL], second=FINE)
 
@@ -120,7 +120,7 @@ async def test_huge_arguments_of_a_tool(stand: FaultStand) -> None:
 
 
 async def test_trailing_garbage(stand: FaultStand) -> None:
-    """What follows a complete response on its connection is nobody's answer."""
+    """Bytes after a complete response belong to no answer."""
     (answer,) = WHOLE
     assert isinstance(answer, bytes)
     stand.play([answer + b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nbad"], FINE)
@@ -131,7 +131,7 @@ async def test_trailing_garbage(stand: FaultStand) -> None:
 
 
 async def test_the_wrong_length_of_a_chunk(stand: FaultStand) -> None:
-    """A body that cannot be taken apart ends the stream with an error."""
+    """A chunk with a wrong length ends the stream with an error."""
     stand.play([BEGIN, b"zz\r\nwhat\r\n", STALL])
 
     reply = await stand.ask()
@@ -141,7 +141,7 @@ async def test_the_wrong_length_of_a_chunk(stand: FaultStand) -> None:
 
 
 async def test_answers_to_nobody(stand: FaultStand) -> None:
-    """A provider that speaks before it is asked is not believed on the next call."""
+    """Bytes that a provider sends before a request are not its answer."""
     (answer,) = FINE
     assert isinstance(answer, bytes)
     stand.play([answer + answer], FINE)
@@ -153,7 +153,7 @@ async def test_answers_to_nobody(stand: FaultStand) -> None:
 
 
 async def test_slow_loris(open_stand: OpenStand) -> None:
-    """Clients that send a byte now and then keep no place that others need."""
+    """Clients that send a byte now and then take no slot from others."""
     stand = await open_stand(bounds=BoundsConfig(calls_max=2))
     stand.play(FINE)
     opened = [await asyncio.open_connection(*stand.address) for _ in range(200)]
@@ -168,7 +168,7 @@ async def test_slow_loris(open_stand: OpenStand) -> None:
 
 
 async def test_finishes_twice(stand: FaultStand) -> None:
-    """Of two ends of an answer one is told."""
+    """Of two finishes of an answer one reaches the caller."""
     stand.play([BEGIN + sse(piece("31d0"), piece("", "stop"), piece("", "length")) + END, CUT])
 
     reply = await stand.ask()
@@ -178,7 +178,7 @@ async def test_finishes_twice(stand: FaultStand) -> None:
 
 
 async def test_only_a_finish(stand: FaultStand) -> None:
-    """An answer without a word is an answer."""
+    """An answer without text is an answer."""
     usage = {
         "id": "c",
         "choices": [],
@@ -202,7 +202,7 @@ async def test_a_status_without_a_body(stand: FaultStand) -> None:
 
 
 async def test_bytes_one_by_one(stand: FaultStand) -> None:
-    """However finely a stream is cut, over its heads and chunks, it is the same."""
+    """However finely a stream is cut, across heads and chunks, the answer is the same."""
     (answer,) = FINE
     assert isinstance(answer, bytes)
 
@@ -234,7 +234,7 @@ async def test_chunks_of_nothing(stand: FaultStand) -> None:
 
 
 async def test_a_reload_that_fails_while_streams_run(open_stand: OpenStand) -> None:
-    """Neither they nor those that come notice."""
+    """Running and new streams are unaffected."""
     stand = await open_stand()
     goes_on = asyncio.Event()
     stand.play([BEGIN, goes_on, END], FINE)
