@@ -1,17 +1,23 @@
-"""What is remembered, and where. What may be done with it is decided elsewhere.
+"""Databases, counter stores and the transactions that run on them.
 
-    base       what a database promises; a transaction is a generator of statements
-    schema     the tables, by version
-    sqlite     the embedded default: one file, one writer, group commit
-    postgres   the same for a fleet
-    opening    which of the two
-    settings   facts about the state itself
-    pepper     the secret that makes stolen digests useless
-    keys       the keys of callers
-    accounts   who pays, and what was paid in
-    ledger     holds and what became of them
-    audit      whether the books are right
-    reports    what was used and paid
+Modules, in the order in which data flows:
 
-`counters` count what limits allow, in this process or in Redis.
+    opening        registry of backends; opens the configured database and counters
+    base           what every database promises; transactions as generators of statements
+    schema         tables, by schema version
+    sqlite         embedded database: one file, one writer, group commit
+    sqlite_file    lock, integrity check and migration of the SQLite file
+    sqlite_worker  thread that owns a SQLite connection and commits in batches
+    postgres       PostgreSQL, which several services share
+    counted        database wrapper that counts failures
+    settings       named values about the state itself
+    pepper         secret of the keyed digests of API keys
+    keys           statements for API keys
+    accounts       statements for accounts, deposits and withdrawals
+    ledger         statements for holds, charges and leases
+    idempotency    statements for idempotency keys
+    audit          consistency checks of the ledger
+    reports        statements for usage and transfers
+    counters       rate and concurrency limits in this process
+    redis          rate and concurrency limits in Redis or Valkey
 """

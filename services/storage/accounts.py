@@ -1,4 +1,4 @@
-"""Who pays, and what was paid in."""
+"""Accounts, as statements: opening, terms, deposits and withdrawals."""
 
 from __future__ import annotations
 
@@ -36,46 +36,46 @@ SELECT_CREDIT = "SELECT debit, credit, amount FROM transfers WHERE id = ?"
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
-    """A customer. Amounts are in nano-USD."""
+    """Account of a customer. Amounts are in nano-USD."""
 
     name: str
-    """Unique, for ever."""
+    """Unique, and never reused."""
     unlimited: bool
-    """Whether it may spend what it does not have."""
+    """Whether calls are admitted without regard to the balance."""
     markup_bp: int
-    """What is charged on top of prices, in hundredths of a percent."""
+    """Markup on prices, in hundredths of a percent."""
     posted: int
-    """What was paid in, less what was charged."""
+    """Balance: deposits less charges."""
     held: int
-    """How much of that running requests hold."""
+    """Sum of the holds of in-flight calls."""
     created_ms: int
-    """When it was opened."""
+    """Time of creation."""
 
 
 def ensure_account(
     name: str, now_ms: int, *, unlimited: bool = False, markup_bp: int = 0
 ) -> Transaction[bool]:
-    """Opens the account unless there is one of that name; whether it did."""
+    """Open the account unless the name is in use. Return whether it was opened."""
     rows = yield ENSURE, (name, int(unlimited), markup_bp, now_ms)
     return bool(rows)
 
 
 def set_markup(name: str, markup_bp: int) -> Transaction[Account | None]:
-    """Changes what is charged on top of prices; None where there is no such account."""
+    """Change the markup of an account. Return None if there is no such account."""
     yield SET_MARKUP, (markup_bp, name)
-    # Callers are remembered with their terms.
+    # Processes cache keys together with the markup of their account.
     yield notify("")
     return (yield from account_by_name(name))
 
 
 def account_by_name(name: str) -> Transaction[Account | None]:
-    """The account of that name."""
+    """Return the account with this name."""
     rows = yield SELECT_ONE, (name,)
     return _account(rows[0]) if rows else None
 
 
 def list_accounts(limit: int, after: tuple[int, str]) -> Transaction[Sequence[Account]]:
-    """At most `limit` accounts, oldest first, from behind `after`: a time and a name."""
+    """Return at most `limit` accounts, oldest first, after the position (time, name)."""
     rows = yield SELECT_PAGE, (*after, limit)
     return [_account(row) for row in rows]
 
@@ -83,10 +83,10 @@ def list_accounts(limit: int, after: tuple[int, str]) -> Transaction[Sequence[Ac
 def credit_account(
     name: str, amount: int, request_id: str, now_ms: int
 ) -> Transaction[Account | None]:
-    """Pays into an account, or with a negative amount takes out; once for each `request_id`.
+    """Credit an account, or debit it by a negative amount, once per `request_id`.
 
-    None where there is no such account. Raises Failure: ALREADY_EXISTS where the same
-    `request_id` paid something else, INSUFFICIENT_QUOTA where there is not so much to take.
+    Return None if there is no such account. Raise Failure ALREADY_EXISTS if `request_id` was
+    used for another credit, INSUFFICIENT_QUOTA if a debit exceeds the free balance.
     """
     account = yield from account_by_name(name)
     if account is None or not amount:

@@ -1,11 +1,11 @@
-"""Checks that the books are right: what must be true of them at any moment, whatever happened.
+"""Consistency checks of the ledger: invariants that hold at every moment, after any crash.
 
-I1  an account's balance is the sum of its transfers, what it holds the sum of its
-    holds; over all accounts, the gateway's own too, the sum is zero
-I2  nobody who is limited has spent more than was there, but for recorded over-runs
-I3  every hold that ended with a charge has its one transfer, of that amount, and
-    there is no charge without such a hold
-I4  a charge is within its hold, or the excess is recorded as over-run
+I1  an account's balance is the sum of its transfers, its held amount the sum of its
+    holds; over all accounts, the gateway's own included, the sum is zero
+I2  no limited account has spent more than its balance, except for recorded overruns
+I3  every hold that ended with a charge has exactly one transfer of that amount, and
+    every charge has such a hold
+I4  a charge is within its hold, or the excess is recorded as overrun
 I5  nothing happened twice: a hold has one end, budgets add up
 """
 
@@ -20,7 +20,7 @@ from services.storage.base import Transaction
 from services.storage.ledger import DEPOSITS, REVENUE
 
 FINDINGS_MAX = 20
-"""The most violations of one kind that are named."""
+"""Maximum number of violations reported per check."""
 
 COUNTS: Mapping[str, str] = {
     "accounts": "SELECT count(*) FROM accounts",
@@ -90,24 +90,24 @@ CHECKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "I2: spent more than there was": (WITHIN_THE_BALANCE, ()),
     "I3: charge differs from the hold's": (CHARGED_AS_ENDED, (REVENUE,)),
     "I3: charge without a hold": (CHARGED_FOR_A_HOLD, (REVENUE,)),
-    "I4: over-run is not recorded": (OVERRUN_IS_RECORDED, ()),
+    "I4: overrun is not recorded": (OVERRUN_IS_RECORDED, ()),
     "I5: budget differs from the holds": (BUDGETS_ADD_UP, ()),
 }
-"""What is wrong, and the statement that finds it."""
+"""Checks by finding: the statement that selects the IDs of violations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
-    """What an audit found."""
+    """Result of an audit."""
 
     counts: Mapping[str, int]
-    """How much there is of what."""
+    """Number of accounts, transfers, and holds by state."""
     findings: tuple[str, ...]
-    """What is wrong, each with the ID it is wrong with. Empty: the books are right."""
+    """Violations, each with the ID concerned. Empty: the ledger is consistent."""
 
 
 def audit() -> Transaction[Audit]:
-    """Checks the books, on one snapshot of the database."""
+    """Run all checks on one snapshot of the database."""
     counts = {}
     for name, statement in COUNTS.items():
         rows = yield statement, ()

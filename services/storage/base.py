@@ -1,8 +1,7 @@
-"""What a database promises to the rest of the service, whichever it is.
+"""Interface of databases: transactions, notices and errors.
 
-A transaction is a generator. It yields a statement, is handed the rows, and returns
-its result; it does no I/O and knows no driver, so that one text serves SQLite and
-PostgreSQL alike:
+A transaction is a generator. It yields a statement, receives the rows, and returns its result.
+It does no I/O and knows no driver, so the same code runs on SQLite and on PostgreSQL:
 
     def rename(key_id: str, name: str) -> Transaction[bool]:
         renamed = yield "UPDATE keys SET name = ? WHERE id = ?", (name, key_id)
@@ -10,13 +9,13 @@ PostgreSQL alike:
 
     await database.write(rename, "key-1", "batch")
 
-The rows of a statement that only changes some, and returns nothing of them, are empty:
-there are as many as it changed. SQLite takes half the time for it that `RETURNING` takes.
+A statement that changes rows without `RETURNING` yields one empty row per changed row. In
+SQLite this takes half the time of `RETURNING`.
 
-What it raises undoes it. It may be run again from the start (a batch that could not
-be committed, a deadlock), so it changes nothing but the database. Besides standard
-SQL both databases know `now_ms()`, the database's clock in milliseconds since 1970,
-and `pg_notify(channel, payload)`, which reaches listeners after the commit.
+An exception in a transaction rolls it back. A transaction may run again from the start, after a
+deadlock or a failed commit of its batch, so it must change nothing but the database. Besides
+standard SQL both databases have `now_ms()`, the database's clock in milliseconds since 1970, and
+`pg_notify(channel, payload)`, which reaches listeners after the commit.
 """
 
 from __future__ import annotations
@@ -32,17 +31,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 Value: TypeAlias = str | bytes | int | None
-"""What a statement may bind. Times are milliseconds since 1970, money is nano-USD."""
+"""Parameter of a statement. Times are milliseconds since 1970, money is nano-USD."""
 
 Row: TypeAlias = Sequence[object]
 Statement: TypeAlias = tuple[str, tuple[Value, ...]]
 Transaction: TypeAlias = Generator[Statement, Sequence[Row], T]
 
 Listener: TypeAlias = Callable[[str], None]
-"""Is told a payload; an empty one means that notices may have been missed."""
+"""Receives the payload of a notice. An empty payload means that notices may have been missed."""
 
 CHANNEL = "pomogator"
-"""The channel of `pg_notify` that `Database.subscribe` listens to."""
+"""Channel of `pg_notify` that `Database.subscribe` listens on."""
 
 NOTIFY = "SELECT pg_notify(?, ?)"
 
@@ -50,7 +49,7 @@ RETRY_AFTER_S = 1.0
 
 
 class StateError(Exception):
-    """The state cannot be opened. The message says what is wrong, for operators."""
+    """The state cannot be opened. The message is for operators."""
 
 
 class StateInUseError(StateError):
@@ -58,61 +57,61 @@ class StateInUseError(StateError):
 
 
 class ConstraintError(Exception):
-    """A statement would break a constraint of the schema, or has met a row that does.
+    """A statement would break a constraint of the schema, or met a row that breaks one.
 
-    A fault of ours, or of whoever has written that row. Nothing was changed.
+    The cause is a bug, or a row that another program wrote. Nothing was changed.
     """
 
 
 class Database(Protocol):
-    """Runs transactions. Both methods raise Failure STORAGE_UNAVAILABLE if it cannot."""
+    """Runs transactions. `read` and the `write` methods raise Failure STORAGE_UNAVAILABLE."""
 
     async def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a transaction; when this returns, its effect outlives the machine's power.
+        """Run a transaction. When this returns, its effect survives a power cut.
 
-        A caller that is cancelled does not know whether it took effect.
+        When the caller is cancelled, the transaction may or may not have taken effect.
         """
         ...
 
     async def write_unsynced(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `write`, for what means nothing without the process that asked for it.
+        """Run a transaction whose effect matters only while the calling process lives.
 
-        Its effect outlives that process. A power cut may undo it, but only one that ends
-        the process as well; later writes never survive without it.
+        Its effect survives a crash of that process. A power cut, which also ends the process,
+        may undo it. No later write survives without it.
         """
         ...
 
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a transaction that only reads, on what has been committed."""
+        """Run a transaction that only reads, on committed data."""
         ...
 
     def subscribe(self, listener: Listener) -> None:
-        """Calls `listener` on the event loop with each notice from now on."""
+        """Call `listener` on the event loop with each notice from now on."""
         ...
 
     @property
     def healthy(self) -> bool:
-        """Whether the last attempt to write reached the disk."""
+        """Whether the last write was committed."""
         ...
 
     @property
     def exclusive(self) -> bool:
-        """Whether no other process can have it open."""
+        """Whether no other process can have the database open."""
         ...
 
     async def close(self) -> None:
-        """Waits for what runs, then lets go of the database."""
+        """Wait for running transactions, then close the database."""
         ...
 
 
 def unavailable() -> Failure:
-    """The failure of a database that cannot be reached, written or trusted."""
+    """Return the failure for a database that cannot be reached, written or trusted."""
     return Failure(
         reasons.ERROR_REASON_STORAGE_UNAVAILABLE,
         "The gateway cannot reach its state.",
@@ -121,5 +120,5 @@ def unavailable() -> Failure:
 
 
 def notify(payload: str) -> Statement:
-    """The statement that tells all listeners of all processes, once committed."""
+    """Return the statement that notifies the listeners of all processes after the commit."""
     return NOTIFY, (CHANNEL, payload)

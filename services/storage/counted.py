@@ -1,4 +1,4 @@
-"""A database whose failures are counted."""
+"""Database wrapper that counts failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.storage.base import Database, Listener, P, T, Transaction
 
 
 class CountedDatabase(Database):
-    """Does as the database does. `failed` is called whenever it could not."""
+    """Delegates to a database, and calls `failed` whenever the database is unavailable."""
 
     def __init__(self, database: Database, failed: Callable[[], None]) -> None:
         self._database = database
@@ -20,51 +20,51 @@ class CountedDatabase(Database):
     async def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As the database does."""
+        """Delegate to the database, and count its failure."""
         try:
             return await self._database.write(transaction, *args, **kwargs)
         except Failure as failure:
-            self._note(failure)
+            self._count(failure)
             raise
 
     async def write_unsynced(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As the database does."""
+        """Delegate to the database, and count its failure."""
         try:
             return await self._database.write_unsynced(transaction, *args, **kwargs)
         except Failure as failure:
-            self._note(failure)
+            self._count(failure)
             raise
 
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As the database does."""
+        """Delegate to the database, and count its failure."""
         try:
             return await self._database.read(transaction, *args, **kwargs)
         except Failure as failure:
-            self._note(failure)
+            self._count(failure)
             raise
 
     def subscribe(self, listener: Listener) -> None:
-        """As the database does."""
+        """Delegate to the database."""
         self._database.subscribe(listener)
 
     @property
     def healthy(self) -> bool:
-        """As the database says."""
+        """Delegate to the database."""
         return self._database.healthy
 
     @property
     def exclusive(self) -> bool:
-        """As the database says."""
+        """Delegate to the database."""
         return self._database.exclusive
 
     async def close(self) -> None:
-        """As the database does."""
+        """Delegate to the database."""
         await self._database.close()
 
-    def _note(self, failure: Failure) -> None:
+    def _count(self, failure: Failure) -> None:
         if failure.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE:
             self._failed()

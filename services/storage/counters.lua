@@ -1,10 +1,10 @@
--- One act on all counters at once, by the server's clock.
+-- One operation on all counters at once, by the server's clock.
 --
 --   KEYS  the counters
---   ARGV  act, lease's ID, its length in us, requests, tokens; then each counter's kind and limit
+--   ARGV  operation, lease ID, its length in us, requests, tokens; then each counter's kind and limit
 --
--- `take` returns {wait in us, index of the counter that asks for it or -1, levels...}, `peek` the
--- same and draws nothing; `settle` and `renew` return nothing. Units and arithmetic are those of
+-- `take` returns {retry time in us, index of the refusing counter or -1, levels...}, `peek` the same
+-- without drawing; `settle` and `renew` return nothing. Units and arithmetic are those of
 -- services/storage/counters.py, whose PERIOD_US and CALL_RETRY_AFTER_US are set before the script.
 
 local act, lease_id, lease_us = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -24,23 +24,23 @@ local function put(i, level)
   end
 end
 
-local function occupy(i, id)
+local function count_call(i, id)
   redis.call('ZADD', KEYS[i], now + lease_us, id)
   redis.call('PEXPIRE', KEYS[i], math.ceil(lease_us / 1000))
 end
 
--- The clock was set back under leases that have longer to go than a new one.
+-- Shortens leases that end later than a new one would: the clock was set back.
 local function shorten(i)
   local longest = string.format('(%.0f', now + lease_us)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], longest, '+inf')) do occupy(i, id) end
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[i], longest, '+inf')) do count_call(i, id) end
 end
 
 local function level(i)
   if kind(i) == 'concurrency' then
     redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
-    local places = redis.call('ZCARD', KEYS[i])
-    if places >= limit(i) then shorten(i) end
-    return places
+    local calls = redis.call('ZCARD', KEYS[i])
+    if calls >= limit(i) then shorten(i) end
+    return calls
   end
   local stored = redis.call('GET', KEYS[i])
   if not stored then return 0 end
@@ -51,7 +51,7 @@ local function level(i)
 end
 
 if act == 'renew' then
-  for i = 1, #KEYS do if kind(i) == 'concurrency' then occupy(i, lease_id) end end
+  for i = 1, #KEYS do if kind(i) == 'concurrency' then count_call(i, lease_id) end end
   return {}
 end
 
@@ -86,7 +86,7 @@ end
 if act == 'take' and reply[2] < 0 then
   for i = 1, #KEYS do
     if kind(i) == 'concurrency' then
-      occupy(i, lease_id)
+      count_call(i, lease_id)
       reply[2 + i] = reply[2 + i] + 1
     else
       local amount = kind(i) == 'requests' and requests or tokens

@@ -1,9 +1,9 @@
 """Limits in this process: leaky buckets for rates, leases for concurrent calls.
 
-A rate is the generic cell rate algorithm with a burst of one minute's allowance. A
-bucket's level is what was drawn and has not drained yet, in units of which one request
-(or token) is `PERIOD_US` and of which `limit` drain every microsecond: all integers, so
-that "not yet" is exact. In any window the admitted are at most `limit` + rate x window.
+Rates follow the generic cell rate algorithm with a burst of one minute's allowance. A bucket's
+level is the amount that was drawn and has not drained yet. One request or token is `PERIOD_US`
+units, and `limit` units drain every microsecond. All numbers are integers, so the retry time is
+exact. In any window at most `limit` + rate x window are admitted.
 """
 
 from __future__ import annotations
@@ -19,90 +19,89 @@ PERIOD_US = 60_000_000
 """Rates are per minute."""
 
 LIMIT_MAX = 100_000_000
-"""The highest limit. Keeps levels below 2**53, as far as every store counts exactly."""
+"""Highest limit. It keeps levels below 2**53, up to which every store counts exactly."""
 
 LEASE_S = 60.0
-"""How long a concurrent call keeps its place without being renewed."""
+"""Lease of an in-flight call in a concurrency limit, unless it is renewed."""
 
 CALL_RETRY_AFTER_US = 1_000_000
-"""When to come back for a place: nobody knows when a running call ends."""
+"""Retry time at a concurrency limit, since the end of a running call is unknown."""
 
-FORGET_STEP = 2
-"""Idle counters that may be forgotten for each new one: with two, memory shrinks again."""
+REMOVALS_PER_NEW = 2
+"""Counters checked for removal per new counter. More than one, so memory shrinks again."""
 
 
 class MeterKind(Enum):
-    """What a meter counts. The value is its name in answers."""
+    """Quantity that a meter limits. The value is its name in answers."""
 
     REQUESTS = "requests"
-    """Calls in a minute."""
+    """Requests per minute."""
     TOKENS = "tokens"
-    """Tokens in a minute."""
+    """Tokens per minute."""
     CALLS = "concurrency"
-    """Calls at a time."""
+    """Concurrent calls."""
 
 
 class Meter(NamedTuple):
-    """One limit on one thing."""
+    """Limit on one counter."""
 
     key: str
-    """What is counted: equal keys are one counter."""
+    """Key of the counter. Meters with equal keys share it."""
     kind: MeterKind
-    """In which unit."""
+    """Quantity."""
     limit: int
-    """How much is allowed, in [1, `LIMIT_MAX`]."""
+    """Limit in [1, `LIMIT_MAX`]."""
 
 
 class TakeResult(NamedTuple):
-    """What became of an act."""
+    """Decision of `CounterStore.take`."""
 
     levels: Sequence[int]
-    """Each meter's level after it: units of a bucket, or calls."""
+    """Level of each meter after it: units of a bucket, or calls."""
     retry_after_us: int
-    """0: admitted. Else the time after which the same act is admitted if nothing else happens."""
+    """0: admitted. Otherwise the time after which the same call would be admitted."""
     refused: int
-    """The index of the meter that asks for this wait; -1: none."""
+    """Index of the meter that refused. -1: admitted."""
 
 
 class CounterStore(Protocol):
-    """Counts. All meters of an act are drawn from together, or none is."""
+    """Store of counters. A call draws from all its meters, or from none."""
 
     @property
     def timeouts(self) -> int:
-        """How many acts have waited in vain for a server that others count at, too."""
+        """Number of operations that waited for a shared server until the timeout."""
         ...
 
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
-        """Draws one request, `tokens` tokens and one place, each where a meter is of its kind.
+        """Draw one request, `tokens` tokens and one concurrent call from the meters of that kind.
 
-        More tokens than a limit wait for all of it, and leave a debt.
+        More tokens than the limit are admitted by an empty bucket, and leave a debt.
         """
         ...
 
     async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
-        """Each meter's level at the moment. Nothing is drawn."""
+        """Return the current level of each meter, and draw nothing."""
         ...
 
     def settle(
         self, meters: Sequence[Meter], lease_id: str, *, requests: int = 0, tokens: int = 0
     ) -> None:
-        """Gives the place back, and draws more (or, below 0, less) than was taken.
+        """Release the concurrent call, and draw the difference to what was taken.
 
-        A bucket gets back what was not needed, but is never more than empty: of what has
-        drained meanwhile nothing is left to give.
+        A negative difference lowers the level of a bucket, but not below zero.
         """
         ...
 
     def renew(self, meters: Sequence[Meter], lease_id: str) -> None:
-        """The call is still running: it keeps its place for another lease."""
+        """Renew the lease of a running call."""
         ...
 
 
 class LocalCounters:
-    """The counters of one process. Idle ones are forgotten."""
+    """Counters of one process. Idle ones are removed."""
 
     timeouts = 0
-    """Nobody waits for anything here."""
+    """Always 0: no operation waits."""
 
     def __init__(self, clock: Clock, *, lease_s: float = LEASE_S) -> None:
         self._clock = clock
@@ -114,7 +113,7 @@ class LocalCounters:
         return len(self._counters)
 
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
-        """Draws from all meters, or from none. See `CounterStore`."""
+        """Draw from all meters, or from none. See `CounterStore`."""
         now = self._now_us()
         wait, refused = 0, -1
         asked: list[tuple[_Counter, int]] = []
@@ -130,11 +129,11 @@ class LocalCounters:
             for counter, amount in asked:
                 counter.draw(amount, lease_id, ends)
         if self._added:
-            self._forget(now)
+            self._remove_idle(now)
         return TakeResult([counter.level for counter, _ in asked], wait, refused)
 
     async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
-        """Each meter's level now. See `CounterStore`."""
+        """Return the level of each meter. See `CounterStore`."""
         now = self._now_us()
         levels = []
         for key, _, limit in meters:
@@ -147,7 +146,7 @@ class LocalCounters:
     def settle(
         self, meters: Sequence[Meter], lease_id: str, *, requests: int = 0, tokens: int = 0
     ) -> None:
-        """Ends what `take` began. See `CounterStore`."""
+        """Settle what `take` drew. See `CounterStore`."""
         now = self._now_us()
         for key, kind, limit in meters:
             amount = requests if kind is MeterKind.REQUESTS else tokens
@@ -155,7 +154,7 @@ class LocalCounters:
                 self._counter(key, kind).settle(limit, amount, lease_id, now)
 
     def renew(self, meters: Sequence[Meter], lease_id: str) -> None:
-        """Keeps a running call's places. See `CounterStore`."""
+        """Renew the lease of a running call. See `CounterStore`."""
         now = self._now_us()
         for key, kind, _ in meters:
             if kind is MeterKind.CALLS:
@@ -172,10 +171,10 @@ class LocalCounters:
             self._counters.move_to_end(key)
         return counter
 
-    def _forget(self, now: int) -> None:
-        """Looks at those that were not used for longest. None is in use at the moment."""
+    def _remove_idle(self, now: int) -> None:
+        """Check the least recently used counters."""
         counters, added, self._added = self._counters, self._added, 0
-        for _ in range(min(FORGET_STEP * added, len(counters))):
+        for _ in range(min(REMOVALS_PER_NEW * added, len(counters))):
             key, counter = next(iter(counters.items()))
             if counter.idle(now):
                 del counters[key]
@@ -187,7 +186,7 @@ class LocalCounters:
 
 
 class _Bucket:
-    """What was drawn and has not drained yet."""
+    """Leaky bucket of a rate limit."""
 
     __slots__ = ("_at", "_limit", "level")
 
@@ -197,22 +196,22 @@ class _Bucket:
         self._limit = 1
 
     def retry_after_us(self, limit: int, amount: int, now: int) -> int:
-        """How long until there is room for `amount`, or for all of the limit if that is less."""
+        """Return the time until `amount`, or at most the whole limit, can be drawn."""
         self._drain(limit, now)
         excess = self.level - (limit - min(amount, limit)) * PERIOD_US
         return -(-excess // limit) if excess > 0 else 0
 
-    def draw(self, amount: int, lease_id: str, ends: int) -> None:  # noqa: ARG002 - of places
-        """Draws `amount`."""
+    def draw(self, amount: int, lease_id: str, ends: int) -> None:  # noqa: ARG002 - for calls
+        """Draw `amount`."""
         self.level += amount * PERIOD_US
 
     def settle(self, limit: int, amount: int, lease_id: str, now: int) -> None:  # noqa: ARG002
-        """Draws `amount` more, or less, but never more than was drawn."""
+        """Draw `amount`, which may be negative. The level stays at least zero."""
         self._drain(limit, now)
         self.level = max(0, self.level + amount * PERIOD_US)
 
     def idle(self, now: int) -> bool:
-        """Whether all has drained."""
+        """Return whether everything has drained, so that removing the bucket changes nothing."""
         return self.level <= (now - self._at) * self._limit
 
     def _drain(self, limit: int, now: int) -> None:
@@ -223,7 +222,7 @@ class _Bucket:
 
 
 class _RunningCalls:
-    """Who runs, by lease, and until when."""
+    """In-flight calls of a concurrency limit: expiry time by lease ID."""
 
     __slots__ = ("_ends",)
 
@@ -232,30 +231,30 @@ class _RunningCalls:
 
     @property
     def level(self) -> int:
-        """How many there are."""
+        """Number of calls."""
         return len(self._ends)
 
-    def retry_after_us(self, limit: int, amount: int, now: int) -> int:  # noqa: ARG002 - of buckets
-        """How long until it is worth to ask again for a place."""
+    def retry_after_us(self, limit: int, amount: int, now: int) -> int:  # noqa: ARG002 - for buckets
+        """Return 0 if a call may start, otherwise the retry time."""
         if len(self._ends) >= limit:
             self._expire(now)
         return 0 if len(self._ends) < limit else CALL_RETRY_AFTER_US
 
     def draw(self, amount: int, lease_id: str, ends: int) -> None:  # noqa: ARG002
-        """Takes a place, or keeps it for longer."""
+        """Count a call until `ends`, or renew its lease."""
         self._ends[lease_id] = ends
 
     def settle(self, limit: int, amount: int, lease_id: str, now: int) -> None:  # noqa: ARG002
-        """Gives the place back."""
+        """Remove a call."""
         self._ends.pop(lease_id, None)
 
     def idle(self, now: int) -> bool:
-        """Whether nobody runs, or nobody has said so for a lease's time."""
+        """Return whether no lease is left, so that removing the counter changes nothing."""
         self._expire(now)
         return not self._ends
 
     def _expire(self, now: int) -> None:
-        """Takes their places from those who have not renewed them."""
+        """Remove calls whose lease has expired."""
         if any(ends <= now for ends in self._ends.values()):
             self._ends = {lease: ends for lease, ends in self._ends.items() if ends > now}
 

@@ -1,10 +1,10 @@
-"""Idempotency keys, as statements. `services.completions.idempotency` says when they are used.
+"""Idempotency keys, as statements. `services.completions.idempotency` uses them.
 
-    (free) ── claim ──► running ──┬─ keep ────► stored | spent ── a day later ──► (free)
-                                  └─ release, or the lease of its process ends ─► (free)
+    (free) ── claim ──► running ──┬─ store_answer ─► stored | spent ── a day later ─► (free)
+                                  └─ release, or the lease of its process ends ─────► (free)
 
-A process lives while it has a lease: the one that the ledger renews for it, and that the ledgers
-of others end when it does so no more.
+The lease of a process is the one of its ledger: the ledger renews it, and the ledgers of other
+processes end it after it has expired.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from services.storage.base import Transaction
 RUNNING = "running"
 STORED = "stored"
 SPENT = "spent"
-"""The call is being made; it has an answer; it had one, which is not kept."""
+"""In flight; answered, with the answer stored; answered, with an answer too long to store."""
 
-# One statement decides, so that of any number of equal calls at once one is made.
+# One statement decides, so that one of any number of concurrent equal calls is made.
 CLAIM = """
     INSERT INTO idempotency_keys (account, key, fingerprint, run, owner, state)
     VALUES (?, ?, ?, ?, ?, 'running')
@@ -37,8 +37,8 @@ KEEP = """
 RELEASE = """
     DELETE FROM idempotency_keys WHERE account = ? AND key = ? AND run = ? AND state = 'running'
 """
-# By run, not by key: a key that is claimed meanwhile is somebody else's. Each half has an index;
-# PostgreSQL compares one only with a clock that is read once, as in a subquery.
+# By run, not by key: the key may have been claimed by another run meanwhile. Each half has an
+# index; PostgreSQL uses the first only with a clock that is read once, as in a subquery.
 FORGET = """
     DELETE FROM idempotency_keys WHERE run IN (
         SELECT run FROM idempotency_keys WHERE expire_ms <= (SELECT now_ms())
@@ -51,50 +51,50 @@ FORGET = """
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One attempt at making a call."""
+    """Attempt at making the call that an idempotency key names."""
 
     account: str
-    """Whose key it is: keys of different accounts never meet."""
+    """Account of the caller. Keys of different accounts are independent."""
     key: str
-    """The caller's name for the call."""
+    """Idempotency key."""
     id: str
-    """Unique for ever, so that nobody ends the attempt of another."""
+    """Unique, so that no run ends another."""
 
 
 class UsedKey(msgspec.Struct, frozen=True, array_like=True):
-    """What is known about a key that is in use."""
+    """Idempotency key that is in use."""
 
     fingerprint: str
-    """What was asked for, as a digest."""
+    """Digest of the request."""
     state: str
     """RUNNING, STORED or SPENT."""
     answer: bytes | None
-    """Where it is STORED."""
+    """The answer, if the state is STORED."""
 
 
 def claim(run: Run, fingerprint: str, owner: str) -> Transaction[UsedKey | None]:
-    """Takes the key for `run`, and returns None; or what is known of it where it is in use."""
+    """Claim the key for `run` and return None, or return the key if it is in use."""
     taken = yield CLAIM, (run.account, run.key, fingerprint, run.id, owner)
     if taken:
         return None
-    # PostgreSQL has locked the row that was in the way, so that it is still there.
+    # PostgreSQL has locked the conflicting row, so it still exists.
     rows = yield SELECT, (run.account, run.key)
     return msgspec.convert(rows[0], UsedKey)
 
 
-def store_answer(run: Run, answer: bytes | None, keep_ms: int) -> Transaction[bool]:
-    """Ends `run` with its answer, or without; whether the key was still its own."""
+def store_answer(run: Run, answer: bytes | None, retention_ms: int) -> Transaction[bool]:
+    """End `run`, with or without an answer. Return whether `run` still had the key."""
     state = SPENT if answer is None else STORED
-    rows = yield KEEP, (state, answer, keep_ms, run.account, run.key, run.id)
+    rows = yield KEEP, (state, answer, retention_ms, run.account, run.key, run.id)
     return bool(rows)
 
 
 def release(run: Run) -> Transaction[None]:
-    """Frees the key, if `run` still has it and has not ended."""
+    """Free the key if `run` still has it and has not ended."""
     yield RELEASE, (run.account, run.key, run.id)
 
 
 def delete_expired(limit: int) -> Transaction[int]:
-    """Deletes at most `limit` keys that are free; returns how many."""
+    """Delete at most `limit` free keys. Return how many."""
     rows = yield FORGET, (limit,)
     return len(rows)

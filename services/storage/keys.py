@@ -1,4 +1,4 @@
-"""The keys of callers, as they are stored: by keyed digest, never the key itself."""
+"""API keys, as statements. A key is stored by its keyed digest, never in plain text."""
 
 from __future__ import annotations
 
@@ -10,61 +10,60 @@ from services.storage.base import Row, Transaction, notify
 
 
 class KeyScope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a key may do. Stored as JSON, so new fields need a default."""
+    """Permissions and limits of a key. Stored as JSON, so new fields need a default."""
 
     models: frozenset[str] = frozenset()
-    """The public models that it may use. Empty: all."""
+    """Public models that the key may use. Empty: all."""
     expire_ms: int | None = None
-    """When it ceases to be valid."""
+    """Expiry time. None: never."""
     strict: bool = False
-    """Refuse calls whose parameters the model cannot honour, unless they say otherwise."""
+    """Default parameter policy: refuse calls whose parameters the model cannot honour."""
     rpm: int | None = None
-    """Requests a minute. None: no limit."""
+    """Requests per minute. None: no limit."""
     tpm: int | None = None
-    """Tokens a minute. None: no limit."""
+    """Tokens per minute. None: no limit."""
     concurrency: int | None = None
-    """Calls at the same time. None: no limit."""
+    """Concurrent calls. None: no limit."""
     monthly_nano_usd: int | None = None
-    """What it may spend in a calendar month (UTC). None: no limit."""
+    """Budget for a calendar month (UTC). None: no limit."""
 
 
 class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A key, without the secret."""
+    """Key as it is stored, without the secret."""
 
     id: str
-    """Such as `key-4f1d…`: safe to show."""
+    """Public ID, such as `key-4f1d…`."""
     account: str
-    """Who pays."""
+    """Account that pays."""
     digest: str
-    """The keyed digest of the secret, in hexadecimal. Unique."""
+    """Keyed digest of the secret, in hexadecimal. Unique."""
     prefix: str
-    """The beginning of the secret, to recognize it by."""
+    """First characters of the secret, to recognize it by."""
     display_name: str
-    """What it is for."""
+    """Purpose, in the operator's words."""
     scope: KeyScope
-    """What it may do."""
+    """Permissions and limits."""
     created_ms: int
-    """When it was made."""
+    """Time of creation."""
     revoked_ms: int | None = None
-    """When it was revoked."""
+    """Time of revocation. None: not revoked."""
     markup_bp: int = 0
-    """What its account is charged on top of prices, in hundredths of a percent."""
+    """Markup of the account on prices, in hundredths of a percent."""
     until_ms: int | None = None
-    """When the secret that it was found by ceases to be valid, since it has a new one.
-    None: as long as the key is."""
+    """Expiry of the former secret that the key was looked up by. None: the current secret."""
 
 
 class NewSecret(msgspec.Struct, frozen=True, kw_only=True):
-    """What takes the place of a key's secret."""
+    """New secret of a rotated key."""
 
     key_id: str
-    """Whose."""
+    """ID of the key."""
     digest: str
-    """Its keyed digest, in hexadecimal."""
+    """Keyed digest of the new secret, in hexadecimal."""
     prefix: str
-    """Its beginning."""
+    """First characters of the new secret."""
     former_until_ms: int
-    """When the secrets that the key had before cease to be valid."""
+    """Expiry of the former secrets of the key."""
 
 
 INSERT = """
@@ -110,7 +109,7 @@ _ENCODER = msgspec.json.Encoder(order="deterministic")
 
 
 def insert_key(key: StoredKey) -> Transaction[None]:
-    """Stores a new key. Its account is there already."""
+    """Insert a new key. Its account must exist."""
     scope = _ENCODER.encode(key.scope).decode()
     yield (
         INSERT,
@@ -119,13 +118,13 @@ def insert_key(key: StoredKey) -> Transaction[None]:
 
 
 def key_by_digest(digest: str) -> Transaction[StoredKey | None]:
-    """The key that has, or had, a secret of that digest, revoked or not."""
+    """Return the key with this digest, current or former, revoked or not."""
     rows = yield SELECT_BY_DIGEST, (digest, digest)
     return _key(rows[0]) if rows else None
 
 
 def key_by_id(key_id: str) -> Transaction[StoredKey | None]:
-    """The key of that ID, revoked or not."""
+    """Return the key with this ID, revoked or not."""
     rows = yield SELECT_BY_ID, (key_id,)
     return _key(rows[0]) if rows else None
 
@@ -133,13 +132,13 @@ def key_by_id(key_id: str) -> Transaction[StoredKey | None]:
 def list_keys(
     limit: int, account: str = "", after: tuple[int, str] = (-1, "")
 ) -> Transaction[Sequence[StoredKey]]:
-    """At most `limit` keys, oldest first, from behind `after`: a creation time and an ID."""
+    """Return at most `limit` keys, oldest first, after the position (creation time, ID)."""
     rows = yield SELECT_PAGE, (*after, account, account, limit)
     return [_key(row) for row in rows]
 
 
 def revoke_key(key_id: str, now_ms: int) -> Transaction[StoredKey | None]:
-    """Revokes a key, and tells every process; None where there is no such key."""
+    """Revoke a key and notify every process. Return None if there is no such key."""
     yield REVOKE, (now_ms, key_id)
     key = yield from key_by_id(key_id)
     if key is not None:
@@ -148,9 +147,9 @@ def revoke_key(key_id: str, now_ms: int) -> Transaction[StoredKey | None]:
 
 
 def rotate_key(secret: NewSecret, now_ms: int) -> Transaction[StoredKey | None]:
-    """Gives a key its new secret, and tells every process; None where no such key is valid.
+    """Replace the secret of a key and notify every process. Return None for no valid key.
 
-    The secret that it had, and those before, are valid until `secret.former_until_ms` at most.
+    All former secrets expire at `secret.former_until_ms` at the latest.
     """
     key_id, until_ms = secret.key_id, secret.former_until_ms
     yield FORGET_FORMER, (key_id, now_ms)
@@ -164,7 +163,7 @@ def rotate_key(secret: NewSecret, now_ms: int) -> Transaction[StoredKey | None]:
 
 
 def any_key() -> Transaction[bool]:
-    """Whether a key was ever made here."""
+    """Return whether any key exists."""
     rows = yield "SELECT 1 FROM keys LIMIT 1", ()
     return bool(rows)
 

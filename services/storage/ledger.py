@@ -1,6 +1,6 @@
-"""Holds and transfers, as statements. `services.metering.ledger` says when they are made.
+"""Holds, charges and leases, as statements. `services.metering.ledger` uses them.
 
-What must be true of them for ever is what `services.storage.audit` checks.
+`services.storage.audit` checks their invariants.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from services.errors import Failure
 from services.storage.base import ConstraintError, Row, Statement, Transaction, Value
 
 REVENUE = ":revenue"
-"""Where charges go."""
+"""The gateway's account that charges are credited to."""
 
 DEPOSITS = ":deposits"
-"""Where credits come from."""
+"""The gateway's account that deposits are debited from."""
 
 SETTLED = "settled"
 VOIDED = "voided"
-"""How a hold ends: charged, or released whole. Strangers recover it: RECOVER_HOLD."""
+"""States of a hold that its own process ended: charged, or released without a charge. For a dead
+process another one recovers it (RECOVER_HOLD)."""
 
 INSERT_HOLD = """
     INSERT INTO holds
@@ -80,96 +81,95 @@ SELECT_ORPHANS = """
 SELECT_OWNED = "SELECT id FROM holds WHERE state = 'held' AND owner = ? AND created_ms < ?"
 
 LEASE_MAX_MS = 24 * 3600 * 1000
-"""The longest lease: one that has longer to go was given before the clock went back."""
+"""Longest lease. One with more time left was granted before the clock was set back."""
 
 
 class ExpiredLease(msgspec.Struct, frozen=True, array_like=True):
-    """A lease that is over, as far as the clock knows."""
+    """Lease that has expired by the database's clock."""
 
     owner: str
-    """Whose."""
+    """Process that held the lease."""
     until_ms: int
-    """When it was to end. A living process has moved that by the next look."""
+    """Expiry time. A live process has moved it by the next sweep."""
 
 
 class HoldRow(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request takes before anything is sent upstream."""
+    """Hold as it is stored, from before anything is sent upstream."""
 
     id: str
-    """Unique for ever."""
+    """Unique."""
     request_id: str
-    """As logs and callers have it; callers may choose it, so it need not be unique."""
+    """Request ID in logs and answers. Callers may choose it, so it need not be unique."""
     account: str
-    """Who pays."""
+    """Account that pays."""
     key_id: str
-    """Who asked."""
+    """Key of the caller."""
     model: str
-    """The public model."""
+    """Public model."""
     amount: int
-    """What is held, in nano-USD."""
+    """Amount held, in nano-USD."""
     price: str
-    """The price that was in force, as JSON."""
+    """Price in force at admission, as JSON."""
     month: str
-    """The month whose budget it counts against, such as `2026-11`; empty without a budget."""
+    """Month of the budget, such as `2026-11`. Empty: the key has no budget."""
     budget: int
-    """The key's budget for a month."""
+    """Monthly budget of the key, in nano-USD."""
     owner: str
-    """The process that will end it."""
+    """Process that is to end the hold."""
     created_ms: int
-    """When it was made."""
+    """Time of creation."""
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """What a request took, and who counted."""
+    """Tokens of a call, and the source of the count."""
 
     source: str = ""
-    """`provider`, `drained` or `counted`; empty where nothing was used."""
+    """`provider`, `drained` or `counted`; empty if nothing was used."""
     prompt: int = 0
-    """Read, cached or not."""
+    """Prompt tokens, cached or not."""
     completion: int = 0
-    """Generated, reasoning included."""
+    """Generated tokens, reasoning included."""
     thinking: int = 0
-    """Of those generated, the ones spent on reasoning."""
+    """Share of the generated tokens spent on reasoning."""
     cache_read: int = 0
-    """Of the prompt, those read from the provider's cache."""
+    """Share of the prompt read from the provider's cache."""
     cache_write: int = 0
-    """Of the prompt, those written to the provider's cache."""
+    """Share of the prompt written to the provider's cache."""
 
 
 NO_TOKENS = Tokens()
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """What a running request has used so far."""
+    """Usage of an in-flight call so far."""
 
     hold_id: str
-    """Whose."""
+    """ID of the hold."""
     charge: int
-    """What it would cost if it ended now, in nano-USD."""
+    """Charge if the call ended now, in nano-USD."""
     tokens: Tokens
-    """What it took."""
+    """Tokens so far."""
 
 
 class HoldEnd(msgspec.Struct, frozen=True):
-    """How a hold is to end."""
+    """End of a hold: settled with a charge, or voided."""
 
     hold: HoldRow
-    """Which. A row's keeper may end it without reading it: what it holds never changes."""
+    """The hold. Its process need not read the row again: the amounts never change."""
     state: str
     """SETTLED or VOIDED."""
     charge: int
     """In nano-USD."""
     tokens: Tokens
-    """What it took."""
+    """Tokens of the call."""
     ended_ms: int
-    """When."""
+    """Time of the end."""
 
 
 def insert_hold(hold: HoldRow) -> Transaction[None]:
-    """Admits a request, or raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED.
+    """Take a hold. Raise Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED.
 
-    One conditional update decides, so that no number of requests at once spends more
-    than there is.
+    One conditional UPDATE decides, so concurrent requests never hold more than the balance.
     """
     if hold.amount:
         taken = yield HOLD_ON_ACCOUNT, (hold.amount, hold.account, hold.amount)
@@ -199,12 +199,12 @@ def _hold_on_budget(hold: HoldRow) -> Transaction[None]:
 
 
 def insufficient() -> Failure:
-    """The failure of an account that does not have what is to be taken from it."""
+    """Return the failure for an account whose free balance is too low."""
     return Failure(reasons.ERROR_REASON_INSUFFICIENT_QUOTA, "Insufficient balance")
 
 
 def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
-    """Ends each hold that has not ended; says of each whether this is what ended it."""
+    """End each hold that has not ended. Return for each whether this call ended it."""
     won: list[bool] = []
     releases = _Releases()
     for hold_end in hold_ends:
@@ -226,9 +226,9 @@ def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
 
 
 def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
-    """Ends holds that nobody else will, each at its last checkpoint. Returns how many it ended.
+    """End holds at their last checkpoint, for processes that no longer can. Return how many.
 
-    Raises ConstraintError where one of them is not as `insert_hold` has left it.
+    Raise ConstraintError if a row is not as `insert_hold` left it.
     """
     recovered = 0
     releases = _Releases()
@@ -251,20 +251,20 @@ def _charge(hold_id: str, account: str, charge: int, now_ms: int) -> Statement:
 
 _Nano: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
 _RecoveredHold: TypeAlias = tuple[str, _Nano, str, str, _Nano]
-"""Of a hold that was recovered: account, amount, key, month of the budget, charge."""
+"""Account, amount, key, month of the budget, and charge of a recovered hold."""
 
 
 def _recovered(row: Row) -> _RecoveredHold:
     try:
         recovered: _RecoveredHold = msgspec.convert(row, _RecoveredHold)
     except msgspec.ValidationError as error:
-        # SQLite keeps anything in any column.
+        # SQLite stores any type in any column.
         raise ConstraintError(str(error)) from error
     return recovered
 
 
 class _Releases:
-    """What holds that end together give back, added up: one statement an account and a budget."""
+    """Released amounts of a batch of holds, summed up: one statement per account and budget."""
 
     __slots__ = ("_accounts", "_budgets")
 
@@ -273,7 +273,7 @@ class _Releases:
         self._budgets: dict[tuple[str, str], tuple[int, int]] = {}
 
     def add(self, account: str, amount: int, key_id: str, month: str, charge: int) -> None:
-        """A hold of `amount` has ended, and cost `charge`."""
+        """Add a hold of `amount` that has ended with `charge`."""
         charged, held = self._accounts.get(account, (0, 0))
         self._accounts[account] = (charged + charge, held + amount)
         if month:
@@ -281,7 +281,7 @@ class _Releases:
             self._budgets[key_id, month] = (charged + charge, held + amount)
 
     def apply(self) -> Transaction[None]:
-        """In the order of their names, so that no two processes wait for each other."""
+        """Update accounts and budgets in the order of their names, which avoids deadlocks."""
         for account, (charge, amount) in sorted(self._accounts.items()):
             yield from _update_existing(RELEASE_TO_ACCOUNT, charge, amount, account)
         for (key_id, month), (charge, amount) in sorted(self._budgets.items()):
@@ -289,33 +289,33 @@ class _Releases:
 
 
 def _update_existing(sql: str, *values: Value) -> Transaction[None]:
-    """Changes a row that must be there."""
+    """Update a row that must exist."""
     changed = yield sql, values
     if not changed:
-        raise ConstraintError("there is no such account or budget")
+        raise ConstraintError("the account or budget does not exist")
 
 
 def write_checkpoints(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:
-    """Remembers what running requests have used: what is charged if their process dies."""
+    """Store the usage of in-flight calls so far, which is charged if their process dies."""
     for point in checkpoints:
         yield CHECKPOINT, (point.charge, *_token_values(point.tokens), point.hold_id)
 
 
 def renew_lease(owner: str, lease_ms: int) -> Transaction[None]:
-    """Says that a process lives, for a while, by the database's clock."""
+    """Renew the lease of a process, by the database's clock."""
     yield RENEW_LEASE, (owner, lease_ms)
 
 
 def end_leases(owner: str = "") -> Transaction[None]:
-    """Says that a process lives no more; without a name, that none does."""
+    """End the lease of a process, or without a name all leases."""
     yield END_LEASES, (owner, owner)
 
 
 def end_expired_leases(seen: Sequence[ExpiredLease]) -> Transaction[list[ExpiredLease]]:
-    """Ends the leases that have not been renewed since they were `seen` to be over.
+    """End the leases in `seen` that have not been renewed since, and return the expired ones.
 
-    Gives those that are over now, to be seen again. One look is not enough: where the
-    database's date jumps, the leases of all who live are over in the same moment.
+    A lease ends only at the second sweep that finds it expired: when the database's clock
+    jumps, the leases of all live processes expire at the same moment.
     """
     for lease in seen:
         yield END_LEASE, (lease.owner, lease.until_ms)
@@ -324,13 +324,13 @@ def end_expired_leases(seen: Sequence[ExpiredLease]) -> Transaction[list[Expired
 
 
 def orphaned_holds(limit: int) -> Transaction[list[str]]:
-    """Holds whose process lives no more."""
+    """Return at most `limit` open holds whose process has no lease."""
     rows = yield SELECT_ORPHANS, (limit,)
     return [str(row[0]) for row in rows]
 
 
 def owned_holds(owner: str, before_ms: int) -> Transaction[list[str]]:
-    """Holds that a process took before some time and has not ended."""
+    """Return the open holds that a process took before a time."""
     rows = yield SELECT_OWNED, (owner, before_ms)
     return [str(row[0]) for row in rows]
 

@@ -1,8 +1,8 @@
-"""The secret that makes stolen digests useless. It is not in the database.
+"""Pepper: the secret key of the digests that are stored in place of API keys.
 
-Given by the variable `POMOGATOR_PEPPER`, or by the file that `POMOGATOR_PEPPER_FILE`
-names; else it is made at the first start, in the state directory. A fleet gives the
-same one to all.
+It is not in the database, so stolen digests cannot be matched with keys. It comes from the
+variable `POMOGATOR_PEPPER`, or from the file that `POMOGATOR_PEPPER_FILE` names; otherwise the
+first start creates it in the state directory. All services on one database need the same pepper.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ BYTES_MIN = 16
 
 
 class Pepper:
-    """Turns keys into what is stored of them."""
+    """Secret that turns API keys into the digests that are stored."""
 
     __slots__ = ("_keyed",)
 
     def __init__(self, secret: bytes) -> None:
-        # Copied for each key: to begin anew costs OpenSSL more than the digest.
+        # Copied for each key: creating an HMAC costs OpenSSL more time than the digest itself.
         self._keyed = hmac.new(secret, digestmod="sha256")
 
     def digest(self, key: str) -> bytes:
-        """HMAC-SHA256 of the key. Without the pepper it tells nothing about it."""
+        """Return the HMAC-SHA256 of a key."""
         keyed = self._keyed.copy()
         keyed.update(key.encode("utf-8", "surrogatepass"))
         return keyed.digest()
@@ -40,12 +40,12 @@ class Pepper:
 
 
 async def load_pepper(state: Path, env: Mapping[str, str], database: Database) -> Pepper:
-    """The pepper of this state. StateError where it is too short, or another than its keys'."""
+    """Load the pepper. Raise StateError if it is too short, or not the one of the stored keys."""
     pepper = Pepper(_secret(state, env))
     fingerprint = pepper.digest("fingerprint").hex()[:16]
     if await database.write(get_or_set_setting, "pepper", fingerprint) != fingerprint:
         raise StateError(
-            "the pepper is not the one that the keys in the state were made with: "
+            "the pepper is not the one that the keys in the state were created with: "
             f"give the right one (POMOGATOR_PEPPER, POMOGATOR_PEPPER_FILE or {state / FILE})"
         )
     return pepper
@@ -58,7 +58,7 @@ def _secret(state: Path, env: Mapping[str, str]) -> bytes:
     file = Path(given) if given is not None else state / FILE
     try:
         if given is None and not file.exists():
-            _make(file)
+            _create(file)
         return _checked(file.read_bytes().strip(), str(file))
     except OSError as error:
         raise StateError(f"{file}: {error.strerror}") from error
@@ -66,12 +66,12 @@ def _secret(state: Path, env: Mapping[str, str]) -> bytes:
 
 def _checked(secret: bytes, source: str) -> bytes:
     if len(secret) < BYTES_MIN:
-        raise StateError(f"{source}: a pepper has at least {BYTES_MIN} bytes")
+        raise StateError(f"{source}: a pepper must have at least {BYTES_MIN} bytes")
     return secret
 
 
-def _make(file: Path) -> None:
-    """Writes a new pepper: whole or not at all, and never over another."""
+def _create(file: Path) -> None:
+    """Write a new pepper atomically."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -1,11 +1,11 @@
-"""PostgreSQL, for a fleet: many services on one database.
+"""PostgreSQL database, which several services share.
 
-Each transaction has a connection of the pool for as long as it runs. It is not tied
-to its caller: whoever is cancelled leaves it to end properly, and the connection
-comes back clean. A frozen server costs its callers `COMMAND_TIMEOUT_S`, no more.
+Each transaction has a pooled connection of its own. It runs in a task of its own, so a cancelled
+caller does not interrupt it and the connection returns to the pool in a clean state. A frozen
+server delays its callers by at most `COMMAND_TIMEOUT_S`.
 
-Notices of other processes come over `LISTEN`. That connection is watched, and when
-it was lost listeners are told that they may have missed something.
+Notices of other processes arrive over `LISTEN`, on one more connection with a heartbeat. After it
+was lost, listeners get an empty notice: some may have been missed.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from services.storage.schema import VERSION, pending, tables
 log = logging.getLogger(__name__)
 
 POOL_MAX = 16
-"""The most connections of one process, besides the one that listens."""
+"""Maximum pool size of one process. The listening connection comes on top."""
 
 CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 5.0
-"""How long a statement of a writing transaction, or the wait for a connection, may take."""
+"""Timeout of a statement in a writing transaction, and of waiting for a connection."""
 
 READ_TIMEOUT_S = 60.0
-"""How long a statement that only reads may take: reports go through a lot."""
+"""Timeout of a reading statement. Reports read many rows."""
 
 HEARTBEAT_S = 2.0
-"""How often the listening connection is tried: how long a notice may be missed unnoticed."""
+"""Heartbeat of the listening connection: the longest time a lost notice stays undetected."""
 
 ATTEMPTS = 5
-"""How often a transaction is tried that another one got in the way of."""
+"""Attempts at a transaction that conflicts with others."""
 
 MIGRATION_LOCK = 0x706F6D6F
-"""The advisory lock under which the schema is brought up to date: `pomo`."""
+"""Advisory lock of schema migrations: ASCII `pomo`."""
 
 CONFLICT_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 CONSTRAINT_ERRORS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
@@ -70,7 +70,7 @@ Isolation: TypeAlias = Literal["repeatable_read"]
 
 
 class PostgresDatabase:
-    """A database on a server. Made by `open`."""
+    """Database on a PostgreSQL server. Opened by `open`."""
 
     def __init__(self, url: str, pool: Pool) -> None:
         self._url = url
@@ -84,7 +84,7 @@ class PostgresDatabase:
 
     @classmethod
     async def open(cls, url: str) -> PostgresDatabase:
-        """Connects, and brings the schema up to date. StateError where that cannot be done."""
+        """Connect and migrate the schema. Raise StateError if either fails."""
         try:
             pool = await asyncpg.create_pool(
                 url, min_size=1, max_size=POOL_MAX, timeout=CONNECT_TIMEOUT_S
@@ -104,37 +104,37 @@ class PostgresDatabase:
     async def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a transaction. What another one got in the way of is tried again."""
+        """Run a transaction. Retry it when it conflicts with another one."""
         return await self._run(self._write(lambda: transaction(*args, **kwargs)))
 
     async def write_unsynced(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `write`: the server's machine can fail while this process lives on."""
+        """Run `write`: the server's machine can fail while this process survives."""
         return await self.write(transaction, *args, **kwargs)
 
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a transaction that only reads, on one snapshot."""
+        """Run a transaction that only reads, on one snapshot."""
         return await self._run(self._read(lambda: transaction(*args, **kwargs)))
 
     def subscribe(self, listener: Listener) -> None:
-        """Calls `listener` with each notice of any process."""
+        """Call `listener` with each notice of any process."""
         self._listeners.append(listener)
 
     @property
     def healthy(self) -> bool:
-        """Whether the last transaction could be committed."""
+        """Whether the last transaction was committed."""
         return self._healthy
 
     @property
     def exclusive(self) -> bool:
-        """False: a fleet shares it."""
+        """False: several services may share the database."""
         return False
 
     async def close(self) -> None:
-        """Waits for what runs, then hangs up. To close it again changes nothing."""
+        """Wait for running transactions, then close the connections. Idempotent."""
         self._closed = True
         self._listener.cancel()
         await asyncio.gather(self._listener, *self._running, return_exceptions=True)
@@ -145,7 +145,7 @@ class PostgresDatabase:
             self._pool.terminate()
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does the work in a task of its own, which ends properly whoever leaves."""
+        """Run the work in a task of its own, which a cancelled caller does not interrupt."""
         if self._closed:
             work.close()
             raise unavailable()
@@ -157,7 +157,7 @@ class PostgresDatabase:
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
         if not task.cancelled():
-            task.exception()  # Its caller may be gone; whoever is there has it anyway.
+            task.exception()  # Mark it as retrieved: the caller may have been cancelled.
 
     async def _write(self, begin: Callable[[], Transaction[T]]) -> T:
         for attempt in count(1):
@@ -190,7 +190,7 @@ class PostgresDatabase:
     async def _transaction(
         self, *, isolation: Isolation | None = None, readonly: bool = False
     ) -> AsyncIterator[Connection]:
-        """A connection of the pool in a transaction, which is committed on the way out."""
+        """Acquire a connection and open a transaction, which is committed on exit."""
         async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
             transaction = connection.transaction(isolation=isolation, readonly=readonly)
             with _terminate_after(connection, COMMAND_TIMEOUT_S):
@@ -198,7 +198,7 @@ class PostgresDatabase:
             try:
                 yield connection
             except TimeoutError:
-                # asyncpg has asked the server to give up, and would wait for it to say so.
+                # asyncpg has asked the server to cancel, and would wait for its confirmation.
                 connection.terminate()
                 raise
             except BaseException:
@@ -210,7 +210,7 @@ class PostgresDatabase:
 
     def _unavailable(self, kind: str) -> Exception:
         if self._healthy:
-            # Once, and not for every call until it is over.
+            # Logged once, not for every call until the database recovers.
             log.error("storage.failed", extra={"reason": kind})
         self._healthy = False
         return unavailable()
@@ -223,7 +223,7 @@ class PostgresDatabase:
         self._notify_listeners(str(notice[-1]))
 
     async def _listen(self) -> None:
-        """Passes on what other processes say, for ever."""
+        """Deliver the notices of other processes. Reconnects for ever."""
         while True:
             with suppress(*CONNECTION_ERRORS):
                 connection = await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT_S)
@@ -234,7 +234,7 @@ class PostgresDatabase:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _listen_on(self, connection: Connection) -> None:
-        """Listens until the connection is lost: then it raises."""
+        """Listen until the connection is lost, then raise."""
         await connection.add_listener(CHANNEL, self._pass_on)
         self._notify_listeners("")
         self._listening.set()
@@ -244,7 +244,7 @@ class PostgresDatabase:
 
 
 def _reason(error: Exception) -> str:
-    """Why there is no connection. The error's text may hold the URL, and that the password."""
+    """Return the reason of a failed connection. The error's own text may hold a password."""
     if isinstance(error, TimeoutError) and error.errno is None:
         return f"no answer in {CONNECT_TIMEOUT_S:g} seconds"
     if isinstance(error, OSError) and error.errno is not None:
@@ -290,19 +290,19 @@ async def _rows(
 
 @lru_cache(maxsize=256)
 def returns_rows(sql: str) -> bool:
-    """Whether a statement returns rows, and does not only change some."""
+    """Return whether a statement returns rows."""
     return re.search(r"\bRETURNING\b|^\s*(?:SELECT|WITH)\b", sql) is not None
 
 
 @lru_cache(maxsize=256)
 def numbered(sql: str) -> str:
-    """A statement whose `?` are PostgreSQL's `$1`, `$2`, …; ours have none in their literals."""
+    """Replace each `?` by `$1`, `$2`, …. No literal in a statement contains `?`."""
     numbers = count(1)
     return re.sub(r"\?", lambda _: f"${next(numbers)}", sql)
 
 
 async def _migrate(connection: Connection) -> None:
-    """Brings the schema up to date, whole or not at all; the first of several does it."""
+    """Migrate the schema in one transaction. Of several processes the first one does it."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
         await connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT)")

@@ -1,12 +1,12 @@
-"""Limits that hold over a fleet: counters in Redis or Valkey, local ones while it is away.
+"""Shared limits: counters in Redis or Valkey, with local counters while the server is away.
 
-One script does each act on all its counters at once. One task owns the one connection;
-callers wait for a future that it resolves. So a caller that is cancelled can never leave
-its answer to the next one, and the acts of all callers travel together in one write.
+A script runs each operation on all its counters atomically. One task owns the only connection,
+and callers wait for futures that it resolves. So a cancelled caller never leaves its reply to the
+next one, and the operations of all callers travel together in one write.
 
-Whoever waits when the server ceases to answer waits `TIMEOUT_S` at most, then the local
-counters decide; from then on they decide at once, until the task has reconnected. Nothing
-but limits is kept here: a server that is lost or emptied costs no money.
+When the server stops answering, callers wait at most `TIMEOUT_S`, then the local counters decide.
+From then on these decide at once, until the task has reconnected. Only limits are stored here: a
+server that is lost or emptied costs no money.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from services.storage.counters import (
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 0.1
-"""How long an act may take."""
+"""Timeout of an operation."""
 
 CONNECT_TIMEOUT_S = 2.0
-"""How long connecting may take. Nobody but the start of the service waits for it."""
+"""Timeout of connecting. Only the start of the service waits for it."""
 
 RETRY_MIN_S = 0.1
 RETRY_MAX_S = 5.0
-"""Between attempts to connect: doubled from the one to the other."""
+"""Backoff between attempts to connect: doubled from minimum to maximum."""
 
 BATCH_MAX = 256
-"""Acts in one write. The server takes some 20 us for each."""
+"""Maximum number of operations in one write. The server takes some 20 us for each."""
 
 BACKLOG_MAX = 10_000
-"""Acts that wait to be sent. Beyond it the local counters decide."""
+"""Maximum number of operations waiting to be sent. Beyond it the local counters decide."""
 
 KEY_PREFIX = "pomogator:{limits}:"
-"""Braces keep all keys of a script in one slot of a cluster."""
+"""The braces put all keys of a script into one slot of a cluster."""
 
 SCRIPT = "counters.lua"
 
@@ -64,7 +64,7 @@ CONSTANTS = {"PERIOD_US": PERIOD_US, "CALL_RETRY_AFTER_US": CALL_RETRY_AFTER_US}
 """What the script has in common with `services.storage.counters`."""
 
 PROBE = (Meter("probe", MeterKind.REQUESTS, LIMIT_MAX),)
-"""Shows that the server not only answers but also writes: it may be full, or a replica."""
+"""Meters of the first operation on a connection: a full server or a replica refuses writes."""
 
 Arguments: TypeAlias = Sequence[str | int]
 Reply: TypeAlias = Sequence[int]
@@ -77,31 +77,31 @@ def read_script() -> str:
 
 
 class NoReplyError(Exception):
-    """The server did not answer."""
+    """The server did not answer in time."""
 
 
 class RedisCounters:
-    """Implements `CounterStore`. Use it as a context manager: it runs a task."""
+    """Counter store in Redis. It runs a task, so it is used as a context manager."""
 
     def __init__(
         self, url: str, local: LocalCounters, *, replicas: int = 1, lease_s: float = LEASE_S
     ) -> None:
-        """While the server is away `local` decides, about one share of `replicas`."""
+        """While the server is away, `local` grants one share of `replicas`."""
         self._local = local
         self._replicas = replicas
         self._lease_us = round(lease_s * 1e6)
         self._client = _ScriptClient(url, self._arguments("take", PROBE, "", requests=1))
         self._local_leases: set[str] = set()
         self.timeouts = 0
-        """How many acts have waited for the server in vain."""
+        """Number of operations that waited for the server until the timeout."""
 
     @property
     def shared(self) -> bool:
-        """Whether the server decides; else the local counters do."""
+        """Whether the server decides, and not the local counters."""
         return self._client.connected
 
     async def __aenter__(self) -> Self:
-        """Waits for the first attempt to connect; more are made behind the scenes."""
+        """Wait for the first attempt to connect. Further attempts run in the background."""
         await self._client.open()
         return self
 
@@ -111,11 +111,11 @@ class RedisCounters:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Sends what was settled, as far as the server takes it, and disconnects."""
+        """Send pending settlements, unless the server is away, and disconnect."""
         await self._client.close()
 
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
-        """Draws from all meters, or from none. See `CounterStore`."""
+        """Draw from all meters, or from none. See `CounterStore`."""
         if self._client.connected and not self._client.backlogged:
             arguments = self._arguments("take", meters, lease_id, requests=1, tokens=tokens)
             reply = self._client.call(arguments)
@@ -134,7 +134,7 @@ class RedisCounters:
         return result
 
     async def peek(self, meters: Sequence[Meter]) -> Sequence[int]:
-        """The levels; those of the local counters while these decide. See `CounterStore`."""
+        """Return the levels, or those of the local counters while these decide."""
         if self._client.connected and not self._client.backlogged:
             with suppress(NoReplyError):
                 reply = self._client.call(self._arguments("peek", meters, ""))
@@ -145,7 +145,7 @@ class RedisCounters:
     def settle(
         self, meters: Sequence[Meter], lease_id: str, *, requests: int = 0, tokens: int = 0
     ) -> None:
-        """Ends what `take` began. See `CounterStore`."""
+        """Settle what `take` drew. See `CounterStore`."""
         if lease_id in self._local_leases:
             self._local_leases.discard(lease_id)
             shares = self._shares(meters)
@@ -156,7 +156,7 @@ class RedisCounters:
             )
 
     def renew(self, meters: Sequence[Meter], lease_id: str) -> None:
-        """Keeps a running call's places. See `CounterStore`."""
+        """Renew the lease of a running call. See `CounterStore`."""
         if lease_id in self._local_leases:
             self._local.renew(self._shares(meters), lease_id)
         elif self._client.connected:
@@ -169,7 +169,7 @@ class RedisCounters:
         lease_id: str,
         reply: asyncio.Future[Reply],
     ) -> None:
-        """The caller left while the server decided: what it drew is given back."""
+        """Give back what was drawn for a caller that was cancelled while the server decided."""
         if reply.exception() is None and reply.result()[1] < 0:
             self.settle(meters, lease_id, requests=-1, tokens=-tokens)
 
@@ -182,7 +182,7 @@ class RedisCounters:
         requests: int = 0,
         tokens: int = 0,
     ) -> Arguments:
-        """What the script is called with: the number of keys, the keys, the rest."""
+        """Return the script's arguments: the number of keys, the keys, the rest."""
         keys = [KEY_PREFIX + meter.key for meter in meters]
         limits = [word for meter in meters for word in (meter.kind.value, meter.limit)]
         return [len(keys), *keys, act, lease_id, self._lease_us, requests, tokens, *limits]
@@ -195,19 +195,19 @@ class RedisCounters:
 
 @dataclass(frozen=True, slots=True)
 class _PendingCall:
-    """A call of the script on its way."""
+    """Call of the script that has no reply yet."""
 
     arguments: Arguments
     deadline: float
-    """By the loop's clock."""
+    """In the event loop's time."""
     reply: asyncio.Future[Reply]
 
 
 class _ScriptClient:
-    """Calls the script on a server that may come and go."""
+    """Client of the script, which reconnects to its server."""
 
     def __init__(self, url: str, probe: Arguments) -> None:
-        """`probe` is a call that is made on each new connection before it counts as up."""
+        """`probe` is called on each new connection before it counts as connected."""
         self._connections = ConnectionPool.from_url(
             url,
             protocol=2,
@@ -223,15 +223,15 @@ class _ScriptClient:
         self._task: asyncio.Task[None] | None = None
         self._logged: bool | None = None
         self.connected = False
-        """Whether the server answered last time."""
+        """Whether the server answered the last call."""
 
     @property
     def backlogged(self) -> bool:
-        """Whether more calls wait to be sent than the server can take in time."""
+        """Whether more calls are pending than the server can answer in time."""
         return len(self._pending) >= BACKLOG_MAX
 
     def call(self, arguments: Arguments) -> asyncio.Future[Reply]:
-        """The reply to come, by `TIMEOUT_S` from now, or `NoReplyError`."""
+        """Call the script. The future gets its reply within `TIMEOUT_S`, or `NoReplyError`."""
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Reply] = loop.create_future()
         self._pending.append(_PendingCall(arguments, loop.time() + TIMEOUT_S, reply))
@@ -239,17 +239,17 @@ class _ScriptClient:
         return reply
 
     def call_and_forget(self, arguments: Arguments) -> None:
-        """Asks, and does not wait for the reply."""
+        """Call the script and ignore its reply."""
         self.call(arguments).add_done_callback(_retrieve_exception)
 
     async def open(self) -> None:
-        """Starts to connect, and waits for the first attempt."""
+        """Start the task, and wait for its first attempt to connect."""
         self._task = asyncio.create_task(self._run(), name="redis-counters")
         self._task.add_done_callback(lambda _: self._first_attempt.set())
         await self._first_attempt.wait()
 
     async def close(self) -> None:
-        """Waits for the replies to come, then disconnects."""
+        """Wait for pending replies, then disconnect."""
         if self._task is None:
             return
         if self.connected and self._pending:
@@ -258,7 +258,7 @@ class _ScriptClient:
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        """Connects and serves, again and again. The only place that touches a connection."""
+        """Connect, serve and reconnect. Only this task touches a connection."""
         pause_s = RETRY_MIN_S
         while True:
             connection = self._connections.make_connection()  # type: ignore[no-untyped-call]
@@ -278,7 +278,7 @@ class _ScriptClient:
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 
     async def _prepare(self, connection: AbstractConnection) -> str:
-        """Connects, loads the script and tries it. Returns the script's digest."""
+        """Connect, load the script and probe it. Return the script's digest."""
         await connection.connect()  # type: ignore[no-untyped-call]
         await connection.send_command("SCRIPT", "LOAD", self._script)
         digest: bytes = await connection.read_response()
@@ -287,7 +287,7 @@ class _ScriptClient:
         return digest.decode()
 
     async def _serve(self, connection: AbstractConnection, digest: str) -> None:
-        """Makes calls, as many in one write as there are, until one gets no reply."""
+        """Send pending calls, batched in one write, until one gets no reply."""
         while True:
             await self._has_pending.wait()
             batch = self._pending[:BATCH_MAX]
@@ -326,6 +326,6 @@ def _count_calls(meters: Sequence[Meter]) -> bool:
 
 
 def _retrieve_exception(reply: asyncio.Future[Reply]) -> None:
-    """Nobody waits for it, and so its exception is no news."""
+    """Mark the exception of an ignored reply as retrieved."""
     if not reply.cancelled():
         reply.exception()

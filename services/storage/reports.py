@@ -1,7 +1,4 @@
-"""What was used and what was paid, as operators and callers read it.
-
-Every report is of one account, and says so in its WHERE.
-"""
+"""Usage and transfers, as statements. Every statement selects one account."""
 
 from __future__ import annotations
 
@@ -43,28 +40,28 @@ TRANSFERS = """
 
 
 class ModelUsage(msgspec.Struct, frozen=True):
-    """What an account has used of a model."""
+    """Usage of a model by an account."""
 
     model: str
-    """The public name."""
+    """Public name."""
     calls: int
-    """How many have ended."""
+    """Number of ended calls."""
     prompt_tokens: int
-    """Read, cached or not."""
+    """Prompt tokens, cached or not."""
     completion_tokens: int
-    """Generated, reasoning included."""
+    """Generated tokens, reasoning included."""
     thinking_tokens: int
-    """Of those generated, the ones spent on reasoning."""
+    """Share of the generated tokens spent on reasoning."""
     cache_read_tokens: int
-    """Of those read, the ones from the provider's cache."""
+    """Share of the prompt tokens read from the provider's cache."""
     cache_write_tokens: int
-    """Of those read, the ones written to it."""
+    """Share of the prompt tokens written to the provider's cache."""
     charge: int
-    """In nano-USD."""
+    """Sum of charges in nano-USD."""
 
 
 class Grouping(Enum):
-    """What is summed up together."""
+    """Grouping of a usage report."""
 
     DAY_AND_MODEL = auto()
     MODEL = auto()
@@ -79,27 +76,27 @@ SUMS_BY: Mapping[Grouping, str] = {
 
 
 class UsageSum(msgspec.Struct, frozen=True):
-    """What an account has used, of a day or a model or both."""
+    """Usage of an account in one group."""
 
     day: int
-    """When the calls began, in days of UTC since 1970. 0 where all days are summed up."""
+    """Day on which the calls began, in days of UTC since 1970. 0 if days are not grouped."""
     usage: ModelUsage
-    """How much. Its model is empty where all of them are summed up."""
+    """Usage. Its model is empty if models are not grouped."""
 
 
 class Transfer(msgspec.Struct, frozen=True):
-    """Money that came in, or went out."""
+    """Transfer to or from an account."""
 
     id: str
-    """Unique for ever."""
+    """Unique."""
     amount: int
-    """In nano-USD. Negative went out."""
+    """In nano-USD. Negative: from the account."""
     created_ms: int
-    """When."""
+    """Time of the transfer."""
 
 
 def usage_by_model(account: str, start_ms: int, end_ms: int) -> Transaction[Sequence[ModelUsage]]:
-    """What the calls of an account that began in [start, end) took, by model."""
+    """Return the usage of an account in calls that began in [start, end), by model."""
     rows = yield USAGE_BY_MODEL, (account, start_ms, end_ms)
     return [ModelUsage(*msgspec.convert(row, _USAGE)) for row in rows]
 
@@ -111,9 +108,9 @@ def usage_sums(
     limit: int,
     after: tuple[int, str],
 ) -> Transaction[Sequence[UsageSum]]:
-    """What the calls of an account that began in `time_range_ms`, [start, end), took together.
+    """Return the usage of an account in calls that began in `time_range_ms`, [start, end).
 
-    At most `limit` sums, by day and model, from behind `after`: a day and a model.
+    At most `limit` groups, by day and model, after the position (day, model).
     """
     rows = yield SUMS_BY[grouping], (account, *time_range_ms, *after, limit)
     return [
@@ -125,7 +122,7 @@ def usage_sums(
 def list_transfers(
     account: str, limit: int, after: tuple[int, str]
 ) -> Transaction[Sequence[Transfer]]:
-    """At most `limit` transfers, oldest first, from behind `after`: a time and an ID."""
+    """Return at most `limit` transfers, oldest first, after the position (time, ID)."""
     rows = yield TRANSFERS, (account, *after, account, account, limit)
     return [Transfer(*msgspec.convert(row, tuple[str, int, int])) for row in rows]
 

@@ -1,17 +1,17 @@
-"""The tables, by version. A version that was released is never edited: a new one follows it.
+"""Tables, by schema version. A released version is never edited: changes are a new version.
 
-Written so that both databases read it: names of types mean the same, times are
-milliseconds since 1970, money is whole nano-USD (10⁻⁹ USD; an account holds up to
-9.2 billion USD). What only one of them understands stands beside it.
+The statements run on both databases: type names mean the same, times are milliseconds since 1970,
+money is whole nano-USD (10⁻⁹ USD; an account holds up to 9.2 billion USD). Statements for only one
+database stand beside them.
 
-    accounts   what is posted (the sum of its transfers) and how much of that is held
-    holds      one row for each admitted request, from admission to the end of time
-    leases     which processes live; holds of one that does not are recovered
-    budgets    what a key with a monthly budget has spent and holds, by month
+    accounts   balance (posted: the sum of the transfers) and held amount
+    holds      one row for each admitted request, kept for ever
+    leases     live processes; the holds of a process without a lease are recovered
+    budgets    amount spent and held by a key with a monthly budget, by month
     transfers  money moved from one account to another: double entry in one row,
                append-only. Names that begin with `:` are the gateway's own accounts
 
-    former_secrets     what keys were before they were rotated, and until when that is valid
+    former_secrets     digests of keys before their rotation, and their expiry
     idempotency_keys   calls that must not be made twice, and their answers for a day
 """
 
@@ -25,21 +25,21 @@ from services.storage.base import StateError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Migration:
-    """What leads from one version of the schema to the next. Statements end in `;` + newline."""
+    """Step from one schema version to the next. Statements end in `;` and an empty line."""
 
     both: str
-    """For both databases."""
+    """Statements for both databases."""
     sqlite: str = ""
-    """For SQLite, after that."""
+    """Further statements for SQLite."""
     postgres: str = ""
-    """For PostgreSQL, after that."""
+    """Further statements for PostgreSQL."""
 
     def statements(self, dialect: str) -> list[str]:
-        """The statements for `sqlite` or `postgres`, in order."""
+        """Return the statements for `sqlite` or `postgres`, in order."""
         own = self.sqlite if dialect == "sqlite" else self.postgres
         script = self.both + own
         if dialect == "postgres":
-            # SQLite keeps these tables in the order of their keys; PostgreSQL has no such clause.
+            # SQLite stores these tables in the order of their keys. PostgreSQL has no such clause.
             script = script.replace(" WITHOUT ROWID", "")
         return [part.strip() for part in script.split(";\n\n") if part.strip()]
 
@@ -189,23 +189,23 @@ CREATE INDEX former_secrets_by_key ON former_secrets (key_id);
 )
 
 VERSION = len(MIGRATIONS)
-"""The version that this code reads and writes."""
+"""Schema version that this code reads and writes."""
 
 
 def pending(version: int, dialect: str) -> list[list[str]]:
-    """The statements of each version after `version`. StateError where that is from the future."""
-    _refuse_future(version)
+    """Return the statements of each version after `version`. Raise StateError if it is newer."""
+    _refuse_newer(version)
     return [migration.statements(dialect) for migration in MIGRATIONS[version:]]
 
 
 def applied(version: int, dialect: str) -> list[list[str]]:
-    """The statements that led to `version`. StateError where that is from the future."""
-    _refuse_future(version)
+    """Return the statements up to `version`. Raise StateError if it is newer than this code."""
+    _refuse_newer(version)
     return [migration.statements(dialect) for migration in MIGRATIONS[:version]]
 
 
 def tables(version: int, dialect: str) -> list[str]:
-    """The names of the tables of that version."""
+    """Return the names of the tables of a version."""
     return [
         name
         for statements in applied(version, dialect)
@@ -214,7 +214,7 @@ def tables(version: int, dialect: str) -> list[str]:
     ]
 
 
-def _refuse_future(version: int) -> None:
+def _refuse_newer(version: int) -> None:
     if version > VERSION:
         raise StateError(
             f"the state has schema version {version}, this program knows up to {VERSION}: "

@@ -1,4 +1,4 @@
-"""Facts about the state itself, each under a name."""
+"""Settings of the state, as statements: named values that are set once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from services.storage.base import Transaction
 
 
 def get_or_set_setting(name: str, value: str) -> Transaction[str]:
-    """The value of the setting, which is `value` if it had none."""
+    """Return the value of a setting, after setting it to `value` if it was unset."""
     yield (
         "INSERT INTO settings (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING",
         (name, value),

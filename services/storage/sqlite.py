@@ -1,12 +1,9 @@
-"""SQLite, the embedded default: one file in the state directory, one process, one writer.
+"""SQLite database, the embedded default: one file in the state directory, one process, one writer.
 
-Two threads, each with one connection: the writer, and a reader for what must not
-wait for it. There is never a second writing connection, not even in this process:
-SQLite up to 3.51.2 can lose a transaction when two of them meet
-(https://sqlite.org/wal.html#walresetbug). `flock` keeps other processes out.
-
-    sqlite_file    the file and its lock: opened, checked, brought up to date
-    sqlite_worker  a thread that does what is asked of a connection, in batches
+Two threads own one connection each: a writer, and a reader, so that reads do not wait for writes.
+There is never a second writing connection, not even in this process: SQLite up to 3.51.2 can lose
+a transaction when two connections write (https://sqlite.org/wal.html#walresetbug). `flock` keeps
+other processes out. `sqlite_file` opens the file, `sqlite_worker` runs the threads.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from services.storage.sqlite_worker import SqliteWorker
 
 
 class SqliteDatabase:
-    """A database in a directory. Made by `open`, within the event loop that it serves."""
+    """Database in a directory. `open` creates it, within the event loop that uses it."""
 
     def __init__(self, state: Path, clock: Clock) -> None:
         self._loop = asyncio.get_running_loop()
@@ -41,32 +38,32 @@ class SqliteDatabase:
 
     @classmethod
     async def open(cls, state: Path, clock: Clock) -> SqliteDatabase:
-        """Opens the database in `state`, making both if need be. StateError where it cannot be."""
+        """Open or create the database in `state`. Raise StateError."""
         return cls(state, clock)
 
     async def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a transaction, together with others that came meanwhile."""
+        """Run a transaction, in one commit with others that arrived meanwhile."""
         result: T = await self._writer.submit(lambda: transaction(*args, **kwargs))
         return result
 
     async def write_unsynced(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As `write`, but without waiting for the disk: a killed process loses nothing by it."""
+        """Run a transaction without waiting for the disk. It survives a killed process."""
         result: T = await self._writer.submit(lambda: transaction(*args, **kwargs), synced=False)
         return result
 
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Runs a transaction that only reads. It sees all writes that were awaited before it."""
+        """Run a transaction that only reads. It sees all writes that were awaited before it."""
         result: T = await self._reader.submit(lambda: transaction(*args, **kwargs))
         return result
 
     def subscribe(self, listener: Listener) -> None:
-        """Calls `listener` with each notice of this process; there are no others."""
+        """Call `listener` with each notice. All notices come from this process."""
         self._listeners.append(listener)
 
     @property
@@ -76,14 +73,11 @@ class SqliteDatabase:
 
     @property
     def exclusive(self) -> bool:
-        """True: the lock says so."""
+        """True: the lock keeps other processes out."""
         return True
 
     async def close(self) -> None:
-        """Does what was asked for until now, then closes the file and lets others in.
-
-        To close it again changes nothing.
-        """
+        """Run all submitted transactions, then close the file and release the lock. Idempotent."""
         await asyncio.gather(self._writer.stop(), self._reader.stop())
         connections, self._connections = self._connections, ()
         for connection in reversed(connections):

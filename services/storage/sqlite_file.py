@@ -1,4 +1,4 @@
-"""The file of a SQLite database: locked, opened, checked, brought up to date."""
+"""SQLite file: lock, integrity check and schema migration."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ FILE = "pomogator.db"
 LOCK = "lock"
 
 BUSY_TIMEOUT_S = 5.0
-"""How long to wait for a stranger's lock, such as a backup's."""
+"""Time to wait for another program's lock, such as a backup's."""
 
 QUICK_CHECK_BYTES_MAX = 1 << 30
-"""Larger files are not read through at the start; damage then shows when it is met."""
+"""Largest file that is checked as a whole at the start."""
 
 BROKEN_HOLD = "CHECK constraint failed in holds"
-"""What SQLite's check says of a hold with a value that the schema forbids. The ledger sets such
-holds apart, and the audit tells of those that have ended; everywhere else it is damage."""
+"""SQLite's report of a hold with a value that the schema forbids. The ledger quarantines such
+holds, and the audit reports those that have ended. Any other report means a damaged file."""
 
 BROKEN_HOLDS_MAX = 100
-"""With so many the file is damaged."""
+"""With this many broken holds the file counts as damaged."""
 
 CHECKPOINT_PAGES = 4000
-"""How far the log grows (16 MiB) before it is written back: hot pages are then written once."""
+"""Size of the WAL (16 MiB) at which it is written back. Hot pages are then written once."""
 
 
 def lock(state: Path) -> int:
-    """Takes the state directory for this process. Closing the descriptor gives it back."""
+    """Lock the state directory for this process. Closing the descriptor releases it."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -50,7 +50,7 @@ def lock(state: Path) -> int:
 
 
 def open_connections(file: Path, clock: Clock) -> tuple[sqlite3.Connection, sqlite3.Connection]:
-    """The writing and the reading connection, the schema up to date."""
+    """Open the writing and the reading connection, and migrate the schema."""
     try:
         writer = _connect(file, clock, "rwc")
         try:
@@ -77,7 +77,7 @@ def _connect(file: Path, clock: Clock, mode: str) -> sqlite3.Connection:
     connection.create_function("now_ms", 0, lambda: round(clock.time() * 1000))
     if mode != "ro":
         connection.execute("PRAGMA journal_mode = WAL")
-        # What was answered must survive a power cut, not only a killed process.
+        # A confirmed write must survive a power cut, not only a killed process.
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES:d}")
@@ -89,15 +89,15 @@ def _check(connection: sqlite3.Connection, file: Path) -> None:
     if file.stat().st_size <= QUICK_CHECK_BYTES_MAX:
         _check_pages(connection)
     if _tables(connection) != _tables_of(_version(connection)):
-        raise StateError("the tables are not those of any version: restore a backup")
+        raise StateError("the tables do not match any schema version: restore a backup")
 
 
 def _check_pages(connection: sqlite3.Connection) -> None:
-    """Refuses a file that is damaged, but not for a few holds that are."""
+    """Refuse a damaged file. A few broken holds are tolerated."""
     problems = _quick_check(connection, 1)
     if problems == [BROKEN_HOLD]:
         problems = _quick_check(connection, BROKEN_HOLDS_MAX)
-    damage = [complaint for complaint in problems if complaint != BROKEN_HOLD]
+    damage = [problem for problem in problems if problem != BROKEN_HOLD]
     if damage or len(problems) == BROKEN_HOLDS_MAX:
         raise StateError(f"the file is damaged ({[*damage, *problems][0]}): restore a backup")
     if problems:
@@ -105,19 +105,19 @@ def _check_pages(connection: sqlite3.Connection) -> None:
 
 
 def _quick_check(connection: sqlite3.Connection, most: int) -> list[str]:
-    """What SQLite finds wrong with the file. It may not survive what comes after the first."""
+    """Return at most `most` problems of the file. SQLite may crash after the first of them."""
     rows = connection.execute(f"PRAGMA quick_check({most:d})")
-    problems = [" ".join(row[0].split()) for row in rows]  # SQLite says it in lines.
+    problems = [" ".join(row[0].split()) for row in rows]  # A problem may span lines.
     return [] if problems == ["ok"] else problems
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Brings the schema up to date, whole or not at all."""
+    """Migrate the schema in one transaction."""
     connection.execute("BEGIN IMMEDIATE")
     for statements in pending(_version(connection), "sqlite"):
         for statement in statements:
             connection.execute(statement)
-    # A pragma cannot bind a parameter; this one is a number of our own.
+    # A pragma cannot bind a parameter. This value is a constant of the schema.
     connection.execute(f"PRAGMA user_version = {VERSION:d}")
     connection.execute("COMMIT")
 
@@ -134,7 +134,7 @@ def _tables(connection: sqlite3.Connection) -> list[tuple[str, str]]:
 
 
 def _tables_of(version: int) -> list[tuple[str, str]]:
-    """What `_tables` says of an untouched database of that version."""
+    """Return `_tables` of an empty database of this version."""
     memory = sqlite3.connect(":memory:", isolation_level=None)
     try:
         for statements in applied(version, "sqlite"):

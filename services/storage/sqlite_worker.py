@@ -1,9 +1,8 @@
-"""A thread that owns a connection to SQLite and does what is asked of it, batch by batch.
+"""Thread that owns a SQLite connection and commits transactions in batches (group commit).
 
-What the event loop asks for while the thread is busy is done in one transaction when
-it is free (group commit), so that one `fsync` serves many requests. One that fails
-undoes only itself: where it had changed something, the others are done again, each in
-a savepoint.
+All transactions that were submitted while the thread was busy share one commit, so one `fsync`
+serves many requests. A transaction that fails rolls back only itself: if it had changed
+something, the whole batch runs again, with a savepoint for each transaction.
 """
 
 from __future__ import annotations
@@ -23,32 +22,32 @@ from services.storage.base import ConstraintError, Row, T, Transaction, unavaila
 log = logging.getLogger(__name__)
 
 BATCH_MAX = 512
-"""From how many transactions on no more are added to a commit, so that none waits too long."""
+"""Size from which a batch takes no more transactions, to bound the latency of a commit."""
 
 FATAL = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_FSYNC"})
-"""Errors after which nothing that the file says can be trusted: until a restart, every call fails.
+"""Errors after which the file cannot be trusted: every call fails until a restart.
 
-A failed fsync is one of them: the kernel may drop the pages and call the next one a success.
+A failed fsync is one of them: the kernel may drop the pages and report success next time.
 """
 
 
 @dataclass(slots=True)
 class Job:
-    """A transaction that waits for its turn."""
+    """Submitted transaction, with its result."""
 
     begin: Callable[[], Transaction[Any]]
     future: asyncio.Future[Any]
     synced: bool = True
-    """Whether its commit has to reach the disk."""
+    """Whether its commit waits for the disk."""
     result: Any = None
     error: BaseException | None = None
 
     def reset(self) -> None:
-        """What an attempt that was undone came to."""
+        """Discard the result of an attempt that was rolled back."""
         self.result = self.error = None
 
     def deliver(self) -> None:
-        """Tells whoever asked, if they are still there."""
+        """Resolve the future, unless its caller was cancelled."""
         if self.future.done():
             return
         if self.error is not None:
@@ -58,7 +57,7 @@ class Job:
 
 
 class SqliteWorker:
-    """A thread that owns a connection and does what is queued, batch by batch."""
+    """Thread that owns a connection and commits submitted transactions in batches."""
 
     def __init__(
         self,
@@ -85,19 +84,19 @@ class SqliteWorker:
     def submit(
         self, begin: Callable[[], Transaction[Any]], *, synced: bool = True
     ) -> asyncio.Future[Any]:
-        """Asks for a transaction. Its result, or what it raised, comes when it is committed."""
+        """Submit a transaction. The future gets its result after the commit, or its exception."""
         future: asyncio.Future[Any] = self._loop.create_future()
         if self._stopped is not None:
             future.set_exception(unavailable())
             return future
         if not self._queued:
-            # What the loop asks for in this round goes to the thread as one.
+            # All submissions of one loop turn go to the thread together.
             self._loop.call_soon(self._hand_over)
         self._queued.append(Job(begin, future, synced))
         return future
 
     async def stop(self) -> None:
-        """Returns when all that was asked for is done, and the thread with it."""
+        """Run all submitted transactions and end the thread."""
         if self._stopped is None:
             self._stopped = self._loop.create_future()
             self._hand_over()
@@ -117,12 +116,12 @@ class SqliteWorker:
             batch, running = self._next_batch()
             self._notices.clear()
             self._run_batch(batch)
-            # The loop may be closed already, and with it everybody who could wait.
+            # The loop may be closed already, so that no caller waits.
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._deliver, batch, tuple(self._notices), running)
 
     def _next_batch(self) -> tuple[list[Job], bool]:
-        """At least one job, or the end; and whether there is more to come."""
+        """Return the next batch, and whether more may follow."""
         batch: list[Job] = []
         jobs = self._batches.get()
         while jobs is not None:
@@ -133,7 +132,7 @@ class SqliteWorker:
         return batch, False
 
     def _deliver(self, batch: Sequence[Job], notices: Sequence[str], running: bool) -> None:
-        # Notices first: whoever awaits a revocation finds it in force.
+        # Notices first: a revocation is in force when its caller resumes.
         self._notify_listeners(notices)
         for job in batch:
             job.deliver()
@@ -145,7 +144,7 @@ class SqliteWorker:
             return
         try:
             if self._broken:
-                raise sqlite3.OperationalError("the database is not to be trusted any more")
+                raise sqlite3.OperationalError("the database cannot be trusted any more")
             self._sync(any(job.synced for job in batch))
             if not self._commit_together(batch):
                 self._commit_with_savepoints(batch)
@@ -156,13 +155,13 @@ class SqliteWorker:
             self._fail_batch(batch, error)
 
     def _sync(self, synced: bool) -> None:
-        """Says whether commits wait for the disk. One that does takes all before it along."""
+        """Set whether commits wait for the disk. A synced commit includes all earlier ones."""
         if synced != self._synced:
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if synced else 'NORMAL'}")
             self._synced = synced
 
     def _commit_together(self, batch: Sequence[Job]) -> bool:
-        """Commits a batch, unless one of it failed halfway: then nothing of it has happened."""
+        """Commit a batch. Roll back and return False if a job failed after changing something."""
         self._connection.execute(self._begin)
         for job in batch:
             changes = self._connection.total_changes
@@ -174,7 +173,7 @@ class SqliteWorker:
         return True
 
     def _commit_with_savepoints(self, batch: Sequence[Job]) -> None:
-        """Commits a batch in which one that fails undoes only itself, which costs a little more."""
+        """Commit a batch with a savepoint per job, so that a failed job rolls back only itself."""
         self._connection.execute(self._begin)
         for job in batch:
             job.reset()
@@ -186,8 +185,8 @@ class SqliteWorker:
         self._connection.execute("COMMIT")
 
     def _attempt(self, job: Job) -> None:
-        """Runs one transaction. What goes wrong with the database itself is raised."""
-        told = len(self._notices)
+        """Run one transaction. Raise errors of the database itself."""
+        noticed = len(self._notices)
         try:
             job.result = _drive(self._connection.execute, job.begin())
         except sqlite3.IntegrityError as error:
@@ -195,19 +194,19 @@ class SqliteWorker:
         except sqlite3.OperationalError as error:
             if hasattr(error, "sqlite_errorname"):
                 raise
-            # Not the database's, but the module's: it has met a text that is not UTF-8.
+            # Raised by the module, not by the database: a text is not UTF-8.
             job.error = ConstraintError("a text is not UTF-8")
         except sqlite3.Error:
             raise
-        except Exception as error:  # noqa: BLE001  It belongs to whoever asked, not to the thread.
+        except Exception as error:  # noqa: BLE001  It belongs to the caller, not to the thread.
             job.error = error
         if job.error is not None:
-            del self._notices[told:]
+            del self._notices[noticed:]
 
     def _fail_batch(self, batch: Sequence[Job], error: sqlite3.Error) -> None:
         name = getattr(error, "sqlite_errorname", "")
         if self.healthy:
-            # Once, and not for every batch until it is over.
+            # Logged once, not for every batch until the database recovers.
             log.error("storage.failed", extra={"reason": name}, exc_info=error)
         self.healthy = False
         self._broken = self._broken or name in FATAL

@@ -223,8 +223,8 @@ async def test_the_price_at_admission_is_charged(open_stand: OpenStand) -> None:
 @pytest.mark.parametrize(
     ("arguments", "variables", "reason"),
     [
-        ((), {"POMOGATOR_PEPPER": ""}, "a pepper has at least 16 bytes"),
-        ((), {"POMOGATOR_PEPPER": "default"}, "a pepper has at least 16 bytes"),
+        ((), {"POMOGATOR_PEPPER": ""}, "a pepper must have at least 16 bytes"),
+        ((), {"POMOGATOR_PEPPER": "default"}, "a pepper must have at least 16 bytes"),
         (("--ops", "127.0.0.1:0"), {}, "POMOGATOR_OPS_TOKEN"),
         (("--ops", "127.0.0.1:0"), {"POMOGATOR_OPS_TOKEN": ""}, "POMOGATOR_OPS_TOKEN"),
         (("--ops-rest", "127.0.0.1:0"), {"POMOGATOR_OPS_TOKEN": "admin"}, "POMOGATOR_OPS_TOKEN"),

@@ -159,7 +159,7 @@ async def test_a_locked_file_is_waited_for_then_503(
     ("statement", "at", "reason"),
     [
         (f"PRAGMA user_version = {VERSION + 1}", 0, f"schema version {VERSION + 1}"),
-        ("DROP TABLE keys", 0, "not those of any version"),
+        ("DROP TABLE keys", 0, "do not match any schema version"),
         ("", 4096, "damaged"),
         ("", 1, "not a database"),
     ],

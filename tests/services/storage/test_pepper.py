@@ -44,10 +44,10 @@ async def test_given_by_variable_or_file(database: SqliteDatabase, tmp_path: Pat
 @pytest.mark.parametrize("value", ["", "short"])
 async def test_weak_pepper_is_refused(database: SqliteDatabase, tmp_path: Path, value: str) -> None:
     """An empty or guessable pepper stops the start, wherever it comes from."""
-    with pytest.raises(StateError, match="POMOGATOR_PEPPER: a pepper has at least 16 bytes"):
+    with pytest.raises(StateError, match="POMOGATOR_PEPPER: a pepper must have at least 16 bytes"):
         await load_pepper(tmp_path, {"POMOGATOR_PEPPER": value}, database)
     (tmp_path / FILE).write_text(value)
-    with pytest.raises(StateError, match="a pepper has at least 16 bytes"):
+    with pytest.raises(StateError, match="a pepper must have at least 16 bytes"):
         await load_pepper(tmp_path, {}, database)
 
 
@@ -61,5 +61,7 @@ async def test_another_pepper_is_refused(database: SqliteDatabase, tmp_path: Pat
     """A pepper that the keys were not made with would make every key invalid: it is refused."""
     await load_pepper(tmp_path, {}, database)
 
-    with pytest.raises(StateError, match="not the one that the keys in the state were made with"):
+    with pytest.raises(
+        StateError, match="not the one that the keys in the state were created with"
+    ):
         await load_pepper(tmp_path, {"POMOGATOR_PEPPER": "another, and long enough"}, database)

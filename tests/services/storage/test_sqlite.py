@@ -153,7 +153,7 @@ async def test_foreign_tables_are_refused(tmp_path: Path, sql: str) -> None:
     raw.execute(sql)
     raw.close()
 
-    with pytest.raises(StateError, match="not those of any version"):
+    with pytest.raises(StateError, match="do not match any schema version"):
         await SqliteDatabase.open(tmp_path, FakeClock())
 
 
