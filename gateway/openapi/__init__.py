@@ -1,15 +1,17 @@
-"""What the edge serves, as an OpenAPI document.
+"""OpenAPI document of everything that the edge serves.
 
-paths       bindings to operations
-schemas     messages to JSON Schema
-chat.json   chat completions and models, by hand: their JSON is OpenAI's, not the proto's
+Modules, in the order in which data flows:
+
+    paths     bindings as paths
+    schemas   messages as JSON Schema
+
+`chat.json` describes chat completions and models, written by hand: their JSON is OpenAI's.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib import resources
 from typing import Any
@@ -31,23 +33,19 @@ _PARAMETER = re.compile(r"\{([^}]*)\}")
 def openapi(
     services: Iterable[ServiceDescriptor] = (), *, completions: bool = True, version: str = "1"
 ) -> dict[str, Any]:
-    """The document: every annotated method of the services, and what is described by hand.
+    """Return the document: every annotated method of the services, and the part written by hand.
 
-    That is chat completions and models, unless `completions` says that they are not served.
-    It is JSON as Python has it, and made anew for every call.
+    `completions`: chat completions and models are served, so that part is included.
     """
     schemas = Schemas()
     by_hand = _by_hand() if completions else {"paths": {}, "schemas": {}}
     paths: dict[str, Schema] = by_hand["paths"]
     shapes = {shape(path): path for path in paths}
-    numbers: Counter[str] = Counter()
     for binding in bindings(services):
-        name = binding.method.full_name
-        for path, verb, operation in describe(binding, numbers[name], schemas):
-            known = shapes.setdefault(shape(path), path)
-            rename(operation, path, known)
-            paths.setdefault(known, {})[verb] = operation
-            numbers[name] += 1
+        path, verb, operation = describe(binding, schemas)
+        known = shapes.setdefault(shape(path), path)
+        rename_parameters(operation, path, known)
+        paths.setdefault(known, {})[verb] = operation
     return {
         "openapi": "3.1.1",
         "info": {"title": "Pomogator", "version": version},
@@ -68,12 +66,12 @@ def _by_hand() -> dict[str, Any]:
 
 
 def shape(path: str) -> str:
-    """What is left of a path without the names of its parameters."""
+    """Return the path without the names of its parameters."""
     return _PARAMETER.sub("{}", path)
 
 
-def rename(operation: Schema, path: str, known: str) -> None:
-    """Calls the parameters of `path` as `known` does: in OpenAPI the two are one path."""
+def rename_parameters(operation: Schema, path: str, known: str) -> None:
+    """Give the parameters of `path` the names in `known`: in OpenAPI the two are one path."""
     names = dict(zip(_PARAMETER.findall(path), _PARAMETER.findall(known), strict=True))
     for parameter in operation["parameters"]:
         if parameter["in"] == "path":
@@ -81,7 +79,7 @@ def rename(operation: Schema, path: str, known: str) -> None:
 
 
 def handler(document: Mapping[str, Any]) -> Callable[[web.Request], Awaitable[web.Response]]:
-    """A handler that serves the document, to be mounted at `/openapi.json`."""
+    """Return a handler that serves the document, for `/openapi.json`."""
     body = msgspec.json.encode(document)
 
     async def get(_: web.Request) -> web.Response:
@@ -91,7 +89,7 @@ def handler(document: Mapping[str, Any]) -> Callable[[web.Request], Awaitable[we
 
 
 def _error() -> Schema:
-    """The form of every failure."""
+    """Return the schema of every failure."""
     members: Schema = {
         "message": {"type": "string", "description": "For people."},
         "type": {"type": "string", "enum": sorted({row.type for row in ROWS})},

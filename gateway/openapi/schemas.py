@@ -1,7 +1,7 @@
 """Messages as JSON Schema, as the transcoder reads and prints them.
 
-https://protobuf.dev/programming-guides/json/ says what proto JSON is. Names are those of
-the proto. What the proto says in comments is not there at run time.
+https://protobuf.dev/programming-guides/json/ defines proto JSON. Names are those of the proto. The
+comments of the proto are not there at run time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NUMBER: Schema = {
 _SCALARS: Mapping[int, Schema] = {
     _F.CPPTYPE_INT32: {"type": "integer", "format": "int32"},
     _F.CPPTYPE_UINT32: {"type": "integer", "minimum": 0, "maximum": 2**32 - 1},
-    # Beyond 2^53 a number of JSON is not exact, and so proto JSON prints a string.
+    # A JSON number above 2^53 is not exact, so proto JSON prints a string.
     _F.CPPTYPE_INT64: {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"},
     _F.CPPTYPE_UINT64: {"type": "string", "format": "uint64", "pattern": "^[0-9]+$"},
     _F.CPPTYPE_FLOAT: _NUMBER,
@@ -50,14 +50,14 @@ _WELL_KNOWN: Mapping[str, Schema] = {
 
 
 class Schemas:
-    """The schemas that a document needs, each of them once."""
+    """The schemas of a document, each once."""
 
     def __init__(self) -> None:
         self.found: dict[str, Schema] = {}
-        """By the name of the component."""
+        """Schemas by the name of their component."""
 
     def of_message(self, message: Descriptor) -> Schema:
-        """The schema of a message: a reference, unless proto JSON has a form of its own for it."""
+        """Return the schema of a message: a reference, unless proto JSON has a special form."""
         if message.full_name in _WELL_KNOWN:
             return _WELL_KNOWN[message.full_name]
         if message.file.name == "google/protobuf/wrappers.proto":
@@ -65,7 +65,7 @@ class Schemas:
         return self._refer(message, _object)
 
     def of_field(self, field: FieldDescriptor) -> Schema:
-        """The schema of a field's value."""
+        """Return the schema of a field's value."""
         entry = field.message_type
         if entry is not None and entry.GetOptions().map_entry:
             values = self.of_field(entry.fields_by_name["value"])
@@ -90,7 +90,7 @@ class Schemas:
     ) -> Schema:
         name = thing.full_name
         if name not in self.found:
-            self.found[name] = {}  # It may refer to itself.
+            self.found[name] = {}  # A message may contain itself.
             self.found[name] = render(self, thing)
         return {"$ref": REF + name}
 
@@ -116,7 +116,7 @@ def _property(schemas: Schemas, field: FieldDescriptor) -> Schema:
 
 
 def _enum(_: Schemas, enum: EnumDescriptor) -> Schema:
-    # Values that are newer than this document are numbers.
+    # Values newer than this document are numbers.
     names = [value.name for value in enum.values]
     return {"oneOf": [{"type": "string", "enum": names}, {"type": "integer", "format": "int32"}]}
 

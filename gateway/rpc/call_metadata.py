@@ -39,7 +39,9 @@ _ACTIONS = {
 }
 
 
-def metadata(headers: MultiMapping[str], key: str, request_id: str) -> tuple[tuple[str, str], ...]:
+def call_metadata(
+    headers: MultiMapping[str], key: str, request_id: str
+) -> tuple[tuple[str, str], ...]:
     """What the service is told beside the request.
 
     Raises:

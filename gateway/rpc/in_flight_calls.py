@@ -10,7 +10,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from gateway.overload.concurrency_limit import ConcurrencyLimit
-from gateway.rpc.status_mapping import from_rpc
+from gateway.rpc.status_mapping import to_api_error
 from services.common.fair_share import FairShare
 
 SHUTDOWN_RETRY_AFTER_S = 1.0
@@ -82,7 +82,7 @@ class InFlightCall:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._calls.remove(self._call, self._caller)
         if isinstance(error, grpc.aio.AioRpcError):
-            failure = from_rpc(error, self._request_id)
+            failure = to_api_error(error, self._request_id)
             if failure.row.lowers_limit and not failure.scarce:
                 self._calls.limit.lower(self._before)
             raise failure from None

@@ -76,7 +76,7 @@ _UNKNOWN_REASON: Mapping[grpc.StatusCode, reasons.ErrorReason.ValueType] = {
 }
 
 
-def from_rpc(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
+def to_api_error(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
     """What a client gets for a call that ended with `error`."""
     status = _status(error)
     for detail in status.details:

@@ -24,9 +24,9 @@ from gateway.http.middleware import BEGUN
 from gateway.overload.admission_check import AdmissionCheck
 from gateway.rpc.call_metadata import (
     TIMEOUT_HEADER,
+    call_metadata,
     cost_header,
     deadline_s,
-    metadata,
     notes_header,
     parameter_policy,
     response_headers,
@@ -105,7 +105,7 @@ class CompletionHandler:
         """
         headers, surface = exchange.headers, self._surface
         key = api_key(headers, surface.credential_headers)
-        pairs = metadata(headers, key, exchange.reply.request_id)
+        pairs = call_metadata(headers, key, exchange.reply.request_id)
         policy = parameter_policy(headers)
         surface.check_headers(headers)
         request = surface.decode(await exchange.body(), headers, self._config)

@@ -1,25 +1,27 @@
-"""REST for any service: what its `google.api.http` annotations say, and no code for it.
+"""Transcoding of HTTP and JSON to gRPC by `google.api.http`, without code for each method.
 
-    template    path templates: `/v1/{name=shelves/*}:archive`
-    bindings    the annotations, checked against the messages
-    fields      text of a path or a query into a field
-    forms       what proto JSON's own reader lets pass
-    request     an HTTP request into the method's request
-    answer      the method's answer into JSON, whole or line by line
-    routes      all of it as routes of aiohttp
+Modules, in the order in which data flows:
+
+    template_routes    bindings as routes of aiohttp
+    path_template      path templates: `/v1/keys/{key_id}:rotate`
+    bindings           the annotations, checked against the messages
+    transcoder         the handler: request, call, answer
+    request_builder    an HTTP request into the method's request
+    json_checks        checks of JSON that Python's `json_format` leaves out
+    field_values       text of a path or a query into a field
+    response_encoder   the method's responses into JSON, whole or line by line
 
 It follows https://github.com/googleapis/googleapis/blob/master/google/api/http.proto, and
 grpc-gateway where that is silent:
 
-- JSON is proto JSON, with the names of the proto. All fields without presence are printed,
-  zeros too: an account of nothing says so. Requests may spell a field either way.
-- What is neither in the path nor in the body is in the query: `?filter.state=OPEN&id=1&id=2`.
-  A parameter that is unknown, that is given twice where there is one value, or that belongs
-  elsewhere is an error, never ignored.
-- A stream is one `{"result": ...}` a line, and `{"error": ...}` in the last if it fails.
-- The most literal of several templates that match is the one that counts.
+- JSON is proto JSON, with the names of the proto. Fields without presence are always printed, also
+  when they are zero: an account with a balance of zero shows it. Requests may use either spelling.
+- Fields that are neither in the path nor in the body are in the query: `?filter.state=OPEN&id=1`.
+  A parameter that is unknown, repeated for a single value, or set elsewhere is an error.
+- A stream is one `{"result": ...}` a line, and `{"error": ...}` in the last line if it fails.
+- Of several templates that match, the most literal one decides.
 
-This is not the fast path: chat completions and models have handlers of their own.
+Chat completions and models have handlers of their own (`gateway.surfaces`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Text of a path or a query, into a field of a message."""
+"""Field values from the text of a path or a query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gateway.errors import ApiError, invalid
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _NUMBER = re.compile(r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?|-?Infinity|NaN")
-# What Go's strconv.ParseBool takes, and so grpc-gateway in a query.
+# The words of Go's strconv.ParseBool, which grpc-gateway accepts in a query.
 _BOOLS = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
@@ -45,7 +45,7 @@ _WRAPPERS = frozenset(
         "UInt64",
     )
 )
-# Messages that are strings in JSON, and that read them themselves.
+# Messages that are strings in JSON and can parse them.
 _STRINGS = frozenset({"google.protobuf.Timestamp", "google.protobuf.Duration"})
 _FIELD_MASK = "google.protobuf.FieldMask"
 _TEXTUAL = _WRAPPERS | _STRINGS | {_FIELD_MASK}
@@ -53,25 +53,25 @@ _TEXTUAL = _WRAPPERS | _STRINGS | {_FIELD_MASK}
 
 @dataclass(frozen=True, slots=True)
 class FieldPath:
-    """The way to a field, through messages that are not repeated."""
+    """The path to a field, through messages that are not repeated."""
 
     fields: tuple[FieldDescriptor, ...]
 
     @property
     def name(self) -> str:
-        """With the names of the proto, such as `shelf.name`."""
+        """The path in the names of the proto, such as `account.account`."""
         return ".".join(field.name for field in self.fields)
 
     @property
     def leaf(self) -> FieldDescriptor:
-        """The field itself."""
+        """The field at the end of the path."""
         return self.fields[-1]
 
     def put(self, message: Message, texts: Sequence[str]) -> None:
-        """Sets the field to what the texts mean.
+        """Set the field to the value of the texts.
 
         Raises:
-            ApiError: they mean nothing to this field, or are more than it can hold.
+            ApiError: a text is not a value of this field, or there are too many texts.
         """
         for field in self.fields[:-1]:
             _refuse_second(message, field, self.name)
@@ -96,7 +96,7 @@ class FieldPath:
 
 
 def resolve(message: Descriptor, dotted: str) -> FieldPath | None:
-    """The field of that name, by either spelling; None where a text cannot set any such."""
+    """Return the field of that path, in either spelling; None if no text can be its value."""
     fields: list[FieldDescriptor] = []
     inside: Descriptor | None = message
     for name in dotted.split("."):
@@ -111,7 +111,7 @@ def resolve(message: Descriptor, dotted: str) -> FieldPath | None:
 
 
 def parse(field: FieldDescriptor, text: str) -> Any:
-    """The value. ValueError says what it would have to be."""
+    """Return the value. The ValueError's message says what the text must be."""
     if field.message_type is not None:
         return _message(field.message_type, text)
     if field.enum_type is not None:
@@ -127,7 +127,7 @@ def _takes_text(field: FieldDescriptor) -> bool:
 
 
 def _refuse_second(message: Message, field: FieldDescriptor, name: str) -> None:
-    """Two members of a oneof: whichever came last would win, and the other be lost."""
+    """Refuse a second member of a oneof, which would replace the first."""
     oneof = field.containing_oneof
     if oneof is None:
         return
@@ -152,7 +152,7 @@ def _message(descriptor: Descriptor, text: str) -> Message:
 
 
 def _mask(text: str) -> str:
-    """A mask as proto JSON writes it: callers may name fields as the rest of our JSON does."""
+    """Return a mask in the spelling of proto JSON: callers may use the names of the proto."""
     return _UNDERSCORED.sub(lambda match: match[1].upper(), text)
 
 
@@ -168,7 +168,7 @@ def _enum(descriptor: EnumDescriptor, text: str) -> int:
 
 
 def from_base64(text: str) -> bytes:
-    """Base64 in either alphabet, padded or not, as proto JSON has it. Else ValueError."""
+    """Decode base64 in either alphabet, with or without padding, as proto JSON allows."""
     standard = text.replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
@@ -209,6 +209,6 @@ _SCALARS: Mapping[int, Callable[[FieldDescriptor, str], Any]] = {
 }
 
 
-def unknown(name: str) -> ApiError:
-    """The error for a parameter that no field of the request stands for."""
+def unknown_parameter(name: str) -> ApiError:
+    """The error for a query parameter that is not a field of the request."""
     return invalid(name[:128], f"There is no parameter {name[:64]!a} here.")

@@ -1,7 +1,7 @@
-"""What proto JSON's own reader lets pass, though it loses what was meant.
+"""Checks of a JSON body that Python's `json_format` leaves out.
 
-Python's `json_format` takes an empty array, or an empty string, for a message; and skips
-what is no base64 in bytes.
+`json_format` accepts an empty array or an empty string for a message, and skips characters
+that are not base64 in bytes.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX
 from gateway.transcoding.field_values import from_base64
 
-# They have forms of their own, and readers that mind them.
+# Well-known types have their own JSON forms, which `json_format` checks.
 _WELL_KNOWN = "google.protobuf."
 
 
 def check(
-    value: Mapping[str, Any], descriptor: Descriptor, way: str = "", depth: int = DEPTH_MAX
+    value: Mapping[str, Any], descriptor: Descriptor, prefix: str = "", depth: int = DEPTH_MAX
 ) -> None:
-    """Looks through the JSON of a message. ApiError names the first field that is wrong."""
+    """Check the JSON of a message. The ApiError names the first field that is wrong."""
     if depth == 0:
         raise json_error("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
     for name, item in value.items():
         field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
         if field is not None and item is not None:
-            _check_field(item, field, f"{way}{field.name}", depth)
+            _check_field(item, field, f"{prefix}{field.name}", depth)
 
 
 def _check_field(value: Any, field: FieldDescriptor, name: str, depth: int) -> None:
@@ -65,7 +65,7 @@ def _check_bytes(value: Any, name: str) -> None:
 
 
 def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
-    """What the values of a map are; None where the field is no map."""
+    """Return the field of a map's values; None if the field is not a map."""
     entry = field.message_type
     if entry is None or not entry.GetOptions().map_entry:
         return None

@@ -1,8 +1,10 @@
-"""Path templates of google.api.http.
+"""Path templates of google.api.http, as far as the contract uses them.
 
-Template = "/" Segments [ ":" LITERAL ]
-Segments = Segment { "/" Segment }
-Segment  = "*" | "**" | LITERAL | "{" FieldPath [ "=" Segments ] "}"
+    Template = "/" Segment { "/" Segment } [ ":" LITERAL ]
+    Segment  = LITERAL | "{" FieldPath [ "=*" ] "}"
+
+Wildcards outside of variables, and variables of several segments, are refused when the edge
+starts: no method has them.
 """
 
 from __future__ import annotations
@@ -10,105 +12,81 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import unquote
 
-ONE = "*"
-MANY = "**"
-
-_VARIABLE = re.compile(r"\{([A-Za-z_][\w.]*)(?:=([^{}]+))?\}")
-_SLASH = re.compile(r"/(?![^{}]*\})")  # Those within braces do not part segments.
+_VARIABLE = re.compile(r"\{([A-Za-z_][\w.]*)(?:=\*)?\}")
 _LITERAL = re.compile(r"[^{}*/:?#]+")
 _VERB = re.compile(r":([^{}*/:?#]+)$")
-_ENCODED_SLASH = re.compile(r"%(?=2[fF])")
+
+
+class Segment(NamedTuple):
+    """A part of the path between two slashes."""
+
+    text: str
+    """The literal text, or the path of the field whose value the segment is."""
+    is_variable: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
-    """A part of the path that is a field's value."""
-
-    field: str
-    """The field's path in the request, such as `shelf.name`."""
-    start: int
-    """The segment with which it begins."""
-    end: int | None
-    """The segment before which it ends; None where it takes all the rest."""
-    spans: bool
-    """Whether it may hold slashes, and so leaves `%2F` as it is."""
-
-    def decode(self, raw: str) -> str:
-        """The field's text. UnicodeDecodeError where it is not UTF-8."""
-        return unquote(_ENCODED_SLASH.sub("%25", raw) if self.spans else raw, errors="strict")
-
-
-@dataclass(frozen=True, slots=True)
-class Template:
+class PathTemplate:
     """A path template, parsed."""
 
     source: str
-    """As it is written."""
-    segments: tuple[str, ...]
-    """Literals, `*` and, as the last one only, `**`."""
-    variables: tuple[Variable, ...]
-    """In the order of the path."""
+    """The template as it is written."""
+    segments: tuple[Segment, ...]
     verb: str
-    """What follows the colon; empty where there is none."""
+    """The literal after the colon; empty without one."""
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The paths of the fields in the template, such as `account.account`, in their order."""
+        return tuple(segment.text for segment in self.segments if segment.is_variable)
 
     def match(self, raw_path: str) -> Mapping[str, str] | None:
-        """The variables' text, still encoded, or None where the path is another one."""
+        """Return the text of each variable, still encoded, or None where the path is another."""
         parts = raw_path.removeprefix("/").split("/")
         if self.verb:
             parts[-1], _, verb = parts[-1].rpartition(":")
             if unquote(verb) != self.verb:
                 return None
-        deep = self.segments[-1] == MANY
-        fixed = self.segments[:-1] if deep else self.segments
-        if len(parts) < len(fixed) or (len(parts) > len(fixed) and not deep):
+        if len(parts) != len(self.segments):
             return None
-        if not all(_fits(part, segment) for part, segment in zip(parts, fixed, strict=False)):
-            return None
-        return {each.field: "/".join(parts[each.start : each.end]) for each in self.variables}
+        found: dict[str, str] = {}
+        for part, segment in zip(parts, self.segments, strict=True):
+            if segment.is_variable and part:
+                found[segment.text] = part
+            elif segment.is_variable or unquote(part) != segment.text:
+                return None
+        return found
 
     @property
-    def precedence(self) -> tuple[tuple[int, ...], bool]:
-        """Sorts templates: of those that match one path, the most literal comes first."""
-        ranks = {ONE: 1, MANY: 2}
-        return tuple(ranks.get(segment, 0) for segment in self.segments), not self.verb
+    def precedence(self) -> tuple[tuple[bool, ...], bool]:
+        """Sort key: of the templates that match a path, the most literal one comes first."""
+        return tuple(segment.is_variable for segment in self.segments), not self.verb
 
 
-def parse(source: str) -> Template:
-    """The template. ValueError where it is none."""
-    path = source
+def parse(source: str) -> PathTemplate:
+    """Return the template.
+
+    Raises:
+        ValueError: `source` is not a template, or one of a kind that the edge does not serve.
+    """
     verb = _VERB.search(source)
-    if verb is not None:
-        path = source[: verb.start()]
+    path = source[: verb.start()] if verb else source
     if not path.startswith("/"):
         raise ValueError(f"the template {source!r} does not begin with a slash")
-    segments: list[str] = []
-    variables: list[Variable] = []
-    for piece in _SLASH.split(path[1:]):
-        variable = _VARIABLE.fullmatch(piece)
-        if variable is None:
-            segments.append(piece)
-            continue
-        inner = (variable[2] or ONE).split("/")
-        start = len(segments)
-        segments.extend(inner)
-        end = None if inner[-1] == MANY else len(segments)
-        spans = len(inner) > 1 or inner == [MANY]
-        variables.append(Variable(variable[1], start, end, spans))
-    _check(source, segments, variables)
-    return Template(source, tuple(segments), tuple(variables), verb[1] if verb else "")
-
-
-def _check(source: str, segments: list[str], variables: list[Variable]) -> None:
-    for segment in segments:
-        if segment not in {ONE, MANY} and not _LITERAL.fullmatch(segment):
-            raise ValueError(f"the template {source!r} has the segment {segment!r}")
-    if MANY in segments[:-1]:
-        raise ValueError(f"the template {source!r} goes on after `**`")
-    if len({variable.field for variable in variables}) < len(variables):
+    segments = tuple(_segment(source, text) for text in path[1:].split("/"))
+    template = PathTemplate(source, segments, verb[1] if verb else "")
+    if len(set(template.variables)) < len(template.variables):
         raise ValueError(f"the template {source!r} has a variable twice")
+    return template
 
 
-def _fits(part: str, segment: str) -> bool:
-    return part != "" if segment == ONE else unquote(part) == segment
+def _segment(source: str, text: str) -> Segment:
+    variable = _VARIABLE.fullmatch(text)
+    if variable is not None:
+        return Segment(variable[1], is_variable=True)
+    if not _LITERAL.fullmatch(text):
+        raise ValueError(f"the template {source!r} has the segment {text!r}")
+    return Segment(text, is_variable=False)

@@ -1,4 +1,4 @@
-"""An HTTP request, into the request of a method."""
+"""Builder of a method's request message from path, query and body of an HTTP request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -16,33 +16,32 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
 from gateway.transcoding.bindings import Binding
-from gateway.transcoding.field_values import FieldPath, resolve, unknown
+from gateway.transcoding.field_values import FieldPath, resolve, unknown_parameter
 from gateway.transcoding.json_checks import check
 
 PARAMETERS_MAX = 1000
 """The most parameters of a query."""
 
-# What json_format says of a value that it cannot take: the way to it, outermost first.
+# The words of json_format for a value that does not fit: the path to it, outermost first.
 _FAILED = re.compile(r"Failed to parse (\w+) field: ")
 _UNKNOWN = re.compile(r'has no field named "([^"]{0,128})')
 
 
 def build(binding: Binding, variables: Mapping[str, str], query: str, body: bytes) -> Message:
-    """The method's request: from the body, then the path, then the query.
+    """Return the method's request: from the body, then the path, then the query.
 
-    `variables` are the path's, still encoded; `query` is raw. A field of the path wins
-    over the same field in the body.
+    `variables` are the path's, still encoded; `query` is raw. A field of the path replaces
+    the same field of the body.
 
     Raises:
-        ApiError: some of it means nothing to the method.
+        ApiError: a part of it is not valid for the method.
     """
     message = GetMessageClass(binding.method.input_type)()
     if binding.takes_body:
         _read_body(binding, message, body)
-    for variable in binding.template.variables:
-        path = binding.path_fields[variable.field]
+    for name, path in binding.path_fields.items():
         try:
-            text = variable.decode(variables[variable.field])
+            text = unquote(variables[name], errors="strict")
         except UnicodeDecodeError:
             raise invalid(path.name, f"`{path.name}` is not valid UTF-8.") from None
         path.put(message, [text])
@@ -80,7 +79,7 @@ def _load(body: bytes) -> Any:
         message = f"The body cannot be read: {error.msg} at character {error.pos}."
         raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
     except (RecursionError, ValueError):
-        # Nested beyond reason, an integer of thousands of digits, or NaN.
+        # Nested too deep, an integer of thousands of digits, or NaN.
         message = "The body cannot be read."
         raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
 
@@ -97,13 +96,13 @@ def _refuse_constant(name: str) -> Any:
 
 
 def _wrong(problem: str) -> ApiError:
-    """The error for a body that is JSON, but not the message."""
-    way = _FAILED.findall(problem)
-    stranger = _UNKNOWN.search(problem)
-    if stranger is not None:
-        name = ".".join([*way, stranger[1]])
+    """Return the error for JSON that is not the message. `problem` is the text of json_format."""
+    outer = _FAILED.findall(problem)
+    unknown_name = _UNKNOWN.search(problem)
+    if unknown_name is not None:
+        name = ".".join([*outer, unknown_name[1]])
         return invalid(name, f"There is no field {name[:128]!a}.")
-    name = ".".join(way)
+    name = ".".join(outer)
     if not name:
         return ApiError(reasons.ERROR_REASON_INVALID_JSON, "The body has another form.")
     return invalid(name, f"`{name}` is of the wrong type or out of range.")
@@ -126,20 +125,20 @@ def _parameters(binding: Binding, query: str) -> list[tuple[FieldPath, list[str]
 
 
 def _parameter(binding: Binding, name: str) -> FieldPath:
-    """The field of a parameter. Those of the path and the body are no parameters."""
+    """Return the field of a query parameter. Fields of the path and the body are none."""
     path = resolve(binding.method.input_type, name) if takes_query(binding) else None
     if path is None or not is_parameter(binding, path):
-        raise unknown(name)
+        raise unknown_parameter(name)
     return path
 
 
 def takes_query(binding: Binding) -> bool:
-    """Whether the query may say anything: the body is not the whole request."""
+    """Whether the query may hold parameters: the body is not the whole request."""
     return not binding.takes_body or binding.body_field is not None
 
 
 def is_parameter(binding: Binding, path: FieldPath) -> bool:
-    """Whether the query may set the field."""
+    """Whether the field is a query parameter."""
     if binding.body_field is not None and path.fields[0].name == binding.body_field.name:
         return False
     return path.name not in {each.name for each in binding.path_fields.values()}

@@ -1,4 +1,4 @@
-"""A method's answer, into JSON."""
+"""Encoder of a method's responses: JSON, whole or line by line."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from google.protobuf.message import Message
 from gateway.errors import ApiError
 from gateway.transcoding.bindings import Binding
 
-WHOLE = "application/json"
-LINES = "application/x-ndjson"
+JSON = "application/json"
+JSON_LINES = "application/x-ndjson"
 
 _encoder = msgspec.json.Encoder()
 
 
-def whole(binding: Binding, answer: Message) -> bytes:
-    """The body of an answer that does not stream."""
-    return _encoder.encode(_value(binding, answer))
+def body(binding: Binding, response: Message) -> bytes:
+    """The body of a response that does not stream."""
+    return _encoder.encode(_value(binding, response))
 
 
-def line(binding: Binding, answer: Message) -> bytes:
+def line(binding: Binding, response: Message) -> bytes:
     """The line of one message of a stream."""
-    return b'{"result":%b}\n' % _encoder.encode(_value(binding, answer))
+    return b'{"result":%b}\n' % _encoder.encode(_value(binding, response))
 
 
-def last_line(error: ApiError) -> bytes:
-    """The line of a stream that fails after it began."""
+def error_line(error: ApiError) -> bytes:
+    """The last line of a stream that fails after it began."""
     return b'{"error":%b}\n' % error.to_json()
 
 
-def _value(binding: Binding, answer: Message) -> Any:
+def _value(binding: Binding, response: Message) -> Any:
     value = json_format.MessageToDict(
-        answer,
+        response,
         preserving_proto_field_name=True,
         always_print_fields_with_no_presence=True,
     )
-    field = binding.answer_field
+    field = binding.response_field
     if field is None:
         return value
-    return value.get(field.name)  # A message that is not set is null.
+    return value.get(field.name)  # An unset message is null.

@@ -16,7 +16,7 @@ from gateway.errors import ApiError
 from gateway.http.body import expect_continue
 from gateway.http.credentials import api_key
 from gateway.http.middleware import REQUEST_ID
-from gateway.rpc.call_metadata import deadline_s, metadata
+from gateway.rpc.call_metadata import call_metadata, deadline_s
 from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.surfaces.contract_routes import contract_routes
 
@@ -42,7 +42,7 @@ class ModelsHandler:
     async def list(self, request: web.Request) -> web.Response:
         """Answer with all models that the key may use."""
         key = api_key(request.headers)
-        pairs = metadata(request.headers, key, request[REQUEST_ID])
+        pairs = call_metadata(request.headers, key, request[REQUEST_ID])
         timeout = deadline_s(request.headers, self._config, whole=True)
         call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
         with self._calls.track(call, request[REQUEST_ID], key):
@@ -52,7 +52,7 @@ class ModelsHandler:
     async def get(self, request: web.Request) -> web.Response:
         """Answer with one model, whose name may contain slashes."""
         key = api_key(request.headers)
-        pairs = metadata(request.headers, key, request[REQUEST_ID])
+        pairs = call_metadata(request.headers, key, request[REQUEST_ID])
         timeout = deadline_s(request.headers, self._config, whole=True)
         rpc_request = models.GetModelRequest(model=request.match_info["model"])
         call = self._stub.GetModel(rpc_request, metadata=pairs, timeout=timeout)

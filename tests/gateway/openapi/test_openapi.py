@@ -154,7 +154,7 @@ def test_operations(torture: Torture) -> None:
     """Paths, parameters, bodies and answers are those of the annotations."""
     paths = openapi([torture.service])["paths"]
     create = paths["/v1/shelves/{parent}/things"]["post"]
-    get = paths["/v1/shelves/{name_1}/things/{name_2}"]["get"]
+    get = paths["/v1/shelves/{parent}/things/{name}"]["get"]
     watch = paths["/v1/watch/{name}"]["get"]
 
     assert create["operationId"] == "TortureService_CreateThing"
@@ -165,8 +165,8 @@ def test_operations(torture: Torture) -> None:
     assert {"tags", "kinds", "time", "int64_wrapper"} <= query
     assert not query & {"parent", "inner", "inner.name", "inners", "labels"}
     assert [each["name"] for each in get["parameters"] if each["in"] == "path"] == [
-        "name_1",
-        "name_2",
+        "parent",
+        "name",
     ]
     assert list(watch["responses"]["200"]["content"]) == ["application/x-ndjson"]
     assert "requestBody" not in watch

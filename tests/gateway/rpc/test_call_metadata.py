@@ -11,8 +11,8 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.rpc.call_metadata import (
     NOTES_MAX_BYTES,
+    call_metadata,
     deadline_s,
-    metadata,
     notes_header,
     parameter_policy,
     response_headers,
@@ -40,7 +40,7 @@ def headers(**values: str) -> CIMultiDictProxy[str]:
 def test_what_is_malformed_or_unknown_stays_outside(name: str, value: str) -> None:
     """GRPC would refuse some of it, and the service trusts what it gets."""
     request = make_mocked_request("POST", "/", headers={name: value})
-    assert [key for key, _ in metadata(request.headers, "k", "r")] == [
+    assert [key for key, _ in call_metadata(request.headers, "k", "r")] == [
         "authorization",
         "x-request-id",
     ]
@@ -50,7 +50,7 @@ def test_what_is_malformed_or_unknown_stays_outside(name: str, value: str) -> No
 def test_an_idempotency_key_is_printable(key: str) -> None:
     """And passed on as it came."""
     request = make_mocked_request("POST", "/", headers={"Idempotency-Key": key})
-    assert metadata(request.headers, "k", "r")[-1] == ("idempotency-key", key)
+    assert call_metadata(request.headers, "k", "r")[-1] == ("idempotency-key", key)
 
 
 @pytest.mark.parametrize("keys", [[""], ["é"], ["a\tb"], ["a" * 256], ["a", "a"]])
@@ -58,7 +58,7 @@ def test_an_odd_idempotency_key_is_refused(keys: list[str]) -> None:
     """Dropped, it would let a call be made twice."""
     given = CIMultiDict([("Idempotency-Key", key) for key in keys])
     with pytest.raises(ApiError) as caught:
-        metadata(given, "k", "r")
+        call_metadata(given, "k", "r")
     assert (caught.value.status, caught.value.param) == (400, "idempotency-key")
 
 

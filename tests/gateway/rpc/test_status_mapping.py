@@ -11,7 +11,7 @@ from google.rpc import error_details_pb2, status_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import REASONS
-from gateway.rpc.status_mapping import from_rpc
+from gateway.rpc.status_mapping import to_api_error
 from tests.gateway.error_reasons import DocumentedReason, documented_reasons
 
 C = grpc.StatusCode
@@ -69,14 +69,14 @@ def status_bytes(
 def test_every_reason_survives_the_wire(reason: reasons.ErrorReason.ValueType) -> None:
     """Whatever code it comes with, the reason decides."""
     name = reasons.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
-    error = from_rpc(rpc_error(C.UNKNOWN, "", status_bytes(name)), "req-1")
+    error = to_api_error(rpc_error(C.UNKNOWN, "", status_bytes(name)), "req-1")
     assert (error.reason, error.message) == (reason, "Said by the service.")
 
 
 def test_param_and_retry_after_are_read() -> None:
     """`param` is in the metadata of ErrorInfo, the wait in RetryInfo."""
     status = status_bytes("RATE_LIMIT_EXCEEDED", retry_after_s=7, param="model")
-    error = from_rpc(rpc_error(C.RESOURCE_EXHAUSTED, "", status), "req-1")
+    error = to_api_error(rpc_error(C.RESOURCE_EXHAUSTED, "", status), "req-1")
     assert (error.param, error.retry_after_s) == ("model", 7.0)
 
 
@@ -92,7 +92,7 @@ def test_documented_details_and_metadata_reach_clients(documented: DocumentedRea
     for detail in (*(EXAMPLES[name] for name in documented.details), info):
         status.details.add().Pack(detail)
 
-    error = from_rpc(rpc_error(C.UNKNOWN, "", status.SerializeToString()), "req-1")
+    error = to_api_error(rpc_error(C.UNKNOWN, "", status.SerializeToString()), "req-1")
 
     row = REASONS[error.reason]
     assert reasons.ErrorReason.Name(error.reason) == f"ERROR_REASON_{documented.name}"
@@ -112,7 +112,7 @@ def test_documented_details_and_metadata_reach_clients(documented: DocumentedRea
 @pytest.mark.parametrize("code", list(C))
 def test_a_status_without_our_reason_does_not_show_its_text(code: grpc.StatusCode) -> None:
     """It may hold anything. Whatever the code, the answer is a row of the table, 4xx or 5xx."""
-    error = from_rpc(rpc_error(code, "secret sk-123"), "req-1")
+    error = to_api_error(rpc_error(code, "secret sk-123"), "req-1")
     assert "secret" not in error.message
     assert error.status in {500, 503, 504}
 
@@ -120,7 +120,7 @@ def test_a_status_without_our_reason_does_not_show_its_text(code: grpc.StatusCod
 @pytest.mark.parametrize("code", list(C))
 def test_a_reason_newer_than_this_edge_keeps_its_message(code: grpc.StatusCode) -> None:
     """The service wrote it for callers; the code gives the status."""
-    error = from_rpc(rpc_error(code, "", status_bytes("NOT_YET_INVENTED")), "req-1")
+    error = to_api_error(rpc_error(code, "", status_bytes("NOT_YET_INVENTED")), "req-1")
     assert error.message == "Said by the service."
     assert 400 <= error.status < 600
 
@@ -130,7 +130,7 @@ def test_a_reason_newer_than_this_edge_keeps_its_message(code: grpc.StatusCode) 
 )
 def test_details_that_are_not_ours_count_for_nothing(status: bytes) -> None:
     """Another domain's, or broken ones."""
-    error = from_rpc(rpc_error(C.UNAUTHENTICATED, "x", status), "req-1")
+    error = to_api_error(rpc_error(C.UNAUTHENTICATED, "x", status), "req-1")
     assert error.status == 500
 
 
@@ -146,10 +146,10 @@ def test_details_that_are_not_ours_count_for_nothing(status: bytes) -> None:
 )
 def test_the_librarys_exhaustion_is_no_rate_limit(details: str, status: int) -> None:
     """429 would tell clients that they asked too often."""
-    assert from_rpc(rpc_error(C.RESOURCE_EXHAUSTED, details), "req-1").status == status
+    assert to_api_error(rpc_error(C.RESOURCE_EXHAUSTED, details), "req-1").status == status
 
 
 def test_a_service_that_cannot_be_reached_may_be_tried_again() -> None:
     """In a second."""
-    error = from_rpc(rpc_error(C.UNAVAILABLE), "req-1")
+    error = to_api_error(rpc_error(C.UNAVAILABLE), "req-1")
     assert (error.code, error.retry_after_s) == ("service_unavailable", 1.0)

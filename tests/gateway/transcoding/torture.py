@@ -1,6 +1,7 @@
-"""A service that uses everything google.api.http has, made at run time, and an edge for it.
+"""A service with every kind of binding and field that the edge serves, and an edge for it.
 
-Every method answers with the request it got. So what an edge has understood is what it says.
+It is compiled at run time. Every method answers with its request, which shows how the edge has read
+it.
 """
 
 from __future__ import annotations
@@ -41,27 +42,33 @@ import "google/protobuf/wrappers.proto";
 
 service TortureService {
   rpc GetThing(Thing) returns (Thing) {
-    option (google.api.http) = {
-      get: "/v1/{name=shelves/*/things/*}"
-      additional_bindings {get: "/v1/things/{name}"}
-      additional_bindings {get: "/v2/{inner.name}/{int32_value}/{kind}"}
-      additional_bindings {get: "/v3/{bool_value}/{bytes_value}/{time}/{int64_wrapper}"}
-    };
+    option (google.api.http) = {get: "/v1/things/{name}"};
   }
   rpc GetSpecial(Thing) returns (Thing) {
     option (google.api.http) = {get: "/v1/things/special"};
   }
+  rpc GetByNumbers(Thing) returns (Thing) {
+    option (google.api.http) = {get: "/v2/{inner.name}/{int32_value}/{kind}"};
+  }
+  rpc GetByTexts(Thing) returns (Thing) {
+    option (google.api.http) = {
+      get: "/v3/{bool_value}/{bytes_value}/{time}/{int64_wrapper=*}"
+    };
+  }
+  rpc GetShelfThing(Thing) returns (Thing) {
+    option (google.api.http) = {get: "/v1/shelves/{parent}/things/{name}"};
+  }
   rpc ListThings(Thing) returns (Thing) {
-    option (google.api.http) = {get: "/v1/{parent=shelves/*}/things"};
+    option (google.api.http) = {get: "/v1/shelves/{parent}/things"};
   }
   rpc CreateThing(Thing) returns (Thing) {
-    option (google.api.http) = {post: "/v1/{parent=shelves/*}/things" body: "inner"};
+    option (google.api.http) = {post: "/v1/shelves/{parent}/things" body: "inner"};
   }
   rpc UpdateThing(Thing) returns (Thing) {
-    option (google.api.http) = {patch: "/v1/{inner.name=shelves/*}" body: "*"};
+    option (google.api.http) = {patch: "/v1/shelves/{inner.name}" body: "*"};
   }
   rpc UndoThing(Thing) returns (Thing) {
-    option (google.api.http) = {post: "/v1/{name=shelves/*}:undo" body: "*"};
+    option (google.api.http) = {post: "/v1/shelves/{name}:undo" body: "*"};
   }
   rpc PutTags(Thing) returns (Thing) {
     option (google.api.http) = {put: "/v1/tags/{name}" body: "tags" response_body: "tags"};
@@ -74,14 +81,14 @@ service TortureService {
   rpc DeleteThing(Thing) returns (Thing) {
     option (google.api.http) = {delete: "/v1/things/{name}" response_body: "inner"};
   }
-  rpc PurgeThings(Thing) returns (Thing) {
-    option (google.api.http) = {custom {kind: "PURGE" path: "/v1/things"}};
-  }
   rpc GetFile(Thing) returns (Thing) {
-    option (google.api.http) = {get: "/files/{name=**}"};
+    option (google.api.http) = {get: "/v1/files/{name}"};
   }
   rpc DescribeFile(Thing) returns (Thing) {
-    option (google.api.http) = {get: "/files/{name=**}:describe"};
+    option (google.api.http) = {get: "/v1/files/{name}:describe"};
+  }
+  rpc DescribeFiles(Thing) returns (Thing) {
+    option (google.api.http) = {get: "/v1/files:describe"};
   }
   rpc WatchThing(Thing) returns (stream Thing) {
     option (google.api.http) = {get: "/v1/watch/{name}"};
@@ -149,7 +156,7 @@ class Torture:
 
     @classmethod
     def compiled(cls, folder: Path, source: str = SOURCE) -> Torture:
-        """Compiles the source there."""
+        """Compile the source in the folder."""
         (folder / "torture.proto").write_text(source)
         installed = Path(next(iter(google.api.__path__))).parents[1]
         own = Path(protoc.__file__).with_name("_proto")
@@ -169,7 +176,7 @@ class Torture:
 
     @cached_property
     def service(self) -> ServiceDescriptor:
-        """What the edge reads."""
+        """The descriptor that the edge reads."""
         files = descriptor_pb2.FileDescriptorSet.FromString(
             (self.folder / "torture.pb").read_bytes()
         )
@@ -179,7 +186,7 @@ class Torture:
         return pool.FindServiceByName(SERVICE)
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Registers handlers for all of it."""
+        """Register a handler for every method."""
         handlers = {method.name: _handler(method) for method in self.service.methods}
         server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(SERVICE, handlers)])
         server.add_registered_method_handlers(SERVICE, handlers)
@@ -203,7 +210,7 @@ async def _echo(request: Any, context: Any) -> Any:
 
 
 async def _echo_many(request: Any, context: Any) -> AsyncIterator[Any]:
-    """As many answers as `int32_value` says, then the failure that `left` names."""
+    """Send `int32_value` responses, then fail with the status in `left`, if any."""
     for number in range(request.int32_value):
         answer = type(request)()
         answer.CopyFrom(request)
@@ -231,7 +238,7 @@ _BEHAVIOURS: Mapping[str, Any] = {"FailThing": _fail_by_name}
 
 @asynccontextmanager
 async def edge(torture: Torture, channel: grpc.aio.Channel, **options: Any) -> AsyncIterator[str]:
-    """Our edge in front of the service, on a port of its own: its URL."""
+    """Run our edge in front of the service; give its URL."""
     config = EdgeConfig()
     app = web.Application(middlewares=[border])
     app[CONFIG] = config
@@ -248,5 +255,5 @@ async def edge(torture: Torture, channel: grpc.aio.Channel, **options: Any) -> A
 
 
 def no_metadata(request: web.Request) -> tuple[tuple[str, str], ...]:
-    """Lets everybody in."""
+    """Return no metadata, and refuse no request."""
     return ()
