@@ -114,7 +114,7 @@ class _Acceptor:
             except ConnectionError:
                 continue  # The client left the queue.
             except OSError as error:
-                _log.error("accept.failed", extra={"error": str(error)})
+                _log.error("accept.failed", extra={"reason": str(error)})
                 self._loop.remove_reader(self._listener)
                 self._pause = self._loop.call_later(PAUSE_S, self._resume)
                 return

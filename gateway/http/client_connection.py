@@ -129,7 +129,7 @@ class ClientConnection(RequestHandler):
         limit, now = self._state.connection_limit, self._loop.time()
         limit.refused += 1
         if limit.may_log(now):
-            _access.warning("http.crowded", extra={"connections": limit.open})
+            _access.warning("connection.refused", extra={"connections": limit.open})
         if limit.over_hard_limit:
             self.cut()
             return
@@ -219,7 +219,7 @@ class ClientConnection(RequestHandler):
             "status": error.status,
             "code": error.code,
         }
-        _access.info("http.refused", extra=extra)
+        _access.info("request.refused", extra=extra)
 
 
 def _parser_error(status: int, exc: BaseException | None) -> ApiError:

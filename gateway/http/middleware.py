@@ -142,4 +142,4 @@ def write_line(line: AccessLine, outcome: Mapping[str, object], status: int) -> 
         "status": status,
         "duration_ms": elapsed_ms(line.started),
     }
-    emit(_access, "http.request", fields)
+    emit(_access, "request.ended", fields)

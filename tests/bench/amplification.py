@@ -54,7 +54,7 @@ async def measure(directory: Path, seconds: float, callers: int) -> Figure:
                 failed = sum(await asyncio.gather(*callings))
                 took_s = time.monotonic() - began
             (server,) = gateway.servers.values()
-            ours = sum(line["event"] == "http.request" for line in server.lines)
+            ours = sum(line["event"] == "request.ended" for line in server.lines)
     theirs = len(first.requests) + len(second.requests)
     print(f"{took_s:.0f} s: {failed} calls of SDKs, {ours} requests to us, {theirs} to providers")
     beyond = max(0.0, theirs - RETRIES_PER_S * (took_s + 1))

@@ -287,6 +287,6 @@ async def test_a_log_that_nobody_reads(server: Server, http: aiohttp.ClientSessi
             told.append(answer.headers["X-Request-Id"])
 
     server.log_is_read.set()
-    await server.event("http.request", request_id=told[-1])
-    logged = [line["request_id"] for line in server.lines if line["event"] == "http.request"]
+    await server.event("request.ended", request_id=told[-1])
+    logged = [line["request_id"] for line in server.lines if line["event"] == "request.ended"]
     assert logged == told

@@ -218,7 +218,7 @@ async def test_logs_join_the_trace(traced: Traced) -> None:
     traced.first.play([WHOLE])
     await traced.client.chat.completions.create(**CHAT, extra_headers=TRACED)
 
-    at_edge = await traced.servers[0].event("http.request", trace_id=TRACE)
+    at_edge = await traced.servers[0].event("request.ended", trace_id=TRACE)
     at_service = await traced.servers[-1].event("call.ended", trace_id=TRACE)
     assert at_edge["request_id"] == at_service["request_id"]
 

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from gateway.telemetry.request_observer import PROBES
 
 Line = Mapping[str, Any]
-REQUEST, REFUSED, CALL, DRAIN = "http.request", "http.refused", "call.ended", "call.drained"
+REQUEST, REFUSED, CALL, DRAIN = "request.ended", "request.refused", "call.ended", "call.drained"
 CALL_LABELS = ("method", "model", "code", "reason")
 ERRORS = frozenset({"error", "critical"})
 OPERATORS_FAULTS = frozenset({"config.refused"})

@@ -90,7 +90,7 @@ async def test_disconnecting_in_the_middle_charges_what_arrived_once(
     assert calls == 1
     assert 0 < charge < CHARGE * 10
     assert len(stand.log.of("call.ended", end="client_gone", code="CANCELLED")) == 1
-    assert stand.log.of("http.request", status=499)
+    assert stand.log.of("request.ended", status=499)
 
 
 @LEAVES

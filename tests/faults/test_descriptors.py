@@ -71,7 +71,7 @@ async def test_idle_clients_do_not_take_the_descriptors_of_active_ones(tmp_path:
             running = await stack.enter_async_context(asking(url, server.key))
             host, _, port = address.rpartition(":")
             idle = [await asyncio.open_connection(host, int(port)) for _ in range(2 * FEW)]
-            await server.event("http.crowded")
+            await server.event("connection.refused")
             assert await edge_sample(server, "connections_refused_total") > 0
 
             goes_on.set()
@@ -89,7 +89,7 @@ async def test_idle_clients_do_not_take_the_descriptors_of_active_ones(tmp_path:
                 assert (await again.text()).endswith("data: [DONE]\n\n")
             server.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
-    crowded = [line for line in server.lines if line["event"] == "http.crowded"]
+    crowded = [line for line in server.lines if line["event"] == "connection.refused"]
     assert len(crowded) < 20
     assert not [line for line in server.lines if line["level"] == "error"]
     charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]

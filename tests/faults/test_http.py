@@ -38,7 +38,7 @@ async def refused(stand: FaultStand, sent: bytes) -> Answer | None:
         assert set(json.loads(got.body)["error"]) == {"message", "type", "param", "code"}
         told = {"request_id": got.headers["x-request-id"], "status": got.status}
         no_http = stand.edge_sample("malformed_total") == 1
-        assert len(stand.log.of("http.refused" if no_http else "http.request", **told)) == 1
+        assert len(stand.log.of("request.refused" if no_http else "request.ended", **told)) == 1
     return got
 
 
@@ -135,7 +135,7 @@ async def test_a_body_below_the_minimum_rate_is_given_up(open_stand: OpenStand) 
 
     assert got is not None
     assert (got.status, got.headers["connection"]) == (408, "close")
-    assert len(stand.log.of("http.request", status=408, code="request_timeout")) == 1
+    assert len(stand.log.of("request.ended", status=408, code="request_timeout")) == 1
     assert await stand.charged() == (0, 0)
 
 

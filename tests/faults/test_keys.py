@@ -161,7 +161,7 @@ async def test_guessing_keys_is_throttled_by_network(open_stand: OpenStand) -> N
     assert (await stand.ask()).status == 200
     assert await stand.charged() == (1, CHARGE)
     assert stand.metric("auth_failures_total", kind="INVALID_API_KEY") == FAILURES + more
-    told = [line for line in stand.log.of("http.request") if line["status"] == 429]
+    told = [line for line in stand.log.of("request.ended") if line["status"] == 429]
     assert {line["code"] for line in told} == {"rate_limit_exceeded"}
     assert len(told) == more
 

@@ -95,7 +95,7 @@ async def test_no_descriptor_is_left(caplog: pytest.LogCaptureFixture) -> None:
 
     (record,) = caplog.records
     assert record.getMessage() == "accept.failed"
-    assert vars(record)["error"] == "[Errno 24] Too many open files"
+    assert vars(record)["reason"] == "[Errno 24] Too many open files"
 
 
 async def test_who_has_left_is_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -72,7 +72,7 @@ class TestRoutedByAiohttp:
                 URL, data=in_chunks(STREAMED), headers={"Content-Type": "application/json"}
             ) as response:
                 assert events(await response.text())[-1] == "[DONE]"
-        (line,) = [record for record in caplog.records if record.getMessage() == "http.request"]
+        (line,) = [record for record in caplog.records if record.getMessage() == "request.ended"]
         fields = vars(line)["fields"]
         assert (fields["status"], fields["stream"], fields["path"]) == (200, True, URL)
 
@@ -112,4 +112,4 @@ class TestRoutedByAiohttp:
             writer.transport.abort()
         assert steps.taken < 1000
         lines = [line.getMessage() for line in caplog.records if line.name == "gateway.access"]
-        assert lines == ["http.request"]
+        assert lines == ["request.ended"]

@@ -49,5 +49,5 @@ async def test_who_does_not_read_is_cut_off(edge: Edge, caplog: pytest.LogCaptur
         finally:
             writer.transport.abort()
     assert steps.taken * len(LARGE) < 16 * 1024 * 1024
-    (line,) = [record for record in caplog.records if record.getMessage() == "http.request"]
+    (line,) = [record for record in caplog.records if record.getMessage() == "request.ended"]
     assert vars(line)["fields"]["status"] == 499
