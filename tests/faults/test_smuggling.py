@@ -72,7 +72,9 @@ async def say(proxy: Proxy, sent: bytes) -> bytes:
 
 def seen(stand: FaultStand) -> list[tuple[int, str, str]]:
     """The requests that the edge has read, as the proxy's log would have them."""
-    return [(line["status"], line["method"], line["path"]) for line in stand.log.of("request.ended")]
+    return [
+        (line["status"], line["method"], line["path"]) for line in stand.log.of("request.ended")
+    ]
 
 
 @pytest.mark.parametrize("buffering", [True, False], ids=["buffered", "passed on"])

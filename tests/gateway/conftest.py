@@ -1,4 +1,4 @@
-"""An edge on a real socket, over a scripted service on a real gRPC server."""
+"""Edge on a real socket, over a scripted service on a real gRPC server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.inprocess import InProcessChannel
 from tests.stand.service import Script
 
 KEY = PREFIX + "0" * 43 + checksum("0" * 43)
-"""Well-formed: whether it is valid nobody asks here."""
+"""Well-formed. The scripted service does not check whether it is valid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Edge:
 async def scripted_channel(
     script: Script, transport: str, folder: Path
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a service that plays `script`: over TCP, a Unix socket, or no wire at all."""
+    """Open a channel to a service that plays `script`: over TCP, a Unix socket, or in process."""
     if transport == "in-process":
         async with InProcessChannel(script.register) as direct:
             yield direct
@@ -61,7 +61,7 @@ async def running_edge(
     config: EdgeConfig,
     call_limit: CallLimit | None = None,
 ) -> AsyncIterator[Edge]:
-    """An edge on port 0 in front of `channel`."""
+    """Run an edge on port 0 in front of `channel`."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
         serving(channel, "127.0.0.1:0", config, call_limit=call_limit) as address,
@@ -72,13 +72,13 @@ async def running_edge(
 
 @pytest.fixture
 def script() -> Script:
-    """What the service does; tests fill it in."""
+    """The service's script, which tests fill in."""
     return Script()
 
 
 @pytest.fixture
 def config() -> EdgeConfig:
-    """The edge's limits; test modules override it to be quick."""
+    """The edge's limits and times. Test modules override them with short ones."""
     return EdgeConfig(drain_timeout_s=0.1)
 
 

@@ -21,7 +21,7 @@ RENDERED = {
 
 
 async def test_models_are_listed_in_openais_form(edge: Edge) -> None:
-    """With the four keys that its SDKs know."""
+    """With the four members that its SDKs read."""
     edge.script.models = [CLAUDE]
     async with edge.http.get("/v1/models") as response:
         assert await response.json() == {"object": "list", "data": [RENDERED]}
@@ -42,7 +42,7 @@ async def test_a_models_name_may_contain_slashes(edge: Edge, name: str) -> None:
 
 
 async def test_an_unknown_model_is_not_found(edge: Edge) -> None:
-    """404, as the service says."""
+    """The service's 404 has OpenAI's code."""
     async with edge.http.get("/v1/models/nobody/knows") as response:
         body = await response.json()
     assert (response.status, body["error"]["code"]) == (404, "model_not_found")
@@ -50,7 +50,7 @@ async def test_an_unknown_model_is_not_found(edge: Edge) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/models", "/v1/models/a/b"])
 async def test_models_need_a_key(edge: Edge, path: str) -> None:
-    """Which ones there are is nobody else's business."""
+    """The list is for callers with a key alone."""
     async with edge.http.get(path, headers={"Authorization": "Bearer x"}) as response:
         assert response.status == 401
 
@@ -65,7 +65,7 @@ async def test_models_need_a_key(edge: Edge, path: str) -> None:
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
     ],
 )
-async def test_what_is_not_there_is_told_in_json(
+async def test_an_unknown_route_is_refused_in_json(
     edge: Edge, method: str, path: str, status: int, code: str
 ) -> None:
     """With the API's own error body and headers."""
@@ -75,8 +75,8 @@ async def test_what_is_not_there_is_told_in_json(
     assert ("Allow" in response.headers) == (status == 405)
 
 
-async def test_every_answer_bears_the_headers(edge: Edge) -> None:
-    """An id, its time, and what keeps browsers and caches from harm; no version."""
+async def test_every_answer_has_the_common_headers(edge: Edge) -> None:
+    """Request id, time, and headers for browsers and caches; no version."""
     async with edge.http.get("/v1/models") as response:
         headers = response.headers
     assert headers["x-request-id"].startswith("req-")
@@ -88,13 +88,13 @@ async def test_every_answer_bears_the_headers(edge: Edge) -> None:
 
 @pytest.mark.parametrize("asked", ["a" * 65, "a b", "{}", "é"])
 async def test_an_odd_request_id_is_replaced(edge: Edge, asked: str) -> None:
-    """It would go into logs."""
+    """It is not fit for logs."""
     async with edge.http.get("/v1/models", headers={"X-Request-Id": asked}) as response:
         assert response.headers["x-request-id"].startswith("req-")
 
 
-async def test_probes(edge: Edge) -> None:
-    """The edge lives; it is ready when the service says that it is."""
+async def test_probes_show_liveness_and_readiness(edge: Edge) -> None:
+    """The edge is ready when the service is."""
     async with edge.http.get("/healthz") as response:
         assert response.status == 200
     for ready, status in ((True, 200), (False, 503)):

@@ -28,10 +28,10 @@ class Listeners:
 
     public: str
     operators: aiohttp.ClientSession
-    """Sends the token."""
+    """A client that sends the token."""
 
     async def ask(self, verb: str, path: str, body: object = None, **query: str) -> Any:
-        """What operators are answered: the status and the body."""
+        """Send a request of an operator, and return status and body of its answer."""
         async with self.operators.request(verb, path, json=body, params=query) as response:
             return response.status, await response.json()
 
@@ -53,8 +53,8 @@ async def listeners(tmp_path: Path) -> AsyncIterator[Listeners]:
         yield Listeners(f"http://{public}", client)
 
 
-async def test_life_of_an_account(listeners: Listeners) -> None:
-    """It is opened, paid into once for each request ID, given other terms, listed and shown."""
+async def test_an_account_can_be_managed(listeners: Listeners) -> None:
+    """Created, credited once for each request ID, changed, listed and shown."""
     ask = listeners.ask
     status, opened = await ask("POST", "/v1/accounts", {"account": "acme", "credit_nano_usd": "5"})
     assert (status, opened["account"], opened["balance_nano_usd"]) == (200, "acme", "5")
@@ -78,8 +78,8 @@ async def test_life_of_an_account(listeners: Listeners) -> None:
     assert used == {"models": []}
 
 
-async def test_life_of_a_key(listeners: Listeners) -> None:
-    """It is made, opens the public door, is listed without its secret, and revoked."""
+async def test_a_key_can_be_managed(listeners: Listeners) -> None:
+    """Created, accepted by the public listener, listed without its secret, and revoked."""
     status, made = await listeners.ask(
         "POST", "/v1/keys", {"account": "acme", "scope": {"models": ["m"], "strict": True}}
     )
@@ -98,8 +98,8 @@ async def test_life_of_a_key(listeners: Listeners) -> None:
     assert listed["keys"] == [revoked]
 
 
-async def test_books(listeners: Listeners) -> None:
-    """They can be checked."""
+async def test_the_ledger_can_be_verified(listeners: Listeners) -> None:
+    """An empty one has no findings."""
     status, result = await listeners.ask("GET", "/v1/ledger:verify")
 
     assert (status, result["findings"], result["counts"]["accounts"]) == (200, [], "0")
@@ -115,10 +115,10 @@ async def test_books(listeners: Listeners) -> None:
         ("POST", "/v1/accounts", {"acount": "a"}, 400, "acount"),
     ],
 )
-async def test_faults(
+async def test_errors_have_the_form_of_the_public_api(
     listeners: Listeners, verb: str, path: str, body: object, status: int, param: str
 ) -> None:
-    """Have the form of the public API's, with the field at fault."""
+    """With the field at fault."""
     answered, refusal = await listeners.ask(verb, path, body)
 
     assert (answered, refusal["error"]["param"]) == (status, param)
@@ -127,15 +127,15 @@ async def test_faults(
 @pytest.mark.parametrize(
     "authorization", [None, "", "Bearer", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN]
 )
-async def test_nothing_is_told_without_the_token(
+async def test_every_request_without_the_token_is_refused(
     listeners: Listeners, authorization: str | None
 ) -> None:
-    """Not even what there is: all answers are the same 401."""
+    """All answers are the same 401, whether the route exists or not."""
     headers = {} if authorization is None else {"Authorization": authorization}
-    async with aiohttp.ClientSession(headers=headers) as stranger:
+    async with aiohttp.ClientSession(headers=headers) as client:
         for verb, path in [*ROUTES, ("GET", "/openapi.json"), ("GET", "/nowhere")]:
             url = listeners.operators._build_url(path)
-            async with stranger.request(verb, url, data=b"{") as response:
+            async with client.request(verb, url, data=b"{") as response:
                 assert response.status == 401
                 assert response.headers["WWW-Authenticate"] == "Bearer"
                 assert (await response.json())["error"]["code"] == "invalid_api_key"
@@ -143,7 +143,7 @@ async def test_nothing_is_told_without_the_token(
 
 @pytest.mark.parametrize(("verb", "path"), ROUTES)
 async def test_operators_routes_are_not_public(listeners: Listeners, verb: str, path: str) -> None:
-    """On the public listener there is nothing at their paths, token or not."""
+    """On the public listener their paths are unknown, also with the token."""
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     async with (
         aiohttp.ClientSession(listeners.public, headers=bearer) as client,

@@ -1,4 +1,4 @@
-"""A client that sends bytes as they are."""
+"""HTTP client that sends raw bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back before the connection was closed, or the answer was whole."""
+    """A whole answer."""
 
     status: int
     headers: dict[str, str]
@@ -16,7 +16,7 @@ class Answer:
 
 
 async def exchange(host: str, port: int, sent: bytes, *, half_close: bool = False) -> Answer | None:
-    """Sends bytes, reads one answer; None where the connection is closed without any."""
+    """Send bytes and read one answer; None where the connection closes without any."""
     reader, writer = await asyncio.open_connection(host, port)
     try:
         writer.write(sent)
@@ -31,7 +31,7 @@ async def exchange(host: str, port: int, sent: bytes, *, half_close: bool = Fals
 
 
 async def read_answer(reader: asyncio.StreamReader) -> Answer | None:
-    """The next answer on a connection."""
+    """Read the next answer on a connection; None where it closes without any."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -42,7 +42,7 @@ async def read_answer(reader: asyncio.StreamReader) -> Answer | None:
 
 
 def parsed(data: bytes) -> Answer:
-    """The answer that `data` begins with; its body is all that follows, as it is framed."""
+    """Parse an answer whose body is all of the rest, with its framing."""
     head, _, body = data.partition(b"\r\n\r\n")
     status_line, *lines = head.decode("latin-1").split("\r\n")
     headers = {

@@ -16,60 +16,62 @@ from gateway.http.acceptor import accepting, listen
 
 CLIENTS = 100
 TURNS_MAX = 10
-"""A client takes a few: one to be taken, one for its transport, one for its protocol."""
+"""A connection takes a few: for the accept, for its transport, for its protocol."""
 
 
-class Guest(asyncio.Protocol):
-    """A client that says nothing."""
+class Server(asyncio.Protocol):
+    """Protocol that only reports its connection."""
 
-    def __init__(self, came: Callable[[asyncio.WriteTransport], None]) -> None:
-        self._came = came
+    def __init__(self, accepted: Callable[[asyncio.WriteTransport], None]) -> None:
+        self._accepted = accepted
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """It has come."""
+        """Report the connection."""
         # uvloop's transports are none of asyncio's classes, but write as those do.
-        self._came(cast("asyncio.WriteTransport", transport))
+        self._accepted(cast("asyncio.WriteTransport", transport))
 
 
-class Guests(asyncio.Queue[asyncio.WriteTransport]):
-    """The clients that have come."""
+class Connections(asyncio.Queue[asyncio.WriteTransport]):
+    """The accepted connections."""
 
     def __call__(self) -> asyncio.Protocol:
-        """Talks to one."""
-        return Guest(self.put_nowait)
+        """Return the protocol of the next connection."""
+        return Server(self.put_nowait)
 
-    def dismiss(self) -> None:
-        """Lets them go."""
+    def abort(self) -> None:
+        """Abort all of them."""
         while not self.empty():
             self.get_nowait().abort()
 
 
-async def crowd() -> int:
-    """How many turns of the loop it takes to take in many clients who wait already."""
-    (link,) = await listen("127.0.0.1", 0)
-    guests = Guests()
+async def turns_to_accept() -> int:
+    """Return the number of loop turns in which many waiting connections are accepted."""
+    (listener,) = await listen("127.0.0.1", 0)
+    connections = Connections()
     with ExitStack() as stack:
         for _ in range(CLIENTS):
-            stack.enter_context(socket.create_connection(link.getsockname()))
-        stack.enter_context(accepting(guests, [link]))
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        stack.enter_context(accepting(connections, [listener]))
         turns = 0
-        while guests.qsize() < CLIENTS:
+        while connections.qsize() < CLIENTS:
             await asyncio.sleep(0)
             turns += 1
-    guests.dismiss()
+    connections.abort()
     return turns
 
 
 @pytest.mark.parametrize("loop", [uvloop.new_event_loop, asyncio.new_event_loop])
-def test_many_come_in_at_once(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """However many wait, a few turns of the loop are enough: on a full core a turn is long."""
+def test_many_connections_are_accepted_in_few_turns(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """On a full core a turn of the loop is long."""
     with asyncio.Runner(loop_factory=loop) as runner:
-        assert runner.run(crowd()) <= TURNS_MAX
+        assert runner.run(turns_to_accept()) <= TURNS_MAX
 
 
 @contextmanager
 def no_descriptors() -> Iterator[None]:
-    """The process has no descriptor left."""
+    """Take all descriptors of the process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
     with ExitStack() as stack:
@@ -81,68 +83,73 @@ def no_descriptors() -> Iterator[None]:
         yield
 
 
-async def test_no_descriptor_is_left(caplog: pytest.LogCaptureFixture) -> None:
-    """Who comes then waits in the queue, which costs no turn of the loop, and is taken later."""
-    (link,) = await listen("127.0.0.1", 0)
-    guests = Guests()
-    with socket.create_connection(link.getsockname()), ExitStack() as stack:
+async def test_without_descriptors_connections_wait_in_the_queue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They cost no turn of the loop, and are accepted once there is a descriptor."""
+    (listener,) = await listen("127.0.0.1", 0)
+    connections = Connections()
+    with socket.create_connection(listener.getsockname()), ExitStack() as stack:
         with no_descriptors():
-            stack.enter_context(accepting(guests, [link]))
+            stack.enter_context(accepting(connections, [listener]))
             for _ in range(TURNS_MAX):
                 await asyncio.sleep(0)
-            assert guests.empty()
-        (await guests.get()).abort()
+            assert connections.empty()
+        (await connections.get()).abort()
 
     (record,) = caplog.records
     assert record.getMessage() == "accept.failed"
     assert vars(record)["reason"] == "[Errno 24] Too many open files"
 
 
-async def test_who_has_left_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    """A client that resets its connection while it waits leaves nothing behind, nor a line."""
-    (link,) = await listen("127.0.0.1", 0)
-    guests = Guests()
-    with socket.create_connection(link.getsockname()) as left:
+async def test_a_client_that_left_the_queue_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    """A connection that is reset while it waits is skipped, without a line in the log."""
+    (listener,) = await listen("127.0.0.1", 0)
+    connections = Connections()
+    with socket.create_connection(listener.getsockname()) as left:
         left.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-    with socket.create_connection(link.getsockname()) as stays, accepting(guests, [link]):
-        guest = await guests.get()
-        while guest.get_extra_info("peername") != stays.getsockname():
-            guest = await guests.get()
-        guest.abort()
+    with (
+        socket.create_connection(listener.getsockname()) as stays,
+        accepting(connections, [listener]),
+    ):
+        accepted = await connections.get()
+        while accepted.get_extra_info("peername") != stays.getsockname():
+            accepted = await connections.get()
+        accepted.abort()
 
-    guests.dismiss()
+    connections.abort()
     assert not caplog.records
 
 
-async def test_nobody_comes_after_the_end() -> None:
-    """The sockets are closed, and who is on the way in is let go."""
-    (link,) = await listen("127.0.0.1", 0)
-    where = link.getsockname()
-    guests = Guests()
-    with socket.create_connection(where) as client:
+async def test_after_the_end_connections_are_refused() -> None:
+    """The sockets close, and so do connections that are being accepted."""
+    (listener,) = await listen("127.0.0.1", 0)
+    address = listener.getsockname()
+    connections = Connections()
+    with socket.create_connection(address) as client:
         client.settimeout(10)
-        with accepting(guests, [link]):
+        with accepting(connections, [listener]):
             pass
         with pytest.raises(ConnectionError):
             client.recv(1)
 
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(where)
-    assert guests.empty()
+        socket.create_connection(address)
+    assert connections.empty()
 
 
-async def test_a_name_with_two_addresses() -> None:
-    """Each has a socket, where IPv6's takes no clients of IPv4."""
+async def test_a_name_with_two_addresses_has_two_sockets() -> None:
+    """IPv6's does not accept IPv4."""
     sockets = await listen("localhost", 0)
-    for link in sockets:
-        if link.family == socket.AF_INET6:
-            assert link.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
-        link.close()
-    assert {link.family for link in sockets} <= {socket.AF_INET, socket.AF_INET6}
+    for listener in sockets:
+        if listener.family == socket.AF_INET6:
+            assert listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        listener.close()
+    assert {listener.family for listener in sockets} <= {socket.AF_INET, socket.AF_INET6}
 
 
-async def test_an_address_that_is_taken() -> None:
-    """It is an error, and no socket of the others stays open."""
-    (link,) = await listen("127.0.0.1", 0)
-    with link, pytest.raises(OSError, match="Address already in use"):
-        await listen("127.0.0.1", link.getsockname()[1])
+async def test_an_address_in_use_is_an_error() -> None:
+    """No socket stays open."""
+    (listener,) = await listen("127.0.0.1", 0)
+    with listener, pytest.raises(OSError, match="Address already in use"):
+        await listen("127.0.0.1", listener.getsockname()[1])

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.parametrize("edge", ["in-process"], indirect=True)
 
 @pytest.fixture
 def config() -> EdgeConfig:
-    """An edge with little patience for little bodies."""
+    """An edge with short timeouts for small bodies."""
     return EdgeConfig(
         body_bytes_max=1000,
         body_timeout_s=0.2,
@@ -43,8 +43,8 @@ def config() -> EdgeConfig:
         ("application/x-www-form-urlencoded", 415),
     ],
 )
-async def test_the_body_is_json(edge: Edge, kind: str | None, status: int) -> None:
-    """Or says nothing about itself."""
+async def test_only_json_is_accepted(edge: Edge, kind: str | None, status: int) -> None:
+    """Or a body without a type."""
     edge.script.answer = service.answer()
     line = f"Content-Type: {kind}\r\n".encode() if kind else b""
     sent = HEAD + line + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
@@ -55,8 +55,8 @@ async def test_the_body_is_json(edge: Edge, kind: str | None, status: int) -> No
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "foo"])
 @pytest.mark.parametrize("body", [gzip.compress(bytes(1_000_000)), b"\x1f\x8bnonsense"])
-async def test_nothing_is_inflated(edge: Edge, coding: str, body: bytes) -> None:
-    """Bombs, broken ones and unknown codings are all 415."""
+async def test_compressed_bodies_are_refused(edge: Edge, coding: str, body: bytes) -> None:
+    """Bombs, broken bodies and unknown codings all get 415."""
     sent = HEAD + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n%b" % (
         coding.encode(),
         len(body),
@@ -78,25 +78,25 @@ async def test_nothing_is_inflated(edge: Edge, coding: str, body: bytes) -> None
     ids=["declared", "far", "chunked", "sent at once"],
 )
 async def test_a_large_body_is_refused_before_it_is_read(edge: Edge, sent: bytes) -> None:
-    """By what it declares, or as soon as it has come so far; the connection is closed."""
+    """By its declared length, or once so much has arrived; the connection closes."""
     received = await exchange(edge.host, edge.port, sent)
     assert received is not None
     assert (received.status, received.headers["connection"]) == (413, "close")
 
 
 @pytest.mark.parametrize("sent", [b"", b" "])
-async def test_a_body_that_does_not_come_is_given_up(edge: Edge, sent: bytes) -> None:
-    """408, which SDKs try again."""
+async def test_a_body_that_does_not_arrive_times_out(edge: Edge, sent: bytes) -> None:
+    """408, which SDKs retry."""
     received = await exchange(edge.host, edge.port, HEAD + b"Content-Length: 500\r\n\r\n" + sent)
     assert received is not None
     assert received.status == 408
     assert json.loads(received.body)["error"]["code"] == "request_timeout"
-    # Its time began with its head.
+    # The time runs from the head.
     assert int(received.headers["openai-processing-ms"]) >= 90
 
 
-async def test_a_connection_without_its_body_is_not_used_again(edge: Edge) -> None:
-    """Whatever else was wrong with the request: the rest of it may still come."""
+async def test_a_refusal_before_the_body_closes_the_connection(edge: Edge) -> None:
+    """The rest of the body may still arrive."""
     sent = HEAD + b"x-pomogator-mode: odd\r\nContent-Length: 500\r\n\r\n "
     received = await exchange(edge.host, edge.port, sent)
     assert received is not None
@@ -104,14 +104,14 @@ async def test_a_connection_without_its_body_is_not_used_again(edge: Edge) -> No
 
 
 async def test_half_a_body_never_reaches_the_service(edge: Edge) -> None:
-    """The client is gone: there is nobody to answer."""
+    """The client is gone, and gets no answer."""
     sent = HEAD + b"Content-Length: 100\r\n\r\n" + BODY
     assert await exchange(edge.host, edge.port, sent, half_close=True) is None
     assert edge.script.specs == []
 
 
-async def test_broken_chunks_are_no_body(edge: Edge) -> None:
-    """400: the framing is wrong, whatever the JSON."""
+async def test_broken_chunks_are_refused(edge: Edge) -> None:
+    """400, whatever the JSON."""
     sent = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     writer.write(sent)
@@ -123,8 +123,8 @@ async def test_broken_chunks_are_no_body(edge: Edge) -> None:
     assert received.status == 400
 
 
-async def test_a_body_in_pieces_is_put_together(edge: Edge) -> None:
-    """Chunk by chunk."""
+async def test_a_body_in_chunks_is_read(edge: Edge) -> None:
+    """Also byte by byte."""
     edge.script.answer = service.answer()
     chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY)
     sent = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
@@ -133,8 +133,8 @@ async def test_a_body_in_pieces_is_put_together(edge: Edge) -> None:
     assert received.status == 200
 
 
-async def test_only_who_has_a_key_is_told_to_continue(edge: Edge) -> None:
-    """`100 Continue` comes after the key was looked at, and before the body."""
+async def test_continue_needs_a_key(edge: Edge) -> None:
+    """`100 Continue` is sent after the check of the key, and before the body is read."""
     edge.script.answer = service.answer()
     rest = b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(BODY)
     reader, writer = await asyncio.open_connection(edge.host, edge.port)

@@ -69,9 +69,9 @@ TOO_LARGE: dict[str, bytes] = {
 
 @pytest.fixture(params=["c", "python"])
 async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, int]]:
-    """An edge with aiohttp's C parser, and one, in a process of its own, with its Python parser.
+    """An edge in a process of its own, with aiohttp's C parser or its Python parser.
 
-    There is no service behind them: nothing here may get so far.
+    It has no service: no request here may get so far.
     """
     env = os.environ | ({"AIOHTTP_NO_EXTENSIONS": "1"} if request.param == "python" else {})
     process = await asyncio.create_subprocess_exec(
@@ -93,8 +93,8 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, in
 
 
 @pytest.fixture
-async def impatient(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
-    """An edge that closes idle connections at once."""
+async def short_idle_edge(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge with a short idle timeout."""
     config = EdgeConfig(drain_timeout_s=0.1, idle_timeout_s=0.05)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
@@ -104,8 +104,8 @@ async def impatient(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
 
 
 @pytest.fixture
-async def forgetful(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
-    """An edge that holds all that clients do not read, but not for long."""
+async def short_write_edge(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge with a large write buffer and a short write timeout."""
     config = EdgeConfig(
         drain_timeout_s=0.1, idle_timeout_s=0.05, write_timeout_s=0.1, write_buffer_bytes=1 << 26
     )
@@ -117,7 +117,7 @@ async def forgetful(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
 
 
 async def push(edge: Edge, sent: bytes, then: bytes) -> None:
-    """Sends and reads nothing. ConnectionError: the edge has had enough of it."""
+    """Send without end, and read nothing. ConnectionError once the edge cuts the connection."""
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -129,7 +129,7 @@ async def push(edge: Edge, sent: bytes, then: bytes) -> None:
 
 
 def assert_error(answer: Answer | None, *statuses: int) -> None:
-    """An answer in the API's own form."""
+    """Check that the answer is an error in the API's form."""
     assert answer is not None
     assert answer.status in statuses
     assert json.loads(answer.body)["error"].keys() == {"message", "type", "param", "code"}
@@ -138,8 +138,8 @@ def assert_error(answer: Answer | None, *statuses: int) -> None:
     assert "aiohttp" not in answer.headers.get("server", "")
 
 
-async def test_what_is_not_http_is_refused_in_json(address: tuple[str, int]) -> None:
-    """By both parsers, and the connection is closed: what follows cannot be told apart."""
+async def test_malformed_http_is_refused_in_json(address: tuple[str, int]) -> None:
+    """By both parsers, and the connection closes: the place of the next request is unknown."""
     for name, sent in NOT_HTTP.items():
         answer = await exchange(*address, sent)
         assert answer is not None, name
@@ -147,24 +147,24 @@ async def test_what_is_not_http_is_refused_in_json(address: tuple[str, int]) -> 
         assert answer.headers["connection"] == "close", name
 
 
-async def test_what_is_odd_is_refused_in_json(address: tuple[str, int]) -> None:
-    """Parsers may differ about it, but it never is a fault of ours."""
+async def test_odd_requests_are_refused_in_json(address: tuple[str, int]) -> None:
+    """The parsers may differ about them, but the status is never 5xx."""
     for name, sent in ODD.items():
         answer = await exchange(*address, sent)
         assert answer is not None, name
         assert_error(answer, 400, 401, 404, 405, 417)
 
 
-async def test_headers_have_a_limit(address: tuple[str, int]) -> None:
-    """431, for a long line, a long header and many headers."""
+async def test_large_heads_are_refused(address: tuple[str, int]) -> None:
+    """431 for a long line, a long header and many headers."""
     for name, sent in TOO_LARGE.items():
         answer = await exchange(*address, sent)
         assert answer is not None, name
         assert_error(answer, 431)
 
 
-async def test_bytes_are_not_echoed(address: tuple[str, int]) -> None:
-    """An error page that quotes is a way to inject."""
+async def test_malformed_bytes_are_not_quoted(address: tuple[str, int]) -> None:
+    """A page that quotes them could run scripts."""
     answer = await exchange(*address, b"<script>alert(1)</script>\r\n\r\n")
     assert answer is not None
     assert b"script" not in answer.body
@@ -176,16 +176,18 @@ async def test_bytes_are_not_echoed(address: tuple[str, int]) -> None:
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(st.binary(max_size=200))
-async def test_any_bytes_are_answered_with_4xx_or_not_at_all(impatient: Edge, sent: bytes) -> None:
-    """And the edge lives on."""
-    answer = await exchange(impatient.host, impatient.port, sent)
+async def test_any_bytes_are_answered_with_4xx_or_not_at_all(
+    short_idle_edge: Edge, sent: bytes
+) -> None:
+    """The edge continues to serve."""
+    answer = await exchange(short_idle_edge.host, short_idle_edge.port, sent)
     assert answer is None or 400 <= answer.status < 500
 
 
 @pytest.mark.parametrize("sent", [b"", POST])
-async def test_idle_connections_are_closed(impatient: Edge, sent: bytes) -> None:
+async def test_idle_connections_are_closed(short_idle_edge: Edge, sent: bytes) -> None:
     """Before a request, and in the middle of its headers."""
-    reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
+    reader, writer = await asyncio.open_connection(short_idle_edge.host, short_idle_edge.port)
     writer.write(sent)
     assert await reader.read() == b""
     writer.close()
@@ -193,7 +195,7 @@ async def test_idle_connections_are_closed(impatient: Edge, sent: bytes) -> None
 
 @pytest.mark.parametrize("edge", ["in-process"], indirect=True)
 async def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
-    """However many are sent at once on one connection."""
+    """A hundred of them at once on one connection."""
     edge.script.answer = answer()
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     writer.write(
@@ -207,13 +209,13 @@ async def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
 
 
 async def send(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Sends bytes that are to arrive by themselves."""
+    """Send bytes as one piece."""
     writer.write(data)
     await writer.drain()
     await asyncio.sleep(0)
 
 
-WAYS: dict[str, list[bytes]] = {
+FORMS: dict[str, list[bytes]] = {
     "at once": [GOOD],
     "head, then body": [GOOD[: -len(BODY)], BODY],
     "body in two": [GOOD[:-9], GOOD[-9:]],
@@ -223,18 +225,18 @@ WAYS: dict[str, list[bytes]] = {
         GOOD[: GOOD.index(b"Content-Length")]
         + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
     ],
-    "with space that is not needed": [GOOD.replace(b"Host: a", b"Host: a ")],
+    "with optional space": [GOOD.replace(b"Host: a", b"Host: a ")],
 }
 
 
 @pytest.mark.parametrize("edge", ["in-process"], indirect=True)
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_request_is_answered_alike_however_it_comes(edge: Edge, way: str) -> None:
-    """The same headers and the same body, again and again on one connection."""
+@pytest.mark.parametrize("form", FORMS)
+async def test_every_form_of_a_request_gets_the_same_answer(edge: Edge, form: str) -> None:
+    """The same headers and the same body, repeatedly on one connection."""
     edge.script.answer = answer()
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
     for _ in range(2):
-        for piece in WAYS[way]:
+        for piece in FORMS[form]:
             await send(writer, piece)
         received = await read_answer(reader)
         assert received is not None
@@ -255,7 +257,7 @@ async def test_a_request_is_answered_alike_however_it_comes(edge: Edge, way: str
 
 @pytest.mark.parametrize("edge", ["in-process"], indirect=True)
 @pytest.mark.parametrize("first", range(3))
-async def test_all_kinds_of_requests_share_a_connection(edge: Edge, first: int) -> None:
+async def test_a_connection_takes_all_kinds_of_requests(edge: Edge, first: int) -> None:
     """Ordinary ones, others, and those of other routes, in any order and all at once."""
     edge.script.answer = answer()
     kinds = [
@@ -284,10 +286,10 @@ async def test_all_kinds_of_requests_share_a_connection(edge: Edge, first: int) 
     ],
 )
 @pytest.mark.parametrize("streamed", [False, True])
-async def test_who_wants_no_more_is_told_goodbye(
+async def test_a_last_request_closes_the_connection(
     edge: Edge, *, old: bytes, new: bytes, connection: str | None, streamed: bool
 ) -> None:
-    """`Connection: close`, or HTTP/1.0: the connection ends with the answer, which is whole."""
+    """`Connection: close` or HTTP/1.0. The answer is whole."""
     edge.script.answer = answer()
     edge.script.steps = [[started(), choice_finished(), finished()]]
     body = BODY[:-1] + (b',"stream":true}' if streamed else b"}")
@@ -309,15 +311,15 @@ async def test_who_wants_no_more_is_told_goodbye(
         assert len(received.body) == int(received.headers["content-length"])
 
 
-async def test_a_connection_is_not_idle_while_it_waits(impatient: Edge) -> None:
-    """However long the service takes, and then it may be used again; then it is idle."""
+async def test_a_connection_that_waits_for_its_answer_is_not_idle(short_idle_edge: Edge) -> None:
+    """It can be used again after the answer, and is idle then."""
     pause = Pause()
-    impatient.script.answer = pause
-    reader, writer = await asyncio.open_connection(impatient.host, impatient.port)
+    short_idle_edge.script.answer = pause
+    reader, writer = await asyncio.open_connection(short_idle_edge.host, short_idle_edge.port)
     writer.write(GOOD)
     await pause.reached.wait()
     await asyncio.sleep(0.2)  # several times what an idle connection may take
-    impatient.script.answer = answer()
+    short_idle_edge.script.answer = answer()
     pause.go_on.set()
     received = await read_answer(reader)
     assert received is not None
@@ -327,8 +329,8 @@ async def test_a_connection_is_not_idle_while_it_waits(impatient: Edge) -> None:
 
 
 @pytest.mark.parametrize("edge", ["in-process"], indirect=True)
-async def test_what_comes_before_its_turn_is_bounded(edge: Edge) -> None:
-    """Who sends on and on while an answer is made is not read any more; then all is answered."""
+async def test_pipelined_bytes_are_bounded(edge: Edge) -> None:
+    """Reading pauses until the answer has ended; then all requests are answered."""
     pause = Pause()
     edge.script.answer = pause
     reader, writer = await asyncio.open_connection(edge.host, edge.port)
@@ -350,11 +352,11 @@ async def test_what_comes_before_its_turn_is_bounded(edge: Edge) -> None:
 REFUSED = GOOD.replace(b"sk-pg-0", b"sk-pg-1")
 
 
-@pytest.mark.parametrize("way", [REFUSED, REFUSED.replace(b"Host: a", b"Host: a ")])
-async def test_who_reads_no_refusals_gets_no_more_of_them(
-    script: Script, tmp_path: Path, way: bytes
+@pytest.mark.parametrize("sent", [REFUSED, REFUSED.replace(b"Host: a", b"Host: a ")])
+async def test_a_client_that_does_not_read_refusals_is_cut_off(
+    script: Script, tmp_path: Path, sent: bytes
 ) -> None:
-    """They need no key, and would fill the memory."""
+    """Refusals need no key, and would fill the memory."""
     config = EdgeConfig(drain_timeout_s=0.1, write_timeout_s=0.1)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
@@ -362,43 +364,49 @@ async def test_who_reads_no_refusals_gets_no_more_of_them(
         asyncio.timeout(10),
     ):
         with pytest.raises(ConnectionError):
-            await push(edge, b"", way * 100)
+            await push(edge, b"", sent * 100)
 
 
 LAST = GOOD.replace(b"Host: a", b"Host: a\r\nConnection: close")
 
 
 @pytest.mark.parametrize("asked", [GOOD, GOOD.replace(b"Host: a", b"Host: a "), LAST])
-async def test_who_does_not_read_its_last_answer_is_let_go(forgetful: Edge, asked: bytes) -> None:
-    """By whichever way it came, and whyever it is the last."""
-    forgetful.script.answer = answer(content.ContentPart(text="a" * 10_000_000))
+async def test_a_client_that_does_not_read_its_last_answer_is_cut_off(
+    short_write_edge: Edge, asked: bytes
+) -> None:
+    """Over both ways, and whatever makes the answer the last."""
+    short_write_edge.script.answer = answer(content.ContentPart(text="a" * 10_000_000))
     with pytest.raises(ConnectionError):
         async with asyncio.timeout(10):
-            await push(forgetful, asked, bytes(1 << 16))
+            await push(short_write_edge, asked, bytes(1 << 16))
 
 
 @pytest.fixture
-def full() -> list[float]:
-    """How long callers are told to stay away; those who come once it is empty are let in."""
+def refusals() -> list[float]:
+    """Retry-After of the next calls, from the end. Once it is empty, calls are admitted."""
     return []
 
 
 @pytest.fixture
-async def crowded(script: Script, tmp_path: Path, full: list[float]) -> AsyncIterator[Edge]:
-    """An edge that has no room while `full` has something to say."""
+async def full_edge(script: Script, tmp_path: Path, refusals: list[float]) -> AsyncIterator[Edge]:
+    """An edge at its limit of calls while `refusals` has entries."""
     config = EdgeConfig(drain_timeout_s=0.1)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
-        running_edge(script, channel, config, lambda _: full.pop() if full else None) as edge,
+        running_edge(
+            script, channel, config, lambda _: refusals.pop() if refusals else None
+        ) as edge,
     ):
         yield edge
 
 
-async def test_has_no_room(crowded: Edge, full: list[float]) -> None:
-    """Who comes too many is told when to come back, unheard, and keeps the connection."""
-    crowded.script.answer = answer(content.ContentPart(text="Hi"))
-    full += [1.5, 1.25]
-    reader, writer = await asyncio.open_connection(crowded.host, crowded.port)
+async def test_excess_calls_get_503_with_retry_after(
+    full_edge: Edge, refusals: list[float]
+) -> None:
+    """Without a call to the service, and the connection stays open."""
+    full_edge.script.answer = answer(content.ContentPart(text="Hi"))
+    refusals += [1.5, 1.25]
+    reader, writer = await asyncio.open_connection(full_edge.host, full_edge.port)
 
     answers = []
     for _ in range(3):
@@ -411,14 +419,16 @@ async def test_has_no_room(crowded: Edge, full: list[float]) -> None:
     refused = answers[0]
     assert refused is not None
     assert json.loads(refused.body)["error"]["code"] == "overloaded"
-    assert len(crowded.script.specs) == 1
+    assert len(full_edge.script.specs) == 1
 
 
-async def test_asks_often_where_there_is_no_room(crowded: Edge, full: list[float]) -> None:
-    """However many one client asks at once, each has its answer, and the stack does not grow."""
-    crowded.script.answer = answer(content.ContentPart(text="Hi"))
-    full += [1.0] * 500
-    reader, writer = await asyncio.open_connection(crowded.host, crowded.port)
+async def test_many_pipelined_calls_are_refused_one_by_one(
+    full_edge: Edge, refusals: list[float]
+) -> None:
+    """Each has its answer, and the stack does not grow."""
+    full_edge.script.answer = answer(content.ContentPart(text="Hi"))
+    refusals += [1.0] * 500
+    reader, writer = await asyncio.open_connection(full_edge.host, full_edge.port)
     writer.write(GOOD * 500)
 
     answers = [await read_answer(reader) for _ in range(500)]

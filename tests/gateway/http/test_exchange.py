@@ -12,7 +12,7 @@ from gateway.config import EdgeConfig
 from gateway.http.exchange import AlreadySentResponse
 from gateway.http.reply import Reply
 from tests.gateway.conftest import Edge
-from tests.gateway.http.test_reply import Wire
+from tests.gateway.http.test_reply import RecordingWriter
 from tests.gateway.surfaces.test_completion_handler import ASKED, STREAMED, URL, events
 from tests.gateway.surfaces.test_event_stream import Endless
 from tests.stand import service
@@ -20,19 +20,19 @@ from tests.stand.service import Pause
 
 
 async def in_chunks(asked: Mapping[str, object]) -> AsyncIterator[bytes]:
-    """A body whose length is not told beforehand, which goes aiohttp's way."""
+    """Yield a body without a declared length, which aiohttp's router serves."""
     body = json.dumps(asked).encode()
     yield body[:10]
     yield body[10:]
 
 
 def reply(*, keep_alive: bool = True) -> Reply:
-    """An answer that goes nowhere."""
-    return Reply(Wire(), "req-1", time.perf_counter(), keep_alive=keep_alive)
+    """A reply to a connection that only records."""
+    return Reply(RecordingWriter(), "req-1", time.perf_counter(), keep_alive=keep_alive)
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])
-async def test_aiohttp_is_told_what_was_sent(*, keep_alive: bool) -> None:
+async def test_aiohttp_knows_the_answer_that_was_sent(*, keep_alive: bool) -> None:
     """The status, and whether the connection may be used again."""
     answered = reply(keep_alive=keep_alive)
     answered.send(200, b"{}", {})
@@ -41,17 +41,17 @@ async def test_aiohttp_is_told_what_was_sent(*, keep_alive: bool) -> None:
 
 
 class TestRoutedByAiohttp:
-    """Requests that are not ordinary, answered in the same way."""
+    """Requests that are not ordinary get the same answers."""
 
     pytestmark = pytest.mark.parametrize("edge", ["in-process", "tcp"], indirect=True)
 
     @pytest.fixture
     def config(self) -> EdgeConfig:
-        """An edge that soon gives up on who does not read."""
+        """An edge with a short write timeout."""
         return EdgeConfig(write_timeout_s=0.2, drain_timeout_s=0.1)
 
-    async def test_a_whole_answer(self, edge: Edge) -> None:
-        """With the headers of the border and of the service."""
+    async def test_a_whole_answer_has_all_headers(self, edge: Edge) -> None:
+        """Those of the error border and those of the service."""
         edge.script.answer = service.answer()
         edge.script.initial_metadata = [("x-ratelimit-limit-requests", "60")]
         headers = {"X-Request-Id": "mine-1", "Content-Type": "application/json"}
@@ -61,8 +61,10 @@ class TestRoutedByAiohttp:
         assert response.headers["x-ratelimit-limit-requests"] == "60"
         assert response.headers["Server"] == "pomogator"
 
-    async def test_a_stream(self, edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
-        """Whole, and with its line in the log."""
+    async def test_a_stream_is_whole_and_logged(
+        self, edge: Edge, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It has one access line."""
         edge.script.steps = [
             [service.started(), service.text("a")],
             [service.choice_finished(), service.finished()],
@@ -76,16 +78,16 @@ class TestRoutedByAiohttp:
         fields = vars(line)["fields"]
         assert (fields["status"], fields["stream"], fields["path"]) == (200, True, URL)
 
-    async def test_a_failure(self, edge: Edge) -> None:
-        """With its status, in JSON."""
+    async def test_a_failure_has_its_status(self, edge: Edge) -> None:
+        """And a JSON body."""
         async with edge.http.post(
             URL, data=in_chunks({"model": "m"}), headers={"Content-Type": "application/json"}
         ) as response:
             assert (await response.json())["error"]["param"] == "messages"
         assert response.status == 400
 
-    async def test_who_leaves(self, edge: Edge) -> None:
-        """The call behind it is cancelled."""
+    async def test_a_client_that_leaves_cancels_the_call(self, edge: Edge) -> None:
+        """In the middle of a stream."""
         pause = Pause()
         edge.script.steps = [[service.started()], pause]
         async with edge.http.post(
@@ -95,8 +97,10 @@ class TestRoutedByAiohttp:
             response.close()
         await asyncio.wait_for(edge.script.cancelled.wait(), 5)
 
-    async def test_who_does_not_read(self, edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
-        """Is cut off, after a bounded buffer and a bounded wait; it is not said to be no HTTP."""
+    async def test_a_client_that_does_not_read_is_cut_off(
+        self, edge: Edge, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """After a bounded buffer and a bounded wait. The log does not call it malformed."""
         caplog.set_level(logging.INFO, "gateway.access")
         steps = Endless()
         edge.script.steps = steps

@@ -20,7 +20,7 @@ JSON = st.recursive(
 
 
 def nested(depth: int) -> bytes:
-    """An object of so many levels, the outermost included, with strings that look like levels."""
+    """Build an object of `depth` levels, with strings that look like levels."""
     inner = b'["[[[{{{\\"[[["]' if depth > 1 else b"1"
     for level in range(depth - 2):
         inner = b'{"a":%b}' % inner if level % 2 else b"[%b,[]]" % inner
@@ -28,8 +28,8 @@ def nested(depth: int) -> bytes:
 
 
 @given(st.dictionaries(st.text(), JSON))
-def test_what_was_written_is_read(value: dict[str, object]) -> None:
-    """Every object, member for member; `null` is left out."""
+def test_every_object_is_read(value: dict[str, object]) -> None:
+    """Member for member, without those that are `null`."""
     members = parse(json.dumps(value).encode())
     read = {name: json.loads(bytes(raw)) for name, raw in members.items()}
     assert read == {name: member for name, member in value.items() if member is not None}
@@ -37,11 +37,11 @@ def test_what_was_written_is_read(value: dict[str, object]) -> None:
 
 @given(st.binary() | st.text().map(str.encode))
 def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
-    """With 400, and nothing else ever happens."""
+    """With 400; no other error is raised."""
     try:
         parse(body)
     except ApiError as error:
-        assert error.status == 400  # noqa: PT017 - it may be raised, or not
+        assert error.status == 400  # noqa: PT017 - it need not be raised
 
 
 @pytest.mark.parametrize(
@@ -75,37 +75,37 @@ def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
         (b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "json_too_deep"),
     ],
 )
-def test_what_readers_could_disagree_about_is_refused(body: bytes, code: str) -> None:
-    """Each kind under its own code."""
+def test_ambiguous_json_is_refused(body: bytes, code: str) -> None:
+    """Each kind has its own code."""
     with pytest.raises(ApiError) as refused:
         parse(body)
     assert (refused.value.status, refused.value.code) == (400, code)
 
 
 @pytest.mark.parametrize("depth", [1, 34, DEPTH_MAX])
-def test_ordinary_depth_is_fine(depth: int) -> None:
-    """Up to the limit."""
+def test_nesting_within_the_limit_is_read(depth: int) -> None:
+    """The limit included."""
     assert parse(nested(depth)).keys() == {"a"}
 
 
-def test_wide_is_not_deep() -> None:
-    """Thousands of brackets beside each other are no nesting."""
+def test_brackets_beside_each_other_are_not_nested() -> None:
+    """Thousands of them are read."""
     assert parse(json.dumps({"a": [[]] * 5000}).encode())
 
 
 def test_a_byte_order_mark_is_skipped() -> None:
-    """Some editors leave one."""
+    """Some editors write one."""
     assert parse(b'\xef\xbb\xbf{"a":1}').keys() == {"a"}
 
 
-def test_numbers_stay_as_they_were_written() -> None:
-    """What is passed on loses no digit, however many there are."""
+def test_numbers_keep_all_digits() -> None:
+    """They are passed on as text."""
     digits = "9" * 5000
     assert bytes(parse(f'{{"a":{digits},"b":1.10}}'.encode())["a"]) == digits.encode()
 
 
 def test_a_message_never_quotes_the_body() -> None:
-    """It gives a position instead: bodies hold what people wrote."""
+    """It has a position instead: bodies are private."""
     with pytest.raises(ApiError) as refused:
         parse(b'{"messages": "my secret" oops}')
     assert "secret" not in refused.value.message

@@ -1,4 +1,4 @@
-"""The edge on the event loop that it really runs on, whose transports are not asyncio's."""
+"""Edge on uvloop, which production uses, and whose transports are not asyncio's."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ uvloop.run(main())
 """
 
 
-def test_what_waits_for_a_client_is_bounded() -> None:
-    """The limit on what a client has not read holds there, too, and its connection is counted."""
+def test_unsent_bytes_are_bounded_and_connections_counted() -> None:
+    """As on asyncio's own loop."""
     done = subprocess.run(
         (sys.executable, "-c", PROGRAM),
         capture_output=True,

@@ -28,7 +28,7 @@ CUT = Fault(code=C.UNAVAILABLE, reason="UPSTREAM_DISCONNECTED", message="The ans
 
 
 def events(body: str) -> list[str]:
-    """The data of each event, in order. There is nothing but `data:` lines and comments."""
+    """Return the data of each event, in order, and check that all lines are data or comments."""
     lines = [line for line in body.split("\n\n") if line and not line.startswith(":")]
     assert all(line.startswith("data: ") and "\n" not in line for line in lines)
     return [line.removeprefix("data: ") for line in lines]
@@ -81,7 +81,7 @@ async def test_a_stream_is_role_deltas_finish_done(edge: Edge) -> None:
 async def test_a_failure_before_the_answer_has_its_status(
     edge: Edge, asked: Mapping[str, object]
 ) -> None:
-    """And OpenAI's error body, for whole answers and for streams."""
+    """And OpenAI's error body, for whole answers and streams."""
     edge.script.answer = NO_MONEY
     edge.script.steps = [NO_MONEY]
     async with edge.http.post(URL, json=asked) as response:
@@ -96,8 +96,8 @@ async def test_a_failure_before_the_answer_has_its_status(
     }
 
 
-async def test_a_failure_after_it_is_an_event(edge: Edge) -> None:
-    """It bears the stream's identity, and `[DONE]` follows. No finish reason is made up."""
+async def test_a_failure_within_the_answer_is_an_event(edge: Edge) -> None:
+    """It has the stream's id, and `[DONE]` follows. No finish reason is invented."""
     edge.script.steps = [[service.started(), service.text("a")], CUT]
     async with edge.http.post(URL, json=STREAMED) as response:
         *chunks, last, done = events(await response.text())
@@ -120,7 +120,7 @@ async def test_a_failure_after_it_is_an_event(edge: Edge) -> None:
 
 
 async def test_a_stream_that_ends_without_finishing_is_an_error(edge: Edge) -> None:
-    """Clients would take it for a whole answer."""
+    """Otherwise clients would take it for a whole answer."""
     edge.script.steps = [[service.started(), service.text("a")]]
     async with edge.http.post(URL, json=STREAMED) as response:
         *_, last, done = events(await response.text())
@@ -128,16 +128,16 @@ async def test_a_stream_that_ends_without_finishing_is_an_error(edge: Edge) -> N
     assert done == "[DONE]"
 
 
-async def test_a_stream_of_nothing_is_an_error_with_a_status(edge: Edge) -> None:
-    """Nothing was sent yet: it is a 500."""
+async def test_an_empty_stream_is_an_error_with_a_status(edge: Edge) -> None:
+    """500, since nothing was sent."""
     edge.script.steps = []
     async with edge.http.post(URL, json=STREAMED) as response:
         body = await response.json()
     assert (response.status, body["error"]["code"]) == (500, "internal_error")
 
 
-async def test_usage_is_told_where_it_was_asked_for(edge: Edge) -> None:
-    """Every chunk has the key, and an extra one at the end the numbers."""
+async def test_usage_is_included_on_request(edge: Edge) -> None:
+    """Every chunk has the member, and an extra last chunk the numbers."""
     edge.script.steps = [[service.started(), service.choice_finished(), service.finished()]]
     asked = {**STREAMED, "stream_options": {"include_usage": True}}
     async with edge.http.post(URL, json=asked) as response:
@@ -149,8 +149,8 @@ async def test_usage_is_told_where_it_was_asked_for(edge: Edge) -> None:
     assert last["usage"]["completion_tokens"] == 12
 
 
-async def test_thinking_models_answer_in_parts(edge: Edge) -> None:
-    """Where the requested name ends in `-thinking`, unless the client asks for text or JSON."""
+async def test_thinking_models_answer_with_parts(edge: Edge) -> None:
+    """If the requested name ends in `-thinking`, unless the client asks for text or JSON."""
     edge.script.answer = service.answer(
         content.ContentPart(reasoning=content.ReasoningPart(text="Думаю...")),
         content.ContentPart(text="x = 4"),
@@ -176,7 +176,7 @@ async def test_thinking_models_answer_in_parts(edge: Edge) -> None:
 
 
 async def test_notes_and_limits_are_headers(edge: Edge) -> None:
-    """Of streams and whole answers alike; other metadata stays inside."""
+    """Of streams and whole answers. Other metadata is not shown."""
     note = chat.Note(param="top_k", action=chat.NOTE_ACTION_DROPPED, detail="Нет такого.")
     whole = service.answer()
     whole.notes.append(note)
@@ -196,8 +196,8 @@ async def test_notes_and_limits_are_headers(edge: Edge) -> None:
         assert "x-secret" not in response.headers
 
 
-async def test_the_service_learns_what_it_needs_and_no_more(edge: Edge) -> None:
-    """Key, request id, trace, idempotency key, policy and deadline; no other header."""
+async def test_only_known_headers_reach_the_service(edge: Edge) -> None:
+    """Key, request id, trace, idempotency key, policy and deadline."""
     edge.script.answer = service.answer()
     headers = {
         "X-Request-Id": "mine-1",
@@ -238,7 +238,7 @@ async def test_the_service_learns_what_it_needs_and_no_more(edge: Edge) -> None:
     ],
 )
 async def test_without_a_key_there_is_no_call(edge: Edge, authorization: str) -> None:
-    """The seed's 401, and the service never hears of it."""
+    """The API page's 401, without a call to the service."""
     headers = {"Authorization": authorization}
     async with edge.http.post(URL, json=ASKED, headers=headers) as response:
         body = await response.json()
@@ -262,8 +262,10 @@ async def test_the_scheme_may_be_written_in_lower_case(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("asked", [ASKED, STREAMED], ids=["whole", "stream"])
-async def test_who_leaves_cancels_the_call(edge: Edge, asked: Mapping[str, object]) -> None:
-    """While the service has not said anything yet."""
+async def test_a_client_that_leaves_before_the_answer_cancels_the_call(
+    edge: Edge, asked: Mapping[str, object]
+) -> None:
+    """Of a whole answer and of a stream."""
     pause = Pause()
     edge.script.answer = pause
     edge.script.steps = [pause]
@@ -273,8 +275,8 @@ async def test_who_leaves_cancels_the_call(edge: Edge, asked: Mapping[str, objec
     await asyncio.wait_for(edge.script.cancelled.wait(), 5)
 
 
-async def test_who_leaves_in_the_middle_cancels_the_call(edge: Edge) -> None:
-    """After the first event as well."""
+async def test_a_client_that_leaves_within_the_answer_cancels_the_call(edge: Edge) -> None:
+    """After the first event."""
     pause = Pause()
     edge.script.steps = [[service.started()], pause]
     async with edge.http.post(URL, json=STREAMED) as response:
@@ -285,14 +287,14 @@ async def test_who_leaves_in_the_middle_cancels_the_call(edge: Edge) -> None:
 
 
 class TestSilence:
-    """A service that takes its time."""
+    """Streams of a service that is slow."""
 
     @pytest.fixture
     def config(self) -> EdgeConfig:
-        """An edge that is soon worried."""
+        """An edge that sends keep-alives soon."""
         return EdgeConfig(first_event_wait_s=0.02, keep_alive_s=0.02, drain_timeout_s=0.1)
 
-    async def test_is_filled_with_comments(self, edge: Edge) -> None:
+    async def test_keep_alives_fill_it(self, edge: Edge) -> None:
         """Before the first event and between events; the events are the same."""
         first, second = Pause(), Pause()
         edge.script.steps = [
@@ -310,8 +312,8 @@ class TestSilence:
             rest = await response.text()
         assert events(rest[rest.index("data:") :])[-1] == "[DONE]"
 
-    async def test_commits_to_status_200(self, edge: Edge) -> None:
-        """A failure after it is an event, of a stream that has no identity yet."""
+    async def test_the_first_keep_alive_commits_to_status_200(self, edge: Edge) -> None:
+        """A failure after it is an event of a stream without an id."""
         pause = Pause()
         edge.script.steps = [pause, CUT]
         async with edge.http.post(URL, json=STREAMED) as response:

@@ -20,7 +20,7 @@ LARGE = "x" * 16_384
 
 
 class Endless:
-    """Steps without end, counted."""
+    """Endless steps of a stream, counted."""
 
     taken = 0
 
@@ -33,12 +33,14 @@ class Endless:
 
 @pytest.fixture
 def config() -> EdgeConfig:
-    """An edge that soon gives up on who does not read."""
+    """An edge with a short write timeout."""
     return EdgeConfig(write_timeout_s=0.2, drain_timeout_s=0.1)
 
 
-async def test_who_does_not_read_is_cut_off(edge: Edge, caplog: pytest.LogCaptureFixture) -> None:
-    """After a bounded buffer and a bounded wait; the call behind it ends as well."""
+async def test_a_client_that_does_not_read_is_cut_off(
+    edge: Edge, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After a bounded buffer and a bounded wait. Its call ends, too."""
     steps = Endless()
     edge.script.steps = steps
     with caplog.at_level(logging.INFO, "gateway.access"):

@@ -67,7 +67,7 @@ EXTRAORDINARY: dict[str, bytes] = {
 
 _token = st.text("!#$%&'*+-.^_`|~09AZaz", min_size=1, max_size=5)
 _value = st.text('\t !"/:;<09AZaz~', max_size=6)
-# What follows the usual lines: mostly things that may come, now and then what may not.
+# Fields after the usual ones: mostly ordinary ones, now and then others.
 _lines = st.lists(
     st.sampled_from(
         [
@@ -81,7 +81,7 @@ _lines = st.lists(
 
 
 async def never(_: Exchange) -> None:
-    """A handler that is not reached."""
+    """Handler that is not called."""
     raise AssertionError
 
 
@@ -97,7 +97,7 @@ FAST_PATH = FastPath([ENDPOINT, MESSAGES], AuthThrottle(), body_bytes_max=1000)
 
 
 def test_an_ordinary_request_is_read() -> None:
-    """Its headers in any case, and where its body is; more may follow."""
+    """Its headers in any case, and the place of its body; more may follow."""
     head = FAST_PATH.read(ORDINARY + b"POST")
     assert head is not None
     assert (ORDINARY + b"POST")[head.body_start : head.body_end] == b"{}"
@@ -123,8 +123,8 @@ def test_any_other_request_is_left_to_aiohttp(name: str) -> None:
 
 
 @given(st.binary(max_size=30), st.integers(0, len(ORDINARY)))
-def test_any_bytes_are_read_or_left(inserted: bytes, at: int) -> None:
-    """Whatever is put into an ordinary request, nothing is raised, and the body is where it is."""
+def test_any_bytes_are_read_or_left_to_aiohttp(inserted: bytes, at: int) -> None:
+    """Whatever is inserted, nothing is raised, and the place of the body is right."""
     data = ORDINARY[:at] + inserted + ORDINARY[at:]
     head = FAST_PATH.read(data)
     if head is not None:
@@ -134,10 +134,10 @@ def test_any_bytes_are_read_or_left(inserted: bytes, at: int) -> None:
 
 @pytest.mark.parametrize("parsing", [HttpRequestParser, HttpRequestParserPy])
 @given(_lines)
-async def test_what_is_ordinary_means_the_same_to_aiohttp(
+async def test_aiohttp_reads_an_ordinary_request_alike(
     parsing: type[HttpRequestParser], lines: list[str]
 ) -> None:
-    """Every header, and the length of the body, to both of its parsers."""
+    """Every header, and the length of the body, with both of its parsers."""
     data = HEAD + "".join(f"{line}\r\n" for line in lines).encode() + b"\r\n{}"
     head = FAST_PATH.read(data)
     if head is None:

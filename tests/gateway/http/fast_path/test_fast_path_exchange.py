@@ -11,12 +11,12 @@ from gateway.http.body import body_timeout
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.reply import Reply
 from tests.gateway.http.fast_path.test_fast_path import ENDPOINT
-from tests.gateway.http.test_reply import Wire
+from tests.gateway.http.test_reply import RecordingWriter
 
 
 def exchange_with(body: bytes | ApiError) -> FastPathExchange:
-    """An exchange whose answer goes nowhere."""
-    reply = Reply(Wire(), "req-1", time.perf_counter())
+    """An exchange whose answer is only recorded."""
+    reply = Reply(RecordingWriter(), "req-1", time.perf_counter())
     return FastPathExchange(ENDPOINT, CIMultiDict(), reply, body)
 
 

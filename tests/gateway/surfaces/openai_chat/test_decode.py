@@ -20,12 +20,12 @@ PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 25).decode()
 
 
 def decoded(**fields: object) -> ChatRequest:
-    """A bare request with these fields."""
+    """Decode a bare request with these fields."""
     return decode(json.dumps({**BARE, **fields}).encode(), CONFIG)
 
 
 def refused(**fields: object) -> ApiError:
-    """Why such a request is none."""
+    """Return the error of a bare request with these fields."""
     with pytest.raises(ApiError) as caught:
         decoded(**fields)
     assert caught.value.status == 400
@@ -33,7 +33,7 @@ def refused(**fields: object) -> ApiError:
 
 
 def test_a_bare_request_sets_nothing_else() -> None:
-    """What a client leaves to the provider stays unset."""
+    """Fields that the client leaves to the provider stay unset."""
     request = decode(b'{"model":"m","messages":[]}', CONFIG)
     assert request == ChatRequest(
         rpc_request=chat.CreateChatCompletionRequest(spec=chat.ChatCompletionSpec(model="m"))
@@ -42,7 +42,7 @@ def test_a_bare_request_sets_nothing_else() -> None:
 
 @pytest.mark.parametrize("missing", ["model", "messages"])
 def test_model_and_messages_are_required(missing: str) -> None:
-    """The error names the one that is missing."""
+    """The error names the missing one."""
     assert refused(**{missing: None}).param == missing
 
 
@@ -80,14 +80,14 @@ SCALARS: Mapping[str, tuple[object, tuple[object, ...]]] = {
 
 
 @pytest.mark.parametrize("name", SCALARS)
-def test_each_field_is_understood(name: str) -> None:
-    """And is no unknown field."""
+def test_each_field_is_decoded(name: str) -> None:
+    """None is among the unknown fields."""
     assert decoded(**{name: SCALARS[name][0]}).spec.extra_json == b""
 
 
 @pytest.mark.parametrize("name", SCALARS)
-def test_null_is_nothing(name: str) -> None:
-    """As OpenAI has it."""
+def test_null_means_absent(name: str) -> None:
+    """As in OpenAI's API."""
     assert decoded(**{name: None}) == decoded()
 
 
@@ -95,23 +95,23 @@ def test_null_is_nothing(name: str) -> None:
     ("name", "value"), [(name, value) for name, (_, bad) in SCALARS.items() for value in bad]
 )
 def test_a_wrong_shape_names_its_field(name: str, value: object) -> None:
-    """`param` is the field, or the path to the fault inside it."""
+    """`param` is the field, or the path to the fault in it."""
     param = refused(**{name: value}).param
     assert param is not None
     assert param.startswith(name)
 
 
 def test_integers_may_have_a_point() -> None:
-    """JSON does not tell 5.0 from 5."""
+    """5.0 and 5 are the same in JSON."""
     assert decoded(max_tokens=5.0).spec.max_tokens == 5
 
 
-def test_what_was_expected_is_said_in_terms_of_json() -> None:
-    """A client does not know how we tell numbers apart."""
+def test_messages_use_the_terms_of_json() -> None:
+    """Not those of the decoder's types."""
     assert refused(max_tokens="5").message.endswith("Expected number, got string.")
 
 
-def test_a_number_that_is_no_double_is_refused() -> None:
+def test_a_number_beyond_a_double_is_refused() -> None:
     """1e999 would be infinite."""
     with pytest.raises(ApiError) as caught:
         decode(b'{"model":"m","messages":[],"temperature":1e999}', CONFIG)
@@ -123,8 +123,8 @@ def test_a_stop_may_be_one_string() -> None:
     assert decoded(stop="a").spec.stop == decoded(stop=["a"]).spec.stop == ["a"]
 
 
-def test_two_names_of_one_thing_must_agree() -> None:
-    """Both may be given, as some clients do."""
+def test_two_names_of_one_field_must_agree() -> None:
+    """Both may be given: some clients do so."""
     assert decoded(max_tokens=5, max_completion_tokens=5).spec.max_tokens == 5
     assert refused(max_tokens=5, max_completion_tokens=6).param == "max_tokens"
     assert decoded(user="u", safety_identifier="u").spec.user == "u"
@@ -132,28 +132,28 @@ def test_two_names_of_one_thing_must_agree() -> None:
 
 
 def test_stream_options_need_a_stream() -> None:
-    """OpenAI refuses them without."""
+    """OpenAI refuses them otherwise."""
     assert refused(stream_options={"include_usage": True}).param == "stream_options"
     assert decoded(stream=True, stream_options={"include_usage": True}).include_usage
     assert not decoded(stream=True, stream_options={}).include_usage
 
 
-def test_unknown_fields_travel_unchanged() -> None:
-    """As they were written, digit for digit; channels decide about them."""
+def test_unknown_fields_are_kept_unchanged() -> None:
+    """Digit for digit. Channels decide whether they pass."""
     body = b'{"model":"m","messages":[],"x":[1.10,1e5],"y":{"z":12345678901234567890},"w":null}'
     assert (
         decode(body, CONFIG).spec.extra_json == b'{"x":[1.10,1e5],"y":{"z":12345678901234567890}}'
     )
 
 
-def test_known_fields_never_travel_twice() -> None:
-    """Nothing known is among the unknown."""
+def test_known_fields_are_not_among_the_unknown() -> None:
+    """So none is sent twice."""
     full = {name: value for name, (value, _) in SCALARS.items() if name != "reasoning"}
     assert decoded(**full, api_base="x").spec.extra_json == b'{"api_base":"x"}'
 
 
 def test_reasoning_has_three_vocabularies() -> None:
-    """OpenRouter's means the same as the other two."""
+    """OpenRouter's has the same meaning as the other two."""
     assert decoded(reasoning={"effort": "high"}).spec == decoded(reasoning_effort="high").spec
     assert (
         decoded(reasoning={"enabled": True, "max_tokens": 2000}).spec
@@ -163,7 +163,7 @@ def test_reasoning_has_three_vocabularies() -> None:
 
 
 def test_reasoning_must_not_contradict_itself() -> None:
-    """Twice the same is fine."""
+    """The same value twice is accepted."""
     assert refused(reasoning={"effort": "low"}, reasoning_effort="high").param == "reasoning_effort"
     assert refused(reasoning={}, thinking={"type": "enabled"}).param == "reasoning"
     same = decoded(reasoning={"effort": "low"}, reasoning_effort="low")
@@ -171,7 +171,7 @@ def test_reasoning_must_not_contradict_itself() -> None:
 
 
 def test_functions_are_tools() -> None:
-    """The vocabulary of 2023, in full."""
+    """The whole vocabulary of 2023."""
     old = decoded(functions=[{"name": "f", "parameters": {}}], function_call={"name": "f"})
     new = decoded(
         tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
@@ -225,7 +225,7 @@ MESSAGES = st.lists(
     )
 )
 def test_anything_is_a_request_or_refused(body: bytes | dict[str, object]) -> None:
-    """With 4xx and a message; whatever the bytes, nothing else is ever raised."""
+    """With 4xx and a message; no other error is raised, whatever the bytes."""
     sent = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
         decode(sent, CONFIG).spec.SerializeToString()

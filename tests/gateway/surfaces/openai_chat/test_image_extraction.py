@@ -1,4 +1,4 @@
-"""Large pictures are cut out of a body, and nothing else is changed by that."""
+"""Large images leave a body, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CONFIG = EdgeConfig()
 
 
 def body(*urls: str, **fields: object) -> bytes:
-    """A request with these pictures."""
+    """A request with images at these URLs."""
     parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
     messages = [{"role": "user", "content": parts}]
     return json.dumps({"model": "m", "messages": messages, **fields}).encode()
 
 
-def test_large_pictures_are_cut_out() -> None:
-    """What is left is short, and each is there by its stand-in."""
+def test_large_images_are_extracted() -> None:
+    """The rest is short, and has a stand-in for each."""
     rest, extracted = extract_images(body(URL, URL))
     assert len(rest) < 500
     assert list(extracted.values()) == [PNG.encode()] * 2
@@ -47,13 +47,13 @@ def test_large_pictures_are_cut_out() -> None:
         b'{"url":"data:;base64,' + b"A" * EXTRACTED_BYTES_MIN,
     ],
 )
-def test_other_bodies_are_left_alone(plain: bytes) -> None:
-    """Without a large picture there is nothing to do."""
+def test_other_bodies_stay_unchanged(plain: bytes) -> None:
+    """Without a large image the same object is returned."""
     assert extract_images(plain)[0] is plain
 
 
-def test_pictures_come_back() -> None:
-    """The request is the same as if nothing had been cut out; in a plain string, too."""
+def test_extracted_images_are_in_the_request() -> None:
+    """As without the extraction; also where the URL is a plain string."""
     parts = [{"type": "image_url", "image_url": URL}, {"type": "text", "text": "a"}]
     messages = [{"role": "user", "content": parts}]
     spec = decode(json.dumps({"model": "m", "messages": messages}).encode(), CONFIG).spec
@@ -61,31 +61,31 @@ def test_pictures_come_back() -> None:
     assert spec.messages[0].content[0].image.mime_type == "image/png"
 
 
-def test_pictures_elsewhere_stay_as_they_are() -> None:
-    """A field of another kind keeps its data URL, beside a picture that is cut out."""
+def test_data_urls_in_other_fields_stay_unchanged() -> None:
+    """Also beside an image that is extracted."""
     spec = decode(body(URL, unknown={"url": URL}), CONFIG).spec
     assert json.loads(spec.extra_json) == {"unknown": {"url": URL}}
     assert spec.messages[0].content[0].image.base64 == PNG
 
 
 @pytest.mark.parametrize("fault", ['\\"', "\\n", "{", "é", "-", "\n"])
-def test_what_is_not_base64_is_found(fault: str) -> None:
-    """Also where it would have hidden a quote or a bracket."""
+def test_other_text_than_base64_is_refused(fault: str) -> None:
+    """Also where it would hide a quote or a bracket."""
     raw = body(URL).replace(PNG[-40:].encode(), fault.encode() + PNG[-40:].encode())
     with pytest.raises(ApiError) as caught:
         decode(raw, CONFIG)
     assert caught.value.status == 400
 
 
-def test_duplicate_keys_are_still_found() -> None:
-    """Two pictures under one key are two stand-ins under one key."""
+def test_duplicate_keys_are_refused() -> None:
+    """Two images under one key are two stand-ins under one key."""
     twice = body(URL).replace(b'{"url"', f'{{"url": "{URL}", "url"'.encode())
     with pytest.raises(ApiError, match="twice"):
         decode(twice, CONFIG)
 
 
-def test_the_search_for_pictures_is_bounded() -> None:
-    """After a thousand places that hold no large picture, the rest of the body stays as it is."""
+def test_the_search_for_images_is_bounded() -> None:
+    """After a thousand places without a large image, the rest of the body stays unchanged."""
     small = "".join(f'{{"url":"data:image/png;base64,{"A" * 8}"}},' for _ in range(MARKS_MAX))
     raw = f'[{small}{{"url":"{URL}"}}]'.encode()
 

@@ -18,37 +18,37 @@ HEADS = {
 }
 
 
-def data_url(picture: bytes, declared: str = "image/png") -> str:
-    """The picture as a client sends it."""
-    return f"data:{declared};base64,{base64.b64encode(picture).decode()}"
+def data_url(image_bytes: bytes, declared: str = "image/png") -> str:
+    """Return an image as a client sends it."""
+    return f"data:{declared};base64,{base64.b64encode(image_bytes).decode()}"
 
 
 def reader(bytes_max: int = 1024) -> ImageReader:
-    """One that takes two pictures of a kilobyte together."""
+    """Return a reader of two images with a kilobyte together."""
     return ImageReader(images_max=2, bytes_max=bytes_max)
 
 
 @pytest.mark.parametrize(("mime_type", "head"), HEADS.items())
 @pytest.mark.parametrize("length", [20, 21, 22])
-def test_the_media_type_is_what_the_bytes_say(mime_type: str, head: bytes, length: int) -> None:
-    """Whatever the client declared; the text is passed on as it came."""
-    picture = head.ljust(length, b"\0")
-    image = reader().read("p", data_url(picture, "image/bmp"))
+def test_the_media_type_comes_from_the_bytes(mime_type: str, head: bytes, length: int) -> None:
+    """Whatever the client declares. The base64 stays unchanged."""
+    image_bytes = head.ljust(length, b"\0")
+    image = reader().read("p", data_url(image_bytes, "image/bmp"))
     assert image.mime_type == mime_type
-    assert image.base64 == base64.b64encode(picture).decode()
+    assert image.base64 == base64.b64encode(image_bytes).decode()
 
 
 @pytest.mark.parametrize("length", [49_151, 49_152, 49_153, 200_000])
-def test_a_large_picture_is_read(length: int) -> None:
-    """What is looked at in pieces is passed on whole."""
-    picture = HEADS["image/png"].ljust(length, b"\0")
-    image = reader(250_000).read("p", data_url(picture))
-    assert (image.mime_type, image.base64) == ("image/png", base64.b64encode(picture).decode())
+def test_a_large_image_is_read(length: int) -> None:
+    """It is checked in pieces, and passed on whole."""
+    image_bytes = HEADS["image/png"].ljust(length, b"\0")
+    image = reader(250_000).read("p", data_url(image_bytes))
+    assert (image.mime_type, image.base64) == ("image/png", base64.b64encode(image_bytes).decode())
 
 
 @given(st.text("Az09+/=-_ \n", max_size=9), st.sampled_from([0, 65_532, 65_536]))
-def test_base64_is_what_rfc_4648_says(end: str, before: int) -> None:
-    """The alphabet of its section 4 in fours, with padding at the end, and nothing else."""
+def test_base64_is_that_of_rfc_4648(end: str, before: int) -> None:
+    """Groups of four in the alphabet of its section 4, with padding at the end."""
     text = "iVBORw0KGgoA" + "A" * before + end
     try:
         accepted = reader(100_000).read("p", f"data:image/png;base64,{text}").base64 == text
@@ -59,7 +59,7 @@ def test_base64_is_what_rfc_4648_says(end: str, before: int) -> None:
 
 
 def test_a_url_is_passed_on() -> None:
-    """Nothing is fetched here."""
+    """The edge fetches nothing."""
     assert reader().read("p", "https://example.com/a.jpg").uri == "https://example.com/a.jpg"
 
 
@@ -84,8 +84,8 @@ def test_a_url_is_passed_on() -> None:
         data_url(b"<html>", "text/html"),
     ],
 )
-def test_what_is_no_picture_is_refused(url: str) -> None:
-    """With the field's name."""
+def test_other_data_is_refused(url: str) -> None:
+    """The error names the field."""
     with pytest.raises(ApiError) as caught:
         reader(100_000).read("p", url)
     assert (caught.value.status, caught.value.code, caught.value.param) == (
@@ -95,8 +95,8 @@ def test_what_is_no_picture_is_refused(url: str) -> None:
     )
 
 
-def test_pictures_are_counted() -> None:
-    """The third of two is one too many."""
+def test_the_number_of_images_is_limited() -> None:
+    """The third of two is refused."""
     images = reader()
     for _ in range(2):
         images.read("p", "https://example.com/a.jpg")
@@ -105,11 +105,11 @@ def test_pictures_are_counted() -> None:
     assert caught.value.code == "invalid_image"
 
 
-def test_their_size_is_counted_together() -> None:
-    """Before anything is decoded."""
+def test_the_size_of_all_images_is_limited() -> None:
+    """By the length of their base64."""
     images = reader()
-    picture = data_url(HEADS["image/png"].ljust(900, b"\0"))
-    images.read("p", picture)
+    image_bytes = data_url(HEADS["image/png"].ljust(900, b"\0"))
+    images.read("p", image_bytes)
     with pytest.raises(ApiError) as caught:
-        images.read("p", picture)
+        images.read("p", image_bytes)
     assert caught.value.status == 413

@@ -13,7 +13,7 @@ from gateway.surfaces.openai_chat.messages import decode_messages
 
 
 def decoded(*messages: object) -> list[content.Message]:
-    """The messages, as the contract has them."""
+    """Decode messages to those of the contract."""
     images = ImageReader(images_max=5, bytes_max=1000)
     spec = chat.ChatCompletionSpec()
     decode_messages(msgspec.Raw(json.dumps(messages).encode()), images, spec)
@@ -21,14 +21,14 @@ def decoded(*messages: object) -> list[content.Message]:
 
 
 def refused(*messages: object) -> str | None:
-    """The `param` of the error."""
+    """Return the `param` of the error."""
     with pytest.raises(ApiError) as caught:
         decoded(*messages)
     return caught.value.param
 
 
 def test_content_is_a_string_or_parts() -> None:
-    """Both mean the same."""
+    """With the same meaning."""
     assert decoded({"role": "user", "content": "a"}) == decoded(
         {"role": "user", "content": [{"type": "text", "text": "a"}]}
     )
@@ -44,8 +44,8 @@ def test_content_is_a_string_or_parts() -> None:
         ("tool", content.ROLE_TOOL),
     ],
 )
-def test_roles(role: str, value: content.Role.ValueType) -> None:
-    """Each has its value."""
+def test_each_role_has_its_value(role: str, value: content.Role.ValueType) -> None:
+    """OpenAI's five roles."""
     assert decoded({"role": role})[0].role == value
 
 
@@ -71,13 +71,13 @@ def test_roles(role: str, value: content.Role.ValueType) -> None:
         ({"role": "assistant", "tool_calls": [{"id": "c"}]}, "messages[0].tool_calls[0]"),
     ],
 )
-def test_the_fault_is_located(message: object, param: str) -> None:
-    """By the path that the client wrote."""
+def test_an_error_has_the_path_of_the_fault(message: object, param: str) -> None:
+    """In the names of the client."""
     assert refused(message) == param
 
 
-def test_a_whole_turn_of_an_assistant_comes_back() -> None:
-    """Reasoning first, its sealed forms unchanged, and the calls."""
+def test_a_turn_of_an_assistant_is_decoded_whole() -> None:
+    """Reasoning first, its sealed forms unchanged, and the tool calls."""
     (message,) = decoded(
         {
             "role": "assistant",
@@ -101,8 +101,8 @@ def test_a_whole_turn_of_an_assistant_comes_back() -> None:
     assert message.tool_calls[1].type == content.TOOL_TYPE_CUSTOM
 
 
-def test_our_own_answer_may_be_sent_back_as_it_came() -> None:
-    """The reasoning is in it twice, and counts once."""
+def test_an_answer_can_be_sent_back_unchanged() -> None:
+    """Its reasoning is in it twice, and is decoded once."""
     (message,) = decoded(
         {
             "role": "assistant",
@@ -113,15 +113,15 @@ def test_our_own_answer_may_be_sent_back_as_it_came() -> None:
     assert [part.WhichOneof("part") for part in message.content] == ["reasoning", "text"]
 
 
-def test_cache_marks_travel_unchanged() -> None:
-    """On any part."""
+def test_cache_marks_stay_unchanged() -> None:
+    """They may be on any part."""
     part = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}
     (message,) = decoded({"role": "system", "content": [part]})
     assert json.loads(message.content[0].cache_control_json) == {"type": "ephemeral"}
 
 
 def test_function_calls_become_tool_calls_with_ids() -> None:
-    """The answer of a function finds its call by name, the latest of that name."""
+    """The answer of a function belongs to the latest call of its name."""
     call = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}
     result = {"role": "function", "name": "f", "content": "1"}
     first, answered, second, again = decoded(call, result, call, result)
@@ -131,8 +131,8 @@ def test_function_calls_become_tool_calls_with_ids() -> None:
     assert first.tool_calls[0].id != second.tool_calls[0].id
 
 
-def test_sound_and_files() -> None:
-    """By value, and by reference."""
+def test_audio_and_files_are_decoded() -> None:
+    """By value and by reference."""
     (message,) = decoded(
         {
             "role": "user",

@@ -18,7 +18,7 @@ from tests.stand import service
 def rendered(
     *chunks: chat.ChatCompletionChunk, functions: bool = False, include_usage: bool = False
 ) -> list[dict[str, Any]]:
-    """The objects of a stream that begins with `started` and goes on with these."""
+    """Render a stream of `started` and these chunks, and parse its events."""
     renderer = ChunkRenderer(include_usage=include_usage, functions=functions)
     body = renderer.render([service.started(), *chunks]).decode()
     assert body.endswith("\n\n")
@@ -28,7 +28,7 @@ def rendered(
 
 
 def deltas(chunks: Sequence[dict[str, Any]], index: int = 0) -> list[dict[str, Any]]:
-    """The deltas of one choice, without the first, which has the role."""
+    """Return the deltas of one choice without the first, which has the role."""
     choices = [choice for chunk in chunks for choice in chunk["choices"]]
     return [choice["delta"] for choice in choices if choice["index"] == index][1:]
 
@@ -39,8 +39,8 @@ def call(index: int, *, at: int = 0, **fields: Any) -> chat.ChatCompletionChunk:
 
 
 @given(st.lists(st.text() | st.text('",\\[]', max_size=4) | st.sampled_from([",", "],["])))
-def test_text_arrives_as_it_was(pieces: list[str]) -> None:
-    """Whatever characters, line separators included, and one event for each piece."""
+def test_text_is_rendered_unchanged(pieces: list[str]) -> None:
+    """All characters, line separators included, and one event for each piece."""
     chunks = rendered(*(service.text(piece) for piece in pieces))
     assert [delta["content"] for delta in deltas(chunks)] == pieces
 
@@ -61,8 +61,8 @@ def test_each_kind_of_delta_has_its_key() -> None:
     ]
 
 
-def test_a_tool_call_is_introduced_once() -> None:
-    """Its first piece has id, type and name; every piece its index."""
+def test_the_first_piece_of_a_tool_call_has_its_name() -> None:
+    """And its id and type; every piece has its index."""
     chunks = rendered(
         call(0, id="c", name="f", type=content.TOOL_TYPE_FUNCTION),
         call(0, arguments='{"a"'),
@@ -77,8 +77,8 @@ def test_a_tool_call_is_introduced_once() -> None:
     ]
 
 
-def test_who_speaks_of_functions_is_answered_so() -> None:
-    """As before there were tools, with the finish reason of that time."""
+def test_requests_with_functions_get_function_calls() -> None:
+    """With the finish reason from before there were tools."""
     *chunks, last = rendered(
         call(0, id="c", name="f", type=content.TOOL_TYPE_FUNCTION),
         call(0, arguments="{}"),
@@ -93,7 +93,7 @@ def test_who_speaks_of_functions_is_answered_so() -> None:
 
 
 def test_every_choice_begins_with_its_role() -> None:
-    """At its first event, also if that is its last."""
+    """In its first event, also if that is its last."""
     chunks = rendered(service.text("a", 1), service.choice_finished(index=2))
     first: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
@@ -103,8 +103,8 @@ def test_every_choice_begins_with_its_role() -> None:
     assert all(delta["role"] == "assistant" for delta in first.values())
 
 
-def test_log_probabilities_stand_beside_the_delta() -> None:
-    """In OpenAI's form, as the provider gave them, on one line."""
+def test_log_probabilities_are_beside_the_delta() -> None:
+    """On one line, as the provider sent them."""
     *_, chunk = rendered(_with_logprobs())
     assert chunk["choices"][0]["logprobs"] == {"content": []}
     assert chunk["choices"][0]["finish_reason"] is None
@@ -117,7 +117,7 @@ def _with_logprobs() -> chat.ChatCompletionChunk:
 
 @pytest.mark.parametrize("reason", chat.FinishReason.values())
 def test_finish_reasons_are_openais(reason: chat.FinishReason.ValueType) -> None:
-    """All of the contract's; the provider's own word stands beside."""
+    """For all of the contract's; the provider's own word is beside them."""
     *_, chunk = rendered(service.choice_finished(reason, native="end_turn"))
     (choice,) = chunk["choices"]
     assert choice["finish_reason"] == FINISH_REASONS[reason]
@@ -146,22 +146,22 @@ def test_usage_is_complete() -> None:
     [(0, b"0"), (1, b"0.000000001"), (1_500_000_000, b"1.5"), (20_000_000_000, b"20")],
 )
 def test_cost_is_exact(nano_usd: int, dollars: bytes) -> None:
-    """Integers inside, a decimal number outside, no double between."""
+    """An integer becomes a decimal number without a double in between."""
     cost: Any = render_usage(service.usage(), nano_usd)["cost"]
     assert bytes(cost) == dollars
 
 
-def whole(said: content.Message, *, thinking_parts: bool = False) -> dict[str, Any]:
-    """The message of a whole answer."""
+def whole(sent: content.Message, *, thinking_parts: bool = False) -> dict[str, Any]:
+    """Render a whole answer with this message, and return it."""
     answer = service.answer()
-    answer.choices[0].message.CopyFrom(said)
+    answer.choices[0].message.CopyFrom(sent)
     body = json.loads(render_completion(answer, thinking_parts=thinking_parts))
     message: dict[str, Any] = body["choices"][0]["message"]
     return message
 
 
-def test_content_is_null_where_only_tools_were_called() -> None:
-    """Also where the model reasoned first."""
+def test_content_is_null_beside_tool_calls_alone() -> None:
+    """Also if the model reasoned first."""
     message = content.Message(
         content=[content.ContentPart(reasoning=content.ReasoningPart(text="r"))],
         tool_calls=[content.ToolCall(id="c", name="f", arguments="{}")],
@@ -178,7 +178,7 @@ def test_content_is_null_where_only_tools_were_called() -> None:
 
 
 def test_an_empty_answer_is_an_empty_string() -> None:
-    """The model said nothing, but did not call anything either."""
+    """If there are no tool calls either."""
     assert whole(content.Message())["content"] == ""
 
 
@@ -188,8 +188,8 @@ def test_without_reasoning_content_stays_a_string() -> None:
     assert whole(message, thinking_parts=True)["content"] == "a"
 
 
-def test_other_fields_of_a_message_never_replace_ours() -> None:
-    """A provider's `content` in them would."""
+def test_extra_members_of_a_message_never_replace_ours() -> None:
+    """Such as a provider's `content`."""
     message = content.Message(
         content=[content.ContentPart(text="a")], extra_json=b'{"content":"b","annotations":[]}'
     )

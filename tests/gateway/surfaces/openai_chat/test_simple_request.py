@@ -21,7 +21,7 @@ _messages = st.fixed_dictionaries(
     {"role": st.sampled_from(["system", "developer", "user", "assistant"]), "content": _texts}
 )
 _odd_messages = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "tool", "function", "nobody"])},
+    {"role": st.sampled_from(["user", "assistant", "tool", "function", "robot"])},
     optional={"content": _anything | st.lists(_anything, max_size=1), "name": _anything},
 )
 _usual = st.fixed_dictionaries(
@@ -45,7 +45,7 @@ _odd = st.fixed_dictionaries(
 
 
 def outcome(read: object, body: bytes) -> object:
-    """What reading gives: a request, or an error's status, code and parameter."""
+    """Return the decoded request, or the error's status, code, parameter and message."""
     assert callable(read)
     try:
         return read(body, CONFIG)
@@ -54,26 +54,26 @@ def outcome(read: object, body: bytes) -> object:
 
 
 @given(_usual, st.booleans(), st.sampled_from([None, 2]))
-def test_usual_requests_mean_the_same_on_both_ways(
+def test_usual_requests_are_decoded_alike_on_both_ways(
     fields: dict[str, object], ascii_only: bool, indent: int | None
 ) -> None:
-    """However their JSON is written."""
+    """Whatever the white space and escapes of their JSON."""
     body = json.dumps(fields, ensure_ascii=ascii_only, indent=indent).encode()
     assert outcome(decode, body) == outcome(decode_any, body)
 
 
 @given(_odd)
-def test_odd_requests_mean_the_same_on_both_ways(fields: dict[str, object]) -> None:
-    """And so do the errors."""
+def test_odd_requests_are_decoded_alike_on_both_ways(fields: dict[str, object]) -> None:
+    """With the same errors."""
     body = json.dumps(fields).encode()
     assert outcome(decode, body) == outcome(decode_any, body)
 
 
 @given(_usual, st.binary(min_size=1, max_size=3), st.integers(0, 200))
-def test_broken_requests_mean_the_same_on_both_ways(
+def test_broken_requests_are_decoded_alike_on_both_ways(
     fields: dict[str, object], inserted: bytes, at: int
 ) -> None:
-    """Whatever bytes get into them."""
+    """Whatever bytes are inserted."""
     body = json.dumps(fields).encode()
     body = body[:at] + inserted + body[at:]
     assert outcome(decode, body) == outcome(decode_any, body)
@@ -89,8 +89,8 @@ def test_broken_requests_mean_the_same_on_both_ways(
         SMALL | {"temperature": 1, "top_p": 0.5},
     ],
 )
-def test_usual_requests_are_ordinary(fields: dict[str, object]) -> None:
-    """What most clients send is read in one step."""
+def test_usual_requests_are_simple(fields: dict[str, object]) -> None:
+    """Those that most clients send."""
     assert read_simple(json.dumps(fields).encode()) is not None
 
 
@@ -108,8 +108,8 @@ def test_usual_requests_are_ordinary(fields: dict[str, object]) -> None:
         b'{"model":"\\\\\\":","model":"m","messages":[]}',
     ],
 )
-def test_keys_that_come_twice_are_noticed(body: bytes) -> None:
-    """However they are written, and wherever."""
+def test_duplicate_keys_are_refused(body: bytes) -> None:
+    """At any level, and also where one of them is escaped."""
     assert read_simple(body) is None
     with pytest.raises(ApiError) as refused:
         decode(body, CONFIG)
@@ -130,6 +130,6 @@ def test_keys_that_come_twice_are_noticed(body: bytes) -> None:
         SMALL | {"messages": [USER | {"name": "n"}]},
     ],
 )
-def test_anything_else_is_not_ordinary(fields: dict[str, object]) -> None:
-    """It is left to who can explain it."""
+def test_other_requests_are_not_simple(fields: dict[str, object]) -> None:
+    """They are decoded field by field."""
     assert read_simple(json.dumps(fields).encode()) is None
