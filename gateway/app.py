@@ -69,11 +69,14 @@ def create_app(
     app.add_routes(ModelsHandler(channel, calls, config).routes())
     app.add_routes(routes(TRANSCODED, channel, config))
     app.router.add_get("/openapi.json", openapi.handler(openapi.openapi(TRANSCODED)))
-    probes = Probes(channel, config)
+    _add_probes(app, Probes(channel, config))
+    return app
+
+
+def _add_probes(app: web.Application, probes: Probes) -> None:
     app[PROBES] = probes
     app.router.add_get("/healthz", probes.live)
     app.router.add_get("/readyz", probes.ready)
-    return app
 
 
 async def _drain(calls: InFlightCalls, app: web.Application) -> None:

@@ -86,7 +86,12 @@ async def run_edge(options: EdgeOptions) -> None:
         )
         follow_on_hangup(channel)
         tracer = await open_tracer(stack, tables.traces, "pomogator-edge")
-        page = partial(serving_edge_metrics, metrics, version=VERSION, memory=memory)
+        page = partial(
+            serving_edge_metrics,
+            metrics,
+            version=VERSION,
+            memory_used=lambda: memory.used_share,
+        )
         await serve_metrics(stack, page, options.metrics)
         edge = serving(
             channel,

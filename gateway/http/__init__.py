@@ -2,18 +2,19 @@
 
 Modules, in the order in which data flows:
 
-    runner             aiohttp's server with our connections
-    acceptor           accepts many connections in a turn of the loop
-    client_connection  aiohttp's connection, with safe defaults
-    fast_path          ordinary requests around aiohttp's parser and router
-    middleware         error border: request ids, access log, every failure as JSON
-    auth_throttle      429 for addresses with too many failures
-    credentials        the API key of a request
-    endpoint           a method and path that both ways serve
-    exchange           one request and its reply, over either way
-    body               JSON bodies, bounded in size and time
-    strict_json        JSON that every reader understands in the same way
-    reply              one answer, written straight to its connection
-    error_answer       the form of errors, by path
-    probes             liveness and readiness
+    runner              aiohttp's server with our connections
+    acceptor            accepts many connections in a turn of the loop
+    client_connection   aiohttp's connection, with safe defaults
+    fast_path           ordinary requests around aiohttp's parser and router
+    middleware          error border: request ids, access log, every failure as JSON
+    auth_throttle       429 for addresses with too many failures
+    credentials         the API key of a request
+    endpoint            a method and path that both ways serve
+    exchange            one request and its reply, over either way
+    body                JSON bodies, bounded in size and time
+    strict_json         JSON that every reader understands in the same way
+    reply               one answer, written straight to its connection
+    error_answer        the form of errors, by path
+    probes              liveness and readiness
+    connection_metrics  metrics of client connections
 """

@@ -6,10 +6,9 @@ In one process with the service the edge's metrics are on the service's page.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.metrics_page import serving_metrics
 from services.common.process_metrics import ProcessMetrics
@@ -17,9 +16,11 @@ from services.common.process_metrics import ProcessMetrics
 
 @asynccontextmanager
 async def serving_edge_metrics(
-    metrics: EdgeMetrics, address: str, version: str, memory: MemoryMonitor
+    metrics: EdgeMetrics, address: str, version: str, memory_used: Callable[[], float]
 ) -> AsyncIterator[str]:
     """Serve the edge's and the process's metrics at HOST:PORT; give it with the real port.
+
+    `memory_used` is the share of the container's memory that is in use.
 
     Raises:
         OSError: it cannot listen there.
@@ -27,7 +28,7 @@ async def serving_edge_metrics(
     """
     process = ProcessMetrics(version)
     process.registry.register(metrics)
-    process.memory_used.set_function(lambda: memory.used_share)
+    process.memory_used.set_function(memory_used)
     async with serving_metrics(process.registry, address) as bound:
         watching = asyncio.create_task(process.loop_lag.watch(), name="loop lag")
         try:
