@@ -15,7 +15,8 @@ from services.admission.ticket import Ticket
 from services.capabilities import Capabilities
 from services.clock import Clock
 from services.errors import Failure
-from services.metering.ledger import HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import Ledger
 from services.metering.prices import FREE, Price, PriceList, estimate_nano
 from services.metering.tokens import TokenCounter, estimate_prompt
 from services.metering.usage import UsageMeter

@@ -10,7 +10,8 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.limits import Lease, Limits, Subject
 from services.clock import Clock
-from services.metering.ledger import Hold, Ledger
+from services.metering.holds import Hold
+from services.metering.ledger import Ledger
 from services.metering.prices import Price, cost_nano
 from services.metering.usage import Metered, UsageMeter
 from services.providers.base import Batch, Decoder

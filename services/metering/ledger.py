@@ -33,16 +33,15 @@ import asyncio
 import itertools
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
 
-import msgspec
 from pomogator.chat.v1 import usage_pb2
 
 from services.clock import Clock
 from services.errors import Failure
+from services.metering.holds import Hold, HoldRequest, tokens_of
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
 from services.storage.base import Database, unavailable
@@ -84,52 +83,6 @@ RELEASE_WAIT_S = 1.0
 
 CLOSE_TIMEOUT_S = 10.0
 """How long `close` waits for a database that does not answer."""
-
-SOURCES = {
-    usage_pb2.USAGE_SOURCE_UNSPECIFIED: "",
-    usage_pb2.USAGE_SOURCE_PROVIDER: "provider",
-    usage_pb2.USAGE_SOURCE_DRAINED: "drained",
-    usage_pb2.USAGE_SOURCE_COUNTED: "counted",
-}
-"""How the database spells who counted."""
-
-
-class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks the ledger for."""
-
-    request_id: str
-    """As logs have it. Callers may choose it: it need not be unique."""
-    account: str
-    """Who pays."""
-    key_id: str
-    """Who asks."""
-    model: str
-    """The public model."""
-    amount_nano: int
-    """The most that it is expected to cost. 0: it is free, and always admitted."""
-    price: str = "{}"
-    """The price in force, as JSON. Kept with the hold: later prices do not matter to it."""
-    monthly_nano: int | None = None
-    """What the key may spend in a calendar month (UTC). None: no limit."""
-
-
-@dataclass(slots=True, eq=False, weakref_slot=True)
-class Hold:
-    """What an admitted request has taken. It is ended by `Ledger.settle` or `Ledger.void`."""
-
-    row: HoldRow
-    """As it stands in the database."""
-    charge_nano: int = 0
-    """What it would cost if it ended now: the last checkpoint."""
-    usage: usage_pb2.Usage | None = None
-    """What it has used until then."""
-    ended: bool = False
-    """Whether its end has been decided."""
-
-    @property
-    def id(self) -> str:
-        """Unique for ever."""
-        return self.row.id
 
 
 class Ledger:
@@ -251,7 +204,7 @@ class Ledger:
 
     def settle(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
         """Ends a hold: its account is charged. Whatever is said of it later is ignored."""
-        self._end(hold, SETTLED, charge_nano, _tokens(usage))
+        self._end(hold, SETTLED, charge_nano, tokens_of(usage))
 
     def void(self, hold: Hold) -> None:
         """Ends a hold: nothing is charged. Whatever is said of it later is ignored."""
@@ -342,23 +295,10 @@ class Ledger:
         if not dirty:
             return
         points = [
-            Checkpoint(hold.id, hold.charge_nano, _tokens(hold.usage)) for hold in dirty.values()
+            Checkpoint(hold.id, hold.charge_nano, tokens_of(hold.usage)) for hold in dirty.values()
         ]
         try:
             await self._database.write(write_checkpoints, points)
         except BaseException:
             self._dirty = dirty | self._dirty
             raise
-
-
-def _tokens(usage: usage_pb2.Usage | None) -> Tokens:
-    if usage is None:
-        return NO_TOKENS
-    return Tokens(
-        SOURCES[usage.source],
-        usage.prompt_token_count,
-        usage.completion_token_count,
-        usage.thinking_token_count,
-        usage.cache_read_token_count,
-        usage.cache_write_token_count,
-    )

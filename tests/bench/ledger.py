@@ -22,7 +22,8 @@ from services.admission.keyring import Keyring
 from services.admission.limits import LimitLeases, Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config import LimitConfig
-from services.metering.ledger import HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account
 from services.storage.audit import audit
 from services.storage.counters import LIMIT_MAX, LocalCounters

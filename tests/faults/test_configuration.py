@@ -17,7 +17,8 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
 from services.config import ConfigError, LimitConfig, Secret
-from services.metering.ledger import HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.postgres import PostgresDatabase

@@ -12,7 +12,8 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
-from services.metering.ledger import HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import Ledger
 from services.metering.outbox import BATCH_DELAY_S
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit

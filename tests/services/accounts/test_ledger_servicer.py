@@ -11,7 +11,8 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.accounts.operator_services import OperatorServices
 from services.inprocess import InProcessChannel
-from services.metering.ledger import HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import Ledger
 from services.rpc.failure_border import FailureBorder
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database

@@ -23,7 +23,8 @@ from services.admission.keyring import Keyring
 from services.clock import system_chance
 from services.common.key_format import new_secret
 from services.inprocess import InProcessChannel
-from services.metering.ledger import HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import Ledger
 from services.rpc.failure_border import FailureBorder
 from services.rpc.listener import listening
 from services.storage.accounts import credit_account, ensure_account

@@ -12,7 +12,8 @@ from pomogator.chat.v1 import usage_pb2
 from services.admission.ticket import CHECKPOINT_S
 from services.errors import Failure
 from services.metering import outbox
-from services.metering.ledger import HEARTBEAT_S, LOST_AFTER_S, Hold, HoldRequest, Ledger
+from services.metering.holds import Hold, HoldRequest
+from services.metering.ledger import HEARTBEAT_S, LOST_AFTER_S, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, Transaction

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from pomogator.chat.v1 import usage_pb2
 
-from services.metering.ledger import HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, P, T, Transaction

@@ -8,7 +8,8 @@ import pytest
 from pomogator.chat.v1 import usage_pb2
 
 from services.metering import recovery
-from services.metering.ledger import LOST_AFTER_S, HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import LOST_AFTER_S, Ledger
 from services.metering.recovery import Recovery
 from services.storage.accounts import account_by_name, ensure_account
 from services.storage.base import Database, Transaction

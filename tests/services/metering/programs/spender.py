@@ -16,7 +16,8 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
 from services.errors import Failure
-from services.metering.ledger import HoldRequest, Ledger
+from services.metering.holds import HoldRequest
+from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.opening import open_database
 
