@@ -1,4 +1,4 @@
-"""Holds of admitted requests, as the ledger hands them out."""
+"""Holds: the amount that the ledger reserves for an admitted request."""
 
 from __future__ import annotations
 
@@ -15,48 +15,49 @@ SOURCES = {
     usage_pb2.USAGE_SOURCE_DRAINED: "drained",
     usage_pb2.USAGE_SOURCE_COUNTED: "counted",
 }
-"""How the database spells who counted."""
+"""Sources of a token count, as the database spells them."""
 
 
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request asks the ledger for."""
+    """Request for a hold."""
 
     request_id: str
-    """As logs have it. Callers may choose it: it need not be unique."""
+    """Request ID in logs and answers. Callers may choose it, so it need not be unique."""
     account: str
-    """Who pays."""
+    """Account that pays."""
     key_id: str
-    """Who asks."""
+    """Key of the caller."""
     model: str
-    """The public model."""
+    """Public model."""
     amount_nano: int
-    """The most that it is expected to cost. 0: it is free, and always admitted."""
+    """Highest expected cost. 0: the call is free and always admitted."""
     price: str = "{}"
-    """The price in force, as JSON. Kept with the hold: later prices do not matter to it."""
+    """Price in force, as JSON. It is stored with the hold, so later prices do not apply."""
     monthly_nano: int | None = None
-    """What the key may spend in a calendar month (UTC). None: no limit."""
+    """Budget of the key for a calendar month (UTC). None: no limit."""
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Hold:
-    """What an admitted request has taken. It is ended by `Ledger.settle` or `Ledger.void`."""
+    """Hold of an in-flight call, until `Ledger.settle` or `Ledger.void` ends it."""
 
     row: HoldRow
-    """As it stands in the database."""
+    """The row in the database."""
     charge_nano: int = 0
-    """What it would cost if it ended now: the last checkpoint."""
+    """Charge at the last checkpoint."""
     usage: usage_pb2.Usage | None = None
-    """What it has used until then."""
+    """Usage at the last checkpoint."""
     ended: bool = False
-    """Whether its end has been decided."""
+    """Whether the hold was settled or voided."""
 
     @property
     def id(self) -> str:
-        """Unique for ever."""
+        """Unique ID."""
         return self.row.id
 
 
 def tokens_of(usage: usage_pb2.Usage | None) -> Tokens:
+    """Return the tokens of a usage, as the database stores them."""
     if usage is None:
         return NO_TOKENS
     return Tokens(

@@ -1,28 +1,25 @@
-"""Money: what a request may take, what it took, and that both are true whatever dies.
+"""Ledger: holds, settlement and checkpoints, correct across crashes.
 
-A request takes a hold before anything is sent upstream, and the hold ends once:
+A request takes a hold before anything is sent upstream, and the hold ends exactly once:
 
     reserve ──► held ──┬─ settle ──► settled     charged what it cost
                        ├─ void ────► voided      charged nothing
                        └─ (the process died) ──► recovered at its last checkpoint,
                                                  or voided if there is none
 
-Each step is one conditional statement in the database, so that no order of events,
-no repetition and no crash between any two of them does it twice. `settle` and `void`
-only take note: a task of the ledger carries them out, so that neither the answer
-waits nor a cancelled request forgets. What the database refuses is tried again; it
-is safe there, since the hold stands until it is ended.
+Each step is one conditional statement in the database, so no order of events, repetition or crash
+applies it twice. `settle` and `void` put the end of the hold into an outbox, and a task writes it:
+the answer does not wait for the database, and a cancelled request is settled all the same. The
+task retries what the database refuses, while the hold stays open.
 
-Over-run: a hold is an estimate. Where a request cost more, the whole cost is charged
-and the excess recorded (`holds.overrun`); the balance may then be negative, by no
-more than the sum of those, and what follows is refused until it is not. Where it cost
-less, only the cost is charged.
+Overrun: a hold is an estimate. If a call costs more, the whole cost is charged and the excess is
+recorded (`holds.overrun`). The balance may then be negative, by at most the sum of the overruns,
+and further calls are refused until it is not. If a call costs less, only its cost is charged.
 
-Death: what a killed process had not written down is lost to us, never to the caller. Of a
-stream that is at most its last second. A call that was complete has its settlement in the
-outbox for some 20 ms and then for as long as the commit takes: settlement keeps no answer
-waiting. Killed meanwhile, it costs what its last checkpoint says, and nothing if it took less
-than a second or came in one piece.
+Crashes: usage that a killed process had not written is not charged. Of a stream that is at most
+its last second. The settlement of a complete call stays in the outbox for some 20 ms and then
+until its commit, because no answer waits for it. If the process is killed meanwhile, the call is
+charged at its last checkpoint, and not at all if it took less than a second or came whole.
 
 All amounts are whole nano-USD.
 """
@@ -62,31 +59,31 @@ from services.storage.ledger import (
 from services.telemetry.supervisor import Supervisor
 
 LEASE_S = 15.0
-"""How long a process that is silent is taken to live, by the database's clock: its holds are left
-alone. After that it has until the next sweep to say that only the clock has jumped."""
+"""Lease of a process, by the database's clock. Its holds are recovered after the lease has expired
+and the next sweep finds it still not renewed, since the clock may have jumped."""
 
 HEARTBEAT_S = 0.5
-"""How often checkpoints are written. Calls note theirs as often (`CHECKPOINT_S` of their ticket):
-the two together are what a kill may lose of a stream, and at most a second."""
+"""Interval of the heartbeat, which writes checkpoints. Calls update theirs as often (`CHECKPOINT_S`
+in the ticket), so a kill loses at most one second of a stream."""
 
 LEASE_HEARTBEATS = 2
-"""Every how many beats the lease is renewed."""
+"""Heartbeats between renewals of the lease."""
 
 SWEEP_HEARTBEATS = 10
-"""Every how many beats holds are looked for that nobody will end."""
+"""Heartbeats between sweeps for holds to recover."""
 
 LOST_AFTER_S = 60.0
-"""The age at which a hold of ours that nobody here knows is taken for lost."""
+"""Age at which a hold of this process that it no longer knows is recovered."""
 
 RELEASE_WAIT_S = 1.0
-"""How long a call that there is no money for waits for others to give back theirs."""
+"""Time that a call without enough balance waits for pending ends of holds to be committed."""
 
 CLOSE_TIMEOUT_S = 10.0
-"""How long `close` waits for a database that does not answer."""
+"""Time that `close` waits for a database that does not answer."""
 
 
 class Ledger:
-    """The ledger of one process. Use it as a context: `async with Ledger(…) as ledger`."""
+    """Ledger of one process. It runs tasks, so it is used as `async with Ledger(…) as ledger`."""
 
     def __init__(
         self,
@@ -96,7 +93,7 @@ class Ledger:
         lease_s: float = LEASE_S,
         supervisor: Supervisor | None = None,
     ) -> None:
-        """`supervisor` runs the ledger's tasks. None: one of its own."""
+        """Create a ledger. `supervisor` runs its tasks; None creates one."""
         self._supervisor = supervisor or Supervisor()
         self._database = database
         self._clock = clock
@@ -104,7 +101,7 @@ class Ledger:
         self._owner = f"owner-{secrets.token_hex(8)}"
         self._id_prefix = secrets.token_hex(6)
         self._serials = itertools.count()
-        # Holds that nobody has any more cannot be ended by anybody: they are swept.
+        # Weak, so that a sweep recovers holds that no caller references any more.
         self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
         self._dirty: dict[str, Hold] = {}
         self._outbox = Outbox(database)
@@ -114,7 +111,7 @@ class Ledger:
 
     async def __aenter__(self) -> Self:
         if self._database.exclusive:
-            # Whoever else had the state open is gone, and so nobody ends its holds.
+            # Any other process with this state has ended, so its holds need recovery.
             await self._database.write(end_leases)
         await self._database.write(renew_lease, self._owner, self._lease_ms)
         await self.sweep()
@@ -129,17 +126,17 @@ class Ledger:
 
     @property
     def owner(self) -> str:
-        """The name under which this process has its lease, for as long as it lives."""
+        """Name under which this process has its lease."""
         return self._owner
 
     @property
     def outbox_depth(self) -> int:
-        """How many endings wait for the database."""
+        """Number of ends of holds that wait for the database."""
         return len(self._outbox)
 
     @property
     def healthy(self) -> bool:
-        """Whether requests may be admitted: what ends them keeps up."""
+        """Whether requests may be admitted: the tasks run and the outbox is not full."""
         for task in self._tasks:
             if task.done():
                 return False
@@ -147,31 +144,31 @@ class Ledger:
 
     @property
     def open_holds(self) -> int:
-        """How many requests of this process hold money."""
+        """Number of open holds of this process."""
         return len(self._open)
 
     @property
     def recovered(self) -> int:
-        """How many holds were ended here for processes that could not."""
+        """Number of holds that this process recovered."""
         return self._recovery.recovered
 
     @property
     def broken_holds(self) -> int:
-        """How many holds nobody can end as they stand in the database."""
+        """Number of holds that cannot be ended as they are stored."""
         return self._recovery.broken
 
     async def reserve(self, request: HoldRequest) -> Hold:
-        """Takes a hold. A caller that is cancelled meanwhile holds nothing.
+        """Take a hold. If the caller is cancelled meanwhile, the hold is voided.
 
-        Raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
+        Raise Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
         try:
             return await self._reserve(request)
         except Failure as refusal:
             if not refusal.row.lacks_funds or not len(self._outbox):
                 raise
-        # Calls that are over have still to give back what they held: a caller who asks one
-        # thing after another must not be refused for that.
+        # Ended calls may not have released their holds yet: sequential calls must not be
+        # refused for that.
         with suppress(TimeoutError):
             async with asyncio.timeout(RELEASE_WAIT_S):
                 await self._outbox.drain_current()
@@ -183,11 +180,11 @@ class Ledger:
         hold = Hold(self._row(request))
         self._open[hold.id] = hold
         try:
-            # Whoever loses it to a power cut has lost the call that it was for as well. Charges
-            # are synced, and so is every hold that one of them ends.
+            # A power cut that loses the hold also loses its call. Charges are synced, and with
+            # them every hold that one of them ends.
             await self._database.write_unsynced(insert_hold, hold.row)
         except asyncio.CancelledError:
-            # It may have been taken all the same. Queued behind it, this gives it back.
+            # The hold may still be committed. The end of the hold is queued behind it.
             self.void(hold)
             raise
         except BaseException:
@@ -197,27 +194,28 @@ class Ledger:
         return hold
 
     def checkpoint(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
-        """Says what a running request has used so far. Written within `HEARTBEAT_S`."""
+        """Update the usage of an in-flight call. It is written within `HEARTBEAT_S`."""
         hold.charge_nano = charge_nano
         hold.usage = usage
         self._dirty[hold.id] = hold
 
     def settle(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
-        """Ends a hold: its account is charged. Whatever is said of it later is ignored."""
+        """End a hold and charge its account. Further calls for this hold are ignored."""
         self._end(hold, SETTLED, charge_nano, tokens_of(usage))
 
     def void(self, hold: Hold) -> None:
-        """Ends a hold: nothing is charged. Whatever is said of it later is ignored."""
+        """End a hold without a charge. Further calls for this hold are ignored."""
         self._end(hold, VOIDED, 0, NO_TOKENS)
 
     async def drain(self) -> None:
-        """Returns when every ending that was asked for is in the database."""
+        """Wait until the outbox is empty."""
         await self._outbox.drain()
 
     async def close(self) -> None:
-        """Admits nothing more, and carries out what was asked for.
+        """Stop admission, write the outbox and end the lease.
 
-        What the database has not taken by then is recovered by whoever opens it next.
+        Ends that the database does not accept within `CLOSE_TIMEOUT_S` are recovered by the next
+        process that opens it.
         """
         self._closing = True
         with suppress(TimeoutError):
@@ -231,8 +229,8 @@ class Ledger:
             await self._database.write(end_leases, self._owner)
 
     async def sweep(self) -> int:
-        """Ends holds that nobody else will; returns how many it found."""
-        # The date may have jumped past the lease of this very process.
+        """Recover holds of dead processes, and lost ones of this process. Return how many."""
+        # The clock may have jumped past the lease of this process.
         await self._database.write(renew_lease, self._owner, self._lease_ms)
         before_ms = int((self._clock.time() - LOST_AFTER_S) * 1000)
         owned = await self._database.read(owned_holds, self._owner, before_ms)
@@ -278,7 +276,7 @@ class Ledger:
         self._outbox.put(HoldEnd(hold.row, state, charge_nano, tokens, self._now_ms()))
 
     async def _run_heartbeat(self) -> None:
-        """Keeps the lease, the checkpoints and the books in order, for ever."""
+        """Write checkpoints, renew the lease and sweep, for ever."""
         heartbeats = 0
         while True:
             await asyncio.sleep(HEARTBEAT_S)

@@ -1,8 +1,8 @@
-"""Endings on their way to the database: noted at once, carried out when it can be.
+"""Outbox: ends of holds on their way to the database.
 
-Whoever ends a hold does not wait for it, and cannot forget it: a task sends what was
-put in, many at a time, and tries again for as long as the database refuses. What the
-process takes with it when it dies is not lost: the hold still stands, and is recovered.
+The end of a hold is queued at once, and a task writes it in batches, with retries for as long as
+the database refuses. If the process dies first, the hold is still open in the database and is
+recovered.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from services.storage.ledger import HoldEnd, end_holds
 log = logging.getLogger(__name__)
 
 BACKLOG_MAX = 10_000
-"""The most endings that may wait for the database; with more, nothing is admitted."""
+"""Maximum backlog. With more, no request is admitted."""
 
 BATCH_DELAY_S = 0.02
-"""How long an ending waits for others, since a commit costs the same for one and for many."""
+"""Delay before a batch is written, since a commit costs the same for one end and for many."""
 
 BATCH_MAX = 200
-"""The most endings in one transaction."""
+"""Maximum number of ends in one transaction."""
 
 RETRY_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-"""How long to wait before an ending is tried again; the last one from then on."""
+"""Backoff between retries. The last value repeats."""
 
 
 class Outbox:
-    """The endings of one process, in order."""
+    """Queue of the ends of holds of one process, in order."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -44,7 +44,7 @@ class Outbox:
         self._delivered = asyncio.Event()
 
     def __len__(self) -> int:
-        """How many endings the database does not have yet."""
+        """Number of ends that are not in the database yet."""
         return len(self._hold_ids)
 
     def __contains__(self, hold_id: str) -> bool:
@@ -52,28 +52,28 @@ class Outbox:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits that no more should be begun."""
+        """Whether the backlog is too long to admit requests."""
         return len(self._hold_ids) >= BACKLOG_MAX
 
     def put(self, hold_end: HoldEnd) -> None:
-        """Takes note of an ending."""
+        """Queue the end of a hold."""
         self._hold_ids.add(hold_end.hold.id)
         self._waiting.append(hold_end)
         self._idle.clear()
         self._work.set()
 
     async def drain(self) -> None:
-        """Returns when the database has everything that was put in."""
+        """Wait until the database has all ends."""
         await self._idle.wait()
 
     async def drain_current(self) -> None:
-        """Returns when the database has what was put in before this call, whatever comes after."""
+        """Wait until the database has the ends that are queued at this moment."""
         before = set(self._hold_ids)
         while not before.isdisjoint(self._hold_ids):
             await self._delivered.wait()
 
     async def send(self) -> None:
-        """Carries out what is in the outbox, for ever. Broken off, it may be begun again."""
+        """Write queued ends, for ever. After a failure the task may be started again."""
         while True:
             await self._work.wait()
             await asyncio.sleep(BATCH_DELAY_S)
@@ -84,7 +84,7 @@ class Outbox:
                 try:
                     await self._deliver(batch)
                 except BaseException:
-                    # Whoever sends next begins with it.
+                    # The next run of the task starts with this batch.
                     self._waiting.extendleft(reversed(batch))
                     self._work.set()
                     raise
@@ -94,7 +94,7 @@ class Outbox:
             self._idle.set()
 
     async def _deliver(self, batch: Sequence[HoldEnd]) -> None:
-        """Ends the holds of a batch. Returns when the database has them, however long it takes."""
+        """Write a batch. Return when the database has it, however long that takes."""
         attempt = 0
         while True:
             try:
@@ -111,7 +111,7 @@ class Outbox:
             return
 
     async def _quarantine(self, batch: Sequence[HoldEnd]) -> None:
-        """Finds the ending that the database refuses for ever, and goes on without it."""
+        """Find the ends that the database refuses permanently, and drop them."""
         if len(batch) > 1:
             for hold_end in batch:
                 await self._deliver([hold_end])

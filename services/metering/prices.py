@@ -1,8 +1,7 @@
-"""What a completion costs: exact integers, rounded once.
+"""Prices of models, and the cost of a call in exact integers.
 
-Prices are whole picodollars (10^-12 USD) per token, which is US dollars per million
-tokens with six decimals. A bill is whole nanodollars (10^-9 USD), rounded up at the
-very end.
+Prices are whole picodollars (10^-12 USD) per token, which is US dollars per million tokens with
+six decimals. A cost is whole nanodollars (10^-9 USD), rounded up once, at the end.
 """
 
 from __future__ import annotations
@@ -25,26 +24,26 @@ PICO_PER_NANO = 1000
 BASIS_POINTS = 10_000
 PICO_USD = Decimal(10) ** 12
 PICO_USD_PER_TOKEN = Decimal(10) ** 6
-"""What one US dollar per million tokens is."""
+"""Picodollars per token of one US dollar per million tokens."""
 
 DERIVED = re.compile(rf"{THINKING_SUFFIX}$")
-"""Of a public name, what asks for another behaviour at the same price."""
+"""Suffix of a public name that selects another behaviour at the same price."""
 
 SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
-"""Of a public name, the day from which on the model has not changed."""
+"""Date suffix of a public name: a snapshot of the model."""
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Picodollars for a token of each kind."""
+    """Picodollars per token, by kind of token."""
 
     prompt: int = 0
-    """Prompt that was not cached."""
+    """Uncached prompt."""
     cache_read: int = 0
     """Prompt read from the provider's cache."""
     cache_write: int = 0
     """Prompt written to the provider's cache."""
     cache_write_1h: int = 0
-    """Prompt written to it for an hour."""
+    """Prompt written to the provider's cache for an hour."""
     completion: int = 0
     """Generated text and tool calls."""
     thinking: int = 0
@@ -52,7 +51,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, config: RatesConfig, **others: object) -> Self:
-        """The rates of a row of the configuration."""
+        """Return the rates of a row of the configuration."""
         prompt = _per_token(config.prompt_usd_per_mtok, 0)
         cache_write = _per_token(config.cache_write_usd_per_mtok, 0)
         completion = _per_token(config.completion_usd_per_mtok, 0)
@@ -67,7 +66,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
     def pico(self, usage: pb.Usage) -> int:
-        """Picodollars for the tokens of `usage`."""
+        """Return the picodollars for the tokens of `usage`."""
         prompt, completion = usage.prompt_token_count, usage.completion_token_count
         read, write = usage.cache_read_token_count, usage.cache_write_token_count
         hour, thinking = usage.cache_write_1h_token_count, usage.thinking_token_count
@@ -82,12 +81,12 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def prompt_max(self) -> int:
-        """What a token of the prompt costs at most."""
+        """Highest rate of a prompt token."""
         return max(self.prompt, self.cache_read, self.cache_write, self.cache_write_1h)
 
     @property
     def completion_max(self) -> int:
-        """What a generated token costs at most."""
+        """Highest rate of a generated token."""
         return max(self.completion, self.thinking)
 
 
@@ -95,20 +94,20 @@ class Tier(Rates, frozen=True, kw_only=True, omit_defaults=True):
     """Rates for long prompts."""
 
     above_prompt_tokens: int
-    """They hold for all tokens of a call whose prompt is longer than this."""
+    """Prompt length above which the rates apply to all tokens of a call."""
 
 
 class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
-    """The price of a model. The default is free."""
+    """Price of a model. The default is free."""
 
     request: int = 0
-    """Picodollars for each call."""
+    """Picodollars per call."""
     tiers: tuple[Tier, ...] = ()
     """Rates for long prompts, shortest first."""
 
     @classmethod
     def from_config(cls, row: PriceConfig) -> Price:
-        """The price that a row of the configuration names."""
+        """Return the price of a row of the configuration."""
         tiers = tuple(
             Tier.of(tier, above_prompt_tokens=tier.above_prompt_tokens) for tier in row.tiers
         )
@@ -117,15 +116,15 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def from_json(cls, snapshot: str) -> Price:
-        """The inverse of `to_json`."""
+        """Decode the result of `to_json`."""
         return msgspec.json.decode(snapshot, type=cls)
 
     def to_json(self) -> str:
-        """What a hold remembers, so that a call is billed by the price at its admission."""
+        """Encode the price for its hold, so that a call is billed by the price at its admission."""
         return msgspec.json.encode(self).decode()
 
     def rates(self, prompt_tokens: int) -> Rates:
-        """The rates for a call with a prompt of that length."""
+        """Return the rates for a call with a prompt of this length."""
         rates: Rates = self
         for tier in self.tiers:
             if prompt_tokens > tier.above_prompt_tokens:
@@ -137,41 +136,41 @@ FREE = Price()
 
 
 def cost_nano(usage: pb.Usage, price: Price, *, markup_bp: int = 0) -> int:
-    """Nanodollars for a call that took `usage`, with `markup_bp` hundredths of a percent on top.
+    """Return the nanodollars for `usage`, plus a markup in hundredths of a percent.
 
-    Pure; more tokens of any kind never cost less, where longer prompts' rates do not fall.
+    More tokens of any kind never cost less, unless the rates of longer prompts are lower.
     """
     pico = price.rates(usage.prompt_token_count).pico(usage) + price.request
     return _nano(pico, markup_bp)
 
 
 def estimate_nano(prompt_tokens: int, max_tokens: int, price: Price, *, markup_bp: int = 0) -> int:
-    """Nanodollars that a call costs at most: every token at the dearest rate that may apply.
+    """Return the highest cost of a call in nanodollars: every token at the highest rate.
 
     `max_tokens` is for all choices together. No usage within both numbers costs more.
     """
-    dearest = max(
+    highest = max(
         prompt_tokens * rates.prompt_max + max_tokens * rates.completion_max
         for rates in _rates_up_to(price, prompt_tokens)
     )
-    return _nano(dearest + price.request, markup_bp)
+    return _nano(highest + price.request, markup_bp)
 
 
 class PriceList:
-    """Prices by public name: those of the configuration over the shipped ones."""
+    """Prices by public name. Those of the configuration take precedence over shipped ones."""
 
     def __init__(
         self, rows: Mapping[str, PriceConfig], shipped: Mapping[str, Price] | None = None
     ) -> None:
-        """`rows` are those of `[[models]]` by name; without `shipped`, those of `PRICES_FILE`."""
+        """Build the list from rows of `[[models]]` by name, and `shipped` or `PRICES_FILE`."""
         self._own = {name: Price.from_config(row) for name, row in rows.items() if row.priced}
         self._shipped = load_shipped() if shipped is None else shipped
 
     def lookup(self, public_model: str) -> Price | None:
-        """The price of a model. None: nobody has named one.
+        """Return the price of a model, or None if it has none.
 
-        A `-thinking` name has the price of the model it is derived from, and a snapshot
-        that is not listed itself has the price of its model.
+        A `-thinking` name has the price of its base model, and a snapshot that is not listed
+        itself has the price of its model.
         """
         for prices, names in (
             (self._own, _derivations(public_model, DERIVED)),
@@ -188,14 +187,14 @@ class _Shipped(msgspec.Struct):
 
 
 def load_shipped() -> Mapping[str, Price]:
-    """The shipped prices by public name. Reads a file, which takes 4 ms (as TOML it took 20)."""
+    """Read the shipped prices by public name. JSON takes 4 ms, TOML would take 20 ms."""
     text = resources.files(__package__).joinpath(PRICES_FILE).read_bytes()
     rows = msgspec.json.decode(text, type=_Shipped).prices
     return {name: Price.from_config(row) for name, row in rows.items()}
 
 
 def _derivations(name: str, *suffixes: re.Pattern[str]) -> Iterator[str]:
-    """The name, then what is left of it as one suffix after the other is taken off."""
+    """Yield the name, then the name without one suffix after the other."""
     yield name
     for suffix in suffixes:
         shorter = suffix.sub("", name)

@@ -1,9 +1,8 @@
-"""Holds that nobody ends any more: found, and ended at their last checkpoint.
+"""Recovery of open holds whose process died or lost them, at their last checkpoint.
 
-Their processes are dead, or have lost them. A hold that the database cannot end as it stands,
-because it or its account is not as any statement of ours leaves them, is set apart: told once,
-not tried again before the next start, and in nobody's way. What it takes stays taken until an
-operator has put the row right.
+A hold cannot be ended if it or its account is not as the statements of this program leave them.
+Such a hold is quarantined: logged once, not retried before the next start, and skipped by
+sweeps. Its amount stays held until an operator has corrected the row.
 """
 
 from __future__ import annotations
@@ -17,28 +16,28 @@ from services.storage.ledger import ExpiredLease, end_expired_leases, orphaned_h
 log = logging.getLogger(__name__)
 
 SWEEP_MAX = 500
-"""The most holds that one sweep takes from the dead."""
+"""Maximum number of holds that one sweep recovers for dead processes."""
 
 
 class Recovery:
-    """What one process has ended for others, and what it could not."""
+    """Recovery of holds by one process."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._expired_leases: list[ExpiredLease] = []
         self._broken: set[str] = set()
         self.recovered = 0
-        """How many holds were ended here."""
+        """Number of recovered holds."""
 
     @property
     def broken(self) -> int:
-        """How many holds were set apart."""
+        """Number of quarantined holds."""
         return len(self._broken)
 
     async def sweep(self, lost: Sequence[str], now_ms: int) -> int:
-        """Ends the holds of the dead, and those that are `lost`; returns how many it found.
+        """Recover the holds of dead processes, and the `lost` ones. Return how many were found.
 
-        A process whose lease is over is dead at the second sweep that finds it so.
+        A process is dead at the second sweep that finds its lease expired.
         """
         self._expired_leases = await self._database.write(end_expired_leases, self._expired_leases)
         orphaned = await self._database.write(orphaned_holds, SWEEP_MAX + len(self._broken))
@@ -49,7 +48,7 @@ class Recovery:
         return len(found)
 
     async def _recover(self, hold_ids: Sequence[str], now_ms: int) -> int:
-        """Ends what can be ended. Halves what is refused until it has found the holds at fault."""
+        """End what can be ended. Bisect a refused batch to find the holds at fault."""
         try:
             return await self._database.write(recover_holds, hold_ids, now_ms)
         except ConstraintError as refusal:

@@ -1,14 +1,12 @@
-"""How many tokens something has, without asking anybody.
+"""Token counts without the provider.
 
-Three answers, for three questions:
+    estimate_prompt    before the call, for the hold: an upper estimate, in microseconds
+    RunningTokenCount  during the call: the tokens of the answer so far
+    count_prompt       after the call, if the provider sent no usage: the probable number
 
-    estimate_prompt   before the call, for the hold: rather too many, in microseconds
-    count_prompt      after it, where the provider kept silent: what it probably was
-    Tally             during it, what the answer has come to so far
-
-Counting is done with o200k, the vocabulary of OpenAI's newer models. Others, Anthropic's
-among them, cut some texts into up to a third more tokens: what we count ourselves errs in
-the caller's favour.
+Counts use o200k, the vocabulary of OpenAI's newer models. Other vocabularies, such as
+Anthropic's, split some texts into up to a third more tokens, so our counts err in the caller's
+favour.
 """
 
 from __future__ import annotations
@@ -26,48 +24,48 @@ VOCABULARY: Final = "o200k_base"
 
 WORDY = bytes(byte for byte in range(256) if byte >= 0x80 or chr(byte).isalpha() or byte == 0x20)
 """Bytes of words, in any script. With the vocabularies of 2026 a token has at least two of them
-(English has 4.1 in one, Russian 2.5 to 4, Chinese 2.3 to 5); of digits and signs it may have one.
-Random base64 comes out a seventh too low: what exceeds a hold is settled all the same."""
+(4.1 in English, 2.5 to 4 in Russian, 2.3 to 5 in Chinese), but possibly only one digit or sign.
+For random base64 the estimate is a seventh too low; an overrun of the hold is settled."""
 
 WORDY_PER_TOKEN_MIN = 2
 
 TOOL_TOKENS_MAX = 500
-"""What providers add to a prompt to explain tools: Anthropic about 350."""
+"""Tokens that providers add to a prompt to explain tools. Anthropic adds about 350."""
 
 BYTES_PER_TOKEN = 4
-"""What most texts have: for counting without a vocabulary."""
+"""Typical number of bytes per token, for counts without a vocabulary."""
 
 TOKENS_PER_MESSAGE = 4
-"""Role and separators, in the formats that are known."""
+"""Tokens of role and separators in the known formats."""
 
 IMAGE_TOKENS = 2000
-"""A large picture; the providers' formulas give from 85 to about this."""
+"""Tokens of a large image. The providers' formulas give 85 to about this number."""
 
 FILE_TOKENS = 2000
-"""A page or two. More is learned from the bill alone where a file is passed by reference."""
+"""Tokens of one or two pages. A file that is passed by reference has no known size."""
 
 FILE_BYTES_PER_TOKEN = 20
 AUDIO_BYTES_PER_TOKEN = 400
-"""Of base64. A second of MP3 at 32 kbit/s is 5 kB and some 10 tokens."""
+"""Bytes of base64 per token. A second of MP3 at 32 kbit/s is 5 kB and some 10 tokens."""
 
 PIECE_CHARS = 4096
-"""How much of an answer is kept until it is counted: a split may add a token."""
+"""Characters that are buffered before they are counted, since a split may add a token."""
 
 CounterName = Literal["o200k_base", "estimate"]
 
 
 class TokenCounter:
-    """Counts the tokens of texts: by size, until `load` has found something better."""
+    """Counter of tokens. It counts by size until `load` has loaded a vocabulary."""
 
     def __init__(self) -> None:
         self._count: Callable[[str], int] = _by_size
         self.name: CounterName = "estimate"
-        """How it counts."""
+        """Method of counting."""
 
     async def load(self) -> bool:
-        """Loads the vocabulary (a second, 80 MB), off the event loop.
+        """Load the vocabulary (a second, 80 MB), outside the event loop.
 
-        False where the extra `tokens` is not installed: counting goes on by size.
+        Return False without the extra `tokens`: the counter then keeps counting by size.
         """
         try:
             self._count = await asyncio.to_thread(_load)
@@ -77,12 +75,12 @@ class TokenCounter:
         return True
 
     def count(self, text: str) -> int:
-        """The tokens of `text`. Takes 15 us for 1 kB at most."""
+        """Return the tokens of `text`. Takes at most 15 us for 1 kB."""
         return self._count(text)
 
 
 class RunningTokenCount:
-    """Counts a text that comes in pieces, in bounded memory."""
+    """Running token count of a text that arrives in pieces, in bounded memory."""
 
     __slots__ = ("_chars", "_counter", "_pieces", "_tokens")
 
@@ -93,25 +91,25 @@ class RunningTokenCount:
         self._tokens = 0
 
     def add(self, piece: str) -> None:
-        """Takes note of one more piece."""
+        """Add a piece."""
         self._pieces.append(piece)
         self._chars += len(piece)
         if self._chars >= PIECE_CHARS:
-            self._tokens += self._rest()
+            self._tokens += self._buffered()
             self._pieces.clear()
             self._chars = 0
 
     @property
     def total(self) -> int:
-        """The tokens so far."""
-        return self._tokens + self._rest()
+        """Tokens so far."""
+        return self._tokens + self._buffered()
 
-    def _rest(self) -> int:
+    def _buffered(self) -> int:
         return self._counter.count("".join(self._pieces)) if self._pieces else 0
 
 
 def estimate_prompt(spec: pb.ChatCompletionSpec) -> int:
-    """An upper estimate of the prompt's tokens, in any language and in any vocabulary."""
+    """Return an upper estimate of the prompt's tokens, for any language and vocabulary."""
     texts, media_tokens = _contents(spec)
     text = "\n".join(texts).encode()
     other = len(text.translate(None, WORDY))
@@ -121,14 +119,14 @@ def estimate_prompt(spec: pb.ChatCompletionSpec) -> int:
 
 
 def count_prompt(spec: pb.ChatCompletionSpec, counter: TokenCounter) -> int:
-    """The prompt's probable tokens."""
+    """Return the probable number of tokens of a prompt."""
     texts, media_tokens = _contents(spec)
     frame = TOKENS_PER_MESSAGE * len(spec.messages)
     return counter.count("\n".join(texts)) + frame + media_tokens
 
 
 def _contents(spec: pb.ChatCompletionSpec) -> tuple[Sequence[str], int]:
-    """All texts of a prompt, and the tokens of what is not text."""
+    """Return all texts of a prompt, and the tokens of its other parts."""
     texts = []
     media_tokens = 0
     for message in spec.messages:
@@ -161,6 +159,6 @@ def _by_size(text: str) -> int:
 
 
 def _load() -> Callable[[str], int]:
-    """Imported here because few need it: it is an extra, and slow to load."""
+    """Import the vocabulary's package, an extra that is slow to load."""
     count: Callable[[str], int] = importlib.import_module(MODULE).get_encoding(VOCABULARY).count
     return count

@@ -1,7 +1,7 @@
-"""What a completion is billed for: what the provider says, or what we counted.
+"""Usage to bill: the provider's report if it is plausible, otherwise our own count.
 
-The provider is believed where what it says is possible. Where it says nothing, because it
-keeps no count or because the answer was cut, the tokens that were passed on are counted.
+If the provider reports nothing, because it keeps no count or because the answer was cut, the
+tokens that were passed on are counted.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from services.metering.tokens import CounterName, RunningTokenCount, TokenCounte
 
 COMPLETION_SLACK = 1.1
 COMPLETION_SLACK_TOKENS = 64
-"""How far a provider may exceed what was allowed: some let a last token or word end."""
+"""Tolerance above the allowed tokens: some providers complete a last token or word."""
 
 COUNT_MAX = 20_000_000
-"""No call takes more tokens: ten times the largest context window of 2026."""
+"""Plausible maximum of a call: ten times the largest context window of 2026."""
 
 
 class Metered(msgspec.Struct, frozen=True, kw_only=True):
-    """What to bill."""
+    """Usage to bill."""
 
     usage: usage_pb2.Usage
-    """Consistent: no part exceeds its whole. `source` says who counted."""
+    """Consistent usage: no part exceeds its total. `source` is the origin of the counts."""
     flags: Sequence[str] = ()
-    """What was not believed, such as `completion_replaced`. For logs and the ledger."""
+    """Corrections, such as `completion_replaced`. For logs and the ledger."""
     counter: CounterName | None = None
-    """How our own share was counted. None: there is none."""
+    """Method of our own count. None: nothing was counted by us."""
 
 
 class UsageMeter:
-    """Follows one answer. Made anew for every attempt."""
+    """Usage meter of one answer. Each attempt has its own."""
 
     def __init__(
         self, spec: pb.ChatCompletionSpec, counter: TokenCounter, *, max_tokens: int | None = None
     ) -> None:
-        """`max_tokens` is what was allowed for one choice as it was sent; None: not known."""
+        """Create a meter. `max_tokens` is the limit per choice that was sent; None: unknown."""
         self._spec = spec
         self._counter = counter
         choices = max(1, spec.n)
@@ -55,7 +55,7 @@ class UsageMeter:
         self._drained = False
 
     def add(self, batch: Sequence[pb.ChatCompletionChunk]) -> None:
-        """Takes note of what the provider sent: a fraction of a microsecond for each chunk."""
+        """Count what the provider sent, in a fraction of a microsecond per chunk."""
         texts: list[str] = []
         for chunk in batch:
             if text := chunk.delta.text:
@@ -69,15 +69,15 @@ class UsageMeter:
             self._text.add("".join(texts))
 
     def drain(self) -> None:
-        """The caller has left; what follows is read for its usage alone."""
+        """Mark the rest of the answer as drained: the caller has left."""
         self._drained = True
 
     def metered(self, reported: usage_pb2.Usage | None = None) -> Metered:
-        """What to bill if the answer ends here, or has ended.
+        """Return the usage to bill if the answer ends here, or has ended.
 
-        `reported` is what the decoder knows of an answer that has not: its prompt, mostly.
+        `reported` is what the decoder knows of an unfinished answer, mostly its prompt.
         """
-        if self._final is not None and _says_something(self._final):
+        if self._final is not None and _has_counts(self._final):
             return self._checked(self._final)
         return self._counted(reported)
 
@@ -96,7 +96,7 @@ class UsageMeter:
             self._final = chunk.finished.usage
 
     def _checked(self, final: usage_pb2.Usage) -> Metered:
-        """The provider's usage, without what is impossible in it."""
+        """Return the provider's usage, with implausible counts replaced."""
         prompt = final.prompt_token_count
         completion = final.completion_token_count
         flags = []
@@ -118,7 +118,7 @@ class UsageMeter:
         return Metered(usage=usage, flags=tuple(flags), counter=counter)
 
     def _counted(self, reported: usage_pb2.Usage | None) -> Metered:
-        """Our own count, with the prompt as the provider has reported it, if it has."""
+        """Return our own count, with the prompt as reported by the provider, if it was."""
         known = usage_pb2.Usage() if reported is None else reported
         prompt = known.prompt_token_count
         if not 0 < prompt <= COUNT_MAX:
@@ -146,28 +146,28 @@ _PARTS: Sequence[tuple[str, Callable[[usage_pb2.Usage], int]]] = (
     ("cache_write_1h_token_count", lambda usage: usage.cache_write_token_count),
     ("thinking_token_count", lambda usage: usage.completion_token_count),
 )
-"""Parts of a usage, and how much of each there can be."""
+"""Parts of a usage, and the maximum of each."""
 
 
 def _consistent(
-    said: usage_pb2.Usage, prompt: int, completion: int
+    reported: usage_pb2.Usage, prompt: int, completion: int
 ) -> tuple[usage_pb2.Usage, list[str]]:
-    """A usage with these totals and the parts of `said`, and a flag where these do not fit."""
-    usage = usage_pb2.Usage()  # Arguments would take three times as long.
+    """Return a usage with these totals and the parts of `reported`, and a flag per clipped part."""
+    usage = usage_pb2.Usage()  # Constructor arguments take three times as long.
     usage.prompt_token_count = prompt
     usage.completion_token_count = completion
     usage.total_token_count = prompt + completion
     flags = []
-    for part, room in _PARTS:
-        # Most say nothing of most parts.
-        if count := getattr(said, part):
-            fitting = min(max(0, count), room(usage))
+    for part, maximum in _PARTS:
+        # Most parts are 0.
+        if count := getattr(reported, part):
+            fitting = min(max(0, count), maximum(usage))
             setattr(usage, part, fitting)
             if fitting != count:
                 flags.append(f"{part.removesuffix('_token_count')}_clipped")
     return usage, flags
 
 
-def _says_something(usage: usage_pb2.Usage) -> bool:
-    """Some servers send zeros where they do not count."""
+def _has_counts(usage: usage_pb2.Usage) -> bool:
+    """Return whether a usage counts anything. Some servers send zeros instead of counts."""
     return bool(usage.prompt_token_count or usage.completion_token_count)
