@@ -78,7 +78,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "prometheus_client": (
         "gateway",
         "services.common",
-        "services.rpc.accept_batch",
+        "services.serving.service",
         "services.telemetry",
     ),
     "redis": ("services.storage.redis",),

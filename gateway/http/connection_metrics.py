@@ -30,4 +30,4 @@ def declare_connection_metrics(
         "Bytes that clients have not read, beyond the kernel's buffers.",
         lambda: sum(each.get_write_buffer_size() for each in transports()),
     )
-    return metrics.counter("malformed_total", "Requests that are not valid HTTP.")[()]
+    return metrics.counter("malformed_requests_total", "Requests that are not valid HTTP.")[()]

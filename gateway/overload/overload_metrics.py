@@ -30,7 +30,7 @@ def declare_call_metrics(
         calls_max,
     )
     metrics.observable_counter(
-        "connections_cut_total",
+        "connections_closed_total",
         "Connections that were closed because memory was critical.",
         lambda: memory.closed_connections if memory else 0,
     )

@@ -58,23 +58,23 @@ class RequestMetrics:
             "stream_errors_total", "Streams that ended with an error.", "code"
         )
         self._disconnects = metrics.counter(
-            "client_gone_total",
+            "client_disconnects_total",
             "Clients that disconnected before the answer began (waiting) or in it (answering).",
             "phase",
         )
         self._durations = metrics.histogram(
-            "request_seconds", "From a request's head to the end of its answer.", DURATION_S,
-            "route",
+            "request_duration_seconds", "From a request's head to the end of its answer.",
+            DURATION_S, "route",
         )  # fmt: skip
         self._first_bytes = metrics.histogram(
-            "first_byte_seconds",
+            "time_to_first_byte_seconds",
             "From a request for a completion to the first byte of its answer. A stream without an"
             " event for ten seconds begins with a comment.",
             LATENCY_S,
             "form",
         )
         metrics.observable_gauge(
-            "inflight", "Requests that are being answered.", lambda: len(self._in_flight)
+            "requests_in_flight", "Requests that are being answered.", lambda: len(self._in_flight)
         )
         metrics.observable_gauge(
             "streams",

@@ -19,6 +19,7 @@ from typing import NamedTuple, Self
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance
+from services.common.counters import Counters
 from services.config.limits import LimitConfig
 from services.errors import Failure
 from services.storage.counters import (
@@ -196,6 +197,19 @@ class LimitLeases:
     def timeouts(self) -> int:
         """How many calls have waited in vain for counters that are shared."""
         return self._counters.timeouts
+
+    def declare_metrics(self, counters: Counters) -> None:
+        """Declare the metrics of the leases."""
+        counters.observable_gauge(
+            "limit_leases",
+            "Leases that hold a place of a limit on concurrent calls.",
+            lambda: self.places,
+        )
+        counters.observable_counter(
+            "limit_timeouts_total",
+            "Calls that waited for the shared limits in vain, for 100 ms at most.",
+            lambda: self.timeouts,
+        )
 
     def renew(self) -> None:
         """Renew the leases of all calls that have not been released."""

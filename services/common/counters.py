@@ -10,7 +10,7 @@ the service moves eight of them. Count and read on the event loop's thread only.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Generic, TypeVar
 
@@ -108,6 +108,23 @@ class Counters(Collector):
         """Show a value that goes up and down: `read` returns it."""
         full_name = f"{self._prefix}_{name}"
         self._declare(name, lambda: GaugeMetricFamily(full_name, about, value=read()))
+
+    def observable_gauges(
+        self,
+        name: str,
+        about: str,
+        labels: Sequence[str],
+        read: Callable[[], Iterable[tuple[Sequence[str], float]]],
+    ) -> None:
+        """Show values by their labels: `read` returns both."""
+
+        def family() -> Metric:
+            found = GaugeMetricFamily(f"{self._prefix}_{name}", about, labels=labels)
+            for values, value in read():
+                found.add_metric(values, value)
+            return found
+
+        self._declare(name, family)
 
     def histogram(
         self, name: str, about: str, bounds: Sequence[float], *labels: str

@@ -16,12 +16,12 @@ LAG_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 class LoopLag:
-    """Histogram `loop_lag_seconds`, fed by a timer."""
+    """Histogram `event_loop_lag_seconds`, fed by a timer."""
 
     def __init__(self, counters: Counters, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._seconds = counters.histogram(
-            "loop_lag_seconds", "How late the event loop came back to a timer.", LAG_S
+            "event_loop_lag_seconds", "How late the event loop came back to a timer.", LAG_S
         )[()]
 
     async def watch(self) -> None:

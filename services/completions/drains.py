@@ -17,6 +17,7 @@ from typing import Self
 import msgspec
 
 from services.admission.ticket import Ticket
+from services.common.counters import Counters
 from services.config import ChannelConfig
 from services.errors import Failure
 from services.providers.base import Batch
@@ -124,6 +125,14 @@ class DrainPool:
     def running(self) -> int:
         """How many answers are being read."""
         return len(self._running)
+
+    def declare_metrics(self, counters: Counters) -> None:
+        """Declare the metric of the answers that are being drained."""
+        counters.observable_gauge(
+            "draining_calls",
+            "Answers that are read to their end although their callers have left.",
+            lambda: self.running,
+        )
 
     async def outliving(
         self, batches: AsyncGenerator[Batch, None], course: CallState

@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance, Clock
+from services.common.counters import Counters
 from services.common.fair_share import SPARE_SHARE, CountedCall, FairShare
 from services.common.retry_after import spread_retry_after_s
 from services.config import BoundsConfig
@@ -76,6 +77,14 @@ class LoadShedder:
         if self._loop_turns.is_late:
             return min(most, few)
         return min(most, max(few, self._in_flight_at_next_sample))
+
+    def declare_metrics(self, counters: Counters) -> None:
+        """Declare the metric of the limit."""
+        counters.observable_gauge(
+            "calls_max",
+            "The limit on in-flight calls: lower while the process is overloaded.",
+            lambda: self.calls_max,
+        )
 
     def is_busy(self, in_flight: int) -> bool:
         """Whether an overload would lower the limit below so many calls in flight."""

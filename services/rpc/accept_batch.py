@@ -24,8 +24,8 @@ from typing import Any, NamedTuple, cast
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
-from prometheus_client import CollectorRegistry, Gauge
 
+from services.common.counters import Counters
 from services.rpc.failure_border import Handler
 
 REVIEWED_RELEASES = ("1.85.0", "1.85.1")
@@ -40,14 +40,14 @@ def is_fallback() -> bool:
     return grpc.__version__ not in REVIEWED_RELEASES
 
 
-def register_metrics(registry: CollectorRegistry) -> None:
-    """Add the metric that says whether the fallback is in use."""
-    Gauge(
-        "pomogator_grpc_accept_fallback",
+def declare_metrics(counters: Counters) -> None:
+    """Declare the metric that says whether the fallback is in use."""
+    counters.observable_gauge(
+        "grpc_accept_fallback",
         "1: gRPC calls are accepted one at a time, since this release of grpcio was not reviewed."
         " 0: they are accepted in batches.",
-        registry=registry,
-    ).set_function(is_fallback)
+        is_fallback,
+    )
 
 
 class HandlerRecorder:

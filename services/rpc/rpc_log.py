@@ -15,6 +15,7 @@ import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from services.clock import Clock
+from services.common.counters import Counters
 from services.errors import Failure
 from services.rpc.failure_border import Context, Handler, metadata_of, request_id_of
 from services.telemetry.tracing import Tracing
@@ -28,12 +29,13 @@ COMPLETIONS = f"/{chat.DESCRIPTOR.services_by_name['ChatCompletionService'].full
 class RpcLog(grpc.aio.ServerInterceptor):
     """Records each call of a Pomogator method with one answer. Stands behind the border."""
 
-    def __init__(
-        self, clock: Clock, count: Callable[[str, str], None], tracing: Tracing | None = None
-    ) -> None:
-        """`count` gets the method (`Service/Method`) and the status code of every call."""
+    def __init__(self, clock: Clock, counters: Counters, tracing: Tracing | None = None) -> None:
+        """Declares the metric of the calls among `counters`."""
         self._clock = clock
-        self._count = count
+        self.ended = counters.counter(
+            "rpcs_total", "Calls that have ended and were no completions.", "method", "code"
+        )
+        """Ended calls, by method (`Service/Method`) and status code."""
         self._tracing = tracing
 
     async def intercept_service(
@@ -71,7 +73,7 @@ class RpcLog(grpc.aio.ServerInterceptor):
             else:
                 return answer
             finally:
-                self._count(method.removeprefix("pomogator.").rpartition(".")[2], code)
+                self.ended[method.removeprefix("pomogator.").rpartition(".")[2], code].inc()
                 if trace is not None:
                     trace.end(code, reason)
                 line = {

@@ -45,7 +45,7 @@ class Listeners:
         async def ready() -> bool:
             return started.is_set() and await self.service.serves()
 
-        registry = self.service.metrics.registry
+        registry = self.service.registry
         await serve_metrics(
             self.stack,
             lambda address: serving_metrics(registry, address, ready),

@@ -6,7 +6,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from services.clock import Chance, Clock
-from services.telemetry.metrics import Metrics
+from services.common.counters import Counters
+from services.common.process_metrics import ProcessMetrics
 from services.telemetry.supervisor import Supervisor
 from services.telemetry.tracing import Tracing
 
@@ -19,7 +20,12 @@ class ProcessParts:
     """Closes what was opened, in the reverse order."""
     clock: Clock
     chance: Chance
-    metrics: Metrics
+    metrics: ProcessMetrics
     supervisor: Supervisor
     tracing: Tracing | None
     """None: calls are not traced."""
+
+    @property
+    def counters(self) -> Counters:
+        """Where components declare their metrics."""
+        return self.metrics.counters

@@ -10,11 +10,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from services.admission.gate import Gate
 from services.admission.limits import LimitLeases, Limits
 from services.clock import Clock
+from services.common.counters import Children, Count, Counters
 from services.completions.snapshot import Snapshot, SnapshotHolder
 from services.config import Config, ConfigError
 from services.local.local_models import LocalModels
@@ -23,7 +23,7 @@ from services.metering.prices import PriceList
 from services.metering.tokens import TokenCounter
 from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
-from services.telemetry.metrics import Metrics
+from services.telemetry.call_metrics import AttemptMetrics
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,10 @@ class Reloader:
     snapshots: SnapshotHolder
     health: ChannelHealth
     """Health of the channels, each known by its key: a new key starts healthy."""
-    metrics: Metrics
+    attempts: AttemptMetrics
+    """Metrics by channel."""
+    results: Children[Count]
+    """Reloads, by `done` or `refused`."""
 
     def reload(self) -> None:
         """Use the configuration as it is now: all of it or, where it is wrong, nothing.
@@ -76,18 +79,17 @@ class Reloader:
         try:
             snapshot = self.factory.make(config := self.local.resolved(self.read()))
         except ConfigError as error:
-            self.metrics.reloads[("refused",)].inc()
+            self.results[("refused",)].inc()
             log.error("config.refused", extra={"problems": str(error).splitlines()})  # noqa: TRY400 - no fault of ours
             raise
         self.snapshots.current = snapshot
         routes = snapshot.catalog.routes
         self.health.forget_all_but(target for route in routes for target in route.targets)
-        watch_channels(snapshot.catalog, self.health, self.metrics)
-        self.metrics.reloads[("done",)].inc()
+        self.attempts.show(snapshot.catalog.targets_by_channel)
+        self.results[("done",)].inc()
         log.info("config.reloaded", extra={"channels": [row.name for row in config.channels]})
 
 
-def watch_channels(catalog: Catalog, health: ChannelHealth, metrics: Metrics) -> None:
-    """Show every channel of the catalog in the metrics."""
-    for (channel, model), targets in catalog.targets_by_channel.items():
-        metrics.watch_channel(channel, model, partial(health.best_breaker_state, targets))
+def reload_results(counters: Counters) -> Children[Count]:
+    """Declare the metric of reloads, and return its counters."""
+    return counters.counter("config_reloads_total", "Reloads of the configuration.", "result")

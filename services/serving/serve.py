@@ -88,7 +88,7 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     rest = options.rest
     if not options.grpc_only:
         metrics = EdgeMetrics()
-        service.metrics.registry.register(metrics)
+        service.registry.register(metrics)
         rest = await listeners.serve_rest(config.bounds, metrics, tracer, memory)
     else:
         stack.push_async_callback(asyncio.sleep, options.shutdown_delay_s)

@@ -17,6 +17,7 @@ from services.accounts.key_maker import KeyMaker
 from services.accounts.operator_services import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
 from services.clock import Clock, SystemClock, system_chance
+from services.common.process_metrics import ProcessMetrics
 from services.completions.drains import DrainPool
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
@@ -35,17 +36,18 @@ from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
+from services.routing.routing_metrics import declare_routing_metrics
 from services.rpc import accept_batch
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
 from services.serving.process import ProcessParts
-from services.serving.reload import Reloader, SnapshotFactory, watch_channels
+from services.serving.reload import Reloader, SnapshotFactory, reload_results
 from services.serving.service import Service
 from services.serving.servicers import PUBLIC_SERVICES, OperatorServicers, PublicServicers
 from services.serving.stores import Stores, open_stores
+from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog, CallRecord
-from services.telemetry.metrics import Metrics
 from services.telemetry.supervisor import Supervisor
 from services.telemetry.tracing import Tracing
 
@@ -76,21 +78,24 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         factory = await _snapshot_factory(config, stores, clock)
         snapshots = SnapshotHolder(factory.make(local.config))
         health = ChannelHealth(clock)
-        watch_channels(snapshots.current.catalog, health, parts.metrics)
+        call_metrics = CallMetrics(parts.counters)
+        call_metrics.attempts.show(snapshots.current.catalog.targets_by_channel)
         reloader = Reloader(
             read=read or (lambda: config),
             local=local,
             factory=factory,
             snapshots=snapshots,
             health=health,
-            metrics=parts.metrics,
+            attempts=call_metrics.attempts,
+            results=reload_results(parts.counters),
         )
-        calls = _call_log(parts)
+        calls = CallLog(clock, call_metrics.observe, tracing)
+        calls.declare_metrics(parts.counters)
         load_shedder = await _open_load_shedder(parts, snapshots, calls, memory)
         health_service = await _open_health_service(parts, stores)
         completions = ChatCompletionServicer(
             stores.keyring,
-            await _open_pipeline(parts, stores, health),
+            await _open_pipeline(parts, stores, snapshots, health, call_metrics),
             snapshots,
             calls,
             load_shedder,
@@ -116,25 +121,26 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             register_operators=operators.register,
             key_maker=KeyMaker(stores.database, stores.pepper, clock),
             health=health_service,
-            metrics=parts.metrics,
+            registry=parts.metrics.registry,
+            call_metrics=call_metrics,
             calls=calls,
             reloader=reloader,
             client_authorizer=ClientAuthorizer(snapshots.client_certificates),
-            rpcs=_rpc_log(parts),
+            rpcs=RpcLog(clock, parts.counters, tracing),
             supervisor=parts.supervisor,
             load_shedder=load_shedder,
         )
 
 
 def _process_parts(stack: AsyncExitStack, clock: Clock, tracing: Tracing | None) -> ProcessParts:
-    metrics = Metrics(version=VERSION)
-    accept_batch.register_metrics(metrics.registry)
+    metrics = ProcessMetrics(VERSION)
+    accept_batch.declare_metrics(metrics.counters)
     return ProcessParts(
         stack=stack,
         clock=clock,
         chance=system_chance(),
         metrics=metrics,
-        supervisor=Supervisor(lambda task: metrics.task_failures[(task,)].inc()),
+        supervisor=Supervisor(metrics.counters),
         tracing=tracing,
     )
 
@@ -146,24 +152,13 @@ async def _snapshot_factory(config: Config, stores: Stores, clock: Clock) -> Sna
     return SnapshotFactory(leases=stores.leases, ledger=stores.ledger, counter=counter, clock=clock)
 
 
-def _call_log(parts: ProcessParts) -> CallLog:
-    calls = CallLog(parts.clock, parts.metrics.observe, parts.tracing)
-    parts.metrics.inflight.set_function(lambda: calls.inflight)
-    return calls
-
-
-def _rpc_log(parts: ProcessParts) -> RpcLog:
-    metrics = parts.metrics
-    return RpcLog(parts.clock, lambda method, code: metrics.rpcs[method, code].inc(), parts.tracing)
-
-
 async def _open_load_shedder(
     parts: ProcessParts, snapshots: SnapshotHolder, calls: CallLog, memory: MemoryPressure
 ) -> LoadShedder:
     stack, metrics, supervisor = parts.stack, parts.metrics, parts.supervisor
     load_shedder = LoadShedder(snapshots.bounds, parts.chance, memory)
     metrics.memory_used.set_function(memory.used_share)
-    metrics.calls_max.set_function(lambda: load_shedder.calls_max)
+    load_shedder.declare_metrics(parts.counters)
     turns = partial(sample_loop_turns, load_shedder, lambda: calls.inflight, parts.clock)
     await stack.enter_async_context(supervisor.running(turns, "turns"))
     await stack.enter_async_context(supervisor.running(metrics.loop_lag.watch, "loop lag"))
@@ -178,21 +173,24 @@ async def _open_health_service(parts: ProcessParts, stores: Stores) -> HealthSer
     return service
 
 
-async def _open_pipeline(parts: ProcessParts, stores: Stores, health: ChannelHealth) -> Pipeline:
-    stack, clock, metrics = parts.stack, parts.clock, parts.metrics
+async def _open_pipeline(
+    parts: ProcessParts,
+    stores: Stores,
+    snapshots: SnapshotHolder,
+    health: ChannelHealth,
+    call_metrics: CallMetrics,
+) -> Pipeline:
+    stack, clock = parts.stack, parts.clock
     http = HttpClient()
     stack.push_async_callback(http.close)
     failover = Failover(Upstream(http, clock), DIALECTS, health, clock, parts.chance)
     idempotency = Idempotency(
         stores.database, stores.ledger.owner, stores.pepper, supervisor=parts.supervisor
     )
-    drains = DrainPool(partial(_settled, metrics))
-    metrics.watch_ledger(stores.ledger)
-    metrics.drains.set_function(lambda: drains.running)
-    metrics.limit_places.set_function(lambda: stores.leases.places)
-    metrics.limit_stalls.set_function(lambda: stores.leases.timeouts)
-    metrics.upstream_connections.set_function(lambda: http.in_use)
-    metrics.retry_budget.set_function(lambda: failover.budget.left)
+    drains = DrainPool(partial(_settled, call_metrics))
+    http.declare_metrics(parts.counters)
+    drains.declare_metrics(parts.counters)
+    declare_routing_metrics(parts.counters, snapshots.catalog, health, failover.budget)
     return Pipeline(
         failover,
         await stack.enter_async_context(idempotency),
@@ -201,9 +199,9 @@ async def _open_pipeline(parts: ProcessParts, stores: Stores, health: ChannelHea
     )
 
 
-def _settled(metrics: Metrics, record: CallRecord) -> None:
+def _settled(metrics: CallMetrics, record: CallRecord) -> None:
     """Take note of a cost that became known after the end of its call."""
-    metrics.observe_settlement(record)
+    metrics.usage.observe(record)
     if record.trace is not None:
         record.trace.settled(record)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2
+from prometheus_client import CollectorRegistry
 
 from services.accounts.key_maker import KeyMaker
 from services.inprocess import InProcessChannel
@@ -17,8 +18,8 @@ from services.rpc.failure_border import FailureBorder
 from services.rpc.health_service import HealthService
 from services.rpc.rpc_log import RpcLog
 from services.serving.reload import Reloader
+from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog
-from services.telemetry.metrics import Metrics
 from services.telemetry.supervisor import Supervisor
 
 
@@ -33,7 +34,9 @@ class Service:
     key_maker: KeyMaker
     """Makes the first key."""
     health: HealthService
-    metrics: Metrics
+    registry: CollectorRegistry
+    """All metrics of the process."""
+    call_metrics: CallMetrics
     calls: CallLog
     reloader: Reloader
     client_authorizer: ClientAuthorizer
@@ -50,7 +53,7 @@ class Service:
         """
         retry_after_s = self.load_shedder.retry_after_s(self.calls.inflight + 1, key)
         if retry_after_s is not None:
-            self.metrics.rejected[("OVERLOADED",)].inc()
+            self.call_metrics.refused[("OVERLOADED",)].inc()
         return retry_after_s
 
     async def serves(self) -> bool:

@@ -10,6 +10,7 @@ from services.admission.keyring import Keyring
 from services.admission.limits import LimitLeases
 from services.config import StateConfig
 from services.metering.ledger import Ledger
+from services.metering.ledger_metrics import declare_ledger_metrics
 from services.serving.process import ProcessParts
 from services.storage.base import Database
 from services.storage.counted import CountedDatabase
@@ -37,15 +38,16 @@ async def open_stores(
     parts: ProcessParts, config: StateConfig, state: Path, env: Mapping[str, str]
 ) -> Stores:
     """Open the stores that the configuration names. Raises StateError."""
-    stack, clock, metrics = parts.stack, parts.clock, parts.metrics
+    stack, clock = parts.stack, parts.clock
     opened = await open_database(state, config.database_url.reveal(), clock)
-    database = CountedDatabase(opened, metrics.storage_failures.inc)
-    metrics.storage_healthy.set_function(lambda: database.healthy)
+    database = CountedDatabase(opened, parts.counters)
     stack.push_async_callback(database.close)
     pepper = await load_pepper(state, env, database)
     counters = await stack.enter_async_context(open_counters(config.redis_url.reveal(), clock))
     ledger = Ledger(database, clock, supervisor=parts.supervisor)
     leases = LimitLeases(counters, parts.chance, supervisor=parts.supervisor)
+    declare_ledger_metrics(parts.counters, ledger)
+    leases.declare_metrics(parts.counters)
     return Stores(
         database=database,
         pepper=pepper,

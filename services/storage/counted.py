@@ -6,16 +6,24 @@ from collections.abc import Callable
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.counters import Counters
 from services.errors import Failure
 from services.storage.base import Database, Listener, P, T, Transaction
 
 
 class CountedDatabase(Database):
-    """Delegates to a database, and calls `failed` whenever the database is unavailable."""
+    """Delegates to a database, and declares the metrics of its failures and health."""
 
-    def __init__(self, database: Database, failed: Callable[[], None]) -> None:
+    def __init__(self, database: Database, counters: Counters) -> None:
         self._database = database
-        self._failed = failed
+        self.failures = counters.counter(
+            "storage_failures_total", "Transactions that the database did not take."
+        )[()]
+        counters.observable_gauge(
+            "storage_healthy",
+            "1: the database took the latest transaction. 0: it did not.",
+            lambda: self.healthy,
+        )
 
     async def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
@@ -67,4 +75,4 @@ class CountedDatabase(Database):
 
     def _count(self, failure: Failure) -> None:
         if failure.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE:
-            self._failed()
+            self.failures.inc()

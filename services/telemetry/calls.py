@@ -22,6 +22,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.clock import Clock
+from services.common.counters import Counters
 from services.common.json_logs import emit
 from services.errors import ROWS, Failure, UpstreamError
 from services.telemetry.tracing import NO_HEADERS, CallTrace, Place, Tracing
@@ -199,6 +200,10 @@ class CallLog:
         """How many calls are running."""
         self.stopping = False
         """Whether the process is on its way out: calls that are cut now, are cut by that."""
+
+    def declare_metrics(self, counters: Counters) -> None:
+        """Declare the metric of in-flight calls."""
+        counters.observable_gauge("calls_in_flight", "In-flight calls.", lambda: self.inflight)
 
     @contextmanager
     def recording(

@@ -11,6 +11,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from services.common.counters import Counters
+
 log = logging.getLogger(__name__)
 
 FAILURES_MAX = 5
@@ -21,21 +23,15 @@ PAUSE_S = 0.1
 """How long to wait after the first failure; after each more, twice as long."""
 
 
-def _ignore(_: str) -> None:
-    """Nobody wants to know."""
-
-
 class Supervisor:
-    """Runs background tasks."""
+    """Runs background tasks and restarts those that fail."""
 
-    def __init__(
-        self,
-        failed: Callable[[str], None] = _ignore,
-        *,
-        pause_s: float = PAUSE_S,
-    ) -> None:
-        """`failed` hears the name of a task at every failure."""
-        self._failed = failed
+    def __init__(self, counters: Counters | None = None, *, pause_s: float = PAUSE_S) -> None:
+        """Declares the metric of failures among `counters`."""
+        self.failures = (counters or Counters("")).counter(
+            "task_failures_total", "Failures of background tasks, which are restarted.", "task"
+        )
+        """By the name of the task."""
         self._pause_s = pause_s
         self.given_up = asyncio.Event()
         """Set once a task was given up: the process should end."""
@@ -68,7 +64,7 @@ class Supervisor:
                 # The border of a task: nobody awaits it who could be told.
                 failures = 1 if clock() - begun >= WELL_S else failures + 1
                 log.exception("task.failed", extra={"task": name, "failures": failures})
-                self._failed(name)
+                self.failures[(name,)].inc()
                 if failures == FAILURES_MAX:
                     self.given_up.set()
                     raise

@@ -77,7 +77,7 @@ class Place:
 
     async def timeouts(self) -> float:
         """How many calls have waited in vain."""
-        return (await self.server.samples())["pomogator_limit_stalls", frozenset()]
+        return (await self.server.samples())["pomogator_limit_timeouts_total", frozenset()]
 
 
 @asynccontextmanager

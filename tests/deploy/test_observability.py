@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
 
-import grpc
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
 
-from gateway.config import EdgeConfig
-from gateway.server import serving
-from gateway.telemetry.edge_metrics import EdgeMetrics
-from services.telemetry.metrics import Metrics
 from tests.deploy.manifests import ROOT, tool
+from tests.deploy.metrics_pages import TABLE, labels_of, running_metrics, table
 
 ALERTS = ROOT / "deploy" / "alerts" / "pomogator.yaml"
 DASHBOARDS = sorted((ROOT / "deploy" / "dashboards").glob("*.json"))
@@ -38,37 +32,16 @@ SUFFIXES = {
 def series() -> Mapping[str, set[str]]:
     """Each series that we expose, and its labels."""
     names: dict[str, set[str]] = {}
-    metrics = all_metrics()
-    for name, collector in metrics._names_to_collectors.items():
-        names[name] = set(getattr(collector, "_labelnames", ())) | TARGET_LABELS
-    for family in metrics.collect():
+    for family in METRICS.values():
+        labels = {*labels_of(family), *TARGET_LABELS}
         for suffix in SUFFIXES[family.type]:  # There may be no sample of it yet.
-            labels = set(getattr(family, "_labelnames", ())) | TARGET_LABELS
-            names[family.name + suffix] = names.get(family.name + suffix, set()) | labels
-            if suffix == "_bucket":
-                names[family.name + suffix] |= {"le"}
-        for sample in family.samples:  # Those of the process have no names beforehand.
-            names.setdefault(sample.name, set(sample.labels) | TARGET_LABELS)
+            names[family.name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
+        for sample in family.samples:
+            names.setdefault(sample.name, labels)
     return names
 
 
-def all_metrics() -> CollectorRegistry:
-    """All that the page of one process shows, each family with a sample."""
-    registry = Metrics().registry
-    registry.register(asyncio.run(edge_metrics()))
-    return registry
-
-
-async def edge_metrics() -> EdgeMetrics:
-    """The metrics that the components of an edge have declared."""
-    metrics = EdgeMetrics()
-    async with (
-        grpc.aio.insecure_channel("127.0.0.1:9") as channel,
-        serving(channel, "127.0.0.1:0", EdgeConfig(), metrics=metrics),
-    ):
-        return metrics
-
-
+METRICS = running_metrics()
 SERIES = series()
 
 
@@ -101,12 +74,29 @@ def test_all_metrics_are_shown() -> None:
     """Nothing is counted that the dashboard does not show."""
     shown = " ".join(expression for _, expression in expressions())
 
-    hidden = {
-        family.name
-        for family in all_metrics().collect()
-        if family.name.startswith("pomogator_") and family.name not in shown
-    }
+    hidden = {name for name in METRICS if name.startswith("pomogator_") and name not in shown}
     assert not hidden
+
+
+def test_the_table_of_metrics_is_the_page() -> None:
+    """deploy/METRICS.md has each metric with its type, labels and help, and no other."""
+    lines = TABLE.read_text().splitlines()
+
+    assert [line for line in lines if line.startswith("| `")] == list(table(METRICS))
+
+
+def test_counters_and_no_other_metrics_end_in_total() -> None:
+    """Prometheus' convention. The client library adds the ending to counters."""
+    for name in METRICS:
+        assert not name.endswith("_total"), name
+
+
+def test_each_metric_says_what_it_is() -> None:
+    """In a sentence, after our prefix."""
+    for name, family in METRICS.items():
+        if not name.startswith(("process_", "python_")):
+            assert name.startswith("pomogator_")
+            assert family.documentation.endswith(".")
 
 
 def test_alerts_say_what_to_do() -> None:

@@ -70,11 +70,12 @@ ELSEWHERE = {
     "pomogator_build_info": "says which version it is, and stands still",
     "pomogator_edge_calls_max": "needs an edge of its own: tests/end_to_end/test_full_service.py",
     "pomogator_edge_calls_refused": "the same",
-    "pomogator_edge_connections_cut": "needs a full container: tests/faults/test_memory.py",
+    "pomogator_edge_connections_closed": "needs a full container: tests/faults/test_memory.py",
     "pomogator_memory_used_ratio": "the same",
     "pomogator_edge_connections_refused": "needs many clients: tests/faults/test_descriptors.py",
     "pomogator_holds_broken": "needs a state that is spoilt: tests/faults/test_broken_holds.py",
-    "pomogator_limit_stalls": "needs a Redis that freezes: tests/services/storage",
+    "pomogator_grpc_accept_fallback": "needs another grpcio: tests/services/rpc",
+    "pomogator_limit_timeouts": "needs a Redis that freezes: tests/services/storage",
     "pomogator_task_failures": "needs a fault of ours: tests/services/telemetry",
 }
 """What cannot move here, and why."""
@@ -226,7 +227,7 @@ async def clients(life: Life, first: Provider) -> None:
     first.play([BEGINNING, goes_on, ENDING])
     async with life.asking() as answer:
         answer.close()
-    await life.until("pomogator_drains", 1)
+    await life.until("pomogator_draining_calls", 1)
     goes_on.set()
 
     first.play([SSE_HEAD, *[sse(delta("x" * 60_000))] * 100, STALL])
@@ -266,7 +267,7 @@ async def troubles(life: Life, first: Provider, second: Provider) -> None:
     second.play([BEGINNING + ENDING])
     for _ in range(4):
         assert await life.whole() == 200
-    await life.until("pomogator_breaker_state", 2)
+    await life.until("pomogator_circuit_breaker_state", 2)
     async with life.http.post(PATH, json={**CHAT, "model": "unheard/of"}) as answer:
         assert answer.status == 400
     assert await life.whole(Authorization=f"Bearer {new_secret()}") == 401

@@ -68,7 +68,14 @@ TIMEOUT_S = 10.0
 PLACES = (LimitConfig(key="*", concurrency=1000), LimitConfig(channel="*", concurrency=1000))
 """Limits that nobody meets, so that every call holds a place of each."""
 
-LEFT = ("inflight", "drains", "holds_open", "outbox_depth", "limit_places", "upstream_connections")
+LEFT = (
+    "calls_in_flight",
+    "draining_calls",
+    "holds_open",
+    "outbox_depth",
+    "limit_leases",
+    "upstream_connections",
+)
 """What is 0 when nothing runs."""
 
 
@@ -253,7 +260,7 @@ class FaultStand:
 
     def metric(self, name: str, **labels: str) -> float:
         """A metric at this moment; 0 where it has not moved."""
-        registry = self.service.metrics.registry
+        registry = self.service.registry
         return registry.get_sample_value(f"pomogator_{name}", labels) or 0.0
 
     def edge_sample(self, name: str) -> float:
@@ -282,7 +289,9 @@ class FaultStand:
     async def charged(self) -> tuple[int, int]:
         """How many calls were settled, and what they cost, once all is calm."""
         await self.wait_until_idle()
-        return round(self.metric("settle_total", outcome="settled")), await self.spent("default")
+        return round(self.metric("settlements_total", outcome="settled")), await self.spent(
+            "default"
+        )
 
     async def spent(self, account: str) -> int:
         """What an account's calls have cost by the books, in nanodollars."""
@@ -306,7 +315,7 @@ class FaultStand:
         assert list((await self.books.VerifyLedger(ledger.VerifyLedgerRequest())).findings) == []
         await self.http.close()
         await self.until(lambda: not self._strangers())
-        signs = LogAndMetrics(self.log.text, self.service.metrics.registry, self.edge)
+        signs = LogAndMetrics(self.log.text, self.service.registry, self.edge)
         signs.agree(self.answers, self.errors)
         for account, charge in signs.charges().items():
             assert await self.spent(account) == charge

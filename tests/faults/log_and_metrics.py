@@ -104,7 +104,7 @@ class LogAndMetrics:
         told = Counter(tuple(line[label] for label in CALL_LABELS) for line in calls)
         assert told == by(self._service, "requests_total", *CALL_LABELS)
         ends = Counter((line["end"],) for line in calls if line["method"] == "stream")
-        assert ends == by(self._service, "stream_end_total", "end")
+        assert ends == by(self._service, "stream_ends_total", "end")
         attempts = sum(line["attempts"] for line in calls)
         assert attempts == by(self._service, "upstream_attempts_total")[()]
         rejected = Counter(
@@ -115,4 +115,4 @@ class LogAndMetrics:
         unread = [line for line in self.of(REQUEST) if line.get("code") == "overloaded"]
         rejected["OVERLOADED",] += sum(line["request_id"] not in known for line in unread)
         rejected["OVERLOADED",] -= by(self._edge, "edge_calls_refused_total")[()]
-        assert rejected == by(self._service, "rejected_total", "reason")
+        assert rejected == by(self._service, "requests_refused_total", "reason")

@@ -69,7 +69,7 @@ async def test_disconnecting_before_the_first_token_costs_nothing(
         await asyncio.wait_for(request.left.wait(), 1)
 
     assert await stand.charged() == (0, 0)
-    assert stand.metric("settle_total", outcome="voided") == 1
+    assert stand.metric("settlements_total", outcome="voided") == 1
     assert stand.second.requests == []
 
 
@@ -164,11 +164,11 @@ async def test_a_channel_that_drains_is_read_to_its_end_and_charged_once(
     async with stand.dial() as (reader, writer):
         await reader.readuntil(b"canary-answer-")
         leave(writer)
-        await stand.until(lambda: stand.metric("drains") == 1)
+        await stand.until(lambda: stand.metric("draining_calls") == 1)
         goes_on.set()
         assert await stand.charged() == (1, CHARGE)
 
-    assert stand.metric("settle_total", outcome="settled") == 1
+    assert stand.metric("settlements_total", outcome="settled") == 1
     (ended,) = stand.log.of("call.ended")
     assert (ended["end"], ended["charge_nano"]) == ("client_gone", 0)
     (drained,) = stand.log.of("call.drained")
@@ -189,7 +189,7 @@ async def test_a_drain_covers_answers_that_have_not_begun(
     async with stand.dial(stream=stream) as (_, writer):
         await stand.first.request()
         leave(writer)
-        await stand.until(lambda: stand.metric("drains") == 1)
+        await stand.until(lambda: stand.metric("draining_calls") == 1)
         goes_on.set()
         assert await stand.charged() == (1, CHARGE)
 
@@ -214,7 +214,7 @@ async def test_a_drain_reads_a_partial_document_to_its_end(open_stand: OpenStand
     async with stand.dial(stream=False) as (_, writer):
         await sent.wait()
         close(writer)
-        await stand.until(lambda: stand.metric("drains") == 1)
+        await stand.until(lambda: stand.metric("draining_calls") == 1)
         goes_on.set()
         assert await stand.charged() == (1, CHARGE)
 
@@ -229,7 +229,7 @@ async def test_a_drain_without_an_answer_costs_nothing(open_stand: OpenStand) ->
     await asyncio.wait_for(stand.first.requests[0].left.wait(), TIMEOUT_S)
 
     assert await stand.charged() == (0, 0)
-    assert stand.metric("settle_total", outcome="voided") == 1
+    assert stand.metric("settlements_total", outcome="voided") == 1
     assert len(stand.log.of("call.drained", charge_nano=0)) == 1
 
 
@@ -242,7 +242,7 @@ async def test_a_drain_has_no_failover(open_stand: OpenStand) -> None:
     async with stand.dial() as (_, writer):
         await stand.first.request()
         close(writer)
-        await stand.until(lambda: stand.metric("drains") == 1)
+        await stand.until(lambda: stand.metric("draining_calls") == 1)
         goes_on.set()
         assert await stand.charged() == (0, 0)
 
@@ -282,7 +282,7 @@ async def test_a_drained_answer_is_replayed_for_its_idempotency_key(
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.2):
             await stand.ask(headers=name, stream=stream)
-    await stand.until(lambda: stand.metric("drains") == 1)
+    await stand.until(lambda: stand.metric("draining_calls") == 1)
     assert (await stand.ask(headers=name, stream=stream)).code == "idempotency_in_progress"
     goes_on.set()
     await stand.wait_until_idle()
@@ -328,7 +328,7 @@ async def test_the_number_of_drains_is_bounded(open_stand: OpenStand) -> None:
             await reader.readuntil(b"canary-answer-")
 
     await asyncio.gather(*(leave_early() for _ in range(DRAINS_MAX + more)))
-    await stand.until(lambda: stand.metric("drains") == DRAINS_MAX)
+    await stand.until(lambda: stand.metric("draining_calls") == DRAINS_MAX)
     await stand.until(lambda: stand.metric("holds_open") == DRAINS_MAX)
     goes_on.set()
 
@@ -382,7 +382,7 @@ async def test_a_client_that_reads_slowly_gets_everything(open_stand: OpenStand)
         got = await reader.readuntil(b"canary-answer-")
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         await asyncio.sleep(0.3)  # The pause that is forgiven.
-        assert stand.metric("inflight") == 1
+        assert stand.metric("calls_in_flight") == 1
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         while b"[DONE]" not in got and (data := await reader.read(65_536)):
             got = got[-20:] + data

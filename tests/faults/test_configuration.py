@@ -81,7 +81,7 @@ async def test_a_bad_file_changes_nothing_but_the_log(tmp_path: Path) -> None:
             samples = await server.samples()
             for result in ("done", "refused"):
                 labels = frozenset({("result", result)})
-                assert samples["pomogator_config_reload_total", labels] == 1
+                assert samples["pomogator_config_reloads_total", labels] == 1
 
 
 async def test_running_streams_keep_their_channel_and_price(open_stand: OpenStand) -> None:
@@ -123,7 +123,7 @@ async def test_frequent_reloads_leave_nothing_behind(open_stand: OpenStand) -> N
         reread(stand, stand.config)
 
     assert (await stand.ask()).status == 200
-    assert stand.metric("config_reload_total", result="done") == 100
+    assert stand.metric("config_reloads_total", result="done") == 100
 
 
 async def test_a_replaced_provider_key_is_used_from_the_next_call(open_stand: OpenStand) -> None:
@@ -194,7 +194,7 @@ async def reloads(server: Server, result: str, count: int) -> None:
     async with asyncio.timeout(10):
         while True:
             samples = await server.samples()
-            if samples.get(("pomogator_config_reload_total", labels)) == count:
+            if samples.get(("pomogator_config_reloads_total", labels)) == count:
                 return
             await asyncio.sleep(0.02)  # Nobody tells of it but by answering.
 

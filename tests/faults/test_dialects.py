@@ -57,7 +57,7 @@ def refusal(kind: str) -> dict[str, Any]:
 def errors(stand: FaultStand, kind: str) -> float:
     """How often a provider failed in that way."""
     return sum(
-        stand.metric("upstream_errors_total", channel=channel, kind=kind)
+        stand.metric("upstream_errors_total", channel=channel, reason=kind)
         for channel in ("first", "second")
     )
 
@@ -104,7 +104,7 @@ async def test_a_truncated_stream_ends_with_an_error(
     calls, charge = await stand.charged()
     assert calls == 1
     assert 0 < charge <= CHARGE
-    assert stand.metric("stream_end_total", end="upstream_eof") == 1
+    assert stand.metric("stream_ends_total", end="upstream_eof") == 1
     assert errors(stand, "UPSTREAM_DISCONNECTED") == 1
     (line,) = stand.log.of("call.ended", end="upstream_eof")
     assert (line["reason"], line["charge_nano"]) == ("UPSTREAM_DISCONNECTED", charge)
@@ -135,7 +135,7 @@ async def test_pings_are_no_progress(stand: FaultStand, form: Form) -> None:
 
     assert (reply.code, reply.events[-1]) == ("upstream_stalled", "[DONE]")
     assert (await stand.charged())[0] == 1
-    assert stand.metric("stream_end_total", end="upstream_stall") == 1
+    assert stand.metric("stream_ends_total", end="upstream_stall") == 1
     assert errors(stand, "UPSTREAM_STALLED") == 1
 
 
@@ -153,7 +153,7 @@ async def test_an_error_before_the_first_token_fails_over(
     roles = [e for e in reply.events[:-1] for c in e["choices"] if c["delta"].get("role")]
     assert len(roles) == streamed
     assert await stand.charged() == (1, CHARGE)
-    assert stand.metric("retries_total") == 1
+    assert stand.metric("upstream_retries_total") == 1
 
 
 @STREAMS
@@ -167,7 +167,7 @@ async def test_a_rate_limited_channel_rests_as_long_as_it_says(
         assert (await stand.ask(stream=streamed)).content == TEXT
 
     assert (len(stand.first.requests), len(stand.second.requests)) == (1, 3)
-    assert stand.metric("breaker_state", channel="first", model="house/model") == 2
+    assert stand.metric("circuit_breaker_state", channel="first", model="house/model") == 2
     assert errors(stand, "UPSTREAM_RATE_LIMITED") == 1
 
 
@@ -200,7 +200,7 @@ async def test_an_invalid_request_is_reported_and_not_retried(
         assert reply.status == 400
 
     assert stand.second.requests == []
-    assert stand.metric("breaker_state", channel="first", model="house/model") == 0
+    assert stand.metric("circuit_breaker_state", channel="first", model="house/model") == 0
     assert await stand.charged() == (0, 0)
 
 
@@ -225,7 +225,7 @@ async def test_a_200_without_an_answer_is_a_failure(
     assert (await stand.ask(stream=streamed)).content == TEXT
 
     assert await stand.charged() == (1, CHARGE)
-    assert stand.metric("retries_total") == 1
+    assert stand.metric("upstream_retries_total") == 1
 
 
 @STREAMS
@@ -254,7 +254,7 @@ async def test_an_error_in_the_stream_ends_it(stand: FaultStand, form: Form) -> 
     assert len(stand.second.requests) == 1
     assert (await stand.charged())[0] == 2
     assert errors(stand, "UPSTREAM_OVERLOADED") == 2
-    assert stand.metric("stream_end_total", end="upstream_error") == 1
+    assert stand.metric("stream_ends_total", end="upstream_error") == 1
 
 
 async def test_line_endings_and_slicing_do_not_matter(stand: FaultStand, form: Form) -> None:

@@ -22,13 +22,18 @@ async def test_a_running_call_shows_in_every_gauge(open_stand: OpenStand) -> Non
     await stand.first.request()
     seen = {
         name: stand.metric(name)
-        for name in ("inflight", "holds_open", "limit_places", "upstream_connections")
+        for name in ("calls_in_flight", "holds_open", "limit_leases", "upstream_connections")
     }
     busy = stand.first.busy
     goes_on.set()
 
     assert (await running).content == TEXT
-    assert seen == {"inflight": 1, "holds_open": 1, "limit_places": 2, "upstream_connections": 1}
+    assert seen == {
+        "calls_in_flight": 1,
+        "holds_open": 1,
+        "limit_leases": 2,
+        "upstream_connections": 1,
+    }
     assert busy == 1
     await stand.wait_until_idle()
 
@@ -42,7 +47,7 @@ async def test_a_missing_log_line_or_an_unexpected_error_fails_the_check(
     stand.play([json_answer({"error": {"message": "busy"}}, 503)], fitting)
     assert (await stand.ask()).content == TEXT
     await stand.wait_until_idle()
-    texts, registry = stand.log.text, stand.service.metrics.registry
+    texts, registry = stand.log.text, stand.service.registry
     LogAndMetrics(texts, registry, stand.edge).agree(stand.answers)
 
     for wrong in (

@@ -148,7 +148,7 @@ async def test_a_deadline_ends_the_call_and_cancels_the_provider(
 
     assert (await stand.charged())[0] == begins
     assert stand.second.requests == []
-    assert stand.metric("stream_end_total", end="deadline") == 1
+    assert stand.metric("stream_ends_total", end="deadline") == 1
 
 
 @pytest.mark.parametrize("size", [7_000, 12_000, 20_000, 200_000])
@@ -268,7 +268,7 @@ async def test_rapid_resets_leave_nothing_behind(open_stand: OpenStand) -> None:
 
     assert (await stand.charged())[1] == 0
     assert len(stand.first.requests) < 5_000
-    assert stand.metric("stream_end_total", end="internal") == 0
+    assert stand.metric("stream_ends_total", end="internal") == 0
 
 
 async def test_streams_over_the_limit_are_refused_with_retry_after(open_stand: OpenStand) -> None:
@@ -299,7 +299,7 @@ async def test_streams_over_the_limit_are_refused_with_retry_after(open_stand: O
     assert done.count(grpc.StatusCode.UNAVAILABLE) == more
     assert len(stand.first.requests) == room
     assert (await stand.charged())[0] == room
-    assert stand.metric("rejected_total", reason="OVERLOADED") == more
+    assert stand.metric("requests_refused_total", reason="OVERLOADED") == more
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -37,7 +37,7 @@ async def refused(stand: FaultStand, sent: bytes) -> Answer | None:
     if got is not None:
         assert set(json.loads(got.body)["error"]) == {"message", "type", "param", "code"}
         told = {"request_id": got.headers["x-request-id"], "status": got.status}
-        no_http = stand.edge_sample("malformed_total") == 1
+        no_http = stand.edge_sample("malformed_requests_total") == 1
         assert len(stand.log.of("request.refused" if no_http else "request.ended", **told)) == 1
     return got
 

@@ -74,8 +74,8 @@ async def test_a_key_that_may_not_is_refused_before_any_provider(
     assert len(stand.first.requests) == 2
     assert await stand.charged() == (2, 2 * CHARGE)
     for kind in ("KEY_EXPIRED", "KEY_REVOKED"):
-        assert stand.metric("auth_failures_total", kind=kind) == 1
-    assert stand.metric("rejected_total", reason="MODEL_NOT_ALLOWED") == 1
+        assert stand.metric("auth_failures_total", reason=kind) == 1
+    assert stand.metric("requests_refused_total", reason="MODEL_NOT_ALLOWED") == 1
 
 
 @WIRES
@@ -97,7 +97,7 @@ async def test_revoking_a_key_ends_its_streams(open_stand: OpenStand, *, wire: b
     calls, charge = await stand.charged()
     assert calls == 1
     assert charge > 0
-    assert stand.metric("stream_end_total", end="revoked") == 1
+    assert stand.metric("stream_ends_total", end="revoked") == 1
 
 
 async def ask(channel: grpc.aio.Channel, method: MethodDescriptor, **metadata: str) -> str:
@@ -160,7 +160,7 @@ async def test_guessing_keys_is_throttled_by_network(open_stand: OpenStand) -> N
     assert statuses == {401: FAILURES, 429: more}
     assert (await stand.ask()).status == 200
     assert await stand.charged() == (1, CHARGE)
-    assert stand.metric("auth_failures_total", kind="INVALID_API_KEY") == FAILURES + more
+    assert stand.metric("auth_failures_total", reason="INVALID_API_KEY") == FAILURES + more
     told = [line for line in stand.log.of("request.ended") if line["status"] == 429]
     assert {line["code"] for line in told} == {"rate_limit_exceeded"}
     assert len(told) == more

@@ -59,7 +59,7 @@ async def test_calls_over_the_limit_are_refused_with_retry_after(
     assert 1 <= float(refused.headers["retry-after-ms"]) / 1000 <= 3
     assert [reply.content for reply in await asyncio.gather(*running)] == [TEXT] * 3
     assert await stand.charged() == (3, 3 * CHARGE)
-    assert stand.metric("rejected_total", reason="OVERLOADED") == 1
+    assert stand.metric("requests_refused_total", reason="OVERLOADED") == 1
 
 
 async def test_queued_too_long_calls_are_refused_before_any_check(open_stand: OpenStand) -> None:
@@ -81,7 +81,7 @@ async def test_queued_too_long_calls_are_refused_before_any_check(open_stand: Op
 
     assert set(codes[:-1]) == {grpc.StatusCode.UNAUTHENTICATED}
     assert await code() is grpc.StatusCode.UNAUTHENTICATED
-    assert stand.metric("rejected_total", reason="OVERLOADED") == 1
+    assert stand.metric("requests_refused_total", reason="OVERLOADED") == 1
 
 
 async def test_a_key_at_its_limit_does_not_block_others(open_stand: OpenStand) -> None:
@@ -207,7 +207,7 @@ async def test_a_blocked_event_loop_is_measured(open_stand: OpenStand) -> None:
 
     stand.play(block)
     calls = [asyncio.create_task(stand.ask()) for _ in range(2)]
-    await stand.until(lambda: stand.metric("loop_lag_seconds_sum") > 0.5)
+    await stand.until(lambda: stand.metric("event_loop_lag_seconds_sum") > 0.5)
 
     for path in ("healthz", "readyz"):
         async with stand.http.get(f"{stand.url}/{path}") as answer:

@@ -139,7 +139,7 @@ async def test_an_anthropic_message_without_its_end_is_truncated(
     calls, charge = await anthropic.charged()
     assert calls == 1
     assert 0 < charge <= CHARGE
-    assert anthropic.metric("stream_end_total", end="upstream_eof") == 1
+    assert anthropic.metric("stream_ends_total", end="upstream_eof") == 1
 
 
 BROKEN: dict[str, dict[str, Any]] = {
@@ -164,8 +164,8 @@ async def test_an_impossible_anthropic_event_ends_the_stream(
     assert (reply.code, reply.events[-1]) == ("upstream_bad_response", "[DONE]")
     assert reply.finishes == []
     assert (await anthropic.charged())[0] == 1
-    kind = {"channel": "first", "kind": "UPSTREAM_BAD_RESPONSE"}
-    assert anthropic.metric("upstream_errors_total", **kind) == 1
+    labels = {"channel": "first", "reason": "UPSTREAM_BAD_RESPONSE"}
+    assert anthropic.metric("upstream_errors_total", **labels) == 1
 
 
 COUNTS: dict[str, tuple[Any, Any]] = {
@@ -272,4 +272,4 @@ async def test_finish_reason_error_is_an_error(openrouter: FaultStand, code: Any
     assert (reply.status, reply.finishes, reply.events[-1]) == (200, [], "[DONE]")
     assert str(reply.code).startswith("upstream_")
     assert (await openrouter.charged())[0] == 1
-    assert openrouter.metric("stream_end_total", end="upstream_error") == 1
+    assert openrouter.metric("stream_ends_total", end="upstream_error") == 1

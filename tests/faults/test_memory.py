@@ -112,7 +112,7 @@ async def test_memory_pressure_sheds_in_three_steps(open_stand: OpenStand, wire:
 
         await gauge.at(stand, MEMORY_CRITICAL)
         assert await upload.read() == b""
-    assert stand.edge_sample("connections_cut_total") == 1
+    assert stand.edge_sample("connections_closed_total") == 1
     started = stand.log.of("memory_stage.started", stage="critical")
     assert [line["used_share"] for line in started] == [MEMORY_CRITICAL]
 

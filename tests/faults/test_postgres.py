@@ -100,7 +100,7 @@ async def test_a_frozen_database_is_503_and_streams_go_on(
     assert {(each.status, each.code) for each in known} == {(503, "storage_unavailable")}
     assert (guest.status, guest.code) == (503, "auth_unavailable")
     assert all(1 <= float(each.headers["Retry-After"]) <= 5 for each in (*known, guest))
-    assert stand.metric("auth_failures_total", kind="AUTH_UNAVAILABLE") == 1
+    assert stand.metric("auth_failures_total", reason="AUTH_UNAVAILABLE") == 1
     assert len(stand.log.of("storage.failed")) == 1
     assert len(stand.first.requests) == 1
     for headers in (None, stranger):

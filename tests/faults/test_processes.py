@@ -45,7 +45,7 @@ async def test_a_killed_service_is_reported_and_settled_at_its_next_start(tmp_pa
                 service.send_signal(signal.SIGKILL)
                 assert await how_it_ends(got) == GONE
                 await asyncio.wait_for(upstream.requests[0].left.wait(), 5)
-            await at_rest(edge, "edge_inflight", "edge_streams", "edge_unsent_bytes")
+            await at_rest(edge, "edge_requests_in_flight", "edge_streams", "edge_unsent_bytes")
     await holds_are_closed(tmp_path)
 
 
@@ -152,7 +152,7 @@ async def test_a_stopped_service_ends_its_streams_and_refuses_new_calls(tmp_path
             assert (late.status, (await late.json())["error"]["code"]) == (503, GONE)
             assert int(late.headers["Retry-After"]) >= 1
         await asyncio.wait_for(upstream.requests[1].left.wait(), 5)
-        await at_rest(edge, "edge_inflight", "edge_streams", "edge_unsent_bytes")
+        await at_rest(edge, "edge_requests_in_flight", "edge_streams", "edge_unsent_bytes")
     ends = {line["end"]: line["charge_nano"] for line in service.lines if "charge_nano" in line}
     assert ends.keys() == {"stop", "shutdown"}
     assert ends["stop"] == CHARGE

@@ -168,7 +168,7 @@ async def test_a_truncated_stream_ends_with_an_error_and_done(stand: FaultStand,
     calls, charge = await stand.charged()
     assert calls == 1
     assert charge > 0
-    assert stand.metric("stream_end_total", end="upstream_eof") == 1
+    assert stand.metric("stream_ends_total", end="upstream_eof") == 1
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ async def test_silence_within_a_stream_ends_it(stand: FaultStand) -> None:
     assert stand.second.requests == []
     await stand.left(stand.first)
     assert (await stand.charged())[0] == 1
-    assert stand.metric("stream_end_total", end="upstream_stall") == 1
+    assert stand.metric("stream_ends_total", end="upstream_stall") == 1
 
 
 async def test_comments_are_no_progress(stand: FaultStand) -> None:
@@ -221,7 +221,7 @@ async def test_no_failover_after_the_first_token(stand: FaultStand) -> None:
     assert (await stand.ask()).code == "upstream_disconnected"
 
     assert (len(stand.first.requests), len(stand.second.requests)) == (1, 0)
-    assert stand.metric("retries_total") == 0
+    assert stand.metric("upstream_retries_total") == 0
 
 
 @STREAMS
@@ -238,8 +238,8 @@ async def test_failover_before_the_first_token(
     roles = [e for e in reply.events[:-1] for c in e["choices"] if c["delta"].get("role")]
     assert len(roles) == streamed
     assert await stand.charged() == (1, CHARGE)
-    assert stand.metric("settle_total", outcome="voided") == 0
-    assert stand.metric("retries_total") == 1
+    assert stand.metric("settlements_total", outcome="voided") == 0
+    assert stand.metric("upstream_retries_total") == 1
 
 
 async def test_a_models_only_channel_is_always_asked(stand: FaultStand) -> None:
@@ -249,7 +249,7 @@ async def test_a_models_only_channel_is_always_asked(stand: FaultStand) -> None:
     assert (await stand.ask(model=STEADY)).status == 200
 
     failed = [await stand.ask(model=STEADY) for _ in range(11)]
-    state = stand.metric("breaker_state", channel="steady", model=STEADY)
+    state = stand.metric("circuit_breaker_state", channel="steady", model=STEADY)
     is_well.set()
     well = await stand.ask(model=STEADY)
 
@@ -257,7 +257,7 @@ async def test_a_models_only_channel_is_always_asked(stand: FaultStand) -> None:
     assert state == 2
     assert (well.status, well.content) == (200, TEXT)
     assert len(stand.steady.requests) == 13
-    assert stand.metric("breaker_state", channel="steady", model=STEADY) == 0
+    assert stand.metric("circuit_breaker_state", channel="steady", model=STEADY) == 0
     assert await stand.charged() == (2, 2 * CHARGE)
 
 
@@ -276,7 +276,7 @@ async def test_a_fallback_model_answers_under_its_own_name_and_price(stand: Faul
         assert (note["param"], note["action"]) == ("model", "replaced")
 
     assert await stand.charged() == (2, 2 * CHARGE)
-    assert stand.metric("settle_total", outcome="voided") == 0
+    assert stand.metric("settlements_total", outcome="voided") == 0
     assert {line["channel"] for line in stand.log.of("call.ended")} == {"steady"}
 
 
@@ -313,7 +313,7 @@ async def test_a_channel_is_not_asked_before_its_retry_after(stand: FaultStand) 
         assert (await stand.ask()).status == 200
 
     assert (len(stand.first.requests), len(stand.second.requests)) == (1, 3)
-    assert stand.metric("breaker_state", channel="first", model="house/model") == 2
+    assert stand.metric("circuit_breaker_state", channel="first", model="house/model") == 2
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
@@ -355,7 +355,7 @@ async def test_another_key_of_the_channel_is_used_at_once(
     asked = [request.headers["authorization"] for request in stand.first.requests]
     assert [key in refused for key in asked] == [True, False, False, False]
     assert stand.second.requests == []
-    assert stand.metric("retries_total") == 1
+    assert stand.metric("upstream_retries_total") == 1
     assert await stand.charged() == (3, 3 * CHARGE)
     assert "sk-canary-spare" not in "\n".join(stand.log.text)
 
@@ -370,7 +370,7 @@ async def test_a_request_that_a_provider_refuses_is_not_retried(stand: FaultStan
         assert (reply.status, reply.code) == (400, "context_length_exceeded")
 
     assert stand.second.requests == []
-    assert stand.metric("breaker_state", channel="first", model="house/model") == 0
+    assert stand.metric("circuit_breaker_state", channel="first", model="house/model") == 0
     assert await stand.charged() == (0, 0)
 
 
@@ -565,6 +565,6 @@ async def test_an_answer_before_the_request_was_sent_counts(stand: FaultStand) -
 
 def _upstream_errors(stand: FaultStand, kind: str) -> float:
     return sum(
-        stand.metric("upstream_errors_total", channel=channel, kind=kind)
+        stand.metric("upstream_errors_total", channel=channel, reason=kind)
         for channel in ("first", "second")
     )

@@ -72,9 +72,12 @@ async def test_one_idempotency_key_makes_one_call_of_twenty(
     assert len(stand.first.requests) == 2
     assert await stand.charged() == (2, CHARGE)
     assert await stand.spent("buyer") == CHARGE
-    kinds = {kind: stand.metric("idempotency_total", kind=kind) for kind in ("busy", "replay")}
-    assert kinds == {"busy": 19, "replay": 1}
-    assert stand.metric("idempotency_total", kind="mismatch") == 1
+    outcomes = {
+        outcome: stand.metric("idempotent_requests_total", outcome=outcome)
+        for outcome in ("busy", "replay")
+    }
+    assert outcomes == {"busy": 19, "replay": 1}
+    assert stand.metric("idempotent_requests_total", outcome="mismatch") == 1
 
 
 async def test_concurrent_payments_and_calls_add_up(open_stand: OpenStand) -> None:
@@ -133,7 +136,7 @@ async def test_unused_tokens_of_a_limit_are_given_back(
     left = int(after.headers["x-ratelimit-remaining-tokens"])
     assert 0 <= left < 50
     assert len(stand.first.requests) == 2
-    assert stand.metric("rejected_total", reason="RATE_LIMIT_EXCEEDED") == 1
+    assert stand.metric("requests_refused_total", reason="RATE_LIMIT_EXCEEDED") == 1
 
 
 async def test_an_overdrawn_account_ends_its_calls_whole(open_stand: OpenStand) -> None:
@@ -162,7 +165,7 @@ async def test_an_overdrawn_account_ends_its_calls_whole(open_stand: OpenStand) 
     assert (reply.finishes, reply.events[-1]) == (["stop"], "[DONE]")
     assert len(stand.first.requests) == 2
     assert account.balance_nano_usd == 2 * hold - await stand.spent("buyer")
-    assert stand.metric("rejected_total", reason="INSUFFICIENT_QUOTA") == 1
+    assert stand.metric("requests_refused_total", reason="INSUFFICIENT_QUOTA") == 1
 
 
 ROUNDS = 20

@@ -30,7 +30,7 @@ async def test_configuration_metrics_and_operators_answers_hold_no_secret(
     service = stand.service
     shown = [repr(each) for each in (stand.config, StateConfig(database_url=url), service)]
     shown += [f"{url} {url!r}", f"{stand.config.channels!s}", repr(service.reloader)]
-    metrics = generate_latest(service.metrics.registry).decode()
+    metrics = generate_latest(service.registry).decode()
     assert "pomogator_requests_total" in metrics
     shown.append(metrics)
 

@@ -250,5 +250,5 @@ async def test_a_reload_that_fails_while_streams_run(open_stand: OpenStand) -> N
         reply = await stand.read(answer)
 
     assert reply.events[-1] == "[DONE]"
-    assert stand.metric("config_reload_total", result="refused") == 1
+    assert stand.metric("config_reloads_total", result="refused") == 1
     assert await stand.charged() == (2, 2 * CHARGE)

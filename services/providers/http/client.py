@@ -8,6 +8,7 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 
+from services.common.counters import Counters
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.incoming import WAITING_MAX, Incoming, Room
 from services.providers.http.inflate import Inflater
@@ -189,6 +190,14 @@ class HttpClient:
     def in_use(self) -> int:
         """How many connections carry an exchange, or are being made for one."""
         return sum(pool.in_use for pool in self._pools.values())
+
+    def declare_metrics(self, counters: Counters) -> None:
+        """Declare the metric of the connections."""
+        counters.observable_gauge(
+            "upstream_connections",
+            "Connections to providers that carry a call.",
+            lambda: self.in_use,
+        )
 
     def _add_pool(self, origin: Origin) -> Pool:
         if origin.secure and self._tls is None:

@@ -18,7 +18,7 @@ async def test_a_blocked_loop_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = CollectorRegistry()
     watching = asyncio.create_task(LoopLag(Counters("a", registry)).watch())
     await asyncio.sleep(0.005)
-    assert registry.get_sample_value("a_loop_lag_seconds_count") == 0
+    assert registry.get_sample_value("a_event_loop_lag_seconds_count") == 0
 
     time.sleep(0.1)  # noqa: ASYNC251 - the block is what is measured
     await asyncio.sleep(0.05)
@@ -26,9 +26,9 @@ async def test_a_blocked_loop_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     with suppress(asyncio.CancelledError):
         await watching
 
-    assert (registry.get_sample_value("a_loop_lag_seconds_count") or 0) > 1
-    assert 0.09 < (registry.get_sample_value("a_loop_lag_seconds_sum") or 0) < 1
-    assert registry.get_sample_value("a_loop_lag_seconds_bucket", {"le": "+Inf"})
+    assert (registry.get_sample_value("a_event_loop_lag_seconds_count") or 0) > 1
+    assert 0.09 < (registry.get_sample_value("a_event_loop_lag_seconds_sum") or 0) < 1
+    assert registry.get_sample_value("a_event_loop_lag_seconds_bucket", {"le": "+Inf"})
 
 
 async def test_a_clock_that_goes_back_is_no_lag(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,5 +38,5 @@ async def test_a_clock_that_goes_back_is_no_lag(monkeypatch: pytest.MonkeyPatch)
     with suppress(RuntimeError):  # The times are used up.
         await LoopLag(Counters("a", registry), lambda: next(times)).watch()
 
-    assert registry.get_sample_value("a_loop_lag_seconds_count") == 2
-    assert registry.get_sample_value("a_loop_lag_seconds_sum") == 0
+    assert registry.get_sample_value("a_event_loop_lag_seconds_count") == 2
+    assert registry.get_sample_value("a_event_loop_lag_seconds_sum") == 0

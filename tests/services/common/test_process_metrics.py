@@ -11,6 +11,6 @@ def test_a_process_shows_what_runs_and_how_it_is_doing() -> None:
 
     assert value("pomogator_build_info", {"version": "1.2.3"}) == 1
     assert value("pomogator_memory_used_ratio") == 0.25
-    assert value("pomogator_loop_lag_seconds_count") == 0
+    assert value("pomogator_event_loop_lag_seconds_count") == 0
     assert value("process_open_fds")
     assert value("python_gc_collections_total", {"generation": "0"}) is not None

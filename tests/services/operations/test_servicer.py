@@ -131,10 +131,10 @@ async def test_calls_nobody(tmp_path: Path) -> None:
             answer = await operations.ExplainChatCompletion(
                 pb.ExplainChatCompletionRequest(spec=spec())
             )
-            metrics = service.metrics.registry
+            metrics = service.registry
             taken = [
                 metrics.get_sample_value(f"pomogator_{name}")
-                for name in ("holds_open", "upstream_connections", "limit_places")
+                for name in ("holds_open", "upstream_connections", "limit_leases")
             ]
 
         assert [place.url.startswith(upstream.url) for place in answer.candidates] == [True] * 3

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
+from services.common.counters import Counters
 from services.errors import Failure
 from services.rpc.failure_border import FailureBorder
 from services.rpc.rpc_log import RpcLog
@@ -72,16 +72,17 @@ class Recorded:
     """A service whose calls are recorded."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[str, str]] = Counter()
         self.exporter = InMemorySpanExporter()
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         clock = FakeClock()
         tracing = CallTraces(provider.get_tracer("t"), clock)
-        self.rpcs = RpcLog(clock, self._count, tracing)
+        self.rpcs = RpcLog(clock, Counters(""), tracing)
 
-    def _count(self, method: str, code: str) -> None:
-        self.counts[method, code] += 1
+    @property
+    def counts(self) -> dict[tuple[str, ...], float]:
+        """Ended calls, by method and status."""
+        return {labels: count.value for labels, count in self.rpcs.ended.items()}
 
     def register(self, server: grpc.aio.Server) -> None:
         """Add the servicers."""

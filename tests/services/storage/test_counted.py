@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.counters import Counters
 from services.errors import Failure
 from services.storage.base import Database, Transaction
 from services.storage.counted import CountedDatabase
@@ -23,25 +24,24 @@ def refusal() -> Transaction[int]:
 
 async def test_failures_are_counted(database: Database) -> None:
     """What the database did not take is counted, and what a transaction refuses is not."""
-    failures: list[None] = []
     failing = WatchedDatabase(database, lambda write: "before" if write > 1 else "")
-    counted = CountedDatabase(failing, lambda: failures.append(None))
+    counted = CountedDatabase(failing, Counters(""))
 
     assert await counted.write(nothing) == 1
     assert await counted.read(nothing) == 1
     with pytest.raises(Failure):
         await counted.read(refusal)
-    assert not failures
+    assert counted.failures.value == 0
     for write in (counted.write, counted.write_unsynced):
         with pytest.raises(Failure) as failed:
             await write(nothing)
         assert failed.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
-    assert len(failures) == 2
+    assert counted.failures.value == 2
 
 
 async def test_the_rest_is_the_database_s(database: Database) -> None:
     """How it is doing and whose it is, it says itself."""
-    counted = CountedDatabase(database, lambda: None)
+    counted = CountedDatabase(database, Counters(""))
     notices: list[str] = []
     counted.subscribe(notices.append)
 

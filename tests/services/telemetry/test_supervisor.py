@@ -29,14 +29,14 @@ class Work:
 
 async def test_what_fails_is_begun_again(caplog: pytest.LogCaptureFixture) -> None:
     """Each failure is told by the task's name; after the last the work goes on."""
-    failed: list[str] = []
-    supervisor, work = Supervisor(failed.append, pause_s=0), Work(FAILURES_MAX - 1)
+    supervisor, work = Supervisor(pause_s=0), Work(FAILURES_MAX - 1)
     with caplog.at_level(logging.ERROR):
         task = supervisor.start(work, "sweep")
         await asyncio.wait_for(work.well.wait(), 5)
 
-    assert failed == ["sweep"] * (FAILURES_MAX - 1)
-    assert [record.getMessage() for record in caplog.records] == ["task.failed"] * len(failed)
+    assert supervisor.failures[("sweep",)].value == FAILURES_MAX - 1
+    logged = [record.getMessage() for record in caplog.records]
+    assert logged == ["task.failed"] * (FAILURES_MAX - 1)
     assert not supervisor.given_up.is_set()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -56,8 +56,7 @@ async def test_what_fails_for_ever_is_given_up() -> None:
 
 async def test_what_is_done_is_done() -> None:
     """Work that ends is not begun again; work that is cancelled is not a failure."""
-    failed: list[str] = []
-    supervisor = Supervisor(failed.append)
+    supervisor = Supervisor()
 
     async def short() -> None:
         await asyncio.sleep(0)
@@ -69,4 +68,4 @@ async def test_what_is_done_is_done() -> None:
     await asyncio.wait({waiting})
 
     assert waiting.cancelled()
-    assert failed == []
+    assert not supervisor.failures

@@ -8,8 +8,9 @@ from pomogator.chat.v1.usage_pb2 import Usage
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.common.metrics_page import serving_metrics
+from services.common.process_metrics import ProcessMetrics
+from services.telemetry.call_metrics import TOKENS, CallMetrics
 from services.telemetry.calls import Attempt, CallRecord
-from services.telemetry.metrics import TOKENS, Metrics
 
 
 def record(**known: object) -> CallRecord:
@@ -27,9 +28,16 @@ def record(**known: object) -> CallRecord:
     return CallRecord(**fields)  # type: ignore[arg-type]
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float | None:
-    """A sample's value; None where there is none."""
-    return metrics.registry.get_sample_value(f"pomogator_{name}", labels)
+class Observed(CallMetrics):
+    """Metrics of completions, on the page of a process."""
+
+    def __init__(self) -> None:
+        self.process = ProcessMetrics("1.2.3")
+        super().__init__(self.process.counters)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        """A sample's value; None where there is none."""
+        return self.process.registry.get_sample_value(f"pomogator_{name}", labels)
 
 
 def test_tokens_are_counted_once() -> None:
@@ -64,12 +72,12 @@ def test_tokens_are_counted_once() -> None:
 )
 def test_attempts(attempts: Sequence[Attempt], retries: float, errors: float | None) -> None:
     """Each attempt is counted with its channel, each failure with its kind."""
-    metrics = Metrics()
+    metrics = Observed()
 
     metrics.observe(record(attempts=list(attempts)))
 
-    assert value(metrics, "retries_total") == retries
-    failed = value(metrics, "upstream_errors_total", channel="a", kind="UPSTREAM_ERROR")
+    assert metrics.value("upstream_retries_total") == retries
+    failed = metrics.value("upstream_errors_total", channel="a", reason="UPSTREAM_ERROR")
     assert failed == errors
 
 
@@ -89,21 +97,21 @@ def test_keys_that_were_not_accepted(
     reason: str, known: Mapping[str, object], count: float | None
 ) -> None:
     """A call that ran until its key was revoked had a key that was good."""
-    metrics = Metrics()
+    metrics = Observed()
 
     metrics.observe(record(**{"begun_at": 0.0, "end": "refused", "reason": reason, **known}))
 
-    assert value(metrics, "auth_failures_total", kind=reason) == count
+    assert metrics.value("auth_failures_total", reason=reason) == count
 
 
 def test_a_replay_is_no_request_to_a_provider() -> None:
     """An answer that had been given before counts as such, and as no latency."""
-    metrics = Metrics()
+    metrics = Observed()
 
     metrics.observe(record(end="replayed", begun_at=0.0))
 
-    assert value(metrics, "idempotency_total", kind="replay") == 1
-    assert value(metrics, "ttft_seconds_count", model="house/model") is None
+    assert metrics.value("idempotent_requests_total", outcome="replay") == 1
+    assert metrics.value("time_to_first_token_seconds_count", model="house/model") is None
 
 
 async def ready() -> bool:
@@ -113,10 +121,10 @@ async def ready() -> bool:
 
 async def test_exposition() -> None:
     """Prometheus gets text, or OpenMetrics if it asks; there is nothing else but probes."""
-    metrics = Metrics(version="1.2.3")
-    metrics.inflight.set_function(lambda: 7)
+    process = ProcessMetrics("1.2.3")
+    process.counters.observable_gauge("calls_in_flight", "In-flight calls.", lambda: 7)
     async with (
-        serving_metrics(metrics.registry, "127.0.0.1:0", ready) as bound,
+        serving_metrics(process.registry, "127.0.0.1:0", ready) as bound,
         aiohttp.ClientSession() as http,
     ):
         async with http.get(f"http://{bound}/metrics") as answer:
@@ -131,6 +139,6 @@ async def test_exposition() -> None:
         async with http.get(f"http://{bound}/") as answer:
             assert answer.status == 404
 
-    assert families["pomogator_inflight"].samples[0].value == 7
+    assert families["pomogator_calls_in_flight"].samples[0].value == 7
     assert families["pomogator_build_info"].samples[0].labels == {"version": "1.2.3"}
     assert "process_resident_memory_bytes" in families

@@ -1,0 +1,164 @@
+"""Metrics of completions. A call moves each once, at its end, and none per chunk.
+
+Labels are bounded. `model` and `channel` come from the configuration, never from a caller; the
+others are enumerations of this package and of the contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from pomogator.chat.v1.usage_pb2 import Usage
+
+from services.common.counters import Counters
+from services.telemetry.calls import ENDS, CallRecord
+
+AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})
+IDEMPOTENCY: Mapping[str, str] = {
+    "IDEMPOTENCY_IN_PROGRESS": "busy",
+    "IDEMPOTENCY_MISMATCH": "mismatch",
+}
+
+LATENCY_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+DURATION_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0)
+TOKEN_S = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+# Parts of a usage that have a price each. Each is counted without the parts that it contains.
+TOKENS: Mapping[str, Callable[[Usage], int]] = {
+    "prompt": lambda usage: (
+        usage.prompt_token_count - usage.cache_read_token_count - usage.cache_write_token_count
+    ),
+    "cache_read": lambda usage: usage.cache_read_token_count,
+    "cache_write": lambda usage: usage.cache_write_token_count,
+    "completion": lambda usage: usage.completion_token_count - usage.thinking_token_count,
+    "thinking": lambda usage: usage.thinking_token_count,
+}
+
+
+class CallMetrics:
+    """Metrics of completions: how they ended, what they asked of providers, what they used."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.attempts = AttemptMetrics(counters)
+        self.usage = UsageMetrics(counters)
+        self.requests = counters.counter(
+            "requests_total",
+            "Calls that have ended. `reason` is empty for a success, `model` for an unknown model.",
+            "method", "model", "code", "reason",
+        )  # fmt: skip
+        self.stream_ends = counters.counter("stream_ends_total", "How streams ended.", "end")
+        self.durations = counters.histogram(
+            "request_duration_seconds", "From a call's arrival to its end.", DURATION_S, "method"
+        )
+        self.refused = counters.counter(
+            "requests_refused_total", "Calls that were refused before any channel was asked.",
+            "reason",
+        )  # fmt: skip
+        self.auth_failures = counters.counter(
+            "auth_failures_total", "Calls whose key was not accepted.", "reason"
+        )
+        self.idempotent_requests = counters.counter(
+            "idempotent_requests_total",
+            "Calls with the idempotency key of an earlier call: replay, busy, mismatch.",
+            "outcome",
+        )
+        for end in ENDS:
+            # A rate needs a zero to start from.
+            _ = self.stream_ends[(end,)]
+
+    def observe(self, record: CallRecord) -> None:
+        """Count a call that has ended."""
+        method, model, reason = record.method, record.model, record.reason
+        self.requests[method, model, record.code, reason].inc()
+        self.durations[(method,)].observe(record.ended_at - record.opened_at)
+        if method == "stream":
+            self.stream_ends[(record.end,)].inc()
+        if record.attempts:
+            self.attempts.observe(record)
+        elif reason:
+            self.refused[(reason,)].inc()
+        if reason in AUTH_FAILURES and not record.key_id:
+            # With an ID it was accepted, and revoked while the call ran.
+            self.auth_failures[(reason,)].inc()
+        if outcome := "replay" if record.replayed else IDEMPOTENCY.get(reason):
+            self.idempotent_requests[(outcome,)].inc()
+        self.usage.observe(record)
+
+
+class AttemptMetrics:
+    """Metrics of the requests to providers that calls made."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.attempts = counters.counter(
+            "upstream_attempts_total", "Requests to providers.", "channel"
+        )
+        self.errors = counters.counter(
+            "upstream_errors_total", "Requests that a provider failed.", "channel", "reason"
+        )
+        self.retries = counters.counter(
+            "upstream_retries_total", "Requests to providers beyond the first of a call."
+        )[()]
+        self.time_to_first_token = counters.histogram(
+            "time_to_first_token_seconds", "From a call's arrival to the beginning of its answer.",
+            LATENCY_S, "model",
+        )  # fmt: skip
+
+    def show(self, targets: Iterable[tuple[str, str]]) -> None:
+        """Show the attempts on the channels of these (channel, model) pairs from zero on."""
+        for channel, _ in targets:
+            _ = self.attempts[(channel,)]
+
+    def observe(self, record: CallRecord) -> None:
+        """Count the attempts of a call that has ended."""
+        for attempt in record.attempts:
+            self.attempts[(attempt.channel,)].inc()
+            if attempt.reason:
+                self.errors[attempt.channel, attempt.reason].inc()
+        if len(record.attempts) > 1:
+            self.retries.inc(len(record.attempts) - 1)
+        ttft_s = record.ttft_s
+        if ttft_s is not None:
+            self.time_to_first_token[(record.model,)].observe(ttft_s)
+
+
+class UsageMetrics:
+    """Metrics of the tokens that calls used, and of their cost."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.tokens = counters.counter(
+            "tokens_total", "Tokens that were billed; each kind without the others.",
+            "model", "channel", "kind",
+        )  # fmt: skip
+        self.cost = counters.counter(
+            "cost_nano_usd_total", "Charged amount in nano-USD.", "model", "channel"
+        )
+        self.flags = counters.counter(
+            "usage_flags_total", "Usage figures of providers that were corrected.", "flag"
+        )
+        self.settlements = counters.counter(
+            "settlements_total", "Holds that ended, by how: settled or voided.", "outcome"
+        )
+        self.time_per_output_token = counters.histogram(
+            "time_per_output_token_seconds", "Mean time between tokens of a stream.",
+            TOKEN_S, "model",
+        )  # fmt: skip
+
+    def observe(self, record: CallRecord) -> None:
+        """Count what a call cost: at its end or, where its answer was drained, later."""
+        if record.settlement:
+            self.settlements[(record.settlement,)].inc()
+        if record.usage is not None:
+            self._observe_usage(record, record.usage)
+
+    def _observe_usage(self, record: CallRecord, usage: Usage) -> None:
+        labels = (record.model, record.channel)
+        for kind, count_of in TOKENS.items():
+            if count := count_of(usage):
+                self.tokens[(*labels, kind)].inc(count)
+        if record.charge_nano:
+            self.cost[labels].inc(record.charge_nano)
+        for flag in record.flags:
+            self.flags[(flag,)].inc()
+        gap_s = record.token_gap_s
+        if gap_s is not None and record.method == "stream":
+            self.time_per_output_token[(record.model,)].observe(gap_s)
