@@ -1,1 +1,11 @@
-"""The story of a completion, and its border to gRPC."""
+"""Chat completions: the servicer, the pipeline of a call, and what wraps it.
+
+Modules, in the order in which data flows:
+    servicer     the gRPC methods, and the authentication of a call
+    snapshot     the configuration that a call uses to its end
+    pipeline     a call in order: validate, resolve, admit, fail over, relay, settle
+    validation   ranges and forms of a request
+    idempotency  calls with an idempotency key, which run once
+    drains       answers that are read to their end without their caller
+    fold         a whole answer from the chunks of a stream
+"""

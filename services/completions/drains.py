@@ -1,9 +1,10 @@
-"""Answers whose callers have left, where the provider bills them all the same.
+"""Drains: answers are read to their end after the caller disconnects, where providers bill them.
 
-Their channel says `on_disconnect = "drain"`: what it was asked is read to its end, so that
-what is charged is what was spent. It makes no difference whether the answer had begun, nor
-whether it comes in pieces or whole. How many are read at a time and for how long is bounded;
-beyond that an answer is cut, and charged by our own count. Nobody else is asked any more.
+A channel with `on_disconnect = "drain"` bills the whole answer: its answers are read to their end,
+so that the caller is charged for what was spent. That holds before and after the answer has begun,
+for streams and for whole answers. The number of drains and the time of each are limited; beyond
+that an answer is cancelled, and charged by the gateway's own count. No further attempt is made for
+a caller that has disconnected.
 """
 
 from __future__ import annotations
@@ -27,25 +28,26 @@ from services.telemetry.calls import CallRecord
 log = logging.getLogger(__name__)
 
 DRAINS_MAX = 64
+"""The most answers that are drained at a time."""
 
 
 class CallState(msgspec.Struct, kw_only=True):
-    """How far a call has come: what is to be known when its caller leaves."""
+    """Progress of a call, as far as it matters when the caller disconnects."""
 
     routes: Sequence[Route]
-    """Who may answer."""
+    """The requested model, then its fallbacks."""
     record: CallRecord
-    """Who was asked."""
-    caller_left_s: Callable[[], float | None]
-    """Seconds until the caller gives up; None: it has not said."""
+    """Record of the call, with its attempts."""
+    caller_time_left_s: Callable[[], float | None]
+    """Returns the seconds until the caller's deadline; None: there is no deadline."""
     ticket: Ticket | None = None
-    """Set once the call is admitted."""
-    abandoned: bool = False
-    """Whether the caller has left, and others read its answer."""
+    """Set when the call is admitted."""
+    is_abandoned: bool = False
+    """Whether the caller has disconnected, and the answer is drained."""
 
     @property
     def may_drain(self) -> bool:
-        """Whether any that may answer is to be read on."""
+        """Whether any target has a channel that is drained."""
         return any(
             target.channel.on_disconnect == "drain"
             for route in self.routes
@@ -53,26 +55,26 @@ class CallState(msgspec.Struct, kw_only=True):
         )
 
     @property
-    def draining(self) -> ChannelConfig | None:
-        """The channel that is at it, if what it says is to be read on."""
+    def channel_to_drain(self) -> ChannelConfig | None:
+        """The channel of the current attempt, if its answer is to be drained."""
         if self.ticket is None or self.ticket.metered is not None:
-            return None  # Nothing was spent yet, or all of it is known.
+            return None  # Nothing was spent yet, or the whole usage is known.
         attempts = self.record.attempts
         if not attempts or attempts[-1].reason:
-            return None  # Nobody is at it.
+            return None  # No attempt is in flight.
         for route in self.routes:
             for target in route.targets:
                 if target.channel.name == attempts[-1].channel:
                     return target.channel if target.channel.on_disconnect == "drain" else None
         return None
 
-    def left_s(self) -> float | None:
-        """Seconds in which somebody may still be asked; None: any time."""
-        return 0.0 if self.abandoned else self.caller_left_s()
+    def time_left_s(self) -> float | None:
+        """Return the seconds in which another attempt may begin; None: there is no deadline."""
+        return 0.0 if self.is_abandoned else self.caller_time_left_s()
 
 
 class DetachableStream:
-    """The batches of an answer, of which the next outlives whoever waits for it."""
+    """Batches of an answer. A read in progress goes on when its reader is cancelled."""
 
     def __init__(self, batches: AsyncGenerator[Batch, None]) -> None:
         self._batches = batches
@@ -83,32 +85,32 @@ class DetachableStream:
 
     async def __anext__(self) -> Batch:
         if self._next is None:
-            self._next = asyncio.create_task(self._take(), name="drainable")
+            self._next = asyncio.create_task(self._read(), name="drainable")
         batch = await asyncio.shield(self._next)
         self._next = None
         return batch
 
     async def close(self) -> None:
-        """Nobody waits any more: the answer ends where it is."""
+        """Cancel the answer where it is."""
         if self._next is not None:
             self._next.cancel()
             await asyncio.wait({self._next})
             if not self._next.cancelled():
-                self._next.exception()  # Seen, or nobody's business any more.
+                self._next.exception()  # Retrieved, so that asyncio does not log it.
         await self._batches.aclose()
 
-    async def _take(self) -> Batch:
+    async def _read(self) -> Batch:
         return await anext(self._batches)
 
 
 class DrainPool:
-    """Reads what is left. A context manager: on the way out, what is being read is cut."""
+    """Runs drains. A context manager: on exit the running ones are cancelled."""
 
     def __init__(
-        self, settled: Callable[[CallRecord], None], *, drains_max: int = DRAINS_MAX
+        self, on_settled: Callable[[CallRecord], None], *, drains_max: int = DRAINS_MAX
     ) -> None:
-        """`settled` is shown the record of every call whose rest was read."""
-        self._settled = settled
+        """`on_settled` gets the record of every call whose answer was drained."""
+        self._on_settled = on_settled
         self._drains_max = drains_max
         self._running: set[asyncio.Task[None]] = set()
 
@@ -123,52 +125,52 @@ class DrainPool:
 
     @property
     def running(self) -> int:
-        """How many answers are being read."""
+        """How many answers are being drained."""
         return len(self._running)
 
     def declare_metrics(self, counters: Counters) -> None:
         """Declare the metric of the answers that are being drained."""
         counters.observable_gauge(
             "draining_calls",
-            "Answers that are read to their end although their callers have left.",
+            "Answers that are read to their end although their callers have disconnected.",
             lambda: self.running,
         )
 
-    async def outliving(
-        self, batches: AsyncGenerator[Batch, None], course: CallState
+    async def drain_on_disconnect(
+        self, batches: AsyncGenerator[Batch, None], state: CallState
     ) -> AsyncGenerator[Batch, None]:
-        """What `batches` gives. Left early, it is read on where it should be, else closed."""
-        steps = DetachableStream(batches)
+        """Yield `batches`. If the caller disconnects, drain the rest where due, else cancel it."""
+        stream = DetachableStream(batches)
         try:
-            async for batch in steps:
+            async for batch in stream:
                 yield batch
         except (asyncio.CancelledError, GeneratorExit):
-            if not self._adopt(steps, course):
-                await steps.close()
+            if not self._start_drain(stream, state):
+                await stream.close()
             raise
 
-    def _adopt(self, steps: DetachableStream, course: CallState) -> bool:
-        """Takes over what a caller has left, if it should be read and there is room."""
-        channel = course.draining
-        if channel is None or course.ticket is None or self.running >= self._drains_max:
+    def _start_drain(self, stream: DetachableStream, state: CallState) -> bool:
+        """Start a drain, if it is due and not too many are running."""
+        channel = state.channel_to_drain
+        if channel is None or state.ticket is None or self.running >= self._drains_max:
             return False
-        course.abandoned = True
-        course.ticket.drain()
-        drain = self._drain(steps, course.ticket, channel.drain_seconds)
+        state.is_abandoned = True
+        state.ticket.drain()
+        drain = self._drain(stream, state.ticket, channel.drain_seconds)
         task = asyncio.create_task(drain, name="drain")
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         return True
 
-    async def _drain(self, steps: DetachableStream, ticket: Ticket, limit_s: float) -> None:
+    async def _drain(self, stream: DetachableStream, ticket: Ticket, timeout_s: float) -> None:
         try:
             with suppress(Failure, TimeoutError):
-                async with asyncio.timeout(limit_s):
-                    async for _ in steps:
-                        pass  # The ticket has counted it.
+                async with asyncio.timeout(timeout_s):
+                    async for _ in stream:
+                        pass  # The ticket has counted the batch.
         finally:
-            await steps.close()
+            await stream.close()
             record = ticket.record
             record.ended_at = ticket.clock.now()
-            self._settled(record)
+            self._on_settled(record)
             log.info("call.drained", extra=record.line())

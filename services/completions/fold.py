@@ -1,4 +1,4 @@
-"""The whole answer as the fold of its stream: JSON mode is this and nothing else."""
+"""A whole answer as the fold of its stream. Whole answers have no other source."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pomogator.chat.v1 import content_pb2 as content
 
 
 class Fold:
-    """Adds up chunks, in the order in which they come."""
+    """Combines the chunks of one stream, in their order."""
 
     def __init__(self) -> None:
         self._answer = pb.CreateChatCompletionResponse()
-        self._choices: dict[int, _Choice] = {}
+        self._choices: dict[int, _ChoiceFold] = {}
 
     def add(self, chunks: Iterable[pb.ChatCompletionChunk]) -> None:
-        """Takes in more chunks of one stream."""
+        """Add the next chunks."""
         for chunk in chunks:
             event = chunk.WhichOneof("event")
             if event == "delta":
@@ -33,20 +33,20 @@ class Fold:
 
     @property
     def answer(self) -> pb.CreateChatCompletionResponse:
-        """What the chunks so far amount to."""
+        """The answer that the chunks so far make."""
         del self._answer.choices[:]
         for index in sorted(self._choices):
-            # Made where it is to be: to add a finished one would copy it.
+            # Filled in place: to add a finished message would copy it.
             made = self._answer.choices.add()
             if index:
                 made.index = index
             self._choices[index].fill(made)
         return self._answer
 
-    def _choice(self, index: int) -> _Choice:
+    def _choice(self, index: int) -> _ChoiceFold:
         choice = self._choices.get(index)
         if choice is None:
-            choice = self._choices[index] = _Choice()
+            choice = self._choices[index] = _ChoiceFold()
         return choice
 
     def _start(self, started: pb.CompletionStarted) -> None:
@@ -66,14 +66,14 @@ class Fold:
 _UNFINISHED = pb.ChoiceFinished()
 
 
-class _Choice:
-    """One answer in the making."""
+class _ChoiceFold:
+    """One choice of the answer."""
 
     def __init__(self) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._tool_calls: dict[int, _ToolCall] = {}
+        self._tool_calls: dict[int, _ToolCallFold] = {}
         self._reasoning_state = ""
         self._extra: dict[str, object] = {}
         self._logprobs: dict[str, list[object] | None] = {}
@@ -100,7 +100,7 @@ class _Choice:
         self._finished = finished
 
     def fill(self, made: pb.Choice) -> None:
-        """Says in `made` what the chunks amount to."""
+        """Write the choice into `made`."""
         made.finish_reason = self._finished.finish_reason
         made.native_finish_reason = self._finished.native_finish_reason
         if self._logprobs:
@@ -124,19 +124,19 @@ class _Choice:
     def _add_tool_call(self, delta: pb.ToolCallDelta) -> None:
         call = self._tool_calls.get(delta.index)
         if call is None:
-            call = self._tool_calls[delta.index] = _ToolCall()
+            call = self._tool_calls[delta.index] = _ToolCallFold()
         call.add(delta)
 
     def _add_logprobs(self, logprobs_json: bytes) -> None:
-        """Appends to the lists of tokens, such as `content`; null where there never was one."""
+        """Append to the lists of tokens, such as `content`; a list that never came is null."""
         for name, value in msgspec.json.decode(logprobs_json, type=dict[str, object]).items():
             tokens = self._logprobs.setdefault(name, None)
             if isinstance(value, list):
                 self._logprobs[name] = [*(tokens or ()), *value]
 
 
-class _ToolCall:
-    """One call to a tool in the making."""
+class _ToolCallFold:
+    """One tool call of a choice."""
 
     def __init__(self) -> None:
         self._id = ""
@@ -157,7 +157,7 @@ class _ToolCall:
 
 
 def _merge(into: dict[str, object], fields: dict[str, object]) -> None:
-    """Lists grow, texts and objects too; of anything else the last value stands."""
+    """Merge `fields` into `into`: lists, strings and objects grow, else the last value counts."""
     for name, value in fields.items():
         before = into.get(name)
         if isinstance(before, list) and isinstance(value, list):

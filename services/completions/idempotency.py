@@ -1,24 +1,23 @@
-"""Calls that are made once, however often they are asked for.
+"""Idempotency: a call with an idempotency key runs once, and equal calls get its answer.
 
-A caller that names its call (`idempotency-key`, 1 to 255 printable ASCII characters) may
-ask again without paying again. Names belong to accounts. What happens to a call whose
-name is in use:
+A caller that sends a key (`idempotency-key`, 1 to 255 printable ASCII characters) may repeat
+its call without paying again. Keys belong to accounts. A call whose key was used before gets:
 
-    the first one is running            IDEMPOTENCY_IN_PROGRESS: come back in a second
-    it was answered                     the same answer: every chunk, ID, usage and cost
-    it was answered at too great length ALREADY_EXISTS: paid for, but not kept
-    it asked for something else         IDEMPOTENCY_MISMATCH
+    the first call is in flight           IDEMPOTENCY_IN_PROGRESS, retry after a second
+    it was answered                       the same answer: every chunk, ID, usage and cost
+    it was answered, and is not stored    ALREADY_EXISTS: the answer was too long
+    it had another request                IDEMPOTENCY_MISMATCH
 
-Equal means the same request and parameter policy. Whether the answer is to be whole or a
-stream does not matter: either is made from the same chunks. A replay takes nothing from
-balance and limits, and no provider hears of it. Where an answer is drained for a caller that
-has left (`services.completions.drains`), it is there when the caller asks again.
+Requests are equal if specification and parameter policy are. A whole answer and a stream are
+equal, since both are made from the same chunks. A replay takes nothing from balance and limits,
+and causes no request to a provider. An answer that is drained for a caller that has disconnected
+(`services.completions.drains`) is replayed, too.
 
-Only an answer that came to its end is kept, for a day. Whatever else ends a call frees
-its name, so that asking again makes it anew: a refusal, a provider's failure, a caller
-that left, an answer that broke off (its caller has paid for what came, and pays for the
-next attempt), a killed process (once its lease has ended). Requests are not stored, but
-for a keyed digest; answers only where the caller named its call.
+Only a complete answer is stored, for a day. Every other end of a call releases its key, so that
+the next call with the key runs: a refusal, a provider's failure, a cancellation, an answer that
+broke off (the caller has paid for what it received, and pays for the next call), a killed process
+(once its lease has ended). Of requests only a keyed digest is stored; answers are stored only for
+calls with a key.
 """
 
 from __future__ import annotations
@@ -56,48 +55,52 @@ from services.telemetry.supervisor import Supervisor
 log = logging.getLogger(__name__)
 
 HEADER = "idempotency-key"
-"""The metadata that names a call."""
+"""The metadata with the idempotency key."""
 
 REPLAYED: Mapping[str, str] = {
     "idempotency-replayed": "true",
     "x-pomogator-idempotent-replayed": "true",
 }
-"""What an answer says that was given before."""
+"""Headers of a replayed answer."""
 
-KEEP_S = 24 * 3600.0
-"""How long an answer is kept."""
+STORE_S = 24 * 3600.0
+"""How long an answer is stored."""
 
 ANSWER_BYTES_MAX = 2**20
-"""Longer answers are not kept."""
+"""Longer answers are not stored."""
 
 RETRY_AFTER_S = 1.0
-"""When to ask again for an answer that is being made."""
+"""The Retry-After of a call whose key is in use."""
 
 SWEEP_S = 60.0
-"""How often what has expired is deleted."""
+"""The interval at which expired keys are deleted."""
 
 SWEEP_MAX = 200
 """The most keys that are deleted in one transaction."""
 
-Announce = Callable[[Mapping[str, str]], None]
+SetHeaders = Callable[[Mapping[str, str]], None]
+"""Sets headers of an answer before its first batch."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotentCall:
-    """A call that has a name."""
+    """A call with an idempotency key."""
 
     account: str
-    """Whose name it is."""
+    """The account that the key belongs to."""
     key: str
-    """The name."""
+    """The idempotency key."""
     spec: pb.ChatCompletionSpec
-    """What is asked for."""
+    """The request."""
     parameter_policy: pb.ParameterPolicy.ValueType
-    """What to do about parameters that the model cannot honour."""
+    """What happens to parameters that the model cannot honour."""
 
 
 def idempotency_key(metadata: Mapping[str, str]) -> str | None:
-    """The name that the caller gave its call, if any. Raises Failure INVALID_FIELD."""
+    """Return the idempotency key in the metadata, None without one.
+
+    Raises Failure INVALID_FIELD.
+    """
     key = metadata.get(HEADER)
     if key is not None and not is_idempotency_key(key):
         raise Failure(
@@ -109,7 +112,7 @@ def idempotency_key(metadata: Mapping[str, str]) -> str | None:
 
 
 class Idempotency:
-    """Makes named calls once. Use it as a context: `async with Idempotency(…)`.
+    """Runs calls with a key once. A context manager, within which expired keys are deleted.
 
     `owner` is the name under which this process has its lease in the database.
     """
@@ -120,21 +123,21 @@ class Idempotency:
         owner: str,
         pepper: Pepper,
         *,
-        keep_s: float = KEEP_S,
+        store_s: float = STORE_S,
         supervisor: Supervisor | None = None,
     ) -> None:
-        """`supervisor` runs the sweeper. None: one of its own."""
+        """`supervisor` runs the deletion of expired keys. None: one of its own."""
         self._supervisor = supervisor or Supervisor()
         self._database = database
         self._owner = owner
         self._pepper = pepper
-        self._keep_ms = round(keep_s * 1000)
+        self._store_ms = round(store_s * 1000)
         self._releases: set[asyncio.Task[None]] = set()
-        self._stuck: set[Run] = set()
+        self._unreleased: set[Run] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._sweeper = self._supervisor.start(self._sweep_for_ever, "idempotency sweep")
+        self._sweeper = self._supervisor.start(self._keep_sweeping, "idempotency sweep")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -142,54 +145,54 @@ class Idempotency:
             self._sweeper.cancel()
             await asyncio.gather(self._sweeper, *self._releases, return_exceptions=True)
 
-    async def stream(
+    async def run_once(
         self,
         call: IdempotentCall,
-        make: Callable[[], AsyncGenerator[Batch, None]],
-        replaying: Callable[[], Awaitable[None]],
+        run_call: Callable[[], AsyncGenerator[Batch, None]],
+        before_replay: Callable[[], Awaitable[None]],
     ) -> AsyncGenerator[Batch, None]:
-        """The answer that `make` gives, or has given to an equal call before.
+        """Yield the answer of `run_call`, or the stored answer of an equal call.
 
-        `replaying` is awaited before the first batch of a replay. By the time that the last
-        batch is given the answer is kept: whoever saw the end will see it again.
+        `before_replay` is awaited before the first batch of a replay. The answer is stored before
+        its last batch is yielded: a caller that saw the end will see it again.
 
         Raises Failure: IDEMPOTENCY_IN_PROGRESS, IDEMPOTENCY_MISMATCH, ALREADY_EXISTS,
-        STORAGE_UNAVAILABLE; and what `make` raises.
+        STORAGE_UNAVAILABLE; and the failures of `run_call`.
         """
         run = Run(account=call.account, key=call.key, id=secrets.token_hex(8))
         fingerprint = self._fingerprint(call)
-        record = await self._claim(run, fingerprint)
-        if record is not None:
-            answer = _answer(record, fingerprint)
-            await replaying()
-            for batch in _read(answer):
+        used = await self._claim(run, fingerprint)
+        if used is not None:
+            answer = _stored_answer(used, fingerprint)
+            await before_replay()
+            for batch in _parse(answer):
                 yield batch
             return
         recording = _AnswerRecording()
-        kept = False
+        stored = False
         try:
-            async with aclosing(make()) as batches:
+            async with aclosing(run_call()) as batches:
                 async for batch in batches:
                     recording.add(batch)
                     if batch.chunks[-1].HasField("finished"):
-                        kept = await self._keep(run, recording)
+                        stored = await self._store(run, recording)
                     yield batch
         finally:
-            if not kept:
-                # Awaited, so that whoever hears of a failure can ask again at once. It is
-                # not tied to the caller, who may be cancelled twice.
+            if not stored:
+                # Awaited, so that a caller that gets a failure can repeat the call at once.
+                # Shielded, since the caller's task may be cancelled twice.
                 await asyncio.shield(self._release(run))
 
     async def sweep(self) -> None:
-        """Deletes what has expired or lost its process, and frees what could not be freed."""
-        for run in tuple(self._stuck):
+        """Delete the keys that have expired or lost their process; repeat failed releases."""
+        for run in tuple(self._unreleased):
             await self._database.write(release, run)
-            self._stuck.discard(run)
+            self._unreleased.discard(run)
         while await self._database.write(delete_expired, SWEEP_MAX) == SWEEP_MAX:
             pass
 
     def _fingerprint(self, call: IdempotentCall) -> str:
-        """A digest that only this deployment can compute: prompts can be guessed."""
+        """Return a digest that needs the pepper: prompts could be found out by guesses."""
         spec = hashlib.sha256(call.spec.SerializeToString(deterministic=True))
         text = f"{HEADER}:{call.parameter_policy}:{spec.hexdigest()}"
         return self._pepper.digest(text).hex()
@@ -199,24 +202,24 @@ class Idempotency:
         try:
             return await asyncio.shield(claiming)
         except BaseException:
-            # The caller left or the database failed: the key may have been taken all the same.
+            # The caller cancelled or the database failed: the key may be claimed all the same.
             await asyncio.shield(self._release(run, after=claiming))
             raise
 
-    async def _keep(self, run: Run, recording: _AnswerRecording) -> bool:
-        """Stores the answer. Its caller gets it in any case."""
+    async def _store(self, run: Run, recording: _AnswerRecording) -> bool:
+        """Store the answer. The caller gets it even where that fails."""
         try:
-            kept = await self._database.write(store_answer, run, recording.answer, self._keep_ms)
+            stored = await self._database.write(store_answer, run, recording.answer, self._store_ms)
         except Failure:
-            kept = False
-        if not kept:
-            log.warning("idempotency.not_kept", extra={"account": run.account})
-        return kept
+            stored = False
+        if not stored:
+            log.warning("idempotency.store_failed", extra={"account": run.account})
+        return stored
 
     def _release(
         self, run: Run, *, after: asyncio.Future[UsedKey | None] | None = None
     ) -> asyncio.Task[None]:
-        """Frees the key of a call that has no answer, once `after` is done."""
+        """Release the key of a call without an answer, once `after` is done."""
         task = asyncio.create_task(self._do_release(run, after), name="idempotency release")
         self._releases.add(task)
         task.add_done_callback(self._releases.discard)
@@ -228,9 +231,9 @@ class Idempotency:
         try:
             await self._database.write(release, run)
         except Failure:
-            self._stuck.add(run)
+            self._unreleased.add(run)
 
-    async def _sweep_for_ever(self) -> None:
+    async def _keep_sweeping(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
             with suppress(Failure):
@@ -238,14 +241,14 @@ class Idempotency:
 
 
 class _AnswerRecording:
-    """The chunks of an answer as they are passed on, for as long as there is room."""
+    """Copy of an answer, as long as it is short enough to be stored."""
 
     def __init__(self) -> None:
         self._bytes: BytesIO | None = BytesIO()
 
     @property
     def answer(self) -> bytes | None:
-        """What `_read` reads; None where it is too long."""
+        """The answer in the form that `_parse` reads; None if it is too long."""
         return None if self._bytes is None else self._bytes.getvalue()
 
     def add(self, batch: Batch) -> None:
@@ -256,30 +259,29 @@ class _AnswerRecording:
             self._bytes = None
 
 
-def _read(answer: bytes) -> Iterator[Batch]:
-    """The batches of a recorded answer."""
+def _parse(answer: bytes) -> Iterator[Batch]:
     stream = BytesIO(answer)
     while (batch := proto.parse_length_prefixed(Batch, stream)) is not None:
         yield batch
 
 
-def _answer(record: UsedKey, fingerprint: str) -> bytes:
-    """The answer that is on record for an equal call. Raises Failure where there is none."""
-    if record.fingerprint != fingerprint:
+def _stored_answer(used: UsedKey, fingerprint: str) -> bytes:
+    """Return the answer of an equal call. Raises Failure without one."""
+    if used.fingerprint != fingerprint:
         raise Failure(
             reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH,
             "This idempotency key was used with another request.",
         )
-    if record.state == RUNNING:
+    if used.state == RUNNING:
         raise Failure(
             reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS,
             "The call with this idempotency key is still running.",
             retry_after_s=RETRY_AFTER_S,
         )
-    if record.answer is None:
+    if used.answer is None:
         raise Failure(
             reasons.ERROR_REASON_ALREADY_EXISTS,
             "The call with this idempotency key was answered, but the answer was too long to "
             "be kept. To make the call again, use another key.",
         )
-    return record.answer
+    return used.answer

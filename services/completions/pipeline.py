@@ -1,4 +1,11 @@
-"""The story of a completion: validate, admit, route, relay, settle."""
+"""The pipeline of a completion: validate, resolve, admit, fail over, relay, settle.
+
+`Pipeline._run` does it in this order. Around it, from the inside out:
+
+    replay by idempotency key  a call with a key runs once; equal calls get its answer
+    drain on disconnect        a billed answer is read to its end without its caller
+    end on revocation          the call ends when its key is revoked
+"""
 
 from __future__ import annotations
 
@@ -16,9 +23,9 @@ from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.completions.drains import CallState, DrainPool
 from services.completions.fold import Fold
-from services.completions.idempotency import REPLAYED, Announce, Idempotency, IdempotentCall
+from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
 from services.completions.snapshot import Snapshot
-from services.completions.validation import check
+from services.completions.validation import validate
 from services.errors import UpstreamError
 from services.providers.base import Batch
 from services.routing.catalog import Route
@@ -26,39 +33,39 @@ from services.routing.failover import Failover, RouteRequest, StartedAnswer
 from services.telemetry.calls import CallRecord
 
 COMPLETION_ID_BITS = 128
-"""Nobody else has such a number. It need not be a secret, and the kernel not be asked for it."""
+"""Enough for unique IDs. They are no secrets, so the kernel's generator is not needed."""
 
 
 class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of a caller."""
+    """One call of an authenticated caller."""
 
     record: CallRecord
-    """What operators are told of it, by the request ID that the caller or the edge gave it."""
+    """Record of the call, for logs, metrics and traces."""
     caller: Caller
-    """Who asks."""
+    """The authenticated caller."""
     spec: pb.ChatCompletionSpec
-    """What for. Not validated yet."""
+    """The request. Not validated yet."""
     snapshot: Snapshot
-    """The configuration that the call goes by, to its end."""
+    """The configuration that the call uses to its end."""
     parameter_policy: pb.ParameterPolicy.ValueType = pb.PARAMETER_POLICY_UNSPECIFIED
-    """What to do about parameters that the model cannot honour."""
+    """What happens to parameters that the model cannot honour."""
     idempotency_key: str | None = None
-    """The caller's name for the call, where it is to be made once however often it is asked for."""
-    left_s: Callable[[], float | None] = lambda: None
-    """Seconds until the caller gives up; None: it has not said."""
+    """The caller's idempotency key, if it sent one."""
+    time_left_s: Callable[[], float | None] = lambda: None
+    """Returns the seconds until the caller's deadline; None: there is no deadline."""
     revocation: Revocation | None = None
-    """What ends the call with its key. None: it may finish."""
+    """The revocation of the key, which ends the call. None: the call may finish."""
 
     @property
     def strict(self) -> bool:
-        """Whether to refuse what cannot be honoured: as the call says, else as the key says."""
+        """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
         if self.parameter_policy == pb.PARAMETER_POLICY_UNSPECIFIED:
             return self.caller.scope.strict
         return self.parameter_policy == pb.PARAMETER_POLICY_STRICT
 
 
 class Pipeline:
-    """Runs calls. The unary answer is the fold of the stream."""
+    """Runs calls. A whole answer is the fold of its stream."""
 
     def __init__(
         self,
@@ -72,58 +79,72 @@ class Pipeline:
         self._drains = drains
         self._clock = clock
 
-    def stream(self, call: CompletionCall, announce: Announce) -> ClosableIterator[Batch]:
-        """The batches of an answer, as the provider sends them.
+    def stream(self, call: CompletionCall, set_headers: SetHeaders) -> ClosableIterator[Batch]:
+        """Return the batches of an answer, as the provider sends them.
 
-        The first is not given before the provider has begun to answer; just before it,
-        `announce` is told what the answer should say in its headers. Raises Failure,
-        at once, before it or after it.
+        The first comes when the provider has begun to answer; just before it, `set_headers` gets
+        the headers of the answer. Raises Failure at once, before the first batch, or later.
         """
-        batches = self._stream(call, announce, stream=True)
+        batches = self._answer(call, set_headers, stream=True)
         return batches if call.revocation is None else call.revocation.guard(batches)
 
-    def _stream(
-        self, call: CompletionCall, announce: Announce, *, stream: bool
+    async def whole(
+        self, call: CompletionCall, set_headers: SetHeaders
+    ) -> pb.CreateChatCompletionResponse:
+        """Return the whole answer."""
+        batches = self._answer(call, set_headers, stream=False)
+        if call.revocation is None:
+            return await _fold(batches)
+        return await call.revocation.run(partial(_fold, batches))
+
+    def _answer(
+        self, call: CompletionCall, set_headers: SetHeaders, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
-        check(call.spec)
+        validate(call.spec)
         route = call.snapshot.catalog.resolve(call.spec.model)
         call.record.model = route.base_model
-        course = _course(call, route)
-        make = partial(self._make, call, course, announce, stream=stream)
-        batches = make() if call.idempotency_key is None else self._once(call, make, announce)
-        return self._drains.outliving(batches, course) if course.may_drain else batches
+        state = _call_state(call, route)
+        run = partial(self._run, call, state, set_headers, stream=stream)
+        return self._with_drain(state, self._with_replay(call, set_headers, run))
 
-    def _once(
+    def _with_drain(
+        self, state: CallState, batches: AsyncGenerator[Batch, None]
+    ) -> AsyncGenerator[Batch, None]:
+        return self._drains.drain_on_disconnect(batches, state) if state.may_drain else batches
+
+    def _with_replay(
         self,
         call: CompletionCall,
-        make: Callable[[], AsyncGenerator[Batch, None]],
-        announce: Announce,
+        set_headers: SetHeaders,
+        run: Callable[[], AsyncGenerator[Batch, None]],
     ) -> AsyncGenerator[Batch, None]:
+        if call.idempotency_key is None:
+            return run()
         model = call.record.model
         authorize(call.caller, model)
-        named = IdempotentCall(
+        idempotent = IdempotentCall(
             account=call.caller.account,
-            key=call.idempotency_key or "",
+            key=call.idempotency_key,
             spec=call.spec,
             parameter_policy=call.parameter_policy,
         )
 
-        async def replaying() -> None:
-            standing = await call.snapshot.gate.limit_headers(call.caller, model)
-            announce({**REPLAYED, **standing})
+        async def before_replay() -> None:
+            limits = await call.snapshot.gate.limit_headers(call.caller, model)
+            set_headers({**REPLAYED, **limits})
 
-        return self._idempotency.stream(named, make, replaying)
+        return self._idempotency.run_once(idempotent, run, before_replay)
 
-    async def _make(
-        self, call: CompletionCall, course: CallState, announce: Announce, *, stream: bool
+    async def _run(
+        self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
         hides = call.spec.HasField("thinking") and call.spec.thinking.excluded
-        ticket = course.ticket = await call.snapshot.gate.admit(_bid(call, course.routes))
+        ticket = state.ticket = await call.snapshot.gate.admit(_admission(call, state.routes))
         try:
-            answer = await self._failover.open(_inquiry(call, course, ticket, stream=stream))
+            answer = await self._failover.open(_routing(call, state, ticket, stream=stream))
             try:
                 ticket.start_answer(answer.decoder, answer.target.public_model)
-                announce(ticket.headers)
+                set_headers(ticket.headers)
                 batch = answer.first
                 ticket.count(batch)
                 if hides:
@@ -144,15 +165,6 @@ class Pipeline:
         finally:
             ticket.close()
 
-    async def whole(
-        self, call: CompletionCall, announce: Announce
-    ) -> pb.CreateChatCompletionResponse:
-        """The whole answer."""
-        batches = self._stream(call, announce, stream=False)
-        if call.revocation is None:
-            return await _folded(batches)
-        return await call.revocation.run(partial(_folded, batches))
-
     def _started(self, answer: StartedAnswer) -> pb.ChatCompletionChunk:
         chunk = pb.ChatCompletionChunk()
         started = chunk.started
@@ -164,7 +176,7 @@ class Pipeline:
         return chunk
 
 
-async def _folded(batches: ClosableIterator[Batch]) -> pb.CreateChatCompletionResponse:
+async def _fold(batches: ClosableIterator[Batch]) -> pb.CreateChatCompletionResponse:
     fold = Fold()
     try:
         async for batch in batches:
@@ -174,16 +186,16 @@ async def _folded(batches: ClosableIterator[Batch]) -> pb.CreateChatCompletionRe
     return fold.answer
 
 
-def _course(call: CompletionCall, route: Route) -> CallState:
+def _call_state(call: CompletionCall, route: Route) -> CallState:
     fallbacks = call.snapshot.catalog.fallbacks(route) if route.fallbacks else ()
     return CallState(
         routes=[route, *(one for one in fallbacks if call.caller.may_use(one.base_model))],
         record=call.record,
-        caller_left_s=call.left_s,
+        caller_time_left_s=call.time_left_s,
     )
 
 
-def _bid(call: CompletionCall, routes: Sequence[Route]) -> AdmissionRequest:
+def _admission(call: CompletionCall, routes: Sequence[Route]) -> AdmissionRequest:
     route, *fallbacks = routes
     return AdmissionRequest(
         record=call.record,
@@ -195,15 +207,15 @@ def _bid(call: CompletionCall, routes: Sequence[Route]) -> AdmissionRequest:
     )
 
 
-def _inquiry(
-    call: CompletionCall, course: CallState, ticket: Ticket, *, stream: bool
+def _routing(
+    call: CompletionCall, state: CallState, ticket: Ticket, *, stream: bool
 ) -> RouteRequest:
     return RouteRequest(
         spec=call.spec,
-        routes=course.routes,
+        routes=state.routes,
         take_channel_limits=ticket.take_channel_limits,
         record=call.record,
-        time_left_s=course.left_s,
+        time_left_s=state.time_left_s,
         strict=call.strict,
         stream=stream,
     )

@@ -1,4 +1,4 @@
-"""The border of the completions: proto in, proto out."""
+"""The gRPC methods of chat completions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.telemetry.calls import CallLog, CallRecord
 
 
 class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
-    """Serves completions from a pipeline, to callers with a key."""
+    """Authenticates calls, runs them through the pipeline, and sends their answers."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         *,
         end_revoked: bool = True,
     ) -> None:
-        """`end_revoked` says whether running calls end when their key is revoked."""
+        """`end_revoked`: whether calls in flight end when their key is revoked."""
         self._keyring = keyring
         self._pipeline = pipeline
         self._snapshots = snapshots
@@ -46,19 +46,19 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         request: pb.CreateChatCompletionRequest,
         context: Context,
     ) -> pb.CreateChatCompletionResponse:
-        """One completion, whole."""
+        """Answer with one message."""
         metadata = metadata_of(context)
-        request_id, left_s = request_id_of(metadata), context.time_remaining
+        request_id, time_left_s = request_id_of(metadata), context.time_remaining
         headers: dict[str, str] = {}
         with (
-            self._calls.recording(request_id, "create", left_s, metadata) as record,
-            self._admit(record, metadata, left_s()),
+            self._calls.recording(request_id, "create", time_left_s, metadata) as record,
+            self._admit(record, metadata, time_left_s()),
         ):
-            call = await self._call(request, metadata, left_s, record)
+            call = await self._authenticated_call(request, metadata, time_left_s, record)
             try:
                 answer = await self._pipeline.whole(call, headers.update)
             except Failure as failure:
-                await self._tell_limits(failure, call)
+                await self._add_limit_headers(failure, call)
                 raise
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
@@ -69,15 +69,15 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         request: pb.StreamChatCompletionRequest,
         context: Context,
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
-        """One completion, as it is made: one message for every read from the provider."""
+        """Answer with a stream: one message for every read from the provider."""
         metadata = metadata_of(context)
-        request_id, left_s = request_id_of(metadata), context.time_remaining
+        request_id, time_left_s = request_id_of(metadata), context.time_remaining
         headers: dict[str, str] = {}
         with (
-            self._calls.recording(request_id, "stream", left_s, metadata) as record,
-            self._admit(record, metadata, left_s()),
+            self._calls.recording(request_id, "stream", time_left_s, metadata) as record,
+            self._admit(record, metadata, time_left_s()),
         ):
-            call = await self._call(request, metadata, left_s, record)
+            call = await self._authenticated_call(request, metadata, time_left_s, record)
             try:
                 async with aclosing(self._pipeline.stream(call, headers.update)) as batches:
                     async for batch in batches:
@@ -86,27 +86,27 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
                             headers.clear()
                         yield batch
             except Failure as failure:
-                await self._tell_limits(failure, call)
+                await self._add_limit_headers(failure, call)
                 raise
 
     def _admit(
-        self, record: CallRecord, metadata: Mapping[str, str], left_s: float | None
+        self, record: CallRecord, metadata: Mapping[str, str], time_left_s: float | None
     ) -> CountedCall:
-        waited_s = queue_wait_s(metadata, left_s)
+        waited_s = queue_wait_s(metadata, time_left_s)
         key = unchecked_token(metadata.get("authorization", ""))
         return self._load_shedder.admit(record.opened_at, self._calls.inflight, waited_s, key)
 
-    async def _tell_limits(self, failure: Failure, call: CompletionCall) -> None:
-        """A refusal says how the limits stand, too, once it is known which apply."""
+    async def _add_limit_headers(self, failure: Failure, call: CompletionCall) -> None:
+        """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
         record = call.record
         if record.model and not record.begun_at and not failure.headers:
             failure.headers = await call.snapshot.gate.limit_headers(call.caller, record.model)
 
-    async def _call(
+    async def _authenticated_call(
         self,
         request: pb.CreateChatCompletionRequest | pb.StreamChatCompletionRequest,
         metadata: Mapping[str, str],
-        left_s: Callable[[], float | None],
+        time_left_s: Callable[[], float | None],
         record: CallRecord,
     ) -> CompletionCall:
         caller = await self._keyring.authenticate(metadata.get("authorization"))
@@ -118,6 +118,6 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
             snapshot=self._snapshots.current,
             parameter_policy=request.parameter_policy,
             idempotency_key=idempotency_key(metadata),
-            left_s=left_s,
+            time_left_s=time_left_s,
             revocation=self._keyring.revocation(caller) if self._end_revoked else None,
         )

@@ -1,6 +1,6 @@
-"""Ranges and shapes of a request, as the contract gives them.
+"""Validation of a request: ranges and forms, as the contract defines them.
 
-The edge checks only what JSON can get wrong; these rules hold for stubs too.
+The edge checks only the form of the JSON; these rules hold for gRPC callers, too.
 Every failure is INVALID_FIELD (INVALID_IMAGE for pictures) and names the field as
 OpenAI spells it, such as `messages[2].content`.
 """
@@ -31,7 +31,7 @@ RANGES: Sequence[tuple[str, float, float]] = (
     ("min_p", 0, 1),
     ("repetition_penalty", 0, 2),
 )
-"""Optional numbers of the request: field, least, most."""
+"""Ranges of optional numbers: field, minimum, maximum."""
 
 COUNTS: Sequence[tuple[str, int]] = (
     ("messages", 2000),
@@ -39,7 +39,7 @@ COUNTS: Sequence[tuple[str, int]] = (
     ("tools", 128),
     ("metadata", 16),
 )
-"""Lists of the request: field, most."""
+"""Maximal lengths of lists: field, maximum."""
 
 BUDGET_TOKENS = (1024, 32_000)
 LOGIT_BIAS = (-100, 100)
@@ -52,8 +52,8 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def check(spec: pb.ChatCompletionSpec) -> None:
-    """Raises Failure for the first thing in `spec` that is out of range or shape."""
+def validate(spec: pb.ChatCompletionSpec) -> None:
+    """Raise Failure for the first field of `spec` that breaks a rule."""
     _check_model(spec.model)
     if not spec.messages:
         raise _invalid("messages", "At least one message is required.")
@@ -143,7 +143,7 @@ def _check_messages(messages: Sequence[content.Message]) -> None:
 
 
 def _check_message(message: content.Message, where: str, images: list[content.Image]) -> None:
-    """Also adds the message's pictures to `images`."""
+    """Check one message, and add its pictures to `images`."""
     role, parts = message.role, message.content
     if role == content.ROLE_UNSPECIFIED:
         raise _invalid(f"{where}.role", "A role is required.")

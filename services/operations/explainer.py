@@ -10,7 +10,7 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.admission.gate import most_tokens
 from services.clock import Chance
-from services.completions.validation import check
+from services.completions.validation import validate
 from services.errors import Failure
 from services.metering.prices import FREE, PriceList, estimate_nano
 from services.metering.tokens import estimate_prompt
@@ -44,7 +44,7 @@ class Explainer:
 
         Raises Failure where it would be refused before any channel is thought of.
         """
-        check(spec)
+        validate(spec)
         route = self.catalog.resolve(spec.model)
         routes = [route, *self.catalog.fallbacks(route)]
         prompt_tokens, max_tokens = estimate_prompt(spec), most_tokens(spec, route.capabilities)

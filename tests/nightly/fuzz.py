@@ -27,7 +27,7 @@ from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.capabilities import Capabilities
 from services.completions.fold import Fold
-from services.completions.validation import check
+from services.completions.validation import validate
 from services.config import ChannelConfig
 from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, SseEvent, Target
@@ -72,7 +72,7 @@ def read_request(data: bytes, chance: random.Random) -> None:
     status = 400
     try:
         spec = decode(data, EDGE).spec
-        check(spec)
+        validate(spec)
         target = chance.choice(MODELS)
         for name, dialect in DIALECTS.items():
             with suppress(Failure):

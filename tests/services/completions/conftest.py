@@ -1,4 +1,4 @@
-"""Named calls, on each kind of database."""
+"""Idempotency over each kind of database."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import pytest
 from services.completions.idempotency import Idempotency
 from services.storage.base import Database
 from services.storage.ledger import renew_lease
-from tests.services.completions.named_calls import DAY_MS, OWNER, PEPPER
+from tests.services.completions.idempotent_calls import DAY_MS, OWNER, PEPPER
 
 
 @pytest.fixture
 async def once(database: Database) -> AsyncIterator[Idempotency]:
-    """What is under test, in a process that lives."""
+    """Idempotency of a process whose lease holds."""
     await database.write(renew_lease, OWNER, DAY_MS)
     async with Idempotency(database, OWNER, PEPPER) as once:
         yield once

@@ -1,4 +1,4 @@
-"""What a stream amounts to."""
+"""A whole answer as the fold of its stream."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from services.completions.fold import Fold
 
 
 def delta(index: int = 0, **fields: object) -> pb.ChatCompletionChunk:
-    """A chunk with one delta."""
+    """Return a chunk with one delta."""
     return pb.ChatCompletionChunk(delta=pb.CompletionDelta(index=index, **fields))  # type: ignore[arg-type]
 
 
 def finish(
     index: int = 0, reason: pb.FinishReason.ValueType = pb.FINISH_REASON_STOP
 ) -> pb.ChatCompletionChunk:
-    """A chunk that ends a choice."""
+    """Return a chunk that ends a choice."""
     return pb.ChatCompletionChunk(
         choice_finished=pb.ChoiceFinished(
             index=index, finish_reason=reason, native_finish_reason="end"
@@ -26,15 +26,15 @@ def finish(
 
 
 def folded(*chunks: pb.ChatCompletionChunk) -> pb.CreateChatCompletionResponse:
-    """The fold of `chunks`, each in a batch of its own."""
+    """Fold `chunks`, each in a batch of its own."""
     fold = Fold()
     for chunk in chunks:
         fold.add([chunk])
     return fold.answer
 
 
-def test_identity_and_usage_are_taken_over() -> None:
-    """What the first and the last chunk say stands in the answer."""
+def test_the_answer_has_identity_and_usage_of_the_stream() -> None:
+    """From its first and its last chunk."""
     started = pb.CompletionStarted(completion_id="c", model="m")
     started.create_time.seconds = 7
     started.notes.add(param="top_k", action=pb.NOTE_ACTION_DROPPED)
@@ -52,7 +52,7 @@ def test_identity_and_usage_are_taken_over() -> None:
 
 
 def test_text_and_reasoning_are_joined() -> None:
-    """Pieces are put together by kind; reasoning stands before the text."""
+    """Each on its own; reasoning stands before the text."""
     message = (
         folded(
             delta(reasoning="Let me "),
@@ -73,8 +73,8 @@ def test_text_and_reasoning_are_joined() -> None:
     assert (message.reasoning_state, message.refusal) == ("sealed", "No")
 
 
-def test_tool_calls_are_put_together_by_index() -> None:
-    """Fragments of interleaved calls find their own call."""
+def test_tool_calls_are_joined_by_index() -> None:
+    """Fragments of several calls may be interleaved."""
     calls = (
         folded(
             delta(tool_call=pb.ToolCallDelta(index=0, id="a", name="f")),
@@ -97,8 +97,8 @@ def test_tool_calls_are_put_together_by_index() -> None:
     assert calls[1].type == content.TOOL_TYPE_CUSTOM
 
 
-def test_choices_are_kept_apart_and_sorted() -> None:
-    """Chunks of several choices may come in any order."""
+def test_choices_are_separate_and_sorted() -> None:
+    """Their chunks may come in any order."""
     answer = folded(
         delta(1, text="one"),
         delta(0, text="zero"),
@@ -115,7 +115,7 @@ def test_choices_are_kept_apart_and_sorted() -> None:
 
 
 def test_logprobs_and_other_fields_are_merged() -> None:
-    """Lists grow and texts are joined; of other values the last stands."""
+    """Lists grow and strings are joined; of other values the last counts."""
     choice = folded(
         delta(text="a", logprobs_json=b'{"content":[{"token":"a"}],"refusal":null}'),
         delta(text="b", logprobs_json=b'{"content":[{"token":"b"}]}'),

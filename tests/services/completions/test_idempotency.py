@@ -1,3 +1,5 @@
+"""Idempotency keys: which calls run, and which get a stored answer."""
+
 from __future__ import annotations
 
 import asyncio
@@ -16,11 +18,19 @@ from services.completions.idempotency import (
 from services.errors import Failure, UpstreamError
 from services.storage.base import Database, Transaction
 from services.storage.pepper import Pepper
-from tests.services.completions.named_calls import OWNER, Model, answer, ask, call, ignore, refusal
+from tests.services.completions.idempotent_calls import (
+    OWNER,
+    Model,
+    answer,
+    ask,
+    call,
+    ignore,
+    refusal,
+)
 
 
-async def test_an_answer_is_given_again_as_it_was(once: Idempotency) -> None:
-    """Batch by batch; the model is not asked again."""
+async def test_an_equal_call_gets_the_same_answer(once: Idempotency) -> None:
+    """Batch by batch, without another call of the model."""
     model = Model()
 
     assert await ask(once, call(), model) == (list(model.batches), False)
@@ -28,11 +38,11 @@ async def test_an_answer_is_given_again_as_it_was(once: Idempotency) -> None:
     assert model.calls == 1
 
 
-async def test_of_equal_calls_at_once_one_is_made(once: Idempotency) -> None:
-    """The others are to come back in a second, and then get its answer."""
+async def test_of_equal_calls_at_the_same_time_one_runs(once: Idempotency) -> None:
+    """The others get IDEMPOTENCY_IN_PROGRESS; after a second they get its answer."""
     model = Model()
     model.goes_on.clear()
-    first = once.stream(call(), model, ignore)
+    first = once.run_once(call(), model, ignore)
     async with aclosing(first):
         await anext(first)
         refusals = await asyncio.gather(*(refusal(once, call(), model) for _ in range(19)))
@@ -46,10 +56,10 @@ async def test_of_equal_calls_at_once_one_is_made(once: Idempotency) -> None:
     assert model.calls == 1
 
 
-async def test_whoever_sees_the_end_sees_it_again(once: Idempotency) -> None:
-    """The answer is kept before its last batch is given, though its caller never comes back."""
+async def test_an_answer_is_stored_before_its_last_batch(once: Idempotency) -> None:
+    """Even if the caller does not request more."""
     model = Model()
-    async with aclosing(once.stream(call(), model, ignore)) as batches:
+    async with aclosing(once.run_once(call(), model, ignore)) as batches:
         async for batch in batches:
             if batch.chunks[-1].HasField("finished"):
                 break
@@ -58,12 +68,12 @@ async def test_whoever_sees_the_end_sees_it_again(once: Idempotency) -> None:
 
 
 @pytest.mark.parametrize("running", [True, False])
-async def test_a_name_stands_for_one_request(once: Idempotency, running: bool) -> None:
-    """Another request under it is refused, whether the first has its answer or not."""
+async def test_a_key_stands_for_one_request(once: Idempotency, running: bool) -> None:
+    """Another request with it is refused, whether the first call has its answer or not."""
     model = Model()
     if running:
         model.goes_on.clear()
-    async with aclosing(once.stream(call(), model, ignore)) as batches:
+    async with aclosing(once.run_once(call(), model, ignore)) as batches:
         async for _ in batches:
             if running:
                 break
@@ -74,7 +84,7 @@ async def test_a_name_stands_for_one_request(once: Idempotency, running: bool) -
 
 
 async def test_the_policy_is_part_of_the_request(once: Idempotency) -> None:
-    """Strict is not what was asked before."""
+    """The same specification with a strict policy is another request."""
     strict = IdempotentCall(
         account="acme", key="order-1", spec=call().spec, parameter_policy=pb.PARAMETER_POLICY_STRICT
     )
@@ -86,7 +96,7 @@ async def test_the_policy_is_part_of_the_request(once: Idempotency) -> None:
 
 
 async def test_the_order_of_labels_does_not_matter(once: Idempotency) -> None:
-    """Maps have no order, and no two of them need to serialize alike."""
+    """Maps have no order, and equal maps may serialize differently."""
     labels = {f"label-{n}": str(n) for n in range(16)}
     await ask(once, call(metadata=labels), Model())
 
@@ -95,8 +105,8 @@ async def test_the_order_of_labels_does_not_matter(once: Idempotency) -> None:
     assert replayed
 
 
-async def test_accounts_do_not_meet(once: Idempotency) -> None:
-    """Another account's call of the same name is made."""
+async def test_keys_belong_to_accounts(once: Idempotency) -> None:
+    """Another account's call with the same key runs."""
     model = Model()
     await ask(once, call(account="acme"), model)
 
@@ -110,8 +120,8 @@ async def test_accounts_do_not_meet(once: Idempotency) -> None:
         UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "The provider hung up."),
     ],
 )
-async def test_a_failure_frees_the_name(once: Idempotency, failure: Failure) -> None:
-    """By the time that the caller hears of it; even for another request."""
+async def test_a_failure_releases_the_key(once: Idempotency, failure: Failure) -> None:
+    """Before the caller gets the failure; even for another request."""
     model = Model()
     model.failure = failure
     assert await refusal(once, call(), model) is failure
@@ -121,10 +131,10 @@ async def test_a_failure_frees_the_name(once: Idempotency, failure: Failure) -> 
     assert not replayed
 
 
-async def test_a_caller_that_leaves_frees_the_name(once: Idempotency) -> None:
+async def test_a_disconnect_releases_the_key(once: Idempotency) -> None:
     """The provider's answer is closed first."""
     model = Model()
-    async with aclosing(once.stream(call(), model, ignore)) as batches:
+    async with aclosing(once.run_once(call(), model, ignore)) as batches:
         await anext(batches)
 
     _, replayed = await ask(once, call(), model)
@@ -133,8 +143,8 @@ async def test_a_caller_that_leaves_frees_the_name(once: Idempotency) -> None:
     assert model.calls == 2
 
 
-async def test_too_long_an_answer_is_not_kept(once: Idempotency) -> None:
-    """It is given whole; asked for again, the caller learns that it was paid for."""
+async def test_an_answer_that_is_too_long_is_not_stored(once: Idempotency) -> None:
+    """Its caller gets it whole; the next call gets ALREADY_EXISTS."""
     model = Model(*answer(*["x" * (ANSWER_BYTES_MAX // 4)] * 4))
     given, _ = await ask(once, call(), model)
 
@@ -146,16 +156,18 @@ async def test_too_long_an_answer_is_not_kept(once: Idempotency) -> None:
     assert model.calls == 1
 
 
-async def test_a_long_answer_is_kept(once: Idempotency) -> None:
-    """Nearly a mebibyte, and bytes of every length of prefix."""
+async def test_a_long_answer_is_stored(once: Idempotency) -> None:
+    """Nearly a mebibyte, with length prefixes of one to three bytes."""
     model = Model(*answer("x", "y" * 200, "z" * (ANSWER_BYTES_MAX - 1000)))
     await ask(once, call(), model)
 
     assert await ask(once, call(), model) == (list(model.batches), True)
 
 
-async def test_nothing_readable_is_left_of_a_request(database: Database, once: Idempotency) -> None:
-    """Its digest cannot be computed without the pepper either."""
+async def test_requests_are_stored_only_as_a_keyed_digest(
+    database: Database, once: Idempotency
+) -> None:
+    """With another pepper the same request has another digest."""
     await ask(once, call(), Model())
     other = Idempotency(database, OWNER, Pepper(b"another deployment"))
 
@@ -168,8 +180,8 @@ async def test_nothing_readable_is_left_of_a_request(database: Database, once: I
 
 
 @pytest.mark.parametrize("key", ["", "é", "a\nb", "a" * 256])
-def test_names_are_printable(key: str) -> None:
-    """Others are refused, not ignored: the call might be made twice."""
+def test_an_invalid_key_is_refused(key: str) -> None:
+    """It is not ignored: the call might run twice."""
     with pytest.raises(Failure) as refused:
         idempotency_key({"idempotency-key": key})
 
@@ -178,13 +190,13 @@ def test_names_are_printable(key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["a", "order 66", "~" * 255])
-def test_any_printable_name_will_do(key: str) -> None:
-    """It is taken as it is."""
+def test_a_key_of_printable_ascii_is_used_as_it_is(key: str) -> None:
+    """From 1 to 255 characters, with spaces."""
     assert idempotency_key({"idempotency-key": key}) == key
 
 
-def test_most_calls_have_no_name() -> None:
-    """They are made as often as they are asked for."""
+def test_a_call_without_a_key_is_not_idempotent() -> None:
+    """None stands for no key."""
     assert idempotency_key({}) is None
 
 

@@ -1,4 +1,4 @@
-"""Ranges and shapes, one fact each."""
+"""Validation: ranges and forms of a request, one rule each."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.completions.validation import check
+from services.completions.validation import validate
 from services.errors import Failure
 
 
 def spec(**fields: object) -> pb.ChatCompletionSpec:
-    """A request that is in order, but for `fields`."""
+    """Return a valid request with these fields."""
     asked = pb.ChatCompletionSpec(model="m", messages=[user("hello")])
     asked.MergeFrom(pb.ChatCompletionSpec(**fields))  # type: ignore[arg-type]
     return asked
 
 
 def user(text: str) -> content.Message:
-    """A message of the user."""
+    """Return a message of the user."""
     return content.Message(role=content.ROLE_USER, content=[content.ContentPart(text=text)])
 
 
@@ -42,23 +42,25 @@ def user(text: str) -> content.Message:
     ],
 )
 def test_numbers_have_ranges(field: str, inside: list[float], outside: list[float]) -> None:
-    """The ends of a range are in it; what lies beyond is refused under the field's name."""
+    """The ends of a range are valid; values beyond are refused with the field's name."""
     for value in inside:
-        check(spec(**{field: value}))
+        validate(spec(**{field: value}))
     for value in outside:
         with pytest.raises(Failure) as refused:
-            check(spec(**{field: value}))
+            validate(spec(**{field: value}))
         assert refused.value.param == field
         assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
 
 
-def test_ordinary_request_passes() -> None:
-    """No error, no problem."""
-    check(spec(stop=["a", "b"], logprobs=True, top_logprobs=20, thinking={"budget_tokens": 1024}))
+def test_a_valid_request_passes() -> None:
+    """Without a failure."""
+    validate(
+        spec(stop=["a", "b"], logprobs=True, top_logprobs=20, thinking={"budget_tokens": 1024})
+    )
 
 
 def mutated(change: Callable[[pb.ChatCompletionSpec], object]) -> pb.ChatCompletionSpec:
-    """An ordinary request after `change`."""
+    """Return a valid request after `change`."""
     asked = spec()
     change(asked)
     return asked
@@ -103,29 +105,31 @@ SCHEMA = pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA
         ("response_format.json_schema.name", lambda s: setattr(s.response_format, "type", SCHEMA)),
     ],
 )
-def test_faults_are_named(param: str, change: Callable[[pb.ChatCompletionSpec], object]) -> None:
-    """Each rule refuses a request that breaks it, and names the field."""
+def test_a_failure_names_the_field(
+    param: str, change: Callable[[pb.ChatCompletionSpec], object]
+) -> None:
+    """Each rule refuses a request that breaks it."""
     with pytest.raises(Failure) as refused:
-        check(mutated(change))
+        validate(mutated(change))
 
     assert refused.value.param == param
 
 
-def test_assistant_may_call_tools_without_saying_anything() -> None:
-    """Only an assistant's turn may lack content."""
+def test_an_assistant_message_may_have_only_tool_calls() -> None:
+    """Other messages need content."""
     asked = spec()
     turn = asked.messages.add(role=content.ROLE_ASSISTANT)
     turn.tool_calls.add(id="call-1", name="clock")
 
-    check(asked)
+    validate(asked)
 
 
 def test_tool_calls_need_id_and_name() -> None:
-    """Neither can be left to the provider."""
+    """Both are required."""
     asked = spec()
     asked.messages.add(role=content.ROLE_ASSISTANT).tool_calls.add(id="call-1")
 
     with pytest.raises(Failure) as refused:
-        check(asked)
+        validate(asked)
 
     assert refused.value.param == "messages[1].tool_calls[0]"

@@ -1,4 +1,4 @@
-"""Calls that have a name, and a model that answers them."""
+"""Calls with idempotency keys, and a model that answers them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ DAY_MS = 24 * 3600 * 1000
 OWNER = "this process"
 PEPPER = Pepper(b"salt is not enough")
 
-Make = Callable[[], AsyncGenerator[Batch, None]]
+RunCall = Callable[[], AsyncGenerator[Batch, None]]
 
 
 def call(
     key: str = "order-1", account: str = "acme", prompt: str = "Hello", **spec: Any
 ) -> IdempotentCall:
-    """A call with a name."""
+    """Return a call with an idempotency key."""
     asked = pb.ChatCompletionSpec(model="a/b", **spec)
     asked.messages.add().content.add().text = prompt
     return IdempotentCall(
@@ -34,7 +34,7 @@ def call(
 
 
 def answer(*texts: str) -> list[Batch]:
-    """An answer: its beginning, a batch for each text, its end."""
+    """Return an answer: its first batch, one for each text, its last."""
     started = pb.ChatCompletionChunk(started=pb.CompletionStarted(completion_id="chatcmpl-1"))
     started.started.create_time.seconds = 1_800_000_000
     deltas = [pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=text)) for text in texts]
@@ -45,7 +45,7 @@ def answer(*texts: str) -> list[Batch]:
 
 
 class Model:
-    """Answers, and counts how often it was asked."""
+    """Answers, and counts its calls."""
 
     def __init__(self, *batches: Batch) -> None:
         self.batches = batches or tuple(answer("Hi", " there"))
@@ -55,7 +55,7 @@ class Model:
         self.failure: Failure | None = None
 
     async def __call__(self) -> AsyncGenerator[Batch, None]:
-        """One answer: its beginning at once, the rest when it `goes_on`."""
+        """Yield the first batch at once, the others when `goes_on` is set."""
         self.calls += 1
         yield self.batches[0]
         await self.goes_on.wait()
@@ -65,25 +65,25 @@ class Model:
             yield batch
 
 
-async def ask(once: Idempotency, asked: IdempotentCall, model: Make) -> tuple[list[Batch], bool]:
-    """The answer, and whether it was said to be a replay."""
+async def ask(once: Idempotency, asked: IdempotentCall, model: RunCall) -> tuple[list[Batch], bool]:
+    """Return the answer, and whether it was a replay."""
     replays = 0
 
-    async def replaying() -> None:
+    async def before_replay() -> None:
         nonlocal replays
         replays += 1
 
-    async with aclosing(once.stream(asked, model, replaying)) as batches:
+    async with aclosing(once.run_once(asked, model, before_replay)) as batches:
         got = [batch async for batch in batches]
     return got, replays == 1
 
 
-async def refusal(once: Idempotency, asked: IdempotentCall, model: Make) -> Failure:
-    """Why the call is refused."""
+async def refusal(once: Idempotency, asked: IdempotentCall, model: RunCall) -> Failure:
+    """Return the failure with which the call is refused."""
     with pytest.raises(Failure) as refused:
         await ask(once, asked, model)
     return refused.value
 
 
 async def ignore() -> None:
-    """Does not care whether it is a replay."""
+    """Do nothing before a replay."""

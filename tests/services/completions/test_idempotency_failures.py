@@ -1,4 +1,4 @@
-"""What becomes of named calls when callers, processes and databases do not behave."""
+"""Idempotency keys while callers cancel, processes die and databases fail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from services.storage.base import Database, Transaction
 from services.storage.idempotency import Run, claim
 from services.storage.ledger import end_leases, renew_lease
 from services.storage.opening import open_database
-from tests.services.completions.named_calls import (
+from tests.services.completions.idempotent_calls import (
     DAY_MS,
     OWNER,
     PEPPER,
@@ -32,8 +32,8 @@ from tests.services.completions.named_calls import (
 from tests.stand.failing_database import WatchedDatabase
 
 
-async def test_a_cancelled_call_frees_the_name(once: Idempotency) -> None:
-    """At whatever point it was cancelled, and cancelled once more: it never stays taken."""
+async def test_a_cancelled_call_releases_the_key(once: Idempotency) -> None:
+    """At whatever point it is cancelled, twice."""
     for steps in range(12):
         model = Model()
         model.goes_on.clear()
@@ -52,10 +52,10 @@ async def test_a_cancelled_call_frees_the_name(once: Idempotency) -> None:
         assert await ask(once, asked, model) == (list(model.batches), False)
 
 
-async def test_an_answer_is_kept_for_its_time(database: Database) -> None:
-    """After that the call is made again, and sweeping leaves nothing of it."""
+async def test_a_stored_answer_expires(database: Database) -> None:
+    """Then the call runs again, and the sweep deletes all expired keys."""
     await database.write(renew_lease, OWNER, DAY_MS)
-    once = Idempotency(database, OWNER, PEPPER, keep_s=-0.001)
+    once = Idempotency(database, OWNER, PEPPER, store_s=-0.001)
     model = Model()
     await ask(once, call(), model)
     _, replayed = await ask(once, call(), model)
@@ -68,12 +68,14 @@ async def test_an_answer_is_kept_for_its_time(database: Database) -> None:
     assert await database.read(_rows) == 0
 
 
-async def test_the_dead_leave_their_names(database: Database, once: Idempotency) -> None:
-    """A call of a process that was killed may be made again, once its lease has ended."""
+async def test_keys_of_a_dead_process_expire_with_its_lease(
+    database: Database, once: Idempotency
+) -> None:
+    """Then the call may run again, and the late end of the first call changes nothing."""
     await database.write(renew_lease, "killed", DAY_MS)
     other = Idempotency(database, "killed", PEPPER)
     model = Model()
-    abandoned = other.stream(call(), model, ignore)
+    abandoned = other.run_once(call(), model, ignore)
     await anext(abandoned)
     busy = await refusal(once, call(), model)
     await database.write(end_leases, "killed")
@@ -83,11 +85,11 @@ async def test_the_dead_leave_their_names(database: Database, once: Idempotency)
     assert busy.reason == reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS
     assert not replayed
     await abandoned.aclose()
-    assert (await ask(once, call(), model))[1], "what comes late takes nothing away"
+    assert (await ask(once, call(), model))[1], "the late release changed the key"
 
 
-async def test_without_the_database_a_named_call_is_not_made(database: Database) -> None:
-    """Nobody could say whether it was made before; and it may have been noted all the same."""
+async def test_without_the_database_a_call_with_a_key_does_not_run(database: Database) -> None:
+    """Nothing says whether it ran before. A claim that failed may be there all the same."""
     await database.write(renew_lease, OWNER, DAY_MS)
     claims = {1: "before", 3: "after"}
     watched = WatchedDatabase(database, lambda write: claims.get(write, ""))
@@ -100,8 +102,8 @@ async def test_without_the_database_a_named_call_is_not_made(database: Database)
     assert await ask(once, call(), model) == (list(model.batches), False)
 
 
-async def test_an_answer_that_cannot_be_kept_is_given(database: Database) -> None:
-    """Its name is freed as soon as the database is back."""
+async def test_a_caller_gets_an_answer_that_cannot_be_stored(database: Database) -> None:
+    """Its key is released by the next sweep."""
     await database.write(renew_lease, OWNER, DAY_MS)
     keep_and_release = {2: "before", 3: "before"}
     watched = WatchedDatabase(database, lambda write: keep_and_release.get(write, ""))
@@ -116,9 +118,9 @@ async def test_an_answer_that_cannot_be_kept_is_given(database: Database) -> Non
     assert not replayed
 
 
-async def test_a_killed_process_holds_a_name_for_its_lease(postgres_url: str) -> None:
-    """The others of its fleet are told to wait; then one of them makes the call."""
-    caller = Path(__file__).parent / "programs" / "caller.py"
+async def test_a_killed_process_keeps_a_key_until_its_lease_ends(postgres_url: str) -> None:
+    """Other processes refuse the call until then; then it runs."""
+    caller = Path(__file__).parent / "programs" / "killed_caller.py"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(caller), postgres_url, "acme", "order-1"),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -129,7 +131,7 @@ async def test_a_killed_process_holds_a_name_for_its_lease(postgres_url: str) ->
     process.kill()
     await process.communicate()
     model = Model()
-    told = set()
+    refused = set()
     database = await open_database(Path(), postgres_url, SystemClock())
     async with (
         Ledger(database, SystemClock()) as ledger,
@@ -139,15 +141,15 @@ async def test_a_killed_process_holds_a_name_for_its_lease(postgres_url: str) ->
             try:
                 await ask(once, call(), model)
             except Failure as failure:
-                told.add(failure.reason)
+                refused.add(failure.reason)
                 await asyncio.sleep(0.05)
     await database.close()
 
-    assert told == {reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS}
+    assert refused == {reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS}
 
 
-async def test_sweeping_leaves_what_runs(database: Database, once: Idempotency) -> None:
-    """However long it takes."""
+async def test_a_sweep_keeps_keys_of_calls_in_flight(database: Database, once: Idempotency) -> None:
+    """However long they run."""
     await database.write(claim, Run(account="acme", key="k", id="r"), "print", OWNER)
     await once.sweep()
 

@@ -1,6 +1,6 @@
-"""A process that makes a named call until it is killed: `caller.py postgresql://… ACCOUNT KEY`.
+"""A call with an idempotency key, until it is killed: `killed_caller.py URL ACCOUNT KEY`.
 
-It says `begun` on stdout once the call is being made. Its lease is short.
+Writes `begun` to stdout when the call runs. Its lease is short.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ LEASE_S = 2.0
 PEPPER = Pepper(b"salt is not enough")
 
 
-async def make() -> AsyncGenerator[Batch, None]:
-    """An answer that never comes."""
+async def run_call() -> AsyncGenerator[Batch, None]:
+    """Never answer."""
     sys.stdout.write("begun\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
@@ -32,11 +32,11 @@ async def make() -> AsyncGenerator[Batch, None]:
 
 
 async def ignore() -> None:
-    """Never comes to a replay."""
+    """Do nothing before a replay."""
 
 
 async def main() -> None:
-    """Makes the call."""
+    """Make the call."""
     url, account, key = sys.argv[1:]
     database = await open_database(Path(), url, SystemClock())
     spec = pb.ChatCompletionSpec(model="a/b")
@@ -51,7 +51,7 @@ async def main() -> None:
         Ledger(database, SystemClock(), lease_s=LEASE_S) as ledger,
         Idempotency(database, ledger.owner, PEPPER) as once,
     ):
-        async for _ in once.stream(call, make, ignore):
+        async for _ in once.run_once(call, run_call, ignore):
             pass
 
 
