@@ -17,6 +17,7 @@ import pytest
 from services.rpc.listener import listening
 from tests.environments import ROOT, Environment, build, empty, pins
 from tests.stand import held_provider
+from tests.stand.configuration import configuration
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
@@ -44,14 +45,6 @@ request = theirs.StreamChatCompletionRequest.FromString(
     ours.StreamChatCompletionRequest(spec=ours.ChatCompletionSpec(model="m")).SerializeToString()
 )
 assert request.spec.model == "m"
-"""
-
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "house/model" = "m" }}
 """
 
 
@@ -112,7 +105,7 @@ async def serving(
         upstream.play(held_provider.HeldProvider())
         server = running_server(
             folder,
-            CONFIG.format(url=upstream.url),
+            configuration(upstream.url),
             env={"PYTHONPATH": "", "PYTHONSAFEPATH": "1"},
             program=[environment.program("pomogator")],
         )

@@ -20,7 +20,7 @@ from openai import APIStatusError, AsyncOpenAI
 
 from services.routing.budget import RETRIES_PER_S
 from tests.bench.figures import Figure, conclude
-from tests.bench.processes import MODEL, configuration, running
+from tests.bench.processes import MODEL, bench_configuration, running
 from tests.stand.upstream import FakeUpstream, Script, json_answer
 
 AMPLIFICATION_MAX = 1.2
@@ -45,7 +45,7 @@ async def measure(directory: Path, seconds: float, callers: int) -> Figure:
     async with FakeUpstream() as first, FakeUpstream() as second:
         first.play(DOWN)
         second.play(DOWN)
-        config = configuration(first.url, second.url)
+        config = bench_configuration(first.url, second.url)
         async with running(directory, config, "single") as gateway:
             base_url = gateway.url.removesuffix("/chat/completions")
             async with AsyncOpenAI(api_key=gateway.key, base_url=base_url) as client:

@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude, quantile
-from tests.bench.processes import MeasuredGateway, asking, configuration, running
+from tests.bench.processes import MeasuredGateway, asking, bench_configuration, running
 from tests.stand.servers import TOPOLOGIES, Topology
 from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, Request, Script, sse
 
@@ -71,7 +71,7 @@ async def measure(directory: Path, topology: Topology, calls: int) -> Figure:
     provider = Provider()
     async with FakeUpstream() as upstream:
         upstream.play(provider)
-        async with running(directory, configuration(upstream.url), topology) as gateway:
+        async with running(directory, bench_configuration(upstream.url), topology) as gateway:
             free = asyncio.Semaphore(AT_A_TIME)
 
             async def leave_once(number: int) -> float:

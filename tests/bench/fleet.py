@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.processes import configuration, free_port, paid_key
+from tests.bench.processes import bench_configuration, paid_key
 from tests.stand.databases import empty_postgres, running_postgres
+from tests.stand.ports import free_port
 from tests.stand.process import Server
 
 PEPPER = {"POMOGATOR_PEPPER": "all services have the same"}
@@ -43,7 +44,7 @@ async def fleet(
         postgres = stack.enter_context(running_postgres())
         database = await stack.enter_async_context(empty_postgres(postgres))
         state = f'[state]\ndatabase_url = "{database}"\n'
-        config.write_text(configuration(provider, more=state))
+        config.write_text(bench_configuration(provider, more=state))
         states = [directory / f"state-{number}" for number in range(2)]
         addresses = [f"127.0.0.1:{free_port()}" for _ in states]
         services = [

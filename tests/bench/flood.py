@@ -20,7 +20,7 @@ from pathlib import Path
 from services.config import BoundsConfig
 from tests.bench.figures import Figure, conclude
 from tests.bench.overload import CONNECTIONS_MAX, EVENTS, EVERY_US, WARM_S, Callers, pin
-from tests.bench.processes import asking, configuration, paid_key, running
+from tests.bench.processes import asking, bench_configuration, paid_key, running
 from tests.bench.rig import MOCK_PORT, Rig
 from tests.stand.servers import TOPOLOGIES
 
@@ -31,7 +31,7 @@ SLOWER_MAX = 1.2
 async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figure]:
     """All that is said above."""
     rig = Rig(directory)
-    config = configuration(f"http://127.0.0.1:{MOCK_PORT}/v1")
+    config = bench_configuration(f"http://127.0.0.1:{MOCK_PORT}/v1")
     body = directory / "body.json"
     body.write_text(json.dumps(asking()))
     window = ("-t", options.seconds + WARM_S, "-w", WARM_S)

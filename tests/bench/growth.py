@@ -22,7 +22,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude
-from tests.bench.processes import MeasuredGateway, configuration, running
+from tests.bench.processes import MeasuredGateway, bench_configuration, running
 
 MEMORY_MB_MAX = 128.0
 AT_A_TIME = 200
@@ -45,7 +45,7 @@ async def connect(
 
 async def measure(directory: Path, connections: int) -> Sequence[Figure]:
     """Memory of the gateway, before and then."""
-    async with running(directory, configuration(NOWHERE), "single") as gateway:
+    async with running(directory, bench_configuration(NOWHERE), "single") as gateway:
         before, began = gateway.memory_mb("gateway"), time.monotonic()
         with ExitStack() as stack:
             free = asyncio.Semaphore(AT_A_TIME)

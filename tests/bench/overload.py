@@ -30,7 +30,7 @@ import msgspec
 
 from services.config import BoundsConfig
 from tests.bench.figures import Figure, conclude
-from tests.bench.processes import MeasuredGateway, asking, configuration, running
+from tests.bench.processes import MeasuredGateway, asking, bench_configuration, running
 from tests.bench.rig import GATEWAY_CORE, LOAD_CORE, MOCK_PORT, Quantiles, Rig
 from tests.stand.servers import TOPOLOGIES, Topology
 
@@ -110,7 +110,7 @@ async def measure(directory: Path, options: argparse.Namespace) -> Sequence[Figu
     topology: Topology = options.topology
     more = f"[bounds]\ncalls_max = {options.streams}\n" if options.streams else ""
     callers_max = options.streams or BoundsConfig().calls_max_when_late
-    config = configuration(f"http://127.0.0.1:{MOCK_PORT}/v1", more=more)
+    config = bench_configuration(f"http://127.0.0.1:{MOCK_PORT}/v1", more=more)
     body = directory / "body.json"
     body.write_text(json.dumps(asking()))
     window = ("-t", options.seconds + WARM_S, "-w", WARM_S)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from tests.stand.configuration import configuration
 from tests.stand.operators import operators
 from tests.stand.process import Server
 from tests.stand.servers import Topology, gateway_of
@@ -19,20 +19,7 @@ MODEL = "bench/model"
 ACCOUNT = "bench"
 CREDIT_NANO = 10**15
 
-CHANNEL = """
-[[channels]]
-name = "{name}"
-dialect = "openai"
-base_url = "{url}"
-priority = {priority}
-models = {{ "{model}" = "m" }}
-"""
-PRICE = f"""
-[[models]]
-name = "{MODEL}"
-request_usd = 0.001
-completion_usd_per_mtok = 10
-"""
+PRICES = {"request_usd": 0.001, "completion_usd_per_mtok": 10}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +40,9 @@ class MeasuredGateway:
         return process_of(self.servers[name]).memory_info().rss / 2**20
 
 
-def configuration(*urls: str, more: str = "") -> str:
-    """The file: a channel to each of these providers, in this order of preference."""
-    channels = (
-        CHANNEL.format(name=f"provider-{number}", url=url, priority=number, model=MODEL)
-        for number, url in enumerate(urls)
-    )
-    return more + "".join(channels) + PRICE
+def bench_configuration(*urls: str, more: str = "") -> str:
+    """A file with a channel to each of these providers, in this order, and prices."""
+    return configuration(*urls, model=MODEL, prices=PRICES) + more
 
 
 @asynccontextmanager
@@ -107,11 +90,3 @@ def asking(*, stream: bool = True, text: str = "Hello") -> Mapping[str, object]:
 def process_of(server: Server) -> psutil.Process:
     """A process, to be looked at."""
     return psutil.Process(server.pid)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-    return port

@@ -24,7 +24,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from tests.bench.figures import Figure, conclude, quantile
-from tests.bench.processes import MeasuredGateway, asking, configuration, running
+from tests.bench.processes import MeasuredGateway, asking, bench_configuration, running
 from tests.stand.operators import operators
 from tests.stand.upstream import SSE_HEAD, FakeUpstream, Line, Request, Script, json_answer, sse
 
@@ -110,7 +110,7 @@ async def measure(directory: Path, clients: int, text: int) -> Sequence[Figure]:
     provider = Provider(text)
     async with FakeUpstream() as upstream:
         upstream.play(provider)
-        config = configuration(upstream.url, more=UNBOUNDED)
+        config = bench_configuration(upstream.url, more=UNBOUNDED)
         async with running(directory, config, "split") as gateway:
             await good_ms(gateway)  # The first ones warm everything up.
             before = quantile(await good_ms(gateway), 0.99)

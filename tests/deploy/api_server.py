@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.deploy.manifests import Object, tool
+from tests.stand.ports import free_ports
 
 TOKEN = "administrator"
 CONFIG: Mapping[str, Any] = {
@@ -54,7 +54,7 @@ class Cluster:
 @asynccontextmanager
 async def running(programs: Path, state: Path) -> AsyncIterator[Cluster]:
     """An API server over etcd, both on loopback, which knows the definitions of others' kinds."""
-    store, peers, port = _free_ports(3)
+    store, peers, port = free_ports(3)
     key = state / "tokens.key"
     await _run("openssl", "genrsa", "-out", key, "2048")
     (state / "admins.csv").write_text(f'{TOKEN},admin,admin,"system:masters"\n')
@@ -116,11 +116,3 @@ async def _until(cluster: Cluster, *arguments: str) -> None:
 async def _run(*command: str | Path) -> None:
     process = await asyncio.create_subprocess_exec(*command, stderr=subprocess.DEVNULL)
     assert await process.wait() == 0
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports

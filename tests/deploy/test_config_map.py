@@ -6,17 +6,10 @@ from pathlib import Path
 
 import aiohttp
 
+from tests.stand.configuration import configuration
 from tests.stand.held_provider import PATH, HeldProvider
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
-
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "{model}" = "m" }}
-"""
 
 
 def replace(path: Path, text: str) -> None:
@@ -30,7 +23,7 @@ async def test_a_replaced_configuration_is_used(tmp_path: Path) -> None:
     path = tmp_path / "pomogator.toml"
     async with FakeUpstream() as upstream:
         upstream.play(HeldProvider())
-        old = CONFIG.format(url=upstream.url, model="house/old")
+        old = configuration(upstream.url, model="house/old")
         async with (
             running_server(tmp_path, old, "--watch-config") as server,
             aiohttp.ClientSession() as http,
@@ -48,7 +41,7 @@ async def test_a_replaced_configuration_is_used(tmp_path: Path) -> None:
             await server.event("config.refused")
             assert await status("house/old") == 200
 
-            replace(path, CONFIG.format(url=upstream.url, model="house/new"))
+            replace(path, configuration(upstream.url, model="house/new"))
             await server.event("config.reloaded")
             assert await status("house/new") == 200
             assert await status("house/old") == 400

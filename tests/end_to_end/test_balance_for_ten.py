@@ -12,23 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.stand.configuration import configuration
 from tests.stand.deployment import PLANS, Layout, connected_client, database_for, running_deployment
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, HeldProvider
 from tests.stand.upstream import FakeUpstream
 
 REPETITIONS = int(os.environ.get("POMOGATOR_REPETITIONS", "5"))
-
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "house/model" = "m" }}
-
-[[models]]
-name = "house/model"
-request_usd = 0.001
-"""
 
 
 @pytest.mark.timeout(120 + 10 * REPETITIONS)
@@ -40,7 +29,7 @@ async def test_a_balance_for_ten_admits_ten(
     plan = PLANS[layout]
     async with FakeUpstream() as upstream, database_for(plan, request) as url:
         upstream.play(HeldProvider())
-        config = CONFIG.format(url=upstream.url)
+        config = configuration(upstream.url, prices={"request_usd": 0.001})
         async with (
             running_deployment(tmp_path / "site", plan, config, url) as deployment,
             connected_client(deployment) as client,

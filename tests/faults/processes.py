@@ -12,25 +12,20 @@ import aiohttp
 
 from tests.faults.fault_stand import MODEL, PATH
 from tests.stand import servers
+from tests.stand.configuration import configuration
 from tests.stand.operators import operators
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
 
-CONFIG = """
-[[channels]]
-name = "a"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "{model}" = "m" }}
-
-[[models]]
-name = "{model}"
-prompt_usd_per_mtok = 1
-completion_usd_per_mtok = 2
-"""
+PRICES = {"prompt_usd_per_mtok": 1, "completion_usd_per_mtok": 2}
 ASKED = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
 SHUTDOWN, GONE = "server_shutting_down", "service_unavailable"
+
+
+def priced_configuration(url: str) -> str:
+    """A file with one channel and prices by the token."""
+    return configuration(url, model=MODEL, prices=PRICES)
 
 
 @asynccontextmanager
@@ -72,7 +67,7 @@ async def apart(
 ) -> AsyncIterator[tuple[Server, Server, str]]:
     """A service, which gets the arguments, and an edge, each a process; and the edge's URL."""
     (folder / "edge").mkdir()
-    config = CONFIG.format(url=upstream.url, model=MODEL)
+    config = priced_configuration(upstream.url)
     async with running_server(folder, config, *arguments, only="grpc") as service:
         heard = [line for line in service.lines if line.get("protocol") == "grpc"]
         (target,) = {line["address"] for line in heard if ":/" not in line["address"]}

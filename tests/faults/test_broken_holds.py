@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from services.storage.sqlite_file import FILE
-from tests.faults.fault_stand import BEGIN, FINE, MODEL, PATH
-from tests.faults.processes import CONFIG, asking
+from tests.faults.fault_stand import BEGIN, FINE, PATH
+from tests.faults.processes import asking, priced_configuration
 from tests.stand.operators import operators
 from tests.stand.process import Server
 from tests.stand.servers import running_server
@@ -183,7 +183,7 @@ async def test_broken_holds_are_reported_once_and_others_recovered(
     state = State(tmp_path, each_database_url)
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL], FINE, FINE)
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         config += f'\n[state]\ndatabase_url = "{each_database_url}"\n' if each_database_url else ""
         async with running_server(tmp_path, config) as server:
             url = f"http://{await server.address('http')}{PATH}"

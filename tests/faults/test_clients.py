@@ -20,14 +20,13 @@ from tests.faults.fault_stand import (
     CHARGE,
     END,
     FINE,
-    MODEL,
     PATH,
     TEXT,
     TIMEOUT_S,
     WHOLE,
     piece,
 )
-from tests.faults.processes import CONFIG, asking, holds_are_closed, unread
+from tests.faults.processes import asking, holds_are_closed, priced_configuration, unread
 from tests.stand.servers import running_server
 from tests.stand.upstream import STALL, FakeUpstream, Line, Request, Script, json_answer, sse
 
@@ -443,7 +442,7 @@ async def test_many_clients_that_never_read_cost_only_their_buffers(tmp_path: Pa
 
     async with FakeUpstream() as upstream, AsyncExitStack() as stack:
         upstream.play(play)
-        async with running_server(tmp_path, CONFIG.format(url=upstream.url, model=MODEL)) as server:
+        async with running_server(tmp_path, priced_configuration(upstream.url)) as server:
             address = await server.address("http")
             url, key = f"http://{address}{PATH}", server.key
 

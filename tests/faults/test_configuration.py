@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-import sys
 from contextlib import AsyncExitStack
 from decimal import Decimal
 from pathlib import Path
@@ -35,10 +33,11 @@ from tests.faults.fault_stand import (
     fitting,
     reread,
 )
-from tests.faults.processes import CONFIG, asking, holds_are_closed
+from tests.faults.processes import asking, holds_are_closed, priced_configuration
 from tests.stand.clock import JumpingClock
-from tests.stand.process import POMOGATOR, Server
+from tests.stand.process import Server
 from tests.stand.servers import running_server
+from tests.stand.shell import refused_start
 from tests.stand.upstream import FakeUpstream, json_answer
 
 FILE = """
@@ -162,7 +161,7 @@ async def test_a_bad_file_ends_no_stream(tmp_path: Path) -> None:
     file = tmp_path / "pomogator.toml"
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], [BEGIN, goes_on, END], FINE)
-        good = CONFIG.format(url=upstream.url, model=MODEL)
+        good = priced_configuration(upstream.url)
         async with running_server(tmp_path, good) as server, AsyncExitStack() as stack:
             url = f"http://{await server.address('http')}{PATH}"
             running = [await stack.enter_async_context(asking(url, server.key)) for _ in range(2)]
@@ -243,20 +242,9 @@ async def test_a_process_with_empty_or_weak_secrets_does_not_start(
     key = 'api_key_env = "A_KEY"\n'
     good = FILE.format(url="http://127.0.0.1:9", model="m")
     file.write_text(good + (key if "A_KEY" in variables else ""))
-    process = await asyncio.create_subprocess_exec(
-        *(*POMOGATOR, "serve", "--config", str(file), "--state", str(tmp_path / "var")),
-        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "", *arguments),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **variables},
-    )
-    async with asyncio.timeout(30):
-        said, complaint = await process.communicate()
+    log = await refused_start(tmp_path / "var", "--config", file, *arguments, env=variables)
 
-    assert process.returncode == 1
-    assert reason in complaint.decode().splitlines()[-1]
-    assert b"server.started" not in complaint
-    assert b"sk-pg-" not in said
+    assert reason in log.splitlines()[-1]
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, -3600.0, -86_400.0, 40 * 86_400.0])

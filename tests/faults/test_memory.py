@@ -29,7 +29,6 @@ from tests.faults.fault_stand import (
     BEGIN,
     CHARGE,
     END,
-    MODEL,
     PATH,
     STEADY,
     TEXT,
@@ -37,7 +36,7 @@ from tests.faults.fault_stand import (
     fitting,
 )
 from tests.faults.log_and_metrics import by
-from tests.faults.processes import ASKED, CONFIG
+from tests.faults.processes import ASKED, priced_configuration
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
@@ -249,7 +248,7 @@ async def test_a_process_in_a_full_control_group_refuses_and_lives(
     """A real process in a real control group refuses while others fill it, and survives. Row 77."""
     async with FakeUpstream() as upstream, neighbour(group) as other:
         upstream.play(fitting)
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         program = (sys.executable, "-c", GATEWAY.format(group=group))
         async with running_server(tmp_path, config, program=program) as server:
             assert await asked(server) == (200, None)

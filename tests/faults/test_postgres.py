@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +16,11 @@ import pytest
 from services.metering import outbox
 from services.storage import postgres
 from tests.faults.conftest import OpenStand
-from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, MODEL, TEXT, FaultStand
-from tests.faults.processes import CONFIG
+from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, TEXT, FaultStand
+from tests.faults.processes import priced_configuration
 from tests.stand.databases import running_postgres
 from tests.stand.operators import Operators
-from tests.stand.process import POMOGATOR
+from tests.stand.shell import refused_start
 
 SOCKET = ".s.PGSQL.5432"
 UNAVAILABLE = {"auth_unavailable", "storage_unavailable"}
@@ -140,23 +139,12 @@ async def test_a_process_without_its_database_does_not_start(tmp_path: Path, url
     """The process says so in one line, and does not serve. Row 88."""
     file = tmp_path / "pomogator.toml"
     state = f'\n[state]\ndatabase_url = "{url.format(folder=tmp_path)}"\n'
-    file.write_text(CONFIG.format(url="http://127.0.0.1:9", model=MODEL) + state)
-    process = await asyncio.create_subprocess_exec(
-        *(*POMOGATOR, "serve", "--config", file, "--state", tmp_path / "var"),
-        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", ""),
-        stderr=asyncio.subprocess.PIPE,
-        env={
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "POMOGATOR_PEPPER": "sixteen bytes and more",
-        },
-    )
-    async with asyncio.timeout(60):
-        _, complaint = await process.communicate()
+    file.write_text(priced_configuration("http://127.0.0.1:9") + state)
+    pepper = {"POMOGATOR_PEPPER": "sixteen bytes and more"}
 
-    assert process.returncode == 1
-    assert "state.database_url" in complaint.decode().splitlines()[-1]
-    assert b"server.started" not in complaint
+    log = await refused_start(tmp_path / "var", "--config", file, env=pepper)
+
+    assert "state.database_url" in log.splitlines()[-1]
 
 
 class Thief:

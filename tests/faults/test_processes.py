@@ -6,10 +6,9 @@ import asyncio
 import json
 import resource
 import signal
-import socket
 import sys
 from collections import Counter
-from contextlib import AsyncExitStack, ExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from io import BytesIO
 from pathlib import Path
 
@@ -18,10 +17,9 @@ import psutil
 import pytest
 
 from services.telemetry.supervisor import FAILURES_MAX
-from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, LEFT, MODEL, PATH, fitting
+from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, LEFT, PATH, fitting
 from tests.faults.processes import (
     ASKED,
-    CONFIG,
     GONE,
     SHUTDOWN,
     apart,
@@ -29,9 +27,11 @@ from tests.faults.processes import (
     at_rest,
     holds_are_closed,
     how_it_ends,
+    priced_configuration,
 )
 from tests.stand import servers
 from tests.stand.operators import operators
+from tests.stand.ports import free_ports
 from tests.stand.servers import running_server
 from tests.stand.upstream import STALL, FakeUpstream
 
@@ -90,7 +90,7 @@ async def test_sigterm_ends_readiness_then_drains(tmp_path: Path) -> None:
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         async with running_server(tmp_path, config, "--shutdown-delay", "3") as server:
             base = f"http://{await server.address('http')}"
             async with asking(base + PATH, server.key) as running:
@@ -112,7 +112,7 @@ async def test_a_drain_ends_after_its_timeout(tmp_path: Path) -> None:
     """
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, STALL])
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         async with running_server(
             tmp_path, config, "--shutdown-delay", "0", "--drain-timeout", "1"
         ) as server:
@@ -165,7 +165,7 @@ async def test_a_process_without_memory_leaves_no_hold(tmp_path: Path) -> None:
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END])
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         async with running_server(tmp_path, config) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as running:
@@ -215,7 +215,7 @@ async def test_a_failing_background_task_is_restarted_or_ends_the_process(
     fails = tmp_path / "fails"
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         async with running_server(
             tmp_path, config, program=program, env={"FAILS": str(fails)}
         ) as server:
@@ -243,13 +243,6 @@ async def test_a_failing_background_task_is_restarted_or_ends_the_process(
 PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens at."""
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [probe.getsockname()[1] for probe in probes]
-
-
 RESTARTS = 4
 """Of each service. `tests/bench` makes twenty."""
 
@@ -262,7 +255,7 @@ async def test_a_rolling_restart_fails_no_call(tmp_path: Path, postgres_url: str
     async with FakeUpstream() as upstream, AsyncExitStack() as stack:
         upstream.play(fitting)
         state = f'\n[state]\ndatabase_url = "{postgres_url}"\n'
-        config.write_text(CONFIG.format(url=upstream.url, model=MODEL) + state)
+        config.write_text(priced_configuration(upstream.url) + state)
         addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
         services = [
             servers.service(tmp_path / f"state-{number}", config, PEPPER, address)
@@ -311,7 +304,7 @@ async def test_a_rolling_restart_fails_no_call(tmp_path: Path, postgres_url: str
 async def test_sigterm_during_the_start_ends_the_process_soon(tmp_path: Path, signals: int) -> None:
     """However early the signal comes, the process ends soon; a second one does no harm. Row 98."""
     config = tmp_path / "pomogator.toml"
-    config.write_text(CONFIG.format(url="http://127.0.0.1:9/v1", model=MODEL))
+    config.write_text(priced_configuration("http://127.0.0.1:9/v1"))
     for delay_s in (0.2, 0.6, 1.2):
         member = servers.service(tmp_path / "var", config)
         await member.spawn()

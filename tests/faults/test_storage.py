@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import signal
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -18,11 +16,12 @@ from services.storage import sqlite_file
 from services.storage.schema import VERSION
 from services.storage.sqlite_file import FILE
 from tests.faults.conftest import OpenStand
-from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, MODEL, PATH, TEXT
+from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, PATH, TEXT
 from tests.faults.preload import compiled, needs_compiler
-from tests.faults.processes import ASKED, CONFIG, asking, holds_are_closed
-from tests.stand.process import POMOGATOR, Server
+from tests.faults.processes import ASKED, asking, holds_are_closed, priced_configuration
+from tests.stand.process import Server
 from tests.stand.servers import running_server
+from tests.stand.shell import refused_start
 from tests.stand.upstream import FakeUpstream
 
 
@@ -61,7 +60,7 @@ async def test_a_full_disk_stops_new_calls_and_settles_running_ones(tmp_path: Pa
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
-        async with running_server(tmp_path, CONFIG.format(url=upstream.url, model=MODEL)) as server:
+        async with running_server(tmp_path, priced_configuration(upstream.url)) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as running:
                 log = tmp_path / "var" / f"{FILE}-wal"
@@ -100,7 +99,7 @@ async def test_a_failed_fsync_stops_admission_until_a_restart(tmp_path: Path) ->
     env = {"LD_PRELOAD": str(await compiled("fsync", tmp_path)), "FSYNC_FAILS": str(fails)}
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
-        config = CONFIG.format(url=upstream.url, model=MODEL)
+        config = priced_configuration(upstream.url)
         async with running_server(tmp_path, config, env=env) as server:
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as running:
@@ -171,7 +170,7 @@ async def test_a_damaged_or_newer_file_is_left_as_it_is(
 
     Row 87.
     """
-    config = CONFIG.format(url="http://127.0.0.1:9", model=MODEL)
+    config = priced_configuration("http://127.0.0.1:9")
     async with running_server(tmp_path, config) as server:
         server.send_signal(signal.SIGTERM)
         assert await server.ended() == 0
@@ -184,17 +183,8 @@ async def test_a_damaged_or_newer_file_is_left_as_it_is(
         file.write_bytes(whole[:at] + b"\xff" * 4096 + whole[at + 4096 :])
     before = file.read_bytes()
 
-    process = await asyncio.create_subprocess_exec(
-        *(*POMOGATOR, "serve", "--config", tmp_path / "pomogator.toml", "--state", file.parent),
-        *("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", ""),
-        stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    async with asyncio.timeout(60):
-        _, complaint = await process.communicate()
+    log = await refused_start(file.parent, "--config", tmp_path / "pomogator.toml")
 
-    assert process.returncode == 1
-    assert reason in complaint.decode().splitlines()[-1]
-    assert FILE in complaint.decode().splitlines()[-1]
-    assert b"server.started" not in complaint
+    assert reason in log.splitlines()[-1]
+    assert FILE in log.splitlines()[-1]
     assert file.read_bytes() == before

@@ -32,6 +32,7 @@ import aiohttp
 import grpc
 
 from tests.nightly.reconciliation import ACCOUNT, Call, Tally, reconcile
+from tests.stand.configuration import configuration
 from tests.stand.databases import empty_database
 from tests.stand.deployment import PLANS, Deployment, Plan
 from tests.stand.operators import operators
@@ -53,22 +54,6 @@ STILLBORN = 0.1
 """The share of starts that are killed before they serve."""
 LEASES_EACH = 20
 """Every how many cycles a fleet waits until what the dead held is free."""
-
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "house/model" = "m" }}
-
-[[models]]
-name = "house/model"
-request_usd = 0.001
-completion_usd_per_mtok = 10
-
-[state]
-database_url = "{database_url}"
-"""
 
 
 class Cycles:
@@ -218,7 +203,11 @@ async def run(
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FakeUpstream())
         upstream.play(Provider(chance))
-        config = CONFIG.format(url=upstream.url, database_url=database_url)
+        config = configuration(
+            upstream.url,
+            prices={"request_usd": 0.001, "completion_usd_per_mtok": 10},
+            state={"database_url": database_url},
+        )
         deployment = Deployment(directory / "site", TOPOLOGIES[topology], config, database_url)
         stack.push_async_callback(deployment.kill)
         runs = Cycles(deployment, chance)

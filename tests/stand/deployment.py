@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import pytest
 
 from tests.stand.databases import empty_postgres
 from tests.stand.operators import Operators, operators
+from tests.stand.ports import free_port
 from tests.stand.process import Server
 from tests.stand.servers import edge, edge_and_service, service
 
@@ -64,7 +64,7 @@ class Deployment:
         self.edges: dict[str, Server] = {}
         """Those that answer REST."""
         if plan.edges:
-            address = f"127.0.0.1:{_free_port()}" if plan.over_tcp else ""
+            address = f"127.0.0.1:{free_port()}" if plan.over_tcp else ""
             (state_of_one,) = self.states
             self.services["service"] = service(state_of_one, path, PEPPER, address)
             for number in range(plan.edges):
@@ -168,11 +168,3 @@ async def database_for(plan: Plan, request: pytest.FixtureRequest) -> AsyncItera
         return
     async with empty_postgres(request.getfixturevalue("postgres_server")) as url:
         yield url
-
-
-def _free_port() -> int:
-    """A port that nobody listens at. A service that is started anew has its old one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

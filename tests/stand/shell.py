@@ -36,3 +36,26 @@ class Shell:
         output, _ = await process.communicate()
         assert process.returncode == code, output.decode()
         return output.decode()
+
+
+async def refused_start(
+    state: Path, *arguments: str | Path, env: Mapping[str, str] | None = None
+) -> str:
+    """The log of a server that must refuse to start: with exit code 1, and before any key."""
+    process = await asyncio.create_subprocess_exec(
+        *(*POMOGATOR, "serve", "--state", state, "--rest", "127.0.0.1:0"),
+        *("--grpc", "127.0.0.1:0", "--metrics", "", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **(env or {})},
+    )
+    try:
+        async with asyncio.timeout(60):
+            output, log = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+    assert process.returncode == 1, log.decode()
+    assert b"server.started" not in log
+    assert b"sk-pg-" not in output
+    return log.decode()
