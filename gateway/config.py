@@ -19,39 +19,39 @@ class EdgeConfig:
     body_bytes_max: int = 32 * 1024 * 1024
     """The largest request body. Larger ones are refused before they are read."""
     body_timeout_s: float = 30.0
-    """How long a body may take to arrive in all."""
+    """The most time from the first to the last byte of a body."""
     body_stall_s: float = 10.0
-    """How long `body_stall_bytes` of a body may take."""
+    """The most time for `body_stall_bytes` of a body."""
     body_stall_bytes: int = 10 * 1024
-    """What has to arrive in every `body_stall_s`: 1 KiB/s by default."""
+    """The fewest bytes that have to arrive in every `body_stall_s`: 1 KiB/s by default."""
     images_max: int = IMAGES_MAX
     """The most pictures in one request."""
     image_bytes_max: int = IMAGE_BYTES_MAX
-    """The most bytes that the pictures of one request may decode to, together."""
+    """The most bytes that all pictures of one request may have, decoded."""
     deadline_s: float = 1800.0
-    """How long a call may take where the client does not say."""
+    """The longest deadline of a call, and the deadline where the client sets none."""
     first_event_wait_s: float = 10.0
-    """How long a stream waits for its first event before it commits to status 200."""
+    """How long a stream waits for its first event before it starts with status 200."""
     keep_alive_s: float = 10.0
-    """After how much silence a stream says that it is alive."""
+    """How long a stream may be silent before it sends a keep-alive comment."""
     connections_max: int = 20_000
-    """The most clients at a time, and no more than two fifths of the process's descriptors. One
-    more is told to come back."""
+    """The most open connections, and no more than two fifths of the process's file descriptors. The
+    next ones get 503 with Retry-After."""
     write_timeout_s: float = 60.0
-    """How long a client may leave a full buffer unread before it is cut off."""
+    """How long a client may leave a full buffer unread before its connection closes."""
     idle_timeout_s: float = 15.0
     """How long a connection may be idle, or send headers, before it is closed."""
     send_buffer_bytes: int = 64 * 1024
-    """The kernel's share of what a client has not read yet (SO_SNDBUF)."""
+    """Size of the kernel's buffer of bytes that a client has not read yet (SO_SNDBUF)."""
     write_buffer_bytes: int = 16 * 1024
-    """Our share of it: above this, the stream waits for the client."""
+    """Size of the process's buffer beyond that: above it, a stream waits for the client."""
     readiness_timeout_s: float = 1.0
-    """How long the service may take to say that it is ready."""
+    """How long the service may take to answer whether it is ready."""
     shutdown_delay_s: float = 0.0
-    """How long the edge still takes requests after it was told to stop, and says that it is not
-    ready: until then balancers may send some."""
+    """How long the edge accepts requests after readiness turned false: load balancers send some
+    until they notice."""
     drain_timeout_s: float = 600.0
-    """How long running requests may go on after the edge was told to stop."""
+    """How long requests in flight may take to end after that."""
 
 
 class EdgeTables(msgspec.Struct, frozen=True, kw_only=True):

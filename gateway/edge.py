@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from gateway.config import EdgeConfig, load_tables
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
-from gateway.rpc.reconnecting_channel import follow_on_hangup
+from gateway.rpc.reconnecting_channel import reconnect_on_hangup
 from gateway.rpc.service_channel import open_channel
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
@@ -84,7 +84,7 @@ async def run_edge(options: EdgeOptions) -> None:
         channel = await stack.enter_async_context(
             open_channel(options.target, config, tls=options.target_tls)
         )
-        follow_on_hangup(channel)
+        reconnect_on_hangup(channel)
         tracer = await open_tracer(stack, tables.traces, "pomogator-edge")
         page = partial(
             serving_edge_metrics,

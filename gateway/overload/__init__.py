@@ -9,4 +9,5 @@ Modules, in the order in which data flows:
     memory_monitor      memory usage, and the stages of load shedding
     cgroup              memory usage of the container, from the kernel
     refusals            503 with a random Retry-After
+    overload_metrics    metrics of refused calls and connections
 """

@@ -1,7 +1,7 @@
-"""What crosses the edge beside bodies: headers to gRPC metadata, and back.
+"""Metadata of calls: HTTP headers to gRPC metadata, and back.
 
-Both ways it is a list of what may pass, rebuilt from nothing. A client's other headers
-never reach the service, the service's other metadata never reach a client.
+Both directions have a list of allowed names. Other headers of a client never reach the service,
+and other metadata of the service never reach a client.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from services.common.request_headers import is_idempotency_key
 NOTES_HEADER = "x-pomogator-notes"
 COST_HEADER = "x-pomogator-cost"
 TIMEOUT_HEADER = "x-pomogator-timeout"
-"""Seconds. From clients: how long they wait; to the service: how long the call could take when it
-began, as gRPC says what is left of that only."""
+"""Seconds. From clients: how long they wait. To the service: the deadline at the start of the call,
+since gRPC shows only the rest of it."""
 NOTES_MAX_BYTES = 2048
 
-_PASSED_UP: Sequence[tuple[str, re.Pattern[str]]] = (
+_TRACE_HEADERS: Sequence[tuple[str, re.Pattern[str]]] = (
     # https://www.w3.org/TR/trace-context/
     ("traceparent", re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")),
     ("tracestate", re.compile(r"[\x21-\x7e][\x20-\x7e]{0,510}[\x21-\x7e]")),
 )
-_PASSED_DOWN = ("x-ratelimit-", "x-pomogator-", "idempotency-replayed")
+_CLIENT_METADATA = ("x-ratelimit-", "x-pomogator-", "idempotency-replayed")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e]{0,1024}")
 _ACTIONS = {
     value: name.removeprefix("NOTE_ACTION_").lower() for name, value in chat.NoteAction.items()
@@ -42,35 +42,34 @@ _ACTIONS = {
 def call_metadata(
     headers: MultiMapping[str], key: str, request_id: str
 ) -> tuple[tuple[str, str], ...]:
-    """What the service is told beside the request.
+    """Return the metadata of a call to the service.
 
     Raises:
-        ApiError: the idempotency key cannot be one. Without it a call might be made twice.
+        ApiError: the idempotency key is malformed. To drop it might repeat a completion.
     """
     pairs = [("authorization", f"Bearer {key}"), ("x-request-id", request_id)]
-    traced = TRACE_CONTEXT.get()
-    if traced is not None:
-        pairs += traced
+    trace_context = TRACE_CONTEXT.get()
+    if trace_context is not None:
+        pairs += trace_context
     else:
-        for name, form in _PASSED_UP:
+        for name, form in _TRACE_HEADERS:
             value = headers.get(name)
             if value is not None and form.fullmatch(value):
                 pairs.append((name, value))
-    once = headers.getall("Idempotency-Key", ())
-    if once:
-        if len(once) > 1 or not is_idempotency_key(once[0]):
+    keys = headers.getall("Idempotency-Key", ())
+    if keys:
+        if len(keys) > 1 or not is_idempotency_key(keys[0]):
             message = "Idempotency-Key must be 1 to 255 printable ASCII characters."
             raise invalid("idempotency-key", message)
-        pairs.append(("idempotency-key", once[0]))
+        pairs.append(("idempotency-key", keys[0]))
     return tuple(pairs)
 
 
 def deadline_s(headers: MultiMapping[str], config: EdgeConfig, *, whole: bool) -> float:
-    """How long the call may take.
+    """Return how long the call may take.
 
-    `x-pomogator-timeout` says so in seconds. The Python SDK also tells how long it waits for
-    the next byte: for a whole answer that is its patience in all, while a stream is kept
-    alive by comments, however long it takes.
+    Clients set it in seconds with `x-pomogator-timeout`. The Python SDK also sends how long it
+    waits for the next byte: that limits a whole answer, but no stream, which comments keep alive.
     """
     limit = config.deadline_s
     asked = headers.get(TIMEOUT_HEADER)
@@ -79,8 +78,8 @@ def deadline_s(headers: MultiMapping[str], config: EdgeConfig, *, whole: bool) -
         if seconds is None:
             raise invalid(TIMEOUT_HEADER, "x-pomogator-timeout must be seconds, above 0.")
         limit = min(limit, seconds)
-    patience = _seconds(headers.get("x-stainless-read-timeout", "")) if whole else None
-    return min(limit, patience) if patience is not None else limit
+    read_timeout_s = _seconds(headers.get("x-stainless-read-timeout", "")) if whole else None
+    return limit if read_timeout_s is None else min(limit, read_timeout_s)
 
 
 def _seconds(text: str) -> float | None:
@@ -98,7 +97,7 @@ _POLICIES = {
 
 
 def parameter_policy(headers: MultiMapping[str]) -> chat.ParameterPolicy.ValueType:
-    """What `x-pomogator-mode` asks for."""
+    """Return the policy of the header `x-pomogator-mode`."""
     mode = headers.get("x-pomogator-mode")
     if mode is None:
         return chat.PARAMETER_POLICY_UNSPECIFIED
@@ -108,31 +107,31 @@ def parameter_policy(headers: MultiMapping[str]) -> chat.ParameterPolicy.ValueTy
 
 
 def response_headers(pairs: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
-    """The service's initial metadata that clients may see."""
+    """Return the headers for clients in the service's metadata."""
     return {
         key: value
         for key, value in pairs
-        if key.startswith(_PASSED_DOWN)
+        if key.startswith(_CLIENT_METADATA)
         and isinstance(value, str)
         and _HEADER_VALUE.fullmatch(value)
     }
 
 
 def cost_header(answer: chat.CreateChatCompletionResponse) -> dict[str, str]:
-    """`x-pomogator-cost`: what was charged, in US dollars; nothing without accounts."""
+    """Return the header `x-pomogator-cost`, the charge in US dollars; nothing without accounts."""
     if not answer.HasField("cost_nano_usd"):
         return {}
     return {COST_HEADER: exact_usd(answer.cost_nano_usd).decode()}
 
 
 def notes_header(notes: Iterable[chat.Note]) -> dict[str, str]:
-    """`x-pomogator-notes`: compact JSON in ASCII, as many whole notes as have room."""
+    """Return the header `x-pomogator-notes`: compact JSON in ASCII, of as many notes as fit."""
     rendered: list[str] = []
     size = len("[]")
     for note in notes:
         action = _ACTIONS.get(note.action, "changed")
         entry = {"param": note.param, "action": action, "detail": note.detail}
-        text = json.dumps(entry, separators=(",", ":"))  # in ASCII, as headers are
+        text = json.dumps(entry, separators=(",", ":"))  # in ASCII, like headers
         size += len(text) + len(",")
         if size > NOTES_MAX_BYTES:
             break

@@ -1,4 +1,4 @@
-"""The way to a service in another process."""
+"""Channel to a service in another process, with its gRPC options."""
 
 from __future__ import annotations
 
@@ -8,45 +8,48 @@ import grpc
 import msgspec
 
 from gateway.config import EdgeConfig
-from gateway.rpc.reconnecting_channel import FollowingChannel
+from gateway.rpc.reconnecting_channel import ReconnectingChannel
 from services.common.tls import TargetTls
 
-# A request carries pictures as base64 text, and everything else about as it came.
+# A request message holds pictures as base64, like the body, and is slightly larger.
 _MESSAGE_OVER_BODY = 1.4
 
-PING_EVERY_MS = 2_000
-"""More often than the service allows (`services.rpc.listener`), and it would end the connection."""
-PONG_WITHIN_MS = 2_500
+PING_INTERVAL_MS = 2_000
+"""The service closes the connection if pings come more often than it allows
+(`services.rpc.listener`)."""
+PING_TIMEOUT_MS = 2_500
 
-WATCHED = "pomogator.calls"
-"""What services say of whether they take calls (`services.rpc.health_service`)."""
+CALLS_HEALTH = "pomogator.calls"
+"""The name under which a service's health tells whether it accepts calls
+(`services.rpc.health_service`)."""
 
-_SERVICE_CONFIG = {"healthCheckConfig": {"serviceName": WATCHED}}
+_SERVICE_CONFIG = {"healthCheckConfig": {"serviceName": CALLS_HEALTH}}
 
 _DEFAULTS = EdgeConfig()
 
 _OPTIONS: Mapping[str, int | str] = {
-    # Calls go in turn to all addresses that the target's name has.
+    # Calls go in turn to all addresses of the target's name.
     "grpc.lb_policy_name": "round_robin",
-    # A service that is about to stop says so, and gets no more calls before it does. Calls wait
-    # where there is no other. https://grpc.io/docs/guides/health-checking
+    # A service that is about to stop becomes unhealthy first, and gets no more calls. Without
+    # another healthy one, calls wait. https://grpc.io/docs/guides/health-checking
     "grpc.service_config": msgspec.json.encode(_SERVICE_CONFIG).decode(),
-    # The name is asked again when a connection ends; replicas are replaced faster than every 30 s.
+    # The name is resolved again when a connection ends; replicas are replaced faster than the
+    # default of 30 s.
     "grpc.dns_min_time_between_resolutions_ms": 1_000,
-    # Buffers do not grow with the bandwidth: unread, one stream would hold 4 MiB.
+    # Buffers do not grow with the bandwidth: an unread stream would hold 4 MiB.
     "grpc.http2.bdp_probe": 0,
     "grpc.http2.lookahead_bytes": 16_384,
-    # A peer that is frozen is found out in 4.5 s at most, and not in a minute: all three are
-    # needed. One that is only busy answers pings: grpc's own threads do, without Python's lock.
-    "grpc.keepalive_time_ms": PING_EVERY_MS,
-    "grpc.keepalive_timeout_ms": PONG_WITHIN_MS,
-    "grpc.http2.ping_timeout_ms": PONG_WITHIN_MS,
+    # A frozen peer is detected within 4.5 s, instead of a minute; all three options are needed. A
+    # busy peer still answers pings: gRPC's own threads do, without Python's global lock.
+    "grpc.keepalive_time_ms": PING_INTERVAL_MS,
+    "grpc.keepalive_timeout_ms": PING_TIMEOUT_MS,
+    "grpc.http2.ping_timeout_ms": PING_TIMEOUT_MS,
     "grpc.http2.max_pings_without_data": 0,
     "grpc.keepalive_permit_without_calls": 1,
-    # A completion that was begun costs money: nobody begins it again unasked. There is no policy
-    # for retries; so only calls go elsewhere that a service on its way out has not looked at.
+    # A completion that has started costs money, so it is not retried. Without a retry policy gRPC
+    # repeats only calls that a stopping service has not started.
     "grpc.enable_retries": 1,
-    # A service that comes back is found within seconds, and not minutes.
+    # A restarted service gets calls within seconds, instead of minutes.
     "grpc.initial_reconnect_backoff_ms": 100,
     "grpc.max_reconnect_backoff_ms": 2_000,
 }
@@ -57,22 +60,22 @@ def open_channel(
     config: EdgeConfig = _DEFAULTS,
     *,
     tls: TargetTls | None = None,
-    more: Sequence[tuple[str, str]] = (),
+    extra_options: Sequence[tuple[str, str]] = (),
 ) -> grpc.aio.Channel:
-    """A channel to `target`, such as `127.0.0.1:50051` or `unix:/run/pomogator.sock`.
+    """Return a channel to `target`, such as `127.0.0.1:50051` or `unix:/run/pomogator.sock`.
 
-    Without `tls` it is plain text; with it, replaced files are taken anew. `more` are options
-    of gRPC. Raises OSError where the files of `tls` are no use.
+    Without `tls` it is plain text; with `tls` it reconnects when the files change.
+    `extra_options` are gRPC's. Raises OSError where the files of `tls` cannot be used.
     """
     message_max = int(config.body_bytes_max * _MESSAGE_OVER_BODY)
     options = [
         *_OPTIONS.items(),
         ("grpc.max_send_message_length", message_max),
         ("grpc.max_receive_message_length", message_max),
-        *more,
+        *extra_options,
     ]
     if tls is not None:
-        return FollowingChannel(
+        return ReconnectingChannel(
             lambda: grpc.aio.secure_channel(target, tls.credentials(), options=options),
             lambda: tls.version,
         )

@@ -1,8 +1,7 @@
-"""gRPC statuses as errors of the API.
+"""Mapping of gRPC statuses to errors of the REST API.
 
-A status with our `google.rpc.ErrorInfo` comes from the service, and its message was
-written for callers. Any other was made by the library or by something between us and the
-service: its text is not shown.
+A status with our `google.rpc.ErrorInfo` comes from the service, and its message is written for
+callers. Any other status comes from the gRPC library or from a proxy: its text is not shown.
 """
 
 from __future__ import annotations
@@ -21,26 +20,33 @@ from gateway.rpc.call_metadata import response_headers
 DOMAIN = "pomogator"
 STATUS_DETAILS = "grpc-status-details-bin"
 
+UNAVAILABLE_RETRY_AFTER_S = 1.0
+"""The wait before a retry while the service cannot be reached."""
+
 _C = grpc.StatusCode
-# Statuses that the library made, or somebody between us and the service. Their text is not ours
-# to show. Those that are not here are INTERNAL.
-_LIBRARY_BORN: Mapping[grpc.StatusCode, tuple[reasons.ErrorReason.ValueType, str]] = {
+# Statuses of the gRPC library or of a proxy. Codes that are missing here are INTERNAL.
+_LIBRARY_STATUSES: Mapping[
+    grpc.StatusCode, tuple[reasons.ErrorReason.ValueType, str, float | None]
+] = {
     _C.UNAVAILABLE: (
         reasons.ERROR_REASON_SERVICE_UNAVAILABLE,
         "The service cannot be reached. Please try again.",
+        UNAVAILABLE_RETRY_AFTER_S,
     ),
     _C.CANCELLED: (
         reasons.ERROR_REASON_SERVICE_UNAVAILABLE,
         "The service dropped the call. Please try again.",
+        UNAVAILABLE_RETRY_AFTER_S,
     ),
     _C.DEADLINE_EXCEEDED: (
         reasons.ERROR_REASON_DEADLINE,
         "The time for this request is over.",
+        None,
     ),
 }
 
-# RESOURCE_EXHAUSTED is never a rate limit unless the service says so. In grpc 1.85 these are
-# the words of the library; what is not here is INTERNAL.
+# RESOURCE_EXHAUSTED without our ErrorInfo is never a rate limit. These are the messages of grpc
+# 1.85; others are INTERNAL.
 _EXHAUSTED: tuple[tuple[str, reasons.ErrorReason.ValueType, str], ...] = (
     (
         "CLIENT: Received message larger than max",
@@ -60,7 +66,7 @@ _EXHAUSTED: tuple[tuple[str, reasons.ErrorReason.ValueType, str], ...] = (
 )
 
 # For reasons that are newer than this edge: https://github.com/googleapis/googleapis, code.proto.
-_UNKNOWN_REASON: Mapping[grpc.StatusCode, reasons.ErrorReason.ValueType] = {
+_REASON_BY_CODE: Mapping[grpc.StatusCode, reasons.ErrorReason.ValueType] = {
     _C.INVALID_ARGUMENT: reasons.ERROR_REASON_INVALID_FIELD,
     _C.OUT_OF_RANGE: reasons.ERROR_REASON_INVALID_FIELD,
     _C.FAILED_PRECONDITION: reasons.ERROR_REASON_INVALID_FIELD,
@@ -77,23 +83,23 @@ _UNKNOWN_REASON: Mapping[grpc.StatusCode, reasons.ErrorReason.ValueType] = {
 
 
 def to_api_error(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
-    """What a client gets for a call that ended with `error`."""
+    """Return the error that a client gets for a call that failed with `error`."""
     status = _status(error)
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == DOMAIN:
-            return _service_born(error, status, info)
-    return _library_born(error, request_id)
+            return _service_error(error, status, info)
+    return _library_error(error, request_id)
 
 
-def _service_born(
+def _service_error(
     error: grpc.aio.AioRpcError, status: status_pb2.Status, info: error_details_pb2.ErrorInfo
 ) -> ApiError:
     name = f"ERROR_REASON_{info.reason}"
     if name in reasons.ErrorReason.keys():  # noqa: SIM118 - an enum wrapper is not iterable
         reason = reasons.ErrorReason.Value(name)
     else:
-        reason = _UNKNOWN_REASON.get(error.code(), reasons.ERROR_REASON_INTERNAL)
+        reason = _REASON_BY_CODE.get(error.code(), reasons.ERROR_REASON_INTERNAL)
     return ApiError(
         reason if reason in REASONS else reasons.ERROR_REASON_INTERNAL,
         status.message,
@@ -104,22 +110,21 @@ def _service_born(
     )
 
 
-def _library_born(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
+def _library_error(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
     code = error.code()
     if code is _C.RESOURCE_EXHAUSTED:
         details = error.details() or ""
         for words, reason, message in _EXHAUSTED:
             if words in details:
                 return ApiError(reason, message)
-    if code not in _LIBRARY_BORN:
+    if code not in _LIBRARY_STATUSES:
         return internal(request_id)
-    reason, message = _LIBRARY_BORN[code]
-    wait = 1.0 if reason == reasons.ERROR_REASON_SERVICE_UNAVAILABLE else None
-    return ApiError(reason, message, retry_after_s=wait)
+    reason, message, retry_after_s = _LIBRARY_STATUSES[code]
+    return ApiError(reason, message, retry_after_s=retry_after_s)
 
 
 def _status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
-    """The details of a status; empty where there are none that can be read."""
+    """Return the status with its details; empty where they are missing or cannot be read."""
     for key, value in _trailers(error):
         if key == STATUS_DETAILS and isinstance(value, bytes):
             try:

@@ -1,6 +1,6 @@
-"""Metrics page of an edge that runs alone, on a listener of its own, never on the public port.
+"""Metrics page of an edge apart, on a listener of its own, never on the public port.
 
-In one process with the service the edge's metrics are on the service's page.
+In one process with the service, the service's page has the edge's metrics.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Sends spans to a collector, in batches, from a thread of its own.
+"""Export of spans to a collector, in batches, from a separate thread.
 
-A collector that is gone, frozen or slow costs spans: what does not fit in the queue (2,048) is
+A collector that is unreachable, frozen or slow loses spans: those beyond the queue (2,048) are
 dropped, and no call waits for it. Needs the extra `otel`.
 """
 
@@ -22,16 +22,16 @@ from opentelemetry.trace import Tracer
 if TYPE_CHECKING:
     from gateway.telemetry.tracer import TracesOptions
 
-FLUSH_S = 3.0
-"""How long the last spans may take. A collector that takes longer does without them."""
+FLUSH_TIMEOUT_S = 3.0
+"""How long the export of the last spans may take at shutdown. The rest is dropped."""
 
 
 @asynccontextmanager
 async def exporting(
     options: TracesOptions, endpoint: str, env: Mapping[str, str]
 ) -> AsyncIterator[Tracer]:
-    """Makes spans, and sends them to `endpoint`."""
-    # It tells of every try as a warning, and of what it has given up as an error.
+    """Give a tracer whose spans are sent to `endpoint`."""
+    # It logs every attempt as a warning, and a final failure as an error.
     logging.getLogger("opentelemetry.exporter").setLevel(logging.ERROR)
     exporter = OTLPSpanExporter(endpoint=endpoint)
     provider = TracerProvider(
@@ -47,21 +47,21 @@ async def exporting(
 
 
 def _sampler(ratio: float) -> Sampler:
-    """As the caller has decided, else so many."""
+    """Return the sampler: the caller decides, else `ratio` of the traces are kept."""
     return ParentBased(TraceIdRatioBased(ratio))
 
 
 def _resource(options: TracesOptions) -> Resource:
-    """Who sends them: as the variables say, else as we do."""
+    """Return the attributes of this process: those of the variables, else ours."""
     ours = Resource({"service.name": options.service, "service.version": options.version})
     return Resource.create().merge(ours).merge(OTELResourceDetector().detect())
 
 
 async def _stop(provider: TracerProvider, exporter: OTLPSpanExporter) -> None:
-    """Sends what waits. The library's own patience is half a minute, and it blocks."""
+    """Send the remaining spans. The library itself would block for up to half a minute."""
     flushing = asyncio.ensure_future(asyncio.to_thread(provider.shutdown))
-    done, _ = await asyncio.wait({flushing}, timeout=FLUSH_S)
+    done, _ = await asyncio.wait({flushing}, timeout=FLUSH_TIMEOUT_S)
     if not done:
-        # The call to the collector ends with its channel, and what waits is given up.
+        # Closing the channel ends the call to the collector; the rest is dropped.
         await asyncio.to_thread(exporter.shutdown)
     await flushing

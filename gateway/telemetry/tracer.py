@@ -1,12 +1,12 @@
-"""Opens the way of the spans, if there is one: to a collector, by OTLP over gRPC.
+"""Tracer that exports spans to a collector, by OTLP over gRPC.
 
-Where it is, OpenTelemetry's own variables say (OTEL_EXPORTER_OTLP_ENDPOINT), or else whoever
-starts the process. What else there is to say, they say alone: OTEL_EXPORTER_OTLP_HEADERS and its
-like, OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_BSP_…
+OpenTelemetry's variable OTEL_EXPORTER_OTLP_ENDPOINT names the collector, else the configuration.
+Everything else has only variables: OTEL_EXPORTER_OTLP_HEADERS, OTEL_RESOURCE_ATTRIBUTES,
+OTEL_SERVICE_NAME, OTEL_TRACES_SAMPLER, OTEL_BSP_…
 
 https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
 
-OpenTelemetry is loaded for those who have named a collector: it takes 80 ms of every start.
+OpenTelemetry is imported only if there is a collector: it adds 80 ms to the start.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _log = logging.getLogger("gateway.traces")
 
 
 class TracesUnavailableError(Exception):
-    """Traces were asked for and cannot be had. The message is for operators."""
+    """The configuration names a collector, but the library is missing. For operators."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracesOptions:
-    """What is traced, and where it goes, where no variable says otherwise."""
+    """Options of traces, where no variable overrides them."""
 
     service: str
-    """Who we are in traces."""
+    """The name of this service in traces."""
     version: str
-    """Of the package."""
+    """The version of the package."""
     endpoint: str = ""
-    """The collector, `http://HOST:PORT` or `https://…`. Empty: only variables name one."""
+    """The collector, `http://HOST:PORT` or `https://…`. Empty: none but that of a variable."""
     ratio: float = 1.0
-    """The share of requests that are traced, where no caller has decided."""
+    """The share of requests that are traced, where the caller has not decided."""
 
 
 Export: TypeAlias = Callable[
@@ -56,27 +56,27 @@ Export: TypeAlias = Callable[
 async def opening_tracer(
     options: TracesOptions, env: Mapping[str, str]
 ) -> AsyncIterator[Tracer | None]:
-    """What makes spans; None where nobody wants any.
+    """Open the tracer; give None without a collector.
 
-    On the way out what waits is sent, for seconds at the most.
+    At the end the remaining spans are sent, within `span_export.FLUSH_TIMEOUT_S`.
 
     Raises:
         TracesUnavailableError: `options` name a collector, but the library is not installed.
     """
-    named = next((env[name] for name in ENDPOINT_VARIABLES if env.get(name)), "")
-    if obstacle := _obstacle(env, options.endpoint or named):
-        _log.info("traces.off", extra={"reason": obstacle})
+    endpoint = next((env[name] for name in ENDPOINT_VARIABLES if env.get(name)), "")
+    if reason := _disabled_by(env, options.endpoint or endpoint):
+        _log.info("traces.disabled", extra={"reason": reason})
         yield None
-    elif not (named or options.endpoint):
+    elif not (endpoint or options.endpoint):
         yield None
     elif (export := _export()) is None:
         if options.endpoint:
             raise TracesUnavailableError("traces need the extra: pip install 'pomogator[otel]'")
-        # Clusters set the variables for all pods: that is no reason not to serve.
-        _log.warning("traces.off", extra={"reason": "the extra `otel` is not installed"})
+        # Clusters set the variables for all pods: the edge serves without traces.
+        _log.warning("traces.disabled", extra={"reason": "the extra `otel` is not installed"})
         yield None
     else:
-        async with export(options, named or options.endpoint, env) as tracer:
+        async with export(options, endpoint or options.endpoint, env) as tracer:
             yield tracer
 
 
@@ -96,8 +96,8 @@ def _export() -> Export | None:
     return found
 
 
-def _obstacle(env: Mapping[str, str], endpoint: str) -> str:
-    """Why the variables turn off what goes to `endpoint`. Empty: they do not."""
+def _disabled_by(env: Mapping[str, str], endpoint: str) -> str:
+    """Return why the variables disable export to `endpoint`. Empty: they do not."""
     if not endpoint:
         return ""
     if env.get("OTEL_SDK_DISABLED", "").lower() == "true":
@@ -105,4 +105,4 @@ def _obstacle(env: Mapping[str, str], endpoint: str) -> str:
     if env.get("OTEL_TRACES_EXPORTER", "otlp") != "otlp":
         return "OTEL_TRACES_EXPORTER"
     protocol = next((env[name] for name in PROTOCOL_VARIABLES if env.get(name)), "grpc")
-    return "" if protocol == "grpc" else "only OTLP over gRPC is spoken"
+    return "" if protocol == "grpc" else "only OTLP over gRPC is supported"

@@ -143,10 +143,10 @@ class _Reloaded(Generic[T]):
                 return False
             self.value = self._make()
         except OSError as error:
-            log.warning("tls.not_reloaded", extra={"reason": str(error)})
+            log.warning("certificate.refused", extra={"reason": str(error)})
             return False
         self._version = version
-        log.info("tls.reloaded", extra={"certificate": str(self._files[0])})
+        log.info("certificate.reloaded", extra={"certificate": str(self._files[0])})
         return True
 
 

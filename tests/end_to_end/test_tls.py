@@ -109,7 +109,7 @@ async def test_names_are_read_anew(tmp_path: Path) -> None:
 
             files.issue("edge", None, "other.svc")
             front.send_signal(signal.SIGHUP)
-            await front.event("tls.reloaded")
+            await front.event("certificate.reloaded")
             assert await statuses() == (200, 200)
 
             path.write_text(config("*.svc"))

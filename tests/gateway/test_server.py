@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
 from gateway.config import EdgeConfig
-from gateway.rpc.service_channel import WATCHED, open_channel
+from gateway.rpc.service_channel import CALLS_HEALTH, open_channel
 from gateway.server import serving
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
@@ -200,7 +200,7 @@ async def serving_health(*, able: bool) -> AsyncIterator[str]:
     status = health_pb2.HealthCheckResponse
     vitals = HealthServicer()
     await vitals.set("", status.SERVING if able else status.NOT_SERVING)
-    await vitals.set(WATCHED, status.SERVING)
+    await vitals.set(CALLS_HEALTH, status.SERVING)
     server = grpc.aio.server()
     health_pb2_grpc.add_HealthServicer_to_server(vitals, server)
     port = server.add_insecure_port("127.0.0.1:0")

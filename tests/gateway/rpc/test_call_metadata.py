@@ -22,7 +22,7 @@ CONFIG = EdgeConfig(deadline_s=100.0)
 
 
 def headers(**values: str) -> CIMultiDictProxy[str]:
-    """Headers, with `-` for `_`."""
+    """Return headers, with `-` for `_` in their names."""
     return CIMultiDictProxy(
         CIMultiDict({name.replace("_", "-"): value for name, value in values.items()})
     )
@@ -37,8 +37,8 @@ def headers(**values: str) -> CIMultiDictProxy[str]:
         ("cookie", "a=b"),
     ],
 )
-def test_what_is_malformed_or_unknown_stays_outside(name: str, value: str) -> None:
-    """GRPC would refuse some of it, and the service trusts what it gets."""
+def test_malformed_and_unknown_headers_are_not_passed(name: str, value: str) -> None:
+    """GRPC would refuse some, and the service trusts its metadata."""
     request = make_mocked_request("POST", "/", headers={name: value})
     assert [key for key, _ in call_metadata(request.headers, "k", "r")] == [
         "authorization",
@@ -47,15 +47,15 @@ def test_what_is_malformed_or_unknown_stays_outside(name: str, value: str) -> No
 
 
 @pytest.mark.parametrize("key", ["k", "order 66", '"8e03978e-40d5"', "~" * 255])
-def test_an_idempotency_key_is_printable(key: str) -> None:
-    """And passed on as it came."""
+def test_a_printable_idempotency_key_is_passed(key: str) -> None:
+    """It reaches the service unchanged."""
     request = make_mocked_request("POST", "/", headers={"Idempotency-Key": key})
     assert call_metadata(request.headers, "k", "r")[-1] == ("idempotency-key", key)
 
 
 @pytest.mark.parametrize("keys", [[""], ["é"], ["a\tb"], ["a" * 256], ["a", "a"]])
-def test_an_odd_idempotency_key_is_refused(keys: list[str]) -> None:
-    """Dropped, it would let a call be made twice."""
+def test_a_malformed_idempotency_key_is_refused(keys: list[str]) -> None:
+    """Without it a retry would be a second completion."""
     given = CIMultiDict([("Idempotency-Key", key) for key in keys])
     with pytest.raises(ApiError) as caught:
         call_metadata(given, "k", "r")
@@ -74,21 +74,21 @@ def test_an_odd_idempotency_key_is_refused(keys: list[str]) -> None:
         ({"x_pomogator_timeout": "5", "x_stainless_read_timeout": "60"}, True, 5.0),
     ],
 )
-def test_the_shortest_deadline_holds(given: dict[str, str], whole: bool, seconds: float) -> None:
-    """An SDK's patience for the next byte is none for a stream, which is kept alive."""
+def test_the_shortest_deadline_applies(given: dict[str, str], whole: bool, seconds: float) -> None:
+    """An SDK's read timeout does not limit a stream, which is kept alive."""
     assert deadline_s(headers(**given), CONFIG, whole=whole) == seconds
 
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "soon"])
-def test_a_deadline_is_a_number_of_seconds(value: str) -> None:
-    """Above zero."""
+def test_a_malformed_deadline_is_refused(value: str) -> None:
+    """It must be a number of seconds above zero."""
     with pytest.raises(ApiError) as caught:
         deadline_s(headers(x_pomogator_timeout=value), CONFIG, whole=True)
     assert caught.value.param == "x-pomogator-timeout"
 
 
-def test_the_mode_is_strict_or_adapt() -> None:
-    """Or as the key says."""
+def test_the_mode_sets_the_parameter_policy() -> None:
+    """Without the header the key's policy applies."""
     assert parameter_policy(headers()) == chat.PARAMETER_POLICY_UNSPECIFIED
     assert parameter_policy(headers(x_pomogator_mode="adapt")) == chat.PARAMETER_POLICY_ADAPT
     assert parameter_policy(headers(x_pomogator_mode="strict")) == chat.PARAMETER_POLICY_STRICT
@@ -96,15 +96,15 @@ def test_the_mode_is_strict_or_adapt() -> None:
         parameter_policy(headers(x_pomogator_mode="loose"))
 
 
-def test_only_ours_comes_down() -> None:
-    """And nothing that would break a header."""
+def test_only_metadata_for_clients_becomes_headers() -> None:
+    """A value that would break a header is dropped."""
     pairs = [("x-ratelimit-a", "1"), ("x-pomogator-b", "a\r\nb"), ("set-cookie", "c")]
     assert response_headers(pairs) == {"x-ratelimit-a": "1"}
     assert response_headers([("idempotency-replayed", "true")]) == {"idempotency-replayed": "true"}
 
 
-def test_notes_are_cut_whole() -> None:
-    """As many as have room, in ASCII, readable as JSON."""
+def test_the_notes_header_holds_whole_notes() -> None:
+    """It is JSON in ASCII, with as many notes as fit."""
     note = chat.Note(param="p", action=chat.NOTE_ACTION_CLAMPED, detail="ж" * 100)
     value = notes_header([note] * 20)["x-pomogator-notes"]
     assert value.isascii()

@@ -1,4 +1,4 @@
-"""The edge's way to the service, when the certificates that it shows are replaced."""
+"""The channel to the service when the edge's certificate is replaced."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 
-from gateway.rpc.reconnecting_channel import FollowingChannel
+from gateway.rpc.reconnecting_channel import ReconnectingChannel
 from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
 from services.rpc.listener import listening
@@ -21,7 +21,7 @@ from tests.stand.certificates import NAME, Files
 
 
 class Mirror(chat_grpc.ChatCompletionServiceServicer):
-    """Tells callers the name that they have shown; streams do so again when they may go on."""
+    """Answers with the name in the caller's certificate; streams repeat it when told to go on."""
 
     def __init__(self) -> None:
         self.goes_on = asyncio.Event()
@@ -31,7 +31,7 @@ class Mirror(chat_grpc.ChatCompletionServiceServicer):
         request: chat.CreateChatCompletionRequest,  # noqa: ARG002
         context: Any,
     ) -> chat.CreateChatCompletionResponse:
-        """The name, as the completion's ID."""
+        """Return the name as the completion's ID."""
         (name,) = context.auth_context()["peer_dns"]
         return chat.CreateChatCompletionResponse(completion_id=name.decode())
 
@@ -40,7 +40,7 @@ class Mirror(chat_grpc.ChatCompletionServiceServicer):
         request: chat.StreamChatCompletionRequest,  # noqa: ARG002
         context: Any,
     ) -> AsyncIterator[chat.StreamChatCompletionResponse]:
-        """The name, twice."""
+        """Send the name twice."""
         (name,) = context.auth_context()["peer_dns"]
         started = chat.CompletionStarted(completion_id=name.decode())
         message = chat.StreamChatCompletionResponse(
@@ -52,17 +52,17 @@ class Mirror(chat_grpc.ChatCompletionServiceServicer):
 
 
 class Edge:
-    """A channel whose files are at hand."""
+    """A channel with its files and a service."""
 
     def __init__(self, files: Files, channel: grpc.aio.Channel, mirror: Mirror) -> None:
-        assert isinstance(channel, FollowingChannel)
+        assert isinstance(channel, ReconnectingChannel)
         self.files = files
         self.channel = channel
         self.mirror = mirror
         self.stub = chat_grpc.ChatCompletionServiceStub(channel)
 
     async def seen_as(self) -> str:
-        """Under which name a call arrives."""
+        """Return the name that a call of the service sees."""
         answer = await self.stub.CreateChatCompletion(
             chat.CreateChatCompletionRequest(), timeout=10
         )
@@ -71,7 +71,7 @@ class Edge:
 
 @pytest.fixture
 async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    """An edge that shows itself as `one.svc`."""
+    """An edge whose certificate is for `one.svc`."""
     files, mirror = Files(tmp_path), Mirror()
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     shown = TargetTls(ca=files.ca, **pair(files.issue("edge", None, "one.svc")))
@@ -82,19 +82,19 @@ async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
 
     async with (
         listening(register, "127.0.0.1:0", tls=tls, grace_s=0) as address,
-        open_channel(address, tls=shown, more=options) as channel,
+        open_channel(address, tls=shown, extra_options=options) as channel,
     ):
         yield Edge(files, channel, mirror)
 
 
-async def test_a_replaced_certificate_is_shown(edge: Edge) -> None:
-    """By the calls that come; the streams that run end on the connection that they have."""
+async def test_new_calls_show_a_replaced_certificate(edge: Edge) -> None:
+    """Streams in flight end on the old connection."""
     assert await edge.seen_as() == "one.svc"
     stream = aiter(edge.stub.StreamChatCompletion(chat.StreamChatCompletionRequest()))
     first = await anext(stream)
 
     edge.files.issue("edge", None, "two.svc")
-    edge.channel.follow()
+    edge.channel.reconnect_if_changed()
 
     assert await edge.seen_as() == "two.svc"
     edge.mirror.goes_on.set()
@@ -102,32 +102,32 @@ async def test_a_replaced_certificate_is_shown(edge: Edge) -> None:
     assert first.chunks[0].started.completion_id == "one.svc"
 
 
-async def test_what_is_half_written_changes_nothing(edge: Edge) -> None:
-    """A certificate without its key is not shown; once both are there, they are."""
+async def test_half_written_files_change_nothing(edge: Edge) -> None:
+    """A certificate without its key is not used; once both are there, they are."""
     before = edge.channel.current
     key = edge.files.write("edge.key", b"-----BEGIN")
-    edge.channel.follow()
+    edge.channel.reconnect_if_changed()
     assert edge.channel.current is before
     key.unlink()
-    edge.channel.follow()
+    edge.channel.reconnect_if_changed()
     assert edge.channel.current is before
     assert await edge.seen_as() == "one.svc"
 
     edge.files.issue("edge", None, "two.svc")
-    edge.channel.follow()
+    edge.channel.reconnect_if_changed()
     assert await edge.seen_as() == "two.svc"
 
 
-async def test_files_that_stay_open_nothing(edge: Edge) -> None:
-    """The connection is kept as long as the files are the same."""
+async def test_unchanged_files_keep_the_connection(edge: Edge) -> None:
+    """No channel is opened while the files are the same."""
     before = edge.channel.current
-    edge.channel.follow()
+    edge.channel.reconnect_if_changed()
 
     assert edge.channel.current is before
 
 
-async def test_looks_by_itself() -> None:
-    """Nobody has to tell it; and when it is closed, so is all that it opened."""
+async def test_files_are_checked_in_the_background() -> None:
+    """Closing the channel closes all that it has opened."""
     opened: list[grpc.aio.Channel] = []
     another = asyncio.Event()
 
@@ -138,7 +138,9 @@ async def test_looks_by_itself() -> None:
         return opened[-1]
 
     versions = iter(["one", "one"])
-    async with FollowingChannel(open_one, lambda: next(versions, "two"), look_s=0.001) as channel:
+    async with ReconnectingChannel(
+        open_one, lambda: next(versions, "two"), check_interval_s=0.001
+    ) as channel:
         await asyncio.wait_for(another.wait(), 10)
     assert channel.current is opened[1]
     assert len(opened) == 2

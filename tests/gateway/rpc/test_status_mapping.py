@@ -36,7 +36,7 @@ EXAMPLES: Mapping[str, Message] = {
 def rpc_error(
     code: grpc.StatusCode, details: str = "", status: bytes | None = None
 ) -> grpc.aio.AioRpcError:
-    """What a stub raises."""
+    """Return the error that a stub raises."""
     trailer = [("grpc-status-details-bin", status)] if status is not None else []
     return grpc.aio.AioRpcError(
         code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailer), details=details
@@ -51,7 +51,7 @@ def status_bytes(
     retry_after_s: int | None = None,
     **facts: str,
 ) -> bytes:
-    """The details as the service sends them."""
+    """Return the details as the service sends them."""
     info = error_details_pb2.ErrorInfo(reason=reason, domain=domain, metadata=facts)
     packed = any_pb2.Any()
     packed.Pack(info)
@@ -66,8 +66,8 @@ def status_bytes(
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
-def test_every_reason_survives_the_wire(reason: reasons.ErrorReason.ValueType) -> None:
-    """Whatever code it comes with, the reason decides."""
+def test_the_reason_decides(reason: reasons.ErrorReason.ValueType) -> None:
+    """The code of the status does not matter."""
     name = reasons.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
     error = to_api_error(rpc_error(C.UNKNOWN, "", status_bytes(name)), "req-1")
     assert (error.reason, error.message) == (reason, "Said by the service.")
@@ -110,16 +110,16 @@ def test_documented_details_and_metadata_reach_clients(documented: DocumentedRea
 
 
 @pytest.mark.parametrize("code", list(C))
-def test_a_status_without_our_reason_does_not_show_its_text(code: grpc.StatusCode) -> None:
-    """It may hold anything. Whatever the code, the answer is a row of the table, 4xx or 5xx."""
+def test_the_text_of_a_foreign_status_is_not_shown(code: grpc.StatusCode) -> None:
+    """It may hold a secret. Whatever the code, the answer is a row of the table, 4xx or 5xx."""
     error = to_api_error(rpc_error(code, "secret sk-123"), "req-1")
     assert "secret" not in error.message
     assert error.status in {500, 503, 504}
 
 
 @pytest.mark.parametrize("code", list(C))
-def test_a_reason_newer_than_this_edge_keeps_its_message(code: grpc.StatusCode) -> None:
-    """The service wrote it for callers; the code gives the status."""
+def test_an_unknown_reason_keeps_its_message(code: grpc.StatusCode) -> None:
+    """A newer service wrote it for callers; the code decides the HTTP status."""
     error = to_api_error(rpc_error(code, "", status_bytes("NOT_YET_INVENTED")), "req-1")
     assert error.message == "Said by the service."
     assert 400 <= error.status < 600
@@ -128,8 +128,8 @@ def test_a_reason_newer_than_this_edge_keeps_its_message(code: grpc.StatusCode) 
 @pytest.mark.parametrize(
     "status", [status_bytes("INVALID_API_KEY", domain="example.com"), b"\xff\xff", b""]
 )
-def test_details_that_are_not_ours_count_for_nothing(status: bytes) -> None:
-    """Another domain's, or broken ones."""
+def test_foreign_and_broken_details_are_ignored(status: bytes) -> None:
+    """The error is internal."""
     error = to_api_error(rpc_error(C.UNAUTHENTICATED, "x", status), "req-1")
     assert error.status == 500
 
@@ -144,12 +144,12 @@ def test_details_that_are_not_ours_count_for_nothing(status: bytes) -> None:
         ("received metadata size exceeds hard limit", 500),
     ],
 )
-def test_the_librarys_exhaustion_is_no_rate_limit(details: str, status: int) -> None:
-    """429 would tell clients that they asked too often."""
+def test_the_librarys_resource_exhaustion_is_not_a_rate_limit(details: str, status: int) -> None:
+    """429 would tell clients that they send too many requests."""
     assert to_api_error(rpc_error(C.RESOURCE_EXHAUSTED, details), "req-1").status == status
 
 
-def test_a_service_that_cannot_be_reached_may_be_tried_again() -> None:
-    """In a second."""
+def test_an_unreachable_service_gives_a_retry_after() -> None:
+    """Clients retry after a second."""
     error = to_api_error(rpc_error(C.UNAVAILABLE), "req-1")
     assert (error.code, error.retry_after_s) == ("service_unavailable", 1.0)

@@ -1,4 +1,4 @@
-"""Whether there are traces, and what becomes of them where the collector is not well."""
+"""The tracer with and without a collector, and with one that fails."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def named(collector: Collector) -> TracesOptions:
-    """A configuration that names the collector."""
+    """Return options that name the collector."""
     return TracesOptions(service="pomogator", version="1.2.3", endpoint=collector.endpoint)
 
 
-async def test_spans_arrive(collector: Collector) -> None:
-    """With our name and version, without being waited for; what is left comes at the end."""
+async def test_spans_reach_the_collector(collector: Collector) -> None:
+    """They have our name and version, and the remaining ones are sent at the end."""
     async with opening_tracer(named(collector), {}) as tracer:
         assert tracer is not None
         tracer.start_span("early").end()
@@ -48,9 +48,11 @@ async def test_spans_arrive(collector: Collector) -> None:
     assert b"1.2.3" in collector.raw
 
 
-async def test_variables_come_first(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenTelemetry's own variables say where spans go, whose they are, and how many."""
-    monkeypatch.setenv("OTEL_SERVICE_NAME", "house-gateway")
+async def test_variables_override_options(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenTelemetry's variables decide on the endpoint, the attributes and the sampler."""
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "other-gateway")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_on")
     options = TracesOptions(
@@ -63,12 +65,12 @@ async def test_variables_come_first(collector: Collector, monkeypatch: pytest.Mo
         tracer.start_span("one").end()
     (span,) = await collector.arrived(1)
 
-    assert span.service == "house-gateway"
+    assert span.service == "other-gateway"
     assert b"deployment.environment.name" in collector.raw
 
 
-async def test_a_ratio_is_kept(collector: Collector) -> None:
-    """Of traces that begin here, none are sent at a ratio of 0."""
+async def test_the_ratio_decides_about_new_traces(collector: Collector) -> None:
+    """At a ratio of 0 no trace that begins here is sent."""
     options = TracesOptions(
         service="pomogator", version="1.2.3", endpoint=collector.endpoint, ratio=0.0
     )
@@ -92,16 +94,16 @@ async def test_a_ratio_is_kept(collector: Collector) -> None:
         },
     ],
 )
-async def test_nothing_is_traced_unasked(env: Mapping[str, str]) -> None:
-    """Without a collector, or where a variable says so, there is no tracer."""
+async def test_there_is_no_tracer_without_a_collector(env: Mapping[str, str]) -> None:
+    """A variable may disable it, too."""
     async with opening_tracer(OPTIONS, env) as tracer:
         assert tracer is None
 
 
-async def test_the_library_may_be_missing(
+async def test_without_the_library_a_configured_collector_is_an_error(
     collector: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A configuration that needs it is refused; variables, which a cluster may set, are not."""
+    """Variables, which clusters set for all pods, are ignored then."""
     monkeypatch.setitem(sys.modules, "gateway.telemetry.span_export", None)
 
     with pytest.raises(TracesUnavailableError, match="otel"):
@@ -113,7 +115,7 @@ async def test_the_library_may_be_missing(
 
 
 async def many(tracer: Tracer | None) -> None:
-    """More spans than the queue holds."""
+    """Make more spans than the queue holds."""
     assert tracer is not None
     for number in range(3000):
         tracer.start_span(str(number)).end()
@@ -121,22 +123,22 @@ async def many(tracer: Tracer | None) -> None:
             await asyncio.sleep(0)
 
 
-async def test_a_collector_that_is_gone(
+async def test_an_unreachable_collector_loses_spans(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits for it, spans are dropped beyond the queue, and the end comes all the same."""
-    monkeypatch.setattr("gateway.telemetry.span_export.FLUSH_S", 0.1)
+    """Spans beyond the queue are dropped, and the tracer closes in time."""
+    monkeypatch.setattr("gateway.telemetry.span_export.FLUSH_TIMEOUT_S", 0.1)
     options = TracesOptions(service="s", version="1", endpoint="http://127.0.0.1:9")
     with caplog.at_level(logging.CRITICAL):
         async with opening_tracer(options, {}) as tracer:
             await many(tracer)
 
 
-async def test_a_collector_that_is_frozen(
+async def test_a_frozen_collector_loses_spans(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes connections and never answers: at the end it is given up."""
-    monkeypatch.setattr("gateway.telemetry.span_export.FLUSH_S", 0.1)
+    """It accepts connections and never answers: the tracer closes in time."""
+    monkeypatch.setattr("gateway.telemetry.span_export.FLUSH_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.CRITICAL):
         host, port = silent.getsockname()
         options = TracesOptions(service="s", version="1", endpoint=f"http://{host}:{port}")

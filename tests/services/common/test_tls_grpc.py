@@ -37,7 +37,7 @@ async def server(tls: ListenerTls) -> AsyncIterator[str]:
 async def ask(address: str, tls: TargetTls | None) -> int:
     """What the server at the address answers to a client that knows it as `NAME`."""
     options = (("grpc.ssl_target_name_override", NAME),)
-    async with open_channel(address, tls=tls, more=options) as channel:
+    async with open_channel(address, tls=tls, extra_options=options) as channel:
         check = channel.unary_unary(
             "/grpc.health.v1.Health/Check",
             request_serializer=health_pb2.HealthCheckRequest.SerializeToString,

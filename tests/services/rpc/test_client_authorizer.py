@@ -90,7 +90,7 @@ class Listener:
     async def client(self, tls: TargetTls | None) -> AsyncIterator[Client]:
         """A client with these credentials."""
         options = (("grpc.ssl_target_name_override", NAME),)
-        async with open_channel(self._address, tls=tls, more=options) as channel:
+        async with open_channel(self._address, tls=tls, extra_options=options) as channel:
             yield Client(channel)
 
 

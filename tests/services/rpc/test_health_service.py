@@ -13,7 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
-from gateway.rpc.service_channel import WATCHED, open_channel
+from gateway.rpc.service_channel import CALLS_HEALTH, open_channel
 from services.rpc.health_service import CALLS, HealthService
 from services.rpc.listener import listening
 from tests.services.rpc.test_listener import Models
@@ -192,4 +192,4 @@ async def test_a_process_without_watching_clients_stops_at_once() -> None:
 
 def test_edge_and_service_use_the_same_health_name() -> None:
     """The edge has a copy of the constant."""
-    assert WATCHED == CALLS
+    assert CALLS_HEALTH == CALLS
