@@ -157,16 +157,15 @@ class LimitLeases:
         self._live: dict[str, Sequence[Meter]] = {}
         self._serials = itertools.count()
         self._process = token_hex(8)
-        self._free = Lease(self, (), TakeResult((), 0, -1), 0, "")
+        self.unlimited = Lease(self, (), TakeResult((), 0, -1), 0, "")
+        """The lease of all calls that no limit applies to."""
         self._renewer: asyncio.Task[None] | None = None
 
     async def take(self, plan: Sequence[Meter], tokens: int) -> Lease:
-        """Draw a request, `tokens` tokens and a place from all meters.
+        """Draw a request, `tokens` tokens and a place from all meters of a plan.
 
         Raises LimitExceeded, and then nothing was drawn.
         """
-        if not plan:
-            return self._free
         lease_id = f"{self._process}.{next(self._serials)}"
         result = await self._counters.take(plan, tokens, lease_id)
         if result.refused >= 0:
@@ -251,7 +250,9 @@ class Limits:
         Raises LimitExceeded, and then nothing was drawn.
         """
         plan = self._plans.get(subject)
-        return await self._leases.take(self._plan(subject) if plan is None else plan, tokens)
+        if plan is None:
+            plan = self._plan(subject)
+        return await self._leases.take(plan, tokens) if plan else self._leases.unlimited
 
     async def standing(self, subject: Subject) -> Mapping[str, str]:
         """`x-ratelimit-…` headers of an answer that draws nothing.
