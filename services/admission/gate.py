@@ -10,7 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.keyring import Caller
-from services.admission.limits import Allowance, Limits, Subject
+from services.admission.limits import KeyLimits, Limits, Subject
 from services.admission.ticket import Ticket
 from services.capabilities import Capabilities
 from services.clock import Clock
@@ -116,7 +116,7 @@ class Gate:
 
     async def limit_headers(self, caller: Caller, model: str) -> Mapping[str, str]:
         """Return the `x-ratelimit-…` headers of an answer that took nothing from limits."""
-        return await self.limits.standing(_subject(caller, model))
+        return await self.limits.peek_headers(_subject(caller, model))
 
     def _price(self, model: str) -> Price:
         known = self._priced.get(model)
@@ -152,7 +152,7 @@ def authorize(caller: Caller, model: str) -> None:
 
 def _subject(caller: Caller, model: str) -> Subject:
     scope = caller.scope
-    own = Allowance(rpm=scope.rpm, tpm=scope.tpm, concurrency=scope.concurrency)
+    own = KeyLimits(rpm=scope.rpm, tpm=scope.tpm, concurrency=scope.concurrency)
     return Subject(key=caller.key_id, model=model, own=own)
 
 

@@ -1,9 +1,9 @@
-"""Requests, tokens and concurrent calls: how much of each, of what, and when to come back.
+"""Limits on requests, tokens and concurrent calls.
 
-A call is counted twice: when it is admitted, by the rules on keys and models and by the
+A call takes from limits twice: at its admission, by the rules on keys and models and by the
 key's own limits; then at each attempt, by the rules on channels, where a refusal means
-"try the next channel". Both times all limits that apply are drawn from together or not
-at all, so that a refused call has used up nothing.
+that the next channel is tried. Both times it takes from all limits that apply or from none, so
+that a refused call has taken nothing.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ from services.storage.counters import (
 from services.telemetry.supervisor import Supervisor
 
 JITTER = 0.2
-"""How much later than needed callers are told to come back, at most, so that they spread."""
+"""The random part of Retry-After, as a share of the wait: callers do not return together."""
 
 PLANS_MAX = 20_000
-"""How many subjects are remembered with the limits that apply to them."""
+"""The most subjects whose limits are cached."""
 
 EACH = "*"
 
 
-class Allowance(NamedTuple):
-    """How much may be used. None: without limit."""
+class KeyLimits(NamedTuple):
+    """The limits of a key. None: no limit."""
 
     rpm: int | None = None
-    """Requests in a minute."""
+    """Requests per minute."""
     tpm: int | None = None
-    """Tokens in a minute."""
+    """Tokens per minute."""
     concurrency: int | None = None
-    """Calls at a time."""
+    """Concurrent calls."""
 
 
-UNLIMITED = Allowance()
+UNLIMITED = KeyLimits()
 
 
 class Subject(NamedTuple):
-    """What a call is, to limits."""
+    """Properties of a call by which limits apply."""
 
     key: str
     """The key's ID."""
     model: str
-    """The model's public name, without a derived suffix."""
+    """The public name of the model, without a derived suffix."""
     channel: str = ""
-    """With a name: an attempt on that channel. Without: the call as a whole."""
-    own: Allowance = UNLIMITED
-    """The key's own limits, over all models. They stand above rules for the same."""
+    """Set for an attempt at that channel, empty for the call as a whole."""
+    own: KeyLimits = UNLIMITED
+    """The key's own limits, over all models. They take precedence over rules."""
 
 
 class LimitExceeded(Failure):
-    """RATE_LIMIT_EXCEEDED. `retry_after_s` is the time after which the call is admitted."""
+    """RATE_LIMIT_EXCEEDED, with the time after which the call would be admitted."""
 
     def __init__(self, meter: Meter, retry_after_s: float, headers: Mapping[str, str]) -> None:
         super().__init__(
@@ -82,7 +82,7 @@ class LimitExceeded(Failure):
 
 
 class Lease:
-    """What one call has drawn. A context manager that gives back what is left over."""
+    """Requests, tokens and slots that one call has taken. A context manager that releases them."""
 
     __slots__ = ("_id", "_leases", "_meters", "_result", "_tokens", "_used")
 
@@ -102,20 +102,20 @@ class Lease:
         self._id = lease_id
 
     def reconcile(self, tokens: int) -> None:
-        """The call took `tokens` tokens, whatever was estimated. Counts when it is released."""
+        """Set the tokens that the call really took. Takes effect at the release."""
         self._used = tokens
 
     def release(self) -> None:
-        """The call is over. To say so again changes nothing."""
+        """End the lease of a call that is over. A second release changes nothing."""
         self._end(requests=0, tokens=self._used - self._tokens)
 
     def void(self) -> None:
-        """The call never took place: all that it drew is given back."""
+        """End the lease of a call that did not take place: all that it took is given back."""
         self._end(requests=-1, tokens=-self._tokens)
 
     def headers(self) -> Mapping[str, str]:
-        """What the answer should say about the limits: `x-ratelimit-…`, lower case."""
-        return headers(self._meters, self._result.levels)
+        """Return the `x-ratelimit-…` headers of the answer, in lower case."""
+        return rate_limit_headers(self._meters, self._result.levels)
 
     def __enter__(self) -> Self:
         return self
@@ -135,10 +135,10 @@ class Lease:
 
 
 class LimitLeases:
-    """What calls have drawn from the counters of limits, over all reloads of the rules.
+    """Leases of all calls, over reloads of the rules.
 
-    Entered as a context manager it renews the leases of long calls; without that, a call
-    that outlasts its lease no longer counts as concurrent.
+    As a context manager it renews the leases of long calls; without that, a call that outlasts
+    its lease no longer counts as concurrent.
     """
 
     def __init__(
@@ -158,13 +158,13 @@ class LimitLeases:
         self._serials = itertools.count()
         self._process = token_hex(8)
         self.unlimited = Lease(self, (), TakeResult((), 0, -1), 0, "")
-        """The lease of all calls that no limit applies to."""
+        """The lease of all calls to which no limit applies."""
         self._renewer: asyncio.Task[None] | None = None
 
     async def take(self, plan: Sequence[Meter], tokens: int) -> Lease:
-        """Draw a request, `tokens` tokens and a place from all meters of a plan.
+        """Take a request, `tokens` tokens and a slot from all meters of a plan.
 
-        Raises LimitExceeded, and then nothing was drawn.
+        Raises LimitExceeded; then nothing was taken.
         """
         lease_id = f"{self._process}.{next(self._serials)}"
         result = await self._counters.take(plan, tokens, lease_id)
@@ -172,15 +172,15 @@ class LimitLeases:
             raise LimitExceeded(
                 plan[result.refused],
                 _retry_after_s(result.retry_after_us, self._chance),
-                headers(plan, result.levels),
+                rate_limit_headers(plan, result.levels),
             )
         if any(meter.kind is MeterKind.CALLS for meter in plan):
             self._live[lease_id] = plan
         return Lease(self, plan, result, tokens, lease_id)
 
-    async def standing(self, plan: Sequence[Meter]) -> Mapping[str, str]:
-        """`x-ratelimit-…` headers of an answer that draws nothing."""
-        return headers(plan, await self._counters.peek(plan)) if plan else _NO_HEADERS
+    async def peek_headers(self, plan: Sequence[Meter]) -> Mapping[str, str]:
+        """Return the `x-ratelimit-…` headers of an answer that takes nothing."""
+        return rate_limit_headers(plan, await self._counters.peek(plan)) if plan else _NO_HEADERS
 
     def settle(self, meters: Sequence[Meter], lease_id: str, *, requests: int, tokens: int) -> None:
         """End a lease. Only leases call this."""
@@ -188,21 +188,21 @@ class LimitLeases:
         self._counters.settle(meters, lease_id, requests=requests, tokens=tokens)
 
     @property
-    def places(self) -> int:
-        """How many leases hold a place of a limit on concurrent calls."""
+    def slots(self) -> int:
+        """How many leases hold a slot of a limit on concurrent calls."""
         return len(self._live)
 
     @property
     def timeouts(self) -> int:
-        """How many calls have waited in vain for counters that are shared."""
+        """How many calls waited in vain for the shared counters."""
         return self._counters.timeouts
 
     def declare_metrics(self, counters: Counters) -> None:
         """Declare the metrics of the leases."""
         counters.observable_gauge(
             "limit_leases",
-            "Leases that hold a place of a limit on concurrent calls.",
-            lambda: self.places,
+            "Leases that hold a slot of a limit on concurrent calls.",
+            lambda: self.slots,
         )
         counters.observable_counter(
             "limit_timeouts_total",
@@ -236,7 +236,7 @@ class LimitLeases:
 
 
 class Limits:
-    """The limits of one configuration. What was drawn before a reload counts after it."""
+    """The limits of one configuration. Leases taken before a reload count after it."""
 
     def __init__(self, rules: Sequence[LimitConfig], leases: LimitLeases) -> None:
         self._leases = leases
@@ -245,21 +245,21 @@ class Limits:
         self._plans: dict[Subject, Sequence[Meter]] = {}
 
     async def take(self, subject: Subject, tokens: int) -> Lease:
-        """Draw a request, `tokens` tokens and a place from all limits that apply.
+        """Take a request, `tokens` tokens and a slot from all limits that apply.
 
-        Raises LimitExceeded, and then nothing was drawn.
+        Raises LimitExceeded; then nothing was taken.
         """
         plan = self._plans.get(subject)
         if plan is None:
             plan = self._plan(subject)
         return await self._leases.take(plan, tokens) if plan else self._leases.unlimited
 
-    async def standing(self, subject: Subject) -> Mapping[str, str]:
-        """`x-ratelimit-…` headers of an answer that draws nothing.
+    async def peek_headers(self, subject: Subject) -> Mapping[str, str]:
+        """Return the `x-ratelimit-…` headers of an answer that takes nothing.
 
-        None where nothing is limited: no number would be true.
+        Without a limit there are none: no number would be true.
         """
-        return await self._leases.standing(self._plans.get(subject) or self._plan(subject))
+        return await self._leases.peek_headers(self._plans.get(subject) or self._plan(subject))
 
     def _plan(self, subject: Subject) -> Sequence[Meter]:
         if len(self._plans) >= PLANS_MAX:
@@ -268,9 +268,9 @@ class Limits:
         return plan
 
     def _meters(self, subject: Subject) -> Sequence[Meter]:
-        """One meter for each thing that is counted: the rule that names it best decides.
+        """Return one meter per counter, with the limit of the most specific rule.
 
-        Of rules that name it equally well, the last.
+        Of equally specific rules the last decides.
         """
         rules = list(self._channel_rules if subject.channel else self._call_rules)
         if not subject.channel and subject.own != UNLIMITED:
@@ -289,13 +289,13 @@ class Limits:
         return [meter for _, meter in best.values()]
 
 
-def _retry_after_s(retry_after_us: int, chance: Chance) -> float:
-    """The wait with jitter, in whole milliseconds, rounded up: what travels is not too early."""
-    return math.ceil(retry_after_us * (1 + JITTER * chance.random()) / 1000) / 1000
+def _retry_after_s(wait_us: int, chance: Chance) -> float:
+    """Return the wait with jitter, rounded up to milliseconds: as sent, it is never too early."""
+    return math.ceil(wait_us * (1 + JITTER * chance.random()) / 1000) / 1000
 
 
 def _scope(rule: LimitConfig, subject: Subject) -> tuple[int, str] | None:
-    """How many things the rule names, and what it counts; None where it does not apply."""
+    """Return how specific the rule is, and what it counts; None where it does not apply."""
     names = 0
     counted = []
     for pattern, name, dimension in (
@@ -323,10 +323,10 @@ def _limits(rule: LimitConfig) -> Sequence[tuple[MeterKind, int]]:
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
-def headers(meters: Sequence[Meter], levels: Sequence[int]) -> Mapping[str, str]:
-    """`x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of the tightest limit of each.
+def rate_limit_headers(meters: Sequence[Meter], levels: Sequence[int]) -> Mapping[str, str]:
+    """Return `x-ratelimit-{limit,remaining,reset}-{requests,tokens}` of the tightest limits.
 
-    `reset` is the time until the whole allowance is there again, as in `6m0s` or `20ms`.
+    `reset` is the time until the limit is free again, as in `6m0s` or `20ms`.
     """
     if not meters:
         return _NO_HEADERS
@@ -346,7 +346,7 @@ def headers(meters: Sequence[Meter], levels: Sequence[int]) -> Mapping[str, str]
 
 
 def duration(us: int) -> str:
-    """Microseconds, rounded up to milliseconds, as in `20ms`, `1.5s` or `6m0s`."""
+    """Return microseconds, rounded up to milliseconds, as in `20ms`, `1.5s` or `6m0s`."""
     ms = -(-us // 1000)
     if ms < 1000:
         return f"{ms}ms"

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from services.admission.limits import Allowance, LimitLeases, Limits, Subject
+from services.admission.limits import KeyLimits, LimitLeases, Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config.limits import LimitConfig
 from services.storage.counters import CounterStore, LocalCounters
@@ -21,11 +21,11 @@ BOTH = [
     LimitConfig(key="*", model="*", rpm=PLENTY, tpm=PLENTY, concurrency=PLENTY),
     LimitConfig(channel="*", rpm=PLENTY, tpm=PLENTY, concurrency=PLENTY),
 ]
-OWN = Allowance(rpm=PLENTY, tpm=PLENTY, concurrency=PLENTY)
+OWN = KeyLimits(rpm=PLENTY, tpm=PLENTY, concurrency=PLENTY)
 
 
 async def measure(
-    name: str, counters: CounterStore, rules: list[LimitConfig], own: Allowance
+    name: str, counters: CounterStore, rules: list[LimitConfig], own: KeyLimits
 ) -> None:
     """Prints what a call costs that is limited as a whole, and at one attempt."""
     limits = Limits(rules, LimitLeases(counters, system_chance()))
@@ -57,13 +57,13 @@ async def _print(name: str, run: Callable[[int], Awaitable[None]]) -> None:
 async def main(redis_url: str) -> None:
     """Prints the table."""
     clock = SystemClock()
-    await measure("nothing configured", LocalCounters(clock), [], Allowance())
-    await measure("a key's own requests", LocalCounters(clock), [], Allowance(rpm=PLENTY))
-    await measure("key x model and channel, 6 meters", LocalCounters(clock), BOTH, Allowance())
+    await measure("nothing configured", LocalCounters(clock), [], KeyLimits())
+    await measure("a key's own requests", LocalCounters(clock), [], KeyLimits(rpm=PLENTY))
+    await measure("key x model and channel, 6 meters", LocalCounters(clock), BOTH, KeyLimits())
     await measure("the same and the key's own, 9 meters", LocalCounters(clock), BOTH, OWN)
     if redis_url:
         async with RedisCounters(redis_url, LocalCounters(clock)) as counters:
-            await measure("Redis: key x model and channel, 6 meters", counters, BOTH, Allowance())
+            await measure("Redis: key x model and channel, 6 meters", counters, BOTH, KeyLimits())
 
 
 if __name__ == "__main__":

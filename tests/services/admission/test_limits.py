@@ -1,3 +1,5 @@
+"""Limits on requests, tokens and concurrent calls."""
+
 from __future__ import annotations
 
 import asyncio
@@ -7,7 +9,7 @@ import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.limits import (
-    Allowance,
+    KeyLimits,
     LimitExceeded,
     LimitLeases,
     Limits,
@@ -19,14 +21,14 @@ from services.storage.counters import LocalCounters, Meter
 from tests.stand.clock import FakeClock
 
 
-class SetChance:
-    """Chance that says what it is told to."""
+class FixedChance:
+    """Chance with a fixed value."""
 
     def __init__(self, value: float = 0.0) -> None:
         self.value = value
 
     def random(self) -> float:
-        """The value."""
+        """Return the value."""
         return self.value
 
 
@@ -37,12 +39,12 @@ def clock() -> FakeClock:
 
 
 def limits(clock: FakeClock, *rules: LimitConfig, chance: float = 0.0) -> Limits:
-    """Limits in this process."""
-    return Limits(rules, LimitLeases(LocalCounters(clock), SetChance(chance)))
+    """Return limits whose counters are in this process."""
+    return Limits(rules, LimitLeases(LocalCounters(clock), FixedChance(chance)))
 
 
-async def used_up(limits: Limits, subject: Subject, most: int = 20) -> int:
-    """How many calls of the subject are admitted at once."""
+async def admitted_calls(limits: Limits, subject: Subject, most: int = 20) -> int:
+    """Count how many calls of the subject are admitted."""
     for admitted in range(most):
         try:
             await limits.take(subject, 1)
@@ -56,8 +58,8 @@ BOB = Subject(key="key-bob", model="vendor/m")
 ALICE_OTHER = Subject(key="key-alice", model="vendor/other")
 
 
-async def test_says_when_to_come_back(clock: FakeClock) -> None:
-    """The 61st request at once, at 60 a minute, is told to come back in a second."""
+async def test_a_refusal_says_when_to_retry(clock: FakeClock) -> None:
+    """The 61st request at once, at 60 a minute, gets `Retry-After: 1`."""
     gate = limits(clock, LimitConfig(key="*", rpm=60))
     for _ in range(60):
         await gate.take(ALICE, 0)
@@ -73,8 +75,8 @@ async def test_says_when_to_come_back(clock: FakeClock) -> None:
     await gate.take(ALICE, 0)
 
 
-async def test_jitter_is_upward(clock: FakeClock) -> None:
-    """Chance makes callers come later than needed, by a fifth at most; never earlier."""
+async def test_jitter_only_lengthens_the_wait(clock: FakeClock) -> None:
+    """By a fifth at most."""
     gate = limits(clock, LimitConfig(rpm=1), chance=0.999)
     await gate.take(ALICE, 0)
 
@@ -85,8 +87,8 @@ async def test_jitter_is_upward(clock: FakeClock) -> None:
     assert 71.9 < refused.value.retry_after_s < 72
 
 
-async def test_what_travels_is_not_too_early(clock: FakeClock) -> None:
-    """The wire has milliseconds: a fraction of one is rounded up."""
+async def test_the_wait_is_rounded_up_to_milliseconds(clock: FakeClock) -> None:
+    """So that a retry is never too early."""
     gate = limits(clock, LimitConfig(rpm=7))
     for _ in range(7):
         await gate.take(ALICE, 0)
@@ -97,10 +99,10 @@ async def test_what_travels_is_not_too_early(clock: FakeClock) -> None:
     assert refused.value.retry_after_s == 8.572
 
 
-async def test_nothing_configured_counts_nothing(clock: FakeClock) -> None:
-    """Without limits a call draws from no counter and has no headers."""
+async def test_without_limits_nothing_is_counted(clock: FakeClock) -> None:
+    """There are no counters, and no headers."""
     counters = LocalCounters(clock)
-    gate = Limits([], LimitLeases(counters, SetChance()))
+    gate = Limits([], LimitLeases(counters, FixedChance()))
 
     with await gate.take(ALICE, 1_000_000) as lease:
         assert lease.headers() == {}
@@ -109,43 +111,43 @@ async def test_nothing_configured_counts_nothing(clock: FakeClock) -> None:
     assert len(counters) == 0
 
 
-async def test_a_star_counts_each_for_itself(clock: FakeClock) -> None:
-    """`key = "*", model = "*"` gives every key its allowance for every model."""
+async def test_a_star_counts_each_name_separately(clock: FakeClock) -> None:
+    """`key = "*", model = "*"` limits every key for every model."""
     gate = limits(clock, LimitConfig(key="*", model="*", rpm=3))
 
-    assert [await used_up(gate, who) for who in (ALICE, BOB, ALICE_OTHER)] == [3, 3, 3]
+    assert [await admitted_calls(gate, who) for who in (ALICE, BOB, ALICE_OTHER)] == [3, 3, 3]
 
 
-async def test_what_is_left_out_is_counted_together(clock: FakeClock) -> None:
-    """`model = "vendor/m"` alone bounds all keys' use of it together, and no other model."""
+async def test_an_omitted_dimension_is_counted_together(clock: FakeClock) -> None:
+    """`model = "vendor/m"` alone limits all keys together, for that model only."""
     gate = limits(clock, LimitConfig(model="vendor/m", rpm=3))
 
-    assert [await used_up(gate, who) for who in (ALICE, BOB, ALICE_OTHER)] == [3, 0, 20]
+    assert [await admitted_calls(gate, who) for who in (ALICE, BOB, ALICE_OTHER)] == [3, 0, 20]
 
 
-async def test_a_name_stands_above_a_star(clock: FakeClock) -> None:
-    """A row that names the key decides for it, wherever it stands."""
+async def test_a_name_takes_precedence_over_a_star(clock: FakeClock) -> None:
+    """In any order of the rows."""
     gate = limits(
         clock,
         LimitConfig(key="key-alice", model="*", rpm=5),
         LimitConfig(key="*", model="*", rpm=2),
     )
 
-    assert [await used_up(gate, who) for who in (ALICE, BOB)] == [5, 2]
+    assert [await admitted_calls(gate, who) for who in (ALICE, BOB)] == [5, 2]
 
 
-async def test_a_keys_own_limits_stand_above_rules(clock: FakeClock) -> None:
-    """A key's own allowance replaces the one for each key, over all models together."""
+async def test_a_keys_own_limits_take_precedence_over_rules(clock: FakeClock) -> None:
+    """They replace the rule for each key, over all models together."""
     gate = limits(clock, LimitConfig(key="*", rpm=2))
-    rich = ALICE._replace(own=Allowance(rpm=4))
+    rich = ALICE._replace(own=KeyLimits(rpm=4))
 
-    assert await used_up(gate, rich) == 4
-    assert await used_up(gate, rich._replace(model="vendor/other")) == 0
-    assert await used_up(gate, BOB) == 2
+    assert await admitted_calls(gate, rich) == 4
+    assert await admitted_calls(gate, rich._replace(model="vendor/other")) == 0
+    assert await admitted_calls(gate, BOB) == 2
 
 
-async def test_all_limits_that_apply_are_kept(clock: FakeClock) -> None:
-    """Rules that count different things hold together; what one refuses no other counts."""
+async def test_limits_that_count_different_things_all_apply(clock: FakeClock) -> None:
+    """A call that one refuses takes nothing from the others."""
     gate = limits(
         clock,
         LimitConfig(key="*", rpm=10),
@@ -153,22 +155,22 @@ async def test_all_limits_that_apply_are_kept(clock: FakeClock) -> None:
         LimitConfig(rpm=12),
     )
 
-    assert await used_up(gate, ALICE) == 3
-    assert await used_up(gate, ALICE_OTHER) == 7
-    assert await used_up(gate, BOB._replace(model="vendor/other")) == 2
+    assert await admitted_calls(gate, ALICE) == 3
+    assert await admitted_calls(gate, ALICE_OTHER) == 7
+    assert await admitted_calls(gate, BOB._replace(model="vendor/other")) == 2
 
 
-async def test_channels_are_counted_at_each_attempt(clock: FakeClock) -> None:
-    """Rules with a channel hold for attempts only, and for that channel only."""
+async def test_channel_rules_apply_to_attempts_only(clock: FakeClock) -> None:
+    """At that channel."""
     gate = limits(clock, LimitConfig(channel="main", rpm=2), LimitConfig(channel="*", tpm=5))
 
-    assert await used_up(gate, ALICE) == 20
-    assert await used_up(gate, ALICE._replace(channel="main")) == 2
-    assert await used_up(gate, ALICE._replace(channel="spare")) == 5
+    assert await admitted_calls(gate, ALICE) == 20
+    assert await admitted_calls(gate, ALICE._replace(channel="main")) == 2
+    assert await admitted_calls(gate, ALICE._replace(channel="spare")) == 5
 
 
-async def test_ten_at_once_for_five(clock: FakeClock) -> None:
-    """Of ten calls at the same time where five may run, five run, and ten once they end."""
+async def test_a_concurrency_limit_admits_exactly_its_number(clock: FakeClock) -> None:
+    """Of ten calls at the same time five are admitted, and five more once they have ended."""
     gate = limits(clock, LimitConfig(key="*", concurrency=5))
     ended = asyncio.Event()
 
@@ -185,11 +187,11 @@ async def test_ten_at_once_for_five(clock: FakeClock) -> None:
     await asyncio.sleep(0)
     ended.set()
     assert sum(await asyncio.gather(*first)) == 5
-    assert await used_up(gate, ALICE) == 5
+    assert await admitted_calls(gate, ALICE) == 5
 
 
-async def test_a_cancelled_call_leaves_its_place(clock: FakeClock) -> None:
-    """However a call ends, its place is free."""
+async def test_a_cancelled_call_releases_its_slot(clock: FakeClock) -> None:
+    """However a call ends, its slot is free."""
     gate = limits(clock, LimitConfig(key="*", concurrency=1))
 
     async def call() -> None:
@@ -202,11 +204,11 @@ async def test_a_cancelled_call_leaves_its_place(clock: FakeClock) -> None:
         task.cancel()
         await asyncio.wait([task])
 
-    assert await used_up(gate, ALICE) == 1
+    assert await admitted_calls(gate, ALICE) == 1
 
 
-async def test_tokens_are_those_that_were_used(clock: FakeClock) -> None:
-    """After the call the counter holds what it took, not what was estimated."""
+async def test_the_estimate_of_tokens_is_corrected_at_the_end(clock: FakeClock) -> None:
+    """The counter then has the tokens that the call really took."""
     gate = limits(clock, LimitConfig(key="*", tpm=100))
     with await gate.take(ALICE, 90) as lease:
         lease.reconcile(30)
@@ -215,8 +217,8 @@ async def test_tokens_are_those_that_were_used(clock: FakeClock) -> None:
         assert lease.headers()["x-ratelimit-remaining-tokens"] == "10"
 
 
-async def test_a_call_that_never_was_gives_all_back(clock: FakeClock) -> None:
-    """A call that another check refuses has drawn nothing, and ends only once."""
+async def test_a_voided_lease_gives_everything_back(clock: FakeClock) -> None:
+    """Once, however often it is voided."""
     gate = limits(clock, LimitConfig(key="*", rpm=1, tpm=100, concurrency=1))
     for _ in range(5):
         with await gate.take(ALICE, 100) as lease:
@@ -228,8 +230,8 @@ async def test_a_call_that_never_was_gives_all_back(clock: FakeClock) -> None:
     assert lease.headers()["x-ratelimit-remaining-requests"] == "0"
 
 
-async def test_headers_tell_the_tightest_limit(clock: FakeClock) -> None:
-    """Of several limits the one with the least left is shown, admitted or refused."""
+async def test_headers_show_the_tightest_limit(clock: FakeClock) -> None:
+    """Of several limits the one with the least left, for admitted and refused calls."""
     gate = limits(
         clock,
         LimitConfig(key="*", rpm=60, tpm=600),
@@ -252,27 +254,27 @@ async def test_headers_tell_the_tightest_limit(clock: FakeClock) -> None:
     assert refused.value.headers == expected
 
 
-async def test_long_calls_keep_their_places(clock: FakeClock) -> None:
-    """Renewed, a call counts as running for as long as it does; not renewed, for its lease."""
+async def test_a_renewed_lease_keeps_its_slot(clock: FakeClock) -> None:
+    """A lease that is not renewed expires."""
     counters = LocalCounters(clock, lease_s=60)
-    leases = LimitLeases(counters, SetChance(), lease_s=60)
+    leases = LimitLeases(counters, FixedChance(), lease_s=60)
     gate = Limits([LimitConfig(concurrency=1)], leases)
     lease = await gate.take(ALICE, 0)
 
     for _ in range(10):
         clock.advance(50)
         leases.renew()
-    assert await used_up(gate, BOB) == 0
+    assert await admitted_calls(gate, BOB) == 0
 
     lease.release()
     leases.renew()
-    assert await used_up(gate, BOB) == 1
+    assert await admitted_calls(gate, BOB) == 1
     clock.advance(61)
-    assert await used_up(gate, BOB) == 1
+    assert await admitted_calls(gate, BOB) == 1
 
 
-async def test_renews_by_itself(clock: FakeClock) -> None:
-    """Entered, limits renew the leases of running calls thrice in a lease."""
+async def test_leases_are_renewed_in_the_background(clock: FakeClock) -> None:
+    """Three times per lease, while the context is entered."""
     renewed = asyncio.Event()
 
     class Watched(LocalCounters):
@@ -280,7 +282,7 @@ async def test_renews_by_itself(clock: FakeClock) -> None:
             super().renew(meters, lease_id)
             renewed.set()
 
-    async with LimitLeases(Watched(clock), SetChance(), lease_s=0.03) as leases:
+    async with LimitLeases(Watched(clock), FixedChance(), lease_s=0.03) as leases:
         await Limits([LimitConfig(concurrency=1)], leases).take(ALICE, 0)
         await asyncio.wait_for(renewed.wait(), 10)
 
@@ -298,6 +300,6 @@ async def test_renews_by_itself(clock: FakeClock) -> None:
         (90_500_000, "1m30.5s"),
     ],
 )
-def test_durations_read_like_openais(us: int, text: str) -> None:
-    """Rounded up, so that they are never too early."""
+def test_durations_have_the_form_of_openai(us: int, text: str) -> None:
+    """Rounded up to milliseconds."""
     assert duration(us) == text
