@@ -26,7 +26,7 @@ from gateway.surfaces.openai_chat.decode import decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.inprocess import InProcessChannel
-from tests.gateway.transcoding.torture import SOURCE, Torture, edge, no_metadata
+from tests.gateway.transcoding.sample_service import SOURCE, CompiledService, edge, no_metadata
 
 COMPLETION = chat.CreateChatCompletionResponse(
     completion_id="chatcmpl-1",
@@ -50,25 +50,25 @@ COMPLETION = chat.CreateChatCompletionResponse(
 
 
 @pytest.fixture(scope="module")
-def torture(tmp_path_factory: pytest.TempPathFactory) -> Torture:
-    """The service that uses everything google.api.http has."""
-    return Torture.compiled(tmp_path_factory.mktemp("torture"))
+def sample(tmp_path_factory: pytest.TempPathFactory) -> CompiledService:
+    """The service with every kind of binding and field that the edge serves."""
+    return CompiledService.compiled(tmp_path_factory.mktemp("sample"))
 
 
-def fits(document: Any, name: str, value: Any) -> None:
-    """Fails where a value is not what the document says of a component."""
+def assert_fits(document: Any, name: str, value: Any) -> None:
+    """Check that a value fits the schema of a component."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
     jsonschema.Draft202012Validator(schema).validate(value)
 
 
-def test_is_openapi(torture: Torture) -> None:
-    """The document is valid OpenAPI 3.1, with services and without."""
+def test_the_document_is_valid_openapi(sample: CompiledService) -> None:
+    """The version is 3.1, with services and without."""
     openapi_spec_validator.validate(openapi())
-    openapi_spec_validator.validate(openapi([torture.service]))
+    openapi_spec_validator.validate(openapi([sample.service]))
 
 
-def test_has_what_is_rendered_by_hand() -> None:
-    """Every route of chat completions and models that the contract has is described."""
+def test_chat_completions_and_models_are_described() -> None:
+    """Every route of theirs in the contract is in the part written by hand."""
     described = {(verb, path) for path, item in openapi()["paths"].items() for verb in item}
     for service in (chat.DESCRIPTOR.services_by_name["ChatCompletionService"],
                     models.DESCRIPTOR.services_by_name["ModelService"]):  # fmt: skip
@@ -78,15 +78,15 @@ def test_has_what_is_rendered_by_hand() -> None:
 
 @pytest.mark.parametrize("thinking_parts", [True, False])
 @pytest.mark.parametrize("functions", [True, False])
-def test_completions_fit(thinking_parts: bool, functions: bool) -> None:
-    """What the edge renders is what the document promises."""
+def test_rendered_completions_fit_the_schema(thinking_parts: bool, functions: bool) -> None:
+    """With every option of the renderer."""
     body = render_completion(COMPLETION, thinking_parts=thinking_parts, functions=functions)
 
-    fits(openapi(), "ChatCompletion", json.loads(body))
+    assert_fits(openapi(), "ChatCompletion", json.loads(body))
 
 
-def test_chunks_fit() -> None:
-    """So is every event of a stream."""
+def test_rendered_chunks_fit_the_schema() -> None:
+    """Every event of a stream does."""
     renderer = ChunkRenderer(include_usage=True)
     sent = renderer.render(
         [
@@ -104,7 +104,7 @@ def test_chunks_fit() -> None:
 
     assert len(events) > 3
     for event in events:
-        fits(openapi(), "ChatCompletionChunk", event)
+        assert_fits(openapi(), "ChatCompletionChunk", event)
 
 
 @pytest.mark.parametrize(
@@ -124,43 +124,43 @@ def test_chunks_fit() -> None:
         },
     ],
 )  # fmt: skip
-def test_requests_fit(request_body: dict[str, Any]) -> None:
-    """What the document allows is what the edge takes."""
-    fits(openapi(), "CreateChatCompletionRequest", request_body)
+def test_described_requests_are_accepted(request_body: dict[str, Any]) -> None:
+    """A request that fits the schema can be decoded."""
+    assert_fits(openapi(), "CreateChatCompletionRequest", request_body)
 
     assert decode(json.dumps(request_body).encode(), EdgeConfig()).spec.model == "m"
 
 
-def test_errors_fit() -> None:
-    """Failures have the form that is described."""
-    fits(openapi(), "Error", json.loads(invalid("model", "There is no such model.").body()))
+def test_errors_fit_the_schema() -> None:
+    """An error body has the described form."""
+    assert_fits(openapi(), "Error", json.loads(invalid("model", "There is no such model.").body()))
 
 
-async def test_transcoded_answers_fit(torture: Torture) -> None:
-    """What the transcoder prints fits the schema of the method's answer."""
-    document = openapi([torture.service])
+async def test_transcoded_answers_fit_the_schema(sample: CompiledService) -> None:
+    """The transcoder's JSON fits the schema of the method's response."""
+    document = openapi([sample.service])
     async with (
-        InProcessChannel(torture.register) as channel,
-        edge(torture, channel, metadata_of=no_metadata) as url,
+        InProcessChannel(sample.register) as channel,
+        edge(sample, channel, metadata_of=no_metadata) as url,
         aiohttp.ClientSession(url) as client,
     ):
         for query in ("", "?kind=9&float_value=NaN&time=2026-01-02T03:04:05Z&inner.name=a",
                       "?mask=a&duration=1.5s&int64_wrapper=5&bytes_value=YQ&tags=a"):  # fmt: skip
             async with client.get(f"/v1/things/a{query}") as response:
-                fits(document, "torture.v1.Thing", await response.json())
+                assert_fits(document, "sample.v1.Thing", await response.json())
 
 
-def test_operations(torture: Torture) -> None:
-    """Paths, parameters, bodies and answers are those of the annotations."""
-    paths = openapi([torture.service])["paths"]
+def test_operations_follow_the_annotations(sample: CompiledService) -> None:
+    """Paths, parameters, bodies and responses are those of the annotations."""
+    paths = openapi([sample.service])["paths"]
     create = paths["/v1/shelves/{parent}/things"]["post"]
     get = paths["/v1/shelves/{parent}/things/{name}"]["get"]
     watch = paths["/v1/watch/{name}"]["get"]
 
-    assert create["operationId"] == "TortureService_CreateThing"
+    assert create["operationId"] == "SampleService_CreateThing"
     assert create["summary"] == "Create thing."
     schema = create["requestBody"]["content"]["application/json"]["schema"]
-    assert schema == {"$ref": "#/components/schemas/torture.v1.Inner"}
+    assert schema == {"$ref": "#/components/schemas/sample.v1.Inner"}
     query = {each["name"] for each in create["parameters"] if each["in"] == "query"}
     assert {"tags", "kinds", "time", "int64_wrapper"} <= query
     assert not query & {"parent", "inner", "inner.name", "inners", "labels"}
@@ -177,25 +177,25 @@ def test_operations(torture: Torture) -> None:
     ]  # fmt: skip
 
 
-def test_one_path_has_one_name(tmp_path: Path) -> None:
-    """Where two methods name a path's parameter otherwise, the first name counts."""
+def test_one_path_has_one_parameter_name(tmp_path: Path) -> None:
+    """The first name is used if a second method has another one."""
     source = SOURCE.replace('delete: "/v1/things/{name}"', 'delete: "/v1/things/{parent}"')
-    document = openapi([Torture.compiled(tmp_path, source).service])
+    document = openapi([CompiledService.compiled(tmp_path, source).service])
 
     openapi_spec_validator.validate(document)
     assert {"get", "delete"} <= set(document["paths"]["/v1/things/{name}"])
 
 
-def test_field_behavior() -> None:
-    """What the proto says of fields, the schema says too."""
+def test_required_fields_are_required() -> None:
+    """The schema has the field behaviour of the proto."""
     schemas = Schemas()
     schemas.of_message(keys.CreateKeyRequest.DESCRIPTOR)
 
     assert schemas.found["pomogator.accounts.v1.CreateKeyRequest"]["required"] == ["account"]
 
 
-async def test_is_served() -> None:
-    """The handler answers with the document."""
+async def test_the_document_is_served() -> None:
+    """The handler answers with it as JSON."""
     document = openapi()
     app = web.Application()
     app.router.add_get("/openapi.json", handler(document))

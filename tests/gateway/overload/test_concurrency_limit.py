@@ -64,7 +64,7 @@ async def test_light_callers_may_exceed_the_limit(load: Load) -> None:
 
 
 async def test_a_refusal_sets_the_limit(load: Load) -> None:
-    """It is slightly below the calls in flight before the refused one; the rest is refused."""
+    """The limit is slightly below the calls in flight before the refused one."""
     load.limit.lower(50)
 
     assert await load.offer(80) == 48
@@ -83,7 +83,7 @@ async def test_the_lowest_of_many_refusals_counts(load: Load) -> None:
 
 
 async def test_a_limit_in_effect_grows_faster_and_faster(load: Load) -> None:
-    """It grows by 1, 2, 4, then by a sixteenth a second, until a service refuses again."""
+    """Each second adds 1, 2, 4, then a sixteenth, until a service refuses again."""
     load.limit.lower(100)
     sizes = [await load.offer(200)]
     for _ in range(5):

@@ -18,7 +18,7 @@ from tests.gateway.http.raw import exchange
 
 
 def test_descriptors_remain_for_providers() -> None:
-    """Whatever is configured, clients get no more than their share of the descriptors."""
+    """Clients get no more than their share of the descriptors, whatever is configured."""
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     share = CONNECTION_DESCRIPTORS_SHARE
 

@@ -145,7 +145,7 @@ def test_a_close_that_frees_nothing_is_repeated_late(
 
 
 def test_freed_memory_returns_to_the_kernel(memory: MemoryMonitor, container: Container) -> None:
-    """It does when usage becomes low, every 20 checks while it is, and after each close."""
+    """The first check of the stage, every 20th one, and each close of a connection trigger it."""
     memory.add_connections(lambda: [held(Client(CLOSE_BYTES_MIN))])
     wanted = []
     for container.used in (
@@ -206,7 +206,7 @@ async def test_memory_is_checked_until_the_context_ends(
     caplog.set_level(logging.WARNING)
     container.used = MEMORY_SHORT
     async with asyncio.timeout(10), monitoring(memory):
-        while not memory.is_short:  # noqa: ASYNC110 - nobody tells of it
+        while not memory.is_short:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
 
     assert memory.used_share == MEMORY_SHORT

@@ -48,7 +48,7 @@ def test_malformed_and_unknown_headers_are_not_passed(name: str, value: str) -> 
 
 @pytest.mark.parametrize("key", ["k", "order 66", '"8e03978e-40d5"', "~" * 255])
 def test_a_printable_idempotency_key_is_passed(key: str) -> None:
-    """It reaches the service unchanged."""
+    """The key reaches the service unchanged."""
     request = make_mocked_request("POST", "/", headers={"Idempotency-Key": key})
     assert call_metadata(request.headers, "k", "r")[-1] == ("idempotency-key", key)
 
@@ -81,7 +81,7 @@ def test_the_shortest_deadline_applies(given: dict[str, str], whole: bool, secon
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "nan", "inf", "soon"])
 def test_a_malformed_deadline_is_refused(value: str) -> None:
-    """It must be a number of seconds above zero."""
+    """A deadline is a number of seconds above zero."""
     with pytest.raises(ApiError) as caught:
         deadline_s(headers(x_pomogator_timeout=value), CONFIG, whole=True)
     assert caught.value.param == "x-pomogator-timeout"
@@ -104,7 +104,7 @@ def test_only_metadata_for_clients_becomes_headers() -> None:
 
 
 def test_the_notes_header_holds_whole_notes() -> None:
-    """It is JSON in ASCII, with as many notes as fit."""
+    """The value is JSON in ASCII, with as many notes as fit."""
     note = chat.Note(param="p", action=chat.NOTE_ACTION_CLAMPED, detail="ж" * 100)
     value = notes_header([note] * 20)["x-pomogator-notes"]
     assert value.isascii()

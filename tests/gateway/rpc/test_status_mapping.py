@@ -111,7 +111,7 @@ def test_documented_details_and_metadata_reach_clients(documented: DocumentedRea
 
 @pytest.mark.parametrize("code", list(C))
 def test_the_text_of_a_foreign_status_is_not_shown(code: grpc.StatusCode) -> None:
-    """It may hold a secret. Whatever the code, the answer is a row of the table, 4xx or 5xx."""
+    """The text may hold a secret. With any code, the answer is 500, 503 or 504."""
     error = to_api_error(rpc_error(code, "secret sk-123"), "req-1")
     assert "secret" not in error.message
     assert error.status in {500, 503, 504}

@@ -1,4 +1,4 @@
-"""What the edge counts of requests, however they come and however they end."""
+"""Metrics of an edge, on the fast path and through the router."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_a_whole_answer_is_counted_once(edge: MeasuredEdge, way: Mapping[s
 
 
 async def test_a_running_stream_is_in_flight(edge: MeasuredEdge, way: Mapping[str, str]) -> None:
-    """It is in flight, and its connection open, until its end."""
+    """The gauges of requests, streams and connections show it until its end."""
     goes_on = Pause()
     edge.script.steps = [
         [service.started(), service.text("a")],
@@ -169,7 +169,7 @@ async def test_labels_come_from_routes_only(edge: MeasuredEdge) -> None:
 
 
 async def test_probes_are_not_counted(edge: MeasuredEdge) -> None:
-    """What clusters ask every few seconds is not edge."""
+    """Clusters send them every few seconds."""
     async with edge.http.get("/healthz") as answer:
         assert answer.status == 200
 
@@ -189,13 +189,13 @@ async def test_malformed_requests_are_counted(edge: MeasuredEdge) -> None:
 
 
 async def test_the_metrics_page_of_an_edge_apart() -> None:
-    """It shows the metrics of the edge and of the process; other paths are 404."""
+    """The page shows the metrics of the edge and of the process; other paths are 404."""
     metrics = EdgeMetrics()
     RequestMetrics(metrics)
     memory = MemoryMonitor(lambda: 0.25)
     page = serving_edge_metrics(metrics, "127.0.0.1:0", "1.2.3", lambda: memory.used_share)
     async with monitoring(memory), page as bound, aiohttp.ClientSession() as http:
-        while not memory.used_share:  # noqa: ASYNC110 - nobody tells of it
+        while not memory.used_share:  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.01)
         async with http.get(f"http://{bound}/metrics") as answer:
             families = {

@@ -36,7 +36,7 @@ def named(collector: Collector) -> TracesOptions:
 
 
 async def test_spans_reach_the_collector(collector: Collector) -> None:
-    """They have our name and version, and the remaining ones are sent at the end."""
+    """Each has our name and version, and the remaining ones are sent at the end."""
     async with opening_tracer(named(collector), {}) as tracer:
         assert tracer is not None
         tracer.start_span("early").end()
@@ -137,7 +137,7 @@ async def test_an_unreachable_collector_loses_spans(
 async def test_a_frozen_collector_loses_spans(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It accepts connections and never answers: the tracer closes in time."""
+    """The collector accepts connections and never answers: the tracer closes in time."""
     monkeypatch.setattr("gateway.telemetry.span_export.FLUSH_TIMEOUT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent, caplog.at_level(logging.CRITICAL):
         host, port = silent.getsockname()

@@ -1,13 +1,13 @@
-"""The torture service, compiled once."""
+"""The sample service, compiled once."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.gateway.transcoding.torture import Torture
+from tests.gateway.transcoding.sample_service import CompiledService
 
 
 @pytest.fixture(scope="session")
-def torture(tmp_path_factory: pytest.TempPathFactory) -> Torture:
-    """The service that uses everything."""
-    return Torture.compiled(tmp_path_factory.mktemp("torture"))
+def sample(tmp_path_factory: pytest.TempPathFactory) -> CompiledService:
+    """The service with every kind of binding and field that the edge serves."""
+    return CompiledService.compiled(tmp_path_factory.mktemp("sample"))

@@ -1,4 +1,4 @@
-"""Requests for the torture service, which both edges get."""
+"""Requests for the sample service, which both edges get."""
 
 from __future__ import annotations
 

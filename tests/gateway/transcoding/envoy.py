@@ -14,7 +14,7 @@ from typing import Any
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2
 
-from tests.gateway.transcoding.torture import SERVICE
+from tests.gateway.transcoding.sample_service import SERVICE
 
 BINARY = shutil.which("envoy", path=str(Path(sys.executable).parent)) or shutil.which("envoy")
 
@@ -25,13 +25,13 @@ _TYPES = "type.googleapis.com/envoy.extensions"
 async def envoy(folder: Path, upstream: Path) -> AsyncIterator[Path]:
     """Run Envoy in front of the gRPC server at the socket `upstream`; give its own socket.
 
-    `folder` holds `torture.pb`.
+    `folder` holds `sample.pb`.
     """
     assert BINARY is not None
     served = folder / "envoy.sock"
     config = folder / "envoy.json"
     descriptors = folder / "envoy.pb"
-    descriptors.write_bytes(_without_response_bodies((folder / "torture.pb").read_bytes()))
+    descriptors.write_bytes(_without_response_bodies((folder / "sample.pb").read_bytes()))
     config.write_text(json.dumps(_bootstrap(descriptors, served, upstream)))
     command = [BINARY, "-c", str(config), "--concurrency", "1", "--disable-hot-restart"]
     process = await asyncio.create_subprocess_exec(

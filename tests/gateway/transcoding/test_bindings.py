@@ -5,21 +5,21 @@ from pathlib import Path
 import pytest
 
 from gateway.transcoding.bindings import bindings
-from tests.gateway.transcoding.torture import SOURCE, Torture
+from tests.gateway.transcoding.sample_service import SOURCE, CompiledService
 
 
-def test_every_annotated_method_has_a_binding(torture: Torture) -> None:
+def test_every_annotated_method_has_a_binding(sample: CompiledService) -> None:
     """Methods without an annotation have none."""
-    found = [(each.method.name, each.verb) for each in bindings([torture.service])]
+    found = [(each.method.name, each.verb) for each in bindings([sample.service])]
 
     assert found.count(("GetThing", "GET")) == 1
     assert ("UpdateThing", "PATCH") in found
     assert "NotForRest" not in {name for name, _ in found}
 
 
-def test_the_most_literal_template_comes_first(torture: Torture) -> None:
+def test_the_most_literal_template_comes_first(sample: CompiledService) -> None:
     """A template that matches the paths of another one comes after it."""
-    paths = [each.template.source for each in bindings([torture.service])]
+    paths = [each.template.source for each in bindings([sample.service])]
 
     assert paths.index("/v1/things/special") < paths.index("/v1/things/{name}")
     assert paths.index("/v1/files/{name}:describe") < paths.index("/v1/files/{name}")
@@ -41,20 +41,20 @@ def test_the_most_literal_template_comes_first(torture: Torture) -> None:
     ],
 )
 def test_a_wrong_annotation_is_an_error(tmp_path: Path, rule: str, complaint: str) -> None:
-    """It stops the edge from starting, and the message names the method."""
+    """The edge does not start, and the message names the method."""
     source = SOURCE.replace('get: "/v1/things/special"', rule)
-    service = Torture.compiled(tmp_path, source).service
+    service = CompiledService.compiled(tmp_path, source).service
 
     with pytest.raises(ValueError, match=complaint) as refused:
         bindings([service])
 
-    assert "TortureService.GetSpecial" in str(refused.value)
+    assert "SampleService.GetSpecial" in str(refused.value)
 
 
 def test_a_stream_of_requests_is_an_error(tmp_path: Path) -> None:
     """A method whose requests stream has no REST form."""
     source = SOURCE.replace("rpc GetSpecial(Thing)", "rpc GetSpecial(stream Thing)")
-    service = Torture.compiled(tmp_path, source).service
+    service = CompiledService.compiled(tmp_path, source).service
 
     with pytest.raises(ValueError, match="requests do not stream"):
         bindings([service])

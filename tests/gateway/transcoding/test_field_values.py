@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from gateway.errors import ApiError
 from gateway.transcoding.field_values import resolve
-from tests.gateway.transcoding.torture import Torture
+from tests.gateway.transcoding.sample_service import CompiledService
 
 
-def put(torture: Torture, name: str, *texts: str) -> Message:
+def put(sample: CompiledService, name: str, *texts: str) -> Message:
     """Return a thing with one field set from texts."""
-    descriptor = torture.service.methods_by_name["GetThing"].input_type
+    descriptor = sample.service.methods_by_name["GetThing"].input_type
     path = resolve(descriptor, name)
     assert path is not None
     message = GetMessageClass(descriptor)()
@@ -28,36 +28,36 @@ def put(torture: Torture, name: str, *texts: str) -> Message:
 
 
 @given(number=st.integers(-(2**63), 2**63 - 1))
-def test_every_integer(torture: Torture, number: int) -> None:
+def test_every_integer(sample: CompiledService, number: int) -> None:
     """Every integer in range is read back."""
-    assert put(torture, "int64_value", str(number)).int64_value == number  # type: ignore[attr-defined]
+    assert put(sample, "int64_value", str(number)).int64_value == number  # type: ignore[attr-defined]
 
 
 @given(number=st.floats())
-def test_every_float(torture: Torture, number: float) -> None:
+def test_every_float(sample: CompiledService, number: float) -> None:
     """Every double is read back from the text that proto JSON gives it."""
     names = {math.inf: "Infinity", -math.inf: "-Infinity"}
     text = "NaN" if math.isnan(number) else names.get(number, repr(number))
 
-    read = put(torture, "double_value", text).double_value  # type: ignore[attr-defined]
+    read = put(sample, "double_value", text).double_value  # type: ignore[attr-defined]
 
     assert struct.pack("d", read) == struct.pack("d", number) or math.isnan(number)
 
 
 @given(data=st.binary())
-def test_all_bytes(torture: Torture, data: bytes) -> None:
+def test_all_bytes(sample: CompiledService, data: bytes) -> None:
     """Bytes are read in both alphabets of base64, with and without padding."""
     for text in (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode()):
-        assert put(torture, "bytes_value", text).bytes_value == data  # type: ignore[attr-defined]
-        assert put(torture, "bytes_value", text.rstrip("=")).bytes_value == data  # type: ignore[attr-defined]
+        assert put(sample, "bytes_value", text).bytes_value == data  # type: ignore[attr-defined]
+        assert put(sample, "bytes_value", text.rstrip("=")).bytes_value == data  # type: ignore[attr-defined]
 
 
 @given(text=st.text(), name=st.sampled_from(["int32_value", "kind", "bool_value", "bytes_value",
     "time", "duration", "mask", "float_value", "uint64_value", "bool_wrapper"]))  # fmt: skip
-def test_every_text_is_read_or_refused(torture: Torture, text: str, name: str) -> None:
+def test_every_text_is_read_or_refused(sample: CompiledService, text: str, name: str) -> None:
     """No text raises another error."""
     with suppress(ApiError):
-        put(torture, name, text)
+        put(sample, name, text)
 
 
 @pytest.mark.parametrize(
@@ -80,20 +80,20 @@ def test_every_text_is_read_or_refused(torture: Torture, text: str, name: str) -
     ],
 )
 def test_texts_have_the_values_of_proto_json(
-    torture: Torture, name: str, texts: tuple[str, ...], expected: dict[str, object]
+    sample: CompiledService, name: str, texts: tuple[str, ...], expected: dict[str, object]
 ) -> None:
     """An empty text sets the field, too."""
-    assert json_format.MessageToDict(put(torture, name, *texts)) == expected
+    assert json_format.MessageToDict(put(sample, name, *texts)) == expected
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
     [("int32_value", "x"), ("kind", "ROUND"), ("inner.count", "1.5"), ("time", "now")],
 )
-def test_the_error_names_the_field(torture: Torture, name: str, text: str) -> None:
+def test_the_error_names_the_field(sample: CompiledService, name: str, text: str) -> None:
     """A text that is not a value of the field is 400, with the field as `param`."""
     with pytest.raises(ApiError) as refused:
-        put(torture, name, text)
+        put(sample, name, text)
 
     assert refused.value.param == name
     assert refused.value.status == 400
@@ -104,23 +104,23 @@ def test_the_error_names_the_field(torture: Torture, name: str, text: str) -> No
     ["", ".", "x", "inner", "inners", "inners.name", "labels", "labels.key", "name.x", "tags.x",
      "time.seconds", "inner.", ".inner", "int64_wrapper.value", "inner.x"],
 )  # fmt: skip
-def test_fields_that_are_not_parameters(torture: Torture, name: str) -> None:
+def test_fields_that_are_not_parameters(sample: CompiledService, name: str) -> None:
     """Messages, maps and fields of repeated messages are none; a time is one text."""
-    descriptor = torture.service.methods_by_name["GetThing"].input_type
+    descriptor = sample.service.methods_by_name["GetThing"].input_type
 
     assert resolve(descriptor, name) is None
 
 
-def test_two_values_for_one_field_are_an_error(torture: Torture) -> None:
+def test_two_values_for_one_field_are_an_error(sample: CompiledService) -> None:
     """A field that is not repeated has one value."""
     with pytest.raises(ApiError, match="more than once"):
-        put(torture, "int32_value", "1", "1")
+        put(sample, "int32_value", "1", "1")
 
 
-def test_two_members_of_a_oneof_are_an_error(torture: Torture) -> None:
+def test_two_members_of_a_oneof_are_an_error(sample: CompiledService) -> None:
     """The second member is refused, instead of replacing the first."""
-    message = put(torture, "left", "a")
-    path = resolve(torture.service.methods_by_name["GetThing"].input_type, "right")
+    message = put(sample, "left", "a")
+    path = resolve(sample.service.methods_by_name["GetThing"].input_type, "right")
     assert path is not None
 
     with pytest.raises(ApiError, match="excludes `left`"):

@@ -66,7 +66,7 @@ def test_a_template_of_several_segments_is_an_error(unserved: str) -> None:
 
 
 def test_the_most_literal_template_comes_first() -> None:
-    """Of two that differ in the verb only, the one with a verb comes first."""
+    """A template with a verb comes before the same one without."""
     sources = ["/a/b", "/a/{x}:y", "/a/{x}", "/{x}/b", "/{x}/{y}"]
 
     found = sorted(map(parse, reversed(sources)), key=lambda template: template.precedence)

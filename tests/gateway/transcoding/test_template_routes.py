@@ -12,17 +12,17 @@ from aiohttp import web
 from yarl import URL
 
 from services.inprocess import InProcessChannel
-from tests.gateway.transcoding.torture import SERVICE, Torture, edge, no_metadata
+from tests.gateway.transcoding.sample_service import SERVICE, CompiledService, edge, no_metadata
 
 Failure = tuple[int, str | None, str]
 
 
 @pytest.fixture
-async def client(torture: Torture) -> AsyncIterator[aiohttp.ClientSession]:
+async def client(sample: CompiledService) -> AsyncIterator[aiohttp.ClientSession]:
     """A client of our edge, in front of the service."""
     async with (
-        InProcessChannel(torture.register) as channel,
-        edge(torture, channel, metadata_of=no_metadata) as url,
+        InProcessChannel(sample.register) as channel,
+        edge(sample, channel, metadata_of=no_metadata) as url,
         aiohttp.ClientSession(url) as session,
     ):
         yield session
@@ -75,7 +75,7 @@ async def test_zeros_are_printed(client: aiohttp.ClientSession) -> None:
 
 
 async def test_the_response_may_be_one_field(client: aiohttp.ClientSession) -> None:
-    """It is an array, a number, a message or null."""
+    """The field is an array, a number, a message or null."""
     assert await ask(client, "PUT", "/v1/tags/a", '["x","y"]') == (200, ["x", "y"])
     assert await ask(client, "PUT", "/v1/counts/a", "5") == (200, 5)
     assert await ask(client, "DELETE", "/v1/things/a") == (200, None)
@@ -109,7 +109,7 @@ async def test_a_stream_that_fails_ends_with_an_error_line(client: aiohttp.Clien
     assert wrong(early) == (404, None, "not_found")
 
 
-async def test_a_stream_is_not_buffered(torture: Torture) -> None:
+async def test_a_stream_is_not_buffered(sample: CompiledService) -> None:
     """Each line is sent at once, and a client that disconnects ends the call."""
     more, left = asyncio.Event(), asyncio.Event()
 
@@ -123,12 +123,12 @@ async def test_a_stream_is_not_buffered(torture: Torture) -> None:
             left.set()
 
     def register(server: Any) -> None:
-        torture.register(server)
+        sample.register(server)
         server.add_registered_method_handlers(SERVICE, {"WatchThing": _streaming(watch)})
 
     async with (
         InProcessChannel(register) as channel,
-        edge(torture, channel, metadata_of=no_metadata) as url,
+        edge(sample, channel, metadata_of=no_metadata) as url,
         aiohttp.ClientSession(url) as client,
     ):
         async with client.get("/v1/watch/a") as response:
@@ -202,11 +202,11 @@ async def test_metadata_for_clients_becomes_headers(client: aiohttp.ClientSessio
         assert response.headers["x-request-id"]
 
 
-async def test_a_key_is_required_by_default(torture: Torture) -> None:
+async def test_a_key_is_required_by_default(sample: CompiledService) -> None:
     """The key is checked before the request."""
     async with (
-        InProcessChannel(torture.register) as channel,
-        edge(torture, channel) as url,
+        InProcessChannel(sample.register) as channel,
+        edge(sample, channel) as url,
         aiohttp.ClientSession(url) as client,
     ):
         answer = await ask(client, "GET", "/v1/things/a?stranger=1")
@@ -214,7 +214,7 @@ async def test_a_key_is_required_by_default(torture: Torture) -> None:
     assert wrong(answer) == (401, None, "invalid_api_key")
 
 
-async def test_metadata_of_makes_the_metadata(torture: Torture) -> None:
+async def test_metadata_of_makes_the_metadata(sample: CompiledService) -> None:
     """The service gets the metadata that `metadata_of` returns."""
     told: list[Any] = []
 
@@ -231,7 +231,7 @@ async def test_metadata_of_makes_the_metadata(torture: Torture) -> None:
 
     async with (
         InProcessChannel(register) as channel,
-        edge(torture, channel, metadata_of=operator) as url,
+        edge(sample, channel, metadata_of=operator) as url,
         aiohttp.ClientSession(url, headers={"X-Operator": "ann"}) as client,
     ):
         await ask(client, "GET", "/v1/things/a")

@@ -27,12 +27,12 @@ from gateway.http.middleware import add_headers, border
 from gateway.http.runner import CONFIG, EdgeRunner
 from gateway.transcoding import routes
 
-SERVICE = "torture.v1.TortureService"
+SERVICE = "sample.v1.SampleService"
 
 SOURCE = """
 syntax = "proto3";
 
-package torture.v1;
+package sample.v1;
 
 import "google/api/annotations.proto";
 import "google/protobuf/duration.proto";
@@ -40,7 +40,7 @@ import "google/protobuf/field_mask.proto";
 import "google/protobuf/timestamp.proto";
 import "google/protobuf/wrappers.proto";
 
-service TortureService {
+service SampleService {
   rpc GetThing(Thing) returns (Thing) {
     option (google.api.http) = {get: "/v1/things/{name}"};
   }
@@ -148,16 +148,16 @@ enum Kind {
 
 
 @dataclass(frozen=True)
-class Torture:
+class CompiledService:
     """The service, compiled in a folder."""
 
     folder: Path
-    """Holds `torture.proto` and `torture.pb`, the descriptors with all they import."""
+    """The folder of `sample.proto` and `sample.pb`, the descriptors with all their imports."""
 
     @classmethod
-    def compiled(cls, folder: Path, source: str = SOURCE) -> Torture:
+    def compiled(cls, folder: Path, source: str = SOURCE) -> CompiledService:
         """Compile the source in the folder."""
-        (folder / "torture.proto").write_text(source)
+        (folder / "sample.proto").write_text(source)
         installed = Path(next(iter(google.api.__path__))).parents[1]
         own = Path(protoc.__file__).with_name("_proto")
         failed = protoc.main(
@@ -167,8 +167,8 @@ class Torture:
                 f"-I{installed}",
                 f"-I{own}",
                 "--include_imports",
-                f"--descriptor_set_out={folder / 'torture.pb'}",
-                "torture.proto",
+                f"--descriptor_set_out={folder / 'sample.pb'}",
+                "sample.proto",
             ]
         )
         assert not failed
@@ -178,7 +178,7 @@ class Torture:
     def service(self) -> ServiceDescriptor:
         """The descriptor that the edge reads."""
         files = descriptor_pb2.FileDescriptorSet.FromString(
-            (self.folder / "torture.pb").read_bytes()
+            (self.folder / "sample.pb").read_bytes()
         )
         pool = descriptor_pool.DescriptorPool()
         for file in files.file:
@@ -227,7 +227,7 @@ async def _fail_by_name(request: Any, context: Any) -> None:
 async def _fail(name: str, context: Any) -> None:
     code = grpc.StatusCode[name]
     status = status_pb2.Status(code=code.value[0], message="because")
-    info = error_details_pb2.ErrorInfo(reason="TORTURE", domain="pomogator")
+    info = error_details_pb2.ErrorInfo(reason="SAMPLE", domain="pomogator")
     status.details.add().Pack(info)
     trailer = (("grpc-status-details-bin", status.SerializeToString()),)
     await context.abort(code, "because", trailer)
@@ -237,13 +237,15 @@ _BEHAVIOURS: Mapping[str, Any] = {"FailThing": _fail_by_name}
 
 
 @asynccontextmanager
-async def edge(torture: Torture, channel: grpc.aio.Channel, **options: Any) -> AsyncIterator[str]:
+async def edge(
+    sample: CompiledService, channel: grpc.aio.Channel, **options: Any
+) -> AsyncIterator[str]:
     """Run our edge in front of the service; give its URL."""
     config = EdgeConfig()
     app = web.Application(middlewares=[border])
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
-    app.add_routes(routes([torture.service], channel, config, **options))
+    app.add_routes(routes([sample.service], channel, config, **options))
     runner = EdgeRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
