@@ -1,9 +1,8 @@
-"""Compares the shipped models with what the providers list: `make models`, or `--write`.
+"""Compare the shipped models with the providers' lists: `make models`, or `--write`.
 
-Every shipped channel whose key's variable is set is asked for its models. Those that
-are gone are told, and with `--write` taken out of the file. Those that are new are told
-as lines to paste: which of them are worth it, and under which name, is for a human to
-say, since the lists also hold models that do not chat.
+Each shipped channel is asked for its models if the variable of its key is set. Models that are
+gone are printed, and `--write` removes them from the file. New models are printed as lines to
+paste: a maintainer selects and names them, since the lists include models without chat.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ TIMEOUT_S = 30.0
 
 
 class Row(msgspec.Struct):
-    """One model of a provider's list."""
+    """Model in a provider's list."""
 
     id: str
 
 
 class Page(msgspec.Struct):
-    """A provider's answer to GET /models. Anthropic's comes in pages."""
+    """Provider's answer to GET /models. Only Anthropic's has several pages."""
 
     data: list[Row]
     has_more: bool = False
@@ -41,7 +40,7 @@ class Page(msgspec.Struct):
 
 
 async def listed(channel: ChannelConfig) -> set[str]:
-    """The names of all models that the provider lists. Raises aiohttp.ClientError."""
+    """Return the names of all models that the provider lists. Raise aiohttp.ClientError."""
     names: set[str] = set()
     # The version is Anthropic's; others ignore it.
     version = {"anthropic-version": channel.quirks.anthropic_version}
@@ -60,12 +59,12 @@ async def listed(channel: ChannelConfig) -> set[str]:
 
 
 def gone(channel: ChannelConfig, names: set[str]) -> Mapping[str, str]:
-    """The channel's models that the provider no longer lists."""
+    """Return the channel's models that the provider no longer lists."""
     return {public: name for public, name in channel.models.items() if name not in names}
 
 
 def new(channel: ChannelConfig, names: set[str]) -> list[str]:
-    """The provider's models that the channel does not serve, as lines of TOML."""
+    """Return the provider's models that the channel does not serve, as lines of TOML."""
     prefixes = Counter(
         public.removesuffix(name)
         for public, name in channel.models.items()
@@ -77,37 +76,37 @@ def new(channel: ChannelConfig, names: set[str]) -> list[str]:
 
 
 def without(text: str, models: Mapping[str, str]) -> str:
-    """The file's text without the lines of these models."""
+    """Return the file's text without the lines of these models."""
     lines = {f'"{public}" = "{name}"' for public, name in models.items()}
     return "".join(line for line in text.splitlines(keepends=True) if line.strip() not in lines)
 
 
 async def compared(config: Config) -> tuple[list[str], dict[str, str]]:
-    """What to tell, channel by channel, and the models that are gone."""
-    told: list[str] = []
+    """Return the lines to print for each channel, and the models that are gone."""
+    report: list[str] = []
     lost: dict[str, str] = {}
     for channel in config.channels:
         names = await listed(channel)
         missing = gone(channel, names)
-        told.append(f"# {channel.name}: {len(names)} listed, {len(missing)} gone")
-        told += [f"# gone: {public}" for public in missing]
-        told += new(channel, names)
+        report.append(f"# {channel.name}: {len(names)} listed, {len(missing)} gone")
+        report += [f"# gone: {public}" for public in missing]
+        report += new(channel, names)
         lost.update(missing)
-    return told, lost
+    return report, lost
 
 
 def main() -> None:
-    """Asks all providers whose keys are at hand."""
+    """Compare the models of all providers whose keys are set."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="take out the models that are gone")
+    parser.add_argument("--write", action="store_true", help="remove the models that are gone")
     options = parser.parse_args()
     config = load(None, os.environ)
     if not config.channels:
         sys.exit("No provider's key is set; see services/config/defaults.toml for the variables.")
-    told, lost = asyncio.run(compared(config))
+    report, lost = asyncio.run(compared(config))
     if options.write:
         SHIPPED.write_text(without(SHIPPED.read_text("utf-8"), lost), "utf-8")
-    sys.stdout.write("\n".join([*told, ""]))
+    sys.stdout.write("\n".join([*report, ""]))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Makes `services/metering/prices.json` anew from genai-prices: needs that package, but no network.
+"""Generate `services/metering/prices.json` from the package genai-prices, without network.
 
     uv run --no-project --with genai-prices python deploy/refresh_prices.py DATE
 
-DATE (such as 2026-11-22) is the day whose prices are written down; the same package and
-day give the same file. See https://github.com/pydantic/genai-prices.
+DATE (such as 2026-11-22) is the day whose prices are used. The same version of the package and
+the same day give the same file. See https://github.com/pydantic/genai-prices.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ PARTS: Mapping[str, str] = {
     "completion_usd_per_mtok": "output_mtok",
     "thinking_usd_per_mtok": "output_reasoning_mtok",
 }
-"""Our keys, and theirs."""
+"""Keys of a price: ours, and the package's."""
 
 UNDISCOUNTED = ("cache_read_usd_per_mtok", "cache_write_usd_per_mtok")
-"""Where a provider names no price for these, it bills them like the rest of the prompt."""
+"""Parts that are billed like the rest of the prompt if the provider has no price for them."""
 
 SOURCES: Mapping[str, str] = {"openrouter": "", "openai": "openai/", "anthropic": "anthropic/"}
-"""Providers, and what our public names put before theirs. The last decides about a name."""
+"""Providers, with the prefix of our public names. The last one determines a name's price."""
 
 NO_CHAT = re.compile(
     r"audio|\bada\b|babbage|:batch|curie|davinci|embedding|ft[:-]|image|live|moderation|realtime"
     r"|transcri|translate|tts|whisper"
 )
-"""Of names, what tells that the model is not asked for chat completions, or not at this price."""
+"""Names of models without chat completions, or with another price for them."""
 
 VENDOR = re.compile(r"[a-z0-9-]+/")
-"""How public names begin. (`~` before it marks a name whose model changes.)"""
+"""Vendor prefix of public names. (A `~` before it marks a name whose model changes.)"""
 
 
 ALIAS_SUFFIXES = ("-latest", "-0")
-"""The provider's name without them means the same model."""
+"""Suffixes without which the provider's name means the same model."""
 
 STEP = Decimal("0.000001")
 
@@ -61,7 +61,7 @@ SOURCE = "genai-prices {version}, https://github.com/pydantic/genai-prices (MIT)
 
 
 def main(date: str) -> None:
-    """Writes the list."""
+    """Write the price list."""
     day = datetime.fromisoformat(date).replace(tzinfo=UTC)
     rows = {name: _row(price) for name, price in _prices(day)}
     about = {
@@ -70,7 +70,7 @@ def main(date: str) -> None:
         "source": SOURCE.format(version=version("genai-prices")),
     }
     head = "".join(f'"{key}": {json.dumps(text)},\n' for key, text in about.items())
-    # A line for each, so that a change shows what changed.
+    # One line per model, for readable diffs.
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(rows[name])}" for name in sorted(rows))
     LIST.write_text(f'{{\n{head}"prices": {{\n{lines}\n}}\n}}\n')
     sys.stdout.write(f"{len(rows)} prices\n")
@@ -86,7 +86,7 @@ def _prices(day: datetime) -> Iterator[tuple[str, ModelPrice]]:
 
 
 def _names(model: ModelInfo, prefix: str) -> Iterator[str]:
-    """The model's name, and shorter ones for the same."""
+    """Yield the model's name, and shorter names for the same model."""
     if NO_CHAT.search(model.id) or not VENDOR.match(prefix + model.id):
         return
     yield model.id
@@ -111,7 +111,7 @@ def _row(price: ModelPrice) -> Mapping[str, object]:
 
 
 def _amounts(price: ModelPrice, start: int) -> Mapping[str, Decimal]:
-    """Our parts of the price for prompts above `start` tokens."""
+    """Return our parts of the price for prompts above `start` tokens."""
     amounts = {}
     for ours, theirs in PARTS.items():
         value = getattr(price, theirs)

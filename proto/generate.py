@@ -1,8 +1,8 @@
-"""Generates proto/gen from the .proto files: `python proto/generate.py [OUT]`.
+"""Generator of proto/gen from the .proto files: `python proto/generate.py [OUT]`.
 
-Messages come from protoc itself, type stubs from mypy-protobuf. Services get a
-`_pb2_grpc` module; files without a service do not, so that none is empty.
-`hatch_build.py` makes the modules of the wheel `pomogator-proto` in the same way.
+protoc generates the messages, mypy-protobuf the type stubs. Only files with a service get a
+`_pb2_grpc` module, so that none is empty. `hatch_build.py` generates the modules of the wheel
+`pomogator-proto` in the same way.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ from grpc_tools import protoc
 
 PROTO = Path(__file__).resolve().parent
 ROOT = "pomogator"
-"""The package that protoc puts all modules in: the folder of the sources."""
+"""Package of the generated modules, and folder of the sources."""
 
-# protoc knows no option for it. These are the two forms in which it names modules; names of
-# messages, services and files, which are the contract's, have neither.
+# protoc has no option for another package. It names modules in these two forms only; the names of
+# messages, services and files, which are part of the contract, have neither form.
 _MODULE = re.compile(rf"(?m)(^from |DESCRIPTOR, '){ROOT}\.")
 
 
-def generate(out: Path, *, package: str = ROOT, both_ways: bool = False) -> None:
-    """Writes all generated modules below `out`, which is made if it is missing.
+def generate(out: Path, *, package: str = ROOT, blocking: bool = False) -> None:
+    """Generate all modules below `out`, which is created if it is missing.
 
     Args:
-        out: The folder that `package` will be in.
-        package: What the modules are imported from.
-        both_ways: Whether stubs are typed for blocking channels too, not only for asyncio.
+        out: Folder that will contain `package`.
+        package: Package that the modules are imported from.
+        blocking: Whether stubs are typed for blocking channels, too, not only for asyncio.
     """
     out.mkdir(parents=True, exist_ok=True)
     found = PROTO.glob(f"{ROOT}/**/*.proto")
     sources = sorted(path.relative_to(PROTO).as_posix() for path in found)
     services = [source for source in sources if source.endswith("_service.proto")]
-    # protoc's own types and googleapis' annotations come with the installed wheels.
+    # protoc's own types and googleapis' annotations are in the installed wheels.
     includes = [f"-I{PROTO}", f"-I{files('grpc_tools') / '_proto'}", f"-I{_googleapis()}"]
     stubs = f"--plugin={_program('protoc-gen-mypy')}"
     service_stubs = f"--plugin={_program('protoc-gen-mypy_grpc')}"
-    options = "quiet" if both_ways else "quiet,only_async"
+    options = "quiet" if blocking else "quiet,only_async"
     _protoc(includes, f"--python_out={out}", *sources)
     _protoc(includes, stubs, f"--mypy_out=quiet:{out}", *sources)
     _protoc(includes, f"--grpc_python_out={out}", *services)
@@ -57,7 +57,7 @@ def _rename(out: Path, package: str) -> None:
 
 
 def _program(name: str) -> Path:
-    """A plugin of protoc: beside the interpreter, or on the path of an isolated build."""
+    """Find a plugin of protoc beside the interpreter, or on the PATH of an isolated build."""
     places = [str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
     found = shutil.which(name, path=os.pathsep.join(places))
     if found is None:

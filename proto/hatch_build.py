@@ -1,7 +1,7 @@
-"""Makes the modules of the wheel `pomogator-proto` from the contract, whenever it is built.
+"""Build hook of the wheel `pomogator-proto`: generates its modules from the contract.
 
-They are imported from `pomogator_proto`, so that no file of the wheel is one of the wheel
-`pomogator`, which brings its own.
+The modules are in the package `pomogator_proto`, so the wheel shares no file with the wheel
+`pomogator`, which has its own generated modules.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ PACKAGE = "pomogator_proto"
 
 
 class GeneratedModules(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds the generated modules to the wheel."""
+    """Build hook that adds the generated modules to the wheel."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Generates them into a folder that is gone when the wheel is there."""
+        """Generate the modules into a temporary folder."""
         self._folder = Path(mkdtemp())
         generate = runpy.run_path(str(Path(self.root) / "generate.py"))["generate"]
-        generate(self._folder, package=PACKAGE, both_ways=True)
+        generate(self._folder, package=PACKAGE, blocking=True)
         (self._folder / PACKAGE / "py.typed").touch()
         build_data["force_include"][str(self._folder / PACKAGE)] = PACKAGE
 
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Removes the folder."""
+        """Remove the temporary folder."""
         shutil.rmtree(self._folder)

@@ -1,0 +1,14 @@
+"""Services for accounts, keys and the ledger (operators), and for usage (callers).
+
+Modules, in the order in which data flows:
+
+    credential         bearer token that the operators' listener requires
+    operator_services  the operators' services, and a channel to them
+    proto_fields       validation and conversion of shared message fields
+    paging             page sizes and page tokens of lists
+    account_servicer   AccountService
+    key_servicer       KeyService
+    key_maker          creation and rotation of keys
+    ledger_servicer    LedgerService
+    usage_servicer     UsageService
+"""

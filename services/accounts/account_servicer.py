@@ -1,4 +1,4 @@
-"""What operators may do to accounts."""
+"""AccountService, for operators."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 MARKUP_BP_MAX = 1_000_000
-CHANGEABLE = ["markup_basis_points"]
+MUTABLE_FIELDS = ["markup_basis_points"]
 
 
 class AccountServicer(pb_grpc.AccountServiceServicer):
-    """Opens accounts and pays into them."""
+    """Opens, lists, changes and credits accounts."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
@@ -48,7 +48,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
     async def CreateAccount(
         self, request: pb.CreateAccountRequest, _context: Context
     ) -> pb.CreateAccountResponse:
-        """Opens an account."""
+        """Open an account."""
         name = account_name(request.account)
         in_range("credit_nano_usd", request.credit_nano_usd, 0)
         in_range("markup_basis_points", request.markup_basis_points, 0, MARKUP_BP_MAX)
@@ -58,14 +58,14 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
     async def GetAccount(
         self, request: pb.GetAccountRequest, _context: Context
     ) -> pb.GetAccountResponse:
-        """Tells what is known about an account."""
+        """Return an account."""
         account = await self._database.read(account_by_name, account_name(request.account))
         return pb.GetAccountResponse(account=_message(account))
 
     async def ListAccounts(
         self, request: pb.ListAccountsRequest, _context: Context
     ) -> pb.ListAccountsResponse:
-        """Lists accounts, oldest first."""
+        """List accounts, oldest first."""
         page = Page.of(request.page_size, request.page_token)
         found = await self._database.read(list_accounts, page.limit, page.after)
         shown = page.items(found)
@@ -78,24 +78,27 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
     async def UpdateAccount(
         self, request: pb.UpdateAccountRequest, _context: Context
     ) -> pb.UpdateAccountResponse:
-        """Changes the terms of an account."""
+        """Change the terms of an account."""
         name = account_name(request.account.account)
-        if list(request.update_mask.paths) != CHANGEABLE:
-            raise invalid("update_mask", "only markup_basis_points can be changed")
-        markup = in_range(CHANGEABLE[0], request.account.markup_basis_points, 0, MARKUP_BP_MAX)
+        if list(request.update_mask.paths) != MUTABLE_FIELDS:
+            raise invalid(
+                "update_mask",
+                "update_mask must be markup_basis_points, the only field that can be changed",
+            )
+        markup = in_range(MUTABLE_FIELDS[0], request.account.markup_basis_points, 0, MARKUP_BP_MAX)
         account = await self._database.write(set_markup, name, markup)
         return pb.UpdateAccountResponse(account=_message(account))
 
     async def CreditAccount(
         self, request: pb.CreditAccountRequest, _context: Context
     ) -> pb.CreditAccountResponse:
-        """Pays into an account, or takes out of it, once for each request ID."""
+        """Credit or debit an account, once per request ID."""
         name = account_name(request.account)
         amount = in_range("amount_nano_usd", request.amount_nano_usd, -NANO_MAX)
         if not amount:
-            raise invalid("amount_nano_usd", "amount_nano_usd is not 0")
+            raise invalid("amount_nano_usd", "amount_nano_usd must not be 0")
         if not REQUEST_ID.fullmatch(request.request_id):
-            raise invalid("request_id", "request_id is 1 to 128 visible ASCII characters")
+            raise invalid("request_id", "request_id must be 1 to 128 visible ASCII characters")
         account = await self._database.write(
             credit_account, name, amount, request.request_id, self._now_ms()
         )
@@ -114,7 +117,7 @@ def _create(
     if not made:
         raise Failure(
             reasons.ERROR_REASON_ALREADY_EXISTS,
-            "There is an account of that name already.",
+            "An account with this name exists already.",
             param="account",
         )
     yield from credit_account(name, request.credit_nano_usd, f"opening:{name}", now_ms)
@@ -123,7 +126,7 @@ def _create(
 
 def _message(account: Account | None) -> pb.Account:
     if account is None:
-        raise not_found("account", "There is no account of that name.")
+        raise not_found("account", "There is no account with this name.")
     return pb.Account(
         account=account.name,
         unlimited=account.unlimited,

@@ -1,4 +1,4 @@
-"""The operators' credential: what a listener asks for whose callers a file cannot vouch for."""
+"""Operators' token: credential of operators' listeners that no file permission protects."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from services.rpc.client_authorizer import checked_handler
 from services.rpc.failure_border import Context, Handler, metadata_of
 
 TOKEN_VARIABLE = "POMOGATOR_OPS_TOKEN"  # noqa: S105  It is where the token is.
-"""The variable that holds the token: for the server, and for who calls it."""
+"""Environment variable with the token, for the server and for its callers."""
 
 TOKEN_CHARS_MIN = 32
 UNAUTHENTICATED_METHODS = "/grpc.health.v1.Health/"
-"""Probes ask without a credential."""
+"""Methods that need no credential: health probes."""
 
 
 def valid_token(token: str) -> str:
-    """The token. ValueError where it could be guessed, or no header could carry it."""
+    """Return a valid token. Raise ValueError if it is too short or unfit for a header."""
     if len(token) < TOKEN_CHARS_MIN:
-        raise ValueError(f"the operators' token has at least {TOKEN_CHARS_MIN} characters")
+        raise ValueError(f"the operators' token must have at least {TOKEN_CHARS_MIN} characters")
     if not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError("the operators' token is printable ASCII without spaces")
+        raise ValueError("the operators' token must be printable ASCII without spaces")
     return token
 
 
 class OperatorCredential(grpc.aio.ServerInterceptor):
-    """Lets only those in who send `authorization: Bearer <token>`.
+    """Interceptor that requires `authorization: Bearer <token>`.
 
-    Stands behind the border, which turns the refusal into a status.
+    It runs behind `FailureBorder`, which turns the refusal into a status.
     """
 
     def __init__(self, token: str) -> None:
-        """ValueError where the token cannot be one."""
+        """Create the interceptor. Raise ValueError for an invalid token."""
         self._token = valid_token(token)
 
     async def intercept_service(
@@ -44,7 +44,7 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """The method's handler, behind the check."""
+        """Return the method's handler, guarded by the check."""
         handler = await continuation(handler_call_details)
         if handler is None or handler_call_details.method.startswith(UNAUTHENTICATED_METHODS):
             return handler
@@ -52,5 +52,5 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
 
     def _check(self, context: Context) -> None:
         if not has_bearer_token(metadata_of(context).get("authorization"), self._token):
-            message = "This needs the operators' token."
+            message = "This method requires the operators' token."
             raise Failure(reasons.ERROR_REASON_PERMISSION_DENIED, message)

@@ -1,4 +1,4 @@
-"""Makes keys."""
+"""Creation and rotation of API keys."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from services.storage.keys import (
 from services.storage.pepper import Pepper
 
 FIRST_ACCOUNT = "default"
-"""The account of whoever starts the service first: it may spend without limit."""
+"""Account of the key that the first start creates. It is unlimited."""
 
 
 class KeyMaker:
-    """Makes keys and stores what must be known of them."""
+    """Creates API keys and stores them."""
 
     def __init__(self, database: Database, pepper: Pepper, clock: Clock) -> None:
         self._database = database
@@ -33,15 +33,15 @@ class KeyMaker:
     async def make(
         self, account: str, display_name: str = "", scope: KeyScope | None = None
     ) -> tuple[StoredKey, str]:
-        """A new key and its secret, which is kept nowhere. Opens the account if need be."""
+        """Create a key. Return it with its secret, which is not stored. Open a missing account."""
         key, secret = self._draft(account, display_name, scope or KeyScope())
         await self._database.write(_insert, key)
         return key, secret
 
     async def rotate(self, key_id: str, overlap_s: float) -> tuple[StoredKey, str] | None:
-        """The key of that ID and its new secret; None where no such key is valid.
+        """Replace the secret of a key. Return the key and its new secret, or None for no valid key.
 
-        Those that it had are valid for `overlap_s` from now, unless they end earlier.
+        Former secrets stay valid for at most `overlap_s` from now.
         """
         secret = new_secret()
         now_ms = round(self._clock.time() * 1000)
@@ -55,7 +55,7 @@ class KeyMaker:
         return None if key is None else (key, secret)
 
     async def make_first(self) -> str | None:
-        """The secret of a key for the account `default`; None where there is a key already."""
+        """Create a key for `FIRST_ACCOUNT` and return its secret, or None if any key exists."""
         key, secret = self._draft(FIRST_ACCOUNT, "first key", KeyScope())
         return secret if await self._database.write(_insert_first, key) else None
 

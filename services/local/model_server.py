@@ -1,9 +1,9 @@
-"""The process behind a local model: `model_server.py WEIGHTS --alias NAME`.
+"""Program of a local model's process: `model_server.py WEIGHTS --alias NAME`.
 
-llama.cpp's own HTTP server, on loopback. It answers `/v1/chat/completions` and
+It runs llama.cpp's HTTP server on loopback, which serves `/v1/chat/completions` and
 `/v1/messages`. Once the model is loaded it writes one line of JSON to stdout,
-`{"address": "http://127.0.0.1:PORT"}`, and ends when its stdin does. It is a process
-of its own, since native threads that compute do not belong beside an event loop.
+`{"address": "http://127.0.0.1:PORT"}`, and it exits when its stdin closes. It is a process of its
+own because its compute threads would delay the event loop.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ import sys
 
 import xllamacpp
 
-# Of all slots together; a slot has its quarter, and a conversation that outgrows it ends.
+# For all slots together. A conversation that exceeds the share of its slot ends.
 CONTEXT_TOKENS = 8192
 SLOTS = 4
-# The default, 8 GiB of remembered prompts, is no guest's manner.
+# The default of 8 GiB is too much beside the gateway.
 PROMPT_CACHE_MIB = 256
 
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Serves until stdin ends."""
+    """Serve until stdin closes."""
     parser = argparse.ArgumentParser(prog="model_server")
-    parser.add_argument("weights", help="a GGUF file")
-    parser.add_argument("--alias", required=True, help="the model's name")
-    parser.add_argument("--port", type=int, default=0, help="0 takes any that is free")
+    parser.add_argument("weights", help="GGUF file")
+    parser.add_argument("--alias", required=True, help="name of the model")
+    parser.add_argument("--port", type=int, default=0, help="port; 0 selects a free one")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     _exit_with_parent()
@@ -46,7 +46,7 @@ def _parameters(options: argparse.Namespace) -> xllamacpp.CommonParams:
     parameters.model_alias = {options.alias}
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = options.port
-    # Waiting threads spin: more than there are cores to spare slow everything down.
+    # Waiting threads spin, so more threads than spare cores slow everything down.
     parameters.cpuparams.n_threads = options.threads
     parameters.n_ctx = CONTEXT_TOKENS
     parameters.n_parallel = SLOTS
@@ -57,7 +57,7 @@ def _parameters(options: argparse.Namespace) -> xllamacpp.CommonParams:
 
 
 def _exit_with_parent() -> None:
-    """Asks Linux for a SIGTERM when the parent is gone, should it be before stdin is read."""
+    """Ask Linux for SIGTERM when the parent exits, which may happen before stdin is read."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 

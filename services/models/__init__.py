@@ -1,1 +1,6 @@
-"""Which models there are."""
+"""ModelService: the models that a key may use.
+
+Modules, in the order in which data flows:
+
+    servicer  ModelService
+"""

@@ -1,4 +1,4 @@
-"""The border of the catalog: which models a key may use."""
+"""ModelService, for callers: the models that their key may use."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ PAGE_SIZE_MAX = 1000
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
-    """Serves the catalog, to callers with a key."""
+    """Lists the models of the catalog that the caller's key may use."""
 
     def __init__(self, keyring: Keyring, catalog: Callable[[], Catalog]) -> None:
-        """`catalog` returns the current one."""
+        """Create the servicer. `catalog` returns the current catalog."""
         self._keyring = keyring
         self._catalog = catalog
 
@@ -30,7 +30,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         request: pb.ListModelsRequest,
         context: Context,
     ) -> pb.ListModelsResponse:
-        """The models of one page, by name. The page token is the last name of the one before."""
+        """Return a page of models by name. The page token is the last name of the previous page."""
         caller = await self._caller(context)
         if not 0 <= request.page_size <= PAGE_SIZE_MAX:
             raise Failure(
@@ -55,7 +55,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         request: pb.GetModelRequest,
         context: Context,
     ) -> pb.GetModelResponse:
-        """One model. NOT_FOUND where there is none, or not for this key."""
+        """Return a model. Raise Failure NOT_FOUND if the key may not use it."""
         caller = await self._caller(context)
         catalog = self._catalog()
         route = catalog.find(request.model)

@@ -1,1 +1,8 @@
-"""What operators ask of the running service besides accounts and keys."""
+"""OperationsService: explanation of calls, channel status, configuration reload.
+
+Modules, in the order in which data flows:
+
+    servicer   OperationsService
+    explainer  dry run of a call
+    channels   status of channels
+"""

@@ -1,4 +1,4 @@
-"""How the channels are doing, for operators."""
+"""Status of channels, for operators."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from services.routing.health import ChannelHealth
 def list_channels(
     catalog: Catalog, health: ChannelHealth, model: str = ""
 ) -> Iterator[pb.ChannelStatus]:
-    """The places of a public model, or of all: by model, then in the order of priority.
+    """Yield the status of the targets of a public model, or of all models, by priority.
 
-    Derived names are left out: they have the places of the models that they come from.
-    Raises Failure MODEL_NOT_FOUND.
+    Derived names are left out, since they have the targets of their base models.
+    Raise Failure MODEL_NOT_FOUND.
     """
     if model:
         model = catalog.resolve(model).base_model

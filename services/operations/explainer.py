@@ -1,4 +1,4 @@
-"""What would become of a call: the same code decides as for a real one, up to the socket."""
+"""Dry run of a call: the code of a real call decides, up to the socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explainer:
-    """Explains calls by a catalog, its prices, and how its channels are doing."""
+    """Explains calls by a catalog, its prices, and the health of its channels."""
 
     catalog: Catalog
     prices: PriceList
@@ -40,9 +40,9 @@ class Explainer:
     def explain(
         self, spec: chat.ChatCompletionSpec, *, strict: bool = False
     ) -> pb.ExplainChatCompletionResponse:
-        """Whom the call would be sent to, as what, and what would be held for it.
+        """Return the candidates of the call, with their requests, and the amount of its hold.
 
-        Raises Failure where it would be refused before any channel is thought of.
+        Raise Failure if the call would be refused before routing.
         """
         validate(spec)
         route = self.catalog.resolve(spec.model)

@@ -1,4 +1,4 @@
-"""The border of the operations."""
+"""OperationsService, for operators."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from services.rpc.failure_border import Context
 
 
 class OperationsServicer(pb_grpc.OperationsServiceServicer):
-    """Serves operators."""
+    """Explains calls, lists channels and reloads the configuration."""
 
     def __init__(self, explainer: Callable[[], Explainer], reload: Callable[[], None]) -> None:
-        """`explainer` gives one by the configuration of the moment; `reload` replaces that."""
+        """`explainer` returns one for the current configuration; `reload` replaces it."""
         self._explainer = explainer
         self._reload = reload
 
     async def ExplainChatCompletion(
         self, request: pb.ExplainChatCompletionRequest, context: Context
     ) -> pb.ExplainChatCompletionResponse:
-        """What would become of a call. Nobody is asked."""
+        """Explain a call, without a request to any provider."""
         strict = request.parameter_policy == chat.PARAMETER_POLICY_STRICT
         return self._explainer().explain(request.spec, strict=strict)
 
     async def ListChannels(
         self, request: pb.ListChannelsRequest, context: Context
     ) -> pb.ListChannelsResponse:
-        """How the channels are doing at this moment."""
+        """Return the current status of channels."""
         now = self._explainer()
         return pb.ListChannelsResponse(
             channels=list_channels(now.catalog, now.health, request.model)
@@ -43,7 +43,7 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
     async def ReloadConfiguration(
         self, request: pb.ReloadConfigurationRequest, context: Context
     ) -> pb.ReloadConfigurationResponse:
-        """Reads the configuration anew."""
+        """Reload the configuration."""
         try:
             self._reload()
         except ConfigError as error:

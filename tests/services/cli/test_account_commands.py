@@ -26,12 +26,12 @@ def test_what_cannot_be_is_refused(shell: Shell) -> None:
     shell.run("accounts", "credit", "acme", "1", "--request-id", "inv-1")
 
     for arguments, message in (
-        (("create", "acme"), "There is an account of that name already."),
-        (("show", "nobody"), "There is no account of that name."),
-        (("credit", "nobody", "1", "--request-id", "i"), "There is no account of that name."),
+        (("create", "acme"), "An account with this name exists already."),
+        (("show", "nobody"), "There is no account with this name."),
+        (("credit", "nobody", "1", "--request-id", "i"), "There is no account with this name."),
         (("credit", "acme", "2", "--request-id", "inv-1"), "The request ID was used for another"),
         (("credit", "acme", "-3", "--request-id", "out"), "Insufficient balance"),
-        (("credit", "acme", "0", "--request-id", "i"), "amount_nano_usd is not 0"),
+        (("credit", "acme", "0", "--request-id", "i"), "amount_nano_usd must not be 0"),
     ):
         assert message in shell.run("accounts", *arguments, code=1)
 
@@ -46,7 +46,7 @@ def test_scope_of_a_key(shell: Shell) -> None:
 
     assert "until 2030-01-01T00:00:00Z" in shell.run("keys", "list")
     error = shell.run("keys", "create", "--account", "acme", "--rpm", "0", code=1)
-    assert "scope.requests_per_minute is in [1, " in error
+    assert "scope.requests_per_minute must be in [1, " in error
 
 
 def test_usage_of_nobody_and_of_nothing(shell: Shell) -> None:

@@ -59,14 +59,17 @@ async def test_keys_beside_a_server(shell: Shell, server: OperatorServices) -> N
     assert key_id in await shell.run_beside_server("keys", "list")
     assert key_id in await shell.run_beside_server("keys", "revoke", key_id)
     error = await shell.run_beside_server("keys", "revoke", "key-0", code=1)
-    assert error == "pomogator: There is no key of that ID.\n"
+    assert error == "pomogator: There is no key with this ID.\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("keys", "create", "--account", "a b"), "account is 1 to 64 letters, digits, `_-.@`"),
-        (("keys", "revoke", "key-0"), "There is no key of that ID."),
+        (
+            ("keys", "create", "--account", "a b"),
+            "account must be 1 to 64 letters, digits or `_-.@`",
+        ),
+        (("keys", "revoke", "key-0"), "There is no key with this ID."),
         (("keys", "list", "--state", "/proc/nowhere"), "/proc/nowhere: No such file or directory"),
     ],
 )
