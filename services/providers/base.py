@@ -134,17 +134,6 @@ class Decoder(Protocol):
         """The chunks of one event of a stream. May be none."""
         ...
 
-    text: str
-    """What the last event said, if it said a piece of text and changed nothing else, so that
-    events which differ in that alone may be given to `texts`. Empty otherwise."""
-
-    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
-        """Adds the chunks of events that are as the last one with a `text`, but for that.
-
-        Nearly all of a stream comes this way, and so they are made where they are to be.
-        """
-        ...
-
     @property
     def done(self) -> bool:
         """Whether the provider has said that the stream is over."""

@@ -47,7 +47,7 @@ class SseParser:
 
     def feed(self, data: bytes) -> list[SseEvent]:
         """The events that `data` completes, in order."""
-        events = [event for block in self.cut(data) if (event := event_of(block)) is not None]
+        events = [event for block in self.split(data) if (event := event_of(block)) is not None]
         if not events:
             self._check()
         return events
@@ -56,7 +56,7 @@ class SseParser:
         """The event that the end of the body left unfinished, if its data is complete."""
         return [event for block in self.rest() if (event := event_of(block)) is not None]
 
-    def cut(self, data: bytes) -> list[bytes]:
+    def split(self, data: bytes) -> list[bytes]:
         """The blocks of lines that `data` completes, in order: `event_of` reads them."""
         if self._too_large:
             self._check()

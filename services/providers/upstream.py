@@ -209,9 +209,9 @@ class Relay:
         if stream is None:
             stream = self._stream = StreamReader(self._decoder)
         batch, self._failure = stream.feed(data)
-        if stream.over:
+        if stream.complete:
             response.finish()
-        if stream.over or self._failure is not None:
+        if stream.complete or self._failure is not None:
             self.close()
         if batch.chunks:
             self._patience.suspend()

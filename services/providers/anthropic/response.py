@@ -32,6 +32,7 @@ from services.providers.anthropic.events import (
 from services.providers.anthropic.usage import UsageCount
 from services.providers.base import Chunks, SseEvent
 from services.providers.failures import refusal
+from services.providers.repeated_frame import RepeatedTextDecoder
 
 FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
     "end_turn": pb.FINISH_REASON_STOP,
@@ -49,7 +50,7 @@ _T = TypeVar("_T")
 _Chunk = pb.ChatCompletionChunk
 
 
-class AnthropicDecoder:
+class AnthropicDecoder(RepeatedTextDecoder):
     """Decodes one answer. See `services.providers.base.Decoder`."""
 
     def __init__(self) -> None:
@@ -62,11 +63,10 @@ class AnthropicDecoder:
         self._stop_reason = ""
         self._done = False
         self._text_index = 0
-        self.text = ""
 
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
         """The chunks of one event."""
-        self.text = ""
+        self.last_text = ""
         if event.name == "content_block_delta":
             return self._delta(event.data)
         if self._done or not event.data or event.name == "ping" or event.data == b"[DONE]":
@@ -76,7 +76,7 @@ class AnthropicDecoder:
             raise refusal(200, {}, event.data, own_error=False)
         return self._event(opened, event.data)
 
-    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
+    def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
         """Adds the chunks of events that are pieces of the block that had the last one."""
         opened = self._open.get(self._text_index)
         if opened is None:
@@ -197,8 +197,8 @@ class AnthropicDecoder:
         if opened is None or self._done:
             return self._stray(event.index, kind)
         if kind == "text_delta":
-            self.text, self._text_index = delta.text or "", event.index
-            return [_text(opened, self.text)] if self.text else []
+            self.last_text, self._text_index = delta.text or "", event.index
+            return [_text(opened, self.last_text)] if self.last_text else []
         if kind == "thinking_delta":
             return [_reasoning(opened, delta.thinking)] if delta.thinking else []
         if kind == "input_json_delta":

@@ -22,6 +22,7 @@ from services.providers.openai.extras import gather
 from services.providers.openai.reasoning import Detail, Reasoning
 from services.providers.openai.tool_calls import ToolCalls
 from services.providers.openai.usage import normalized
+from services.providers.repeated_frame import RepeatedTextDecoder
 from services.providers.sse_parser import DONE
 
 CHOICES_MAX = 128
@@ -75,7 +76,7 @@ class _Answer:
         self.extra: dict[str, object] = {}
 
 
-class OpenAiDecoder:
+class OpenAiDecoder(RepeatedTextDecoder):
     """Decodes one answer. See `services.providers.base.Decoder`.
 
     Without `pack_state` reasoning has no state: the provider does not want it back.
@@ -87,7 +88,6 @@ class OpenAiDecoder:
         self._usage: usage_pb2.Usage | None = None
         self._service_tier = ""
         self._done = False
-        self.text = ""
 
     @property
     def done(self) -> bool:
@@ -102,17 +102,17 @@ class OpenAiDecoder:
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
         """The chunks of one event. Nothing counts after `[DONE]`."""
         data = event.data
-        self.text = ""
+        self.last_text = ""
         if self._done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
         chunk = wire.decode(data)
         text = chunk.text()
         if text and 0 in self._answers:
-            self.text = text
+            self.last_text = text
             return [_text(text, 0)]
         return self._take(chunk, data)
 
-    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
+    def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
         """Adds the chunks of events that are pieces of the first choice's text."""
         add = chunks.add
         for text in texts:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.providers.repeated_frame import HOPES, RepeatedFrame
+from services.providers.repeated_frame import ATTEMPTS, RepeatedFrame
 
 BEFORE, AFTER = b'data: {"id":"1","delta":{"content":', b"}}"
 
@@ -15,38 +15,38 @@ def block(text: str) -> bytes:
     return BEFORE + msgspec.json.encode(text) + AFTER
 
 
-def trusting(*others: bytes) -> RepeatedFrame:
+def confirmed(*others: bytes) -> RepeatedFrame:
     """One that has heard `others`, and then the same form twice."""
-    refrain = RepeatedFrame()
+    frame = RepeatedFrame()
     for other in others:
-        refrain.hear(other, "x")
+        frame.learn(other, "x")
     for text in ("Good", " day"):
-        refrain.hear(block(text), text)
-    return refrain
+        frame.learn(block(text), text)
+    return frame
 
 
 def test_once_is_not_enough() -> None:
     """After one event it is not known what will be the same."""
-    refrain = RepeatedFrame()
-    refrain.hear(block("Good"), "Good")
+    frame = RepeatedFrame()
+    frame.learn(block("Good"), "Good")
 
-    assert refrain.run([block(" day")], 0) == []
+    assert frame.read([block(" day")], 0) == []
 
 
 def test_reads_on_to_the_first_that_differs() -> None:
     """What else comes ends the run, and the next one begins behind it."""
     blocks = [block("a"), block("b\n"), b"data: [DONE]", block('"c"'), block("")]
-    refrain = trusting()
+    frame = confirmed()
 
-    assert refrain.run(blocks, 0) == ["a", "b\n"]
-    assert refrain.run(blocks, 2) == []
-    assert refrain.run(blocks, 3) == ['"c"', ""]
+    assert frame.read(blocks, 0) == ["a", "b\n"]
+    assert frame.read(blocks, 2) == []
+    assert frame.read(blocks, 3) == ['"c"', ""]
 
 
 @given(texts=st.lists(st.text(), min_size=1))
 def test_any_text_is_read(texts: list[str]) -> None:
     """As it would be event by event, where its end cannot be mistaken."""
-    assert trusting().run([block(text) for text in texts], 0) in (texts, [])
+    assert confirmed().read([block(text) for text in texts], 0) in (texts, [])
 
 
 @given(bodies=st.lists(st.text('a",\\{}: ', max_size=6).map(str.encode), min_size=1, max_size=4))
@@ -59,7 +59,7 @@ def test_what_is_no_string_is_not_read(bodies: list[bytes]) -> None:
         except msgspec.DecodeError:
             break
 
-    read = trusting().run([BEFORE + b'"%b"' % body + AFTER for body in bodies], 0)
+    read = confirmed().read([BEFORE + b'"%b"' % body + AFTER for body in bodies], 0)
 
     assert read in ([], expected)
     assert len(read) in {0, len(bodies)}
@@ -70,33 +70,33 @@ def test_what_is_no_string_is_not_read(bodies: list[bytes]) -> None:
 )
 def test_doubtful_events_are_left_to_the_decoder(body: bytes) -> None:
     """Bytes that are no UTF-8, control characters, quotes, half an escape."""
-    assert trusting().run([block("a"), BEFORE + b'"%b"' % body + AFTER], 0) == []
+    assert confirmed().read([block("a"), BEFORE + b'"%b"' % body + AFTER], 0) == []
 
 
 def test_prefix_and_suffix_do_not_share_their_quote() -> None:
     """An event that is shorter than both is another one."""
-    assert trusting().run([BEFORE + b'"' + AFTER], 0) == []
+    assert confirmed().read([BEFORE + b'"' + AFTER], 0) == []
 
 
 def test_ambiguous_events_teach_nothing() -> None:
     """A text that stands in the event twice could be either."""
-    refrain = RepeatedFrame()
+    frame = RepeatedFrame()
     for _ in range(3):
-        refrain.hear(b'data: {"role":"a","content":"a"}', "a")
+        frame.learn(b'data: {"role":"a","content":"a"}', "a")
 
-    assert refrain.run([b'data: {"role":"a","content":"b"}'], 0) == []
+    assert frame.read([b'data: {"role":"a","content":"b"}'], 0) == []
 
 
 def test_learns_anew() -> None:
     """Another form takes the place of one that comes no more."""
-    refrain = trusting(b'data: {"other":"x"}')
+    frame = confirmed(b'data: {"other":"x"}')
 
-    assert refrain.run([block("a")], 0) == ["a"]
-    assert refrain.run([b'data: {"other":"x"}'], 0) == []
+    assert frame.read([block("a")], 0) == ["a"]
+    assert frame.read([b'data: {"other":"x"}'], 0) == []
 
 
 def test_gives_up() -> None:
     """A stream of which every event varies is not listened to for long."""
-    others = [b'data: {"pad":%d,"content":"x"}' % number for number in range(HOPES)]
+    others = [b'data: {"pad":%d,"content":"x"}' % number for number in range(ATTEMPTS)]
 
-    assert trusting(*others).run([block("a")], 0) == []
+    assert confirmed(*others).read([block("a")], 0) == []

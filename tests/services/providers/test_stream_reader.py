@@ -104,7 +104,7 @@ def test_reads_what_is_alike_as_it_reads_the_rest(dialect: str, data: bytes, siz
         assert failure is None
         chunks += found.chunks
 
-    assert reader.over
+    assert reader.complete
     assert chunks == event_by_event(dialect, data)
     assert [chunk.delta.text for chunk in chunks if chunk.delta.text][:3] == TEXTS[:3]
 

@@ -1,0 +1,144 @@
+"""A dialect that this test adds: a gateway needs no more than `services.providers.base` names."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from pomogator.chat.v1 import error_reason_pb2 as reasons
+from pomogator.chat.v1.usage_pb2 import Usage
+
+from services.config import ChannelConfig
+from services.errors import UpstreamError
+from services.providers import registry
+from services.providers.base import Decoder, Notes, SseEvent, Target, UpstreamRequest
+from tests.stand.gateway import Gateway, running
+from tests.stand.upstream import FakeUpstream, json_answer, stream
+
+Chunks = list[pb.ChatCompletionChunk]
+
+
+class EchoDecoder:
+    """Decodes `{"say": …}` and `{"end": true}`, without a fast path for texts."""
+
+    def __init__(self) -> None:
+        self.done = False
+        self.usage: Usage | None = None
+
+    def feed(self, event: SseEvent) -> Chunks:
+        """Decode one event."""
+        value: dict[str, Any] = msgspec.json.decode(event.data)
+        self.done = value.get("end", False)
+        said = value.get("say")
+        return [pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=said))] if said else []
+
+    def finish(self) -> Chunks:
+        """Decode the end of the stream."""
+        if not self.done:
+            raise UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "cut")
+        self.usage = Usage(prompt_token_count=1, completion_token_count=2, total_token_count=3)
+        stop = pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP, native_finish_reason="end")
+        return [
+            pb.ChatCompletionChunk(choice_finished=stop),
+            pb.ChatCompletionChunk(finished=pb.CompletionFinished(usage=self.usage)),
+        ]
+
+    def whole(self, body: bytes) -> Chunks:
+        """Decode a document."""
+        chunks = self.feed(SseEvent("", body))
+        self.done = True
+        return chunks + self.finish()
+
+
+class EchoDialect:
+    """Sends the last text, authenticated by a header of its own."""
+
+    def encode(
+        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+    ) -> UpstreamRequest:
+        """Encode `spec`."""
+        if spec.HasField("temperature"):
+            notes.dropped("temperature", "An echo is never random.")
+        body = {"model": target.model, "text": spec.messages[-1].content[-1].text}
+        return UpstreamRequest(path="/echo", body=msgspec.json.encode(body), streamed=stream)
+
+    def decoder(self, target: Target) -> Decoder:  # noqa: ARG002 - the protocol's
+        """Make a decoder."""
+        return EchoDecoder()
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
+        """Every refusal is overload."""
+        return UpstreamError(reasons.ERROR_REASON_UPSTREAM_OVERLOADED, body.decode(), status=status)
+
+    def auth_headers(self, key: str) -> Mapping[str, str]:
+        """The key."""
+        return {"x-echo-key": key}
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeUpstream]:
+    """A provider that speaks the dialect."""
+    async with FakeUpstream() as provider:
+        yield provider
+
+
+@pytest.fixture
+async def gateway(
+    upstream: FakeUpstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Gateway]:
+    """A gateway with one more line in the registry."""
+    monkeypatch.setitem(registry.DIALECTS, "echo", EchoDialect())
+    channel = ChannelConfig(
+        name="echo", dialect="echo", base_url=upstream.url, models={"test/echo": "echo-1"}
+    )
+    async with running(tmp_path, channel) as opened:
+        yield opened
+
+
+async def ask(gateway: Gateway, **fields: object) -> tuple[int, Mapping[str, str], str]:
+    """Status, headers and body of a chat completion's answer."""
+    body = {"model": "test/echo", "messages": [{"role": "user", "content": "hey"}], **fields}
+    async with gateway.http.post(f"{gateway.base_url}/chat/completions", json=body) as answer:
+        return answer.status, answer.headers, await answer.text()
+
+
+async def test_a_whole_answer_is_translated(gateway: Gateway, upstream: FakeUpstream) -> None:
+    """The request is the dialect's, the answer and the notes are OpenAI's."""
+    upstream.play([json_answer({"say": "hey hey"})])
+
+    status, headers, text = await ask(gateway, temperature=0.5)
+
+    answer = msgspec.json.decode(text)
+    assert status == 200
+    assert answer["choices"][0]["message"]["content"] == "hey hey"
+    assert answer["usage"]["total_tokens"] == 3
+    assert "An echo is never random." in headers["x-pomogator-notes"]
+    assert upstream.requests[0].path == "/v1/echo"
+    assert upstream.requests[0].json() == {"model": "echo-1", "text": "hey"}
+
+
+async def test_a_stream_is_translated(gateway: Gateway, upstream: FakeUpstream) -> None:
+    """Event by event, since the decoder has no fast path for texts."""
+    events = [{"say": "a"}, {"say": "b"}, {"say": "c"}, {"end": True}]
+    upstream.play([stream(events, done=False)])
+
+    status, _, text = await ask(gateway, stream=True)
+
+    shown = [msgspec.json.decode(line[6:]) for line in text.split("\n\n") if line[6:7] == "{"]
+    said = [choice["delta"].get("content") or "" for event in shown for choice in event["choices"]]
+    assert status == 200
+    assert "".join(said) == "abc"
+    assert text.endswith("data: [DONE]\n\n")
+
+
+async def test_a_refusal_is_the_dialect_s(gateway: Gateway, upstream: FakeUpstream) -> None:
+    """Its error decides about the status that callers see."""
+    upstream.play([json_answer({"why": "busy"}, 418)])
+
+    status, _, _ = await ask(gateway)
+
+    assert status == 503
