@@ -1,9 +1,11 @@
 """Admission of calls: who calls, what the key allows, and the hold on the balance.
 
 Modules, in the order in which data flows:
-    keyring     authentication of keys, with a cache
-    revocation  the end of calls in flight when their key is revoked
-    gate        admission: scope, limits, hold
-    limits      limits on requests, tokens and concurrent calls, and their leases
-    ticket      usage and settlement of an admitted call
+    keyring        authentication of keys, with a cache
+    revocation     the end of calls in flight when their key is revoked
+    gate           admission: scope, limits, hold
+    limits         the limits that apply to a call, by the rules of the configuration
+    leases         requests, tokens and slots that calls have taken from limits
+    limit_headers  the `x-ratelimit-…` headers
+    ticket         usage and settlement of an admitted call
 """

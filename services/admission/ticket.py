@@ -8,7 +8,8 @@ from dataclasses import replace
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.admission.limits import Lease, Limits, Subject
+from services.admission.leases import Lease
+from services.admission.limits import Limits, Subject
 from services.clock import Clock
 from services.metering.holds import Hold
 from services.metering.ledger import Ledger

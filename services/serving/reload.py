@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from services.admission.gate import Gate
-from services.admission.limits import LimitLeases, Limits
+from services.admission.leases import LimitLeases
+from services.admission.limits import Limits
 from services.clock import Clock
 from services.common.counters import Children, Count, Counters
 from services.completions.snapshot import Snapshot, SnapshotHolder

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.admission.keyring import Keyring
-from services.admission.limits import LimitLeases
+from services.admission.leases import LimitLeases
 from services.config import StateConfig
 from services.metering.ledger import Ledger
 from services.metering.ledger_metrics import declare_ledger_metrics

@@ -19,7 +19,8 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.accounts.key_maker import KeyMaker
 from services.admission.keyring import Keyring
-from services.admission.limits import LimitLeases, Limits, Subject
+from services.admission.leases import LimitLeases
+from services.admission.limits import Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config import LimitConfig
 from services.metering.holds import HoldRequest

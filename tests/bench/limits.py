@@ -7,7 +7,8 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 
-from services.admission.limits import KeyLimits, LimitLeases, Limits, Subject
+from services.admission.leases import LimitLeases
+from services.admission.limits import KeyLimits, Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config.limits import LimitConfig
 from services.storage.counters import CounterStore, LocalCounters

@@ -15,7 +15,7 @@ from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 
-from services.admission.limits import JITTER
+from services.admission.leases import JITTER
 from services.config import BillingConfig, LimitConfig
 from tests.stand.billing_stand import (
     COST_NANO,

@@ -8,13 +8,11 @@ from collections.abc import Sequence
 import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.admission.leases import LimitExceeded, LimitLeases
 from services.admission.limits import (
     KeyLimits,
-    LimitExceeded,
-    LimitLeases,
     Limits,
     Subject,
-    duration,
 )
 from services.config.limits import LimitConfig
 from services.storage.counters import LocalCounters, Meter
@@ -285,21 +283,3 @@ async def test_leases_are_renewed_in_the_background(clock: FakeClock) -> None:
     async with LimitLeases(Watched(clock), FixedChance(), lease_s=0.03) as leases:
         await Limits([LimitConfig(concurrency=1)], leases).take(ALICE, 0)
         await asyncio.wait_for(renewed.wait(), 10)
-
-
-@pytest.mark.parametrize(
-    ("us", "text"),
-    [
-        (0, "0ms"),
-        (1, "1ms"),
-        (999_000, "999ms"),
-        (1_000_000, "1s"),
-        (8_640_000, "8.64s"),
-        (59_999_001, "1m0s"),
-        (360_000_000, "6m0s"),
-        (90_500_000, "1m30.5s"),
-    ],
-)
-def test_durations_have_the_form_of_openai(us: int, text: str) -> None:
-    """Rounded up to milliseconds."""
-    assert duration(us) == text
