@@ -29,7 +29,7 @@ from services.common import json_logs
 from services.common.addresses import is_local
 from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
 from services.common.heap import keep_freed_memory
-from services.common.log_queue import LinesHandler
+from services.common.log_handler import NonBlockingHandler
 from services.common.process import disable_core_dumps, freeze_gc, raise_fd_limit
 from services.common.tls import ListenerTls, TargetTls
 
@@ -110,7 +110,7 @@ async def run_edge(options: EdgeOptions) -> None:
 
 def prepare_process() -> None:
     """Set up logs, memory and limits of a process that serves."""
-    json_logs.configure(LinesHandler())
+    json_logs.configure(NonBlockingHandler())
     keep_freed_memory()
     raise_fd_limit()
     disable_core_dumps()

@@ -32,7 +32,7 @@ from gateway.overload.thresholds import (
     MEMORY_LOW,
     MEMORY_SHORT,
 )
-from services.common.heap import give_back_freed_memory
+from services.common.heap import release_freed_memory
 
 _log = logging.getLogger("gateway")
 
@@ -155,7 +155,7 @@ async def _check_repeatedly(memory: MemoryMonitor) -> None:
         try:
             if memory.should_trim:
                 # Much freed memory would block the loop.
-                await asyncio.to_thread(give_back_freed_memory)
+                await asyncio.to_thread(release_freed_memory)
             memory.check()
         except Exception:  # noqa: BLE001 - the border of a task, whose end would go unnoticed
             _log.exception("memory_check.failed")

@@ -1,29 +1,35 @@
-"""What a process that serves does with itself, before and after it has begun."""
+"""Limits of the process and settings of its garbage collector.
+
+A full collection stops the event loop for as long as it looks at all objects: 15 to 130 ms in a
+service. `freeze_gc` exempts the objects of the start, which leaves 0.1 ms. With Python's threshold
+garbage collection takes 1 to 5 % of the CPU of calls, with ours next to nothing: `python -m
+tests.bench.service`, and the same with `--gc default`.
+"""
 
 from __future__ import annotations
 
 import gc
 import resource
 
-GARBAGE_STEP = 5_000
-"""Objects that are made before cycles among the young ones are looked for. A request makes and
-drops hundreds, hardly ever in a cycle: with Python's 700 the search took 7% of a request's CPU."""
+GC_THRESHOLD = 5_000
+"""Net allocations between two collections of young objects (Python's default: 700). A request makes
+and drops hundreds of objects, hardly ever in a cycle."""
 
 
 def raise_fd_limit() -> None:
-    """Raises the process's limit as far as it may itself: shells and units begin with 1024."""
+    """Raise the soft limit of file descriptors, often 1024, to the hard limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def disable_core_dumps() -> None:
-    """What is in memory, keys and prompts, is in no file when the process crashes."""
+    """Keep the memory of a crashed process, with its keys and prompts, out of files."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def freeze_gc() -> None:
-    """Frees the garbage collector from looking at what lives as long as the process."""
+    """Exempt all objects of the start from garbage collection. Call it once all is set up."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE_STEP)
+    gc.set_threshold(GC_THRESHOLD)

@@ -1,17 +1,24 @@
 """What the edge costs by itself: from a request's bytes to its answer's, without a service's work.
 
-Run from the checkout: `python -m tests.bench.edge`. Prints microseconds of this process's CPU for
-a request, the lowest of several runs: as clients send it, and the same with a space that sends it
-through aiohttp's parser, router and responses. There is no socket; a stream has 200 chunks.
+Run from the checkout: `python -m tests.bench.edge`, with `--heap default` as glibc manages memory,
+with `--log queue` with the standard library's logging thread, with `--log none` without a log.
+Prints microseconds of this process's CPU for a request, the lowest of several runs: as clients
+send it, and the same with a space that sends it through aiohttp's parser, router and responses.
+There is no socket; a stream has 200 chunks.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import atexit
 import gc
+import logging
+import logging.handlers
+import queue
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +35,7 @@ from gateway.http.runner import EdgeRunner
 from services.common import json_logs
 from services.common.heap import keep_freed_memory
 from services.common.key_format import PREFIX, checksum
-from services.common.log_queue import LinesHandler
+from services.common.log_handler import NonBlockingHandler
 from services.inprocess import InProcessChannel
 
 RUNS = 15
@@ -190,8 +197,29 @@ async def main() -> None:
             sys.stdout.write(f"{name:30}{row[0]:10.1f}{row[1]:12.1f}\n")
 
 
+def queued(handler: logging.Handler) -> logging.Handler:
+    """The standard library's way not to block: a queue, and a thread that writes."""
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    listener = logging.handlers.QueueListener(records, handler)
+    listener.start()
+    atexit.register(listener.stop)
+    return logging.handlers.QueueHandler(records)
+
+
 if __name__ == "__main__":
-    keep_freed_memory()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--heap", choices=("ours", "default"), default="ours")
+    parser.add_argument("--log", choices=("ours", "queue", "none"), default="ours")
+    options = parser.parse_args()
+    if options.heap == "ours":
+        keep_freed_memory()
     with Path("/dev/null").open("w") as nowhere:
-        json_logs.configure(LinesHandler(nowhere.fileno()))
+        out = logging.StreamHandler(nowhere)
+        out.setFormatter(json_logs.JsonFormatter())
+        handlers: Mapping[str, Callable[[], logging.Handler]] = {
+            "ours": lambda: NonBlockingHandler(nowhere.fileno()),
+            "queue": lambda: queued(out),
+            "none": logging.NullHandler,
+        }
+        json_logs.configure(handlers[options.log]())
         uvloop.run(main())

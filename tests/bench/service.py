@@ -2,22 +2,24 @@
 
 It runs
 
-    python -m tests.bench.service [--calls N]
+    python -m tests.bench.service [--calls N] [--gc default]
 
 Prints for whole answers, and for streams of 200 chunks in both dialects: CPU time (lowest
-of the rounds, so that other work on the machine matters less), and how many functions in
-Python are called, which other work does not change. 32 calls run at a time.
+of the rounds, so that other work on the machine matters less), how many functions in Python are
+called, which other work does not change, and what the garbage collector takes: its share of the
+time of all rounds, and a full collection. 32 calls run at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,7 +30,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import content_pb2 as content
 
 from services.common import json_logs
-from services.common.log_queue import LinesHandler
+from services.common.log_handler import NonBlockingHandler
 from services.common.process import freeze_gc
 from services.config import load
 from services.serving.server import open_service
@@ -49,7 +51,7 @@ WORK: Mapping[str, tuple[str, bool]] = {
 Ask = Callable[[], Awaitable[None]]
 
 
-async def measure(folder: Path, calls: int) -> None:
+async def measure(folder: Path, calls: int, set_gc: Callable[[], None]) -> None:
     """Opens a service, and prints a line for each kind of work."""
     config = folder / "config.toml"
     config.write_text(CONFIG)
@@ -60,10 +62,35 @@ async def measure(folder: Path, calls: int) -> None:
             for name, (model, streamed) in WORK.items():
                 ask = asking(stub, model, f"Bearer {key}", streamed=streamed)
                 await together(ask, calls)
-                freeze_gc()
-                cpu_us = min([await cpu_s(ask, calls) for _ in range(ROUNDS)]) * 1e6
+                set_gc()
+                with collecting() as collected:
+                    rounds = [await cpu_s(ask, calls) for _ in range(ROUNDS)]
+                    share = sum(collected) / sum(rounds) / calls
+                    gc.collect()
                 entered = await functions(ask, calls)
-                print(f"{name:10} {cpu_us:8.1f} us of CPU {entered:8.1f} functions")
+                print(
+                    f"{name:10} {min(rounds) * 1e6:8.1f} us of CPU {entered:8.1f} functions"
+                    f" {share:7.1%} in gc, {collected[-1] * 1e3:.1f} ms for a full collection"
+                )
+
+
+@contextmanager
+def collecting() -> Iterator[Sequence[float]]:
+    """How many seconds each garbage collection took meanwhile."""
+    times: list[float] = []
+
+    def note(phase: str, _: Mapping[str, int]) -> None:
+        now = time.perf_counter()
+        if phase == "start":
+            times.append(now)
+        else:
+            times[-1] = now - times[-1]
+
+    gc.callbacks.append(note)
+    try:
+        yield times
+    finally:
+        gc.callbacks.remove(note)
 
 
 def asking(
@@ -139,12 +166,14 @@ def main() -> None:
     """Measures, and prints."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--calls", type=int, default=300)
+    parser.add_argument("--gc", choices=("ours", "default"), default="ours")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
         folder = Path(name)
         with provider(folder), (folder / "log").open("w") as out:
-            json_logs.configure(LinesHandler(out.fileno()))
-            uvloop.run(measure(folder, options.calls))
+            json_logs.configure(NonBlockingHandler(out.fileno()))
+            set_gc = freeze_gc if options.gc == "ours" else lambda: None
+            uvloop.run(measure(folder, options.calls, set_gc))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 IN_USE = """
 import psutil
-from services.common.heap import give_back_freed_memory, keep_freed_memory
+from services.common.heap import release_freed_memory, keep_freed_memory
 
 keep_freed_memory()
 me = psutil.Process()
@@ -37,7 +37,7 @@ stays = [small for _, small in pieces]
 full = me.memory_info().rss
 del pieces
 freed = me.memory_info().rss
-give_back_freed_memory()
+release_freed_memory()
 print(full, freed, me.memory_info().rss)
 """
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from services.common.process import (
-    GARBAGE_STEP,
+    GC_THRESHOLD,
     disable_core_dumps,
     freeze_gc,
     raise_fd_limit,
@@ -44,7 +44,7 @@ def test_what_stays_is_not_looked_at() -> None:
     before = gc.get_threshold()
     try:
         freeze_gc()
-        assert gc.get_threshold()[0] == GARBAGE_STEP
+        assert gc.get_threshold()[0] == GC_THRESHOLD
         assert gc.get_freeze_count() > len(gc.get_objects())
     finally:
         gc.unfreeze()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.common.log_queue import WAITING_BYTES_MAX, LinesHandler
+from services.common.log_handler import BUFFER_BYTES_MAX, NonBlockingHandler
 
 LONG = "x" * 1000
 
@@ -52,7 +52,7 @@ def pipe() -> Iterator[Pipe]:
 @pytest.fixture
 def log(pipe: Pipe) -> Iterator[logging.Logger]:
     """A log that nobody else has."""
-    log, handler = logging.getLogger("tests.alone"), LinesHandler(pipe.begin)
+    log, handler = logging.getLogger("tests.alone"), NonBlockingHandler(pipe.begin)
     log.setLevel(logging.INFO)
     log.propagate = False
     log.addHandler(handler)
@@ -132,7 +132,7 @@ async def test_a_piece_is_whole_lines(log: logging.Logger, pipe: Pipe) -> None:
 
 async def test_more_than_fits_is_lost_and_told(log: logging.Logger, pipe: Pipe) -> None:
     """Memory is bounded. The first line after the gap says how many are missing."""
-    kept = WAITING_BYTES_MAX // len(f"{LONG}\n") + 1
+    kept = BUFFER_BYTES_MAX // len(f"{LONG}\n") + 1
     for _ in range(kept + 1000):
         log.info(LONG)
     fcntl.fcntl(pipe.begin, fcntl.F_SETPIPE_SZ, 2**20)
@@ -160,9 +160,9 @@ def test_the_last_words_wait_a_moment_for_their_reader() -> None:
     """What a slow reader has not taken when the process ends, it still gets."""
     program = """
 import logging
-from services.common.log_queue import LinesHandler
+from services.common.log_handler import NonBlockingHandler
 log = logging.getLogger()
-log.addHandler(LinesHandler())
+log.addHandler(NonBlockingHandler())
 for number in range(1000):
     log.warning("%d %s", number, "x" * 1000)
 """
