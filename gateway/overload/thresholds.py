@@ -50,6 +50,7 @@ MEMORY_HYSTERESIS = 0.03
 """A stage ends once usage is this far below its threshold."""
 
 MEMORY_CHECK_INTERVAL_S = 0.25
+"""The interval between memory checks."""
 
 CHECKS_PER_REPEAT = 20
 """Memory checks from one return of freed memory to the next, and from one closed connection to the

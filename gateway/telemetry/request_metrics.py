@@ -21,6 +21,10 @@ LATENCY_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 DURATION_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0)
 
 
+STREAM, WHOLE = ("stream",), ("whole",)
+"""Values of the label `form`."""
+
+
 class ObservedRequest:
     """A request that is being answered, as metrics and traces see it."""
 
@@ -83,8 +87,8 @@ class RequestMetrics:
         )
         for route in routes:
             _ = self._requests[route, "200"], self._durations[(route,)]
-        for form in ("stream", "whole"):
-            _ = self._first_bytes[(form,)]
+        for form in (STREAM, WHOLE):
+            _ = self._first_bytes[form]
         for phase in ("waiting", "answering"):
             _ = self._disconnects[(phase,)]
 
@@ -95,12 +99,13 @@ class RequestMetrics:
     def end(self, request: ObservedRequest, status: int, duration_s: float) -> None:
         """Count a request that has ended."""
         self._in_flight.discard(request)
-        self._requests[request.route, str(status)].inc()
-        self._durations[(request.route,)].observe(duration_s)
+        route = request.route
+        self._requests[route, str(status)].value += 1
+        self._durations[route,].observe(duration_s)
 
     def observe_first_byte(self, request: ObservedRequest, after_s: float) -> None:
         """Record the time to the first byte of an answer."""
-        self._first_bytes[("stream" if request.streams else "whole",)].observe(after_s)
+        self._first_bytes[STREAM if request.streams else WHOLE].observe(after_s)
 
     def count_disconnect(self, *, answering: bool) -> None:
         """Count a client that disconnected. `answering`: its answer had begun."""
