@@ -1,4 +1,4 @@
-"""Time and chance, as things that are handed in."""
+"""Clock and chance, as parameters."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time."""
+    """Source of the time."""
 
     def now(self) -> float:
-        """Seconds since an arbitrary start; never goes back. For durations."""
+        """Return monotonic seconds, for durations."""
         ...
 
     def time(self) -> float:
-        """Seconds since 1970, as the wall clock has it. For dates."""
+        """Return the seconds since 1970 by the wall clock, for dates."""
         ...
 
 
 class SystemClock:
-    """The machine's clock."""
+    """The clock of the machine."""
 
-    # The library's own functions: a call asks a dozen times.
+    # Functions of the library without a wrapper: each call uses them a dozen times.
     now = staticmethod(time.monotonic)
     """Monotonic seconds."""
     time = staticmethod(time.time)
@@ -30,13 +30,13 @@ class SystemClock:
 
 
 class Chance(Protocol):
-    """Tells what happens by chance: `random.Random` is one."""
+    """Source of random numbers, such as `random.Random`."""
 
     def random(self) -> float:
-        """A number in [0, 1)."""
+        """Return a number in [0, 1)."""
         ...
 
 
 def system_chance() -> Chance:
-    """Chance that nobody can foresee."""
+    """Return the random numbers of the operating system."""
     return random.SystemRandom()

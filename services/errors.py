@@ -1,11 +1,11 @@
-"""Why calls fail, and how that travels over gRPC.
+"""Failures of calls, the table of their reasons, and their form over gRPC.
 
     Failure            a call fails, for a reason of the contract
-      UpstreamError    ... because of the provider; another channel may do better
+      UpstreamError    ... since the provider failed; another channel may succeed
 
-Everything that refuses a call raises a `Failure` with an `ErrorReason`; the gRPC
+Code that refuses a call raises a `Failure` with an `ErrorReason`; the gRPC
 code belongs to the reason, not to the place that raised it. Only the border
-(`services.completions.servicer` and its like) turns a failure into a status.
+(`services.rpc.failure_border`) turns a failure into a status.
 """
 
 from __future__ import annotations
@@ -171,11 +171,11 @@ REASONS: Mapping[reasons.ErrorReason.ValueType, Reason] = {row.reason: row for r
 
 
 class Failure(Exception):
-    """A call fails for a reason of the contract.
+    """Failure of a call, for a reason of the contract.
 
-    `message` is shown to the caller: it never holds a secret, a prompt or the text
+    `message` is for the caller: it never contains a secret, a prompt or the text
     of an exception. `param` names the field at fault, in OpenAI's spelling.
-    `facts` become the metadata of `google.rpc.ErrorInfo`. `retry_after_s` becomes
+    `facts` become the metadata of `google.rpc.ErrorInfo`, `retry_after_s` becomes
     `google.rpc.RetryInfo`.
     """
 
@@ -195,11 +195,11 @@ class Failure(Exception):
         self.facts = dict(facts or {})
         self.retry_after_s = retry_after_s
         self.headers: Mapping[str, str] = {}
-        """What the answer should say besides, such as `x-ratelimit-…`. Lower case."""
+        """Headers of the answer, such as `x-ratelimit-…`, in lower case."""
 
     @property
     def reason_name(self) -> str:
-        """The reason as the wire has it, such as `MODEL_NOT_FOUND`."""
+        """The reason as it is sent, such as `MODEL_NOT_FOUND`."""
         return reasons.ErrorReason.Name(self.reason).removeprefix(REASON_PREFIX)
 
     @property
@@ -213,7 +213,7 @@ class Failure(Exception):
         return self.row.grpc
 
     def to_status(self) -> Status:
-        """The `google.rpc.Status` that callers receive."""
+        """Return the `google.rpc.Status` that callers receive."""
         facts = self.facts | ({"param": self.param} if self.param else {})
         details = [ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=facts)]
         packed = [_pack(detail) for detail in details]
@@ -231,10 +231,10 @@ class Failure(Exception):
 
 
 class UpstreamError(Failure):
-    """The provider, or the way to it, failed the call.
+    """Failure of the provider, or of the connection to it.
 
-    `status` is the provider's HTTP status, 0 where there was none. Whether another
-    channel may be tried follows from the reason alone.
+    `status` is the provider's HTTP status, 0 without one. Whether another channel is
+    tried follows from the reason alone.
     """
 
     def __init__(
@@ -259,7 +259,7 @@ def _pack(
 
 
 def _cut(message: str) -> str:
-    """At most `MESSAGE_MAX` bytes of printable characters, of any script."""
+    """Return at most `MESSAGE_MAX` bytes of printable characters, of any script."""
     printable = "".join(char if char.isprintable() else " " for char in message)
     text = printable.encode()
     if len(text) <= MESSAGE_MAX:

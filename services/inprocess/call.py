@@ -1,12 +1,12 @@
-"""One call, as its caller sees it: what unary and streaming calls share.
+"""A call as its caller sees it: the part that unary and streaming calls share.
 
-A call has two ends. Its caller's end is the `Outcome`: the first of what the handler
-says, a cancellation and the deadline. Its handler's end comes with it or, where a
-handler has to be stopped between two messages, in a task right after it.
+A call ends twice. For its caller it ends with the `CallOutcome`: the first of the handler's
+status, a cancellation and the deadline. For its handler it ends at the same time or, where a
+handler must be stopped between two messages, in a task right after it.
 
-To stop a handler that runs is to cancel the task that runs it, which is the caller's
-own. That cancellation is taken back once it has done its work, as `asyncio.timeout`
-does, so that nobody but the handler sees it.
+A running handler is stopped by the cancellation of the task that runs it, which is the caller's
+own. That cancellation is taken back afterwards, as `asyncio.timeout` does, so that
+only the handler sees it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from weakref import ref
 
 import grpc
 
-from services.inprocess.context import Context
+from services.inprocess.context import InProcessContext
 from services.inprocess.metadata import Metadatum
 
 log = logging.getLogger(__name__)
@@ -31,52 +31,52 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Task: TypeAlias = "asyncio.Task[Any]"
 
 
-class Outcome(NamedTuple):
-    """How a call ended."""
+class CallOutcome(NamedTuple):
+    """Status with which a call ended."""
 
     code: grpc.StatusCode
     details: str
     trailing: tuple[Metadatum, ...] = ()
     local: bool = False
-    """Whether the caller itself ended it: it gets CancelledError, not AioRpcError."""
+    """Whether the caller ended the call: it gets CancelledError, not AioRpcError."""
 
 
-FINE = Outcome(grpc.StatusCode.OK, "")
-CANCELLED = Outcome(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", local=True)
-DEADLINE_EXCEEDED = Outcome(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-HANDLER_CANCELLED = Outcome(grpc.StatusCode.CANCELLED, "The handler was cancelled.")
+FINE = CallOutcome(grpc.StatusCode.OK, "")
+CANCELLED = CallOutcome(grpc.StatusCode.CANCELLED, "Locally cancelled by application!", local=True)
+DEADLINE_EXCEEDED = CallOutcome(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+HANDLER_CANCELLED = CallOutcome(grpc.StatusCode.CANCELLED, "The handler was cancelled.")
 
 
 class Method(Protocol):
-    """What a call asks of its channel."""
+    """The method of a channel, as its calls use it."""
 
     path: str
     """Such as `/pomogator.models.v1.ModelService/ListModels`."""
     handler: Handler | None
-    """Where it is known before the call."""
+    """The handler, where it is known before the call."""
 
     async def find(self, metadata: tuple[Metadatum, ...]) -> Handler | None:
-        """The handler for a call with this metadata, or None."""
+        """Return the handler of a call with this metadata, or None."""
 
-    def opened(self, call: Call) -> None:
-        """The call exists. It is not kept alive."""
+    def opened(self, call: InProcessCall) -> None:
+        """Note a new call, by a weak reference."""
 
-    def ended(self, call: Call) -> None:
-        """The call has its outcome, or nobody will ever ask for it."""
+    def ended(self, call: InProcessCall) -> None:
+        """Note that a call has its outcome, or will never start."""
 
     def closing(self, handler: asyncio.Task[None]) -> None:
-        """A handler is being stopped by a task, which is kept alive."""
+        """Keep a reference to a task that stops a handler."""
 
 
-class Call(grpc.aio.Call, ABC):
-    """A call, from the moment when the stub was called.
+class InProcessCall(grpc.aio.Call, ABC):
+    """A call, from the call of the stub on.
 
-    Its fields have their first values in the class: most calls never change most.
+    The initial values of its fields are in the class: most calls change few of them.
     """
 
     started = False
-    """Whether the handler was asked for anything."""
-    _outcome: Outcome | None = None
+    """Whether the handler was started."""
+    _outcome: CallOutcome | None = None
     _driver: Task | None = None
     _cancelling = 0
     _background: asyncio.Task[None] | None = None
@@ -98,7 +98,7 @@ class Call(grpc.aio.Call, ABC):
         if timeout is not None:
             self._deadline = loop.time() + timeout
             self._timer = loop.call_later(timeout, expire, ref(self))
-        self._context = Context(metadata, self._deadline)
+        self._context = InProcessContext(metadata, self._deadline)
         method.opened(self)
 
     def __del__(self) -> None:
@@ -110,10 +110,10 @@ class Call(grpc.aio.Call, ABC):
             # The collector may run in any thread.
             self._loop.call_soon_threadsafe(self.cancel)
 
-    # What a caller may ask.
+    # Methods for callers.
 
     def cancel(self) -> bool:
-        """Ends the call, and stops its handler. False where it had ended."""
+        """End the call, and stop its handler. False: it had ended."""
         return self.stop(CANCELLED)
 
     def cancelled(self) -> bool:
@@ -125,43 +125,43 @@ class Call(grpc.aio.Call, ABC):
         return self._outcome is not None
 
     def time_remaining(self) -> float | None:
-        """Seconds to the deadline, at least 0; None without one."""
+        """Return the seconds to the deadline, at least 0; None without one."""
         if self._deadline is None:
             return None
         return max(0.0, self._deadline - self._loop.time())
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
-        """Calls back with this call when it ends; at once if it has."""
+        """Call back with this call when it ends; at once if it has ended."""
         if self._outcome is not None:
             callback(self)
         else:
             self._callbacks += (partial(callback, self),)
 
     async def initial_metadata(self) -> grpc.aio.Metadata:
-        """Waits until the handler has sent it, answered or ended."""
+        """Wait until the handler has sent it, answered or ended."""
         self._start()
         while self._outcome is None and self._context.initial is None:
             await self._change()
         return grpc.aio.Metadata(*self._context.settle_initial())
 
     async def trailing_metadata(self) -> grpc.aio.Metadata:
-        """Waits for the end."""
+        """Wait for the end."""
         return grpc.aio.Metadata(*(await self._end()).trailing)
 
     async def code(self) -> grpc.StatusCode:
-        """Waits for the end."""
+        """Wait for the end."""
         return (await self._end()).code
 
     async def details(self) -> str:
-        """Waits for the end."""
+        """Wait for the end."""
         return (await self._end()).details
 
     async def debug_error_string(self) -> str:
-        """Waits for the end. The details once more."""
+        """Wait for the end, and return the details."""
         return (await self._end()).details
 
     def raise_for_status(self) -> None:
-        """Raises what the call has failed with, if it has."""
+        """Raise the error with which the call has failed, if it has."""
         outcome = self._outcome
         if outcome is None or outcome.code is grpc.StatusCode.OK:
             return
@@ -175,44 +175,44 @@ class Call(grpc.aio.Call, ABC):
             outcome.details,
         )
 
-    # How a handler runs.
+    # Execution of the handler.
 
     @abstractmethod
     async def _run(self) -> None:
-        """Runs the handler in the current task, up to its first answer."""
+        """Run the handler in the current task, up to its first answer."""
 
     def _close_handler(self) -> None:
-        """Stops a handler that nobody is running at the moment."""
+        """Stop a handler that no task is running at the moment."""
         if self.started and self._driver is None:
             self._context.handler_ended()
 
     def _start(self) -> None:
-        """Runs the handler in a task, for a caller that asks before it awaits."""
+        """Run the handler in a task, for a caller that asks for metadata or status first."""
         if not self.started and self._outcome is None:
             self.started = True
             self._context.on_initial = self._wake
             self._background = self._loop.create_task(self._run())
 
     def _drive(self) -> None:
-        """The current task goes into the handler."""
+        """Note that the current task enters the handler."""
         self._driver = driver = cast("Task", asyncio.current_task(self._loop))
         self._cancelling = driver.cancelling()
 
     async def _find(self) -> Handler:
-        """The handler, where it is not known beforehand. Aborts where there is none."""
+        """Return the handler. Aborts the call without one."""
         handler = await self._method.find(self._context.metadata)
         if handler is None:
             await self._context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
         return handler
 
     async def _refuse(self, handler: Handler) -> Never:
-        """Aborts the call of a handler of another kind."""
+        """Abort the call of a handler of another kind."""
         streams = "Requests do not stream in process."
         details = streams if handler.request_streaming else "The method answers in another style."
         await self._context.abort(grpc.StatusCode.UNIMPLEMENTED, details)
 
     async def _left(self, error: BaseException | None) -> None:
-        """The current task has left the handler for good, perhaps with an error."""
+        """Note that the current task has left the handler for good, perhaps with an error."""
         driver, self._driver = cast("Task", self._driver), None
         stopped = self._outcome is not None
         if not stopped:
@@ -226,33 +226,33 @@ class Call(grpc.aio.Call, ABC):
             raise error
 
     async def _absorb(self, driver: Task, error: BaseException | None) -> None:
-        """Takes back the cancellation with which `stop` got the driver out."""
+        """Take back the cancellation by which `stop` ended the handler."""
         if not isinstance(error, asyncio.CancelledError):
             with suppress(asyncio.CancelledError):
-                await asyncio.sleep(0)  # The handler has swallowed it, or it is still to come.
+                await asyncio.sleep(0)  # The handler has swallowed it, or it is still pending.
         if driver.uncancel() > self._cancelling:
-            raise asyncio.CancelledError  # The driver was cancelled by others as well.
+            raise asyncio.CancelledError  # The task was cancelled from elsewhere, too.
 
-    def _verdict(self, error: BaseException | None, driver: Task) -> Outcome:
-        """What the handler's way out means."""
+    def _verdict(self, error: BaseException | None, driver: Task) -> CallOutcome:
+        """Return the outcome that follows from the end of the handler."""
         context = self._context
         code = context.final_code
         if error is None or context.aborted is not None:
-            return Outcome(code, context.details(), context.trailing)
+            return CallOutcome(code, context.details(), context.trailing)
         if isinstance(error, asyncio.CancelledError):
             theirs = driver.cancelling() > self._cancelling
             return CANCELLED if theirs else HANDLER_CANCELLED
         if not isinstance(error, Exception):
             return CANCELLED
-        log.error("inprocess.handler_failed %s", self._method.path, exc_info=error)
+        log.error("rpc.handler_failed", extra={"method": self._method.path}, exc_info=error)
         if code is grpc.StatusCode.OK:
             code = grpc.StatusCode.UNKNOWN
-        return Outcome(code, f"Unexpected {type(error)}: {error}", context.trailing)
+        return CallOutcome(code, f"Unexpected {type(error)}: {error}", context.trailing)
 
-    # How a call ends.
+    # The end of a call.
 
-    def stop(self, outcome: Outcome) -> bool:
-        """Ends the call from the caller's side."""
+    def stop(self, outcome: CallOutcome) -> bool:
+        """End the call from the caller's side."""
         if self._outcome is not None:
             return False
         self._conclude(outcome)
@@ -262,7 +262,7 @@ class Call(grpc.aio.Call, ABC):
             self._close_handler()
         return True
 
-    def _conclude(self, outcome: Outcome) -> None:
+    def _conclude(self, outcome: CallOutcome) -> None:
         self._outcome = outcome
         self._context.over = True
         self._method.ended(self)
@@ -281,28 +281,28 @@ class Call(grpc.aio.Call, ABC):
                 waiter.set_result(None)
 
     async def _change(self) -> None:
-        """Waits for the next step of the call: metadata, a message, the end."""
+        """Wait for the next event of the call: metadata, a message, the end."""
         waiter = self._loop.create_future()
         self._waiters += (waiter,)
         await waiter
 
     async def _change_or_cancel(self) -> None:
-        """The same, for whoever is waiting for an answer: its leaving ends the call."""
+        """Wait for the next event. A cancellation meanwhile ends the call."""
         try:
             await self._change()
         except asyncio.CancelledError:
             self.cancel()
             raise
 
-    async def _end(self) -> Outcome:
+    async def _end(self) -> CallOutcome:
         self._start()
         while self._outcome is None:
             await self._change()
         return self._outcome
 
 
-def expire(reference: ref[Call]) -> None:
-    """Ends a call whose time is up, if anybody still holds it."""
+def expire(reference: ref[InProcessCall]) -> None:
+    """End a call whose deadline has passed, if it still exists."""
     call = reference()
     if call is not None:
         call.stop(DEADLINE_EXCEEDED)

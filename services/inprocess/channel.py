@@ -1,4 +1,4 @@
-"""What a stub is given, and how it finds the handler."""
+"""The channel of stubs, which finds the handler of each call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from weakref import ref
 import grpc
 import msgspec
 
-from services.inprocess.call import Call, Handler
+from services.inprocess.call import Handler, InProcessCall
 from services.inprocess.metadata import Metadatum, Pairs, received
 from services.inprocess.stream import StreamCall
 from services.inprocess.unary import UnaryCall
@@ -22,9 +22,9 @@ class InProcessChannel(grpc.aio.Channel):
     """A channel to handlers in this process.
 
     `register` gets an object that takes handlers as a `grpc.aio.Server` does, and is
-    called once, here. The interceptors see every call, the first one first. With
-    `by_method` they decide by the method alone: each method that has a handler is asked
-    for once. Belongs to the event loop in which it is made.
+    called once, here. The interceptors see every call, in their order. With
+    `by_method` they decide by the method alone: they see each method that has a handler
+    once. The channel belongs to the event loop in which it is made.
     """
 
     def __init__(
@@ -35,23 +35,23 @@ class InProcessChannel(grpc.aio.Channel):
         by_method: bool = False,
     ) -> None:
         self.by_method = by_method
-        registrar = _Registrar()
-        register(registrar)
-        self._registrar = registrar
+        handlers = _HandlerRegistry()
+        register(handlers)
+        self._handlers = handlers
         self._interceptors = tuple(interceptors)
-        self._calls: dict[int, ref[Call]] = {}
+        self._calls: dict[int, ref[InProcessCall]] = {}
         self._handlers_closing: set[asyncio.Task[None]] = set()
         self._closed = asyncio.Event()
 
-    # What stubs use.
+    # Methods for stubs.
 
-    def unary_unary(self, method: str, *_: Any, **__: Any) -> UnaryMethod:
-        """The method, to be called with a request. Serializers are not needed."""
-        return UnaryMethod(self, method)
+    def unary_unary(self, method: str, *_: Any, **__: Any) -> UnaryStubMethod:
+        """Return a method with one answer. Serializers are ignored."""
+        return UnaryStubMethod(self, method)
 
-    def unary_stream(self, method: str, *_: Any, **__: Any) -> StreamMethod:
-        """The method, to be called with a request. Serializers are not needed."""
-        return StreamMethod(self, method)
+    def unary_stream(self, method: str, *_: Any, **__: Any) -> StreamStubMethod:
+        """Return a method with one answer. Serializers are ignored."""
+        return StreamStubMethod(self, method)
 
     def stream_unary(self, method: str, *_: Any, **__: Any) -> RefusedStreamUnary:
         """A method that refuses to be called: requests do not stream in process."""
@@ -75,7 +75,7 @@ class InProcessChannel(grpc.aio.Channel):
         await self.close()
 
     async def close(self, grace: float | None = None) -> None:
-        """Takes no more calls, gives those under way `grace` seconds, cancels the rest.
+        """Refuse new calls, give those in flight `grace` seconds, cancel the rest.
 
         Returns when every handler that was stopped has cleaned up.
         """
@@ -90,50 +90,50 @@ class InProcessChannel(grpc.aio.Channel):
             await asyncio.wait(self._handlers_closing)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        """READY until the channel is closed, SHUTDOWN then."""
+        """Return READY, or SHUTDOWN once the channel is closed."""
         del try_to_connect
         connectivity = grpc.ChannelConnectivity
         return connectivity.SHUTDOWN if self._closed.is_set() else connectivity.READY
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Returns once the state is another one."""
+        """Return when the state has changed."""
         if self.get_state() is last_observed_state:
             await self._closed.wait()
 
     async def channel_ready(self) -> None:
-        """Returns at once. UsageError where the channel is closed."""
+        """Return at once. Raises UsageError if the channel is closed."""
         self.check_open()
 
-    # What calls use.
+    # Methods for calls.
 
     def check_open(self) -> None:
-        """UsageError where the channel is closed."""
+        """Raise UsageError if the channel is closed."""
         if self._closed.is_set():
             raise grpc.aio.UsageError("Channel is closed.")
 
     def known_handler(self, path: str) -> Handler | None:
-        """The handler of every call of this method, where nothing intercepts calls."""
-        return None if self._interceptors else self._registrar.methods.get(path)
+        """Return the handler of this method, unless interceptors decide about it."""
+        return None if self._interceptors else self._handlers.methods.get(path)
 
     async def find(self, path: str, metadata: tuple[Metadatum, ...]) -> Handler | None:
-        """The handler that the interceptors leave, or None."""
+        """Return the handler behind the interceptors, or None."""
         details = HandlerCallDetails(path, metadata)
         return await self._intercept(iter(self._interceptors), details)
 
-    def opened(self, call: Call) -> None:
-        """The call exists. It is not kept alive."""
+    def opened(self, call: InProcessCall) -> None:
+        """Note a new call, by a weak reference."""
         self._calls[id(call)] = ref(call)
 
-    def ended(self, call: Call) -> None:
-        """The call has its outcome, or nobody will ever ask for it."""
+    def ended(self, call: InProcessCall) -> None:
+        """Note that a call has its outcome, or will never start."""
         self._calls.pop(id(call), None)
 
     def closing(self, handler: asyncio.Task[None]) -> None:
-        """A handler is being stopped by a task, which is kept alive."""
+        """Keep a reference to a task that stops a handler."""
         self._handlers_closing.add(handler)
         handler.add_done_callback(self._handlers_closing.discard)
 
-    def _open_calls(self) -> list[Call]:
+    def _open_calls(self) -> list[InProcessCall]:
         found = [reference() for reference in self._calls.values()]
         return [call for call in found if call is not None]
 
@@ -144,23 +144,23 @@ class InProcessChannel(grpc.aio.Channel):
     ) -> Handler | None:
         interceptor = next(interceptors, None)
         if interceptor is None:
-            return self._registrar.find(details)
+            return self._handlers.find(details)
         following: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
         following = partial(self._intercept, interceptors)
         return await interceptor.intercept_service(following, details)
 
 
 class HandlerCallDetails(msgspec.Struct):
-    """What interceptors and generic handlers are told about a call."""
+    """Method and metadata of a call, for interceptors and generic handlers."""
 
     method: str
     """Such as `/pomogator.models.v1.ModelService/ListModels`."""
     invocation_metadata: tuple[tuple[str, str | bytes], ...]
-    """The caller's."""
+    """The caller's metadata."""
 
 
-class _Registrar(grpc.aio.Server):
-    """Takes handlers as a server does, and nothing else."""
+class _HandlerRegistry(grpc.aio.Server):
+    """Registry of handlers with the interface of a server."""
 
     def __init__(self) -> None:
         self.methods: dict[str, Handler] = {}
@@ -178,7 +178,7 @@ class _Registrar(grpc.aio.Server):
             self.methods[f"/{service_name}/{name}"] = handler
 
     def find(self, details: Any) -> Handler | None:
-        """The handler of the method: a registered one, else what a generic one says."""
+        """Return the registered handler of the method, else that of a generic handler."""
         handler = self.methods.get(details.method)
         if handler is not None:
             return handler
@@ -193,10 +193,10 @@ class _Registrar(grpc.aio.Server):
         raise grpc.aio.UsageError(f"Nothing listens in process: {address}")
 
     async def start(self) -> None:
-        """There is nothing to start."""
+        """Do nothing."""
 
     async def stop(self, grace: float | None) -> None:
-        """There is nothing to stop: the channel is closed instead."""
+        """Do nothing: the channel is closed instead."""
 
     async def wait_for_termination(self, timeout: float | None = None) -> bool:  # noqa: ASYNC109
         del timeout
@@ -204,7 +204,7 @@ class _Registrar(grpc.aio.Server):
 
 
 class _Method:
-    """A method of the channel, as its calls see it."""
+    """A method of the channel, as its calls use it."""
 
     def __init__(self, channel: InProcessChannel, path: str) -> None:
         self.path = path
@@ -216,7 +216,7 @@ class _Method:
         self._check_open = channel.check_open
 
     async def find(self, metadata: tuple[Metadatum, ...]) -> Handler | None:
-        """The handler for a call with this metadata, or None."""
+        """Return the handler of a call with this metadata, or None."""
         handler = await self._channel.find(self.path, metadata)
         if self._channel.by_method:
             self.handler = handler
@@ -228,8 +228,8 @@ class _Method:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels.")
 
 
-class UnaryMethod(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
-    """A method with one answer, as stubs call it."""
+class UnaryStubMethod(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
+    """A method with one answer, as stubs use it."""
 
     def __call__(
         self,
@@ -240,13 +240,13 @@ class UnaryMethod(_Method, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
         credentials: grpc.CallCredentials | None = None,
         **_: Any,
     ) -> UnaryCall:
-        """A call, which begins when it is awaited. Takes no credentials, as an insecure channel."""
+        """Return a call, which starts when it is awaited. Refuses credentials of calls."""
         self._check(credentials)
         return UnaryCall(self, request, timeout, received(metadata))
 
 
-class StreamMethod(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
-    """A method with a stream of answers, as stubs call it."""
+class StreamStubMethod(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+    """A method with a stream of answers, as stubs use it."""
 
     def __call__(
         self,
@@ -257,7 +257,7 @@ class StreamMethod(_Method, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
         credentials: grpc.CallCredentials | None = None,
         **_: Any,
     ) -> StreamCall:
-        """A call, which begins when it is iterated. No credentials, as an insecure channel."""
+        """Return a call, which starts when it is iterated. Refuses credentials of calls."""
         self._check(credentials)
         return StreamCall(self, request, timeout, received(metadata))
 
@@ -271,8 +271,8 @@ class _Refused:
 
 
 class RefusedStreamUnary(_Refused, grpc.aio.StreamUnaryMultiCallable[Any, Any]):
-    """Refuses to be called."""
+    """Raises NotImplementedError."""
 
 
 class RefusedStreamStream(_Refused, grpc.aio.StreamStreamMultiCallable[Any, Any]):
-    """Refuses to be called."""
+    """Raises NotImplementedError."""

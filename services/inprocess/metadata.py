@@ -1,4 +1,4 @@
-"""What metadata may hold, and how it looks on arrival."""
+"""Validation of metadata, and its form on arrival."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Metadatum(NamedTuple):
 
 
 def received(pairs: Pairs | None) -> tuple[Metadatum, ...]:
-    """The entries as the other side sees them. ValueError where a wire would refuse them."""
+    """Return the entries as they arrive. Raises ValueError where gRPC would refuse them."""
     if not pairs:
         return ()
     return tuple([Metadatum(key, _value(key, value)) for key, value in pairs])

@@ -1,4 +1,4 @@
-"""A call with any number of answers."""
+"""A call with a stream of answers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import grpc
 
-from services.inprocess.call import Call, Task, log
-from services.inprocess.context import Context
+from services.inprocess.call import InProcessCall, Task, log
+from services.inprocess.context import InProcessContext
 
 
-class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any]):
-    """A call with any number of answers.
+class StreamCall(InProcessCall, grpc.aio.UnaryStreamCall[Any, Any]):
+    """A call with a stream of answers.
 
     Iterate it or read it, not both. One task at a time may wait for a message.
     """
@@ -25,18 +25,18 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any]):
     _iterated: bool | None = None
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        """The call itself: it is iterated once."""
+        """Return the call itself: it is iterated once."""
         self._use(iterated=True)
         return self
 
     async def __anext__(self) -> Any:
-        """Runs the handler up to its next message."""
+        """Run the handler up to its next message."""
         step = self._next
         if step is None:
             return await self._first_message()
         if self._driver is not None:
             raise grpc.aio.UsageError("Another task is waiting for a message of this call.")
-        # What follows is `_drive`, spelt out: it runs for every message.
+        # The following two lines are `_drive` inlined: they run for every message.
         self._driver = driver = cast("Task", asyncio.current_task(self._loop))
         self._cancelling = driver.cancelling()
         error: BaseException | None = None
@@ -54,7 +54,7 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any]):
         return self._no_more()
 
     async def read(self) -> Any:
-        """Runs the handler up to its next message; `grpc.aio.EOF` at the end."""
+        """Run the handler up to its next message; `grpc.aio.EOF` at the end."""
         self._use(iterated=False)
         try:
             return await self.__anext__()
@@ -62,7 +62,7 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any]):
             return grpc.aio.EOF
 
     async def wait_for_connection(self) -> None:
-        """There is nothing to connect to. Raises what the call has failed with."""
+        """Raise the error of the call, if it has failed: there is nothing to connect to."""
         self.raise_for_status()
 
     def _use(self, *, iterated: bool) -> None:
@@ -74,7 +74,7 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any]):
             )
 
     async def _first_message(self) -> Any:
-        """The first message, which a background task may be waiting for, or the end."""
+        """Return the first message, for which a background task may wait, or the end."""
         if not self.started and self._outcome is None:
             self.started = True
             await self._run()
@@ -87,7 +87,7 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any]):
         return message
 
     def _no_more(self) -> Any:
-        """Raises what the call failed with, or else the end of the iteration."""
+        """Raise the error of the call, or else the end of the iteration."""
         self._next = None
         self.raise_for_status()
         raise StopAsyncIteration
@@ -121,27 +121,27 @@ class StreamCall(Call, grpc.aio.UnaryStreamCall[Any, Any]):
         try:
             await messages.aclose()
         except Exception:  # noqa: BLE001 - this is the server's border
-            log.exception("inprocess.handler_failed %s", self._method.path)
+            log.exception("rpc.handler_failed", extra={"method": self._method.path})
         finally:
             self._context.handler_ended()
 
 
-def generator(answer: Any, context: Context) -> AsyncGenerator[Any, None]:
-    """The messages of a handler that has been called, in whichever style it is written."""
+def generator(answer: Any, context: InProcessContext) -> AsyncGenerator[Any, None]:
+    """Return the messages of a called handler: a generator, or a coroutine that writes."""
     if type(answer) is AsyncGeneratorType:
         return answer
     return written(answer, context) if type(answer) is CoroutineType else listed(answer)
 
 
 async def written(
-    handler: Coroutine[Any, Any, None], context: Context
+    handler: Coroutine[Any, Any, None], context: InProcessContext
 ) -> AsyncGenerator[Any, None]:
-    """The messages of a handler that writes; each waits until the last one was read."""
+    """Yield the messages of a handler that writes; each waits until the last one was read."""
     messages: asyncio.Queue[Any] = asyncio.Queue()
-    room = asyncio.Semaphore(1)
+    may_write = asyncio.Semaphore(1)
 
     async def write(message: Any) -> None:
-        await room.acquire()
+        await may_write.acquire()
         messages.put_nowait(message)
 
     context.on_write = write
@@ -149,7 +149,7 @@ async def written(
     task.add_done_callback(lambda _: messages.put_nowait(grpc.aio.EOF))
     try:
         while (message := await messages.get()) is not grpc.aio.EOF:
-            room.release()
+            may_write.release()
             yield message
         await task
     finally:
@@ -159,6 +159,6 @@ async def written(
 
 
 async def listed(messages: Iterable[Any]) -> AsyncGenerator[Any, None]:
-    """The messages of a plain generator, which runs on the loop."""
+    """Yield the messages of a plain generator, which runs on the event loop."""
     for message in messages:
         yield message

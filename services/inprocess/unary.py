@@ -8,20 +8,20 @@ from typing import Any
 
 import grpc
 
-from services.inprocess.call import FINE, Call
+from services.inprocess.call import FINE, InProcessCall
 
 
-class UnaryCall(Call, grpc.aio.UnaryUnaryCall[Any, Any]):
-    """A call with one answer. Whoever awaits it gets it, any number of times."""
+class UnaryCall(InProcessCall, grpc.aio.UnaryUnaryCall[Any, Any]):
+    """A call with one answer. It may be awaited any number of times."""
 
     _response: Any = None
 
     def __await__(self) -> Generator[Any, None, Any]:
-        """Runs the handler. The answer, or what the call failed with."""
+        """Run the handler. Returns the answer, or raises the error of the call."""
         return self._answer().__await__()
 
     async def wait_for_connection(self) -> None:
-        """Waits for the end, as over a wire. Raises what the call failed with."""
+        """Wait for the end, as over a socket. Raises the error of the call."""
         await self._end()
         self.raise_for_status()
 

@@ -1,6 +1,6 @@
-"""The ways to reach a service: in process, over TCP and over a Unix socket.
+"""Channels to a service: in process, over TCP and over a Unix socket.
 
-A test that asks for `open_channel` runs once for each.
+A test with the fixture `open_channel` runs once for each.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_leng
 
 
 class OpenChannel(Protocol):
-    """Serves what `register` registers, behind the interceptors."""
+    """Opens a channel to registered handlers, behind interceptors."""
 
     async def __call__(
         self, register: Register, interceptors: Interceptors = ()
     ) -> grpc.aio.Channel:
-        """A channel to it. Both are closed when the test ends."""
+        """Return the channel. It is closed at the end of the test, with its server."""
 
 
 @pytest.fixture(params=KINDS)
 async def open_channel(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[OpenChannel]:
-    """Opens channels of one kind."""
+    """Open channels of one kind."""
     async with AsyncExitStack() as opened:
 
         async def open_one(register: Register, interceptors: Interceptors = ()) -> grpc.aio.Channel:
@@ -53,7 +53,7 @@ async def open_channel(
 async def serve(
     register: Register, interceptors: Interceptors, address: str
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """A server on this address, and a channel to it."""
+    """Serve at this address; yield a channel to it."""
     server = grpc.aio.server(interceptors=list(interceptors), options=OPTIONS)
     register(server)
     port = server.add_insecure_port(address)

@@ -1,4 +1,4 @@
-"""An empty database of each kind."""
+"""Fixtures for tests of the service: a clock, and an empty database of each kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What handlers do, and what callers do with their answers, in the tests of the channels."""
+"""Handlers with scripts, and readers of their answers, for the tests of channels."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ SOON_S = 0.05
 
 
 def chunk(text: str) -> pb.StreamChatCompletionResponse:
-    """A message that says `text`."""
+    """Return a message with this text."""
     delta = pb.CompletionDelta(text=text)
     return pb.StreamChatCompletionResponse(chunks=[pb.ChatCompletionChunk(delta=delta)])
 
 
 def text_of(message: Any) -> str:
-    """What `chunk` was given."""
+    """Return the text of a message."""
     return str(message.chunks[0].delta.text)
 
 
 async def never() -> None:
-    """Waits until it is cancelled."""
+    """Wait until cancelled."""
     await asyncio.Event().wait()
 
 
 class Scripted(pb_grpc.ChatCompletionServiceServicer):
-    """Does what the test says."""
+    """Servicer whose methods are functions of the test."""
 
     def __init__(self, answer: Answer | None = None, stream: Stream | None = None) -> None:
         self.answer = answer
         self.stream = stream
         self.ended = asyncio.Event()
-        """Set when a handler is left, whichever way."""
+        """Set when a handler ends, in any way."""
 
     async def CreateChatCompletion(  # noqa: N802
         self, request: pb.CreateChatCompletionRequest, context: Context
     ) -> Any:
-        """Answers by the script."""
+        """Answer by the script."""
         assert self.answer is not None
         try:
             return await self.answer(request, context)
@@ -61,7 +61,7 @@ class Scripted(pb_grpc.ChatCompletionServiceServicer):
     async def StreamChatCompletion(  # noqa: N802
         self, request: pb.StreamChatCompletionRequest, context: Context
     ) -> AsyncIterator[Any]:
-        """Streams by the script."""
+        """Stream by the script."""
         assert self.stream is not None
         try:
             async with aclosing(self.stream(request, context)) as messages:  # type: ignore[type-var]
@@ -71,36 +71,36 @@ class Scripted(pb_grpc.ChatCompletionServiceServicer):
             self.ended.set()
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Registers this servicer."""
+        """Register this servicer."""
         pb_grpc.add_ChatCompletionServiceServicer_to_server(self, server)
 
 
 async def count_to_three(request: pb.StreamChatCompletionRequest, context: Context) -> Any:
-    """A stream of three messages."""
+    """Stream three messages."""
     for text in ("one", "two", "three"):
         yield chunk(text)
 
 
 async def one_then_never(request: pb.StreamChatCompletionRequest, context: Context) -> Any:
-    """A stream that stalls."""
+    """Stream one message, and stall."""
     yield chunk("one")
     await never()
 
 
 async def answer_never(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
-    """An answer that does not come."""
+    """Never answer."""
     await never()
 
 
 def nothing_to_register(server: grpc.aio.Server) -> None:
-    """Registers nothing."""
+    """Register no handler."""
 
 
 SERVICE = "pomogator.chat.v1.ChatCompletionService"
 
 
 def written(server: grpc.aio.Server, handler: Any) -> None:
-    """Registers a coroutine as the streaming method."""
+    """Register a coroutine as the streaming method."""
     handlers = {
         "StreamChatCompletion": grpc.unary_stream_rpc_method_handler(
             handler,
@@ -113,14 +113,14 @@ def written(server: grpc.aio.Server, handler: Any) -> None:
 
 
 async def consume(call: Any) -> list[Any]:
-    """All answers of a call of either kind."""
+    """Return all answers of a call of either kind."""
     if isinstance(call, grpc.aio.UnaryUnaryCall):
         return [await call]
     return [message async for message in call]
 
 
 async def collect(call: Any, seen: list[Any], first: asyncio.Event | None = None) -> None:
-    """Puts the messages of a stream where they stay when it fails."""
+    """Append the messages of a stream to `seen`, where they stay if it fails."""
     async for message in call:
         seen.append(message)
         if first is not None:
@@ -128,18 +128,18 @@ async def collect(call: Any, seen: list[Any], first: asyncio.Event | None = None
 
 
 async def read_all(call: Any) -> None:
-    """Reads a stream to its end."""
+    """Read a stream to its end."""
     while await call.read() is not grpc.aio.EOF:
         pass
 
 
 def cancelling() -> int:
-    """How many cancellations of the current task are pending."""
+    """Return how many cancellations of the current task are pending."""
     task = asyncio.current_task()
     assert task is not None
     return task.cancelling()
 
 
 def assert_not_cancelled() -> None:
-    """Nothing has cancelled the current task."""
+    """Assert that nothing has cancelled the current task."""
     assert cancelling() == 0
