@@ -18,11 +18,11 @@ from tests.stand.held_provider import (
     MESSAGES,
     MODEL,
     NAMED,
-    Reply,
     ask,
     audited_charges,
     held_gateway,
 )
+from tests.stand.response import ReadResponse
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
@@ -69,12 +69,8 @@ async def test_a_stream_may_be_replayed_whole_and_the_reverse(tmp_path: Path) ->
     _check_same(then_streamed, whole)
 
 
-def _check_same(stream: Reply, whole: Reply) -> None:
-    answer = json.loads(whole.body)
-    events = [
-        json.loads(event.removeprefix("data: "))
-        for event in stream.body.decode().strip().split("\n\n")[:-1]
-    ]
+def _check_same(stream: ReadResponse, whole: ReadResponse) -> None:
+    answer, events = whole.json, stream.events[:-1]
     assert {event["id"] for event in events} == {answer["id"]}
     assert {event["created"] for event in events} == {answer["created"]}
     texts = [choice["delta"].get("content") for event in events for choice in event["choices"]]
@@ -165,7 +161,7 @@ async def test_a_client_that_leaves_may_come_back(tmp_path: Path) -> None:
         assert len(upstream.requests) == 2
 
 
-async def _ask_until_answered(gateway: Gateway) -> Reply:
+async def _ask_until_answered(gateway: Gateway) -> ReadResponse:
     while (reply := await ask(gateway)).status == 409:
         pass
     return reply

@@ -20,10 +20,10 @@ from tests.stand.held_provider import (
     CHARGE_NANO_USD,
     NAMED,
     PATH,
-    REPLAYED,
     HeldProvider,
     audited_charges,
 )
+from tests.stand.response import REPLAYED
 from tests.stand.upstream import FakeUpstream
 
 

@@ -14,15 +14,14 @@ from tests.stand.billing_stand import (
     FORMS,
     MODEL,
     NANO,
-    Answer,
     BillingStand,
     bearer,
     billing_stand,
     piece,
-    read,
 )
 from tests.stand.clock import FakeClock
 from tests.stand.gateway import TRANSPORTS, Transport
+from tests.stand.response import ReadResponse, read
 from tests.stand.upstream import CUT, SSE_HEAD, json_answer, sse
 
 RULES = [LimitConfig(key="*", rpm=4, tpm=6000)]
@@ -32,12 +31,13 @@ NAMES = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset")
 
 def shown(headers: Mapping[str, str]) -> Mapping[str, str]:
     """What an answer says of limits."""
-    return {name: value for name, value in headers.items() if name.startswith("x-ratelimit-")}
+    lower = {name.lower(): value for name, value in headers.items()}
+    return {name: value for name, value in lower.items() if name.startswith("x-ratelimit-")}
 
 
 async def ask(
     stand: BillingStand, key: str, form: str = "json", name: str = "", **fields: Any
-) -> Answer:
+) -> ReadResponse:
     """One completion, which may have a name."""
     body = {
         "model": MODEL,
@@ -61,9 +61,9 @@ async def test_answers_and_refusals_say_how_limits_stand(
     clock = FakeClock()
     async with billing_stand(tmp_path, transport=transport, limits=RULES, clock=clock) as stand:
         key = await stand.open(credit_nano=NANO)
-        seen: list[Answer] = []
+        seen: list[ReadResponse] = []
 
-        async def remaining(answer: Answer, status: int) -> int:
+        async def remaining(answer: ReadResponse, status: int) -> int:
             seen.append(answer)
             assert answer.status == status
             assert shown(answer.headers).keys() == NAMES
@@ -147,5 +147,5 @@ async def test_a_stream_that_breaks_off_has_said_it(tmp_path: Path) -> None:
             f"{stand.gateway.base_url}/chat/completions",
             json={"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": True},
         ) as response:
-            assert shown({k.lower(): v for k, v in response.headers.items()}).keys() == NAMES
+            assert shown(response.headers).keys() == NAMES
             assert b'"error"' in await response.read()

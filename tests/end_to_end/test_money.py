@@ -24,7 +24,6 @@ from tests.stand.billing_stand import (
     MODEL,
     NANO,
     USAGE,
-    Answer,
     BillingStand,
     bearer,
     billing_stand,
@@ -32,6 +31,7 @@ from tests.stand.billing_stand import (
 )
 from tests.stand.clock import FakeClock
 from tests.stand.gateway import TRANSPORTS, Transport
+from tests.stand.response import ReadResponse
 from tests.stand.upstream import CUT, SSE_HEAD, STALL, json_answer, sse
 
 EVERY_KEY = "*"
@@ -289,7 +289,7 @@ async def test_stream_that_breaks_off_is_charged_once(stand: BillingStand) -> No
     stand.script = [SSE_HEAD, sse(piece("Hello "), piece("world")), CUT]
     answer = await stand.ask(key, "sse")
 
-    assert answer.body[-1]["error"]["code"] == "upstream_disconnected"
+    assert answer.code == "upstream_disconnected"
     counts = await stand.ended(1)
     assert (counts["settled"], counts["voided"]) == (1, 0)
     assert 0 < NANO - await stand.balance(key) < COST_NANO
@@ -298,7 +298,7 @@ async def test_stream_that_breaks_off_is_charged_once(stand: BillingStand) -> No
 async def refused_with(stand: BillingStand, key: str, **fields: Any) -> tuple[int, Any]:
     """The status and the code of a refusal, which costs nothing."""
     sent = len(stand.upstream.requests)
-    refused: Answer = await stand.ask(key, **fields)
+    refused: ReadResponse = await stand.ask(key, **fields)
     assert len(stand.upstream.requests) == sent
     return refused.status, refused.error["code"]
 

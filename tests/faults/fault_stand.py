@@ -40,6 +40,7 @@ from services.serving.server import SYSTEM_CLOCK, open_service
 from services.serving.service import Service
 from tests.faults.log_and_metrics import OPERATORS_FAULTS, LogAndMetrics
 from tests.stand.gateway import stored
+from tests.stand.response import ReadResponse, read
 from tests.stand.upstream import (
     LAST_CHUNK,
     SSE_HEAD,
@@ -138,51 +139,6 @@ def _flat(value: object) -> object:
 
 
 @dataclass(slots=True)
-class Reply:
-    """What a client got."""
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
-    json: Any = None
-    """The body, where it is a document."""
-    events: list[Any] = field(default_factory=list)
-    """The data of its events, where it is a stream. `[DONE]` stands as a string."""
-
-    @property
-    def error(self) -> Any:
-        """The error, from the document or the stream; None where there is none."""
-        if self.json is not None:
-            return self.json.get("error")
-        errors = [event["error"] for event in self.events if "error" in event]
-        assert len(errors) < 2
-        return errors[0] if errors else None
-
-    @property
-    def code(self) -> str | None:
-        """Why it failed."""
-        return self.error and str(self.error["code"])
-
-    @property
-    def content(self) -> str:
-        """The answer."""
-        if self.json is not None:
-            return str(self.json["choices"][0]["message"]["content"])
-        deltas = (c["delta"] for e in self.events[:-1] for c in e["choices"] if "delta" in c)
-        return "".join(delta.get("content") or "" for delta in deltas)
-
-    @property
-    def finishes(self) -> list[str]:
-        """The finish reasons, of all events."""
-        return [
-            choice["finish_reason"]
-            for event in self.events[:-1]
-            for choice in event["choices"]
-            if choice.get("finish_reason")
-        ]
-
-
-@dataclass(slots=True)
 class FaultStand:
     """A gateway and its providers."""
 
@@ -200,7 +156,7 @@ class FaultStand:
     """What the edge counts."""
     tasks: set[asyncio.Task[Any]]
     """Those that ran before anything was asked."""
-    answers: list[Reply] = field(default_factory=list)
+    answers: list[ReadResponse] = field(default_factory=list)
     """All that was answered."""
     errors: set[str] = field(default_factory=lambda: set(OPERATORS_FAULTS))
     """Events of level error that may be in the log."""
@@ -220,12 +176,12 @@ class FaultStand:
         asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50}
         return self.http.post(self.url + PATH, json={**asked, **(body or {})}, **kwargs)
 
-    async def ask(self, *, headers: Mapping[str, str] | None = None, **fields: Any) -> Reply:
+    async def ask(self, *, headers: Mapping[str, str] | None = None, **fields: Any) -> ReadResponse:
         """Asks for a stream, unless the fields say otherwise, and reads all of it."""
         async with self.post(fields, headers=headers) as answer:
             return await self.read(answer)
 
-    async def send(self, body: bytes, headers: Mapping[str, str] | None = None) -> Reply:
+    async def send(self, body: bytes, headers: Mapping[str, str] | None = None) -> ReadResponse:
         """Sends bytes as the body of a request."""
         named = {"Content-Type": "application/json", **(headers or {})}
         async with self.http.post(self.url + PATH, data=BytesIO(body), headers=named) as answer:
@@ -246,17 +202,11 @@ class FaultStand:
         finally:
             writer.transport.abort()
 
-    async def read(self, answer: aiohttp.ClientResponse) -> Reply:
+    async def read(self, answer: aiohttp.ClientResponse) -> ReadResponse:
         """The rest of an answer."""
-        text = await answer.text()
-        reply = Reply(answer.status, answer.headers, text)
-        self.answers.append(reply)
-        if answer.content_type == "text/event-stream":
-            data = [e.removeprefix("data: ") for e in text.split("\n\n") if e.startswith("data: ")]
-            reply.events = [e if e == "[DONE]" else json.loads(e) for e in data]
-        else:
-            reply.json = json.loads(text)
-        return reply
+        response = await read(answer)
+        self.answers.append(response)
+        return response
 
     def metric(self, name: str, **labels: str) -> float:
         """A metric at this moment; 0 where it has not moved."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,7 +10,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 from pomogator.accounts.v1 import account_service_pb2 as accounts_pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
 from pomogator.accounts.v1 import key_service_pb2 as keys_pb
@@ -23,6 +21,7 @@ from services.clock import Clock
 from services.config import BillingConfig, ChannelConfig, Config, LimitConfig, ModelConfig
 from services.serving.server import SYSTEM_CLOCK
 from tests.stand.gateway import Gateway, Transport, running_config
+from tests.stand.response import ReadResponse, read
 from tests.stand.upstream import FakeUpstream, Request, Script, json_answer, stream
 
 FORMS = ("json", "sse")
@@ -50,28 +49,6 @@ COST_NANO = 7 * 3_000 + 4 * 300 + 5 * 15_000 + 1_000_000
 NANO = 10**9
 
 BILLING = BillingConfig()
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a caller was answered."""
-
-    status: int
-    headers: Mapping[str, str]
-    """By lower-case name."""
-    body: Any
-    """JSON; of a stream its events."""
-
-    @property
-    def error(self) -> Any:
-        """The error, if it is one."""
-        return self.body["error"]
-
-    @property
-    def usage(self) -> Any:
-        """The usage: a stream has it in its last event."""
-        last = self.body[-1] if isinstance(self.body, list) else self.body
-        return last["usage"]
 
 
 @dataclass(slots=True)
@@ -105,7 +82,7 @@ class BillingStand:
             keys_pb.CreateKeyRequest(account=account, scope=keys_pb.KeyScope(**scope))
         )
 
-    async def ask(self, key: str, form: str = "json", **fields: Any) -> Answer:
+    async def ask(self, key: str, form: str = "json", **fields: Any) -> ReadResponse:
         """One completion, in one of the forms."""
         body = {
             "model": MODEL,
@@ -177,17 +154,6 @@ class BillingStand:
 def bearer(key: str) -> dict[str, str]:
     """The header that shows the key."""
     return {"Authorization": f"Bearer {key}"}
-
-
-async def read(response: aiohttp.ClientResponse) -> Answer:
-    """An answer, whole."""
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    if response.content_type != "text/event-stream":
-        return Answer(response.status, headers, await response.json())
-    text = await response.text()
-    events = [line.removeprefix("data: ") for line in text.split("\n\n") if line.startswith("data")]
-    assert events.pop() == "[DONE]"
-    return Answer(response.status, headers, [json.loads(event) for event in events])
 
 
 def completion(usage: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-
-import aiohttp
 
 from services.clock import SystemClock
 from services.config import ChannelConfig, KeysConfig, ModelConfig
@@ -18,6 +15,7 @@ from services.storage.audit import audit
 from services.storage.base import Transaction
 from services.storage.opening import open_database
 from tests.stand.gateway import ANY_KEYS, Gateway, Transport, running
+from tests.stand.response import ReadResponse, read
 from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
@@ -36,7 +34,6 @@ USAGE = {"prompt_tokens": 9, "completion_tokens": 4, "total_tokens": 13}
 
 PATH = "/v1/chat/completions"
 NAMED = {"Idempotency-Key": "order-1"}
-REPLAYED = ("Idempotency-Replayed", "x-pomogator-idempotent-replayed")
 
 REQUEST_USD = Decimal("0.001")
 CHARGE_NANO_USD = 1_000_000
@@ -101,32 +98,11 @@ async def held_gateway(
             yield gateway, upstream, provider
 
 
-class Reply:
-    """What a client got."""
-
-    def __init__(self, answer: aiohttp.ClientResponse, body: bytes) -> None:
-        self.status = answer.status
-        self.headers = answer.headers
-        self.body = body
-
-    @property
-    def replayed(self) -> bool:
-        """Whether it says that it was given before."""
-        said = [self.headers.get(name) for name in REPLAYED]
-        assert said in (["true", "true"], [None, None])
-        return said[0] is not None
-
-    @property
-    def code(self) -> str:
-        """Why it failed."""
-        return str(json.loads(self.body)["error"]["code"])
-
-
-async def ask(gateway: Gateway, headers: Mapping[str, str] = NAMED, **fields: Any) -> Reply:
+async def ask(gateway: Gateway, headers: Mapping[str, str] = NAMED, **fields: Any) -> ReadResponse:
     """Asks, and reads to the end."""
     body = {**ASKED, **fields}
     async with gateway.http.post(gateway.url + PATH, json=body, headers=headers) as answer:
-        return Reply(answer, await answer.read())
+        return await read(answer)
 
 
 async def audited_charges(state: Path, database_url: str = "") -> Mapping[str, int]:
