@@ -9,7 +9,8 @@ import pytest
 
 from services.clock import Clock
 from services.config import Config
-from services.serving import server
+from services.serving import stores
+from services.serving.server import open_service
 from services.storage.audit import audit
 from services.storage.base import Database
 from services.storage.opening import open_database
@@ -37,7 +38,7 @@ async def test_any_failing_database_call_leaves_the_books_right(
         opened.append(TroubledDatabase(await open_database(state, url, clock)))
         return opened[-1]
 
-    monkeypatch.setattr(server, "open_database", opening)
+    monkeypatch.setattr(stores, "open_database", opening)
     answered = nth = 0
     failed = True
     async with held_gateway(tmp_path, database_url=each_database_url) as (gateway, upstream, _):
@@ -57,8 +58,8 @@ async def test_any_failing_database_call_leaves_the_books_right(
             answered += 1
             await settled(database, answered)
         assert nth > 3
-    async with server.open_service(Config(state=stored(each_database_url)), tmp_path, {}):
-        pass  # What nobody knew of is found at the start.
+    async with open_service(Config(state=stored(each_database_url)), tmp_path, {}):
+        pass  # The start recovers the holds whose commit was not acknowledged.
     assert len(upstream.requests) == answered
     ends = await audited_charges(tmp_path, each_database_url)
     assert "held" not in ends

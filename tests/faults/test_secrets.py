@@ -64,7 +64,11 @@ class Sick(grpc.aio.ServerInterceptor):
 
 @pytest.mark.parametrize("stream", [True, False])
 @pytest.mark.parametrize(
-    "place", ["services.routing.failover.order", "gateway.surfaces.completion_handler.metadata"]
+    "place",
+    [
+        "services.routing.failover.order_targets",
+        "gateway.surfaces.completion_handler.call_metadata",
+    ],
 )
 async def test_an_error_that_quotes_secrets_shows_the_request_id_alone(
     open_stand: OpenStand, monkeypatch: pytest.MonkeyPatch, place: str, *, stream: bool
