@@ -1,4 +1,4 @@
-"""How long a provider may take, and what happens when it takes longer."""
+"""Timeouts of one call to a provider."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from services.config import ChannelConfig
 
 
 class Timeouts:
-    """Watches over one call by the timeouts of its channel.
+    """Timeouts of one call, from its channel's settings.
 
-    The moment of lateness moves with every token. A timer is not moved along: it looks,
-    when it rings, how much time there is left. While the caller is not ready for more,
-    the provider cannot be late.
+    Every token moves the deadline, but not the timer: when the timer fires, it checks how much time
+    is left. While the caller is not ready for more, no deadline applies.
     """
 
     def __init__(self, clock: Clock, channel: ChannelConfig, *, streamed: bool) -> None:
@@ -23,44 +22,44 @@ class Timeouts:
         self._progress_s = channel.progress_timeout_s
         now = clock.now()
         self._total_due = now + channel.total_timeout_s
-        # A whole answer is silent until it is complete: only the total bounds it.
+        # A whole answer is silent until it is complete: only the total timeout applies.
         first_s = channel.first_token_timeout_s if streamed else channel.total_timeout_s
         self._due = min(now + first_s, self._total_due)
         self._on_late: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._rings_at = math.inf
         self.answered = False
-        """Whether the caller has been given anything."""
+        """Whether the caller has received anything."""
         self.lost = False
-        """Whether it took too long."""
+        """Whether a timeout has fired."""
 
     @property
     def left_s(self) -> float:
-        """Seconds until the provider is late."""
+        """Seconds until the deadline."""
         return max(0.0, self._due - self._clock.now())
 
     def watch(self, on_late: Callable[[], object]) -> None:
-        """From now on calls `on_late`, once, when the provider is late."""
+        """Call `on_late` once when the deadline passes, in place of any earlier callback."""
         self._on_late = on_late
         self._set(self._due)
 
     def progressed(self) -> None:
-        """Something of substance has arrived, and there is time again until the next."""
+        """Extend the deadline: part of the answer has arrived."""
         due = self._due = min(self._clock.now() + self._progress_s, self._total_due)
         if due < self._rings_at:
             self._set(due)
 
     def suspend(self) -> None:
-        """The caller is given something, and is not ready for more until `progressed`."""
+        """Suspend the deadline until `progressed`: the caller has a batch to consume."""
         self.answered = True
         self._due = math.inf
 
     def shorten(self, seconds: float) -> None:
-        """What is left to come is worth waiting for at most so long."""
+        """Move the deadline to at most `seconds` from now."""
         self._set(min(self._due, self._clock.now() + seconds))
 
     def stop(self) -> None:
-        """The call is over."""
+        """Stop the timer: the call is over."""
         self._due = math.inf
         if self._timer is not None:
             self._timer.cancel()

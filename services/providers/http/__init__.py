@@ -1,14 +1,17 @@
-"""An HTTP/1.1 client of few parts, for calls whose answers stream.
+"""HTTP/1.1 client for streamed responses of providers.
 
-    request       what is sent: the address, the head
-    incoming      what has arrived of a response; the reader's single future
-    connection    one socket, one exchange at a time, the parser's callbacks
-    inflate       compressed bodies, within bounds
-    pool          the connections to one origin
-    client        all of that behind `post` and `send`
+A general client was the largest cost of every streamed token; `python -m tests.bench.http_client`
+compares.
 
-Why not a general client: on the path of every streamed token it was the largest cost
-(`tests/bench/http_client.py` compares).
+Modules, in the order in which data flows:
+
+    client                 `post` and `send`: the client's interface
+    request                URL and head of a request
+    pool                   the connections to one origin
+    upstream_connection    one socket, one exchange at a time, the parser's callbacks
+    incoming_response      buffered part of a response, and its reader's future
+    decompressor           compressed bodies, within bounds
+    errors                 kinds of failures
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The client: POST a body, read the response as it arrives."""
+"""HTTP client: POST a body, read the response as it arrives."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from functools import partial
 from pathlib import Path
 
 from services.common.counters import Counters
+from services.providers.http.decompressor import Decompressor
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.incoming import WAITING_MAX, Incoming, Room
-from services.providers.http.inflate import Inflater
+from services.providers.http.incoming_response import BUFFER_MAX, IncomingResponse, ReceiveBudget
 from services.providers.http.pool import Pool
 from services.providers.http.request import Origin, PostHead, Url
 from services.providers.http.upstream_connection import UpstreamConnection
 
 CONNECTIONS_MAX = 65_535
-"""To one origin, which has no more ports for us. How many calls run at a time is decided before
-they begin: nobody who has been let in shall wait for a connection here."""
-LINGER_S = 1.0
-"""How long the end of a message may lag behind the end of what it says."""
+"""Connections to one origin: the number of ports. Concurrency is limited at admission, so that no
+admitted call waits for a connection."""
+END_TIMEOUT_S = 1.0
+"""How long to wait for the end of the HTTP message after the end of its content."""
 
 
 def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """How servers prove who they are: against the system's authorities, or those in `ca_file`.
+    """TLS context that verifies servers against the system's authorities, or those in `ca_file`.
 
-    There is no way to ask for less than that.
+    Verification cannot be turned off.
     """
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -35,7 +35,7 @@ def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
 
 
 class HttpResponse:
-    """A response whose status and headers have arrived. Must be closed, in one way or another."""
+    """Response whose status and headers have arrived. End it with `close` or `finish`."""
 
     __slots__ = (
         "_closed",
@@ -49,47 +49,49 @@ class HttpResponse:
         "status",
     )
 
-    def __init__(self, incoming: Incoming, connection: UpstreamConnection, pool: Pool) -> None:
+    def __init__(
+        self, incoming: IncomingResponse, connection: UpstreamConnection, pool: Pool
+    ) -> None:
         self._incoming = incoming
         self._connection = connection
         self._pool: Pool | None = pool
         self._closed = False
         self._lingering: asyncio.TimerHandle | None = None
-        self._inflater: Inflater | None = None
+        self._inflater: Decompressor | None = None
         self._coding = incoming.fields.get(b"content-encoding", b"")
         self.status = incoming.status
-        """From 200 to 999. Redirects are statuses like others."""
+        """From 200 to 999. Redirects are not followed."""
         self.delimited_by_close = incoming.delimited_by_close
-        """Whether the body ends with the connection, so that a cut looks like an end."""
+        """Whether the body ends with the connection, so that a cut is indistinguishable."""
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers by lower-case name; those that came repeatedly are joined by commas."""
+        """Headers by lower-case name; repeated headers are joined by commas."""
         return {
             name.decode("latin-1"): value.decode("latin-1")
             for name, value in self._incoming.fields.items()
         }
 
     def read(self) -> Coroutine[object, object, bytes]:
-        """What has arrived since the last time, decompressed. Empty at the end, and only there.
+        """Read the bytes that arrived since the last call, decompressed. Empty only at the end.
 
-        Raises HttpError: DISCONNECTED where the body was cut, BAD_RESPONSE where it
-        cannot be read. What came before has been given then.
+        Raises HttpError after the bytes before the failure: DISCONNECTED if the body was cut,
+        BAD_RESPONSE if it cannot be decoded.
         """
-        # No coroutine of its own for what nearly always comes as it is.
+        # Nearly all bodies are uncompressed, and need no coroutine of their own.
         return self._inflated() if self._closed or self._coding else self._incoming.read()
 
     def close(self) -> None:
-        """Gives the connection back, or closes it if the response has not arrived whole."""
+        """Return the connection to the pool, or close it if the response is incomplete."""
         if not self._closed:
             self._closed = True
             self._settle()
 
     def finish(self) -> None:
-        """As `close`, for a body that has said all it will say.
+        """Close after complete content, and keep the connection if the message ends soon.
 
         The end of the HTTP message often comes in the next packet. It is awaited for
-        `LINGER_S`, in the background, so that the connection can be used again.
+        `END_TIMEOUT_S`, in the background.
         """
         if self._closed:
             return
@@ -97,7 +99,7 @@ class HttpResponse:
         if self._incoming.complete:
             self._settle()
             return
-        self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._settle)
+        self._lingering = asyncio.get_running_loop().call_later(END_TIMEOUT_S, self._settle)
         self._incoming.expect_end(self._settle)
 
     def _settle(self) -> None:
@@ -113,7 +115,7 @@ class HttpResponse:
         if self._closed:
             raise HttpError(HttpErrorKind.DISCONNECTED, "the response was closed")
         if self._inflater is None:
-            self._inflater = Inflater.of(self._coding)
+            self._inflater = Decompressor.of(self._coding)
             if self._inflater is None:
                 self._coding = b""
                 return await self._incoming.read()
@@ -127,10 +129,10 @@ class HttpResponse:
 
 
 class HttpClient:
-    """An HTTP/1.1 client for calls that stream.
+    """HTTP/1.1 client for streamed responses.
 
-    Connections are kept and used again. Nothing is followed, remembered or taken from
-    the environment: no redirects, cookies or proxies. Made inside a running loop.
+    Connections are kept alive. There are no redirects, cookies or proxies, and nothing is read from
+    the environment. Create it inside a running loop.
     """
 
     def __init__(
@@ -147,21 +149,21 @@ class HttpClient:
         self._make = partial(
             UpstreamConnection,
             asyncio.get_running_loop(),
-            buffer=memoryview(bytearray(WAITING_MAX)),
-            room=Room(),
+            buffer=memoryview(bytearray(BUFFER_MAX)),
+            budget=ReceiveBudget(),
         )
 
     async def post(
         self, url: Url, headers: Mapping[str, str], body: bytes, *, connect_timeout_s: float
     ) -> HttpResponse:
-        """As `send`, with a head that is sent once."""
+        """Send a request whose head is not reused. See `send`."""
         return await self.send(PostHead(url, headers), body, connect_timeout_s=connect_timeout_s)
 
     async def send(self, head: PostHead, body: bytes, *, connect_timeout_s: float) -> HttpResponse:
-        """Sends `body`; returns once status and headers have arrived.
+        """Send `body`, and return once status and headers have arrived.
 
-        `connect_timeout_s` bounds the way to a connection, nothing after that. A kept
-        connection that turns out to be closed is replaced once. Raises HttpError.
+        `connect_timeout_s` limits only the time to get a connection. A kept-alive connection that
+        turns out to be closed is replaced once. Raises HttpError.
         """
         pool = self._pools.get(head.origin) or self._add_pool(head.origin)
         if not pool.enter_at_once():
@@ -182,13 +184,13 @@ class HttpClient:
             raise
 
     async def close(self) -> None:
-        """Closes all connections; responses that are being read are cut."""
+        """Close all connections, including those whose responses are being read."""
         for pool in self._pools.values():
             await pool.close()
 
     @property
     def in_use(self) -> int:
-        """How many connections carry an exchange, or are being made for one."""
+        """Connections that carry an exchange, or are being established for one."""
         return sum(pool.in_use for pool in self._pools.values())
 
     def declare_metrics(self, counters: Counters) -> None:
@@ -201,7 +203,7 @@ class HttpClient:
 
     def _add_pool(self, origin: Origin) -> Pool:
         if origin.secure and self._tls is None:
-            # Reading the system's authorities takes up to 50 ms, which nobody waits for in vain.
+            # Reading the system's authorities takes up to 50 ms: only if TLS is used.
             self._tls = tls_context()
         pool = self._pools[origin] = Pool(
             origin,

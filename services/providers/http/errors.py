@@ -1,4 +1,4 @@
-"""Why an exchange with a server fails."""
+"""Failures of an HTTP exchange."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from enum import Enum, auto
 
 
 class HttpErrorKind(Enum):
-    """What went wrong, and so how far the request came."""
+    """Kind of failure. It says whether anything was sent."""
 
     BAD_REQUEST = auto()
-    """Nothing was sent: the address or a header cannot be written as HTTP."""
+    """Nothing was sent: the URL or a header is invalid in HTTP."""
     DNS = auto()
-    """Nothing was sent: the host's name has no address."""
+    """Nothing was sent: the host name has no address."""
     UNREACHABLE = auto()
-    """Nothing was sent: nobody took the connection."""
+    """Nothing was sent: the connection was refused, or the host is unreachable."""
     TLS = auto()
-    """Nothing was sent: the server could not prove who it is, or does not speak TLS."""
+    """Nothing was sent: the server's certificate was not accepted, or it does not speak TLS."""
     TIMEOUT = auto()
-    """Nothing was sent: there was no connection in time."""
+    """Nothing was sent: the connection was not established in time."""
     DISCONNECTED = auto()
     """The connection ended before the response did."""
     BAD_RESPONSE = auto()
-    """The server said something that is not HTTP, or more than is allowed."""
+    """The response is not HTTP, or exceeds a limit."""
 
 
 class HttpError(Exception):
-    """An exchange failed. The text is for logs: it may name hosts, never headers or bodies."""
+    """Failed exchange. The text is for logs: it may name hosts, never headers or bodies."""
 
     def __init__(self, kind: HttpErrorKind, detail: str) -> None:
         super().__init__(detail)

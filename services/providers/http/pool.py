@@ -1,4 +1,4 @@
-"""The connections to one origin: how many there may be, and which may be used again."""
+"""Connection pool of one origin: limit and reuse."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from services.providers.http.request import Origin
 from services.providers.http.upstream_connection import UpstreamConnection
 
 ADDRESS_DELAY_S = 0.25
-"""The head start of one address over the next (RFC 8305, 5)."""
-RECEIVE_BUFFER = 64 * 1024
-"""The kernel's share of what nobody has read yet (SO_RCVBUF; Linux takes as much again for its
-own use). Left to itself it grows to 6 MB for each stream that waits for a slow client."""
+"""Delay before the next address is tried in parallel (RFC 8305, section 5)."""
+SOCKET_RECEIVE_BUFFER = 64 * 1024
+"""SO_RCVBUF, in bytes; Linux doubles it for its own use. By default the kernel grows it to 6 MB for
+each stream that waits for a slow client."""
 
 
 class Pool:
-    """Gives out connections to one origin, the most recently used first."""
+    """Pool of connections to one origin. The most recently used connection is reused first."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Pool:
         tls: ssl.SSLContext | None,
         make: Callable[[Callable[[UpstreamConnection], None]], UpstreamConnection],
     ) -> None:
-        """`make` makes a connection that tells of its end. Without `tls` it is plain text."""
+        """`make` creates a connection that calls back at its end. Without `tls`: plain text."""
         self._make = make
         self._origin = origin
         self._idle_timeout_s = idle_timeout_s
@@ -49,11 +49,11 @@ class Pool:
 
     @property
     def in_use(self) -> int:
-        """How many slots were entered and not left."""
+        """Slots that are taken."""
         return self._limit - self._free
 
     def enter_at_once(self) -> bool:
-        """Takes a slot if one is free. Every one that was entered must be left."""
+        """Take a slot if one is free. Release each slot with `leave`."""
         if self._closed:
             raise HttpError(HttpErrorKind.UNREACHABLE, "the client is closed")
         if not self._free:
@@ -62,7 +62,7 @@ class Pool:
         return True
 
     async def enter(self, timeout_s: float) -> None:
-        """Waits for a slot: whoever came first is first."""
+        """Wait for a slot, first come, first served."""
         given = self._loop.create_future()
         self._waiting.append(given)
         try:
@@ -70,7 +70,7 @@ class Pool:
                 await given
         except BaseException as error:
             if not given.cancelled():
-                self._give_slot()  # It came at the same moment.
+                self._give_slot()  # The slot was granted at the same moment.
             elif given in self._waiting:
                 self._waiting.remove(given)
             if isinstance(error, TimeoutError):
@@ -79,7 +79,7 @@ class Pool:
             raise
 
     def leave(self, connection: UpstreamConnection | None) -> None:
-        """Gives a slot back, with the connection that was used, whatever its state."""
+        """Release a slot, with the connection that was used, in any state."""
         if connection is not None:
             if connection.reusable and not self._closed:
                 self._put(connection)
@@ -88,7 +88,7 @@ class Pool:
         self._give_slot()
 
     def take(self) -> UpstreamConnection | None:
-        """An idle connection that can still be used, if there is one."""
+        """Take an idle connection that can be reused, if any."""
         while self._idle:
             connection = self._idle.pop()
             fresh = self._loop.time() - connection.idle_since < self._idle_timeout_s
@@ -98,7 +98,7 @@ class Pool:
         return None
 
     async def connect(self, timeout_s: float) -> UpstreamConnection:
-        """A new connection. Raises HttpError (DNS, UNREACHABLE, TLS, TIMEOUT)."""
+        """Establish a connection. Raises HttpError (DNS, UNREACHABLE, TLS, TIMEOUT)."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._connect()
@@ -112,7 +112,7 @@ class Pool:
             raise HttpError(HttpErrorKind.UNREACHABLE, str(error)) from None
 
     async def close(self) -> None:
-        """Closes all connections, also those in use, and returns when that is done."""
+        """Close all connections, including those in use, and wait until they are closed."""
         self._closed = True
         if self._sweep is not None:
             self._sweep.cancel()
@@ -122,7 +122,7 @@ class Pool:
             await self._all_lost.wait()
 
     def _give_slot(self) -> None:
-        """To who has waited for it longest, if anybody still does."""
+        """Grant a slot to the longest waiter, if any."""
         while self._waiting:
             given = self._waiting.popleft()
             if not given.done():
@@ -172,7 +172,7 @@ class Pool:
             self._sweep = self._loop.call_later(self._idle_timeout_s, self._expire)
 
     def _expire(self) -> None:
-        """Closes what has been idle for too long, and comes back for the rest."""
+        """Close connections that have been idle for too long, and schedule the next check."""
         self._sweep = None
         now = self._loop.time()
         while self._idle and self._idle[0].idle_since + self._idle_timeout_s <= now:
@@ -185,5 +185,5 @@ class Pool:
 def _socket(address: aiohappyeyeballs.AddrInfoType) -> socket.socket:
     family, kind, protocol, *_ = address
     sock = socket.socket(family, kind, protocol)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_RECEIVE_BUFFER)
     return sock

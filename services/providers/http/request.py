@@ -1,4 +1,4 @@
-"""What is sent: an address, and the head of a POST to it."""
+"""URL and head of a POST request."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ _PORTS = {"http": 80, "https": 443}
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TARGET_SAFE = "/%:@!$&'()*+,;=-._~"
 
-OURS = frozenset(
+RESERVED_HEADERS = frozenset(
     {"connection", "content-length", "host", "keep-alive", "te", "trailer", "transfer-encoding"}
     | {"expect", "proxy-connection", "upgrade"}
 )
-"""Headers that frame the message or steer the connection: callers cannot set them."""
+"""Headers that frame the message or control the connection: callers cannot set them."""
 
 
 class Origin(NamedTuple):
-    """Whom a connection belongs to: requests to the same origin may share one."""
+    """Origin: requests with the same origin may share a connection."""
 
     host: str
-    """In ASCII; an IPv6 address is without brackets."""
+    """ASCII. An IPv6 address has no brackets."""
     port: int
     secure: bool
-    """Whether over TLS."""
+    """Whether to use TLS."""
 
 
 class Url(NamedTuple):
-    """An `http` or `https` address."""
+    """URL with the scheme `http` or `https`."""
 
     origin: Origin
     authority: str
@@ -41,11 +41,10 @@ class Url(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Url:
-        """The address that `text` spells out.
+        """Parse `text`.
 
-        Raises ValueError on anything but `scheme://host[:port][/path][?query]`: user
-        names and fragments have no meaning here, spaces and control characters would
-        be taken differently by different readers.
+        Raises ValueError on anything but `scheme://host[:port][/path][?query]`: user names and
+        fragments have no meaning here, and parsers disagree about spaces and control characters.
         """
         if not text.isprintable() or " " in text or "\\" in text:
             raise ValueError("An address holds no spaces, backslashes or control characters.")
@@ -66,35 +65,38 @@ class Url(NamedTuple):
         )
 
     def join(self, path: str) -> Url:
-        """This address with `path` after its own; the query stays."""
+        """Append `path` to the URL's path. The query stays."""
         joined = self.path.rstrip("/") + quote(path, safe=_TARGET_SAFE)
         return self._replace(path=joined)
 
     @property
     def target(self) -> str:
-        """The request target: what stands in the first line."""
+        """Request target of the first line (RFC 9112, section 3.2)."""
         path = self.path or "/"
         return f"{path}?{self.query}" if self.query else path
 
 
 class PostHead:
-    """The head of POSTs that differ in nothing but their bodies."""
+    """Head of POST requests that differ only in their bodies."""
 
     __slots__ = ("_text", "origin")
 
     def __init__(self, url: Url, headers: Mapping[str, str]) -> None:
         """Raises HttpError (BAD_REQUEST), without the value, for headers that cannot be sent.
 
-        They could end the head or begin another, or are among `OURS`.
+        These could end the head or inject another header, or are among `RESERVED_HEADERS`.
         """
         lines = [f"POST {url.target} HTTP/1.1\r\nhost: {url.authority}\r\n"]
         for name, value in headers.items():
-            if not (_TOKEN.fullmatch(name) and value.isprintable()) or name.lower() in OURS:
+            if (
+                not (_TOKEN.fullmatch(name) and value.isprintable())
+                or name.lower() in RESERVED_HEADERS
+            ):
                 raise HttpError(HttpErrorKind.BAD_REQUEST, f"the header {name!r} cannot be sent")
             lines.append(f"{name}: {value}\r\n")
         self._text = "".join(lines).encode()
         self.origin = url.origin
-        """Whom to send it to."""
+        """The origin to connect to."""
 
     def of(self, length: int) -> bytes:
         """The head of a POST of `length` bytes."""
@@ -102,5 +104,5 @@ class PostHead:
 
 
 def _ascii(host: str) -> str:
-    """The host as DNS knows it. Raises ValueError (UnicodeError is one)."""
+    """Encode a host name for DNS. Raises ValueError, of which UnicodeError is a subclass."""
     return host.encode("idna").decode()

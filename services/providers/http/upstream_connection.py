@@ -1,4 +1,4 @@
-"""One connection to a server: requests go out, responses are taken apart."""
+"""Connection to a server: sends requests and parses responses."""
 
 from __future__ import annotations
 
@@ -10,27 +10,32 @@ from typing import cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.incoming import TIGHT, WAITING_MAX, Incoming, Room
+from services.providers.http.incoming_response import (
+    BUFFER_MAX,
+    BUFFER_MIN,
+    IncomingResponse,
+    ReceiveBudget,
+)
 
 HEAD_MAX = 64 * 1024
-"""Bytes of headers in a response. Also the most that may come without a byte of body."""
+"""Bytes of headers in a response. Also the limit on bytes that arrive without any body."""
 FIELDS_MAX = 256
-"""Headers in a response."""
+"""Number of headers in a response."""
 JOIN_MAX = 64 * 1024
-"""A body up to this size is copied behind the head, to leave in the same packet."""
+"""Bodies up to this size are copied behind the head, to be sent in the same packet."""
 
 STALE_WINDOW_S = 1.0
-"""How soon after a request a reused connection proves to have been closed before it.
+"""How soon after a request a reused connection that was closed before it is detected.
 
-That takes one round trip. A server that hangs up later may have begun to work.
+Detection takes one round trip. A server that disconnects later may have started to work.
 """
 
 
 class UpstreamConnection(asyncio.BufferedProtocol):
-    """Carries one exchange at a time, and is reusable after a clean one.
+    """Connection that carries one exchange at a time, and is reusable after a complete one.
 
-    The parser calls the `on_…` methods. Made by `loop.create_connection`; `on_lost`
-    is called once, when the socket is closed.
+    The parser calls the `on_…` methods. Created by `loop.create_connection`. `on_lost` is called
+    once, when the socket is closed.
     """
 
     def __init__(
@@ -38,23 +43,23 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         loop: asyncio.AbstractEventLoop,
         on_lost: Callable[[UpstreamConnection], None],
         buffer: memoryview,
-        room: Room,
+        budget: ReceiveBudget,
     ) -> None:
-        """`buffer` has `WAITING_MAX` bytes: what is read is in it for a moment.
+        """`buffer` has `BUFFER_MAX` bytes; received data is in it only until it is parsed.
 
-        Responses take `room`.
+        Responses share `budget`.
         """
         self._buffer = buffer
-        self._room = room
+        self._budget = budget
         self._loop = loop
         self._on_lost = on_lost
         self._transport: asyncio.Transport
-        self._incoming: Incoming
+        self._incoming: IncomingResponse
         self._fields: list[tuple[bytes, bytes]] = []
         self._size = 0
         self._pieces: list[bytes] = []
-        # Pieces of body are collected without a line of Python: a burst of events is
-        # often a burst of HTTP chunks, and each would cost a call.
+        # The parser appends pieces of the body without a Python call: a burst of events is often a
+        # burst of HTTP chunks.
         self.on_body = self._pieces.append
         self._parser = HttpResponseParser(self)
         self._interim = False
@@ -64,11 +69,11 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._sent_at = 0.0
         self._heard = False
         self.idle_since = 0.0
-        """When it last became idle, in the loop's time."""
+        """Time of the loop at which it last became idle."""
 
     @property
     def reusable(self) -> bool:
-        """Whether another request may be sent: the last exchange left nothing behind."""
+        """Whether another request may be sent: the last exchange is complete."""
         return (
             self._clean
             and not self._transport.is_closing()
@@ -78,18 +83,18 @@ class UpstreamConnection(asyncio.BufferedProtocol):
 
     @property
     def was_stale(self) -> bool:
-        """Whether the server had hung up before the request reached it, by all signs."""
+        """Whether the server appears to have closed the connection before the request arrived."""
         return not self._heard and self._loop.time() - self._sent_at < STALE_WINDOW_S
 
-    async def exchange(self, head: bytes, body: bytes) -> Incoming:
-        """Sends a request and returns the response as soon as it has begun.
+    async def exchange(self, head: bytes, body: bytes) -> IncomingResponse:
+        """Send a request, and return the response once its headers have arrived.
 
-        Raises HttpError (DISCONNECTED, BAD_RESPONSE). The connection does not survive
-        a failure or cancellation.
+        Raises HttpError (DISCONNECTED, BAD_RESPONSE). A failure or cancellation closes the
+        connection.
         """
         if self._transport.is_closing():
             raise HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed")
-        incoming = self._incoming = Incoming(self._transport, self._loop, self._room)
+        incoming = self._incoming = IncomingResponse(self._transport, self._loop, self._budget)
         self._fields = []
         self._size = 0
         self._interim = self._ended = self._heard = False
@@ -110,16 +115,16 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         return incoming
 
     def secured(self, transport: asyncio.BaseTransport | None) -> None:
-        """TLS is agreed upon: from now on everything goes through `transport`."""
+        """Use `transport` from now on: the TLS handshake is complete."""
         self._transport = cast("asyncio.Transport", transport)
-        # asyncio's and uvloop's transports over TLS have this, and would keep 256 KiB.
+        # TLS transports of asyncio and uvloop would buffer 256 KiB.
         if bound := getattr(transport, "set_read_buffer_limits", None):
-            bound(high=TIGHT, low=0)
-        self._incoming = Incoming(self._transport, self._loop, self._room)
-        self._incoming.end()  # Nothing has been asked.
+            bound(high=BUFFER_MIN, low=0)
+        self._incoming = IncomingResponse(self._transport, self._loop, self._budget)
+        self._incoming.end()  # No request is in progress.
 
     def abort(self) -> None:
-        """Closes the socket at once."""
+        """Close the socket at once."""
         self._clean = False
         self._transport.abort()
         self._incoming.fail(HttpError(HttpErrorKind.DISCONNECTED, "the connection was closed"))
@@ -127,20 +132,20 @@ class UpstreamConnection(asyncio.BufferedProtocol):
     # Called by the event loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is connected."""
+        """Store the transport: the socket is connected."""
         self.secured(transport)
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader's room decides
-        """Where to put what arrives: no more than the reader has room for."""
-        if self._room.left >= WAITING_MAX:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the reader's budget decides
+        """Return a buffer for received data, no larger than the response may buffer."""
+        if self._budget.left >= BUFFER_MAX:
             return self._buffer
         return self._buffer[: self._incoming.space]
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Hands the parser what has arrived, and the reader what is body of it."""
+        """Pass received data to the parser, and parsed body to the reader."""
         incoming = self._incoming
         if incoming.complete:
-            self.abort()  # Nobody has asked: the next answer could be somebody else's.
+            self.abort()  # Unsolicited data could be taken for the next response.
             return
         self._heard = True
         try:
@@ -157,7 +162,7 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         elif not self._clean:
             self.abort()
 
-    def _take_body(self, incoming: Incoming, received: int) -> None:
+    def _take_body(self, incoming: IncomingResponse, received: int) -> None:
         if self._pieces:
             self._without_body = 0
             incoming.put(b"".join(self._pieces))
@@ -169,10 +174,10 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             incoming.fail(HttpError(HttpErrorKind.BAD_RESPONSE, "too much that is not body"))
 
     def eof_received(self) -> None:
-        """The server will send no more: what was to end with the connection has ended.
+        """Complete a body that ends with the connection: the server sends no more.
 
-        Over TLS only a closure that was announced counts, which nobody in between can
-        feign. The transport closes itself.
+        Over TLS this needs a `close_notify`, which a third party cannot forge. The transport closes
+        itself.
         """
         incoming = self._incoming
         if incoming.delimited_by_close and not incoming.complete and _announced(self._transport):
@@ -180,27 +185,27 @@ class UpstreamConnection(asyncio.BufferedProtocol):
             incoming.end()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed."""
+        """Fail the exchange in progress, and report the end: the socket is closed."""
         self._clean = False
         detail = str(exc) if exc else "the connection was closed"
         self._incoming.fail(HttpError(HttpErrorKind.DISCONNECTED, detail))
         self._on_lost(self)
 
-    # Called by the parser. What they raise ends the parsing, and arrives as HttpParserError.
+    # Called by the parser. An exception ends the parsing and arrives as HttpParserError.
 
     def on_message_begin(self) -> None:
-        """A response begins; a second one was not asked for."""
+        """Begin a response. A second one is unsolicited."""
         if self._ended:
             raise ValueError("a second response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """A header, or a trailer, which is of no use."""
+        """Add a header. Trailers are ignored."""
         if not self._incoming.begun:
             self._fields.append((name, value))
             self._size += len(name) + len(value) + 4
 
     def on_headers_complete(self) -> None:
-        """The head is there. Interim responses (1xx) are passed over."""
+        """Complete the headers. Interim responses (1xx) are skipped."""
         status = self._parser.get_status_code()
         if self._size > HEAD_MAX or len(self._fields) > FIELDS_MAX or status == 101:
             raise ValueError("a head that is not acceptable")
@@ -212,19 +217,19 @@ class UpstreamConnection(asyncio.BufferedProtocol):
         self._size = 0
 
     def on_message_complete(self) -> None:
-        """The response is complete, and perhaps another may follow."""
+        """Complete the response, and note whether the connection stays usable."""
         if not self._interim:
             self._ended = True
             self._clean = self._parser.should_keep_alive()
 
 
 def _announced(transport: asyncio.Transport) -> bool:
-    """Whether the server itself has ended the stream: over TLS it says so (RFC 8446, 6.1)."""
+    """Whether the server has announced the end, with `close_notify` (RFC 8446, section 6.1)."""
     tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     if tls is None:
         return True
     try:
-        return tls.read(1) == b""  # Asyncio reports a connection that was cut in the same way.
+        return tls.read(1) == b""  # asyncio reports a cut connection in the same way.
     except ssl.SSLZeroReturnError:
         return True
     except ssl.SSLError:
@@ -232,18 +237,18 @@ def _announced(transport: asyncio.Transport) -> bool:
 
 
 def _by_name(fields: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The headers by lower-case name; those that repeat are one list (RFC 9110, 5.3)."""
+    """Headers by lower-case name; repeated headers are one list (RFC 9110, section 5.3)."""
     merged: dict[bytes, bytes] = {}
     for field, padded in fields:
-        name, value = field.lower(), padded.rstrip(b" \t")  # The parser leaves that on.
+        name, value = field.lower(), padded.rstrip(b" \t")  # The parser keeps trailing space.
         merged[name] = merged[name] + b", " + value if name in merged else value
     return merged
 
 
 def _ends_with_connection(status: int, fields: dict[bytes, bytes]) -> bool:
-    """Whether the body lasts until the connection ends (RFC 9112, 6.3).
+    """Whether the body lasts until the connection ends (RFC 9112, section 6.3).
 
-    Raises ValueError on transfer codings other than `chunked`: we asked for none.
+    Raises ValueError on transfer codings other than `chunked`: none was requested.
     """
     coding = fields.get(b"transfer-encoding")
     if coding is not None and coding.lower() != b"chunked":

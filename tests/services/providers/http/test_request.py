@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.request import OURS, Origin, PostHead, Url
+from services.providers.http.request import RESERVED_HEADERS, Origin, PostHead, Url
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_writes_a_head() -> None:
         ("", "secret"),
         ("x\n", "secret"),
         ("ключ", "secret"),
-        *((name.title(), "secret") for name in sorted(OURS)),
+        *((name.title(), "secret") for name in sorted(RESERVED_HEADERS)),
     ],
 )
 def test_refuses_headers_that_reach_further(name: str, value: str) -> None:

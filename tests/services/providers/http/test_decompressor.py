@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.providers.http.decompressor import RATIO_MAX, READ_MAX, UNCHECKED_BYTES, Decompressor
 from services.providers.http.errors import HttpError, HttpErrorKind
-from services.providers.http.inflate import FREE, RATIO_MAX, READ_MAX, Inflater
 
 TEXT = "".join(f"data: {number}\n\n" for number in range(500)).encode()
 
@@ -30,7 +30,7 @@ CODINGS = {
 
 def inflate(coding: bytes, *pieces: bytes) -> bytes:
     """What these pieces of a body say."""
-    inflater = Inflater.of(coding)
+    inflater = Decompressor.of(coding)
     assert inflater is not None
     text = b""
     for piece in pieces:
@@ -56,7 +56,7 @@ def test_slices_do_not_matter(name: str, cuts: list[int]) -> None:
 def test_gives_what_is_there() -> None:
     """An event that the server has flushed does not wait for the next."""
     packer = zlib.compressobj(wbits=31)
-    inflater = Inflater.of(b"gzip")
+    inflater = Decompressor.of(b"gzip")
     assert inflater is not None
 
     inflater.feed(packer.compress(b"data: 1\n\n") + packer.flush(zlib.Z_SYNC_FLUSH))
@@ -67,14 +67,14 @@ def test_gives_what_is_there() -> None:
 @pytest.mark.parametrize("coding", [b"", b"identity", b" Identity "])
 def test_leaves_plain_bodies_alone(coding: bytes) -> None:
     """Nothing is done where nothing was compressed."""
-    assert Inflater.of(coding) is None
+    assert Decompressor.of(coding) is None
 
 
 @pytest.mark.parametrize("coding", [b"br", b"zstd", b"compress", b"gzip, gzip", b"\xff"])
 def test_refuses_unknown_codings(coding: bytes) -> None:
     """A coding that was not asked for and is not known is a bad response."""
     with pytest.raises(HttpError) as refused:
-        Inflater.of(coding)
+        Decompressor.of(coding)
 
     assert refused.value.kind is HttpErrorKind.BAD_RESPONSE
 
@@ -104,7 +104,7 @@ def test_an_empty_body_is_empty() -> None:
 def test_defuses_bombs() -> None:
     """A body that expands beyond measure ends before it fills the memory."""
     bomb = gzip.compress(b"\0" * 50_000_000)
-    inflater = Inflater.of(b"gzip")
+    inflater = Decompressor.of(b"gzip")
     assert inflater is not None
     inflater.feed(bomb)
     size = 0
@@ -114,4 +114,4 @@ def test_defuses_bombs() -> None:
             size += len(data)
 
     assert refused.value.kind is HttpErrorKind.BAD_RESPONSE
-    assert size <= FREE + RATIO_MAX * len(bomb)
+    assert size <= UNCHECKED_BYTES + RATIO_MAX * len(bomb)

@@ -7,8 +7,8 @@ import random
 import socket
 
 from services.providers.http import HttpClient, HttpResponse, Url
-from services.providers.http.incoming import ROOM, TIGHT, WAITING_MAX
-from services.providers.http.pool import RECEIVE_BUFFER
+from services.providers.http.incoming_response import BUFFER_MAX, BUFFER_MIN, RECEIVE_BUDGET
+from services.providers.http.pool import SOCKET_RECEIVE_BUFFER
 from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, Line, answer, chunk
 
 BLOCKED_S = 0.5
@@ -28,7 +28,7 @@ async def test_comes_in_pieces(client: HttpClient, upstream: FakeUpstream) -> No
     response.close()
 
     assert b"".join(pieces) == body
-    assert max(map(len, pieces)) <= WAITING_MAX
+    assert max(map(len, pieces)) <= BUFFER_MAX
 
 
 async def test_holds_the_server_up(client: HttpClient, upstream: FakeUpstream) -> None:
@@ -55,7 +55,7 @@ async def test_holds_the_server_up(client: HttpClient, upstream: FakeUpstream) -
     await blocked.wait()
     response.close()
 
-    assert sent < 8 * RECEIVE_BUFFER
+    assert sent < 8 * SOCKET_RECEIVE_BUFFER
 
 
 async def test_many_who_do_not_read(client: HttpClient, upstream: FakeUpstream) -> None:
@@ -69,17 +69,17 @@ async def test_many_who_do_not_read(client: HttpClient, upstream: FakeUpstream) 
     upstream.play([SSE_HEAD, flow])
     url = Url.parse(upstream.url)
     responses = [await client.post(url, {}, b"{}", connect_timeout_s=5) for _ in range(100)]
-    room = responses[0]._connection._room
+    room = responses[0]._connection._budget
     for response in responses:
         while room.left > 0:
             assert await response.read()
 
-    assert room.left > -len(responses) * 2 * WAITING_MAX
+    assert room.left > -len(responses) * 2 * BUFFER_MAX
     piece = await (await _added(client, upstream, responses)).read()
-    assert len(piece) <= 2 * TIGHT
+    assert len(piece) <= 2 * BUFFER_MIN
     for response in responses:
         response.close()
-    assert room.left == ROOM
+    assert room.left == RECEIVE_BUDGET
 
 
 async def _added(

@@ -1,4 +1,4 @@
-"""Bodies that the server has compressed, although it was asked not to."""
+"""Decompression, for servers that compress although the request asks them not to."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import zlib
 from services.providers.http.errors import HttpError, HttpErrorKind
 
 READ_MAX = 256 * 1024
-"""The most that one read gives: a small input cannot fill the memory."""
-FREE = 1024 * 1024
-"""Bytes of output that nobody asks about."""
+"""Bytes returned at most by one read, so that a small input cannot fill the memory."""
+UNCHECKED_BYTES = 1024 * 1024
+"""Bytes of output up to which the ratio is not checked."""
 RATIO_MAX = 100
-"""Bytes of output for each one of input, beyond that. Event streams reach about 20."""
+"""Bytes of output per byte of input beyond that. Event streams reach about 20."""
 
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
 _RAW = -zlib.MAX_WBITS
 
 
-class Inflater:
-    """Decompresses a body as it arrives, within bounds. Raises HttpError (BAD_RESPONSE)."""
+class Decompressor:
+    """Streaming decompressor with bounds. Raises HttpError (BAD_RESPONSE)."""
 
     @classmethod
-    def of(cls, coding: bytes) -> Inflater | None:
-        """What undoes the content coding `coding`. None where there is nothing to undo."""
+    def of(cls, coding: bytes) -> Decompressor | None:
+        """Decompressor of the content coding `coding`. None for `identity`."""
         name = coding.strip().lower()
         if name in {b"", b"identity"}:
             return None
@@ -39,23 +39,23 @@ class Inflater:
         self._given = 0
 
     def feed(self, data: bytes) -> None:
-        """More input."""
+        """Add input."""
         self._input += data
         self._taken += len(data)
 
     def take(self) -> bytes:
-        """The next output, at most `READ_MAX`; empty when more input is needed."""
+        """Take the next output, at most `READ_MAX` bytes. Empty if more input is needed."""
         try:
             data = self._inflate()
         except zlib.error:
             raise HttpError(HttpErrorKind.BAD_RESPONSE, "a broken compression") from None
         self._given += len(data)
-        if self._given > FREE + RATIO_MAX * self._taken:
+        if self._given > UNCHECKED_BYTES + RATIO_MAX * self._taken:
             raise HttpError(HttpErrorKind.BAD_RESPONSE, "a body that expands without measure")
         return data
 
     def close(self) -> None:
-        """The input is over. Raises where the compressed stream is not."""
+        """End the input. Raises if the compressed stream is incomplete."""
         if self._taken and not (self._stream and self._stream.eof):
             raise HttpError(HttpErrorKind.BAD_RESPONSE, "a compression without end")
 
@@ -74,5 +74,5 @@ class Inflater:
 
 
 def _deflate_window(start: bytes) -> int:
-    """`deflate` means the zlib format, but some send it raw (RFC 9110, 8.4.1.2)."""
+    """Window size for `deflate`: the zlib format, which some send raw (RFC 9110, 8.4.1.2)."""
     return _ZLIB if start[0] & 0x0F == zlib.DEFLATED else _RAW

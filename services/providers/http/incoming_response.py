@@ -1,4 +1,4 @@
-"""One response on its way in: the connection puts, the reader takes."""
+"""Response in transit: the connection writes to it, one reader reads from it."""
 
 from __future__ import annotations
 
@@ -7,49 +7,48 @@ from collections.abc import Callable, Mapping
 
 from services.providers.http.errors import HttpError, HttpErrorKind
 
-WAITING_MAX = 64 * 1024
-"""Bytes that may wait for a reader before the server has to."""
-PIECE = 16 * 1024
-"""What a reader gets at a time who is behind."""
-TIGHT = 2 * 1024
-"""Both of these, once there is no room left."""
-ROOM = 2 * 1024 * 1024
-"""Bytes that all readers of a client together may have before them."""
+BUFFER_MAX = 64 * 1024
+"""Bytes buffered for a reader before reading from the socket pauses, while there is budget."""
+READ_MAX_WHEN_BEHIND = 16 * 1024
+"""Bytes returned at a time to a reader that is behind, while there is budget."""
+BUFFER_MIN = 2 * 1024
+"""Lower bound of both, once the budget is used up."""
+RECEIVE_BUDGET = 2 * 1024 * 1024
+"""Bytes buffered for all readers of a client together."""
 
 
-class Room:
-    """What the responses of a client may hold together.
+class ReceiveBudget:
+    """Receive budget of all responses of a client.
 
-    As much as readers take at once arrives at once, while there is room. Where thousands do not
-    read, each has little: what becomes of a byte on its way to the reader of ours is several
-    times its size.
+    While there is budget, data arrives as fast as readers take it. If thousands of readers do not
+    read, each response buffers little: on its way to the caller a byte takes several times its
+    size.
     """
 
     __slots__ = ("left",)
 
-    def __init__(self, size: int = ROOM) -> None:
+    def __init__(self, size: int = RECEIVE_BUDGET) -> None:
         self.left = size
-        """Bytes. Less than none where everybody has no more than the least."""
+        """Bytes left. Negative if every response buffers no more than the lower bound."""
 
     def share(self, most: int) -> int:
-        """How much of `most` anybody may have now."""
-        return max(TIGHT, min(most, self.left))
+        """The part of `most` that one response may buffer now."""
+        return max(BUFFER_MIN, min(most, self.left))
 
 
-class Incoming:
-    """The status, the headers and the part of the body that has not been read.
+class IncomingResponse:
+    """Status, headers, and the part of the body that has not been read.
 
-    There is one reader. It waits on a single future, which every event wakes: no
-    task, no queue and no timer belongs to a response.
+    It has one reader, which waits on a single future: a response needs no task, queue or timer.
     """
 
     __slots__ = (
+        "_budget",
         "_chunks",
         "_error",
         "_loop",
         "_on_end",
         "_paused",
-        "_room",
         "_size",
         "_taken",
         "_transport",
@@ -62,11 +61,11 @@ class Incoming:
     )
 
     def __init__(
-        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, room: Room
+        self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, budget: ReceiveBudget
     ) -> None:
         self._transport = transport
         self._loop = loop
-        self._room = room
+        self._budget = budget
         self._chunks: list[bytes] = []
         self._size = 0
         self._taken = 0
@@ -75,24 +74,24 @@ class Incoming:
         self._waiter: asyncio.Future[None] | None = None
         self._on_end: Callable[[], None] | None = None
         self.begun = False
-        """Whether status and headers are there."""
+        """Whether status and headers have arrived."""
         self.status = 0
         self.fields: Mapping[bytes, bytes] = {}
-        """The headers by lower-case name, as they came."""
+        """Headers by lower-case name, with their original bytes."""
         self.delimited_by_close = False
-        """Whether nothing but the connection's end marks the end of the body."""
+        """Whether only the end of the connection marks the end of the body."""
         self.complete = False
-        """Whether the whole body has arrived; it may not have been read."""
+        """Whether the whole body has arrived, read or not."""
 
     # The connection's side.
 
     @property
     def space(self) -> int:
-        """How much should arrive at a time, at most."""
-        return self._room.share(WAITING_MAX)
+        """Upper bound of bytes to receive at a time."""
+        return self._budget.share(BUFFER_MAX)
 
     def begin(self, status: int, fields: Mapping[bytes, bytes], *, to_eof: bool) -> None:
-        """Status and headers have arrived."""
+        """Take the status and the headers."""
         self.begun = True
         self.status = status
         self.fields = fields
@@ -100,27 +99,27 @@ class Incoming:
         self._wake()
 
     def put(self, data: bytes) -> None:
-        """More of the body has arrived."""
+        """Append to the body."""
         if self._on_end is not None:
             self.fail(HttpError(HttpErrorKind.BAD_RESPONSE, "data after the end"))
             return
         size = len(data)
         self._chunks.append(data)
         self._size += size
-        self._room.left -= size
-        # There is room for `TIGHT` always: so much is not looked for.
-        if self._size > TIGHT and self._size > self.space and not self._paused:
+        self._budget.left -= size
+        # `BUFFER_MIN` is always allowed, and is checked without the budget.
+        if self._size > BUFFER_MIN and self._size > self.space and not self._paused:
             self._paused = True
             self._transport.pause_reading()
         self._wake()
 
     def end(self) -> None:
-        """The body is complete."""
+        """Mark the body as complete."""
         self.complete = True
         self._ended()
 
     def fail(self, error: HttpError) -> None:
-        """Nothing more will come. What has arrived can still be read."""
+        """Fail the rest of the body. Data before the failure can still be read."""
         if not self.complete and self._error is None:
             self._error = error
             self._ended()
@@ -128,33 +127,33 @@ class Incoming:
     # The reader's side.
 
     def event(self) -> asyncio.Future[None]:
-        """Is done when something has arrived. Raises the error after which nothing will."""
+        """Future that is done when something has arrived. Raises the error that ended the body."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
         return self._waiter
 
     async def read(self) -> bytes:
-        """What has arrived since the last time, or a piece of it; empty at the end.
+        """Read the bytes that have arrived, or the first of them. Empty at the end.
 
-        Until the next time it counts as being held.
+        They count against the budget until the next call.
         """
-        self._room.left += self._taken
+        self._budget.left += self._taken
         self._taken = 0
         chunks = self._chunks
         while not chunks:
             if self.complete:
                 return b""
             await self.event()
-        if self._paused and self._size > (piece := self._room.share(PIECE)):
+        if self._paused and self._size > (piece := self._budget.share(READ_MAX_WHEN_BEHIND)):
             return self._beginning(piece)
-        data = b"".join(chunks)  # Of a single one it is that one.
+        data = b"".join(chunks)  # A single chunk is not copied.
         self._taken = self._size
         self._clear()
         return data
 
     def _beginning(self, size: int) -> bytes:
-        """The first of what has arrived, at most so much."""
+        """Remove and return at most `size` bytes from the start of the buffer."""
         first = self._chunks[0]
         if len(first) <= size:
             del self._chunks[0]
@@ -166,8 +165,8 @@ class Incoming:
         return first
 
     def discard(self) -> None:
-        """Nothing is held any more: drops what has not been read, and lets the server go on."""
-        self._room.left += self._size + self._taken
+        """Drop unread data, release the budget, and resume reading from the socket."""
+        self._budget.left += self._size + self._taken
         self._taken = 0
         self._clear()
 
@@ -180,7 +179,7 @@ class Incoming:
                 self._transport.resume_reading()
 
     def expect_end(self, on_end: Callable[[], None]) -> None:
-        """Nobody reads on: calls back once at the end, which any more data is too."""
+        """Stop reading, and call back once at the end of the body or at any further data."""
         self.discard()
         self._on_end = on_end
 
