@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AccountServiceStub:
-    """Opens accounts and pays into them. Served on the operators' listener only.
+    """Opens, changes and credits accounts. Served on the operators' listener only.
     """
 
     def __init__(self, channel):
@@ -63,18 +63,18 @@ class AccountServiceStub:
 
 
 class AccountServiceServicer:
-    """Opens accounts and pays into them. Served on the operators' listener only.
+    """Opens, changes and credits accounts. Served on the operators' listener only.
     """
 
     def CreateAccount(self, request, context):
-        """Opens an account. ALREADY_EXISTS where there is one of that name.
+        """Opens an account. Fails with ALREADY_EXISTS if the name is in use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAccount(self, request, context):
-        """Tells what is known about an account. NOT_FOUND where there is none.
+        """Gets an account. Fails with NOT_FOUND if it does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,16 +88,16 @@ class AccountServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateAccount(self, request, context):
-        """Changes the terms of an account. They hold for calls that begin from then on.
-        NOT_FOUND where there is none.
+        """Changes the terms of an account, for calls that begin afterwards. Fails with
+        NOT_FOUND if the account does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreditAccount(self, request, context):
-        """Pays into an account, or takes out of it. NOT_FOUND where there is none,
-        FAILED_PRECONDITION where there is less than is to be taken.
+        """Credits an account, or debits it by a negative amount. Fails with NOT_FOUND if it
+        does not exist, with FAILED_PRECONDITION if a debit exceeds the free balance.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -140,7 +140,7 @@ def add_AccountServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AccountService:
-    """Opens accounts and pays into them. Served on the operators' listener only.
+    """Opens, changes and credits accounts. Served on the operators' listener only.
     """
 
     @staticmethod

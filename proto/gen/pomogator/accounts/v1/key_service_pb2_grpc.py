@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Makes, lists, rotates and revokes keys. Served on the operators' listener only.
+    """Creates, lists, rotates and revokes keys. Served on the operators' listener only.
     """
 
     def __init__(self, channel):
@@ -58,12 +58,12 @@ class KeyServiceStub:
 
 
 class KeyServiceServicer:
-    """Makes, lists, rotates and revokes keys. Served on the operators' listener only.
+    """Creates, lists, rotates and revokes keys. Served on the operators' listener only.
     """
 
     def CreateKey(self, request, context):
-        """Makes a key, and its account if there is none of that name. The key itself is
-        in this answer and nowhere else.
+        """Creates a key, and its account if that does not exist. The secret of the key is
+        in this response only.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,17 +77,16 @@ class KeyServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RotateKey(self, request, context):
-        """Gives a key another secret: its ID, its account, its scope and what it has used of
-        its limits stay. The secret that it had, and those before, stay valid for as long
-        as the request says. NOT_FOUND where there is no such key, or it was revoked.
+        """Replaces the secret of a key. Its ID, account, scope and used limits stay. Former
+        secrets stay valid for the overlap in the request. Fails with NOT_FOUND if the key
+        does not exist or was revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RevokeKey(self, request, context):
-        """Revokes a key. To revoke it again changes nothing. NOT_FOUND where there is
-        no such key.
+        """Revokes a key. Idempotent. Fails with NOT_FOUND if the key does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,7 +124,7 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Makes, lists, rotates and revokes keys. Served on the operators' listener only.
+    """Creates, lists, rotates and revokes keys. Served on the operators' listener only.
     """
 
     @staticmethod

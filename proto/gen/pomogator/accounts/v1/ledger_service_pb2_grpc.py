@@ -57,7 +57,7 @@ class LedgerServiceServicer:
     """
 
     def ReportUsage(self, request, context):
-        """Sums up what an account has used, by model.
+        """Sums up the usage of an account by model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -71,8 +71,8 @@ class LedgerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyLedger(self, request, context):
-        """Checks the books: that balances are the sums of their transfers, that every charge
-        has its call, and that nothing was charged twice.
+        """Checks the consistency of the ledger: balances are the sums of their transfers, every
+        charge has its call, and nothing was charged twice.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

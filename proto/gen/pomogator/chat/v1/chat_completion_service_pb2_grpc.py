@@ -28,23 +28,24 @@ if _version_not_supported:
 class ChatCompletionServiceStub:
     """Generates chat completions.
 
-    The caller proves who it is with `authorization: Bearer <key>` metadata and
-    may name the call with `x-request-id`. A failed call ends with a
-    `google.rpc.Status` that holds exactly one `google.rpc.ErrorInfo` of the
-    domain `pomogator`, whose reason is the name of an `ErrorReason` without its
+    The caller authenticates with `authorization: Bearer <key>` metadata, and may
+    set the request ID with `x-request-id`. A failed call ends with a
+    `google.rpc.Status` that contains exactly one `google.rpc.ErrorInfo` of the
+    domain `pomogator`. Its reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
 
-    `x-pomogator-timeout` metadata, in seconds, says how long the call may take as
-    its deadline does, which gRPC tells as what is left of it: so the service knows
-    how long a call has waited to be taken in, and refuses some where many wait.
+    `x-pomogator-timeout` metadata is the whole time of the call in seconds, like the
+    deadline. gRPC transmits only the remaining time of a deadline; the difference
+    tells the service how long a call has waited before it was accepted, so that it
+    can refuse some calls when many wait.
 
-    `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
-    a call is made and billed once. An equal call with the same key and account fails
-    with IDEMPOTENCY_IN_PROGRESS while the first one runs; for a day after that it
+    `idempotency-key` metadata, 1 to 255 printable ASCII characters, ensures that a
+    call is made and billed once. An equal call with the same key and account fails
+    with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
-    the initial metadata, or ALREADY_EXISTS where the answer was too long to be kept.
+    the initial metadata, or ALREADY_EXISTS if the answer was too long to be stored.
     Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
-    broke off or was cancelled frees the key: the next one is made, and billed, anew.
+    broke off or was cancelled frees the key: the next call with it is made and billed.
     """
 
     def __init__(self, channel):
@@ -68,42 +69,43 @@ class ChatCompletionServiceStub:
 class ChatCompletionServiceServicer:
     """Generates chat completions.
 
-    The caller proves who it is with `authorization: Bearer <key>` metadata and
-    may name the call with `x-request-id`. A failed call ends with a
-    `google.rpc.Status` that holds exactly one `google.rpc.ErrorInfo` of the
-    domain `pomogator`, whose reason is the name of an `ErrorReason` without its
+    The caller authenticates with `authorization: Bearer <key>` metadata, and may
+    set the request ID with `x-request-id`. A failed call ends with a
+    `google.rpc.Status` that contains exactly one `google.rpc.ErrorInfo` of the
+    domain `pomogator`. Its reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
 
-    `x-pomogator-timeout` metadata, in seconds, says how long the call may take as
-    its deadline does, which gRPC tells as what is left of it: so the service knows
-    how long a call has waited to be taken in, and refuses some where many wait.
+    `x-pomogator-timeout` metadata is the whole time of the call in seconds, like the
+    deadline. gRPC transmits only the remaining time of a deadline; the difference
+    tells the service how long a call has waited before it was accepted, so that it
+    can refuse some calls when many wait.
 
-    `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
-    a call is made and billed once. An equal call with the same key and account fails
-    with IDEMPOTENCY_IN_PROGRESS while the first one runs; for a day after that it
+    `idempotency-key` metadata, 1 to 255 printable ASCII characters, ensures that a
+    call is made and billed once. An equal call with the same key and account fails
+    with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
-    the initial metadata, or ALREADY_EXISTS where the answer was too long to be kept.
+    the initial metadata, or ALREADY_EXISTS if the answer was too long to be stored.
     Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
-    broke off or was cancelled frees the key: the next one is made, and billed, anew.
+    broke off or was cancelled frees the key: the next call with it is made and billed.
     """
 
     def CreateChatCompletion(self, request, context):
-        """Generates one completion and returns it whole: the fold of the stream below.
+        """Generates a completion and returns it whole: the fold of the stream below.
 
-        The REST form is OpenAI's, which is not the JSON form of these messages: the
-        edge renders it by hand.
+        The REST form is OpenAI's, which is not the JSON form of these messages. The
+        edge renders it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamChatCompletion(self, request, context):
-        """Generates one completion and streams it as it is made.
+        """Generates a completion and streams its events.
 
         The chunks of a successful stream are
         `started (delta | choice_finished)* finished`, in that order, with one
         `choice_finished` for each choice. A stream that ends with a status other
-        than OK may have sent any prefix of that, which stays valid.
+        than OK may have sent any prefix of this sequence, which stays valid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -133,23 +135,24 @@ def add_ChatCompletionServiceServicer_to_server(servicer, server):
 class ChatCompletionService:
     """Generates chat completions.
 
-    The caller proves who it is with `authorization: Bearer <key>` metadata and
-    may name the call with `x-request-id`. A failed call ends with a
-    `google.rpc.Status` that holds exactly one `google.rpc.ErrorInfo` of the
-    domain `pomogator`, whose reason is the name of an `ErrorReason` without its
+    The caller authenticates with `authorization: Bearer <key>` metadata, and may
+    set the request ID with `x-request-id`. A failed call ends with a
+    `google.rpc.Status` that contains exactly one `google.rpc.ErrorInfo` of the
+    domain `pomogator`. Its reason is the name of an `ErrorReason` without its
     prefix, such as `MODEL_NOT_FOUND`.
 
-    `x-pomogator-timeout` metadata, in seconds, says how long the call may take as
-    its deadline does, which gRPC tells as what is left of it: so the service knows
-    how long a call has waited to be taken in, and refuses some where many wait.
+    `x-pomogator-timeout` metadata is the whole time of the call in seconds, like the
+    deadline. gRPC transmits only the remaining time of a deadline; the difference
+    tells the service how long a call has waited before it was accepted, so that it
+    can refuse some calls when many wait.
 
-    `idempotency-key` metadata, 1 to 255 printable ASCII characters, makes sure that
-    a call is made and billed once. An equal call with the same key and account fails
-    with IDEMPOTENCY_IN_PROGRESS while the first one runs; for a day after that it
+    `idempotency-key` metadata, 1 to 255 printable ASCII characters, ensures that a
+    call is made and billed once. An equal call with the same key and account fails
+    with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
-    the initial metadata, or ALREADY_EXISTS where the answer was too long to be kept.
+    the initial metadata, or ALREADY_EXISTS if the answer was too long to be stored.
     Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
-    broke off or was cancelled frees the key: the next one is made, and billed, anew.
+    broke off or was cancelled frees the key: the next call with it is made and billed.
     """
 
     @staticmethod

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub:
-    """Tells callers which models they may use.
+    """Lists the models that the caller may use.
 
     Calls need the same `authorization` metadata as completions, and fail in the
     same way.
@@ -51,7 +51,7 @@ class ModelServiceStub:
 
 
 class ModelServiceServicer:
-    """Tells callers which models they may use.
+    """Lists the models that the caller may use.
 
     Calls need the same `authorization` metadata as completions, and fail in the
     same way.
@@ -60,14 +60,14 @@ class ModelServiceServicer:
     def ListModels(self, request, context):
         """Lists the models that the caller's key may use, by name.
 
-        The REST form is OpenAI's: the edge renders it by hand.
+        The REST form is OpenAI's, rendered by the edge.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Gets one model. NOT_FOUND where the caller's key may not use it.
+        """Gets a model. Fails with NOT_FOUND if the caller's key may not use it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -95,7 +95,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService:
-    """Tells callers which models they may use.
+    """Lists the models that the caller may use.
 
     Calls need the same `authorization` metadata as completions, and fail in the
     same way.

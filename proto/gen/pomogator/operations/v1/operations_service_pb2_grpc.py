@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OperationsServiceStub:
-    """Steers the service. Served on the operators' listener only.
+    """Explains calls, reports channels and reloads the configuration. Served on the operators' listener only.
     """
 
     def __init__(self, channel):
@@ -53,26 +53,26 @@ class OperationsServiceStub:
 
 
 class OperationsServiceServicer:
-    """Steers the service. Served on the operators' listener only.
+    """Explains calls, reports channels and reloads the configuration. Served on the operators' listener only.
     """
 
     def ExplainChatCompletion(self, request, context):
-        """Tells what would become of a completion, without asking any provider.
+        """Explains how a completion would be routed, without a request to any provider.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListChannels(self, request, context):
-        """Tells how every channel is doing, as far as this process knows by the calls that it made.
+        """Lists the status of channels, as observed by the calls of this process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReloadConfiguration(self, request, context):
-        """Reads the configuration anew, for the calls that come from now on. Where it is wrong the
-        old one stays: INVALID_FIELD, whose message says what is wrong.
+        """Reloads the configuration, for calls that begin afterwards. If it is invalid, the old one
+        stays and the call fails with INVALID_FIELD, whose message lists the problems.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,7 +105,7 @@ def add_OperationsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OperationsService:
-    """Steers the service. Served on the operators' listener only.
+    """Explains calls, reports channels and reloads the configuration. Served on the operators' listener only.
     """
 
     @staticmethod

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class UsageServiceStub:
-    """Tells callers what their account has, and what it has used.
+    """Reports the balance and usage of the caller's account.
 
     Calls need the same `authorization` metadata as completions, and fail in the
-    same way. The key says whose account it is: there is no way to ask for another's.
+    same way. The key determines the account. No other account can be queried.
     """
 
     def __init__(self, channel):
@@ -51,21 +51,21 @@ class UsageServiceStub:
 
 
 class UsageServiceServicer:
-    """Tells callers what their account has, and what it has used.
+    """Reports the balance and usage of the caller's account.
 
     Calls need the same `authorization` metadata as completions, and fail in the
-    same way. The key says whose account it is: there is no way to ask for another's.
+    same way. The key determines the account. No other account can be queried.
     """
 
     def GetBalance(self, request, context):
-        """Tells how much money the caller's account has.
+        """Gets the balance of the caller's account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListUsage(self, request, context):
-        """Sums up what the caller's account has used. Oldest day first, then by model.
+        """Sums up the usage of the caller's account. Oldest day first, then by model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -93,10 +93,10 @@ def add_UsageServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class UsageService:
-    """Tells callers what their account has, and what it has used.
+    """Reports the balance and usage of the caller's account.
 
     Calls need the same `authorization` metadata as completions, and fail in the
-    same way. The key says whose account it is: there is no way to ask for another's.
+    same way. The key determines the account. No other account can be queried.
     """
 
     @staticmethod
