@@ -27,10 +27,10 @@ __all__ = ["open_channel"]
 
 
 class TestAnswers:
-    """What the handler says is what the caller gets."""
+    """Answers arrive as the handler sends them."""
 
     async def test_unary(self, open_channel: OpenChannel) -> None:
-        """The request gets in, the answer gets out."""
+        """The request arrives at the handler, the answer at the caller."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             return pb.CreateChatCompletionResponse(model=request.spec.model + "!")
@@ -46,7 +46,7 @@ class TestAnswers:
         assert not call.cancel()
 
     async def test_unary_awaited_twice(self, open_channel: OpenChannel) -> None:
-        """Whoever awaits a call gets its one answer, at once or later."""
+        """A call may be awaited again, during it or after it."""
         runs = 0
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
@@ -65,7 +65,7 @@ class TestAnswers:
         assert runs == 1
 
     async def test_stream(self, open_channel: OpenChannel) -> None:
-        """Messages come in order, then the status."""
+        """Messages arrive in order, then the status."""
         service = Scripted(stream=count_to_three)
         call = Stub(await open_channel(service.register)).StreamChatCompletion(STREAM)
 
@@ -73,7 +73,7 @@ class TestAnswers:
         assert await call.code() is grpc.StatusCode.OK
 
     async def test_stream_read(self, open_channel: OpenChannel) -> None:
-        """A stream may be read, and says when it is over, as often as it is asked."""
+        """A stream may be read; after its end each read returns EOF."""
         service = Scripted(stream=count_to_three)
         call = Stub(await open_channel(service.register)).StreamChatCompletion(STREAM)
 
@@ -95,7 +95,7 @@ class TestAnswers:
         assert [message async for message in call] == []
 
     async def test_styles_do_not_mix(self, open_channel: OpenChannel) -> None:
-        """Who iterates does not read."""
+        """A stream that is iterated cannot be read."""
         service = Scripted(stream=count_to_three)
         call = Stub(await open_channel(service.register)).StreamChatCompletion(STREAM)
         async for _ in call:
@@ -136,7 +136,7 @@ class TestAnswers:
             assert [message async for message in call] == []
 
     async def test_big_messages(self, open_channel: OpenChannel) -> None:
-        """Nine megabytes are a message like another, both ways."""
+        """Nine megabytes arrive both ways."""
         big = "x" * 9_000_000
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
@@ -168,10 +168,10 @@ class TestAnswers:
 
 
 class TestMetadata:
-    """Metadata goes in with the call and comes out at both ends of the answer."""
+    """Metadata of the caller, before the answer, and after it."""
 
     async def test_in(self, open_channel: OpenChannel) -> None:
-        """The handler has the caller's metadata: text and bytes, and every value of a key."""
+        """The handler gets the caller's metadata: text and bytes, and every value of a key."""
         sent = (("x-a", "one"), ("x-a", "two"), ("x-b-bin", b"\x00\xff"))
         seen: list[tuple[str, str | bytes]] = []
 
@@ -187,7 +187,7 @@ class TestMetadata:
 
     @pytest.mark.parametrize("wrong", [("X-Upper", "a"), ("x a", "a"), ("x-a", "a\nb")])
     async def test_in_wrong(self, open_channel: OpenChannel, wrong: tuple[str, str]) -> None:
-        """What no header may hold is an error of the caller."""
+        """Metadata that no header can contain is an error of the caller."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             return DONE
@@ -210,7 +210,7 @@ class TestMetadata:
         assert await call == DONE
 
     async def test_initial_before_the_first_message(self, open_channel: OpenChannel) -> None:
-        """A stream's initial metadata is there as soon as it was sent."""
+        """A stream's initial metadata arrives as soon as it is sent."""
         go_on = asyncio.Event()
 
         async def stream(request: pb.StreamChatCompletionRequest, context: Context) -> Any:
@@ -243,7 +243,7 @@ class TestMetadata:
         assert refused == ["Send initial metadata failed: already sent"]
 
     async def test_trailing(self, open_channel: OpenChannel) -> None:
-        """Trailing metadata comes with the status."""
+        """Trailing metadata arrives with the status."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             context.set_trailing_metadata((("x-cost", "12"), ("x-raw-bin", b"\x01\x80")))

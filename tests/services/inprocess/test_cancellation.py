@@ -1,4 +1,4 @@
-"""Whoever leaves stops the handler, over every kind of channel."""
+"""Cancellation of calls, over every kind of channel."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ __all__ = ["open_channel"]
 
 
 class TestCancellation:
-    """Whoever leaves stops the handler."""
+    """A cancelled call stops its handler."""
 
     async def test_unary_cancelled_by_another(self, open_channel: OpenChannel) -> None:
-        """Cancelling a call ends whoever awaits it, whose task is not cancelled itself."""
+        """The await of a cancelled call ends; the task that awaits is not cancelled."""
         began = asyncio.Event()
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
@@ -143,7 +143,7 @@ class TestCancellation:
         assert_not_cancelled()
 
     async def test_callbacks(self, open_channel: OpenChannel) -> None:
-        """Both sides may ask to be told of the end; the caller also after it."""
+        """Both sides may have callbacks for the end; the caller also after it."""
         told: list[str] = []
         both = asyncio.Event()
 

@@ -27,7 +27,7 @@ __all__ = ["open_channel"]
 
 
 class Named(grpc.aio.ServerInterceptor):
-    """Notes the calls it sees, and refuses those without the metadata it wants."""
+    """Notes each call, and refuses calls without the required metadata."""
 
     def __init__(self, name: str, log: list[str], wants: str = "") -> None:
         self._name = name
@@ -35,7 +35,7 @@ class Named(grpc.aio.ServerInterceptor):
         self._wants = wants
 
     async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
-        """Refuses, or lets the next one decide."""
+        """Refuse the call, or let the next interceptor decide."""
         self._log.append(f"{self._name} {handler_call_details.method.rpartition('/')[2]}")
         keys = [key for key, _ in handler_call_details.invocation_metadata]
         if self._wants and self._wants not in keys:
@@ -50,7 +50,7 @@ class TestInterceptors:
     """Server interceptors stand before the handlers."""
 
     async def test_order(self, open_channel: OpenChannel) -> None:
-        """They see every call, the first one first."""
+        """Interceptors see every call, in their order."""
         log: list[str] = []
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
@@ -64,7 +64,7 @@ class TestInterceptors:
         assert log == ["a CreateChatCompletion", "b CreateChatCompletion", "handler"]
 
     async def test_refusal(self, open_channel: OpenChannel) -> None:
-        """They may put another handler in place, by what the metadata says."""
+        """An interceptor may replace the handler, depending on the metadata."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             return DONE
@@ -76,7 +76,7 @@ class TestInterceptors:
             await stub.CreateChatCompletion(CREATE)
 
     async def test_by_method(self) -> None:
-        """Those that decide by the method alone are asked once for each that has a handler."""
+        """With `by_method` interceptors see each method that has a handler once."""
         log: list[str] = []
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
@@ -96,10 +96,10 @@ class TestInterceptors:
 
 
 class TestChannel:
-    """A channel has an end too."""
+    """State of a channel, and its end."""
 
     async def test_close_cancels(self, open_channel: OpenChannel) -> None:
-        """Closing a channel cancels what is under way, and refuses what comes after."""
+        """Closing a channel cancels the calls in flight, and refuses new ones."""
         service = Scripted(stream=one_then_never)
         channel = await open_channel(service.register)
         stub = Stub(channel)

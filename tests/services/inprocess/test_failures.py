@@ -35,10 +35,10 @@ __all__ = ["open_channel"]
 
 
 class TestFailures:
-    """A call that fails says so with code, details and trailing metadata."""
+    """A failed call has code, details and trailing metadata."""
 
     async def test_abort(self, open_channel: OpenChannel) -> None:
-        """An aborted call has what it was aborted with, and its initial metadata."""
+        """An aborted call has the status of the abort, and its initial metadata."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             await context.send_initial_metadata((("x-a", "one"),))
@@ -59,7 +59,7 @@ class TestFailures:
             await call
 
     async def test_abort_in_mid_stream(self, open_channel: OpenChannel) -> None:
-        """What came before the failure stays."""
+        """Messages before the failure stay valid."""
 
         async def stream(request: pb.StreamChatCompletionRequest, context: Context) -> Any:
             yield chunk("one")
@@ -76,7 +76,7 @@ class TestFailures:
         assert await call.code() is grpc.StatusCode.UNAVAILABLE
 
     async def test_abort_that_is_swallowed(self, open_channel: OpenChannel) -> None:
-        """An abort stands, even where the handler goes on."""
+        """An abort is final, even if the handler goes on."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             try:
@@ -90,7 +90,7 @@ class TestFailures:
             await stub.CreateChatCompletion(CREATE)
 
     async def test_status_with_details(self, open_channel: OpenChannel) -> None:
-        """A rich status arrives whole, before a stream and in it."""
+        """A status with details arrives complete, before a stream and in it."""
         packed = any_pb2.Any()
         packed.Pack(error_details_pb2.ErrorInfo(reason="TEST", domain="pomogator"))
         sent = status_pb2.Status(code=8, message="later", details=[packed])
@@ -167,7 +167,7 @@ class TestFailures:
         assert failed.value.code() is grpc.StatusCode.UNKNOWN
 
     async def test_unknown_method(self, open_channel: OpenChannel) -> None:
-        """What nobody has registered is UNIMPLEMENTED."""
+        """A method without a handler is UNIMPLEMENTED."""
         stub = Stub(await open_channel(nothing_to_register))
         streamed = stub.StreamChatCompletion(STREAM)
 
@@ -181,7 +181,7 @@ class TestFailures:
         """A method that the servicer inherits from the generated code is UNIMPLEMENTED."""
 
         class Bare(pb_grpc.ChatCompletionServiceServicer):
-            """Implements nothing."""
+            """Servicer without methods."""
 
         def register(server: grpc.aio.Server) -> None:
             pb_grpc.add_ChatCompletionServiceServicer_to_server(Bare(), server)  # type: ignore[abstract]
@@ -214,7 +214,7 @@ class TestDeadline:
         assert_not_cancelled()
 
     async def test_stream(self, open_channel: OpenChannel) -> None:
-        """A stream that stalls ends with DEADLINE_EXCEEDED, after what it said."""
+        """A stream that stalls ends with DEADLINE_EXCEEDED, after its messages."""
         service = Scripted(stream=one_then_never)
         call = Stub(await open_channel(service.register)).StreamChatCompletion(STREAM, timeout=0.3)
 
@@ -226,7 +226,7 @@ class TestDeadline:
         assert_not_cancelled()
 
     async def test_between_messages(self, open_channel: OpenChannel) -> None:
-        """A reader that is elsewhere when time is up is not disturbed, and told later."""
+        """A reader that is not waiting when the deadline passes gets the error at its next read."""
 
         async def stream(request: pb.StreamChatCompletionRequest, context: Context) -> Any:
             while True:
@@ -265,7 +265,7 @@ class TestDeadline:
         assert unbounded.time_remaining() is None
 
     async def test_a_zero_timeout(self, open_channel: OpenChannel) -> None:
-        """No time at all is DEADLINE_EXCEEDED too."""
+        """A timeout of zero is DEADLINE_EXCEEDED, too."""
         stub = Stub(await open_channel(Scripted(answer_never).register))
 
         with pytest.raises(grpc.aio.AioRpcError) as failed:

@@ -1,4 +1,4 @@
-"""What only the channel in the process promises."""
+"""Guarantees of the in-process channel alone."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ __all__ = ["open_channel"]
 
 
 class TestOnlyInProcess:
-    """What this channel promises beyond the contract."""
+    """Guarantees beyond those of gRPC."""
 
     async def test_shares_objects(self) -> None:
-        """Request and answers are the very objects that were sent."""
+        """Request and answers are the same objects on both sides."""
         seen: list[Any] = []
         sent = chunk("one")
 
@@ -53,7 +53,7 @@ class TestOnlyInProcess:
         assert seen[0] is STREAM
 
     async def test_is_pulled(self) -> None:
-        """The handler is never ahead of its reader, and needs no task of its own."""
+        """The handler is never ahead of its reader, and has no task of its own."""
         made: list[int] = []
         tasks: set[int] = set()
 
@@ -74,7 +74,7 @@ class TestOnlyInProcess:
         assert tasks == {id(asyncio.current_task())}
 
     async def test_ended_means_cleaned_up(self) -> None:
-        """Whoever hears of a deadline may rely on the handler's being gone."""
+        """When the caller gets DEADLINE_EXCEEDED, the handler has ended."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             try:
@@ -90,7 +90,7 @@ class TestOnlyInProcess:
         assert service.ended.is_set()
 
     async def test_handler_that_swallows_a_cancellation(self) -> None:
-        """A handler that goes on regardless does not change the outcome."""
+        """A handler that goes on does not change the outcome."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             try:
@@ -113,7 +113,7 @@ class TestOnlyInProcess:
         assert_not_cancelled()
 
     async def test_handler_that_cancels_its_own_call(self) -> None:
-        """A cancellation from inside stays inside, even where the handler never waits."""
+        """Its cancellation does not reach the caller's task, even if the handler never waits."""
         calls: list[Any] = []
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
@@ -131,7 +131,7 @@ class TestOnlyInProcess:
     @pytest.mark.parametrize("whose", ["call", "task"])
     @pytest.mark.parametrize("kind", ["unary", "stream"])
     async def test_cancelled_at_any_moment(self, kind: str, whose: str) -> None:
-        """Whenever the call or its task is cancelled, the handler ends and nothing is left."""
+        """Whenever the call or its task is cancelled, the handler ends, and no task stays."""
 
         async def answer(request: Any, context: Context) -> Any:
             for _ in range(3):
@@ -165,7 +165,7 @@ class TestOnlyInProcess:
             assert service.ended.is_set() == began
 
     async def test_cancelled_error_of_a_handler(self) -> None:
-        """A handler that was let down by a task of its own does not cancel its caller."""
+        """A CancelledError of a handler's own task does not cancel the caller."""
 
         async def answer(request: pb.CreateChatCompletionRequest, context: Context) -> Any:
             raise asyncio.CancelledError
@@ -196,7 +196,7 @@ class TestOnlyInProcess:
         assert waiting.cancelled()
 
     async def test_dropped_stream(self) -> None:
-        """A stream that nobody holds any more is stopped."""
+        """A stream without references is cancelled."""
         service = Scripted(stream=one_then_never)
         async with InProcessChannel(service.register) as channel:
             await Stub(channel).StreamChatCompletion(STREAM).read()
@@ -218,7 +218,7 @@ class TestOnlyInProcess:
                 await waiting
 
     async def test_requests_do_not_stream(self) -> None:
-        """A method whose requests stream is refused, by the stub and by the channel."""
+        """A method with a stream of requests is refused, by the stub and by the channel."""
 
         def register(server: grpc.aio.Server) -> None:
             handler: Any = grpc.stream_unary_rpc_method_handler(answer_never)
@@ -235,7 +235,7 @@ class TestOnlyInProcess:
                 await Stub(channel).CreateChatCompletion(CREATE)
 
     async def test_credentials(self) -> None:
-        """Call credentials need a secure channel, and this one has no channel to secure."""
+        """Call credentials need a secure channel, which this is not."""
         async with InProcessChannel(Scripted(answer_never).register) as channel:
             with pytest.raises(grpc.aio.UsageError):
                 await Stub(channel).CreateChatCompletion(
