@@ -44,7 +44,7 @@ class Reason:
     key_fault: bool = False
     """Only the provider key is at fault: failover tries the channel's other keys, too."""
     opens_for_s: float = 0.0
-    """How long one such failure opens the circuit breaker at once. The provider's own
+    """Time for which one such failure opens the circuit breaker at once. The provider's own
     `Retry-After` takes precedence. 0: the breaker opens only after several failures in a row."""
     lacks_funds: bool = False
     """Balance or budget do not cover the call: holds that are about to end may free enough, so

@@ -27,15 +27,15 @@ from services.storage.pepper import Pepper
 CACHE_MAX = 100_000
 """The most keys in the cache."""
 CACHE_TTL_S = 60.0
-"""How long a key is used without a new lookup. Revocations arrive earlier, as notices."""
+"""Time for which a key is used without a new lookup. Revocations arrive as notices, earlier."""
 
 UNKNOWN_MAX = 10_000
 """The most digests of unknown keys in the cache."""
 UNKNOWN_TTL_S = 5.0
-"""How long an unknown key is refused without a new lookup."""
+"""Time for which an unknown key is refused without a new lookup."""
 
 LOOKUP_TIMEOUT_S = 3.0
-"""How long a lookup in the store may take."""
+"""Timeout of a lookup in the store."""
 
 RETRY_SPREAD_S = 4.0
 """The spread of the Retry-After while the store does not answer."""

@@ -144,12 +144,12 @@ class LimitLeases:
 
     @property
     def slots(self) -> int:
-        """How many leases hold a slot of a limit on concurrent calls."""
+        """Number of leases that hold a slot of a limit on concurrent calls."""
         return len(self._live)
 
     @property
     def timeouts(self) -> int:
-        """How many calls waited in vain for the shared counters."""
+        """Number of calls for which the shared counters did not answer in time."""
         return self._counters.timeouts
 
     def declare_metrics(self, counters: Counters) -> None:

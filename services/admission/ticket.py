@@ -30,7 +30,7 @@ class Ticket(msgspec.Struct, kw_only=True):
     """
 
     lease: Lease
-    """What the call has taken from the limits on its key and model."""
+    """Lease of the limits on key and model."""
     hold: Hold
     """The hold on the balance."""
     prices: Mapping[str, Price]
@@ -54,7 +54,7 @@ class Ticket(msgspec.Struct, kw_only=True):
     record: CallRecord
     """Record of the call, for logs, metrics and traces."""
     channel_lease: Lease | None = None
-    """What the current attempt has taken from its channel's limits."""
+    """Lease of the limits on the channel of the current attempt."""
     decoder: Decoder | None = None
     """Set when an answer begins: has the usage that the provider has reported."""
     metered: Metered | None = None

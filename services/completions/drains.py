@@ -125,7 +125,7 @@ class DrainPool:
 
     @property
     def running(self) -> int:
-        """How many answers are being drained."""
+        """Number of answers that are being drained."""
         return len(self._running)
 
     def declare_metrics(self, counters: Counters) -> None:

@@ -64,7 +64,7 @@ REPLAYED: Mapping[str, str] = {
 """Headers of a replayed answer."""
 
 STORE_S = 24 * 3600.0
-"""How long an answer is stored."""
+"""Time for which an answer is stored."""
 
 ANSWER_BYTES_MAX = 2**20
 """Longer answers are not stored."""
@@ -93,7 +93,7 @@ class IdempotentCall:
     spec: pb.ChatCompletionSpec
     """The request."""
     parameter_policy: pb.ParameterPolicy.ValueType
-    """What happens to parameters that the model cannot honour."""
+    """Treatment of parameters that the model cannot honour."""
 
 
 def idempotency_key(metadata: Mapping[str, str]) -> str | None:

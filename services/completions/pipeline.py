@@ -48,7 +48,7 @@ class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
     snapshot: Snapshot
     """The configuration that the call uses to its end."""
     parameter_policy: pb.ParameterPolicy.ValueType = pb.PARAMETER_POLICY_UNSPECIFIED
-    """What happens to parameters that the model cannot honour."""
+    """Treatment of parameters that the model cannot honour."""
     idempotency_key: str | None = None
     """The caller's idempotency key, if it sent one."""
     time_left_s: Callable[[], float | None] = lambda: None

@@ -13,7 +13,7 @@ class MemoryPressure:
     used_share: Callable[[], float] = lambda: 0.0
     """The share of the memory limit that is in use, from 0 to 1; 0 without a limit."""
     is_short: Callable[[], bool] = lambda: False
-    """Whether there is too little memory for one more call, whoever makes it."""
+    """Whether there is too little memory for one more call, of any caller."""
 
 
 UNLIMITED_MEMORY = MemoryPressure()

@@ -32,9 +32,8 @@ RECOVERY_S = 5.0
 """Overload ends when no sample has been late for so long."""
 
 CALLS_PER_SAMPLE_WHEN_BUSY = 16
-"""How many more calls may start from one sample of the loop to the next during an overload whose
-latest sample was in time. 100 starts in one turn of the loop make it late, for the refused calls,
-too."""
+"""Number of calls that may start between two samples of the loop during an overload whose latest
+sample was in time. 100 starts in one turn of the loop make it late, for the refused calls, too."""
 
 SAMPLE_INTERVAL_S = 0.25
 """The interval between samples of the event loop while fewer than `calls_max_when_late` calls are

@@ -26,7 +26,7 @@ class RetryBudget:
 
     @property
     def left(self) -> float:
-        """How many retries the budget allows at this moment."""
+        """Number of retries that the budget allows at this moment."""
         grown = self._tokens + (self._clock.now() - self._at) * RETRIES_PER_S
         return max(self._tokens, min(grown, RETRIES_PER_S))
 

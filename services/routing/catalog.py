@@ -14,7 +14,7 @@ from services.errors import Failure
 from services.providers.base import Target
 
 ECHO_MAX = 64
-"""How many characters of an unknown model's name a failure repeats."""
+"""Number of characters of an unknown model's name that a failure repeats."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

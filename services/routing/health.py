@@ -53,7 +53,7 @@ class _TargetState:
     failures: int = 0
     """Failures in a row."""
     openings: int = 0
-    """How many times in a row the breaker opened."""
+    """Openings of the breaker in a row."""
     open_until: float = 0.0
     """0: the breaker is closed."""
     is_probing: bool = False

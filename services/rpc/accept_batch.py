@@ -32,7 +32,7 @@ REVIEWED_RELEASES = ("1.85.0", "1.85.1")
 """The releases of grpcio whose `aio/server.pyx.pxi` was reviewed."""
 
 PENDING_MAX = 16
-"""How many calls of a method are requested from the core at a time."""
+"""Number of calls of a method that are requested from the core at a time."""
 
 
 def is_fallback() -> bool:

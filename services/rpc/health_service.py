@@ -33,17 +33,17 @@ CHECK_INTERVAL_S = 0.25
 """The interval of checks: how long a load balancer may believe an outdated answer."""
 
 FINAL_STATUS_S = 0.25
-"""How long a watch goes on after the final status, so that the status arrives before the end."""
+"""Time from the final status to the end of a watch, so that the status arrives before the end."""
 
 CALLS = "pomogator.calls"
 """The name whose health says whether calls are accepted; a process that shuts down still accepts
 some. Edges watch it (`gateway.rpc.service_channel`)."""
 
 MOVE_TIMEOUT_S = 2.0
-"""How long a shutdown waits at most for the clients that watch `CALLS` to move away."""
+"""Longest wait of a shutdown for the clients that watch `CALLS` to move away."""
 
 IN_TRANSIT_S = 0.25
-"""How long a call may be in transit that its client sent before it moved away."""
+"""Longest time in transit of a call whose client has moved away since."""
 
 _STATUSES = {
     True: health_pb2.HealthCheckResponse.SERVING,

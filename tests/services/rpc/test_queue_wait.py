@@ -1,4 +1,4 @@
-"""How long calls waited in gRPC's queue, as the service computes it over a socket."""
+"""The wait of calls in gRPC's queue, as the service computes it over a socket."""
 
 from __future__ import annotations
 
