@@ -19,7 +19,8 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-DOMAIN = "pomogator"
+from services.common.call_names import ERROR_DOMAIN
+
 REASON_PREFIX = "ERROR_REASON_"
 
 # Bytes in UTF-8. Longer messages are cut: percent-encoded in a trailer they would exceed
@@ -215,7 +216,7 @@ class Failure(Exception):
     def to_status(self) -> Status:
         """Return the `google.rpc.Status` that callers receive."""
         facts = self.facts | ({"param": self.param} if self.param else {})
-        details = [ErrorInfo(reason=self.reason_name, domain=DOMAIN, metadata=facts)]
+        details = [ErrorInfo(reason=self.reason_name, domain=ERROR_DOMAIN, metadata=facts)]
         packed = [_pack(detail) for detail in details]
         if self.param and self.code is StatusCode.INVALID_ARGUMENT:
             violation = BadRequest.FieldViolation(

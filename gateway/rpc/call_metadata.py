@@ -18,13 +18,11 @@ from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.money import exact_usd
 from gateway.telemetry.request_observer import TRACE_CONTEXT
+from services.common.call_names import IDEMPOTENCY_KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER
 from services.common.request_headers import is_idempotency_key
 
 NOTES_HEADER = "x-pomogator-notes"
 COST_HEADER = "x-pomogator-cost"
-TIMEOUT_HEADER = "x-pomogator-timeout"
-"""Seconds. From clients: how long they wait. To the service: the deadline at the start of the call,
-since gRPC shows only the rest of it."""
 NOTES_MAX_BYTES = 2048
 
 _TRACE_HEADERS: Sequence[tuple[str, re.Pattern[str]]] = (
@@ -47,7 +45,7 @@ def call_metadata(
     Raises:
         ApiError: the idempotency key is malformed. To drop it might repeat a completion.
     """
-    pairs = [("authorization", f"Bearer {key}"), ("x-request-id", request_id)]
+    pairs = [("authorization", f"Bearer {key}"), (REQUEST_ID_HEADER, request_id)]
     trace_context = TRACE_CONTEXT.get()
     if trace_context is not None:
         pairs += trace_context
@@ -60,8 +58,8 @@ def call_metadata(
     if keys:
         if len(keys) > 1 or not is_idempotency_key(keys[0]):
             message = "Idempotency-Key must be 1 to 255 printable ASCII characters."
-            raise invalid("idempotency-key", message)
-        pairs.append(("idempotency-key", keys[0]))
+            raise invalid(IDEMPOTENCY_KEY_HEADER, message)
+        pairs.append((IDEMPOTENCY_KEY_HEADER, keys[0]))
     return tuple(pairs)
 
 

@@ -16,9 +16,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import REASONS, ApiError, internal
 from gateway.rpc.call_metadata import response_headers
-
-DOMAIN = "pomogator"
-STATUS_DETAILS = "grpc-status-details-bin"
+from services.common.call_names import ERROR_DOMAIN, SCARCE, STATUS_DETAILS
 
 UNAVAILABLE_RETRY_AFTER_S = 1.0
 """The wait before a retry while the service cannot be reached."""
@@ -87,7 +85,7 @@ def to_api_error(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
     status = _status(error)
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
-        if detail.Unpack(info) and info.domain == DOMAIN:
+        if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
             return _service_error(error, status, info)
     return _library_error(error, request_id)
 
@@ -106,7 +104,7 @@ def _service_error(
         param=info.metadata.get("param"),
         retry_after_s=_retry_after_s(status),
         headers=response_headers(_trailers(error)),
-        scarce=info.metadata.get("scarce", ""),
+        scarce=info.metadata.get(SCARCE, ""),
     )
 
 

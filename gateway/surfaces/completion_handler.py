@@ -23,7 +23,6 @@ from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
 from gateway.http.middleware import BEGUN
 from gateway.overload.admission_check import AdmissionCheck
 from gateway.rpc.call_metadata import (
-    TIMEOUT_HEADER,
     call_metadata,
     cost_header,
     deadline_s,
@@ -34,6 +33,7 @@ from gateway.rpc.call_metadata import (
 from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.surfaces.base import StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
+from services.common.call_names import TIMEOUT_HEADER
 
 _ROUNDING_S = 0.01
 """gRPC rounds the deadlines that it sends up to about three digits. A little less than a round

@@ -36,6 +36,7 @@ from google.protobuf import proto
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.call_names import IDEMPOTENCY_KEY_HEADER
 from services.common.request_headers import is_idempotency_key
 from services.errors import Failure
 from services.providers.base import Batch
@@ -53,9 +54,6 @@ from services.storage.pepper import Pepper
 from services.telemetry.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
-
-HEADER = "idempotency-key"
-"""The metadata with the idempotency key."""
 
 REPLAYED: Mapping[str, str] = {
     "idempotency-replayed": "true",
@@ -101,12 +99,12 @@ def idempotency_key(metadata: Mapping[str, str]) -> str | None:
 
     Raises Failure INVALID_FIELD.
     """
-    key = metadata.get(HEADER)
+    key = metadata.get(IDEMPOTENCY_KEY_HEADER)
     if key is not None and not is_idempotency_key(key):
         raise Failure(
             reasons.ERROR_REASON_INVALID_FIELD,
             "An idempotency key has 1 to 255 printable ASCII characters.",
-            param=HEADER,
+            param=IDEMPOTENCY_KEY_HEADER,
         )
     return key
 
@@ -194,7 +192,7 @@ class Idempotency:
     def _fingerprint(self, call: IdempotentCall) -> str:
         """Return a digest that needs the pepper: prompts could be found out by guesses."""
         spec = hashlib.sha256(call.spec.SerializeToString(deterministic=True))
-        text = f"{HEADER}:{call.parameter_policy}:{spec.hexdigest()}"
+        text = f"{IDEMPOTENCY_KEY_HEADER}:{call.parameter_policy}:{spec.hexdigest()}"
         return self._pepper.digest(text).hex()
 
     async def _claim(self, run: Run, fingerprint: str) -> UsedKey | None:

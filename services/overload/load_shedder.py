@@ -26,6 +26,7 @@ from collections.abc import Callable
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance, Clock
+from services.common.call_names import SCARCE
 from services.common.counters import Counters
 from services.common.fair_share import SPARE_SHARE, CountedCall, FairShare
 from services.common.retry_after import spread_retry_after_s
@@ -116,7 +117,7 @@ class LoadShedder:
                 "The service is overloaded. Please try again.",
                 retry_after_s=retry_after_s,
                 # Edges lower their concurrency limit on OVERLOADED, but not where memory is short.
-                facts={"scarce": "memory"} if self._memory.is_short() else {},
+                facts={SCARCE: "memory"} if self._memory.is_short() else {},
             )
         return self._shares.count(caller, is_spare=in_flight > self.calls_max)
 

@@ -17,6 +17,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.call_names import REQUEST_ID_HEADER, STATUS_DETAILS, TIMEOUT_HEADER
 from services.common.request_headers import request_id_or_new
 from services.errors import Failure
 
@@ -37,7 +38,7 @@ def metadata_of(context: Context) -> Mapping[str, str]:
 
 def request_id_of(metadata: Mapping[str, str]) -> str:
     """Return the caller's ID of the request if it is fit for logs, else a new one."""
-    return request_id_or_new(metadata.get("x-request-id"))
+    return request_id_or_new(metadata.get(REQUEST_ID_HEADER))
 
 
 def queue_wait_s(metadata: Mapping[str, str], left_s: float | None) -> float:
@@ -49,7 +50,7 @@ def queue_wait_s(metadata: Mapping[str, str], left_s: float | None) -> float:
     it.
     """
     try:
-        return float(metadata["x-pomogator-timeout"]) - left_s if left_s is not None else 0.0
+        return float(metadata[TIMEOUT_HEADER]) - left_s if left_s is not None else 0.0
     except (KeyError, ValueError):
         return 0.0
 
@@ -163,7 +164,7 @@ async def _abort(error: Exception, context: Context) -> NoReturn:
             reasons.ERROR_REASON_INTERNAL, f"The gateway failed. Request ID: {request_id}"
         )
     status = error.to_status()
-    details = ("grpc-status-details-bin", status.SerializeToString())
+    details = (STATUS_DETAILS, status.SerializeToString())
     trailers: Sequence[tuple[str, str | bytes]] = (details, *error.headers.items())
     await context.abort(error.code, status.message, trailers)
     raise AssertionError("abort() raises")

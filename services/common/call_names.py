@@ -1,0 +1,19 @@
+"""Names in the metadata and the error details of gRPC calls from edge to service."""
+
+from __future__ import annotations
+
+REQUEST_ID_HEADER = "x-request-id"
+IDEMPOTENCY_KEY_HEADER = "idempotency-key"
+
+TIMEOUT_HEADER = "x-pomogator-timeout"
+"""Seconds. From clients: how long they wait. To the service: the call's time limit at its start,
+since gRPC tells only how much of it is left."""
+
+STATUS_DETAILS = "grpc-status-details-bin"
+"""The trailer with the `google.rpc.Status`: https://grpc.io/docs/guides/error/."""
+
+ERROR_DOMAIN = "pomogator"
+"""The `domain` of our `google.rpc.ErrorInfo`."""
+
+SCARCE = "scarce"
+"""The `metadata` of ErrorInfo that names the resource of which an overloaded service is short."""
