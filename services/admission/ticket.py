@@ -99,7 +99,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         last = chunks[-1]
         if last.HasField("finished"):
             self._complete(last.finished)
-            self.record.finished(chunks)
+            self.record.finish_answer(chunks)
         elif self.clock.now() - self._checkpoint_at >= CHECKPOINT_S:
             self._checkpoint()
 

@@ -105,14 +105,14 @@ class Failover:
                 failures.refusal = limit_exceeded
                 continue
             attempts += 1
-            headers = wanted.record.tried(target)
+            headers = wanted.record.start_attempt(target)
             dialect = self._dialects[target.channel.dialect]
             decoder = dialect.decoder(target)
             relay = self._upstream.relay(_with_headers(request, headers), target, dialect, decoder)
             try:
                 first = await self._first_batch(target, relay, streamed=request.streamed)
             except UpstreamError as error:
-                wanted.record.attempt_failed(error)
+                wanted.record.fail_attempt(error)
                 if not error.row.retryable:
                     raise
                 failures.add(target.channel, error)
@@ -122,7 +122,7 @@ class Failover:
 
     def broke_off(self, answer: StartedAnswer, record: CallRecord, error: UpstreamError) -> None:
         """Note that an answer failed after it had begun. No other target is tried."""
-        record.attempt_failed(error)
+        record.fail_attempt(error)
         self._health.answer_broke_off(answer.target, error)
 
     def _candidates(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
@@ -18,7 +18,9 @@ from services.clock import Clock
 from services.common.counters import Counters
 from services.errors import Failure
 from services.rpc.failure_border import Context, Handler, metadata_of, request_id_of
-from services.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from services.telemetry.call_spans import CallTracer
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +31,14 @@ COMPLETIONS = f"/{chat.DESCRIPTOR.services_by_name['ChatCompletionService'].full
 class RpcLog(grpc.aio.ServerInterceptor):
     """Records each call of a Pomogator method with one answer. Stands behind the border."""
 
-    def __init__(self, clock: Clock, counters: Counters, tracing: Tracing | None = None) -> None:
+    def __init__(self, clock: Clock, counters: Counters, tracer: CallTracer | None = None) -> None:
         """Declares the metric of the calls among `counters`."""
         self._clock = clock
         self.ended = counters.counter(
             "rpcs_total", "Calls that have ended and were no completions.", "method", "code"
         )
         """Ended calls, by method (`Service/Method`) and status code."""
-        self._tracing = tracing
+        self._tracer = tracer
 
     async def intercept_service(
         self,
@@ -59,7 +61,7 @@ class RpcLog(grpc.aio.ServerInterceptor):
         async def recorded(request: object, context: Context) -> object:
             begun_at = self._clock.now()
             metadata = metadata_of(context)
-            trace = None if self._tracing is None else self._tracing.begin_rpc(method, metadata)
+            span = None if self._tracer is None else self._tracer.begin_rpc(method, metadata)
             code, reason = "INTERNAL", "INTERNAL"
             try:
                 answer: object = await handle(request, context)
@@ -74,15 +76,15 @@ class RpcLog(grpc.aio.ServerInterceptor):
                 return answer
             finally:
                 self.ended[method.removeprefix("pomogator.").rpartition(".")[2], code].inc()
-                if trace is not None:
-                    trace.end(code, reason)
+                if span is not None:
+                    span.end(code, reason)
                 line = {
                     "request_id": request_id_of(metadata),
                     "method": method,
                     "code": code,
                     "reason": reason,
                     "duration_ms": round((self._clock.now() - begun_at) * 1000, 1),
-                    "trace_id": trace.trace_id if trace else "",
+                    "trace_id": span.trace_id if span else "",
                 }
                 log.info("rpc.ended", extra=line)
 

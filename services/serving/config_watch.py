@@ -1,4 +1,7 @@
-"""A file that others replace while we run, such as one that Kubernetes mounts from a config map."""
+"""Configuration watch: reload when another program has replaced the file.
+
+Kubernetes, for example, replaces the file of a mounted config map.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,12 @@ from pathlib import Path
 
 from services.telemetry.supervisor import Supervisor
 
-EVERY_S = 5.0
-"""How often it is read. The kubelet takes up to a minute to replace one."""
+INTERVAL_S = 5.0
+"""Interval between reads. The kubelet takes up to a minute to replace a file."""
 
 
 def content(path: Path) -> bytes | None:
-    """What a file says; None where it cannot be read."""
+    """Read a file; None if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -23,30 +26,30 @@ def content(path: Path) -> bytes | None:
 
 
 @asynccontextmanager
-async def following(
+async def watching_file(
     path: Path,
     seen: bytes,
     changed: Callable[[], None],
     supervisor: Supervisor,
     *,
-    every_s: float = EVERY_S,
+    interval_s: float = INTERVAL_S,
 ) -> AsyncIterator[None]:
-    """Calls `changed` whenever the file has another content than before, at first than `seen`.
+    """Call `changed` whenever the file's content differs from before, at first from `seen`.
 
-    A file that cannot be read is one that has not changed.
+    A file that cannot be read counts as unchanged.
     """
-    follow = partial(_follow, _File(path, seen), changed, every_s)
-    async with supervisor.running(follow, "configuration"):
+    watch = partial(_watch, _WatchedFile(path, seen), changed, interval_s)
+    async with supervisor.running(watch, "configuration"):
         yield
 
 
-class _File:
+class _WatchedFile:
     def __init__(self, path: Path, seen: bytes) -> None:
         self._path = path
         self._seen = seen
 
     def has_changed(self) -> bool:
-        """Whether it is another than when this was last asked. Blocks."""
+        """Whether the content differs from that at the last call. Blocks."""
         now = content(self._path)
         if now is None or now == self._seen:
             return False
@@ -54,8 +57,8 @@ class _File:
         return True
 
 
-async def _follow(file: _File, changed: Callable[[], None], every_s: float) -> None:
+async def _watch(file: _WatchedFile, changed: Callable[[], None], interval_s: float) -> None:
     while True:
-        await asyncio.sleep(every_s)
+        await asyncio.sleep(interval_s)
         if await asyncio.to_thread(file.has_changed):
             changed()

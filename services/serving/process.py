@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from services.clock import Chance, Clock
 from services.common.counters import Counters
 from services.common.process_metrics import ProcessMetrics
 from services.telemetry.supervisor import Supervisor
-from services.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from services.telemetry.call_spans import CallTracer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +25,7 @@ class ProcessParts:
     chance: Chance
     metrics: ProcessMetrics
     supervisor: Supervisor
-    tracing: Tracing | None
+    tracer: CallTracer | None
     """None: calls are not traced."""
 
     @property

@@ -17,14 +17,14 @@ from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.common.process import freeze_gc
 from services.config import Config, ConfigError, load
 from services.overload.memory_pressure import MemoryPressure
-from services.serving.config_watch import content, following
+from services.serving.config_watch import content, watching_file
 from services.serving.first_key import print_first_key
 from services.serving.listeners import Listeners, operators_token, tls_files
 from services.serving.options import ServeOptions
 from services.serving.plain_text import log_plain_text, plain_listeners
 from services.serving.server import SYSTEM_CLOCK, open_service
 from services.serving.service import Service
-from services.telemetry.call_traces import call_traces
+from services.telemetry.call_tracing import call_tracer
 
 log = logging.getLogger(__name__)
 
@@ -66,16 +66,16 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     config = read()
     token = operators_token(options)
     tracer = await open_tracer(stack, config.traces, "pomogator")
-    tracing = call_traces(tracer, SYSTEM_CLOCK)
+    spans = call_tracer(tracer, SYSTEM_CLOCK)
     pressure = MemoryPressure(
         used_share=lambda: memory.used_share, is_short=lambda: memory.is_short
     )
-    opening = open_service(config, options.state, read=read, tracing=tracing, memory=pressure)
+    opening = open_service(config, options.state, read=read, tracer=spans, memory=pressure)
     service = await stack.enter_async_context(opening)
     reload = partial(_reload, service)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     if path is not None and seen is not None:
-        await stack.enter_async_context(following(path, seen, reload, service.supervisor))
+        await stack.enter_async_context(watching_file(path, seen, reload, service.supervisor))
 
     tls = tls_files(options.tls)
     listeners = Listeners(stack=stack, service=service, options=options, tls=tls, token=token)

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from services.accounts.key_maker import KeyMaker
 from services.accounts.operator_services import OperatorServices
@@ -49,7 +50,9 @@ from services.serving.stores import Stores, open_stores
 from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog, CallRecord
 from services.telemetry.supervisor import Supervisor
-from services.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from services.telemetry.call_spans import CallTracer
 
 SYSTEM_CLOCK = SystemClock()
 VERSION = version("pomogator")
@@ -63,7 +66,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     *,
     clock: Clock = SYSTEM_CLOCK,
     read: Callable[[], Config] | None = None,
-    tracing: Tracing | None = None,
+    tracer: CallTracer | None = None,
     memory: MemoryPressure = UNLIMITED_MEMORY,
 ) -> AsyncIterator[Service]:
     """Open the service of a configuration, with its stores, local models and sockets.
@@ -72,7 +75,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
     while `memory` is short. Raises ConfigError and StateError, whose messages are for operators.
     """
     async with AsyncExitStack() as stack:
-        parts = _process_parts(stack, clock, tracing)
+        parts = _process_parts(stack, clock, tracer)
         stores = await open_stores(parts, config.state, state, env)
         local = await stack.enter_async_context(LocalModels(config))
         factory = await _snapshot_factory(config, stores, clock)
@@ -89,7 +92,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             attempts=call_metrics.attempts,
             results=reload_results(parts.counters),
         )
-        calls = CallLog(clock, call_metrics.observe, tracing)
+        calls = CallLog(clock, call_metrics.observe, tracer)
         calls.declare_metrics(parts.counters)
         load_shedder = await _open_load_shedder(parts, snapshots, calls, memory)
         health_service = await _open_health_service(parts, stores)
@@ -126,13 +129,13 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             calls=calls,
             reloader=reloader,
             client_authorizer=ClientAuthorizer(snapshots.client_certificates),
-            rpcs=RpcLog(clock, parts.counters, tracing),
+            rpcs=RpcLog(clock, parts.counters, tracer),
             supervisor=parts.supervisor,
             load_shedder=load_shedder,
         )
 
 
-def _process_parts(stack: AsyncExitStack, clock: Clock, tracing: Tracing | None) -> ProcessParts:
+def _process_parts(stack: AsyncExitStack, clock: Clock, tracer: CallTracer | None) -> ProcessParts:
     metrics = ProcessMetrics(VERSION)
     accept_batch.declare_metrics(metrics.counters)
     return ProcessParts(
@@ -141,7 +144,7 @@ def _process_parts(stack: AsyncExitStack, clock: Clock, tracing: Tracing | None)
         chance=system_chance(),
         metrics=metrics,
         supervisor=Supervisor(metrics.counters),
-        tracing=tracing,
+        tracer=tracer,
     )
 
 
@@ -202,8 +205,8 @@ async def _open_pipeline(
 def _settled(metrics: CallMetrics, record: CallRecord) -> None:
     """Take note of a cost that became known after the end of its call."""
     metrics.usage.observe(record)
-    if record.trace is not None:
-        record.trace.settled(record)
+    if record.spans is not None:
+        record.spans.settled(record)
 
 
 def _explainer(parts: ProcessParts, snapshots: SnapshotHolder, health: ChannelHealth) -> Explainer:

@@ -1,1 +1,10 @@
-"""What operators see."""
+"""Telemetry of the service: the call log, metrics and traces, and supervision of background tasks.
+
+Modules, in the order in which data flows:
+
+    supervisor    background tasks that are restarted when they fail
+    call_tracing  opening of call traces, without OpenTelemetry unless there is a tracer
+    calls         the record of a completion, and its line in the log
+    call_spans    OpenTelemetry spans of calls and attempts
+    call_metrics  metrics of completions
+"""

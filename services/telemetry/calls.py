@@ -1,12 +1,12 @@
-"""What is told of a call when it is over: one line of the log, and the metrics.
+"""What is known of a completion when it has ended: one line of the log, and its metrics.
 
-    with calls.recording(request_id, method) as record:
-        record.caller(…)                  # what becomes known on the way, once each
-        record.tried(target)
+    with calls.recording(request_id, method, left_s) as record:
+        record.key_id = …                 # facts, as they become known
+        record.start_attempt(target)
     # the line is written, and the metrics have moved
 
 Nothing here happens per chunk. A record holds names, numbers and times: never a prompt,
-an answer or a key, so that whatever is made from it may be shown to operators.
+an answer or a key, so that operators may see all that is made of it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -25,12 +26,15 @@ from services.clock import Clock
 from services.common.counters import Counters
 from services.common.json_logs import emit
 from services.errors import ROWS, Failure, UpstreamError
-from services.telemetry.tracing import NO_HEADERS, CallTrace, Place, Tracing
+from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
+
+if TYPE_CHECKING:
+    from services.telemetry.call_spans import CallSpans, CallTracer
 
 log = logging.getLogger(__name__)
 
 REFUSED = "refused"
-"""The end of a call that failed before any answer began."""
+"""End of a call that failed before its answer began."""
 INTERNAL = "internal"
 CLIENT_GONE = "client_gone"
 DEADLINE = "deadline"
@@ -46,13 +50,13 @@ FINISHES: Mapping[pb.FinishReason.ValueType, str] = {
     pb.FINISH_REASON_FUNCTION_CALL: "tool_calls",
     pb.FINISH_REASON_CONTENT_FILTER: "content_filter",
 }
-"""How an answer ended that came to its end."""
+"""Ends of complete answers, by finish reason."""
 
 _BREAKS = tuple(row.end for row in ROWS if row.end)
 _OTHER_ENDS = (REFUSED, INTERNAL, CLIENT_GONE, DEADLINE, REPLAYED, SHUTDOWN, "upstream_error")
 
 ENDS = frozenset({*FINISHES.values(), *_BREAKS, *_OTHER_ENDS})
-"""All that `end` can be."""
+"""All values of `CallRecord.end`."""
 
 
 @dataclass(slots=True)
@@ -60,103 +64,103 @@ class Attempt:
     """One request to a provider."""
 
     channel: str
-    """Whom it went to."""
+    """Name of the channel."""
     reason: str = ""
-    """Why it failed, as the contract names it. Empty: it did not."""
+    """Reason of its failure in the contract. Empty: it did not fail."""
 
 
 @dataclass(slots=True, kw_only=True)
 class CallRecord:
-    """What is known of a call. Filled on the way; complete when `CallLog` tells of it.
+    """Facts about a call, complete when `CallLog` logs it.
 
-    Times are the clock's `now()`, in seconds; 0 where it did not come to that.
+    Times are the clock's `now()`, in seconds; 0 for what did not happen.
     """
 
     request_id: str
-    """As the caller or the edge gave it."""
+    """ID that the caller or the edge gave."""
     method: str
     """`create` or `stream`."""
     opened_at: float
-    """When the call came in."""
+    """Time of arrival."""
     key_id: str = ""
-    """Which key, by its ID. Empty: none that is known."""
+    """ID of the key. Empty: no known key."""
     account: str = ""
-    """Who pays."""
+    """Account that pays."""
     model: str = ""
-    """The public model, as prices go by. Set only once it is known to be one of ours."""
+    """Public model, by the name of its price. Set once it is known to be in the catalog."""
     attempts: list[Attempt] = field(default_factory=list)
-    """What was sent to providers, in order."""
+    """Requests to providers, in order."""
     begun_at: float = 0.0
-    """When the answer began."""
+    """Time when the answer began."""
     ended_at: float = 0.0
-    """When the call was over."""
+    """Time when the call ended."""
     hold_nano: int = 0
-    """What was held for it."""
+    """Amount of the hold, in nano-USD."""
     settlement: str = ""
-    """What became of the hold: `settled` or `voided`. Empty: there was none."""
+    """End of the hold: `settled` or `voided`. Empty: there was no hold."""
     charge_nano: int = 0
-    """What it cost."""
+    """Charge in nano-USD."""
     usage: Usage | None = None
-    """What it took. None: nothing."""
+    """Tokens used. None: no tokens."""
     flags: Sequence[str] = ()
-    """What of the provider's usage was not believed."""
+    """Corrections of the provider's usage."""
     finish: str = ""
-    """How the answer says that it ended. Empty: it did not come to that."""
+    """Finish reason of the answer. Empty: it has none."""
     code: str = "OK"
-    """The gRPC status, by name."""
+    """Name of the gRPC status."""
     reason: str = ""
-    """Why the call failed, as the contract names it. Empty: it did not."""
+    """Reason of the failure in the contract. Empty: the call succeeded."""
     end: str = ""
     """One of `ENDS`."""
-    trace: CallTrace | None = None
-    """Its spans. None: nobody traces calls."""
+    spans: CallSpans | None = None
+    """Spans of the call. None: calls are not traced."""
 
     @property
     def channel(self) -> str:
-        """Who answered, or was asked last. Empty: nobody."""
+        """Channel of the last attempt. Empty: there was no attempt."""
         return self.attempts[-1].channel if self.attempts else ""
 
     @property
     def replayed(self) -> bool:
-        """Whether the answer had been given before: nobody was asked, and nothing failed."""
+        """Whether the answer is that of an earlier call with the same idempotency key."""
         return self.end == REPLAYED
 
     @property
     def ttft_s(self) -> float | None:
-        """How long the answer took to begin. None: it did not."""
+        """Time to first token. None: the answer did not begin."""
         return self.begun_at - self.opened_at if self.begun_at else None
 
     @property
     def token_gap_s(self) -> float | None:
-        """The mean time between two tokens of the answer. None: there were not two."""
+        """Mean time between tokens of the answer. None: it has fewer than two."""
         tokens = self.usage.completion_token_count if self.usage else 0
         if not self.begun_at or tokens < 2:
             return None
         return (self.ended_at - self.begun_at) / (tokens - 1)
 
-    def tried(self, place: Place) -> Mapping[str, str]:
-        """A request goes to a provider. Gives the headers that it shall bear besides."""
-        self.attempts.append(Attempt(place.channel.name))
-        return NO_HEADERS if self.trace is None else self.trace.tried(place)
+    def start_attempt(self, target: TracedTarget) -> Mapping[str, str]:
+        """Record a request to a provider. Returns the trace headers to send with it."""
+        self.attempts.append(Attempt(target.channel.name))
+        return NO_HEADERS if self.spans is None else self.spans.start_attempt(target)
 
-    def attempt_failed(self, error: UpstreamError) -> None:
-        """The latest request failed."""
+    def fail_attempt(self, error: UpstreamError) -> None:
+        """Record that the latest request failed."""
         self.attempts[-1].reason = error.reason_name
-        if self.trace is not None:
-            self.trace.failed(error.reason_name)
+        if self.spans is not None:
+            self.spans.fail_attempt(error.reason_name)
 
-    def finished(self, chunks: Sequence[pb.ChatCompletionChunk]) -> None:
-        """`chunks` are the end of the answer: how its first choice ended counts."""
+    def finish_answer(self, chunks: Sequence[pb.ChatCompletionChunk]) -> None:
+        """Record the finish reason of the first choice. `chunks` are the last of the answer."""
         self.finish = UNSPECIFIED
         for chunk in reversed(chunks):
             event = chunk.WhichOneof("event")
             if event == "delta":
-                return  # All choices end after the last of these.
+                return  # Choices finish after the last delta.
             if event == "choice_finished":
                 self.finish = FINISHES.get(chunk.choice_finished.finish_reason, UNSPECIFIED)
 
     def line(self) -> dict[str, object]:
-        """What the log says of the call."""
+        """Fields of the log event `call.ended`."""
         usage = self.usage or _NOTHING
         ttft_s = self.ttft_s
         return {
@@ -172,14 +176,14 @@ class CallRecord:
             "attempts": len(self.attempts),
             "replayed": self.replayed,
             "ttft_ms": None if ttft_s is None else round(ttft_s * 1000, 1),
-            "dur_ms": round((self.ended_at - self.opened_at) * 1000, 1),
-            "tokens_in": usage.prompt_token_count,
-            "tokens_out": usage.completion_token_count,
-            "tokens_thinking": usage.thinking_token_count,
+            "duration_ms": round((self.ended_at - self.opened_at) * 1000, 1),
+            "prompt_tokens": usage.prompt_token_count,
+            "completion_tokens": usage.completion_token_count,
+            "thinking_tokens": usage.thinking_token_count,
             "usage_flags": self.flags,
-            "charge_nano": self.charge_nano,
-            "hold_nano": self.hold_nano,
-            "trace_id": self.trace.trace_id if self.trace else "",
+            "charge_nano_usd": self.charge_nano,
+            "hold_nano_usd": self.hold_nano,
+            "trace_id": self.spans.trace_id if self.spans else "",
         }
 
 
@@ -189,17 +193,17 @@ Observe = Callable[[CallRecord], None]
 
 
 class CallLog:
-    """Tells of every call of a process, once, when it is over."""
+    """Log of the calls of a process: each is logged and counted once, at its end."""
 
-    def __init__(self, clock: Clock, observe: Observe, tracing: Tracing | None = None) -> None:
-        """`observe` is shown every record that is complete."""
+    def __init__(self, clock: Clock, observe: Observe, tracer: CallTracer | None = None) -> None:
+        """`observe` gets every complete record."""
         self._clock = clock
         self._observe = observe
-        self._tracing = tracing
+        self._tracer = tracer
         self.inflight = 0
-        """How many calls are running."""
+        """Number of in-flight calls."""
         self.stopping = False
-        """Whether the process is on its way out: calls that are cut now, are cut by that."""
+        """Whether the process shuts down: calls that are cancelled now end as `shutdown`."""
 
     def declare_metrics(self, counters: Counters) -> None:
         """Declare the metric of in-flight calls."""
@@ -213,13 +217,14 @@ class CallLog:
         left_s: Callable[[], float | None],
         metadata: Mapping[str, str] = NO_HEADERS,
     ) -> Iterator[CallRecord]:
-        """The record of a call that runs within. `left_s` says how long it may still take.
+        """Record the call that runs in this context.
 
-        `metadata` is what came with it, and may say which trace it belongs to.
+        `left_s` returns the seconds until its deadline. `metadata` is the caller's, which may
+        hold a `traceparent`.
         """
         record = CallRecord(request_id=request_id, method=method, opened_at=self._clock.now())
-        if self._tracing is not None:
-            record.trace = self._tracing.begin(method, metadata)
+        if self._tracer is not None:
+            record.spans = self._tracer.begin(method, metadata)
         self.inflight += 1
         try:
             yield record
@@ -238,16 +243,16 @@ class CallLog:
             self.inflight -= 1
             record.ended_at = self._clock.now()
             self._observe(record)
-            if record.trace is not None:
-                record.trace.ended(record)
+            if record.spans is not None:
+                record.spans.ended(record)
             if log.isEnabledFor(logging.INFO):
                 emit(log, "call.ended", record.line())
 
     def _cut(self, record: CallRecord, left_s: float | None) -> None:
-        """Whose doing it was that the call was cancelled."""
+        """Record what cancelled the call: its caller, its deadline or the shutdown."""
         code = grpc.StatusCode.CANCELLED
         if record.finish:
-            # Everything was said; who takes the last message need not ask for more.
+            # The answer is complete: a caller who has its last message may cancel.
             record.end = record.finish
             return
         record.end = SHUTDOWN if self.stopping else CLIENT_GONE

@@ -1,7 +1,6 @@
-"""Work that goes on as long as the process does: what fails is told, and begun again.
+"""Supervision of background tasks: a task that fails is logged, counted and restarted.
 
-Where a task fails again and again, the process is of no use any more: it is asked to end in
-good order, so that whatever runs it starts another.
+After too many failures in a row the process shuts down gracefully, so that it is replaced.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ from services.common.counters import Counters
 log = logging.getLogger(__name__)
 
 FAILURES_MAX = 5
-"""Failures in a row after which a task is given up."""
+"""Failures in a row after which a task is not restarted."""
 WELL_S = 60.0
-"""A task that ran so long was well: its next failure is the first in a row."""
+"""A failure after a run of this length counts as the first in a row."""
 PAUSE_S = 0.1
-"""How long to wait after the first failure; after each more, twice as long."""
+"""Delay before the first restart. Each further one doubles it."""
 
 
 class Supervisor:
@@ -34,18 +33,18 @@ class Supervisor:
         """By the name of the task."""
         self._pause_s = pause_s
         self.given_up = asyncio.Event()
-        """Set once a task was given up: the process should end."""
+        """Set once a task is not restarted any more: the process should shut down."""
 
     def start(self, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
-        """A task that does `work`, and does it again where it fails; to be cancelled by its owner.
+        """Start a task that does `work` and restarts it after a failure. Its owner cancels it.
 
-        It is done when the work is, or is given up: then with the exception of its last failure.
+        It ends with the work, or with the exception of the last failure.
         """
         return asyncio.create_task(self._keep(work, name), name=name)
 
     @asynccontextmanager
     async def running(self, work: Callable[[], Awaitable[None]], name: str) -> AsyncIterator[None]:
-        """Does `work` in the background until the context is left; does it again where it fails."""
+        """Do `work` in the background until the context exits; restart it after a failure."""
         task = self.start(work, name)
         try:
             yield
@@ -61,7 +60,7 @@ class Supervisor:
             try:
                 await work()
             except Exception:
-                # The border of a task: nobody awaits it who could be told.
+                # The border of a task: no caller awaits its exception.
                 failures = 1 if clock() - begun >= WELL_S else failures + 1
                 log.exception("task.failed", extra={"task": name, "failures": failures})
                 self.failures[(name,)].inc()

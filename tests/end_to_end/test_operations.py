@@ -148,9 +148,13 @@ async def test_a_stream_moves_what_it_should(
         "end": "stop",
         "attempts": 2,
     }
-    assert (line["tokens_in"], line["tokens_out"], line["charge_nano"]) == (7, 5, 17_000)
-    assert line["hold_nano"] >= line["charge_nano"]
-    assert 0 < line["ttft_ms"] <= line["dur_ms"]
+    assert (line["prompt_tokens"], line["completion_tokens"], line["charge_nano_usd"]) == (
+        7,
+        5,
+        17_000,
+    )
+    assert line["hold_nano_usd"] >= line["charge_nano_usd"]
+    assert 0 < line["ttft_ms"] <= line["duration_ms"]
 
 
 async def test_a_refused_call_moves_what_it_should(
@@ -170,7 +174,7 @@ async def test_a_refused_call_moves_what_it_should(
         f"edge_requests_total {ROUTE} status=400": 1,
         f"edge_request_duration_seconds_count {ROUTE}": 1,
     }
-    assert (line["end"], line["model"], line["charge_nano"]) == ("refused", "", 0)
+    assert (line["end"], line["model"], line["charge_nano_usd"]) == ("refused", "", 0)
     assert line["key_id"].startswith("key-")
 
 
@@ -200,7 +204,7 @@ async def test_how_streams_break_off(
             await answer.read()
     line = await server.event("call.ended", end=end)
 
-    assert line["charge_nano"] > 0
+    assert line["charge_nano_usd"] > 0
     assert (("pomogator_stream_ends_total", frozenset({("end", end)})), 1.0) in (
         await server.samples()
     ).items()
@@ -223,7 +227,7 @@ async def test_sigterm_lets_a_stream_end(
     assert rest.endswith("data: [DONE]\n\n")
     assert await server.ended() == 0
     line = await server.event("call.ended")
-    assert (line["end"], line["charge_nano"]) == ("stop", 17_000)
+    assert (line["end"], line["charge_nano_usd"]) == ("stop", 17_000)
 
 
 async def test_secrets_stay_inside(

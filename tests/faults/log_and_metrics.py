@@ -89,7 +89,7 @@ class LogAndMetrics:
         """What calls have cost by the log, by account."""
         charges: Counter[str] = Counter()
         for line in (*self.of(CALL), *self.of(DRAIN)):
-            charges[line["account"]] += line["charge_nano"]
+            charges[line["account"]] += line["charge_nano_usd"]
         assert charges.total() == by(self._service, "cost_nano_usd_total")[()]
         return {account: charge for account, charge in charges.items() if charge}
 

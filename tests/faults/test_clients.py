@@ -169,10 +169,10 @@ async def test_a_channel_that_drains_is_read_to_its_end_and_charged_once(
 
     assert stand.metric("settlements_total", outcome="settled") == 1
     (ended,) = stand.log.of("call.ended")
-    assert (ended["end"], ended["charge_nano"]) == ("client_gone", 0)
+    assert (ended["end"], ended["charge_nano_usd"]) == ("client_gone", 0)
     (drained,) = stand.log.of("call.drained")
     assert drained["request_id"] == ended["request_id"]
-    assert drained["charge_nano"] == CHARGE
+    assert drained["charge_nano_usd"] == CHARGE
 
 
 @LEAVES
@@ -193,9 +193,9 @@ async def test_a_drain_covers_answers_that_have_not_begun(
         assert await stand.charged() == (1, CHARGE)
 
     (ended,) = stand.log.of("call.ended")
-    assert (ended["end"], ended["charge_nano"]) == ("client_gone", 0)
-    (drained,) = stand.log.of("call.drained", charge_nano=CHARGE)
-    assert drained["dur_ms"] >= ended["dur_ms"]
+    assert (ended["end"], ended["charge_nano_usd"]) == ("client_gone", 0)
+    (drained,) = stand.log.of("call.drained", charge_nano_usd=CHARGE)
+    assert drained["duration_ms"] >= ended["duration_ms"]
 
 
 async def test_a_drain_reads_a_partial_document_to_its_end(open_stand: OpenStand) -> None:
@@ -332,7 +332,7 @@ async def test_the_number_of_drains_is_bounded(open_stand: OpenStand) -> None:
     goes_on.set()
 
     assert (await stand.charged())[0] == DRAINS_MAX + more
-    assert len(stand.log.of("call.drained", charge_nano=CHARGE)) == DRAINS_MAX
+    assert len(stand.log.of("call.drained", charge_nano_usd=CHARGE)) == DRAINS_MAX
 
 
 async def test_a_client_that_never_reads_is_cut_off(open_stand: OpenStand) -> None:
@@ -464,7 +464,7 @@ async def test_many_clients_that_never_read_cost_only_their_buffers(tmp_path: Pa
             async with asyncio.timeout(60):
                 for request in upstream.requests[1:-1]:
                     await request.left.wait()
-            assert (await server.event("call.ended", end="client_gone"))["charge_nano"] > 0
+            assert (await server.event("call.ended", end="client_gone"))["charge_nano_usd"] > 0
             server.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
     assert (await holds_are_closed(tmp_path))["settled"] == CROWD + 2

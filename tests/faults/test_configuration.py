@@ -179,7 +179,7 @@ async def test_a_bad_file_ends_no_stream(tmp_path: Path) -> None:
             server.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
     said = [line["problems"] for line in server.lines if line["event"] == "config.refused"]
-    charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
+    charges = [line["charge_nano_usd"] for line in server.lines if "charge_nano_usd" in line]
     assert charges == [CHARGE] * 3
     assert ["pomogator.toml" in problems[0] for problems in said] == [True] * 3
     assert "no_such_key" in said[1][0]
@@ -214,8 +214,8 @@ async def test_the_price_at_admission_is_charged(open_stand: OpenStand) -> None:
 
     assert await stand.charged() == (1, CHARGE)
     (line,) = stand.log.of("call.ended", end="stop")
-    assert line["charge_nano"] == CHARGE
-    assert line["charge_nano"] <= line["hold_nano"] < 2 * 50 * 2_000 + 10**6
+    assert line["charge_nano_usd"] == CHARGE
+    assert line["charge_nano_usd"] <= line["hold_nano_usd"] < 2 * 50 * 2_000 + 10**6
     assert (await stand.ask()).status == 200
     assert await stand.charged() == (2, CHARGE + 10 * 1_000)
 

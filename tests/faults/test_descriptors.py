@@ -92,7 +92,7 @@ async def test_idle_clients_do_not_take_the_descriptors_of_active_ones(tmp_path:
     crowded = [line for line in server.lines if line["event"] == "connection.refused"]
     assert len(crowded) < 20
     assert not [line for line in server.lines if line["level"] == "error"]
-    charges = [line["charge_nano"] for line in server.lines if "charge_nano" in line]
+    charges = [line["charge_nano_usd"] for line in server.lines if "charge_nano_usd" in line]
     assert charges == [CHARGE, CHARGE]
     assert (await holds_are_closed(tmp_path)).get("held", 0) == 0
 

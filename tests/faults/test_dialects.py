@@ -107,7 +107,7 @@ async def test_a_truncated_stream_ends_with_an_error(
     assert stand.metric("stream_ends_total", end="upstream_eof") == 1
     assert errors(stand, "UPSTREAM_DISCONNECTED") == 1
     (line,) = stand.log.of("call.ended", end="upstream_eof")
-    assert (line["reason"], line["charge_nano"]) == ("UPSTREAM_DISCONNECTED", charge)
+    assert (line["reason"], line["charge_nano_usd"]) == ("UPSTREAM_DISCONNECTED", charge)
 
 
 async def test_a_truncated_document_fails_over(stand: FaultStand, form: Form) -> None:

@@ -302,7 +302,7 @@ async def test_a_balance_for_ten_admits_ten_of_a_hundred(open_stand: OpenStand, 
             keys.CreateKeyRequest(account="poor")
         )
         first = await stand.ask(model=STEADY)
-        hold = stand.log.of("call.ended")[0]["hold_nano"]
+        hold = stand.log.of("call.ended")[0]["hold_nano_usd"]
         assert first.status == 200
         book = accounts_grpc.AccountServiceStub(operators)
         await book.CreditAccount(

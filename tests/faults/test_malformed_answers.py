@@ -193,7 +193,7 @@ async def test_impossible_anthropic_usage_is_replaced_by_our_count(
     assert calls == 1
     assert 0 < charge < 1_000_000
     (line,) = anthropic.log.of("call.ended", end="stop")
-    assert line["charge_nano"] == charge <= line["hold_nano"]
+    assert line["charge_nano_usd"] == charge <= line["hold_nano_usd"]
 
 
 @pytest.mark.parametrize("streamed", [True, False])

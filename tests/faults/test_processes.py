@@ -64,7 +64,7 @@ async def test_a_killed_edge_is_a_client_that_disconnects(tmp_path: Path) -> Non
             except aiohttp.ClientError:
                 pass
             line = await service.event("call.ended", end="client_gone")
-            assert line["charge_nano"] > 0
+            assert line["charge_nano_usd"] > 0
             await at_rest(service, *LEFT)
 
 
@@ -80,7 +80,7 @@ async def test_a_frozen_service_is_reported_and_settles_once(tmp_path: Path) -> 
             finally:
                 service.send_signal(signal.SIGCONT)
             line = await service.event("call.ended")
-            assert line["charge_nano"] > 0
+            assert line["charge_nano_usd"] > 0
             assert sum(line["event"] == "call.ended" for line in service.lines) == 1
             await at_rest(service, *LEFT)
 
@@ -124,7 +124,7 @@ async def test_a_drain_ends_after_its_timeout(tmp_path: Path) -> None:
                 assert await how_it_ends(answer) == SHUTDOWN
             assert await server.ended() == 0
             line = await server.event("call.ended")
-            assert line["charge_nano"] > 0
+            assert line["charge_nano_usd"] > 0
     await holds_are_closed(tmp_path)
 
 
@@ -153,7 +153,9 @@ async def test_a_stopped_service_ends_its_streams_and_refuses_new_calls(tmp_path
             assert int(late.headers["Retry-After"]) >= 1
         await asyncio.wait_for(upstream.requests[1].left.wait(), 5)
         await at_rest(edge, "edge_requests_in_flight", "edge_streams", "edge_unsent_bytes")
-    ends = {line["end"]: line["charge_nano"] for line in service.lines if "charge_nano" in line}
+    ends = {
+        line["end"]: line["charge_nano_usd"] for line in service.lines if "charge_nano_usd" in line
+    }
     assert ends.keys() == {"stop", "shutdown"}
     assert ends["stop"] == CHARGE
     assert ends["shutdown"] > 0

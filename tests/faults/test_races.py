@@ -40,7 +40,7 @@ async def buying(stand: FaultStand, nano_usd: int, scope: keys.KeyScope) -> Asyn
 async def hold_of(stand: FaultStand) -> int:
     """What the usual call holds."""
     assert (await stand.ask(model=STEADY)).status == 200
-    hold: int = stand.log.of("call.ended")[-1]["hold_nano"]
+    hold: int = stand.log.of("call.ended")[-1]["hold_nano_usd"]
     return hold
 
 

@@ -82,7 +82,7 @@ async def test_a_full_disk_stops_new_calls_and_settles_running_ones(tmp_path: Pa
             server.send_signal(signal.SIGTERM)
             assert await server.ended() == 0
             charges = [
-                line["charge_nano"] for line in server.lines if line["event"] == "call.ended"
+                line["charge_nano_usd"] for line in server.lines if line["event"] == "call.ended"
             ]
             assert sorted(charges) == [0, CHARGE, CHARGE]
     assert (await holds_are_closed(tmp_path))["settled"] == 2

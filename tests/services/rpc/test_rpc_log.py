@@ -21,7 +21,7 @@ from services.common.counters import Counters
 from services.errors import Failure
 from services.rpc.failure_border import FailureBorder
 from services.rpc.rpc_log import RpcLog
-from services.telemetry.traces import CallTraces
+from services.telemetry.call_spans import CallTracer
 from tests.services.channels import OpenChannel, open_channel
 from tests.stand.clock import FakeClock
 
@@ -76,7 +76,7 @@ class Recorded:
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         clock = FakeClock()
-        tracing = CallTraces(provider.get_tracer("t"), clock)
+        tracing = CallTracer(provider.get_tracer("t"), clock)
         self.rpcs = RpcLog(clock, Counters(""), tracing)
 
     @property

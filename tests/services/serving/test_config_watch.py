@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from services.serving.config_watch import following
+from services.serving.config_watch import watching_file
 from services.telemetry.supervisor import Supervisor
 
 
@@ -48,7 +48,7 @@ async def changes(mount: Mount) -> AsyncIterator[asyncio.Queue[str]]:
     def changed() -> None:
         told.put_nowait(mount.path.read_text())
 
-    async with following(mount.path, b"first", changed, Supervisor(), every_s=0.001):
+    async with watching_file(mount.path, b"first", changed, Supervisor(), interval_s=0.001):
         yield told
 
 
@@ -76,8 +76,8 @@ async def test_a_file_that_is_gone_has_not_changed(
 
 
 async def test_what_changed_before_it_was_followed_is_told(mount: Mount) -> None:
-    """Between reading and following nothing is lost."""
+    """Between reading and watching_file nothing is lost."""
     told = asyncio.Event()
 
-    async with following(mount.path, b"zeroth", told.set, Supervisor(), every_s=0.001):
+    async with watching_file(mount.path, b"zeroth", told.set, Supervisor(), interval_s=0.001):
         await told.wait()

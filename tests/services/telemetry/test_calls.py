@@ -109,7 +109,7 @@ def test_the_pace_of_an_answer(told: Told, clock: FakeClock) -> None:
 
     assert record.ttft_s == pytest.approx(2.0)
     assert record.token_gap_s == pytest.approx(0.1)
-    assert (record.line()["ttft_ms"], record.line()["dur_ms"]) == (2000.0, 3000.0)
+    assert (record.line()["ttft_ms"], record.line()["duration_ms"]) == (2000.0, 3000.0)
 
 
 def test_the_line(told: Told, caplog: pytest.LogCaptureFixture) -> None:

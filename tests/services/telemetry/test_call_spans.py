@@ -16,8 +16,8 @@ from services.capabilities import Capabilities
 from services.config import ChannelConfig
 from services.errors import Failure, UpstreamError
 from services.providers.base import Target
+from services.telemetry.call_spans import METHODS, PROVIDER_FAULTS, CallTracer
 from services.telemetry.calls import ENDS, CallLog, CallRecord
-from services.telemetry.traces import METHODS, PROVIDERS_FAULTS, CallTraces
 from tests.stand.clock import FakeClock
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -57,7 +57,7 @@ class Traced:
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         self.log = CallLog(
-            clock, lambda _: None, CallTraces(provider.get_tracer("pomogator"), clock)
+            clock, lambda _: None, CallTracer(provider.get_tracer("pomogator"), clock)
         )
 
     def call(self, metadata: Mapping[str, str] | None = None) -> AbstractContextManager[CallRecord]:
@@ -71,7 +71,7 @@ class Traced:
         def call() -> None:
             with self.call() as record:
                 records.append(record)
-                record.tried(place())
+                record.start_attempt(place())
                 for name, value in known.items():
                     setattr(record, name, value)
                 raise error
@@ -106,16 +106,16 @@ def ids(span: ReadableSpan) -> tuple[str, str, str]:
 def test_methods_and_ends_are_known() -> None:
     """What spans name is in the contract, and the ends that they tell apart are ends."""
     assert METHODS["create"] == "pomogator.chat.v1.ChatCompletionService/CreateChatCompletion"
-    assert PROVIDERS_FAULTS < ENDS
+    assert PROVIDER_FAULTS < ENDS
 
 
 def test_an_answer_at_the_second_try(traced: Traced, clock: FakeClock) -> None:
     """The RPC goes on from the caller's span, and has a child for each attempt."""
     with traced.call(SAMPLED) as record:
-        record.tried(place("first"))
-        record.attempt_failed(BUSY)
+        record.start_attempt(place("first"))
+        record.fail_attempt(BUSY)
         clock.advance(1.0)
-        record.tried(place("second"))
+        record.start_attempt(place("second"))
         clock.advance(0.25)
         record.begun_at = clock.now()
         record.finish, record.settlement = "stop", "settled"
@@ -232,8 +232,8 @@ def test_a_drained_answer_lasts_until_it_is_read(traced: Traced, begun_at: float
 
     assert (len(traced.spans["rpc"]), traced.spans["attempts"]) == (1, [])
     drained.finish, drained.usage, drained.settlement = "stop", FULL, "settled"
-    assert drained.trace is not None
-    drained.trace.settled(drained)
+    assert drained.spans is not None
+    drained.spans.settled(drained)
     (attempt,) = traced.spans["attempts"]
     assert attempt.attributes is not None
     assert attempt.attributes["gen_ai.usage.output_tokens"] == 20
@@ -243,9 +243,9 @@ def test_a_drained_answer_lasts_until_it_is_read(traced: Traced, begun_at: float
 def test_providers_learn_of_traces_where_their_channel_says_so(traced: Traced) -> None:
     """Then the attempt's own ID is sent, and what the caller's system wrote beside it."""
     with traced.call(SAMPLED) as record:
-        assert not record.tried(place())
-        record.attempt_failed(BUSY)
-        told = record.tried(place(trace_context=True))
+        assert not record.start_attempt(place())
+        record.fail_attempt(BUSY)
+        told = record.start_attempt(place(trace_context=True))
         record.settlement = "settled"
 
     _, attempt = traced.spans["attempts"]
@@ -256,7 +256,7 @@ def test_providers_learn_of_traces_where_their_channel_says_so(traced: Traced) -
 def test_a_caller_may_not_want_spans(traced: Traced) -> None:
     """What the caller does not sample, is not; its ID is in the logs and goes on all the same."""
     with traced.call(NOT_SAMPLED) as record:
-        told = record.tried(place(trace_context=True))
+        told = record.start_attempt(place(trace_context=True))
         record.settlement = "settled"
 
     assert traced.spans == {"rpc": [], "attempts": []}

@@ -1,13 +1,13 @@
-"""Traces: a span for each RPC, and below that of a completion one for each attempt.
+"""Spans of calls: one for each RPC, and below that of a completion one for each attempt.
 
-    RPC span (server)         parent: what the caller's `traceparent` says
-      attempt (client)        one request to a provider, until its answer is over
+    RPC span (server)         its parent is the caller's `traceparent`
+      attempt (client)        one request to a provider, until its answer has ended
 
 Names are those of OpenTelemetry's conventions for RPC and for generative AI
-(https://github.com/open-telemetry/semantic-conventions-genai), and `pomogator.…` for what they
-have no word for. As a record does, spans hold names, numbers and times: never a prompt, an answer
-or a key. Contexts are handed on by hand, never by the library's context variables, which do not
-survive a generator that is closed in another task.
+(https://github.com/open-telemetry/semantic-conventions-genai), and `pomogator.…` where these have
+none. Spans hold names, numbers and times, like records: never a prompt, an answer or a key.
+Contexts are passed as arguments. The library's context variables would be lost when a generator is
+closed in another task.
 
 Needs the extra `otel`.
 """
@@ -33,8 +33,8 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.clock import Clock
+from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
 from services.telemetry.calls import CLIENT_GONE, CallRecord
-from services.telemetry.tracing import NO_HEADERS, Place
 
 Attributes: TypeAlias = "Mapping[str, str | bool | int | float | Sequence[str]]"
 
@@ -45,9 +45,9 @@ METHODS: Mapping[str, str] = {
     "create": f"{_SERVICE}/CreateChatCompletion",
     "stream": f"{_SERVICE}/StreamChatCompletion",
 }
-"""RPCs by what records call them."""
+"""RPCs by `CallRecord.method`."""
 
-# https://opentelemetry.io/docs/specs/semconv/rpc/grpc/: what is the server's fault.
+# Statuses that are errors of the server: https://opentelemetry.io/docs/specs/semconv/rpc/grpc/
 _FAULTS = frozenset(
     code.name
     for code in (
@@ -59,31 +59,31 @@ _FAULTS = frozenset(
         grpc.StatusCode.DATA_LOSS,
     )
 )
-PROVIDERS_FAULTS = frozenset({"upstream_eof", "upstream_stall", "upstream_error"})
-"""Ends that are the provider's doing: its attempt failed, though an answer had begun."""
+PROVIDER_FAULTS = frozenset({"upstream_eof", "upstream_stall", "upstream_error"})
+"""Ends that the provider caused: its attempt failed after the answer had begun."""
 
 _PORTS = {"http": 80, "https": 443}
 
 
-class CallTraces:
-    """Traces completions."""
+class CallTracer:
+    """Starts the spans of calls."""
 
     def __init__(self, tracer: Tracer, clock: Clock) -> None:
         self._tracer = tracer
         self._clock = clock
 
-    def begin(self, method: str, metadata: Mapping[str, str]) -> SpannedCall:
-        """A completion's trace, which goes on from where the caller's `traceparent` says."""
+    def begin(self, method: str, metadata: Mapping[str, str]) -> CallSpans:
+        """Start the span of a completion, below the caller's `traceparent`."""
         span = rpc_span(self._tracer, METHODS[method], metadata)
-        return SpannedCall(self._tracer, self._clock, span)
+        return CallSpans(self._tracer, self._clock, span)
 
-    def begin_rpc(self, method: str, metadata: Mapping[str, str]) -> SpannedRpc:
-        """The trace of another RPC."""
-        return SpannedRpc(rpc_span(self._tracer, method, metadata))
+    def begin_rpc(self, method: str, metadata: Mapping[str, str]) -> RpcSpan:
+        """Start the span of another RPC."""
+        return RpcSpan(rpc_span(self._tracer, method, metadata))
 
 
-class SpannedRpc:
-    """The span of an RPC that is no completion."""
+class RpcSpan:
+    """The span of an RPC other than completions."""
 
     __slots__ = ("_span", "trace_id")
 
@@ -93,14 +93,14 @@ class SpannedRpc:
         """32 hexadecimal digits."""
 
     def end(self, code: str, reason: str) -> None:
-        """It is over."""
+        """End the span with a status and, for a failure, its reason in the contract."""
         end_rpc(self._span, code, reason)
 
 
-class SpannedCall:
+class CallSpans:
     """The spans of one completion."""
 
-    __slots__ = ("_attempt", "_clock", "_context", "_span", "_tracer", "_tried_at", "trace_id")
+    __slots__ = ("_attempt", "_attempt_at", "_clock", "_context", "_span", "_tracer", "trace_id")
 
     def __init__(self, tracer: Tracer, clock: Clock, span: Span) -> None:
         self._tracer = tracer
@@ -108,30 +108,33 @@ class SpannedCall:
         self._span = span
         self._context = set_span_in_context(span, Context())
         self._attempt: Span | None = None
-        self._tried_at = 0.0
+        self._attempt_at = 0.0
         self.trace_id = format_trace_id(span.get_span_context().trace_id)
         """32 hexadecimal digits."""
 
-    def tried(self, place: Place) -> Mapping[str, str]:
-        """An attempt begins. Its provider learns of the trace only if the channel says so."""
-        channel = place.channel
-        self._tried_at = self._clock.now()
+    def start_attempt(self, target: TracedTarget) -> Mapping[str, str]:
+        """Start the span of an attempt.
+
+        Returns the headers that pass the trace to the provider, if the channel allows it.
+        """
+        channel = target.channel
+        self._attempt_at = self._clock.now()
         self._attempt = attempt = self._tracer.start_span(
-            f"chat {place.model}",
+            f"chat {target.model}",
             context=self._context,
             kind=SpanKind.CLIENT,
             attributes={
                 "gen_ai.operation.name": "chat",
                 "gen_ai.provider.name": channel.dialect,
-                "gen_ai.request.model": place.model,
+                "gen_ai.request.model": target.model,
                 "pomogator.channel": channel.name,
                 **_address(channel.base_url),
             },
         )
         return headers_of(attempt) if channel.trace_context else NO_HEADERS
 
-    def failed(self, reason: str) -> None:
-        """The attempt failed before it had an answer."""
+    def fail_attempt(self, reason: str) -> None:
+        """End the span of an attempt that failed before its answer began."""
         if self._attempt is not None:
             self._attempt.set_attribute("error.type", reason)
             self._attempt.set_status(StatusCode.ERROR)
@@ -139,7 +142,7 @@ class SpannedCall:
             self._attempt = None
 
     def ended(self, record: CallRecord) -> None:
-        """The call is over. An attempt that is drained is not: nothing is settled yet."""
+        """End the span of the call. The span of a drained attempt ends later."""
         if record.settlement:
             self.settled(record)
         span = self._span
@@ -148,30 +151,30 @@ class SpannedCall:
         end_rpc(span, record.code, record.reason)
 
     def settled(self, record: CallRecord) -> None:
-        """The attempt is over, and what it took is known."""
+        """End the span of the attempt, whose usage is known."""
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             return
         if attempt.is_recording():
             attempt.set_attributes(_of_attempt(record))
             if record.begun_at:
-                # By the convention's word: in seconds, and from the request to the provider on.
-                after_s = record.begun_at - self._tried_at
+                # The convention counts in seconds from the request to the provider.
+                after_s = record.begun_at - self._attempt_at
                 attempt.set_attribute("gen_ai.response.time_to_first_chunk", after_s)
-            if record.end in PROVIDERS_FAULTS:
+            if record.end in PROVIDER_FAULTS:
                 attempt.set_status(StatusCode.ERROR)
         attempt.end()
 
 
 def rpc_span(tracer: Tracer, method: str, metadata: Mapping[str, str]) -> Span:
-    """The span of an RPC that came in. `method` is `package.Service/Method`."""
+    """Start the span of an incoming RPC. `method` is `package.Service/Method`."""
     parent = PROPAGATOR.extract(metadata, context=Context())
     attributes = {"rpc.system.name": "grpc", "rpc.method": method}
     return tracer.start_span(method, parent, SpanKind.SERVER, attributes)
 
 
 def end_rpc(span: Span, code: str, reason: str) -> None:
-    """The RPC is over, with this status and, where it failed, for this reason of the contract."""
+    """End the span of an RPC with its status and, for a failure, its reason in the contract."""
     if span.is_recording():
         span.set_attribute("rpc.response.status_code", code)
         if code != grpc.StatusCode.OK.name:
@@ -182,14 +185,14 @@ def end_rpc(span: Span, code: str, reason: str) -> None:
 
 
 def headers_of(span: Span) -> Mapping[str, str]:
-    """`traceparent` and `tracestate`, for whoever is to go on below the span."""
+    """Return `traceparent` and `tracestate` for spans below this one."""
     headers: dict[str, str] = {}
     PROPAGATOR.inject(headers, set_span_in_context(span, Context()))
     return headers
 
 
 def _address(base_url: str) -> Attributes:
-    """The host alone: a path might name a customer."""
+    """Attributes of the host alone: a path might name a customer."""
     url = urlsplit(base_url)
     port = url.port or _PORTS.get(url.scheme, 0)
     return {"server.address": url.hostname or "", "server.port": port} if url.hostname else {}
