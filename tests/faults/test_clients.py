@@ -229,7 +229,7 @@ async def test_a_drain_without_an_answer_costs_nothing(open_stand: OpenStand) ->
 
     assert await stand.charged() == (0, 0)
     assert stand.metric("settlements_total", outcome="voided") == 1
-    assert len(stand.log.of("call.drained", charge_nano=0)) == 1
+    assert len(stand.log.of("call.drained", charge_nano_usd=0)) == 1
 
 
 async def test_a_drain_has_no_failover(open_stand: OpenStand) -> None:
