@@ -22,7 +22,7 @@ from services.common.counters import Counters
 from services.config import ChannelConfig
 from services.errors import Failure
 from services.providers.base import Batch
-from services.routing.catalog import Route
+from services.routing.catalog import ModelRoute
 from services.telemetry.calls import CallRecord
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ DRAINS_MAX = 64
 class CallState(msgspec.Struct, kw_only=True):
     """Progress of a call, as far as it matters when the caller disconnects."""
 
-    routes: Sequence[Route]
+    routes: Sequence[ModelRoute]
     """The requested model, then its fallbacks."""
     record: CallRecord
     """Record of the call, with its attempts."""

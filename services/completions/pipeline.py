@@ -28,7 +28,7 @@ from services.completions.snapshot import Snapshot
 from services.completions.validation import validate
 from services.errors import UpstreamError
 from services.providers.base import Batch
-from services.routing.catalog import Route
+from services.routing.catalog import ModelRoute
 from services.routing.failover import Failover, RouteRequest, StartedAnswer
 from services.telemetry.calls import CallRecord
 
@@ -186,7 +186,7 @@ async def _fold(batches: ClosableIterator[Batch]) -> pb.CreateChatCompletionResp
     return fold.answer
 
 
-def _call_state(call: CompletionCall, route: Route) -> CallState:
+def _call_state(call: CompletionCall, route: ModelRoute) -> CallState:
     fallbacks = call.snapshot.catalog.fallbacks(route) if route.fallbacks else ()
     return CallState(
         routes=[route, *(one for one in fallbacks if call.caller.may_use(one.base_model))],
@@ -195,7 +195,7 @@ def _call_state(call: CompletionCall, route: Route) -> CallState:
     )
 
 
-def _admission(call: CompletionCall, routes: Sequence[Route]) -> AdmissionRequest:
+def _admission(call: CompletionCall, routes: Sequence[ModelRoute]) -> AdmissionRequest:
     route, *fallbacks = routes
     return AdmissionRequest(
         record=call.record,

@@ -11,7 +11,7 @@ from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from services.admission.keyring import Caller, Keyring
 from services.errors import Failure
-from services.routing.catalog import Catalog, Route
+from services.routing.catalog import Catalog, ModelRoute
 from services.rpc.failure_border import Context, metadata_of
 
 PAGE_SIZE_MAX = 1000
@@ -67,7 +67,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))
 
 
-def _model(route: Route, catalog: Catalog) -> pb.Model:
+def _model(route: ModelRoute, catalog: Catalog) -> pb.Model:
     capabilities = route.capabilities
     return pb.Model(
         name=route.model,

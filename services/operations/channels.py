@@ -8,7 +8,7 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.operations.explainer import BREAKER_STATES
 from services.providers.base import Target
-from services.routing.catalog import Catalog, Route
+from services.routing.catalog import Catalog, ModelRoute
 from services.routing.choice import score, tiers
 from services.routing.health import ChannelHealth
 
@@ -30,7 +30,7 @@ def list_channels(
                     yield _status(route, target, health)
 
 
-def _status(route: Route, target: Target, health: ChannelHealth) -> pb.ChannelStatus:
+def _status(route: ModelRoute, target: Target, health: ChannelHealth) -> pb.ChannelStatus:
     status = pb.ChannelStatus(
         channel=target.channel.name,
         model=route.model,

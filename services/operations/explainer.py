@@ -15,7 +15,7 @@ from services.errors import Failure
 from services.metering.prices import FREE, PriceList, estimate_nano
 from services.metering.tokens import estimate_prompt
 from services.providers.base import Dialect, Notes, Target
-from services.routing.catalog import Catalog, Route
+from services.routing.catalog import Catalog, ModelRoute
 from services.routing.choice import order_targets, score
 from services.routing.health import ChannelHealth
 
@@ -63,7 +63,7 @@ class Explainer:
     def _candidate(
         self,
         spec: chat.ChatCompletionSpec,
-        route: Route,
+        route: ModelRoute,
         target: Target,
         prompt_tokens: int,
         *,
@@ -92,7 +92,7 @@ class Explainer:
         candidate.notes.extend(notes.all)
         return candidate
 
-    def _token_prices(self, route: Route, prompt_tokens: int) -> pb.TokenPrices:
+    def _token_prices(self, route: ModelRoute, prompt_tokens: int) -> pb.TokenPrices:
         rates = (self.prices.lookup(route.base_model) or FREE).rates(prompt_tokens)
         return pb.TokenPrices(
             prompt_pico_usd=rates.prompt,

@@ -1,6 +1,6 @@
 """Thresholds of load shedding in the service.
 
-How many calls may be in flight is configuration: `calls_max` and `calls_max_when_late` of
+The limit on calls in flight is configuration: `calls_max` and `calls_max_when_late` of
 `[bounds]`. What edge and service share is in `services.common`: in `fair_share`, when a caller is
 light, and how much spare capacity there is; in `retry_after`, when refused callers return. The edge
 has thresholds of its own in `gateway.overload.thresholds`.

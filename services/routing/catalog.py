@@ -18,7 +18,7 @@ ECHO_MAX = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
+class ModelRoute:
     """A public model and its targets."""
 
     model: str
@@ -43,7 +43,7 @@ class Catalog:
         self.create_time_s = create_time_s
         self._routes = _routes(config)
 
-    def resolve(self, model: str) -> Route:
+    def resolve(self, model: str) -> ModelRoute:
         """Return the route of a public name. Raises Failure MODEL_NOT_FOUND."""
         route = self._routes.get(model)
         if route is None:
@@ -55,7 +55,7 @@ class Catalog:
             )
         return route
 
-    def fallbacks(self, route: Route) -> Sequence[Route]:
+    def fallbacks(self, route: ModelRoute) -> Sequence[ModelRoute]:
         """Return the routes that may answer in place of `route`, in this order.
 
         Where the name asked for reasoning, a fallback that reasons by its name goes first.
@@ -64,7 +64,7 @@ class Catalog:
         found = (self.find(name + suffix) or self.find(name) for name in route.fallbacks)
         return [fallback for fallback in found if fallback is not None]
 
-    def find(self, model: str) -> Route | None:
+    def find(self, model: str) -> ModelRoute | None:
         """Return the route of a public name; None for an unknown name."""
         return self._routes.get(model)
 
@@ -79,12 +79,12 @@ class Catalog:
         return targets
 
     @property
-    def routes(self) -> Sequence[Route]:
+    def routes(self) -> Sequence[ModelRoute]:
         """All routes, by name."""
         return [self._routes[name] for name in sorted(self._routes)]
 
 
-def _routes(config: Config) -> Mapping[str, Route]:
+def _routes(config: Config) -> Mapping[str, ModelRoute]:
     rows = {row.name: row for row in config.models}
     routes = {
         name: _route(name, name, config, rows, thinking=name.endswith(THINKING_SUFFIX))
@@ -104,7 +104,7 @@ def _public_names(config: Config) -> Sequence[str]:
 
 def _route(
     name: str, base: str, config: Config, rows: Mapping[str, ModelConfig], *, thinking: bool
-) -> Route:
+) -> ModelRoute:
     row = rows.get(name) or rows.get(base)
     targets = [
         _target(channel, number, base, row, thinking=thinking)
@@ -114,7 +114,7 @@ def _route(
     ]
     if thinking and name != base:
         targets = [target for target in targets if target.capabilities.named_thinking]
-    return Route(
+    return ModelRoute(
         model=name, base_model=base, targets=targets, fallbacks=row.fallbacks if row else ()
     )
 

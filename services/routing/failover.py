@@ -14,7 +14,7 @@ from services.errors import Failure, UpstreamError
 from services.providers.base import Batch, Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.upstream import Relay, Upstream
 from services.routing.budget import RetryBudget
-from services.routing.catalog import Route
+from services.routing.catalog import ModelRoute
 from services.routing.choice import order_targets
 from services.routing.health import ChannelHealth
 from services.telemetry.calls import CallRecord
@@ -49,7 +49,7 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     spec: pb.ChatCompletionSpec
     """The request."""
-    routes: Sequence[Route]
+    routes: Sequence[ModelRoute]
     """The requested model, then its fallbacks."""
     take_channel_limits: Callable[[str], Awaitable[None]]
     """Takes from the limits of the channel of that name; raises Failure where they are used up."""

@@ -17,7 +17,7 @@ from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.budget import RETRIES_PER_S
-from services.routing.catalog import Route
+from services.routing.catalog import ModelRoute
 from services.routing.failover import ATTEMPTS_MAX, Failover, RouteRequest, StartedAnswer
 from services.routing.health import ChannelHealth
 from services.telemetry.calls import CallRecord
@@ -54,16 +54,16 @@ class Setup:
         self.taken: list[str] = []
         self.over_limit: set[str] = set()
 
-    def route(self, name: str = "public/m", upstreams: Iterable[int] | None = None) -> Route:
+    def route(self, name: str = "public/m", upstreams: Iterable[int] | None = None) -> ModelRoute:
         """Return a model at some of the providers, tried in their order."""
         chosen = range(len(self.upstreams)) if upstreams is None else upstreams
         targets = [
             target(f"channel-{index}", priority=index, url=self.upstreams[index].url)
             for index in chosen
         ]
-        return Route(model=name, base_model=name, targets=targets)
+        return ModelRoute(model=name, base_model=name, targets=targets)
 
-    async def ask(self, *routes: Route) -> tuple[StartedAnswer, list[str]]:
+    async def ask(self, *routes: ModelRoute) -> tuple[StartedAnswer, list[str]]:
         """Return the answer, and its text."""
         spec = pb.ChatCompletionSpec(model="public/m")
         spec.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
@@ -118,11 +118,11 @@ async def setup(stack: AsyncExitStack, *scripts: Script) -> Setup:
     return Setup(failover, upstreams)
 
 
-def keys_of(served: Setup, *keys: str) -> Route:
+def keys_of(served: Setup, *keys: str) -> ModelRoute:
     """Return a model at the first provider, with several keys."""
     url = served.upstreams[0].url
     targets = [target("a", url=url, keys=keys, key_number=number) for number in range(len(keys))]
-    return Route(model="public/m", base_model="public/m", targets=targets)
+    return ModelRoute(model="public/m", base_model="public/m", targets=targets)
 
 
 @pytest.mark.parametrize("status", [401, 402, 403, 429])
