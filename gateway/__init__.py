@@ -17,7 +17,6 @@ Modules, in the order in which data flows:
     telemetry      metrics, traces, access log
     config         limits and times of an edge
     errors         error reasons as HTTP statuses and bodies
-    money          exact amounts
 
 The edge is stateless and holds no secret. It imports the generated code and `services.common`. The
 channel to the service is TCP, a Unix socket, or the service itself in the same process.

@@ -21,7 +21,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("gateway.surfaces", "gateway.transcoding"),
         ("gateway.http", "gateway.rpc"),
         ("gateway.overload", "gateway.telemetry"),
-        ("gateway.config", "gateway.errors", "gateway.money"),
+        ("gateway.config", "gateway.errors"),
     ),
     "services": (
         ("services.__main__",),

@@ -16,9 +16,9 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import invalid
-from gateway.money import exact_usd
 from gateway.telemetry.request_observer import TRACE_CONTEXT
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER, REQUEST_ID_HEADER, TIMEOUT_HEADER
+from services.common.money import exact_usd
 from services.common.request_headers import is_idempotency_key
 
 NOTES_HEADER = "x-pomogator-notes"
@@ -119,7 +119,7 @@ def cost_header(answer: chat.CreateChatCompletionResponse) -> dict[str, str]:
     """Return the header `x-pomogator-cost`, the charge in US dollars; nothing without accounts."""
     if not answer.HasField("cost_nano_usd"):
         return {}
-    return {COST_HEADER: exact_usd(answer.cost_nano_usd).decode()}
+    return {COST_HEADER: exact_usd(answer.cost_nano_usd)}
 
 
 def notes_header(notes: Iterable[chat.Note]) -> dict[str, str]:

@@ -11,8 +11,8 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.addresses import split_address
+from services.common.money import NANO_PER_USD, exact_usd
 
-NANO = 10**9
 USD_MAX = 10**9
 COUNT_MAX = 2**53
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
@@ -38,9 +38,7 @@ def say_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
 
 def show_usd(nano: int) -> str:
     """An amount in dollars, exactly: at least two decimals, and as many as it needs."""
-    dollars, rest = divmod(abs(nano), NANO)
-    decimals = f"{rest:09d}".rstrip("0").ljust(2, "0")
-    return f"{'-' if nano < 0 else ''}{dollars}.{decimals}"
+    return exact_usd(nano, decimals_min=2)
 
 
 def show_time(timestamp: Timestamp) -> str:
@@ -52,10 +50,10 @@ def read_usd(text: str) -> int:
     """Dollars as nano-USD. What cannot be said exactly is refused, never rounded."""
     try:
         dollars = Decimal(text)
-        nano = int(dollars * NANO) if abs(dollars) <= USD_MAX else None
+        nano = int(dollars * NANO_PER_USD) if abs(dollars) <= USD_MAX else None
     except (InvalidOperation, ValueError) as error:
         raise argparse.ArgumentTypeError(f"{text}: not an amount of dollars") from error
-    if nano is None or nano != dollars * NANO:
+    if nano is None or nano != dollars * NANO_PER_USD:
         raise argparse.ArgumentTypeError(f"{text}: at most {USD_MAX}, at most 9 decimals")
     return nano
 

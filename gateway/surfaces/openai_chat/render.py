@@ -14,7 +14,7 @@ from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import usage_pb2
 
 from gateway.errors import ApiError
-from gateway.money import exact_usd
+from services.common.money import exact_usd
 
 FINISH_REASONS: Mapping[chat.FinishReason.ValueType, str | None] = {
     chat.FINISH_REASON_UNSPECIFIED: None,
@@ -242,5 +242,5 @@ def render_usage(usage: usage_pb2.Usage, cost_nano_usd: int | None) -> dict[str,
     }
     rendered["completion_tokens_details"] = {"reasoning_tokens": usage.thinking_token_count}
     if cost_nano_usd is not None:
-        rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd))
+        rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd).encode())
     return rendered
