@@ -18,7 +18,7 @@ To add a dialect:
    `UpstreamRequest`: `parameters.accepted` and `thinking.plan` decide what is sent.
 2. In `response.py` write a `Decoder`: deltas at once, endings only in `finish`. Its `text` may
    stay empty; where it says what an event said, events like it are read many at a time.
-3. In `__init__.py` tie both to a `DIALECT`; `failures.refusal` makes its errors.
+3. In `__init__.py` tie both to a `DIALECT`; `failures.provider_failure` makes its errors.
 4. Name it in `registry.DIALECTS` and in `config.schema.DIALECTS`.
 5. Add rows for its models to `capabilities.toml` where they differ from the default.
 6. Write small cases under `tests/services/providers/<dialect>/`.

@@ -1,10 +1,8 @@
-"""What a dialect is: three pure translations, and no I/O.
+"""Dialect: three pure translations without I/O.
 
-    spec ──encode──► UpstreamRequest ──(services.providers.upstream)──► bytes
-    bytes ──Decoder──► chunks of our contract
-    status, headers, body of a refusal ──error──► UpstreamError
-
-A dialect is a folder with `request.py` and `response.py`; the registry names it.
+spec ──encode──► UpstreamRequest ──(services.providers.upstream)──► bytes
+bytes ──Decoder──► chunks of our contract
+status, headers and body of an error response ──error──► UpstreamError
 """
 
 from __future__ import annotations
@@ -26,17 +24,17 @@ if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 
 Batch: TypeAlias = pb.StreamChatCompletionResponse
-"""The chunks that arrived together, in the message that carries them to the caller."""
+"""Chunks that arrived together, in the message that carries them to the caller."""
 
 Chunks: TypeAlias = "RepeatedCompositeFieldContainer[pb.ChatCompletionChunk]"
-"""Those of one batch. Whatever is added to them is copied, but for what `add` makes in place."""
+"""The chunks of one batch. `append` and `extend` copy; `add` creates a chunk in place."""
 
 TOKENS_MAX = 1_000_000_000
-"""More than this in one answer is not believed."""
+"""Upper bound of a plausible token count in one answer."""
 
 
 class SseEvent(NamedTuple):
-    """One server-sent event: its name (empty where it had none) and its data."""
+    """Server-sent event: its name, empty if it has none, and its data."""
 
     name: str
     data: bytes
@@ -44,77 +42,74 @@ class SseEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where one attempt goes, and what is known about the model there."""
+    """Destination of one attempt: a channel, a key, and a model with its capabilities."""
 
     channel: ChannelConfig
-    """The account with the upstream."""
+    """The channel: one account with one provider."""
     model: str
-    """The model's name there."""
+    """The provider's name of the model."""
     public_model: str
-    """The model's name here."""
+    """The public name of the model."""
     capabilities: Capabilities
     """What the model accepts."""
     thinking_by_name: bool = False
-    """The caller asked for a `-thinking` name: reason even if nothing else says so."""
+    """Whether the caller used a `-thinking` name: reason unless the request says not to."""
     key_number: int = 0
-    """Which of the channel's keys is presented."""
+    """The channel's key to send: 0 is the first."""
 
     @property
     def key(self) -> Secret:
-        """The key that is presented. Empty: none is."""
+        """The provider key to send. Empty: none."""
         channel = self.channel
         return channel.spare_keys[self.key_number - 1] if self.key_number else channel.key
 
     @property
     def weight(self) -> float:
-        """The share of calls: the channel's, divided among its keys."""
+        """The share of calls: the channel's weight divided by the number of its keys."""
         return self.channel.weight / (1 + len(self.channel.spare_keys))
 
 
 class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send: a POST of `body` to the channel's base URL plus `path`."""
+    """POST of `body` to the channel's base URL plus `path`."""
 
     path: str
-    """Such as `/chat/completions`."""
+    """Path below the base URL, such as `/chat/completions`."""
     body: bytes
     """JSON in UTF-8."""
     streamed: bool
-    """Whether the provider was asked for a stream. It may answer otherwise."""
+    """Whether the request asks for a stream. The provider may answer with a document."""
     headers: Mapping[str, str] = {}
-    """Besides content type, accept and the credentials."""
+    """Headers besides content type, accept and credentials."""
 
 
 class Notes:
-    """Collects what was changed on the way to the model.
-
-    In strict mode a parameter that would be dropped refuses the call instead.
-    """
+    """Notes about changes to the request. In strict mode, dropping a parameter fails the call."""
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
         self._notes: dict[tuple[str, int], pb.Note] = {}
 
     def mapped(self, param: str, detail: str) -> None:
-        """`param` is said in another way, which the model understands."""
+        """Note that `param` is sent in another form, which the model understands."""
         self._add(param, pb.NOTE_ACTION_MAPPED, detail)
 
     def clamped(self, param: str, detail: str) -> None:
-        """`param` was moved to the nearest value that the model accepts."""
+        """Note that `param` was changed to the nearest value that the model accepts."""
         self._add(param, pb.NOTE_ACTION_CLAMPED, detail)
 
     def dropped(self, param: str, detail: str) -> None:
-        """`param` is not sent. UNSUPPORTED_FEATURE in strict mode."""
+        """Note that `param` is not sent. Raises UNSUPPORTED_FEATURE in strict mode."""
         if self._strict:
             raise Failure(reasons.ERROR_REASON_UNSUPPORTED_FEATURE, detail, param=param)
         self._add(param, pb.NOTE_ACTION_DROPPED, detail)
 
     def replaced(self, param: str, detail: str) -> None:
-        """`param` was answered by something else, such as another model."""
+        """Note that `param` was replaced, such as the model by a fallback."""
         self._add(param, pb.NOTE_ACTION_REPLACED, detail)
 
     @property
     def all(self) -> Sequence[pb.Note]:
-        """The notes so far, in the order in which they were made."""
+        """All notes, oldest first."""
         return list(self._notes.values())
 
     def _add(self, param: str, action: pb.NoteAction.ValueType, detail: str) -> None:
@@ -122,65 +117,66 @@ class Notes:
 
 
 class Decoder(Protocol):
-    """Turns one answer into chunks. Made anew for every attempt.
+    """Decoder of one answer to chunks. Every attempt has its own.
 
-    It gives deltas at once, and holds back `choice_finished` and `finished` until the
-    answer has truly ended. It never gives `started`: that is the pipeline's.
-    Every method raises UpstreamError where the provider reports an error or says
-    something that cannot be read.
+    Deltas are returned at once; `choice_finished` and `finished` only when the answer has ended.
+    The pipeline adds `started`. Every method raises UpstreamError if the provider reports an error
+    or its answer cannot be decoded.
+
+    A decoder may also be a `services.providers.repeated_frame.RepeatedTextDecoder`, for speed.
     """
 
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
-        """The chunks of one event of a stream. May be none."""
+        """Decode one event of a stream. Returns no chunks if it adds nothing to the answer."""
         ...
 
     @property
     def done(self) -> bool:
-        """Whether the provider has said that the stream is over."""
+        """Whether the provider has marked the end of the stream."""
         ...
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
-        """The stream has ended: one `choice_finished` per choice, then `finished`.
+        """End the stream: returns one `choice_finished` per choice, then `finished`.
 
-        Raises UPSTREAM_DISCONNECTED where it ended before the answer was complete.
+        Raises UPSTREAM_DISCONNECTED if the answer is incomplete.
         """
         ...
 
     def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
-        """All chunks of an answer that came as one JSON document."""
+        """Decode an answer that is one JSON document."""
         ...
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens that the provider has reported so far, also when it failed later."""
+        """The usage reported so far, also after a failure."""
         ...
 
 
 class Dialect(Protocol):
-    """How one family of providers speaks."""
+    """The API of one family of providers."""
 
     def encode(
         self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
-        """The provider's form of `spec`.
+        """Encode `spec` as the provider's request.
 
-        `stream` says what the caller wants; a dialect may ask for a stream all the same.
-        Raises Failure (UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE) where the
-        provider has no form for it.
+        `stream` is what the caller asked for; a dialect may request a stream for a whole answer,
+        too. Raises Failure (UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE) if the provider has
+        no form for it.
         """
         ...
 
     def decoder(self, target: Target) -> Decoder:
-        """A decoder for one answer."""
+        """Create the decoder of one answer."""
         ...
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """What an answer with a status other than 200 means. Header names are lower case.
+        """Map a response with a status other than 200 to an error. Header names are lower case.
 
-        The message is the provider's own where it helps the caller, without secrets.
+        The message is the provider's own, without secrets, where it helps the caller.
         """
         ...
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
-        """How the channel's key is presented."""
+        """Headers that carry the channel's key."""
         ...

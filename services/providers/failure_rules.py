@@ -1,8 +1,8 @@
-"""The tables behind `services.providers.failures`: what providers say, and what it means.
+"""Tables that map providers' statuses, codes and phrases to reasons.
 
-The wording is that of OpenAI, Anthropic, Google, xAI, Mistral, DeepSeek, Groq, Alibaba,
-Azure, OpenRouter, vLLM, llama.cpp and Ollama, as recorded and as quoted in public
-reports. A phrase is only in a table if it says one thing: "credit" alone is not.
+The phrases are those of OpenAI, Anthropic, Google, xAI, Mistral, DeepSeek, Groq, Alibaba, Azure,
+OpenRouter, vLLM, llama.cpp and Ollama, as recorded and as quoted in public reports. A phrase is in
+a table only if it is unambiguous: "credit" alone is not.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ _TIMEOUT = reasons.ERROR_REASON_UPSTREAM_TIMEOUT
 _UNSUPPORTED = reasons.ERROR_REASON_UNSUPPORTED_FEATURE
 
 STATUSES: Mapping[int, reasons.ErrorReason.ValueType] = {
-    300: _BAD,  # Redirects are not followed: they could lead anywhere, with our key.
+    300: _BAD,  # Redirects are not followed: they could send our key anywhere.
     400: _INVALID,
     401: _AUTH,
     402: _AUTH,
-    403: _AUTH,  # The account may not use the model; refused content is found by its text.
+    403: _AUTH,  # The account may not use the model. Filtered content is found by its phrases.
     404: _MODEL,
     405: _BAD,
     408: _TIMEOUT,
@@ -50,7 +50,7 @@ STATUSES: Mapping[int, reasons.ErrorReason.ValueType] = {
     524: _TIMEOUT,
     529: _OVERLOADED,  # Anthropic.
 }
-"""By status; a status that is not here is like the first of its hundred."""
+"""Reason by status. An unlisted status has the reason of its hundred, as 418 that of 400."""
 
 CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     name: reason
@@ -98,7 +98,7 @@ CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     }.items()
     for name in names.split()
 }
-"""By code or type, in lower case with underscores."""
+"""Reason by code or type, in lower case with underscores."""
 
 GENERAL_CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     "bad_request": _INVALID,
@@ -108,22 +108,22 @@ GENERAL_CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     "invalid_request_error": _INVALID,
     "tool_use_failed": _INVALID,
 }
-"""Codes so general that they count only where there is no status."""
+"""General codes, which count only for errors without a status."""
 
 SETTLED = frozenset({401, 402, 413})
-"""Statuses that no code overrules."""
+"""Statuses that take precedence over codes."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextRule:
-    """A phrase that tells the reason."""
+    """Rule that maps a phrase to a reason."""
 
     reason: reasons.ErrorReason.ValueType
-    """What the phrase means."""
+    """The reason."""
     statuses: frozenset[int]
-    """The statuses with which it is believed; 0 is none, as for errors in a stream."""
+    """Statuses for which the rule holds. 0: the error has none, as in a stream."""
     pattern: re.Pattern[str]
-    """The phrase."""
+    """The pattern of the phrase."""
 
 
 def _rule(
@@ -216,11 +216,11 @@ TEXTS: Sequence[TextRule] = (
     ),
     _rule(_TIMEOUT, (0, 500, 502), r"\btimed out\b|deadline exceeded|gateway time-?out"),
 )
-"""By what the message says. The first that matches decides."""
+"""Rules in order of precedence: the first match decides."""
 
 _HIDDEN = "[hidden]"
 _NAMED = r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)"
-_RANDOM = r"(?=[\w*-]*(?-i:[\d*A-Z]))"  # So that `user_defined` is a word and no ID.
+_RANDOM = r"(?=[\w*-]*(?-i:[\d*A-Z]))"  # `user_defined` is a word, not an ID.
 
 SECRETS: Sequence[tuple[re.Pattern[str], str]] = tuple(
     (re.compile(pattern, re.IGNORECASE), replacement)
@@ -241,4 +241,4 @@ SECRETS: Sequence[tuple[re.Pattern[str], str]] = tuple(
         (r"(?<![\w+/=-])(?=[\w+/=-]*\d)(?=[\w+/=-]*[a-z])[\w+/=-]{40,}", _HIDDEN),
     )
 )
-"""What is taken out of messages: credentials, IDs of accounts, addresses, blobs."""
+"""Patterns to redact, with replacements: credentials, account IDs, addresses, encoded data."""

@@ -1,13 +1,13 @@
-"""What a provider's error means: bodies of every shape, reasons, waits, safe messages.
+"""Classification of providers' errors: reason, message for the caller, and retry delay.
 
     body ──read_error──► ProviderError ──classify──► a reason of our contract
-                                       ──public_message──► what the caller may read
-    headers, message ──retry_after_s──► how long to wait
-    all of it at once: refusal()
+                                       ──public_message──► message for the caller
+    headers, message ──retry_after_s──► retry delay
+    all of these: provider_failure()
 
-Providers disagree with each other and with themselves: one reports an empty account
-as 402, one as 429, one as 400. So a reason follows from the status, the code and the
-message together, and all three are tables here (`services.providers.failure_rules`).
+Providers are inconsistent: one reports an empty account as 402, one as 429, one as 400. So the
+reason follows from status, code and message together, by the tables in
+`services.providers.failure_rules`.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ from services.providers.failure_rules import (
 )
 
 MESSAGE_MAX = 500
-"""The most characters of a provider's message that a caller sees."""
+"""Characters of a provider's message that a caller may see."""
 
 WAIT_MAX_S = 86_400.0
-"""The longest wait that is believed."""
+"""Upper bound of a plausible retry delay."""
 
-_READ_MAX = 4000  # Characters of a message that are looked at.
-_NESTING_MAX = 5  # Errors within errors: OpenRouter quotes Vertex, which quotes Gemini.
+_READ_MAX = 4000  # Characters of a message that are classified.
+_NESTING_MAX = 5  # Nested errors: OpenRouter quotes Vertex, which quotes Gemini.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderError:
-    """An error as the provider put it, whatever the shape. What it did not say is empty."""
+    """Error as the provider reports it, in any form of body. Unknown fields are empty."""
 
     message: str = ""
-    """For people. Not scrubbed."""
+    """Human-readable text, which may contain secrets."""
     code: str = ""
-    """Such as `context_length_exceeded`."""
+    """Code, such as `context_length_exceeded`."""
     kind: str = ""
-    """Such as `invalid_request_error`; most call it `type`."""
+    """Kind, such as `invalid_request_error`; most providers call it `type`."""
     param: str = ""
     """The field at fault."""
     status: int = 0
-    """The HTTP status that the body itself states, in `code` or elsewhere."""
+    """HTTP status stated in the body, in `code` or elsewhere."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers that a provider behind the provider sent; names in lower case."""
+    """Headers of a provider behind this provider, as its body quotes them. Lower-case names."""
 
 
-def refusal(
+def provider_failure(
     status: int, headers: Mapping[str, str], body: bytes, *, own_error: bool = True
 ) -> UpstreamError:
-    """The error that an answer's body reports, ready to be raised.
+    """Classify the error in the body of a response.
 
-    `status` and `headers` (lower-case names) are those of the answer. Where it began as
-    a success, the status that the body states counts. Without `own_error` the headers
-    say nothing about the error: a `retry-after` beside a success is about the next window.
+    `status` and `headers` (lower-case names) are those of the response. If it started as a success,
+    the status stated in the body counts. Without `own_error` the headers do not concern the error:
+    `retry-after` beside a success is about the next rate-limit window.
     """
     error = read_error(body)
     effective = status if status >= 300 else error.status
@@ -83,11 +83,11 @@ def refusal(
 
 
 def classify(status: int, code: str, kind: str, message: str) -> reasons.ErrorReason.ValueType:
-    """The reason in our contract. `status` is 0 where the error came without one.
+    """Map an error to a reason. `status` is 0 if the error has none.
 
-    What the message says goes before the code, which goes before the status, since
-    codes and statuses are shared by unlike causes. Only what a client error says is
-    believed, so that no server's stack trace is mistaken for an empty account.
+    The message takes precedence over the code, and the code over the status, since different causes
+    share codes and statuses. A phrase counts only with the statuses of its rule, so that a server's
+    stack trace is not taken for an empty account.
     """
     text = message[:_READ_MAX]
     for rule in TEXTS:
@@ -104,19 +104,19 @@ def classify(status: int, code: str, kind: str, message: str) -> reasons.ErrorRe
 
 
 def read_error(body: bytes) -> ProviderError:
-    """The error in a body, or in the `error` of a chunk. Empty where there is none."""
+    """Read the error in a body, or in the `error` of a chunk. Empty if there is no error."""
     text = body.decode("utf-8", "replace").strip().removeprefix("\ufeff")
     if text.startswith("<"):
-        return ProviderError()  # A proxy's page in HTML: it says nothing about the call.
+        return ProviderError()  # The HTML page of a proxy says nothing about the call.
     found = _decoded(text)
     return _read(found, 0) if found is not None else ProviderError(message=text[:_READ_MAX])
 
 
 def public_message(message: str) -> str:
-    """`message` as a caller may read it: no keys, no account IDs, one line, never empty."""
+    """Redact `message` for callers: one line without keys or account IDs, never empty."""
     cut = message[:_READ_MAX]
     if len(message) > _READ_MAX:
-        cut = re.sub(r"\S*\Z", "", cut)  # Half a key would not look like one.
+        cut = re.sub(r"\S*\Z", "", cut)  # Half a key would not be recognized.
     for pattern, replacement in SECRETS:
         cut = pattern.sub(replacement, cut)
     printable = "".join(char if char.isprintable() else " " for char in cut)
@@ -127,17 +127,16 @@ def public_message(message: str) -> str:
 
 
 def public_param(param: str) -> str:
-    """`param` if it looks like a path into the request, else nothing."""
+    """Return `param` if it is a path into the request, else the empty string."""
     return param if re.fullmatch(r"[\w.\[\]-]{1,100}", param, re.ASCII) else ""
 
 
 def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:
-    """How long the provider asks to wait, in seconds; None where it does not say.
+    """The retry delay that the provider asks for, in seconds. None if it asks for none.
 
-    Of `retry-after` and `retry-after-ms` the longer counts: Azure sends 1 and 0. Dates
-    and `x-ratelimit-reset` (OpenRouter's, milliseconds since 1970) are measured from
-    the answer's own `date`, so that no clock of ours is needed. Last comes the message:
-    "Please try again in 1m0.36s."
+    The longer of `retry-after` and `retry-after-ms` counts: Azure sends 1 and 0. Dates and
+    `x-ratelimit-reset` (OpenRouter's, milliseconds since 1970) are relative to the response's
+    `date`, so that clocks need not agree. Last, the message: "Please try again in 1m0.36s."
     """
     now = _date(headers.get("date", ""))
     waits = [
@@ -154,7 +153,7 @@ def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None
 
 
 def _decoded(text: str) -> object | None:
-    """The JSON object, array or string in `text`; None where there is none."""
+    """Decode the JSON object, array or string in `text`. None if it is not JSON."""
     if not text.startswith(("{", "[", '"')):
         return None
     try:
@@ -176,18 +175,19 @@ def _read(found: object, depth: int) -> ProviderError:
 
 
 def _read_object(found: dict[str, object], depth: int) -> ProviderError:
-    """Reads one object. What an inner object says goes before what is said around it."""
+    """Read one object. Inner objects take precedence over outer ones."""
     metadata = found.get("metadata")
     around = metadata if isinstance(metadata, dict) else {}
     error = ProviderError(
-        code=_text(around.get("error_type")) or _text(found.get("code")),  # OpenRouter's is finer.
+        code=_text(around.get("error_type"))
+        or _text(found.get("code")),  # OpenRouter's is more specific.
         kind=_text(found.get("type")) or _text(found.get("status")),
         param=_text(found.get("param")) or _location(found.get("loc")),
         status=next(_statuses(found), 0),
         headers=_headers(around.get("headers")) | _retry_info(found.get("details")),
     )
     inner = [found.get(name) for name in ("message", "error", "errors", "detail", "msg")]
-    details = found.get("details")  # As a string it repeats the message, or is a trace.
+    details = found.get("details")  # A string repeats the message, or is a stack trace.
     for value in (*inner, details if isinstance(details, list) else None, around.get("raw")):
         if value:
             error = _merged(error, _read(value, depth + 1))
@@ -195,7 +195,7 @@ def _read_object(found: dict[str, object], depth: int) -> ProviderError:
 
 
 def _merged(outer: ProviderError, inner: ProviderError) -> ProviderError:
-    """`outer` with what `inner` adds. An inner message brings its own code and kind."""
+    """Merge `inner` into `outer`. An inner message brings its own code and kind."""
     if not inner.message:
         return outer
     return replace(
@@ -209,7 +209,7 @@ def _merged(outer: ProviderError, inner: ProviderError) -> ProviderError:
 
 
 def _statuses(found: Mapping[str, object]) -> Iterator[int]:
-    """The HTTP statuses that an object states."""
+    """HTTP statuses stated in an object."""
     for name in ("code", "status", "status_code", "raw_status_code", "error_code"):
         text = _text(found.get(name))
         if len(text) == 3 and text.isascii() and text.isdigit() and "300" <= text < "600":
@@ -223,7 +223,7 @@ def _headers(found: object) -> dict[str, str]:
 
 
 def _retry_info(details: object) -> dict[str, str]:
-    """The wait in a `google.rpc.RetryInfo`, such as `36.5s`, as the header it stands for."""
+    """The delay of a `google.rpc.RetryInfo`, such as `36.5s`, as a `retry-after` header."""
     for detail in details if isinstance(details, list) else ():
         delay = _text(detail.get("retryDelay")) if isinstance(detail, dict) else ""
         if delay.endswith("s"):
@@ -232,7 +232,7 @@ def _retry_info(details: object) -> dict[str, str]:
 
 
 def _location(found: object) -> str:
-    """FastAPI's `loc`, such as `["body", "tool_choice"]`, as a path."""
+    """Convert FastAPI's `loc`, such as `["body", "tool_choice"]`, to a path."""
     if not isinstance(found, list):
         return ""
     return ".".join(_text(part) for part in found).removeprefix("body.")
@@ -256,7 +256,7 @@ _UNITS_S: Mapping[str, float] = {"ms": 0.001, "mi": 60.0, "m": 60.0, "h": 3600.0
 
 
 def _spoken(message: str) -> float | None:
-    """The wait in a sentence such as "Please try again in 1m0.36s."."""
+    """The delay in a sentence such as "Please try again in 1m0.36s."."""
     found = _SPOKEN.search(message[:_READ_MAX])
     if found is None:
         return None
@@ -283,14 +283,14 @@ def _date(text: str) -> float | None:
 
 
 def _epoch(text: str) -> float | None:
-    """Seconds since 1970, given in seconds or milliseconds. Small numbers are no dates."""
+    """Seconds since 1970, from seconds or milliseconds. None for small numbers: they are delays."""
     if not re.fullmatch(r"\d{10}|\d{13}", text, re.ASCII):
         return None
     return int(text) / (1000 if len(text) == 13 else 1)
 
 
 def _until(then: float | None, now: float | None) -> float | None:
-    """From `now` to `then`; None where one is unknown or the time is past."""
+    """Seconds from `now` to `then`. None if one is unknown or the time has passed."""
     if then is None or now is None or then < now:
         return None
     return then - now

@@ -1,7 +1,7 @@
-"""The calls to the providers: the only code of the pipeline that touches a socket.
+"""Calls to providers: the only code of the pipeline that does network I/O.
 
-What a request looks like and what an answer means is the dialect's. This module sends,
-tells a stream from a document, watches the clock, and says how a call ended.
+Dialects define requests and answers. This module sends the request, tells a stream from a document,
+enforces timeouts, and maps transport failures to errors.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from services.providers.timeouts import Timeouts
 
 USER_AGENT = "pomogator"
 ERROR_BODY_MAX = 64 * 1024
-"""Bytes of a refusal that are read."""
+"""Bytes of an error response that are read."""
 ERROR_BODY_TIMEOUT_S = 5.0
-"""How long a refusal may take to say why."""
+"""How long the body of an error response may take."""
 DOCUMENT_MAX = 64 * 1024 * 1024
-"""Bytes of an answer that is one JSON document."""
+"""Upper bound, in bytes, of an answer that is one JSON document."""
 HEADS_MAX = 4096
-"""How many beginnings of requests are kept: one for each channel, key and kind of answer."""
+"""Cached request heads: one for each channel, key and kind of answer."""
 
 HTTP_OK = 200
 _ACCEPT = {True: "text/event-stream", False: "application/json"}
-_BLANK = b"\xef\xbb\xbf \t\r\n"  # A byte order mark, and what keeps connections alive.
+_BLANK = b"\xef\xbb\xbf \t\r\n"  # A byte order mark, and white space sent as keep-alive.
 
 _FAILURES: Mapping[HttpErrorKind, tuple[reasons.ErrorReason.ValueType, str]] = {
     HttpErrorKind.BAD_REQUEST: (
@@ -74,7 +74,7 @@ _FAILURES: Mapping[HttpErrorKind, tuple[reasons.ErrorReason.ValueType, str]] = {
 
 
 class Upstream:
-    """Sends requests to providers and gives their answers as chunks."""
+    """Client of the providers' APIs: sends requests and returns the answers as chunks."""
 
     def __init__(self, http: HttpClient, clock: Clock) -> None:
         self._http = http
@@ -83,9 +83,9 @@ class Upstream:
     def relay(
         self, request: UpstreamRequest, target: Target, dialect: Dialect, decoder: Decoder
     ) -> Relay:
-        """The answer to `request`, which is sent when the first batch is asked for."""
-        patience = Timeouts(self._clock, target.channel, streamed=request.streamed)
-        return Relay(partial(self._post, request, target, dialect), dialect, decoder, patience)
+        """Return the answer to `request`, which is sent when the first batch is awaited."""
+        timeouts = Timeouts(self._clock, target.channel, streamed=request.streamed)
+        return Relay(partial(self._post, request, target, dialect), dialect, decoder, timeouts)
 
     async def _post(
         self, request: UpstreamRequest, target: Target, dialect: Dialect
@@ -105,11 +105,11 @@ class Upstream:
 
 
 class Relay:
-    """One answer, in batches: an async iterator that is to be closed, however it ends.
+    """Answer of one attempt: an async iterator of batches. Close it, however it ends.
 
-    A batch is what arrived together, and is never empty. Raises UpstreamError after the
-    chunks that came before. An answer that was cut is an error also where it seemed
-    complete, unless the provider had said that it was.
+    A batch holds the chunks that arrived together, and is never empty. An UpstreamError is raised
+    after the chunks before it. A disconnected stream is an error unless the provider had marked its
+    end.
     """
 
     __slots__ = (
@@ -117,10 +117,10 @@ class Relay:
         "_dialect",
         "_failure",
         "_over",
-        "_patience",
         "_post",
         "_response",
         "_stream",
+        "_timeouts",
     )
 
     def __init__(
@@ -128,13 +128,13 @@ class Relay:
         post: Callable[[], Awaitable[HttpResponse]],
         dialect: Dialect,
         decoder: Decoder,
-        patience: Timeouts,
+        timeouts: Timeouts,
     ) -> None:
-        """`post` sends the request and returns when the answer has begun."""
+        """`post` sends the request and returns once the response's headers have arrived."""
         self._post = post
         self._dialect = dialect
         self._decoder = decoder
-        self._patience = patience
+        self._timeouts = timeouts
         self._stream: StreamReader | None = None
         self._response: HttpResponse | None = None
         self._failure: UpstreamError | None = None
@@ -144,67 +144,67 @@ class Relay:
         return self
 
     async def __anext__(self) -> Batch:
-        """What arrives next. Whatever is raised closes the connection."""
+        """Wait for the next batch. Any exception closes the connection."""
         if self._over:
             raise self._end()
         try:
             response = self._response
             if response is None:
                 return await self._first()
-            self._patience.progressed()
+            self._timeouts.progressed()
             while True:
                 batch = self._taken(response, await response.read())
                 if batch is not None:
                     return batch
         except HttpError as error:
             self.close()
-            raise _failure(error, self._patience) from None
+            raise _failure(error, self._timeouts) from None
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """The provider is told to stop, unless it has said everything. Never waits."""
+        """Cancel the request at the provider, unless it is complete. Returns at once."""
         self._over = True
-        self._patience.stop()
+        self._timeouts.stop()
         if self._response is not None:
             self._response.close()
 
     async def aclose(self) -> None:
-        """As `close`."""
+        """See `close`."""
         self.close()
 
     async def _first(self) -> Batch:
         response = self._response = await self._in_time()
-        del self._post  # With what was asked, which may be megabytes: nobody asks it again.
-        self._patience.watch(response.close)
+        del self._post  # Frees the request body, which may be megabytes.
+        self._timeouts.watch(response.close)
         if response.status != HTTP_OK:
-            body = await _refusal(response, self._patience)
+            body = await _refusal(response, self._timeouts)
             raise self._dialect.error(response.status, response.headers, body)
         data = await _beginning(response)
         if data[:1] not in {b"{", b"["}:
             while (batch := self._taken(response, data)) is None:
                 data = await response.read()
             return batch
-        chunks = self._decoder.whole(await _document(response, data, self._patience))
+        chunks = self._decoder.whole(await _document(response, data, self._timeouts))
         self.close()
         return Batch(chunks=chunks)
 
     async def _in_time(self) -> HttpResponse:
-        """The response to the request, unless patience ends before it begins."""
-        # As `asyncio.timeout` does it, with the one timer that there is.
+        """Wait for the response. Raises UPSTREAM_TIMEOUT if its headers are late."""
+        # The technique of `asyncio.timeout`, with the timer of `Timeouts`.
         task = cast("asyncio.Task[object]", asyncio.current_task())
         cancelling = task.cancelling()
-        self._patience.watch(task.cancel)
+        self._timeouts.watch(task.cancel)
         try:
             return await self._post()
         except BaseException:
-            if self._patience.lost and task.uncancel() <= cancelling:
-                raise _late(self._patience) from None
+            if self._timeouts.lost and task.uncancel() <= cancelling:
+                raise _late(self._timeouts) from None
             raise
 
     def _taken(self, response: HttpResponse, data: bytes) -> Batch | None:
-        """The batch that `data` is, if it says anything. Raises what is to be raised else."""
+        """Decode `data` to a batch. None: no chunks yet. Raises the end or failure if no chunks."""
         stream = self._stream
         if stream is None:
             stream = self._stream = StreamReader(self._decoder)
@@ -214,14 +214,14 @@ class Relay:
         if stream.complete or self._failure is not None:
             self.close()
         if batch.chunks:
-            self._patience.suspend()
+            self._timeouts.suspend()
             return batch
         if self._over:
             raise self._end()
         return None
 
     def _end(self) -> Exception:
-        """What to raise after the last batch: once the failure, if there is one."""
+        """The exception after the last batch: the failure once, then StopAsyncIteration."""
         failure, self._failure = self._failure, None
         return failure or StopAsyncIteration()
 
@@ -235,7 +235,7 @@ def _head(
     key: str,
     more: tuple[tuple[str, str], ...],
 ) -> PostHead:
-    """What calls to a channel begin with. What is more particular stands."""
+    """Request head of a channel. Configured headers override the general ones."""
     try:
         url = Url.parse(base_url).join(path)
     except ValueError:
@@ -252,7 +252,7 @@ def _head(
 
 
 async def _beginning(response: HttpResponse) -> bytes:
-    """The first bytes that say something. Raises UPSTREAM_BAD_RESPONSE on a page or nothing."""
+    """Read up to the first content. Raises UPSTREAM_BAD_RESPONSE for HTML or an empty body."""
     data = b""
     while not data:
         arrived = await response.read()
@@ -264,8 +264,8 @@ async def _beginning(response: HttpResponse) -> bytes:
     return data
 
 
-async def _document(response: HttpResponse, beginning: bytes, patience: Timeouts) -> bytes:
-    """The whole body. Every piece of it is progress."""
+async def _document(response: HttpResponse, beginning: bytes, timeouts: Timeouts) -> bytes:
+    """Read the whole body. Every piece that is not blank counts as progress."""
     pieces = [beginning]
     size = len(beginning)
     while data := await response.read():
@@ -274,13 +274,13 @@ async def _document(response: HttpResponse, beginning: bytes, patience: Timeouts
             raise unreadable()
         pieces.append(data)
         if data.strip(_BLANK):
-            patience.progressed()
+            timeouts.progressed()
     return b"".join(pieces)
 
 
-async def _refusal(response: HttpResponse, patience: Timeouts) -> bytes:
-    """What there is of a refusal's body: the status matters more than the rest of it."""
-    patience.shorten(ERROR_BODY_TIMEOUT_S)
+async def _refusal(response: HttpResponse, timeouts: Timeouts) -> bytes:
+    """Read the body of an error response as far as it arrives in time."""
+    timeouts.shorten(ERROR_BODY_TIMEOUT_S)
     body = b""
     try:
         while len(body) < ERROR_BODY_MAX and (data := await response.read()):
@@ -290,16 +290,16 @@ async def _refusal(response: HttpResponse, patience: Timeouts) -> bytes:
     return body[:ERROR_BODY_MAX]
 
 
-def _failure(error: HttpError, patience: Timeouts) -> UpstreamError:
-    """How the call failed, without a word of the exception."""
-    if patience.lost:
-        return _late(patience)
+def _failure(error: HttpError, timeouts: Timeouts) -> UpstreamError:
+    """Map a transport failure to an error, without the exception's text."""
+    if timeouts.lost:
+        return _late(timeouts)
     reason, message = _FAILURES[error.kind]
     return UpstreamError(reason, message)
 
 
-def _late(patience: Timeouts) -> UpstreamError:
-    if patience.answered:
+def _late(timeouts: Timeouts) -> UpstreamError:
+    if timeouts.answered:
         reason, message = reasons.ERROR_REASON_UPSTREAM_STALLED, "The provider fell silent."
     else:
         reason = reasons.ERROR_REASON_UPSTREAM_TIMEOUT

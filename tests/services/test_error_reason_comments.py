@@ -14,7 +14,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import REASON_PREFIX, Failure
 from services.providers.failure_rules import CODES, GENERAL_CODES, STATUSES, TEXTS
-from services.providers.failures import refusal
+from services.providers.failures import provider_failure
 
 ROOT = Path(__file__).parents[2]
 PROTO = ROOT / "proto/pomogator/chat/v1/error_reason.proto"
@@ -100,12 +100,12 @@ def refused() -> Iterator[Sent]:
     """The most that a provider's refusals can send: with a field at fault and a time to wait."""
     headers = {"retry-after": "1"}
     for status in STATUSES:
-        yield sent(refusal(status, headers, _PROVIDER_BODY % b"some_code"))
+        yield sent(provider_failure(status, headers, _PROVIDER_BODY % b"some_code"))
     for code in (*CODES, *GENERAL_CODES):
         body = _PROVIDER_BODY % code.encode()
-        yield sent(refusal(0, headers, body, own_error=True))
+        yield sent(provider_failure(0, headers, body, own_error=True))
     for rule in TEXTS:
-        failure = refusal(max(STATUSES), headers, _PROVIDER_BODY % b"some_code")
+        failure = provider_failure(max(STATUSES), headers, _PROVIDER_BODY % b"some_code")
         failure.reason = rule.reason
         yield sent(failure)
 

@@ -22,7 +22,7 @@ from services.errors import UpstreamError
 from services.providers.anthropic.request import encode
 from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
-from services.providers.failures import refusal
+from services.providers.failures import provider_failure
 
 
 class AnthropicDialect:
@@ -45,7 +45,7 @@ class AnthropicDialect:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """What a refusal means."""
-        return refusal(status, headers, body)
+        return provider_failure(status, headers, body)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """The key, in the API's own header."""

@@ -31,7 +31,7 @@ from services.providers.anthropic.events import (
 )
 from services.providers.anthropic.usage import UsageCount
 from services.providers.base import Chunks, SseEvent
-from services.providers.failures import refusal
+from services.providers.failures import provider_failure
 from services.providers.repeated_frame import RepeatedTextDecoder
 
 FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
@@ -73,7 +73,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
             return []
         opened = _read(event.data, _EVENT)
         if event.name == "error" or opened.type == "error" or bytes(opened.error):
-            raise refusal(200, {}, event.data, own_error=False)
+            raise provider_failure(200, {}, event.data, own_error=False)
         return self._event(opened, event.data)
 
     def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
@@ -106,7 +106,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         """All chunks of an answer in one JSON document."""
         message = _read(body, _MESSAGE)
         if message.type == "error" or bytes(message.error):
-            raise refusal(200, {}, body, own_error=False)
+            raise provider_failure(200, {}, body, own_error=False)
         if message.content is None:
             raise _unreadable()
         chunks: list[pb.ChatCompletionChunk] = []

@@ -28,7 +28,7 @@ class OpenAiDialect:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """What a refusal means."""
-        return failures.refusal(status, headers, body)
+        return failures.provider_failure(status, headers, body)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """The key as a bearer token. Local servers need none."""

@@ -16,7 +16,7 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.errors import UpstreamError
 from services.providers.base import Chunks, SseEvent
-from services.providers.failures import read_error, refusal
+from services.providers.failures import provider_failure, read_error
 from services.providers.openai import wire
 from services.providers.openai.extras import gather
 from services.providers.openai.reasoning import Detail, Reasoning
@@ -247,7 +247,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
 def _reported(error: bytes) -> UpstreamError:
     """The error that a provider reports in an answer that began as a success."""
-    return refusal(200, {}, error, own_error=False)
+    return provider_failure(200, {}, error, own_error=False)
 
 
 def _add_message(

@@ -15,7 +15,6 @@ from services.providers.failures import (
     classify,
     public_message,
     read_error,
-    refusal,
     retry_after_s,
 )
 
@@ -100,7 +99,7 @@ def test_reads_odd_bodies(body: bytes, message: str, param: str) -> None:
 )
 def test_no_body_is_too_odd(found: object) -> None:
     """Any JSON gives an error with a message that is safe to show."""
-    error = refusal(500, {}, json.dumps(found).encode())
+    error = provider_failure(500, {}, json.dumps(found).encode())
 
     assert error.message.isprintable()
     assert 0 < len(error.message) <= MESSAGE_MAX
@@ -298,8 +297,8 @@ def test_waits_of_a_provider_behind_the_provider() -> None:
     google = json.dumps([{"error": {"code": 429, "message": "Slow", "details": details}}])
 
     date = {"date": "Sun, 05 Oct 2025 13:32:50 GMT"}
-    assert refusal(429, date, body.encode()).retry_after_s == 10
-    assert refusal(429, {}, google.encode()).retry_after_s == 36
+    assert provider_failure(429, date, body.encode()).retry_after_s == 10
+    assert provider_failure(429, {}, google.encode()).retry_after_s == 36
 
 
 @pytest.mark.parametrize(
@@ -356,7 +355,7 @@ def test_long_messages_are_cut() -> None:
 
 def test_speaks_for_itself_about_its_own_account() -> None:
     """What a provider says about the operator's account is not for callers."""
-    error = refusal(402, {}, b'{"error":{"message":"Team blue owes 7 dollars"}}')
+    error = provider_failure(402, {}, b'{"error":{"message":"Team blue owes 7 dollars"}}')
 
     assert "blue" not in error.message
 
@@ -366,12 +365,14 @@ def test_finer_codes_within() -> None:
     metadata = {"error_type": "provider_overloaded"}
     body = json.dumps({"error": {"code": 502, "message": "No", "metadata": metadata}})
 
-    assert refusal(502, {}, body.encode()).reason == reasons.ERROR_REASON_UPSTREAM_OVERLOADED
+    assert (
+        provider_failure(502, {}, body.encode()).reason == reasons.ERROR_REASON_UPSTREAM_OVERLOADED
+    )
 
 
 def test_status_in_the_body() -> None:
     """An error in an answer with status 200 has the status that its body states."""
-    error = refusal(200, {}, b'{"error":{"code":429,"message":"Slow down"}}')
+    error = provider_failure(200, {}, b'{"error":{"code":429,"message":"Slow down"}}')
 
     assert error.status == 429
     assert error.reason == reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
@@ -384,11 +385,13 @@ def test_params(param: str, kept: bool) -> None:
     """A parameter is named only if it looks like one."""
     body = json.dumps({"error": {"message": "m", "param": param}})
 
-    assert refusal(400, {}, body.encode()).param == (param if kept else "")
+    assert provider_failure(400, {}, body.encode()).param == (param if kept else "")
 
 
 def test_an_unknown_model_is_the_models_fault() -> None:
     """Callers look for the field `model`, which few providers name."""
-    error = refusal(404, {}, b'{"error":{"message":"No such model","type":"not_found_error"}}')
+    error = provider_failure(
+        404, {}, b'{"error":{"message":"No such model","type":"not_found_error"}}'
+    )
 
     assert (error.reason_name, error.param) == ("MODEL_NOT_FOUND", "model")

@@ -22,7 +22,7 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.errors import UpstreamError
-from services.providers.failures import refusal
+from services.providers.failures import provider_failure
 from services.providers.openai.response import OpenAiDecoder
 from services.providers.sse_parser import SseParser
 
@@ -198,7 +198,7 @@ def test_refusals(case: Case) -> None:
     """Each refusal has a reason of its own class, and a message without account IDs."""
     response = case["response"]
     headers = {name.lower(): value for name, value in response["headers"]}
-    error = refusal(response["status"], headers, body(case))
+    error = provider_failure(response["status"], headers, body(case))
 
     retryable = response["status"] in (401, 402, 404, 429) or response["status"] >= 500
     named = {"REQUEST_TOO_LARGE", "CONTEXT_LENGTH_EXCEEDED", "CONTENT_FILTERED"}
