@@ -13,6 +13,7 @@ from services.providers.failure_rules import CODES, GENERAL_CODES, STATUSES, TEX
 from services.providers.failures import (
     MESSAGE_MAX,
     classify,
+    provider_failure,
     public_message,
     read_error,
     retry_after_s,
