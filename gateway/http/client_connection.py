@@ -26,7 +26,7 @@ from gateway.http.reply import FIXED_HEADERS, Reply
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.refusals import refused_connection
-from services.common.counters import Count
+from services.common.plain_metrics import PlainCounter
 from services.common.request_headers import new_request_id
 
 DISCARD_TIMEOUT_S = 2.0
@@ -44,7 +44,7 @@ class ListenerState:
     connection_limit: ConnectionLimit
     probes: Probes | None
     """Whether the edge is draining. None: it never is."""
-    malformed: Count
+    malformed: PlainCounter
     """Counts requests that are not valid HTTP."""
     memory: MemoryMonitor | None
     """Whether memory is low. None: it never is."""

@@ -8,12 +8,12 @@ from typing import cast
 
 from aiohttp.web_protocol import RequestHandler
 
-from services.common.counters import Count, Counters
+from services.common.plain_metrics import PlainCounter, PlainMetrics
 
 
 def declare_connection_metrics(
-    metrics: Counters, connections: Callable[[], Collection[RequestHandler]]
-) -> Count:
+    metrics: PlainMetrics, connections: Callable[[], Collection[RequestHandler]]
+) -> PlainCounter:
     """Declare the metrics of these connections. Return the counter of malformed requests."""
 
     def transports() -> list[asyncio.WriteTransport]:

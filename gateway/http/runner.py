@@ -20,7 +20,7 @@ from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import ConnectionMemory, MemoryMonitor
 from gateway.overload.overload_metrics import declare_limit_metrics
 from gateway.telemetry.request_observer import OBSERVER
-from services.common.counters import Count
+from services.common.plain_metrics import PlainCounter
 
 CONFIG: Final = web.AppKey("config", EdgeConfig)
 FAST_PATH: Final = web.AppKey("fast_path", FastPath)
@@ -64,7 +64,7 @@ class _Server(web.Server):
         )
         config, observer, memory = app[CONFIG], app.get(OBSERVER), app.get(MEMORY)
         self._fast_path = app.get(FAST_PATH)
-        limit, malformed = ConnectionLimit(config.connections_max), Count()
+        limit, malformed = ConnectionLimit(config.connections_max), PlainCounter()
         if observer is not None:
             declare_limit_metrics(observer.metrics, limit)
             malformed = declare_connection_metrics(observer.metrics, lambda: self.connections)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from gateway.overload.concurrency_limit import ConcurrencyLimit
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import MemoryMonitor
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 
 
 def declare_call_metrics(
-    metrics: Counters, limit: ConcurrencyLimit | None, memory: MemoryMonitor | None
+    metrics: PlainMetrics, limit: ConcurrencyLimit | None, memory: MemoryMonitor | None
 ) -> None:
     """Declare the metrics of refused calls. Without `limit`, the service in this process limits."""
 
@@ -36,7 +36,7 @@ def declare_call_metrics(
     )
 
 
-def declare_limit_metrics(metrics: Counters, limit: ConnectionLimit) -> None:
+def declare_limit_metrics(metrics: PlainMetrics, limit: ConnectionLimit) -> None:
     """Declare the metrics of a connection limit."""
     metrics.observable_counter(
         "connections_refused_total", "Connections above the limit.", lambda: limit.refused

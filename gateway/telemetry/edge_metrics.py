@@ -9,12 +9,12 @@ Labels are bounded: `route` is a route of the edge, `status` and `code` are thos
 
 from __future__ import annotations
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 
 PREFIX = "pomogator_edge"
 
 
-class EdgeMetrics(Counters):
+class EdgeMetrics(PlainMetrics):
     """The metrics of one edge, to be registered where they are shown."""
 
     def __init__(self) -> None:

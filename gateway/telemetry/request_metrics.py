@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 
 if TYPE_CHECKING:
     from gateway.telemetry.request_spans import RequestSpan
@@ -48,7 +48,7 @@ class RequestMetrics:
     """The metrics of the requests of one edge."""
 
     def __init__(
-        self, metrics: Counters, routes: Sequence[str] = ("/v1/chat/completions",)
+        self, metrics: PlainMetrics, routes: Sequence[str] = ("/v1/chat/completions",)
     ) -> None:
         """Declare them. `routes` are shown from the start: a rate needs a zero to start from."""
         self._in_flight: set[ObservedRequest] = set()

@@ -14,7 +14,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.limit_headers import NO_HEADERS, rate_limit_headers
 from services.clock import Chance
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.storage.counters import LEASE_S, CounterStore, Meter, MeterKind, TakeResult
 from services.telemetry.supervisor import Supervisor
@@ -152,7 +152,7 @@ class LimitLeases:
         """Number of calls for which the shared counters did not answer in time."""
         return self._counters.timeouts
 
-    def declare_metrics(self, counters: Counters) -> None:
+    def declare_metrics(self, counters: PlainMetrics) -> None:
         """Declare the metrics of the leases."""
         counters.observable_gauge(
             "limit_leases",

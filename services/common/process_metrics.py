@@ -10,8 +10,8 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from services.common.counters import Counters
 from services.common.loop_lag import LoopLag
+from services.common.plain_metrics import PlainMetrics
 
 PREFIX = "pomogator"
 
@@ -23,7 +23,7 @@ class ProcessMetrics:
         self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=self.registry)
-        self.counters = Counters(PREFIX, self.registry)
+        self.counters = PlainMetrics(PREFIX, self.registry)
         self.loop_lag = LoopLag(self.counters)
         self.memory_used = Gauge(
             f"{PREFIX}_memory_used_ratio",

@@ -18,7 +18,7 @@ from typing import Self
 import msgspec
 
 from services.admission.ticket import Ticket
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.config import ChannelConfig
 from services.errors import Failure
 from services.providers.base import Batch
@@ -128,7 +128,7 @@ class DrainPool:
         """Number of answers that are being drained."""
         return len(self._running)
 
-    def declare_metrics(self, counters: Counters) -> None:
+    def declare_metrics(self, counters: PlainMetrics) -> None:
         """Declare the metric of the answers that are being drained."""
         counters.observable_gauge(
             "draining_calls",

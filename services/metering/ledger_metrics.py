@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.metering.ledger import Ledger
 
 
-def declare_ledger_metrics(counters: Counters, ledger: Ledger) -> None:
+def declare_ledger_metrics(counters: PlainMetrics, ledger: Ledger) -> None:
     """Declare them."""
     counters.observable_gauge(
         "holds_open", "Calls of this process that hold money.", lambda: ledger.open_holds

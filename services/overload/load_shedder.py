@@ -27,8 +27,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance, Clock
 from services.common.call_names import SCARCE
-from services.common.counters import Counters
 from services.common.fair_share import SPARE_SHARE, CountedCall, FairShare
+from services.common.plain_metrics import PlainMetrics
 from services.common.retry_after import spread_retry_after_s
 from services.config import BoundsConfig
 from services.errors import Failure
@@ -79,7 +79,7 @@ class LoadShedder:
             return min(most, few)
         return min(most, max(few, self._in_flight_at_next_sample))
 
-    def declare_metrics(self, counters: Counters) -> None:
+    def declare_metrics(self, counters: PlainMetrics) -> None:
         """Declare the metric of the limit."""
         counters.observable_gauge(
             "calls_max",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.routing.budget import RetryBudget
 from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
 
 
 def declare_routing_metrics(
-    counters: Counters, catalog: Callable[[], Catalog], health: ChannelHealth, budget: RetryBudget
+    counters: PlainMetrics,
+    catalog: Callable[[], Catalog],
+    health: ChannelHealth,
+    budget: RetryBudget,
 ) -> None:
     """Declare them. `catalog` returns the current one."""
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, cast
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.rpc.failure_border import Handler
 
 REVIEWED_RELEASES = ("1.85.0", "1.85.1")
@@ -40,7 +40,7 @@ def is_fallback() -> bool:
     return grpc.__version__ not in REVIEWED_RELEASES
 
 
-def declare_metrics(counters: Counters) -> None:
+def declare_metrics(counters: PlainMetrics) -> None:
     """Declare the metric that says whether the fallback is in use."""
     counters.observable_gauge(
         "grpc_accept_fallback",

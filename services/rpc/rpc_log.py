@@ -15,7 +15,7 @@ import grpc
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from services.clock import Clock
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.rpc.failure_border import Context, Handler, metadata_of, request_id_of
 
@@ -31,7 +31,9 @@ COMPLETIONS = f"/{chat.DESCRIPTOR.services_by_name['ChatCompletionService'].full
 class RpcLog(grpc.aio.ServerInterceptor):
     """Records each call of a Pomogator method with one answer. Stands behind the border."""
 
-    def __init__(self, clock: Clock, counters: Counters, tracer: CallTracer | None = None) -> None:
+    def __init__(
+        self, clock: Clock, counters: PlainMetrics, tracer: CallTracer | None = None
+    ) -> None:
         """Declares the metric of the calls among `counters`."""
         self._clock = clock
         self.ended = counters.counter(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.clock import Chance, Clock
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.common.process_metrics import ProcessMetrics
 from services.telemetry.supervisor import Supervisor
 
@@ -29,6 +29,6 @@ class ProcessParts:
     """None: calls are not traced."""
 
     @property
-    def counters(self) -> Counters:
+    def counters(self) -> PlainMetrics:
         """Where components declare their metrics."""
         return self.metrics.counters

@@ -15,7 +15,7 @@ from services.admission.gate import Gate
 from services.admission.leases import LimitLeases
 from services.admission.limits import Limits
 from services.clock import Clock
-from services.common.counters import Children, Count, Counters
+from services.common.plain_metrics import ByLabels, PlainCounter, PlainMetrics
 from services.completions.snapshot import Snapshot, SnapshotHolder
 from services.config import Config, ConfigError
 from services.local.local_models import LocalModels
@@ -69,7 +69,7 @@ class Reloader:
     """Health of the channels, each known by its key: a new key starts healthy."""
     attempts: AttemptMetrics
     """Metrics by channel."""
-    results: Children[Count]
+    results: ByLabels[PlainCounter]
     """Reloads, by `done` or `refused`."""
 
     def reload(self) -> None:
@@ -91,6 +91,6 @@ class Reloader:
         log.info("config.reloaded", extra={"channels": [row.name for row in config.channels]})
 
 
-def reload_results(counters: Counters) -> Children[Count]:
+def reload_results(counters: PlainMetrics) -> ByLabels[PlainCounter]:
     """Declare the metric of reloads, and return its counters."""
     return counters.counter("config_reloads_total", "Reloads of the configuration.", "result")

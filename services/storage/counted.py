@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.storage.base import Database, Listener, P, T, Transaction
 
@@ -14,7 +14,7 @@ from services.storage.base import Database, Listener, P, T, Transaction
 class CountedDatabase(Database):
     """Delegates to a database, and declares the metrics of its failures and health."""
 
-    def __init__(self, database: Database, counters: Counters) -> None:
+    def __init__(self, database: Database, counters: PlainMetrics) -> None:
         self._database = database
         self.failures = counters.counter(
             "storage_failures_total", "Transactions that the database did not take."

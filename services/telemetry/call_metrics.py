@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from pomogator.chat.v1.usage_pb2 import Usage
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.telemetry.calls import ENDS, CallRecord
 
 AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})
@@ -38,7 +38,7 @@ TOKENS: Mapping[str, Callable[[Usage], int]] = {
 class CallMetrics:
     """Metrics of completions: how they ended, what they asked of providers, what they used."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: PlainMetrics) -> None:
         self.attempts = AttemptMetrics(counters)
         self.usage = UsageMetrics(counters)
         self.requests = counters.counter(
@@ -88,7 +88,7 @@ class CallMetrics:
 class AttemptMetrics:
     """Metrics of the requests to providers that calls made."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: PlainMetrics) -> None:
         self.attempts = counters.counter(
             "upstream_attempts_total", "Requests to providers.", "channel"
         )
@@ -124,7 +124,7 @@ class AttemptMetrics:
 class UsageMetrics:
     """Metrics of the tokens that calls used, and of their cost."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: PlainMetrics) -> None:
         self.tokens = counters.counter(
             "tokens_total", "Tokens that were billed; each kind without the others.",
             "model", "channel", "kind",

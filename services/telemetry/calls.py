@@ -23,8 +23,8 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.clock import Clock
-from services.common.counters import Counters
 from services.common.json_logs import emit
+from services.common.plain_metrics import PlainMetrics
 from services.errors import ROWS, Failure, UpstreamError
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
 
@@ -205,7 +205,7 @@ class CallLog:
         self.stopping = False
         """Whether the process shuts down: calls that are cancelled now end as `shutdown`."""
 
-    def declare_metrics(self, counters: Counters) -> None:
+    def declare_metrics(self, counters: PlainMetrics) -> None:
         """Declare the metric of in-flight calls."""
         counters.observable_gauge("calls_in_flight", "In-flight calls.", lambda: self.inflight)
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +25,9 @@ PAUSE_S = 0.1
 class Supervisor:
     """Runs background tasks and restarts those that fail."""
 
-    def __init__(self, counters: Counters | None = None, *, pause_s: float = PAUSE_S) -> None:
+    def __init__(self, counters: PlainMetrics | None = None, *, pause_s: float = PAUSE_S) -> None:
         """Declares the metric of failures among `counters`."""
-        self.failures = (counters or Counters("")).counter(
+        self.failures = (counters or PlainMetrics("")).counter(
             "task_failures_total", "Failures of background tasks, which are restarted.", "task"
         )
         """By the name of the task."""

@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.providers.http.decompressor import Decompressor
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.incoming_response import BUFFER_MAX, IncomingResponse, ReceiveBudget
@@ -193,7 +193,7 @@ class HttpClient:
         """Connections that carry an exchange, or are being established for one."""
         return sum(pool.in_use for pool in self._pools.values())
 
-    def declare_metrics(self, counters: Counters) -> None:
+    def declare_metrics(self, counters: PlainMetrics) -> None:
         """Declare the metric of the connections."""
         counters.observable_gauge(
             "upstream_connections",

@@ -16,7 +16,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 from prometheus_client import CollectorRegistry
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.rpc import accept_batch
 from services.rpc.listener import listening
@@ -107,7 +107,7 @@ async def test_a_busy_loop_accepts_more_calls_than_it_has_turns() -> None:
 async def test_an_unreviewed_release_accepts_calls_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """No private function is called, and the metric says so. gRPC still needs several turns."""
     registry = CollectorRegistry()
-    accept_batch.declare_metrics(Counters("pomogator", registry))
+    accept_batch.declare_metrics(PlainMetrics("pomogator", registry))
     assert registry.get_sample_value("pomogator_grpc_accept_fallback") == 0
     monkeypatch.setattr(accept_batch, "REVIEWED_RELEASES", ())
     assert registry.get_sample_value("pomogator_grpc_accept_fallback") == 1

@@ -17,7 +17,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.rpc.failure_border import FailureBorder
 from services.rpc.rpc_log import RpcLog
@@ -77,7 +77,7 @@ class Recorded:
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         clock = FakeClock()
         tracing = CallTracer(provider.get_tracer("t"), clock)
-        self.rpcs = RpcLog(clock, Counters(""), tracing)
+        self.rpcs = RpcLog(clock, PlainMetrics(""), tracing)
 
     @property
     def counts(self) -> dict[tuple[str, ...], float]:

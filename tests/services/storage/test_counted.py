@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.common.counters import Counters
+from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.storage.base import Database, Transaction
 from services.storage.counted import CountedDatabase
@@ -25,7 +25,7 @@ def refusal() -> Transaction[int]:
 async def test_failures_are_counted(database: Database) -> None:
     """What the database did not take is counted, and what a transaction refuses is not."""
     failing = WatchedDatabase(database, lambda write: "before" if write > 1 else "")
-    counted = CountedDatabase(failing, Counters(""))
+    counted = CountedDatabase(failing, PlainMetrics(""))
 
     assert await counted.write(nothing) == 1
     assert await counted.read(nothing) == 1
@@ -41,7 +41,7 @@ async def test_failures_are_counted(database: Database) -> None:
 
 async def test_the_rest_is_the_database_s(database: Database) -> None:
     """How it is doing and whose it is, it says itself."""
-    counted = CountedDatabase(database, Counters(""))
+    counted = CountedDatabase(database, PlainMetrics(""))
     notices: list[str] = []
     counted.subscribe(notices.append)
 

@@ -1,6 +1,6 @@
-"""Counters and histograms: plain numbers, turned into Prometheus' form when they are read.
+"""Metrics that are plain numbers, and take Prometheus' form when they are read.
 
-    calls = counters.counter("calls_total", "Calls that are over.", "method")
+    calls = metrics.counter("calls_total", "Calls that have ended.", "method")
     calls[("create",)].inc()
 
 The client library's own take a lock and up to six function calls for each step, and one call to
@@ -25,7 +25,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 C = TypeVar("C")
 
 
-class Count:
+class PlainCounter:
     """One counter: a number that grows."""
 
     __slots__ = ("value",)
@@ -38,7 +38,7 @@ class Count:
         self.value += amount
 
 
-class Histogram:
+class PlainHistogram:
     """One histogram: how many of the observed values fall into each bucket."""
 
     __slots__ = ("_bounds", "_counts", "_sum")
@@ -61,7 +61,7 @@ class Histogram:
         )
 
 
-class Children(dict[tuple[str, ...], C], Generic[C]):
+class ByLabels(dict[tuple[str, ...], C], Generic[C]):
     """The counters or histograms of one metric by their labels.
 
     Each is made, and shown with zero, once it is asked for.
@@ -76,7 +76,7 @@ class Children(dict[tuple[str, ...], C], Generic[C]):
         return child
 
 
-class Counters(Collector):
+class PlainMetrics(Collector):
     """Metrics that several components declare. All names begin with `prefix` and `_`."""
 
     def __init__(self, prefix: str, registry: CollectorRegistry | None = None) -> None:
@@ -86,9 +86,9 @@ class Counters(Collector):
         if registry is not None:
             registry.register(self)
 
-    def counter(self, name: str, about: str, *labels: str) -> Children[Count]:
+    def counter(self, name: str, about: str, *labels: str) -> ByLabels[PlainCounter]:
         """Return the counters of a metric, one for each combination of labels."""
-        counts = Children(Count)
+        counts = ByLabels(PlainCounter)
 
         def family() -> Metric:
             found = CounterMetricFamily(f"{self._prefix}_{name}", about, labels=labels)
@@ -128,9 +128,9 @@ class Counters(Collector):
 
     def histogram(
         self, name: str, about: str, bounds: Sequence[float], *labels: str
-    ) -> Children[Histogram]:
+    ) -> ByLabels[PlainHistogram]:
         """Return the histograms of a metric, one for each combination of labels."""
-        histograms = Children(lambda: Histogram(bounds))
+        histograms = ByLabels(lambda: PlainHistogram(bounds))
 
         def family() -> Metric:
             found = HistogramMetricFamily(f"{self._prefix}_{name}", about, labels=labels)
