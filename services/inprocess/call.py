@@ -17,13 +17,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, NamedTuple, Never, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Never, TypeAlias, cast
 from weakref import ref
 
 import grpc
 
 from services.inprocess.context import InProcessContext
 from services.inprocess.metadata import Metadatum
+
+if TYPE_CHECKING:
+    from services.inprocess.channel import ChannelMethod
 
 log = logging.getLogger(__name__)
 
@@ -47,27 +50,6 @@ DEADLINE_EXCEEDED = CallOutcome(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exc
 HANDLER_CANCELLED = CallOutcome(grpc.StatusCode.CANCELLED, "The handler was cancelled.")
 
 
-class Method(Protocol):
-    """The method of a channel, as its calls use it."""
-
-    path: str
-    """Such as `/pomogator.models.v1.ModelService/ListModels`."""
-    handler: Handler | None
-    """The handler, where it is known before the call."""
-
-    async def find(self, metadata: tuple[Metadatum, ...]) -> Handler | None:
-        """Return the handler of a call with this metadata, or None."""
-
-    def opened(self, call: InProcessCall) -> None:
-        """Note a new call, by a weak reference."""
-
-    def ended(self, call: InProcessCall) -> None:
-        """Note that a call has its outcome, or will never start."""
-
-    def closing(self, handler: asyncio.Task[None]) -> None:
-        """Keep a reference to a task that stops a handler."""
-
-
 class InProcessCall(grpc.aio.Call, ABC):
     """A call, from the call of the stub on.
 
@@ -87,7 +69,7 @@ class InProcessCall(grpc.aio.Call, ABC):
 
     def __init__(
         self,
-        method: Method,
+        method: ChannelMethod,
         request: Any,
         timeout: float | None,
         metadata: tuple[Metadatum, ...],

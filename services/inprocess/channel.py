@@ -203,7 +203,7 @@ class _HandlerRegistry(grpc.aio.Server):
         raise grpc.aio.UsageError("Nothing listens in process.")
 
 
-class _ChannelMethod:
+class ChannelMethod:
     """A method of the channel, as its calls use it."""
 
     def __init__(self, channel: InProcessChannel, path: str) -> None:
@@ -228,7 +228,7 @@ class _ChannelMethod:
             raise grpc.aio.UsageError("Call credentials are only valid on secure channels.")
 
 
-class UnaryStubMethod(_ChannelMethod, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
+class UnaryStubMethod(ChannelMethod, grpc.aio.UnaryUnaryMultiCallable[Any, Any]):
     """A method with one answer, as stubs use it."""
 
     def __call__(
@@ -245,7 +245,7 @@ class UnaryStubMethod(_ChannelMethod, grpc.aio.UnaryUnaryMultiCallable[Any, Any]
         return UnaryCall(self, request, timeout, received(metadata))
 
 
-class StreamStubMethod(_ChannelMethod, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
+class StreamStubMethod(ChannelMethod, grpc.aio.UnaryStreamMultiCallable[Any, Any]):
     """A method with a stream of answers, as stubs use it."""
 
     def __call__(
