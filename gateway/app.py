@@ -58,8 +58,7 @@ def create_app(
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
     handlers = [
-        CompletionHandler(surface, channel, calls, config, admission)
-        for surface in surfaces.SURFACES
+        CompletionHandler(each, channel, calls, config, admission) for each in surfaces.SURFACES
     ]
     endpoints = [endpoint for handler in handlers for endpoint in handler.endpoints()]
     app[FAST_PATH] = FastPath(endpoints, throttle, config.body_bytes_max, observer, admission)

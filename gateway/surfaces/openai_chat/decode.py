@@ -87,9 +87,8 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     if not extracted:
         refuse_too_many_values(body)
         simple = read_simple(body)
-        return _decode(body, config, {}) if simple is None else _from_simple(simple)
+        return decode_any(body, config) if simple is None else _from_simple(simple)
     with suppress(ApiError):
-        refuse_too_many_values(rest)
         request = _decode(rest, config, extracted)
         if not extracted:
             return request
@@ -98,7 +97,6 @@ def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
 
 def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
     """Decode any request field by field, with the same result as `decode`."""
-    refuse_too_many_values(body)
     return _decode(body, config, {})
 
 
