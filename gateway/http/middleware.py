@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from aiohttp import web
 from multidict import MultiMapping
@@ -44,16 +44,15 @@ def request_id(headers: MultiMapping[str]) -> str:
 @web.middleware
 async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Run the handler, answer its failures, and write the access line."""
-    request[REQUEST_ID] = request_id(request.headers)
-    request[STARTED] = time.perf_counter()
+    request[REQUEST_ID] = own_id = request_id(request.headers)
+    request[STARTED] = started = time.perf_counter()
     outcome: dict[str, object] = {}
     request[OUTCOME] = outcome
     # Bytes that are not UTF-8 arrive as lone surrogates, which JSON cannot hold.
     path = request.rel_url.raw_path[:256].encode("ascii", "backslashreplace").decode()
-    line = AccessLine(request[REQUEST_ID], request.method, path, request[STARTED])
     observer = request.app.get(OBSERVER)
     observed = observer and observer.begin(
-        line.method, route_of(request), path, request.headers, outcome
+        request.method, route_of(request), path, request.headers, outcome
     )
     status = CLIENT_CLOSED
     try:
@@ -61,9 +60,10 @@ async def border(request: web.Request, handler: Handler) -> web.StreamResponse:
         status = response.status
         return response
     finally:
-        write_line(line, outcome, status)
+        line = {"request_id": own_id, "method": request.method, "path": path}
+        write_access_line(line, outcome, status, started)
         if observer and observed:
-            observer.end(observed, line.request_id, status, line.started, request.get(BEGUN, 0.0))
+            observer.end(observed, own_id, status, started, request.get(BEGUN, 0.0))
 
 
 async def _answer(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -120,26 +120,13 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     )
 
 
-class AccessLine(NamedTuple):
-    """The fields of the access log that every request has."""
+def write_access_line(
+    line: Mapping[str, str], outcome: Mapping[str, object], status: int, started: float
+) -> None:
+    """Write the access line of a request, which has `request_id`, `method` and `path`.
 
-    request_id: str
-    method: str
-    path: str
-    started: float
-    """When the request began, by `time.perf_counter`."""
-
-
-def write_line(line: AccessLine, outcome: Mapping[str, object], status: int) -> None:
-    """Write the access line of a request."""
-    if not _access.isEnabledFor(logging.INFO):
-        return
-    fields = {
-        "request_id": line.request_id,
-        "method": line.method,
-        "path": line.path,
-        **outcome,
-        "status": status,
-        "duration_ms": elapsed_ms(line.started),
-    }
-    emit(_access, "request.ended", fields)
+    `started` is when the request began, by `time.perf_counter`.
+    """
+    if _access.isEnabledFor(logging.INFO):
+        ending = {"status": status, "duration_ms": elapsed_ms(started)}
+        emit(_access, "request.ended", {**line, **outcome, **ending})

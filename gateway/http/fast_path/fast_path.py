@@ -25,7 +25,7 @@ from gateway.http.body import is_json
 from gateway.http.credentials import unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
-from gateway.http.middleware import AccessLine, write_line
+from gateway.http.middleware import write_access_line
 from gateway.overload.admission_check import AdmissionCheck
 from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest
 from gateway.telemetry.request_observer import RequestObserver
@@ -106,7 +106,8 @@ class FastPath:
         if not plain:
             return None
         headers = CIMultiDict(fields)
-        if not _is_ordinary(headers):
+        keeps_alive = "connection" not in names or headers["Connection"].lower() == "keep-alive"
+        if not (keeps_alive and _LENGTH.fullmatch(headers["Content-Length"]) and is_json(headers)):
             return None
         length = int(headers["Content-Length"])
         if length > self._body_bytes_max:
@@ -169,18 +170,14 @@ class FastPath:
         self, exchange: FastPathExchange, observed: ObservedRequest | None, status: int
     ) -> None:
         reply, endpoint, observer = exchange.reply, exchange.endpoint, self._observer
-        line = AccessLine(reply.request_id, endpoint.method, endpoint.path, reply.started)
-        write_line(line, exchange.outcome, status)
+        line = {
+            "request_id": reply.request_id,
+            "method": endpoint.method,
+            "path": endpoint.path,
+        }
+        write_access_line(line, exchange.outcome, status, reply.started)
         if observer and observed:
             observer.end(observed, reply.request_id, status, reply.started, reply.begun_at)
-
-
-def _is_ordinary(headers: CIMultiDict[str]) -> bool:
-    return (
-        _LENGTH.fullmatch(headers["Content-Length"]) is not None
-        and headers.get("Connection", "keep-alive").lower() == "keep-alive"
-        and is_json(headers)
-    )
 
 
 def _refuse(exchange: FastPathExchange, error: ApiError) -> None:

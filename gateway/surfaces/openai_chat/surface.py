@@ -8,7 +8,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
-from gateway.http.error_answer import ErrorAnswer, render_openai_error
+from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.contract_routes import contract_routes
 from gateway.surfaces.event_stream import Framing
@@ -36,6 +36,6 @@ class OpenAIChat(Surface):
         request = decode(body, config)
         return replace(request, text_only=True) if _CONTENT_HEADER in headers else request
 
-    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:
+    def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:  # noqa: ARG002
         """Render a failure as `{"error": {"message", "type", "param", "code"}}`."""
-        return render_openai_error(error, request_id)
+        return ErrorAnswer(error.status, error.body(), error.headers())
