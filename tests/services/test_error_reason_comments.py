@@ -12,6 +12,7 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common import call_names
 from services.errors import REASON_PREFIX, Failure
 from services.providers.failure_rules import CODES, GENERAL_CODES, STATUSES, TEXTS
 from services.providers.failures import provider_failure
@@ -78,14 +79,14 @@ def _reasons(call: ast.Call, module: ast.Module) -> set[str]:
 
 
 def _example(reason: str, call: ast.Call) -> Failure:
-    """A failure with everything that the call may give it."""
+    """A failure with everything that the call may give it. Names of facts are shared constants."""
     given = {keyword.arg: keyword.value for keyword in call.keywords}
     facts = [
-        key.value
+        key.value if isinstance(key, ast.Constant) else getattr(call_names, ast.unparse(key))
         for node in ast.walk(given.get("facts", ast.Dict([], [])))
         if isinstance(node, ast.Dict)
         for key in node.keys
-        if isinstance(key, ast.Constant)
+        if key is not None
     ]
     return Failure(
         reasons.ErrorReason.Value(reason),
