@@ -1,4 +1,4 @@
-"""The contract: clean, compatible with what was there before, and the generated code is its."""
+"""The contract: lint, format, backward compatibility, and fresh generated code."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="this is no 
 
 
 def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[bytes]:
-    """Runs a program and keeps what it says."""
+    """Run a program and capture its output."""
     return subprocess.run(command, cwd=cwd, capture_output=True, check=False)
 
 
 def buf(*arguments: str, cwd: Path) -> None:
-    """Runs buf; what it finds fails the test."""
+    """Run buf. Its findings fail the test."""
     assert BUF
     done = run(BUF, *arguments, cwd=cwd)
     assert done.returncode == 0, (done.stdout + done.stderr).decode()
 
 
 def workspace(folder: Path, contract: Path) -> Path:
-    """A folder where buf finds our contract, and Google's from the installed wheel beside it."""
+    """Build a workspace of our contract, and Google's protos from the installed wheel."""
     shutil.copytree(contract / "pomogator", folder / "proto" / "pomogator")
     google = Path(str(files("google.api") / "annotations.proto")).parents[1]
     for source in (*google.glob("api/*.proto"), *google.glob("rpc/*.proto")):
@@ -49,7 +49,7 @@ def workspace(folder: Path, contract: Path) -> Path:
 
 
 def earlier_version(folder: Path) -> Path | None:
-    """The contract as it was: on main, or before its last change; None where there is neither."""
+    """Return the contract on main, or before its last change, or None if there is neither."""
     log = run("git", "log", "--format=%H", "--", SOURCES).stdout.decode().split()
     for revision in ("origin/main", "main", *log):
         exists = run("git", "cat-file", "-e", f"{revision}:{SOURCES}").returncode == 0
@@ -63,7 +63,7 @@ def earlier_version(folder: Path) -> Path | None:
 
 
 def test_generated_code_is_fresh(tmp_path: Path) -> None:
-    """Generating anew gives the committed files, byte for byte, no more and no fewer."""
+    """A new generation gives exactly the committed files, byte for byte."""
     spec = importlib.util.spec_from_file_location("generate", PROTO / "generate.py")
     assert spec
     assert spec.loader
@@ -88,20 +88,20 @@ def test_generated_code_is_fresh(tmp_path: Path) -> None:
 
 
 @needs_buf
-def test_contract_is_clean(tmp_path: Path) -> None:
-    """The rules of buf.yaml hold: names, packages, and a comment on everything."""
+def test_the_contract_passes_lint(tmp_path: Path) -> None:
+    """The rules of buf.yaml hold: names, packages, and a comment on every element."""
     buf("lint", "proto", cwd=workspace(tmp_path, PROTO))
 
 
 @needs_buf
-def test_contract_is_formatted(tmp_path: Path) -> None:
+def test_the_contract_is_formatted(tmp_path: Path) -> None:
     """`make fmt` would change nothing."""
     buf("format", "--diff", "--exit-code", "proto", cwd=workspace(tmp_path, PROTO))
 
 
 @needs_buf
 def test_lint_finds_a_planted_fault(tmp_path: Path) -> None:
-    """A service whose name and comment are wrong does not pass."""
+    """A service with a wrong name and without a comment fails lint."""
     folder = workspace(tmp_path, PROTO)
     planted = folder / "proto/pomogator/planted/v1/planted.proto"
     planted.parent.mkdir(parents=True)
@@ -113,8 +113,8 @@ def test_lint_finds_a_planted_fault(tmp_path: Path) -> None:
 
 @needs_buf
 @needs_git
-def test_contract_breaks_nobody(tmp_path: Path) -> None:
-    """Whoever speaks the version before this one understands this one."""
+def test_the_contract_is_backward_compatible(tmp_path: Path) -> None:
+    """Clients of the previous version understand this one."""
     earlier = earlier_version(tmp_path / "git")
     if earlier is None:
         pytest.skip("git knows no other version of the contract")
@@ -126,8 +126,8 @@ def test_contract_breaks_nobody(tmp_path: Path) -> None:
 
 
 @needs_buf
-def test_a_planted_break_is_found(tmp_path: Path) -> None:
-    """A field that changes its number is told."""
+def test_a_planted_breaking_change_is_found(tmp_path: Path) -> None:
+    """A field with a changed number is found."""
     image = tmp_path / "earlier.binpb"
     buf("build", "proto", "-o", str(image), cwd=workspace(tmp_path / "earlier", PROTO))
     now = workspace(tmp_path / "now", PROTO)

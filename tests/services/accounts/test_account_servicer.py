@@ -33,8 +33,8 @@ async def stub(services: OperatorServices) -> AsyncIterator[pb_grpc.AccountServi
         yield pb_grpc.AccountServiceStub(channel)
 
 
-async def test_equal_payments_at_once_count_once(stub: pb_grpc.AccountServiceStub) -> None:
-    """Twenty equal credits under one request ID, all at once, pay once."""
+async def test_concurrent_equal_credits_count_once(stub: pb_grpc.AccountServiceStub) -> None:
+    """Twenty concurrent credits with one request ID count once."""
     await stub.CreateAccount(pb.CreateAccountRequest(account="acme", credit_nano_usd=5))
     credit = pb.CreditAccountRequest(account="acme", amount_nano_usd=7, request_id="inv-1")
 
@@ -44,8 +44,8 @@ async def test_equal_payments_at_once_count_once(stub: pb_grpc.AccountServiceStu
     assert answer.account.balance_nano_usd == 12
 
 
-async def test_pages_lead_through_all_accounts(stub: pb_grpc.AccountServiceStub) -> None:
-    """Page after page every account comes once."""
+async def test_pages_list_every_account_once(stub: pb_grpc.AccountServiceStub) -> None:
+    """Following the page tokens lists every account once."""
     for n in range(5):
         await stub.CreateAccount(pb.CreateAccountRequest(account=f"a{n}"))
 
@@ -59,10 +59,10 @@ async def test_pages_lead_through_all_accounts(stub: pb_grpc.AccountServiceStub)
     assert not rest.next_page_token
 
 
-async def test_new_terms_hold_from_then_on(
+async def test_a_new_markup_applies_to_the_next_call(
     services: OperatorServices, stub: pb_grpc.AccountServiceStub
 ) -> None:
-    """A markup that was changed is what the next call of a remembered key is charged."""
+    """A changed markup applies to the next call of a cached key."""
     maker = KeyMaker(services.database, services.pepper, services.clock)
     _, secret = await maker.make("acme")
     ring = Keyring(services.database, services.pepper, services.clock, system_chance())
@@ -106,10 +106,10 @@ async def test_new_terms_hold_from_then_on(
         ("ListAccounts", pb.ListAccountsRequest(page_token="?"), INVALID),
     ],
 )
-async def test_refuses_what_makes_no_sense(
+async def test_invalid_requests_are_refused(
     stub: pb_grpc.AccountServiceStub, method: str, request_: object, code: grpc.StatusCode
 ) -> None:
-    """Bad fields and impossible payments are refused by reason."""
+    """Invalid fields and impossible credits are refused, each with its reason."""
     await stub.CreateAccount(pb.CreateAccountRequest(account="here"))
 
     with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -32,10 +32,10 @@ async def stub(services: OperatorServices) -> AsyncIterator[pb_grpc.KeyServiceSt
         yield pb_grpc.KeyServiceStub(channel)
 
 
-async def test_new_key_opens_doors(
+async def test_a_new_key_authenticates(
     services: OperatorServices, stub: pb_grpc.KeyServiceStub
 ) -> None:
-    """The secret of the answer authenticates; the scope that was asked for goes with it."""
+    """The secret of the response authenticates, with the requested scope."""
     until = Timestamp(seconds=1_900_000_000)
     answer = await stub.CreateKey(
         pb.CreateKeyRequest(
@@ -56,8 +56,8 @@ async def test_new_key_opens_doors(
     assert answer.key.display_name == "batch jobs"
 
 
-async def test_pages_lead_through_all_keys(stub: pb_grpc.KeyServiceStub) -> None:
-    """Page after page every key comes once, oldest first, also those of the same moment."""
+async def test_pages_list_every_key_once(stub: pb_grpc.KeyServiceStub) -> None:
+    """Following the page tokens lists every key once, oldest first, also those of one moment."""
     made = [
         (await stub.CreateKey(pb.CreateKeyRequest(account=f"a{n % 2}"))).key.key_id
         for n in range(7)
@@ -77,10 +77,10 @@ async def test_pages_lead_through_all_keys(stub: pb_grpc.KeyServiceStub) -> None
     assert [key.account for key in of_one.keys] == ["a1"] * 3
 
 
-async def test_a_rotated_key_is_the_same_with_another_secret(
+async def test_a_rotated_key_keeps_its_identity(
     services: OperatorServices, stub: pb_grpc.KeyServiceStub
 ) -> None:
-    """For as long as was asked both secrets lead to the same caller, then only the new one."""
+    """During the overlap both secrets authenticate the same caller, then only the new one."""
     scope = pb.KeyScope(models=["a"], requests_per_minute=5)
     made = await stub.CreateKey(pb.CreateKeyRequest(account="acme", scope=scope))
     key_id = made.key.key_id
@@ -103,10 +103,10 @@ async def test_a_rotated_key_is_the_same_with_another_secret(
     assert await ring.authenticate(f"Bearer {rotated.secret}") == before
 
 
-async def test_the_last_rotation_decides_for_all_before(
+async def test_the_last_rotation_limits_all_former_overlaps(
     services: OperatorServices, stub: pb_grpc.KeyServiceStub
 ) -> None:
-    """A rotation without an overlap ends the overlaps of those before; one more lengthens none."""
+    """A rotation without overlap ends earlier overlaps, and a further one extends none."""
     made = await stub.CreateKey(pb.CreateKeyRequest(account="acme"))
     ring = Keyring(services.database, services.pepper, services.clock, system_chance())
     secrets = [made.secret]
@@ -125,7 +125,7 @@ async def test_the_last_rotation_decides_for_all_before(
 async def test_revocation_ends_all_secrets(
     services: OperatorServices, stub: pb_grpc.KeyServiceStub
 ) -> None:
-    """Neither the new secret nor the old one survives it, and there is no other rotation."""
+    """Revocation ends the new and the old secret, and prevents rotation."""
     made = await stub.CreateKey(pb.CreateKeyRequest(account="acme"))
     ring = Keyring(services.database, services.pepper, services.clock, system_chance())
     request = pb.RotateKeyRequest(key_id=made.key.key_id, overlap=Duration(seconds=3600))
@@ -147,10 +147,10 @@ async def _reason(ring: Keyring, secret: str) -> reasons.ErrorReason.ValueType:
     return refused.value.reason
 
 
-async def test_revoked_twice_is_revoked_once(
+async def test_revocation_is_idempotent(
     services: OperatorServices, stub: pb_grpc.KeyServiceStub
 ) -> None:
-    """The second revocation changes nothing, not even the time."""
+    """A second revocation changes nothing, not even the time."""
     key_id = (await stub.CreateKey(pb.CreateKeyRequest(account="acme"))).key.key_id
 
     first = await stub.RevokeKey(pb.RevokeKeyRequest(key_id=key_id))
@@ -213,10 +213,10 @@ async def test_revoked_twice_is_revoked_once(
         ),
     ],
 )
-async def test_refuses_what_makes_no_sense(
+async def test_invalid_requests_are_refused(
     stub: pb_grpc.KeyServiceStub, method: str, request_: object, code: grpc.StatusCode
 ) -> None:
-    """Bad fields are the caller's fault, and nothing else is."""
+    """Invalid fields are refused with INVALID_FIELD, and valid ones are not."""
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await getattr(stub, method)(request_)
 

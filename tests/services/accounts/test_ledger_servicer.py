@@ -22,7 +22,7 @@ from tests.stand.clock import FakeClock
 
 @pytest.fixture
 async def stub(database: Database, clock: FakeClock) -> AsyncIterator[pb_grpc.LedgerServiceStub]:
-    """The service over books with four calls of `acme`, one of which still runs, and one more."""
+    """Stub of the service, with four calls of `acme`, one of them in flight, and one other call."""
     services = OperatorServices(database=database, pepper=Pepper(b"p" * 16), clock=clock)
     for account in ("acme", "other"):
         await database.write(ensure_account, account, 0)
@@ -48,8 +48,8 @@ async def stub(database: Database, clock: FakeClock) -> AsyncIterator[pb_grpc.Le
         ledger.void(running)
 
 
-async def test_usage_is_summed_up_by_model(stub: pb_grpc.LedgerServiceStub) -> None:
-    """The report has the account's own ended calls, by model."""
+async def test_usage_is_reported_by_model(stub: pb_grpc.LedgerServiceStub) -> None:
+    """The report contains the ended calls of the account, by model."""
     answer = await stub.ReportUsage(pb.ReportUsageRequest(account="acme"))
 
     assert [
@@ -58,8 +58,8 @@ async def test_usage_is_summed_up_by_model(stub: pb_grpc.LedgerServiceStub) -> N
     ] == [("a", 1, 10, 10), ("b", 2, 35, 35)]
 
 
-async def test_usage_of_a_span_of_time(stub: pb_grpc.LedgerServiceStub, clock: FakeClock) -> None:
-    """The start belongs to the span, the end does not."""
+async def test_usage_of_a_time_range(stub: pb_grpc.LedgerServiceStub, clock: FakeClock) -> None:
+    """The range includes its start and excludes its end."""
     begin = Timestamp(seconds=int(clock.time()) - 180)
     end = Timestamp(seconds=int(clock.time()) - 120)
 
@@ -70,8 +70,8 @@ async def test_usage_of_a_span_of_time(stub: pb_grpc.LedgerServiceStub, clock: F
     assert [(row.model, row.charge_nano_usd) for row in answer.models] == [("a", 10)]
 
 
-async def test_transfers_are_listed_page_by_page(stub: pb_grpc.LedgerServiceStub) -> None:
-    """Credits come in, charges go out, oldest first, and no other account's."""
+async def test_transfers_are_listed_in_pages(stub: pb_grpc.LedgerServiceStub) -> None:
+    """Credits are positive and charges negative, oldest first, of this account only."""
     amounts = []
     request = pb.ListTransfersRequest(account="acme", page_size=3)
     for _ in range(2):
@@ -83,8 +83,8 @@ async def test_transfers_are_listed_page_by_page(stub: pb_grpc.LedgerServiceStub
     assert not answer.next_page_token
 
 
-async def test_books_are_right(stub: pb_grpc.LedgerServiceStub) -> None:
-    """The check counts what there is and finds nothing."""
+async def test_the_ledger_is_consistent(stub: pb_grpc.LedgerServiceStub) -> None:
+    """The verification counts accounts, transfers and holds, and finds nothing."""
     answer = await stub.VerifyLedger(pb.VerifyLedgerRequest())
 
     assert not answer.findings
@@ -93,8 +93,8 @@ async def test_books_are_right(stub: pb_grpc.LedgerServiceStub) -> None:
     }  # fmt: skip
 
 
-async def test_unknown_account_is_not_found(stub: pb_grpc.LedgerServiceStub) -> None:
-    """There is no report on nobody."""
+async def test_an_unknown_account_is_not_found(stub: pb_grpc.LedgerServiceStub) -> None:
+    """A report of an unknown account is NOT_FOUND."""
     for call in (
         stub.ReportUsage(pb.ReportUsageRequest(account="nobody")),
         stub.ListTransfers(pb.ListTransfersRequest(account=":revenue")),

@@ -42,12 +42,12 @@ CALLS = (
     ("other", "a", 77, 1),
     ("acme", "b", 7, 2),
 )
-"""Whose calls, to which model, at what cost, on which day."""
+"""Calls: account, model, cost and day."""
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """The service over some calls, one of which still runs."""
+class UsageStand:
+    """The service, with ended calls and one in-flight call."""
 
     stub: pb_grpc.UsageServiceStub
     secrets: dict[str, str]
@@ -55,15 +55,15 @@ class Books:
     servicer: LedgerServicer
 
     def of(self, account: str) -> Any:
-        """The metadata of a caller."""
+        """Return the metadata of a caller."""
         return (("authorization", f"Bearer {self.secrets[account]}"),)
 
 
 @pytest.fixture(params=["in-process", "tcp", "unix"])
 async def books(
     request: pytest.FixtureRequest, database: Database, clock: FakeClock, tmp_path: Path
-) -> AsyncIterator[Books]:
-    """Three days of calls of `acme`, and one of somebody else, over each kind of channel."""
+) -> AsyncIterator[UsageStand]:
+    """Service with three days of calls of `acme` and one of another account, in every layout."""
     pepper = Pepper(b"p" * 16)
     maker = KeyMaker(database, pepper, clock)
     servicer = UsageServicer(Keyring(database, pepper, clock, system_chance()), database)
@@ -95,7 +95,7 @@ async def books(
             bound = await stack.enter_async_context(listening(register, address, grace_s=0))
             channel = grpc.aio.insecure_channel(bound)
         await stack.enter_async_context(channel)
-        yield Books(
+        yield UsageStand(
             pb_grpc.UsageServiceStub(channel),
             secrets,
             [datetime.fromtimestamp(first_s + n * DAY_S, UTC).date().isoformat() for n in range(3)],
@@ -105,7 +105,7 @@ async def books(
 
 
 def tokens(count: int) -> usage_pb2.Usage:
-    """A usage in which every kind of token has a number of its own."""
+    """Build a usage with a different number for every kind of token."""
     return usage_pb2.Usage(
         prompt_token_count=count,
         completion_token_count=count + 1,
@@ -115,8 +115,8 @@ def tokens(count: int) -> usage_pb2.Usage:
     )
 
 
-async def test_balance(books: Books) -> None:
-    """What was paid in less what was charged; what a running call holds is not available."""
+async def test_balance(books: UsageStand) -> None:
+    """The balance is deposits less charges. The hold of an in-flight call is not available."""
     answer = await books.stub.GetBalance(pb.GetBalanceRequest(), metadata=books.of("acme"))
 
     assert answer.balance == pb.Balance(
@@ -124,15 +124,15 @@ async def test_balance(books: Books) -> None:
     )
 
 
-async def test_unlimited_account_says_so(books: Books) -> None:
-    """Its balance limits nothing."""
+async def test_an_unlimited_account_is_marked(books: UsageStand) -> None:
+    """The balance of an unlimited account limits nothing."""
     answer = await books.stub.GetBalance(pb.GetBalanceRequest(), metadata=books.of("rich"))
 
     assert answer.balance.unlimited
 
 
-async def test_usage_by_day_and_model(books: Books) -> None:
-    """Without further wishes it is as fine as it gets, oldest first; running calls are left out."""
+async def test_usage_by_day_and_model(books: UsageStand) -> None:
+    """By default usage is grouped by day and model, oldest first, without in-flight calls."""
     answer = await books.stub.ListUsage(pb.ListUsageRequest(), metadata=books.of("acme"))
 
     first, second, third = books.days
@@ -155,8 +155,8 @@ async def test_usage_by_day_and_model(books: Books) -> None:
     )
 
 
-async def test_usage_by_model(books: Books) -> None:
-    """All days together, as the operators' report has it."""
+async def test_usage_by_model(books: UsageStand) -> None:
+    """Grouped by model, the sums equal the operators' report."""
     answer = await books.stub.ListUsage(
         pb.ListUsageRequest(group_by=pb.USAGE_GROUPING_MODEL), metadata=books.of("acme")
     )
@@ -172,8 +172,8 @@ async def test_usage_by_model(books: Books) -> None:
     ]
 
 
-async def test_usage_by_day(books: Books) -> None:
-    """All models together."""
+async def test_usage_by_day(books: UsageStand) -> None:
+    """Grouped by day, each sum covers all models."""
     answer = await books.stub.ListUsage(
         pb.ListUsageRequest(group_by=pb.USAGE_GROUPING_DAY), metadata=books.of("acme")
     )
@@ -184,8 +184,10 @@ async def test_usage_by_day(books: Books) -> None:
 
 
 @pytest.mark.parametrize("grouping", pb.UsageGrouping.values())
-async def test_pages_add_up(books: Books, grouping: pb.UsageGrouping.ValueType) -> None:
-    """Page by page there is what there is at once, each sum on one page."""
+async def test_pages_contain_every_sum_once(
+    books: UsageStand, grouping: pb.UsageGrouping.ValueType
+) -> None:
+    """The pages together equal the whole list, with each sum on one page."""
     request = pb.ListUsageRequest(group_by=grouping)
     whole = await books.stub.ListUsage(request, metadata=books.of("acme"))
     request.page_size = 1
@@ -198,8 +200,8 @@ async def test_pages_add_up(books: Books, grouping: pb.UsageGrouping.ValueType) 
     assert paged == list(whole.usage)
 
 
-async def test_usage_of_a_span_of_time(books: Books, clock: FakeClock) -> None:
-    """The start belongs to the span, the end does not."""
+async def test_usage_of_a_time_range(books: UsageStand, clock: FakeClock) -> None:
+    """The range includes its start and excludes its end."""
     now_s = int(clock.time())
     request = pb.ListUsageRequest(
         start_time=Timestamp(seconds=now_s - DAY_S), end_time=Timestamp(seconds=now_s)
@@ -210,8 +212,8 @@ async def test_usage_of_a_span_of_time(books: Books, clock: FakeClock) -> None:
     assert [(sum_.day, sum_.cost_nano_usd) for sum_ in answer.usage] == [(books.days[1], 5)]
 
 
-async def test_nobody_sees_anothers_usage(books: Books) -> None:
-    """The key decides whose it is; who has used nothing sees nothing."""
+async def test_the_key_determines_the_account(books: UsageStand) -> None:
+    """Callers see the usage of their own account only, which may be empty."""
     seen = {}
     for account in books.secrets:
         answer = await books.stub.ListUsage(pb.ListUsageRequest(), metadata=books.of(account))
@@ -221,7 +223,7 @@ async def test_nobody_sees_anothers_usage(books: Books) -> None:
 
 
 def forged(position: bytes) -> str:
-    """A page token that no list has given."""
+    """Build a page token for any position."""
     return urlsafe_b64encode(position).decode()
 
 
@@ -242,10 +244,10 @@ def forged(position: bytes) -> str:
         ),
     ],
 )
-async def test_what_makes_no_sense_is_refused(
-    books: Books, request_: pb.ListUsageRequest, param: str
+async def test_invalid_requests_are_refused(
+    books: UsageStand, request_: pb.ListUsageRequest, param: str
 ) -> None:
-    """With the name of the field; the database is not asked to hold what it cannot."""
+    """The refusal names the field, and no value beyond its range reaches the database."""
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await books.stub.ListUsage(request_, metadata=books.of("acme"))
 
@@ -258,8 +260,8 @@ async def test_what_makes_no_sense_is_refused(
     ["", "Bearer x", f"Bearer {new_secret()}"],
     ids=["none", "malformed", "unknown"],
 )
-async def test_a_key_is_needed(books: Books, authorization: str) -> None:
-    """Whoever has none learns nothing."""
+async def test_a_key_is_required(books: UsageStand, authorization: str) -> None:
+    """Without a valid key the call is refused."""
     metadata = (("authorization", authorization),)
     for call in (
         books.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata),

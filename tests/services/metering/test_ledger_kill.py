@@ -1,4 +1,4 @@
-"""Real processes that spend from one ledger, and are killed for real.
+"""Ledger under SIGKILL: real processes that spend, and are killed.
 
 `POMOGATOR_KILLS` says how often; the default is short enough for every day.
 """
@@ -28,7 +28,7 @@ PROCESSES = 3
 
 
 async def spender(where: str, name: str) -> Process:
-    """A process that spends."""
+    """Start a process that spends."""
     return await asyncio.create_subprocess_exec(
         sys.executable, str(SPENDER), where, name,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -36,8 +36,8 @@ async def spender(where: str, name: str) -> Process:
     )  # fmt: skip
 
 
-async def killed_after(process: Process, lines: int) -> list[list[str]]:
-    """What the process was promised until it was killed, some lines on."""
+async def kill_after(process: Process, lines: int) -> list[list[str]]:
+    """Kill the process after some lines. Return all lines: what the ledger confirmed."""
     assert process.stdout is not None
     said = [await process.stdout.readline() for _ in range(lines)]
     process.kill()
@@ -47,7 +47,7 @@ async def killed_after(process: Process, lines: int) -> list[list[str]]:
 
 
 def kept(words: list[str]) -> Transaction[bool]:
-    """Whether the database kept what it had promised."""
+    """Return whether the database still has what the ledger confirmed."""
     kind, name, *amount = words
     if kind == "credit":
         rows = yield "SELECT amount FROM transfers WHERE id = ?", (f"credit:{name}",)
@@ -59,7 +59,7 @@ def kept(words: list[str]) -> Transaction[bool]:
 
 
 async def all_ended(database: Database) -> None:
-    """Returns when no hold is open any more."""
+    """Wait until no hold is open."""
     async with Ledger(database, SystemClock()) as ledger:
         while (await database.read(audit)).counts["held"]:
             await asyncio.sleep(0.1)
@@ -67,15 +67,15 @@ async def all_ended(database: Database) -> None:
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
-async def test_nothing_is_lost_and_nothing_doubled(each_database_url: str, tmp_path: Path) -> None:
-    """Whenever a process is killed: promises are kept, all holds end, and the books are right."""
+async def test_a_kill_loses_and_doubles_nothing(each_database_url: str, tmp_path: Path) -> None:
+    """After any kill confirmed writes exist, all holds end, and the ledger is consistent."""
     chance = random.SystemRandom()
     where = each_database_url or str(tmp_path)
     spenders = PROCESSES if each_database_url else 1
     for cycle in range(KILLS):
         processes = [await spender(where, f"{cycle}-{n}") for n in range(spenders)]
         promised = await asyncio.gather(
-            *(killed_after(process, chance.randrange(1, 400)) for process in processes)
+            *(kill_after(process, chance.randrange(1, 400)) for process in processes)
         )
         database = await open_database(tmp_path, each_database_url, SystemClock())
         await all_ended(database)

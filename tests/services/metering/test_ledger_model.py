@@ -1,4 +1,4 @@
-"""The ledger against a model of it, step by step: whatever comes in whatever order."""
+"""Stateful property test: the ledger against a model of it, with steps in any order."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _names = count()
 
 @dataclass
 class Expected:
-    """What the model knows of a hold."""
+    """Hold in the model."""
 
     amount: int
     budgeted: bool
@@ -54,7 +54,7 @@ class Expected:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """One account and one ledger, which may die at any moment and begin anew."""
+    """State machine of one account and one ledger, which may crash and restart at any step."""
 
     runner: asyncio.Runner
     database: Database
@@ -68,11 +68,11 @@ class LedgerMachine(RuleBasedStateMachine):
         self.credits = count()
 
     def run_async(self, work: Coroutine[Any, Any, T]) -> T:
-        """Runs a coroutine to its end."""
+        """Run a coroutine to its end."""
         return self.runner.run(work)
 
     def attempt(self, work: Coroutine[Any, Any, T]) -> tuple[T | None, int | None]:
-        """The result of a coroutine, or the reason of its failure."""
+        """Return the result of a coroutine, or the reason of its failure."""
         try:
             return self.run_async(work), None
         except Failure as failure:
@@ -80,23 +80,23 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @property
     def held(self) -> int:
-        """What the model says is held."""
+        """Held amount in the model."""
         return sum(expected.amount for _, expected in self.open.values())
 
     @initialize()
     def begin(self) -> None:
-        """Opens the account and the ledger."""
+        """Open the account and the ledger."""
         self.run_async(self.database.write(ensure_account, self.account, 0))
         self.start_ledger()
 
     def start_ledger(self) -> None:
-        """A process begins."""
+        """Start a process."""
         self.ledger = Ledger(self.database, FakeClock())
         self.run_async(self.ledger.__aenter__())
 
     @rule(amount=st.integers(-100, 200), again=st.booleans())
     def credit(self, amount: int, again: bool) -> None:
-        """Money comes in, or goes out if it is there; the same payment counts once."""
+        """Credit or debit the account. The same payment counts once."""
         request_id = f"{self.account}-{next(self.credits)}"
         covered = amount >= 0 or self.posted - self.held >= -amount
         for _ in range(1 + again):
@@ -107,7 +107,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(amount=AMOUNTS, budgeted=st.booleans())
     def reserve(self, amount: int, budgeted: bool) -> None:
-        """A request is admitted exactly when the balance and the budget cover it."""
+        """Take a hold. It is admitted exactly if the balance and the budget cover it."""
         covered = not amount or self.posted - self.held >= amount
         within = not (amount and budgeted) or self.budget_used + self.budget_held + amount <= BUDGET
         order = HoldRequest(
@@ -131,7 +131,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(data=st.data(), charge=AMOUNTS)
     def checkpoint(self, data: st.DataObject, charge: int) -> None:
-        """A running request has used something, and that is written down."""
+        """Checkpoint a call."""
         hold, expected = self.open[data.draw(st.sampled_from(sorted(self.open)))]
         self.ledger.checkpoint(hold, charge, USAGE)
         self.run_async(self.ledger._write_checkpoints())
@@ -140,7 +140,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(data=st.data(), charge=st.integers(0, 70), times=st.integers(1, 3))
     def settle(self, data: st.DataObject, charge: int, times: int) -> None:
-        """A request ends with a cost, more than its hold perhaps; it is said more than once."""
+        """Settle a hold several times, with a cost that may exceed it."""
         hold = self.end(data, charge)
         for _ in range(times):
             self.ledger.settle(hold, charge, USAGE)
@@ -149,21 +149,21 @@ class LedgerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.open)
     @rule(data=st.data())
     def void(self, data: st.DataObject) -> None:
-        """A request ends without a cost."""
+        """Void a hold."""
         self.ledger.void(self.end(data, 0))
         self.run_async(self.ledger.drain())
 
     @precondition(lambda self: self.ended)
     @rule(data=st.data(), charge=AMOUNTS)
     def replay(self, data: st.DataObject, charge: int) -> None:
-        """An ending that was delivered before is delivered again: nothing happens."""
+        """Write the end of a hold again: nothing happens."""
         row = data.draw(st.sampled_from(self.ended))
         ending = HoldEnd(row, SETTLED, charge, NO_TOKENS, 0)
         assert self.run_async(self.database.write(end_holds, [ending])) == [False]
 
     @rule()
     def crash(self) -> None:
-        """The process dies; the next one charges what was written down, and frees the rest."""
+        """Crash. The next process charges at the checkpoints, and releases the rest."""
         self.stop_ledger()
         for hold_id in list(self.open):
             hold, expected = self.open.pop(hold_id)
@@ -171,7 +171,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.start_ledger()
 
     def stop_ledger(self) -> None:
-        """The process dies, and its lease ends."""
+        """Crash, and end the lease."""
 
         async def die() -> None:
             for task in self.ledger._tasks:
@@ -183,14 +183,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.run_async(die())
 
     def end(self, data: st.DataObject, charge: int) -> Hold:
-        """The model's side of an ending."""
+        """End a hold in the model."""
         hold_id = data.draw(st.sampled_from(sorted(self.open)))
         hold, expected = self.open.pop(hold_id)
         self.account_for(hold.row, expected, charge)
         return hold
 
     def account_for(self, row: HoldRow, expected: Expected, charge: int) -> None:
-        """Takes a charge into the model."""
+        """Add a charge to the model."""
         self.ended.append(row)
         self.posted -= charge
         if expected.budgeted:
@@ -198,15 +198,15 @@ class LedgerMachine(RuleBasedStateMachine):
             self.budget_used += charge
 
     @invariant()
-    def books_are_right(self) -> None:
-        """The account is as the model has it, and an audit finds nothing (I1 to I5)."""
+    def ledger_is_consistent(self) -> None:
+        """The account equals the model's, and an audit finds nothing (I1 to I5)."""
         account = self.run_async(self.database.read(account_by_name, self.account))
         if account is not None:
             assert (account.posted, account.held) == (self.posted, self.held)
         assert self.run_async(self.database.read(audit)).findings == ()
 
     def teardown(self) -> None:
-        """What is still open dies with the process."""
+        """Crash with the open holds."""
         self.stop_ledger()
         self.start_ledger()
         assert not self.ledger.open_holds
@@ -216,7 +216,7 @@ class LedgerMachine(RuleBasedStateMachine):
 def test_agrees_with_the_model(
     each_database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Credits, holds, checkpoints, ends, replays and crashes in any order leave the books right."""
+    """Credits, holds, checkpoints, ends, replays and crashes in any order stay consistent."""
     monkeypatch.setattr(outbox, "BATCH_DELAY_S", 0.0)
     with asyncio.Runner() as runner:
         database = runner.run(open_database(tmp_path, each_database_url, FakeClock()))

@@ -1,4 +1,4 @@
-"""Endings on their way to the database."""
+"""Outbox of the ledger."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ FAILURES = 3
 
 
 class BuggyDatabase(WatchedDatabase):
-    """A real database whose driver raises what nobody expects when holds are ended."""
+    """Real database whose driver raises an unexpected error when holds are ended."""
 
     left = FAILURES
 
     async def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As the database does, but for the first endings."""
+        """Delegate to the database, except for the first ends of holds."""
         if transaction is end_holds and self.left:
             self.left -= 1
             raise RuntimeError("a bug")
         return await super().write(transaction, *args, **kwargs)
 
 
-async def test_a_bug_loses_no_ending(database: Database, clock: FakeClock) -> None:
-    """What could not be sent is sent by the task that is begun anew, once and in order."""
+async def test_a_bug_loses_no_end_of_a_hold(database: Database, clock: FakeClock) -> None:
+    """The restarted task writes all ends once and in order."""
     await database.write(ensure_account, "acme", 0)
     await database.write(credit_account, "acme", 100, "r1", 0)
     supervisor = Supervisor(pause_s=0)

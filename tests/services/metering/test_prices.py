@@ -33,11 +33,11 @@ SONNET = Price.from_config(
 
 
 def row(**keys: object) -> PriceConfig:
-    """A row as it is read from the file."""
+    """Row of the configuration."""
     return msgspec.convert(keys, PriceConfig)
 
 
-def test_every_part_has_its_price() -> None:
+def test_every_kind_of_token_has_its_price() -> None:
     """Cached tokens are part of the prompt, reasoning of the completion: none is billed twice."""
     usage = pb.Usage(
         prompt_token_count=1000,
@@ -62,7 +62,7 @@ def test_a_price_below_a_nanodollar_is_exact() -> None:
     assert cost_nano(pb.Usage(prompt_token_count=40), price) == 3
 
 
-def test_a_fixed_price_is_the_whole_price() -> None:
+def test_a_price_per_request_may_stand_alone() -> None:
     """With a price per request alone, tokens cost nothing."""
     price = Price.from_config(row(request_usd="0.01"))
 
@@ -70,7 +70,7 @@ def test_a_fixed_price_is_the_whole_price() -> None:
 
 
 def test_reasoning_may_have_its_own_price() -> None:
-    """Left out it is billed as the rest of the completion; named, apart from it."""
+    """Without its own price reasoning is billed like the rest of the completion."""
     usage = pb.Usage(completion_token_count=100, thinking_token_count=60)
     plain = Price.from_config(row(completion_usd_per_mtok=1))
     apart = Price.from_config(row(completion_usd_per_mtok=1, thinking_usd_per_mtok=4))
@@ -80,7 +80,7 @@ def test_reasoning_may_have_its_own_price() -> None:
 
 
 def test_a_long_prompt_has_its_own_rates() -> None:
-    """Beyond the threshold, and not at it, all tokens of the call go by the tier's rates."""
+    """Above the threshold all tokens of the call have the tier's rates, at it they do not."""
     price = Price.from_config(
         PriceConfig(
             prompt_usd_per_mtok=Decimal(1),
@@ -128,7 +128,7 @@ def test_a_price_that_cannot_be_billed_is_refused(keys: dict[str, object], said:
 
 
 def test_a_price_is_found_in_a_row_with_other_fields() -> None:
-    """A row of the configuration holds the price among other things."""
+    """A row of the configuration has other fields besides the price."""
 
     class Row(msgspec.Struct):
         name: str
@@ -148,8 +148,8 @@ def test_a_price_is_found_in_a_row_with_other_fields() -> None:
         PriceConfig.of(Row("m", request_usd=Decimal(-1)))
 
 
-def test_the_configuration_stands_above_the_shipped_list() -> None:
-    """A row that names a price replaces it whole; one that names none leaves it."""
+def test_the_configuration_overrides_the_shipped_list() -> None:
+    """A row with a price replaces the shipped price, a row without one does not."""
     shipped = {"v/m": Price(prompt=5, completion=7), "v/n": Price(prompt=1)}
     prices = PriceList({"v/m": row(completion_usd_per_mtok="0.000009"), "v/n": row()}, shipped)
 
@@ -165,8 +165,8 @@ def test_free_is_not_unpriced() -> None:
     assert prices.lookup("v/m") == FREE
 
 
-def test_derived_names_have_the_price_of_their_model() -> None:
-    """A `-thinking` name and an unlisted snapshot cost what their model costs."""
+def test_derived_names_have_the_price_of_their_base_model() -> None:
+    """A `-thinking` name and an unlisted snapshot have the price of their model."""
     old = Price(prompt=9)
     prices = PriceList({}, {"v/m": Price(prompt=5), "v/m-2024-05-13": old})
 
@@ -176,8 +176,8 @@ def test_derived_names_have_the_price_of_their_model() -> None:
     assert prices.lookup("v/m-mini") is None
 
 
-def test_a_snapshot_is_the_same_price() -> None:
-    """What a hold remembers is the price it was made with, tiers included."""
+def test_json_keeps_the_price() -> None:
+    """A hold stores the price at its admission, tiers included."""
     price = Price(prompt=3, request=7, tiers=(Tier(above_prompt_tokens=10, prompt=6),))
 
     assert Price.from_json(price.to_json()) == price
@@ -207,7 +207,7 @@ def test_the_shipped_list_is_exact() -> None:
     ],
 )
 def test_well_known_models_have_a_price(name: str) -> None:
-    """What the shipped channels and the API page name is priced."""
+    """Models of the shipped channels and of the API page have a price."""
     price = PriceList({}).lookup(name)
 
     assert price is not None
@@ -221,7 +221,7 @@ parts = st.tuples(counts, counts, counts, counts, counts, counts)
 
 @st.composite
 def prices(draw: st.DrawFn) -> Price:
-    """A price whose tiers rise, as all do."""
+    """Prices with rising tiers."""
     base = draw(st.tuples(rates, rates, rates, rates, rates, rates))
     rises = draw(st.tuples(rates, rates, rates, rates, rates, rates))
     names = Price.__struct_fields__[:6]
@@ -232,7 +232,7 @@ def prices(draw: st.DrawFn) -> Price:
 
 
 def usage_of(parts: tuple[int, ...]) -> pb.Usage:
-    """A usage from disjoint parts."""
+    """Build a usage from disjoint parts."""
     fresh, read, write, hour, text, thinking = parts
     return pb.Usage(
         prompt_token_count=fresh + read + write + hour,

@@ -1,4 +1,4 @@
-"""Holds that cannot be ended, among those that can."""
+"""Recovery of holds, among holds that cannot be ended."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.stand.failing_database import WatchedDatabase
 
 
 def run(sql: str) -> Transaction[None]:
-    """One statement of a stranger."""
+    """Run a statement."""
     yield sql, ()
 
 
 def open_ids() -> Transaction[list[str]]:
-    """The holds that have not been ended."""
+    """Return the IDs of open holds."""
     rows = yield "SELECT id FROM holds WHERE state = 'held' ORDER BY id", ()
     return [str(row[0]) for row in rows]
 
 
-async def leave(database: Database, *hold_ids: str) -> None:
-    """Holds of the dead, each of 10."""
+async def insert_orphaned(database: Database, *hold_ids: str) -> None:
+    """Insert holds of 10 each, of a process without a lease."""
     for hold_id in hold_ids:
         row = HoldRow(
             id=hold_id,
@@ -48,8 +48,8 @@ async def leave(database: Database, *hold_ids: str) -> None:
         await database.write(insert_hold, row)
 
 
-async def spoil(database: Database, *hold_ids: str) -> None:
-    """Has these holds take more than their account holds."""
+async def break_holds(database: Database, *hold_ids: str) -> None:
+    """Set the amounts of holds above the held amount of their account."""
     for hold_id in hold_ids:
         await database.write(run, f"UPDATE holds SET amount = 1000000 WHERE id = '{hold_id}'")  # noqa: S608
 
@@ -60,11 +60,11 @@ async def watched(database: Database) -> WatchedDatabase:
     return WatchedDatabase(database)
 
 
-async def test_one_broken_hold_costs_the_others_little(watched: WatchedDatabase) -> None:
-    """It is found by halves: of 256 all others are ended, in a few writes."""
+async def test_a_broken_hold_is_found_by_bisection(watched: WatchedDatabase) -> None:
+    """Of 256 holds all others are ended, in a few writes."""
     ids = [f"hold-{number:03}" for number in range(256)]
-    await leave(watched, *ids)
-    await spoil(watched, "hold-100")
+    await insert_orphaned(watched, *ids)
+    await break_holds(watched, "hold-100")
     before = watched.writes
     sweeper = Recovery(watched)
 
@@ -79,13 +79,13 @@ async def test_one_broken_hold_costs_the_others_little(watched: WatchedDatabase)
 
 
 @pytest.mark.parametrize("broken", [["a", "b", "c"], ["a", "b", "c", "d", "e"], ["y"]])
-async def test_broken_holds_hide_nobody(
+async def test_broken_holds_do_not_block_others(
     watched: WatchedDatabase, monkeypatch: pytest.MonkeyPatch, broken: Sequence[str]
 ) -> None:
-    """However many, and however small the sweeps: all others are ended, and none is tried again."""
+    """Even with small sweeps all other holds end, and broken ones are not retried."""
     monkeypatch.setattr(recovery, "SWEEP_MAX", 2)
-    await leave(watched, *broken, "v", "w", "x")
-    await spoil(watched, *broken)
+    await insert_orphaned(watched, *broken, "v", "w", "x")
+    await break_holds(watched, *broken)
     sweeper = Recovery(watched)
 
     found = 0
@@ -97,10 +97,10 @@ async def test_broken_holds_hide_nobody(
     assert (sweeper.recovered, sweeper.broken) == (3, len(broken))
 
 
-async def test_who_comes_after_a_repair_ends_it(watched: WatchedDatabase) -> None:
-    """A broken hold is not tried again by who knows it; a new process ends it once it is right."""
-    await leave(watched, "a")
-    await spoil(watched, "a")
+async def test_a_new_process_ends_a_repaired_hold(watched: WatchedDatabase) -> None:
+    """A process does not retry a hold that it quarantined; after a repair a new process ends it."""
+    await insert_orphaned(watched, "a")
+    await break_holds(watched, "a")
     sweeper = Recovery(watched)
     assert await sweeper.sweep([], 1) == 1
     await watched.write(run, "UPDATE holds SET amount = 10 WHERE id = 'a'")
@@ -112,10 +112,10 @@ async def test_who_comes_after_a_repair_ends_it(watched: WatchedDatabase) -> Non
 
 
 @pytest.mark.parametrize("end", ["settle", "void"])
-async def test_a_refused_ending_is_set_apart(
+async def test_a_refused_end_is_quarantined(
     watched: WatchedDatabase, clock: FakeClock, caplog: pytest.LogCaptureFixture, end: str
 ) -> None:
-    """What the database refuses, at once and when it is swept, stops nothing else."""
+    """An end that the database refuses, also in a sweep, blocks no other."""
     order = HoldRequest(request_id="r", account="acme", key_id="k", model="m", amount_nano=10)
     async with Ledger(watched, clock) as ledger:
         broken = await ledger.reserve(order)

@@ -37,7 +37,7 @@ TEXTS = {
 
 
 def spec(*texts: str) -> pb.ChatCompletionSpec:
-    """A conversation of these messages."""
+    """Build a conversation of these messages."""
     return pb.ChatCompletionSpec(
         model="vendor/m",
         messages=[
@@ -51,7 +51,7 @@ def spec(*texts: str) -> pb.ChatCompletionSpec:
 
 @pytest.fixture(scope="module")
 def counter() -> TokenCounter:
-    """A counter with its vocabulary."""
+    """Counter with its vocabulary."""
     counter = TokenCounter()
     assert asyncio.run(counter.load())
     return counter
@@ -66,7 +66,7 @@ def test_counts_by_the_vocabulary(counter: TokenCounter) -> None:
 
 
 async def test_counts_by_size_without_a_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the extra is not installed, loading says so, and four bytes are a token."""
+    """Without the extra `load` returns False, and four bytes are a token."""
     monkeypatch.setattr("services.metering.tokens.MODULE", "no_such_module")
     counter = TokenCounter()
 
@@ -88,8 +88,8 @@ def test_the_estimate_is_not_exceeded(counter: TokenCounter, language: str) -> N
 
 @needs_vocabulary
 @given(st.lists(st.text(st.characters(codec="ascii"), min_size=0, max_size=40), max_size=300))
-def test_a_text_in_pieces_is_the_text(counter: TokenCounter, pieces: list[str]) -> None:
-    """Counted in pieces a text has the tokens that it has, plus a few at each split."""
+def test_pieces_count_like_the_whole_text(counter: TokenCounter, pieces: list[str]) -> None:
+    """A text in pieces has the tokens of the whole text, plus a few at each split."""
     text = "".join(pieces)
     tally = RunningTokenCount(counter)
     for piece in pieces:
@@ -100,8 +100,8 @@ def test_a_text_in_pieces_is_the_text(counter: TokenCounter, pieces: list[str]) 
 
 
 @needs_vocabulary
-def test_a_long_answer_is_not_kept(counter: TokenCounter) -> None:
-    """However long an answer becomes, only its last piece is remembered."""
+def test_a_long_answer_takes_bounded_memory(counter: TokenCounter) -> None:
+    """Only the last piece of an answer is buffered."""
     tally = RunningTokenCount(counter)
     for _ in range(20_000):
         tally.add(" word")
@@ -110,8 +110,8 @@ def test_a_long_answer_is_not_kept(counter: TokenCounter) -> None:
     assert tally.total == 20_000
 
 
-def test_pictures_count_as_pictures() -> None:
-    """A picture's base64 is not taken for text: a megabyte counts like a kilobyte."""
+def test_an_image_counts_independently_of_its_size() -> None:
+    """Base64 of an image is not text: a megabyte counts like a kilobyte."""
     sizes = [
         estimate_prompt(
             pb.ChatCompletionSpec(
@@ -134,7 +134,7 @@ def test_pictures_count_as_pictures() -> None:
     assert IMAGE_TOKENS <= sizes[0] <= sizes[1] <= IMAGE_TOKENS + 20
 
 
-def test_everything_that_is_sent_counts() -> None:
+def test_tools_and_schemas_count() -> None:
     """Tools, schemas and calls are part of the prompt."""
     counter = TokenCounter()
     plain = spec("hello")
@@ -150,8 +150,8 @@ def test_everything_that_is_sent_counts() -> None:
     assert estimate_prompt(rich) > estimate_prompt(plain) + 40
 
 
-def test_files_and_sound_count_by_size() -> None:
-    """What is passed by value is estimated from its size."""
+def test_files_and_audio_count_by_size() -> None:
+    """Content that is passed by value is estimated from its size."""
     counter = TokenCounter()
     message = content_pb2.Message(
         content=[

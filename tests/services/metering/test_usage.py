@@ -20,22 +20,22 @@ PROMPT = count_prompt(SPEC, COUNTER)
 
 
 def text(piece: str) -> pb.ChatCompletionChunk:
-    """A piece of the answer."""
+    """Chunk with text."""
     return pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=piece))
 
 
 def reasoning(piece: str) -> pb.ChatCompletionChunk:
-    """A piece of the reasoning."""
+    """Chunk with reasoning."""
     return pb.ChatCompletionChunk(delta=pb.CompletionDelta(reasoning=piece))
 
 
 def finished(**counts: int) -> pb.ChatCompletionChunk:
-    """The end, with the provider's usage."""
+    """Last chunk, with the provider's usage."""
     return pb.ChatCompletionChunk(finished=pb.CompletionFinished(usage=usage_of(counts)))
 
 
 def usage_of(counts: Mapping[str, int]) -> usages.Usage:
-    """What a provider says."""
+    """Build a usage."""
     usage = usages.Usage()
     for name, count in counts.items():
         setattr(usage, name, count)
@@ -43,14 +43,14 @@ def usage_of(counts: Mapping[str, int]) -> usages.Usage:
 
 
 def meter(*chunks: pb.ChatCompletionChunk, max_tokens: int | None = None) -> UsageMeter:
-    """A meter that has seen these."""
+    """Meter that has counted these chunks."""
     meter = UsageMeter(SPEC, COUNTER, max_tokens=max_tokens)
     meter.add(chunks)
     return meter
 
 
-def test_the_provider_is_believed() -> None:
-    """What the provider says at the end is billed, and is said to be its count."""
+def test_plausible_usage_of_the_provider_is_billed() -> None:
+    """The provider's usage is billed, with the provider as its source."""
     end = finished(
         prompt_token_count=90,
         completion_token_count=20,
@@ -76,8 +76,8 @@ def test_the_provider_is_believed() -> None:
     )
 
 
-def test_a_drained_answer_says_so() -> None:
-    """Usage that came after the caller had left is marked."""
+def test_usage_of_a_drained_answer_is_marked() -> None:
+    """Usage after the caller has left has the source DRAINED."""
     watch = meter(text("fine"))
     watch.drain()
     watch.add([finished(prompt_token_count=9, completion_token_count=2)])
@@ -86,8 +86,10 @@ def test_a_drained_answer_says_so() -> None:
 
 
 @pytest.mark.parametrize("end", [(), (finished(),)])
-def test_a_silent_provider_is_counted(end: Sequence[pb.ChatCompletionChunk]) -> None:
-    """Without usage, or with zeros, text, reasoning, refusals and calls to tools are counted."""
+def test_tokens_are_counted_without_usage_of_the_provider(
+    end: Sequence[pb.ChatCompletionChunk],
+) -> None:
+    """Without usage, or with zeros, text, reasoning, refusals and tool calls are counted."""
     call = pb.ToolCallDelta(name="name", arguments="argument")
     metered = meter(
         text("12345678"),
@@ -107,8 +109,8 @@ def test_a_silent_provider_is_counted(end: Sequence[pb.ChatCompletionChunk]) -> 
     )
 
 
-def test_a_cut_answer_keeps_what_was_reported() -> None:
-    """The prompt as the provider counted it at the start, the completion as it was received."""
+def test_a_cut_answer_keeps_the_reported_prompt() -> None:
+    """The prompt is billed as reported at the start, the completion as received."""
     reported = usages.Usage(
         prompt_token_count=500, cache_read_token_count=400, completion_token_count=1
     )
@@ -121,8 +123,8 @@ def test_a_cut_answer_keeps_what_was_reported() -> None:
     assert metered.usage.source == usages.USAGE_SOURCE_COUNTED
 
 
-def test_it_can_be_asked_at_any_time() -> None:
-    """The count grows with the answer, and asking changes nothing."""
+def test_the_usage_is_available_at_any_time() -> None:
+    """The count grows with the answer, and reading it changes nothing."""
     watch = meter()
     seen = []
     for _ in range(5):
@@ -148,10 +150,10 @@ def test_it_can_be_asked_at_any_time() -> None:
         ),
     ],
 )
-def test_absurd_usage_is_replaced(
+def test_implausible_usage_is_replaced(
     counts: dict[str, int], max_tokens: int | None, flag: str, expected: tuple[int, int]
 ) -> None:
-    """What cannot be is replaced by our own count, and flagged."""
+    """Implausible counts are replaced by our own count, and flagged."""
     end = finished(**({"prompt_token_count": 10} | counts))
 
     metered = meter(text("12345678"), end, max_tokens=max_tokens).metered()
@@ -162,8 +164,8 @@ def test_absurd_usage_is_replaced(
     assert (usage.prompt_token_count, usage.completion_token_count) == expected
 
 
-def test_a_little_more_than_allowed_is_believed() -> None:
-    """Providers may let the last word end; each choice has its own allowance."""
+def test_a_small_excess_is_plausible() -> None:
+    """Providers may complete the last word, in each choice."""
     spec = pb.ChatCompletionSpec(n=2)
     watch = UsageMeter(spec, COUNTER, max_tokens=100)
     watch.add([finished(prompt_token_count=1, completion_token_count=210)])
@@ -171,8 +173,8 @@ def test_a_little_more_than_allowed_is_believed() -> None:
     assert watch.metered().flags == ()
 
 
-def test_parts_fit_into_their_whole() -> None:
-    """Parts that exceed their whole are cut to it, and flagged."""
+def test_parts_are_clipped_to_their_total() -> None:
+    """Parts that exceed their total are clipped to it, and flagged."""
     metered = meter(
         finished(
             prompt_token_count=10,
@@ -200,13 +202,13 @@ pieces = st.lists(st.builds(text, st.text(max_size=9)) | st.builds(reasoning, st
 
 
 @given(pieces, counts, counts, st.booleans())
-def test_what_is_billed_is_consistent(
+def test_billed_usage_is_consistent(
     chunks: list[pb.ChatCompletionChunk],
     final: dict[str, int],
     reported: dict[str, int],
     ends: bool,
 ) -> None:
-    """Whatever a provider says, no part is negative or exceeds its whole, and totals add up."""
+    """For any report no part is negative or exceeds its total, and totals add up."""
     watch = meter(*chunks, *([finished(**final)] if ends else []), max_tokens=100)
 
     usage = watch.metered(usage_of(reported)).usage
@@ -222,5 +224,5 @@ def test_what_is_billed_is_consistent(
 
 
 def counts_of(usage: usages.Usage) -> list[str]:
-    """The names of all counts."""
+    """Return the names of all counts."""
     return [name for name in usage.DESCRIPTOR.fields_by_name if name.endswith("_token_count")]

@@ -1,4 +1,4 @@
-"""What operators ask of the running service."""
+"""OperationsService."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEY = "sk-canary-6f03"
 
 
 def config(*more: ChannelConfig, fallbacks: tuple[str, ...] = ()) -> Config:
-    """Two channels for one model, of which one has two keys."""
+    """Build a configuration of two channels for one model, one of them with two keys."""
     first = ChannelConfig(
         name="first",
         dialect="openai",
@@ -56,14 +56,14 @@ def config(*more: ChannelConfig, fallbacks: tuple[str, ...] = ()) -> Config:
 
 
 class Source:
-    """A configuration that may change."""
+    """Source of a configuration that changes."""
 
     def __init__(self) -> None:
         self.config = config()
         self.problem = ""
 
     def read(self) -> Config:
-        """The configuration, unless there is something wrong with it."""
+        """Return the configuration, or raise its error."""
         if self.problem:
             raise ConfigError(self.problem)
         return self.config
@@ -73,7 +73,7 @@ class Source:
 async def asking(
     state: Path, source: Source
 ) -> AsyncIterator[tuple[Service, pb_grpc.OperationsServiceStub]]:
-    """The operations of a service with this configuration."""
+    """Open a stub for a service with this configuration."""
     async with (
         open_service(source.config, state, {}, read=source.read) as service,
         service.operators_channel() as channel,
@@ -82,19 +82,19 @@ async def asking(
 
 
 def spec(model: str = MODEL) -> chat.ChatCompletionSpec:
-    """A question with a limit."""
+    """Build a completion with a token limit."""
     asked = chat.ChatCompletionSpec(model=model, max_tokens=100)
     asked.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
     return asked
 
 
 def explained(message: Message) -> str:
-    """All that is told, as text."""
+    """Return a response as text."""
     return str(message)
 
 
-async def test_tells_whom_a_call_would_go_to(tmp_path: Path) -> None:
-    """Candidates in their order, one for each key, with what each would be sent, and no key."""
+async def test_explain_lists_the_candidates(tmp_path: Path) -> None:
+    """Candidates come in order, one for each key, with their requests and without secrets."""
     async with asking(tmp_path, Source()) as (_, operations):
         answer = await operations.ExplainChatCompletion(
             pb.ExplainChatCompletionRequest(spec=spec())
@@ -118,8 +118,8 @@ async def test_tells_whom_a_call_would_go_to(tmp_path: Path) -> None:
     assert KEY not in explained(answer)
 
 
-async def test_calls_nobody(tmp_path: Path) -> None:
-    """No provider hears of what is explained, and no channel's limits or health are touched."""
+async def test_explain_calls_no_provider(tmp_path: Path) -> None:
+    """No provider gets a request, and no limit or health of a channel changes."""
     source = Source()
     async with FakeUpstream() as upstream:
         first, second = (
@@ -142,8 +142,8 @@ async def test_calls_nobody(tmp_path: Path) -> None:
         assert taken == [0, 0, 0]
 
 
-async def test_tells_of_models_that_stand_in(tmp_path: Path) -> None:
-    """They come after the model's own places, and dearer ones raise the hold."""
+async def test_explain_includes_fallback_models(tmp_path: Path) -> None:
+    """Fallbacks come after the model's own targets, and dearer ones raise the hold."""
     source = Source()
     other = ChannelConfig(
         name="other", dialect="openai", base_url="http://c.test/v1", models={"house/other": "o"}
@@ -157,8 +157,8 @@ async def test_tells_of_models_that_stand_in(tmp_path: Path) -> None:
     assert [place.model for place in answer.candidates] == [*[MODEL] * 3, "house/other"]
 
 
-async def test_refuses_what_the_service_would(tmp_path: Path) -> None:
-    """A model that is not ours is refused as it would be to a caller."""
+async def test_explain_refuses_like_a_call(tmp_path: Path) -> None:
+    """An unknown model is refused as in a call."""
     async with asking(tmp_path, Source()) as (_, operations):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await operations.ExplainChatCompletion(
@@ -168,8 +168,8 @@ async def test_refuses_what_the_service_would(tmp_path: Path) -> None:
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_reloads(tmp_path: Path) -> None:
-    """A new configuration is used at once; a wrong one is refused with the reason."""
+async def test_reload_replaces_the_configuration(tmp_path: Path) -> None:
+    """A new configuration applies at once, and an invalid one is refused with the reason."""
     source = Source()
     async with asking(tmp_path, source) as (_, operations):
         source.problem = "pomogator.toml: channels[0]: is wrong"
@@ -188,8 +188,8 @@ async def test_reloads(tmp_path: Path) -> None:
     assert [place.channel for place in answer.candidates] == ["second"]
 
 
-async def test_tells_how_channels_are_doing(tmp_path: Path) -> None:
-    """Each key of each channel: what of its weight is left to it, and for how long it rests."""
+async def test_channels_are_listed_with_their_status(tmp_path: Path) -> None:
+    """Each key of each channel has its score, and the time until its breaker lets a probe pass."""
     upstream = FakeUpstream()
     async with upstream:
         upstream.play([json_answer({"error": {"message": "busy"}}, 429, retry_after="30")])

@@ -1,4 +1,4 @@
-"""What both databases promise alike."""
+"""Shared suite of the databases."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from services.storage.base import ConstraintError, Database, Row, Transaction
 from tests.services.storage.transactions import broken, count, put
 
 
-async def test_one_that_fails_undoes_only_itself(database: Database) -> None:
-    """Of a hundred transactions that share a commit, those that raise leave nothing behind."""
+async def test_a_failed_transaction_rolls_back_only_itself(database: Database) -> None:
+    """Of a hundred transactions that share a commit, those that raise have no effect."""
     results = await asyncio.gather(
         *(database.write(put, f"n{n}", fail=n % 2 == 1) for n in range(100)),
         return_exceptions=True,
@@ -23,8 +23,8 @@ async def test_one_that_fails_undoes_only_itself(database: Database) -> None:
     assert await database.read(count) == 50
 
 
-async def test_notices_come_after_the_commit_and_only_then(database: Database) -> None:
-    """Listeners hear of what was committed, before whoever wrote it goes on."""
+async def test_notices_follow_the_commit(database: Database) -> None:
+    """Listeners get notices of committed transactions only, before their callers resume."""
     heard: list[str] = []
     database.subscribe(heard.append)
 
@@ -35,8 +35,8 @@ async def test_notices_come_after_the_commit_and_only_then(database: Database) -
     assert set(heard) == {"a"}
 
 
-async def test_broken_constraint_is_a_fault_of_one(database: Database) -> None:
-    """A constraint fails the transaction that broke it, and not its neighbours."""
+async def test_a_broken_constraint_fails_only_its_transaction(database: Database) -> None:
+    """A constraint fails the transaction that broke it, and no other of the batch."""
     results = await asyncio.gather(
         database.write(put, "a"),
         database.write(put, "a"),
@@ -49,8 +49,8 @@ async def test_broken_constraint_is_a_fault_of_one(database: Database) -> None:
     assert results[2] == "b"
 
 
-async def test_failure_of_the_database_is_unavailable(database: Database) -> None:
-    """What the database itself refuses is STORAGE_UNAVAILABLE, and the next call may work."""
+async def test_an_error_of_the_database_is_unavailable(database: Database) -> None:
+    """An error of the database itself is STORAGE_UNAVAILABLE, and the next call may succeed."""
     with pytest.raises(Failure) as refused:
         await database.write(broken)
 
@@ -61,8 +61,8 @@ async def test_failure_of_the_database_is_unavailable(database: Database) -> Non
     assert database.healthy
 
 
-async def test_cancelled_caller_harms_nobody(database: Database) -> None:
-    """Whoever leaves while the batch runs does not disturb those who stay."""
+async def test_a_cancelled_caller_disturbs_no_other(database: Database) -> None:
+    """A caller that is cancelled while the batch runs does not disturb the others."""
     leaving = asyncio.ensure_future(database.write(put, "leaves"))
     staying = asyncio.ensure_future(database.write(put, "stays"))
     await asyncio.sleep(0)
@@ -73,8 +73,8 @@ async def test_cancelled_caller_harms_nobody(database: Database) -> None:
         await leaving
 
 
-async def test_changes_are_counted(database: Database) -> None:
-    """A statement that returns nothing of what it changes is handed an empty row for each."""
+async def test_changed_rows_are_counted(database: Database) -> None:
+    """A statement without RETURNING yields an empty row for each changed one."""
     await asyncio.gather(*(database.write(put, name) for name in ("a", "b", "c")))
 
     assert await database.write(rename, "a") == [()]
@@ -82,8 +82,8 @@ async def test_changes_are_counted(database: Database) -> None:
     assert await database.write(rename, "%") == [(), (), ()]
 
 
-async def test_a_read_sees_one_moment(database: Database) -> None:
-    """What is written while a transaction reads does not show in it."""
+async def test_a_read_sees_one_snapshot(database: Database) -> None:
+    """Writes during a reading transaction are invisible to it."""
     seen = await asyncio.gather(
         *(database.read(count_twice) for _ in range(10)),
         *(database.write(put, f"n{n}") for n in range(10)),
@@ -93,14 +93,14 @@ async def test_a_read_sees_one_moment(database: Database) -> None:
 
 
 def count_twice() -> Transaction[tuple[int, int]]:
-    """How many rows there are, twice."""
+    """Count the rows twice."""
     first = yield from count()
     second = yield from count()
     return first, second
 
 
-async def test_whatever_is_bound_is_text(database: Database) -> None:
-    """Quotes, wildcards and statements in a value are only characters of it."""
+async def test_bound_values_are_never_sql(database: Database) -> None:
+    """Quotes, wildcards and statements in a value are plain characters."""
     names = ["' OR 1=1 --", "%", "_", '"; DROP TABLE settings; --', "$1 ? :x", "ключ"]
     for name in names:
         await database.write(put, name)
@@ -116,13 +116,13 @@ async def test_times_are_milliseconds(database: Database) -> None:
 
 
 def now() -> Transaction[int]:
-    """The database's time."""
+    """Return the database's time."""
     rows = yield "SELECT now_ms()", ()
     return int(str(rows[0][0]))
 
 
-async def test_transfers_stay(database: Database) -> None:
-    """A transfer can neither be changed nor removed, whatever this program may try."""
+async def test_transfers_are_append_only(database: Database) -> None:
+    """The database refuses to change or remove a transfer."""
     await database.write(transfer)
     for change in ("UPDATE transfers SET amount = 2", "DELETE FROM transfers"):
         with pytest.raises(ConstraintError):
@@ -130,17 +130,17 @@ async def test_transfers_stay(database: Database) -> None:
 
 
 def transfer() -> Transaction[None]:
-    """Moves money."""
+    """Insert a transfer."""
     yield "INSERT INTO transfers VALUES ('t', 'a', 'b', 1, 0)", ()
 
 
 def statement(sql: str) -> Transaction[None]:
-    """Runs a statement."""
+    """Run a statement."""
     yield sql, ()
 
 
-async def test_closed_twice_is_closed(database: Database) -> None:
-    """After `close` everything is refused, and to close again changes nothing."""
+async def test_close_is_idempotent(database: Database) -> None:
+    """After `close` every call is refused, and closing again changes nothing."""
     await database.close()
     await database.close()
 
@@ -151,6 +151,6 @@ async def test_closed_twice_is_closed(database: Database) -> None:
 
 
 def rename(pattern: str) -> Transaction[list[Row]]:
-    """Changes the rows that are so named, and returns what it was handed."""
+    """Rename matching rows, and return the rows of the result."""
     rows = yield "UPDATE settings SET value = 'new' WHERE name LIKE ?", (pattern,)
     return list(rows)

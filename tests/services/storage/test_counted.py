@@ -11,19 +11,19 @@ from tests.stand.failing_database import WatchedDatabase
 
 
 def nothing() -> Transaction[int]:
-    """Does nothing."""
+    """Run no statement that matters."""
     yield "SELECT 1", ()
     return 1
 
 
 def refusal() -> Transaction[int]:
-    """Is refused by what it finds."""
+    """Raise a failure of the transaction's own."""
     yield "SELECT 1", ()
     raise Failure(reasons.ERROR_REASON_NOT_FOUND, "")
 
 
 async def test_failures_are_counted(database: Database) -> None:
-    """What the database did not take is counted, and what a transaction refuses is not."""
+    """Failures of the database are counted, failures raised by a transaction are not."""
     failing = WatchedDatabase(database, lambda write: "before" if write > 1 else "")
     counted = CountedDatabase(failing, PlainMetrics(""))
 
@@ -39,8 +39,8 @@ async def test_failures_are_counted(database: Database) -> None:
     assert counted.failures.value == 2
 
 
-async def test_the_rest_is_the_database_s(database: Database) -> None:
-    """How it is doing and whose it is, it says itself."""
+async def test_other_methods_are_delegated(database: Database) -> None:
+    """`healthy` and `exclusive` are those of the database."""
     counted = CountedDatabase(database, PlainMetrics(""))
     notices: list[str] = []
     counted.subscribe(notices.append)

@@ -1,4 +1,4 @@
-"""Both stores of counters keep the same promises.
+"""Shared suite of the counter stores.
 
 The local one by a clock of ours, the shared one in a real Valkey, by its own clock.
 """
@@ -35,7 +35,7 @@ _names = count()
 
 
 class MicrosecondClock:
-    """A clock that moves by whole microseconds, so that "just before" can be told."""
+    """Clock that moves by whole microseconds, so that "just before" can be tested."""
 
     def __init__(self) -> None:
         self.us = 5_000_000_000
@@ -45,13 +45,13 @@ class MicrosecondClock:
         return self.us / 1e6
 
     def time(self) -> float:
-        """The same; nothing here asks for dates."""
+        """Return the same: no test needs dates."""
         return self.us / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A store under test, and a way to let its time pass."""
+    """Store under test, and a function that lets its time pass."""
 
     store: CounterStore
     wait: Callable[[int], Awaitable[None]]
@@ -59,7 +59,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def valkey() -> Iterator[str]:
-    """The URL of a running Valkey."""
+    """URL of a running Valkey."""
     with ValkeyServer() as server:
         yield f"redis://127.0.0.1:{server.port}"
 
@@ -101,7 +101,7 @@ async def test_admits_the_burst_and_then_refuses(bench: Bench) -> None:
 
 
 async def test_retry_after_is_when_the_next_is_admitted(bench: Bench) -> None:
-    """Whoever waits as long as told is admitted."""
+    """A caller that waits for the retry time is admitted."""
     tokens = meter(MeterKind.TOKENS, 600_000)
     await bench.store.take([tokens], 600_000, "first")
     refused = await bench.store.take([tokens], 500, "second")
@@ -112,7 +112,7 @@ async def test_retry_after_is_when_the_next_is_admitted(bench: Bench) -> None:
     assert (await bench.store.take([tokens], 500, "second")).refused == -1
 
 
-async def test_ten_at_once_for_five(bench: Bench) -> None:
+async def test_of_ten_concurrent_calls_five_are_admitted(bench: Bench) -> None:
     """Of ten calls at the same time where five are allowed, five are admitted."""
     meters = [meter(MeterKind.REQUESTS, 5), meter(MeterKind.CALLS, 100)]
 
@@ -124,7 +124,7 @@ async def test_ten_at_once_for_five(bench: Bench) -> None:
 
 
 async def test_a_refused_call_consumes_nothing(bench: Bench) -> None:
-    """What one meter refuses is not drawn from the others."""
+    """A call that one meter refuses draws from no other meter."""
     requests, tokens, calls = (
         meter(MeterKind.REQUESTS, 10),
         meter(MeterKind.TOKENS, 10),
@@ -140,8 +140,8 @@ async def test_a_refused_call_consumes_nothing(bench: Bench) -> None:
     assert result.levels[1] == 1
 
 
-async def test_looking_draws_nothing(bench: Bench) -> None:
-    """Levels can be read, even beyond the limit, and are as they were."""
+async def test_peek_draws_nothing(bench: Bench) -> None:
+    """Reading levels, even beyond the limit, changes none."""
     meters = [meter(MeterKind.REQUESTS, 2), meter(MeterKind.TOKENS, 10), meter(MeterKind.CALLS, 1)]
     assert list(await bench.store.peek(meters)) == [0, 0, 0]
 
@@ -155,8 +155,8 @@ async def test_looking_draws_nothing(bench: Bench) -> None:
     assert list(await bench.store.peek(meters)) == [0, 0, 0]
 
 
-async def test_the_longest_wait_is_told(bench: Bench) -> None:
-    """Where several meters refuse, the one that takes longest is named."""
+async def test_the_longest_retry_time_is_returned(bench: Bench) -> None:
+    """If several meters refuse, the one with the longest retry time is returned."""
     quick, slow = meter(MeterKind.REQUESTS, 60), meter(MeterKind.TOKENS, 60)
     await bench.store.take([quick, slow], 60, "first")
     for index in range(59):
@@ -168,8 +168,8 @@ async def test_the_longest_wait_is_told(bench: Bench) -> None:
     assert 29_000_000 < result.retry_after_us <= 30_000_000
 
 
-async def test_unused_tokens_come_back(bench: Bench) -> None:
-    """A call that took less than was estimated leaves the rest to others."""
+async def test_unused_tokens_are_given_back(bench: Bench) -> None:
+    """A call that took less than its estimate gives the rest back."""
     tokens = meter(MeterKind.TOKENS, 1000)
     await bench.store.take([tokens], 900, "call")
 
@@ -179,7 +179,7 @@ async def test_unused_tokens_come_back(bench: Bench) -> None:
 
 
 async def test_tokens_beyond_the_estimate_are_a_debt(bench: Bench) -> None:
-    """A call that took more than was estimated makes others wait for it."""
+    """A call that took more than its estimate delays later calls."""
     tokens = meter(MeterKind.TOKENS, 1000)
     await bench.store.take([tokens], 100, "call")
 
@@ -190,7 +190,7 @@ async def test_tokens_beyond_the_estimate_are_a_debt(bench: Bench) -> None:
 
 
 async def test_a_call_larger_than_the_limit_needs_all_of_it(bench: Bench) -> None:
-    """It is admitted when nothing is drawn, and then others wait until it is paid off."""
+    """It is admitted by an empty bucket, and delays later calls until its debt has drained."""
     tokens = meter(MeterKind.TOKENS, 1000)
 
     assert (await bench.store.take([tokens], 3000, "large")).refused == -1
@@ -199,8 +199,8 @@ async def test_a_call_larger_than_the_limit_needs_all_of_it(bench: Bench) -> Non
     assert 179_000_000 < result.retry_after_us <= 180_000_000
 
 
-async def test_a_place_is_given_back(bench: Bench) -> None:
-    """When a call ends, its place is free at once, and only once."""
+async def test_an_ended_call_is_released(bench: Bench) -> None:
+    """When a call ends, another may start at once, and only one."""
     calls = meter(MeterKind.CALLS, 2)
     await bench.store.take([calls], 0, "a")
     await bench.store.take([calls], 0, "b")
@@ -214,8 +214,8 @@ async def test_a_place_is_given_back(bench: Bench) -> None:
     assert (await bench.store.take([calls], 0, "d")).refused == 0
 
 
-async def test_a_place_expires(bench: Bench) -> None:
-    """The place of a caller that died is free after its lease; of one that renews it, not."""
+async def test_the_lease_of_a_call_expires(bench: Bench) -> None:
+    """A call of a dead process ends with its lease; a renewed lease does not expire."""
     calls = meter(MeterKind.CALLS, 2)
     await bench.store.take([calls], 0, "dead")
     await bench.store.take([calls], 0, "alive")
@@ -229,7 +229,7 @@ async def test_a_place_expires(bench: Bench) -> None:
 
 
 async def test_the_highest_limit_is_counted_exactly(bench: Bench) -> None:
-    """At the highest limit, one token less than all leaves room for one."""
+    """At the highest limit, drawing all tokens but one leaves exactly one."""
     tokens = meter(MeterKind.TOKENS, LIMIT_MAX)
 
     result = await bench.store.take([tokens], LIMIT_MAX - 1, "most")
@@ -243,7 +243,7 @@ pauses = st.integers(0, 90_000_000)
 
 
 @given(limit=st.integers(1, 50), calls=st.lists(st.tuples(pauses, amounts), max_size=60))
-async def test_no_window_holds_more_than_burst_and_rate(
+async def test_no_window_admits_more_than_burst_and_rate(
     limit: int, calls: list[tuple[int, int]]
 ) -> None:
     """Between any two admissions, what was admitted is at most limit + rate x window."""
@@ -266,7 +266,7 @@ async def test_no_window_holds_more_than_burst_and_rate(
 
 @given(limit=st.integers(1, 100_000), before=st.lists(st.tuples(pauses, amounts), max_size=20))
 async def test_retry_after_is_exact(limit: int, before: list[tuple[int, int]]) -> None:
-    """One microsecond before the time told a call is refused; at that time it is admitted."""
+    """One microsecond before the retry time a call is refused, at that time it is admitted."""
     clock = MicrosecondClock()
     store = LocalCounters(clock)
     tokens = Meter("t", MeterKind.TOKENS, limit)
@@ -284,8 +284,8 @@ async def test_retry_after_is_exact(limit: int, before: list[tuple[int, int]]) -
 
 
 @given(st.lists(st.tuples(st.sampled_from(["take", "settle", "pass"]), st.integers(0, 9))))
-async def test_places_are_those_of_live_calls(acts: list[tuple[str, int]]) -> None:
-    """At any time as many places are in use as there are calls that have not ended."""
+async def test_the_level_is_the_number_of_live_calls(acts: list[tuple[str, int]]) -> None:
+    """At any time the level is the number of calls that have not ended."""
     clock = MicrosecondClock()
     store = LocalCounters(clock, lease_s=3600)
     calls = Meter("c", MeterKind.CALLS, 4)
@@ -305,8 +305,8 @@ async def test_places_are_those_of_live_calls(acts: list[tuple[str, int]]) -> No
             assert result.levels == [len(live)]
 
 
-async def test_idle_counters_are_forgotten() -> None:
-    """Ten thousand keys that come once do not stay in memory."""
+async def test_idle_counters_are_removed() -> None:
+    """Ten thousand keys that are used once do not stay in memory."""
     clock = MicrosecondClock()
     store = LocalCounters(clock)
     for index in range(10_000):
@@ -321,8 +321,8 @@ async def test_idle_counters_are_forgotten() -> None:
     assert len(store) < 50
 
 
-async def test_counters_that_matter_are_not_forgotten() -> None:
-    """A debt is remembered however many others come meanwhile."""
+async def test_counters_in_debt_are_not_removed() -> None:
+    """A debt stays however many other counters are added."""
     clock = MicrosecondClock()
     store = LocalCounters(clock)
     debt = Meter("debt", MeterKind.TOKENS, 10)

@@ -1,4 +1,4 @@
-"""What the shared counters do when the server is slow, gone, emptied or full."""
+"""Shared counters with a server that is slow, away, emptied or full."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ CALLS = Meter("calls", MeterKind.CALLS, 10)
 
 @pytest.fixture
 def valkey() -> Iterator[ValkeyServer]:
-    """A Valkey of the test's own, which it may harm."""
+    """Valkey server of a single test, which may break it."""
     with ValkeyServer() as server:
         yield server
 
 
 def url(server: ValkeyServer) -> str:
-    """Where the server is."""
+    """Return the URL of the server."""
     return f"redis://127.0.0.1:{server.port}"
 
 
 def local() -> LocalCounters:
-    """The counters to fall back on."""
+    """Return local counters for the fallback."""
     return LocalCounters(SystemClock())
 
 
 async def until_shared(counters: RedisCounters, *, shared: bool) -> None:
-    """Waits for the counters to change sides."""
+    """Wait until the counters are shared, or local."""
     async with asyncio.timeout(20):
         while counters.shared is not shared:  # noqa: ASYNC110
             await asyncio.sleep(0.01)  # Nothing announces it.
 
 
 def pid(server: ValkeyServer) -> int:
-    """The server's process."""
+    """Return the ID of the server's process."""
     process = server._process
     assert process is not None
     return int(process.pid)
 
 
 async def test_two_replicas_share_one_allowance(valkey: ValkeyServer) -> None:
-    """What one replica admits is missing in the other."""
+    """A request admitted by one replica reduces the allowance of the other."""
     async with (
         RedisCounters(url(valkey), local()) as one,
         RedisCounters(url(valkey), local()) as other,
@@ -64,10 +64,10 @@ async def test_two_replicas_share_one_allowance(valkey: ValkeyServer) -> None:
     assert sum(result.refused < 0 for result in results) == 10
 
 
-async def test_a_frozen_server_delays_nobody_twice(
+async def test_a_frozen_server_delays_each_caller_at_most_once(
     valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It costs those who wait their timeout; then limits hold locally, until it goes on.
+    """Waiting callers wait for the timeout; then limits hold locally, until the server resumes.
 
     One line in the log tells of each change.
     """
@@ -97,7 +97,7 @@ async def test_a_frozen_server_delays_nobody_twice(
 
 
 async def test_a_dead_server_is_replaced_by_local_counters(valkey: ValkeyServer) -> None:
-    """Killed, it leaves the limits to this process: each replica grants its share."""
+    """After a kill of the server each replica grants its share."""
     async with RedisCounters(url(valkey), local(), replicas=2) as counters:
         os.kill(pid(valkey), signal.SIGKILL)
         results = [await counters.take([REQUESTS], 0, str(index)) for index in range(10)]
@@ -105,8 +105,8 @@ async def test_a_dead_server_is_replaced_by_local_counters(valkey: ValkeyServer)
     assert sum(result.refused < 0 for result in results) == 5
 
 
-async def test_no_server_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
-    """The service starts without it, and limits hold locally."""
+async def test_the_service_starts_without_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """Without the server limits hold locally."""
     async with RedisCounters("redis://127.0.0.1:1", local()) as counters:
         results = [await counters.take([REQUESTS], 0, str(index)) for index in range(11)]
 
@@ -114,8 +114,8 @@ async def test_no_server_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
     assert [record.message for record in caplog.records] == ["redis.disconnected"]
 
 
-async def test_places_taken_locally_are_given_back_locally(valkey: ValkeyServer) -> None:
-    """A call that began while the server was away ends properly after its return."""
+async def test_calls_counted_locally_are_released_locally(valkey: ValkeyServer) -> None:
+    """A call that began while the server was away is released locally after its return."""
     one = Meter("one", MeterKind.CALLS, 1)
     async with RedisCounters(url(valkey), local()) as counters:
         os.kill(pid(valkey), signal.SIGSTOP)
@@ -130,8 +130,8 @@ async def test_places_taken_locally_are_given_back_locally(valkey: ValkeyServer)
         assert (await counters._local.take([one], 0, "after")).refused == -1
 
 
-async def test_whoever_looks_gets_no_other_answer(valkey: ValkeyServer) -> None:
-    """Those who leave while they look break nothing; a frozen server's levels are not known."""
+async def test_a_cancelled_peek_leaves_no_reply_behind(valkey: ValkeyServer) -> None:
+    """Cancelled peeks break nothing; while the server is frozen the local levels are returned."""
     async with RedisCounters(url(valkey), local()) as counters:
         await counters.take([REQUESTS], 0, "one")
         for number in range(200):
@@ -147,8 +147,8 @@ async def test_whoever_looks_gets_no_other_answer(valkey: ValkeyServer) -> None:
             os.kill(pid(valkey), signal.SIGCONT)
 
 
-async def test_a_cancelled_caller_takes_nothing_and_no_answer(valkey: ValkeyServer) -> None:
-    """Whoever leaves while the server decides draws nothing, and the next gets its own answer."""
+async def test_a_cancelled_caller_draws_nothing(valkey: ValkeyServer) -> None:
+    """A caller cancelled during its call draws nothing, and the next gets its own reply."""
     async with RedisCounters(url(valkey), local()) as counters:
         for number in range(200):
             impatient = asyncio.create_task(counters.take([REQUESTS, CALLS], 0, f"left-{number}"))
@@ -166,8 +166,8 @@ async def test_a_cancelled_caller_takes_nothing_and_no_answer(valkey: ValkeyServ
         assert result.levels == [60_000_000, 1]
 
 
-async def test_an_emptied_server_starts_afresh(valkey: ValkeyServer) -> None:
-    """After FLUSHALL and SCRIPT FLUSH limits go on, from zero, and the script is loaded again."""
+async def test_an_emptied_server_counts_from_zero(valkey: ValkeyServer) -> None:
+    """After FLUSHALL and SCRIPT FLUSH counters start at zero, and the script is loaded again."""
     async with (
         RedisCounters(url(valkey), local()) as counters,
         Redis.from_url(url(valkey)) as admin,
@@ -184,7 +184,7 @@ async def test_an_emptied_server_starts_afresh(valkey: ValkeyServer) -> None:
 async def test_a_full_server_counts_as_away(
     valkey: ValkeyServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A server without memory refuses to write: limits hold locally, without a storm of lines."""
+    """A server without memory refuses writes: limits hold locally, and few lines are logged."""
     async with (
         RedisCounters(url(valkey), local()) as counters,
         Redis.from_url(url(valkey)) as admin,
@@ -197,8 +197,8 @@ async def test_a_full_server_counts_as_away(
     assert [record.message for record in caplog.records] == ["redis.disconnected"]
 
 
-async def test_nothing_stays_behind_on_the_server(valkey: ValkeyServer) -> None:
-    """A key expires when it no longer matters; given back in full, it goes at once."""
+async def test_keys_on_the_server_expire(valkey: ValkeyServer) -> None:
+    """A key expires when its level is zero; if everything is given back, it is removed at once."""
     async with (
         RedisCounters(url(valkey), local()) as counters,
         Redis.from_url(url(valkey)) as admin,
@@ -214,8 +214,8 @@ async def test_nothing_stays_behind_on_the_server(valkey: ValkeyServer) -> None:
         assert await admin.keys("*calls") == []
 
 
-async def test_no_lease_is_longer_than_a_lease(valkey: ValkeyServer) -> None:
-    """One that was taken before the server's clock was set back ends a lease from now."""
+async def test_a_clock_set_back_does_not_extend_a_lease(valkey: ValkeyServer) -> None:
+    """A lease from before the server's clock was set back ends at most one lease from now."""
     async with (
         RedisCounters(url(valkey), local()) as counters,
         Redis.from_url(url(valkey)) as admin,

@@ -33,19 +33,19 @@ _numbers = count(1)
 
 
 def run(key: str = "order-1", account: str = "acme") -> Run:
-    """A new attempt."""
+    """Build a new run."""
     return Run(account=account, key=key, id=f"run-{next(_numbers)}")
 
 
 @pytest.fixture(autouse=True)
 async def _owners(database: Database) -> None:
-    """Two processes that live."""
+    """Give two processes a lease."""
     for owner in ("p1", "p2"):
         await database.write(renew_lease, owner, DAY_MS)
 
 
-async def test_of_many_claims_at_once_one_is_granted(database: Database) -> None:
-    """The others are told what the key is used for."""
+async def test_of_many_concurrent_claims_one_is_granted(database: Database) -> None:
+    """The others get the key that is in use."""
     records = await asyncio.gather(
         *(database.write(claim, run(), "print", f"p{1 + n % 2}") for n in range(20))
     )
@@ -54,14 +54,14 @@ async def test_of_many_claims_at_once_one_is_granted(database: Database) -> None
     assert records.count(UsedKey("print", RUNNING, None)) == 19
 
 
-async def test_accounts_have_keys_of_their_own(database: Database) -> None:
-    """The same name is another call in another account."""
+async def test_keys_of_accounts_are_independent(database: Database) -> None:
+    """The same key of another account is another call."""
     assert await database.write(claim, run(account="acme"), "print", "p1") is None
     assert await database.write(claim, run(account="other"), "print", "p1") is None
 
 
-async def test_an_answer_is_given_back_as_it_was(database: Database) -> None:
-    """Any bytes."""
+async def test_an_answer_is_stored_unchanged(database: Database) -> None:
+    """An answer may contain any bytes."""
     first = run()
     await database.write(claim, first, "print", "p1")
     assert await database.write(store_answer, first, bytes(range(256)), DAY_MS)
@@ -71,8 +71,8 @@ async def test_an_answer_is_given_back_as_it_was(database: Database) -> None:
     assert record == UsedKey("print", STORED, bytes(range(256)))
 
 
-async def test_an_answer_may_be_left_out(database: Database) -> None:
-    """The key is in use all the same."""
+async def test_a_key_may_be_stored_without_an_answer(database: Database) -> None:
+    """The key stays in use."""
     first = run()
     await database.write(claim, first, "print", "p1")
     await database.write(store_answer, first, None, DAY_MS)
@@ -81,7 +81,7 @@ async def test_an_answer_may_be_left_out(database: Database) -> None:
 
 
 async def test_a_released_key_is_free(database: Database) -> None:
-    """For anything."""
+    """A released key may be claimed for another request."""
     first = run()
     await database.write(claim, first, "print", "p1")
     await database.write(release, first)
@@ -89,8 +89,8 @@ async def test_a_released_key_is_free(database: Database) -> None:
     assert await database.write(claim, run(), "another", "p1") is None
 
 
-async def test_nobody_ends_the_attempt_of_another(database: Database) -> None:
-    """Neither with an answer nor without."""
+async def test_a_run_does_not_end_another(database: Database) -> None:
+    """Another run can neither store an answer nor release the key."""
     await database.write(claim, run(), "print", "p1")
     stranger = run()
     await database.write(release, stranger)
@@ -99,8 +99,8 @@ async def test_nobody_ends_the_attempt_of_another(database: Database) -> None:
     assert await database.write(claim, run(), "print", "p1") == UsedKey("print", RUNNING, None)
 
 
-async def test_an_answer_that_is_kept_is_not_released(database: Database) -> None:
-    """What comes late changes nothing."""
+async def test_a_stored_answer_is_not_released(database: Database) -> None:
+    """A late release changes nothing."""
     first = run()
     await database.write(claim, first, "print", "p1")
     await database.write(store_answer, first, b"answer", DAY_MS)
@@ -110,8 +110,8 @@ async def test_an_answer_that_is_kept_is_not_released(database: Database) -> Non
 
 
 @pytest.mark.parametrize("lapsed", [True, False])
-async def test_the_dead_leave_their_keys(database: Database, lapsed: bool) -> None:
-    """A key whose process has no lease is taken over, and the dead cannot have it back."""
+async def test_keys_of_dead_processes_are_free(database: Database, lapsed: bool) -> None:
+    """A key whose process has no lease may be claimed, and the old run cannot end it any more."""
     first, second = run(), run()
     await database.write(claim, first, "print", "p1")
     if lapsed:
@@ -127,8 +127,8 @@ async def test_the_dead_leave_their_keys(database: Database, lapsed: bool) -> No
     assert await database.write(store_answer, second, b"answer", DAY_MS)
 
 
-async def test_an_expired_answer_is_no_answer(database: Database) -> None:
-    """Even before it is deleted."""
+async def test_an_expired_key_is_free(database: Database) -> None:
+    """An expired key may be claimed even before it is deleted."""
     first = run()
     await database.write(claim, first, "print", "p1")
     await database.write(store_answer, first, b"answer", EXPIRED_MS)
@@ -137,8 +137,10 @@ async def test_an_expired_answer_is_no_answer(database: Database) -> None:
     assert await database.write(claim, run(), "another", "p1") == UsedKey("another", RUNNING, None)
 
 
-async def test_a_database_of_the_first_version_learns_it(tmp_path: Path, clock: FakeClock) -> None:
-    """What was in it stays."""
+async def test_a_database_of_the_first_version_is_migrated(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """The migration keeps the data."""
     file = sqlite3.connect(tmp_path / FILE)
     for statement in (part for version in applied(1, "sqlite") for part in version):
         file.execute(statement)
@@ -154,8 +156,8 @@ async def test_a_database_of_the_first_version_learns_it(tmp_path: Path, clock: 
     await database.close()
 
 
-async def test_only_free_keys_are_forgotten(database: Database) -> None:
-    """Those that expired, and those of the dead; no more than were asked for at a time."""
+async def test_only_free_keys_are_deleted(database: Database) -> None:
+    """Expired keys and keys of dead processes are deleted, at most `limit` at a time."""
     for key, keep_ms, owner in (
         ("kept", DAY_MS, "p1"),
         ("expired", EXPIRED_MS, "p1"),

@@ -18,8 +18,8 @@ async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     await database.close()
 
 
-async def test_made_once_and_for_the_owner_only(database: SqliteDatabase, tmp_path: Path) -> None:
-    """The first start makes a pepper that nobody else reads; the next one finds it."""
+async def test_the_first_start_creates_the_pepper(database: SqliteDatabase, tmp_path: Path) -> None:
+    """Only its owner can read the pepper, and the next start uses it again."""
     first = await load_pepper(tmp_path, {}, database)
     second = await load_pepper(tmp_path, {}, database)
 
@@ -28,8 +28,10 @@ async def test_made_once_and_for_the_owner_only(database: SqliteDatabase, tmp_pa
     assert repr(first) == "***"
 
 
-async def test_given_by_variable_or_file(database: SqliteDatabase, tmp_path: Path) -> None:
-    """The variable and the file it names are the same secret, a final newline aside."""
+async def test_the_pepper_comes_from_a_variable_or_a_file(
+    database: SqliteDatabase, tmp_path: Path
+) -> None:
+    """The file may end in a newline."""
     (tmp_path / "given").write_text("0123456789abcdef\n")
 
     by_name = await load_pepper(tmp_path, {"POMOGATOR_PEPPER": "0123456789abcdef"}, database)
@@ -42,8 +44,10 @@ async def test_given_by_variable_or_file(database: SqliteDatabase, tmp_path: Pat
 
 
 @pytest.mark.parametrize("value", ["", "short"])
-async def test_weak_pepper_is_refused(database: SqliteDatabase, tmp_path: Path, value: str) -> None:
-    """An empty or guessable pepper stops the start, wherever it comes from."""
+async def test_a_short_pepper_is_refused(
+    database: SqliteDatabase, tmp_path: Path, value: str
+) -> None:
+    """A short pepper stops the start, wherever it comes from."""
     with pytest.raises(StateError, match="POMOGATOR_PEPPER: a pepper must have at least 16 bytes"):
         await load_pepper(tmp_path, {"POMOGATOR_PEPPER": value}, database)
     (tmp_path / FILE).write_text(value)
@@ -51,14 +55,14 @@ async def test_weak_pepper_is_refused(database: SqliteDatabase, tmp_path: Path, 
         await load_pepper(tmp_path, {}, database)
 
 
-async def test_missing_file_is_named(database: SqliteDatabase, tmp_path: Path) -> None:
-    """A file that was given and is not there is an error, not a new pepper."""
+async def test_a_missing_file_is_named(database: SqliteDatabase, tmp_path: Path) -> None:
+    """A missing file is an error: no pepper is created in it."""
     with pytest.raises(StateError, match="nowhere: No such file"):
         await load_pepper(tmp_path, {"POMOGATOR_PEPPER_FILE": str(tmp_path / "nowhere")}, database)
 
 
-async def test_another_pepper_is_refused(database: SqliteDatabase, tmp_path: Path) -> None:
-    """A pepper that the keys were not made with would make every key invalid: it is refused."""
+async def test_a_different_pepper_is_refused(database: SqliteDatabase, tmp_path: Path) -> None:
+    """A pepper that would make every stored key invalid is refused."""
     await load_pepper(tmp_path, {}, database)
 
     with pytest.raises(

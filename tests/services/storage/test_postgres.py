@@ -23,7 +23,7 @@ async def database(postgres_url: str) -> AsyncIterator[PostgresDatabase]:
 
 
 async def test_notices_reach_other_processes(database: PostgresDatabase, postgres_url: str) -> None:
-    """What one service commits, the listeners of another hear."""
+    """Listeners of one service get the notices of another."""
     other = await PostgresDatabase.open(postgres_url)
     heard: asyncio.Queue[str] = asyncio.Queue()
     other.subscribe(heard.put_nowait)
@@ -34,10 +34,10 @@ async def test_notices_reach_other_processes(database: PostgresDatabase, postgre
     await other.close()
 
 
-async def test_lost_connections_are_made_anew(
+async def test_lost_connections_are_replaced(
     database: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When the server drops all connections, listeners are told, and the next call works."""
+    """After the server drops all connections listeners get an empty notice, and calls succeed."""
     monkeypatch.setattr(postgres, "HEARTBEAT_S", 0.05)
     heard: asyncio.Queue[str] = asyncio.Queue()
     database.subscribe(heard.put_nowait)
@@ -57,10 +57,10 @@ async def test_lost_connections_are_made_anew(
     assert database.healthy
 
 
-async def test_locked_out_is_unavailable(
+async def test_a_locked_table_is_unavailable(
     database: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A statement that never ends costs its callers the timeout, and then works again."""
+    """A statement that blocks fails after the timeout, and later ones succeed."""
     monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.2)
     stranger = await asyncpg.connect(postgres_url)
     lock = stranger.transaction()
@@ -79,14 +79,14 @@ async def test_locked_out_is_unavailable(
 
 
 def crossed(first: str, second: str) -> Transaction[None]:
-    """Changes two rows in an order that somebody else reverses."""
+    """Update two rows in an order that another transaction reverses."""
     yield "UPDATE settings SET value = value || 'x' WHERE name = ?", (first,)
     yield "SELECT pg_sleep(0.05)::TEXT", ()
     yield "UPDATE settings SET value = value || 'x' WHERE name = ?", (second,)
 
 
-async def test_deadlocks_are_tried_again(database: PostgresDatabase) -> None:
-    """Two transactions that wait for each other both take effect in the end."""
+async def test_deadlocks_are_retried(database: PostgresDatabase) -> None:
+    """Two transactions in a deadlock both take effect."""
     await database.write(put, "a")
     await database.write(put, "b")
 
@@ -96,21 +96,21 @@ async def test_deadlocks_are_tried_again(database: PostgresDatabase) -> None:
 
 
 def values() -> Transaction[set[str]]:
-    """What the rows hold."""
+    """Return the values of all rows."""
     rows = yield "SELECT value FROM settings", ()
     return {str(row[0]) for row in rows}
 
 
-async def test_several_may_start_at_once(postgres_url: str) -> None:
-    """One of the services of a fleet makes the tables, the others wait for it."""
+async def test_several_services_may_start_at_once(postgres_url: str) -> None:
+    """One of several services creates the tables, and the others wait for it."""
     databases = await asyncio.gather(*(PostgresDatabase.open(postgres_url) for _ in range(4)))
 
     assert await databases[0].read(count) == 0
     await asyncio.gather(*(database.close() for database in databases))
 
 
-async def test_newer_schema_is_refused(database: PostgresDatabase, postgres_url: str) -> None:
-    """A state of a later program is left alone, with a word on what to do."""
+async def test_a_newer_schema_is_refused(database: PostgresDatabase, postgres_url: str) -> None:
+    """The message says what to do about a state of a newer program."""
     await database.write(statement, "UPDATE schema_version SET version = version + 1")
 
     with pytest.raises(StateError, match=f"schema version {VERSION + 1}, this program knows up to"):
@@ -126,12 +126,12 @@ async def test_missing_tables_are_named(database: PostgresDatabase, postgres_url
 
 
 def statement(sql: str) -> Transaction[None]:
-    """Runs a statement."""
+    """Run a statement."""
     yield sql, ()
 
 
 async def test_unreachable_server_is_one_line_without_the_password() -> None:
-    """What cannot be connected to is said without the URL, which may hold a password."""
+    """The message names no URL, which may hold a password."""
     with pytest.raises(StateError) as refused:
         await PostgresDatabase.open("postgresql://user:s3cret@127.0.0.1:1/x")
 
@@ -140,7 +140,7 @@ async def test_unreachable_server_is_one_line_without_the_password() -> None:
 
 
 def test_placeholders_are_numbered() -> None:
-    """SQLite's placeholders become PostgreSQL's."""
+    """`?` becomes `$1`, `$2`, …."""
     assert numbered("UPDATE t SET a = ?, b = ? WHERE c = ?") == (
         "UPDATE t SET a = $1, b = $2 WHERE c = $3"
     )

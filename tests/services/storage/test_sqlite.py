@@ -26,8 +26,8 @@ async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
     await database.close()
 
 
-async def test_many_share_a_commit(database: SqliteDatabase) -> None:
-    """What is asked for at once takes a few commits, not one for each."""
+async def test_concurrent_writes_share_a_commit(database: SqliteDatabase) -> None:
+    """A hundred concurrent writes take a few commits."""
     commits: list[str] = []
     writer = database._connections[0]
     writer.set_trace_callback(lambda sql: commits.append(sql) if sql == "COMMIT" else None)
@@ -37,8 +37,8 @@ async def test_many_share_a_commit(database: SqliteDatabase) -> None:
     assert 1 <= len(commits) <= 20
 
 
-async def test_only_some_commits_wait_for_the_disk(database: SqliteDatabase) -> None:
-    """Only one that may be lost with the machine does not; beside another it does as well."""
+async def test_unsynced_commits_do_not_wait_for_the_disk(database: SqliteDatabase) -> None:
+    """A batch of unsynced transactions skips the disk, unless it includes a synced one."""
     writer = database._connections[0]
     levels: list[int] = []
 
@@ -54,8 +54,8 @@ async def test_only_some_commits_wait_for_the_disk(database: SqliteDatabase) -> 
     assert levels == [2, 1, 2, 2, 1]
 
 
-async def test_full_disk_refuses_writes_and_goes_on_reading(database: SqliteDatabase) -> None:
-    """A file that cannot grow fails the writes whole; reads go on; room makes it work again."""
+async def test_a_full_disk_refuses_writes_but_not_reads(database: SqliteDatabase) -> None:
+    """Writes fail as a whole while the file cannot grow, reads succeed, and writes recover."""
     await database.write(put, "before")
     (pages,) = database._connections[0].execute("PRAGMA page_count").fetchone()
     database._connections[0].execute(f"PRAGMA max_page_count = {pages}")
@@ -74,8 +74,8 @@ async def test_full_disk_refuses_writes_and_goes_on_reading(database: SqliteData
     assert await database.write(put, "after") == "after"
 
 
-async def test_closing_does_what_was_asked(tmp_path: Path) -> None:
-    """`close` commits what was queued before it; what comes later is refused."""
+async def test_close_commits_submitted_transactions(tmp_path: Path) -> None:
+    """`close` commits what was submitted before it, and refuses later transactions."""
     database = await SqliteDatabase.open(tmp_path, FakeClock())
     writes = [asyncio.ensure_future(database.write(put, f"n{n}")) for n in range(50)]
     await asyncio.sleep(0)
@@ -90,8 +90,8 @@ async def test_closing_does_what_was_asked(tmp_path: Path) -> None:
     await database.close()
 
 
-async def test_files_are_for_their_owner_only(database: SqliteDatabase, tmp_path: Path) -> None:
-    """Nobody else on the machine reads the state."""
+async def test_only_the_owner_can_read_the_files(database: SqliteDatabase, tmp_path: Path) -> None:
+    """The state has no permissions for other users."""
     await database.write(put, "a")
 
     for file in tmp_path.iterdir():  # noqa: ASYNC240  A test may block.
@@ -112,7 +112,7 @@ asyncio.run(main())
 
 
 async def open_elsewhere(state: Path) -> str:
-    """What another process says that opens the state; empty if it can."""
+    """Open the state in another process. Return its error, or nothing."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -125,8 +125,8 @@ async def open_elsewhere(state: Path) -> str:
     return stderr.decode().strip().rpartition("\n")[2]
 
 
-async def test_only_one_process_opens_it(database: SqliteDatabase, tmp_path: Path) -> None:
-    """A second process is told that the state is in use; when the first has closed it, it may."""
+async def test_only_one_process_opens_the_state(database: SqliteDatabase, tmp_path: Path) -> None:
+    """A second process gets an error until the first one has closed the state."""
     assert f"StateInUseError: {tmp_path} is in use" in await open_elsewhere(tmp_path)
 
     await database.close()
@@ -134,8 +134,8 @@ async def test_only_one_process_opens_it(database: SqliteDatabase, tmp_path: Pat
     assert await open_elsewhere(tmp_path) == ""
 
 
-async def test_newer_schema_is_refused(tmp_path: Path) -> None:
-    """A state of a later program is left alone, with a word on what to do."""
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    """The message says what to do about a state of a newer program."""
     await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
     raw = sqlite3.connect(tmp_path / FILE)
     raw.execute(f"PRAGMA user_version = {VERSION + 1}")
@@ -146,8 +146,8 @@ async def test_newer_schema_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sql", ["DROP TABLE keys", "ALTER TABLE keys ADD COLUMN x TEXT"])
-async def test_foreign_tables_are_refused(tmp_path: Path, sql: str) -> None:
-    """Tables that no version of this program has made are not touched."""
+async def test_unknown_tables_are_refused(tmp_path: Path, sql: str) -> None:
+    """A file with tables of no known schema version is left unchanged."""
     await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
     raw = sqlite3.connect(tmp_path / FILE)
     raw.execute(sql)
@@ -158,8 +158,8 @@ async def test_foreign_tables_are_refused(tmp_path: Path, sql: str) -> None:
 
 
 @pytest.mark.parametrize(("at", "garbage"), [(0, b"not a database, no"), (4096, b"\xff" * 4096)])
-async def test_damaged_file_is_refused(tmp_path: Path, at: int, garbage: bytes) -> None:
-    """Overwritten bytes end in one clear line, and the state can be opened after a repair."""
+async def test_a_damaged_file_is_refused(tmp_path: Path, at: int, garbage: bytes) -> None:
+    """Overwritten bytes give a one-line error, and the state can be opened after a repair."""
     await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
     whole = (tmp_path / FILE).read_bytes()
     (tmp_path / FILE).write_bytes(whole[:at] + garbage + whole[at + len(garbage) :])
@@ -191,7 +191,7 @@ BREAK_TRANSFERS = """
         ([BREAK_HOLDS, BREAK_TRANSFERS], 1, False),
     ],
 )
-async def test_some_broken_holds_are_no_damage(
+async def test_a_few_broken_holds_are_tolerated(
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     breaks: Sequence[str],
@@ -199,7 +199,7 @@ async def test_some_broken_holds_are_no_damage(
     *,
     opens: bool,
 ) -> None:
-    """A file is opened though the schema forbids some of its holds, and the log says how many."""
+    """A file with holds that the schema forbids is opened, and their number is logged."""
     await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
     raw = sqlite3.connect(tmp_path / FILE, isolation_level=None)
     raw.execute("PRAGMA ignore_check_constraints = ON")
@@ -217,12 +217,12 @@ async def test_some_broken_holds_are_no_damage(
 
 
 def spoil() -> Transaction[None]:
-    """Meets a text that is not UTF-8, after it has changed something."""
+    """Change a row, then read a text that is not UTF-8."""
     yield "UPDATE settings SET value = CAST(x'ff' AS TEXT) RETURNING value", ()
 
 
-async def test_a_text_that_is_none_fails_only_who_reads_it(database: SqliteDatabase) -> None:
-    """The row is at fault and not the database: what was done is undone, others are served."""
+async def test_invalid_utf_8_fails_only_its_transaction(database: SqliteDatabase) -> None:
+    """The transaction is rolled back, and the database stays healthy."""
     await database.write(put, "a")
 
     refused, other = await asyncio.gather(

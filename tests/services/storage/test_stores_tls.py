@@ -1,4 +1,4 @@
-"""Stores that are spoken to encrypted, and only if they prove who they are."""
+"""TLS to PostgreSQL and Redis, with verified certificates."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def tls(authority: trustme.CA) -> ssl.SSLContext:
-    """A server at 127.0.0.1, by the authority's word."""
+    """TLS context of a server at 127.0.0.1, with a certificate of the authority."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("127.0.0.1").configure_cert(context)
     return context
@@ -36,7 +36,7 @@ def tls(authority: trustme.CA) -> ssl.SSLContext:
 
 @pytest.fixture
 def trusted(authority: trustme.CA, tmp_path: Path) -> Path:
-    """The authority, in a file."""
+    """File with the authority's certificate."""
     path = tmp_path / "ca.crt"
     authority.cert_pem.write_to_path(path)
     return path
@@ -44,7 +44,7 @@ def trusted(authority: trustme.CA, tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def database_port(tls: ssl.SSLContext, postgres_url: str) -> AsyncIterator[int]:
-    """PostgreSQL behind TLS, which takes nothing else."""
+    """Port of PostgreSQL that accepts TLS only."""
     (folder,) = parse_qs(urlsplit(postgres_url).query)["host"]
     async with tls_front(
         lambda: asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432"), tls, asked=SSL_REQUEST
@@ -53,17 +53,17 @@ async def database_port(tls: ssl.SSLContext, postgres_url: str) -> AsyncIterator
 
 
 def encrypted(port: int, postgres_url: str, **query: str) -> str:
-    """The same database, on that port."""
+    """Return the URL of the database at the port with TLS."""
     (schema,) = parse_qs(urlsplit(postgres_url).query)["search_path"]
     return f"postgresql://postgres:@127.0.0.1:{port}/postgres?" + urlencode(
         {"search_path": schema, **query}
     )
 
 
-async def test_a_database_that_proves_itself(
+async def test_a_database_with_a_trusted_certificate_is_opened(
     database_port: int, postgres_url: str, trusted: Path
 ) -> None:
-    """With `sslmode=verify-full` all is as without."""
+    """`sslmode=verify-full` works."""
     url = encrypted(database_port, postgres_url, sslmode="verify-full", sslrootcert=str(trusted))
     database = await PostgresDatabase.open(url)
     before = await database.read(count)
@@ -74,10 +74,10 @@ async def test_a_database_that_proves_itself(
     await database.close()
 
 
-async def test_a_database_that_does_not(
+async def test_a_database_without_a_trusted_certificate_is_refused(
     database_port: int, postgres_url: str, tmp_path: Path
 ) -> None:
-    """Another's certificate, or plain text where only TLS is taken: nothing is opened."""
+    """An untrusted certificate, or plain text to a TLS port: the database is not opened."""
     other = tmp_path / "other.crt"
     trustme.CA().cert_pem.write_to_path(other)
     for query in (
@@ -88,8 +88,8 @@ async def test_a_database_that_does_not(
             await PostgresDatabase.open(encrypted(database_port, postgres_url, **query))
 
 
-async def test_counters_that_prove_themselves(tls: ssl.SSLContext, trusted: Path) -> None:
-    """`rediss://` is shared; a server that nobody known vouches for is not asked."""
+async def test_counters_need_a_trusted_certificate(tls: ssl.SSLContext, trusted: Path) -> None:
+    """`rediss://` connects to a trusted server only."""
     with ValkeyServer() as valkey:
         local = LocalCounters(SystemClock())
         async with tls_front(

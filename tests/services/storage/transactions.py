@@ -1,4 +1,4 @@
-"""A few transactions to try a database with."""
+"""Transactions for tests of databases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ INSERT = "INSERT INTO settings (name, value) VALUES (?, ?)"
 
 
 def put(name: str, *, fail: bool = False) -> Transaction[str]:
-    """Adds a row and tells of it, or raises after it did."""
+    """Insert a row and notify, or raise after that."""
     yield INSERT, (name, "value")
     if fail:
         yield notify(f"{name} failed")
@@ -18,11 +18,11 @@ def put(name: str, *, fail: bool = False) -> Transaction[str]:
 
 
 def count() -> Transaction[int]:
-    """How many rows there are."""
+    """Count the rows."""
     rows = yield "SELECT count(*) FROM settings", ()
     return int(str(rows[0][0]))
 
 
 def broken() -> Transaction[None]:
-    """Asks for what is not there."""
+    """Read a table that does not exist."""
     yield "SELECT nothing FROM nowhere", ()

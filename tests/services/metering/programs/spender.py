@@ -1,4 +1,4 @@
-"""A process that spends until it is killed: `spender.py STATE|postgresql://… NAME`.
+"""Program that spends until it is killed: `spender.py STATE|postgresql://… NAME`.
 
 It says on stdout what it was promised, a line each, once the database has promised it:
 `credit ID AMOUNT`, `reserved HOLD`, `settled HOLD CHARGE`.
@@ -28,13 +28,13 @@ LEASE_S = 1.0
 
 
 def say(line: str) -> None:
-    """Tells the parent at once."""
+    """Write a line to the parent."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 async def spend(ledger: Ledger) -> None:
-    """Requests, one after the other: some stream, some fail, some cost more than they hold."""
+    """Run calls one after the other: some stream, some fail, some exceed their hold."""
     while True:
         amount = CHANCE.randrange(1, 1000)
         order = HoldRequest(
@@ -60,7 +60,7 @@ async def spend(ledger: Ledger) -> None:
 
 
 async def main() -> None:
-    """Spends and earns for ever."""
+    """Credit the account and run calls, for ever."""
     where, name = sys.argv[1:]
     url = where if "://" in where else ""
     database = await open_database(Path(where), url, SystemClock())
