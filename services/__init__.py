@@ -1,17 +1,30 @@
-"""The gRPC service: what a call passes through, in the order of the packages.
+"""The gRPC service, and the command `pomogator`.
 
-    completions   border and story: validate, admit, route, relay, settle
-    admission     who calls, and may they: keys, limits, the hold
-    routing       which channel, and the next one if it fails
-    providers     our contract to the provider's dialect and back; the sockets
-    metering      what it cost
-    storage       what is remembered
+Modules, in the order in which data flows:
 
-Beside that path stand `models` (what may be asked for), `accounts` and `operations` (what
-operators ask), `telemetry` (what they see), and `inprocess` (gRPC without a wire).
-`server` puts all of it together, `serve` puts it on sockets, `cli` is the command.
+    __main__      `python -m services` is the command `pomogator`
+    cli           the commands
+    serving       composition: a configuration in, a running process out
+    rpc           the border to gRPC: listeners, interceptors, health
+    inprocess     gRPC channels without a wire
+    overload      load shedding before a call is looked at
+    completions   chat completions: validate, admit, attempt, relay, settle
+    models        the models that a key may use
+    accounts      accounts, keys, the ledger and usage, for operators
+    operations    channels' health, explanation of a request, reload
+    admission     keys, limits, holds
+    routing       channels of a model, their health, failover
+    providers     dialects of providers; connections to them
+    local         models that this process runs
+    metering      ledger, prices, tokens
+    storage       databases, and counters of limits
+    config        the configuration file
+    telemetry     the call log, metrics and traces
+    capabilities  what models can do
+    errors        reasons of failures
+    clock         time and randomness
+    common        leaf modules that the edge imports, too
 
-Imports go downwards only: `LAYERS` in `tests/test_architecture.py` is the order. The
-service knows nothing of HTTP's REST edge, which is `gateway/`; only `serve` and one
-command of the shell know both.
+Imports go downwards only, in the order of `LAYERS` in `tests/test_architecture.py`. The edge is
+`gateway`; only `serving` and `cli` import both.
 """

@@ -1,4 +1,4 @@
-"""Commands about money: accounts, what they used, and whether the books are right."""
+"""Commands about accounts, their usage and the ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.cli.output import CommandError, say, say_table, show_time, show_us
 
 
 async def create_account(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Opens an account."""
+    """Create an account."""
     request = pb.CreateAccountRequest(
         account=arguments.name, credit_nano_usd=arguments.credit, unlimited=arguments.unlimited
     )
@@ -23,7 +23,7 @@ async def create_account(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 async def credit_account(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Pays into an account, once for each request ID."""
+    """Credit an account, once for each request ID."""
     request = pb.CreditAccountRequest(
         account=arguments.name, amount_nano_usd=arguments.usd, request_id=arguments.request_id
     )
@@ -33,7 +33,7 @@ async def credit_account(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 async def show_account(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Prints what is known about an account."""
+    """Print the balance of an account."""
     async with operators(arguments, env) as service:
         request = pb.GetAccountRequest(account=arguments.name)
         answer = await service.ask(service.accounts.GetAccount, request)
@@ -41,7 +41,7 @@ async def show_account(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 async def report_usage(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Prints what an account has used, by model."""
+    """Print the usage of an account, by model."""
     request = ledger.ReportUsageRequest(account=arguments.account, start_time=arguments.since)
     async with operators(arguments, env) as service:
         answer = await service.ask(service.ledger.ReportUsage, request, AUDIT_TIMEOUT_S)
@@ -62,7 +62,7 @@ async def report_usage(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 async def verify_ledger(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Checks the books and prints what there is; fails where they are not right."""
+    """Audit the ledger and print what it has. Fails if there are findings."""
     async with operators(arguments, env) as service:
         request = ledger.VerifyLedgerRequest()
         answer = await service.ask(service.ledger.VerifyLedger, request, AUDIT_TIMEOUT_S)
@@ -71,7 +71,7 @@ async def verify_ledger(arguments: Namespace, env: Mapping[str, str]) -> None:
     for finding in answer.findings:
         say(finding)
     if answer.findings:
-        raise CommandError(f"the ledger is not right: {len(answer.findings)} findings")
+        raise CommandError(f"the ledger does not balance: {len(answer.findings)} findings")
     say("OK: I1 to I5 hold")
 
 

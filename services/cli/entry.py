@@ -1,4 +1,4 @@
-"""Runs a command."""
+"""Entry of the command `pomogator`."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ from services.config import ConfigError
 from services.errors import Failure
 from services.storage.base import StateError
 
-SILENT = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> int:
-    """Runs the command and returns its exit code. What went wrong is one line on stderr."""
+    """Run a command and return its exit code. A failure is one line on stderr."""
     arguments = parser(env).parse_args(argv)
     try:
         uvloop.run(_run(arguments, env))
     except (ConfigError, StateError, CommandError) as error:
-        return _complain(str(error))
+        return _print_failure(str(error))
     except Failure as failure:
-        return _complain(failure.message)
+        return _print_failure(failure.message)
     except grpc.aio.AioRpcError as error:
-        return _complain(_message(error, arguments))
+        return _print_failure(_message(error, arguments))
     except OSError as error:
-        # Ours have a text of their own, the system's name the file.
-        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        # Errors of this package have a message, those of the system a file name.
+        return _print_failure(
+            f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        )
     except KeyboardInterrupt:
         return 130
     return 0
@@ -45,11 +47,11 @@ async def _run(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 def _message(error: grpc.aio.AioRpcError, arguments: Namespace) -> str:
-    if error.code() in SILENT:
+    if error.code() in NO_ANSWER:
         return f"{arguments.state} is in use, but no server answers at {ops_address(arguments)}"
     return error.details() or error.code().name
 
 
-def _complain(message: str) -> int:
-    print(f"pomogator: {message}", file=sys.stderr)  # noqa: T201  It is for people.
+def _print_failure(message: str) -> int:
+    print(f"pomogator: {message}", file=sys.stderr)  # noqa: T201  Commands print.
     return 1

@@ -1,4 +1,4 @@
-"""Commands that make, list, rotate and revoke keys."""
+"""Commands that create, list, rotate and revoke API keys."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE_SIZE = 1000
 
 
 async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Makes a key and prints it; the last line is the key alone."""
+    """Create a key and print it. The last line is the key alone."""
     models = [name.strip() for name in arguments.models.split(",") if name.strip()]
     scope = pb.KeyScope(
         models=models,
@@ -35,7 +35,7 @@ async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 async def list_keys(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Prints all keys, oldest first."""
+    """Print all keys, oldest first."""
     rows = []
     request = pb.ListKeysRequest(page_size=PAGE_SIZE)
     async with operators(arguments, env) as service:
@@ -49,7 +49,7 @@ async def list_keys(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 async def rotate_key(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Gives a key another secret and prints it; the last line is the key alone."""
+    """Give a key a new secret and print it. The last line is the key alone."""
     request = pb.RotateKeyRequest(key_id=arguments.id, overlap=arguments.overlap)
     async with operators(arguments, env) as service:
         answer = await service.ask(service.keys.RotateKey, request)
@@ -58,7 +58,7 @@ async def rotate_key(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 async def revoke_key(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Revokes a key."""
+    """Revoke a key."""
     request = pb.RevokeKeyRequest(key_id=arguments.id)
     async with operators(arguments, env) as service:
         answer = await service.ask(service.keys.RevokeKey, request)

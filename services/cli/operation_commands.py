@@ -1,4 +1,4 @@
-"""Commands about the running service: what it would do, and with which configuration."""
+"""Commands about the running service: explain, channels, reload."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
 
 EXAMPLE = {"messages": [{"role": "user", "content": "Hello!"}]}
-"""What is asked where no file says otherwise."""
+"""The request without a file."""
 
 _STATES: Mapping[pb.BreakerState.ValueType, str] = {
-    pb.BREAKER_STATE_CLOSED: "well",
-    pb.BREAKER_STATE_HALF_OPEN: "on trial",
-    pb.BREAKER_STATE_OPEN: "left alone",
+    pb.BREAKER_STATE_CLOSED: "closed",
+    pb.BREAKER_STATE_HALF_OPEN: "half-open",
+    pb.BREAKER_STATE_OPEN: "open",
 }
 
 
 async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Tells whom a request would be sent to, as what, and what would be held. Asks nobody."""
+    """Print where a request would be sent, as what, and its hold. Sends nothing."""
     request = pb.ExplainChatCompletionRequest(spec=_spec(arguments))
     async with operators(arguments, env) as service:
         try:
@@ -42,29 +42,29 @@ async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
-            # No server runs: how the channels are doing is not known, all else is.
+            # No server runs: the health of the channels is unknown, all else is known.
             answer = _explainer(arguments, env).explain(request.spec)
     _say(answer)
 
 
 async def show_channels(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Tells how the channels of the running server are doing."""
+    """Print the health of the running server's channels."""
     async with operators(arguments, env) as service:
         request = pb.ListChannelsRequest(model=arguments.model or "")
         try:
             answer = await service.ask(service.operations.ListChannels, request)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
-                raise CommandError("no server runs: it alone knows how they are doing") from None
+                raise CommandError("no server runs: only a server knows their health") from None
             raise
     say_table(
-        ("MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE", "STATE", "FAILS", "BEGINS"),
+        ("MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE", "BREAKER", "ERRORS", "LATENCY"),
         [_channel(status) for status in answer.channels],
     )
 
 
 async def reload_configuration(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Lets the server read its configuration anew."""
+    """Make the running server reload its configuration."""
     async with operators(arguments, env) as service:
         try:
             await service.ask(
@@ -73,7 +73,7 @@ async def reload_configuration(arguments: Namespace, env: Mapping[str, str]) -> 
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 raise CommandError(
-                    "no server runs: it reads its configuration at its start"
+                    "no server runs: it reads its configuration when it starts"
                 ) from None
             raise
     say("reloaded")
@@ -81,11 +81,11 @@ async def reload_configuration(arguments: Namespace, env: Mapping[str, str]) -> 
 
 def _spec(arguments: Namespace) -> chat.ChatCompletionSpec:
     if arguments.file is None and arguments.model is None:
-        raise CommandError("give a model, a file or both")
+        raise CommandError("give --model, --file or both")
     try:
         body = EXAMPLE if arguments.file is None else json.loads(arguments.file.read_bytes())
         if not isinstance(body, dict):
-            raise CommandError(f"{arguments.file}: is no JSON object")
+            raise CommandError(f"{arguments.file}: is not a JSON object")
         named = {"model": arguments.model} if arguments.model else {}
         return decode(json.dumps({**body, **named}).encode(), EdgeConfig()).spec
     except ValueError:
@@ -124,21 +124,21 @@ def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
 
 def _say(answer: pb.ExplainChatCompletionResponse) -> None:
     say(
-        f"about {answer.prompt_token_count} tokens of prompt, at most {answer.max_token_count} of "
-        f"answer; held: {show_usd(answer.hold_nano_usd)} USD"
+        f"about {answer.prompt_token_count} prompt tokens, at most {answer.max_token_count} "
+        f"completion tokens; held: {show_usd(answer.hold_nano_usd)} USD"
     )
     for number, place in enumerate(answer.candidates, 1):
         latency = ""
         if place.HasField("latency"):
-            latency = f", begins after {place.latency.ToMilliseconds()} ms"
+            latency = f", latency {place.latency.ToMilliseconds()} ms"
         say("")
         say(
             f"{number}. {place.channel} for {place.model}: priority {place.priority}, weight "
             f"{place.weight:g} x {place.score:.2f}, key {place.key_number}, "
-            f"{_STATES[place.breaker_state]}{latency}"
+            f"breaker {_STATES[place.breaker_state]}{latency}"
         )
         if place.refusal:
-            say(f"   not asked: {place.refusal}")
+            say(f"   skipped: {place.refusal}")
             continue
         prices = place.prices
         say(

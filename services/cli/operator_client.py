@@ -1,4 +1,4 @@
-"""The operators' services, for commands: of the server that runs, or of none."""
+"""Connection of commands to the operators' services of a running server, or of this process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from services.common.tls import TargetTls
 from services.config import load
 
 ANSWER_TIMEOUT_S = 10.0
-"""How long a server may take to answer, its start included. Audits take their time."""
+"""Timeout of a call, the server's start included. An audit takes longer."""
 
 AUDIT_TIMEOUT_S = 600.0
 
@@ -31,10 +31,10 @@ A = TypeVar("A")
 
 
 class Operators:
-    """What commands ask."""
+    """Stubs of the operators' services."""
 
     def __init__(self, channel: grpc.aio.Channel, token: str) -> None:
-        """`token` is what a listener on TCP asks for. Others do not look at it."""
+        """`token` is the credential for a listener on TCP. Unix sockets ignore it."""
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.keys = keys_grpc.KeyServiceStub(channel)
         self.accounts = accounts_grpc.AccountServiceStub(channel)
@@ -47,7 +47,7 @@ class Operators:
         request: Q,
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> A:
-        """The answer of a method. A server that is just starting is waited for."""
+        """Call a method. Waits for a server that is just starting."""
         return await method(
             request, timeout=timeout_s, metadata=self._metadata, wait_for_ready=True
         )
@@ -55,7 +55,7 @@ class Operators:
 
 @asynccontextmanager
 async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterator[Operators]:
-    """The operators' services of the state that the arguments name."""
+    """Open the operators' services of the state that the arguments name."""
     config = load(arguments.config, env)
     address = StateAddress(
         state=arguments.state,
@@ -68,18 +68,20 @@ async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterat
 
 
 def _credentials(arguments: Namespace) -> grpc.ChannelCredentials | None:
-    """Of a listener that speaks TLS. Any other must be on this machine: it hears the token."""
+    """Credentials of a TLS listener. Plain text stays on this machine, since it has the token."""
     ca, certificate, key = arguments.ops_ca, arguments.ops_cert, arguments.ops_key
     if (certificate is None) != (key is None) or (certificate is not None and ca is None):
         raise CommandError("--ops-cert and --ops-key go together, and with --ops-ca")
     if ca is not None:
         return TargetTls(ca=ca, certificate=certificate, key=key).credentials()
     if not is_local(ops_address(arguments)):
-        raise CommandError(f"--ops {arguments.ops} would be plain text: give --ops-ca")
+        raise CommandError(
+            f"--ops {arguments.ops} would be plain text on the network: give --ops-ca"
+        )
     return None
 
 
 def ops_address(arguments: Namespace) -> str:
-    """Where the operators' listener is: as said, or in the state directory."""
+    """Return the address of the operators' listener, by default in the state directory."""
     address: str = arguments.ops or f"unix:{arguments.state / 'ops.sock'}"
     return address

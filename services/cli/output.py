@@ -1,4 +1,4 @@
-"""Money, times and tables, as people read and write them."""
+"""Money, times and tables as people read and write them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from services.common.money import NANO_PER_USD, exact_usd
 USD_MAX = 10**9
 COUNT_MAX = 2**53
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
-"""Units of time, by their letter."""
+"""Seconds of a unit of time, by its letter."""
 
 
 class CommandError(Exception):
-    """The command could not be done. The message is for people."""
+    """A command failed. The message is for people."""
 
 
 def say(line: str) -> None:
-    """Prints a line."""
-    print(line)  # noqa: T201  It is what a command is for.
+    """Print a line."""
+    print(line)  # noqa: T201  Commands print.
 
 
 def say_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    """Prints rows below their head, in columns."""
+    """Print rows below their head, in columns."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     for row in (head, *rows):
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -37,17 +37,17 @@ def say_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
 
 
 def show_usd(nano: int) -> str:
-    """An amount in dollars, exactly: at least two decimals, and as many as it needs."""
+    """Format an amount in dollars exactly, with at least two decimals."""
     return exact_usd(nano, decimals_min=2)
 
 
 def show_time(timestamp: Timestamp) -> str:
-    """A time in UTC, to the second."""
+    """Format a time in UTC, to the second."""
     return datetime.fromtimestamp(timestamp.seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def read_usd(text: str) -> int:
-    """Dollars as nano-USD. What cannot be said exactly is refused, never rounded."""
+    """Parse dollars to nano-USD. Amounts that would be rounded are refused."""
     try:
         dollars = Decimal(text)
         nano = int(dollars * NANO_PER_USD) if abs(dollars) <= USD_MAX else None
@@ -59,14 +59,14 @@ def read_usd(text: str) -> int:
 
 
 def read_count(text: str) -> int:
-    """A whole number. Which ones make sense is the service's to say."""
+    """Parse a whole number. The service decides which ones are valid."""
     if not text.isdecimal() or int(text) > COUNT_MAX:
         raise argparse.ArgumentTypeError(f"{text}: not a whole number up to {COUNT_MAX}")
     return int(text)
 
 
 def read_address(text: str) -> str:
-    """`HOST:PORT`, an IPv6 address in brackets."""
+    """Check `HOST:PORT`, an IPv6 address in brackets."""
     try:
         split_address(text)
     except ValueError as error:
@@ -75,12 +75,12 @@ def read_address(text: str) -> str:
 
 
 def read_listener(text: str) -> str:
-    """`HOST:PORT` or `unix:PATH`: gRPC would take a port that is none for another one."""
+    """Check `HOST:PORT` or `unix:PATH`. gRPC would take an invalid port for another one."""
     return text if text.startswith("unix:") and text != "unix:" else read_address(text)
 
 
 def read_duration(text: str) -> Duration:
-    """A time such as `30m`: whole seconds, minutes, hours or days."""
+    """Parse a duration such as `30m`: whole seconds, minutes, hours or days."""
     number, unit = (text[:-1], text[-1:]) if text[-1:] in SECONDS else (text, "s")
     if not number.isdecimal() or int(number) > COUNT_MAX // SECONDS[unit]:
         raise argparse.ArgumentTypeError(f"{text}: not a time such as 30m, 24h or 7d")
@@ -88,7 +88,7 @@ def read_duration(text: str) -> Duration:
 
 
 def read_time(text: str) -> Timestamp:
-    """A time of ISO 8601; without a zone it is UTC."""
+    """Parse an ISO 8601 time; without a zone it is UTC."""
     try:
         time = datetime.fromisoformat(text)
     except ValueError as error:

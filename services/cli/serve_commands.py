@@ -1,4 +1,4 @@
-"""What runs the service, and what looks at its configuration."""
+"""Commands that run the gateway, or read its configuration: serve, check, models list."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
 
 
 async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Says whether the configuration can be used, with the loader that the server uses."""
+    """Check the configuration with the server's loader."""
     config = load(arguments.config, env)
     routes = Catalog(config, create_time_s=0).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
 
 
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Prints the public names, one a line."""
+    """Print the public names, one a line."""
     for route in Catalog(load(arguments.config, env), create_time_s=0).routes:
         say(route.model)

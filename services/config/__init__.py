@@ -1,11 +1,17 @@
-"""The configuration: one TOML file, read once, refused whole if anything in it is wrong.
+"""The configuration: one TOML file, refused whole if anything in it is wrong.
 
-    schema     what may stand in it; every key is documented by the field of its name
-    loading    `load`, the only way in, for the server and for `pomogator check` alike
-    rules      what must hold between the values
+Modules, in the order in which data flows:
 
-Every value is frozen. Secrets are references (a variable or a file), resolved by
-`load` and never shown.
+    schema               tables and keys, each documented by its field
+    limits               rows of `[[limits]]`
+    prices               prices in rows of `[[models]]`
+    loading              `load`, for the server and for `pomogator check`
+    rules                rules beyond the types of values
+    client_certificates  rules of `[client_certificates]`
+
+Every value is frozen. Secrets are references (a variable or a file), resolved by `load` and never
+shown. `[bounds]` and `[traces]` are in `services.common.config_tables`, since an edge in its own
+process reads them, too.
 """
 
 from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig

@@ -1,6 +1,6 @@
-"""What must hold in the table of who may call what over gRPC.
+"""Rules of the table `[client_certificates]`.
 
-A row that is about no method would refuse those whom it means to let in: it is told here.
+A row whose method does not exist would refuse the clients that it names, so it is an error.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ METHODS = frozenset(
 PATTERNS = frozenset(
     {EVERYTHING, *METHODS, *(f"{method.partition('/')[0]}/*" for method in METHODS)}
 )
-"""What rows may be about."""
+"""Methods and groups of methods that rows may name."""
 
 _NAME = re.compile(r"[!-)+-~]+")
-"""Printable ASCII but spaces and the asterisk."""
+"""Printable ASCII without space and asterisk."""
 
 
 def problems(table: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Sentences of the form `key: reason`, as the other rules have them."""
+    """Yield each problem of the table as `key: reason`."""
     for pattern, names in table.items():
         where = f"client_certificates.{pattern!r}"
         if pattern not in PATTERNS:
-            yield f"{where}: is no method and no `Service/*` of ours{hint(pattern, PATTERNS)}"
+            yield f"{where}: is not a method or `Service/*` of ours{hint(pattern, PATTERNS)}"
         if not names:
-            yield f"{where}: names nobody; without the row nobody may either"
+            yield f"{where}: has no names; leave the row out"
         for name in names:
             if not _NAME.fullmatch(name):
-                yield f"{where}: {name!r} is no name; names are compared whole, without *"
+                yield f"{where}: {name!r} is not a name; names are compared whole, without *"

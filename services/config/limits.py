@@ -11,22 +11,22 @@ Limit = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
 
 
 class LimitConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How much something may be used.
+    """One limit.
 
-    `key`, `model` and `channel` say what is counted. A name: that one. `*`: each one for
-    itself. Left out: all together. So `key = "*", model = "m"` counts every key's use of
+    `key`, `model` and `channel` select the calls that count. A name: that one. `*`: each one
+    separately. Left out: all together. So `key = "*", model = "m"` limits every key's use of
     the model m, and `channel = "*"` all use of each channel.
     """
 
     key: str = ""
-    """A key's ID, such as `key-4f1d…`, or `*`."""
+    """ID of a key, such as `key-4f1d…`, or `*`."""
     model: str = ""
-    """A model's public name, without `-thinking`, or `*`."""
+    """Public name of a model, without `-thinking`, or `*`."""
     channel: str = ""
-    """A channel's name, or `*`. A channel over its limit is passed over."""
+    """Name of a channel, or `*`. Calls skip a channel above its limit."""
     rpm: Limit | None = None
-    """Requests in a minute."""
+    """Requests a minute."""
     tpm: Limit | None = None
-    """Tokens in a minute, prompt and completion."""
+    """Tokens a minute, prompt and completion."""
     concurrency: Limit | None = None
-    """Calls at a time."""
+    """In-flight calls."""

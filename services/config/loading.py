@@ -1,4 +1,4 @@
-"""Reads the configuration: the file, its secrets, the shipped channels, the variables."""
+"""Loading of the configuration: the file, its secrets, the shipped channels, the variables."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STATE_VARIABLES: Mapping[str, str] = {
 
 
 def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
-    """Reads `path`, or the shipped default without one, and resolves its secrets from `env`.
+    """Read `path`, or the shipped default without one, and resolve its secrets from `env`.
 
-    Raises ConfigError, with one line for each thing that is wrong.
+    Raises ConfigError, with one line for each problem.
     """
     source = str(path or DEFAULTS)
     config = Config(defaults=True) if path is None else _parse(_read(path), source)
@@ -44,14 +44,14 @@ def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
 
 
 def _shipped(env: Mapping[str, str]) -> Config:
-    """The shipped channels whose key's variable is set, and all shipped models."""
+    """Return the shipped channels whose key's variable is set, and all shipped models."""
     config = _parse((resources.files(__package__) / DEFAULTS).read_text("utf-8"), DEFAULTS)
     channels = (channel for channel in config.channels if _variable(env, channel.api_key_env))
     return _with_keys(msgspec.structs.replace(config, channels=tuple(channels)), None, env)
 
 
 def _joined(config: Config, shipped: Config) -> Config:
-    """`config` and what of `shipped` it does not say itself."""
+    """Add to `config` the shipped channels and models that it does not have."""
     own_channels = {channel.name for channel in config.channels}
     own_models = {model.name for model in config.models}
     channels = (
@@ -94,7 +94,7 @@ def _decode(kind: type, value: object) -> object:
 
 
 def _located(message: str, tables: Mapping[str, object]) -> str:
-    """Turns `reason - at `$.channels[0].weight`` into `channels[0] (name).weight: reason`."""
+    """Turn `reason - at `$.channels[0].weight`` into `channels[0] (name).weight: reason`."""
     reason, _, place = message.partition(" - at ")
     key = place.strip("`").removeprefix("$").removeprefix(".") or "the file"
     row = re.match(r"(\w+)\[(\d+)\]", key)
@@ -112,7 +112,7 @@ def _refuse(source: str, problems: Iterable[str]) -> None:
 
 
 def _with_keys(config: Config, path: Path | None, env: Mapping[str, str]) -> Config:
-    """`config` with every channel's key resolved."""
+    """Resolve every channel's keys."""
     folder = path.parent if path else Path()
     channels, problems = [], []
     for index, channel in enumerate(config.channels):
@@ -128,7 +128,7 @@ def _with_keys(config: Config, path: Path | None, env: Mapping[str, str]) -> Con
 
 
 def _keys(channel: ChannelConfig, folder: Path, env: Mapping[str, str]) -> Sequence[Secret]:
-    """The channel's keys; an empty one where it names none."""
+    """Return the channel's keys; one empty key if it names none."""
     if channel.api_key_env:
         return [_key("api_key_env", _set_variable("api_key_env", channel.api_key_env, env))]
     if channel.api_key_file:
@@ -145,9 +145,9 @@ def _set_variable(source: str, name: str, env: Mapping[str, str]) -> str:
 
 
 def _key(source: str, key: str) -> Secret:
-    # It becomes a header; the message must not show it.
+    # The key becomes a header. The message must not show the key.
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"{source}: holds characters that no key has")
+        raise ConfigError(f"{source}: contains characters that no key has")
     return Secret(key)
 
 
@@ -168,7 +168,7 @@ def _variable(env: Mapping[str, str], name: str) -> str:
 
 
 def _with_state(config: Config, env: Mapping[str, str]) -> Config:
-    """`config` with the URLs that the variables give."""
+    """Override the URLs by the variables."""
     given = {
         key: Secret(url) for name, key in STATE_VARIABLES.items() if (url := _variable(env, name))
     }

@@ -1,4 +1,4 @@
-"""What a row of `[[models]]` says of prices."""
+"""Prices in the rows of `[[models]]`."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from decimal import Decimal
 import msgspec
 
 DECIMALS = {"request_usd": 12}
-"""How many decimals a price may have, where it is not `DECIMALS_PER_MTOK`."""
+"""Decimals that a price may have, where not `DECIMALS_PER_MTOK`."""
 
 DECIMALS_PER_MTOK = 6
-"""Together with the above: no part of a picodollar."""
+"""With the above, every price is a whole number of picodollars."""
 
 USD_MAX = 1_000_000
 
 
 class RatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices of tokens in US dollars per million: decimal numbers, best as strings."""
+    """Prices of a million tokens in US dollars: decimal numbers, best as strings."""
 
     prompt_usd_per_mtok: Decimal | None = None
-    """Of the prompt, what was not cached. Left out: nothing."""
+    """Prompt tokens that were not cached. Left out: free."""
     cache_read_usd_per_mtok: Decimal | None = None
-    """Of the prompt, what was read from the provider's cache. Left out: nothing."""
+    """Prompt tokens read from the provider's cache. Left out: free."""
     cache_write_usd_per_mtok: Decimal | None = None
-    """Of the prompt, what was written to the provider's cache. Left out: nothing."""
+    """Prompt tokens written to the provider's cache. Left out: free."""
     cache_write_1h_usd_per_mtok: Decimal | None = None
-    """Of that, what is kept for an hour. Left out: as for the other cache writes."""
+    """Cache writes kept for an hour. Left out: the price of other cache writes."""
     completion_usd_per_mtok: Decimal | None = None
-    """What was generated. Left out: nothing."""
+    """Completion tokens. Left out: free."""
     thinking_usd_per_mtok: Decimal | None = None
-    """Of that, what was spent on reasoning. Left out: as for the rest of the completion."""
+    """Reasoning tokens of the completion. Left out: the price of the completion."""
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be billed exactly."""
+        """Refuse prices that cannot be billed exactly."""
         for field in self.__struct_fields__:
             value = getattr(self, field)
             if isinstance(value, Decimal):
@@ -43,19 +43,19 @@ class TierConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Prices for long prompts."""
 
     above_prompt_tokens: int
-    """A prompt of more tokens than this is billed by these prices, and so is its completion."""
+    """Calls whose prompt has more tokens than this have these prices, completion included."""
 
 
 class PriceConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The price of a model. A row that names any part of it replaces the shipped price whole."""
+    """Price of a model. A row with any part of it replaces the whole shipped price."""
 
     request_usd: Decimal | None = None
-    """Of each call. Left out: nothing."""
+    """Each call. Left out: free."""
     tiers: tuple[TierConfig, ...] = ()
     """Prices for long prompts, shortest first."""
 
     def __post_init__(self) -> None:
-        """Refuses tiers out of order."""
+        """Refuse tiers out of order."""
         super().__post_init__()
         starts = [tier.above_prompt_tokens for tier in self.tiers]
         if starts != sorted(set(starts)) or any(start < 1 for start in starts):
@@ -63,15 +63,15 @@ class PriceConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=
 
     @classmethod
     def of(cls, row: object) -> PriceConfig:
-        """The price in a row that has fields of these names among others.
+        """Return the price in a row that has fields of these names, among others.
 
-        ValueError, which names the field, where it cannot be billed exactly.
+        Raises ValueError, which names the field, if it cannot be billed exactly.
         """
         return cls(**{field: getattr(row, field) for field in cls.__struct_fields__})
 
     @property
     def priced(self) -> bool:
-        """Whether any part is named."""
+        """Whether the row has any part of a price."""
         return self != PriceConfig()
 
 

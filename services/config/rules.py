@@ -1,6 +1,6 @@
-"""What must hold in a configuration beyond the types of its values.
+"""Rules of a configuration beyond the types of its values.
 
-Every rule yields sentences of the form `key: reason`; no sentence is good news.
+Every rule yields the problems that it finds, as `key: reason`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from services.config.schema import (
 from services.storage.opening import COUNTER_STORES, DATABASES
 
 KEY_SOURCES = ("api_key_env", "api_key_file", "keys_env")
-"""Ways to name a channel's keys, of which it has one."""
+"""Ways to name a channel's keys. A channel uses one of them."""
 
 
 def unknown_keys(
     table: Mapping[str, object], shape: type[msgspec.Struct], where: str = ""
 ) -> Iterator[str]:
-    """Keys of the file that mean nothing, each with the key that was perhaps meant."""
+    """Yield the unknown keys of the file, each with the closest known key."""
     fields = {
         field.name: field.type
         for field in msgspec.structs.fields(shape)
@@ -54,19 +54,19 @@ def unknown_keys(
 
 
 def channels(config: Config) -> Iterator[str]:
-    """What is wrong with single channels, and with their names."""
+    """Yield the problems of the channels."""
     counts = Counter(channel.name for channel in config.channels)
-    yield from (f"channels: {name!r} stands {n} times" for name, n in counts.items() if n > 1)
+    yield from (f"channels: {name!r} occurs {n} times" for name, n in counts.items() if n > 1)
     for index, channel in enumerate(config.channels):
         where = label("channels", index, {"name": channel.name})
         yield from (f"{where}.{problem}" for problem in _channel(channel))
 
 
 def models(config: Config) -> Iterator[str]:
-    """What is wrong with the models and with what stands in for them."""
+    """Yield the problems of the models and their fallbacks."""
     served = {name for channel in config.channels for name in channel.models}
     counts = Counter(model.name for model in config.models)
-    yield from (f"models: {name!r} stands {n} times" for name, n in counts.items() if n > 1)
+    yield from (f"models: {name!r} occurs {n} times" for name, n in counts.items() if n > 1)
     for index, model in enumerate(config.models):
         where = label("models", index, {"name": model.name})
         if not _is_served(model.name, served):
@@ -78,7 +78,7 @@ def models(config: Config) -> Iterator[str]:
 
 
 def state(table: StateConfig) -> Iterator[str]:
-    """What is wrong with the places where the service remembers. Shows no URL."""
+    """Yield the problems of the databases. They show no URL."""
     for key, url, schemes in (
         ("state.database_url", table.database_url, DATABASES),
         ("state.redis_url", table.redis_url, COUNTER_STORES),
@@ -88,19 +88,19 @@ def state(table: StateConfig) -> Iterator[str]:
 
 
 def traces(table: TracesConfig) -> Iterator[str]:
-    """What is wrong with the place where traces go."""
+    """Yield the problems of the export of traces."""
     if table.endpoint:
         yield from (f"traces.endpoint: {reason}" for reason in _url(table.endpoint))
 
 
 def label(key: str, index: int, row: Mapping[str, object]) -> str:
-    """How messages name a row: `channels[0] (anthropic)`."""
+    """Return a row's name in messages: `channels[0] (anthropic)`."""
     name = row.get("name")
     return f"{key}[{index}] ({name})" if isinstance(name, str) and name else f"{key}[{index}]"
 
 
 def hint(word: str, words: Collection[str]) -> str:
-    """`; did you mean 'x'?`, if one of `words` is close to `word`."""
+    """Return `; did you mean 'x'?` if one of `words` is close to `word`."""
     close = difflib.get_close_matches(word, words, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -109,11 +109,11 @@ def _channel(channel: ChannelConfig) -> Iterator[str]:
     if not channel.name.strip():
         yield "name: is empty"
     if channel.dialect not in DIALECTS:
-        yield f"dialect: {channel.dialect!r} is none of {', '.join(sorted(DIALECTS))}"
+        yield f"dialect: {channel.dialect!r} is not one of {', '.join(sorted(DIALECTS))}"
     yield from _address(channel)
     yield from _key_sources(channel)
     if not channel.models:
-        yield "models: the channel serves none"
+        yield "models: the channel has none"
     for public, upstream in channel.models.items():
         if not public.strip() or not upstream.strip():
             yield f"models.{public!r}: a name is empty"
@@ -124,17 +124,17 @@ def _channel(channel: ChannelConfig) -> Iterator[str]:
 
 def _key_sources(channel: ChannelConfig) -> Iterator[str]:
     named = [key for key in KEY_SOURCES if getattr(channel, key)]
-    yield from (f"{key}: there is an {named[0]} already" for key in named[1:])
+    yield from (f"{key}: the channel has {named[0]} already" for key in named[1:])
     counts = Counter(channel.keys_env)
-    yield from (f"keys_env: {name!r} stands {n} times" for name, n in counts.items() if n > 1)
+    yield from (f"keys_env: {name!r} occurs {n} times" for name, n in counts.items() if n > 1)
 
 
 def _address(channel: ChannelConfig) -> Iterator[str]:
     if channel.local and channel.base_url:
-        yield "base_url: a local model has none"
+        yield "base_url: not allowed for a local model"
     elif channel.local:
         if channel.local not in LOCAL_MODELS:
-            yield f"local: {channel.local!r} is none of {', '.join(sorted(LOCAL_MODELS))}"
+            yield f"local: {channel.local!r} is not one of {', '.join(sorted(LOCAL_MODELS))}"
     elif not channel.base_url:
         yield "base_url: is missing"
     else:
@@ -151,18 +151,18 @@ def _url(text: str) -> Iterator[str]:
         yield "must be http://HOST[:PORT][/PATH] or https://…"
         return
     if url.username is not None:
-        yield "must hold no user and no password; name the key with api_key_env or api_key_file"
+        yield "must not contain a user or password; name the key with api_key_env or api_key_file"
     if url.query or url.fragment:
-        yield "must end with the path; a query or fragment has no place in it"
+        yield "must end with the path, without query or fragment"
 
 
 def _is_served(name: str, served: Collection[str]) -> bool:
-    # `-thinking` names are derived from the capability table, which is not known here.
+    # `-thinking` names are derived from the capability table, which this package does not know.
     return name in served or name.removesuffix(THINKING_SUFFIX) in served
 
 
 def _circles(fallbacks: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Models that stand in for themselves, each circle told once."""
+    """Yield each circle of fallbacks once."""
     told: set[str] = set()
     for start in fallbacks:
         path = _path_back(start, fallbacks)
@@ -172,7 +172,7 @@ def _circles(fallbacks: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def _path_back(start: str, fallbacks: Mapping[str, Sequence[str]]) -> list[str]:
-    """The names from `start` until it comes again; none if it does not."""
+    """Return the names on a path from `start` back to it; empty if there is none."""
     paths, seen = [[start]], set[str]()
     while paths:
         path = paths.pop()
@@ -186,14 +186,14 @@ def _path_back(start: str, fallbacks: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _split_names(table: Mapping[str, object], where: str) -> Iterator[str]:
-    """`claude-3.5 = …` is a table in TOML: the usual slip with models' names."""
+    """Yield names with unquoted dots. TOML reads `claude-3.5 = …` as a table."""
     for key, value in table.items():
         if isinstance(value, Mapping):
             yield f"{where}.{key}: a name with a dot needs quotes around it"
 
 
 def _struct_in(kind: object) -> type[msgspec.Struct] | None:
-    """The table that a field holds, alone or as rows."""
+    """Return the class of the table or rows that a field holds."""
     for candidate in (kind, *typing.get_args(kind)):
         if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
             return candidate

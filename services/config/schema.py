@@ -1,4 +1,4 @@
-"""What may stand in the configuration: one class per table, one documented field per key."""
+"""Tables and keys of the configuration: one class per table, one documented field per key."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
 
 DIALECTS = frozenset({"anthropic", "openai", "openrouter"})
-"""The names that `services.providers.registry` knows."""
+"""Dialects of `services.providers.registry`."""
 
 LOCAL_MODELS = frozenset({"smollm2-135m"})
-"""The names that `services.local.local_models` knows."""
+"""Models of `services.local.local_models`."""
 
 RESOLVED = frozenset({("ChannelConfig", "key"), ("ChannelConfig", "spare_keys")})
-"""Fields that `load` fills in, by class: they are no keys of the file."""
+"""Fields that `load` fills in, by class. They are not keys of the file."""
 
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
@@ -28,7 +28,7 @@ DrainSeconds = Annotated[float, msgspec.Meta(gt=0, le=30)]
 
 
 class Secret:
-    """A string that shows itself only when asked."""
+    """A string that is shown only by `reveal`."""
 
     __slots__ = ("_value",)
 
@@ -36,7 +36,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The string."""
+        """Return the string."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -53,91 +53,90 @@ class Secret:
 
 
 class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a vendor departs from the dialect it speaks. Data, so that no code names a vendor."""
+    """Deviations of a vendor from its dialect. They are data, so that no code names a vendor."""
 
     drops: tuple[str, ...] = ()
-    """Parameters that the vendor refuses: not sent, with a note."""
+    """Parameters that the vendor refuses. They are not sent; the answer has a note."""
     renames: dict[str, str] = {}
-    """Parameters that go by another name there, such as `max_tokens` to `max_completion_tokens`."""
+    """Parameters with another name there, such as `max_tokens` to `max_completion_tokens`."""
     stream_usage: bool = True
     """Whether `stream_options.include_usage` may be sent."""
     anthropic_version: str = "2023-06-01"
-    """The header of that name; only the `anthropic` dialect sends it."""
+    """Header of the same name. Only the `anthropic` dialect sends it."""
 
 
 class BreakerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """When a channel that fails is left alone, and for how long."""
+    """Circuit breaker of a channel."""
 
     failures: Count = 5
-    """Failures in a row, of one model with one key, after which it is."""
+    """Failures in a row, of one model with one key, that open the breaker."""
     cooldown_s: Seconds = 30.0
-    """How long the first time. Doubled each time after, up to five minutes."""
+    """How long the breaker stays open at first. Doubled each time after, up to five minutes."""
 
 
 class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One account with one upstream."""
+    """One account with one provider."""
 
     name: str
     """Unique. Appears in logs and metrics, never in answers."""
     dialect: str
-    """How the upstream speaks: one of `DIALECTS`."""
+    """Dialect of the provider: one of `DIALECTS`."""
     base_url: str = ""
-    """Such as `https://api.anthropic.com/v1`. Empty only with `local`."""
+    """Address, such as `https://api.anthropic.com/v1`. Empty only with `local`."""
     local: str = ""
-    """Instead of `base_url`: a model that `pomogator serve` runs itself, one of `LOCAL_MODELS`."""
+    """Instead of `base_url`: a model that `pomogator serve` runs, one of `LOCAL_MODELS`."""
     api_key_env: str = ""
-    """The variable that holds the key. Without this and `api_key_file` none is sent."""
+    """Environment variable with the key. Without it and `api_key_file` no key is sent."""
     api_key_file: str = ""
-    """The file that holds the key, seen from the configuration's folder."""
+    """File with the key, relative to the configuration's folder."""
     keys_env: tuple[str, ...] = ()
-    """Instead: the variables that hold several keys. Calls are spread over them, and where the
-    provider refuses one (401, 402, 403, 429) the next is tried."""
+    """Instead: variables with several keys. Calls are spread over them, and after a key is refused
+    (401, 402, 403, 429) the next one is tried."""
     models: dict[str, str] = {}
-    """Public name = upstream name. At least one."""
+    """Public name = the provider's name. At least one."""
     priority: int = 0
-    """Lower is tried first."""
+    """Channels with a lower number are tried first."""
     weight: Weight = 1.0
-    """The share of calls among channels of the same priority. One that lately failed, or began
-    late, gets less (`services/routing/health.py`); 0 is a reserve."""
+    """Share of calls among channels of the same priority. A channel with recent failures or high
+    latency gets less (`services/routing/health.py`). 0: only if the others fail."""
     headers: dict[str, str] = {}
-    """Sent with every call, such as `HTTP-Referer`."""
+    """Headers to send with every call, such as `HTTP-Referer`."""
     pass_through: bool | tuple[str, ...] = True
-    """Whether fields that we do not know are passed on: all, none, or the named ones."""
+    """Unknown fields of a request to pass on: all, none, or the named ones."""
     quirks: Quirks = Quirks()
-    """Departures from the dialect."""
+    """Deviations from the dialect."""
     connect_timeout_s: Seconds = 5.0
-    """How long a connection may take."""
+    """Timeout of connecting."""
     first_token_timeout_s: Seconds = 120.0
-    """How long the provider may think before it says anything."""
+    """Timeout of the first event of an answer."""
     progress_timeout_s: Seconds = 60.0
-    """How long it may say nothing of substance after that. Keep-alives do not count."""
+    """Timeout of each further event. Keep-alives do not count."""
     total_timeout_s: Seconds = 1800.0
-    """How long an answer may take in all."""
+    """Timeout of the whole answer."""
     max_concurrency: Count | None = None
-    """Calls at a time. When there are as many, the next channel is asked."""
+    """In-flight calls. An excess call goes to the next channel."""
     breaker: BreakerConfig = BreakerConfig()
-    """When the channel is left alone."""
+    """Circuit breaker."""
     on_disconnect: Literal["cancel", "drain"] = "cancel"
-    """What becomes of a call whose caller has left: the provider is told to stop, or its answer
-    is read for its usage, begun or not, where the provider bills it all the same."""
+    """After a caller has disconnected: cancel the provider's request, or read its answer to the end
+    for its usage, for providers that bill it anyway."""
     drain_seconds: DrainSeconds = 30.0
-    """How long reading it may take."""
+    """Timeout of draining an answer."""
     trace_context: bool = False
-    """Whether the provider is told which trace a call belongs to (`traceparent`). It could tell
-    by it which calls belong together."""
+    """Send `traceparent` to the provider. It shows the provider which calls belong together."""
     key: Secret = Secret("")
-    """The key, or the first one. Resolved by `load`; not a key of the file."""
+    """The first key. Resolved by `load`; not a key of the file."""
     spare_keys: tuple[Secret, ...] = ()
     """The other keys. Resolved by `load`; not a key of the file."""
 
 
 class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What this deployment says of a public model. Overrides the shipped capability table."""
+    """Facts about a public model, which override the shipped capability table."""
 
     name: str
-    """The public name."""
+    """Public name."""
     fallbacks: tuple[str, ...] = ()
-    """Public models that may answer in its place, in this order."""
+    """Public models to try after this one, in this order."""
 
     prompt_usd_per_mtok: Decimal | None = None
     cache_read_usd_per_mtok: Decimal | None = None
@@ -147,77 +146,78 @@ class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown
     thinking_usd_per_mtok: Decimal | None = None
     request_usd: Decimal | None = None
     tiers: tuple[TierConfig, ...] = ()
-    """The price: see `PriceConfig`, whose keys these are. With none, the shipped one holds."""
+    """Price, by the keys of `PriceConfig`. Without any, the shipped price holds."""
 
     @property
     def price(self) -> PriceConfig:
-        """The keys that are about the price."""
+        """Return the price."""
         return PriceConfig.of(self)
 
     def __post_init__(self) -> None:
-        """Refuses a price that cannot be billed exactly."""
+        """Refuse a price that cannot be billed exactly."""
         _ = self.price
 
 
 class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is charged."""
+    """Billing."""
 
     unpriced: Literal["free", "refuse"] = "free"
-    """What to do about a model that has no price: serve it for nothing, or not at all."""
+    """Models without a price: serve them free of charge, or refuse them."""
     tokenizer: bool = False
-    """Whether tokens that no provider has counted are counted with a vocabulary, and not by
-    the size of the text. Needs the extra `tokens`, a second at the start, and 80 MB."""
+    """Count tokens that the provider has not counted with a vocabulary, not by the size of the
+    text. Needs the extra `tokens`, one second at the start, and 80 MB."""
 
 
 class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What holds for all keys."""
+    """Settings of all API keys."""
 
     on_revoke: Literal["end", "finish"] = "end"
-    """What becomes of the calls that run on a key when it is revoked: they end within seconds
-    and are charged what they have used, or they come to their end."""
+    """In-flight calls of a revoked key: end them within seconds and charge what they have used, or
+    let them finish."""
 
 
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the service remembers. The URLs are secrets, since they may hold passwords."""
+    """Databases of the service. The URLs are secrets, since they may hold passwords."""
 
     database_url: Secret = Secret("")
     """`postgresql://…` for a fleet. Empty: SQLite in the state directory.
-    The variable POMOGATOR_DATABASE_URL comes before it."""
+    The variable POMOGATOR_DATABASE_URL overrides it."""
     redis_url: Secret = Secret("")
-    """`redis://…` for limits that hold over a fleet. Empty: in this process.
-    The variable POMOGATOR_REDIS_URL comes before it."""
+    """`redis://…` for limits that hold over a fleet. Empty: limits of each process.
+    The variable POMOGATOR_REDIS_URL overrides it."""
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file."""
+    """The whole configuration."""
 
     defaults: bool = False
-    """Whether the shipped channels are added: those whose key's variable is set and whose
-    names the file does not take itself."""
+    """Add the shipped channels: those whose key's variable is set and whose names the file does
+    not use."""
     channels: tuple[ChannelConfig, ...] = ()
-    """The accounts with upstreams."""
+    """Accounts with providers."""
     models: tuple[ModelConfig, ...] = ()
-    """What is known about public models beyond the shipped table."""
+    """Facts about public models beyond the shipped table."""
     limits: tuple[LimitConfig, ...] = ()
-    """How much may be used, of what, by whom. Without any, all there is."""
+    """Limits on requests, tokens and concurrency. Without any, there is no limit."""
     bounds: BoundsConfig = BoundsConfig()
-    """What a process takes upon itself."""
+    """Limits of one process."""
     billing: BillingConfig = BillingConfig()
-    """What is charged."""
+    """Billing."""
     keys: KeysConfig = KeysConfig()
-    """What holds for all keys."""
+    """Settings of all API keys."""
     client_certificates: dict[str, tuple[str, ...]] = {}
-    """Who may call what over gRPC with `--tls-client-ca`, the operators' methods among it: names
-    in certificates, of DNS or such as `spiffe://cluster.local/ns/web/sa/shop`, by methods
-    (`package.Service/Method`, `package.Service/*` or `*`). Without any, all may call all."""
+    """Names in certificates that may call a gRPC method, with `--tls-client-ca`: DNS names or URIs
+    such as `spiffe://cluster.local/ns/web/sa/shop`, by method (`package.Service/Method`,
+    `package.Service/*` or `*`), operators' methods included. Empty: every certificate may call
+    every method."""
     state: StateConfig = StateConfig()
-    """Where the service remembers."""
+    """Databases."""
     traces: TracesConfig = TracesConfig()
-    """Where traces go."""
+    """Export of traces."""
 
     @property
     def rules(self) -> Sequence[LimitConfig]:
-        """All limits: those of the channels' own rows, and `limits`, which stand above them."""
+        """All limits: `max_concurrency` of the channels, then `limits`, which override it."""
         own = (
             LimitConfig(channel=channel.name, concurrency=channel.max_concurrency)
             for channel in self.channels

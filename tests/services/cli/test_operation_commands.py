@@ -17,7 +17,7 @@ def test_explains_without_a_server(shell: Shell) -> None:
     """Where it would go and as what is known from the configuration alone."""
     said = shell.run("explain", "--model", "a/one")
 
-    assert "1. somewhere for a/one: priority 0, weight 1 x 1.00, key 0, well" in said
+    assert "1. somewhere for a/one: priority 0, weight 1 x 1.00, key 0, breaker closed" in said
     assert "POST http://127.0.0.1:9/v1/chat/completions" in said
     assert '"model":"one"' in said
 
@@ -28,14 +28,14 @@ def test_explains_a_file(shell: Shell, tmp_path: Path) -> None:
     asked = {"model": "b/two", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 7}
     request.write_text(json.dumps(asked))
 
-    assert "at most 7 of answer" in shell.run("explain", "--file", str(request))
+    assert "at most 7 completion tokens" in shell.run("explain", "--file", str(request))
     said = shell.run("explain", "--file", str(request), "--model", "a/one")
     assert '"model":"one"' in said
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "is not JSON"), ("[]", "is no JSON object"), ('{"model": 7}', "model")],
+    [("{", "is not JSON"), ("[]", "is not a JSON object"), ('{"model": 7}', "model")],
 )
 def test_a_file_that_is_no_request(
     shell: Shell, tmp_path: Path, content: str, message: str
@@ -49,7 +49,7 @@ def test_a_file_that_is_no_request(
 
 def test_nothing_to_explain(shell: Shell) -> None:
     """There must be a model or a request, and one that is ours."""
-    assert "give a model" in shell.run("explain", code=1)
+    assert "give --model" in shell.run("explain", code=1)
     assert "Invalid model" in shell.run("explain", "--model", "no/model", code=1)
 
 
@@ -75,6 +75,6 @@ async def test_asks_the_server(shell: Shell) -> None:
         head, *rows = (await shell.run_beside_server("channels", "--model", "a/new")).splitlines()
         assert head.split()[:6] == ["MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE"]
         assert [row.split() for row in rows] == [
-            ["a/new", "somewhere", "0", "0", "1", "1.00", "well", "0%", "-"]
+            ["a/new", "somewhere", "0", "0", "1", "1.00", "closed", "0%", "-"]
         ]
         assert '"model":"one"' in await shell.run_beside_server("explain", "--model", "a/new")

@@ -139,8 +139,11 @@ def test_reads_several_keys(write: Write) -> None:
     ("more", "said"),
     [
         ("keys_env = ['ONE', 'TWO']", "keys_env: the variable TWO is not set"),
-        ("keys_env = ['ONE', 'ONE']", "keys_env: 'ONE' stands 2 times"),
-        ("keys_env = ['ONE']\napi_key_env = 'ONE'", "keys_env: there is an api_key_env already"),
+        ("keys_env = ['ONE', 'ONE']", "keys_env: 'ONE' occurs 2 times"),
+        (
+            "keys_env = ['ONE']\napi_key_env = 'ONE'",
+            "keys_env: the channel has api_key_env already",
+        ),
     ],
 )
 def test_refuses_several_keys_that_are_not(write: Write, more: str, said: str) -> None:
@@ -178,7 +181,7 @@ def test_refuses_a_key_that_is_none_and_does_not_show_it(write: Write) -> None:
     """A key with a line break in it would break out of its header."""
     said = refusal(write(channel("api_key_env = 'A_KEY'")), {"A_KEY": "sk-1\r\nx: y"})
 
-    assert said.endswith("api_key_env: holds characters that no key has")
+    assert said.endswith("api_key_env: contains characters that no key has")
     assert "sk-1" not in said
 
 

@@ -40,15 +40,15 @@ def test_has_nothing_against_a_good_channel() -> None:
     ("changes", "problem"),
     [
         ({"name": " "}, "name: is empty"),
-        ({"dialect": "oepnai"}, "dialect: 'oepnai' is none of anthropic, openai, openrouter"),
+        ({"dialect": "oepnai"}, "dialect: 'oepnai' is not one of anthropic, openai, openrouter"),
         ({"base_url": ""}, "base_url: is missing"),
-        ({"local": "smollm2-135m"}, "base_url: a local model has none"),
-        ({"base_url": "", "local": "gpt"}, "local: 'gpt' is none of smollm2-135m"),
+        ({"local": "smollm2-135m"}, "base_url: not allowed for a local model"),
+        ({"base_url": "", "local": "gpt"}, "local: 'gpt' is not one of smollm2-135m"),
         (
             {"api_key_env": "K", "api_key_file": "f"},
-            "api_key_file: there is an api_key_env already",
+            "api_key_file: the channel has api_key_env already",
         ),
-        ({"models": {}}, "models: the channel serves none"),
+        ({"models": {}}, "models: the channel has none"),
         ({"models": {"m": ""}}, "models.'m': a name is empty"),
         ({"headers": {"x-a": "1\r\nx-b: 2"}}, "headers.'x-a': must be printable"),
     ],
@@ -88,7 +88,7 @@ def test_refuses_two_channels_of_one_name() -> None:
     """Metrics and limits could not tell them apart."""
     said = list(rules.channels(Config(channels=(GOOD, GOOD))))
 
-    assert said == ["channels: 'a' stands 2 times"]
+    assert said == ["channels: 'a' occurs 2 times"]
 
 
 def test_refuses_a_model_that_no_channel_serves() -> None:
@@ -114,7 +114,7 @@ def test_refuses_two_rows_of_one_model() -> None:
     """It could not be told which of them counts."""
     (said,) = model_problems(ModelConfig(name="m"), ModelConfig(name="m"))
 
-    assert said == "models: 'm' stands 2 times"
+    assert said == "models: 'm' occurs 2 times"
 
 
 def test_tells_a_circle_once() -> None:
