@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
-from services.common.images import IMAGE_BYTES_MAX, IMAGES_MAX
+from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,14 +23,14 @@ from gateway.rpc.reconnecting_channel import reconnect_on_hangup
 from gateway.rpc.service_channel import open_channel
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from gateway.telemetry.metrics_page import serving_edge_metrics
+from gateway.telemetry.edge_metrics_page import serving_edge_metrics
 from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
 from services.common import json_logs
 from services.common.addresses import is_local
 from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
 from services.common.heap import keep_freed_memory
 from services.common.log_handler import NonBlockingHandler
-from services.common.process import disable_core_dumps, freeze_gc, raise_fd_limit
+from services.common.process_settings import disable_core_dumps, freeze_gc, raise_fd_limit
 from services.common.tls import ListenerTls, TargetTls
 
 if TYPE_CHECKING:

@@ -1,0 +1,26 @@
+"""Facts and tools that edge and service share. They import nothing else of ours.
+
+Modules, in the order in which data flows:
+
+    config_tables     tables of the configuration file that both read
+    process_settings  limits of the process, and its garbage collector
+    heap              thresholds of malloc
+    addresses         HOST:PORT and other addresses, and whether they stay on this machine
+    tls               certificates of listeners and clients, read again when replaced
+    request_headers   forms of request ID, idempotency key and bearer token
+    key_format        form and checksum of API keys
+    call_names        metadata and error details between edge and service
+    chat_names        OpenAI's words for roles and reasoning efforts, and the suffix `-thinking`
+    image_format      limits and checks of images
+    fair_share        light callers and their spare capacity
+    retry_after       when refused callers return
+    money             amounts in US dollars
+    json_logs         one line of JSON for each event
+    log_handler       log lines to standard error, without blocking
+    plain_metrics     counters, gauges and histograms
+    process_metrics   the metrics of every process
+    loop_lag          lag of the event loop
+    metrics_page      `/metrics`, and probes
+
+The edge may import this package and no other part of `services`; its image holds no other.
+"""

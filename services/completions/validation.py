@@ -15,7 +15,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.common.images import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
+from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
 from services.errors import Failure
 
 RANGES: Sequence[tuple[str, float, float]] = (

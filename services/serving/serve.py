@@ -14,7 +14,7 @@ from functools import partial
 from gateway.edge import open_tracer, prepare_process, refuse_plain_text, stop_signal
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from services.common.process import freeze_gc
+from services.common.process_settings import freeze_gc
 from services.config import Config, ConfigError, load
 from services.overload.memory_pressure import MemoryPressure
 from services.serving.config_watch import content, watching_file

@@ -31,7 +31,7 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from services.common import json_logs
 from services.common.log_handler import NonBlockingHandler
-from services.common.process import freeze_gc
+from services.common.process_settings import freeze_gc
 from services.config import load
 from services.serving.server import open_service
 from tests.bench.gateway import CONFIG

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
-from services.common.images import checked_head, decoded_bytes, media_type
+from services.common.image_format import checked_head, decoded_bytes, media_type
 
 _HEAD = re.compile(r"data:[^,]{0,256}?;base64,", re.IGNORECASE)
 

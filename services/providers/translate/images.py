@@ -15,7 +15,7 @@ import pybase64
 from pomogator.chat.v1 import content_pb2
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.common.images import HEAD_BYTES, checked_head, media_type
+from services.common.image_format import HEAD_BYTES, checked_head, media_type
 from services.errors import Failure
 from services.providers.base import Target
 from services.providers.translate.parameters import require

@@ -18,7 +18,7 @@ from gateway.config import EdgeConfig
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.server import serving
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from gateway.telemetry.metrics_page import serving_edge_metrics
+from gateway.telemetry.edge_metrics_page import serving_edge_metrics
 from gateway.telemetry.request_metrics import RequestMetrics
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel

@@ -43,7 +43,7 @@ print(full, freed, me.memory_info().rss)
 
 
 async def run(program: str, **env: str) -> bytes:
-    """What it prints."""
+    """Run a program; return what it prints."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", program),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | env,
@@ -53,26 +53,26 @@ async def run(program: str, **env: str) -> bytes:
 
 
 async def page_faults(*, keep: bool, **env: str) -> int:
-    """How many it takes to make and free 120 MB in pieces of 1.5 MB, ten of them at a time."""
+    """Page faults of ten rounds that allocate and free 8 buffers of 1.5 MB each."""
     return int(await run(PROGRAM.format(keep=keep), **env))
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
-async def test_large_buffers_are_made_of_memory_that_is_there() -> None:
-    """Instead of page by page: 366 pages for each of 80 buffers."""
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the thresholds")
+async def test_large_buffers_reuse_freed_memory() -> None:
+    """Without it 366 pages have to be mapped for each of 80 buffers."""
     assert await page_faults(keep=False) > 10_000
     assert await page_faults(keep=True) < 1_000
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
-async def test_operators_have_the_last_word() -> None:
-    """What they say in glibc's own variables stands."""
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the thresholds")
+async def test_variables_of_the_environment_take_precedence() -> None:
+    """They are glibc's own."""
     assert await page_faults(keep=True, MALLOC_TRIM_THRESHOLD_="131072") > 10_000
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told")
-async def test_what_is_kept_can_be_given_back() -> None:
-    """150 MB that were freed are in use as before, and then not any more."""
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the thresholds")
+async def test_freed_memory_can_be_released() -> None:
+    """Of 150 MB, all that was freed stays with the process until then."""
     full, freed, given_back = [int(size) / 1e6 for size in (await run(IN_USE)).split()]
     assert freed > full - 20
     assert given_back < full - 120

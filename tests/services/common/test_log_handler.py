@@ -17,7 +17,7 @@ LONG = "x" * 1000
 
 
 class Pipe:
-    """A pipe as small as there is, and who reads it."""
+    """A pipe of the smallest size, and its reader."""
 
     def __init__(self) -> None:
         self.end, self.begin = os.pipe()
@@ -25,14 +25,14 @@ class Pipe:
         os.set_blocking(self.end, False)
 
     def read(self) -> str:
-        """What is in it."""
+        """Read all that is in the pipe."""
         try:
             return os.read(self.end, 2**20).decode()
         except BlockingIOError:
             return ""
 
     async def read_lines(self, count: int) -> list[str]:
-        """So many lines, which take as many turns of the loop as they like."""
+        """Read this many lines, in any number of loop turns."""
         text = ""
         while text.count("\n") < count:
             text += self.read()
@@ -42,7 +42,7 @@ class Pipe:
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    """Where the lines go."""
+    """The pipe that the handler writes to."""
     pipe = Pipe()
     yield pipe
     os.close(pipe.end)
@@ -51,7 +51,7 @@ def pipe() -> Iterator[Pipe]:
 
 @pytest.fixture
 def log(pipe: Pipe) -> Iterator[logging.Logger]:
-    """A log that nobody else has."""
+    """A logger of the test alone, with the handler."""
     log, handler = logging.getLogger("tests.alone"), NonBlockingHandler(pipe.begin)
     log.setLevel(logging.INFO)
     log.propagate = False
@@ -61,7 +61,7 @@ def log(pipe: Pipe) -> Iterator[logging.Logger]:
     handler.close()
 
 
-async def test_the_lines_of_a_turn_are_one_write(log: logging.Logger, pipe: Pipe) -> None:
+async def test_the_lines_of_one_loop_turn_are_one_write(log: logging.Logger, pipe: Pipe) -> None:
     """In their order, and before anything that happens in the next turn."""
     log.info("a")
     log.info("b")
@@ -75,8 +75,8 @@ async def test_the_lines_of_a_turn_are_one_write(log: logging.Logger, pipe: Pipe
     assert pipe.read() == "c\n"
 
 
-async def test_a_warning_does_not_wait(log: logging.Logger, pipe: Pipe) -> None:
-    """It may be the last thing that a process says; what was said before it comes before it."""
+async def test_a_warning_is_written_at_once(log: logging.Logger, pipe: Pipe) -> None:
+    """It may be the last line of the process. Earlier lines are written before it."""
     log.info("a")
     log.warning("b")
     assert pipe.read() == "a\nb\n"
@@ -87,8 +87,8 @@ async def test_a_warning_does_not_wait(log: logging.Logger, pipe: Pipe) -> None:
     assert pipe.read() == "c\n"
 
 
-def test_where_no_loop_runs_nothing_waits(log: logging.Logger, pipe: Pipe) -> None:
-    """As in the command line's other commands, and in threads of libraries."""
+def test_without_a_loop_lines_are_written_at_once(log: logging.Logger, pipe: Pipe) -> None:
+    """As in commands other than `serve`, and in threads of libraries."""
     log.info("a")
     assert pipe.read() == "a\n"
 
@@ -99,8 +99,10 @@ def test_where_no_loop_runs_nothing_waits(log: logging.Logger, pipe: Pipe) -> No
     assert pipe.read() == "b\n"
 
 
-async def test_the_last_lines_are_not_lost(log: logging.Logger, pipe: Pipe) -> None:
-    """The library flushes all handlers when the process exits: nothing is left for the loop."""
+async def test_a_flush_writes_the_lines_of_an_unfinished_turn(
+    log: logging.Logger, pipe: Pipe
+) -> None:
+    """`logging` flushes all handlers when the process exits."""
     log.info("a")
     for handler in log.handlers:
         handler.flush()
@@ -111,8 +113,8 @@ async def test_the_last_lines_are_not_lost(log: logging.Logger, pipe: Pipe) -> N
     assert pipe.read() == ""
 
 
-async def test_nobody_waits_for_a_reader(log: logging.Logger, pipe: Pipe) -> None:
-    """A pipe that is full costs nobody time, and no line: all come once somebody reads again."""
+async def test_a_full_pipe_does_not_block(log: logging.Logger, pipe: Pipe) -> None:
+    """Nor is a line lost: all are written once the reader continues."""
     told = [f"{number} {LONG}" for number in range(100)]
     for line in told:
         log.warning(line)
@@ -121,8 +123,8 @@ async def test_nobody_waits_for_a_reader(log: logging.Logger, pipe: Pipe) -> Non
     assert await pipe.read_lines(100) == told
 
 
-async def test_a_piece_is_whole_lines(log: logging.Logger, pipe: Pipe) -> None:
-    """What is in the pipe when the process is killed can be read, line by line."""
+async def test_each_write_has_whole_lines(log: logging.Logger, pipe: Pipe) -> None:
+    """So the pipe of a killed process ends with a whole line."""
     for _ in range(10):
         log.info(LONG)
     await asyncio.sleep(0)
@@ -130,8 +132,10 @@ async def test_a_piece_is_whole_lines(log: logging.Logger, pipe: Pipe) -> None:
     assert pipe.read() == f"{LONG}\n" * 4
 
 
-async def test_more_than_fits_is_lost_and_told(log: logging.Logger, pipe: Pipe) -> None:
-    """Memory is bounded. The first line after the gap says how many are missing."""
+async def test_lines_beyond_the_buffer_are_lost_and_counted(
+    log: logging.Logger, pipe: Pipe
+) -> None:
+    """The first line after the gap says how many are missing."""
     kept = BUFFER_BYTES_MAX // len(f"{LONG}\n") + 1
     for _ in range(kept + 1000):
         log.info(LONG)
@@ -145,8 +149,8 @@ async def test_more_than_fits_is_lost_and_told(log: logging.Logger, pipe: Pipe) 
     assert await pipe.read_lines(2) == ["WARNING log.lost 1000", "INFO again "]
 
 
-async def test_a_reader_that_is_gone_stops_nobody(log: logging.Logger, pipe: Pipe) -> None:
-    """Nobody will ever read it: nothing is kept, and nothing fails."""
+async def test_a_closed_pipe_is_ignored(log: logging.Logger, pipe: Pipe) -> None:
+    """No line is kept, and no error is raised."""
     keep = os.dup(pipe.end)
     os.close(pipe.end)
     os.close(keep)
@@ -156,8 +160,8 @@ async def test_a_reader_that_is_gone_stops_nobody(log: logging.Logger, pipe: Pip
     pipe.end = os.open(os.devnull, os.O_RDONLY)
 
 
-def test_the_last_words_wait_a_moment_for_their_reader() -> None:
-    """What a slow reader has not taken when the process ends, it still gets."""
+def test_the_end_of_the_process_waits_for_a_slow_reader() -> None:
+    """It still gets the lines that were in the buffer."""
     program = """
 import logging
 from services.common.log_handler import NonBlockingHandler

@@ -1,5 +1,3 @@
-"""gRPC over TLS, with certificates that are replaced under way."""
-
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
@@ -25,7 +23,7 @@ def files(tmp_path: Path) -> Files:
 
 @asynccontextmanager
 async def server(tls: ListenerTls) -> AsyncIterator[str]:
-    """Serves health alone; gives its address."""
+    """Serve the health service; give its address."""
 
     def register(server: grpc.aio.Server) -> None:
         health_pb2_grpc.add_HealthServicer_to_server(HealthService(), server)
@@ -35,7 +33,7 @@ async def server(tls: ListenerTls) -> AsyncIterator[str]:
 
 
 async def ask(address: str, tls: TargetTls | None) -> int:
-    """What the server at the address answers to a client that knows it as `NAME`."""
+    """The health that the server at the address, which the client expects to be `NAME`, reports."""
     options = (("grpc.ssl_target_name_override", NAME),)
     async with open_channel(address, tls=tls, extra_options=options) as channel:
         check = channel.unary_unary(
@@ -48,8 +46,8 @@ async def ask(address: str, tls: TargetTls | None) -> int:
         return status
 
 
-async def test_mutual(files: Files) -> None:
-    """Who has a certificate of the authority is let in; the others are not, nor is plain text."""
+async def test_clients_need_a_certificate_of_the_authority(files: Files) -> None:
+    """Clients with another one or none are refused, and plain text, too."""
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     stranger = files.issue("stranger", trustme.CA())
     async with server(tls) as address:
@@ -60,8 +58,8 @@ async def test_mutual(files: Files) -> None:
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_replaced_certificates(files: Files) -> None:
-    """A new connection meets the new certificate; what is half written changes nothing."""
+async def test_new_connections_get_the_replaced_certificate(files: Files) -> None:
+    """A half-written file changes nothing."""
     tls = ListenerTls(**pair(files.issue("server")))
     successor = trustme.CA()
     new_ca = files.write("new-ca.pem", successor.cert_pem.bytes())
@@ -90,8 +88,8 @@ def pair(paths: Sequence[Path]) -> dict[str, Path]:
     return {"certificate": certificate, "key": key}
 
 
-def test_keys_do_not_show(files: Files) -> None:
-    """No representation has anything of what was read from the file."""
+def test_keys_are_in_no_representation(files: Files) -> None:
+    """Nothing that was read from the key's file is shown."""
     tls = ListenerTls(**pair(files.issue("server")))
     shown = f"{tls!r} {tls.grpc_credentials()!r} {tls._read_configuration()!r}"
 

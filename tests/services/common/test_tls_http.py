@@ -1,5 +1,3 @@
-"""The edge over TLS, with certificates that are replaced under way."""
-
 from __future__ import annotations
 
 import ssl
@@ -18,7 +16,7 @@ NAME = "pomogator.example"
 
 
 def issue(authority: trustme.CA, folder: Path) -> tuple[Path, Path]:
-    """A certificate and its key in files; those of an earlier one are replaced."""
+    """Write a new certificate and its key; an earlier pair is replaced."""
     issued = authority.issue_cert(NAME)
     certificate, key = folder / "tls.crt", folder / "tls.key"
     certificate.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
@@ -32,7 +30,7 @@ def listener(certificate: Path, key: Path, client_ca: Path | None = None) -> Lis
 
 
 async def status(address: str, authority: trustme.CA) -> int:
-    """What `/healthz` answers to a client that trusts the authority alone."""
+    """The status of `/healthz` for a client that trusts only this authority."""
     trust = ssl.create_default_context()
     trust.load_verify_locations(cadata=authority.cert_pem.bytes().decode())
     url = f"https://{address}/healthz"
@@ -43,8 +41,8 @@ async def status(address: str, authority: trustme.CA) -> int:
         return answer.status
 
 
-async def test_replaced_certificates(tmp_path: Path) -> None:
-    """A new connection meets the new certificate; what is half written changes nothing."""
+async def test_new_connections_get_the_replaced_certificate(tmp_path: Path) -> None:
+    """A half-written file changes nothing."""
     first, second = trustme.CA(), trustme.CA()
     tls = listener(*issue(first, tmp_path)).http_context()
     async with (
@@ -60,8 +58,8 @@ async def test_replaced_certificates(tmp_path: Path) -> None:
             await status(address, first)
 
 
-async def test_plain_text_is_not_spoken(tmp_path: Path) -> None:
-    """A client that does not speak TLS gets no answer."""
+async def test_a_client_without_tls_gets_no_answer(tmp_path: Path) -> None:
+    """The listener speaks no plain text."""
     tls = listener(*issue(trustme.CA(), tmp_path)).http_context()
     async with (
         open_channel("127.0.0.1:9") as nowhere,
@@ -90,8 +88,8 @@ def client(name: str, ca: trustme.CA, server: trustme.CA) -> ssl.SSLContext:
     return context
 
 
-async def test_clients_that_must_show_who_they_are(tmp_path: Path) -> None:
-    """Only who has a certificate of the authority is heard; a replaced authority counts at once."""
+async def test_clients_need_a_certificate_of_the_authority(tmp_path: Path) -> None:
+    """A replaced authority holds from the next connection on."""
     server, first, second = trustme.CA(), trustme.CA(), trustme.CA()
     authority = tmp_path / "clients.crt"
     authority.write_bytes(first.cert_pem.bytes())
@@ -122,10 +120,8 @@ async def test_clients_that_must_show_who_they_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["tls.crt", "tls.key", "ca.crt"])
 @pytest.mark.parametrize("content", [None, b"", b"-----BEGIN CERTIFICATE-----"])
-def test_files_that_are_no_use_are_named(
-    tmp_path: Path, missing: str, content: bytes | None
-) -> None:
-    """An operator reads which file it is, for either side."""
+def test_unusable_files_are_named(tmp_path: Path, missing: str, content: bytes | None) -> None:
+    """For listeners and for channels."""
     authority = trustme.CA()
     certificate, key = issue(authority, tmp_path)
     ca = tmp_path / "ca.crt"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.common.images import HEAD_BYTES, checked_head, decoded_bytes, media_type
+from services.common.image_format import HEAD_BYTES, checked_head, decoded_bytes, media_type
 
 HEADS = {
     b"\xff\xd8\xff\xe0\x00\x10JFIF": "image/jpeg",

@@ -1,5 +1,3 @@
-"""What a process that serves does with itself."""
-
 from __future__ import annotations
 
 import gc
@@ -8,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.common.process import (
+from services.common.process_settings import (
     GC_THRESHOLD,
     disable_core_dumps,
     freeze_gc,
@@ -18,29 +16,29 @@ from services.common.process import (
 
 @pytest.fixture(params=[resource.RLIMIT_NOFILE, resource.RLIMIT_CORE])
 def limits(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
-    """A pair of limits of this process, the soft and the hard one; afterwards as they were."""
+    """A soft and a hard limit of this process, restored afterwards."""
     before = resource.getrlimit(request.param)
     yield before
     resource.setrlimit(request.param, before)
 
 
 @pytest.mark.parametrize("limits", [resource.RLIMIT_NOFILE], indirect=True)
-def test_all_descriptors_are_taken(limits: tuple[int, int]) -> None:
-    """The process may have as many as its unit or its shell could give."""
+def test_the_limit_of_descriptors_is_raised_to_the_hard_limit(limits: tuple[int, int]) -> None:
+    """Units and shells set a lower soft limit."""
     raise_fd_limit()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     assert soft == hard == limits[1]
 
 
 @pytest.mark.parametrize("limits", [resource.RLIMIT_CORE], indirect=True)
-def test_nothing_is_dumped(limits: tuple[int, int]) -> None:
-    """Where a crash would leave a file, it leaves none."""
+def test_a_crash_leaves_no_core_file(limits: tuple[int, int]) -> None:
+    """The soft limit of its size is 0."""
     disable_core_dumps()
     assert resource.getrlimit(resource.RLIMIT_CORE) == (0, limits[1])
 
 
-def test_what_stays_is_not_looked_at() -> None:
-    """The garbage collector comes seldom, and has little to look at."""
+def test_objects_of_the_start_are_exempt_from_garbage_collection() -> None:
+    """And collections are rarer than by default."""
     before = gc.get_threshold()
     try:
         freeze_gc()
