@@ -107,7 +107,7 @@ class Outbox:
                 await self._quarantine(batch)
                 return
             if not all(won):
-                self._log_ignored("holds.already_ended", batch, won)
+                log.warning("holds.already_ended", extra={"hold_ids": _ids_of_lost(batch, won)})
             return
 
     async def _quarantine(self, batch: Sequence[HoldEnd]) -> None:
@@ -116,8 +116,8 @@ class Outbox:
             for hold_end in batch:
                 await self._deliver([hold_end])
             return
-        self._log_ignored("hold.refused", batch, [False])
+        log.warning("holds.refused", extra={"hold_ids": _ids_of_lost(batch, [False])})
 
-    def _log_ignored(self, event: str, batch: Sequence[HoldEnd], won: Sequence[bool]) -> None:
-        lost = [hold_end.hold.id for hold_end, ours in zip(batch, won, strict=True) if not ours]
-        log.warning(event, extra={"hold_ids": lost})
+
+def _ids_of_lost(batch: Sequence[HoldEnd], won: Sequence[bool]) -> list[str]:
+    return [hold_end.hold.id for hold_end, ours in zip(batch, won, strict=True) if not ours]

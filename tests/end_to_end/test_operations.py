@@ -13,6 +13,7 @@ import pytest
 
 from services.common.key_format import new_secret
 from services.telemetry.calls import ENDS
+from tests.deploy.test_logs import EVENTS, names
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import CUT, LAST_CHUNK, SSE_HEAD, FakeUpstream, json_answer, sse
@@ -251,6 +252,25 @@ async def test_secrets_stay_inside(
         assert secret not in server.log
         assert secret not in exposition
     assert sum(line["event"] == "call.ended" for line in server.lines) == 5
+
+
+async def test_log_lines_have_the_fields_of_their_dictionary(
+    server: Server, first: FakeUpstream, http: aiohttp.ClientSession
+) -> None:
+    """Lines of a start, a stream and a failed call have the fields that `deploy/LOGS.md` lists."""
+    first.play([BEGINNING + ENDING])
+    for model in (CHAT["model"], "no/such"):
+        body = {**CHAT, "stream": True, "model": model}
+        async with http.post("/v1/chat/completions", json=body) as answer:
+            await answer.read()
+        await server.event("request.ended", request_id=answer.headers["x-request-id"])
+    always = {"ts", "level", "logger", "event"}
+
+    for line in server.lines:
+        listed = names(EVENTS[line["event"]][2])
+        assert line.keys() - always <= listed, line
+    (ended, *_) = [line for line in server.lines if line["event"] == "call.ended"]
+    assert ended.keys() - always == names(EVENTS["call.ended"][2])
 
 
 async def test_metrics_are_not_public(http: aiohttp.ClientSession) -> None:

@@ -135,5 +135,5 @@ async def test_a_refused_end_is_quarantined(
         assert (ledger.recovered, ledger.broken_holds) == (0, 1)
         assert ledger.healthy
     told = [record.message for record in caplog.records if record.levelname != "INFO"]
-    assert told == ["hold.refused", "hold.quarantined"]
+    assert told == ["holds.refused", "hold.quarantined"]
     assert await watched.read(open_ids) == [broken.id]
