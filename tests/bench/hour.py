@@ -21,7 +21,7 @@ import psutil
 
 from tests.bench.figures import Figure, conclude
 from tests.nightly.soak import opened
-from tests.stand.providers.unreliable import Provider
+from tests.stand.providers.unreliable import UnreliableProvider
 
 PARTS = 12
 GROWTH_MAX = 1.1
@@ -31,7 +31,7 @@ MEMORY_MB_MAX = 16.0
 async def measure(directory: Path, seconds: float, rate: float) -> list[Figure]:
     """Costs in the last part against those in the second one."""
     chance = random.Random(1)  # noqa: S311 - the same each time
-    provider = Provider(chance, share=0.0)
+    provider = UnreliableProvider(chance, share=0.0)
     async with opened(directory, provider, "single", chance, leaving=0.0) as (soak, load):
         (gateway,) = soak.servers.values()
         process = psutil.Process(gateway.pid)

@@ -28,7 +28,7 @@ from tests.bench.figures import Figure, conclude
 from tests.bench.fleet import Fleet, fleet
 from tests.bench.processes import MODEL
 from tests.nightly.load import Load
-from tests.stand.providers.unreliable import Provider
+from tests.stand.providers.unreliable import UnreliableProvider
 from tests.stand.upstream import FakeUpstream
 
 STOPPING = ("--shutdown-delay", "3", "--drain-timeout", "30")
@@ -115,7 +115,7 @@ async def balancing(gateways: Fleet) -> AsyncIterator[tuple[Balancer, str]]:
 
 async def measure(directory: Path, restarts: int, rate: float) -> Sequence[Figure]:
     """Restarts, and what callers noticed of them."""
-    provider = Provider(random.Random(1), share=0.0)  # noqa: S311 - the same each time
+    provider = UnreliableProvider(random.Random(1), share=0.0)  # noqa: S311 - the same each time
     async with FakeUpstream() as upstream:
         upstream.play(provider)
         async with (

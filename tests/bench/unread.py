@@ -26,7 +26,15 @@ from urllib.parse import urlsplit
 from tests.bench.figures import Figure, conclude, quantile
 from tests.bench.processes import MeasuredGateway, asking, bench_configuration, running
 from tests.stand.operators import operators
-from tests.stand.upstream import SSE_HEAD, FakeUpstream, Line, Request, Script, json_answer, sse
+from tests.stand.upstream import (
+    SSE_HEAD,
+    FakeUpstream,
+    Request,
+    Script,
+    UpstreamConnection,
+    json_answer,
+    sse,
+)
 
 EDGE_MB_MAX, SERVICE_MB_MAX = 256.0, 64.0
 GOOD_CALLS, GOOD_AT_A_TIME = 1000, 10
@@ -60,7 +68,7 @@ class Provider:
         choice = {"index": 0, "message": message, "finish_reason": "stop"}
         return [json_answer({"id": "1", "choices": [choice], "usage": USAGE})]
 
-    async def _flow(self, line: Line) -> None:
+    async def _flow(self, line: UpstreamConnection) -> None:
         sock = line.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         line.writer.transport.set_write_buffer_limits(0)

@@ -9,7 +9,7 @@ import pytest
 
 from tests.stand.dialect_stand import MODEL, configuration
 from tests.stand.gateway import TRANSPORTS, Transport, running
-from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, FakeUpstream, Line, sse
+from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, FakeUpstream, UpstreamConnection, sse
 
 PIECE = "x" * 4096
 PIECES = 32_768
@@ -28,7 +28,7 @@ class Torrent:
         self.blocked = asyncio.Event()
         self.ended = asyncio.Event()
 
-    async def flow(self, line: Line) -> None:
+    async def flow(self, line: UpstreamConnection) -> None:
         """Sends until nothing moves, and the rest when it moves again."""
         line.writer.transport.set_write_buffer_limits(0)
         chunk = {"choices": [{"index": 0, "delta": {"content": PIECE}, "finish_reason": None}]}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 97
+FILES_MAX = 105
 CALLS_MAX = {"streamed": 700, "whole": 500}
 COROUTINES_MAX = 9
 

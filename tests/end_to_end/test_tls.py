@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 import trustme
 
-from tests.stand.certificates import Files
+from tests.stand.certificates import Certificates
 from tests.stand.configuration import configuration
 from tests.stand.process import Server
 from tests.stand.servers import running_server
@@ -30,7 +30,7 @@ ANSWER = {
 
 async def test_edge_and_service_know_each_other(tmp_path: Path) -> None:
     """HTTPS to the edge, mutual TLS to the service; another edge is not let in."""
-    files = Files(tmp_path, "127.0.0.1")
+    files = Certificates(tmp_path, "127.0.0.1")
     server, server_key = files.issue("server")
     edge, edge_key = files.issue("edge")
     stranger, stranger_key = files.issue("stranger", trustme.CA())
@@ -62,7 +62,7 @@ async def test_edge_and_service_know_each_other(tmp_path: Path) -> None:
 
 async def test_names_are_read_anew(tmp_path: Path) -> None:
     """Who may call what follows the configuration, and who the edge is its files: on SIGHUP."""
-    files = Files(tmp_path, "127.0.0.1")
+    files = Certificates(tmp_path, "127.0.0.1")
     server, server_key = files.issue("server")
     edge, edge_key = files.issue("edge", None, "edge.svc")
     for folder in ("service", "edge"):
@@ -123,7 +123,7 @@ class Operated:
     """A server whose operators' listeners are on TCP."""
 
     server: Server
-    files: Files
+    files: Certificates
     shell: Shell
     token: str
 
@@ -143,7 +143,7 @@ class Operated:
 @pytest.fixture
 async def operated(tmp_path: Path) -> AsyncIterator[Operated]:
     """A server whose key methods are for `admin.svc` alone."""
-    files = Files(tmp_path, "127.0.0.1")
+    files = Certificates(tmp_path, "127.0.0.1")
     server, server_key = files.issue("server")
     token = secrets.token_hex(16)
     clients = 'client_certificates = { "pomogator.accounts.v1.KeyService/*" = ["admin.svc"] }'

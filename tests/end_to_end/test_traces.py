@@ -27,10 +27,10 @@ from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.trace_collector import (
     QUICK,
-    Collector,
     Span,
-    collecting,
-    collecting_for_real,
+    TraceCollector,
+    running_collector,
+    running_real_collector,
 )
 from tests.stand.upstream import CUT, FakeUpstream, json_answer
 
@@ -67,7 +67,7 @@ COLLECTOR = os.environ.get("POMOGATOR_COLLECTOR", "")
 class Traced:
     """A gateway of real processes, whose spans go to a collector."""
 
-    collector: Collector
+    collector: TraceCollector
     first: FakeUpstream
     second: FakeUpstream
     client: AsyncOpenAI
@@ -77,7 +77,7 @@ class Traced:
 
 @asynccontextmanager
 async def tracing(
-    state: Path, layout: Layout, collector: Collector, config: str = CONFIG
+    state: Path, layout: Layout, collector: TraceCollector, config: str = CONFIG
 ) -> AsyncIterator[Traced]:
     """Runs it."""
     async with AsyncExitStack() as stack:
@@ -131,7 +131,10 @@ async def _split(
 @pytest.fixture(params=LAYOUTS)
 async def traced(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Traced]:
     """A gateway in each layout."""
-    async with collecting() as collector, tracing(tmp_path, request.param, collector) as running:
+    async with (
+        running_collector() as collector,
+        tracing(tmp_path, request.param, collector) as running,
+    ):
         yield running
 
 
@@ -155,7 +158,7 @@ async def test_a_call_is_a_trace(traced: Traced, stream: bool) -> None:
 async def test_a_real_collector_takes_it(layout: Layout, stream: bool, tmp_path: Path) -> None:
     """OpenTelemetry's own collector understands what it gets, and hands the same trace on."""
     async with (
-        collecting_for_real(COLLECTOR, tmp_path) as collector,
+        running_real_collector(COLLECTOR, tmp_path) as collector,
         tracing(tmp_path, layout, collector) as traced,
     ):
         await assert_a_trace(traced, stream=stream)
@@ -198,7 +201,7 @@ async def test_a_provider_learns_of_the_trace_where_its_channel_says_so(tmp_path
     """Then the request that it gets bears the ID of its own attempt."""
     config = CONFIG.replace("priority = 1", "priority = 1\ntrace_context = true")
     async with (
-        collecting() as collector,
+        running_collector() as collector,
         tracing(tmp_path, "one process", collector, config) as traced,
     ):
         traced.first.play([BUSY])

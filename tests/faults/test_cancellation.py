@@ -43,10 +43,10 @@ from tests.stand.upstream import (
     CUT,
     SSE_HEAD_UNTIL_CLOSE,
     FakeUpstream,
-    Line,
     Request,
     Script,
     Step,
+    UpstreamConnection,
     answer,
     event,
 )
@@ -54,7 +54,7 @@ from tests.stand.upstream import (
 T = TypeVar("T")
 
 
-async def breathe(_line: Line) -> None:
+async def breathe(_line: UpstreamConnection) -> None:
     """Lets what was sent arrive before more follows."""
     await asyncio.sleep(0.005)
 
@@ -131,7 +131,7 @@ class Place:
         played = asyncio.Event()
         self._played.append(played)
 
-        async def end(_line: Line) -> None:
+        async def end(_line: UpstreamConnection) -> None:
             played.set()
 
         if not request.json().get("stream"):

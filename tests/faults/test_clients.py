@@ -28,7 +28,15 @@ from tests.faults.fault_stand import (
 )
 from tests.faults.processes import asking, holds_are_closed, priced_configuration, unread
 from tests.stand.servers import running_server
-from tests.stand.upstream import STALL, FakeUpstream, Line, Request, Script, json_answer, sse
+from tests.stand.upstream import (
+    STALL,
+    FakeUpstream,
+    Request,
+    Script,
+    UpstreamConnection,
+    json_answer,
+    sse,
+)
 
 Leave = Callable[[asyncio.StreamWriter], None]
 
@@ -132,7 +140,7 @@ async def test_disconnecting_from_a_whole_answer_cancels_it(
     assert isinstance(answer, bytes)
     sent = asyncio.Event()
 
-    async def tell(_: Line) -> None:
+    async def tell(_: UpstreamConnection) -> None:
         sent.set()
 
     stand.play([answer[:-20], tell, STALL])
@@ -205,7 +213,7 @@ async def test_a_drain_reads_a_partial_document_to_its_end(open_stand: OpenStand
     (answer,) = WHOLE
     assert isinstance(answer, bytes)
 
-    async def tell(_: Line) -> None:
+    async def tell(_: UpstreamConnection) -> None:
         sent.set()
 
     stand.play([answer[:-20], tell, goes_on, answer[-20:]])
@@ -345,7 +353,7 @@ async def test_a_client_that_never_reads_is_cut_off(open_stand: OpenStand) -> No
     page = sse(piece("x" * 8000))
     sent = 0
 
-    async def flood(line: Line) -> None:
+    async def flood(line: UpstreamConnection) -> None:
         nonlocal sent
         while True:
             line.writer.write(page)
@@ -432,7 +440,7 @@ async def test_many_clients_that_never_read_cost_only_their_buffers(tmp_path: Pa
     """
     page = sse(piece("x" * 8000))
 
-    async def flood(line: Line) -> None:
+    async def flood(line: UpstreamConnection) -> None:
         while True:
             line.writer.write(page)
             await line.writer.drain()

@@ -14,7 +14,7 @@ from services.serving.server import open_service
 from services.storage.audit import audit
 from services.storage.base import Database
 from services.storage.opening import open_database
-from tests.stand.failing_database import TroubledDatabase
+from tests.stand.failing_database import FailingDatabase
 from tests.stand.gateway import stored
 from tests.stand.held_provider import CHARGE_NANO_USD, ask, audited_charges, held_gateway
 
@@ -32,10 +32,10 @@ async def test_any_failing_database_call_leaves_the_books_right(
     stream: bool,
 ) -> None:
     """The call is answered or 503, never 401; the next is answered; no hold stays. Row 86."""
-    opened: list[TroubledDatabase] = []
+    opened: list[FailingDatabase] = []
 
     async def opening(state: Path, url: str, clock: Clock) -> Database:
-        opened.append(TroubledDatabase(await open_database(state, url, clock)))
+        opened.append(FailingDatabase(await open_database(state, url, clock)))
         return opened[-1]
 
     monkeypatch.setattr(stores, "open_database", opening)
@@ -66,7 +66,7 @@ async def test_any_failing_database_call_leaves_the_books_right(
     assert ends["settled"] == CHARGE_NANO_USD * answered
 
 
-async def settled(database: TroubledDatabase, calls: int) -> None:
+async def settled(database: FailingDatabase, calls: int) -> None:
     """Returns when so many calls are settled. The books are right until then."""
     while True:
         result = await database.untroubled.read(audit)

@@ -18,8 +18,8 @@ from tests.stand.upstream import (
     RESET,
     SSE_HEAD,
     STALL,
-    Line,
     Script,
+    UpstreamConnection,
     answer,
     json_answer,
 )
@@ -123,7 +123,7 @@ async def test_a_truncated_document_fails_over(stand: FaultStand, form: Form) ->
 async def test_pings_are_no_progress(stand: FaultStand, form: Form) -> None:
     """Pings without content time out as no progress. Row 57."""
 
-    async def ping(line: Line) -> None:
+    async def ping(line: UpstreamConnection) -> None:
         while not line.reader.at_eof():
             line.writer.write(form.ping)
             await line.writer.drain()

@@ -38,9 +38,9 @@ from tests.stand.upstream import (
     SSE_HEAD_UNTIL_CLOSE,
     STALL,
     FakeUpstream,
-    Line,
     Request,
     Script,
+    UpstreamConnection,
     answer,
     chunk,
     event,
@@ -202,7 +202,7 @@ async def test_silence_within_a_stream_ends_it(stand: FaultStand) -> None:
 async def test_comments_are_no_progress(stand: FaultStand) -> None:
     """Comments without content time out as no progress. Row 57."""
 
-    async def babble(line: Line) -> None:
+    async def babble(line: UpstreamConnection) -> None:
         while not line.reader.at_eof():
             line.writer.write(chunk(b": still here\n\n"))
             await line.writer.drain()

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import CHARGE, PATH, TEXT, FaultStand, fitting
 from tests.faults.test_http import SMUGGLED
-from tests.stand.nginx import NGINX, Proxy, proxying
+from tests.stand.nginx import NGINX, Nginx, running_nginx
 
 WITHIN = b"GET /v1/smuggled HTTP/1.1\r\nHost: x\r\nX-Request-Id: within\r\n\r\n"
 """A request that stands in the body of another one, or behind it."""
@@ -56,7 +56,7 @@ FRAMINGS: dict[str, tuple[bytes, bytes]] = {
 pytestmark = pytest.mark.skipif(NGINX is None, reason="there is no nginx on this machine")
 
 
-async def say(proxy: Proxy, sent: bytes) -> bytes:
+async def say(proxy: Nginx, sent: bytes) -> bytes:
     """All that the proxy answers until it hangs up, or says nothing for a while."""
     reader, writer = await asyncio.open_connection("127.0.0.1", proxy.port)
     writer.write(sent)
@@ -90,7 +90,7 @@ async def test_no_request_is_smuggled_past_a_proxy(
     folder = tmp_path / "nginx"
     folder.mkdir()
     counts: dict[str, int] = {}
-    async with proxying(folder, stand.address, buffering=buffering) as proxy:
+    async with running_nginx(folder, stand.address, buffering=buffering) as proxy:
         for how, (lines, body) in FRAMINGS.items():
             before, passed = len(seen(stand)), len(proxy.passed)
             # The edge itself refuses this with 415, and so 400 is its parser's alone.

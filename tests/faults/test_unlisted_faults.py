@@ -23,7 +23,17 @@ from tests.faults.fault_stand import (
     piece,
     reread,
 )
-from tests.stand.upstream import CUT, LAST_CHUNK, SSE_HEAD, STALL, Line, Script, chunk, head, sse
+from tests.stand.upstream import (
+    CUT,
+    LAST_CHUNK,
+    SSE_HEAD,
+    STALL,
+    Script,
+    UpstreamConnection,
+    chunk,
+    head,
+    sse,
+)
 
 STREAMS = pytest.mark.parametrize("streamed", [True, False])
 INTERIM = (
@@ -52,7 +62,7 @@ async def test_interim_responses(stand: FaultStand, interim: bytes, streamed: bo
 async def test_interim_responses_for_ever(stand: FaultStand) -> None:
     """Interim responses without end are no answer."""
 
-    async def hint(line: Line) -> None:
+    async def hint(line: UpstreamConnection) -> None:
         while not line.reader.at_eof():
             line.writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             await line.writer.drain()
@@ -67,7 +77,7 @@ async def test_interim_responses_for_ever(stand: FaultStand) -> None:
 async def test_a_head_that_never_ends(stand: FaultStand) -> None:
     """A head that never ends is no answer."""
 
-    async def drip(line: Line) -> None:
+    async def drip(line: UpstreamConnection) -> None:
         line.writer.write(b"HTTP/1.1 200 OK\r\n")
         while not line.reader.at_eof():
             line.writer.write(b"x: y\r\n")
@@ -206,7 +216,7 @@ async def test_bytes_one_by_one(stand: FaultStand) -> None:
     (answer,) = FINE
     assert isinstance(answer, bytes)
 
-    async def drip(line: Line) -> None:
+    async def drip(line: UpstreamConnection) -> None:
         for byte in answer:
             line.writer.write(bytes([byte]))
             await line.writer.drain()
@@ -221,7 +231,7 @@ async def test_bytes_one_by_one(stand: FaultStand) -> None:
 async def test_chunks_of_nothing(stand: FaultStand) -> None:
     """Blank lines without end are no events, and no progress."""
 
-    async def blank(line: Line) -> None:
+    async def blank(line: UpstreamConnection) -> None:
         while not line.reader.at_eof():
             line.writer.write(chunk(b"\n\n\n"))
             await line.writer.drain()

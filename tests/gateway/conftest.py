@@ -18,7 +18,7 @@ from gateway.server import serving
 from services.common.addresses import split_address
 from services.common.key_format import PREFIX, checksum
 from services.inprocess import InProcessChannel
-from tests.stand.service import Script
+from tests.stand.service import ScriptedService
 
 KEY = PREFIX + "0" * 43 + checksum("0" * 43)
 """Well-formed. The scripted service does not check whether it is valid."""
@@ -28,7 +28,7 @@ KEY = PREFIX + "0" * 43 + checksum("0" * 43)
 class Edge:
     """A running edge, its service's script, and a client."""
 
-    script: Script
+    script: ScriptedService
     http: aiohttp.ClientSession
     host: str
     port: int
@@ -36,7 +36,7 @@ class Edge:
 
 @asynccontextmanager
 async def scripted_channel(
-    script: Script, transport: str, folder: Path
+    script: ScriptedService, transport: str, folder: Path
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Open a channel to a service that plays `script`: over TCP, a Unix socket, or in process."""
     if transport == "in-process":
@@ -56,7 +56,7 @@ async def scripted_channel(
 
 @asynccontextmanager
 async def running_edge(
-    script: Script,
+    script: ScriptedService,
     channel: grpc.aio.Channel,
     config: EdgeConfig,
     call_limit: CallLimit | None = None,
@@ -71,9 +71,9 @@ async def running_edge(
 
 
 @pytest.fixture
-def script() -> Script:
+def script() -> ScriptedService:
     """The service's script, which tests fill in."""
-    return Script()
+    return ScriptedService()
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def config() -> EdgeConfig:
 
 @pytest.fixture(params=["in-process", "tcp", "unix"])
 async def edge(
-    request: pytest.FixtureRequest, script: Script, config: EdgeConfig, tmp_path: Path
+    request: pytest.FixtureRequest, script: ScriptedService, config: EdgeConfig, tmp_path: Path
 ) -> AsyncIterator[Edge]:
     """A running edge, over each kind of channel."""
     async with (

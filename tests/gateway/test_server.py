@@ -20,7 +20,7 @@ from tests.gateway.conftest import KEY, scripted_channel
 from tests.gateway.http.raw import parsed, read_answer
 from tests.gateway.surfaces.test_completion_handler import ASKED, STREAMED, URL, events
 from tests.stand import service
-from tests.stand.service import Pause, Script
+from tests.stand.service import Pause, ScriptedService
 
 
 async def test_a_service_that_is_not_there_is_503() -> None:
@@ -79,7 +79,7 @@ class Stoppable:
 async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
     """Nothing new is taken after it."""
     pause = Pause()
-    script = Script(
+    script = ScriptedService(
         steps=[[service.started()], pause, [service.choice_finished(), service.finished()]]
     )
     async with scripted_channel(script, transport, tmp_path) as channel:
@@ -99,7 +99,7 @@ async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
 async def test_a_drain_ends_what_does_not_end(tmp_path: Path, transport: str) -> None:
     """Streams with an error event and `[DONE]`, the rest with 503: nobody is left to guess."""
     streaming, answering = Pause(), Pause()
-    script = Script(steps=[[service.started()], streaming], answer=answering)
+    script = ScriptedService(steps=[[service.started()], streaming], answer=answering)
     async with scripted_channel(script, transport, tmp_path) as channel:
         edge = Stoppable(channel, EdgeConfig(drain_timeout_s=0.05))
         async with await edge.client() as http, http.post(URL, json=STREAMED) as stream:
@@ -117,7 +117,7 @@ async def test_a_drain_ends_what_does_not_end(tmp_path: Path, transport: str) ->
 async def test_a_drain_lets_idle_clients_go(tmp_path: Path) -> None:
     """While a stream is still running, who waits for nothing is told at once."""
     pause = Pause()
-    script = Script(
+    script = ScriptedService(
         steps=[[service.started()], pause, [service.choice_finished(), service.finished()]]
     )
     async with scripted_channel(script, "in-process", tmp_path) as channel:
@@ -140,7 +140,7 @@ async def test_a_drain_lets_idle_clients_go(tmp_path: Path) -> None:
 
 async def test_a_drain_lets_bodies_arrive(tmp_path: Path) -> None:
     """Who has begun to send a request may end it, and gets its answer, which is the last."""
-    script = Script(answer=service.answer())
+    script = ScriptedService(answer=service.answer())
     async with scripted_channel(script, "in-process", tmp_path) as channel:
         edge = Stoppable(channel, EdgeConfig())
         place = split_address(await edge.address())
@@ -163,7 +163,9 @@ async def test_a_drain_lets_bodies_arrive(tmp_path: Path) -> None:
 
 async def test_who_is_served_while_it_lingers_is_to_connect_anew(tmp_path: Path) -> None:
     """Calls are still answered, and each answer is its connection's last."""
-    script = Script(steps=[[service.started(), service.choice_finished(), service.finished()]])
+    script = ScriptedService(
+        steps=[[service.started(), service.choice_finished(), service.finished()]]
+    )
     async with scripted_channel(script, "in-process", tmp_path) as channel:
         edge = Stoppable(channel, EdgeConfig(shutdown_delay_s=30))
         async with await edge.client() as http:

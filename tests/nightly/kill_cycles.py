@@ -36,7 +36,7 @@ from tests.stand.configuration import configuration
 from tests.stand.databases import empty_database
 from tests.stand.deployment import PLANS, Deployment, Plan
 from tests.stand.operators import operators
-from tests.stand.providers.unreliable import Provider
+from tests.stand.providers.unreliable import UnreliableProvider
 from tests.stand.upstream import FakeUpstream
 
 Topology = Literal["single", "split", "fleet"]
@@ -202,7 +202,7 @@ async def run(
     chance = random.Random(seed)  # noqa: S311 - a cause of trouble, not a secret
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FakeUpstream())
-        upstream.play(Provider(chance))
+        upstream.play(UnreliableProvider(chance))
         config = configuration(
             upstream.url,
             prices={"request_usd": 0.001, "completion_usd_per_mtok": 10},

@@ -28,7 +28,7 @@ import psutil
 from tests.nightly.load import Load
 from tests.stand.operators import operators
 from tests.stand.process import Server
-from tests.stand.providers.unreliable import MANY, Provider
+from tests.stand.providers.unreliable import MANY, UnreliableProvider
 from tests.stand.servers import TOPOLOGIES, Topology, gateway_of
 from tests.stand.upstream import FakeUpstream
 
@@ -96,7 +96,9 @@ class Vitals:
 class Soak:
     """A gateway, its provider, and those who ask."""
 
-    def __init__(self, directory: Path, provider: Provider, url: str, topology: Topology) -> None:
+    def __init__(
+        self, directory: Path, provider: UnreliableProvider, url: str, topology: Topology
+    ) -> None:
         config = directory / "pomogator.toml"
         channels = (CHANNEL.format(dialect=dialect, url=url) for dialect in DIALECTS)
         config.write_text(CONFIG.format(places=PLACES) + "".join(channels))
@@ -196,7 +198,11 @@ def left_behind(before: Mapping[str, Vitals], after: Mapping[str, Vitals]) -> Se
 
 @asynccontextmanager
 async def opened(
-    directory: Path, provider: Provider, topology: Topology, chance: random.Random, leaving: float
+    directory: Path,
+    provider: UnreliableProvider,
+    topology: Topology,
+    chance: random.Random,
+    leaving: float,
 ) -> AsyncIterator[tuple[Soak, Load]]:
     """A gateway that runs, and callers with money."""
     async with AsyncExitStack() as stack:
@@ -218,7 +224,7 @@ async def run(
 ) -> Counter[str]:
     """So long; how calls ended. AssertionError where anything stays behind or went wrong."""
     chance = random.Random(seed)  # noqa: S311 - a cause of trouble, not a secret
-    provider = Provider(chance, faults=MANY, share=FAULTS)
+    provider = UnreliableProvider(chance, faults=MANY, share=FAULTS)
     async with opened(directory, provider, topology, chance, LEAVING) as (soak, load):
         seen = []
         for share in (WARM_UP, *[(1 - WARM_UP) / PARTS] * PARTS):

@@ -11,7 +11,7 @@ NAME = "pomogator.example"
 """The name in certificates for which a test names none."""
 
 
-class Files:
+class Certificates:
     """An authority and the files of what it has issued."""
 
     def __init__(self, folder: Path, name: str = NAME) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from tests.stand.holds import HoldSeen
+from tests.stand.holds import HoldRow
 
 MAX_TOKENS = 50
 TOKEN_NANO = 10_000
@@ -59,7 +59,7 @@ class ExpectedCall:
         self.low = checkpoint or self.request_nano
         self.high = price(self.request_nano, words)
 
-    def see(self, row: HoldSeen) -> None:
+    def see(self, row: HoldRow) -> None:
         """Holds the books against it. AssertionError where they cannot be right."""
         assert row.amount == self.hold, row
         if row.state == "held":
@@ -95,7 +95,7 @@ class ExpectedBooks:
         """The calls that still have to be taken from the dead."""
         return [name for name, entry in self.entries.items() if entry.lost]
 
-    def see(self, rows: Sequence[HoldSeen]) -> bool:
+    def see(self, rows: Sequence[HoldRow]) -> bool:
         """Whether all that must have ended has. AssertionError where the books are wrong."""
         names = [row.request_id for row in rows]
         assert len(names) == len(set(names)), "two holds for one call"

@@ -67,7 +67,7 @@ class WatchedDatabase:
         """The database is closed by its owner."""
 
 
-class TroubledDatabase(WatchedDatabase):
+class FailingDatabase(WatchedDatabase):
     """A real database of which one call, read or write, fails when it is told to."""
 
     def __init__(self, database: Database) -> None:

@@ -14,7 +14,7 @@ SELECT = "SELECT request_id, state, amount, charge, checkpoint FROM holds WHERE 
 
 
 @dataclass(frozen=True, slots=True)
-class HoldSeen:
+class HoldRow:
     """A hold as it is in the database."""
 
     request_id: str
@@ -29,13 +29,13 @@ class HoldSeen:
     """What was written down on the way, if anything was."""
 
 
-async def holds_of(account: str, state: Path, database_url: str = "") -> Sequence[HoldSeen]:
+async def holds_of(account: str, state: Path, database_url: str = "") -> Sequence[HoldRow]:
     """All of them, whatever became of them; from PostgreSQL where there is a URL."""
     if database_url:
         admin = await asyncpg.connect(database_url)
         try:
-            return [HoldSeen(*row) for row in await admin.fetch(SELECT + "$1", account)]
+            return [HoldRow(*row) for row in await admin.fetch(SELECT + "$1", account)]
         finally:
             await admin.close()
     with closing(sqlite3.connect(f"file:{state / 'pomogator.db'}?mode=ro", uri=True)) as reader:
-        return [HoldSeen(*row) for row in reader.execute(SELECT + "?", (account,))]
+        return [HoldRow(*row) for row in reader.execute(SELECT + "?", (account,))]

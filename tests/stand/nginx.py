@@ -35,7 +35,7 @@ http {{
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
+class Nginx:
     """One that runs."""
 
     port: int
@@ -50,7 +50,9 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxying(folder: Path, edge: tuple[str, int], *, buffering: bool) -> AsyncIterator[Proxy]:
+async def running_nginx(
+    folder: Path, edge: tuple[str, int], *, buffering: bool
+) -> AsyncIterator[Nginx]:
     """Runs one that keeps its connection to the edge, and buffers bodies or does not."""
     assert NGINX is not None
     with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -65,7 +67,7 @@ async def proxying(folder: Path, edge: tuple[str, int], *, buffering: bool) -> A
             while not await _listens(port):
                 assert process.returncode is None
                 await asyncio.sleep(0.01)  # It does not tell when it listens.
-        yield Proxy(port, folder)
+        yield Nginx(port, folder)
     finally:
         if process.returncode is None:
             process.terminate()

@@ -50,7 +50,7 @@ class Pause:
 
 
 @dataclass(slots=True, kw_only=True)
-class Script:
+class ScriptedService:
     """What the service does, and what it saw."""
 
     steps: Iterable[Sequence[chat.ChatCompletionChunk] | Fault | Pause] = ()
@@ -90,7 +90,7 @@ class Script:
 class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
     """Completes what the script says."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: ScriptedService) -> None:
         self._script = script
 
     async def CreateChatCompletion(
@@ -135,7 +135,7 @@ class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
 class ScriptedModels(models_grpc.ModelServiceServicer):
     """Lists what the script lists."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: ScriptedService) -> None:
         self._script = script
 
     async def ListModels(
@@ -160,7 +160,7 @@ class ScriptedModels(models_grpc.ModelServiceServicer):
 class ScriptedHealth(health_pb2_grpc.HealthServicer):
     """Serves, or does not."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: ScriptedService) -> None:
         self._script = script
 
     async def Check(

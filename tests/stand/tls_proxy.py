@@ -14,7 +14,7 @@ SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
 
 
 @asynccontextmanager
-async def tls_front(
+async def tls_proxy(
     connect: Connect, tls: ssl.SSLContext, *, asked: bytes = b""
 ) -> AsyncIterator[int]:
     """Speaks TLS at a port, and passes on what is said to what `connect` opens.

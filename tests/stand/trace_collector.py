@@ -41,7 +41,7 @@ class Span:
     lasted_s: float
 
 
-class Collector(collector_grpc.TraceServiceServicer):
+class TraceCollector(collector_grpc.TraceServiceServicer):
     """Takes spans."""
 
     def __init__(self) -> None:
@@ -92,9 +92,9 @@ class Collector(collector_grpc.TraceServiceServicer):
 
 
 @asynccontextmanager
-async def collecting() -> AsyncIterator[Collector]:
+async def running_collector() -> AsyncIterator[TraceCollector]:
     """A collector that runs."""
-    taker = Collector()
+    taker = TraceCollector()
     server = grpc.aio.server()
     collector_grpc.add_TraceServiceServicer_to_server(taker, server)  # type: ignore[no-untyped-call]
     taker.endpoint = f"http://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -118,9 +118,9 @@ service:
 
 
 @asynccontextmanager
-async def collecting_for_real(program: str, folder: Path) -> AsyncIterator[Collector]:
+async def running_real_collector(program: str, folder: Path) -> AsyncIterator[TraceCollector]:
     """OpenTelemetry's own collector, which hands on to ours what it has understood."""
-    async with collecting() as behind:
+    async with running_collector() as behind:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         path = folder / "collector.yaml"

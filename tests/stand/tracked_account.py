@@ -10,7 +10,7 @@ from itertools import count
 
 from tests.stand.answer_reader import AnswerReader
 from tests.stand.expected_books import MAX_TOKENS, ExpectedBooks, ExpectedCall
-from tests.stand.holds import HoldSeen, holds_of
+from tests.stand.holds import HoldRow, holds_of
 from tests.stand.process_stand import Key, ProcessStand
 from tests.stand.providers.stepwise import PlannedAnswer
 
@@ -140,7 +140,7 @@ class TrackedAccount:
         self.running.remove(call)
         call.entry.settled(call.words)
 
-    async def rows(self) -> Sequence[HoldSeen]:
+    async def rows(self) -> Sequence[HoldRow]:
         """The holds of the account, as they are."""
         return await holds_of(
             self.name, self.stand.deployment.states[0], self.stand.deployment.database_url

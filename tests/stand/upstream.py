@@ -62,14 +62,14 @@ class Request:
 
 
 @dataclass(slots=True)
-class Line:
+class UpstreamConnection:
     """One connection, as a script's coroutine functions get it."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
 
-Step = bytes | asyncio.Event | End | Callable[[Line], Awaitable[None]]
+Step = bytes | asyncio.Event | End | Callable[[UpstreamConnection], Awaitable[None]]
 Script = Sequence[Step]
 Player = Callable[[Request], Script]
 """Finds the script for a request."""
@@ -128,12 +128,14 @@ class FakeUpstream:
         await self._server.wait_closed()
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(self._serve(Line(reader, writer), self.connections))
+        task = asyncio.ensure_future(
+            self._serve(UpstreamConnection(reader, writer), self.connections)
+        )
         self.connections += 1
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _serve(self, line: Line, number: int) -> None:
+    async def _serve(self, line: UpstreamConnection, number: int) -> None:
         mine: list[Request] = []
         try:
             while (request := await self._read_request(line, number)) is not None:
@@ -156,7 +158,7 @@ class FakeUpstream:
             with suppress(ConnectionError, ssl.SSLError):
                 await line.writer.wait_closed()
 
-    async def _read_request(self, line: Line, number: int) -> Request | None:
+    async def _read_request(self, line: UpstreamConnection, number: int) -> Request | None:
         try:
             head = await line.reader.readuntil(b"\r\n\r\n")
         except asyncio.IncompleteReadError:
@@ -169,7 +171,7 @@ class FakeUpstream:
         return Request(method, path, headers, body, number)
 
 
-async def _play(line: Line, script: Script) -> bool:
+async def _play(line: UpstreamConnection, script: Script) -> bool:
     """Plays a script; whether the connection is still of use afterwards."""
     for step in script:
         if isinstance(step, bytes):
@@ -186,7 +188,7 @@ async def _play(line: Line, script: Script) -> bool:
     return True
 
 
-async def _wait(line: Line, event: asyncio.Event) -> bool:
+async def _wait(line: UpstreamConnection, event: asyncio.Event) -> bool:
     """Waits for the event or for the client to leave; whether it stayed."""
     leaving = asyncio.ensure_future(line.reader.read(1))
     waiting = asyncio.ensure_future(event.wait())
@@ -199,7 +201,7 @@ async def _wait(line: Line, event: asyncio.Event) -> bool:
         await asyncio.gather(leaving, waiting, return_exceptions=True)
 
 
-async def _end(line: Line, end: End) -> None:
+async def _end(line: UpstreamConnection, end: End) -> None:
     if end is RESET:
         linger = struct.pack("ii", 1, 0)
         with suppress(OSError):  # The client may have been faster.

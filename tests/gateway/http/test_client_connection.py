@@ -16,7 +16,7 @@ from pomogator.chat.v1 import content_pb2 as content
 from gateway.config import EdgeConfig
 from tests.gateway.conftest import KEY, Edge, running_edge, scripted_channel
 from tests.gateway.http.raw import Answer, exchange, parsed, read_answer
-from tests.stand.service import Pause, Script, answer, choice_finished, finished, started
+from tests.stand.service import Pause, ScriptedService, answer, choice_finished, finished, started
 
 POST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\n"
 BODY = b'{"model":"m","messages":[]}'
@@ -93,7 +93,7 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, in
 
 
 @pytest.fixture
-async def short_idle_edge(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
+async def short_idle_edge(script: ScriptedService, tmp_path: Path) -> AsyncIterator[Edge]:
     """An edge with a short idle timeout."""
     config = EdgeConfig(drain_timeout_s=0.1, idle_timeout_s=0.05)
     async with (
@@ -104,7 +104,7 @@ async def short_idle_edge(script: Script, tmp_path: Path) -> AsyncIterator[Edge]
 
 
 @pytest.fixture
-async def short_write_edge(script: Script, tmp_path: Path) -> AsyncIterator[Edge]:
+async def short_write_edge(script: ScriptedService, tmp_path: Path) -> AsyncIterator[Edge]:
     """An edge with a large write buffer and a short write timeout."""
     config = EdgeConfig(
         drain_timeout_s=0.1, idle_timeout_s=0.05, write_timeout_s=0.1, write_buffer_bytes=1 << 26
@@ -354,7 +354,7 @@ REFUSED = GOOD.replace(b"sk-pg-0", b"sk-pg-1")
 
 @pytest.mark.parametrize("sent", [REFUSED, REFUSED.replace(b"Host: a", b"Host: a ")])
 async def test_a_client_that_does_not_read_refusals_is_cut_off(
-    script: Script, tmp_path: Path, sent: bytes
+    script: ScriptedService, tmp_path: Path, sent: bytes
 ) -> None:
     """Refusals need no key, and would fill the memory."""
     config = EdgeConfig(drain_timeout_s=0.1, write_timeout_s=0.1)
@@ -388,7 +388,9 @@ def refusals() -> list[float]:
 
 
 @pytest.fixture
-async def full_edge(script: Script, tmp_path: Path, refusals: list[float]) -> AsyncIterator[Edge]:
+async def full_edge(
+    script: ScriptedService, tmp_path: Path, refusals: list[float]
+) -> AsyncIterator[Edge]:
     """An edge at its limit of calls while `refusals` has entries."""
     config = EdgeConfig(drain_timeout_s=0.1)
     async with (

@@ -17,7 +17,7 @@ from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
 from services.rpc.listener import listening
 from tests.services.common.test_tls_grpc import pair
-from tests.stand.certificates import NAME, Files
+from tests.stand.certificates import NAME, Certificates
 
 
 class Mirror(chat_grpc.ChatCompletionServiceServicer):
@@ -54,7 +54,7 @@ class Mirror(chat_grpc.ChatCompletionServiceServicer):
 class Edge:
     """A channel with its files and a service."""
 
-    def __init__(self, files: Files, channel: grpc.aio.Channel, mirror: Mirror) -> None:
+    def __init__(self, files: Certificates, channel: grpc.aio.Channel, mirror: Mirror) -> None:
         assert isinstance(channel, ReconnectingChannel)
         self.files = files
         self.channel = channel
@@ -72,7 +72,7 @@ class Edge:
 @pytest.fixture
 async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
     """An edge whose certificate is for `one.svc`."""
-    files, mirror = Files(tmp_path), Mirror()
+    files, mirror = Certificates(tmp_path), Mirror()
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     shown = TargetTls(ca=files.ca, **pair(files.issue("edge", None, "one.svc")))
     options = (("grpc.ssl_target_name_override", NAME),)

@@ -23,7 +23,7 @@ from gateway.telemetry.request_metrics import RequestMetrics
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.stand import service
-from tests.stand.service import Fault, Pause, Script
+from tests.stand.service import Fault, Pause, ScriptedService
 
 PATH = "/v1/chat/completions"
 ROUTE = {"route": PATH}
@@ -35,7 +35,9 @@ CUT = Fault(code=grpc.StatusCode.UNAVAILABLE, reason="UPSTREAM_DISCONNECTED", me
 class MeasuredEdge:
     """An edge, a client of it, and its metrics."""
 
-    def __init__(self, script: Script, http: aiohttp.ClientSession, metrics: EdgeMetrics) -> None:
+    def __init__(
+        self, script: ScriptedService, http: aiohttp.ClientSession, metrics: EdgeMetrics
+    ) -> None:
         self.script = script
         self.http = http
         self._registry = CollectorRegistry()
@@ -59,7 +61,7 @@ class MeasuredEdge:
 
 
 @pytest.fixture
-async def edge(script: Script, tmp_path: Path) -> AsyncIterator[MeasuredEdge]:
+async def edge(script: ScriptedService, tmp_path: Path) -> AsyncIterator[MeasuredEdge]:
     metrics = EdgeMetrics()
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(scripted_channel(script, "in-process", tmp_path))

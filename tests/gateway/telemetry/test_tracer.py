@@ -12,14 +12,14 @@ import pytest
 from opentelemetry.trace import Tracer
 
 from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
-from tests.stand.trace_collector import QUICK, Collector, collecting
+from tests.stand.trace_collector import QUICK, TraceCollector, running_collector
 
 OPTIONS = TracesOptions(service="pomogator", version="1.2.3")
 
 
 @pytest.fixture
-async def collector() -> AsyncIterator[Collector]:
-    async with collecting() as running:
+async def collector() -> AsyncIterator[TraceCollector]:
+    async with running_collector() as running:
         yield running
 
 
@@ -30,12 +30,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def named(collector: Collector) -> TracesOptions:
+def named(collector: TraceCollector) -> TracesOptions:
     """Return options that name the collector."""
     return TracesOptions(service="pomogator", version="1.2.3", endpoint=collector.endpoint)
 
 
-async def test_spans_reach_the_collector(collector: Collector) -> None:
+async def test_spans_reach_the_collector(collector: TraceCollector) -> None:
     """Each has our name and version, and the remaining ones are sent at the end."""
     async with opening_tracer(named(collector), {}) as tracer:
         assert tracer is not None
@@ -49,7 +49,7 @@ async def test_spans_reach_the_collector(collector: Collector) -> None:
 
 
 async def test_variables_override_options(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
+    collector: TraceCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenTelemetry's variables decide on the endpoint, the attributes and the sampler."""
     monkeypatch.setenv("OTEL_SERVICE_NAME", "other-gateway")
@@ -69,7 +69,7 @@ async def test_variables_override_options(
     assert b"deployment.environment.name" in collector.raw
 
 
-async def test_the_ratio_decides_about_new_traces(collector: Collector) -> None:
+async def test_the_ratio_decides_about_new_traces(collector: TraceCollector) -> None:
     """At a ratio of 0 no trace that begins here is sent."""
     options = TracesOptions(
         service="pomogator", version="1.2.3", endpoint=collector.endpoint, ratio=0.0
@@ -101,7 +101,7 @@ async def test_there_is_no_tracer_without_a_collector(env: Mapping[str, str]) ->
 
 
 async def test_without_the_library_a_configured_collector_is_an_error(
-    collector: Collector, monkeypatch: pytest.MonkeyPatch
+    collector: TraceCollector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Variables, which clusters set for all pods, are ignored then."""
     monkeypatch.setitem(sys.modules, "gateway.telemetry.span_export", None)

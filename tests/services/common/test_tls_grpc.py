@@ -13,12 +13,12 @@ from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
 from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
-from tests.stand.certificates import NAME, Files
+from tests.stand.certificates import NAME, Certificates
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Files:
-    return Files(tmp_path)
+def files(tmp_path: Path) -> Certificates:
+    return Certificates(tmp_path)
 
 
 @asynccontextmanager
@@ -46,7 +46,7 @@ async def ask(address: str, tls: TargetTls | None) -> int:
         return status
 
 
-async def test_clients_need_a_certificate_of_the_authority(files: Files) -> None:
+async def test_clients_need_a_certificate_of_the_authority(files: Certificates) -> None:
     """Clients with another one or none are refused, and plain text, too."""
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     stranger = files.issue("stranger", trustme.CA())
@@ -58,7 +58,7 @@ async def test_clients_need_a_certificate_of_the_authority(files: Files) -> None
             assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_new_connections_get_the_replaced_certificate(files: Files) -> None:
+async def test_new_connections_get_the_replaced_certificate(files: Certificates) -> None:
     """A half-written file changes nothing."""
     tls = ListenerTls(**pair(files.issue("server")))
     successor = trustme.CA()
@@ -73,7 +73,7 @@ async def test_new_connections_get_the_replaced_certificate(files: Files) -> Non
             await ask(address, TargetTls(ca=files.ca))
 
 
-async def test_a_wrong_pair_is_refused_at_the_start(files: Files) -> None:
+async def test_a_wrong_pair_is_refused_at_the_start(files: Certificates) -> None:
     """A key of another certificate is an error before anything is served."""
     certificate, _ = files.issue("one")
     _, key = files.issue("two")
@@ -88,7 +88,7 @@ def pair(paths: Sequence[Path]) -> dict[str, Path]:
     return {"certificate": certificate, "key": key}
 
 
-def test_keys_are_in_no_representation(files: Files) -> None:
+def test_keys_are_in_no_representation(files: Certificates) -> None:
     """Nothing that was read from the key's file is shown."""
     tls = ListenerTls(**pair(files.issue("server")))
     shown = f"{tls!r} {tls.grpc_credentials()!r} {tls._read_configuration()!r}"

@@ -31,9 +31,9 @@ from tests.stand.upstream import (
     SSE_HEAD_UNTIL_CLOSE,
     STALL,
     FakeUpstream,
-    Line,
     Script,
     Step,
+    UpstreamConnection,
     answer,
     chunk,
     event,
@@ -469,7 +469,7 @@ async def test_pings_are_no_progress(caller: Caller) -> None:
     clock = caller.clock = FakeClock()
     caller.channel = {"progress_timeout_s": 0.02}
 
-    async def ping_for_ever(line: Line) -> None:
+    async def ping_for_ever(line: UpstreamConnection) -> None:
         while True:
             clock.advance(0.005)
             line.writer.write(sse("ping"))

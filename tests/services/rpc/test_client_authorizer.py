@@ -35,7 +35,7 @@ from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
 from tests.services.common.test_tls_grpc import pair
 from tests.services.rpc.test_listener import Models
-from tests.stand.certificates import NAME, Files
+from tests.stand.certificates import NAME, Certificates
 
 SHOP, EDGE, STRANGER = "shop.web.svc", "edge.pomogator.svc", "stranger.svc"
 MODELS = pb.DESCRIPTOR.services_by_name["ModelService"].full_name
@@ -73,7 +73,7 @@ def register(server: grpc.aio.Server) -> None:
 class Listener:
     """A listener, its authority, and clients with any names."""
 
-    def __init__(self, files: Files, address: str, table: list[Table]) -> None:
+    def __init__(self, files: Certificates, address: str, table: list[Table]) -> None:
         self.files = files
         self.table = table
         self._address = address
@@ -143,7 +143,7 @@ class Client:
 
 @pytest.fixture
 async def listener(tmp_path: Path) -> AsyncIterator[Listener]:
-    files = Files(tmp_path)
+    files = Certificates(tmp_path)
     table: list[Table] = [TABLE]
     authorizer = ClientAuthorizer(lambda: table[0])
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
@@ -230,7 +230,7 @@ def with_uri(authority: trustme.CA, uri: str, key_path: Path) -> bytes:
 
 async def test_uris_are_names(tmp_path: Path) -> None:
     """Workloads are told apart by their SPIFFE identities."""
-    files = Files(tmp_path)
+    files = Certificates(tmp_path)
     spiffe = "spiffe://cluster.local/ns/web/sa/shop"
     tls = ListenerTls(**pair(files.issue("server")), client_ca=files.ca)
     authorizer = ClientAuthorizer(lambda: {"*": (spiffe,)})

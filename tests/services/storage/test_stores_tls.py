@@ -18,7 +18,7 @@ from services.storage.counters import LocalCounters
 from services.storage.postgres import PostgresDatabase
 from services.storage.redis import RedisCounters
 from tests.services.storage.transactions import count, put
-from tests.stand.tls_proxy import SSL_REQUEST, tls_front
+from tests.stand.tls_proxy import SSL_REQUEST, tls_proxy
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def trusted(authority: trustme.CA, tmp_path: Path) -> Path:
 async def database_port(tls: ssl.SSLContext, postgres_url: str) -> AsyncIterator[int]:
     """Port of PostgreSQL that accepts TLS only."""
     (folder,) = parse_qs(urlsplit(postgres_url).query)["host"]
-    async with tls_front(
+    async with tls_proxy(
         lambda: asyncio.open_unix_connection(f"{folder}/.s.PGSQL.5432"), tls, asked=SSL_REQUEST
     ) as port:
         yield port
@@ -92,7 +92,7 @@ async def test_counters_need_a_trusted_certificate(tls: ssl.SSLContext, trusted:
     """`rediss://` connects to a trusted server only."""
     with ValkeyServer() as valkey:
         local = LocalCounters(SystemClock())
-        async with tls_front(
+        async with tls_proxy(
             lambda: asyncio.open_connection("127.0.0.1", valkey.port), tls
         ) as port:
             url = f"rediss://127.0.0.1:{port}"

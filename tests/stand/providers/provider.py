@@ -42,7 +42,7 @@ ENDS: Mapping[Break | None, End] = {"cut": CUT, "stall": STALL}
 """What the connection does where an answer breaks off without a word."""
 
 
-class Speech(Protocol):
+class DialectForm(Protocol):
     """One dialect, on the provider's side."""
 
     def complaint(self, body: Json, given: Sequence[Answer]) -> str:
@@ -62,7 +62,7 @@ class Speech(Protocol):
         ...
 
 
-SPEECHES: Mapping[str, Speech] = {
+SPEECHES: Mapping[str, DialectForm] = {
     "anthropic": Anthropic(),
     "openai": OpenAi(),
     "openrouter": OpenRouter(),

@@ -10,9 +10,9 @@ from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
     SSE_HEAD,
-    Line,
     Request,
     Script,
+    UpstreamConnection,
     json_answer,
     sse,
 )
@@ -59,13 +59,13 @@ class StepwiseProvider:
         if not planned.held:
             return [SSE_HEAD, sse(*words, *_end(planned.words)), LAST_CHUNK]
 
-        async def follow(line: Line) -> None:
+        async def follow(line: UpstreamConnection) -> None:
             await _follow(planned, line)
 
         return [SSE_HEAD, sse(*words), follow, CUT]
 
 
-async def _follow(planned: PlannedAnswer, line: Line) -> None:
+async def _follow(planned: PlannedAnswer, line: UpstreamConnection) -> None:
     """Does as it is told, until that is the end or the gateway leaves."""
     said = planned.words
     leaving = asyncio.ensure_future(line.reader.read(1))

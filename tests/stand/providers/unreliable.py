@@ -16,10 +16,10 @@ from tests.stand.upstream import (
     SSE_HEAD,
     STALL,
     End,
-    Line,
     Request,
     Script,
     Step,
+    UpstreamConnection,
     chunk,
     event,
     json_answer,
@@ -54,7 +54,7 @@ MANY: Sequence[Fault] = (
 """Before and after the beginning."""
 
 
-class Provider:
+class UnreliableProvider:
     """Answers at its own pace; a share of the answers has one of the faults."""
 
     def __init__(
@@ -92,10 +92,10 @@ class Provider:
             return [self._wait, *good]
         return chance.choice(self._faults)(good) if chance.random() < self._share else good
 
-    async def _pause(self, most_s: float, _line: Line) -> None:
+    async def _pause(self, most_s: float, _line: UpstreamConnection) -> None:
         await asyncio.sleep(self._chance.random() * most_s)
 
-    async def _wait(self, _line: Line) -> None:
+    async def _wait(self, _line: UpstreamConnection) -> None:
         self._held += 1
         async with self._arrivals:
             self._arrivals.notify_all()

@@ -9,7 +9,7 @@ import socket
 from services.providers.http import HttpClient, HttpResponse, Url
 from services.providers.http.incoming_response import BUFFER_MAX, BUFFER_MIN, RECEIVE_BUDGET
 from services.providers.http.pool import SOCKET_RECEIVE_BUFFER
-from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, Line, answer, chunk
+from tests.stand.upstream import SSE_HEAD, STALL, FakeUpstream, UpstreamConnection, answer, chunk
 
 BLOCKED_S = 0.5
 """How long nothing has to move before it counts as blocked. Too short could not fail the test."""
@@ -36,7 +36,7 @@ async def test_holds_the_server_up(client: HttpClient, upstream: FakeUpstream) -
     blocked = asyncio.Event()
     sent = 0
 
-    async def flow(line: Line) -> None:
+    async def flow(line: UpstreamConnection) -> None:
         nonlocal sent
         transport = line.writer.transport
         transport.set_write_buffer_limits(0)
@@ -61,7 +61,7 @@ async def test_holds_the_server_up(client: HttpClient, upstream: FakeUpstream) -
 async def test_many_who_do_not_read(client: HttpClient, upstream: FakeUpstream) -> None:
     """Those share what room there is, another one gets little at a time, and leaving frees it."""
 
-    async def flow(line: Line) -> None:
+    async def flow(line: UpstreamConnection) -> None:
         while True:
             line.writer.write(PAGE)
             await line.writer.drain()

@@ -18,7 +18,7 @@ from tests.stand.upstream import (
     SSE_HEAD,
     SSE_HEAD_UNTIL_CLOSE,
     FakeUpstream,
-    Line,
+    UpstreamConnection,
     chunk,
     json_answer,
 )
@@ -145,7 +145,7 @@ async def test_an_announced_closure_is_an_end(
 ) -> None:
     """A body that lasts until the connection ends is complete when the server says so."""
 
-    async def close(line: Line) -> None:
+    async def close(line: UpstreamConnection) -> None:
         line.writer.close()
         await line.writer.wait_closed()
 

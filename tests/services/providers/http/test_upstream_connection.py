@@ -20,7 +20,7 @@ from tests.stand.upstream import (
     SSE_HEAD,
     SSE_HEAD_UNTIL_CLOSE,
     FakeUpstream,
-    Line,
+    UpstreamConnection,
     answer,
     chunk,
     head,
@@ -243,7 +243,7 @@ async def test_sends_the_body_whole(size: int, client: HttpClient, upstream: Fak
 async def test_an_answer_may_come_before_the_body_is_sent(client: HttpClient) -> None:
     """An early refusal is read, and its connection is not used again."""
 
-    async def wait_for_the_client(line: Line) -> None:
+    async def wait_for_the_client(line: UpstreamConnection) -> None:
         while await line.reader.read(65536):
             pass
 
@@ -263,7 +263,7 @@ async def test_a_slow_reader_slows_the_server(client: HttpClient, upstream: Fake
     total = 64 * 1024 * 1024
     sent = 0
 
-    async def flood(line: Line) -> None:
+    async def flood(line: UpstreamConnection) -> None:
         nonlocal sent
         line.writer.transport.set_write_buffer_limits(high=0)
         piece = b"x" * 65536
