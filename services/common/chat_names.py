@@ -1,4 +1,4 @@
-"""Words of OpenAI's chat dialect for values of the contract: roles, reasoning efforts, suffixes.
+"""OpenAI's words for values of the contract: roles, modes, reasoning efforts, `-thinking`.
 
 The edge reads them from callers, the service writes them to providers.
 """
@@ -17,6 +17,17 @@ ROLES: Mapping[str, content.Role.ValueType] = {
     "user": content.ROLE_USER,
     "assistant": content.ROLE_ASSISTANT,
     "tool": content.ROLE_TOOL,
+}
+
+IMAGE_DETAILS: Mapping[str, content.ImageDetail.ValueType] = {
+    "low": content.IMAGE_DETAIL_LOW,
+    "high": content.IMAGE_DETAIL_HIGH,
+}
+
+TOOL_CHOICE_MODES: Mapping[str, chat.ToolChoiceMode.ValueType] = {
+    "auto": chat.TOOL_CHOICE_MODE_AUTO,
+    "none": chat.TOOL_CHOICE_MODE_NONE,
+    "required": chat.TOOL_CHOICE_MODE_REQUIRED,
 }
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]

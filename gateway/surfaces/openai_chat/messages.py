@@ -18,7 +18,7 @@ from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of, read
 from gateway.surfaces.openai_chat.images import ImageReader
-from services.common.chat_names import ROLES
+from services.common.chat_names import IMAGE_DETAILS, ROLES
 
 _NONE = Raw()
 _TEXTS = ("name", "tool_call_id", "reasoning_state", "refusal")
@@ -110,8 +110,7 @@ MESSAGE_ROLES: Mapping[str, content.Role.ValueType] = {**ROLES, "function": cont
 
 DETAILS: Mapping[str, content.ImageDetail.ValueType] = {
     "auto": content.IMAGE_DETAIL_UNSPECIFIED,
-    "low": content.IMAGE_DETAIL_LOW,
-    "high": content.IMAGE_DETAIL_HIGH,
+    **IMAGE_DETAILS,
 }
 
 

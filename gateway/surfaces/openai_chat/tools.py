@@ -12,6 +12,7 @@ from pomogator.chat.v1 import content_pb2 as content
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of, read
+from services.common.chat_names import TOOL_CHOICE_MODES
 
 _NONE = Raw()
 
@@ -76,11 +77,6 @@ _CHOICE = msgspec.json.Decoder(str | _NamedFunction | _NamedCustom | _AllowedToo
 _FUNCTION_CHOICE = msgspec.json.Decoder(str | _Name)
 _FORMAT = msgspec.json.Decoder(_ResponseFormat)
 
-CHOICES: Mapping[str, chat.ToolChoiceMode.ValueType] = {
-    "auto": chat.TOOL_CHOICE_MODE_AUTO,
-    "none": chat.TOOL_CHOICE_MODE_NONE,
-    "required": chat.TOOL_CHOICE_MODE_REQUIRED,
-}
 ALLOWED_MODES: Mapping[str, chat.ToolChoiceMode.ValueType] = {
     "auto": chat.TOOL_CHOICE_MODE_AUTO,
     "required": chat.TOOL_CHOICE_MODE_REQUIRED,
@@ -127,7 +123,7 @@ def decode_tool_choice(param: str, raw: Raw) -> chat.ToolChoice:
     """Decode the field `tool_choice`: a mode, a tool, or the allowed tools."""
     choice = read(param, raw, _CHOICE)
     if isinstance(choice, str):
-        return chat.ToolChoice(mode=one_of(param, choice, CHOICES))
+        return chat.ToolChoice(mode=one_of(param, choice, TOOL_CHOICE_MODES))
     if isinstance(choice, _AllowedTools):
         allowed = choice.allowed_tools
         mode = one_of(f"{param}.allowed_tools.mode", allowed.mode, ALLOWED_MODES)
@@ -144,7 +140,7 @@ def decode_function_choice(param: str, raw: Raw) -> chat.ToolChoice:
     """Decode the field `function_call`, the predecessor of `tool_choice`."""
     choice = read(param, raw, _FUNCTION_CHOICE)
     if isinstance(choice, str):
-        return chat.ToolChoice(mode=one_of(param, choice, CHOICES))
+        return chat.ToolChoice(mode=one_of(param, choice, TOOL_CHOICE_MODES))
     return chat.ToolChoice(
         mode=chat.TOOL_CHOICE_MODE_NAMED, names=[choice.name], type=content.TOOL_TYPE_FUNCTION
     )

@@ -9,7 +9,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from services.common.chat_names import ROLES
+from services.common.chat_names import IMAGE_DETAILS, ROLES, TOOL_CHOICE_MODES
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.translate import images
@@ -18,16 +18,9 @@ Json = dict[str, object]
 
 ROLE_NAMES = {role: name for name, role in ROLES.items()}
 
-DETAILS: Mapping[content.ImageDetail.ValueType, str] = {
-    content.IMAGE_DETAIL_LOW: "low",
-    content.IMAGE_DETAIL_HIGH: "high",
-}
+DETAIL_NAMES = {detail: name for name, detail in IMAGE_DETAILS.items()}
 
-MODES: Mapping[pb.ToolChoiceMode.ValueType, str] = {
-    pb.TOOL_CHOICE_MODE_AUTO: "auto",
-    pb.TOOL_CHOICE_MODE_NONE: "none",
-    pb.TOOL_CHOICE_MODE_REQUIRED: "required",
-}
+MODE_NAMES = {mode: name for name, mode in TOOL_CHOICE_MODES.items()}
 
 EARLIER_REASONING = "reasoning"
 """What `quirks.renames` calls the reasoning of earlier turns. Without an entry it is
@@ -76,7 +69,7 @@ def tool_choice(choice: pb.ToolChoice) -> object:
     names = [_of_type(choice.type, {"name": name}) for name in choice.names]
     if choice.mode == pb.TOOL_CHOICE_MODE_NAMED:
         return names[0] if names else "required"
-    mode = MODES.get(choice.mode, "auto")
+    mode = MODE_NAMES.get(choice.mode, "auto")
     if not names:
         return mode
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": names}}
@@ -130,7 +123,7 @@ def _image(part: content.ContentPart, target: Target) -> Json:
         source = {"url": picture.uri}
     else:
         source = {"url": picture.json(f"data:{picture.mime_type};base64,")}
-    detail = DETAILS.get(part.image.detail)
+    detail = DETAIL_NAMES.get(part.image.detail)
     return {"type": "image_url", "image_url": source | ({"detail": detail} if detail else {})}
 
 
