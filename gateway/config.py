@@ -8,7 +8,13 @@ from pathlib import Path
 
 import msgspec
 
-from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
+from services.common.config_tables import (
+    BODY_BYTES_MAX,
+    CONNECTIONS_MAX,
+    BoundsConfig,
+    ConfigError,
+    TracesConfig,
+)
 from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX
 
 
@@ -16,7 +22,7 @@ from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX
 class EdgeConfig:
     """Limits and times of the REST edge. The defaults suit production."""
 
-    body_bytes_max: int = 32 * 1024 * 1024
+    body_bytes_max: int = BODY_BYTES_MAX
     """The largest request body. Larger ones are refused before they are read."""
     body_timeout_s: float = 30.0
     """The most time from the first to the last byte of a body."""
@@ -34,7 +40,7 @@ class EdgeConfig:
     """How long a stream waits for its first event before it starts with status 200."""
     keep_alive_s: float = 10.0
     """How long a stream may be silent before it sends a keep-alive comment."""
-    connections_max: int = 20_000
+    connections_max: int = CONNECTIONS_MAX
     """The most open connections, and no more than two fifths of the process's file descriptors. The
     next ones get 503 with Retry-After."""
     write_timeout_s: float = 60.0

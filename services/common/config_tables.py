@@ -6,6 +6,9 @@ from typing import Annotated
 
 import msgspec
 
+BODY_BYTES_MAX = 32 * 2**20
+CONNECTIONS_MAX = 20_000
+
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 
 
@@ -21,9 +24,9 @@ class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     calls_max_when_late: Count = 256
     """In-flight calls of a service while its event loop is late without a break. The right number
     depends on how fast the streams are: deploy/README.md, "Capacity"."""
-    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=32 * 2**20)] = 32 * 2**20
+    body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=BODY_BYTES_MAX)] = BODY_BYTES_MAX
     """The largest request body that an edge accepts."""
-    connections_max: Count = 20_000
+    connections_max: Count = CONNECTIONS_MAX
     """Clients' connections to an edge, and at most two fifths of its file descriptors."""
 
 
