@@ -21,7 +21,7 @@ from gateway.config import EdgeConfig, load_tables
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.rpc.reconnecting_channel import reconnect_on_hangup
 from gateway.rpc.service_channel import open_channel
-from gateway.server import serving
+from gateway.server import serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.edge_metrics_page import serving_edge_metrics
 from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
@@ -93,7 +93,7 @@ async def run_edge(options: EdgeOptions) -> None:
             memory_used=lambda: memory.used_share,
         )
         await serve_metrics(stack, page, options.metrics)
-        edge = serving(
+        edge = serving_rest(
             channel,
             options.rest,
             config,

@@ -1,4 +1,4 @@
-"""The edge on a socket, from start to drain."""
+"""Listeners of the REST API and of the operators' REST API, from start to drain."""
 
 from __future__ import annotations
 
@@ -27,11 +27,9 @@ from services.common.addresses import join_address, listen_error, split_address
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-"""A larger one would be taken, and come out as another."""
-
 
 @asynccontextmanager
-async def serving(  # noqa: PLR0913 - all that an edge is made of
+async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
     channel: grpc.aio.Channel,
     address: str,
     config: EdgeConfig,
@@ -42,20 +40,20 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
     call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
 ) -> AsyncIterator[str]:
-    """Serves the REST API at `address` (HOST:PORT) and yields where that is, port 0 resolved.
+    """Serve the REST API at `address` (HOST:PORT). Yields the address with the real port.
 
-    Without `tls` it is plain text. `metrics` count what comes; with a `tracer` each request has
-    a span. Calls are refused unread above `call_limit`; without it, above the limit that the
-    service's refusals teach (`gateway.overload.concurrency_limit`); and while `memory` is short,
-    which the caller monitors.
+    Without `tls` it is plain text; with a `tracer` each request has a span. Calls are refused
+    before their body is read above `call_limit`, or without one above the limit that the service's
+    refusals show (`gateway.overload.concurrency_limit`); and while `memory`, which the caller
+    monitors, is short.
 
-    On the way out it is not ready any more, but takes requests for `config.shutdown_delay_s`. Then
-    nothing new is taken; what runs may go on for `config.drain_timeout_s`. Then
-    streams end with an error event, and the rest with 503.
+    On exit, readiness turns false, and requests are accepted for `config.shutdown_delay_s`. Then
+    the listener closes, and in-flight requests may take `config.drain_timeout_s` to end. After
+    that, streams end with an error event, and other requests with 503.
 
     Raises:
         OSError: it cannot listen there.
-        ValueError: `address` is no HOST:PORT.
+        ValueError: `address` is not HOST:PORT.
     """
     numbers = metrics or EdgeMetrics()
     watch = RequestObserver(numbers, request_tracer(tracer, "http" if tls is None else "https"))
@@ -69,7 +67,7 @@ async def serving(  # noqa: PLR0913 - all that an edge is made of
 
 
 @asynccontextmanager
-async def serving_operators(
+async def serving_operators_rest(
     channel: grpc.aio.Channel,
     address: str,
     token: str,
@@ -77,7 +75,7 @@ async def serving_operators(
     *,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
-    """Serves the operators' REST API, in the same way, to who has the token."""
+    """Serve the operators' REST API in the same way, to clients with the token."""
     async with _listening(create_operators_app(channel, token, config), address, tls) as bound:
         yield bound
 
@@ -94,7 +92,7 @@ async def _listening(
             sockets = await listen(host, port)
         except OSError as error:
             raise listen_error(address, error) from error
-        # `setup` has made it.
+        # `setup` has made the server.
         with accepting(cast("web.Server", runner.server), sockets, tls):
             yield join_address(*sockets[0].getsockname()[:2])
     finally:

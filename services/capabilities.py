@@ -1,15 +1,15 @@
-"""What a model accepts, as data.
+"""Capabilities of models, as data.
 
     capabilities.toml  ──┐
                          ├─ lookup ──► Capabilities
     [[models]] overrides ┘
 
-The shipped table describes families of models by patterns over upstream names. Its
-rows apply from top to bottom, like the rules of a style sheet: each sets some keys,
-later rows win, and the configuration's overrides come last. A model that no row
-describes gets the defaults of `Capabilities`: everything the dialect can say is sent.
+The shipped table describes families of models by patterns over the providers' names. Its rows
+apply from top to bottom, like the rules of a style sheet: each sets some keys, later rows override
+earlier ones, and the configuration overrides all. A model without a row has the defaults of
+`Capabilities`: everything that the dialect can express is sent.
 
-No code anywhere branches on a model's or a vendor's name; it asks this table.
+No code branches on the name of a model or vendor; all of it uses this table.
 """
 
 from __future__ import annotations
@@ -37,80 +37,80 @@ TABLE = "capabilities.toml"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
-    """What one model accepts. The defaults describe a model about which nothing is known."""
+    """Capabilities of one model. The defaults are those of an unknown model."""
 
     thinking: ThinkingKind = "unknown"
-    """How it is told to reason: by a number of tokens, as it sees fit with an effort on
-    top, by an effort alone, not at all; or nobody knows, and what is asked is passed on."""
+    """How a request controls reasoning: `budget`, a number of tokens; `adaptive`, the model decides
+    within an effort; `effort`, an effort alone; `none`, no reasoning; `unknown`, the request's
+    settings are passed on."""
     thinking_default: ThinkingDefault = "off"
-    """What happens when nothing is said. `always`: it cannot be switched off."""
+    """Reasoning without settings in the request. `always`: it cannot be switched off."""
     thinking_budgets: bool = False
-    """Whether a number of tokens is understood although `thinking` is not `budget`."""
+    """Whether the model accepts a number of tokens although `thinking` is not `budget`."""
     thinking_display: bool = False
-    """Whether the reasoning stays hidden unless a summary is asked for."""
+    """Whether reasoning is hidden unless the request asks for a summary."""
     thinking_switch: ThinkingSwitch = "reasoning_effort"
-    """The parameter of OpenAI-compatible APIs that switches reasoning on and off.
-    `none`: there is no such parameter."""
+    """Parameter of OpenAI-compatible APIs that switches reasoning on and off, if there is one."""
     efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high", "xhigh", "max")
-    """The levels it knows besides being off, lowest first."""
+    """Efforts that the model accepts, lowest first."""
     default_effort: Effort = "medium"
-    """The level for those who ask for reasoning and say no more."""
+    """Effort of a request that asks for reasoning without an effort."""
     rejects: frozenset[str] = frozenset()
-    """Parameters that are refused, or have no effect: never sent."""
+    """Parameters that the provider refuses or ignores. They are not sent."""
     thinking_rejects: frozenset[str] = frozenset()
-    """Parameters that are refused while it reasons."""
+    """Parameters that the provider refuses together with reasoning."""
     excludes: tuple[tuple[str, str], ...] = ()
-    """Pairs of which only the first may be sent if both are given."""
+    """Pairs of parameters of which only the first is sent if both are given."""
     ranges: Mapping[str, Range] = field(default_factory=dict)
-    """Limits narrower than the contract's, by parameter."""
+    """Ranges narrower than the contract's, by parameter."""
     thinking_ranges: Mapping[str, Range] = field(default_factory=dict)
-    """Limits that are narrower still while it reasons."""
+    """Ranges together with reasoning, by parameter."""
     max_output_tokens: int = 0
-    """The most tokens an answer may have, reasoning included. 0: not known."""
+    """Largest answer in tokens, reasoning included. 0: unknown."""
     default_max_tokens: int = 0
-    """What to send where the API insists on a limit and the caller gave none. 0: the most."""
+    """Limit to send where the API needs one and the request has none. 0: `max_output_tokens`."""
     max_tokens_parameter: MaxTokensParameter = "max_tokens"
-    """What that limit is called in OpenAI-compatible APIs."""
+    """Name of that limit in OpenAI-compatible APIs."""
     images: Knowledge = "unknown"
-    """Whether it sees pictures."""
+    """Whether the model accepts images."""
     image_uris: bool = True
-    """Whether the provider fetches pictures from `https` URLs."""
+    """Whether the provider fetches images from `https` URLs."""
     tools: bool = True
-    """Whether it calls tools."""
+    """Whether the model calls tools."""
     parallel_tool_calls: bool = True
-    """Whether it can be told how many tools to call at once."""
+    """Whether a request can forbid parallel tool calls."""
     forced_tool_choice: bool = True
-    """Whether it can be made to call a tool."""
+    """Whether a request can force a tool call."""
     thinking_forced_tool_choice: bool = True
-    """Whether it can be made to call a tool while it reasons."""
+    """Whether a request can force a tool call together with reasoning."""
     structured_output: bool = True
-    """Whether its answer can be held to a JSON schema."""
+    """Whether a request can demand an answer by a JSON schema."""
     prefill: bool = True
-    """Whether the conversation may end with the beginning of the answer."""
+    """Whether the last message may be the beginning of the answer."""
     n: bool = True
-    """Whether it gives several answers at once."""
+    """Whether one request can have several choices."""
     logprobs: bool = True
-    """Whether it returns log probabilities."""
+    """Whether the answer can have log probabilities."""
     developer_role: bool = False
-    """Whether it knows the role `developer`. Otherwise `system` is said instead."""
+    """Whether the model accepts the role `developer`. Otherwise `system` is sent."""
     system_anywhere: bool = False
-    """Whether standing instructions may come in the middle of a conversation."""
+    """Whether system messages may follow other messages."""
 
     @property
     def named_thinking(self) -> bool:
-        """Whether it is offered under `<name>-thinking` too: it can be made to reason."""
+        """Whether `<name>-thinking` is offered, too: a request can switch reasoning on."""
         return self.thinking in ("budget", "adaptive", "effort")
 
     @property
     def takes_budgets(self) -> bool:
-        """Whether a number of tokens to reason with can be said as it is."""
+        """Whether a number of reasoning tokens can be sent unchanged."""
         return self.thinking == "budget" or self.thinking_budgets
 
 
 class CapabilityOverrides(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """The keys of `Capabilities`, each of them optional: absent means not overridden."""
+    """The keys of `Capabilities`, all optional. An absent key overrides nothing."""
 
     thinking: ThinkingKind | None = None
     thinking_default: ThinkingDefault | None = None
@@ -141,22 +141,22 @@ class CapabilityOverrides(
     system_anywhere: bool | None = None
 
     def over(self, base: Capabilities) -> Capabilities:
-        """`base`, but for the keys that are set here."""
+        """Return `base` with the keys that are set here."""
         keys = CapabilityOverrides.__struct_fields__
         given = {key: value for key in keys if (value := getattr(self, key)) is not None}
         return replace(base, **given)
 
 
 class Family(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of the shipped table: what is known of the models with certain names."""
+    """A row of the shipped table: capabilities of the models with certain names."""
 
     match: tuple[str, ...]
-    """Patterns with `*` over upstream names, in the form that `family_name` gives."""
+    """Patterns with `*` over names as `family_name` returns them."""
     dialect: str = ""
-    """The row holds only where the model is spoken to in this dialect. Empty: everywhere."""
+    """Dialect of the channels that the row applies to. Empty: all."""
 
     def describes(self, name: str, dialect: str) -> bool:
-        """Whether the row is about the model with this family name."""
+        """Whether the row applies to the model with this family name."""
         if self.dialect not in ("", dialect):
             return False
         return any(fnmatchcase(name, pattern) for pattern in self.match)
@@ -165,7 +165,7 @@ class Family(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown_fiel
 def lookup(
     upstream_model: str, overrides: CapabilityOverrides | None = None, dialect: str = ""
 ) -> Capabilities:
-    """What the model accepts that goes by `upstream_model` at a provider of `dialect`."""
+    """Return the capabilities of a model by the provider's name for it."""
     name = family_name(upstream_model)
     found = Capabilities()
     for family in shipped_families():
@@ -175,7 +175,7 @@ def lookup(
 
 
 def family_name(upstream_model: str) -> str:
-    """The name as patterns see it: without the vendor's prefix, in lower case, dots as hyphens.
+    """Return the name that patterns match: lower case, no vendor prefix, hyphens for dots.
 
     So `anthropic/claude-sonnet-4.5` and `claude-sonnet-4-5` are one family.
     """
@@ -184,7 +184,7 @@ def family_name(upstream_model: str) -> str:
 
 @functools.cache
 def shipped_families() -> tuple[Family, ...]:
-    """The rows of the shipped table, in the order in which they apply."""
+    """Return the rows of the shipped table, in the order in which they apply."""
     text = resources.files("services").joinpath(TABLE).read_bytes()
     return msgspec.toml.decode(text, type=_Table).families
 

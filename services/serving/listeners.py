@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.config import EdgeConfig
 from gateway.edge import edge_config, log_started, serve_metrics
 from gateway.overload.memory_monitor import MemoryMonitor
-from gateway.server import serving, serving_operators
+from gateway.server import serving_operators_rest, serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, valid_token
 from services.common.metrics_page import serving_metrics
@@ -81,7 +81,7 @@ class Listeners:
         client_ca = self.tls.client_ca if self.tls else None
         tls = listener_tls(self.tls, client_ca)
         channel = await self.stack.enter_async_context(self.service.operators_channel())
-        listener = serving_operators(
+        listener = serving_operators_rest(
             channel,
             self.options.ops_rest,
             self.token,
@@ -101,7 +101,7 @@ class Listeners:
         options = self.options
         # Clients of the REST API show keys: the CA is for gRPC callers and operators.
         tls = listener_tls(self.tls)
-        listener = serving(
+        listener = serving_rest(
             self.service.channel(),
             options.rest,
             edge_config(bounds, options.drain_timeout_s, options.shutdown_delay_s),

@@ -16,7 +16,7 @@ from prometheus_client import Metric
 
 from gateway.config import EdgeConfig
 from gateway.overload.memory_monitor import MemoryMonitor
-from gateway.server import serving
+from gateway.server import serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.config import load
 from services.serving.server import open_service
@@ -38,7 +38,7 @@ async def _running_metrics() -> Mapping[str, Metric]:
             service.registry.register(edge)
             async with (
                 service.channel() as channel,
-                serving(
+                serving_rest(
                     channel,
                     "127.0.0.1:0",
                     EdgeConfig(drain_timeout_s=0.1),

@@ -27,7 +27,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from gateway.config import EdgeConfig
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.rpc.service_channel import open_channel
-from gateway.server import serving
+from gateway.server import serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.clock import Clock
 from services.common.addresses import split_address
@@ -375,7 +375,7 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
         # Over a wire the edge learns of it.
         call_limit = None if wire else service.refuse_if_overloaded
         numbers = EdgeMetrics()
-        listener = serving(
+        listener = serving_rest(
             channel, "127.0.0.1:0", edge, metrics=numbers, call_limit=call_limit, memory=memory
         )
         address = await stack.enter_async_context(listener)

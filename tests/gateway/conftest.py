@@ -14,7 +14,7 @@ import pytest
 from gateway.config import EdgeConfig
 from gateway.overload.admission_check import CallLimit
 from gateway.rpc.service_channel import open_channel
-from gateway.server import serving
+from gateway.server import serving_rest
 from services.common.addresses import split_address
 from services.common.key_format import PREFIX, checksum
 from services.inprocess import InProcessChannel
@@ -64,7 +64,7 @@ async def running_edge(
     """Run an edge on port 0 in front of `channel`."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
-        serving(channel, "127.0.0.1:0", config, call_limit=call_limit) as address,
+        serving_rest(channel, "127.0.0.1:0", config, call_limit=call_limit) as address,
         aiohttp.ClientSession(f"http://{address}", headers=headers) as http,
     ):
         yield Edge(script, http, *split_address(address))

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.config import EdgeConfig
 from gateway.operators_app import SERVICES
-from gateway.server import serving, serving_operators
+from gateway.server import serving_operators_rest, serving_rest
 from gateway.transcoding.bindings import bindings
 from services.config import Config
 from services.serving.server import open_service
@@ -44,8 +44,8 @@ async def listeners(tmp_path: Path) -> AsyncIterator[Listeners]:
         open_service(Config(), tmp_path, {}) as service,
         service.channel() as channel,
         service.operators_channel() as operators_channel,
-        serving(channel, "127.0.0.1:0", edge) as public,
-        serving_operators(operators_channel, "127.0.0.1:0", TOKEN, edge) as operators,
+        serving_rest(channel, "127.0.0.1:0", edge) as public,
+        serving_operators_rest(operators_channel, "127.0.0.1:0", TOKEN, edge) as operators,
         aiohttp.ClientSession(
             f"http://{operators}", headers={"Authorization": f"Bearer {TOKEN}"}
         ) as client,

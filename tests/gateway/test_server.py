@@ -14,7 +14,7 @@ from grpc_health.v1._async import HealthServicer
 
 from gateway.config import EdgeConfig
 from gateway.rpc.service_channel import CALLS_HEALTH, open_channel
-from gateway.server import serving
+from gateway.server import serving_rest
 from services.common.addresses import split_address
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.gateway.http.raw import parsed, read_answer
@@ -27,7 +27,7 @@ async def test_a_service_that_is_not_there_is_503() -> None:
     """With a Retry-After; the probe says the same."""
     async with (
         open_channel("127.0.0.1:1") as channel,
-        serving(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
+        serving_rest(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
         aiohttp.ClientSession(f"http://{address}") as http,
     ):
         headers = {"Authorization": f"Bearer {KEY}"}
@@ -49,7 +49,7 @@ class Stoppable:
         self._task = asyncio.create_task(self._serve(channel, config))
 
     async def _serve(self, channel: grpc.aio.Channel, config: EdgeConfig) -> None:
-        async with serving(channel, "127.0.0.1:0", config) as address:
+        async with serving_rest(channel, "127.0.0.1:0", config) as address:
             self._bound.set_result(address)
             await self._stop.wait()
 
@@ -188,7 +188,7 @@ async def test_one_service_does_not_speak_for_the_others() -> None:
         serving_health(able=True) as able,
         serving_health(able=False) as leaving,
         open_channel(f"ipv4:{able},{leaving}") as channel,
-        serving(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
+        serving_rest(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
         aiohttp.ClientSession(f"http://{address}") as http,
     ):
         for _ in range(10):

@@ -13,7 +13,7 @@ import grpc
 
 from gateway.config import EdgeConfig
 from gateway.rpc.service_channel import open_channel
-from gateway.server import serving
+from gateway.server import serving_rest
 from services.clock import Clock
 from services.config import ChannelConfig, Config, KeysConfig, ModelConfig, Secret, StateConfig
 from services.rpc.listener import listening
@@ -93,7 +93,7 @@ async def running_config(
             address = "127.0.0.1:0" if transport == "tcp" else f"unix:{state}/grpc.sock"
             bound = await stack.enter_async_context(listening(service.register, address, grace_s=0))
             channel = await stack.enter_async_context(open_channel(bound, edge))
-        address = await stack.enter_async_context(serving(channel, "127.0.0.1:0", edge))
+        address = await stack.enter_async_context(serving_rest(channel, "127.0.0.1:0", edge))
         http = await stack.enter_async_context(
             aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
         )

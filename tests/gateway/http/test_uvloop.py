@@ -13,13 +13,13 @@ import asyncio, gc, grpc, uvloop
 from gateway.config import EdgeConfig
 from gateway.http.client_connection import ClientConnection
 from gateway.telemetry.edge_metrics import EdgeMetrics
-from gateway.server import serving
+from gateway.server import serving_rest
 from services.common.addresses import split_address
 
 async def main():
     metrics = EdgeMetrics()
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-        async with serving(channel, "127.0.0.1:0", EdgeConfig(), metrics=metrics) as bound:
+        async with serving_rest(channel, "127.0.0.1:0", EdgeConfig(), metrics=metrics) as bound:
             reader, writer = await asyncio.open_connection(*split_address(bound))
             writer.write(b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readline()

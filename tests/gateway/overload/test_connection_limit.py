@@ -12,7 +12,7 @@ import pytest
 from gateway.config import EdgeConfig
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.thresholds import CONNECTION_DESCRIPTORS_SHARE, EXCESS_CONNECTIONS_SHARE
-from gateway.server import serving
+from gateway.server import serving_rest
 from services.common.addresses import split_address
 from tests.gateway.http.raw import exchange
 
@@ -42,7 +42,7 @@ async def test_an_excess_connection_gets_503() -> None:
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(grpc.aio.insecure_channel("127.0.0.1:9"))
         edge = EdgeConfig(connections_max=1)
-        address = await stack.enter_async_context(serving(channel, "127.0.0.1:0", edge))
+        address = await stack.enter_async_context(serving_rest(channel, "127.0.0.1:0", edge))
         async with aiohttp.ClientSession(f"http://{address}") as first:
             async with first.get("/healthz") as answer:
                 assert answer.status == 200

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.config import EdgeConfig
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
-from gateway.server import serving
+from gateway.server import serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.edge_metrics_page import serving_edge_metrics
 from gateway.telemetry.request_metrics import RequestMetrics
@@ -65,7 +65,9 @@ async def edge(script: ScriptedService, tmp_path: Path) -> AsyncIterator[Measure
     metrics = EdgeMetrics()
     async with AsyncExitStack() as stack:
         channel = await stack.enter_async_context(scripted_channel(script, "in-process", tmp_path))
-        listener = serving(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1), metrics=metrics)
+        listener = serving_rest(
+            channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1), metrics=metrics
+        )
         address = await stack.enter_async_context(listener)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(f"http://{address}", headers={"Authorization": f"Bearer {KEY}"})

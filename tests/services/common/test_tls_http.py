@@ -9,7 +9,7 @@ import trustme
 
 from gateway.config import EdgeConfig
 from gateway.rpc.service_channel import open_channel
-from gateway.server import serving
+from gateway.server import serving_rest
 from services.common.tls import ListenerTls, TargetTls
 
 NAME = "pomogator.example"
@@ -47,7 +47,7 @@ async def test_new_connections_get_the_replaced_certificate(tmp_path: Path) -> N
     tls = listener(*issue(first, tmp_path)).http_context()
     async with (
         open_channel("127.0.0.1:9") as nowhere,
-        serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
+        serving_rest(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
     ):
         assert await status(address, first) == 200
         (tmp_path / "tls.crt").write_bytes(b"-----BEGIN CERT")
@@ -63,7 +63,7 @@ async def test_a_client_without_tls_gets_no_answer(tmp_path: Path) -> None:
     tls = listener(*issue(trustme.CA(), tmp_path)).http_context()
     async with (
         open_channel("127.0.0.1:9") as nowhere,
-        serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
+        serving_rest(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
         aiohttp.ClientSession() as http,
     ):
         with pytest.raises(aiohttp.ClientError):
@@ -96,7 +96,7 @@ async def test_clients_need_a_certificate_of_the_authority(tmp_path: Path) -> No
     tls = listener(*issue(server, tmp_path), authority).http_context()
     async with (
         open_channel("127.0.0.1:9") as nowhere,
-        serving(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
+        serving_rest(nowhere, "127.0.0.1:0", EdgeConfig(), tls=tls) as address,
     ):
 
         async def ask(trust: ssl.SSLContext) -> int:
