@@ -30,8 +30,8 @@ from services.common.plain_metrics import PlainCounter
 from services.common.request_headers import new_request_id
 
 DISCARD_TIMEOUT_S = 2.0
-"""How long after a refusal the rest of the body is read and discarded, so that the client sees the
-answer."""
+"""Time after a refusal in which the rest of the body is read and discarded, so that the client sees
+the answer."""
 
 _access = logging.getLogger("gateway.access")
 

@@ -14,7 +14,7 @@ from gateway.http.exchange import Exchange
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """What differs from one endpoint to the next."""
+    """A method and path, with their handler and the forms of keys and errors."""
 
     method: str
     path: str

@@ -21,7 +21,7 @@ from gateway.overload.admission_check import AdmissionCheck
 
 
 class Exchange(ABC):
-    """What a handler of completions reads and writes."""
+    """A request and its reply, for a handler of completions."""
 
     __slots__ = ("headers", "outcome", "reply")
 

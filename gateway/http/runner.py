@@ -33,7 +33,7 @@ _CLOSE_TIMEOUT_S = 5.0
 
 
 class EdgeRunner(web.AppRunner):
-    """Runs an application of `gateway.app`, as any `AppRunner`."""
+    """Runner of an application of `gateway.app`, used as any `AppRunner`."""
 
     def __init__(self, app: web.Application) -> None:
         super().__init__(

@@ -33,7 +33,7 @@ class Route(NamedTuple):
 
 
 class StreamRenderer(Protocol):
-    """Renders one stream, in order. Each result is any number of whole server-sent events."""
+    """Renderer of one stream, in order. Each result is any number of whole server-sent events."""
 
     started: bool
     """Whether `CompletionStarted` was rendered."""
@@ -65,7 +65,7 @@ class Surface(ABC):
     """One inbound API. The object has no state: it serves all requests."""
 
     routes: Sequence[Route]
-    """Where requests for completions arrive."""
+    """The routes of requests for completions."""
     credential_headers: Sequence[str] = BEARER_ONLY
     """The headers that may carry the key; the first of them that a request has counts."""
     framing: Framing = Framing()

@@ -56,11 +56,11 @@ class RequestHead(NamedTuple):
     headers: CIMultiDict[str]
     body_start: int
     body_end: int
-    """Where the next request may begin."""
+    """The next request may begin here."""
 
 
 class FastPath:
-    """Reads heads, and runs the handlers of endpoints as the error border does."""
+    """Reader of heads, and runner of endpoints' handlers with the duties of the error border."""
 
     def __init__(
         self,

@@ -50,14 +50,14 @@ class FastPathConnection(ClientConnection):
         self._fast_path: FastPath | None = fast_path
         """None once the connection is aiohttp's."""
         self._task: asyncio.Task[None] | None = None
-        """Answers a request."""
+        """The task that answers a request."""
         self._body: IncomingBody | None = None
         self._in_flight_bytes = 0
         """Size of the body whose request is being answered."""
         self._head: RequestHead | None = None
         self._started = 0.0
         self._pipelined = b""
-        """What arrived while a request was being answered: further requests, or parts of them."""
+        """Bytes that arrived during an answer: further requests, or parts of them."""
         self._pipeline_paused = False
 
     def connection_lost(self, exc: BaseException | None) -> None:
