@@ -19,15 +19,20 @@ from services.rpc.rpc_log import COMPLETIONS
 
 UNIX = "unix:"
 
-# Requests contain pictures: the edge's limit on bodies, and the overhead of base64.
 MESSAGE_BYTES_MAX = 48 * 2**20
+"""The largest message. Requests contain pictures: the edge's limit on bodies, and the overhead of
+base64."""
 RPCS_MAX = 4000
+"""The most calls in flight. Completions that are accepted in batches are not counted: load shedding
+limits them."""
 
 CONNECTIONS_MAX = 4000
+"""The most connections of one listener."""
 CONNECTIONS_SHARE = 0.2
 """The share of the process's file descriptors that connections of one listener may take."""
 
 PING_INTERVAL_MIN_MS = 1_000
+"""The shortest interval between keep-alive pings of a client."""
 
 OPTIONS = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
