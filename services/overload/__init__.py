@@ -1,8 +1,8 @@
-"""Load shedding of the service: refusals that cost nothing, before a process is overloaded.
+"""Load shedding of the service: excess calls are refused before they cost anything.
 
 Modules, in the order in which data flows:
-    thresholds       every number that decides when calls are refused
+    thresholds       the numbers that decide when calls are refused
     memory_pressure  the memory of the process, as the edge's monitor measures it
-    lateness         how long something takes, and whether it has been late without a break
-    load_shedder     how many calls may be in flight; OVERLOADED for the others
+    lateness         detection of lateness that lasts without a break
+    load_shedder     the limit on calls in flight; OVERLOADED for the others
 """
