@@ -1,4 +1,4 @@
-"""A call as its caller sees it."""
+"""An answer as its caller reads it, step by step."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from tests.stand.providers.stepwise import WORD
 
 
 class AnswerReader:
-    """One answer, read as far as the test wants."""
+    """One answer, of which a test reads as much as it wants."""
 
     def __init__(self, answer: aiohttp.ClientResponse) -> None:
         self._answer = answer
         self.status = answer.status
         self.headers = answer.headers
         self.text = ""
-        """What the model has said so far."""
+        """The text so far."""
         self.error = ""
-        """Why it failed, if it did."""
+        """The code of the error; empty where there is none."""
         self.usage: Mapping[str, Any] | None = None
-        """What it said that it took."""
+        """The usage that the answer reports."""
         self.guessed = False
-        """Whether it is refused since too many keys from here were not good: its own is not."""
+        """Whether it is refused because too many invalid keys came from this address."""
         self.done = False
-        """Whether the end was said: `[DONE]` in a stream."""
+        """Whether the answer is complete: for a stream, whether `[DONE]` has come."""
 
     @property
     def words(self) -> int:
-        """How many words have arrived."""
+        """The number of words so far."""
         return len(self.text) // len(WORD)
 
     async def read_words(self, words: int) -> None:
-        """Reads a stream until there are so many words in all."""
+        """Reads a stream until it has this many words in all."""
         while self.words < words and await self._event():
             pass
 
     async def read_to_end(self) -> None:
-        """Reads to the end, whichever that is."""
+        """Reads until the answer or its connection ends."""
         try:
             if self._answer.content_type == "text/event-stream":
                 while await self._event():
@@ -56,7 +56,7 @@ class AnswerReader:
         self._answer.close()
 
     async def _event(self) -> bool:
-        """Reads one line; whether there was one."""
+        """Reads one line. Returns whether there was one."""
         line = await self._answer.content.readline()
         if not line.startswith(b"data: "):
             return bool(line)

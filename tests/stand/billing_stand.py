@@ -1,4 +1,4 @@
-"""A gateway that is sold: accounts with money, prices, and a provider that says what it used."""
+"""A gateway with accounts, prices, and a provider that reports its usage."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from tests.stand.response import ReadResponse, read
 from tests.stand.upstream import FakeUpstream, Request, Script, json_answer, stream
 
 FORMS = ("json", "sse")
-"""How an answer is asked for."""
+"""The forms of an answer: a document or a stream."""
 
 MODEL = "house/model"
 FREE = "house/free"
-"""Has no price."""
+"""A model without a price."""
 
 PRICE: Mapping[str, Any] = {
     "prompt_usd_per_mtok": Decimal(3),
@@ -44,7 +44,7 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 4},
 }
 COST_NANO = 7 * 3_000 + 4 * 300 + 5 * 15_000 + 1_000_000
-"""What a call that takes `USAGE` costs by `PRICE`."""
+"""The cost of a call with `USAGE` at `PRICE`."""
 
 NANO = 10**9
 
@@ -53,7 +53,7 @@ BILLING = BillingConfig()
 
 @dataclass(slots=True)
 class BillingStand:
-    """A gateway with prices, and its provider."""
+    """A gateway with prices, its operators' methods, and its provider."""
 
     gateway: Gateway
     upstream: FakeUpstream
@@ -61,14 +61,14 @@ class BillingStand:
     keys: keys_grpc.KeyServiceStub
     ledger: ledger_grpc.LedgerServiceStub
     usage: dict[str, Any] = field(default_factory=lambda: dict(USAGE))
-    """What the provider says that a call took."""
+    """The usage that the provider reports."""
     script: Script = ()
-    """What the provider does instead of answering, if anything."""
+    """The provider's script instead of an answer, if any."""
     before: Script = ()
-    """What the provider does before it answers."""
+    """The provider's steps before its answer."""
 
     async def open(self, credit_nano: int = NANO, **scope: Any) -> str:
-        """A key of the account `acme`, which is opened if need be."""
+        """A key of the account `acme`, which is created if it does not exist."""
         listed = await self.accounts.ListAccounts(accounts_pb.ListAccountsRequest())
         if "acme" not in {each.account for each in listed.accounts}:
             request = accounts_pb.CreateAccountRequest(account="acme", credit_nano_usd=credit_nano)
@@ -83,7 +83,7 @@ class BillingStand:
         )
 
     async def ask(self, key: str, form: str = "json", **fields: Any) -> ReadResponse:
-        """One completion, in one of the forms."""
+        """Asks for a completion in one of the forms."""
         body = {
             "model": MODEL,
             "messages": [{"role": "user", "content": "Hello"}],
@@ -98,12 +98,12 @@ class BillingStand:
             return await read(response)
 
     async def get(self, key: str, path: str, **query: str) -> Any:
-        """What a caller reads of their own account, once no call of theirs runs any more."""
+        """A document about the key's own account, once no call of it runs."""
         await self.settled(key)
         return await self._get(key, path, **query)
 
     async def settled(self, key: str) -> Mapping[str, Any]:
-        """The balance, once nothing of it is held: settlement keeps no answer waiting."""
+        """The balance, once nothing is held. Calls are settled after their answer."""
         while True:
             balance: Mapping[str, Any] = await self._get(key, "/balance")
             if balance["held_nano_usd"] == "0":
@@ -111,17 +111,17 @@ class BillingStand:
             await asyncio.sleep(0.01)
 
     async def balance(self, key: str) -> int:
-        """What is left in the end, in nano-USD."""
+        """The balance in nano-USD, once nothing is held."""
         return int((await self.settled(key))["balance_nano_usd"])
 
     async def counts(self) -> Mapping[str, int]:
-        """How much there is of what, in books that are right."""
+        """The audit's counts. AssertionError where the books are wrong."""
         audit = await self.ledger.VerifyLedger(ledger_pb.VerifyLedgerRequest())
         assert not audit.findings
         return audit.counts
 
     async def ended(self, number: int) -> Mapping[str, int]:
-        """The same, once so many calls are over."""
+        """The audit's counts, once this many calls have ended."""
         while True:
             counts = await self.counts()
             if sum(counts[state] for state in ("settled", "voided", "recovered")) >= number:
@@ -129,7 +129,7 @@ class BillingStand:
             await asyncio.sleep(0.01)
 
     async def closed(self) -> None:
-        """Returns once nothing is held, by anybody."""
+        """Returns once no account has a hold."""
         while True:
             if not (await self.counts())["held"]:
                 return
@@ -143,7 +143,7 @@ class BillingStand:
             return await response.json()
 
     def play(self, request: Request) -> Script:
-        """Plays the provider: the answer in the form that was asked for, with `usage`."""
+        """The provider's script: an answer in the requested form, with `usage`."""
         if self.script:
             return self.script
         if request.json().get("stream"):
@@ -152,7 +152,7 @@ class BillingStand:
 
 
 def bearer(key: str) -> dict[str, str]:
-    """The header that shows the key."""
+    """The header with the key."""
     return {"Authorization": f"Bearer {key}"}
 
 
@@ -165,12 +165,12 @@ def completion(usage: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def chunks(usage: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """The same, piece by piece."""
+    """The events of the provider's stream."""
     return [piece("Hi"), piece("!"), piece(None), {**_CHUNK, "choices": [], "usage": usage}]
 
 
 def piece(text: str | None) -> Mapping[str, Any]:
-    """A piece of text, or the end of it."""
+    """An event with a piece of text; None ends the choice."""
     delta = {"index": 0, "delta": {"content": text} if text else {},
              "finish_reason": None if text else "stop"}  # fmt: skip
     return {**_CHUNK, "choices": [delta]}
@@ -189,7 +189,7 @@ async def billing_stand(
     billing: BillingConfig = BILLING,
     clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncIterator[BillingStand]:
-    """Runs a shop. In the end its books are right, and nothing is held."""
+    """Opens the stand. In the end the books are right, and nothing is held."""
     async with FakeUpstream() as upstream:
         channel = ChannelConfig(
             name="house", dialect="openai", base_url=upstream.url, models={MODEL: "m", FREE: "f"}

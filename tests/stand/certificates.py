@@ -21,7 +21,7 @@ class Certificates:
         self.ca = self.write("ca.pem", self.authority.cert_pem.bytes())
 
     def write(self, name: str, data: bytes) -> Path:
-        """A file."""
+        """Writes a file of the folder."""
         path = self._folder / name
         path.write_bytes(data)
         return path
@@ -35,7 +35,7 @@ class Certificates:
     ) -> tuple[Path, Path]:
         """A new certificate and its key; another under the same name is replaced.
 
-        It is for `names`, or for the name of all.
+        It is for `names`, or else for the name of this object.
         """
         issued = (issuer or self.authority).issue_cert(
             *(names or (self._name,)), not_after=not_after

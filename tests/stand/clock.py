@@ -1,4 +1,4 @@
-"""Clocks that are set by hand."""
+"""Clocks that tests set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from services.clock import SystemClock
 
 
 class FakeClock:
-    """A clock that stands still until it is told to move. A `services.clock.Clock`."""
+    """A `services.clock.Clock` that stands still between calls of `advance`."""
 
     def __init__(self, now: float = 1000.0, time: float = 1_800_000_000.0) -> None:
         self._now = now
@@ -21,17 +21,17 @@ class FakeClock:
         return self._time
 
     def advance(self, seconds: float) -> None:
-        """Lets time pass."""
+        """Moves both times forward."""
         self._now += seconds
         self._time += seconds
 
 
 class JumpingClock(SystemClock):
-    """A machine whose date is set anew while it runs."""
+    """A system clock whose date jumps by `off_s`; monotonic time goes on."""
 
     def __init__(self, off_s: float = 0.0) -> None:
         self.off_s = off_s
 
     def time(self) -> float:
-        """What the machine takes for the date."""
+        """Seconds since 1970, plus the jump."""
         return super().time() + self.off_s

@@ -1,4 +1,4 @@
-"""A gateway in as many processes as operators run it in, each of which can be killed."""
+"""A gateway in one or more processes, each of which can be killed."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Layout = Literal["single", "tcp", "unix", "edges", "fleet"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Which processes there are."""
+    """The processes of a deployment."""
 
     services: int = 1
-    """Processes that have a ledger."""
+    """Number of service processes, each with a ledger."""
     edges: int = 0
-    """Edges apart, all before the one service. 0: each service has its own within."""
+    """Number of edge processes before the one service. 0: an edge within each service process."""
     over_tcp: bool = False
-    """Whether these edges reach it over TCP; else over a Unix socket."""
+    """Whether edges reach the service over TCP; else over a Unix socket."""
     shared: bool = False
-    """Whether the state is in PostgreSQL, for several services; else in SQLite."""
+    """Whether the services share a PostgreSQL database; else SQLite."""
 
 
 PLANS: Mapping[Layout, Plan] = {
@@ -48,21 +48,21 @@ PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
 
 
 class Deployment:
-    """The processes of one gateway, by name. All are dead until they are started."""
+    """The processes of one gateway, by name. None runs before `start`."""
 
     def __init__(self, directory: Path, plan: Plan, config: str, database_url: str = "") -> None:
-        """`config` names `database_url`, where the plan is to share one."""
+        """`config` must name `database_url` where the plan shares one."""
         directory.mkdir(exist_ok=True)
         self.config = path = directory / "pomogator.toml"
-        """What all services read when they start."""
+        """The configuration file of all services."""
         path.write_text(config)
         self.database_url = database_url
-        """Where their state is; without it, in the first of `states`."""
+        """The shared database; empty where the state is in the first of `states`."""
         self.states = [directory / f"state-{number}" for number in range(plan.services)]
         self.services: dict[str, Server] = {}
-        """Those with a ledger; each has its operators' listener."""
+        """The service processes; each has an operators' listener."""
         self.edges: dict[str, Server] = {}
-        """Those that answer REST."""
+        """The processes that serve REST."""
         if plan.edges:
             address = f"127.0.0.1:{free_port()}" if plan.over_tcp else ""
             (state_of_one,) = self.states
@@ -77,20 +77,20 @@ class Deployment:
 
     @property
     def servers(self) -> Mapping[str, Server]:
-        """All of them; services come before their edges."""
+        """All processes; services come before their edges."""
         return self.services | self.edges
 
     def url(self, edge: str) -> str:
-        """Where that door was last."""
+        """The URL of an edge since its latest start."""
         return self._urls[edge]
 
     @property
     def urls(self) -> Sequence[str]:
-        """Where each door was last."""
+        """The URL of each edge since its latest start."""
         return [self._urls[name] for name in self.edges]
 
     async def start(self, *names: str) -> None:
-        """Starts these, or all that are dead."""
+        """Starts these processes, or all that do not run."""
         dead = [name for name in names or self.servers if not self.servers[name].running]
         # An edge waits for its service, and two services may migrate at once.
         addresses = await asyncio.gather(*(self.servers[name].start() for name in dead))
@@ -101,7 +101,7 @@ class Deployment:
         }
 
     async def kill(self, *names: str) -> None:
-        """Kills these, or all, at once."""
+        """Kills these processes, or all, at once."""
         await asyncio.gather(*(self.servers[name].stop() for name in names or self.servers))
 
 
@@ -109,7 +109,7 @@ class Deployment:
 async def running_deployment(
     directory: Path, plan: Plan, config: str, database_url: str = ""
 ) -> AsyncIterator[Deployment]:
-    """A site that runs, with its state where it belongs; it is killed in the end."""
+    """A running deployment, which is killed in the end."""
     state = f'\n[state]\ndatabase_url = "{database_url}"\n' if plan.shared else ""
     deployment = Deployment(directory, plan, config + state, database_url)
     try:
@@ -121,17 +121,17 @@ async def running_deployment(
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A site, and who uses it."""
+    """A deployment with an HTTP client and its operators."""
 
     deployment: Deployment
-    """The site."""
+    """The deployment."""
     operators: Sequence[Operators]
-    """The operators' services of each service."""
+    """The operators' methods of each service."""
     http: aiohttp.ClientSession
-    """A client with as many connections as it likes."""
+    """An HTTP client without a connection limit."""
 
     async def ask(self, edge: int, secret: str, **body: object) -> tuple[int, str]:
-        """The status of a call at a door, and why it failed."""
+        """The status of a call at the n-th edge, and the error's code."""
         headers = {"Authorization": f"Bearer {secret}"}
         url = f"{self.deployment.urls[edge % len(self.deployment.urls)]}/v1/chat/completions"
         async with self.http.post(url, json=body, headers=headers) as answer:
@@ -140,7 +140,7 @@ class Client:
             return answer.status, error
 
     async def all_ended(self, service: int = 0) -> None:
-        """Returns when nothing is held any more; the books are right until then and after."""
+        """Returns once nothing is held. The books are audited until then."""
         ops = self.operators[service % len(self.operators)]
         while True:
             result = await ops.verify()
@@ -152,7 +152,7 @@ class Client:
 
 @asynccontextmanager
 async def connected_client(deployment: Deployment) -> AsyncIterator[Client]:
-    """A client and the operators of a site."""
+    """A connected client of the deployment."""
     async with AsyncExitStack() as stack:
         ops = [await stack.enter_async_context(operators(state)) for state in deployment.states]
         connector = aiohttp.TCPConnector(limit=0)
@@ -162,7 +162,7 @@ async def connected_client(deployment: Deployment) -> AsyncIterator[Client]:
 
 @asynccontextmanager
 async def database_for(plan: Plan, request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    """The URL of an empty database, where the plan is to share one; else nothing."""
+    """The URL of an empty database where the plan shares one; else empty."""
     if not plan.shared:
         yield ""
         return

@@ -1,4 +1,4 @@
-"""Talks through a whole gateway with a provider that plays its part."""
+"""A gateway over a fake provider of one dialect."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ DIALECTS = ("anthropic", "openai", "openrouter")
 MODEL = "house/model"
 """The public name of every provider's model."""
 THINKING = f"{MODEL}-thinking"
-"""The same, asked to reason."""
+"""The same model with reasoning."""
 
 UPSTREAM_MODELS = {
     "anthropic": "claude-sonnet-4-5",
     "openai": "house-1",
     "openrouter": "anthropic/claude-sonnet-4.5",
 }
-"""What the providers call it."""
+"""The provider's name of the model, by dialect."""
 
 PRICES = {"prompt_usd_per_mtok": Decimal(3), "completion_usd_per_mtok": Decimal(15)}
 KNOWN: Mapping[str, Mapping[str, Any]] = {
@@ -33,7 +33,7 @@ KNOWN: Mapping[str, Mapping[str, Any]] = {
     "openai": {**PRICES, "thinking": "effort", "images": "yes"},
     "openrouter": PRICES,
 }
-"""What the configuration says of the model; one of them is in no table."""
+"""The configured capabilities by dialect. OpenAI's model is in no table of ours."""
 
 PROVIDER_KEY = "sk-provider"
 
@@ -53,28 +53,28 @@ TOOLS: list[Any] = [
 ]
 
 RESULTS = {"weather": "18 °C", "clock": "12:00"}
-"""What the tools say."""
+"""The results of the tools."""
 
 
 @dataclass(frozen=True, slots=True)
 class DialectStand:
-    """A gateway with one provider behind it."""
+    """A gateway and the provider behind it."""
 
     dialect: str
-    """How the provider speaks."""
+    """The provider's dialect."""
     provider: FakeProvider
-    """What the gateway talks to."""
+    """The fake provider."""
     gateway: Gateway
-    """What clients talk to."""
+    """The gateway."""
 
     @property
     def is_signed(self) -> bool:
-        """Whether the provider wants its reasoning back as it gave it."""
+        """Whether the provider requires its reasoning back unchanged."""
         return self.dialect != "openai"
 
 
 def configuration(dialect: str, base_url: str) -> tuple[ChannelConfig, ModelConfig]:
-    """A channel to the provider at `base_url`, and what is known of its model."""
+    """A channel to the provider at `base_url`, and its model."""
     channel = ChannelConfig(
         name=dialect,
         dialect=dialect,
@@ -89,7 +89,7 @@ def configuration(dialect: str, base_url: str) -> tuple[ChannelConfig, ModelConf
 async def dialect_stand(
     state: Path, dialect: str, *, transport: Transport = "in-process"
 ) -> AsyncIterator[DialectStand]:
-    """Runs a gateway with its state in `state`, and a provider of `dialect`."""
+    """A running gateway with its state in `state`, and a provider of `dialect`."""
     async with FakeProvider(dialect) as provider:
         channel, model = configuration(dialect, provider.url)
         async with running(state, channel, models=[model], transport=transport) as gateway:

@@ -1,4 +1,4 @@
-"""A name server that knows one name: what a cluster's says of a headless service.
+"""A name server with one name, as a cluster's DNS has for a headless service.
 
 async with FakeDns(["127.0.0.1"]) as dns:
     target = dns.target("pomogator-grpc:50051")
@@ -18,11 +18,11 @@ _TTL_S = 5
 
 
 class FakeDns(asyncio.DatagramProtocol):
-    """Answers whatever it is asked with its addresses (RFC 1035, section 4)."""
+    """Answers every question with its addresses (RFC 1035, section 4)."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self.addresses = list(addresses)
-        """IPv4, as they are at the moment."""
+        """The current IPv4 addresses."""
         self._transport: asyncio.DatagramTransport | None = None
 
     async def __aenter__(self) -> Self:
@@ -42,13 +42,13 @@ class FakeDns(asyncio.DatagramProtocol):
         self._transport.close()
 
     def target(self, name: str) -> str:
-        """A name and its port, for gRPC to ask here: `dns://authority/host:port`."""
+        """A gRPC target that is resolved here: `dns://authority/host:port`."""
         assert self._transport is not None
         host, port = self._transport.get_extra_info("sockname")
         return f"dns://{host}:{port}/{name}"
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answers a question; of IPv6 there is nothing."""
+        """Answers a question. There are no IPv6 addresses."""
         end = data.index(b"\0", 12) + 5  # The name ends with a zero; type and class follow.
         question = data[12:end]
         (kind,) = struct.unpack_from("!H", question, len(question) - 4)

@@ -1,4 +1,4 @@
-"""What the books of one account must say, by what its caller knows."""
+"""The ledger entries of one account, as far as its caller can know them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOKEN_NANO = 10_000
 
 
 def price(request_nano: int, words: int) -> int:
-    """What an answer of so many words costs."""
+    """The price of an answer with this many words."""
     return request_nano + words * TOKEN_NANO
 
 
@@ -21,46 +21,46 @@ class ExpectedCall:
     """One call that was admitted."""
 
     request_nano: int
-    """The price of a request when it was."""
+    """The price of a request at admission."""
     open: bool = True
-    """Whether its hold must stand."""
+    """Whether its hold must be open."""
     ends: frozenset[str] = frozenset()
-    """How its hold may end."""
+    """The states in which its hold may end."""
     low: int = 0
-    """The least that it may be charged, if it is."""
+    """The least that it may be charged."""
     high: int = 0
-    """The most."""
+    """The most that it may be charged."""
     charge: int | None = None
-    """What it was charged, once its hold has ended."""
+    """The charge, once its hold has ended."""
 
     @property
     def hold(self) -> int:
-        """What is held for it."""
+        """The amount of its hold."""
         return price(self.request_nano, MAX_TOKENS)
 
     @property
     def lost(self) -> bool:
-        """Whether it was left behind by a dead process, and nobody has ended it yet."""
+        """Whether its process died and its hold has not been recovered yet."""
         return not self.open and "recovered" in self.ends and self.charge is None
 
     def settled(self, words: int) -> None:
-        """It is over, after so many words."""
+        """Expects a settlement of this many words."""
         self.open, self.ends = False, frozenset({"settled"})
         self.low = self.high = price(self.request_nano, words)
 
     def voided(self) -> None:
-        """It is over, and never began."""
+        """Expects a hold without a charge."""
         self.open, self.ends = False, frozenset({"voided"})
 
     def orphaned(self, words: int, checkpoint: int | None) -> None:
-        """Its process died after so many words; that much had been written down, at least."""
+        """Expects a recovery: the process died after this many words and this checkpoint."""
         ends = {"recovered"} if checkpoint is not None else {"recovered", "voided"}
         self.open, self.ends = False, frozenset(ends)
         self.low = checkpoint or self.request_nano
         self.high = price(self.request_nano, words)
 
     def see(self, row: HoldRow) -> None:
-        """Holds the books against it. AssertionError where they cannot be right."""
+        """Compares with a row of the database. AssertionError where they differ."""
         assert row.amount == self.hold, row
         if row.state == "held":
             assert self.charge is None, f"it had ended: {row}"
@@ -73,10 +73,10 @@ class ExpectedCall:
 
 @dataclass(slots=True)
 class ExpectedBooks:
-    """An account."""
+    """The expected balance and holds of an account."""
 
     credits: int = 0
-    """All that was paid in."""
+    """The sum of all credits."""
     entries: dict[str, ExpectedCall] = field(default_factory=dict)
     """All calls that were admitted, by request ID."""
 
@@ -92,11 +92,11 @@ class ExpectedBooks:
 
     @property
     def lost(self) -> Sequence[str]:
-        """The calls that still have to be taken from the dead."""
+        """The calls of dead processes that have not been recovered yet."""
         return [name for name, entry in self.entries.items() if entry.lost]
 
     def see(self, rows: Sequence[HoldRow]) -> bool:
-        """Whether all that must have ended has. AssertionError where the books are wrong."""
+        """Whether all expected ends are in the books. AssertionError where they are wrong."""
         names = [row.request_id for row in rows]
         assert len(names) == len(set(names)), "two holds for one call"
         assert set(names) == self.entries.keys(), set(names) ^ self.entries.keys()

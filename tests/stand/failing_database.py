@@ -1,4 +1,4 @@
-"""A database that is watched, and fails when it is told to."""
+"""Databases that count their calls and fail on demand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _never(_write: int) -> str:
 class WatchedDatabase:
     """A real database whose chosen writes fail: `before` or `after` they took effect.
 
-    `fails` is asked about each write by its number, the first being 1.
+    `fails` is called with the number of each write, from 1.
     """
 
     def __init__(self, database: Database, fails: Callable[[int], str] = _never) -> None:
@@ -26,7 +26,7 @@ class WatchedDatabase:
     async def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As the database does, unless this write is to fail."""
+        """Write, unless this write is chosen to fail."""
         self.writes += 1
         when = self._fails(self.writes)
         if when == "before":
@@ -39,7 +39,7 @@ class WatchedDatabase:
     async def write_unsynced(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """Is a write like any other."""
+        """Write like any other write."""
         return await self.write(transaction, *args, **kwargs)
 
     async def read(
@@ -68,7 +68,7 @@ class WatchedDatabase:
 
 
 class FailingDatabase(WatchedDatabase):
-    """A real database of which one call, read or write, fails when it is told to."""
+    """A real database of which one chosen call, read or write, fails."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
@@ -77,18 +77,18 @@ class FailingDatabase(WatchedDatabase):
         self._when = ""
 
     def arm(self, nth: int, when: str) -> None:
-        """The `nth` call from now on fails, `before` or `after` it took effect."""
+        """Makes the `nth` call from now fail, `before` or `after` it takes effect."""
         self._left, self._when = nth, when
 
     def disarm(self) -> bool:
-        """No call fails from now on. Whether one has failed."""
+        """Makes no further call fail. Returns whether one has failed."""
         failed, self._left = self._left <= 0, 0
         return failed
 
     async def write(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As the database does, unless this call is to fail."""
+        """Call the database, unless this call is chosen to fail."""
         fails = self._fails_now()
         if fails and self._when == "before":
             raise unavailable()
@@ -100,7 +100,7 @@ class FailingDatabase(WatchedDatabase):
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As the database does, unless this call is to fail."""
+        """Call the database, unless this call is chosen to fail."""
         if self._fails_now():
             raise unavailable()
         return await super().read(transaction, *args, **kwargs)

@@ -30,12 +30,12 @@ ANY_KEYS = KeysConfig()
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """A gateway that runs."""
+    """A running gateway."""
 
     url: str
-    """Where the edge listens, such as `http://127.0.0.1:40113`."""
+    """The URL of the edge, such as `http://127.0.0.1:40113`."""
     key: str
-    """A key that may do everything."""
+    """A key without restrictions."""
     service: Service
     """The service behind the edge."""
     http: aiohttp.ClientSession
@@ -43,12 +43,12 @@ class Gateway:
 
     @property
     def base_url(self) -> str:
-        """What an SDK calls its base URL."""
+        """The base URL for an SDK."""
         return f"{self.url}/v1"
 
 
 def stored(database_url: str) -> StateConfig:
-    """The state in a database; without a URL, where the service has its other state."""
+    """The table `state` with this database; without a URL, SQLite."""
     return StateConfig(database_url=Secret(database_url))
 
 
@@ -63,7 +63,7 @@ async def running(  # noqa: PLR0913 - what tests vary, each by its name
     keys: KeysConfig = ANY_KEYS,
     database_url: str = "",
 ) -> AsyncIterator[Gateway]:
-    """Runs a gateway over `channels`, with its state in `state`, or at `database_url`."""
+    """A running gateway over `channels`, with its state in `state`, or at `database_url`."""
     config = Config(
         channels=tuple(channels), models=tuple(models), keys=keys, state=stored(database_url)
     )
@@ -81,7 +81,7 @@ async def running_config(
     env: Mapping[str, str] | None = None,
     clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncIterator[Gateway]:
-    """Runs a gateway of any configuration, with its state in `state`."""
+    """A running gateway of any configuration, with its state in `state`."""
     async with AsyncExitStack() as stack:
         opening = open_service(config, state, env or {}, clock=clock)
         service = await stack.enter_async_context(opening)

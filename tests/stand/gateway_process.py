@@ -1,4 +1,4 @@
-"""A gateway in a process of its own, for tests that look at what a process takes.
+"""A gateway in a process of its own, for tests that measure a process.
 
 `python -m tests.stand.gateway_process STATE DIALECT BASE_URL TOPOLOGY` prints a line
 of JSON with its base URL and a key, and serves until its standard input ends.

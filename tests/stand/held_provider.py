@@ -1,4 +1,4 @@
-"""A gateway over a provider that can be held, and whose answers cost a tenth of a cent."""
+"""A gateway over a provider that tests can hold. An answer costs a tenth of a cent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHARGE_NANO_USD = 1_000_000
 
 
 class HeldProvider:
-    """A provider that says good day, once it may go on."""
+    """A provider that answers "Good day" once `goes_on` is set."""
 
     def __init__(self) -> None:
         self.goes_on = asyncio.Event()
@@ -48,7 +48,7 @@ class HeldProvider:
         self.fails = False
 
     def __call__(self, request: Request) -> Script:
-        """A stream, or a whole answer where none was asked for."""
+        """The script of a stream or a whole answer, as requested."""
         if request.json().get("stream"):
             return self._stream()
         if self.fails:
@@ -67,7 +67,7 @@ class HeldProvider:
 
 
 def piece(delta: Mapping[str, str], finish_reason: str | None = None) -> dict[str, Any]:
-    """A piece of a stream, as the provider sends it."""
+    """An event of the provider's stream."""
     choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
     return {"id": "1", "choices": [choice]}
 
@@ -79,7 +79,7 @@ async def held_gateway(
     keys: KeysConfig = ANY_KEYS,
     database_url: str = "",
 ) -> AsyncIterator[tuple[Gateway, FakeUpstream, HeldProvider]]:
-    """A gateway with its state in `state`, the requests to its provider, and the provider."""
+    """A gateway with its state in `state`, its provider's server, and the provider."""
     provider = HeldProvider()
     async with FakeUpstream() as upstream:
         upstream.play(provider)
@@ -99,14 +99,14 @@ async def held_gateway(
 
 
 async def ask(gateway: Gateway, headers: Mapping[str, str] = NAMED, **fields: Any) -> ReadResponse:
-    """Asks, and reads to the end."""
+    """Asks for a completion and reads it to its end."""
     body = {**ASKED, **fields}
     async with gateway.http.post(gateway.url + PATH, json=body, headers=headers) as answer:
         return await read(answer)
 
 
 async def audited_charges(state: Path, database_url: str = "") -> Mapping[str, int]:
-    """What was charged for calls, by how they ended. The state is not in use; it is right."""
+    """The charges by the state of their holds. The books are audited; nobody may use them."""
     database = await open_database(state, database_url, SystemClock())
     assert (await database.read(audit)).findings == ()
     ends = await database.read(_ends)

@@ -1,4 +1,4 @@
-"""The holds of an account, read from the database itself while a gateway uses it."""
+"""The holds of an account, read from the database while a gateway uses it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ SELECT = "SELECT request_id, state, amount, charge, checkpoint FROM holds WHERE 
 
 @dataclass(frozen=True, slots=True)
 class HoldRow:
-    """A hold as it is in the database."""
+    """A hold's row in the database."""
 
     request_id: str
-    """The call that it is for."""
+    """The request ID of its call."""
     state: str
     """`held`, `settled`, `voided` or `recovered`."""
     amount: int
-    """What was held, in nano-USD."""
+    """The amount, in nano-USD."""
     charge: int
-    """What was charged."""
+    """The charge."""
     checkpoint: int | None
-    """What was written down on the way, if anything was."""
+    """The charge at the latest checkpoint, if there is one."""
 
 
 async def holds_of(account: str, state: Path, database_url: str = "") -> Sequence[HoldRow]:
-    """All of them, whatever became of them; from PostgreSQL where there is a URL."""
+    """All holds in any state; from PostgreSQL where there is a URL."""
     if database_url:
         admin = await asyncpg.connect(database_url)
         try:

@@ -1,4 +1,4 @@
-"""An nginx in front of an edge, as most deployments have one, and what it has passed on."""
+"""An nginx in front of an edge, and the requests that it has passed on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NGINX = shutil.which("nginx", path=f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}")
-"""None: there is none on this machine."""
+"""The program; None where it is not installed."""
 
 CONFIG = """
 worker_processes 1; daemon off; master_process off; pid {folder}/pid; error_log {folder}/error;
@@ -36,7 +36,7 @@ http {{
 
 @dataclass(frozen=True, slots=True)
 class Nginx:
-    """One that runs."""
+    """A running nginx."""
 
     port: int
     folder: Path
@@ -53,7 +53,7 @@ class Nginx:
 async def running_nginx(
     folder: Path, edge: tuple[str, int], *, buffering: bool
 ) -> AsyncIterator[Nginx]:
-    """Runs one that keeps its connection to the edge, and buffers bodies or does not."""
+    """A running nginx with a keep-alive connection to the edge."""
     assert NGINX is not None
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]

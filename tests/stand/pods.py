@@ -1,4 +1,4 @@
-"""The overlay `split`, as processes: what its manifests say is what they are run with.
+"""The containers of the overlay `split` as processes, with the manifests' arguments.
 
 Containers are processes with the manifests' arguments, whose files and addresses are
 replaced by some of this machine. What the kubelet, the name server and the controllers
@@ -19,7 +19,7 @@ from tests.deploy.manifests import Object, named
 from tests.stand.process import Process
 
 PROBE_S = 0.05
-"""Between probes. The kubelet takes its time; tests do not."""
+"""The time between probes, shorter than the kubelet's."""
 
 
 class Pod:
@@ -46,18 +46,18 @@ class Pod:
 
     @property
     def host(self) -> str:
-        """The address that the name server gives, of a service."""
+        """The address of a service in DNS."""
         return self._ports["grpc"].partition(":")[0]
 
     @property
     def grace_s(self) -> float:
-        """How long after SIGTERM it is killed: what the pause before it leaves of the grace."""
+        """The time from SIGTERM to SIGKILL: the grace period without the pre-stop pause."""
         pause_s: int = self._container["lifecycle"]["preStop"]["sleep"]["seconds"]
         grace_s: int = self._pod["terminationGracePeriodSeconds"]
         return grace_s - pause_s
 
     async def start(self) -> None:
-        """Starts it, and returns once its startup probe says that it has."""
+        """Starts the container, and returns once its startup probe passes."""
         command = (sys.executable, "-m", *self._program, *self._arguments())
         self.process = Process(*command, env=self.env)
         await self.process.spawn()
@@ -74,7 +74,7 @@ class Pod:
         ]
 
     async def passes(self, probe: str) -> bool:
-        """Whether a probe of the manifest does, with the manifest's patience."""
+        """Whether a probe of the manifest passes, with the manifest's timeout."""
         spec = self._container[probe]
         url = f"http://{await self._address(spec['httpGet']['port'])}{spec['httpGet']['path']}"
         patience = aiohttp.ClientTimeout(total=spec.get("timeoutSeconds", 1))
@@ -93,7 +93,7 @@ class Pod:
         return self._ports.get(port) or await self.address()
 
     async def address(self) -> str:
-        """Where an edge listens."""
+        """The address of an edge."""
         return await self.process.address("http")
 
     async def ended(self) -> int:
@@ -102,7 +102,7 @@ class Pod:
             return await self.process.ended()
 
     async def kill(self) -> None:
-        """Ends it, however it is."""
+        """Kills the process if it runs."""
         await self.process.stop()
 
     async def metric(self, name: str) -> float:
@@ -132,7 +132,7 @@ def service_pod(number: int, folder: Path, ports: tuple[int, int], env: Mapping[
 
 
 def edge_pod(folder: Path, target: str) -> Pod:
-    """The edge, before whatever the target's name stands for."""
+    """The edge before the services at `target`."""
     replaced = {
         "--rest": "127.0.0.1:0",
         "--metrics": "127.0.0.1:0",

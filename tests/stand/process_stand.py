@@ -1,4 +1,4 @@
-"""A gateway in many processes, and what is around it."""
+"""A gateway in many processes, with its provider, its stores and a client."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Key:
     id: str
     secret: str
     orphaned_places: int = 0
-    """Places that dead processes may still have, until their leases end."""
+    """Concurrency slots that dead processes may still hold, until their leases end."""
 
 
 @dataclass(slots=True)
 class ProcessStand:
-    """The processes, and what is around them. They serve many accounts, one after another."""
+    """A deployment and its surroundings, which serve many accounts one after another."""
 
     plan: Plan
     deployment: Deployment
@@ -50,18 +50,18 @@ class ProcessStand:
     provider: StepwiseProvider
     valkey_url: str
     limit: int | None = None
-    """How many calls at a time a key may make."""
+    """The concurrency limit of a key."""
     request_nano: int = 1_000_000
-    """What a request costs at the moment."""
+    """The current price of a request."""
     seen: Counter[str] = field(default_factory=Counter)
-    """What happened, how often."""
+    """Counts of events."""
     trail: list[str] = field(default_factory=list)
-    """The steps of this sequence so far."""
+    """The steps of the current sequence."""
     failures: list[str] = field(default_factory=list)
-    """The steps of those that failed, and how, from the first one on."""
+    """The steps and the error of each failed sequence."""
 
     def write(self) -> None:
-        """Writes the configuration of the moment."""
+        """Writes the current configuration."""
         text = configuration(
             self.upstream.url,
             channel="breaker = { failures = 1000000 }\n",
@@ -77,24 +77,24 @@ class ProcessStand:
 
     @property
     def services(self) -> Sequence[str]:
-        """Those that live."""
+        """The names of the running ones."""
         return [name for name, server in self.deployment.services.items() if server.running]
 
     @property
     def edges(self) -> Sequence[str]:
-        """Those that live."""
+        """The names of the running ones."""
         return [name for name, server in self.deployment.edges.items() if server.running]
 
     def service_of(self, edge: str) -> str:
-        """The service behind a door."""
+        """The service behind an edge."""
         return edge if edge in self.deployment.services else next(iter(self.deployment.services))
 
     def operators(self) -> Operators:
-        """Those of some service that lives."""
+        """The operators' methods of a running service."""
         return self.client.operators[list(self.deployment.services).index(self.services[0])]
 
     async def reload(self, limit: int | None, request_nano: int) -> None:
-        """Another configuration for all that live; the dead read it when they start."""
+        """Changes the configuration, and reloads it in all running services."""
         self.limit, self.request_nano = limit, request_nano
         self.write()
         for number, name in enumerate(self.deployment.services):
@@ -105,7 +105,7 @@ class ProcessStand:
                     await reload(operations_pb.ReloadConfigurationRequest(), wait_for_ready=True)
 
     async def revive(self) -> None:
-        """Starts the dead, and returns when all doors are open."""
+        """Starts what does not run, and returns once all edges are ready."""
         await self.deployment.start()
         for url in self.deployment.urls:
             while True:
@@ -115,10 +115,10 @@ class ProcessStand:
                 await asyncio.sleep(0.05)  # Nobody announces it.
 
     async def counts_apart(self) -> bool:
-        """Whether a service has ever taken the shared limits for lost.
+        """Whether a service has ever fallen back from shared to local limits.
 
-        That happens to one that is short of CPU for a tenth of a second, too. From then on
-        limits are kept by each for itself, for a while.
+        A lack of CPU for a tenth of a second is enough. From then on
+        each service counts for itself for a while.
         """
         await asyncio.sleep(0.5)  # What it says of that may still be on its way.
         services = self.deployment.services.values()
@@ -127,7 +127,7 @@ class ProcessStand:
         )
 
     async def places(self, key: Key) -> int | None:
-        """The places that calls of a key have in Valkey. None: they are in a process."""
+        """The slots that calls of a key have in Valkey; None where processes count them."""
         if not self.valkey_url or self.limit is None:
             return None
         async with Redis.from_url(self.valkey_url) as redis:
@@ -138,7 +138,7 @@ class ProcessStand:
 async def process_stand(
     directory: Path, plan: Plan, database_url: str
 ) -> AsyncIterator[ProcessStand]:
-    """A stage whose processes live; with Valkey where several of them count."""
+    """A running stand; with Valkey where there are several services."""
     async with AsyncExitStack() as stack:
         provider = StepwiseProvider()
         upstream = await stack.enter_async_context(FakeUpstream())

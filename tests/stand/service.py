@@ -1,4 +1,4 @@
-"""A service that plays scripts: the generated servicers, without anything behind them.
+"""A fake service that plays scripts through the generated servicers.
 
     script = Script(steps=[[started(), text("Hel")], [text("lo"), stop(), finished()]])
 
@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Says that it was reached, then waits until it may go on."""
+    """A step that sets `reached`, then waits for `go_on`."""
 
     reached: asyncio.Event = field(default_factory=asyncio.Event)
     go_on: asyncio.Event = field(default_factory=asyncio.Event)
@@ -51,7 +51,7 @@ class Pause:
 
 @dataclass(slots=True, kw_only=True)
 class ScriptedService:
-    """What the service does, and what it saw."""
+    """A fake service: its script, and the calls that it received."""
 
     steps: Iterable[Sequence[chat.ChatCompletionChunk] | Fault | Pause] = ()
     answer: chat.CreateChatCompletionResponse | Fault | Pause | None = None
@@ -68,7 +68,7 @@ class ScriptedService:
     """A stream has ended, in whatever way."""
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Puts the services on a server, or on anything that takes handlers as it does."""
+        """Registers the servicers on a server, or on anything that accepts handlers."""
         chat_grpc.add_ChatCompletionServiceServicer_to_server(ScriptedChat(self), server)
         models_grpc.add_ModelServiceServicer_to_server(ScriptedModels(self), server)
         health_pb2_grpc.add_HealthServicer_to_server(ScriptedHealth(self), server)
@@ -88,7 +88,7 @@ class ScriptedService:
 
 
 class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
-    """Completes what the script says."""
+    """The chat methods of the script."""
 
     def __init__(self, script: ScriptedService) -> None:
         self._script = script
@@ -133,7 +133,7 @@ class ScriptedChat(chat_grpc.ChatCompletionServiceServicer):
 
 
 class ScriptedModels(models_grpc.ModelServiceServicer):
-    """Lists what the script lists."""
+    """The models of the script."""
 
     def __init__(self, script: ScriptedService) -> None:
         self._script = script
@@ -158,7 +158,7 @@ class ScriptedModels(models_grpc.ModelServiceServicer):
 
 
 class ScriptedHealth(health_pb2_grpc.HealthServicer):
-    """Serves, or does not."""
+    """The readiness of the script."""
 
     def __init__(self, script: ScriptedService) -> None:
         self._script = script
@@ -236,7 +236,7 @@ def choice_finished(
 
 
 def usage(prompt: int = 25, completion: int = 12, thinking: int = 0) -> usage_pb2.Usage:
-    """What a completion took."""
+    """The usage of a completion."""
     return usage_pb2.Usage(
         prompt_token_count=prompt,
         completion_token_count=completion,

@@ -1,4 +1,4 @@
-"""A gRPC service that has little to say, in a process of its own, for tests that freeze it.
+"""A gRPC service in a process of its own, for tests that freeze it.
 
 `python -m tests.stand.silent_service` prints where it listens, and serves until it is
 killed. `/silent/Stream` says its process's ID and then nothing; `/silent/Ask` answers;
@@ -22,7 +22,7 @@ PYTHON = ctypes.PyDLL(None)
 
 
 async def stream(_request: bytes, _context: Any) -> AsyncIterator[bytes]:
-    """Begins, and thinks for ever."""
+    """Sends its process's ID, and then nothing."""
     yield b"%d" % os.getpid()
     await asyncio.Event().wait()
 
@@ -33,7 +33,7 @@ async def ask(_request: bytes, _context: Any) -> bytes:
 
 
 async def busy(request: bytes, _context: Any) -> bytes:
-    """Lets nothing else in this process run."""
+    """Blocks this process for as many milliseconds as the request says."""
     PYTHON.usleep(int(request) * 1000)
     return b"done"
 

@@ -1,4 +1,4 @@
-"""What encrypts in front of a store that does not: the builds of tests have no TLS of their own."""
+"""A TLS proxy before a store: the stores that tests install are built without TLS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, suppress
 Connect = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 SSL_REQUEST = bytes.fromhex("00000008 04d2162f")
-"""How a client of PostgreSQL asks: https://www.postgresql.org/docs/current/protocol-flow.html."""
+"""PostgreSQL's SSLRequest: https://www.postgresql.org/docs/current/protocol-flow.html."""
 
 
 @asynccontextmanager

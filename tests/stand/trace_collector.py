@@ -19,7 +19,7 @@ from opentelemetry.proto.trace.v1 import trace_pb2
 Value: TypeAlias = str | bool | int | float | Sequence[Any]
 
 QUICK: Mapping[str, str] = {"OTEL_BSP_SCHEDULE_DELAY": "20"}
-"""Variables with which spans are sent soon, and not after seconds."""
+"""Variables that make exporters send spans soon, not after seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Span:
     """A span that arrived."""
 
     service: str
-    """Who sent it."""
+    """The name of the service that sent it."""
     name: str
     kind: str
     """`SERVER`, `CLIENT`, …"""
     trace_id: str
     span_id: str
     parent_id: str
-    """Empty: it has none."""
+    """Empty where it has no parent."""
     attributes: Mapping[str, Value]
     failed: bool
     """Whether its status is an error."""
@@ -42,16 +42,16 @@ class Span:
 
 
 class TraceCollector(collector_grpc.TraceServiceServicer):
-    """Takes spans."""
+    """An OTLP receiver that keeps all spans."""
 
     def __init__(self) -> None:
         self._news = asyncio.Condition()
         self.spans: list[Span] = []
-        """All that arrived."""
+        """All spans so far."""
         self.raw = b""
-        """The bytes of all that arrived, for who looks for what should not be there."""
+        """The bytes of all requests, for searches of secrets."""
         self.endpoint = ""
-        """Where it listens, as exporters are told."""
+        """The endpoint for exporters."""
 
     async def Export(  # noqa: N802 - its name in the contract
         self, request: collector.ExportTraceServiceRequest, _: Any
@@ -69,19 +69,19 @@ class TraceCollector(collector_grpc.TraceServiceServicer):
         return collector.ExportTraceServiceResponse()
 
     async def trace(self, trace_id: str, spans: int) -> Sequence[Span]:
-        """The spans of a trace, by their beginning, once there are so many."""
+        """The spans of a trace by start time, once there are this many."""
         async with self._news:
             await self._news.wait_for(lambda: len(self._of(trace_id)) >= spans)
         return self._of(trace_id)
 
     async def arrived(self, spans: int) -> Sequence[Span]:
-        """All spans, once there are so many."""
+        """All spans, once there are this many."""
         async with self._news:
             await self._news.wait_for(lambda: len(self.spans) >= spans)
         return self.spans
 
     async def until(self, name: str, spans: int) -> None:
-        """Returns once so many spans of that name are there."""
+        """Returns once there are this many spans of that name."""
         async with self._news:
             await self._news.wait_for(
                 lambda: sum(span.name == name for span in self.spans) >= spans
@@ -93,7 +93,7 @@ class TraceCollector(collector_grpc.TraceServiceServicer):
 
 @asynccontextmanager
 async def running_collector() -> AsyncIterator[TraceCollector]:
-    """A collector that runs."""
+    """A running receiver."""
     taker = TraceCollector()
     server = grpc.aio.server()
     collector_grpc.add_TraceServiceServicer_to_server(taker, server)  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ service:
 
 @asynccontextmanager
 async def running_real_collector(program: str, folder: Path) -> AsyncIterator[TraceCollector]:
-    """OpenTelemetry's own collector, which hands on to ours what it has understood."""
+    """OpenTelemetry's own collector, which forwards to this receiver."""
     async with running_collector() as behind:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]

@@ -1,4 +1,4 @@
-"""One account of a gateway, every cent of which is followed."""
+"""One account of a gateway, whose charges are all predicted."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ _names = count()
 
 @dataclass(slots=True)
 class RunningCall:
-    """A call that has begun to be answered, and goes on when it is told to."""
+    """A stream that has begun, and goes on when the test says so."""
 
     name: str
     entry: ExpectedCall
     key: Key
     edge: str
     service: str
-    """The process that has its hold."""
+    """The name of the process that has its hold."""
     planned: PlannedAnswer
     answer: AnswerReader
     counted: bool
-    """Whether it has a place of those that are limited."""
+    """Whether it takes a slot of the key's concurrency limit."""
     words: int
-    """How many were said; as many were heard."""
+    """The number of words that were sent and received."""
 
 
 @dataclass(slots=True)
 class TrackedAccount:
-    """One account, and all that is known of it."""
+    """One account, its expected books and its running calls."""
 
     stand: ProcessStand
     name: str = field(default_factory=lambda: f"acme-{next(_names)}")
@@ -55,11 +55,11 @@ class TrackedAccount:
     numbers: count[int] = field(default_factory=count)
 
     def occupied(self, key: Key) -> int:
-        """The limited places that calls of a key have."""
+        """The concurrency slots that calls of a key take."""
         return sum(call.counted and call.key is key for call in self.running)
 
     def outcomes(self, edge: str, key: Key) -> Collection[Outcome]:
-        """What may become of a call. More than one thing only while the dead hold something."""
+        """The possible outcomes of a call: several only while dead processes hold something."""
         if self.stand.service_of(edge) not in self.stand.services:
             return {DOWN}
         limit, occupied = self.stand.limit, self.occupied(key)
@@ -83,7 +83,7 @@ class TrackedAccount:
         named: str = "",
         prompt: str = "",
     ) -> tuple[str, AnswerReader]:
-        """Makes a call; its name is its prompt, too, unless that is another's."""
+        """Makes a call. Its request ID is also its prompt, unless `prompt` is given."""
         name = f"{self.name}-{next(self.numbers)}"
         self.stand.provider.answers.setdefault(prompt or name, planned)
         headers = {"Authorization": f"Bearer {key.secret}", "X-Request-Id": name}
@@ -107,7 +107,7 @@ class TrackedAccount:
     async def begin(
         self, edge: str, key: Key, words: int, named: str = ""
     ) -> RunningCall | Outcome:
-        """A stream that has said so many words, and stays open; or why it was refused."""
+        """A stream that has sent this many words and stays open; or the outcome of its refusal."""
         planned = PlannedAnswer(words, held=True)
         request_nano, counted = self.stand.request_nano, self.stand.limit is not None
         name, answer = await self.post(edge, key, planned, stream=True, named=named)
@@ -121,13 +121,13 @@ class TrackedAccount:
         return call
 
     async def say(self, call: RunningCall, words: int) -> None:
-        """The provider goes on, and the caller hears it."""
+        """Sends more words, and waits until the caller has them."""
         call.planned.steps.put_nowait(words)
         call.words += words
         await call.answer.read_words(call.words)
 
     async def finish(self, call: RunningCall) -> None:
-        """The provider comes to the end: the whole answer is charged as it says."""
+        """Ends the answer, which is charged by its usage."""
         call.planned.steps.put_nowait(0)
         await call.answer.read_to_end()
         self.over(call)
@@ -136,18 +136,18 @@ class TrackedAccount:
         assert call.answer.usage["completion_tokens"] == call.words
 
     def over(self, call: RunningCall) -> None:
-        """It runs no more: what was said is charged."""
+        """Expects that the call has ended and its words are charged."""
         self.running.remove(call)
         call.entry.settled(call.words)
 
     async def rows(self) -> Sequence[HoldRow]:
-        """The holds of the account, as they are."""
+        """The account's holds in the database."""
         return await holds_of(
             self.name, self.stand.deployment.states[0], self.stand.deployment.database_url
         )
 
     async def kill(self, server: str) -> None:
-        """A process dies, and with a service what its calls have not written down."""
+        """Kills a process. A service loses what its calls have not checkpointed."""
         stand = self.stand
         checkpoints = {row.request_id: row.checkpoint for row in await self.rows()}
         is_service = server in stand.deployment.services
@@ -166,7 +166,7 @@ class TrackedAccount:
                 call.key.orphaned_places += call.counted and bool(stand.valkey_url)
 
     async def agree(self, *keys: Key) -> None:
-        """Returns when the books say what they must. AssertionError where they never will."""
+        """Returns once the books are as expected. AssertionError where they cannot be."""
         if not self.stand.services:
             return
         ops = self.stand.operators()
@@ -186,7 +186,7 @@ class TrackedAccount:
             await self._places_agree(key)
 
     async def _places_agree(self, key: Key) -> None:
-        """As many places are taken as calls run, but for those of the dead."""
+        """Waits until the taken slots are those of running calls and of dead processes."""
         occupied = self.occupied(key)
         while (places := await self.stand.places(key)) is not None:
             if (

@@ -1,4 +1,4 @@
-"""A provider that does what a script says, over real sockets.
+"""A fake provider that plays a script, over real sockets.
 
     async with FakeUpstream() as upstream:
         upstream.play([sse("one"), hold, sse("two"), CUT])
@@ -27,14 +27,14 @@ from typing import Any, Self
 
 
 class End(Enum):
-    """How a script may end a connection. A script without an end leaves it open."""
+    """The ways in which a script ends a connection. A script without one leaves it open."""
 
     CUT = auto()
-    """Closed, in the middle of whatever was being said."""
+    """Closed at once, whatever has been sent."""
     RESET = auto()
     """Reset (RST)."""
     HALF_CLOSE = auto()
-    """Nothing more is sent, but the connection stays until the client closes it."""
+    """Nothing more is sent; the connection stays open until the client closes it."""
     STALL = auto()
     """Silence until the client leaves."""
 
@@ -52,7 +52,7 @@ class Request:
     """By lower-case name."""
     body: bytes
     connection: int
-    """Which connection it came on, counted from 0."""
+    """The number of its connection, from 0."""
     left: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once its connection is closed."""
 
@@ -63,7 +63,7 @@ class Request:
 
 @dataclass(slots=True)
 class UpstreamConnection:
-    """One connection, as a script's coroutine functions get it."""
+    """One connection, as it is passed to a script's coroutine functions."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -88,7 +88,7 @@ class FakeUpstream:
         self.connections = 0
         """Connections so far."""
         self.busy = 0
-        """Requests whose script is being played: none once all are answered, or left."""
+        """The number of requests whose script is still running."""
         self.requests: list[Request] = []
         """Requests so far."""
         self.port = 0
@@ -172,7 +172,7 @@ class FakeUpstream:
 
 
 async def _play(line: UpstreamConnection, script: Script) -> bool:
-    """Plays a script; whether the connection is still of use afterwards."""
+    """Plays a script. Returns whether the connection can be used again."""
     for step in script:
         if isinstance(step, bytes):
             line.writer.write(step)
@@ -189,7 +189,7 @@ async def _play(line: UpstreamConnection, script: Script) -> bool:
 
 
 async def _wait(line: UpstreamConnection, event: asyncio.Event) -> bool:
-    """Waits for the event or for the client to leave; whether it stayed."""
+    """Waits for the event or for the client's disconnect. Returns whether it is connected."""
     leaving = asyncio.ensure_future(line.reader.read(1))
     waiting = asyncio.ensure_future(event.wait())
     try:
@@ -260,5 +260,5 @@ def event(data: object, name: str = "") -> bytes:
 
 
 def stream(data: Iterable[object], *, done: bool = True) -> bytes:
-    """A whole response of events, with `[DONE]` at the end unless told otherwise."""
+    """A whole response of events, with `[DONE]` at the end unless `done` is false."""
     return SSE_HEAD + sse(*data, *(["[DONE]"] if done else [])) + LAST_CHUNK

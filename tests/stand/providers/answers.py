@@ -1,4 +1,4 @@
-"""What a fake provider answers, before a dialect gives it its form."""
+"""Answers of a fake provider, independent of the dialect."""
 
 from __future__ import annotations
 
@@ -65,26 +65,26 @@ class Answer:
     parts: Sequence[Part] = ()
     stop: Stop = "stop"
     refusal: str = ""
-    """Why the model refuses, if it does."""
+    """The model's refusal, if it refuses."""
     breaks_off: Break | None = None
-    """How it ends before its time: with an error, with the connection, or not at all."""
+    """How it is truncated: by an error, a closed connection, or silence."""
     prompt_tokens: int = 21
     completion_tokens: int = 13
     thinking_tokens: int = 0
 
     @property
     def text(self) -> str:
-        """What the model says."""
+        """The answer's text."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
     @property
     def reasoning(self) -> str:
-        """What the model thinks, as far as it can be read."""
+        """The readable reasoning."""
         return "".join(part.text for part in self.parts if isinstance(part, Thought))
 
     @property
     def calls(self) -> Sequence[Call]:
-        """The tools that it calls."""
+        """The calls of tools."""
         return [part for part in self.parts if isinstance(part, Call)]
 
 
@@ -94,7 +94,7 @@ class Refused:
 
     status: int
     kind: str
-    """The provider's word for it."""
+    """The provider's name of the error."""
     message: str
     retry_after_s: int | None = None
 

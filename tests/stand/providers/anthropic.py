@@ -55,7 +55,7 @@ class Anthropic:
         }
 
     def events(self, answer: Answer, body: Json) -> Iterator[bytes]:
-        """The answer's events, each whole."""
+        """The encoded events of the answer."""
         begun = _head(body) | {"usage": _usage(answer) | {"output_tokens": 1}}
         yield _event("message_start", message=begun)
         yield _event("ping")
@@ -166,7 +166,7 @@ def _turns(messages: Sequence[Json]) -> str:
 
 
 def _altered(body: Json, given: Sequence[Answer]) -> str:
-    """Whether a turn with calls came back otherwise than it was given.
+    """Whether a turn with calls came back changed.
 
     Its reasoning may only be missing where the model is not going to reason. Blank text,
     which models do write, cannot come back.

@@ -1,4 +1,4 @@
-"""OpenAI's API, as far as gateways meet it: strict about requests, terse about answers."""
+"""OpenAI's chat API: strict about requests, terse about answers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class OpenAi:
         }
 
     def events(self, answer: Answer, body: Json) -> Iterator[bytes]:
-        """The answer's events, each whole."""
+        """The encoded events of the answer."""
         chunk = {
             "id": "chatcmpl-1",
             "object": "chat.completion.chunk",
@@ -131,7 +131,7 @@ class OpenAi:
         }
 
     def ending(self, chunk: Json, answer: Answer, body: Json) -> Iterator[bytes]:
-        """What comes after the reasons to stop."""
+        """The chunks after the finish reasons."""
         if body.get("stream_options", {}).get("include_usage"):
             yield event(chunk | {"choices": [], "usage": self.usage(answer)})
 
@@ -145,7 +145,7 @@ class OpenAi:
         return ""
 
     def altered(self, sent: Json, answer: Answer, body: Json) -> str:  # noqa: ARG002
-        """What differs in a turn that was given as `answer`. Empty: nothing."""
+        """The difference of a turn from `answer`; empty where there is none."""
         given = self.message(answer)["tool_calls"]
         if [_meaning(call) for call in sent["tool_calls"]] != [_meaning(call) for call in given]:
             return "The tool calls have been altered."
@@ -158,7 +158,7 @@ def _call(call: Call) -> Json:
 
 
 def _meaning(call: Json) -> tuple[str, str, object]:
-    """What a call says; some clients write its arguments anew."""
+    """The meaning of a call: some clients write its arguments in another form."""
     function = call["function"]
     return call["id"], function["name"], json.loads(function["arguments"] or "{}")
 

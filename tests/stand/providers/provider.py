@@ -1,4 +1,4 @@
-"""A provider that talks: it checks what it is asked, and says what it was told to say.
+"""A fake provider of one dialect, which checks requests and gives prepared answers.
 
     async with FakeProvider("anthropic") as provider:
         provider.say(Answer(parts=[text("Hello")]))
@@ -35,18 +35,18 @@ from tests.stand.upstream import (
 
 Json = dict[str, Any]
 Slicing = Callable[[bytes], Iterable[bytes]]
-"""How a stream's bytes are cut on their way."""
+"""How a stream's bytes are cut into chunks."""
 
 
 ENDS: Mapping[Break | None, End] = {"cut": CUT, "stall": STALL}
-"""What the connection does where an answer breaks off without a word."""
+"""The end of the connection where an answer is truncated without an error."""
 
 
 class DialectForm(Protocol):
-    """One dialect, on the provider's side."""
+    """The wire form of a dialect, on the provider's side."""
 
     def complaint(self, body: Json, given: Sequence[Answer]) -> str:
-        """What is wrong with a request that follows these answers. Empty: nothing."""
+        """The error of a request that follows these answers; empty where it is valid."""
         ...
 
     def document(self, answer: Answer, body: Json) -> Json:
@@ -82,7 +82,7 @@ class FakeProvider:
         """Without one, every event is sent by itself."""
 
     def say(self, *answers: Answer | Refused) -> None:
-        """What to answer next, in turn; the last one is repeated. Forgets all before."""
+        """Sets the next answers, the last of which repeats, and forgets earlier requests."""
         self._next = deque(answers)
         self._given.clear()
         self._upstream.requests.clear()
@@ -95,16 +95,16 @@ class FakeProvider:
 
     @property
     def requests(self) -> Sequence[Request]:
-        """The requests since it was last told what to say."""
+        """The requests since the latest `say`."""
         return self._upstream.requests
 
     @property
     def bodies(self) -> Sequence[Json]:
-        """Their bodies."""
+        """The bodies of these requests."""
         return [request.json() for request in self.requests]
 
     async def request(self) -> Request:
-        """The first request since then, once it has arrived."""
+        """The first of these requests. Waits for it."""
         return await self._upstream.request()
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A provider whose every answer is made word by word, as the test wants it."""
+"""A provider whose answers are made word by word, by a test."""
 
 from __future__ import annotations
 
@@ -25,27 +25,27 @@ PROMPT_TOKENS = 1
 
 @dataclass(slots=True)
 class PlannedAnswer:
-    """How one call is answered."""
+    """The answer of one call."""
 
     words: int
-    """How many are said at once."""
+    """The number of words that are sent at once."""
     refused: bool = False
-    """Whether there is no answer at all."""
+    """Whether the request is refused."""
     held: bool = False
-    """Whether the answer goes on as `steps` say."""
+    """Whether the answer continues by `steps`."""
     steps: asyncio.Queue[int | None] = field(default_factory=asyncio.Queue)
-    """So many more words; 0: the end; None: the connection breaks."""
+    """Numbers of further words; 0 ends the answer, None closes the connection."""
 
 
 class StepwiseProvider:
-    """Answers a call by the part that the call's prompt names."""
+    """Answers a call by the planned answer of its prompt."""
 
     def __init__(self) -> None:
         self.answers: dict[str, PlannedAnswer] = {}
-        """By prompt."""
+        """Planned answers by prompt."""
 
     def __call__(self, request: Request) -> Script:
-        """The script of a part."""
+        """The script of a planned answer."""
         asked = request.json()
         planned = self.answers[asked["messages"][0]["content"]]
         if planned.refused:
@@ -66,7 +66,7 @@ class StepwiseProvider:
 
 
 async def _follow(planned: PlannedAnswer, line: UpstreamConnection) -> None:
-    """Does as it is told, until that is the end or the gateway leaves."""
+    """Follows the steps until the end, or until the gateway disconnects."""
     said = planned.words
     leaving = asyncio.ensure_future(line.reader.read(1))
     try:

@@ -1,4 +1,4 @@
-"""A provider that answers at its own pace, in the dialect it is asked in, and fails at times."""
+"""A provider of every dialect that answers at random speed and sometimes fails."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ PAUSE_S = (0.03, 0.03, 0.03, 0.5)
 """The longest time between two pieces of an answer."""
 
 Fault = Callable[[Script], Script]
-"""Makes a bad script of a good one."""
+"""Turns a script into a faulty one."""
 
 
 def refused(status: int) -> Fault:
-    """The provider does not want to."""
+    """A refusal with this status."""
     return lambda _: [json_answer({"error": {"message": "No."}}, status)]
 
 
 def broken(end: End, *last: Step) -> Fault:
-    """Half of the answer, perhaps something else, and no more."""
+    """Half of the answer, then these steps and this end."""
     return lambda good: [*good[: len(good) // 2], *last, end]
 
 
@@ -51,11 +51,11 @@ MANY: Sequence[Fault] = (
     broken(CUT, chunk(b"data: {\n\n")),
     lambda _: [json_answer("not what you think")],
 )
-"""Before and after the beginning."""
+"""Faults before and after the first token."""
 
 
 class UnreliableProvider:
-    """Answers at its own pace; a share of the answers has one of the faults."""
+    """Answers at random speed; a share of the answers has one of the faults."""
 
     def __init__(
         self, chance: random.Random, *, faults: Sequence[Fault] = FEW, share: float = 0.1
@@ -69,15 +69,15 @@ class UnreliableProvider:
         self._arrivals = asyncio.Condition()
 
     def hold(self) -> None:
-        """From now on answers have no faults, and wait."""
+        """Makes answers wait, without faults, from now on."""
         self._goes_on.clear()
 
     def release(self) -> None:
-        """Lets them go on."""
+        """Releases the waiting answers."""
         self._goes_on.set()
 
     async def held(self, number: int) -> None:
-        """Returns once so many wait."""
+        """Returns once this many answers wait."""
         async with self._arrivals:
             await self._arrivals.wait_for(lambda: self._held == number)
 
