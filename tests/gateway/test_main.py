@@ -10,10 +10,8 @@ from gateway.__main__ import main
 
 
 @pytest.mark.parametrize("address", ["localhost", ":8080", "localhost:http", "h:65536"])
-def test_where_to_listen_is_looked_at_first(
-    address: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What is no HOST:PORT is explained, with the usage."""
+def test_an_invalid_address_is_refused(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error is printed after the usage."""
     with pytest.raises(SystemExit) as left:
         main(["--target", "127.0.0.1:1", "--rest", address])
     assert left.value.code == 2
@@ -21,7 +19,7 @@ def test_where_to_listen_is_looked_at_first(
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The last line of an edge that does not start."""
+    """Return the last line of an edge that does not start."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     elsewhere = ("--target", "127.0.0.1:1", "--rest", "127.0.0.1:0")
@@ -38,7 +36,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
 
 
 def test_an_address_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
-    """It is named, in the words of the system."""
+    """The error has the address and the system's message."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -64,10 +62,10 @@ def test_an_address_that_is_taken(capsys: pytest.CaptureFixture[str]) -> None:
         (("--target-ca", "/no.crt"), "/no.crt: No such file or directory"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line(
+def test_options_that_cannot_be_used_are_reported_in_a_line(
     arguments: tuple[str, ...], reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Plain text is no accident, and a file that is no use is named."""
+    """Plain text needs consent, and the error has the option or file."""
     file = tmp_path / "file.pem"
     file.write_text("nothing")
 

@@ -1,4 +1,4 @@
-"""A shell to run commands in."""
+"""A shell that runs commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ base_url = "http://127.0.0.1:9/v1"
 
 
 class Shell:
-    """Runs commands on a state of its own."""
+    """Runs commands on its own state."""
 
     def __init__(self, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self.state = directory / "state"

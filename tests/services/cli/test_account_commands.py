@@ -6,8 +6,8 @@ from services.storage.sqlite_file import FILE
 from tests.services.cli.conftest import Shell
 
 
-def test_an_account_and_its_money(shell: Shell) -> None:
-    """An account is opened, paid into once for each request ID, and shown."""
+def test_an_account_is_created_credited_and_shown(shell: Shell) -> None:
+    """A payment is credited once for each request ID."""
     opened = shell.run("accounts", "create", "acme", "--credit", "10.50")
     assert "balance: 10.50 USD\n" in opened
 
@@ -20,8 +20,8 @@ def test_an_account_and_its_money(shell: Shell) -> None:
     assert "account: acme\nbalance: 10.000000001 USD\nheld:    0.00 USD\n" in shown
 
 
-def test_what_cannot_be_is_refused(shell: Shell) -> None:
-    """Two accounts of a name, two payments of an ID and more than there is are refused."""
+def test_duplicates_and_overdrafts_are_refused(shell: Shell) -> None:
+    """A second account of a name, a second payment of an ID, a withdrawal above the balance."""
     shell.run("accounts", "create", "acme", "--credit", "1")
     shell.run("accounts", "credit", "acme", "1", "--request-id", "inv-1")
 
@@ -36,8 +36,8 @@ def test_what_cannot_be_is_refused(shell: Shell) -> None:
         assert message in shell.run("accounts", *arguments, code=1)
 
 
-def test_scope_of_a_key(shell: Shell) -> None:
-    """What a key may do is said when it is made."""
+def test_a_key_is_created_with_its_scope(shell: Shell) -> None:
+    """Models, limits, budget and expiry are options of `keys create`."""
     shell.run(
         "keys", "create", "--account", "acme", "--models", "a/one, b/two", "--rpm", "60",
         "--tpm", "1000", "--concurrency", "2", "--monthly-usd", "5", "--strict",
@@ -49,8 +49,8 @@ def test_scope_of_a_key(shell: Shell) -> None:
     assert "scope.requests_per_minute must be in [1, " in error
 
 
-def test_usage_of_nobody_and_of_nothing(shell: Shell) -> None:
-    """An account without calls has a total of nothing; an unknown one is an error."""
+def test_usage_without_calls_and_of_an_unknown_account(shell: Shell) -> None:
+    """An account without calls has a total of 0; an unknown one is an error."""
     shell.run("accounts", "create", "acme")
 
     lines = shell.run("usage", "--account", "acme", "--since", "2026-01-01T00:00Z").splitlines()
@@ -58,8 +58,8 @@ def test_usage_of_nobody_and_of_nothing(shell: Shell) -> None:
     assert "no account" in shell.run("usage", "--account", "nobody", code=1)
 
 
-def test_verify_says_that_all_is_right_or_what_is_not(shell: Shell) -> None:
-    """The audit counts what there is, and fails by name where somebody has been at the file."""
+def test_verify_passes_or_names_its_findings(shell: Shell) -> None:
+    """The audit prints counts, and fails with the account whose rows were changed by hand."""
     shell.run("accounts", "create", "acme", "--credit", "10")
     assert shell.run("ledger", "verify").splitlines() == [
         "accounts: 1", "held: 0", "recovered: 0", "settled: 0", "transfers: 1", "voided: 0",

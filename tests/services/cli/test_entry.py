@@ -32,7 +32,7 @@ async def server(shell: Shell) -> AsyncIterator[OperatorServices]:
 
 
 def test_keys_without_a_server(shell: Shell) -> None:
-    """Keys are made, listed, rotated and revoked where nothing runs."""
+    """Keys are created, listed, rotated and revoked without a running server."""
     lines = shell.run("keys", "create", "--account", "acme", "--name", "batch").splitlines()
     key_id = lines[0].split()[0]
 
@@ -51,7 +51,7 @@ def test_keys_without_a_server(shell: Shell) -> None:
 
 
 async def test_keys_beside_a_server(shell: Shell, server: OperatorServices) -> None:
-    """The same commands go to the server that has the state open."""
+    """The same commands call the server that has the state open."""
     lines = (await shell.run_beside_server("keys", "create", "--account", "acme")).splitlines()
     key_id = lines[0].split()[0]
 
@@ -74,20 +74,20 @@ async def test_keys_beside_a_server(shell: Shell, server: OperatorServices) -> N
     ],
 )
 def test_failures_are_one_line(shell: Shell, arguments: tuple[str, ...], message: str) -> None:
-    """What went wrong is one line on stderr, without a traceback, and exit code 1."""
+    """A failure is one line on stderr, without a traceback, and exit code 1."""
     assert shell.run(*arguments, code=1) == f"pomogator: {message}\n"
 
 
 def test_bad_configuration_is_refused_everywhere(shell: Shell) -> None:
-    """A file that cannot be used is named by every command that reads it."""
+    """Every command that reads the file names it."""
     shell.config.write_text("channels = 7")
 
     for arguments in (("check",), ("models", "list"), ("keys", "list")):
         assert str(shell.config) in shell.run(*arguments, code=1)
 
 
-def test_check_counts_what_it_found(shell: Shell) -> None:
-    """A good file is said to be good."""
+def test_check_prints_counts(shell: Shell) -> None:
+    """The numbers of channels and models."""
     assert shell.run("check").startswith("OK: 1 channels, ")
 
 
@@ -106,7 +106,7 @@ def test_models_are_listed_by_name(shell: Shell) -> None:
 def test_misuse_is_exit_code_2(
     shell: Shell, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
 ) -> None:
-    """What cannot be understood is explained, with the usage."""
+    """The error is printed after the usage."""
     with pytest.raises(SystemExit) as left:
         main(arguments, {})
 

@@ -14,7 +14,7 @@ from tests.services.cli.conftest import Shell
 
 
 def test_explains_without_a_server(shell: Shell) -> None:
-    """Where it would go and as what is known from the configuration alone."""
+    """Candidates and requests follow from the configuration alone."""
     said = shell.run("explain", "--model", "a/one")
 
     assert "1. somewhere for a/one: priority 0, weight 1 x 1.00, key 0, breaker closed" in said
@@ -23,7 +23,7 @@ def test_explains_without_a_server(shell: Shell) -> None:
 
 
 def test_explains_a_file(shell: Shell, tmp_path: Path) -> None:
-    """A file holds what REST takes; a model that is given beside it comes before its own."""
+    """The file is a body of the REST API; `--model` overrides its model."""
     request = tmp_path / "request.json"
     asked = {"model": "b/two", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 7}
     request.write_text(json.dumps(asked))
@@ -40,7 +40,7 @@ def test_explains_a_file(shell: Shell, tmp_path: Path) -> None:
 def test_a_file_that_is_no_request(
     shell: Shell, tmp_path: Path, content: str, message: str
 ) -> None:
-    """It is told in one line."""
+    """The error is one line."""
     request = tmp_path / "request.json"
     request.write_text(content)
 
@@ -48,19 +48,19 @@ def test_a_file_that_is_no_request(
 
 
 def test_nothing_to_explain(shell: Shell) -> None:
-    """There must be a model or a request, and one that is ours."""
+    """A known model or a request is required."""
     assert "give --model" in shell.run("explain", code=1)
     assert "Invalid model" in shell.run("explain", "--model", "no/model", code=1)
 
 
 def test_nothing_to_reload(shell: Shell) -> None:
-    """Without a server there is nothing that could read, or that knows of its channels."""
+    """`reload` and `channels` need a running server."""
     assert "no server runs" in shell.run("channels", code=1)
     assert "no server runs" in shell.run("reload", code=1)
 
 
-async def test_asks_the_server(shell: Shell) -> None:
-    """A server that runs is asked, and reads its configuration anew when told to."""
+async def test_commands_call_the_running_server(shell: Shell) -> None:
+    """`explain` and `channels` show the server's configuration; `reload` replaces it."""
     config = load(shell.config, {})
     address = f"unix:{shell.state}/ops.sock"
     async with (

@@ -18,13 +18,13 @@ from services.cli.output import (
 
 @given(st.integers(-(10**18), 10**18))
 def test_money_survives_reading_and_writing(nano: int) -> None:
-    """Every amount is shown exactly, and read back as the same."""
+    """Every amount is formatted exactly, and parses to the same amount."""
     assert read_usd(show_usd(nano)) == nano
 
 
 @pytest.mark.parametrize("text", ["", "x", "1.0000000001", "NaN", "Infinity", "1e400", "1,5"])
 def test_inexact_money_is_refused(text: str) -> None:
-    """What is no amount of whole nano-dollars is refused, never rounded."""
+    """An amount that is not whole nano-USD is refused, not rounded."""
     with pytest.raises(argparse.ArgumentTypeError):
         read_usd(text)
 
@@ -42,8 +42,8 @@ def test_times_are_utc_unless_they_say_otherwise(text: str, shown: str) -> None:
     assert show_time(read_time(text)) == shown
 
 
-def test_nonsense_is_no_time() -> None:
-    """What is not a time is refused."""
+def test_an_invalid_time_is_refused() -> None:
+    """The error is for argparse."""
     with pytest.raises(argparse.ArgumentTypeError):
         read_time("tomorrow")
 
@@ -53,13 +53,13 @@ def test_nonsense_is_no_time() -> None:
     [("0", 0), ("90", 90), ("5s", 5), ("30m", 1800), ("24h", 86400), ("7d", 604800)],
 )
 def test_durations_are_whole(text: str, seconds: int) -> None:
-    """A number of seconds, or of what its letter says."""
+    """A number of seconds, or of the unit of its letter."""
     assert read_duration(text).seconds == seconds
 
 
 @pytest.mark.parametrize("text", ["", "h", "1.5h", "-1h", "1w", "1 h", "1" * 30])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    """Nothing is guessed."""
+def test_an_invalid_duration_is_refused(text: str) -> None:
+    """Signs, fractions and unknown units are errors."""
     with pytest.raises(argparse.ArgumentTypeError):
         read_duration(text)
 
@@ -71,7 +71,7 @@ def test_addresses_are_kept_as_they_are(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["localhost", ":80", "host:", "host:http", "host:65536", "h:-1"])
-def test_what_is_no_address_is_refused(text: str) -> None:
-    """A port that is too large would come out as another one."""
+def test_an_invalid_address_is_refused(text: str) -> None:
+    """A port that is too large would become another one in gRPC."""
     with pytest.raises(argparse.ArgumentTypeError):
         read_address(text)

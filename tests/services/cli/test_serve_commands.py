@@ -1,4 +1,4 @@
-"""A server that cannot start says why in one line, and exits."""
+"""A server that cannot start prints the reason in one line, and exits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASSWORD = "canary-password"
 
 @pytest.fixture(autouse=True)
 def logs() -> Iterator[None]:
-    """What the server does to the log is undone."""
+    """Restores the log's handlers after the test."""
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield
@@ -28,7 +28,7 @@ def logs() -> Iterator[None]:
 
 @pytest.fixture
 def taken() -> Iterator[str]:
-    """An address where somebody else listens."""
+    """An address where another socket listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
@@ -36,7 +36,7 @@ def taken() -> Iterator[str]:
 
 
 def refused(shell: Shell, *arguments: str, **env: str) -> str:
-    """The last line of a server that does not start; those before it are its log."""
+    """Return the last line of a server that does not start. Earlier lines are its log."""
     elsewhere = ("--rest", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--metrics", "")
     state = {"POMOGATOR_STATE": str(shell.state), "POMOGATOR_CONFIG": str(shell.config)}
     assert main(("serve", *elsewhere, *arguments), {**state, **env}) == 1
@@ -59,7 +59,7 @@ def refused(shell: Shell, *arguments: str, **env: str) -> str:
 def test_an_address_that_is_taken(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, taken: str, option: str, reason: str
 ) -> None:
-    """It is named, in the words of the system where there are any."""
+    """The error has the address, and the system's message if there is one."""
     monkeypatch.setenv("POMOGATOR_OPS_TOKEN", "0" * 32)
 
     assert refused(shell, option, taken) == f"cannot listen on {taken}{reason}"
@@ -72,8 +72,8 @@ def test_an_address_that_is_taken(
         ("nobody.invalid:80", "Name or service not known"),
     ],
 )
-def test_an_address_that_is_not_ours(shell: Shell, address: str, reason: str) -> None:
-    """It is named, with the system's reason and without its numbers."""
+def test_an_address_of_another_machine(shell: Shell, address: str, reason: str) -> None:
+    """The error has the address and the system's message without its number."""
     said = refused(shell, "--rest", address, "--insecure")
 
     assert said.startswith(f"cannot listen on {address}: ")
@@ -93,17 +93,17 @@ def test_an_address_that_is_not_ours(shell: Shell, address: str, reason: str) ->
         (("--target", "127.0.0.1:1"), "--target is the service of an edge"),
     ],
 )
-def test_files_of_certificates(
+def test_certificates_that_cannot_be_used(
     shell: Shell, tmp_path: Path, files: tuple[str, ...], reason: str
 ) -> None:
-    """Which one is no use, and why."""
+    """The error has the file or option, and the reason."""
     named = [each.format(folder=tmp_path, config=shell.config) for each in files]
 
     assert reason in refused(shell, *named)
 
 
 def test_a_state_that_cannot_be_written(shell: Shell, tmp_path: Path) -> None:
-    """The folder is named."""
+    """The error has the folder."""
     assert refused(shell, "--state", "/proc/nowhere") == "/proc/nowhere: No such file or directory"
     file = tmp_path / "file"
     file.write_text("")
@@ -120,10 +120,10 @@ def test_a_state_that_cannot_be_written(shell: Shell, tmp_path: Path) -> None:
         ("REDIS_URL", "http://:{}@127.0.0.1", "redis_url: must begin with redis"),
     ],
 )
-def test_stores_that_cannot_be_had(
+def test_databases_that_cannot_be_opened(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, variable: str, url: str, reason: str
 ) -> None:
-    """Which one, and why; never the password. Redis may come later, and so is waited for."""
+    """The error has the key and the reason, not the password. Redis may start later."""
     monkeypatch.setenv(f"POMOGATOR_{variable}", url.format(PASSWORD))
 
     said = refused(shell)
@@ -133,7 +133,7 @@ def test_stores_that_cannot_be_had(
 
 
 def test_an_edge_reads_its_tables_of_the_configuration(shell: Shell) -> None:
-    """`[bounds]` is checked, and channels without a key are the service's to refuse."""
+    """`[bounds]` is checked; a channel without a key is an error of the service alone."""
     key = 'api_key_env = "NO_SUCH_VARIABLE"\n'
     shell.config.write_text(
         f"[bounds]\nconnections_max = 0\n[[channels]]\nname = 'a'\ndialect = 'openai'\n{key}"
@@ -145,7 +145,7 @@ def test_an_edge_reads_its_tables_of_the_configuration(shell: Shell) -> None:
 
 
 def test_a_configuration_that_cannot_be_used(shell: Shell, tmp_path: Path) -> None:
-    """The file and the key are named."""
+    """The error has the file and the key."""
     nowhere = tmp_path / "no.toml"
     assert refused(shell, "--config", str(nowhere)).startswith(f"{nowhere}: cannot be read")
     shell.config.write_text("[bounds]\ncalls_mix = 1")
@@ -155,8 +155,8 @@ def test_a_configuration_that_cannot_be_used(shell: Shell, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "text", ["localhost", "localhost:99999", "localhost:x", ":1", "unix:", "dns:///x:1:y"]
 )
-def test_a_listener_has_an_address(text: str) -> None:
-    """A port that is too large would come out as another one."""
+def test_an_invalid_listener_is_refused(text: str) -> None:
+    """A port that is too large would become another one in gRPC."""
     with pytest.raises(Exception, match="expected HOST:PORT"):
         read_listener(text)
 

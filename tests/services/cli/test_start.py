@@ -1,4 +1,4 @@
-"""What the command loads before it runs."""
+"""Modules that the command loads before it runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ print(json.dumps(facts))
 """
 
 ASKED_FOR = {"asyncpg", "opentelemetry", "quicktok", "redis", "xllamacpp"}
-"""Extras: a configuration names what needs them."""
+"""Extras, loaded only for a configuration that needs them."""
 
 NEVER = {"multiprocessing", "pdb", "pytest", "unittest", "xml"}
-"""What would take time and memory, and serves nobody here."""
+"""Modules that cost time and memory, and are not used here."""
 
 
 class Loaded(msgspec.Struct):
-    """What a new process has after the import."""
+    """State of a new process after the import."""
 
     modules: set[str]
     collects: bool
@@ -37,13 +37,13 @@ def loaded() -> Loaded:
     return msgspec.json.decode(run.stdout, type=Loaded)
 
 
-def test_nothing_is_loaded_for_others(loaded: Loaded) -> None:
-    """Who does not use an extra does not wait for it, although it is installed."""
+def test_extras_are_not_loaded_without_need(loaded: Loaded) -> None:
+    """An installed extra that is not used does not slow the start."""
     assert not ASKED_FOR & loaded.modules
     assert not NEVER & loaded.modules
 
 
-def test_garbage_is_looked_for_among_what_is_new(loaded: Loaded) -> None:
-    """What was imported is left alone, and what comes after it is not."""
+def test_imported_objects_are_frozen(loaded: Loaded) -> None:
+    """The garbage collector skips imported objects, and no others."""
     assert loaded.collects
     assert loaded.frozen > 10_000

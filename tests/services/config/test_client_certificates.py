@@ -1,4 +1,4 @@
-"""The table of who may call what over gRPC."""
+"""The table `[client_certificates]`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def table(folder: Path, rows: str) -> Path:
 
 
 def test_methods_services_and_everything(tmp_path: Path) -> None:
-    """A row is about a method, a service or all, and names those who may call it."""
+    """A row selects a method, a service or all methods, and lists the names that may call it."""
     rows = f"""
         "*" = ["admin.example"]
         "pomogator.models.v1.ModelService/*" = ["{EDGE}", "shop.web.svc"]

@@ -1,4 +1,4 @@
-"""Reading the configuration: what is refused, with which words, and where secrets come from."""
+"""Loading of the configuration: errors and their messages, and the sources of secrets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a configuration file and gives its path."""
+    """Writes a configuration file and returns its path."""
 
     def _write(text: str, **files: str) -> Path:
         for name, content in files.items():
@@ -39,19 +39,19 @@ def write(tmp_path: Path) -> Write:
 
 
 def channel(more: str = "") -> str:
-    """A file with one good channel, and `more` in it."""
+    """A file with one valid channel and `more` keys in it."""
     return CHANNEL.format(more=more)
 
 
 def refusal(path: Path, env: dict[str, str] | None = None) -> str:
-    """What `load` says against the file."""
+    """The error of `load`."""
     with pytest.raises(ConfigError) as refused:
         load(path, env or {})
     return str(refused.value)
 
 
-def test_reads_what_the_file_says(write: Write) -> None:
-    """Values arrive as written, and whole numbers do for fractions."""
+def test_values_are_read_as_written(write: Write) -> None:
+    """A whole number is valid for a float."""
     config = load(write(channel("weight = 3\npriority = 1\npass_through = ['seed']")), {})
 
     (only,) = config.channels
@@ -63,12 +63,12 @@ def test_reads_what_the_file_says(write: Write) -> None:
 
 
 def test_an_empty_file_is_a_configuration(write: Write) -> None:
-    """Nothing said is nothing served."""
+    """It has no channels."""
     assert load(write(""), {}) == Config()
 
 
 def test_names_file_and_line_of_broken_toml(write: Write) -> None:
-    """A slip of syntax is told with its line."""
+    """A syntax error is reported with its line."""
     path = write("[[channels]]\nname = \n")
 
     assert refusal(path).startswith(f"{path}: ")
@@ -76,14 +76,14 @@ def test_names_file_and_line_of_broken_toml(write: Write) -> None:
 
 
 def test_names_a_file_that_is_not_there(tmp_path: Path) -> None:
-    """A missing file is told by its path."""
+    """A missing file is reported with its path."""
     path = tmp_path / "none.toml"
 
     assert refusal(path) == f"{path}: cannot be read: No such file or directory"
 
 
-def test_names_a_file_that_is_no_text(tmp_path: Path) -> None:
-    """Bytes that are not UTF-8 are told by their place."""
+def test_names_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
+    """The error has the position of the byte."""
     path = tmp_path / "binary.toml"
     path.write_bytes(b"a = 1\n\xff")
 
@@ -91,19 +91,19 @@ def test_names_a_file_that_is_no_text(tmp_path: Path) -> None:
 
 
 def test_names_key_row_and_reason_of_a_wrong_type(write: Write) -> None:
-    """A value of another type is told with the row's name and the key."""
+    """A value of a wrong type is reported with the row's name and the key."""
     path = write(channel("weight = 'much'"))
 
     assert refusal(path) == f"{path}: channels[0] (a).weight: expected float, got str"
 
 
 def test_names_a_table_that_should_be_a_list(write: Write) -> None:
-    """`[channels]` for `[[channels]]` is told at its key."""
+    """`[channels]` instead of `[[channels]]` is reported at its key."""
     assert refusal(write("[channels]\n")).endswith("channels: expected array, got object")
 
 
-def test_tells_all_unknown_keys_at_once(write: Write) -> None:
-    """Each misspelt key is told on a line of its own."""
+def test_reports_all_unknown_keys_at_once(write: Write) -> None:
+    """Each misspelt key is reported in its own line."""
     lines = refusal(write("defalts = true\n" + channel("wieght = 1"))).splitlines()
 
     assert [line.partition(": ")[2] for line in lines] == [
@@ -128,7 +128,7 @@ def test_refuses_a_variable_without_a_key(write: Write, env: dict[str, str]) -> 
 
 
 def test_reads_several_keys(write: Write) -> None:
-    """`keys_env` names the variables of keys that calls are spread over."""
+    """`keys_env` names several variables; calls are spread over their keys."""
     config = load(write(channel("keys_env = ['ONE', 'TWO']")), {"ONE": "sk-1", "TWO": "sk-2"})
 
     (only,) = config.channels
@@ -146,20 +146,20 @@ def test_reads_several_keys(write: Write) -> None:
         ),
     ],
 )
-def test_refuses_several_keys_that_are_not(write: Write, more: str, said: str) -> None:
-    """Each variable is set and named once, and there is one way to name them."""
+def test_refuses_missing_and_duplicate_variables(write: Write, more: str, said: str) -> None:
+    """Each variable is set and named once, in one of the three keys."""
     assert refusal(write(channel(more)), {"ONE": "sk-1"}).endswith(said)
 
 
-def test_a_channels_own_bound_is_a_limit(write: Write) -> None:
-    """`max_concurrency` is what a row of `[[limits]]` about the channel is."""
+def test_max_concurrency_is_a_limit(write: Write) -> None:
+    """It equals a row of `[[limits]]` for the channel."""
     config = load(write(channel("max_concurrency = 3")), {})
 
     assert config.rules == (LimitConfig(channel="a", concurrency=3),)
 
 
 def test_reads_the_key_from_its_file(write: Write) -> None:
-    """`api_key_file` is seen from the configuration's folder."""
+    """`api_key_file` is relative to the configuration's folder."""
     config = load(write(channel("api_key_file = 'secret'"), secret="sk-invented\n"), {})
 
     assert config.channels[0].key.reveal() == "sk-invented"
@@ -170,15 +170,15 @@ def test_reads_the_key_from_its_file(write: Write) -> None:
     [(None, "cannot be read: No such file or directory"), ("\n", "is empty")],
 )
 def test_refuses_a_file_without_a_key(write: Write, content: str | None, reason: str) -> None:
-    """A key's file that is missing or empty is told by its path."""
+    """A key file that is missing or empty is reported with its path."""
     files = {} if content is None else {"secret": content}
     path = write(channel("api_key_file = 'secret'"), **files)
 
     assert refusal(path).endswith(f"api_key_file: {path.parent / 'secret'} {reason}")
 
 
-def test_refuses_a_key_that_is_none_and_does_not_show_it(write: Write) -> None:
-    """A key with a line break in it would break out of its header."""
+def test_refuses_a_key_with_a_line_break_and_does_not_show_it(write: Write) -> None:
+    """A key with a line break could add a header."""
     said = refusal(write(channel("api_key_env = 'A_KEY'")), {"A_KEY": "sk-1\r\nx: y"})
 
     assert said.endswith("api_key_env: contains characters that no key has")
@@ -186,7 +186,7 @@ def test_refuses_a_key_that_is_none_and_does_not_show_it(write: Write) -> None:
 
 
 def test_shows_no_secret(write: Write) -> None:
-    """Neither a key nor a URL with a password appears in what the configuration looks like."""
+    """No key and no URL with a password is in the configuration's representation."""
     path = write(channel("api_key_env = 'A_KEY'") + "[state]\nredis_url = 'redis://u:word@h'\n")
 
     shown = repr(load(path, {"A_KEY": "sk-invented"}))
@@ -195,7 +195,7 @@ def test_shows_no_secret(write: Write) -> None:
     assert "word" not in shown
 
 
-def test_variables_come_before_the_file(write: Write) -> None:
+def test_variables_override_the_file(write: Write) -> None:
     """POMOGATOR_DATABASE_URL and POMOGATOR_REDIS_URL override `[state]`."""
     path = write("[state]\ndatabase_url = 'postgresql://file'\n")
     env = {"POMOGATOR_DATABASE_URL": "postgresql://env", "POMOGATOR_REDIS_URL": "redis://env"}
@@ -232,7 +232,7 @@ def test_adds_the_shipped_channels_on_demand(write: Write) -> None:
 
 
 def test_the_files_channel_replaces_the_shipped_one(write: Write) -> None:
-    """A name that the file takes is the file's."""
+    """Of two channels with one name the file's is used."""
     text = "defaults = true\n" + channel().replace('"a"', '"openai"')
 
     (only,) = load(write(text), {"OPENAI_API_KEY": "sk-invented"}).channels
@@ -240,8 +240,8 @@ def test_the_files_channel_replaces_the_shipped_one(write: Write) -> None:
     assert only.base_url == "http://a.test/v1"
 
 
-def test_a_vendors_own_channel_comes_before_the_broker() -> None:
-    """Models of one public name are asked for directly first, and elsewhere if that fails."""
+def test_a_vendor_is_tried_before_a_broker() -> None:
+    """A public model goes to its vendor first, and to OpenRouter after a failure."""
     env = {f"{name}_API_KEY": "k" for name in ("ANTHROPIC", "OPENAI", "OPENROUTER")}
 
     anthropic, openai, broker = load(None, env).channels
@@ -252,6 +252,6 @@ def test_a_vendors_own_channel_comes_before_the_broker() -> None:
 
 
 @pytest.mark.parametrize("path", sorted(DEPLOY.glob("*.toml")), ids=lambda path: path.name)
-def test_the_examples_are_good(path: Path) -> None:
-    """Every configuration that we ship is one that we accept."""
+def test_the_shipped_configurations_are_valid(path: Path) -> None:
+    """Each loads without an error."""
     assert load(path, {}).channels

@@ -1,4 +1,4 @@
-"""What must hold between the values of a configuration."""
+"""Rules between the values of a configuration."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ GOOD = ChannelConfig(
 
 
 def channel_problems(**changes: object) -> list[str]:
-    """What is said against a good channel with these changes."""
+    """Problems of a valid channel with these changes."""
     channel = msgspec.structs.replace(GOOD, **changes)
     return list(rules.channels(Config(channels=(channel,))))
 
 
 def model_problems(*models: ModelConfig) -> list[str]:
-    """What is said against these models of a good channel."""
+    """Problems of these models of a valid channel."""
     return list(rules.models(Config(channels=(GOOD,), models=models)))
 
 
-def test_has_nothing_against_a_good_channel() -> None:
-    """No sentence is good news."""
+def test_a_valid_channel_has_no_problems() -> None:
+    """The rules yield nothing."""
     assert channel_problems() == []
 
 
@@ -53,8 +53,8 @@ def test_has_nothing_against_a_good_channel() -> None:
         ({"headers": {"x-a": "1\r\nx-b: 2"}}, "headers.'x-a': must be printable"),
     ],
 )
-def test_says_what_is_wrong_with_a_channel(changes: dict[str, object], problem: str) -> None:
-    """Every rule has its sentence, and names the key."""
+def test_reports_each_problem_of_a_channel(changes: dict[str, object], problem: str) -> None:
+    """The message has the key."""
     (said,) = channel_problems(**changes)
 
     assert said.partition(".")[2] == problem
@@ -68,8 +68,8 @@ def test_says_what_is_wrong_with_a_channel(changes: dict[str, object], problem: 
         *("http://user:word@a.test/v1", "http://a.test/v1?version=1", "http://a.test/#v1"),
     ],
 )
-def test_refuses_what_is_no_base_url(url: str) -> None:
-    """Only scheme, host, port and path have a place there; passwords do not."""
+def test_refuses_an_invalid_base_url(url: str) -> None:
+    """A base URL has scheme, host, port and path, and no password."""
     (said,) = channel_problems(base_url=url)
 
     assert said.startswith("channels[0] (a).base_url: must ")
@@ -79,46 +79,46 @@ def test_refuses_what_is_no_base_url(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8000", "https://a.test/api/v1", "http://[::1]:8"]
 )
-def test_takes_a_base_url(url: str) -> None:
+def test_accepts_a_base_url(url: str) -> None:
     """Any host, with or without port and path."""
     assert channel_problems(base_url=url) == []
 
 
 def test_refuses_two_channels_of_one_name() -> None:
-    """Metrics and limits could not tell them apart."""
+    """Metrics and limits know channels by name."""
     said = list(rules.channels(Config(channels=(GOOD, GOOD))))
 
     assert said == ["channels: 'a' occurs 2 times"]
 
 
 def test_refuses_a_model_that_no_channel_serves() -> None:
-    """A misspelt name would lose what is said of it, such as its price."""
+    """A row with a misspelt name, and its price, would have no effect."""
     (said,) = model_problems(ModelConfig(name="mm"))
 
     assert said == "models[0] (mm).name: no channel serves it; did you mean 'm'?"
 
 
 def test_refuses_a_fallback_that_no_channel_serves() -> None:
-    """Nobody could answer in the model's place."""
+    """The fallback could never answer."""
     (said,) = model_problems(ModelConfig(name="m", fallbacks=("x",)))
 
     assert said == "models[0] (m).fallbacks: no channel serves 'x'"
 
 
-def test_knows_thinking_names() -> None:
+def test_accepts_thinking_names() -> None:
     """`-thinking` names are derived from models that are served."""
     assert model_problems(ModelConfig(name="m-thinking", fallbacks=("n-thinking",))) == []
 
 
 def test_refuses_two_rows_of_one_model() -> None:
-    """It could not be told which of them counts."""
+    """Only one of them could have effect."""
     (said,) = model_problems(ModelConfig(name="m"), ModelConfig(name="m"))
 
     assert said == "models: 'm' occurs 2 times"
 
 
-def test_tells_a_circle_once() -> None:
-    """Models that stand in for each other are told with the way around."""
+def test_reports_a_circle_once() -> None:
+    """The message has the circle of fallbacks."""
     (said,) = model_problems(
         ModelConfig(name="m", fallbacks=("n",)), ModelConfig(name="n", fallbacks=("m",))
     )
@@ -127,7 +127,7 @@ def test_tells_a_circle_once() -> None:
 
 
 def test_allows_one_fallback_for_several() -> None:
-    """Two ways to the same model are no circle."""
+    """Two paths to one model are not a circle."""
     rows = (
         ModelConfig(name="m", fallbacks=("n",)),
         ModelConfig(name="m-thinking", fallbacks=("n",)),
@@ -136,8 +136,8 @@ def test_allows_one_fallback_for_several() -> None:
     assert model_problems(*rows) == []
 
 
-def test_tells_names_that_need_quotes() -> None:
-    """`m-1.5 = "x"` is a table in TOML, which nobody means."""
+def test_reports_names_that_need_quotes() -> None:
+    """`m-1.5 = "x"` is a table in TOML."""
     row = {"name": "a", "models": {"m-1": {"5": "x"}}}
 
     (said,) = rules.unknown_keys({"channels": [row]}, Config)
@@ -145,8 +145,8 @@ def test_tells_names_that_need_quotes() -> None:
     assert said == "channels[0] (a).models.m-1: a name with a dot needs quotes around it"
 
 
-def test_a_resolved_secret_is_no_key_of_the_file() -> None:
-    """Keys are named, never written down."""
+def test_a_resolved_secret_is_not_a_key_of_the_file() -> None:
+    """The file names the source of a secret, and never contains it."""
     (said,) = rules.unknown_keys({"channels": [{"name": "a", "key": "sk"}]}, Config)
 
     assert said.startswith("channels[0] (a).key: no such key")
@@ -159,8 +159,8 @@ def test_a_resolved_secret_is_no_key_of_the_file() -> None:
         (StateConfig(redis_url=Secret("http://u:word@h")), "state.redis_url"),
     ],
 )
-def test_refuses_a_store_that_we_cannot_speak_to(state: StateConfig, problem: str) -> None:
-    """The scheme is checked; the URL is not shown."""
+def test_refuses_a_database_of_another_scheme(state: StateConfig, problem: str) -> None:
+    """The message does not show the URL."""
     (said,) = rules.state(state)
 
     assert said.startswith(f"{problem}: must begin with ")
@@ -168,7 +168,7 @@ def test_refuses_a_store_that_we_cannot_speak_to(state: StateConfig, problem: st
 
 
 @pytest.mark.parametrize("endpoint", ["collector:4317", "grpc://collector:4317", "http://u:p@c"])
-def test_refuses_a_collector_that_is_none(endpoint: str) -> None:
+def test_refuses_an_invalid_collector(endpoint: str) -> None:
     """An address without a scheme, of another protocol, or with a password in it."""
     (said,) = rules.traces(TracesConfig(endpoint=endpoint))
 

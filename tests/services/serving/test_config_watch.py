@@ -1,4 +1,4 @@
-"""A file that is replaced under a process that has read it."""
+"""Reload of a configuration file that another program replaces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.telemetry.supervisor import Supervisor
 
 
 class Mount:
-    """A folder as the kubelet makes it: what is in it is replaced all at once."""
+    """A folder as the kubelet makes it: its files are replaced atomically."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -34,7 +34,7 @@ class Mount:
 
 @pytest.fixture
 def mount(tmp_path: Path) -> Mount:
-    """A mounted file, the first version of which is there."""
+    """A mounted file in its first version."""
     mount = Mount(tmp_path)
     mount.put("first")
     return mount
@@ -42,7 +42,7 @@ def mount(tmp_path: Path) -> Mount:
 
 @pytest.fixture
 async def changes(mount: Mount) -> AsyncIterator[asyncio.Queue[str]]:
-    """What the file said whenever it was told that it has changed."""
+    """The file's content at each reported change."""
     told: asyncio.Queue[str] = asyncio.Queue()
 
     def changed() -> None:
@@ -52,8 +52,8 @@ async def changes(mount: Mount) -> AsyncIterator[asyncio.Queue[str]]:
         yield told
 
 
-async def test_a_replaced_file_is_told_once(mount: Mount, changes: asyncio.Queue[str]) -> None:
-    """Each version is told, one time, and the same content in a new version is not."""
+async def test_a_replaced_file_is_reported_once(mount: Mount, changes: asyncio.Queue[str]) -> None:
+    """Each new content is reported once; a new version with the same content is not."""
     mount.put("second")
     assert await changes.get() == "second"
 
@@ -66,7 +66,7 @@ async def test_a_replaced_file_is_told_once(mount: Mount, changes: asyncio.Queue
 async def test_a_file_that_is_gone_has_not_changed(
     mount: Mount, changes: asyncio.Queue[str]
 ) -> None:
-    """Nothing is told while it cannot be read; what it says afterwards is."""
+    """No change is reported while the file cannot be read; its next content is."""
     mount.path.rename(mount.path.with_name("elsewhere"))
     mount.put("second")
     assert changes.empty()
@@ -75,8 +75,8 @@ async def test_a_file_that_is_gone_has_not_changed(
     assert await changes.get() == "second"
 
 
-async def test_what_changed_before_it_was_followed_is_told(mount: Mount) -> None:
-    """Between reading and watching_file nothing is lost."""
+async def test_a_change_before_the_watch_is_reported(mount: Mount) -> None:
+    """A change between the read and the start of the watch is not lost."""
     told = asyncio.Event()
 
     async with watching_file(mount.path, b"zeroth", told.set, Supervisor(), interval_s=0.001):

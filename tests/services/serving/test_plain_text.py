@@ -1,4 +1,4 @@
-"""What leaves this machine unencrypted."""
+"""Unencrypted links to other machines."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from services.serving.plain_text import unencrypted
     ],
 )
 def test_databases(url: str, plain: bool) -> None:
-    """What may fall back to plain text counts as such; another machine is what matters."""
+    """A mode that may fall back to plain text counts as plain text, but only to other machines."""
     links = [link for link, _ in unencrypted(Config(state=StateConfig(database_url=Secret(url))))]
 
     assert links == ["state.database_url"] * plain
@@ -45,7 +45,7 @@ def test_databases(url: str, plain: bool) -> None:
     ],
 )
 def test_counters(url: str, plain: bool) -> None:
-    """Redis is spoken to in plain text but by `rediss://`."""
+    """Redis is plain text unless the URL is `rediss://`."""
     links = [link for link, _ in unencrypted(Config(state=StateConfig(redis_url=Secret(url))))]
 
     assert links == ["state.redis_url"] * plain
@@ -60,7 +60,7 @@ def test_counters(url: str, plain: bool) -> None:
     ],
 )
 def test_providers(url: str, plain: bool) -> None:
-    """A provider's key is no secret on `http://`."""
+    """A provider's key is readable on `http://`."""
     channel = ChannelConfig(name="a", dialect="openai", base_url=url, models={"m": "m"})
     links = [link for link, _ in unencrypted(Config(channels=(channel,)))]
 

@@ -14,7 +14,7 @@ from services.telemetry.calls import Attempt, CallRecord
 
 
 def record(**known: object) -> CallRecord:
-    """A stream that was answered in a second, as far as nothing else is known of it."""
+    """The record of a stream of one second, with these fields changed."""
     fields: dict[str, object] = {
         "request_id": "r",
         "method": "stream",
@@ -41,7 +41,7 @@ class Observed(CallMetrics):
 
 
 def test_tokens_are_counted_once() -> None:
-    """The kinds of a usage that has all of them add up to its total."""
+    """The kinds of a usage add up to its total."""
     usage = Usage(
         prompt_token_count=100,
         cache_read_token_count=30,
@@ -70,8 +70,10 @@ def test_tokens_are_counted_once() -> None:
         ([Attempt("a", "UPSTREAM_ERROR"), Attempt("a", "UPSTREAM_ERROR")], 1.0, 2.0),
     ],
 )
-def test_attempts(attempts: Sequence[Attempt], retries: float, errors: float | None) -> None:
-    """Each attempt is counted with its channel, each failure with its kind."""
+def test_attempts_and_failures_are_counted(
+    attempts: Sequence[Attempt], retries: float, errors: float | None
+) -> None:
+    """Each attempt is counted by channel, each failure by reason, too."""
     metrics = Observed()
 
     metrics.observe(record(attempts=list(attempts)))
@@ -93,10 +95,10 @@ def test_attempts(attempts: Sequence[Attempt], retries: float, errors: float | N
         ("RATE_LIMIT_EXCEEDED", {"key_id": "key-1"}, None),
     ],
 )
-def test_keys_that_were_not_accepted(
+def test_refused_keys_are_counted(
     reason: str, known: Mapping[str, object], count: float | None
 ) -> None:
-    """A call that ran until its key was revoked had a key that was good."""
+    """A key that was revoked during its call was valid before, and is not counted."""
     metrics = Observed()
 
     metrics.observe(record(**{"begun_at": 0.0, "end": "refused", "reason": reason, **known}))
@@ -104,8 +106,8 @@ def test_keys_that_were_not_accepted(
     assert metrics.value("auth_failures_total", reason=reason) == count
 
 
-def test_a_replay_is_no_request_to_a_provider() -> None:
-    """An answer that had been given before counts as such, and as no latency."""
+def test_a_replay_is_not_a_request_to_a_provider() -> None:
+    """It is counted as a replay, and has no latency."""
     metrics = Observed()
 
     metrics.observe(record(end="replayed", begun_at=0.0))
@@ -119,8 +121,8 @@ async def ready() -> bool:
     return True
 
 
-async def test_exposition() -> None:
-    """Prometheus gets text, or OpenMetrics if it asks; there is nothing else but probes."""
+async def test_the_page_is_text_or_openmetrics() -> None:
+    """The client chooses. Other paths are 404."""
     process = ProcessMetrics("1.2.3")
     process.counters.observable_gauge("calls_in_flight", "In-flight calls.", lambda: 7)
     async with (

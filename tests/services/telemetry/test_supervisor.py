@@ -27,8 +27,8 @@ class Work:
         await asyncio.Event().wait()
 
 
-async def test_what_fails_is_begun_again(caplog: pytest.LogCaptureFixture) -> None:
-    """Each failure is told by the task's name; after the last the work goes on."""
+async def test_a_failed_task_is_restarted(caplog: pytest.LogCaptureFixture) -> None:
+    """Each failure is logged and counted by the task's name."""
     supervisor, work = Supervisor(pause_s=0), Work(FAILURES_MAX - 1)
     with caplog.at_level(logging.ERROR):
         task = supervisor.start(work, "sweep")
@@ -43,8 +43,8 @@ async def test_what_fails_is_begun_again(caplog: pytest.LogCaptureFixture) -> No
     assert work.begun == FAILURES_MAX
 
 
-async def test_what_fails_for_ever_is_given_up() -> None:
-    """After so many failures in a row the task is over, and the process should be."""
+async def test_a_task_that_fails_in_a_row_is_not_restarted() -> None:
+    """After the last failure the supervisor asks for a shutdown."""
     supervisor, work = Supervisor(pause_s=0), Work(FAILURES_MAX)
     task = supervisor.start(work, "sweep")
     await asyncio.wait_for(supervisor.given_up.wait(), 5)
@@ -54,8 +54,8 @@ async def test_what_fails_for_ever_is_given_up() -> None:
     assert work.begun == FAILURES_MAX
 
 
-async def test_what_is_done_is_done() -> None:
-    """Work that ends is not begun again; work that is cancelled is not a failure."""
+async def test_a_finished_task_is_not_restarted() -> None:
+    """A cancelled task is not a failure."""
     supervisor = Supervisor()
 
     async def short() -> None:
