@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-import grpc
 from pomogator.accounts.v1 import account_service_pb2 as pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
 from pomogator.chat.v1 import error_reason_pb2 as reasons
@@ -21,6 +19,7 @@ from services.accounts.proto_fields import (
 )
 from services.clock import Clock
 from services.errors import Failure
+from services.rpc.failure_border import Context
 from services.storage.accounts import (
     Account,
     account_by_name,
@@ -30,8 +29,6 @@ from services.storage.accounts import (
     set_markup,
 )
 from services.storage.base import Database, Transaction
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 REQUEST_ID = re.compile(r"[!-~]{1,128}")
 MARKUP_BP_MAX = 1_000_000

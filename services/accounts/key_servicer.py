@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
-import grpc
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
 
@@ -21,11 +19,10 @@ from services.accounts.proto_fields import (
     timestamp,
 )
 from services.clock import Clock
+from services.rpc.failure_border import Context
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, list_keys, revoke_key
 from services.storage.pepper import Pepper
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 KEY_ID = re.compile(r"[ -~]{1,64}")
 DISPLAY_NAME_MAX = 128

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import grpc
 from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
 from services.accounts.paging import START, Page
 from services.accounts.proto_fields import account_name, not_found, time_range_ms, timestamp
+from services.rpc.failure_border import Context
 from services.storage.accounts import account_by_name
 from services.storage.audit import audit
 from services.storage.base import Database, T, Transaction
 from services.storage.reports import ModelUsage, Transfer, list_transfers, usage_by_model
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class LedgerServicer(pb_grpc.LedgerServiceServicer):

@@ -2,11 +2,12 @@
 
 Modules, in the order in which data flows:
 
-    tokens    estimates and counts of tokens
-    prices    price lists, and the cost of a call
-    holds     the hold of an admitted request
-    ledger    holds taken at admission, checkpointed, then settled or voided
-    usage     tokens to bill: the provider's usage, or our own count
-    outbox    ends of holds on their way to the database
-    recovery  recovery of holds whose process died
+    tokens          estimates and counts of tokens
+    prices          price lists, and the cost of a call
+    holds           the hold of an admitted request
+    ledger          holds taken at admission, checkpointed, then settled or voided
+    usage           tokens to bill: the provider's usage, or our own count
+    outbox          ends of holds on their way to the database
+    recovery        recovery of holds whose process died
+    ledger_metrics  metrics of the ledger
 """

@@ -42,6 +42,7 @@ from services.metering.holds import Hold, HoldRequest, tokens_of
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
 from services.storage.base import Database, unavailable
+from services.storage.leases import end_leases, renew_lease
 from services.storage.ledger import (
     NO_TOKENS,
     SETTLED,
@@ -50,10 +51,8 @@ from services.storage.ledger import (
     HoldEnd,
     HoldRow,
     Tokens,
-    end_leases,
     insert_hold,
     owned_holds,
-    renew_lease,
     write_checkpoints,
 )
 from services.telemetry.supervisor import Supervisor

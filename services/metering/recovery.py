@@ -11,7 +11,8 @@ import logging
 from collections.abc import Sequence
 
 from services.storage.base import ConstraintError, Database
-from services.storage.ledger import ExpiredLease, end_expired_leases, orphaned_holds, recover_holds
+from services.storage.leases import ExpiredLease, end_expired_leases
+from services.storage.ledger import orphaned_holds, recover_holds
 
 log = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ BREAKER_STATES: Sequence[pb.BreakerState.ValueType] = (
     pb.BREAKER_STATE_HALF_OPEN,
     pb.BREAKER_STATE_OPEN,
 )
-"""By the number that `ChannelHealth.breaker_state` gives."""
+"""States by the number that `ChannelHealth.breaker_state` returns."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

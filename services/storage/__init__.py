@@ -14,10 +14,12 @@ Modules, in the order in which data flows:
     pepper         secret of the keyed digests of API keys
     keys           statements for API keys
     accounts       statements for accounts, deposits and withdrawals
-    ledger         statements for holds, charges and leases
+    ledger         statements for holds and charges
+    leases         statements for leases of processes
     idempotency    statements for idempotency keys
     audit          consistency checks of the ledger
     reports        statements for usage and transfers
     counters       rate and concurrency limits in this process
     redis          rate and concurrency limits in Redis or Valkey
+    redis_client   client of the script in Redis: one connection, batched calls
 """

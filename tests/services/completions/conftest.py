@@ -8,7 +8,7 @@ import pytest
 
 from services.completions.idempotency import Idempotency
 from services.storage.base import Database
-from services.storage.ledger import renew_lease
+from services.storage.leases import renew_lease
 from tests.services.completions.idempotent_calls import DAY_MS, OWNER, PEPPER
 
 

@@ -17,7 +17,7 @@ from services.errors import Failure
 from services.metering.ledger import Ledger
 from services.storage.base import Database, Transaction
 from services.storage.idempotency import Run, claim
-from services.storage.ledger import end_leases, renew_lease
+from services.storage.leases import end_leases, renew_lease
 from services.storage.opening import open_database
 from tests.services.completions.idempotent_calls import (
     DAY_MS,

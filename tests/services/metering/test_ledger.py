@@ -17,7 +17,7 @@ from services.metering.ledger import HEARTBEAT_S, LOST_AFTER_S, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database, Transaction
-from services.storage.ledger import end_leases, renew_lease
+from services.storage.leases import end_leases, renew_lease
 from tests.stand.clock import FakeClock
 from tests.stand.failing_database import WatchedDatabase
 
@@ -286,8 +286,8 @@ async def test_a_settlement_after_recovery_has_no_effect(
     ledger.checkpoint(hold, 3, usage())
     await ledger._write_checkpoints()
     await books.end_expired_leases(ledger)
-    stranger = Ledger(books.database, clock)
-    assert await stranger.sweep() == 1
+    other = Ledger(books.database, clock)
+    assert await other.sweep() == 1
 
     ledger.settle(hold, 5, usage())
     await ledger.drain()
@@ -327,12 +327,12 @@ async def test_a_clock_jump_recovers_no_hold_of_a_live_process(
     """After a jump all leases expire at once, or never. A renewed lease protects its holds."""
     hold = await ledger.reserve(order())
     await books.move_lease(ledger, jump_s)
-    stranger = Ledger(books.database, clock)
+    other = Ledger(books.database, clock)
 
-    assert await stranger.sweep() == 0
+    assert await other.sweep() == 0
     await ledger._database.write(renew_lease, ledger.owner, ledger._lease_ms)
     for _ in range(3):
-        assert await stranger.sweep() == 0
+        assert await other.sweep() == 0
 
     ledger.settle(hold, 5, usage())
     await ledger.drain()
@@ -348,9 +348,9 @@ async def test_a_lease_ends_at_the_second_sweep(
     await books.database.write(renew_lease, dead.owner, dead._lease_ms)
     await dead.reserve(order())
     await books.move_lease(dead, jump_s)
-    stranger = Ledger(books.database, clock)
+    other = Ledger(books.database, clock)
 
-    assert [await stranger.sweep() for _ in range(3)] == [0, 1, 0]
+    assert [await other.sweep() for _ in range(3)] == [0, 1, 0]
 
     assert await books.balance() == (10 * USD, 0)
 

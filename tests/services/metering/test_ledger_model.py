@@ -31,7 +31,8 @@ from services.metering.ledger import Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
 from services.storage.audit import audit
 from services.storage.base import Database
-from services.storage.ledger import NO_TOKENS, SETTLED, HoldEnd, HoldRow, end_holds, end_leases
+from services.storage.leases import end_leases
+from services.storage.ledger import NO_TOKENS, SETTLED, HoldEnd, HoldRow, end_holds
 from services.storage.opening import open_database
 from tests.stand.clock import FakeClock
 

