@@ -1,4 +1,4 @@
-"""A stream that nobody reads: it waits at the provider, and not in our memory."""
+"""Backpressure: a stream that its client does not read waits at the provider, not in our memory."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Torrent:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_unread_stream(tmp_path: Path, transport: Transport) -> None:
-    """The provider is held up while a client does not read, and released when it leaves."""
+async def test_an_unread_stream_pauses_the_provider(tmp_path: Path, transport: Transport) -> None:
+    """The provider pauses while a client does not read, and is cancelled when it disconnects."""
     torrent = Torrent()
     async with FakeUpstream() as upstream:
         upstream.play([SSE_HEAD, torrent.flow, LAST_CHUNK])

@@ -49,8 +49,10 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Gat
 
 @pytest.mark.parametrize("slicing", SLICES)
 @pytest.mark.parametrize("case_id", CASES)
-async def test_case(gateway: Gateway, case_id: str, slicing: str) -> None:
-    """A streaming and a whole caller both get what the provider said."""
+async def test_a_recorded_exchange_gives_its_expected_answer(
+    gateway: Gateway, case_id: str, slicing: str
+) -> None:
+    """A streaming caller and a whole one both get the provider's answer."""
     case = CASES[case_id]
     if case_id in EXCEPTIONS:
         pytest.skip(EXCEPTIONS[case_id])

@@ -1,4 +1,4 @@
-"""What dashboards and alerts show does move, in a process that lives through all of it."""
+"""Every metric of dashboards and alerts moves in a process that meets all of their causes."""
 
 from __future__ import annotations
 
@@ -175,8 +175,8 @@ async def living(state: Path, config: str, seen: Seen, key: str = "") -> AsyncIt
         await member.stop()
 
 
-async def test_all_that_is_shown_moves(tmp_path: Path) -> None:
-    """Each metric of each panel and of each alert moves in a life that has all of it."""
+async def test_every_metric_of_dashboards_and_alerts_moves(tmp_path: Path) -> None:
+    """Each metric of each panel and alert moves during one process's life."""
     seen = Seen()
     async with FakeUpstream() as first, FakeUpstream() as second:
         config = CONFIG.format(first=first.url, second=second.url)

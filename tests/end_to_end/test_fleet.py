@@ -89,8 +89,10 @@ async def all_ended(ops: Operators) -> None:
         await asyncio.sleep(0.05)  # The outbox of another process announces nothing.
 
 
-async def test_a_key_revoked_elsewhere_ends_streams_here(tmp_path: Path, postgres_url: str) -> None:
-    """One process is told; the other ends what runs, pays for it, and takes no more."""
+async def test_a_key_revoked_in_one_process_ends_streams_in_another(
+    tmp_path: Path, postgres_url: str
+) -> None:
+    """The other process ends running calls, charges them, and admits no more."""
     async with fleet(tmp_path, 2, postgres_url) as gateways:
         here, elsewhere = gateways.operators
         key_id, secret = await here.create_key("acme")
@@ -120,9 +122,7 @@ async def test_a_key_revoked_elsewhere_ends_streams_here(tmp_path: Path, postgre
         assert books.balance_nano_usd == 9 * CHARGE_NANO_USD
 
 
-async def test_limits_hold_over_processes_while_valkey_does(
-    tmp_path: Path, postgres_url: str
-) -> None:
+async def test_limits_are_shared_while_valkey_answers(tmp_path: Path, postgres_url: str) -> None:
     """A key's requests a minute are counted once for all; with Valkey frozen, calls go on."""
     with ValkeyServer() as valkey:
         url = f"redis://127.0.0.1:{valkey.port}"
@@ -147,10 +147,10 @@ async def test_limits_hold_over_processes_while_valkey_does(
             await all_ended(ops)
 
 
-async def test_without_its_database_it_is_alive_and_not_ready(
+async def test_without_its_database_a_process_is_alive_and_not_ready(
     tmp_path: Path, postgres_url: str
 ) -> None:
-    """Keys are not refused for it: all is 503 until the database is back, and then goes on."""
+    """All calls are 503, never 401, until the database is back; then they go on."""
     async with fleet(tmp_path, 1, postgres_url) as gateways:
         ops = gateways.operators[0]
         _, known = await ops.create_key("acme")

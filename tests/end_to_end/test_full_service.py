@@ -1,4 +1,4 @@
-"""An edge in a process of its own learns how many calls its service takes."""
+"""An edge in a process of its own learns its service's limit of calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Named calls through the whole gateway: one call to the provider, one bill."""
+"""Idempotency keys through the whole gateway: one call to the provider, one charge."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from tests.stand.response import ReadResponse
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("stream", [False, True])
-async def test_of_twenty_equal_calls_one_is_made(
+async def test_one_of_twenty_equal_calls_is_made(
     tmp_path: Path, transport: Transport, stream: bool
 ) -> None:
-    """Nineteen are told to come back in a second; who does gets the answer, to the byte."""
+    """The others get 409 with Retry-After of a second; a retry gets the answer byte by byte."""
     async with held_gateway(tmp_path, transport) as (gateway, upstream, provider):
         provider.goes_on.clear()
         calls = [asyncio.create_task(ask(gateway, stream=stream)) for _ in range(20)]
@@ -53,8 +53,8 @@ async def test_of_twenty_equal_calls_one_is_made(
     assert await audited_charges(tmp_path) == {"settled": CHARGE_NANO_USD}
 
 
-async def test_a_stream_may_be_replayed_whole_and_the_reverse(tmp_path: Path) -> None:
-    """It is the same answer: ID, time, text and usage."""
+async def test_a_stream_is_replayed_as_a_whole_answer_and_the_reverse(tmp_path: Path) -> None:
+    """Both have the same ID, time, text and usage."""
     async with held_gateway(tmp_path) as (gateway, upstream, _):
         with_usage = {"stream": True, "stream_options": {"include_usage": True}}
         streamed = await ask(gateway, {"Idempotency-Key": "a"}, **with_usage)
@@ -79,8 +79,8 @@ def _check_same(stream: ReadResponse, whole: ReadResponse) -> None:
     assert events[-1]["usage"] == answer["usage"]
 
 
-async def test_another_request_is_refused(tmp_path: Path) -> None:
-    """With a status that no SDK tries again."""
+async def test_another_request_with_the_same_key_is_refused(tmp_path: Path) -> None:
+    """Its status is one that no SDK retries."""
     async with held_gateway(tmp_path) as (gateway, upstream, _):
         await ask(gateway)
         for changed in ({"max_tokens": 51}, {"messages": MESSAGES * 2}, {"top_k": 1}):
@@ -92,7 +92,7 @@ async def test_another_request_is_refused(tmp_path: Path) -> None:
         assert len(upstream.requests) == 1
 
 
-async def test_a_name_belongs_to_an_account(tmp_path: Path) -> None:
+async def test_an_idempotency_key_belongs_to_an_account(tmp_path: Path) -> None:
     """Another key of the account gets the answer; another account learns nothing of it."""
     async with held_gateway(tmp_path) as (gateway, upstream, _):
         await ask(gateway)
@@ -105,8 +105,8 @@ async def test_a_name_belongs_to_an_account(tmp_path: Path) -> None:
         assert len(upstream.requests) == 1
 
 
-async def test_a_replay_is_for_keys_that_may_use_the_model(tmp_path: Path) -> None:
-    """The scope of a key holds for answers that are there already."""
+async def test_a_replay_needs_a_key_for_the_model(tmp_path: Path) -> None:
+    """The scope of a key applies to replays too."""
     async with held_gateway(tmp_path) as (gateway, _, _):
         await ask(gateway)
         scope = KeyScope(models=frozenset({"house/another"}))
@@ -117,7 +117,7 @@ async def test_a_replay_is_for_keys_that_may_use_the_model(tmp_path: Path) -> No
 
 
 async def test_a_replay_counts_against_no_limit(tmp_path: Path) -> None:
-    """A key that has used up its minute still gets the answer that it has paid for."""
+    """A key at its limit still gets the replay of an answer that it has paid for."""
     async with held_gateway(tmp_path) as (gateway, _, _):
         _, secret = await gateway.service.key_maker.make("default", scope=KeyScope(rpm=1))
         await ask(gateway, NAMED | _bearer(secret))
@@ -129,8 +129,8 @@ async def test_a_replay_counts_against_no_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_fails_may_be_tried_again(tmp_path: Path, stream: bool) -> None:
-    """Whether nothing came or the answer broke off; each attempt is billed for what came."""
+async def test_a_failed_call_can_be_retried_with_its_key(tmp_path: Path, stream: bool) -> None:
+    """After a refusal or a truncated answer; each attempt is charged for what came."""
     async with held_gateway(tmp_path) as (gateway, upstream, provider):
         provider.fails = True
         failed = await ask(gateway, stream=stream)
@@ -146,8 +146,8 @@ async def test_what_fails_may_be_tried_again(tmp_path: Path, stream: bool) -> No
     assert ends["settled"] == CHARGE_NANO_USD * (2 if stream else 1)
 
 
-async def test_a_client_that_leaves_may_come_back(tmp_path: Path) -> None:
-    """The call that it left is cancelled, and made anew."""
+async def test_a_disconnected_call_is_made_again(tmp_path: Path) -> None:
+    """A disconnect cancels the call, and a retry makes it again."""
     async with held_gateway(tmp_path) as (gateway, upstream, provider):
         provider.goes_on.clear()
         leaving = asyncio.create_task(ask(gateway, stream=True))
@@ -176,18 +176,18 @@ async def _ask_until_answered(gateway: Gateway) -> ReadResponse:
         ({**NAMED, "Authorization": f"Bearer sk-pg-{'a' * 49}"}, {}, 401),
     ],
 )
-async def test_what_is_refused_takes_no_name(
+async def test_a_refused_request_does_not_use_its_key(
     tmp_path: Path, headers: Mapping[str, str], fields: Mapping[str, Any], status: int
 ) -> None:
-    """It may be put right, and sent again."""
+    """The request can be corrected and sent again."""
     async with held_gateway(tmp_path) as (gateway, upstream, _):
         assert (await ask(gateway, headers, **fields)).status == status
         assert (await ask(gateway)).status == 200
         assert len(upstream.requests) == 1
 
 
-async def test_calls_without_a_name_are_made_as_often_as_they_are_sent(tmp_path: Path) -> None:
-    """However much alike they are, and however often an SDK says that it tried before."""
+async def test_calls_without_a_key_are_never_merged(tmp_path: Path) -> None:
+    """However equal they are, and whatever retry count an SDK sends."""
     async with held_gateway(tmp_path) as (gateway, upstream, _):
         for count in range(3):
             reply = await ask(gateway, {"x-stainless-retry-count": str(count)})
@@ -196,8 +196,8 @@ async def test_calls_without_a_name_are_made_as_often_as_they_are_sent(tmp_path:
     assert await audited_charges(tmp_path) == {"settled": 3 * CHARGE_NANO_USD}
 
 
-async def test_an_sdk_comes_back_for_the_answer(tmp_path: Path) -> None:
-    """Refused while an equal call runs, it waits as it is told, and gets that call's answer."""
+async def test_an_sdks_retry_gets_the_answer_of_the_running_call(tmp_path: Path) -> None:
+    """Refused while an equal call runs, it waits as told, and gets that call's answer."""
     refused = asyncio.Event()
 
     async def watch(response: Any) -> None:

@@ -1,4 +1,4 @@
-"""A process that is killed in the middle of a named call."""
+"""A process that is killed in the middle of a call with an idempotency key."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ async def first_key(process: Process) -> str:
     raise AssertionError("it shows no key")
 
 
-async def test_a_killed_process_leaves_its_names(tmp_path: Path) -> None:
-    """Whoever asks its successor gets an answer; nobody pays twice, and nothing stays held."""
+async def test_the_next_process_makes_a_killed_call_again(tmp_path: Path) -> None:
+    """A retry gets an answer; nothing is charged twice, and no hold stays."""
     provider = HeldProvider()
     async with FakeUpstream() as upstream, aiohttp.ClientSession() as http:
         upstream.play(provider)

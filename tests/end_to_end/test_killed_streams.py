@@ -1,4 +1,4 @@
-"""What a killed service is paid for: what it had written down, and never more than was said."""
+"""The charge of a killed service's calls: the latest checkpoint at least, what was sent at most."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ async def buying(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-async def test_a_stream_is_charged_as_written_down(
+async def test_a_killed_stream_is_charged_its_checkpoint(
     tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
 ) -> None:
-    """Words are written down while the stream goes on; killed, it costs those at least."""
+    """Words are checkpointed while the stream runs; killed, it costs those at least."""
     async with buying(tmp_path, layout, request) as (account, key):
         call = await account.begin(account.stand.edges[0], key, 3)
         assert isinstance(call, RunningCall)
@@ -64,10 +64,10 @@ async def test_a_stream_is_charged_as_written_down(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-async def test_a_whole_answer_is_charged_whole_or_not_at_all(
+async def test_a_killed_whole_answer_is_charged_whole_or_not_at_all(
     tmp_path: Path, layout: Layout, request: pytest.FixtureRequest
 ) -> None:
-    """Killed as soon as its caller has it, the service is paid for it if that was on the disk."""
+    """It is charged if its settlement was on the disk when the service was killed."""
     async with buying(tmp_path, layout, request) as (account, key):
         edge = account.stand.edges[0]
         request_nano = account.stand.request_nano

@@ -1,4 +1,4 @@
-"""`x-ratelimit-…` on every answer to a call whose key and model are known, good or bad."""
+"""`x-ratelimit-…` headers on every answer to a call whose key and model are known."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def ask(
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("form", FORMS)
-async def test_answers_and_refusals_say_how_limits_stand(
+async def test_answers_and_refusals_have_all_limit_headers(
     tmp_path: Path, transport: Transport, form: str
 ) -> None:
     """An answer, its replay, 402, 409, 422, a provider's failure and 429: each has all six."""
@@ -87,8 +87,8 @@ async def test_answers_and_refusals_say_how_limits_stand(
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_402_and_409(tmp_path: Path, form: str) -> None:
-    """Who has no money, and who asks while the first call runs, has used up nothing."""
+async def test_402_and_409_use_up_no_limit(tmp_path: Path, form: str) -> None:
+    """A call without money, and one beside a running equal call, draw no limit."""
     async with billing_stand(tmp_path, limits=RULES, clock=FakeClock()) as stand:
         poor = await stand.open(credit_nano=0)
         refused = await ask(stand, poor, form)
@@ -121,17 +121,17 @@ async def test_402_and_409(tmp_path: Path, form: str) -> None:
         ([LimitConfig(key="*", rpm=4)], {name for name in NAMES if name.endswith("requests")}),
     ],
 )
-async def test_what_is_not_limited_is_not_mentioned(
+async def test_an_unlimited_dimension_has_no_header(
     tmp_path: Path, rules: Sequence[LimitConfig], names: set[str]
 ) -> None:
-    """No number would be true: clients take the headers for optional, as with other vendors."""
+    """No number would be true, and clients treat the headers as optional."""
     async with billing_stand(tmp_path, limits=rules) as stand:
         for form in FORMS:
             assert shown((await ask(stand, stand.gateway.key, form)).headers).keys() == names
 
 
-async def test_who_is_not_known_is_told_nothing(tmp_path: Path) -> None:
-    """Without a key that is ours, or a model that is, there is no limit to speak of."""
+async def test_an_unknown_key_or_model_gets_no_limit_headers(tmp_path: Path) -> None:
+    """Without a known key and model there is no limit to report."""
     async with billing_stand(tmp_path, limits=RULES) as stand:
         for key, model in ((f"sk-pg-{'x' * 49}", MODEL), (stand.gateway.key, "nobody/s")):
             refused = await ask(stand, key, model=model)
@@ -139,8 +139,8 @@ async def test_who_is_not_known_is_told_nothing(tmp_path: Path) -> None:
             assert not shown(refused.headers)
 
 
-async def test_a_stream_that_breaks_off_has_said_it(tmp_path: Path) -> None:
-    """Its headers were sent with its beginning."""
+async def test_a_truncated_stream_has_the_headers(tmp_path: Path) -> None:
+    """They were sent with the head of the response."""
     async with billing_stand(tmp_path, limits=RULES) as stand:
         stand.script = [SSE_HEAD, sse(piece("Hello")), CUT]
         async with stand.gateway.http.post(

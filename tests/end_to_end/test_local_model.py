@@ -102,7 +102,7 @@ async def test_python_sdk_streams_what_it_gives_whole(client: AsyncOpenAI, model
     assert [reason for reason in finish_reasons if reason] == [whole.choices[0].finish_reason]
 
 
-async def test_curl(gateway: Gateway) -> None:
+async def test_the_documented_curl_command_works(gateway: Gateway) -> None:
     """The page's command line works when it is pasted."""
     body = {"model": MODELS[0], "messages": MESSAGES, "max_tokens": 8, "stream": True}
     process = await asyncio.create_subprocess_exec(
@@ -123,15 +123,15 @@ async def test_curl(gateway: Gateway) -> None:
 
 
 async def test_models_are_listed(client: AsyncOpenAI) -> None:
-    """The SDK lists what the configuration names, and finds a name with a slash in it."""
+    """The SDK lists the configured models, and finds a name with a slash in it."""
     listed = [model.id async for model in client.models.list()]
 
     assert sorted(listed) == sorted(MODELS)
     assert (await client.models.retrieve(MODELS[0])).id == MODELS[0]
 
 
-async def test_grpc_stub(gateway: Gateway) -> None:
-    """An internal service talks to the same model through the committed stubs."""
+async def test_the_grpc_stub_calls_the_same_model(gateway: Gateway) -> None:
+    """An internal service calls the same model through the committed stubs."""
     spec = chat.ChatCompletionSpec(model=MODELS[0], max_tokens=8)
     spec.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
     credentials = (("authorization", f"Bearer {gateway.key}"),)
@@ -160,7 +160,7 @@ async def test_grpc_stub(gateway: Gateway) -> None:
 
 @needs_node
 @pytest.mark.parametrize("script", ["openai_sdk.mjs", "grpc_client.mjs"])
-async def test_node(gateway: Gateway, script: str) -> None:
+async def test_the_documented_javascript_works(gateway: Gateway, script: str) -> None:
     """The page's JavaScript works, and so does a gRPC client made from the protos."""
     async with listening(gateway.service.register, "127.0.0.1:0", grace_s=0) as address:
         process = await asyncio.create_subprocess_exec(

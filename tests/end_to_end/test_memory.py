@@ -1,4 +1,4 @@
-"""What a call costs in memory while its answer streams."""
+"""Memory of a call while its answer streams."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ that it came in and the one that it left in are two more."""
 
 
 async def test_a_running_call_keeps_its_text_once(tmp_path: Path) -> None:
-    """What a request came in, and what left for the provider, is gone once the answer begins."""
+    """The request's bytes, received and sent, are freed once the answer begins."""
     goes_on = asyncio.Event()
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END])

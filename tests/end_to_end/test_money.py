@@ -1,4 +1,4 @@
-"""What callers and operators see of money, through a whole gateway."""
+"""Charges, balances and limits as callers and operators see them, through a whole gateway."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ async def test_cost_is_price_times_usage(tmp_path: Path, transport: Transport, f
         assert await stand.balance(key) == NANO - COST_NANO
 
 
-async def test_cost_is_told_only_to_who_asks(stand: BillingStand) -> None:
-    """Other clients get the usage that OpenAI gives; the header says it all the same."""
+async def test_cost_is_in_the_usage_only_on_request(stand: BillingStand) -> None:
+    """Other clients get OpenAI's usage; the header has the cost in any case."""
     key = await stand.open()
     answer = await stand.ask(key, usage={"include": False})
 
@@ -75,7 +75,7 @@ async def test_cost_is_told_only_to_who_asks(stand: BillingStand) -> None:
 
 
 async def test_markup_is_on_top_of_prices(stand: BillingStand) -> None:
-    """Changed by the operator, it counts from the next call on, rounded up once."""
+    """A changed markup counts from the next call on, rounded up once."""
     key = await stand.open()
     await stand.ask(key)
     await stand.accounts.UpdateAccount(
@@ -92,8 +92,8 @@ async def test_markup_is_on_top_of_prices(stand: BillingStand) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_402(stand: BillingStand, form: str) -> None:
-    """Without money there is no call, and nobody is to try again by themselves."""
+async def test_a_call_without_money_is_402_and_not_retried(stand: BillingStand, form: str) -> None:
+    """Without money there is no call, and SDKs do not retry."""
     key = await stand.open(credit_nano=COST_NANO - 1)
     refused = await stand.ask(key, form)
 
@@ -110,8 +110,8 @@ async def test_402(stand: BillingStand, form: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_429_says_when_to_come_back(tmp_path: Path, form: str) -> None:
-    """Refused until then, but for the jitter that spreads callers; admitted then."""
+async def test_429_has_retry_after(tmp_path: Path, form: str) -> None:
+    """Calls are refused until then, but for the jitter that spreads callers; then admitted."""
     clock = FakeClock()
     rules = [LimitConfig(key=EVERY_KEY, rpm=2)]
     async with billing_stand(tmp_path, limits=rules, clock=clock) as stand:
@@ -145,7 +145,9 @@ async def test_429_says_when_to_come_back(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("form", FORMS)
-async def test_balance_for_ten_is_for_ten(tmp_path: Path, transport: Transport, form: str) -> None:
+async def test_a_balance_for_ten_is_for_ten(
+    tmp_path: Path, transport: Transport, form: str
+) -> None:
     """Of a hundred calls at once exactly ten are admitted, and the other ninety get 402."""
     async with billing_stand(tmp_path, transport=transport, price=CENT) as stand:
         key = await stand.open(credit_nano=NANO // 10)
@@ -157,8 +159,8 @@ async def test_balance_for_ten_is_for_ten(tmp_path: Path, transport: Transport, 
         assert (await stand.counts())["settled"] == 10
 
 
-async def test_tokens_are_reconciled(tmp_path: Path) -> None:
-    """The limit is drawn for what a call may take, and given back what it did not."""
+async def test_unused_tokens_are_given_back(tmp_path: Path) -> None:
+    """The limit is drawn for the most that a call may take; the rest is given back."""
     rules = [LimitConfig(key=EVERY_KEY, tpm=1000)]
     async with billing_stand(tmp_path, limits=rules, clock=FakeClock()) as stand:
         key = await stand.open()
@@ -174,7 +176,7 @@ async def test_tokens_are_reconciled(tmp_path: Path) -> None:
 
 
 async def test_tokens_beyond_the_estimate_are_drawn(tmp_path: Path) -> None:
-    """Who used more than was expected waits for it afterwards."""
+    """A call that used more than estimated lowers the limit afterwards."""
     rules = [LimitConfig(key=EVERY_KEY, tpm=1000)]
     async with billing_stand(tmp_path, limits=rules, clock=FakeClock()) as stand:
         stand.usage |= {"prompt_tokens": 1500, "total_tokens": 1505}
@@ -189,7 +191,7 @@ async def test_tokens_beyond_the_estimate_are_drawn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_impossible_usage_is_not_charged(stand: BillingStand, form: str) -> None:
-    """Who allowed 50 tokens does not pay for a million because the provider says so."""
+    """A call with at most 50 tokens is not charged a million, whatever the provider reports."""
     stand.usage |= {"completion_tokens": 1_000_000, "total_tokens": 1_000_011}
     key = await stand.open()
 
@@ -201,7 +203,9 @@ async def test_impossible_usage_is_not_charged(stand: BillingStand, form: str) -
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_calls_at_a_time(stand: BillingStand, form: str) -> None:
+async def test_the_concurrency_limit_frees_its_slot_at_the_end(
+    stand: BillingStand, form: str
+) -> None:
     """A second call beside the first is refused, and admitted when the first is over."""
     key = await stand.open(concurrent_call_count=1)
     gate = asyncio.Event()
@@ -218,7 +222,7 @@ async def test_calls_at_a_time(stand: BillingStand, form: str) -> None:
     assert (await stand.ask(key, form)).status == 200
 
 
-async def test_client_that_leaves_pays_for_what_it_got(stand: BillingStand) -> None:
+async def test_a_disconnected_client_pays_for_what_it_got(stand: BillingStand) -> None:
     """What was generated until then is counted and charged once; the rest of the hold is freed."""
     key = await stand.open()
     stand.script = [SSE_HEAD, sse(piece("Hello "), piece("dear "), piece("world")), STALL]
@@ -242,7 +246,7 @@ async def test_client_that_leaves_pays_for_what_it_got(stand: BillingStand) -> N
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_client_that_leaves_before_an_answer_pays_nothing(
+async def test_a_client_disconnected_before_the_answer_pays_nothing(
     stand: BillingStand, form: str
 ) -> None:
     """The provider had not begun: its call is cancelled, and the hold is voided."""
@@ -283,8 +287,8 @@ async def test_failure_before_the_first_token_is_free(
         assert await stand.balance(key) == NANO
 
 
-async def test_stream_that_breaks_off_is_charged_once(stand: BillingStand) -> None:
-    """What came before the break is paid for: it was generated."""
+async def test_a_truncated_stream_is_charged_once(stand: BillingStand) -> None:
+    """What came before the end is charged: it was generated."""
     key = await stand.open()
     stand.script = [SSE_HEAD, sse(piece("Hello "), piece("world")), CUT]
     answer = await stand.ask(key, "sse")
@@ -303,16 +307,16 @@ async def refused_with(stand: BillingStand, key: str, **fields: Any) -> tuple[in
     return refused.status, refused.error["code"]
 
 
-async def test_key_for_other_models(stand: BillingStand) -> None:
-    """A key may be for some models only."""
+async def test_a_key_for_other_models_is_403(stand: BillingStand) -> None:
+    """A key may be restricted to some models."""
     key = await stand.open(models=[FREE])
 
     assert await refused_with(stand, key) == (403, "model_not_allowed")
     assert (await stand.ask(key, model=FREE)).status == 200
 
 
-async def test_key_that_expires(tmp_path: Path) -> None:
-    """It opens doors until the very moment."""
+async def test_a_key_is_valid_until_it_expires(tmp_path: Path) -> None:
+    """It is accepted until the very moment."""
     clock = FakeClock()
     async with billing_stand(tmp_path, clock=clock) as stand:
         key = await stand.open(expire_time=Timestamp(seconds=int(clock.time()) + 60))
@@ -324,8 +328,8 @@ async def test_key_that_expires(tmp_path: Path) -> None:
         assert await refused_with(stand, key) == (401, "key_expired")
 
 
-async def test_key_that_is_revoked(stand: BillingStand) -> None:
-    """It opens no door once the operator has been answered."""
+async def test_a_revoked_key_is_401_at_once(stand: BillingStand) -> None:
+    """It is refused as soon as the operator has the answer."""
     await stand.open()
     made = await stand.make_key()
     assert (await stand.ask(made.secret)).status == 200
@@ -334,8 +338,8 @@ async def test_key_that_is_revoked(stand: BillingStand) -> None:
     assert await refused_with(stand, made.secret) == (401, "key_revoked")
 
 
-async def test_monthly_budget(tmp_path: Path) -> None:
-    """A key may be for so much a month: more is refused until the next one begins."""
+async def test_a_monthly_budget_ends_with_the_month(tmp_path: Path) -> None:
+    """A key may have a monthly budget: calls over it are refused until the next month."""
     clock = FakeClock()
     async with billing_stand(tmp_path, price=CENT, clock=clock) as stand:
         key = await stand.open(monthly_nano_usd=2 * NANO // 100)
@@ -351,7 +355,7 @@ async def test_monthly_budget(tmp_path: Path) -> None:
         assert (await stand.ask(key)).status == 200
 
 
-async def test_model_without_a_price(tmp_path: Path) -> None:
+async def test_a_model_without_a_price_is_free_or_refused(tmp_path: Path) -> None:
     """It is free, unless the configuration says that it is refused."""
     async with billing_stand(tmp_path / "free") as stand:
         key = await stand.open(credit_nano=0)
@@ -398,8 +402,8 @@ async def test_callers_see_what_the_ledger_has(tmp_path: Path, transport: Transp
     ]
 
 
-async def test_usage_is_asked_for_in_the_query(stand: BillingStand) -> None:
-    """Spans, groups and pages; what makes no sense is refused with its name."""
+async def test_usage_is_queried_by_parameters(stand: BillingStand) -> None:
+    """Spans, groups and pages; an invalid parameter is refused by name."""
     key = await stand.open()
     for model in (MODEL, FREE):
         await stand.ask(key, model=model)
@@ -417,8 +421,8 @@ async def test_usage_is_asked_for_in_the_query(stand: BillingStand) -> None:
             assert (await response.json())["error"]["param"] == next(iter(query))
 
 
-async def test_unlimited_account(stand: BillingStand) -> None:
-    """It may spend what it does not have, and its balance says so."""
+async def test_an_unlimited_account_may_be_overdrawn(stand: BillingStand) -> None:
+    """It may spend what it does not have, and its balance shows that."""
     assert (await stand.ask(stand.gateway.key)).status == 200
     balance = await stand.get(stand.gateway.key, "/balance")
 

@@ -1,4 +1,4 @@
-"""What operators see of a process that serves: metrics, logs, signals."""
+"""A serving process as operators see it: metrics, logs, signals."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def moved(before: Samples, after: Samples) -> dict[str, float]:
     return moves
 
 
-async def test_a_stream_moves_what_it_should(
+async def test_a_stream_moves_each_of_its_counters_once(
     server: Server, first: FakeUpstream, second: FakeUpstream, http: aiohttp.ClientSession
 ) -> None:
     """One stream, after a channel that is busy: each counter moves once, by what it took."""
@@ -158,10 +158,10 @@ async def test_a_stream_moves_what_it_should(
     assert 0 < line["ttft_ms"] <= line["duration_ms"]
 
 
-async def test_a_refused_call_moves_what_it_should(
+async def test_a_refused_call_adds_no_label_of_the_callers(
     server: Server, http: aiohttp.ClientSession
 ) -> None:
-    """A model that is not ours, however it is called, adds no label of the caller's."""
+    """The name of an unknown model is no label of any metric."""
     before = await server.samples()
 
     async with http.post("/v1/chat/completions", json={**CHAT, "model": PROMPT}) as answer:
@@ -180,7 +180,7 @@ async def test_a_refused_call_moves_what_it_should(
 
 
 async def test_an_unknown_key_is_counted(server: Server, http: aiohttp.ClientSession) -> None:
-    """A well-formed key that nobody has is refused, and seen."""
+    """A well-formed key that does not exist is refused and counted."""
     before = await server.samples()
     headers = {"Authorization": f"Bearer {new_secret()}"}
     async with http.post("/v1/chat/completions", json=CHAT, headers=headers) as answer:
@@ -191,10 +191,10 @@ async def test_an_unknown_key_is_counted(server: Server, http: aiohttp.ClientSes
 
 
 @pytest.mark.parametrize(("ends", "end"), [((CUT,), "upstream_eof"), ((), "client_gone")])
-async def test_how_streams_break_off(
+async def test_a_streams_end_names_provider_or_client(
     server: Server, first: FakeUpstream, http: aiohttp.ClientSession, ends: Any, end: str
 ) -> None:
-    """Whether the provider or the client leaves is told apart, and paid for in both cases."""
+    """A disconnect of the provider and of the client are told apart, and charged in both cases."""
     read = asyncio.Event()
     first.play([BEGINNING, read, *ends])
 
@@ -214,7 +214,7 @@ async def test_how_streams_break_off(
 async def test_sigterm_lets_a_stream_end(
     server: Server, first: FakeUpstream, http: aiohttp.ClientSession
 ) -> None:
-    """Told to stop, the server takes nothing new, ends what runs, and leaves with 0."""
+    """After SIGTERM the server accepts nothing, ends running calls, and exits with 0."""
     goes_on = asyncio.Event()
     first.play([BEGINNING, goes_on, ENDING])
 
@@ -294,8 +294,10 @@ async def test_labels_are_bounded(server: Server) -> None:
     }
 
 
-async def test_a_log_that_nobody_reads(server: Server, http: aiohttp.ClientSession) -> None:
-    """What collects it may hang. Calls are answered as before, and later all their lines come."""
+async def test_an_unread_log_does_not_block_calls(
+    server: Server, http: aiohttp.ClientSession
+) -> None:
+    """The log's reader may hang: calls are answered as before, and all lines come later."""
     server.log_is_read.clear()
     told = []
     for _ in range(LINES_FOR_A_FULL_PIPE):

@@ -1,4 +1,4 @@
-"""What operators do with a shell and with HTTP, beside a process that serves and without one."""
+"""Operators' commands and HTTP, beside a serving process and without one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,9 @@ async def ask(server: Server, key: str) -> int:
         return response.status
 
 
-async def test_shell(tmp_path: Path, upstream: FakeUpstream) -> None:
+async def test_commands_work_beside_a_server_and_without_one(
+    tmp_path: Path, upstream: FakeUpstream
+) -> None:
     """Every command about money works beside a server; without one it sees the same books."""
     shell = Shell(tmp_path)
     async with running_server(
@@ -71,8 +73,8 @@ async def test_shell(tmp_path: Path, upstream: FakeUpstream) -> None:
     assert verified.endswith("OK: I1 to I5 hold\n")
 
 
-async def test_shell_over_tcp(tmp_path: Path, upstream: FakeUpstream) -> None:
-    """Where the operators' listener is on TCP, commands show the token, and need it."""
+async def test_commands_over_tcp_need_the_token(tmp_path: Path, upstream: FakeUpstream) -> None:
+    """Where the operators' listener is on TCP, commands send the token, and need it."""
     config = configuration(upstream.url, prices={"request_usd": 0.25})
     async with running_server(
         tmp_path, config, "--ops", "127.0.0.1:0", env=TOKEN_VARIABLE
@@ -85,10 +87,10 @@ async def test_shell_over_tcp(tmp_path: Path, upstream: FakeUpstream) -> None:
         assert "operators' token" in await Shell(tmp_path, ops).run("keys", "list", code=1)
 
 
-async def test_shell_beside_a_fleet(
+async def test_commands_find_the_local_server_of_a_shared_database(
     tmp_path: Path, upstream: FakeUpstream, postgres_url: str
 ) -> None:
-    """A database that others may open, too, does not hide the server that runs here."""
+    """A shared database does not hide the server that runs here."""
     stores = {"POMOGATOR_DATABASE_URL": postgres_url, "POMOGATOR_PEPPER": "sixteen bytes or more"}
     shell = Shell(tmp_path, stores)
     async with running_server(
@@ -105,7 +107,9 @@ async def test_shell_beside_a_fleet(
     assert "no server runs" in await shell.run("reload", code=1)
 
 
-async def test_http(tmp_path: Path, upstream: FakeUpstream) -> None:
+async def test_operators_methods_are_served_over_http(
+    tmp_path: Path, upstream: FakeUpstream
+) -> None:
     """The same over HTTP, with the token, on a listener of its own."""
     config = configuration(upstream.url, prices={"request_usd": 0.25})
     arguments = ("--ops-rest", "127.0.0.1:0")
@@ -133,10 +137,10 @@ async def test_http(tmp_path: Path, upstream: FakeUpstream) -> None:
 
 @pytest.mark.parametrize("arguments", [("--ops", "127.0.0.1:0"), ("--ops-rest", "127.0.0.1:0")])
 @pytest.mark.parametrize("token", ["", "short", "with a space" * 4])
-async def test_no_listener_without_a_token(
+async def test_no_operators_listener_without_a_token(
     tmp_path: Path, arguments: tuple[str, ...], token: str
 ) -> None:
-    """A server that would let everybody in does not start."""
+    """A server that would serve operators' methods to everybody does not start."""
     (tmp_path / "pomogator.toml").write_text("")
     shell = Shell(tmp_path, {"POMOGATOR_OPS_TOKEN": token})
 

@@ -1,4 +1,4 @@
-"""Callers at many doors at once: over edges of one service, and over services of one database."""
+"""Concurrent callers at many edges, of one service or of services on one database."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ async def named(account: TrackedAccount, key: Key, edge: str, prompt: str = SAME
     return answer.status, answer.error
 
 
-async def test_one_name_is_one_call(stand: ProcessStand) -> None:
-    """Of twenty at once one is made and the rest are told to wait; then all get its answer."""
+async def test_one_idempotency_key_makes_one_call(stand: ProcessStand) -> None:
+    """Of twenty at once one is made and the others get 409; then all get its answer."""
     edges = stand.edges
     account, key = await account_of(stand, PLENTY)
     asking = [asyncio.create_task(named(account, key, edges[n % 4])) for n in range(20)]
@@ -86,8 +86,8 @@ async def test_one_name_is_one_call(stand: ProcessStand) -> None:
     assert len(stand.upstream.requests) == 2
 
 
-async def test_tokens_of_a_caller_who_left_are_given_back(stand: ProcessStand) -> None:
-    """A limit is drawn for what calls may take, at all doors; what was not taken is there again."""
+async def test_tokens_of_a_disconnected_caller_are_given_back(stand: ProcessStand) -> None:
+    """A limit is drawn for what calls may take, at all edges; the rest is given back."""
     scope = keys.KeyScope(tokens_per_minute=2 * MAX_TOKENS + 60)
     account, key = await account_of(stand, PLENTY, scope)
     first, second, third, fourth = stand.edges
@@ -111,8 +111,8 @@ async def test_tokens_of_a_caller_who_left_are_given_back(stand: ProcessStand) -
     await account.agree(key)
 
 
-async def test_who_runs_goes_on_when_the_money_is_gone(stand: ProcessStand) -> None:
-    """Another call costs more than its hold: the first one ends in peace, the next is refused."""
+async def test_running_calls_end_whole_when_the_money_is_gone(stand: ProcessStand) -> None:
+    """Another call costs more than its hold: the first ends whole, the next is refused."""
     hold = ExpectedCall(stand.request_nano).hold
     account, key = await account_of(stand, 2 * hold)
     first, second, third, _ = stand.edges
@@ -132,7 +132,7 @@ async def test_who_runs_goes_on_when_the_money_is_gone(stand: ProcessStand) -> N
     assert await account.begin(first, key, 1) == POOR
 
 
-async def test_a_call_costs_what_it_did_when_it_began(stand: ProcessStand) -> None:
+async def test_a_call_costs_its_price_at_admission(stand: ProcessStand) -> None:
     """A price that changes while a stream runs is that of the calls after it."""
     account, key = await account_of(stand, PLENTY)
     running = [await account.begin(edge, key, 2) for edge in stand.edges]

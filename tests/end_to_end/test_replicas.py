@@ -247,15 +247,15 @@ async def cluster(running: Cluster) -> Cluster:
     return running
 
 
-async def test_nobody_dumps_memory(cluster: Cluster) -> None:
-    """Where a crash would leave a file, keys and prompts would be in it."""
+async def test_no_process_dumps_core(cluster: Cluster) -> None:
+    """A core dump would hold keys and prompts."""
     for pod in (*cluster.replicas, cluster.edge):
         allowed, _ = resource.prlimit(pod.process.pid, resource.RLIMIT_CORE)
         assert allowed == 0
 
 
-async def test_a_replica_is_killed(cluster: Cluster) -> None:
-    """Its streams end with an error that says so, the other's go on; nobody else notices."""
+async def test_a_killed_replica_ends_only_its_own_streams(cluster: Cluster) -> None:
+    """Its streams end with an error that says so, the other's go on, and no other call fails."""
     tally = Tally()
     cluster.provider.goes_on.clear()
     async with AsyncExitStack() as stack:
@@ -277,8 +277,8 @@ async def test_a_replica_is_killed(cluster: Cluster) -> None:
 
 
 @pytest.mark.nightly
-async def test_a_replica_freezes(cluster: Cluster) -> None:
-    """It is found out by pings, and its calls are told; thawed, it pays once and serves again."""
+async def test_a_frozen_replica_is_noticed_by_pings(cluster: Cluster) -> None:
+    """Its calls end with an error; thawed, it settles once and serves again."""
     tally, frozen = Tally(), cluster.replicas[1]
     cluster.provider.goes_on.clear()
     async with AsyncExitStack() as stack:
@@ -304,8 +304,8 @@ async def test_a_replica_freezes(cluster: Cluster) -> None:
     await cluster.both_take_calls()
 
 
-async def test_replicas_are_replaced_with_new_secrets(cluster: Cluster) -> None:
-    """A rolling restart under load: streams end in peace, nothing fails, all is rotated."""
+async def test_a_rolling_restart_rotates_secrets_without_a_failure(cluster: Cluster) -> None:
+    """Under load streams end whole, no call fails, and all secrets are new."""
     tally, enough = Tally(), asyncio.Event()
     role = f"rotated_{secrets.token_hex(4)}"
     admin = await asyncpg.connect(cluster.env["POMOGATOR_DATABASE_URL"])
@@ -343,8 +343,8 @@ async def replaced(cluster: Cluster, old: Pod, new: Pod) -> None:
     assert await old.ended() == 0
 
 
-async def test_a_replica_ends_its_streams(cluster: Cluster) -> None:
-    """SIGTERM with live streams: unready at once, they go on to their end, then it exits with 0."""
+async def test_sigterm_drains_a_replica(cluster: Cluster) -> None:
+    """SIGTERM with live streams: not ready at once, streams run to their end, exit code 0."""
     tally, leaving = Tally(), cluster.replicas[0]
     cluster.provider.goes_on.clear()
     async with AsyncExitStack() as stack:
@@ -366,7 +366,7 @@ async def test_a_replica_ends_its_streams(cluster: Cluster) -> None:
 
 
 async def test_limits_hold_over_replicas(cluster: Cluster) -> None:
-    """Ten a minute are ten, whoever counts them; a replica that was killed has forgotten none."""
+    """Ten a minute are ten over all replicas; a killed replica forgets none."""
     async with cluster.operators(1) as ops:
         _, limited = await ops.create_key("limited", keys.KeyScope(requests_per_minute=10))
         await ops.credit("limited", CREDIT, f"limited-{secrets.token_hex(4)}")

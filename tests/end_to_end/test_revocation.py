@@ -1,4 +1,4 @@
-"""Keys that are revoked while calls run on them."""
+"""Keys that are revoked while calls use them."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ def events(body: bytes) -> list[str]:
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_a_running_stream_ends(tmp_path: Path, transport: Transport) -> None:
-    """It says why, the provider is told to stop, and what came is paid for; new calls are 401."""
+async def test_revoking_a_key_ends_its_stream(tmp_path: Path, transport: Transport) -> None:
+    """It ends with the reason, the provider is cancelled, what came is paid; new calls are 401."""
     async with held_gateway(tmp_path, transport) as (gateway, upstream, provider):
         provider.goes_on.clear()
         async with streaming(gateway) as answer:
@@ -72,10 +72,10 @@ async def test_a_running_stream_ends(tmp_path: Path, transport: Transport) -> No
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("headers", [{}, {"Idempotency-Key": "order-1"}])
-async def test_a_whole_answer_does_not_come(
+async def test_revoking_a_key_ends_a_waiting_call_with_401(
     tmp_path: Path, transport: Transport, headers: dict[str, str]
 ) -> None:
-    """A call whose provider is still thinking ends with 401, and costs nothing."""
+    """A call whose provider has not answered ends with 401, and costs nothing."""
     async with held_gateway(tmp_path, transport) as (gateway, upstream, provider):
         provider.goes_on.clear()
         asked = asyncio.create_task(ask(gateway, headers))
@@ -90,7 +90,7 @@ async def test_a_whole_answer_does_not_come(
     assert await audited_charges(tmp_path) == {"voided": 0}
 
 
-async def test_what_runs_may_finish_if_operators_want_it(tmp_path: Path) -> None:
+async def test_running_calls_finish_with_on_revoke_finish(tmp_path: Path) -> None:
     """With `on_revoke = "finish"` only new calls are refused."""
     policy = KeysConfig(on_revoke="finish")
     async with held_gateway(tmp_path, keys=policy) as (gateway, _, provider):

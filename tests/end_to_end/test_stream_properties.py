@@ -1,4 +1,4 @@
-"""What holds of every answer, whatever the provider says and however its bytes arrive."""
+"""Properties of every answer, whatever the provider says and however its bytes arrive."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def folded(events: Sequence[Json]) -> Json:
 
 @PROPERTY
 @given(answer=answers())
-async def test_says_what_the_provider_said(stand: DialectStand, answer: Answer) -> None:
+async def test_an_answer_is_the_providers(stand: DialectStand, answer: Answer) -> None:
     """Text, reasoning, arguments, the reason to stop and the tokens are the provider's own."""
     stand.provider.say(answer)
 
@@ -163,7 +163,9 @@ async def test_says_what_the_provider_said(stand: DialectStand, answer: Answer) 
 
 @PROPERTY
 @given(answer=answers(), slicing=SLICINGS)
-async def test_slicing_does_not_show(stand: DialectStand, answer: Answer, slicing: Slicing) -> None:
+async def test_slicing_does_not_change_events(
+    stand: DialectStand, answer: Answer, slicing: Slicing
+) -> None:
     """However the provider's bytes are cut, the events are the same, one by one."""
     stand.provider.say(answer)
 
@@ -172,8 +174,8 @@ async def test_slicing_does_not_show(stand: DialectStand, answer: Answer, slicin
 
 @PROPERTY
 @given(answer=answers())
-async def test_whole_is_the_fold_of_the_stream(stand: DialectStand, answer: Answer) -> None:
-    """Who asks for a whole answer gets what a stream adds up to."""
+async def test_a_whole_answer_is_the_sum_of_its_stream(stand: DialectStand, answer: Answer) -> None:
+    """A whole answer is what the stream adds up to."""
     stand.provider.say(answer)
 
     assert await whole(stand) == folded(await streamed(stand))
@@ -181,8 +183,10 @@ async def test_whole_is_the_fold_of_the_stream(stand: DialectStand, answer: Answ
 
 @PROPERTY
 @given(answer=answers(), slicing=SLICINGS, cut=st.booleans())
-async def test_one_ending(stand: DialectStand, answer: Answer, slicing: Slicing, cut: bool) -> None:
-    """A stream ends once: with a reason to stop, or with an error and without one."""
+async def test_a_stream_ends_once(
+    stand: DialectStand, answer: Answer, slicing: Slicing, cut: bool
+) -> None:
+    """It ends with a reason to stop, or with an error and without one."""
     stand.provider.say(answer)
     good = await streamed(stand, slicing)
     stand.provider.say(replace(answer, breaks_off="cut" if cut else "error"))
@@ -207,8 +211,8 @@ async def far_talk(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("dialect", DIALECTS)
-async def test_leaving_ends_the_call(far_talk: DialectStand, stream: bool) -> None:
-    """When the client leaves, so does the gateway, before the provider has finished."""
+async def test_disconnecting_cancels_the_call(far_talk: DialectStand, stream: bool) -> None:
+    """When the client disconnects, the gateway does too, before the provider has finished."""
     far_talk.provider.say(Answer(parts=[Text(("Hello",))], breaks_off="stall"))
     request = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": stream}
     url = f"{far_talk.gateway.base_url}/chat/completions"

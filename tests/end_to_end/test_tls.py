@@ -1,4 +1,4 @@
-"""Encrypted from the client to the service, between processes; or not at all by accident."""
+"""TLS from the client to the service, between processes; plain text only where it is asked for."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ANSWER = {
 }
 
 
-async def test_edge_and_service_know_each_other(tmp_path: Path) -> None:
-    """HTTPS to the edge, mutual TLS to the service; another edge is not let in."""
+async def test_edge_and_service_use_mutual_tls(tmp_path: Path) -> None:
+    """HTTPS to the edge, mutual TLS to the service; another edge is refused."""
     files = Certificates(tmp_path, "127.0.0.1")
     server, server_key = files.issue("server")
     edge, edge_key = files.issue("edge")
@@ -60,8 +60,8 @@ async def test_edge_and_service_know_each_other(tmp_path: Path) -> None:
                     assert answer.status == expected, await answer.text()
 
 
-async def test_names_are_read_anew(tmp_path: Path) -> None:
-    """Who may call what follows the configuration, and who the edge is its files: on SIGHUP."""
+async def test_sighup_reloads_certificates_and_client_names(tmp_path: Path) -> None:
+    """On SIGHUP the service follows its configuration, and the edge its certificate files."""
     files = Certificates(tmp_path, "127.0.0.1")
     server, server_key = files.issue("server")
     edge, edge_key = files.issue("edge", None, "edge.svc")
@@ -221,7 +221,7 @@ async def refusal(
         (("--grpc", "0.0.0.0:0", "--insecure", "rest,metrics"), "grpc"),
     ],
 )
-async def test_plain_text_is_no_accident(
+async def test_plain_text_beyond_loopback_is_refused_by_name(
     tmp_path: Path, arguments: tuple[str, ...], name: str
 ) -> None:
     """What would leave the machine unencrypted is refused at the start, by name."""
@@ -232,8 +232,8 @@ async def test_plain_text_is_no_accident(
     assert f"--insecure {name}" in said
 
 
-async def test_names_without_certificates_are_refused(tmp_path: Path) -> None:
-    """A table of who may call what, where nobody shows who he is, would promise what is not."""
+async def test_client_names_need_a_client_authority(tmp_path: Path) -> None:
+    """A table of client names has no effect where clients show no certificate."""
     (tmp_path / "pomogator.toml").write_text('client_certificates = { "*" = ["a.svc"] }')
 
     said = await refusal(tmp_path, "--config", tmp_path / "pomogator.toml")
@@ -241,8 +241,8 @@ async def test_names_without_certificates_are_refused(tmp_path: Path) -> None:
     assert "client_certificates: callers are known only with --tls-client-ca" in said
 
 
-async def test_plain_text_may_be_asked_for(tmp_path: Path) -> None:
-    """By name, or all at once; and what leaves for other programs is told in the log."""
+async def test_insecure_allows_plain_text_and_logs_it(tmp_path: Path) -> None:
+    """By name, or all at once; plain text to other programs is logged."""
     config = configuration("http://provider.example/v1")
     arguments = ("--rest", "0.0.0.0:0", "--metrics", "0.0.0.0:0", "--insecure", "metrics,rest")
     async with running_server(tmp_path, config, *arguments) as server:

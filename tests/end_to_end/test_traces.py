@@ -147,7 +147,7 @@ def lineage(spans: Sequence[Span]) -> Sequence[tuple[str, str, str]]:
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-async def test_a_call_is_a_trace(traced: Traced, stream: bool) -> None:
+async def test_a_call_is_one_trace(traced: Traced, stream: bool) -> None:
     """Below its caller's span are edge, service and two attempts, of which one failed."""
     await assert_a_trace(traced, stream=stream)
 
@@ -155,8 +155,10 @@ async def test_a_call_is_a_trace(traced: Traced, stream: bool) -> None:
 @pytest.mark.skipif(not COLLECTOR, reason="POMOGATOR_COLLECTOR names no collector")
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
 @pytest.mark.parametrize("layout", LAYOUTS)
-async def test_a_real_collector_takes_it(layout: Layout, stream: bool, tmp_path: Path) -> None:
-    """OpenTelemetry's own collector understands what it gets, and hands the same trace on."""
+async def test_a_real_collector_accepts_the_spans(
+    layout: Layout, stream: bool, tmp_path: Path
+) -> None:
+    """OpenTelemetry's own collector understands them, and forwards the same trace."""
     async with (
         running_real_collector(COLLECTOR, tmp_path) as collector,
         tracing(tmp_path, layout, collector) as traced,
@@ -197,8 +199,8 @@ async def assert_a_trace(traced: Traced, *, stream: bool) -> None:
     assert not any("traceparent" in request.headers for request in traced.second.requests)
 
 
-async def test_a_provider_learns_of_the_trace_where_its_channel_says_so(tmp_path: Path) -> None:
-    """Then the request that it gets bears the ID of its own attempt."""
+async def test_a_channel_with_trace_context_passes_the_trace_on(tmp_path: Path) -> None:
+    """Then the provider's request bears the ID of its own attempt."""
     config = CONFIG.replace("priority = 1", "priority = 1\ntrace_context = true")
     async with (
         running_collector() as collector,
@@ -216,7 +218,7 @@ async def test_a_provider_learns_of_the_trace_where_its_channel_says_so(tmp_path
     assert "traceparent" not in untold.headers
 
 
-async def test_logs_join_the_trace(traced: Traced) -> None:
+async def test_log_lines_have_the_trace_id(traced: Traced) -> None:
     """The line of the edge and that of the service have the trace's ID."""
     traced.first.play([WHOLE])
     await traced.client.chat.completions.create(**CHAT, extra_headers=TRACED)
@@ -226,8 +228,8 @@ async def test_logs_join_the_trace(traced: Traced) -> None:
     assert at_edge["request_id"] == at_service["request_id"]
 
 
-async def test_refusals_are_traced_too(traced: Traced) -> None:
-    """A call that never got anywhere has the spans of where it got to."""
+async def test_refused_calls_are_traced(traced: Traced) -> None:
+    """A refused call has the spans of the parts that it reached."""
     with pytest.raises(APIStatusError):
         await traced.client.chat.completions.create(
             **{**CHAT, "model": "unheard/of"}, extra_headers=TRACED

@@ -1,4 +1,4 @@
-"""What providers are sent: exactly what was asked for, in their words, and nothing besides."""
+"""Requests to providers: exactly what was asked for, in their form, and nothing besides."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ def plain(stand: DialectStand) -> Json:
     return {"model": UPSTREAM_MODELS[stand.dialect]} | PLAIN[stand.dialect]
 
 
-async def test_plain_question(stand: DialectStand) -> None:
-    """A question without parameters is sent with what the provider insists on, and no more."""
+async def test_a_plain_question_adds_only_required_fields(stand: DialectStand) -> None:
+    """A question without parameters is sent with what the provider requires, and no more."""
     stand.provider.say(GREETING)
 
     assert (await sent(stand, {})).json() == plain(stand)
@@ -179,8 +179,8 @@ async def test_plain_question(stand: DialectStand) -> None:
 
 
 @pytest.mark.parametrize("case", SAID)
-async def test_parameter(stand: DialectStand, case: str) -> None:
-    """A parameter is said in the provider's words, or not at all; nothing else changes."""
+async def test_a_parameter_is_translated_or_left_out(stand: DialectStand, case: str) -> None:
+    """A parameter is sent in the provider's form, or not at all; nothing else changes."""
     stand.provider.say(GREETING)
 
     body = (await sent(stand, SAID[case])).json()
@@ -192,8 +192,8 @@ async def test_parameter(stand: DialectStand, case: str) -> None:
     }
 
 
-async def test_headers(stand: DialectStand) -> None:
-    """The channel's key goes along, and of the caller's headers none."""
+async def test_only_the_channels_key_is_sent(stand: DialectStand) -> None:
+    """The channel's key is sent, and none of the caller's headers."""
     stand.provider.say(GREETING)
     callers = {
         "OpenAI-Organization": "org-1",
@@ -221,7 +221,9 @@ async def test_headers(stand: DialectStand) -> None:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fields=hostile())
-async def test_hostile_fields(stand: DialectStand, fields: Json) -> None:
+async def test_fields_for_routing_and_billing_are_not_forwarded(
+    stand: DialectStand, fields: Json
+) -> None:
     """Fields that choose a model, a price, a place or a URL change nothing at all."""
     stand.provider.say(GREETING)
     usual = await sent(stand, {})
@@ -235,8 +237,10 @@ async def test_hostile_fields(stand: DialectStand, fields: Json) -> None:
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fields=hostile())
-async def test_hostile_fields_deep_inside(stand: DialectStand, fields: Json) -> None:
-    """Nor do they where a message, a tool, a picture or a format could hold them."""
+async def test_nested_fields_for_routing_are_not_forwarded(
+    stand: DialectStand, fields: Json
+) -> None:
+    """Nor do they within a message, a tool, an image or a format."""
     link = {"url": "https://example.com/a.png"}
     picture = {"type": "image_url", "image_url": link}
     messages = [{"role": "user", "content": [{"type": "text", "text": "Hi"}, picture]}]

@@ -1,4 +1,4 @@
-"""Pictures, from OpenAI's SDK to each provider's own form, and what they cost on the way."""
+"""Images, from OpenAI's SDK to each provider's own form, and their memory on the way."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ def messages(*urls: str) -> list[Any]:
     return [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, *pictures]}]
 
 
-async def test_pictures(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """A link is passed on, never fetched; a data URL goes by what its bytes are, not its name."""
+async def test_images_are_passed_in_the_providers_form(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """A link is passed on, never fetched; a data URL has the type of its bytes, not its name."""
     stand.provider.say(SEEN)
 
     completion = await client.chat.completions.create(
@@ -62,8 +64,10 @@ async def test_pictures(stand: DialectStand, client: AsyncOpenAI) -> None:
         assert dot == {"type": "image_url", "image_url": inline}
 
 
-async def test_no_picture(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """What cannot be a picture is refused, and its place is named."""
+async def test_an_invalid_image_is_refused_with_its_position(
+    stand: DialectStand, client: AsyncOpenAI
+) -> None:
+    """What cannot be an image is refused, and the error names its position."""
     stand.provider.say(SEEN)
     page = base64.b64encode(b"<!doctype html>").decode()
 
@@ -116,10 +120,10 @@ async def apart(state: Path, dialect: str, base_url: str, transport: str) -> Asy
     ("dialect", "transport"),
     [*((dialect, "in-process") for dialect in DIALECTS), ("openai", "tcp"), ("openai", "unix")],
 )
-async def test_memory(
+async def test_memory_for_images_is_a_bounded_multiple(
     tmp_path: Path, dialect: str, transport: str, record_property: Any, capsys: Any
 ) -> None:
-    """Twenty MiB of pictures in one request take a bounded multiple of their size."""
+    """Twenty MiB of images in one request take a bounded multiple of their size."""
     data = base64.b64encode(base64.b64decode(DOT)[:30] + bytes(PICTURE_BYTES - 64)).decode()
     body = {"model": MODEL, "messages": messages(*[f"data:image/png;base64,{data}"] * PICTURES)}
     large = json.dumps(body).encode()
