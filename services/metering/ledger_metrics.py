@@ -6,23 +6,21 @@ from services.common.plain_metrics import PlainMetrics
 from services.metering.ledger import Ledger
 
 
-def declare_ledger_metrics(counters: PlainMetrics, ledger: Ledger) -> None:
-    """Declare them."""
-    counters.observable_gauge(
-        "holds_open", "Calls of this process that hold money.", lambda: ledger.open_holds
-    )
-    counters.observable_gauge(
+def declare_ledger_metrics(metrics: PlainMetrics, ledger: Ledger) -> None:
+    """Declare the metrics of a ledger."""
+    metrics.observable_gauge("holds_open", "Open holds of this process.", lambda: ledger.open_holds)
+    metrics.observable_gauge(
         "holds_broken",
-        "Holds that cannot be ended as they are in the database.",
+        "Holds that cannot be ended as they are stored.",
         lambda: ledger.broken_holds,
     )
-    counters.observable_counter(
+    metrics.observable_counter(
         "holds_recovered_total",
-        "Holds that were ended for processes that had died.",
+        "Holds recovered for dead processes.",
         lambda: ledger.recovered,
     )
-    counters.observable_gauge(
+    metrics.observable_gauge(
         "outbox_depth",
-        "Settlements that wait to be written to the database.",
+        "Ends of holds that wait for the database.",
         lambda: ledger.outbox_depth,
     )

@@ -14,14 +14,14 @@ from services.storage.base import Database, Listener, P, T, Transaction
 class CountedDatabase(Database):
     """Delegates to a database, and declares the metrics of its failures and health."""
 
-    def __init__(self, database: Database, counters: PlainMetrics) -> None:
+    def __init__(self, database: Database, metrics: PlainMetrics) -> None:
         self._database = database
-        self.failures = counters.counter(
-            "storage_failures_total", "Transactions that the database did not take."
+        self.failures = metrics.counter(
+            "storage_failures_total", "Transactions that failed because of the database."
         )[()]
-        counters.observable_gauge(
+        metrics.observable_gauge(
             "storage_healthy",
-            "1: the database took the latest transaction. 0: it did not.",
+            "1: the last transaction was committed. 0: it failed.",
             lambda: self.healthy,
         )
 
