@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from services.providers.registry import DIALECTS
+
 ROOT = Path(__file__).parents[1]
 
 LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -57,8 +59,7 @@ the edge's reader."""
 SHARED = "services.common"
 """Leaf modules of services that the edge may import, too."""
 
-DIALECTS = "services.providers"
-DIALECT_FOLDERS = ("anthropic", "openai", "openrouter")
+PROVIDERS = "services.providers"
 RELATED = {("openrouter", "openai")}
 """OpenRouter speaks OpenAI's dialect and adds to it."""
 
@@ -141,8 +142,8 @@ def _same_package(module: str, imported: str) -> bool:
 
 
 def _dialect(module: str) -> str | None:
-    for folder in DIALECT_FOLDERS:
-        if is_within(module, f"{DIALECTS}.{folder}"):
+    for folder in DIALECTS:
+        if is_within(module, f"{PROVIDERS}.{folder}"):
             return folder
     return None
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
+from typing import get_type_hints
 
 import msgspec
 import pytest
@@ -8,6 +10,7 @@ import pytest
 from services.capabilities import (
     Capabilities,
     CapabilityOverrides,
+    Range,
     family_name,
     lookup,
     shipped_families,
@@ -39,6 +42,11 @@ def test_overrides_have_every_key() -> None:
     """Whatever the table can say of a model, the configuration can say too."""
     keys = [field.name for field in fields(Capabilities)]
     assert list(CapabilityOverrides.__struct_fields__) == keys
+
+    known, overriding = get_type_hints(Capabilities), get_type_hints(CapabilityOverrides)
+    for key in keys:
+        kind = dict[str, Range] if known[key] == Mapping[str, Range] else known[key]
+        assert overriding[key] == kind | None, key
 
 
 def test_every_row_says_something() -> None:
