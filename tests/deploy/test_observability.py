@@ -30,7 +30,7 @@ SUFFIXES = {
 
 
 def series() -> Mapping[str, set[str]]:
-    """Each series that we expose, and its labels."""
+    """Return the labels of each exposed series."""
     names: dict[str, set[str]] = {}
     for family in METRICS.values():
         labels = {*labels_of(family), *TARGET_LABELS}
@@ -46,7 +46,7 @@ SERIES = series()
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """All expressions, after where they stand."""
+    """Yield each expression with its place."""
     for rule in RULES:
         yield rule["alert"], rule["expr"]
     for path in DASHBOARDS:
@@ -57,7 +57,7 @@ def expressions() -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(("place", "expression"), list(expressions()))
 def test_metrics_and_labels_exist(place: str, expression: str) -> None:
-    """Each metric that is asked for is one of ours, and so are the labels that are asked of it."""
+    """Alerts and dashboards use only metrics and labels that exist."""
     asked = re.findall(r"\b((?:pomogator|process)_\w+|up)(?:\{([^}]*)\})?", expression)
     by = {label for each in re.findall(r"by \(([^)]*)\)", expression) for label in each.split(",")}
 
@@ -71,7 +71,7 @@ def test_metrics_and_labels_exist(place: str, expression: str) -> None:
 
 
 def test_all_metrics_are_shown() -> None:
-    """Nothing is counted that the dashboard does not show."""
+    """The dashboard shows every metric."""
     shown = " ".join(expression for _, expression in expressions())
 
     hidden = {name for name in METRICS if name.startswith("pomogator_") and name not in shown}
@@ -108,7 +108,7 @@ def test_alerts_say_what_to_do() -> None:
 
 
 def test_alerts_fire() -> None:
-    """Prometheus' own tool finds the rules sound, and fires them on what they are about."""
+    """Promtool accepts the rules, and each fires on its series."""
     promtool = tool("promtool")
     for arguments in (
         ("check", "rules", str(ALERTS)),

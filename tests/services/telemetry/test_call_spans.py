@@ -36,7 +36,7 @@ FULL = Usage(
 
 
 def place(name: str = "first", *, trace_context: bool = False) -> Target:
-    """A channel to go to."""
+    """Return a target."""
     channel = ChannelConfig(
         name=name,
         dialect="openai",
@@ -50,7 +50,7 @@ def place(name: str = "first", *, trace_context: bool = False) -> Target:
 
 
 class Traced:
-    """A log of calls that are traced, and the spans that are over."""
+    """A log of traced calls, and their ended spans."""
 
     def __init__(self, clock: FakeClock) -> None:
         self._exporter = InMemorySpanExporter()
@@ -104,13 +104,13 @@ def ids(span: ReadableSpan) -> tuple[str, str, str]:
 
 
 def test_methods_and_ends_are_known() -> None:
-    """What spans name is in the contract, and the ends that they tell apart are ends."""
+    """Spans name methods of the contract, and ends of the call log."""
     assert METHODS["create"] == "pomogator.chat.v1.ChatCompletionService/CreateChatCompletion"
     assert PROVIDER_FAULTS < ENDS
 
 
-def test_an_answer_at_the_second_try(traced: Traced, clock: FakeClock) -> None:
-    """The RPC goes on from the caller's span, and has a child for each attempt."""
+def test_an_answer_at_the_second_attempt(traced: Traced, clock: FakeClock) -> None:
+    """The RPC span is a child of the caller's, and has a child for each attempt."""
     with traced.call(SAMPLED) as record:
         record.start_attempt(place("first"))
         record.fail_attempt(BUSY)
@@ -167,7 +167,7 @@ def test_an_answer_at_the_second_try(traced: Traced, clock: FakeClock) -> None:
 
 
 def test_logs_join_traces(traced: Traced) -> None:
-    """The line of a call has its trace's ID: the caller's, or else a new one."""
+    """The log line of a call has the ID of the caller's trace, or else a new one."""
     with traced.call(SAMPLED) as joined, traced.call() as new:
         pass
 
@@ -184,8 +184,10 @@ def test_logs_join_traces(traced: Traced) -> None:
         (ZeroDivisionError("a secret"), "INTERNAL", StatusCode.ERROR),
     ],
 )
-def test_refusals(traced: Traced, error: Exception, code: str, status: StatusCode) -> None:
-    """Only what is not the caller's fault is an error; the text of none is told."""
+def test_only_faults_of_the_server_are_errors(
+    traced: Traced, error: Exception, code: str, status: StatusCode
+) -> None:
+    """The span of a caller's error has status UNSET. No span has the error's message."""
     with pytest.raises(type(error)), traced.call():
         raise error
 
@@ -211,7 +213,7 @@ def test_an_answer_that_breaks_off(traced: Traced) -> None:
 
 
 def test_a_caller_that_leaves(traced: Traced) -> None:
-    """Whether the answer had begun or not, the attempt ends, and is not the provider's fault."""
+    """The attempt ends before and in the answer, and is not an error of the provider."""
     for begun_at in (0.0, 1.0):
         traced.broken_off(GeneratorExit(), begun_at=begun_at, settlement="settled")
 
@@ -224,7 +226,7 @@ def test_a_caller_that_leaves(traced: Traced) -> None:
 
 @pytest.mark.parametrize("begun_at", [0.0, 1.0])
 def test_a_drained_answer_lasts_until_it_is_read(traced: Traced, begun_at: float) -> None:
-    """The call ends when its caller leaves, the attempt when the provider has said all.
+    """The RPC span ends when the caller disconnects, the attempt when its answer was read.
 
     Whether the answer had begun by then, or began only after.
     """
@@ -241,7 +243,7 @@ def test_a_drained_answer_lasts_until_it_is_read(traced: Traced, begun_at: float
 
 
 def test_providers_learn_of_traces_where_their_channel_says_so(traced: Traced) -> None:
-    """Then the attempt's own ID is sent, and what the caller's system wrote beside it."""
+    """Such a provider gets the attempt's ID and the caller's `tracestate`."""
     with traced.call(SAMPLED) as record:
         assert not record.start_attempt(place())
         record.fail_attempt(BUSY)
@@ -253,8 +255,8 @@ def test_providers_learn_of_traces_where_their_channel_says_so(traced: Traced) -
     assert told == {"traceparent": f"00-{trace}-{span}-01", "tracestate": "vendor=value"}
 
 
-def test_a_caller_may_not_want_spans(traced: Traced) -> None:
-    """What the caller does not sample, is not; its ID is in the logs and goes on all the same."""
+def test_a_trace_that_the_caller_does_not_sample(traced: Traced) -> None:
+    """No span is exported; logs and provider have the trace's ID."""
     with traced.call(NOT_SAMPLED) as record:
         told = record.start_attempt(place(trace_context=True))
         record.settlement = "settled"
@@ -266,8 +268,8 @@ def test_a_caller_may_not_want_spans(traced: Traced) -> None:
 
 
 @pytest.mark.parametrize("parent", ["", "rubbish", f"00-{'0' * 32}-{CALLER}-01", "00-1-2-01"])
-def test_a_parent_that_is_none(traced: Traced, parent: str) -> None:
-    """What is no trace context begins a trace of its own."""
+def test_an_invalid_traceparent(traced: Traced, parent: str) -> None:
+    """The call starts a new trace."""
     with traced.call({"traceparent": parent}):
         pass
 

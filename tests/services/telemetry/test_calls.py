@@ -16,7 +16,7 @@ from tests.stand.clock import FakeClock
 
 
 class Told:
-    """A log of calls, and what it has told."""
+    """A log of calls, and its records."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.records: list[CallRecord] = []
@@ -43,7 +43,7 @@ def told(clock: FakeClock) -> Told:
 
 
 def test_every_finish_reason_has_a_name() -> None:
-    """A new way to finish an answer needs a word here."""
+    """A new finish reason of the contract needs a row."""
     assert FINISHES.keys() == set(pb.FinishReason.values())
     assert {*FINISHES.values(), *(row.end for row in ROWS if row.end)} <= ENDS
 
@@ -73,7 +73,7 @@ def test_every_finish_reason_has_a_name() -> None:
     ],
 )
 def test_how_calls_end(told: Told, error: BaseException, begun: bool, end: str, code: str) -> None:
-    """Each way to fail has its end, which depends on whether an answer had begun."""
+    """Each failure has its end, which depends on whether an answer had begun."""
     record = told.end_with(error, begun=begun)
 
     assert (record.end, record.code) == (end, code)
@@ -81,8 +81,8 @@ def test_how_calls_end(told: Told, error: BaseException, begun: bool, end: str, 
     assert len(told.records) == 1
 
 
-def test_whose_doing_a_cancellation_is(told: Told) -> None:
-    """The deadline's, if it is over; else the process's, if it stops; else the caller's."""
+def test_the_cause_of_a_cancellation(told: Told) -> None:
+    """An expired deadline, else a shutdown of the process, else the caller."""
     assert told.end_with(asyncio.CancelledError(), left_s=5.0).end == "client_gone"
     assert told.end_with(asyncio.CancelledError(), left_s=0.0).end == "deadline"
     told.log.stopping = True
@@ -90,7 +90,7 @@ def test_whose_doing_a_cancellation_is(told: Told) -> None:
 
 
 def test_calls_are_counted_while_they_run(told: Told) -> None:
-    """Calls in flight are those within the context, however they leave it."""
+    """Each exit of the context ends the count."""
     with told.log.recording("a", "create", lambda: None):
         with told.log.recording("b", "create", lambda: None):
             assert told.log.inflight == 2
@@ -99,8 +99,8 @@ def test_calls_are_counted_while_they_run(told: Told) -> None:
     assert told.log.inflight == 0
 
 
-def test_the_pace_of_an_answer(told: Told, clock: FakeClock) -> None:
-    """The gap between tokens is the mean over what came after the first."""
+def test_time_per_token_is_a_mean(told: Told, clock: FakeClock) -> None:
+    """The mean over the tokens after the first."""
     with told.log.recording("a", "stream", lambda: None) as record:
         clock.advance(2.0)
         record.begun_at = clock.now()
@@ -112,8 +112,8 @@ def test_the_pace_of_an_answer(told: Told, clock: FakeClock) -> None:
     assert (record.line()["ttft_ms"], record.line()["duration_ms"]) == (2000.0, 3000.0)
 
 
-def test_the_line(told: Told, caplog: pytest.LogCaptureFixture) -> None:
-    """A call is one line of JSON, also where it was refused before anything was known of it."""
+def test_a_call_is_one_line_of_the_log(told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    """A call that was refused before its key was known, too."""
     with caplog.at_level(logging.INFO):
         told.end_with(Failure(reasons.ERROR_REASON_INVALID_API_KEY, "secret"))
 
@@ -126,7 +126,7 @@ def test_the_line(told: Told, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_quiet_log_costs_no_line(told: Told, caplog: pytest.LogCaptureFixture) -> None:
-    """Where nobody reads level info the record is told to the metrics alone."""
+    """With level INFO off, only the metrics get the record."""
     with caplog.at_level(logging.WARNING):
         told.end_with(GeneratorExit())
 
