@@ -116,7 +116,7 @@ class Ledger:
         await self.sweep()
         self._tasks = [
             self._supervisor.start(self._outbox.send, "ledger outbox"),
-            self._supervisor.start(self._run_heartbeat, "ledger beat"),
+            self._supervisor.start(self._run_heartbeat, "ledger heartbeat"),
         ]
         return self
 

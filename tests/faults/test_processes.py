@@ -213,7 +213,7 @@ async def test_a_failing_background_task_is_restarted_or_ends_the_process(
 ) -> None:
     """It is restarted and counted; if it cannot be kept up, the process stops in order. Row 102."""
     goes_on = asyncio.Event()
-    program = (sys.executable, Path(__file__).parent / "programs" / "broken_beat.py")
+    program = (sys.executable, Path(__file__).parent / "programs" / "broken_heartbeat.py")
     fails = tmp_path / "fails"
     async with FakeUpstream() as upstream:
         upstream.play([BEGIN, goes_on, END], FINE)
@@ -224,13 +224,13 @@ async def test_a_failing_background_task_is_restarted_or_ends_the_process(
             url = f"http://{await server.address('http')}{PATH}"
             async with asking(url, server.key) as running:
                 fails.write_text(str(failures))
-                await server.event("task.failed", task="ledger beat", failures=failures)
+                await server.event("task.failed", task="ledger heartbeat", failures=failures)
                 if code:
                     await server.event("shutdown.started")
                 else:
                     async with asking(url, server.key) as other:
                         assert (await other.text()).endswith("data: [DONE]\n\n")
-                    labels = frozenset({("task", "ledger beat")})
+                    labels = frozenset({("task", "ledger heartbeat")})
                     samples = await server.samples()
                     assert samples["pomogator_task_failures_total", labels] == failures
                 goes_on.set()

@@ -1,4 +1,4 @@
-"""`pomogator` with a bug: the ledger's beat fails as often as the file FAILS says."""
+"""`pomogator` with a bug: the heartbeat of the ledger fails as often as the file FAILS says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _whole: Any = Ledger._write_checkpoints
 
 
 def _fails() -> bool:
-    """Whether it is to fail now, which counts."""
+    """Return whether this call fails, and count it down."""
     left = int(FAILS.read_text() or "0") if FAILS.exists() else 0
     if left:
         FAILS.write_text(str(left - 1))
@@ -26,7 +26,7 @@ def _fails() -> bool:
 
 async def _broken(ledger: Ledger) -> None:
     task = asyncio.current_task()
-    if task is not None and task.get_name() == "ledger beat" and _fails():
+    if task is not None and task.get_name() == "ledger heartbeat" and _fails():
         raise RuntimeError("sk-canary-of-a-bug")
     await _whole(ledger)
 
