@@ -17,22 +17,22 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 
 
-def test_only_this_machine_is_served() -> None:
-    """Every port is published on loopback alone."""
+def test_ports_are_published_on_loopback() -> None:
+    """No other machine can connect."""
     for service in SERVICES.values():
         for port in service.get("ports", ()):
             assert port.startswith("127.0.0.1:")
 
 
 def test_images_are_of_a_version() -> None:
-    """What is not built from the checkout has a version."""
+    """Each image that is not built from the checkout has a version."""
     for name, service in SERVICES.items():
         image = service.get("image", "")
         assert "build" in service or image.rpartition(":")[2][-1].isdigit(), name
 
 
-def test_what_is_mounted_is_there() -> None:
-    """Each path of ours exists, each volume is declared."""
+def test_mounts_exist() -> None:
+    """Each path exists in the checkout, each volume is declared."""
     for service in SERVICES.values():
         for mount in service.get("volumes", ()):
             source = mount.split(":")[0]
@@ -43,7 +43,7 @@ def test_what_is_mounted_is_there() -> None:
 
 
 def test_the_server_understands_its_arguments() -> None:
-    """Command and configuration are what the server takes; it is given time to drain."""
+    """Its command line and configuration are valid, and its grace period covers a drain."""
     server = SERVICES["pomogator"]
     options = parser({}).parse_args(server["command"])
 
@@ -51,8 +51,8 @@ def test_the_server_understands_its_arguments() -> None:
     assert int(server["stop_grace_period"].removesuffix("s")) >= 2 * options.drain_timeout + 15
 
 
-def test_passwords_are_chosen() -> None:
-    """No password stands in the file: whoever starts it says one."""
+def test_the_file_has_no_password() -> None:
+    """The operator sets them."""
     given = [
         value
         for service in SERVICES.values()
@@ -65,7 +65,7 @@ def test_passwords_are_chosen() -> None:
 
 
 def test_traces_go_to_jaeger() -> None:
-    """The server's spans go to a service that there is, on the port of OTLP over gRPC."""
+    """The collector is a service of the file, on the port of OTLP over gRPC."""
     endpoint = SERVICES["pomogator"]["environment"]["OTEL_EXPORTER_OTLP_ENDPOINT"]
     url = urlsplit(endpoint)
 
@@ -76,8 +76,8 @@ def test_traces_go_to_jaeger() -> None:
     assert hosts <= SERVICES.keys()
 
 
-def test_prometheus_takes_its_configuration() -> None:
-    """Prometheus' own tool reads it, and it scrapes the server's metrics."""
+def test_prometheus_accepts_its_configuration() -> None:
+    """Promtool accepts it, and it scrapes the server's metrics."""
     path = DEPLOY / "compose" / "prometheus.yaml"
     (job,) = yaml.safe_load(path.read_text())["scrape_configs"]
 

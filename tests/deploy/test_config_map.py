@@ -13,7 +13,7 @@ from tests.stand.upstream import FakeUpstream
 
 
 def replace(path: Path, text: str) -> None:
-    """Puts another file in the place of this one, at once, as the kubelet does."""
+    """Replaces a file atomically, as the kubelet does."""
     (path.parent / "..next").write_text(text)
     (path.parent / "..next").rename(path)
 

@@ -12,14 +12,14 @@ STAGES = re.split(r"(?m)^FROM ", DOCKERFILE.read_text())[1:]
 
 
 def test_lint() -> None:
-    """Hadolint has nothing to say."""
+    """Hadolint finds nothing."""
     done = subprocess.run((tool("hadolint"), str(DOCKERFILE)), capture_output=True, check=False)
 
     assert done.returncode == 0, done.stdout.decode()
 
 
 def test_nothing_is_installed_but_by_hash() -> None:
-    """Whatever comes from a registry comes from a lock, as a wheel; the rest from the checkout."""
+    """Packages of a registry are wheels of a lock; the rest is from the checkout."""
     text = DOCKERFILE.read_text().replace("\\\n", " ")
     installs = re.findall(r"pip[^&|]* install [^&|]*", text)
 
@@ -33,7 +33,7 @@ def test_nothing_is_installed_but_by_hash() -> None:
 
 
 def test_images_run_as_nobody() -> None:
-    """The user of both images is a number that is not 0: Kubernetes can tell."""
+    """The user of both images is a number other than 0, which Kubernetes can check."""
     (runtime,) = (stage for stage in STAGES if stage.split("\n")[0].endswith(" AS runtime"))
 
     assert re.search(r"^USER 65532:65532$", runtime, re.MULTILINE)

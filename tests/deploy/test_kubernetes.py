@@ -52,7 +52,7 @@ every_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
 @every_overlay
 @pytest.mark.parametrize("version", VERSIONS, ids=lambda version: f"{version[0]}.{version[1]}")
 def test_schema(overlay: str, version: tuple[int, int]) -> None:
-    """Every object is what this version of Kubernetes knows, to the last field."""
+    """Every object is valid in this version of Kubernetes, without unknown fields."""
     for each in rendered(overlay):
         if each["kind"] not in CUSTOM:
             kubernetes_validate.validate(each, "{}.{}".format(*version), strict=True)
@@ -104,7 +104,7 @@ def test_nothing_has_rights_in_the_cluster(overlay: str) -> None:
 
 @every_overlay
 def test_resources_are_bounded(overlay: str) -> None:
-    """Each container says what it needs, and may not take the node's memory."""
+    """Each container has requests, and a limit on memory."""
     for _, pod in workloads(overlay):
         for container in pod["spec"]["containers"]:
             resources = container["resources"]
@@ -114,7 +114,7 @@ def test_resources_are_bounded(overlay: str) -> None:
 
 @every_overlay
 def test_images_are_of_a_version(overlay: str) -> None:
-    """No image is whatever is newest."""
+    """No image has the tag `latest`."""
     for _, pod in workloads(overlay):
         for container in pod["spec"]["containers"]:
             _, _, tag = container["image"].rpartition("/")[2].partition(":")
@@ -122,8 +122,8 @@ def test_images_are_of_a_version(overlay: str) -> None:
 
 
 @every_overlay
-def test_nothing_passes_that_is_not_allowed(overlay: str) -> None:
-    """All pods are denied everything by default, and what is allowed names its ports."""
+def test_traffic_is_denied_by_default(overlay: str) -> None:
+    """Each allowed direction has its ports."""
     denied = named(overlay, "NetworkPolicy", "default-deny")["spec"]
     assert denied == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     for policy in of_kind(overlay, "NetworkPolicy"):
@@ -134,8 +134,8 @@ def test_nothing_passes_that_is_not_allowed(overlay: str) -> None:
 
 
 @every_overlay
-def test_no_address_inside_is_reached_as_a_provider(overlay: str) -> None:
-    """Where addresses are allowed, those of clusters, clouds and loopback are not."""
+def test_internal_addresses_are_not_reached_as_providers(overlay: str) -> None:
+    """Allowed blocks exclude addresses of clusters, clouds and loopback."""
     blocks = [
         (rule["ports"], peer["ipBlock"])
         for policy in of_kind(overlay, "NetworkPolicy")
@@ -157,7 +157,7 @@ def test_no_address_inside_is_reached_as_a_provider(overlay: str) -> None:
 
 @every_overlay
 def test_metrics_are_for_monitoring_alone(overlay: str) -> None:
-    """The port of the metrics is open to namespaces that say that they monitor."""
+    """Their port is open to namespaces with the label of monitoring."""
     for policy in of_kind(overlay, "NetworkPolicy"):
         for rule in policy["spec"].get("ingress", ()):
             if any(port["port"] in {"metrics", 9090} for port in rule["ports"]):
@@ -208,7 +208,7 @@ def test_traces_go_to_the_collector_alone(overlay: str, tmp_path: Path) -> None:
 
 @every_overlay
 def test_grace_is_long_enough(overlay: str) -> None:
-    """Nothing is killed that is still ending its streams."""
+    """No pod is killed while it drains."""
     for workload, pod in workloads(overlay):
         if workload["kind"] == "Deployment":
             (container,) = pod["spec"]["containers"]
@@ -219,7 +219,7 @@ def test_grace_is_long_enough(overlay: str) -> None:
 
 
 def _drain_s(container: Object) -> float:
-    """How long it may drain in all: the edge and the gRPC service do it one after the other."""
+    """The longest drain in all: edge and gRPC service drain one after the other."""
     if container["args"][0] != "serve":
         return 600
     options = parser({}).parse_args(container["args"])
@@ -227,8 +227,8 @@ def _drain_s(container: Object) -> float:
 
 
 @every_overlay
-def test_liveness_asks_nobody_else_and_readiness_does(overlay: str) -> None:
-    """A sick database or a drain makes pods unready, and restarts none."""
+def test_liveness_depends_on_the_process_alone(overlay: str) -> None:
+    """A database outage or a drain makes pods unready, and restarts none."""
     for workload, pod in workloads(overlay):
         if workload["kind"] == "Deployment":
             (container,) = pod["spec"]["containers"]
@@ -243,7 +243,7 @@ def test_liveness_asks_nobody_else_and_readiness_does(overlay: str) -> None:
 
 @every_overlay
 def test_probes_need_no_certificate(overlay: str) -> None:
-    """The kubelet speaks plain text over gRPC, and has nothing to show."""
+    """The kubelet's gRPC probes are plain text without a certificate."""
     for workload, pod in workloads(overlay):
         if workload["kind"] == "Deployment":
             (container,) = pod["spec"]["containers"]
@@ -254,8 +254,8 @@ def test_probes_need_no_certificate(overlay: str) -> None:
 
 
 @every_overlay
-def test_updates_take_nothing_away(overlay: str) -> None:
-    """Replicas are replaced one by one, the new one first; SQLite's one pod goes before."""
+def test_updates_keep_capacity(overlay: str) -> None:
+    """Replicas are replaced one by one, the new one first. The one pod of SQLite stops first."""
     for deployment in of_kind(overlay, "Deployment"):
         strategy = deployment["spec"]["strategy"]
         if overlay == "single":
@@ -308,15 +308,15 @@ def test_services_find_pods(overlay: str) -> None:
 
 @every_overlay
 def test_policies_find_pods(overlay: str) -> None:
-    """Each policy is about pods that there are, by labels that are spelled as theirs."""
+    """Each policy selects pods that exist, by their labels."""
     pods = [pod["metadata"]["labels"] for _, pod in workloads(overlay)]
     for policy in of_kind(overlay, "NetworkPolicy"):
         assert any(matches(policy["spec"]["podSelector"], labels) for labels in pods)
 
 
 @every_overlay
-def test_the_configuration_is_ours(overlay: str, tmp_path: Path) -> None:
-    """Our loader takes it, and the server follows the file that it is mounted as."""
+def test_the_configuration_is_valid_and_watched(overlay: str, tmp_path: Path) -> None:
+    """The loader accepts it, and the server watches the mounted file."""
     (config,) = of_kind(overlay, "ConfigMap")
     path = tmp_path / "pomogator.toml"
     path.write_text(config["data"]["pomogator.toml"])
@@ -336,7 +336,7 @@ def test_the_configuration_is_ours(overlay: str, tmp_path: Path) -> None:
 
 @every_overlay
 def test_arguments_are_understood(overlay: str) -> None:
-    """What the containers say, the programs in them know."""
+    """The programs know each option of their containers."""
     known = subprocess.run(
         (sys.executable, "-m", "gateway", "--help"), capture_output=True, check=True, text=True
     )
@@ -369,8 +369,8 @@ def test_the_edge_holds_no_secret() -> None:
     assert reached == [([server], ["grpc"])]
 
 
-def test_edge_and_service_show_certificates() -> None:
-    """Between the two nothing is plain text: both have files, from secrets that are mounted."""
+def test_edge_and_service_present_certificates() -> None:
+    """Both have files of mounted secrets, so that no link between them is plain text."""
     service, edge = (
         named("split", "Deployment", name)["spec"]["template"]["spec"]
         for name in ("pomogator", "pomogator-edge")
@@ -391,8 +391,8 @@ def test_edge_and_service_show_certificates() -> None:
         assert volume["secret"]["secretName"] == secret
 
 
-def test_certificates_fit(tmp_path: Path) -> None:
-    """Those that cert-manager would make are mounted, named as they are called and let in."""
+def test_certificates_match_names(tmp_path: Path) -> None:
+    """Certificates of cert-manager are mounted, have the called names, and are authorized."""
     made = component("certificates", tmp_path)
     issued = {
         each["spec"]["secretName"]: each["spec"]
@@ -420,8 +420,8 @@ def test_certificates_fit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overlay", ["single", "fleet"])
-def test_what_is_plain_text_is_said(overlay: str) -> None:
-    """What another has to encrypt is named, one by one; operators are on a socket."""
+def test_plain_text_is_named(overlay: str) -> None:
+    """`--insecure` names each link that another program encrypts. Operators use a socket."""
     pod = named(overlay, "Deployment", "pomogator")["spec"]["template"]["spec"]
     options = parser({}).parse_args(pod["containers"][0]["args"])
 
@@ -430,8 +430,8 @@ def test_what_is_plain_text_is_said(overlay: str) -> None:
 
 
 @pytest.mark.parametrize("overlay", ["fleet", "split"])
-def test_a_fleet_shares_what_it_must(overlay: str) -> None:
-    """Database, counters and pepper are the same for all, by reference to secrets."""
+def test_a_fleet_shares_its_stores(overlay: str) -> None:
+    """All replicas have the same database, counters and pepper, by reference to secrets."""
     pod = named(overlay, "Deployment", "pomogator")["spec"]["template"]
     (container,) = pod["spec"]["containers"]
 

@@ -23,8 +23,8 @@ from tests.stand import service
 from tests.stand.service import Pause, ScriptedService
 
 
-async def test_a_service_that_is_not_there_is_503() -> None:
-    """With a Retry-After; the probe says the same."""
+async def test_an_unreachable_service_is_503() -> None:
+    """With a Retry-After; readiness is false, too."""
     async with (
         open_channel("127.0.0.1:1") as channel,
         serving_rest(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
@@ -41,7 +41,7 @@ async def test_a_service_that_is_not_there_is_503() -> None:
 
 
 class Stoppable:
-    """An edge that a test may tell to stop while it talks to it."""
+    """An edge that a test can stop while it sends requests."""
 
     def __init__(self, channel: grpc.aio.Channel, config: EdgeConfig) -> None:
         self._stop = asyncio.Event()
@@ -77,7 +77,7 @@ class Stoppable:
 
 @pytest.mark.parametrize("transport", ["in-process", "tcp"])
 async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
-    """Nothing new is taken after it."""
+    """No new request is accepted after it."""
     pause = Pause()
     script = ScriptedService(
         steps=[[service.started()], pause, [service.choice_finished(), service.finished()]]
@@ -96,8 +96,8 @@ async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
 
 
 @pytest.mark.parametrize("transport", ["in-process", "tcp"])
-async def test_a_drain_ends_what_does_not_end(tmp_path: Path, transport: str) -> None:
-    """Streams with an error event and `[DONE]`, the rest with 503: nobody is left to guess."""
+async def test_a_drain_ends_requests_at_its_timeout(tmp_path: Path, transport: str) -> None:
+    """Streams end with an error event and `[DONE]`, other requests with 503."""
     streaming, answering = Pause(), Pause()
     script = ScriptedService(steps=[[service.started()], streaming], answer=answering)
     async with scripted_channel(script, transport, tmp_path) as channel:
@@ -114,8 +114,8 @@ async def test_a_drain_ends_what_does_not_end(tmp_path: Path, transport: str) ->
         await edge.stopped()
 
 
-async def test_a_drain_lets_idle_clients_go(tmp_path: Path) -> None:
-    """While a stream is still running, who waits for nothing is told at once."""
+async def test_a_drain_closes_idle_connections(tmp_path: Path) -> None:
+    """At once, while a stream is still running."""
     pause = Pause()
     script = ScriptedService(
         steps=[[service.started()], pause, [service.choice_finished(), service.finished()]]
@@ -139,7 +139,7 @@ async def test_a_drain_lets_idle_clients_go(tmp_path: Path) -> None:
 
 
 async def test_a_drain_lets_bodies_arrive(tmp_path: Path) -> None:
-    """Who has begun to send a request may end it, and gets its answer, which is the last."""
+    """A request whose body has begun is answered, and its connection closed."""
     script = ScriptedService(answer=service.answer())
     async with scripted_channel(script, "in-process", tmp_path) as channel:
         edge = Stoppable(channel, EdgeConfig())
@@ -161,8 +161,8 @@ async def test_a_drain_lets_bodies_arrive(tmp_path: Path) -> None:
         await edge.stopped()
 
 
-async def test_who_is_served_while_it_lingers_is_to_connect_anew(tmp_path: Path) -> None:
-    """Calls are still answered, and each answer is its connection's last."""
+async def test_answers_during_the_shutdown_delay_close_their_connections(tmp_path: Path) -> None:
+    """Calls are still answered."""
     script = ScriptedService(
         steps=[[service.started(), service.choice_finished(), service.finished()]]
     )
@@ -182,8 +182,8 @@ async def test_who_is_served_while_it_lingers_is_to_connect_anew(tmp_path: Path)
         edge.kill()
 
 
-async def test_one_service_does_not_speak_for_the_others() -> None:
-    """An edge is ready as long as any of its services is."""
+async def test_one_ready_service_is_enough() -> None:
+    """An edge is ready while any of its services is."""
     async with (
         serving_health(able=True) as able,
         serving_health(able=False) as leaving,
@@ -198,7 +198,7 @@ async def test_one_service_does_not_speak_for_the_others() -> None:
 
 @asynccontextmanager
 async def serving_health(*, able: bool) -> AsyncIterator[str]:
-    """A server that only says how it is."""
+    """A server with a health service alone."""
     status = health_pb2.HealthCheckResponse
     vitals = HealthServicer()
     await vitals.set("", status.SERVING if able else status.NOT_SERVING)

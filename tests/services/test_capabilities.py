@@ -39,7 +39,7 @@ CLAUDES = {
 
 
 def test_overrides_have_every_key() -> None:
-    """Whatever the table can say of a model, the configuration can say too."""
+    """The configuration can override every key of the table."""
     keys = [field.name for field in fields(Capabilities)]
     assert list(CapabilityOverrides.__struct_fields__) == keys
 
@@ -49,8 +49,8 @@ def test_overrides_have_every_key() -> None:
         assert overriding[key] == kind | None, key
 
 
-def test_every_row_says_something() -> None:
-    """A row of the shipped table has patterns in the form of names, and sets a key."""
+def test_every_row_sets_a_key() -> None:
+    """And has patterns in the form of family names."""
     for family in shipped_families():
         assert family.match
         assert all(pattern == family_name(pattern) for pattern in family.match)
@@ -59,8 +59,8 @@ def test_every_row_says_something() -> None:
 
 
 @pytest.mark.parametrize(("model", "expected"), CLAUDES.items())
-def test_knows_how_claudes_reason(model: str, expected: tuple[str, str]) -> None:
-    """Each family is told to reason in its own way."""
+def test_reasoning_of_claude_models(model: str, expected: tuple[str, str]) -> None:
+    """Each family has its own kind of thinking."""
     found = lookup(model, dialect="anthropic")
     assert (found.thinking, found.thinking_default) == expected
     assert found.named_thinking is (expected[0] != "none")
@@ -78,13 +78,13 @@ def test_knows_how_claudes_reason(model: str, expected: tuple[str, str]) -> None
         ("llama-3.3-70b-instruct", "meta-llama/llama-3.3-70b-instruct:free"),
     ],
 )
-def test_knows_models_by_every_name(here: str, there: str) -> None:
-    """The vendor's prefix, dots and capitals make no other model."""
+def test_models_are_known_by_every_name(here: str, there: str) -> None:
+    """Vendor prefix, dots and case do not matter."""
     assert lookup(here) == lookup(there)
 
 
-def test_newer_claudes_take_no_sampling() -> None:
-    """From Opus 4.7 on temperature, top_p and top_k are refused; before, they are not."""
+def test_newer_claude_models_reject_sampling() -> None:
+    """From Opus 4.7 on temperature, top_p and top_k are refused."""
     sampling = {"temperature", "top_p", "top_k"}
     for model in ("claude-opus-4-7", "claude-sonnet-5", "claude-opus-7", "claude-fable-5"):
         assert sampling <= lookup(model).rejects
@@ -92,8 +92,8 @@ def test_newer_claudes_take_no_sampling() -> None:
         assert not sampling & lookup(model).rejects
 
 
-def test_forced_tools() -> None:
-    """Which models can be made to call a tool follows from their exact generation."""
+def test_forced_tool_calls_depend_on_the_generation() -> None:
+    """A new generation may lose or gain them."""
     refuses = ("claude-sonnet-5-5", "claude-opus-5-5", "claude-fable-5-1", "claude-mythos-5.1")
     takes = ("claude-sonnet-5", "claude-fable-5", "claude-opus-4-8", "gpt-5.2")
     assert not any(lookup(model).forced_tool_choice for model in refuses)
@@ -120,31 +120,31 @@ def test_forced_tools() -> None:
         ("smollm2-135m", "none", "off", None),
     ],
 )
-def test_knows_how_others_reason(
+def test_reasoning_of_other_models(
     model: str, thinking: str, default: str, efforts: tuple[str, ...] | None
 ) -> None:
-    """Reasoning models of other vendors are told by an effort, or only whether to."""
+    """Models of other vendors take an effort, or a switch alone."""
     found = lookup(model, dialect="openai")
     assert (found.thinking, found.thinking_default) == (thinking, default)
     assert efforts is None or found.efforts == efforts
 
 
 def test_unknown_models_get_everything() -> None:
-    """Nothing is held back from a model about which nothing is known."""
+    """Every parameter is sent."""
     assert lookup("our-own-finetune", dialect="openai") == Capabilities()
     assert not lookup("our-own-finetune").named_thinking
 
 
 def test_rows_of_a_dialect_hold_there_only() -> None:
-    """What is a fact about an API, not about a model, depends on the dialect."""
+    """Facts about an API, not about a model, depend on the dialect."""
     assert lookup("some-model", dialect="anthropic").ranges == {"temperature": (0, 1)}
     assert lookup("some-model", dialect="openrouter").takes_budgets
     assert "user" in lookup("gemini-2.5-pro", dialect="openai").rejects
     assert "user" not in lookup("gemini-2.5-pro", dialect="openrouter").rejects
 
 
-def test_the_configuration_wins() -> None:
-    """A key that the configuration sets replaces the shipped one; others stay."""
+def test_the_configuration_overrides_the_table() -> None:
+    """Keys that it does not set stay."""
     overrides = msgspec.toml.decode(
         'thinking_default = "on"\nrejects = []\nimages = "no"\nmax_output_tokens = 100',
         type=CapabilityOverrides,
@@ -155,7 +155,7 @@ def test_the_configuration_wins() -> None:
 
 
 @pytest.mark.parametrize("line", ['thinking = "hard"', "efforts = [1]", "unheard_of = true"])
-def test_refuses_what_it_does_not_know(line: str) -> None:
-    """A misspelt key or value of an override is an error, not silence."""
+def test_refuses_unknown_keys_and_values(line: str) -> None:
+    """A misspelt override is an error."""
     with pytest.raises(msgspec.ValidationError):
         msgspec.toml.decode(line, type=CapabilityOverrides)
