@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 FLOOD_CALLS_MIN = 2
-"""The fewest calls in flight that the caller of the average call has while somebody floods. Below
-that no caller is light."""
+"""There is a flood if the caller of the average call has at least this many calls in flight.
+Without a flood no caller is light."""
 LIGHT_SHARE = 0.5
 """A caller is light if it has less than half as many calls in flight as the caller of the average
-call."""
+call. The average is over calls, not over callers: with 99 calls of one caller and 1 of another it
+is (99 * 99 + 1 * 1) / 100."""
 
 SPARE_SHARE = 0.1
 """The spare capacity for light callers, as a share of the calls that are in flight at a limit."""
