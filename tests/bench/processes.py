@@ -1,4 +1,4 @@
-"""A gateway in processes of its own, over providers of ours: what is measured from outside."""
+"""A gateway in processes of its own, over fake providers, to be measured from outside."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ PRICES = {"request_usd": 0.001, "completion_usd_per_mtok": 10}
 
 @dataclass(frozen=True, slots=True)
 class MeasuredGateway:
-    """A gateway that runs."""
+    """A running gateway."""
 
     url: str
-    """Of its completions."""
+    """The URL of its completions."""
     key: str
-    """Which may do everything."""
+    """A key without restrictions."""
     servers: Mapping[str, Server]
     """Its processes."""
     http: aiohttp.ClientSession
-    """A client that sends the key, on as many connections as it likes."""
+    """An HTTP client with the key and without a connection limit."""
 
     def memory_mb(self, name: str) -> float:
-        """What a process has in memory."""
+        """The resident memory of a process."""
         return process_of(self.servers[name]).memory_info().rss / 2**20
 
 
@@ -67,7 +67,7 @@ async def running(
 
 
 async def paid_key(state: Path) -> str:
-    """A key of an account with more money than is needed."""
+    """A key of an account with ample credit."""
     async with operators(state) as ops:
         _, key = await ops.create_key(ACCOUNT)
         await ops.credit(ACCOUNT, CREDIT_NANO, "all")
@@ -75,7 +75,7 @@ async def paid_key(state: Path) -> str:
 
 
 def client(key: str) -> aiohttp.ClientSession:
-    """A client that sends the key, on as many connections as it likes."""
+    """An HTTP client with the key and without a connection limit."""
     return aiohttp.ClientSession(
         headers={"Authorization": f"Bearer {key}"}, connector=aiohttp.TCPConnector(limit=0)
     )
@@ -88,5 +88,5 @@ def asking(*, stream: bool = True, text: str = "Hello") -> Mapping[str, object]:
 
 
 def process_of(server: Server) -> psutil.Process:
-    """A process, to be looked at."""
+    """The process of a server."""
     return psutil.Process(server.pid)

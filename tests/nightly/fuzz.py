@@ -1,4 +1,4 @@
-"""Feeds malformed input to everything that reads what others send.
+"""Fuzzers: malformed input for everything that reads bytes of others.
 
     python -m tests.nightly.fuzz [--inputs 1000000] [--seed N]
 
@@ -37,7 +37,7 @@ from services.providers.sse_parser import SseParser
 CORPUS = Path(__file__).parents[1] / "corpus"
 EDGE = EdgeConfig()
 HANG_S, WATCHED = 60, 1000
-"""So many inputs take a second or two. One that hangs is found."""
+"""The inputs of a batch, which takes a second or two, so that a hang is found."""
 TOKENS = (
     *(b"{", b"}", b"[", b"]", b'"', b":", b",", b"\n\n", b"\r\n", b"\r", b"data: ", b"event: "),
     *(b"null", b"true", b"-1", b"1e999", b"NaN", b"9" * 40, b'"\\ud800"', b"[" * 200, b"\x00"),
@@ -46,12 +46,12 @@ TOKENS = (
 
 
 def unknown(dialect: str) -> Target:
-    """A model of which nothing is known."""
+    """A model with unknown capabilities."""
     return _target(dialect, Capabilities())
 
 
 def able(dialect: str) -> Target:
-    """A model that can do everything."""
+    """A model with all capabilities."""
     return _target(dialect, Capabilities(thinking="budget", images="yes"))
 
 
@@ -68,7 +68,7 @@ Read = Callable[[bytes, random.Random], None]
 
 
 def read_request(data: bytes, chance: random.Random) -> None:
-    """A body is refused with 4xx, or can be sent to a provider of any dialect."""
+    """Check that a body is refused with 4xx or can be encoded for every dialect."""
     status = 400
     try:
         spec = decode(data, EDGE).spec
@@ -85,20 +85,20 @@ def read_request(data: bytes, chance: random.Random) -> None:
 
 
 def read_events(data: bytes, chance: random.Random) -> None:
-    """A body's events are the same however it is cut."""
+    """Check that a body's events are the same however it is cut."""
     cut = chance.randrange(len(data) + 1)
     assert events_of(data) == events_of(data[:cut], data[cut:])
 
 
 def events_of(*pieces: bytes) -> Sequence[SseEvent]:
-    """The events of a body that comes in these pieces."""
+    """The events of a body in these pieces."""
     parser = SseParser()
     events = [event for piece in pieces for event in parser.feed(piece)]
     return [*events, *parser.close()]
 
 
 def read_stream(dialect: str) -> Read:
-    """A stream and a document of one dialect. What is said can be shown."""
+    """Check that a stream and a document of one dialect can be decoded and rendered."""
 
     def read(data: bytes, _: random.Random) -> None:
         decoder = DIALECTS[dialect].decoder(unknown(dialect))
@@ -116,7 +116,7 @@ def read_stream(dialect: str) -> Read:
 
 
 def show(chunks: Sequence[pb.ChatCompletionChunk]) -> None:
-    """As clients see it: in events, each of which is JSON on one line, or as a whole."""
+    """Check the rendering: events that are JSON on one line, or a whole answer."""
     shown = ChunkRenderer(include_usage=True).render(chunks)
     for event in shown.split(b"\n\n")[:-1]:
         assert event.startswith(b"data: ")
@@ -127,7 +127,7 @@ def show(chunks: Sequence[pb.ChatCompletionChunk]) -> None:
 
 
 def read_refusal(data: bytes, chance: random.Random) -> None:
-    """A refusal of any provider has a status of ours, and one line of ASCII."""
+    """Check that any provider's refusal gets a status of ours and one line of ASCII."""
     for dialect in DIALECTS.values():
         error = dialect.error(chance.choice(STATUSES), chance.choice(HEADERS), data)
         assert len(error.to_status().message) <= 512
@@ -144,7 +144,7 @@ TARGETS: Mapping[str, Sequence[Read]] = {
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:
-    """The same, a little wrong."""
+    """The input with small random changes."""
     for _ in range(chance.randint(0, 6)):
         at, size = chance.randrange(len(data) + 1), chance.randint(0, 30)
         end = min(len(data), at + size)
@@ -156,7 +156,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 
 
 def fuzz(inputs: int, seed: int) -> None:
-    """Feeds so many inputs, spread over all targets."""
+    """Runs this many inputs, spread over all targets."""
     each = inputs // len(TARGETS)
     for name, readers in TARGETS.items():
         corpus = [path.read_bytes() for path in sorted((CORPUS / name).iterdir())]

@@ -1,4 +1,4 @@
-"""Measures whether the time of a look-up tells how nearly a key was guessed.
+"""Measures whether the time of a look-up depends on how nearly a key was guessed.
 
     python -m tests.nightly.key_timing [--tries 10000] [--bound 0.05]
 
@@ -41,7 +41,7 @@ from services.storage.pepper import Pepper
 from services.storage.sqlite import SqliteDatabase
 
 KEYS = 1_000
-"""How many there are to be guessed."""
+"""The number of characters to guess."""
 
 ROUNDS = 3
 
@@ -50,14 +50,14 @@ KINDS: Mapping[str, int] = {
     "as much as is shown": SHOWN_CHARS,
     "all but four characters": KEY_CHARS - CHECKSUM_CHARS - 4,
 }
-"""How much of a guess is right: so many characters from the beginning."""
+"""The lengths of the correct prefix of guesses."""
 
 Attempt: TypeAlias = Callable[[str], Awaitable[object]]
 Medians: TypeAlias = Mapping[str, float]
 
 
 def guess(secret: str, right: int) -> str:
-    """A well-formed key that begins with so many characters of this one."""
+    """A well-formed key that shares this many first characters with a key."""
     body = (secret[:right] + new_secret()[right:])[len(PREFIX) : -CHECKSUM_CHARS]
     return f"{PREFIX}{body}{checksum(body)}"
 
@@ -65,7 +65,7 @@ def guess(secret: str, right: int) -> str:
 async def measure(
     attempt: Attempt, secrets: Sequence[str], tries: int, now: Callable[[], int]
 ) -> Medians:
-    """How long attempts take, by how much is right, in the units of `now`."""
+    """The median times of attempts by the correct prefix, in the units of `now`."""
     times: Mapping[str, list[int]] = {kind: [] for kind in KINDS}
     for number in range(tries):
         secret = secrets[number % len(secrets)]
@@ -78,12 +78,12 @@ async def measure(
 
 
 def spread(medians: Medians) -> float:
-    """How far apart they are, as a part of the least."""
+    """The distance of the medians, as a fraction of the smallest."""
     return max(medians.values()) / min(medians.values()) - 1
 
 
 async def leaks(measured: Callable[[], Awaitable[Medians]], bound: float) -> bool:
-    """Whether medians are farther apart than the bound, however often they are measured."""
+    """Whether medians are farther apart than the bound in every measurement."""
     for _ in range(ROUNDS):
         medians = await measured()
         for kind, median in medians.items():

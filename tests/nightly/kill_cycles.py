@@ -53,11 +53,11 @@ LOAD_S = (0.4, 0.4, 0.4, 0.4, 0.4, 3.0)
 STILLBORN = 0.1
 """The share of starts that are killed before they serve."""
 LEASES_EACH = 20
-"""Every how many cycles a fleet waits until what the dead held is free."""
+"""The number of cycles after which a fleet waits for the leases of killed processes."""
 
 
 class Cycles:
-    """The gateway, who uses it, and who kills it."""
+    """The kill cycles of one deployment under load."""
 
     def __init__(self, deployment: Deployment, chance: random.Random) -> None:
         self.tally = Tally()
@@ -74,7 +74,7 @@ class Cycles:
         self.tally.credits["first"] = FIRST_CREDIT
 
     async def run(self, cycle: int) -> None:
-        """One cycle. AssertionError where the books are wrong."""
+        """Runs one cycle. AssertionError where the books are wrong."""
         await self._revive()
         await self._audit(wait=len(self._deployment.services) == 1 or cycle % LEASES_EACH == 0)
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {self._key}"}) as http:
@@ -87,7 +87,7 @@ class Cycles:
             await asyncio.gather(*load)
 
     async def finish(self) -> Sequence[str]:
-        """Ends what runs in peace, and holds calls and payments against the books."""
+        """Waits for all holds, and compares calls and payments with the books."""
         await self._revive()
         await self._audit(wait=True)
         await self._deployment.kill()
@@ -105,9 +105,9 @@ class Cycles:
         await self._deployment.start()
 
     async def _audit(self, *, wait: bool) -> None:
-        """The books are right, and nothing stays held: nobody calls at the moment.
+        """Audits the books between cycles, and waits until nothing is held.
 
-        Holds of the dead stay for a lease, but where one process has the state for itself.
+        Holds of killed processes stay for a lease, unless one process owns the state.
         """
         async with operators(self._deployment.states[0]) as ops:
             result = await ops.verify()
@@ -129,7 +129,7 @@ class Cycles:
     async def _call(
         self, http: aiohttp.ClientSession, cycle: int, caller: int, stop: asyncio.Event
     ) -> None:
-        """Calls, one after the other, until somebody dies."""
+        """Makes calls one after another, until a process is killed."""
         number = 0
         while not stop.is_set():
             number += 1
@@ -170,7 +170,7 @@ class Cycles:
             call.whole_at = time.monotonic()
 
     async def _pay(self, cycle: int, stop: asyncio.Event) -> None:
-        """Pays in, a little at a time; asks again under the same name where nobody answered."""
+        """Makes small payments, each repeated under the same request ID."""
         async with operators(self._chance.choice(self._deployment.states)) as ops:
             for number in range(1_000_000):
                 if stop.is_set():
@@ -184,7 +184,7 @@ class Cycles:
 
 
 def _tokens(stream: bytes) -> int | None:
-    """What the usage at the end of a stream says; None where it broke off."""
+    """The completion tokens of a stream's usage; None where the stream is truncated."""
     data = [line[6:] for line in stream.splitlines() if line.startswith(b"data: ")]
     if len(data) < 2 or data[-1] != b"[DONE]":
         return None
@@ -195,7 +195,7 @@ def _tokens(stream: bytes) -> int | None:
 async def run(
     directory: Path, topology: Topology, cycles: int, seed: int, database_url: str = ""
 ) -> Sequence[str]:
-    """So many cycles; what came out. AssertionError where money was lost or doubled.
+    """Runs the cycles and returns a report. AssertionError where money was lost or doubled.
 
     A fleet needs an empty database at `database_url`.
     """

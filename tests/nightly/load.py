@@ -1,4 +1,4 @@
-"""Callers who come at a steady rate, ask for all kinds of things, and leave when they like."""
+"""Load: random calls at a steady rate, of which some disconnect early."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ import aiohttp
 
 PATH = "/v1/chat/completions"
 LEAVES_WITHIN_S = 0.05
-"""The longest that a caller stays who is going to leave. Some answers are faster."""
+"""The longest time to an early disconnect. Some answers are faster."""
 PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)
 class Outcomes:
-    """What became of the calls."""
+    """The outcomes of the calls."""
 
     ends: Counter[str] = field(default_factory=Counter)
-    """`whole`, `left`, or the code of the error, by number."""
+    """Counts of `whole`, `left` and error codes."""
     wrong: list[str] = field(default_factory=list)
-    """What must not happen: a hang, a stream without an end, an error without a code."""
+    """Failures of the gateway: a hang, a stream without an end, an error without a code."""
 
     @property
     def asked(self) -> int:
-        """All calls that have ended."""
+        """The number of calls that have ended."""
         return self.ends.total()
 
 
@@ -46,7 +46,7 @@ class Load:
         *,
         leaving: float = 0.0,
     ) -> None:
-        """`leaving` is the share of callers who do not wait for the end."""
+        """`leaving` is the share of calls that disconnect early."""
         self._url = f"{url}{PATH}"
         self._headers = {"Authorization": f"Bearer {key}"}
         self._models = models
@@ -57,13 +57,13 @@ class Load:
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[None]:
-        """Calls are made within. Afterwards no connection is open."""
+        """Opens the connections of the calls, and closes them in the end."""
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(headers=self._headers, connector=connector) as self._http:
             yield
 
     async def run(self, rate: float, seconds: float) -> None:
-        """Makes so many calls a second for so long, however slowly they are answered."""
+        """Makes calls at this rate for this time, however slowly they are answered."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         async with asyncio.TaskGroup() as calls:
@@ -72,7 +72,7 @@ class Load:
                 calls.create_task(self.call())
 
     async def call(self, *, stays: bool = False) -> str:
-        """One call; what became of it, which is in `outcomes`, too. With `stays` nobody leaves."""
+        """Makes a call and returns its outcome. With `stays` it does not disconnect early."""
         chance, outcomes = self._chance, self.outcomes
         leaves = not stays and chance.random() < self._leaving
         stay_s = chance.random() * LEAVES_WITHIN_S if leaves else PATIENCE_S

@@ -1,4 +1,4 @@
-"""`pomogator serve`, which says what it keeps alive when it is sent SIGUSR1.
+"""`pomogator serve` that logs its tasks on SIGUSR1.
 
     python -m tests.nightly.observed_server serve …
 
@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def observe(_number: int, _frame: FrameType | None) -> None:
-    """Lets the loop tell, when it comes to it."""
+    """Schedules the log line in the event loop."""
     asyncio.get_running_loop().call_soon_threadsafe(_tell)
 
 

@@ -1,4 +1,4 @@
-"""What callers and payers know, held against the books."""
+"""Comparison of calls and payments, as their callers know them, with the books."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ TOKEN_NANO = 10_000
 
 @dataclass(slots=True)
 class Call:
-    """What a caller knows of its call."""
+    """A call as its caller knows it."""
 
     cycle: int
-    """When it was made."""
+    """The cycle in which it was made."""
     status: int = 0
-    """0: nobody answered."""
+    """The HTTP status; 0 without an answer."""
     tokens: int | None = None
-    """What a whole answer said it took. None: it did not come whole."""
+    """The completion tokens of a complete answer; None where it is truncated."""
     whole_at: float = 0.0
-    """When it had come whole."""
+    """The time at which the answer was complete."""
     heard: list[float] = field(default_factory=list)
-    """When each word of a stream had come."""
+    """The time of each word of a stream."""
 
     def unpaid_at(self, charge: int) -> float:
-        """When the first word came that a charge does not cover; 0 where it covers all.
+        """The time of the first word that a charge does not cover; 0 where it covers all.
 
-        Words have five bytes, and of broken streams a token is counted for every four.
+        Words have five bytes; for truncated streams a token is counted for every four bytes.
         """
         paid = max(0, charge - REQUEST_NANO) // TOKEN_NANO * 4 // 5
         return self.heard[paid] if paid < len(self.heard) else 0.0
 
     def due(self, tokens: int) -> int:
-        """What a whole answer of so many tokens costs."""
+        """The price of a whole answer with this many tokens."""
         return REQUEST_NANO + tokens * TOKEN_NANO
 
     def due_at_most(self, tokens: int) -> int:
-        """What it may cost if the service died before it could settle.
+        """The most that it may cost if the service died before the settlement.
 
         A stream of so many words may have been written down whole without what it took; then its
         tokens are estimated, as of any broken stream.
@@ -57,20 +57,20 @@ class Call:
 
 @dataclass(slots=True)
 class Tally:
-    """What is to be held against the books."""
+    """The calls, payments and kills of a run."""
 
     calls: dict[str, Call] = field(default_factory=dict)
-    """All calls, by their request ID."""
+    """All calls by request ID."""
     credits: dict[str, int] = field(default_factory=dict)
-    """All payments that were acknowledged, by their request ID."""
+    """All acknowledged payments by request ID."""
     killed_at: dict[int, float] = field(default_factory=dict)
-    """When the service died, by cycle."""
+    """The time of the service's kill, by cycle."""
     kills: Counter[str] = field(default_factory=Counter)
-    """Whom it hit, how often."""
+    """The number of kills by process."""
 
 
 async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[str]:
-    """Holds what callers know against the books; says what came out. The state is not in use."""
+    """Compares the tally with the books, which nobody uses, and returns a report."""
     database = await open_database(state, database_url, SystemClock())
     try:
         result = await database.read(audit)

@@ -1,4 +1,4 @@
-"""Lets a gateway work for a long time, and looks whether anything stays behind.
+"""Soak: a long run under load, after which nothing may have grown.
 
     python -m tests.nightly.soak [--minutes 30] [--topology single|split] [--rate 40] [--seed N]
 
@@ -41,14 +41,14 @@ CREDIT_NANO = 10**15
 PLACES = 100
 LEAVING, FAULTS = 0.2, 0.05
 WARM_UP = 0.1
-"""Its share of the time. Caches, pools and the allocator's arenas fill up in it."""
+"""The warm-up's share of the time, in which caches, pools and arenas fill."""
 PARTS = 3
 FORGET_S = 5.0
 
 MEMORY_MB_MAX = 16.0
-"""How much more resident memory there may be: what fragments, and pages of the database."""
+"""The allowed growth of resident memory, for fragmentation and database pages."""
 SPARE_MAX = 10
-"""How many more descriptors there may be: providers' connections are kept for a while."""
+"""The allowed growth of descriptors: idle connections to providers are kept for a while."""
 CALM_S = 60.0
 REST_S = 0.5
 AGAIN_S = 0.2
@@ -85,16 +85,16 @@ completion_usd_per_mtok = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """What one process has in use when nobody asks for anything."""
+    """The resources of one idle process."""
 
     memory_mb: float
     descriptors: int
     tasks: Mapping[str, int]
-    """By what they run."""
+    """Numbers of tasks by coroutine."""
 
 
 class Soak:
-    """A gateway, its provider, and those who ask."""
+    """A gateway and its provider under load."""
 
     def __init__(
         self, directory: Path, provider: UnreliableProvider, url: str, topology: Topology
@@ -107,17 +107,17 @@ class Soak:
         self.servers = gateway_of(topology, self.state, config, OBSERVED)
 
     async def begin(self) -> str:
-        """Starts all; where the edge listens."""
+        """Starts all servers, and returns the edge's URL."""
         addresses = [await server.start() for server in self.servers.values()]
         return f"http://{addresses[-1]}"
 
     async def end(self) -> None:
-        """Ends what runs."""
+        """Stops all servers."""
         for server in reversed(list(self.servers.values())):
             await server.stop(signal.SIGTERM)
 
     async def forget(self, upstream: FakeUpstream) -> None:
-        """Drops what is told about calls, again and again: this process is not to grow either."""
+        """Drops logs and requests regularly, so that this process does not grow."""
         while True:
             await asyncio.sleep(FORGET_S)
             upstream.requests.clear()
@@ -125,7 +125,7 @@ class Soak:
                 server.forget_log()
 
     async def vitals(self) -> Mapping[str, Vitals]:
-        """What is in use once all is calm. AssertionError where the books are wrong."""
+        """The resources once no call runs. AssertionError where the books are wrong."""
         async with operators(self.state) as ops, asyncio.timeout(CALM_S):
             while (result := await ops.verify()).counts.get("held", 0):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
@@ -133,9 +133,9 @@ class Soak:
         return {name: await _at_rest(server) for name, server in self.servers.items()}
 
     async def fill(self, load: Load) -> None:
-        """As many calls at once as there are places are made, and one more is not.
+        """Checks that as many calls as the limit allows run at once, and one more is refused.
 
-        An edge apart that was refused one makes a few less for some seconds: callers come again.
+        An edge of its own lowers its limit after a refusal for some seconds, so callers retry.
         """
         self._provider.hold()
         ends = load.outcomes.ends
@@ -158,7 +158,7 @@ async def _insist(load: Load) -> None:
 
 
 async def _at_rest(server: Server) -> Vitals:
-    """What is in use once it changes no more: connections take a moment to end."""
+    """The resources once they do not change: connections take a moment to end."""
     now = await _observe(server)
     async with asyncio.timeout(CALM_S):
         while True:
@@ -182,7 +182,7 @@ async def _observe(server: Server) -> Vitals:
 
 
 def left_behind(before: Mapping[str, Vitals], after: Mapping[str, Vitals]) -> Sequence[str]:
-    """What is in use now, and was not, beyond what may be."""
+    """The resources that have grown by more than is allowed."""
     found = []
     for name, then in before.items():
         now = after[name]
@@ -204,7 +204,7 @@ async def opened(
     chance: random.Random,
     leaving: float,
 ) -> AsyncIterator[tuple[Soak, Load]]:
-    """A gateway that runs, and callers with money."""
+    """A running gateway, and load with a paid key."""
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FakeUpstream())
         upstream.play(provider)
@@ -222,7 +222,7 @@ async def opened(
 async def run(
     directory: Path, topology: Topology, seconds: float, rate: float, seed: int
 ) -> Counter[str]:
-    """So long; how calls ended. AssertionError where anything stays behind or went wrong."""
+    """Runs the soak and returns outcomes. AssertionError where resources grew or calls failed."""
     chance = random.Random(seed)  # noqa: S311 - a cause of trouble, not a secret
     provider = UnreliableProvider(chance, faults=MANY, share=FAULTS)
     async with opened(directory, provider, topology, chance, LEAVING) as (soak, load):

@@ -1,4 +1,4 @@
-"""A whole gateway against a model of its money, step by step, in whatever order chance has it.
+"""A stateful property test of a whole gateway against a model of its money.
 
     python -m tests.nightly.state_machine [--layout edges|fleet|…] [--examples 200] [--steps 40]
 
@@ -31,7 +31,7 @@ from tests.stand.process_stand import ProcessStand, process_stand
 def check(
     stand: ProcessStand, loop: asyncio.AbstractEventLoop, *, examples: int, steps: int
 ) -> None:
-    """Tries so many sequences of steps. Blocks: to be called outside of the loop."""
+    """Runs this many random sequences of steps. Blocks: call it outside of the loop."""
     machine = type("Machine", (GatewayMachine,), {"stand": stand, "loop": loop})
     try:
         run_state_machine_as_test(

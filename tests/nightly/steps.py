@@ -1,4 +1,4 @@
-"""What may happen to a gateway and one account of it, step by step."""
+"""The steps of the state machine: events of a gateway and one account of it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from tests.stand.tracked_account import (
 T = TypeVar("T")
 
 STEP_S = 120.0
-"""How long a step may take before it is taken for stuck. A dead fleet's lease takes 20."""
+"""The timeout of a step. The lease of a killed fleet process takes 20 s."""
 
 REFUSED_UPSTREAM: Outcome = (400, "upstream_invalid_request")
 MISMATCH: Outcome = (422, "idempotency_mismatch")
@@ -43,14 +43,14 @@ IN_PROGRESS: Outcome = (409, "idempotency_in_progress")
 WORDS = st.integers(1, 10)
 LIMITS = st.sampled_from([None, 1, 2, 3])
 ANY = st.integers(0, 1000)
-"""Chooses among as many as there are."""
+"""A number that chooses among the existing processes, calls or keys."""
 
 living = precondition(lambda self: self.stand.services and self.stand.edges)
 running = precondition(lambda self: self.account.running)
 
 
 class GatewayMachine(RuleBasedStateMachine):
-    """One account of a gateway. Rules run in a thread, what they do in the loop."""
+    """A state machine of one account. Rules run in a thread, their work in the event loop."""
 
     loop: asyncio.AbstractEventLoop
     stand: ProcessStand
@@ -61,10 +61,10 @@ class GatewayMachine(RuleBasedStateMachine):
         self.payments = count()
         self.keys: list[Key] = []
         self.whole: dict[str, tuple[str, str]] = {}
-        """By name: the prompt of a call that was answered whole, and the answer."""
+        """Prompt and answer of completed calls, by idempotency key."""
 
     def run_async(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does something in the loop. A failure is kept: its sequence may not fail again."""
+        """Runs work in the event loop, and keeps a failure, since a sequence may not fail again."""
         self.stand.trail.append(getattr(work, "__name__", ""))
         try:
             return asyncio.run_coroutine_threadsafe(work, self.loop).result(STEP_S)
@@ -75,11 +75,11 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @property
     def key(self) -> Key:
-        """The one that is good."""
+        """The valid key."""
         return self.keys[-1]
 
     def edge(self, number: int) -> str:
-        """One that lives."""
+        """A running edge."""
         return self.stand.edges[number % len(self.stand.edges)]
 
     def one(self, number: int) -> RunningCall:
@@ -88,7 +88,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @initialize(calls=st.integers(0, 12), limit=LIMITS)
     def begin(self, calls: int, limit: int | None) -> None:
-        """All processes live, and there is money for some calls."""
+        """Starts all processes, and credits money for some calls."""
         self.stand.trail.clear()
 
         async def open_account() -> None:
@@ -103,7 +103,7 @@ class GatewayMachine(RuleBasedStateMachine):
         self.keys.append(Key(*await self.stand.operators().create_key(self.account.name)))
 
     async def _pay(self, nano_usd: int) -> None:
-        """Pays in, twice under one name."""
+        """Credits the account, twice under one request ID."""
         if not nano_usd:
             return
         name = f"{self.account.name}-payment-{next(self.payments)}"
@@ -114,7 +114,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @living
     @rule(number=ANY, words=WORDS, stream=st.booleans(), refused=st.booleans(), named=st.booleans())
     def call(self, number: int, words: int, stream: bool, refused: bool, named: bool) -> None:
-        """A call comes to its end, whatever that is."""
+        """Makes a call and awaits its end."""
         self.run_async(self._call(self.edge(number), words, stream, refused, named))
 
     async def _call(
@@ -144,7 +144,7 @@ class GatewayMachine(RuleBasedStateMachine):
         return outcome
 
     async def _expect(self, outcome: Outcome, possible: Collection[Outcome]) -> None:
-        """Where limits could not be counted together for a moment, they are not exact."""
+        """Checks an outcome. Limits that a process counted alone for a moment are not exact."""
         if outcome not in possible:
             assert {outcome, *possible} <= {BUSY, MADE, POOR}, (outcome, possible)
             assert await self.stand.counts_apart(), (outcome, possible)
@@ -152,7 +152,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @living
     @rule(number=ANY, words=WORDS, named=st.booleans())
     def begin_stream(self, number: int, words: int, named: bool) -> None:
-        """A stream begins, and stays open. Its name is taken."""
+        """Begins a stream that stays open and keeps its idempotency key in use."""
 
         async def begin() -> None:
             edge, name = self.edge(number), f"order-{next(self.payments)}" if named else ""
@@ -169,7 +169,7 @@ class GatewayMachine(RuleBasedStateMachine):
         return self.stand.service_of(edge) in self.stand.services
 
     async def _again(self, edge: str, name: str, prompt: str, outcome: Outcome) -> str:
-        """A call under a name that is in use: nobody is asked, and nothing is charged."""
+        """Makes a call with a used idempotency key: no provider is asked, nothing is charged."""
         asked = len(self.stand.upstream.requests)
         _, answer = await self.account.post(
             edge, self.key, PlannedAnswer(1), stream=bool(asked % 2), named=name, prompt=prompt
@@ -184,7 +184,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.whole)
     @rule(number=ANY, which=ANY)
     def replay(self, number: int, which: int) -> None:
-        """A call that was answered is made again: the same answer, or 422 for another question."""
+        """Repeats a completed call: a replay, or 422 for another prompt."""
         edge, name = self.edge(number), sorted(self.whole)[which % len(self.whole)]
         prompt, text = self.whole[name]
 
@@ -198,7 +198,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @running
     @rule(number=ANY, words=WORDS)
     def go_on(self, number: int, words: int) -> None:
-        """A stream says more."""
+        """Sends more words of a stream."""
         call = self.one(number)
         if call.words + words <= MAX_TOKENS:
             self.run_async(self.account.say(call, words))
@@ -206,7 +206,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @running
     @rule(number=ANY)
     def write_down(self, number: int) -> None:
-        """A stream goes on until what it has cost is in the database."""
+        """Continues a stream until its checkpoint is in the database."""
         call = self.one(number)
 
         async def say_until_noted() -> None:
@@ -223,13 +223,13 @@ class GatewayMachine(RuleBasedStateMachine):
     @running
     @rule(number=ANY)
     def finish(self, number: int) -> None:
-        """A stream comes to its end."""
+        """Ends a stream."""
         self.run_async(self.account.finish(self.one(number)))
 
     @running
     @rule(number=ANY)
     def leave(self, number: int) -> None:
-        """A caller leaves, and pays for what was said."""
+        """Disconnects a caller, which is charged for the words so far."""
         call = self.one(number)
         call.answer.leave()
         self.account.over(call)
@@ -237,7 +237,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @running
     @rule(number=ANY)
     def break_off(self, number: int) -> None:
-        """A provider hangs up: the caller is told, and pays for what was said."""
+        """Closes a provider's connection: the caller gets an error and the charge so far."""
         call = self.one(number)
 
         async def break_off() -> None:
@@ -251,7 +251,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @living
     @rule(calls=st.integers(2, 12))
     def rush(self, calls: int) -> None:
-        """So many streams at once, over all doors: as many begin as there is money and room for."""
+        """Begins streams at once at all edges: as many as money and limit allow are admitted."""
         self.run_async(self._rush(calls))
 
     async def _rush(self, calls: int) -> None:
@@ -278,7 +278,7 @@ class GatewayMachine(RuleBasedStateMachine):
     @living
     @rule(holds=st.integers(-3, 8))
     def pay(self, holds: int) -> None:
-        """Money comes in, or goes out if nothing is done with it."""
+        """Credits money, or debits what is not held."""
         amount = holds * ExpectedCall(self.stand.request_nano).hold // 2
         expected = self.account.expected
 
@@ -298,13 +298,13 @@ class GatewayMachine(RuleBasedStateMachine):
     @living
     @rule(limit=LIMITS, request=st.sampled_from([1_000_000, 2_000_000]))
     def reconfigure(self, limit: int | None, request: int) -> None:
-        """Limits and prices change, for the calls that come from now on."""
+        """Changes limits and prices for new calls."""
         self.run_async(self.stand.reload(limit, request))
 
     @living
     @rule()
     def revoke(self) -> None:
-        """The key is revoked at one service: its calls end at all of them, and it opens nothing."""
+        """Revokes the key at one service: all services end its calls and refuse new ones."""
 
         async def revoke() -> None:
             key = self.key
@@ -325,7 +325,7 @@ class GatewayMachine(RuleBasedStateMachine):
         self.run_async(revoke())
 
     async def _refused(self, edge: str) -> Outcome:
-        """What becomes of a call with a revoked key."""
+        """The outcome of a call with a revoked key."""
         entry = ExpectedCall(self.stand.request_nano)
         name, answer = await self.account.post(edge, self.key, PlannedAnswer(1), stream=False)
         await answer.read_to_end()
@@ -338,7 +338,7 @@ class GatewayMachine(RuleBasedStateMachine):
 
     @rule(number=ANY)
     def kill(self, number: int) -> None:
-        """A process dies, at once."""
+        """Kills a process."""
         alive = [name for name, server in self.stand.deployment.servers.items() if server.running]
         if alive:
             self.run_async(self.account.kill(alive[number % len(alive)]))
@@ -348,17 +348,17 @@ class GatewayMachine(RuleBasedStateMachine):
     )
     @rule()
     def revive(self) -> None:
-        """The dead are started again."""
+        """Starts all processes that do not run."""
         self.run_async(self.stand.revive())
 
     @invariant()
     def books_are_right(self) -> None:
-        """An audit finds nothing, and the account is as the model has it."""
+        """Checks that an audit finds nothing, and that the account is as in the model."""
         if self.keys:
             self.run_async(self.account.agree(self.key))
 
     def teardown(self) -> None:
-        """All runs to its end; nothing is held or taken, and the last free place can be had."""
+        """Ends all calls: nothing is held, and the whole concurrency limit is free."""
         if self.keys:
             self.run_async(self._end())
 

@@ -1,4 +1,4 @@
-"""The short form of the fuzzers, and the corpus as it is."""
+"""The fuzzers, the short form, and the corpus."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.nightly.fuzz import CORPUS, TARGETS, fuzz
 
 
 def test_the_corpus_is_read() -> None:
-    """What was found once is found no more."""
+    """The inputs of earlier findings are read or refused."""
     for name, readers in TARGETS.items():
         for path in (CORPUS / name).iterdir():
             for read in readers:

@@ -1,4 +1,4 @@
-"""The comparison itself, by a clock of the test's, and one look at the real thing."""
+"""The measurement of key timing, with a fake clock, and once with the real look-up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECRETS = [new_secret() for _ in range(7)]
 
 
 class Clock:
-    """Time passes by what is attempted, and by noise that some attempts meet."""
+    """A clock that advances by attempts, with noise in some of them."""
 
     def __init__(self, secrets: Sequence[str], *, leak: int) -> None:
         self.now = 0
@@ -38,7 +38,7 @@ def _common(one: str, other: str) -> str:
 
 @pytest.mark.parametrize("right", KINDS.values())
 def test_guesses_are_as_right_as_is_said(right: int) -> None:
-    """They are well-formed, begin as the key does, and differ from it and from each other."""
+    """Guesses are well-formed, share the key's prefix, and are all different."""
     guesses = {guess(SECRETS[0], right) for _ in range(10)}
 
     assert len(guesses) == 10

@@ -20,6 +20,6 @@ CYCLES = int(os.environ.get("POMOGATOR_KILLS", "4"))
 async def test_books_survive_kills(
     tmp_path: Path, topology: Topology, request: pytest.FixtureRequest
 ) -> None:
-    """Whoever dies, whenever: nothing is lost or doubled, and nothing stays held."""
+    """Whichever process is killed, nothing is lost or doubled, and no hold stays."""
     async with database_for(TOPOLOGIES[topology], request) as url:
         await run(tmp_path, topology, CYCLES, CYCLES, url)
