@@ -60,7 +60,7 @@ class UsageStand:
 
 
 @pytest.fixture(params=["in-process", "tcp", "unix"])
-async def books(
+async def stand(
     request: pytest.FixtureRequest, database: Database, clock: FakeClock, tmp_path: Path
 ) -> AsyncIterator[UsageStand]:
     """Service with three days of calls of `acme` and one of another account, in every layout."""
@@ -115,27 +115,27 @@ def tokens(count: int) -> usage_pb2.Usage:
     )
 
 
-async def test_balance(books: UsageStand) -> None:
+async def test_balance(stand: UsageStand) -> None:
     """The balance is deposits less charges. The hold of an in-flight call is not available."""
-    answer = await books.stub.GetBalance(pb.GetBalanceRequest(), metadata=books.of("acme"))
+    answer = await stand.stub.GetBalance(pb.GetBalanceRequest(), metadata=stand.of("acme"))
 
     assert answer.balance == pb.Balance(
         account="acme", balance_nano_usd=948, held_nano_usd=100, available_nano_usd=848
     )
 
 
-async def test_an_unlimited_account_is_marked(books: UsageStand) -> None:
+async def test_an_unlimited_account_is_marked(stand: UsageStand) -> None:
     """The balance of an unlimited account limits nothing."""
-    answer = await books.stub.GetBalance(pb.GetBalanceRequest(), metadata=books.of("rich"))
+    answer = await stand.stub.GetBalance(pb.GetBalanceRequest(), metadata=stand.of("rich"))
 
     assert answer.balance.unlimited
 
 
-async def test_usage_by_day_and_model(books: UsageStand) -> None:
+async def test_usage_by_day_and_model(stand: UsageStand) -> None:
     """By default usage is grouped by day and model, oldest first, without in-flight calls."""
-    answer = await books.stub.ListUsage(pb.ListUsageRequest(), metadata=books.of("acme"))
+    answer = await stand.stub.ListUsage(pb.ListUsageRequest(), metadata=stand.of("acme"))
 
-    first, second, third = books.days
+    first, second, third = stand.days
     assert [(sum_.day, sum_.model, sum_.cost_nano_usd) for sum_ in answer.usage] == [
         (first, "a", 10),
         (first, "b", 30),
@@ -155,13 +155,13 @@ async def test_usage_by_day_and_model(books: UsageStand) -> None:
     )
 
 
-async def test_usage_by_model(books: UsageStand) -> None:
+async def test_usage_by_model(stand: UsageStand) -> None:
     """Grouped by model, the sums equal the operators' report."""
-    answer = await books.stub.ListUsage(
-        pb.ListUsageRequest(group_by=pb.USAGE_GROUPING_MODEL), metadata=books.of("acme")
+    answer = await stand.stub.ListUsage(
+        pb.ListUsageRequest(group_by=pb.USAGE_GROUPING_MODEL), metadata=stand.of("acme")
     )
     context: Any = None
-    report = await books.servicer.ReportUsage(ledger_pb.ReportUsageRequest(account="acme"), context)
+    report = await stand.servicer.ReportUsage(ledger_pb.ReportUsageRequest(account="acme"), context)
 
     assert [(sum_.day, sum_.model, sum_.request_count) for sum_ in answer.usage] == [
         ("", "a", 1),
@@ -172,51 +172,51 @@ async def test_usage_by_model(books: UsageStand) -> None:
     ]
 
 
-async def test_usage_by_day(books: UsageStand) -> None:
+async def test_usage_by_day(stand: UsageStand) -> None:
     """Grouped by day, each sum covers all models."""
-    answer = await books.stub.ListUsage(
-        pb.ListUsageRequest(group_by=pb.USAGE_GROUPING_DAY), metadata=books.of("acme")
+    answer = await stand.stub.ListUsage(
+        pb.ListUsageRequest(group_by=pb.USAGE_GROUPING_DAY), metadata=stand.of("acme")
     )
 
     assert [(sum_.day, sum_.model, sum_.cost_nano_usd) for sum_ in answer.usage] == [
-        (day, "", cost) for day, cost in zip(books.days, (40, 5, 7), strict=True)
+        (day, "", cost) for day, cost in zip(stand.days, (40, 5, 7), strict=True)
     ]
 
 
 @pytest.mark.parametrize("grouping", pb.UsageGrouping.values())
 async def test_pages_contain_every_sum_once(
-    books: UsageStand, grouping: pb.UsageGrouping.ValueType
+    stand: UsageStand, grouping: pb.UsageGrouping.ValueType
 ) -> None:
     """The pages together equal the whole list, with each sum on one page."""
     request = pb.ListUsageRequest(group_by=grouping)
-    whole = await books.stub.ListUsage(request, metadata=books.of("acme"))
+    whole = await stand.stub.ListUsage(request, metadata=stand.of("acme"))
     request.page_size = 1
     paged: list[pb.UsageSum] = []
     while not paged or request.page_token:
-        answer = await books.stub.ListUsage(request, metadata=books.of("acme"))
+        answer = await stand.stub.ListUsage(request, metadata=stand.of("acme"))
         paged += answer.usage
         request.page_token = answer.next_page_token
 
     assert paged == list(whole.usage)
 
 
-async def test_usage_of_a_time_range(books: UsageStand, clock: FakeClock) -> None:
+async def test_usage_of_a_time_range(stand: UsageStand, clock: FakeClock) -> None:
     """The range includes its start and excludes its end."""
     now_s = int(clock.time())
     request = pb.ListUsageRequest(
         start_time=Timestamp(seconds=now_s - DAY_S), end_time=Timestamp(seconds=now_s)
     )
 
-    answer = await books.stub.ListUsage(request, metadata=books.of("acme"))
+    answer = await stand.stub.ListUsage(request, metadata=stand.of("acme"))
 
-    assert [(sum_.day, sum_.cost_nano_usd) for sum_ in answer.usage] == [(books.days[1], 5)]
+    assert [(sum_.day, sum_.cost_nano_usd) for sum_ in answer.usage] == [(stand.days[1], 5)]
 
 
-async def test_the_key_determines_the_account(books: UsageStand) -> None:
+async def test_the_key_determines_the_account(stand: UsageStand) -> None:
     """Callers see the usage of their own account only, which may be empty."""
     seen = {}
-    for account in books.secrets:
-        answer = await books.stub.ListUsage(pb.ListUsageRequest(), metadata=books.of(account))
+    for account in stand.secrets:
+        answer = await stand.stub.ListUsage(pb.ListUsageRequest(), metadata=stand.of(account))
         seen[account] = [sum_.cost_nano_usd for sum_ in answer.usage]
 
     assert seen == {"acme": [10, 30, 5, 7], "other": [77], "rich": []}
@@ -245,11 +245,11 @@ def forged(position: bytes) -> str:
     ],
 )
 async def test_invalid_requests_are_refused(
-    books: UsageStand, request_: pb.ListUsageRequest, param: str
+    stand: UsageStand, request_: pb.ListUsageRequest, param: str
 ) -> None:
     """The refusal names the field, and no value beyond its range reaches the database."""
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await books.stub.ListUsage(request_, metadata=books.of("acme"))
+        await stand.stub.ListUsage(request_, metadata=stand.of("acme"))
 
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert param in (refused.value.details() or "")
@@ -260,12 +260,12 @@ async def test_invalid_requests_are_refused(
     ["", "Bearer x", f"Bearer {new_secret()}"],
     ids=["none", "malformed", "unknown"],
 )
-async def test_a_key_is_required(books: UsageStand, authorization: str) -> None:
+async def test_a_key_is_required(stand: UsageStand, authorization: str) -> None:
     """Without a valid key the call is refused."""
     metadata = (("authorization", authorization),)
     for call in (
-        books.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata),
-        books.stub.ListUsage(pb.ListUsageRequest(), metadata=metadata),
+        stand.stub.GetBalance(pb.GetBalanceRequest(), metadata=metadata),
+        stand.stub.ListUsage(pb.ListUsageRequest(), metadata=metadata),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call
