@@ -19,7 +19,7 @@ from services.common.tls import ListenerTls, TargetTls
 Environment: TypeAlias = Mapping[str, str]
 
 LINKS = ("rest", "target", "metrics")
-"""What can be plain text, by option."""
+"""Links that can be plain text, by option."""
 
 TARGET = "127.0.0.1:50051"
 
@@ -54,7 +54,7 @@ def parser(env: Environment) -> ArgumentParser:
 
 
 def edge_options(arguments: Namespace, target: str) -> EdgeOptions:
-    """What the arguments say. Raises ConfigError where they do not fit together."""
+    """Options of an edge from its arguments. Raises ConfigError where half of a pair is missing."""
     certificate, key = arguments.tls_cert, arguments.tls_key
     if (certificate is None) != (key is None):
         raise ConfigError("--tls-cert and --tls-key go together")

@@ -10,7 +10,7 @@ Modules, in the order in which data flows:
     stores         database, pepper and counters; the ledger and keys in them
     reload         the snapshot of a configuration, and its replacement
     config_watch   a file that others replace
-    servicers      the gRPC servicers, by who may call them
+    servicers      the gRPC servicers, for callers and for operators
     service        the running service, before it has a listener
     listeners      metrics, gRPC, operators' REST, REST
     first_key      the key that the first start makes

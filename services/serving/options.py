@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LINKS = ("rest", "grpc", "ops", "ops-rest", "metrics", "target")
-"""What can be plain text, by option."""
+"""Links that can be plain text, by option."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The servicers of a process, by who may call them."""
+"""The gRPC servicers of a process: for callers with a key, and for operators."""
 
 from __future__ import annotations
 

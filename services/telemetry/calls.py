@@ -1,4 +1,4 @@
-"""What is known of a completion when it has ended: one line of the log, and its metrics.
+"""The record of a completion. At its end it becomes one line of the log, and moves the metrics.
 
     with calls.recording(request_id, method, left_s) as record:
         record.key_id = …                 # facts, as they become known

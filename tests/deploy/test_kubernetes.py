@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.arguments import parser as edge_parser
 from services.cli.arguments import parser
 from services.config import load
 from services.serving.servicers import PUBLIC_SERVICES
@@ -221,7 +222,8 @@ def test_grace_is_long_enough(overlay: str) -> None:
 def _drain_s(container: Object) -> float:
     """The longest drain in all: edge and gRPC service drain one after the other."""
     if container["args"][0] != "serve":
-        return 600
+        edge = edge_parser({}).parse_args(container["args"])
+        return float(edge.shutdown_delay + edge.drain_timeout)
     options = parser({}).parse_args(container["args"])
     return float(options.shutdown_delay + options.drain_timeout * (1 if options.only else 2))
 
