@@ -181,7 +181,7 @@ def tracing() -> Iterator[Trace]:
         sys.setprofile(None)
 
 
-class Client:
+class KeepAliveClient:
     """A keep-alive connection to the gateway."""
 
     def __init__(
@@ -209,7 +209,9 @@ class Client:
         self._writer.close()
 
 
-async def trace_stream(client: Client, upstream: FakeUpstream, provider: PacedProvider) -> Trace:
+async def trace_stream(
+    client: KeepAliveClient, upstream: FakeUpstream, provider: PacedProvider
+) -> Trace:
     """The trace of a streamed completion."""
     number = len(upstream.requests)
     with tracing() as trace:
@@ -229,7 +231,7 @@ async def trace_stream(client: Client, upstream: FakeUpstream, provider: PacedPr
     return trace
 
 
-async def trace_whole(client: Client) -> Trace:
+async def trace_whole(client: KeepAliveClient) -> Trace:
     """The trace of a whole completion."""
     with tracing() as trace:
         client.ask(stream=False)
@@ -262,7 +264,9 @@ async def measure(state: Path) -> tuple[Trace, Trace]:
         )
         async with running(state, channel, models=[ModelConfig(name=MODEL)]) as gateway:
             address = urlsplit(gateway.url)
-            client = Client(gateway, *await asyncio.open_connection(address.hostname, address.port))
+            client = KeepAliveClient(
+                gateway, *await asyncio.open_connection(address.hostname, address.port)
+            )
             try:
                 for _ in range(2):  # The first of each kind fills caches and pools.
                     streamed = await trace_stream(client, upstream, provider)

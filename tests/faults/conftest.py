@@ -43,5 +43,5 @@ async def stand(open_stand: OpenStand) -> FaultStand:
 
 
 def _is_kept(task: asyncio.Task[Any]) -> bool:
-    """Whether it is this one, or of grpc.aio, which keeps one for the whole process."""
+    """Whether a task is the current one, or grpc.aio's, which lives as long as the process."""
     return task is asyncio.current_task() or "grpc" in repr(task.get_coro())

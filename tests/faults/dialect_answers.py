@@ -13,18 +13,18 @@ BUSY = "Overloaded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Form:
-    """How a provider of a dialect says it."""
+class DialectAnswers:
+    """Bytes of one answer in a dialect."""
 
     dialect: str
     begin: bytes
-    """The head of a stream, and the first piece of its text."""
+    """The head of a stream and the first piece of text."""
     rest: bytes
-    """What follows, to the end of what it says."""
+    """The remaining events of the answer."""
     whole: Any
-    """The same as one document."""
+    """The answer as a document."""
     ping: bytes
-    """A sign of life without content."""
+    """A ping without content."""
     trouble: bytes
     """An error within a stream."""
     error: Any
@@ -32,7 +32,7 @@ class Form:
 
     @property
     def end(self) -> bytes:
-        """The rest, and the end of the message."""
+        """The remaining events and the last chunk."""
         return self.rest + LAST_CHUNK
 
     @property
@@ -41,12 +41,12 @@ class Form:
         return json_answer(self.whole)
 
     def fitting(self, request: Request) -> Script:
-        """The answer in the form that was asked for."""
+        """The answer as a stream or a document, as requested."""
         return [self.begin + self.end if request.json().get("stream") else self.document]
 
 
 def _named(*events: dict[str, Any]) -> bytes:
-    """Events that bear the name of their type, each a chunk of its own."""
+    """Events named after their type, each a chunk of its own."""
     return b"".join(chunk(event(each, each["type"])) for each in events)
 
 
@@ -58,7 +58,7 @@ def _text(text: str) -> dict[str, Any]:
 _MESSAGE = {"id": "msg_1", "type": "message", "role": "assistant", "model": "m"}
 _FAILURE = {"type": "error", "error": {"type": "overloaded_error", "message": BUSY}}
 
-ANTHROPIC = Form(
+ANTHROPIC = DialectAnswers(
     dialect="anthropic",
     begin=SSE_HEAD
     + _named(
@@ -99,8 +99,8 @@ ANTHROPIC = Form(
 )
 
 
-def _of_openai(dialect: str, ping: bytes, trouble: dict[str, Any]) -> Form:
-    return Form(
+def _of_openai(dialect: str, ping: bytes, trouble: dict[str, Any]) -> DialectAnswers:
+    return DialectAnswers(
         dialect=dialect,
         begin=fault_stand.BEGIN,
         rest=fault_stand.REST,

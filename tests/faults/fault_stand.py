@@ -1,4 +1,4 @@
-"""A whole gateway over providers that misbehave, and all that can be known of it.
+"""A gateway over faulty providers, with its log, its metrics and its books.
 
 Two channels serve `house/model`: `first`, and `second` where that fails. A third, `steady`,
 serves `house/steady` and never misbehaves, so that a test can see that the gateway lives on.
@@ -59,15 +59,15 @@ PATH = "/v1/chat/completions"
 MESSAGES: Any = [{"role": "user", "content": PROMPT}]
 
 PROMPT_USD, COMPLETION_USD = Decimal(1), Decimal(2)
-"""For a million tokens, so that a token of the prompt costs a microdollar."""
+"""Prices of a million tokens: a prompt token costs a microdollar."""
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
 CHARGE = 10 * 1_000 + 5 * 2_000
-"""What `USAGE` costs, in nanodollars."""
+"""The cost of `USAGE` in nanodollars."""
 
 TIMEOUT_S = 10.0
 
 PLACES = (LimitConfig(key="*", concurrency=1000), LimitConfig(channel="*", concurrency=1000))
-"""Limits that nobody meets, so that every call holds a place of each."""
+"""Limits that no test reaches, so that every call holds a slot of each."""
 
 LEFT = (
     "calls_in_flight",
@@ -77,7 +77,7 @@ LEFT = (
     "limit_leases",
     "upstream_connections",
 )
-"""What is 0 when nothing runs."""
+"""Gauges that are 0 when no call runs."""
 
 
 def piece(content: str = "", finish: str | None = None) -> dict[str, Any]:
@@ -106,17 +106,17 @@ WHOLE: Script = [json_answer(ANSWER)]
 
 
 def fitting(request: Request) -> Script:
-    """The answer in the form that was asked for."""
+    """The answer as a stream or a document, as requested."""
     return FINE if request.json().get("stream") else WHOLE
 
 
-def forms(secret: str) -> Sequence[str]:
-    """What nobody may see of a secret: its beginning, and itself in another dress."""
+def leaks_of(secret: str) -> Sequence[str]:
+    """Strings that reveal a secret: its beginning and its encodings."""
     return secret[:12], b64encode(secret.encode()).decode().rstrip("="), quote(secret[:20], safe="")
 
 
 class LogCapture(logging.Handler):
-    """The log, as a process would write it."""
+    """A log handler that keeps lines as a process would write them."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -124,7 +124,7 @@ class LogCapture(logging.Handler):
         self.text: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes one line."""
+        """Keeps one line."""
         self.text.append(self.format(record))
 
     def of(self, event: str, **fields: object) -> list[dict[str, Any]]:
@@ -140,7 +140,7 @@ def _flat(value: object) -> object:
 
 @dataclass(slots=True)
 class FaultStand:
-    """A gateway and its providers."""
+    """A gateway, its providers, and what it has answered and logged."""
 
     url: str
     key: str
@@ -153,26 +153,26 @@ class FaultStand:
     log: LogCapture
     books: ledger_grpc.LedgerServiceStub
     edge: EdgeMetrics
-    """What the edge counts."""
+    """The edge's metrics."""
     tasks: set[asyncio.Task[Any]]
-    """Those that ran before anything was asked."""
+    """The tasks that ran before the first request."""
     answers: list[ReadResponse] = field(default_factory=list)
-    """All that was answered."""
+    """All responses so far."""
     errors: set[str] = field(default_factory=lambda: set(OPERATORS_FAULTS))
     """Events of level error that may be in the log."""
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the edge listens."""
+        """Host and port of the edge."""
         return split_address(self.url.removeprefix("http://"))
 
     def play(self, *first: Script | Player, second: Script | Player = fitting) -> None:
-        """What the providers do; by default the second one answers."""
+        """Sets the scripts of the providers; by default the second one answers."""
         self.first.play(*first)
         self.second.play(second)
 
     def post(self, body: Any = None, **kwargs: Any) -> Any:
-        """A request that the caller reads."""
+        """A request whose response the test reads."""
         asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50}
         return self.http.post(self.url + PATH, json={**asked, **(body or {})}, **kwargs)
 
@@ -191,7 +191,7 @@ class FaultStand:
     async def dial(
         self, **fields: Any
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Asks over a socket that is the test's to treat as it likes."""
+        """Asks over a plain socket."""
         asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50, **fields}
         body = json.dumps(asked).encode()
         head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
@@ -203,7 +203,7 @@ class FaultStand:
             writer.transport.abort()
 
     async def read(self, answer: aiohttp.ClientResponse) -> ReadResponse:
-        """The rest of an answer."""
+        """Reads a response to its end."""
         response = await read(answer)
         self.answers.append(response)
         return response
@@ -221,13 +221,13 @@ class FaultStand:
         return value
 
     async def until(self, holds: Callable[[], object]) -> None:
-        """Waits until something holds."""
+        """Waits until a condition holds."""
         async with asyncio.timeout(TIMEOUT_S):
             while not holds():  # noqa: ASYNC110 - nobody tells of what is watched here
                 await asyncio.sleep(0.005)
 
     async def wait_until_idle(self) -> None:
-        """Waits until nothing runs and nothing is held: money, places, connections, tasks."""
+        """Waits until no call runs, no money is held, and no slot or connection is taken."""
         for name in LEFT:
             await self.until(partial(self._is_zero, name))
         for upstream in (self.first, self.second, self.steady):
@@ -237,27 +237,28 @@ class FaultStand:
         return self.metric(name) == 0
 
     async def charged(self) -> tuple[int, int]:
-        """How many calls were settled, and what they cost, once all is calm."""
+        """The number and the cost of settled calls, once the gateway is idle."""
         await self.wait_until_idle()
         return round(self.metric("settlements_total", outcome="settled")), await self.spent(
             "default"
         )
 
     async def spent(self, account: str) -> int:
-        """What an account's calls have cost by the books, in nanodollars."""
+        """The cost of an account's calls by the books, in nanodollars."""
         report = await self.books.ReportUsage(ledger.ReportUsageRequest(account=account))
         return sum(row.charge_nano_usd for row in report.models)
 
     async def left(self, upstream: FakeUpstream) -> None:
-        """Waits until the provider has been left by every request so far."""
+        """Waits until every connection so far to the provider is closed."""
         async with asyncio.timeout(TIMEOUT_S):
             for request in upstream.requests:
                 await request.left.wait()
 
     async def check(self) -> None:
-        """What holds after every fault.
+        """Checks the invariants after a fault.
 
-        The next call is served; nothing is kept or lost; nothing secret is told, but all else is.
+        The next call is served; nothing leaks or is lost; no secret is logged; log, metrics and
+        books agree.
         """
         reply = await self.ask(model=STEADY)
         assert (reply.status, reply.content, reply.events[-1]) == (200, TEXT, "[DONE]")
@@ -273,18 +274,18 @@ class FaultStand:
         for text in (PROMPT, "canary-answer"):
             assert text not in told
         answered = "\n".join(f"{reply.headers}\n{reply.text}" for reply in self.answers)
-        for secret in (*forms(self.key), *forms(PROVIDER_KEY)):
+        for secret in (*leaks_of(self.key), *leaks_of(PROVIDER_KEY)):
             assert secret not in told
             assert secret not in answered
 
     def _strangers(self) -> set[asyncio.Task[Any]]:
-        """Tasks that were not there when nothing had been asked."""
+        """Tasks that did not run before the first request."""
         here = asyncio.all_tasks() - self.tasks - {asyncio.current_task()}
         return {task for task in here if not _is_kept(task)}
 
 
 def _is_kept(task: asyncio.Task[Any]) -> bool:
-    """Whether it waits on a connection that is kept: a server's end of one, or grpc's."""
+    """Whether a task serves an idle connection, of a fake server or of gRPC."""
     kept = ("FakeUpstream._serve", "Thief.", "_cython")
     return any(name in repr(task.get_coro()) for name in kept)
 
@@ -293,8 +294,8 @@ def _is_idle(upstream: FakeUpstream) -> bool:
     return upstream.busy == 0
 
 
-def reread(stand: FaultStand, config: Config) -> None:
-    """Reloads this configuration."""
+def reload_with(stand: FaultStand, config: Config) -> None:
+    """Reloads the service with this configuration."""
     old = stand.service.reloader
     fields = {name: getattr(old, name) for name in Reloader.__slots__}
     Reloader(**{**fields, "read": lambda: config}).reload()

@@ -1,4 +1,4 @@
-"""What must be seen from outside of whatever has happened: lines of the log, and metrics.
+"""Agreement of log lines and metrics about the same calls.
 
 They are two accounts of the same calls, kept apart, and the books are a third: here they are held
 against each other and against what clients got.
@@ -20,11 +20,11 @@ REQUEST, REFUSED, CALL, DRAIN = "request.ended", "request.refused", "call.ended"
 CALL_LABELS = ("method", "model", "code", "reason")
 ERRORS = frozenset({"error", "critical"})
 OPERATORS_FAULTS = frozenset({"config.refused"})
-"""The errors that any test may cause. What clients and providers do is none of ours."""
+"""Error events that any test may cause. Faults of clients and providers are no errors."""
 
 
 class Answered(Protocol):
-    """What a client got."""
+    """A response as a client read it."""
 
     @property
     def status(self) -> int:
@@ -32,11 +32,11 @@ class Answered(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Of the answer."""
+        """The response's headers."""
 
     @property
     def code(self) -> str | None:
-        """Why it failed; None where it did not."""
+        """The error's code; None for a success."""
 
 
 def samples(registry: Collector, name: str) -> Iterator[tuple[Mapping[str, str], int]]:
@@ -56,7 +56,7 @@ def by(registry: Collector, name: str, *labels: str) -> Counter[tuple[str, ...]]
 
 
 class LogAndMetrics:
-    """What was told, by the log of one gateway and by its metrics."""
+    """Log lines and metrics of one gateway."""
 
     def __init__(self, texts: Sequence[str], service: Collector, edge: Collector) -> None:
         self._lines: Sequence[Line] = [json.loads(text) for text in texts]
@@ -70,9 +70,9 @@ class LogAndMetrics:
     def agree(
         self, answers: Collection[Answered], expected: Collection[str] = OPERATORS_FAULTS
     ) -> None:
-        """Each request has one line and moved one counter, each call too; no error is unexpected.
+        """Check that each request and call has one line and one count, and errors are expected.
 
-        `answers` are those that clients got: the log knows each by its ID, status and code.
+        `answers` are the clients' responses: the log has each with its ID, status and code.
         """
         self._requests_agree()
         self._calls_agree()
@@ -86,7 +86,7 @@ class LogAndMetrics:
         assert errors <= set(expected)
 
     def charges(self) -> Mapping[str, int]:
-        """What calls have cost by the log, by account."""
+        """The cost of calls by the log, by account."""
         charges: Counter[str] = Counter()
         for line in (*self.of(CALL), *self.of(DRAIN)):
             charges[line["account"]] += line["charge_nano_usd"]

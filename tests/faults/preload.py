@@ -1,4 +1,4 @@
-"""Libraries in C that have a process meet what the kernel does not do on demand."""
+"""Libraries in C that are preloaded to fake faults of the kernel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import pytest
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="what is preloaded has to be compiled")
-"""Marks tests of what is preloaded."""
+"""Skips tests of preloaded libraries without a C compiler."""
 
 
 async def compiled(name: str, folder: Path) -> Path:
-    """That program of ours, as a library in the folder, for LD_PRELOAD."""
+    """Compiles a program of `programs/` into a library for LD_PRELOAD."""
     library = folder / f"{name}.so"
     source = Path(__file__).parent / "programs" / f"{name}.c"
     compiling = await asyncio.create_subprocess_exec(

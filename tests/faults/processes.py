@@ -1,4 +1,4 @@
-"""Gateways that are processes, and streams from them."""
+"""Gateways in processes of their own, and streams from them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def priced_configuration(url: str) -> str:
 
 @asynccontextmanager
 async def asking(url: str, key: str, **fields: object) -> AsyncIterator[aiohttp.ClientResponse]:
-    """A stream that has begun."""
+    """A stream whose first words have come."""
     headers = {"Authorization": f"Bearer {key}"}
     asked = {**ASKED, **fields}
     async with aiohttp.ClientSession(headers=headers) as http, http.post(url, json=asked) as answer:
@@ -41,7 +41,7 @@ async def asking(url: str, key: str, **fields: object) -> AsyncIterator[aiohttp.
 
 @asynccontextmanager
 async def unread(address: str, key: str) -> AsyncIterator[asyncio.StreamWriter]:
-    """A stream that nobody reads, over a socket that takes little."""
+    """An unread stream, over a socket with a small buffer."""
     body = json.dumps(ASKED).encode()
     host, _, port = address.rpartition(":")
     _, writer = await asyncio.open_connection(host, int(port), limit=1024)
@@ -65,7 +65,7 @@ async def how_it_ends(answer: aiohttp.ClientResponse) -> str:
 async def apart(
     folder: Path, upstream: FakeUpstream, *arguments: str
 ) -> AsyncIterator[tuple[Server, Server, str]]:
-    """A service, which gets the arguments, and an edge, each a process; and the edge's URL."""
+    """A service process with these arguments, an edge process, and the edge's URL."""
     (folder / "edge").mkdir()
     config = priced_configuration(upstream.url)
     async with running_server(folder, config, *arguments, only="grpc") as service:
@@ -76,7 +76,7 @@ async def apart(
 
 
 async def at_rest(server: Server, *names: str) -> None:
-    """Waits until a process that goes on living has nothing left of what it did."""
+    """Waits until these gauges of a process are 0."""
     async with asyncio.timeout(30):
         while True:
             samples = await server.samples()
@@ -86,9 +86,9 @@ async def at_rest(server: Server, *names: str) -> None:
 
 
 async def holds_are_closed(folder: Path) -> Mapping[str, int]:
-    """A new process recovers all that others have left, and its books are right.
+    """Starts a new process that recovers all holds, and audits its books.
 
-    Gives how many holds ended in which way.
+    Returns the numbers of holds by state.
     """
     again = servers.service(folder / "var", folder / "pomogator.toml")
     await again.start()

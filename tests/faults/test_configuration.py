@@ -31,7 +31,7 @@ from tests.faults.fault_stand import (
     STEADY,
     TEXT,
     fitting,
-    reread,
+    reload_with,
 )
 from tests.faults.processes import asking, holds_are_closed, priced_configuration
 from tests.stand.clock import JumpingClock
@@ -99,7 +99,9 @@ async def test_running_streams_keep_their_channel_and_price(open_stand: OpenStan
 
     async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
-        reread(stand, msgspec.structs.replace(config, channels=tuple(channels), models=tuple(dear)))
+        reload_with(
+            stand, msgspec.structs.replace(config, channels=tuple(channels), models=tuple(dear))
+        )
         goes_on.set()
         reply = await stand.read(answer)
 
@@ -119,7 +121,7 @@ async def test_frequent_reloads_leave_nothing_behind(open_stand: OpenStand) -> N
     stand.play(FINE)
 
     for _ in range(100):
-        reread(stand, stand.config)
+        reload_with(stand, stand.config)
 
     assert (await stand.ask()).status == 200
     assert stand.metric("config_reloads_total", result="done") == 100
@@ -135,7 +137,7 @@ async def test_a_replaced_provider_key_is_used_from_the_next_call(open_stand: Op
 
     first, *others = stand.config.channels
     rotated = msgspec.structs.replace(first, key=Secret("sk-new"))
-    reread(stand, msgspec.structs.replace(stand.config, channels=(rotated, *others)))
+    reload_with(stand, msgspec.structs.replace(stand.config, channels=(rotated, *others)))
     assert (await stand.ask()).status == 200
 
     assert len(stand.second.requests) == 1
@@ -150,7 +152,7 @@ async def test_a_change_of_local_models_needs_a_restart(open_stand: OpenStand) -
     local = msgspec.structs.replace(first, base_url="", local="smollm2-135m")
 
     with pytest.raises(ConfigError):
-        reread(stand, msgspec.structs.replace(stand.config, channels=(local, *others)))
+        reload_with(stand, msgspec.structs.replace(stand.config, channels=(local, *others)))
 
     assert (await stand.ask()).status == 200
 
@@ -208,7 +210,7 @@ async def test_the_price_at_admission_is_charged(open_stand: OpenStand) -> None:
         await answer.content.readuntil(b"canary-answer-")
         for usd in (Decimal(2000), Decimal(0)):
             changed = msgspec.structs.replace(mine, completion_usd_per_mtok=usd)
-            reread(stand, msgspec.structs.replace(stand.config, models=(changed,)))
+            reload_with(stand, msgspec.structs.replace(stand.config, models=(changed,)))
         goes_on.set()
         await stand.read(answer)
 
@@ -278,7 +280,7 @@ async def test_a_jump_of_the_date_ends_and_recovers_nothing(
     assert (refused.status, refused.code) == (429, "rate_limit_exceeded")
     assert 0 < float(refused.headers["Retry-After"]) <= 60
     # The next call, which every test makes, is a good one too.
-    reread(stand, msgspec.structs.replace(stand.config, limits=()))
+    reload_with(stand, msgspec.structs.replace(stand.config, limits=()))
 
 
 @pytest.mark.parametrize("skew_s", [300.0, -300.0])

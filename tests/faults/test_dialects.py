@@ -9,7 +9,7 @@ import pytest
 
 from services.config import BreakerConfig
 from tests.faults.conftest import OpenStand
-from tests.faults.dialect_answers import FORMS, Form
+from tests.faults.dialect_answers import FORMS, DialectAnswers
 from tests.faults.fault_stand import CHARGE, TEXT, FaultStand
 from tests.stand.upstream import (
     CUT,
@@ -34,14 +34,14 @@ CUTS: dict[str, Script] = {
 
 
 @pytest.fixture(params=FORMS, ids=lambda form: form.dialect)
-def form(request: pytest.FixtureRequest) -> Form:
+def form(request: pytest.FixtureRequest) -> DialectAnswers:
     """How the providers speak."""
-    chosen: Form = request.param
+    chosen: DialectAnswers = request.param
     return chosen
 
 
 @pytest.fixture
-async def stand(open_stand: OpenStand, form: Form) -> FaultStand:
+async def stand(open_stand: OpenStand, form: DialectAnswers) -> FaultStand:
     """Two channels of that dialect, whose providers must not be slow."""
     place = {"dialect": form.dialect, "first_token_timeout_s": 0.3, "progress_timeout_s": 0.3}
     stand = await open_stand(first=place, second=place)
@@ -64,7 +64,7 @@ def errors(stand: FaultStand, kind: str) -> float:
 
 @STREAMS
 async def test_a_closed_connection_fails_over(
-    stand: FaultStand, form: Form, streamed: bool
+    stand: FaultStand, form: DialectAnswers, streamed: bool
 ) -> None:
     """A provider that closes the connection unanswered is passed over. Row 53."""
     stand.first.play([RESET])
@@ -75,7 +75,9 @@ async def test_a_closed_connection_fails_over(
     assert errors(stand, "UPSTREAM_DISCONNECTED") == 1
 
 
-async def test_an_answer_without_a_token_has_not_begun(stand: FaultStand, form: Form) -> None:
+async def test_an_answer_without_a_token_has_not_begun(
+    stand: FaultStand, form: DialectAnswers
+) -> None:
     """A head, a beginning without text, or pings do not count as the first token. Row 54."""
     stand.first.play([SSE_HEAD, STALL], [SSE_HEAD, form.ping, STALL])
     for _ in range(2):
@@ -88,7 +90,7 @@ async def test_an_answer_without_a_token_has_not_begun(stand: FaultStand, form: 
 
 @pytest.mark.parametrize("how", CUTS)
 async def test_a_truncated_stream_ends_with_an_error(
-    stand: FaultStand, form: Form, how: str
+    stand: FaultStand, form: DialectAnswers, how: str
 ) -> None:
     """A truncated stream ends with an error, without an invented `stop` and without failover.
 
@@ -110,7 +112,7 @@ async def test_a_truncated_stream_ends_with_an_error(
     assert (line["reason"], line["charge_nano_usd"]) == ("UPSTREAM_DISCONNECTED", charge)
 
 
-async def test_a_truncated_document_fails_over(stand: FaultStand, form: Form) -> None:
+async def test_a_truncated_document_fails_over(stand: FaultStand, form: DialectAnswers) -> None:
     """Half a document is no answer: the next channel answers. Row 56."""
     stand.first.play([form.document[:-3], CUT], [form.begin, CUT])
 
@@ -120,7 +122,7 @@ async def test_a_truncated_document_fails_over(stand: FaultStand, form: Form) ->
     assert reply.status == 502 or reply.content == TEXT
 
 
-async def test_pings_are_no_progress(stand: FaultStand, form: Form) -> None:
+async def test_pings_are_no_progress(stand: FaultStand, form: DialectAnswers) -> None:
     """Pings without content time out as no progress. Row 57."""
 
     async def ping(line: UpstreamConnection) -> None:
@@ -142,7 +144,7 @@ async def test_pings_are_no_progress(stand: FaultStand, form: Form) -> None:
 @STREAMS
 @pytest.mark.parametrize("status", [500, 502, 503, 529])
 async def test_an_error_before_the_first_token_fails_over(
-    stand: FaultStand, form: Form, status: int, streamed: bool
+    stand: FaultStand, form: DialectAnswers, status: int, streamed: bool
 ) -> None:
     """The next channel answers: one settlement, one role, one retry. Row 59."""
     stand.first.play([json_answer(form.error, status)])
@@ -158,7 +160,7 @@ async def test_an_error_before_the_first_token_fails_over(
 
 @STREAMS
 async def test_a_rate_limited_channel_rests_as_long_as_it_says(
-    stand: FaultStand, form: Form, streamed: bool
+    stand: FaultStand, form: DialectAnswers, streamed: bool
 ) -> None:
     """A rate-limited channel gets no calls for as long as it says. Row 60."""
     stand.first.play([json_answer(refusal("rate_limit_error"), 429, retry_after="30")])
@@ -177,7 +179,7 @@ async def test_a_rate_limited_channel_rests_as_long_as_it_says(
     [(401, "authentication_error"), (402, "billing_error"), (403, "permission_error")],
 )
 async def test_a_refused_provider_key_is_never_401(
-    stand: FaultStand, form: Form, status: int, kind: str, streamed: bool
+    stand: FaultStand, form: DialectAnswers, status: int, kind: str, streamed: bool
 ) -> None:
     """It is never the caller's 401; another channel's key may be valid. Row 61."""
     stand.first.play([json_answer(refusal(kind), status)])
@@ -190,7 +192,7 @@ async def test_a_refused_provider_key_is_never_401(
 
 @STREAMS
 async def test_an_invalid_request_is_reported_and_not_retried(
-    stand: FaultStand, form: Form, streamed: bool
+    stand: FaultStand, form: DialectAnswers, streamed: bool
 ) -> None:
     """The caller's error is returned at once, and counts for no circuit breaker. Row 62."""
     stand.first.play([json_answer(refusal("invalid_request_error"), 400)])
@@ -217,7 +219,7 @@ async def test_an_invalid_request_is_reported_and_not_retried(
     ],
 )
 async def test_a_200_without_an_answer_is_a_failure(
-    stand: FaultStand, form: Form, script: Script, streamed: bool
+    stand: FaultStand, form: DialectAnswers, script: Script, streamed: bool
 ) -> None:
     """200 with anything but an answer is a failure like others. Row 63."""
     stand.first.play(script)
@@ -230,7 +232,7 @@ async def test_a_200_without_an_answer_is_a_failure(
 
 @STREAMS
 async def test_an_error_with_status_200_is_a_failure(
-    stand: FaultStand, form: Form, streamed: bool
+    stand: FaultStand, form: DialectAnswers, streamed: bool
 ) -> None:
     """An error sent with status 200 is a failure too. Row 63."""
     stand.first.play([json_answer(form.error)])
@@ -239,7 +241,7 @@ async def test_an_error_with_status_200_is_a_failure(
     assert await stand.charged() == (1, CHARGE)
 
 
-async def test_an_error_in_the_stream_ends_it(stand: FaultStand, form: Form) -> None:
+async def test_an_error_in_the_stream_ends_it(stand: FaultStand, form: DialectAnswers) -> None:
     """Before the first token the next channel answers; after it the stream ends with the error.
 
     Row 64.
@@ -257,7 +259,9 @@ async def test_an_error_in_the_stream_ends_it(stand: FaultStand, form: Form) -> 
     assert stand.metric("stream_ends_total", end="upstream_error") == 1
 
 
-async def test_line_endings_and_slicing_do_not_matter(stand: FaultStand, form: Form) -> None:
+async def test_line_endings_and_slicing_do_not_matter(
+    stand: FaultStand, form: DialectAnswers
+) -> None:
     """However lines end and bytes arrive, the answer is the same. Row 65."""
     whole = (form.begin + form.end).partition(b"\r\n\r\n")[2]
     lines = b"".join(piece for piece in _chunks(whole))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import OpenStand
-from tests.faults.dialect_answers import FORMS, Form
+from tests.faults.dialect_answers import FORMS, DialectAnswers
 from tests.faults.fault_stand import CHARGE
 
 HERE = (
@@ -46,7 +46,7 @@ Connect = Callable[[Any, Any], Coroutine[Any, Any, None]]
 
 @pytest.mark.parametrize("form", FORMS, ids=lambda form: form.dialect)
 async def test_no_image_address_is_resolved_or_fetched(
-    open_stand: OpenStand, form: Form, monkeypatch: pytest.MonkeyPatch
+    open_stand: OpenStand, form: DialectAnswers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A picture's address is the provider's affair: we look up no name and connect to nobody.
 

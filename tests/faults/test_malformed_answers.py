@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.faults.conftest import OpenStand
-from tests.faults.dialect_answers import ANTHROPIC, OPENROUTER, Form
+from tests.faults.dialect_answers import ANTHROPIC, OPENROUTER, DialectAnswers
 from tests.faults.fault_stand import CHARGE, TEXT, USAGE, FaultStand, piece
 from tests.stand.upstream import LAST_CHUNK, SSE_HEAD, STALL, chunk, event, json_answer, sse
 
@@ -45,7 +45,7 @@ STOPPED = {"type": "message_stop"}
 FIRST, SECOND = text("canary-answer-"), text("31d0")
 
 
-def of(form: Form) -> dict[str, Any]:
+def of(form: DialectAnswers) -> dict[str, Any]:
     """A gateway whose first provider speaks Anthropic's dialect."""
     return {
         "first": {"dialect": form.dialect, "progress_timeout_s": 0.3, "first_token_timeout_s": 0.3},

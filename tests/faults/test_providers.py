@@ -27,7 +27,7 @@ from tests.faults.fault_stand import (
     FaultStand,
     fitting,
     piece,
-    reread,
+    reload_with,
 )
 from tests.stand.upstream import (
     CUT,
@@ -266,7 +266,7 @@ async def test_a_fallback_model_answers_under_its_own_name_and_price(stand: Faul
     stand.play(BUSY, second=BUSY)
     rows = [msgspec.structs.replace(row, fallbacks=(STEADY,)) for row in stand.config.models[:1]]
     models = (*rows, *stand.config.models[1:])
-    reread(stand, msgspec.structs.replace(stand.config, models=models))
+    reload_with(stand, msgspec.structs.replace(stand.config, models=models))
 
     for streamed in (True, False):
         reply = await stand.ask(stream=streamed)

@@ -21,7 +21,7 @@ from tests.faults.fault_stand import (
     WHOLE,
     FaultStand,
     piece,
-    reread,
+    reload_with,
 )
 from tests.stand.upstream import (
     CUT,
@@ -254,7 +254,7 @@ async def test_a_reload_that_fails_while_streams_run(open_stand: OpenStand) -> N
     async with stand.post() as answer:
         await answer.content.readuntil(b"canary-answer-")
         with pytest.raises(ConfigError):
-            reread(stand, msgspec.structs.replace(stand.config, channels=(wrong, *others)))
+            reload_with(stand, msgspec.structs.replace(stand.config, channels=(wrong, *others)))
         assert (await stand.ask()).content == TEXT
         goes_on.set()
         reply = await stand.read(answer)
