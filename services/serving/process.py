@@ -1,18 +1,17 @@
-"""Parts of a process that all parts of its service use: clock, metrics, background tasks."""
+"""Parts of a process that all of its service uses: clock, telemetry, background tasks."""
 
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from services.clock import Chance, Clock
 from services.common.plain_metrics import PlainMetrics
 from services.common.process_metrics import ProcessMetrics
+from services.rpc.rpc_log import RpcLog
+from services.telemetry.call_metrics import CallMetrics
+from services.telemetry.calls import CallLog
 from services.telemetry.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from services.telemetry.call_spans import CallTracer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +24,11 @@ class ProcessParts:
     chance: Chance
     metrics: ProcessMetrics
     supervisor: Supervisor
-    tracer: CallTracer | None
-    """None: calls are not traced."""
+    call_metrics: CallMetrics
+    calls: CallLog
+    """Log of completions."""
+    rpcs: RpcLog
+    """Log of all other calls."""
 
     @property
     def counters(self) -> PlainMetrics:

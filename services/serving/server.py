@@ -78,58 +78,28 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         parts = _process_parts(stack, clock, tracer)
         stores = await open_stores(parts, config.state, state, env)
         local = await stack.enter_async_context(LocalModels(config))
-        factory = await _snapshot_factory(config, stores, clock)
-        snapshots = SnapshotHolder(factory.make(local.config))
-        health = ChannelHealth(clock)
-        call_metrics = CallMetrics(parts.counters)
-        call_metrics.attempts.show(snapshots.current.catalog.targets_by_channel)
-        reloader = Reloader(
-            read=read or (lambda: config),
-            local=local,
-            factory=factory,
-            snapshots=snapshots,
-            health=health,
-            attempts=call_metrics.attempts,
-            results=reload_results(parts.counters),
-        )
-        calls = CallLog(clock, call_metrics.observe, tracer)
-        calls.declare_metrics(parts.counters)
-        load_shedder = await _open_load_shedder(parts, snapshots, calls, memory)
-        health_service = await _open_health_service(parts, stores)
+        reloader = await _reloader(parts, stores, local, read or (lambda: config))
+        load_shedder = await _open_load_shedder(parts, reloader.snapshots, memory)
+        health = await _open_health_service(parts, stores)
         completions = ChatCompletionServicer(
             stores.keyring,
-            await _open_pipeline(parts, stores, snapshots, health, call_metrics),
-            snapshots,
-            calls,
+            await _open_pipeline(parts, stores, reloader),
+            reloader.snapshots,
+            parts.calls,
             load_shedder,
             end_revoked=config.keys.on_revoke == "end",
         )
-        public = PublicServicers(
-            completions=completions,
-            models=ModelServicer(stores.keyring, snapshots.catalog),
-            usage=UsageServicer(stores.keyring, stores.database),
-            health=health_service,
-        )
-        operators = OperatorServicers(
-            accounts=OperatorServices(
-                database=stores.database, pepper=stores.pepper, clock=parts.clock
-            ),
-            operations=OperationsServicer(
-                partial(_explainer, parts, snapshots, health), reloader.reload
-            ),
-            health=health_service,
-        )
         yield Service(
-            register=public.register,
-            register_operators=operators.register,
+            register=_public(stores, reloader.snapshots, completions, health).register,
+            register_operators=_operators(parts, stores, reloader, health).register,
             key_maker=KeyMaker(stores.database, stores.pepper, clock),
-            health=health_service,
+            health=health,
             registry=parts.metrics.registry,
-            call_metrics=call_metrics,
-            calls=calls,
+            call_metrics=parts.call_metrics,
+            calls=parts.calls,
             reloader=reloader,
-            client_authorizer=ClientAuthorizer(snapshots.client_certificates),
-            rpcs=RpcLog(clock, parts.counters, tracer),
+            client_authorizer=ClientAuthorizer(reloader.snapshots.client_certificates),
+            rpcs=parts.rpcs,
             supervisor=parts.supervisor,
             load_shedder=load_shedder,
         )
@@ -138,13 +108,63 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
 def _process_parts(stack: AsyncExitStack, clock: Clock, tracer: CallTracer | None) -> ProcessParts:
     metrics = ProcessMetrics(VERSION)
     accept_batch.declare_metrics(metrics.counters)
+    call_metrics = CallMetrics(metrics.counters)
+    calls = CallLog(clock, call_metrics.observe, tracer)
+    calls.declare_metrics(metrics.counters)
     return ProcessParts(
         stack=stack,
         clock=clock,
         chance=system_chance(),
         metrics=metrics,
         supervisor=Supervisor(metrics.counters),
-        tracer=tracer,
+        call_metrics=call_metrics,
+        calls=calls,
+        rpcs=RpcLog(clock, metrics.counters, tracer),
+    )
+
+
+async def _reloader(
+    parts: ProcessParts, stores: Stores, local: LocalModels, read: Callable[[], Config]
+) -> Reloader:
+    factory = await _snapshot_factory(local.config, stores, parts.clock)
+    snapshots = SnapshotHolder(factory.make(local.config))
+    attempts = parts.call_metrics.attempts
+    attempts.show(snapshots.current.catalog.targets_by_channel)
+    return Reloader(
+        read=read,
+        local=local,
+        factory=factory,
+        snapshots=snapshots,
+        health=ChannelHealth(parts.clock),
+        attempts=attempts,
+        results=reload_results(parts.counters),
+    )
+
+
+def _public(
+    stores: Stores,
+    snapshots: SnapshotHolder,
+    completions: ChatCompletionServicer,
+    health: HealthService,
+) -> PublicServicers:
+    return PublicServicers(
+        completions=completions,
+        models=ModelServicer(stores.keyring, snapshots.catalog),
+        usage=UsageServicer(stores.keyring, stores.database),
+        health=health,
+    )
+
+
+def _operators(
+    parts: ProcessParts, stores: Stores, reloader: Reloader, health: HealthService
+) -> OperatorServicers:
+    explainer = partial(_explainer, parts, reloader.snapshots, reloader.health)
+    return OperatorServicers(
+        accounts=OperatorServices(
+            database=stores.database, pepper=stores.pepper, clock=parts.clock
+        ),
+        operations=OperationsServicer(explainer, reloader.reload),
+        health=health,
     )
 
 
@@ -156,13 +176,13 @@ async def _snapshot_factory(config: Config, stores: Stores, clock: Clock) -> Sna
 
 
 async def _open_load_shedder(
-    parts: ProcessParts, snapshots: SnapshotHolder, calls: CallLog, memory: MemoryPressure
+    parts: ProcessParts, snapshots: SnapshotHolder, memory: MemoryPressure
 ) -> LoadShedder:
     stack, metrics, supervisor = parts.stack, parts.metrics, parts.supervisor
     load_shedder = LoadShedder(snapshots.bounds, parts.chance, memory)
     metrics.memory_used.set_function(memory.used_share)
     load_shedder.declare_metrics(parts.counters)
-    turns = partial(sample_loop_turns, load_shedder, lambda: calls.inflight, parts.clock)
+    turns = partial(sample_loop_turns, load_shedder, lambda: parts.calls.inflight, parts.clock)
     await stack.enter_async_context(supervisor.running(turns, "turns"))
     await stack.enter_async_context(supervisor.running(metrics.loop_lag.watch, "loop lag"))
     return load_shedder
@@ -176,24 +196,19 @@ async def _open_health_service(parts: ProcessParts, stores: Stores) -> HealthSer
     return service
 
 
-async def _open_pipeline(
-    parts: ProcessParts,
-    stores: Stores,
-    snapshots: SnapshotHolder,
-    health: ChannelHealth,
-    call_metrics: CallMetrics,
-) -> Pipeline:
-    stack, clock = parts.stack, parts.clock
+async def _open_pipeline(parts: ProcessParts, stores: Stores, reloader: Reloader) -> Pipeline:
+    stack, clock, health = parts.stack, parts.clock, reloader.health
     http = HttpClient()
     stack.push_async_callback(http.close)
     failover = Failover(Upstream(http, clock), DIALECTS, health, clock, parts.chance)
     idempotency = Idempotency(
         stores.database, stores.ledger.owner, stores.pepper, supervisor=parts.supervisor
     )
-    drains = DrainPool(partial(_settled, call_metrics))
+    drains = DrainPool(partial(_settled, parts.call_metrics))
     http.declare_metrics(parts.counters)
     drains.declare_metrics(parts.counters)
-    declare_routing_metrics(parts.counters, snapshots.catalog, health, failover.budget)
+    catalog = reloader.snapshots.catalog
+    declare_routing_metrics(parts.counters, catalog, health, failover.budget)
     return Pipeline(
         failover,
         await stack.enter_async_context(idempotency),
