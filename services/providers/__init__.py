@@ -1,24 +1,32 @@
-"""The providers: our contract into their dialects and back, and the sockets in between.
+"""Providers: translation between the contract and each provider's dialect, and the HTTP calls.
 
-    base          what a dialect is: `encode`, a decoder, `error`, all without I/O
-    registry      the dialects by name
-    upstream      the calls: the only code here that touches a socket
-    stream        the bytes of a stream as chunks; refrain, what its events have in common
-    sse           events from bytes
-    failures      what providers' errors mean
-    parameters, thinking, images, reasoning_state
-                  what dialects have in common
+Modules, in the order in which data flows:
 
-A provider that speaks a dialect already is a row in the configuration: `[[channels]]`
-with its address, its models and, where it departs from the dialect, `quirks`.
+    registry           the dialects by name
+    base               interface of a dialect: `encode`, a decoder, `error`, all without I/O
+    translate          parts of requests that dialects share
+    openai             dialect of OpenAI's chat completions
+    openrouter         dialect of OpenRouter, derived from OpenAI's
+    anthropic          dialect of Anthropic's Messages API
+    upstream           one call to a provider, with its timeouts
+    timeouts           deadlines of one call
+    http               HTTP/1.1 client
+    stream_reader      bytes of a stream as chunks
+    sse_parser         bytes of a stream as server-sent events
+    repeated_frame     fast path for events that differ only in their text
+    failures           classification of providers' errors
+    failure_rules      tables of statuses, codes and phrases
+
+A provider that speaks an existing dialect needs no code, only configuration: a `[[channels]]`
+entry with its address, its models and, where it departs from the dialect, `quirks`.
 
 To add a dialect:
 
 1. Make a folder here with `request.py`, which turns a `ChatCompletionSpec` into an
-   `UpstreamRequest`: `parameters.accepted` and `thinking.plan` decide what is sent.
-2. In `response.py` write a `Decoder`: deltas at once, endings only in `finish`. Its `text` may
-   stay empty; where it says what an event said, events like it are read many at a time.
-3. In `__init__.py` tie both to a `DIALECT`; `failures.provider_failure` makes its errors.
+   `UpstreamRequest`. `parameters.accepted` and `thinking.plan` decide what is sent.
+2. In `response.py` write a `Decoder`: it returns deltas at once and endings only in `finish`. For
+   speed it may also be a `repeated_frame.RepeatedTextDecoder`.
+3. In `__init__.py` tie both to a `DIALECT`. `failures.provider_failure` makes its errors.
 4. Name it in `registry.DIALECTS` and in `config.schema.DIALECTS`.
 5. Add rows for its models to `capabilities.toml` where they differ from the default.
 6. Write small cases under `tests/services/providers/<dialect>/`.

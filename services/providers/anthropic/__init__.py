@@ -1,13 +1,15 @@
-"""Anthropic's Messages API, spoken by Anthropic and by providers that imitate it.
+"""Dialect of Anthropic's Messages API, also spoken by compatible providers.
 
-    request    a spec as a body of `POST /messages`
-    messages   the conversation in it
-    parts      the parts of its messages
-    tools      the tools in it, and the choice between them
-    events     the API's events, typed
-    usage      the tokens they report
-    blocks     the blocks of an answer while they come
-    response   events as chunks of our contract
+Modules, in the order in which data flows:
+
+    request     body of `POST /messages`
+    messages    conversation in the request
+    parts       content blocks of its messages
+    tools       tools in the request, and the tool choice
+    response    events of an answer as chunks
+    events      types of the API's events
+    blocks      content blocks of an incomplete answer
+    usage       token usage of an answer
 
 Reference: https://docs.anthropic.com/en/api/messages
 """
@@ -26,7 +28,7 @@ from services.providers.failures import provider_failure
 
 
 class AnthropicDialect:
-    """Translates to and from the Messages API."""
+    """Translation to and from the Messages API. See `services.providers.base.Dialect`."""
 
     def encode(
         self,
@@ -34,21 +36,21 @@ class AnthropicDialect:
         target: Target,
         notes: Notes,
         *,
-        stream: bool = True,  # noqa: ARG002 - it does not matter, as the docstring says
+        stream: bool = True,  # noqa: ARG002 - requests are always for a stream
     ) -> UpstreamRequest:
-        """The request; always for a stream, since long answers time out otherwise."""
+        """Encode `spec`, always for a stream: long whole answers time out."""
         return encode(spec, target, notes)
 
     def decoder(self, target: Target) -> Decoder:  # noqa: ARG002 - all models answer alike
-        """A decoder for one answer."""
+        """Create the decoder of one answer."""
         return AnthropicDecoder()
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """What a refusal means."""
+        """Classify an error response."""
         return provider_failure(status, headers, body)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
-        """The key, in the API's own header."""
+        """The key in the header `x-api-key`."""
         return {"x-api-key": key}
 
 

@@ -1,4 +1,17 @@
-"""The dialect of OpenAI's chat completions, as OpenAI and most others speak it."""
+"""Dialect of OpenAI's chat completions, which most other providers also speak.
+
+Modules, in the order in which data flows:
+
+    request         body of `POST /chat/completions`
+    messages        messages and tools in the request
+    pass_through    fields unknown to the contract that are sent on
+    response        answers, whole or streamed, as chunks
+    wire            types of an answer's JSON
+    reasoning       reasoning under the providers' various field names
+    tool_calls      tool calls assembled from their pieces
+    extras          message fields unknown to the contract
+    usage           token usage of an answer
+"""
 
 from __future__ import annotations
 
@@ -14,20 +27,20 @@ from services.providers.openai.response import OpenAiDecoder
 
 
 class OpenAiDialect:
-    """See `services.providers.base.Dialect`."""
+    """Translation to and from chat completions. See `services.providers.base.Dialect`."""
 
     def encode(
         self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
-        """The provider's form of `spec`."""
+        """Encode `spec` as the provider's request."""
         return request.encode(spec, target, notes, stream=stream)
 
     def decoder(self, target: Target) -> OpenAiDecoder:  # noqa: ARG002 - other dialects look at it
-        """A decoder for one answer."""
+        """Create the decoder of one answer."""
         return OpenAiDecoder()
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
-        """What a refusal means."""
+        """Classify an error response."""
         return failures.provider_failure(status, headers, body)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:

@@ -1,7 +1,11 @@
-"""The dialect of OpenRouter: OpenAI's, with sampling, reasoning and errors of its own.
+"""Dialect of OpenRouter: OpenAI's, with its own sampling parameters, reasoning and errors.
 
-Its `reasoning_details` are sealed into the reasoning state and sent back unchanged with
-the next turn, so that models go on from where they were in a loop of tool calls.
+Modules, in the order in which data flows:
+
+    request    body of `POST /chat/completions`
+
+Its `reasoning_details` are packed into the reasoning state and sent back unchanged with the next
+turn, so that models continue their reasoning in a loop of tool calls.
 """
 
 from __future__ import annotations
@@ -19,16 +23,16 @@ from services.providers.translate.reasoning_state import Details
 
 
 class OpenRouterDialect(OpenAiDialect):
-    """See `services.providers.base.Dialect`."""
+    """Translation to and from OpenRouter's API. See `services.providers.base.Dialect`."""
 
     def encode(
         self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
-        """OpenRouter's form of `spec`."""
+        """Encode `spec` as OpenRouter's request."""
         return request.encode(spec, target, notes, stream=stream)
 
     def decoder(self, target: Target) -> OpenAiDecoder:
-        """A decoder for one answer, which keeps the state of its reasoning."""
+        """Create the decoder of one answer, which packs `reasoning_details` into its state."""
         name = target.channel.dialect
 
         def pack(details: list[Detail]) -> str:

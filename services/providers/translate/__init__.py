@@ -1,0 +1,9 @@
+"""Parts of requests that all dialects share.
+
+Modules, in the order in which data flows:
+
+    parameters         parameters to send, by the dialect's names
+    thinking           reasoning settings to send
+    images             images by value or by reference
+    reasoning_state    opaque string that carries sealed reasoning between turns
+"""
