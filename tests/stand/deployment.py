@@ -107,11 +107,14 @@ class Deployment:
 
 @asynccontextmanager
 async def running_deployment(
-    directory: Path, plan: Plan, config: str, database_url: str = ""
+    directory: Path, plan: Plan, config: str, database_url: str = "", redis_url: str = ""
 ) -> AsyncIterator[Deployment]:
-    """A running deployment, which is killed in the end."""
-    state = f'\n[state]\ndatabase_url = "{database_url}"\n' if plan.shared else ""
-    deployment = Deployment(directory, plan, config + state, database_url)
+    """A running deployment, which is killed in the end.
+
+    The URLs are added to the configuration where the plan shares its state.
+    """
+    state = f'\n[state]\ndatabase_url = "{database_url}"\nredis_url = "{redis_url}"\n'
+    deployment = Deployment(directory, plan, config + state * plan.shared, database_url)
     try:
         await deployment.start()
         yield deployment
