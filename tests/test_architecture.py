@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -242,3 +243,30 @@ def test_proto_has_no_init() -> None:
     """An `__init__.py` in proto/ would shadow the package `proto` of PyPI."""
     assert not list((ROOT / "proto").glob("*/__init__.py"))
     assert not (ROOT / "proto" / "__init__.py").exists()
+
+
+LISTED = re.compile(r"^    (\w+)(?:  .*)?$", re.MULTILINE)
+
+
+def packages() -> Iterator[Path]:
+    """Every package of the edge and of the service."""
+    for side in LAYERS:
+        yield from sorted(file.parent for file in (ROOT / side).rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("package", list(packages()), ids=lambda path: str(path.relative_to(ROOT)))
+def test_each_package_lists_its_modules(package: Path) -> None:
+    """Its docstring lists each module and subpackage once, in the order in which data flows."""
+    text = (package / "__init__.py").read_text("utf-8")
+    listed = LISTED.findall(ast.get_docstring(ast.parse(text)) or "")
+    modules = {file.stem for file in package.glob("*.py")} - {"__init__"}
+    subpackages = {file.parent.name for file in package.glob("*/__init__.py")}
+
+    assert sorted(listed) == sorted(modules | subpackages)
+
+
+def test_each_folder_of_modules_is_a_package() -> None:
+    """No folder with modules lacks an `__init__.py`, and so none escapes the test above."""
+    folders = {file.parent for side in LAYERS for file in (ROOT / side).rglob("*.py")}
+
+    assert folders == set(packages())
