@@ -6,7 +6,7 @@ Modules, in the order in which data flows:
     plain_text     links that would leave this machine in plain text
     serve          one process from start to graceful shutdown
     server         a configuration in, a running service out
-    process        what all parts of a service use
+    process_parts  clock, telemetry and background tasks that all of a service uses
     stores         database, pepper and counters; the ledger and keys in them
     reload         the snapshot of a configuration, and its replacement
     config_watch   a file that others replace

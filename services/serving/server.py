@@ -42,7 +42,7 @@ from services.rpc import accept_batch
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService, reporting_health
 from services.rpc.rpc_log import RpcLog
-from services.serving.process import ProcessParts
+from services.serving.process_parts import ProcessParts
 from services.serving.reload import Reloader, SnapshotFactory, reload_results
 from services.serving.service import Service
 from services.serving.servicers import PUBLIC_SERVICES, OperatorServicers, PublicServicers

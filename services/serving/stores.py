@@ -11,7 +11,7 @@ from services.admission.leases import LimitLeases
 from services.config import StateConfig
 from services.metering.ledger import Ledger
 from services.metering.ledger_metrics import declare_ledger_metrics
-from services.serving.process import ProcessParts
+from services.serving.process_parts import ProcessParts
 from services.storage.base import Database
 from services.storage.counted import CountedDatabase
 from services.storage.opening import open_counters, open_database
