@@ -1,4 +1,4 @@
-"""The blocks of an answer while they come, and the reasoning sealed from them."""
+"""Content blocks of an incomplete answer, and the sealed reasoning made from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NO_ARGUMENTS = b"{}"
 
 @dataclass(slots=True, kw_only=True)
 class OpenBlock:
-    """A block of the answer, as far as it has come."""
+    """Content block of the answer, as far as received."""
 
     kind: str
     length: int = 0
@@ -25,15 +25,15 @@ class OpenBlock:
     """Redacted reasoning."""
     call_id: str = ""
     call: int = -1
-    """Which of the answer's tool calls."""
+    """Index among the answer's tool calls."""
     arguments: bytes = NO_ARGUMENTS
-    """Of a call: what was given when it began. Counts if nothing else comes."""
+    """Arguments given at the start of a tool call. Used if no deltas follow."""
     started: bool = False
-    """Whether any of a call's arguments were passed on."""
+    """Whether any arguments of the tool call were returned as chunks."""
 
 
 def sealed_reasoning(blocks: Sequence[OpenBlock]) -> str:
-    """The reasoning with its seals, in its place. Empty where nothing is sealed."""
+    """Pack signed reasoning with its position among the blocks. Empty if none is signed."""
     places: list[reasoning_state.Block] = []
     for block in blocks:
         if block.kind == "thinking" and block.signature:

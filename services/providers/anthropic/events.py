@@ -1,8 +1,8 @@
-"""The API's events, typed. Keys and types that we do not know are ignored.
+"""Types of the API's events. Unknown keys and types are ignored.
 
-Every part is decoded when its kind is known, because an unknown kind may give a known
-key another type; only the delta of a block, of which there are thousands, is decoded
-with its event at once.
+A part is decoded once its type is known, because an unknown type may use a known key with another
+type of value. Only the delta of a block, of which there are thousands, is decoded together with its
+event.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ EMPTY = msgspec.Raw(b"{}")
 
 
 class Delta(msgspec.Struct):
-    """More of a block, or what ends the message. Which keys are set depends on `type`."""
+    """Delta of a block. Which keys are set depends on `type`."""
 
     type: str = ""
     text: str | None = None
@@ -31,7 +31,7 @@ class BlockDelta(msgspec.Struct):
 
 
 class Event(msgspec.Struct):
-    """Any event, opened only as far as needed to tell what it is."""
+    """Any event, decoded only as far as needed to tell its type."""
 
     type: str = ""
     index: int = 0
@@ -49,7 +49,7 @@ class Kind(msgspec.Struct):
 
 
 class Block(msgspec.Struct):
-    """`content_block` of one of the kinds that we read."""
+    """`content_block` of a type that is read."""
 
     type: str
     text: str | None = None
@@ -68,20 +68,20 @@ class StopDetails(msgspec.Struct):
 
 
 class Ending(msgspec.Struct):
-    """`delta` of `message_delta`: what ends the message."""
+    """`delta` of `message_delta`: the finish reason."""
 
     stop_reason: str | None = None
     stop_details: StopDetails | None = None
 
 
 class CacheCreation(msgspec.Struct):
-    """Tokens written to the cache, by how long they are kept."""
+    """Tokens written to the cache, by lifetime."""
 
     ephemeral_1h_input_tokens: int | None = None
 
 
 class OutputDetails(msgspec.Struct):
-    """What generated tokens were spent on."""
+    """Breakdown of the output tokens."""
 
     thinking_tokens: int | None = None
 

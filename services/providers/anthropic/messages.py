@@ -1,9 +1,9 @@
-"""The conversation as the Messages API has it.
+"""Conversation in the form of the Messages API.
 
-Standing instructions move to `system`; turns of one role become one turn; results of
-tools come first in the user's turn after the calls. What the API would refuse for its
-form alone (empty text, IDs with other characters, arguments that are no object) is
-brought into a form that it takes.
+System messages at the start move to `system`. Consecutive messages of one role become one turn.
+Tool results come first in the user's turn after the calls. Content that the API would refuse for
+its form alone (empty text, IDs with other characters, arguments that are not an object) is
+converted to a form that it accepts.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ NAME = "anthropic"
 """The dialect's name in reasoning states."""
 
 OPENING = "(The conversation begins with the assistant.)"
-"""Stands for the user's turn where the caller's conversation begins with the model's:
-the API wants the user to begin."""
+"""User turn added if the conversation begins with the assistant: the API requires a user turn
+first."""
 
 _SYSTEM_ROLES = (content_pb2.ROLE_SYSTEM, content_pb2.ROLE_DEVELOPER)
 _ID_FORBIDS = re.compile(r"[^a-zA-Z0-9_-]")
@@ -40,10 +40,10 @@ class Turn:
     role: str
     """`user`, `assistant`, or `system` where the model takes that."""
     content: list[Json]
-    """Blocks, never none."""
+    """Content blocks, at least one."""
 
     def has(self, kind: str) -> bool:
-        """Whether a block of this type is in it."""
+        """Whether the turn contains a block of this type."""
         return any(block["type"] == kind for block in self.content)
 
 
@@ -56,10 +56,10 @@ class Conversation:
     system: list[Json] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     postponed: list[Json] = field(default_factory=list)
-    """Instructions that came between calls and their results, where nothing may stand."""
+    """Instructions that came between tool calls and their results, where the API allows none."""
 
     def add(self, role: str, blocks: Iterable[Json]) -> None:
-        """Appends to the last turn if that has the same role, else begins one."""
+        """Append to the last turn if it has the same role, else begin one."""
         content = list(blocks)
         if not content:
             return
@@ -69,7 +69,7 @@ class Conversation:
             self.turns.append(Turn(role=role, content=content))
 
     def instruct(self, message: content_pb2.Message) -> None:
-        """Adds standing instructions: to `system`, or where they came in."""
+        """Add instructions: to `system` before the first turn, else at their position."""
         blocks = _without_pictures(message, self.target)
         if not self.turns:
             self.system.extend(blocks)
@@ -79,7 +79,7 @@ class Conversation:
             self._instruct_here(blocks)
 
     def settle(self) -> None:
-        """Adds what was postponed: the results of the calls are complete."""
+        """Add postponed instructions: the results of the tool calls are complete."""
         blocks, self.postponed = self.postponed, []
         self._instruct_here(blocks)
 
@@ -100,12 +100,12 @@ class Conversation:
 
     @property
     def is_prefilled(self) -> bool:
-        """Whether it ends with the beginning of the answer."""
+        """Whether the conversation ends with the beginning of the answer."""
         return bool(self.turns) and self.turns[-1].role == "assistant"
 
     @property
     def lacks_reasoning(self) -> bool:
-        """Whether it ends with results of calls that were made without visible reasoning."""
+        """Whether the conversation ends with results of calls made without visible reasoning."""
         if len(self.turns) < 2 or not self.turns[-1].has("tool_result"):
             return False
         return self.turns[-2].content[0]["type"] not in ("thinking", "redacted_thinking")
@@ -114,7 +114,7 @@ class Conversation:
 def conversation(
     messages: Sequence[content_pb2.Message], target: Target, notes: Notes
 ) -> Conversation:
-    """`messages` in the API's form.
+    """Convert `messages` to the API's form.
 
     Raises UNSUPPORTED_FEATURE for sound, for files the API has no form for, and for a
     beginning of the answer that the model does not take; INVALID_IMAGE; INVALID_FIELD
@@ -139,7 +139,7 @@ def conversation(
 
 
 def _open(made: Conversation) -> None:
-    """The user begins. INVALID_FIELD where nobody says anything."""
+    """Make the first turn the user's. Raises INVALID_FIELD if all messages are empty."""
     if not made.turns:
         if not made.system:
             message = "All messages are empty, and the provider wants one that is not."
@@ -153,7 +153,7 @@ def _open(made: Conversation) -> None:
 
 
 def _close(made: Conversation) -> None:
-    """A beginning of the answer may not end with white space."""
+    """Strip white space from the end of a prefilled answer, which the API requires."""
     if not made.is_prefilled:
         return
     prefill = made.target.capabilities.prefill
@@ -190,7 +190,7 @@ def _assistant(message: content_pb2.Message, made: Conversation) -> list[Json]:
 
 
 def _without_pictures(message: content_pb2.Message, target: Target) -> list[Json]:
-    """The blocks of a turn that is not the user's, where the API takes no pictures."""
+    """Blocks of a turn that is not the user's. Raises UNSUPPORTED_FEATURE for images."""
     shown = any(part.WhichOneof("part") == "image" for part in message.content)
     require(not shown, "messages", "images outside the user's turns")
     return contents(message.content, target)
@@ -202,7 +202,7 @@ def _interleaved(
     texts: list[Json],
     calls: dict[str, Json],
 ) -> list[Json]:
-    """The turn in its original order; text that was edited since comes as it is now."""
+    """The assistant's turn in its original order. Edited text is sent in its current form."""
     text = "".join(part.text for part in message.content)
     lengths = [place.length for place in places if isinstance(place, reasoning_state.Text)]
     intact = sum(lengths) == len(text) and not any("cache_control" in block for block in texts)
@@ -236,7 +236,7 @@ class _Detail(msgspec.Struct):
 
 
 def _foreign(message: content_pb2.Message, notes: Notes) -> list[Json]:
-    """Reasoning in OpenRouter's form, as far as this API sealed it."""
+    """Reasoning in OpenRouter's form, as far as this API signed it."""
     if not message.reasoning_details_json:
         return []
     try:
@@ -259,7 +259,7 @@ def _foreign(message: content_pb2.Message, notes: Notes) -> list[Json]:
 
 
 def _tool_use(call: content_pb2.ToolCall, notes: Notes) -> Json:
-    """The call. Arguments that are no JSON object are wrapped: the model wrote them so."""
+    """Tool call. Arguments that are not a JSON object are wrapped in one."""
     arguments: object = {}
     if call.arguments.strip():
         try:
@@ -271,12 +271,12 @@ def _tool_use(call: content_pb2.ToolCall, notes: Notes) -> Json:
 
 
 def _tool_id(call_id: str) -> str:
-    """An ID that the API takes; calls and results of other models may have others."""
+    """Tool call ID with forbidden characters replaced. Other models' IDs may contain them."""
     return _ID_FORBIDS.sub("_", call_id)
 
 
 def _marked(block: Json) -> Json:
-    """Instructions in a user's turn."""
+    """Instructions marked as such, for a user's turn."""
     if block["type"] != "text":
         return block
     return {**block, "text": f"<system>\n{block['text']}\n</system>"}

@@ -1,4 +1,4 @@
-"""The parts of a message as the API's blocks: text, pictures, documents."""
+"""Content parts as the API's blocks: text, images, documents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
 def contents(parts: Iterable[content_pb2.ContentPart], target: Target) -> list[Json]:
-    """The blocks of parts; reasoning in plain text says nothing to the API."""
+    """Convert parts to blocks. Plain-text reasoning is left out: the API has no use for it."""
     blocks: list[Json] = []
     for part in parts:
         kind = part.WhichOneof("part")
@@ -29,7 +29,7 @@ def contents(parts: Iterable[content_pb2.ContentPart], target: Target) -> list[J
 
 
 def text_blocks(text: str) -> list[Json]:
-    """The API refuses blocks of nothing but white space."""
+    """Text block, or none for white space alone, which the API refuses."""
     return [{"type": "text", "text": text}] if text.strip() else []
 
 
@@ -42,7 +42,7 @@ def _image(part: content_pb2.ContentPart, target: Target) -> list[Json]:
 
 
 def _file(part: content_pb2.ContentPart, _: Target) -> list[Json]:
-    """A document: PDF by value, anything by reference."""
+    """Document block: PDF by value, any type by reference."""
     file = part.file
     prefix, comma, data = file.uri.partition(",")
     pdf = prefix == "data:application/pdf;base64" and bool(comma)

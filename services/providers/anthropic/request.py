@@ -1,7 +1,7 @@
-"""A spec as a body of `POST /messages`.
+"""Encoder of a spec as the body of `POST /messages`.
 
-Only keys named in this package are ever sent: the API refuses any other ("Extra inputs
-are not permitted"), and fields unknown to us could change the price or what is stored.
+Only keys named in this package are sent: the API refuses any other ("Extra inputs are not
+permitted"), and unknown fields could change the price or the data that is stored.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NAMES: Mapping[str, str] = {
     "service_tier": "service_tier",
     "parallel_tool_calls": "parallel_tool_calls",
 }
-"""What the API has, by our names. The last three take another form in the body."""
+"""The API's parameter names by the contract's. The last three take another form in the body."""
 
 SERVICE_TIERS: Mapping[str, str] = {
     "auto": "auto",
@@ -47,26 +47,26 @@ SERVICE_TIERS: Mapping[str, str] = {
     "default": "standard_only",
     "standard_only": "standard_only",
 }
-"""The tiers of both APIs as the API spells them."""
+"""The API's service tiers by the contract's and its own names."""
 
 ANSWER_ROOM = 4096
 """Tokens for the answer, besides those for reasoning, where the caller set no limit."""
 
 USER_MAX = 256
-"""The most characters of `metadata.user_id`."""
+"""Maximum length of `metadata.user_id` in characters."""
 
 UNKNOWN_MAX = 32
-"""How many of the fields that are not sent get a note of their own."""
+"""Maximum number of unsent fields that get a note each."""
 
 JSON_HINT = "Answer with one JSON object and nothing else: no prose, no code fence."
-"""Stands for `response_format` `json_object`, which the API lacks."""
+"""Instruction that replaces `response_format` `json_object`, which the API lacks."""
 
 # No two pieces can match the same characters: what a caller sends takes linear time.
 _PERSONAL = re.compile(r"[^\s@]+@[^\s@]*[^\s@.]\.[^\s@.]+|\+?[\d\s().-]{7,}")
 
 
 def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
-    """The request for `spec`.
+    """Encode `spec` as a request.
 
     Raises Failure: UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE.
     """
@@ -107,7 +107,7 @@ def _unknown_fields(spec: pb.ChatCompletionSpec) -> Sequence[str]:
 
 
 def _obstacle(spec: pb.ChatCompletionSpec, talk: Conversation, target: Target) -> str:
-    """Why the API would refuse reasoning in this conversation. Empty: it would not."""
+    """Reason for which the API would refuse thinking in this conversation. Empty: none."""
     capabilities = target.capabilities
     if talk.is_prefilled:
         return "A model does not reason when the beginning of its answer is given."
@@ -120,7 +120,7 @@ def _obstacle(spec: pb.ChatCompletionSpec, talk: Conversation, target: Target) -
 
 
 def _default_limit(target: Target, thinking: ThinkingPlan) -> int:
-    """The limit on tokens that the API insists on, where the caller set none."""
+    """Default of `max_tokens`, which the API requires."""
     capabilities = target.capabilities
     usual = capabilities.default_max_tokens or capabilities.max_output_tokens or ANSWER_ROOM
     wanted = max(usual, thinking.budget_tokens + ANSWER_ROOM)
@@ -130,7 +130,7 @@ def _default_limit(target: Target, thinking: ThinkingPlan) -> int:
 def _hints(
     spec: pb.ChatCompletionSpec, target: Target, notes: Notes, thinking: ThinkingPlan
 ) -> list[str]:
-    """Instructions that stand for what the API or the model lacks."""
+    """Instructions that replace features that the API or the model lacks."""
     hints = []
     if spec.response_format.type == pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT:
         notes.mapped("response_format", "The model is told to answer with one JSON object.")
@@ -146,7 +146,7 @@ def _system(parts: Sequence[Json | str]) -> Json:
 
 
 def _user(user: object, notes: Notes) -> Json:
-    """The API refuses names that tell who the user is."""
+    """`metadata` with the user ID. Drops personal data, which the API refuses."""
     if not isinstance(user, str):
         return {}
     if _PERSONAL.fullmatch(user.strip()):
@@ -171,7 +171,7 @@ def _service_tier(tier: object, notes: Notes) -> Json:
 
 
 def _stop(sequences: object, notes: Notes) -> Json:
-    """The API refuses sequences of nothing but white space."""
+    """Stop sequences without those of white space alone, which the API refuses."""
     if not isinstance(sequences, list):
         return {}
     kept = [sequence for sequence in sequences if sequence.strip()]

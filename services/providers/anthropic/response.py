@@ -1,11 +1,11 @@
-"""The API's events as chunks of our contract.
+"""Decoder of the API's events to chunks.
 
     message_start  (content_block_start  content_block_delta*  content_block_stop)*
     message_delta  message_stop          with `ping` anywhere, `error` perhaps at the end
 
-Text, reasoning and arguments of tools are passed on as they come. The sealed reasoning,
-the reason to stop and the usage are held back until the message has truly ended. Blocks
-of tools that the provider runs itself, and all kinds that we do not know, say nothing.
+Text, reasoning and tool arguments become chunks at once. The sealed reasoning, the finish reason
+and the usage are held back until the message has ended. Blocks of tools that the provider runs
+itself, and blocks of unknown types, are ignored.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
     "tool_use": pb.FINISH_REASON_TOOL_CALLS,
     "refusal": pb.FINISH_REASON_CONTENT_FILTER,
 }
-"""Reasons to stop. One that is not here ended the message all the same: STOP."""
+"""Finish reasons by the API's `stop_reason`. Values not listed here mean STOP."""
 
 _T = TypeVar("_T")
 _Chunk = pb.ChatCompletionChunk
 
 
 class AnthropicDecoder(RepeatedTextDecoder):
-    """Decodes one answer. See `services.providers.base.Decoder`."""
+    """Decoder of one answer. See `services.providers.base.Decoder`."""
 
     def __init__(self) -> None:
         self._usage = UsageCount()
@@ -65,7 +65,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._text_index = 0
 
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
-        """The chunks of one event."""
+        """Decode one event."""
         self.last_text = ""
         if event.name == "content_block_delta":
             return self._delta(event.data)
@@ -77,7 +77,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return self._event(opened, event.data)
 
     def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
-        """Adds the chunks of events that are pieces of the block that had the last one."""
+        """Add chunks for further text of the block that the last event belonged to."""
         opened = self._open.get(self._text_index)
         if opened is None:
             self._stray(self._text_index, "text_delta")
@@ -94,7 +94,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return self._done
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
-        """The sealed reasoning, the reason to stop, the usage."""
+        """End the stream: returns the sealed reasoning, the finish reason and the usage."""
         if not self._done or not self._stop_reason:
             raise UpstreamError(
                 reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
@@ -103,7 +103,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return self._ending()
 
     def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
-        """All chunks of an answer in one JSON document."""
+        """Decode an answer that is one JSON document."""
         message = _read(body, _MESSAGE)
         if message.type == "error" or bytes(message.error):
             raise provider_failure(200, {}, body, own_error=False)
@@ -122,7 +122,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
 
     @property
     def usage(self) -> usage_pb2.Usage | None:
-        """The tokens reported so far."""
+        """The usage reported so far."""
         return self._usage.usage
 
     def _event(self, event: Event, data: bytes) -> list[pb.ChatCompletionChunk]:
@@ -144,7 +144,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return []
 
     def _begin(self, message: Message) -> None:
-        """A message begins. Proxies repeat the event; some splice two answers into one."""
+        """Handle `message_start`. Proxies repeat the event; some splice two answers into one."""
         if self._blocks and message.id != self._message_id:
             raise UpstreamError(
                 reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
@@ -186,7 +186,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return chunk
 
     def _delta(self, data: bytes) -> list[pb.ChatCompletionChunk]:
-        """More of a block: the hot path."""
+        """Handle `content_block_delta`, the hot path."""
         try:
             event = _DELTA.decode(data)
         except (ValueError, RecursionError) as error:
@@ -208,7 +208,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return []
 
     def _stray(self, index: int, kind: str) -> list[pb.ChatCompletionChunk]:
-        """A piece of no open block: one that would be missing from the answer is an error."""
+        """Handle a delta without an open block: an error if the answer would lack its content."""
         if kind in _CONTENT_KINDS and index not in self._unknown and not self._done:
             raise UpstreamError(
                 reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
@@ -217,7 +217,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         return []
 
     def _stop(self, index: int) -> list[pb.ChatCompletionChunk]:
-        """A block ends. A call without arguments gets the empty object that it means."""
+        """Handle the end of a block. A tool call without arguments gets an empty object."""
         opened = self._open.pop(index, None)
         if opened is None or opened.kind != "tool_use" or opened.started:
             return []
@@ -297,7 +297,7 @@ def _read(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
 
 
 def _ignored(data: bytes, error: Exception) -> list[pb.ChatCompletionChunk]:
-    """Nothing, if the delta is of a kind that we do not know; else a refusal."""
+    """Raise UpstreamError unless the delta is of an unknown type, which is ignored."""
     if _read(_read(data, _EVENT).delta, _KIND).type in _DELTA_KINDS:
         raise _unreadable() from error
     return []

@@ -1,4 +1,4 @@
-"""Tools as the Messages API has them, and the choice between them."""
+"""Tools and tool choice in the form of the Messages API."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
 def tool_definitions(
     spec: pb.ChatCompletionSpec, called: Collection[str], target: Target, notes: Notes
 ) -> list[Json]:
-    """The tools to offer, or none.
+    """Tool definitions to send; empty if there are none.
 
     The API insists on definitions where the conversation has calls (`called`: their
     names), even if the caller offers no tools any more: bare ones are made up then.
@@ -47,7 +47,7 @@ def tool_definitions(
 def tool_choice(
     spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, thinking: bool
 ) -> Json | None:
-    """Which tool to call. None: nothing is said, and the model decides.
+    """Tool choice to send. None: nothing is sent, and the model decides.
 
     Forcing a tool on a model that cannot be forced (or not while it reasons) leaves the
     choice to it, with a note; `forcing_hint` says it in words instead.
@@ -67,7 +67,7 @@ def tool_choice(
 
 
 def can_force(target: Target, *, thinking: bool) -> bool:
-    """Whether the model can be made to call a tool."""
+    """Whether the model accepts a forced tool call."""
     capabilities = target.capabilities
     return capabilities.forced_tool_choice and (
         capabilities.thinking_forced_tool_choice or not thinking
@@ -75,7 +75,7 @@ def can_force(target: Target, *, thinking: bool) -> bool:
 
 
 def forcing_hint(spec: pb.ChatCompletionSpec) -> str:
-    """The instruction that stands in for a forced choice."""
+    """Instruction that replaces a forced tool choice."""
     names = ", ".join(f"`{name}`" for name in spec.tool_choice.names)
     return f"Answer by calling {'the tool ' + names if names else 'one of the tools'}."
 
@@ -101,7 +101,7 @@ def _definition(tool: pb.Tool, target: Target, notes: Notes) -> Json:
 
 
 def _schema(parameters_json: bytes) -> object:
-    """The schema as it is, but the API insists on the type `object` at its top."""
+    """Schema of a tool. Only the top-level type `object`, which the API requires, is added."""
     if not parameters_json:
         return _NO_ARGUMENTS
     schema = raw_object(parameters_json, "tools")

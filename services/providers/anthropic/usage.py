@@ -1,10 +1,10 @@
-"""The tokens of one answer, from reports that repeat and complete each other.
+"""Token usage of one answer, merged from several reports.
 
-`message_start` gives what was read and a guess at what will be written; `message_delta`
-gives the truth, sometimes of all figures and sometimes only of the output. Figures are
-cumulative: the last one counts, nothing is added up. The exception are iterations of
-other types than `message` (compaction, advisors): they are billed on top and the
-top-level figures leave them out.
+`message_start` reports the input tokens and an estimate of the output tokens. `message_delta`
+reports the final figures, sometimes all of them and sometimes only the output. Figures are
+cumulative: the last one counts, and none are added up. The exceptions are iterations of types other
+than `message` (compaction, advisors): they are billed in addition, and the top-level figures do not
+include them.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from services.providers.anthropic.events import Iteration, UsageReport
 from services.providers.base import TOKENS_MAX
 
 SERVICE_TIERS: Mapping[str, str] = {"standard": "default"}
-"""The API's tiers that go by another name in our contract."""
+"""Service tiers by the API's name, where the contract's name differs."""
 
 _FIELDS = UsageReport.__struct_fields__
 _READ = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 class UsageCount:
-    """Merges the reports of one answer."""
+    """Merged usage reports of one answer."""
 
     def __init__(self) -> None:
         self._known = UsageReport()
         self._reported = False
 
     def add(self, report: UsageReport) -> None:
-        """Takes a later report into account: what it says replaces what was known."""
+        """Merge a later report: its figures replace earlier ones."""
         says = {name: value for name in _FIELDS if (value := getattr(report, name)) is not None}
         if not any(says.get(name) for name in _READ):
             # Nothing was read? Proxies fill in zeros where they do not know.
@@ -42,13 +42,13 @@ class UsageCount:
 
     @property
     def service_tier(self) -> str:
-        """The tier that served the answer; empty where it is not said."""
+        """The service tier that served the answer. Empty if not reported."""
         tier = self._known.service_tier or ""
         return SERVICE_TIERS.get(tier, tier)
 
     @property
     def usage(self) -> usage_pb2.Usage | None:
-        """All tokens of the answer so far. None: nothing was reported that can be true."""
+        """The usage so far. None: no plausible figures were reported."""
         if not self._reported:
             return None
         known = self._known
