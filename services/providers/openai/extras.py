@@ -1,4 +1,4 @@
-"""Fields of a message that have no place in our contract, put together from their pieces."""
+"""Message fields unknown to the contract, assembled from the deltas of a stream."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import msgspec
 from services.providers.openai import wire
 
 _SAID_ONCE = frozenset({"id", "name", "type"})
-"""Strings that do not grow when they are repeated."""
+"""Fields whose strings are not concatenated when they are repeated."""
 
 
 def gather(message: wire.Message, extra: dict[str, object]) -> None:
-    """Adds to `extra` what `message` has of them. They are complete when the answer is."""
+    """Merge the extra fields of `message` into `extra`. They are complete when the answer is."""
     if message.function_call is not None:
         _merge(extra, "function_call", msgspec.to_builtins(message.function_call))
     for name in ("annotations", "images", "audio"):
@@ -20,7 +20,7 @@ def gather(message: wire.Message, extra: dict[str, object]) -> None:
 
 
 def _merge(extra: dict[str, object], name: str, value: object) -> None:
-    """Lists grow, and so do the strings in objects; what is null adds nothing."""
+    """Merge two values: lists and the strings in objects are concatenated; null adds nothing."""
     before = extra.get(name)
     if isinstance(before, list) and isinstance(value, list):
         extra[name] = before + value

@@ -1,4 +1,4 @@
-"""Messages and tools in OpenAI's form."""
+"""Messages, tools and tool choice in OpenAI's form."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ DETAIL_NAMES = {detail: name for name, detail in IMAGE_DETAILS.items()}
 MODE_NAMES = {mode: name for name, mode in TOOL_CHOICE_MODES.items()}
 
 EARLIER_REASONING = "reasoning"
-"""What `quirks.renames` calls the reasoning of earlier turns. Without an entry it is
-not sent: most providers ignore it, some refuse it, and few want it back."""
+"""Name in `quirks.renames` for the reasoning of earlier turns. Without an entry, it is not
+sent: most providers ignore it, some refuse it, and few require it."""
 
 
 def message(sent: content.Message, target: Target, notes: Notes, *, cache_marks: bool) -> Json:
-    """One message. `cache_marks`: the provider knows `cache_control`."""
+    """Convert one message. `cache_marks`: the provider supports `cache_control`."""
     found: Json = {"role": _role(sent, target, notes)}
     parts = [
         _part(part, target, notes, cache_marks=cache_marks)
@@ -51,7 +51,7 @@ def message(sent: content.Message, target: Target, notes: Notes, *, cache_marks:
 
 
 def tool(offered: pb.Tool) -> Json:
-    """A tool that the model may call."""
+    """Convert one tool definition."""
     found: Json = {"name": offered.name}
     if offered.description:
         found["description"] = offered.description
@@ -65,7 +65,7 @@ def tool(offered: pb.Tool) -> Json:
 
 
 def tool_choice(choice: pb.ToolChoice) -> object:
-    """Which tool is to be called."""
+    """Convert the tool choice."""
     names = [_of_type(choice.type, {"name": name}) for name in choice.names]
     if choice.mode == pb.TOOL_CHOICE_MODE_NAMED:
         return names[0] if names else "required"
@@ -76,7 +76,7 @@ def tool_choice(choice: pb.ToolChoice) -> object:
 
 
 def valid_json(text: bytes, param: str) -> msgspec.Raw:
-    """`text` to be put into a body as it is. INVALID_FIELD where it is not one JSON value."""
+    """JSON that is copied into a body unchanged. Raises INVALID_FIELD unless it is one value."""
     try:
         return msgspec.json.decode(text, type=msgspec.Raw).copy()
     except msgspec.DecodeError as error:
@@ -93,7 +93,7 @@ def _role(sent: content.Message, target: Target, notes: Notes) -> str:
 
 
 def _content(parts: list[Json], sent: content.Message) -> object:
-    """A string where that says it all: servers that know no arrays are many."""
+    """Content as a string where possible, because many servers do not support arrays."""
     if not parts:
         return None if sent.tool_calls or sent.extra_json else ""
     if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
@@ -166,7 +166,7 @@ def _earlier_reasoning(sent: content.Message, target: Target) -> Json:
 
 
 def _replayed(extra_json: bytes) -> Json:
-    """What of an answer's other fields a provider takes back."""
+    """Extra fields of an answer that a provider accepts in the next turn."""
     try:
         extra = msgspec.json.decode(extra_json, type=_Replayed)
     except msgspec.DecodeError as error:
@@ -176,20 +176,20 @@ def _replayed(extra_json: bytes) -> Json:
 
 
 class _Audio(msgspec.Struct):
-    """Sound that the model made, by reference."""
+    """Reference to audio that the model generated."""
 
     id: str = ""
 
 
 class _FunctionCall(msgspec.Struct):
-    """A call in the form that preceded tools."""
+    """Function call in the form that preceded tools."""
 
     name: str = ""
     arguments: str = ""
 
 
 class _Replayed(msgspec.Struct):
-    """The fields of an answer that come back with the next turn."""
+    """Extra fields of an earlier answer that are sent with the next turn."""
 
     audio: _Audio | None = None
     function_call: _FunctionCall | None = None

@@ -1,8 +1,8 @@
-"""Fields of a request that our contract does not know, and which of them travel on.
+"""Pass-through of request fields that are unknown to the contract.
 
-A channel passes all of them, none, or those it names. Some never travel: those that
-choose another model, price or place of storage, or that steer a gateway behind ours.
-Neither do names of our contract, which would go round its limits.
+A channel passes all of them, none, or those that it names. Some are never passed: fields that
+choose another model, price or place of storage, or that control a gateway behind this one. Names
+of the contract are never passed either, because they would bypass its limits.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ NEVER: frozenset[str] = frozenset(
     )
     for name in names.split()
 )
-"""Names that no channel passes on, besides those of the contract."""
+"""Names that are never passed, besides those of the contract."""
 
 ON_REQUEST: frozenset[str] = frozenset({"service_tier", "metadata"})
-"""Fields of the contract that only travel where the channel's `pass_through` names them."""
+"""Fields of the contract that are passed only if the channel's `pass_through` names them."""
 
 _NONE: frozenset[str] = frozenset()
 _CONTRACT: frozenset[str] = frozenset(pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name)
@@ -51,10 +51,10 @@ _CONTRACT: frozenset[str] = frozenset(pb.ChatCompletionSpec.DESCRIPTOR.fields_by
 def passed(
     spec: pb.ChatCompletionSpec, body: Mapping[str, object], target: Target, notes: Notes
 ) -> dict[str, object]:
-    """The unknown fields to add to `body`, by the provider's names.
+    """Unknown fields to add to `body`, by the provider's names.
 
-    None of them is in `body` already. Each one that is left out leaves a note. Raises
-    INVALID_FIELD where they are not a JSON object.
+    None of them is in `body` already. Each field that is left out gets a note. Raises INVALID_FIELD
+    unless they are a JSON object.
     """
     if not spec.extra_json:
         return {}
@@ -77,7 +77,7 @@ def passed(
 
 
 def on_request(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> frozenset[str]:
-    """The fields of `ON_REQUEST` that are left out of this request; those leave a note."""
+    """Fields of `ON_REQUEST` that are left out of this request, each with a note."""
     if not spec.metadata and not spec.service_tier:
         return _NONE  # As nearly always.
     allowed = target.channel.pass_through
@@ -97,11 +97,11 @@ def _may_pass(name: str, target: Target) -> bool:
 
 
 def _known(name: str) -> bool:
-    """Whether it is on a list. Servers written in Go do not care for case, so nor do we."""
+    """Whether the name is on a list. Case is ignored, as servers written in Go ignore it."""
     folded = name.casefold()
     return folded in NEVER or folded in _CONTRACT
 
 
 def _shown(name: str) -> str:
-    """The name, if it can be shown; callers can choose any."""
+    """Name for a note. `extra_json` if the caller's name is long or not an identifier."""
     return name if name.isidentifier() and name.isascii() and len(name) <= 64 else "extra_json"

@@ -1,8 +1,8 @@
-"""Reasoning under its many names.
+"""Reasoning in an answer, under the providers' various field names.
 
-The text is in `reasoning_content`, in `reasoning`, in `reasoning_details`, or in
-several of them at once: then it is the same text, and is given once. The details
-also hold signatures and sealed reasoning, which the next turn needs unchanged.
+The text is in `reasoning_content`, in `reasoning`, in `reasoning_details`, or in several of them at
+once; in that case it is the same text and is returned once. The details also hold signatures and
+sealed reasoning, which the next turn needs unchanged.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from services.providers.openai import wire
 Detail = dict[str, object]
 
 _GROWING = ("text", "summary", "data")
-"""Fields that come in pieces; the others are said once, or repeated."""
+"""Fields that arrive in fragments. Other fields are sent once, or repeated."""
 
 
 class Reasoning:
-    """The reasoning of one choice."""
+    """Reasoning of one choice."""
 
     def __init__(self) -> None:
         self.details: list[Detail] = []
-        """`reasoning_details`, put together from its pieces."""
+        """`reasoning_details`, assembled from its fragments."""
         self._plain = False
 
     def add(self, message: wire.Message) -> str:
-        """The text that `message` adds."""
+        """Add `message`. Returns the text that it adds."""
         text = message.reasoning_content or message.reasoning or ""
         self._plain = self._plain or bool(text)
         if not message.reasoning_details:
@@ -50,7 +50,7 @@ class Reasoning:
 
 
 def _continues(piece: Detail, whole: Detail) -> bool:
-    """Whether a piece belongs to a detail that has begun: the same index and type, at least."""
+    """Whether a fragment continues a detail: at least index and type must be the same."""
     if piece.get("index") is None:
         return False
     if whole.get("signature") and any(piece.get(name) for name in _GROWING):

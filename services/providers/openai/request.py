@@ -1,9 +1,9 @@
-"""Requests to OpenAI-compatible providers.
+"""Encoder of a spec as a request to an OpenAI-compatible provider.
 
-A stream is asked for where the caller wants one, and where a whole answer may take
-minutes: it then shows that it lives, and what was generated before a failure is counted.
-Short answers for callers who want them whole are asked for whole, which costs a fraction.
-An answer with sound is never streamed: providers then encode it differently.
+A stream is requested if the caller asked for one, or if a whole answer may take minutes: events
+show that the answer is in progress, and tokens generated before a failure are counted. Other whole
+answers are requested whole, which costs a fraction of the CPU time. An answer with audio is never
+streamed, because providers encode it differently in a stream.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from services.providers.translate.thinking import ThinkingPlan
 PATH = "/chat/completions"
 
 ALL_NAMES: Mapping[str, str] = {known.name: known.name for known in parameters.PARAMETERS}
-"""Every parameter of the contract, by the contract's name."""
+"""All parameters of the contract, by the contract's name."""
 
 NAMES: Mapping[str, str] = {name: name for name in ALL_NAMES if name != "top_a"}
-"""Parameters of the dialect. OpenAI itself refuses some of them: its models' capabilities
-say so, while servers such as vLLM and llama.cpp take them."""
+"""Parameters of the dialect. OpenAI refuses some of them, as its models' capabilities state;
+servers such as vLLM and llama.cpp accept them."""
 
 LONG_ANSWER_TOKENS = 8192
-"""Whole answers that may be longer than this are asked for as a stream."""
+"""Whole answers that may be longer than this are requested as a stream."""
 
 UNSTREAMED = frozenset({"audio"})
-"""Fields with which no stream is asked for."""
+"""Fields that prevent a stream from being requested for a whole answer."""
 
 FORMATS: Mapping[pb.ResponseFormatType.ValueType, str] = {
     pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT: "json_object",
@@ -46,7 +46,7 @@ Json = dict[str, object]
 def encode(
     spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
-    """The request for `spec`. See `services.providers.base.Dialect`."""
+    """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     plan = thinking.plan(spec, target, notes)
     body = common_body(spec, target, notes, plan, NAMES)
     body |= _renamed(_reasoning(plan, target), target)
@@ -55,7 +55,7 @@ def encode(
 
 
 def may_take_long(plan: ThinkingPlan) -> bool:
-    """Whether an answer may take minutes: it is reasoned about, or allowed to be long."""
+    """Whether an answer may take minutes: the model reasons, or the token limit is high."""
     return plan.active or (plan.max_tokens or 0) > LONG_ANSWER_TOKENS
 
 
@@ -66,7 +66,7 @@ def common_body(
     plan: ThinkingPlan,
     names: Mapping[str, str],
 ) -> Json:
-    """The body but for messages and reasoning. `names`: the dialect's parameters."""
+    """Body without messages and reasoning. `names`: the dialect's parameters."""
     parameters.require_features(spec, target)
     body: Json = {"model": target.model, "messages": []}
     if plan.max_tokens is not None:
@@ -92,7 +92,7 @@ def common_body(
 def finished(
     spec: pb.ChatCompletionSpec, body: Json, target: Target, notes: Notes, *, stream: bool
 ) -> UpstreamRequest:
-    """The request with `body`, with the unknown fields that may travel."""
+    """Request with `body` and the unknown fields that are passed through."""
     body |= passed(spec, body, target, notes)
     streamed = stream and UNSTREAMED.isdisjoint(body)
     body["stream"] = streamed
@@ -123,7 +123,7 @@ def _response_format(wanted: pb.ResponseFormat) -> Json:
 
 
 def _reasoning(plan: ThinkingPlan, target: Target) -> Json:
-    """The plan in the parameters that the model knows."""
+    """Thinking plan in the parameters that the model accepts."""
     capabilities = target.capabilities
     switch = capabilities.thinking_switch
     if plan.kind == "default" or switch == "none":

@@ -1,8 +1,8 @@
-"""Answers of OpenAI-compatible providers, whole or streamed, as chunks of our contract.
+"""Decoder of answers of OpenAI-compatible providers, whole or streamed.
 
-Both forms go through the same code: a whole answer is one chunk with messages where a
-stream has deltas. What is known about the providers' habits is in the tables and in
-the modules beside this one; the decoder keeps the order of events.
+Both forms use the same code: a whole answer is one chunk with messages instead of deltas. The
+differences between providers are in the tables here and in the other modules of this package; the
+decoder keeps the order of events.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from services.providers.repeated_frame import RepeatedTextDecoder
 from services.providers.sse_parser import DONE
 
 CHOICES_MAX = 128
-"""More answers than this nobody can have asked for."""
+"""Upper bound of a plausible choice index: requests cannot ask for more choices."""
 
 FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
     "stop": pb.FINISH_REASON_STOP,
@@ -50,7 +50,7 @@ FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
     "sensitive": pb.FINISH_REASON_CONTENT_FILTER,
     "refusal": pb.FINISH_REASON_CONTENT_FILTER,
 }
-"""By the provider's word in lower case. A word that is not here is UNSPECIFIED."""
+"""Finish reasons by the provider's word in lower case. Unknown words are UNSPECIFIED."""
 
 FAILURES: Mapping[str, reasons.ErrorReason.ValueType] = {
     "error": reasons.ERROR_REASON_UPSTREAM_ERROR,
@@ -61,11 +61,11 @@ FAILURES: Mapping[str, reasons.ErrorReason.ValueType] = {
 """Finish reasons that are errors."""
 
 StatePacker = Callable[[list[Detail]], str]
-"""Seals `reasoning_details` into the string that comes back with the next turn."""
+"""Function that packs `reasoning_details` into the reasoning state, which callers send back."""
 
 
 class _Answer:
-    """What has to be remembered of one choice."""
+    """State of one choice."""
 
     def __init__(self, index: int, seed: str) -> None:
         self.index = index
@@ -77,9 +77,9 @@ class _Answer:
 
 
 class OpenAiDecoder(RepeatedTextDecoder):
-    """Decodes one answer. See `services.providers.base.Decoder`.
+    """Decoder of one answer. See `services.providers.base.Decoder`.
 
-    Without `pack_state` reasoning has no state: the provider does not want it back.
+    Without `pack_state` the answer has no reasoning state: the provider does not need it back.
     """
 
     def __init__(self, pack_state: StatePacker | None = None) -> None:
@@ -91,16 +91,16 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     @property
     def done(self) -> bool:
-        """Whether the stream has said `[DONE]`."""
+        """Whether `[DONE]` has been received."""
         return self._done
 
     @property
     def usage(self) -> usage_pb2.Usage | None:
-        """The usage that was reported last."""
+        """The last reported usage."""
         return self._usage
 
     def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
-        """The chunks of one event. Nothing counts after `[DONE]`."""
+        """Decode one event. Events after `[DONE]` are ignored."""
         data = event.data
         self.last_text = ""
         if self._done or event.name == "error" or not data.startswith(b"{"):
@@ -113,14 +113,14 @@ class OpenAiDecoder(RepeatedTextDecoder):
         return self._take(chunk, data)
 
     def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
-        """Adds the chunks of events that are pieces of the first choice's text."""
+        """Add chunks for further text of the first choice."""
         add = chunks.add
         for text in texts:
             if text:
                 add().delta.text = text
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
-        """The endings. UPSTREAM_DISCONNECTED unless every choice has said why it stopped."""
+        """End the stream. Raises UPSTREAM_DISCONNECTED unless each choice has a finish reason."""
         if not self._answers and not self._done:
             raise wire.unreadable()
         answers = self._answers.values()
@@ -132,7 +132,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         return self._endings()
 
     def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
-        """The chunks of a JSON body, which may be led by white space."""
+        """Decode a JSON body, which may begin with white space."""
         data = body.strip()
         found = wire.decode(data)
         chunks = self._take(found, data, whole=True)
@@ -234,7 +234,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         return [*chunks, last]
 
     def _rest(self, answer: _Answer) -> Iterator[pb.ChatCompletionChunk]:
-        """What could only be given once it was complete."""
+        """Chunks that are returned only when the choice is complete."""
         for call in answer.tool_calls.rest():
             yield _delta(pb.CompletionDelta(index=answer.index, tool_call=call))
         details, pack = answer.reasoning.details, self._pack_state
@@ -246,14 +246,14 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
 
 def _reported(error: bytes) -> UpstreamError:
-    """The error that a provider reports in an answer that began as a success."""
+    """Error that a provider reports in an answer with status 200."""
     return provider_failure(200, {}, error, own_error=False)
 
 
 def _add_message(
     message: wire.Message, answer: _Answer, chunks: list[pb.ChatCompletionChunk]
 ) -> None:
-    """Adds the chunks of a message or a delta: reasoning first, since it came first."""
+    """Add the chunks of a message or a delta: reasoning first, as it was generated first."""
     index = answer.index
     if reasoning := answer.reasoning.add(message):
         chunks.append(_delta(pb.CompletionDelta(index=index, reasoning=reasoning)))
@@ -273,7 +273,7 @@ def _add_message(
 
 
 def _parts(content: list[wire.ContentPart | str], index: int) -> Iterator[pb.ChatCompletionChunk]:
-    """The chunks of a content array, in its order."""
+    """Chunks of a content array, in its order."""
     for item in content:
         part = wire.ContentPart(text=item) if isinstance(item, str) else item
         if reasoning := _flat(part.thinking):
@@ -293,7 +293,7 @@ def _flat(thinking: str | list[wire.ContentPart | str] | None) -> str:
 def _add_logprobs(
     logprobs: wire.Logprobs, answer: _Answer, chunks: list[pb.ChatCompletionChunk], begin: int
 ) -> None:
-    """Attaches log probabilities to the text they came with, or to a piece without text."""
+    """Attach log probabilities to the text in the same delta, or to a chunk without text."""
     if not logprobs.content and not logprobs.refusal:
         return
     texts = (chunk for chunk in chunks[begin:] if chunk.delta.WhichOneof("content") == "text")

@@ -1,8 +1,8 @@
-"""Puts calls to tools together from pieces that providers cut in many ways.
+"""Assembly of tool calls from fragments, which providers split in different ways.
 
-Calls come whole or in fragments; their indexes start at 0, repeat, or are missing; IDs
-come once, with every fragment, or never. What comes out is always the same: calls
-numbered from 0, with ID, name and type in the first piece only.
+Calls arrive whole or in fragments. Their indexes start at 0, repeat, or are missing. IDs arrive
+once, with every fragment, or never. The result always has one form: calls numbered from 0, with ID,
+name and type in the first chunk only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from services.providers.openai import wire
 
 @dataclass(slots=True)
 class _Call:
-    """A call that has begun."""
+    """Tool call that has begun."""
 
     number: int
     provider_index: int | None
@@ -28,18 +28,18 @@ class _Call:
     type: content.ToolType.ValueType
     name: str = ""
     held: str = ""
-    """Arguments that came before the name."""
+    """Arguments received before the name."""
 
 
 class ToolCalls:
-    """The calls of one choice. `seed` makes IDs where the provider gives none."""
+    """Tool calls of one choice. `seed` is the source of IDs where the provider sends none."""
 
     def __init__(self, seed: str) -> None:
         self._seed = seed
         self._calls: list[_Call] = []
 
     def add(self, piece: wire.ToolCall) -> pb.ToolCallDelta | None:
-        """What `piece` adds, if anything."""
+        """Add the fragment `piece`. Returns what it adds to the answer, if anything."""
         if piece.custom is not None:
             name, arguments = piece.custom.name, piece.custom.input
         else:
@@ -53,13 +53,13 @@ class ToolCalls:
         return self._first(call) if call.name else None
 
     def rest(self) -> Iterator[pb.ToolCallDelta]:
-        """Calls whose name never came."""
+        """Start of each call whose name was never received."""
         for call in self._calls:
             if not call.name:
                 yield self._first(call)
 
     def _call(self, piece: wire.ToolCall, name: str) -> _Call:
-        """The call that `piece` belongs to: a new one, or one that has begun."""
+        """Find the call that `piece` belongs to, or begin one."""
         known = [call for call in self._calls if self._belongs(piece, name, call)]
         if known:
             return known[-1]
@@ -75,7 +75,7 @@ class ToolCalls:
         return call
 
     def _belongs(self, piece: wire.ToolCall, name: str, call: _Call) -> bool:
-        """A new ID is a new call, whatever the index: Gemini's all have index 0."""
+        """Whether `piece` belongs to `call`. IDs decide before indexes: Gemini's are all 0."""
         if piece.id and call.id:
             return piece.id == call.id
         if piece.index is not None:
@@ -100,7 +100,7 @@ class ToolCalls:
 
 
 def _text(arguments: str | dict[str, object] | list[object] | None) -> str:
-    """Arguments are JSON text; some servers send the object itself."""
+    """Arguments as JSON text. Some servers send an object instead."""
     if arguments is None or isinstance(arguments, str):
         return arguments or ""
     return msgspec.json.encode(arguments).decode()

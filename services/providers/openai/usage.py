@@ -1,4 +1,4 @@
-"""Tokens as OpenAI-compatible providers count them, made one habit."""
+"""Token usage, normalized: OpenAI-compatible providers count in different ways."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NO_DETAILS = wire.PromptDetails()
 
 
 def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
-    """The usage in our terms; None where the figures cannot be true.
+    """Usage in the contract's terms. None if the figures are implausible.
 
     A total that is larger than its parts means reasoning that the provider left out of
     the completion (xAI and Google do), so the rest counts as completion. Parts never

@@ -1,7 +1,7 @@
-"""What OpenAI-compatible providers answer, as types. Only what is read has a field.
+"""Types of the JSON that OpenAI-compatible providers answer. Fields that are not read are omitted.
 
-Every field may be missing or null. A value of a type that no provider is known to send
-is taken for null, so that one odd field does not spoil an answer.
+Every field may be missing or null. A value of an unexpected type counts as null, so that one such
+field does not fail the whole answer.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.errors import UpstreamError
 
 Json = Raw | UnsetType
-"""Something that is looked at later, if it is there at all."""
+"""Field that is decoded later, if it is set."""
 
 _ODD_FIELDS_MAX = 32
 _NOTHING = frozenset({b"null", b"{}", b"[]", b'""', b"false"})
 
 
 class Wire(msgspec.Struct, frozen=True, gc=False):
-    """The base of all: not tracked by the garbage collector, since none is part of a cycle."""
+    """Base class of all types. Not tracked by the garbage collector: values form no cycles."""
 
 
 class PromptDetails(Wire, frozen=True, gc=False):
-    """Parts of the prompt."""
+    """Breakdown of the prompt tokens."""
 
     cached_tokens: float | None = None
     cache_write_tokens: float | None = None
@@ -34,13 +34,13 @@ class PromptDetails(Wire, frozen=True, gc=False):
 
 
 class CompletionDetails(Wire, frozen=True, gc=False):
-    """Parts of the completion."""
+    """Breakdown of the completion tokens."""
 
     reasoning_tokens: float | None = None
 
 
 class Usage(Wire, frozen=True, gc=False):
-    """Tokens, as counted by the provider."""
+    """Token usage, as counted by the provider."""
 
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
@@ -56,21 +56,21 @@ class Usage(Wire, frozen=True, gc=False):
 
 
 class Function(Wire, frozen=True, gc=False):
-    """A function that is called, or a piece of the call."""
+    """Function that is called, or a fragment of the call."""
 
     name: str | None = None
     arguments: str | dict[str, object] | list[object] | None = None
 
 
 class Custom(Wire, frozen=True, gc=False):
-    """A custom tool that is called."""
+    """Custom tool that is called."""
 
     name: str | None = None
     input: str | None = None
 
 
 class ToolCall(Wire, frozen=True, gc=False):
-    """A call to a tool, or a piece of one."""
+    """Tool call, or a fragment of one."""
 
     index: int | None = None
     id: str | None = None
@@ -80,7 +80,7 @@ class ToolCall(Wire, frozen=True, gc=False):
 
 
 class ContentPart(Wire, frozen=True, gc=False):
-    """A part of a content array. Mistral nests the parts of its `thinking`."""
+    """Part of a content array. Mistral nests the parts of its `thinking`."""
 
     type: str | None = None
     text: str | None = None
@@ -89,7 +89,7 @@ class ContentPart(Wire, frozen=True, gc=False):
 
 
 class Message(Wire, frozen=True, gc=False):
-    """A message, or a piece of one."""
+    """Message, or a delta of one."""
 
     content: str | list[ContentPart | str] | None = None
     reasoning_content: str | None = None
@@ -111,7 +111,7 @@ class Logprobs(Wire, frozen=True, gc=False):
 
 
 class Choice(Wire, frozen=True, gc=False):
-    """An answer, or a piece of one."""
+    """Choice, or a delta of one."""
 
     index: int | None = None
     delta: Message | None = None
@@ -124,14 +124,14 @@ class Choice(Wire, frozen=True, gc=False):
 
 
 class GroqExtras(Wire, frozen=True, gc=False):
-    """What Groq keeps apart."""
+    """Field `x_groq`, in which Groq reports usage and errors."""
 
     usage: Usage | None = None
     error: Json = UNSET
 
 
 class Chunk(Wire, frozen=True, gc=False):
-    """An event of a stream, or a whole answer."""
+    """Event of a stream, or a whole answer."""
 
     id: str | None = None
     object: str | None = None
@@ -143,9 +143,9 @@ class Chunk(Wire, frozen=True, gc=False):
     service_tier: str | None = None
 
     def text(self) -> str:
-        """The content, if the chunk says nothing else: one piece of text of the first choice.
+        """Text of the first choice, if the chunk contains nothing else. Otherwise empty.
 
-        Nearly all chunks do. It is a shortcut, and the long way gives the same.
+        This is a fast path for nearly all chunks; the general path gives the same result.
         """
         choices = self.choices
         if choices is None or len(choices) != 1 or self.usage is not None:
@@ -172,7 +172,7 @@ _decoder = msgspec.json.Decoder(Chunk)
 
 
 def decode(data: bytes) -> Chunk:
-    """Reads an event's data, or a whole body. Raises UPSTREAM_BAD_RESPONSE where it is not JSON."""
+    """Decode an event's data or a whole body. Raises UPSTREAM_BAD_RESPONSE if it is not JSON."""
     try:
         return _decoder.decode(data)
     except msgspec.ValidationError as error:
@@ -182,7 +182,7 @@ def decode(data: bytes) -> Chunk:
 
 
 def present(value: Json) -> bytes:
-    """The JSON of a field that says something; empty where it is missing, null or empty."""
+    """JSON of a field. Empty if the field is missing, null or empty."""
     if value is UNSET:
         return b""
     text = bytes(value)
@@ -190,7 +190,7 @@ def present(value: Json) -> bytes:
 
 
 def unreadable() -> UpstreamError:
-    """What to raise for an answer that makes no sense."""
+    """Error for an answer that cannot be interpreted."""
     return UpstreamError(
         reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
         "The provider gave an answer that the gateway cannot read.",
@@ -198,7 +198,7 @@ def unreadable() -> UpstreamError:
 
 
 def _tolerant(data: bytes, error: msgspec.ValidationError) -> Chunk:
-    """Reads the data once more, without the fields that have unknown types."""
+    """Decode the data again, without the fields of unexpected types."""
     try:
         found: object = msgspec.json.decode(data)
         for _ in range(_ODD_FIELDS_MAX):
@@ -214,7 +214,7 @@ def _tolerant(data: bytes, error: msgspec.ValidationError) -> Chunk:
 
 
 def _forget(found: object, complaint: str) -> bool:
-    """Sets to null what msgspec complains about: "Expected `str`, … - at `$.choices[0].id`"."""
+    """Set the field that msgspec names to null: "Expected `str`, … - at `$.choices[0].id`"."""
     steps = re.findall(r"\.(\w+)|\[(\d+)\]", complaint.rpartition("`$")[2])
     for name, index in steps[:-1]:
         found = _child(found, name, index)

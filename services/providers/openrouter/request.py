@@ -1,4 +1,4 @@
-"""Requests to OpenRouter: OpenAI's, with more parameters and reasoning of their own form."""
+"""Encoder of a spec as a request to OpenRouter: OpenAI's, with more parameters and `reasoning`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Json = dict[str, object]
 def encode(
     spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
-    """The request for `spec`. See `services.providers.base.Dialect`."""
+    """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     plan = thinking.plan(spec, target, notes, barred=_obstacle(spec, target))
     body = common_body(spec, target, notes, plan, ALL_NAMES)
     body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
@@ -36,9 +36,9 @@ def encode(
 
 
 def _obstacle(spec: pb.ChatCompletionSpec, target: Target) -> str:
-    """Why the provider would refuse reasoning in this conversation. Empty: it would not.
+    """Reason for which the provider would refuse reasoning in this conversation. Empty: none.
 
-    Models that are told a number of tokens want the reasoning back with their calls:
+    Models with a reasoning budget require the reasoning back with their tool calls:
     "Expected `thinking` or `redacted_thinking`, but found `tool_use`."
     """
     if target.capabilities.thinking != "budget":
@@ -53,7 +53,7 @@ def _obstacle(spec: pb.ChatCompletionSpec, target: Target) -> str:
 
 
 def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:
-    """The plan as the object `reasoning`. Empty: nothing is said."""
+    """Thinking plan as the object `reasoning`. Empty: the default applies."""
     found: Json = {}
     if plan.kind == "off":
         found["enabled"] = False
@@ -67,7 +67,7 @@ def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:
 
 
 def _message(sent: content.Message, target: Target, notes: Notes) -> Json:
-    """One message, with the reasoning that came with it."""
+    """Message with the reasoning that belongs to it."""
     found = messages.message(sent, target, notes, cache_marks=True)
     details = _details(sent, target, notes)
     if details is not None:
@@ -76,7 +76,7 @@ def _message(sent: content.Message, target: Target, notes: Notes) -> Json:
 
 
 def _details(sent: content.Message, target: Target, notes: Notes) -> msgspec.Raw | None:
-    """The array `reasoning_details` of an earlier turn, unchanged."""
+    """Array `reasoning_details` of an earlier turn, unchanged."""
     if sent.reasoning_details_json:
         return messages.valid_json(sent.reasoning_details_json, "messages")
     blocks = reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
