@@ -20,7 +20,7 @@ from services.errors import UpstreamError
 from services.providers.base import SseEvent
 
 EVENT_MAX = 2 * 1024 * 1024
-"""The most bytes that one event may take: a picture fits, memory stays bounded."""
+"""Maximum size of one event in bytes: an image fits, and memory stays bounded."""
 
 DONE = b"[DONE]"
 """The data with which OpenAI's streams end."""
@@ -30,7 +30,7 @@ _make = partial(tuple.__new__, SseEvent)  # SseEvent(...) itself costs half as m
 
 
 class SseParser:
-    """Cuts the body of one answer into events.
+    """Parser of the body of one answer into events.
 
     The events do not depend on how the body was sliced. Comments, and events
     without data, are dropped. An event larger than `limit` is UPSTREAM_BAD_RESPONSE,
@@ -46,18 +46,18 @@ class SseParser:
         self._too_large = False
 
     def feed(self, data: bytes) -> list[SseEvent]:
-        """The events that `data` completes, in order."""
+        """Parse `data`. Returns the events that it completes, in order."""
         events = [event for block in self.split(data) if (event := event_of(block)) is not None]
         if not events:
             self._check()
         return events
 
     def close(self) -> list[SseEvent]:
-        """The event that the end of the body left unfinished, if its data is complete."""
+        """End the body. Returns the event without its blank line, if its data is complete."""
         return [event for block in self.rest() if (event := event_of(block)) is not None]
 
     def split(self, data: bytes) -> list[bytes]:
-        """The blocks of lines that `data` completes, in order: `event_of` reads them."""
+        """Split `data`. Returns the blocks of lines that it completes, for `event_of`."""
         if self._too_large:
             self._check()
         if not self._begun:
@@ -85,7 +85,7 @@ class SseParser:
         return blocks
 
     def rest(self) -> list[bytes]:
-        """The block that the end of the body left unfinished, if its data is complete."""
+        """End the body. Returns the block without its blank line, if its data is complete."""
         self._check()
         block = self._take_pending()
         event = event_of(block)
@@ -112,7 +112,7 @@ class SseParser:
         return data
 
     def _cut_too_large(self, blocks: list[bytes]) -> None:
-        """Keeps what comes before the first block that is too large, if there is one."""
+        """Drop the first block that is too large, if there is one, and all blocks after it."""
         for number, block in enumerate(blocks):
             if len(block) - block.endswith(b"\n") > self._limit:
                 self._too_large = True
@@ -128,7 +128,7 @@ class SseParser:
         return data.removeprefix(_BOM)
 
     def _with_lf(self, data: bytes) -> bytes:
-        """`data` with LF for every line end, however a CRLF was sliced."""
+        """Normalize line ends in `data` to LF, also if a CRLF is split between pieces."""
         if self._after_cr:
             data = data.removeprefix(b"\n")  # Its CR has ended the line already.
         self._after_cr = data.endswith(b"\r")
@@ -136,7 +136,7 @@ class SseParser:
 
 
 def event_of(block: bytes) -> SseEvent | None:
-    """The event of these lines, by the rules of the standard. None without data."""
+    """Parse the event in a block of lines, by the rules of the standard. None without data."""
     # Nearly all events are one line `data: …`: half a microsecond each.
     if block[:6] == b"data: " and b"\n" not in block:
         return _make(("", block[6:])) if len(block) > 6 else None
@@ -157,7 +157,7 @@ def event_of(block: bytes) -> SseEvent | None:
 
 
 def _complete(data: bytes) -> bool:
-    """Whether nothing is missing: JSON cut anywhere is not JSON."""
+    """Whether the data is complete: truncated JSON is not valid JSON."""
     if data.strip() == DONE:
         return True
     try:

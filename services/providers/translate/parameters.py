@@ -1,10 +1,10 @@
-"""Which parameters of a request are sent, under which names and with which values.
+"""Selection of the parameters to send, with the provider's names and values.
 
     spec ──► dialect's names ──► channel's quirks ──► model's capabilities ──► body
 
-Sampling is a hint: what a model lacks is dropped or moved into its range, with a note.
-What the caller's program relies on (several answers, log probabilities, tools, pictures,
-a schema) is never left out silently: the call is refused instead.
+Sampling parameters are hints: unsupported ones are dropped or clamped to the model's range, with a
+note. Features that the caller's program relies on (several answers, log probabilities, tools,
+images, a schema) are never dropped: the call is refused instead.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ VERBOSITIES: Mapping[pb.Verbosity.ValueType, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A parameter of the contract that providers take or leave."""
+    """Parameter of the contract that not all providers support."""
 
     name: str
-    """Ours, which is OpenAI's."""
+    """The contract's name, which is OpenAI's."""
     json: Callable[[Any], object | None] | None = None
-    """Its value for JSON, from the field's. None: as it is; what gives None is not sent."""
+    """Function from the field's value to JSON; the result None is not sent. None: no change."""
     needs: str = ""
-    """A field without which it means nothing, and is refused by providers."""
+    """Field without which the parameter has no meaning, and is refused by providers."""
     neutral: object = None
-    """The value that changes nothing: it is left out without a word."""
+    """The value that has no effect. It is left out without a note."""
     essential: bool = False
-    """The caller's program relies on it: refused where it cannot be sent."""
+    """Whether the caller's program relies on it: the call is refused if it cannot be sent."""
 
 
 def accepted(
@@ -52,11 +52,11 @@ def accepted(
     *,
     thinking: bool = False,
 ) -> dict[str, object]:
-    """The parameters to send, by the provider's names.
+    """Parameters to send, by the provider's names.
 
-    `names` tells how the dialect calls each of ours; what is not in it, the dialect
-    lacks. `thinking`: the model is going to reason, which narrows what it takes. Every
-    value that is dropped or moved leaves a note. Raises UNSUPPORTED_FEATURE for `n`
+    `names` maps the contract's names to the dialect's; parameters without an entry are not sent.
+    `thinking`: the model is going to reason, which restricts other parameters. Each value that is
+    dropped or clamped gets a note. Raises UNSUPPORTED_FEATURE for `n`
     and `logprobs` where the model or the dialect lacks them.
     """
     given: dict[str, object] = {}
@@ -72,7 +72,7 @@ def accepted(
 
 
 def output_limit(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> int | None:
-    """`max_tokens`, but no more than the model can write. None where the caller gave none."""
+    """`max_tokens`, clamped to the model's maximum. None if the caller set none."""
     if not spec.HasField("max_tokens"):
         return None
     most = target.capabilities.max_output_tokens
@@ -83,20 +83,20 @@ def output_limit(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> i
 
 
 def output_limit_name(target: Target) -> str:
-    """What `max_tokens` is called by an OpenAI-compatible provider of this model."""
+    """Name of `max_tokens` at an OpenAI-compatible provider of this model."""
     renames = target.channel.quirks.renames
     return renames.get("max_tokens", target.capabilities.max_tokens_parameter)
 
 
 def require(supported: bool, param: str, feature: str) -> None:
-    """Refuses the call with UNSUPPORTED_FEATURE unless `feature` is supported."""
+    """Raise UNSUPPORTED_FEATURE unless `feature` is supported."""
     if not supported:
         message = f"This model does not support {feature}."
         raise Failure(reasons.ERROR_REASON_UNSUPPORTED_FEATURE, message, param=param)
 
 
 def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
-    """Refuses tools, pictures and schemas that the model is known to lack."""
+    """Refuse tools, images and schemas that the model is known to lack."""
     capabilities, drops = target.capabilities, target.channel.quirks.drops
     if spec.tools:
         require(capabilities.tools and "tools" not in drops, "tools", "tools")
@@ -108,7 +108,7 @@ def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
 
 
 def raw_object(data: bytes, param: str) -> msgspec.Raw:
-    """`data`, to be sent as it is. Raises INVALID_FIELD unless it is one JSON object.
+    """JSON that is sent unchanged. Raises INVALID_FIELD unless `data` is one JSON object.
 
     Bytes that are not checked could close the object around them and add keys to it.
     """
@@ -121,13 +121,13 @@ def raw_object(data: bytes, param: str) -> msgspec.Raw:
 
 
 def forces_tool(spec: pb.ChatCompletionSpec) -> bool:
-    """Whether the model is told to call a tool, whatever it thinks of it."""
+    """Whether the request forces the model to call a tool."""
     modes = (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_NAMED)
     return spec.HasField("tool_choice") and spec.tool_choice.mode in modes
 
 
 def _wants_schema(spec: pb.ChatCompletionSpec) -> bool:
-    """Whether the answer is to be JSON of a certain form."""
+    """Whether the answer must be JSON that matches a schema."""
     schema = pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA
     return spec.HasField("response_format") and spec.response_format.type == schema
 
@@ -157,16 +157,15 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(name="logprobs", neutral=False, essential=True),
     Parameter(name="top_logprobs", neutral=0, essential=True),
 )
-"""Everything that is a value and no more. Limits, tools, formats and reasoning have
-their own places."""
+"""Parameters that are plain values. Limits, tools, formats and reasoning are handled elsewhere."""
 
 _FIELDS = pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name
 _QUESTIONS = tuple((known, known.name, _FIELDS[known.name].has_presence) for known in PARAMETERS)
-"""Each parameter, its field, and whether that can be set to nothing."""
+"""Each parameter, its field, and whether the field has presence."""
 
 
 def _values(spec: pb.ChatCompletionSpec) -> list[tuple[Parameter, object]]:
-    """What the caller has set, ready for JSON. No function is called for what is not set."""
+    """Parameters that the caller has set, ready for JSON. Unset ones cost no function call."""
     found: list[tuple[Parameter, object]] = []
     has: Callable[[str], bool] = spec.HasField  # type: ignore[assignment]  # any optional field's
     for parameter, name, optional in _QUESTIONS:
@@ -212,7 +211,7 @@ def _is_sent(
 
 
 def _obstacle(name: str, names: Mapping[str, str], target: Target, *, thinking: bool) -> str:
-    """Why the parameter cannot be sent. Empty: it can."""
+    """Reason for which the parameter cannot be sent. Empty: it can be sent."""
     capabilities = target.capabilities
     if name not in names or name in target.channel.quirks.drops:
         return f"The provider has no `{name}`."
@@ -224,7 +223,7 @@ def _obstacle(name: str, names: Mapping[str, str], target: Target, *, thinking: 
 
 
 def _exclude(kept: str, left: str, given: dict[str, object], notes: Notes) -> None:
-    """Leaves out one of two that may not be sent together: a neutral one if there is one."""
+    """Leave out one of two mutually exclusive parameters: a neutral one if there is one."""
     if given[kept] == _NEUTRALS.get(kept):
         del given[kept]
         return
@@ -241,7 +240,7 @@ _NEUTRALS: Mapping[str, object] = {
 def _clamp(
     given: dict[str, object], capabilities: Capabilities, notes: Notes, *, thinking: bool
 ) -> None:
-    """Moves numbers into the model's ranges."""
+    """Clamp numbers to the model's ranges."""
     ranges = capabilities.ranges
     if thinking:
         ranges = {**ranges, **capabilities.thinking_ranges}

@@ -1,4 +1,4 @@
-"""The sealed form of a model's reasoning, as one opaque string for callers to send back.
+"""Reasoning state: a model's sealed reasoning as one opaque string, which callers send back.
 
     base64url(JSON {"v": 1, "dialect": "anthropic", "blocks": [...]})
 
@@ -22,7 +22,7 @@ from services.providers.base import Notes
 VERSION = 1
 
 STATE_MAX = 4 * 1024 * 1024
-"""The most characters of a state, sent or accepted. A full answer of reasoning has less."""
+"""Maximum length of a state in characters, sent or accepted. The longest answers need less."""
 
 
 class Thought(msgspec.Struct, frozen=True, tag="thought"):
@@ -31,42 +31,42 @@ class Thought(msgspec.Struct, frozen=True, tag="thought"):
     text: str
     """May be empty: some providers show only the signature."""
     signature: str
-    """As the provider gave it."""
+    """The provider's value, unchanged."""
 
 
 class Redacted(msgspec.Struct, frozen=True, tag="redacted"):
     """Reasoning that only the provider can read."""
 
     data: str
-    """As the provider gave it."""
+    """The provider's value, unchanged."""
 
 
 class Text(msgspec.Struct, frozen=True, tag="text"):
-    """The place of a piece of the answer's text."""
+    """Position of a part of the answer's text."""
 
     length: int
-    """How many characters of it come here."""
+    """Number of characters at this position."""
 
 
 class SealedCall(msgspec.Struct, frozen=True, tag="call"):
-    """The place of a tool call."""
+    """Position of a tool call."""
 
     id: str
-    """The call's ID, as the caller has it."""
+    """The tool call's ID, as sent to the caller."""
 
 
 class Details(msgspec.Struct, frozen=True, tag="details"):
-    """Reasoning in a form that only the dialect knows."""
+    """Reasoning in a form that is specific to the dialect."""
 
     json: msgspec.Raw
-    """Such as the array `reasoning_details` of OpenRouter."""
+    """JSON, such as OpenRouter's array `reasoning_details`."""
 
 
 Block = Thought | Redacted | Text | SealedCall | Details
 
 
 class _State(msgspec.Struct, frozen=True):
-    """What the string holds."""
+    """Contents of the string."""
 
     v: int
     dialect: str
@@ -77,14 +77,14 @@ _DECODER = msgspec.json.Decoder(_State)
 
 
 def pack(dialect: str, blocks: Sequence[Block]) -> str:
-    """The string for `blocks`, in their order. Empty where it would exceed `STATE_MAX`."""
+    """Encode `blocks`, in their order. Returns an empty string if it would exceed `STATE_MAX`."""
     state = _State(v=VERSION, dialect=dialect, blocks=tuple(blocks))
     packed = base64.urlsafe_b64encode(msgspec.json.encode(state)).rstrip(b"=").decode("ascii")
     return packed if len(packed) <= STATE_MAX else ""
 
 
 def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
-    """The blocks of `state`. None, with a note, where it comes from another dialect.
+    """Decode the blocks of `state`. None, with a note, if it comes from another dialect.
 
     Raises INVALID_FIELD where the string is not one of ours.
     """

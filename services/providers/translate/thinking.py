@@ -1,9 +1,9 @@
-"""How a model is to reason, decided from what the caller asked and what the model takes.
+"""Thinking plan: how a model is told to reason, from the request and the model's capabilities.
 
-Callers say `reasoning_effort`, `thinking.budget_tokens`, `thinking.type`, or choose a
-name that ends in `-thinking`. Models take a number of tokens, an effort, both or none
-(`services.capabilities`). What is said in one form is translated into the other, with
-a note; the dialect only writes down the plan.
+Callers set `reasoning_effort`, `thinking.budget_tokens` or `thinking.type`, or choose a name that
+ends in `-thinking`. Models accept a token budget, an effort, both or neither
+(`services.capabilities`). One form is translated into the other, with a note. The dialect only
+encodes the plan.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ BUDGETS: Mapping[Effort, int] = {
     "xhigh": 24_576,
     "max": BUDGET_MAX,
 }
-"""How many tokens an effort is worth."""
+"""Token budget that corresponds to each effort."""
 
 STEPS: Sequence[tuple[int, Effort]] = ((4000, "low"), (12_000, "medium"), (24_000, "high"))
-"""The effort that a budget below so many tokens is worth; from the last on, `xhigh`."""
+"""Exclusive upper limits of budgets, and the corresponding effort. Larger ones are `xhigh`."""
 
 
 class ThinkingPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to tell the model about reasoning."""
+    """Reasoning settings for the model."""
 
     kind: Literal["default", "off", "budget", "effort", "adaptive"] = "default"
-    """Nothing; not to; with `budget_tokens`; with `effort`; as it sees fit, with `effort`
-    as a guide where that is not empty."""
+    """`default`: send no setting. `off`: no reasoning. `budget`: up to `budget_tokens`. `effort`:
+    with `effort`. `adaptive`: the model decides, guided by `effort` unless that is empty."""
     budget_tokens: int = 0
-    """With `budget`: the most tokens to reason with."""
+    """With `budget`: maximum number of reasoning tokens."""
     effort: Effort | Literal[""] = ""
-    """With `effort`, and perhaps with `adaptive`: a level that the model knows."""
+    """With `effort`, and optionally with `adaptive`: a level that the model supports."""
     max_tokens: int | None = None
-    """The limit on the whole answer that goes with it. None: the caller gave none."""
+    """Limit on the tokens of the whole answer. None: the caller set none."""
     active: bool = False
-    """Whether the model is going to reason, as far as is known."""
+    """Whether the model is expected to reason."""
 
 
 class _Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller asked for, before it is known what the model takes."""
+    """Reasoning that the caller asked for, before the model's capabilities are applied."""
 
     wanted: bool | None = None
-    """None: the caller did not say."""
+    """Whether reasoning is requested. None: not specified."""
     effort: Effort | None = None
     budget: int | None = None
     params: tuple[str, ...] = ()
-    """The parameters that said so; empty where only the model's name did."""
+    """The parameters that specified it. Empty if only the model's name did."""
 
 
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a planner looks at."""
+    """Input of a planner."""
 
     wish: _Wish
     target: Target
@@ -92,11 +92,11 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True):
 def plan(
     spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, barred: str = ""
 ) -> ThinkingPlan:
-    """How the model is to reason, and the limit on tokens that goes with it.
+    """Plan the model's reasoning, and the token limit that goes with it.
 
-    A translation leaves a note; a wish that the model cannot fulfil is dropped with one,
-    or refused with UNSUPPORTED_FEATURE in strict mode. `barred` says why this
-    conversation allows no reasoning; reasoning is then off, if the model can be told so.
+    A translation gets a note. A setting that the model does not support is dropped with a note, or
+    refused with UNSUPPORTED_FEATURE in strict mode. `barred` is the reason for which this
+    conversation allows no reasoning; reasoning is then off, if the model can turn it off.
     """
     capabilities = target.capabilities
     case = _Case(
@@ -115,14 +115,14 @@ def plan(
 
 
 def nearest(effort: Effort, known: Sequence[Effort]) -> Effort:
-    """The highest of the known levels that is not above `effort`; else the lowest."""
+    """Highest supported level that is not above `effort`; if there is none, the lowest."""
     rank = EFFORT_NAMES.index
     below = [level for level in known if rank(level) <= rank(effort)]
     return max(below, key=rank) if below else min(known, key=rank)
 
 
 def effort_of(budget_tokens: int) -> Effort:
-    """The effort that a number of tokens is worth."""
+    """Effort that corresponds to a token budget."""
     return next((effort for limit, effort in STEPS if budget_tokens < limit), "xhigh")
 
 
@@ -151,7 +151,7 @@ def _wish(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> _Wish:
 
 
 def _off(case: _Case) -> ThinkingPlan:
-    """Reasoning is not wanted: the least that the model can do."""
+    """Plan for a request without reasoning: the least that the model supports."""
     capabilities = case.target.capabilities
     if capabilities.thinking_default != "always":
         return case.plan("off")
@@ -174,14 +174,14 @@ def _barred(case: _Case, why: str) -> ThinkingPlan:
 
 
 def _without(case: _Case) -> ThinkingPlan:
-    """A model that does not reason."""
+    """Plan for a model that does not reason."""
     if case.wish.wanted:
         case.drop("This model does not reason.")
     return case.plan("default")
 
 
 def _by_budget(case: _Case) -> ThinkingPlan:
-    """A model that is told how many tokens to reason with."""
+    """Plan for a model that takes a token budget."""
     wish = case.wish
     if not wish.wanted:
         return case.plan("default")
@@ -194,7 +194,7 @@ def _by_budget(case: _Case) -> ThinkingPlan:
 
 
 def _fitted(case: _Case, budget: int, *, asked: bool) -> ThinkingPlan:
-    """The budget, made to leave room for the answer: it counts towards `max_tokens`.
+    """Budget that leaves tokens for the answer: reasoning counts towards `max_tokens`.
 
     A budget of the caller's own is kept if it is legal, even if it leaves little room.
     """
@@ -219,7 +219,7 @@ def _fitted(case: _Case, budget: int, *, asked: bool) -> ThinkingPlan:
 
 
 def _adaptive(case: _Case) -> ThinkingPlan:
-    """A model that decides itself, with an effort as a guide."""
+    """Plan for a model that decides itself, guided by an effort."""
     if not case.wish.wanted:
         return case.plan("default")
     if _says_budget(case):
@@ -228,7 +228,7 @@ def _adaptive(case: _Case) -> ThinkingPlan:
 
 
 def _by_effort(case: _Case) -> ThinkingPlan:
-    """A model that is told how hard to reason, or only whether to."""
+    """Plan for a model that takes an effort, or only on and off."""
     wish, capabilities = case.wish, case.target.capabilities
     if not wish.wanted:
         return case.plan("default")
@@ -242,7 +242,7 @@ def _by_effort(case: _Case) -> ThinkingPlan:
 
 
 def _as_said(case: _Case) -> ThinkingPlan:
-    """A model about which nothing is known: what was asked is passed on."""
+    """Plan for an unknown model: the caller's settings are passed on."""
     if not case.wish.wanted:
         return case.plan("default")
     if _says_budget(case):
@@ -252,13 +252,13 @@ def _as_said(case: _Case) -> ThinkingPlan:
 
 
 def _says_budget(case: _Case) -> bool:
-    """Whether a number of tokens was asked for, no effort, and the model takes numbers."""
+    """Whether the caller set a budget but no effort, and the model takes budgets."""
     wish = case.wish
     return wish.budget is not None and not wish.effort and case.target.capabilities.takes_budgets
 
 
 def _level(case: _Case) -> Effort | Literal[""]:
-    """The effort to say, out of those that the model knows. Empty: it knows none."""
+    """Effort to send, from those that the model supports. Empty: it supports none."""
     wish, capabilities, notes = case.wish, case.target.capabilities, case.notes
     if not capabilities.efforts and capabilities.thinking_switch == "none":
         case.drop("This model reasons by itself and cannot be told how much.")
