@@ -17,7 +17,7 @@ def target_of(
     overrides: CapabilityOverrides | None = None,
     thinking_by_name: bool = False,
 ) -> Target:
-    """A call to `model` at a provider that speaks `dialect`."""
+    """Target for `model` at a provider of `dialect`."""
     return Target(
         channel=ChannelConfig(
             name="test",
@@ -33,6 +33,6 @@ def target_of(
 
 
 def told(notes: Notes) -> dict[str, str]:
-    """What became of which parameter: the name of its last note's action, such as `DROPPED`."""
+    """Map each parameter to the action of its last note, such as `DROPPED`."""
     prefix = "NOTE_ACTION_"
     return {note.param: pb.NoteAction.Name(note.action).removeprefix(prefix) for note in notes.all}

@@ -1,4 +1,4 @@
-"""Each parameter, in each dialect, for each family of models: what is said, and what is told.
+"""Each parameter, in each dialect, for each family of models: the request's body, and the notes.
 
 The table pins what the encoders do, so that a change of it is seen and has to be meant. It
 was filled from their output. The rows of Claude and of OpenAI's reasoning models were then
@@ -44,24 +44,24 @@ PARAMETERS: Mapping[str, Any] = {
     "service_tier": "flex",
     "metadata": {"a": "b"},
 }
-"""Every parameter, with a value that no provider takes for its default."""
+"""All parameters, with values that are no provider's default."""
 
 AS_IT_IS: Mapping[str, Any] = {"logit_bias": {"7": 1.0}, "verbosity": "low"}
-"""How values are said that JSON spells another way."""
+"""Values whose form in JSON differs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """What becomes of the parameters; those that are not named are said as they are."""
+    """Expected handling of the parameters. Unlisted ones are sent unchanged."""
 
     dropped: str = ""
-    """Not said, and told; refused in strict mode."""
+    """Not sent, with a note; refused in strict mode."""
     refused: str = ""
-    """Refused always."""
+    """Always refused."""
     said: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    """Said in another way: what it adds to the request, or changes there."""
+    """Sent in another form: fields that are added to the request, or changed."""
     mapped: str = ""
-    """Of these, the ones that are told."""
+    """Names in `said` that get a note."""
 
 
 HINTS = "temperature top_p top_k"
@@ -148,7 +148,7 @@ MATRIX: Mapping[tuple[str, str], Family] = {
 def encoded(
     dialect: str, model: str, *, strict: bool = False, **parameters: Any
 ) -> tuple[dict[str, Any], dict[str, pb.NoteAction.ValueType]]:
-    """The request's body, and what is told of it."""
+    """The request's body, and the notes."""
     target = Target(
         channel=ChannelConfig(name="c", dialect=dialect),
         model=model,
@@ -165,7 +165,7 @@ def encoded(
 @pytest.mark.parametrize("name", PARAMETERS)
 @pytest.mark.parametrize(("dialect", "model"), MATRIX)
 def test_parameter(dialect: str, model: str, name: str) -> None:
-    """It is said as the table has it, and what is not said is told, or refused."""
+    """A parameter is sent in the form of the table. An unsent one gets a note, or is refused."""
     family = MATRIX[dialect, model]
     wanted = {name: PARAMETERS[name]}
     if name in family.refused.split():
@@ -188,7 +188,7 @@ def test_parameter(dialect: str, model: str, name: str) -> None:
 
 
 def test_every_parameter_has_a_row() -> None:
-    """Names in the table are names of parameters."""
+    """All names in the table are names of parameters."""
     for family in MATRIX.values():
         named = {*family.dropped.split(), *family.refused.split(), *family.said}
         assert named <= PARAMETERS.keys()

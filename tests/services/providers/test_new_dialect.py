@@ -1,4 +1,4 @@
-"""A dialect that this test adds: a gateway needs no more than `services.providers.base` names."""
+"""Toy dialect that implements only the interface in `services.providers.base`."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ async def test_a_stream_is_translated(gateway: Gateway, upstream: FakeUpstream) 
 
 
 async def test_a_refusal_is_the_dialect_s(gateway: Gateway, upstream: FakeUpstream) -> None:
-    """Its error decides about the status that callers see."""
+    """The dialect's `error` decides the status that callers see."""
     upstream.play([json_answer({"why": "busy"}, 418)])
 
     status, _, _ = await ask(gateway)

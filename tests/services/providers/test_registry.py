@@ -26,7 +26,7 @@ def test_keys_travel_in_headers(name: str) -> None:
 @pytest.mark.parametrize("status", [300, 302, 400, 401, 404, 429, 451, 500, 503, 529, 599])
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b"[]", b"null", b"\xff", b'{"error":[]}'])
 def test_every_refusal_is_an_error(name: str, status: int, body: bytes) -> None:
-    """Whatever the body is, there is a reason, and a message that is not empty."""
+    """Every error response gets a reason and a message that is not empty, whatever its body."""
     error = DIALECTS[name].error(status, {}, body)
 
     assert error.status == status

@@ -1,4 +1,4 @@
-"""Answers put together from chunks, and bodies that arrive in pieces."""
+"""Answers folded from chunks, and bodies that arrive in pieces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.providers.sse_parser import SseParser
 
 @dataclass
 class Answer:
-    """What a caller would put together from the chunks."""
+    """Answer that a caller assembles from the chunks."""
 
     text: str = ""
     reasoning: str = ""
@@ -25,7 +25,7 @@ class Answer:
 
 
 def gathered(chunks: Sequence[pb.ChatCompletionChunk]) -> Answer:
-    """The fold of `chunks`."""
+    """Fold `chunks` into an answer."""
     answer = Answer()
     for chunk in chunks:
         if chunk.WhichOneof("event") != "delta":
@@ -50,7 +50,7 @@ def gathered(chunks: Sequence[pb.ChatCompletionChunk]) -> Answer:
 
 
 def streamed(body: bytes, decoder: Decoder, sizes: Iterator[int]) -> list[pb.ChatCompletionChunk]:
-    """The chunks of a body that arrives in pieces of these sizes, up to its end."""
+    """Decode a body that arrives in pieces of these sizes, up to its end."""
     parser, chunks, at = SseParser(), [], 0
     while at < len(body):
         size = next(sizes)
@@ -63,7 +63,7 @@ def streamed(body: bytes, decoder: Decoder, sizes: Iterator[int]) -> list[pb.Cha
 
 
 def slices(seed: int) -> Iterator[int]:
-    """Sizes of reads: single bytes and bigger ones."""
+    """Sizes of reads: single bytes and larger ones."""
     chance = random.Random(seed)  # noqa: S311 - it hides nothing
     while True:
         yield chance.choice((1, 2, 3, 7, 64, 1500))

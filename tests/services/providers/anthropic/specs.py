@@ -1,4 +1,4 @@
-"""Requests, put together with few words, and what becomes of them."""
+"""Builders of requests, and the encoded result."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Part = content_pb2.ContentPart
 
 
 def text(*texts: str) -> list[content_pb2.ContentPart]:
-    """Parts of plain text."""
+    """Build text parts."""
     return [Part(text=one) for one in texts]
 
 
 def system(*texts: str) -> content_pb2.Message:
-    """Standing instructions."""
+    """Build a system message."""
     return content_pb2.Message(role=content_pb2.ROLE_SYSTEM, content=text(*texts))
 
 
 def user(*texts: str) -> content_pb2.Message:
-    """A user's turn."""
+    """Build a user message."""
     return content_pb2.Message(role=content_pb2.ROLE_USER, content=text(*texts))
 
 
 def assistant(*texts: str, **fields: Any) -> content_pb2.Message:
-    """The model's turn."""
+    """Build an assistant message."""
     return content_pb2.Message(role=content_pb2.ROLE_ASSISTANT, content=text(*texts), **fields)
 
 
 def call(call_id: str, arguments: str = "{}", name: str = "look") -> content_pb2.ToolCall:
-    """A call to a tool."""
+    """Build a tool call."""
     return content_pb2.ToolCall(id=call_id, name=name, arguments=arguments)
 
 
 def result(call_id: str, *texts: str) -> content_pb2.Message:
-    """What a tool gave."""
+    """Build a tool result."""
     return content_pb2.Message(
         role=content_pb2.ROLE_TOOL, content=text(*texts), tool_call_id=call_id
     )
@@ -53,7 +53,7 @@ def sent(
     strict: bool = False,
     **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The body of the request, and what became of its parameters."""
+    """Encode a request. Returns its body, and the action noted for each parameter."""
     notes = Notes(strict=strict)
     spec = pb.ChatCompletionSpec(model="m", messages=messages or [user("Hi")], **fields)
     request = DIALECT.encode(spec, target or target_of("claude-sonnet-4-5"), notes)
