@@ -37,10 +37,15 @@ async def connect(
     url = urlsplit(gateway.url)
     async with free:
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
-        stack.callback(writer.transport.abort)
+        # The callback keeps the writer: one that is collected closes its connection.
+        stack.callback(_close, writer)
         writer.write(ASK)
         await reader.readuntil(b"}")
     return reader
+
+
+def _close(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
 
 
 async def measure(directory: Path, connections: int) -> Sequence[Figure]:
