@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -68,10 +68,8 @@ class Gate:
     """Counts tokens that providers do not report."""
     clock: Clock
     """Clock of the tickets."""
-    refuse_unpriced: bool = False
-    """Whether a model without a price is refused; otherwise it is free."""
-    _priced: dict[str, Price] = field(init=False, default_factory=dict)
-    """Prices that were looked up. At most one entry per model."""
+    refuse_unpriced: bool
+    """Whether a model without a price is refused to callers who pay; otherwise it is free."""
 
     async def admit(self, request: AdmissionRequest) -> Ticket:
         """Admit a call. The ticket must be closed when the call is over.
@@ -82,7 +80,9 @@ class Gate:
         """
         caller = request.caller
         authorize(caller, request.model)
-        prices = {model: self._price(model) for model in (request.model, *request.fallbacks)}
+        prices = {
+            model: self._price(caller, model) for model in (request.model, *request.fallbacks)
+        }
         prompt_tokens, max_tokens = estimate_prompt(request.spec), request.max_tokens
         subject = _subject(caller, request.model)
         lease = await self.limits.take(subject, prompt_tokens + max_tokens)
@@ -118,15 +118,14 @@ class Gate:
         """Return the `x-ratelimit-…` headers of an answer that took nothing from limits."""
         return await self.limits.peek_headers(_subject(caller, model))
 
-    def _price(self, model: str) -> Price:
-        known = self._priced.get(model)
-        if known is not None:
-            return known
-        price = self.prices.lookup(model)
-        if price is None and self.refuse_unpriced:
+    def sells(self, caller: Caller, model: str) -> bool:
+        """Return whether a model has a price, or the caller may use it without one."""
+        return not self.refuse_unpriced or not caller.pays or self.prices.lookup(model) is not None
+
+    def _price(self, caller: Caller, model: str) -> Price:
+        if not self.sells(caller, model):
             raise _refused(reasons.ERROR_REASON_MODEL_NOT_FOUND, _UNPRICED, model)
-        found = self._priced[model] = price or FREE
-        return found
+        return self.prices.lookup(model) or FREE
 
 
 def most_tokens(spec: pb.ChatCompletionSpec, can: Capabilities) -> int:

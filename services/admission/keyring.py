@@ -60,6 +60,13 @@ class Caller:
     """Models, limits and budget of the key."""
     markup_bp: int = 0
     """The account's markup on prices, in hundredths of a percent."""
+    unlimited: bool = False
+    """Whether the account's calls are admitted without regard to its balance."""
+
+    @property
+    def pays(self) -> bool:
+        """Whether the key's calls are limited by money: a balance, or the key's own budget."""
+        return not self.unlimited or self.scope.monthly_nano_usd is not None
 
     def may_use(self, model: str) -> bool:
         """Whether the key may use the public model of that name."""
@@ -137,7 +144,11 @@ class Keyring:
             _cache(self._unknown, digest, now + UNKNOWN_TTL_S, UNKNOWN_MAX)
             return _CachedKey(None, None, now)
         caller = Caller(
-            key_id=key.id, account=key.account, scope=key.scope, markup_bp=key.markup_bp
+            key_id=key.id,
+            account=key.account,
+            scope=key.scope,
+            markup_bp=key.markup_bp,
+            unlimited=key.unlimited,
         )
         cached = _CachedKey(key, caller, now + CACHE_TTL_S)
         _cache(self._known, digest, cached, CACHE_MAX)

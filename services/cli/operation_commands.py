@@ -99,7 +99,7 @@ def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
     clock = SystemClock()
     return Explainer(
         catalog=Catalog(config, create_time_s=int(clock.time())),
-        prices=PriceList({row.name: row.price for row in config.models}),
+        prices=PriceList.of(config),
         dialects=DIALECTS,
         health=ChannelHealth(clock),
         chance=system_chance(),
@@ -122,6 +122,15 @@ def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
     )
 
 
+def _prices(place: pb.Candidate) -> str:
+    if not place.HasField("prices"):
+        return "no price: refused to accounts that pay, unless billing.unpriced is 'free'"
+    return (
+        f"USD per million tokens: prompt {place.prices.prompt_pico_usd / 1e6:g}, "
+        f"completion {place.prices.completion_pico_usd / 1e6:g}"
+    )
+
+
 def _say(answer: pb.ExplainChatCompletionResponse) -> None:
     say(
         f"about {answer.prompt_token_count} prompt tokens, at most {answer.max_token_count} "
@@ -140,11 +149,7 @@ def _say(answer: pb.ExplainChatCompletionResponse) -> None:
         if place.refusal:
             say(f"   skipped: {place.refusal}")
             continue
-        prices = place.prices
-        say(
-            f"   USD per million tokens: prompt {prices.prompt_pico_usd / 1e6:g}, "
-            f"completion {prices.completion_pico_usd / 1e6:g}"
-        )
+        say(f"   {_prices(place)}")
         for note in place.notes:
             action = chat.NoteAction.Name(note.action).removeprefix("NOTE_ACTION_").lower()
             say(f"   {note.param} {action}: {note.detail}")

@@ -9,10 +9,11 @@ from gateway.arguments import edge_options
 from gateway.edge import run_edge
 from services.cli.operator_client import ops_address
 from services.cli.output import say
-from services.config import ConfigError, load
+from services.config import Config, ConfigError, load
 from services.routing.catalog import Catalog
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
+from services.serving.unpriced_models import describe_unpriced
 
 
 async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
@@ -47,13 +48,21 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
 
 
 async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Check the configuration with the server's loader."""
+    """Check the configuration with the server's loader, and print the models without a price."""
     config = load(arguments.config, env)
     routes = Catalog(config, create_time_s=0).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
+    _say_unpriced(config)
 
 
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Print the public names, one a line."""
-    for route in Catalog(load(arguments.config, env), create_time_s=0).routes:
+    """Print the public names, one a line, and then those without a price."""
+    config = load(arguments.config, env)
+    for route in Catalog(config, create_time_s=0).routes:
         say(route.model)
+    _say_unpriced(config)
+
+
+def _say_unpriced(config: Config) -> None:
+    if text := describe_unpriced(config):
+        say(text)

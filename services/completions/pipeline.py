@@ -189,10 +189,14 @@ async def _fold(batches: ClosableIterator[Batch]) -> pb.CreateChatCompletionResp
 def _call_state(call: CompletionCall, route: ModelRoute) -> CallState:
     fallbacks = call.snapshot.catalog.fallbacks(route) if route.fallbacks else ()
     return CallState(
-        routes=[route, *(one for one in fallbacks if call.caller.may_use(one.base_model))],
+        routes=[route, *(one for one in fallbacks if _may_answer(call, one.base_model))],
         record=call.record,
         caller_time_left_s=call.time_left_s,
     )
+
+
+def _may_answer(call: CompletionCall, model: str) -> bool:
+    return call.caller.may_use(model) and call.snapshot.gate.sells(call.caller, model)
 
 
 def _admission(call: CompletionCall, routes: Sequence[ModelRoute]) -> AdmissionRequest:

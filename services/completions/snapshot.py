@@ -36,6 +36,10 @@ class SnapshotHolder:
         """Return the current catalog."""
         return self.current.catalog
 
+    def gate(self) -> Gate:
+        """Return the current gate."""
+        return self.current.gate
+
     def bounds(self) -> BoundsConfig:
         """Return the current bounds."""
         return self.current.bounds

@@ -14,6 +14,16 @@ DECIMALS_PER_MTOK = 6
 
 USD_MAX = 1_000_000
 
+PROMPT_PRICES = frozenset(
+    {
+        "prompt_usd_per_mtok",
+        "cache_read_usd_per_mtok",
+        "cache_write_usd_per_mtok",
+        "cache_write_1h_usd_per_mtok",
+    }
+)
+"""Prices of prompt tokens. The others are of the completion."""
+
 
 class RatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Prices of a million tokens in US dollars: decimal numbers, best as strings."""
@@ -21,9 +31,9 @@ class RatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     prompt_usd_per_mtok: Decimal | None = None
     """Prompt tokens that were not cached. Left out: free."""
     cache_read_usd_per_mtok: Decimal | None = None
-    """Prompt tokens read from the provider's cache. Left out: free."""
+    """Prompt tokens read from the provider's cache. Left out: the price of the prompt."""
     cache_write_usd_per_mtok: Decimal | None = None
-    """Prompt tokens written to the provider's cache. Left out: free."""
+    """Prompt tokens written to the provider's cache. Left out: the price of the prompt."""
     cache_write_1h_usd_per_mtok: Decimal | None = None
     """Cache writes kept for an hour. Left out: the price of other cache writes."""
     completion_usd_per_mtok: Decimal | None = None
@@ -40,10 +50,29 @@ class RatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class TierConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Prices for long prompts."""
+    """Prices for long prompts. Prices that are left out are those of the model's row."""
 
     above_prompt_tokens: int
     """Calls whose prompt has more tokens than this have these prices, completion included."""
+
+    def over(self, row: RatesConfig) -> RatesConfig:
+        """Return the prices of the tier, with those of its row where the tier has none.
+
+        A prompt's price stands for those of its cached parts, too, and the completion's for that
+        of reasoning.
+        """
+        prompt = row if self.prompt_usd_per_mtok is None else RatesConfig()
+        completion = row if self.completion_usd_per_mtok is None else RatesConfig()
+        inherited = {
+            field: getattr(prompt if field in PROMPT_PRICES else completion, field)
+            for field in RatesConfig.__struct_fields__
+        }
+        own = {
+            field: value
+            for field in RatesConfig.__struct_fields__
+            if (value := getattr(self, field)) is not None
+        }
+        return RatesConfig(**(inherited | own))
 
 
 class PriceConfig(RatesConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):

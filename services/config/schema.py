@@ -161,8 +161,9 @@ class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown
 class BillingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Billing."""
 
-    unpriced: Literal["free", "refuse"] = "free"
-    """Models without a price: serve them free of charge, or refuse them."""
+    unpriced: Literal["free", "refuse"] = "refuse"
+    """Models without a price: refuse them to accounts that pay, or serve them free of charge.
+    Unlimited accounts may use them, and models of this machine are free, in any case."""
     tokenizer: bool = False
     """Count tokens that the provider has not counted with a vocabulary, not by the size of the
     text. Needs the extra `tokens`, one second at the start, and 80 MB."""

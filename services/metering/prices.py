@@ -7,7 +7,7 @@ six decimals. A cost is whole nanodollars (10^-9 USD), rounded up once, at the e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from importlib import resources
 from typing import Self
@@ -16,6 +16,7 @@ import msgspec
 from pomogator.chat.v1 import usage_pb2 as pb
 
 from services.common.chat_names import THINKING_SUFFIX
+from services.config import ChannelConfig, Config
 from services.config.prices import PriceConfig, RatesConfig
 
 PRICES_FILE = "prices.json"
@@ -31,6 +32,9 @@ DERIVED = re.compile(rf"{THINKING_SUFFIX}$")
 
 SNAPSHOT = re.compile(r"-(?:\d{8}|\d{4}-\d{2}-\d{2})$")
 """Date suffix of a public name: a snapshot of the model."""
+
+FULL_NAMES = frozenset({"openrouter"})
+"""Dialects whose names of models begin with the vendor, like those of the shipped list."""
 
 
 class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,13 +55,16 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, config: RatesConfig, **others: object) -> Self:
-        """Return the rates of a row of the configuration."""
+        """Return the rates of a row of the configuration.
+
+        Cached tokens without a rate have the prompt's, and reasoning has the completion's.
+        """
         prompt = _per_token(config.prompt_usd_per_mtok, 0)
-        cache_write = _per_token(config.cache_write_usd_per_mtok, 0)
+        cache_write = _per_token(config.cache_write_usd_per_mtok, prompt)
         completion = _per_token(config.completion_usd_per_mtok, 0)
         return cls(
             prompt=prompt,
-            cache_read=_per_token(config.cache_read_usd_per_mtok, 0),
+            cache_read=_per_token(config.cache_read_usd_per_mtok, prompt),
             cache_write=cache_write,
             cache_write_1h=_per_token(config.cache_write_1h_usd_per_mtok, cache_write),
             completion=completion,
@@ -109,7 +116,8 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
     def from_config(cls, row: PriceConfig) -> Price:
         """Return the price of a row of the configuration."""
         tiers = tuple(
-            Tier.of(tier, above_prompt_tokens=tier.above_prompt_tokens) for tier in row.tiers
+            Tier.of(tier.over(row), above_prompt_tokens=tier.above_prompt_tokens)
+            for tier in row.tiers
         )
         request = int((row.request_usd or 0) * PICO_USD)
         return cls.of(row, request=request, tiers=tiers)
@@ -157,29 +165,66 @@ def estimate_nano(prompt_tokens: int, max_tokens: int, price: Price, *, markup_b
 
 
 class PriceList:
-    """Prices by public name. Those of the configuration take precedence over shipped ones."""
+    """Prices by public name.
+
+    Those of the configuration take precedence over shipped ones. A shipped price is found by the
+    public name, or else by the dialect and the provider's name of the first channel that has one.
+    """
 
     def __init__(
-        self, rows: Mapping[str, PriceConfig], shipped: Mapping[str, Price] | None = None
+        self,
+        rows: Mapping[str, PriceConfig],
+        shipped: Mapping[str, Price] | None = None,
+        channels: Sequence[ChannelConfig] = (),
     ) -> None:
-        """Build the list from rows of `[[models]]` by name, and `shipped` or `PRICES_FILE`."""
+        """Build the list from rows of `[[models]]` by name, and `shipped` or `PRICES_FILE`.
+
+        `channels` are those that serve the models.
+        """
         self._own = {name: Price.from_config(row) for name, row in rows.items() if row.priced}
         self._shipped = load_shipped() if shipped is None else shipped
+        self._channels = sorted(channels, key=lambda channel: channel.priority)
+        self._found: dict[str, Price | None] = {}
+
+    @classmethod
+    def of(cls, config: Config) -> PriceList:
+        """Return the prices of a configuration."""
+        rows = {row.name: row.price for row in config.models}
+        return cls(rows, channels=config.channels)
 
     def lookup(self, public_model: str) -> Price | None:
         """Return the price of a model, or None if it has none.
 
         A `-thinking` name has the price of its base model, and a snapshot that is not listed
-        itself has the price of its model.
+        itself has the price of its model. A model that only this machine serves is free.
         """
-        for prices, names in (
-            (self._own, _derivations(public_model, DERIVED)),
+        if public_model not in self._found:
+            self._found[public_model] = self._search(public_model)
+        return self._found[public_model]
+
+    def unpriced(self, public_models: Iterable[str]) -> Sequence[str]:
+        """Return those of the models that have no price."""
+        return [name for name in public_models if self.lookup(name) is None]
+
+    def _search(self, public_model: str) -> Price | None:
+        base_names = list(_derivations(public_model, DERIVED))
+        serving = [
+            (channel, channel.models[name])
+            for name in base_names
+            for channel in self._channels
+            if name in channel.models
+        ]
+        searches = (
+            (self._own, base_names),
             (self._shipped, _derivations(public_model, DERIVED, SNAPSHOT)),
-        ):
+            *((self._shipped, _shipped_names(channel, model)) for channel, model in serving),
+        )
+        for prices, names in searches:
             for name in names:
                 if (price := prices.get(name)) is not None:
                     return price
-        return None
+        only_local = bool(serving) and all(channel.local for channel, _ in serving)
+        return FREE if only_local else None
 
 
 class _Shipped(msgspec.Struct):
@@ -201,6 +246,12 @@ def _derivations(name: str, *suffixes: re.Pattern[str]) -> Iterator[str]:
         if shorter != name:
             name = shorter
             yield name
+
+
+def _shipped_names(channel: ChannelConfig, upstream_model: str) -> Iterator[str]:
+    """Yield the names under which the shipped list may have a provider's model."""
+    vendor = "" if channel.dialect in FULL_NAMES else f"{channel.dialect}/"
+    return _derivations(vendor + upstream_model, SNAPSHOT)
 
 
 def _rates_up_to(price: Price, prompt_tokens: int) -> Sequence[Rates]:

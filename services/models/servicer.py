@@ -9,6 +9,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
+from services.admission.gate import Gate
 from services.admission.keyring import Caller, Keyring
 from services.errors import Failure
 from services.routing.catalog import Catalog, ModelRoute
@@ -18,12 +19,15 @@ PAGE_SIZE_MAX = 1000
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
-    """Lists the models of the catalog that the caller's key may use."""
+    """Lists the models of the catalog that the caller's key may use, and that have a price."""
 
-    def __init__(self, keyring: Keyring, catalog: Callable[[], Catalog]) -> None:
-        """Create the servicer. `catalog` returns the current catalog."""
+    def __init__(
+        self, keyring: Keyring, catalog: Callable[[], Catalog], gate: Callable[[], Gate]
+    ) -> None:
+        """Create the servicer. `catalog` and `gate` return the current ones."""
         self._keyring = keyring
         self._catalog = catalog
+        self._gate = gate
 
     async def ListModels(
         self,
@@ -42,7 +46,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         routes = [
             route
             for route in catalog.routes
-            if caller.may_use(route.base_model) and route.model > request.page_token
+            if self._is_offered(caller, route) and route.model > request.page_token
         ]
         page = routes[: request.page_size or None]
         return pb.ListModelsResponse(
@@ -59,9 +63,13 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         caller = await self._caller(context)
         catalog = self._catalog()
         route = catalog.find(request.model)
-        if route is None or not caller.may_use(route.base_model):
+        if route is None or not self._is_offered(caller, route):
             raise Failure(reasons.ERROR_REASON_NOT_FOUND, "There is no such model.", param="model")
         return pb.GetModelResponse(model=_model(route, catalog))
+
+    def _is_offered(self, caller: Caller, route: ModelRoute) -> bool:
+        model = route.base_model
+        return caller.may_use(model) and self._gate().sells(caller, model)
 
     async def _caller(self, context: Context) -> Caller:
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))

@@ -92,8 +92,11 @@ class Explainer:
         candidate.notes.extend(notes.all)
         return candidate
 
-    def _token_prices(self, route: ModelRoute, prompt_tokens: int) -> pb.TokenPrices:
-        rates = (self.prices.lookup(route.base_model) or FREE).rates(prompt_tokens)
+    def _token_prices(self, route: ModelRoute, prompt_tokens: int) -> pb.TokenPrices | None:
+        price = self.prices.lookup(route.base_model)
+        if price is None:
+            return None
+        rates = price.rates(prompt_tokens)
         return pb.TokenPrices(
             prompt_pico_usd=rates.prompt,
             cache_read_pico_usd=rates.cache_read,

@@ -79,6 +79,11 @@ class Catalog:
         return targets
 
     @property
+    def base_models(self) -> Sequence[str]:
+        """The names by which prices are looked up, without derived names."""
+        return sorted({route.base_model for route in self._routes.values()})
+
+    @property
     def routes(self) -> Sequence[ModelRoute]:
         """All routes, by name."""
         return [self._routes[name] for name in sorted(self._routes)]

@@ -2,16 +2,17 @@
 
 Modules, in the order in which data flows:
 
-    options        how `pomogator serve` was told to run
-    plain_text     links that would leave this machine in plain text
-    serve          one process from start to graceful shutdown
-    server         a configuration in, a running service out
-    process_parts  clock, telemetry and background tasks that all of a service uses
-    stores         database, pepper and counters; the ledger and keys in them
-    reload         the snapshot of a configuration, and its replacement
-    config_watch   a file that others replace
-    servicers      the gRPC servicers, for callers and for operators
-    service        the running service, before it has a listener
-    listeners      metrics, gRPC, operators' REST, REST
-    first_key      the key that the first start makes
+    options          how `pomogator serve` was told to run
+    plain_text       links that would leave this machine in plain text
+    unpriced_models  models without a price
+    serve            one process from start to graceful shutdown
+    server           a configuration in, a running service out
+    process_parts    clock, telemetry and background tasks that all of a service uses
+    stores           database, pepper and counters; the ledger and keys in them
+    reload           the snapshot of a configuration, and its replacement
+    config_watch     a file that others replace
+    servicers        the gRPC servicers, for callers and for operators
+    service          the running service, before it has a listener
+    listeners        metrics, gRPC, operators' REST, REST
+    first_key        the key that the first start makes
 """

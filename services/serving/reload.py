@@ -43,7 +43,7 @@ class SnapshotFactory:
         gate = Gate(
             limits=Limits(config.rules, self.leases),
             ledger=self.ledger,
-            prices=PriceList({row.name: row.price for row in config.models}),
+            prices=PriceList.of(config),
             counter=self.counter,
             clock=self.clock,
             refuse_unpriced=config.billing.unpriced == "refuse",

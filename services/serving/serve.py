@@ -24,6 +24,7 @@ from services.serving.options import ServeOptions
 from services.serving.plain_text import log_plain_text, plain_listeners
 from services.serving.server import SYSTEM_CLOCK, open_service
 from services.serving.service import Service
+from services.serving.unpriced_models import log_unpriced
 from services.telemetry.call_tracing import call_tracer
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,7 @@ def _read(options: ServeOptions) -> Config:
     if config.client_certificates and options.tls.client_ca is None:
         raise ConfigError("client_certificates: callers are known only with --tls-client-ca")
     log_plain_text(config)
+    log_unpriced(config)
     return config
 
 

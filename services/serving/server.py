@@ -149,7 +149,7 @@ def _public(
 ) -> PublicServicers:
     return PublicServicers(
         completions=completions,
-        models=ModelServicer(stores.keyring, snapshots.catalog),
+        models=ModelServicer(stores.keyring, snapshots.catalog, snapshots.gate),
         usage=UsageServicer(stores.keyring, stores.database),
         health=health,
     )

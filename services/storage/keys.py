@@ -51,6 +51,8 @@ class StoredKey(msgspec.Struct, frozen=True, kw_only=True):
     """Markup of the account on prices, in hundredths of a percent."""
     until_ms: int | None = None
     """Expiry of the former secret that the key was looked up by. None: the current secret."""
+    unlimited: bool = False
+    """Whether the account's calls are admitted without regard to its balance."""
 
 
 class NewSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,22 +74,22 @@ INSERT = """
 """
 SELECT_BY_DIGEST = """
     SELECT id, account, keys.digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, NULL
+        markup_bp, NULL, unlimited
     FROM keys JOIN accounts ON accounts.name = account WHERE keys.digest = ?
     UNION ALL
     SELECT id, account, keys.digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, until_ms
+        markup_bp, until_ms, unlimited
     FROM former_secrets JOIN keys ON keys.id = key_id JOIN accounts ON accounts.name = account
     WHERE former_secrets.digest = ?
 """
 SELECT_BY_ID = """
     SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, NULL
+        markup_bp, NULL, unlimited
     FROM keys JOIN accounts ON accounts.name = account WHERE id = ?
 """
 SELECT_PAGE = """
     SELECT id, account, digest, prefix, display_name, scope, keys.created_ms, revoked_ms,
-        markup_bp, NULL
+        markup_bp, NULL, unlimited
     FROM keys JOIN accounts ON accounts.name = account WHERE (keys.created_ms, id) > (?, ?)
         AND (account = ? OR ? = '')
     ORDER BY keys.created_ms, id LIMIT ?
@@ -171,4 +173,5 @@ def any_key() -> Transaction[bool]:
 def _key(row: Row) -> StoredKey:
     fields = dict(zip(StoredKey.__struct_fields__, row, strict=True))
     fields["scope"] = _SCOPE.decode(str(fields["scope"]))
+    fields["unlimited"] = bool(fields["unlimited"])
     return msgspec.convert(fields, StoredKey)

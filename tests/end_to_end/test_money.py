@@ -356,14 +356,40 @@ async def test_a_monthly_budget_ends_with_the_month(tmp_path: Path) -> None:
 
 
 async def test_a_model_without_a_price_is_free_or_refused(tmp_path: Path) -> None:
-    """It is free, unless the configuration says that it is refused."""
-    async with billing_stand(tmp_path / "free") as stand:
+    """It is refused, unless the configuration says that it is free."""
+    free = BillingConfig(unpriced="free")
+    async with billing_stand(tmp_path / "free", billing=free) as stand:
         key = await stand.open(credit_nano=0)
         answer = await stand.ask(key, model=FREE)
         assert (answer.status, answer.usage["cost"]) == (200, 0)
-    refuse = BillingConfig(unpriced="refuse")
-    async with billing_stand(tmp_path / "refused", billing=refuse) as stand:
-        assert await refused_with(stand, await stand.open(), model=FREE) == (400, "model_not_found")
+    async with billing_stand(tmp_path / "refused", billing=BillingConfig()) as stand:
+        key = await stand.open()
+        assert await refused_with(stand, key, model=FREE) == (400, "model_not_found")
+        assert await listed(stand, key) == [MODEL]
+
+
+async def test_unlimited_accounts_may_use_models_without_a_price(tmp_path: Path) -> None:
+    """They are offered to keys without a budget; a budget cannot be kept without a price."""
+    async with billing_stand(tmp_path, billing=BillingConfig()) as stand:
+        request = accounts.CreateAccountRequest(account="rich", unlimited=True)
+        await stand.accounts.CreateAccount(request)
+        rich = (await stand.make_key("rich")).secret
+        budgeted = (await stand.make_key("rich", monthly_nano_usd=NANO)).secret
+        poor = await stand.open()
+
+        assert (await stand.ask(rich, model=FREE)).status == 200
+        assert await listed(stand, rich) == [FREE, MODEL]
+        for key in (poor, budgeted):
+            assert await refused_with(stand, key, model=FREE) == (400, "model_not_found")
+            assert await listed(stand, key) == [MODEL]
+
+
+async def listed(stand: BillingStand, key: str) -> list[str]:
+    """Return the models that are listed to a key."""
+    url = f"{stand.gateway.base_url}/models"
+    async with stand.gateway.http.get(url, headers=bearer(key)) as response:
+        document = await response.json()
+    return [model["id"] for model in document["data"]]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -48,7 +48,7 @@ COST_NANO = 7 * 3_000 + 4 * 300 + 5 * 15_000 + 1_000_000
 
 NANO = 10**9
 
-BILLING = BillingConfig()
+BILLING = BillingConfig(unpriced="free")
 
 
 @dataclass(slots=True)

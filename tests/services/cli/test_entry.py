@@ -12,7 +12,7 @@ from services.common.key_format import well_formed
 from services.rpc.failure_border import FailureBorder
 from services.storage.pepper import load_pepper
 from services.storage.sqlite import SqliteDatabase
-from tests.services.cli.conftest import Shell
+from tests.services.cli.conftest import CONFIG, Shell
 
 
 @pytest.fixture
@@ -95,8 +95,24 @@ def test_models_are_listed_by_name(shell: Shell) -> None:
     """`models list` prints the public names, one a line, sorted."""
     names = shell.run("models", "list").splitlines()
 
-    assert names == sorted(names)
-    assert {"a/one", "b/two"} <= set(names)
+    assert names[:2] == ["a/one", "b/two"]
+
+
+def test_models_without_a_price_are_named(shell: Shell) -> None:
+    """`check`, `models list` and `explain` show them, and what happens to them."""
+    said = "without a price, refused to accounts that pay: a/one, b/two\n"
+    for command in (("check",), ("models", "list")):
+        assert shell.run(*command).endswith(said)
+    assert "no price: refused to accounts that pay" in shell.run("explain", "--model", "a/one")
+
+    prices = [f'[[models]]\nname = "{name}"\nrequest_usd = 0' for name in ("a/one", "b/two")]
+    shell.config.write_text("\n".join([CONFIG, *prices]))
+    for words in ("check", "models list", "explain --model a/one"):
+        assert "no price" not in shell.run(*words.split())
+        assert "without a price" not in shell.run(*words.split())
+
+    shell.config.write_text(CONFIG + "[billing]\nunpriced = 'free'\n")
+    assert "without a price, free of charge: a/one, b/two" in shell.run("check")
 
 
 @pytest.mark.parametrize(

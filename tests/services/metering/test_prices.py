@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pomogator.chat.v1 import usage_pb2 as pb
 
+from services.config import ChannelConfig
 from services.config.prices import PriceConfig, TierConfig
 from services.metering.prices import (
     FREE,
@@ -110,6 +111,44 @@ def test_markup_is_on_top_and_rounded_once() -> None:
     assert cost_nano(pb.Usage(), FREE, markup_bp=250) == 0
 
 
+CACHED = pb.Usage(
+    prompt_token_count=1000,
+    cache_read_token_count=500,
+    cache_write_token_count=400,
+    cache_write_1h_token_count=100,
+    completion_token_count=10,
+    thinking_token_count=9,
+)
+
+
+def test_prices_that_are_left_out_give_nothing_away() -> None:
+    """Cached tokens cost what the prompt costs, reasoning what the completion costs."""
+    price = Price.from_config(row(prompt_usd_per_mtok=3, completion_usd_per_mtok=15))
+
+    assert cost_nano(CACHED, price) == 1000 * 3_000 + 10 * 15_000
+    assert price == Price(
+        prompt=3_000_000, cache_read=3_000_000, cache_write=3_000_000, cache_write_1h=3_000_000,
+        completion=15_000_000, thinking=15_000_000,
+    )  # fmt: skip
+
+
+def test_a_tier_has_the_prices_of_its_row_where_it_has_none() -> None:
+    """A long prompt makes nothing free. The tier's prompt price holds for its cached parts."""
+    own = {"prompt_usd_per_mtok": 3, "cache_read_usd_per_mtok": 1, "completion_usd_per_mtok": 15}
+    price = Price.from_config(
+        row(**own, tiers=[
+            {"above_prompt_tokens": 10, "prompt_usd_per_mtok": 6},
+            {"above_prompt_tokens": 1000, "completion_usd_per_mtok": 30},
+        ])
+    )  # fmt: skip
+    dearer_prompt, dearer_completion = price.tiers
+
+    assert (dearer_prompt.prompt, dearer_prompt.cache_read) == (6_000_000, 6_000_000)
+    assert (dearer_prompt.completion, dearer_prompt.thinking) == (15_000_000, 15_000_000)
+    assert (dearer_completion.prompt, dearer_completion.cache_read) == (3_000_000, 1_000_000)
+    assert (dearer_completion.completion, dearer_completion.thinking) == (30_000_000, 30_000_000)
+
+
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
@@ -174,6 +213,63 @@ def test_derived_names_have_the_price_of_their_base_model() -> None:
         assert prices.lookup(name) == Price(prompt=5)
     assert prices.lookup("v/m-2024-05-13-thinking") == old
     assert prices.lookup("v/m-mini") is None
+
+
+def channel(dialect: str, public: str, upstream: str, **keys: object) -> ChannelConfig:
+    """Build a channel with one model."""
+    fields = {"name": "c", "dialect": dialect, "models": {public: upstream}, **keys}
+    return msgspec.convert(fields, ChannelConfig)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "upstream", "listed"),
+    [
+        ("anthropic", "claude-sonnet-4-5", "anthropic/claude-sonnet-4-5"),
+        ("anthropic", "claude-sonnet-4-5-20250929", "anthropic/claude-sonnet-4-5"),
+        ("openai", "gpt-5", "openai/gpt-5"),
+        ("openai", "gpt-4o-2024-05-13", "openai/gpt-4o-2024-05-13"),
+        ("openrouter", "anthropic/claude-sonnet-4.5", "anthropic/claude-sonnet-4.5"),
+        ("openrouter", "claude-sonnet-4-5", None),
+        ("openai", "my-own-model", None),
+    ],
+)
+def test_a_price_is_found_by_dialect_and_upstream_name(
+    dialect: str, upstream: str, listed: str | None
+) -> None:
+    """The public name may be any; a derived name has the same price."""
+    shipped = load_shipped()
+    for public in ("claude-sonnet-4-5", "house/fast", upstream):
+        prices = PriceList({}, shipped, [channel(dialect, public, upstream)])
+        expected = shipped[listed] if listed else shipped.get(public)
+
+        assert prices.lookup(public) == prices.lookup(f"{public}-thinking") == expected
+        assert prices.unpriced([public]) == ([] if expected else [public])
+
+
+def test_the_name_comes_before_the_channels() -> None:
+    """The order: own price, shipped price by public name, then channels by priority."""
+    shipped = {"v/m": Price(prompt=1), "openai/a": Price(prompt=2), "openai/b": Price(prompt=3)}
+    later = channel("openai", "v/x", "a", priority=5)
+    first, without = channel("openai", "v/x", "b"), channel("openai", "v/x", "c", priority=-1)
+    channels = [later, first, without, channel("openai", "v/m", "a"), channel("openai", "v/o", "a")]
+    prices = PriceList({"v/o": row(prompt_usd_per_mtok="0.000007")}, shipped, channels)
+
+    assert prices.lookup("v/m") == Price(prompt=1)
+    assert prices.lookup("v/x") == Price(prompt=3)
+    found = prices.lookup("v/o")
+    assert found is not None
+    assert found.prompt == 7
+
+
+def test_a_model_of_this_machine_is_free() -> None:
+    """Unless a vendor serves it, too, or it has a price."""
+    local = channel("openai", "local/m", "m", local="smollm2-135m")
+    vendor = channel("openai", "local/m", "m", base_url="https://vendor.test/v1")
+    own = {"local/m": row(request_usd="0.001")}
+
+    assert PriceList({}, {}, [local]).lookup("local/m") == FREE
+    assert PriceList({}, {}, [local, vendor]).lookup("local/m") is None
+    assert PriceList(own, {}, [local]).lookup("local/m") == Price(request=10**9)
 
 
 def test_json_keeps_the_price() -> None:
@@ -270,3 +366,31 @@ def test_an_estimate_is_never_exceeded(
     )
 
     assert cost_nano(usage, price, markup_bp=markup_bp) <= estimate
+
+
+@given(
+    st.tuples(rates, rates, rates, rates),
+    st.tuples(counts, counts, counts, counts),
+)
+def test_no_report_makes_tokens_free(priced: tuple[int, ...], reported: tuple[int, ...]) -> None:
+    """Parts beyond their total: each token costs at least the lowest rate of its kind."""
+    prompt_rate, read_rate, write_rate, completion_rate = priced
+    prompt, read, write, completion = reported
+    price = Price(
+        prompt=prompt_rate,
+        cache_read=read_rate,
+        cache_write=write_rate,
+        cache_write_1h=write_rate,
+        completion=completion_rate,
+        thinking=completion_rate,
+    )
+    usage = pb.Usage(
+        prompt_token_count=prompt,
+        cache_read_token_count=read,
+        cache_write_token_count=write,
+        completion_token_count=completion,
+        thinking_token_count=completion + read,
+    )
+
+    least = prompt * min(prompt_rate, read_rate, write_rate) + completion * completion_rate
+    assert cost_nano(usage, price) * 1000 >= least

@@ -166,7 +166,7 @@ class Candidate(_message.Message):
 
     @_builtins.property
     def prices(self) -> Global___TokenPrices:
-        """The prices of tokens."""
+        """The prices of tokens. Unset: the model has none, and may be refused to accounts that pay."""
 
     def __init__(
         self,
