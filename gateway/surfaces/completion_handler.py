@@ -21,6 +21,7 @@ from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
 from gateway.http.middleware import BEGUN
+from gateway.http.off_loop import off_loop
 from gateway.overload.admission_check import AdmissionCheck
 from gateway.rpc.call_metadata import (
     call_metadata,
@@ -108,7 +109,9 @@ class CompletionHandler:
         pairs = call_metadata(headers, key, exchange.reply.request_id)
         policy = parameter_policy(headers)
         surface.check_headers(headers)
-        request = surface.decode(await exchange.body(), headers, self._config)
+        body = await exchange.body()
+        request = await off_loop(len(body), surface.decode, body, headers, self._config)
+        del body
         rpc_request = request.rpc_request
         rpc_request.parameter_policy = policy
         streams = isinstance(rpc_request, chat.StreamChatCompletionRequest)

@@ -14,6 +14,7 @@ from google.protobuf.message_factory import GetMessageClass
 from gateway.config import EdgeConfig
 from gateway.http.body import read_body
 from gateway.http.middleware import OUTCOME, REQUEST_ID
+from gateway.http.off_loop import off_loop
 from gateway.rpc.call_metadata import deadline_s, response_headers
 from gateway.rpc.status_mapping import to_api_error
 from gateway.transcoding import response_encoder
@@ -54,7 +55,8 @@ class Transcoder:
         # Without a body, its content type does not matter.
         reads = self._binding.takes_body and request.can_read_body
         body = await read_body(request, self._config) if reads else b""
-        message = build(self._binding, request.match_info, request.rel_url.raw_query_string, body)
+        query = request.rel_url.raw_query_string
+        message = await off_loop(len(body), build, self._binding, request.match_info, query, body)
         whole = not self._binding.method.server_streaming
         timeout = deadline_s(request.headers, self._config, whole=whole)
         call = self._call(message, metadata=pairs, timeout=timeout)

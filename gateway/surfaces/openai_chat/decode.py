@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from typing import Annotated
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
@@ -33,6 +34,12 @@ from gateway.surfaces.openai_chat.tools import (
     decode_tools,
 )
 
+LOGIT_BIASES_MAX = 2_048
+"""The most tokens in `logit_bias`."""
+
+METADATA_MAX = 256
+"""The most members of `metadata` that are decoded; the service accepts 16."""
+
 
 class _StreamOptions(Struct):
     include_usage: bool | None = None
@@ -53,8 +60,8 @@ _NUMBER = msgspec.json.Decoder(int | float)
 _FLOAT = msgspec.json.Decoder(float)
 _STRING = msgspec.json.Decoder(str)
 _STOP = msgspec.json.Decoder(str | list[str])
-_LOGIT_BIAS = msgspec.json.Decoder(dict[str, float])
-_METADATA = msgspec.json.Decoder(dict[str, str])
+_LOGIT_BIAS = msgspec.json.Decoder(Annotated[dict[str, float], Meta(max_length=LOGIT_BIASES_MAX)])
+_METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METADATA_MAX)])
 _STREAM_OPTIONS = msgspec.json.Decoder(_StreamOptions)
 _USAGE_OPTIONS = msgspec.json.Decoder(_UsageOptions)
 

@@ -8,9 +8,10 @@ OpenRouter send them back: `reasoning_content`, `reasoning`, thinking parts, `re
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import content_pb2 as content
 
@@ -19,6 +20,12 @@ from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of, read
 from gateway.surfaces.openai_chat.images import ImageReader
 from services.common.chat_names import IMAGE_DETAILS, ROLES
+
+MESSAGES_MAX = 10_000
+"""The most messages that are decoded; the service accepts 2,000."""
+
+PARTS_MAX = 2_048
+"""The most parts of a message that are decoded; the service accepts 256."""
 
 _NONE = Raw()
 _TEXTS = ("name", "tool_call_id", "reasoning_state", "refusal")
@@ -91,7 +98,7 @@ _Parts = list[_TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart | _
 
 class _Message(Struct):
     role: str
-    content: str | _Parts | None = None
+    content: str | Annotated[_Parts, Meta(max_length=PARTS_MAX)] | None = None
     name: str | None = None
     tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
@@ -103,7 +110,7 @@ class _Message(Struct):
     reasoning_details: Raw = _NONE
 
 
-_MESSAGES = msgspec.json.Decoder(list[_Message])
+_MESSAGES = msgspec.json.Decoder(Annotated[list[_Message], Meta(max_length=MESSAGES_MAX)])
 
 MESSAGE_ROLES: Mapping[str, content.Role.ValueType] = {**ROLES, "function": content.ROLE_TOOL}
 """With the name that OpenAI gave to tools before it had that role."""

@@ -13,6 +13,8 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
+from gateway.http.strict_json import LARGE_BYTES, outside_strings
+from gateway.surfaces.openai_chat.messages import MESSAGES_MAX
 from services.common.chat_names import ROLES
 
 _Int32 = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
@@ -31,7 +33,7 @@ class SimpleRequest(Struct, forbid_unknown_fields=True):
     """Body of a simple request. The names are OpenAI's."""
 
     model: str
-    messages: list[_Message]
+    messages: Annotated[list[_Message], Meta(max_length=MESSAGES_MAX)]
     stream: bool | UnsetType = UNSET
     stream_options: _StreamOptions | UnsetType = UNSET
     max_tokens: _Int32 | UnsetType = UNSET
@@ -91,6 +93,8 @@ def read_simple(body: bytes) -> SimpleRequest | None:
 
 def _colons(body: bytes) -> int:
     """Count the colons outside of strings: valid JSON has one for each member."""
+    if len(body) > LARGE_BYTES:
+        return len(outside_strings(body, b":"))
     if b"\\" in body:
         body = body.replace(rb"\\", b"").replace(rb"\"", b"")
     return b"".join(body.split(b'"')[::2]).count(b":")

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
-from gateway.http.strict_json import DEPTH_MAX, VALUES_MAX, parse, refuse_too_many_values
+from gateway.http.strict_json import (
+    DEPTH_MAX,
+    LARGE_BYTES,
+    VALUES_MAX,
+    outside_strings,
+    parse,
+    refuse_too_many_values,
+)
 
 JSON = st.recursive(
     st.none()
@@ -184,3 +191,46 @@ def _separators_outside_strings(value: object) -> int:
         inner = sum(_separators_outside_strings(item) for item in value)
         return 1 + max(0, len(value) - 1) + inner
     return 0
+
+
+def test_a_long_body_is_read_as_a_short_one() -> None:
+    """Every rule holds beyond the size up to which a body is read as one text."""
+    text = b'"%b"' % (b"\\\\" * LARGE_BYTES)
+    many = b",".join(b'{"a":[{"b":"%b"}]}' % (b"x" * 90) for _ in range(LARGE_BYTES // 50))
+    body = b' {"text":%b,"many":[%b],"none":null}' % (text, many)
+    assert parse(body).keys() == {"text", "many"}
+
+
+@pytest.mark.parametrize(
+    "twice",
+    [
+        b'{"a":1,"text":%b,"a":2}',
+        b'{"a":1,"text":%b,"\\u0061":2}',
+        b'{"x":[%b,{"b":1,"c":[],"b":1}]}',
+        b'{"x":{"y":{"a":1,"text":%b,"a":2}}}',
+        b'{"x":[[{"text":%b,"z":[{"c":{"d":1,"d":1}}]}]]}',
+    ],
+)
+def test_a_key_twice_in_a_long_body_is_refused(twice: bytes) -> None:
+    """On whatever level, also where one of the two is written with an escape sequence."""
+    text = b'"%b"' % (b'\\"a\\":1,' * LARGE_BYTES)
+    with pytest.raises(ApiError) as refused:
+        parse(twice % text)
+    assert refused.value.code == "duplicate_key"
+
+
+@pytest.mark.parametrize("odd", [0, 1, 2, 3])
+@pytest.mark.parametrize("escaped", [b"\\\\", b'\\"', b"\\n"])
+def test_a_slice_never_ends_within_an_escape_sequence(odd: int, escaped: bytes) -> None:
+    """Wherever the slices of a long string end."""
+    body = b'{"a":"%b%b%b","b":[1]}' % (b"x" * odd, escaped * LARGE_BYTES, b"[{,:" * VALUES_MAX)
+    assert outside_strings(body, b"[{,:") == b"{:,:["
+    assert parse(body).keys() == {"a", "b"}
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_the_place_of_a_byte_that_is_not_utf8_is_right(before: int) -> None:
+    """In a long body, too."""
+    head = b'{"a":"' + b"x" * before + "😀".encode() * (LARGE_BYTES // 2)
+    with pytest.raises(ApiError, match=f"not valid UTF-8 at byte {len(head)}"):
+        parse(head + b'\xff"}')

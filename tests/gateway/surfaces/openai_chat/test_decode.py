@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -12,10 +13,13 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
-from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.decode import LOGIT_BIASES_MAX, METADATA_MAX, decode
+from gateway.surfaces.openai_chat.messages import MESSAGES_MAX, PARTS_MAX
 
 BARE: Mapping[str, object] = {"model": "m", "messages": []}
 CONFIG = EdgeConfig()
+HELLO = {"role": "user", "content": "Hello"}
+PART = {"type": "text", "text": "Hello"}
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\0" * 25).decode()
 
 
@@ -231,3 +235,23 @@ def test_anything_is_a_request_or_refused(body: bytes | dict[str, object]) -> No
         decode(sent, CONFIG).spec.SerializeToString()
     except ApiError as error:
         assert 400 <= error.status < 500  # noqa: PT017 - it may be raised, or not
+
+
+@pytest.mark.parametrize(
+    ("param", "fields"),
+    [
+        ("messages", {"messages": [HELLO] * (MESSAGES_MAX + 1)}),
+        (
+            "messages[0].content",
+            {"messages": [{"role": "user", "content": [PART] * (PARTS_MAX + 1)}]},
+        ),
+        ("logit_bias", {"logit_bias": {str(number): 1 for number in range(LOGIT_BIASES_MAX + 1)}}),
+        ("metadata", {"metadata": {str(number): "" for number in range(METADATA_MAX + 1)}}),
+    ],
+)
+def test_long_lists_are_refused_by_name(param: str, fields: dict[str, object]) -> None:
+    """The error has the limit."""
+    body = {"model": "m", "messages": [HELLO], **fields}
+    with pytest.raises(ApiError, match=f"{re.escape(param)}: Expected .* of length <= ") as refused:
+        decode(json.dumps(body).encode(), CONFIG)
+    assert (refused.value.status, refused.value.param) == (400, param)
