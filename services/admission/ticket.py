@@ -15,7 +15,7 @@ from services.metering.holds import Hold
 from services.metering.ledger import Ledger
 from services.metering.prices import Price, cost_nano
 from services.metering.usage import Metered, UsageMeter
-from services.providers.base import Batch, Decoder
+from services.providers.base import Batch, Decoder, Target
 from services.telemetry.calls import CallRecord
 
 CHECKPOINT_S = 0.5
@@ -56,7 +56,9 @@ class Ticket(msgspec.Struct, kw_only=True):
     channel_lease: Lease | None = None
     """Lease of the limits on the channel of the current attempt."""
     decoder: Decoder | None = None
-    """Set when an answer begins: has the usage that the provider has reported."""
+    """Set when the call is charged: has the usage that the provider has reported."""
+    is_free: bool = False
+    """Whether the call was abandoned at a provider that does not bill abandoned calls."""
     metered: Metered | None = None
     """Set when the answer is complete: its usage."""
     charge_nano: int = 0
@@ -78,10 +80,20 @@ class Ticket(msgspec.Struct, kw_only=True):
         subject = Subject(key=call.key, model=call.model, channel=channel, own=call.own)
         self.channel_lease = await self.limits.take(subject, self.tokens)
 
-    def start_answer(self, decoder: Decoder, model: str) -> None:
-        """Note that `model` has begun to answer: from now on the call is charged."""
+    def abandon(self, target: Target, decoder: Decoder) -> None:
+        """Note that the call ends after its request has left for `target`, before the answer.
+
+        The provider has the prompt, so that the prompt is charged, unless the channel says that
+        its provider does not bill abandoned calls. Limits stay spent in either case.
+        """
         self.decoder = decoder
-        self.price = self.prices[model]
+        self.price = self.prices[target.public_model]
+        self.is_free = not target.channel.bills_abandoned
+
+    def start_answer(self, target: Target, decoder: Decoder) -> None:
+        """Note that `target` has begun to answer: from now on the call is charged."""
+        self.decoder = decoder
+        self.price = self.prices[target.public_model]
         self.record.begun_at = self._checkpoint_at = self.clock.now()
 
     def drain(self) -> None:
@@ -104,7 +116,10 @@ class Ticket(msgspec.Struct, kw_only=True):
             self._checkpoint()
 
     def close(self) -> None:
-        """Settle the call: charge its usage, and give back what it took beyond that."""
+        """Settle the call: charge its usage, and give back what it took beyond that.
+
+        A call of which no request has left, or which every provider refused, takes nothing.
+        """
         if self.decoder is None:
             self._release_channel(0)
             self.lease.void()
@@ -118,6 +133,11 @@ class Ticket(msgspec.Struct, kw_only=True):
         self._release_channel(metered.usage.total_token_count)
         self.lease.reconcile(metered.usage.total_token_count)
         self.lease.release()
+        if self.is_free:
+            self.ledger.void(self.hold)
+            self.charge_nano = 0
+            self.record.settlement = "voided"
+            return
         self.ledger.settle(self.hold, self.charge_nano, metered.usage)
         self._record_settlement(metered)
 

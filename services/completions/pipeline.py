@@ -143,7 +143,7 @@ class Pipeline:
         try:
             answer = await self._failover.open(_routing(call, state, ticket, stream=stream))
             try:
-                ticket.start_answer(answer.decoder, answer.target.public_model)
+                ticket.start_answer(answer.target, answer.decoder)
                 set_headers(ticket.headers)
                 batch = answer.first
                 ticket.count(batch)
@@ -219,6 +219,7 @@ def _routing(
         routes=state.routes,
         take_channel_limits=ticket.take_channel_limits,
         record=call.record,
+        on_abandoned=ticket.abandon,
         time_left_s=state.time_left_s,
         strict=call.strict,
         stream=stream,

@@ -120,6 +120,10 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     on_disconnect: Literal["cancel", "drain"] = "cancel"
     """After a caller has disconnected: cancel the provider's request, or read its answer to the end
     for its usage, for providers that bill it anyway."""
+    bills_abandoned: bool = True
+    """Whether the provider bills a request that is cancelled after it was sent, before the answer.
+    If so, the caller is charged the prompt as the gateway counts it; with `false`, nothing. Limits
+    on requests and tokens stay spent in either case."""
     drain_seconds: DrainSeconds = 30.0
     """Timeout of draining an answer."""
     trace_context: bool = False

@@ -88,7 +88,11 @@ class Upstream:
         return Relay(partial(self._post, request, target, dialect), dialect, decoder, timeouts)
 
     async def _post(
-        self, request: UpstreamRequest, target: Target, dialect: Dialect
+        self,
+        request: UpstreamRequest,
+        target: Target,
+        dialect: Dialect,
+        on_sent: Callable[[], None],
     ) -> HttpResponse:
         channel = target.channel
         head = _head(
@@ -100,7 +104,10 @@ class Upstream:
             (*channel.headers.items(), *request.headers.items()),
         )
         return await self._http.send(
-            head, request.body, connect_timeout_s=channel.connect_timeout_s
+            head,
+            request.body,
+            connect_timeout_s=channel.connect_timeout_s,
+            on_sent=on_sent,
         )
 
 
@@ -121,16 +128,20 @@ class Relay:
         "_response",
         "_stream",
         "_timeouts",
+        "is_sent",
     )
 
     def __init__(
         self,
-        post: Callable[[], Awaitable[HttpResponse]],
+        post: Callable[[Callable[[], None]], Awaitable[HttpResponse]],
         dialect: Dialect,
         decoder: Decoder,
         timeouts: Timeouts,
     ) -> None:
-        """`post` sends the request and returns once the response's headers have arrived."""
+        """`post` sends the request and returns once the response's headers have arrived.
+
+        It calls its argument when the request leaves.
+        """
         self._post = post
         self._dialect = dialect
         self._decoder = decoder
@@ -139,6 +150,8 @@ class Relay:
         self._response: HttpResponse | None = None
         self._failure: UpstreamError | None = None
         self._over = False
+        self.is_sent = False
+        """Whether the request has left for the provider, which may bill it from then on."""
 
     def __aiter__(self) -> Self:
         return self
@@ -197,11 +210,14 @@ class Relay:
         cancelling = task.cancelling()
         self._timeouts.watch(task.cancel)
         try:
-            return await self._post()
+            return await self._post(self._sent)
         except BaseException:
             if self._timeouts.lost and task.uncancel() <= cancelling:
                 raise _late(self._timeouts) from None
             raise
+
+    def _sent(self) -> None:
+        self.is_sent = True
 
     def _taken(self, response: HttpResponse, data: bytes) -> Batch | None:
         """Decode `data` to a batch. None: no chunks yet. Raises the end or failure if no chunks."""

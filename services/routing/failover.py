@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import msgspec
@@ -55,6 +56,9 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Takes from the limits of the channel of that name; raises Failure where they are used up."""
     record: CallRecord
     """Records every attempt."""
+    on_abandoned: Callable[[Target, Decoder], None]
+    """Called where the call is cancelled between a request's leaving for a provider and the begin
+    of its answer."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     strict: bool = False
@@ -111,6 +115,10 @@ class Failover:
             relay = self._upstream.relay(_with_headers(request, headers), target, dialect, decoder)
             try:
                 first = await self._first_batch(target, relay, streamed=request.streamed)
+            except (asyncio.CancelledError, GeneratorExit):
+                if relay.is_sent:
+                    wanted.on_abandoned(target, decoder)
+                raise
             except UpstreamError as error:
                 wanted.record.fail_attempt(error)
                 if not error.row.retryable:

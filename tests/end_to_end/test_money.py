@@ -246,23 +246,6 @@ async def test_a_disconnected_client_pays_for_what_it_got(stand: BillingStand) -
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_client_disconnected_before_the_answer_pays_nothing(
-    stand: BillingStand, form: str
-) -> None:
-    """The provider had not begun: its call is cancelled, and the hold is voided."""
-    key = await stand.open()
-    stand.script = [STALL]
-    asking = asyncio.create_task(stand.ask(key, form))
-    request = await stand.upstream.request()
-    asking.cancel()
-    await request.left.wait()
-    counts = await stand.ended(1)
-
-    assert (counts["settled"], counts["voided"]) == (0, 1)
-    assert await stand.balance(key) == NANO
-
-
-@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize(
     ("script", "status"),
     [

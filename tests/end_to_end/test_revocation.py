@@ -75,7 +75,7 @@ async def test_revoking_a_key_ends_its_stream(tmp_path: Path, transport: Transpo
 async def test_revoking_a_key_ends_a_waiting_call_with_401(
     tmp_path: Path, transport: Transport, headers: dict[str, str]
 ) -> None:
-    """A call whose provider has not answered ends with 401, and costs nothing."""
+    """A call whose provider has not answered ends with 401, and costs what its prompt does."""
     async with held_gateway(tmp_path, transport) as (gateway, upstream, provider):
         provider.goes_on.clear()
         asked = asyncio.create_task(ask(gateway, headers))
@@ -87,7 +87,7 @@ async def test_revoking_a_key_ends_a_waiting_call_with_401(
         await request.left.wait()
         assert (reply.status, reply.code) == (401, "key_revoked")
 
-    assert await audited_charges(tmp_path) == {"voided": 0}
+    assert await audited_charges(tmp_path) == {"settled": CHARGE_NANO_USD}
 
 
 async def test_running_calls_finish_with_on_revoke_finish(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tests.faults.fault_stand import (
     END,
     FINE,
     PATH,
+    PROMPT,
     TEXT,
     TIMEOUT_S,
     WHOLE,
@@ -58,15 +59,18 @@ def half_close(writer: asyncio.StreamWriter) -> None:
     writer.write_eof()
 
 
+PROMPT_CHARGE = (-(-len(PROMPT) // 4) + 4) * 1_000
+"""What the prompt costs as the gateway counts it: a token for four bytes, four for a message."""
+
 LEAVES = pytest.mark.parametrize("leave", [close, reset, half_close])
 
 
 @LEAVES
 @pytest.mark.parametrize("stream", [True, False])
-async def test_disconnecting_before_the_first_token_costs_nothing(
+async def test_disconnecting_before_the_first_token_costs_the_prompt(
     open_stand: OpenStand, leave: Leave, stream: bool
 ) -> None:
-    """Before the first token the provider is cancelled at once, and nothing is charged. Row 66."""
+    """Before the first token the provider is cancelled at once; it has the prompt. Row 66."""
     stand = await open_stand()
     stand.play([STALL])
 
@@ -75,8 +79,8 @@ async def test_disconnecting_before_the_first_token_costs_nothing(
         leave(writer)
         await asyncio.wait_for(request.left.wait(), 1)
 
-    assert await stand.charged() == (0, 0)
-    assert stand.metric("settlements_total", outcome="voided") == 1
+    assert await stand.charged() == (1, PROMPT_CHARGE)
+    assert stand.metric("settlements_total", outcome="voided") == 0
     assert stand.second.requests == []
 
 
@@ -150,7 +154,7 @@ async def test_disconnecting_from_a_whole_answer_cancels_it(
         leave(writer)
         await asyncio.wait_for(stand.first.requests[0].left.wait(), 1)
 
-    assert await stand.charged() == (0, 0)
+    assert await stand.charged() == (1, PROMPT_CHARGE)
 
 
 DRAINING = {"on_disconnect": "drain"}
@@ -226,8 +230,8 @@ async def test_a_drain_reads_a_partial_document_to_its_end(open_stand: OpenStand
         assert await stand.charged() == (1, CHARGE)
 
 
-async def test_a_drain_without_an_answer_costs_nothing(open_stand: OpenStand) -> None:
-    """A provider silent for `drain_seconds` is cancelled, and nothing is charged. Row 68."""
+async def test_a_drain_without_an_answer_costs_the_prompt(open_stand: OpenStand) -> None:
+    """A provider silent for `drain_seconds` is cancelled, and the prompt is charged. Row 68."""
     stand = await open_stand(first={**DRAINING, "drain_seconds": 0.1})
     stand.play([STALL])
 
@@ -235,9 +239,8 @@ async def test_a_drain_without_an_answer_costs_nothing(open_stand: OpenStand) ->
         await stand.first.request()
     await asyncio.wait_for(stand.first.requests[0].left.wait(), TIMEOUT_S)
 
-    assert await stand.charged() == (0, 0)
-    assert stand.metric("settlements_total", outcome="voided") == 1
-    assert len(stand.log.of("call.drained", charge_nano_usd=0)) == 1
+    assert await stand.charged() == (1, PROMPT_CHARGE)
+    assert len(stand.log.of("call.drained", charge_nano_usd=PROMPT_CHARGE)) == 1
 
 
 async def test_a_drain_has_no_failover(open_stand: OpenStand) -> None:
@@ -269,7 +272,7 @@ async def test_whether_to_drain_is_the_serving_channels_setting(open_stand: Open
         close(writer)
         await asyncio.wait_for(request.left.wait(), 1)
 
-    assert await stand.charged() == (0, 0)
+    assert await stand.charged() == (1, PROMPT_CHARGE)
     assert stand.log.of("call.drained") == []
 
 

@@ -20,7 +20,7 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 from services.clock import Clock
 from services.config import BillingConfig, ChannelConfig, Config, LimitConfig, ModelConfig
 from services.serving.server import SYSTEM_CLOCK
-from tests.stand.gateway import Gateway, Transport, running_config
+from tests.stand.gateway import Gateway, Transport, running_config, stored
 from tests.stand.response import ReadResponse, read
 from tests.stand.upstream import FakeUpstream, Request, Script, json_answer, stream
 
@@ -49,6 +49,8 @@ COST_NANO = 7 * 3_000 + 4 * 300 + 5 * 15_000 + 1_000_000
 NANO = 10**9
 
 BILLING = BillingConfig(unpriced="free")
+
+NO_KEYS: Mapping[str, Any] = {}
 
 
 @dataclass(slots=True)
@@ -180,7 +182,7 @@ _CHUNK = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "
 
 
 @asynccontextmanager
-async def billing_stand(
+async def billing_stand(  # noqa: PLR0913 - what tests vary, each by its name
     state: Path,
     *,
     transport: Transport = "in-process",
@@ -188,17 +190,26 @@ async def billing_stand(
     limits: Sequence[LimitConfig] = (),
     billing: BillingConfig = BILLING,
     clock: Clock = SYSTEM_CLOCK,
+    channel: Mapping[str, Any] = NO_KEYS,
+    database_url: str = "",
 ) -> AsyncIterator[BillingStand]:
-    """Opens the stand. In the end the books are right, and nothing is held."""
+    """Opens the stand. In the end the books are right, and nothing is held.
+
+    `channel` has more keys of the channel, `price` those of the row of `MODEL`.
+    """
     async with FakeUpstream() as upstream:
-        channel = ChannelConfig(
-            name="house", dialect="openai", base_url=upstream.url, models={MODEL: "m", FREE: "f"}
-        )
+        keys: dict[str, Any] = {
+            "name": "house",
+            "dialect": "openai",
+            "base_url": upstream.url,
+            "models": {MODEL: "m", FREE: "f"},
+        }
         config = Config(
-            channels=(channel,),
+            channels=(ChannelConfig(**{**keys, **channel}),),
             models=(ModelConfig(name=MODEL, **price),),
             limits=tuple(limits),
             billing=billing,
+            state=stored(database_url),
         )
         async with (
             running_config(state, config, transport=transport, clock=clock) as gateway,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -159,11 +159,19 @@ class HttpClient:
         """Send a request whose head is not reused. See `send`."""
         return await self.send(PostHead(url, headers), body, connect_timeout_s=connect_timeout_s)
 
-    async def send(self, head: PostHead, body: bytes, *, connect_timeout_s: float) -> HttpResponse:
+    async def send(
+        self,
+        head: PostHead,
+        body: bytes,
+        *,
+        connect_timeout_s: float,
+        on_sent: Callable[[], None] | None = None,
+    ) -> HttpResponse:
         """Send `body`, and return once status and headers have arrived.
 
         `connect_timeout_s` limits only the time to get a connection. A kept-alive connection that
-        turns out to be closed is replaced once. Raises HttpError.
+        turns out to be closed is replaced once. `on_sent` is called when there is a connection,
+        just before the request is written to it. Raises HttpError.
         """
         pool = self._pools.get(head.origin) or self._add_pool(head.origin)
         if not pool.enter_at_once():
@@ -172,12 +180,16 @@ class HttpClient:
         try:
             connection = pool.take()
             if connection is not None:
+                if on_sent is not None:
+                    on_sent()
                 try:
                     return HttpResponse(await connection.exchange(sent, body), connection, pool)
                 except HttpError as error:
                     if error.kind is not HttpErrorKind.DISCONNECTED or not connection.was_stale:
                         raise
             connection = await pool.connect(connect_timeout_s)
+            if on_sent is not None:
+                on_sent()
             return HttpResponse(await connection.exchange(sent, body), connection, pool)
         except BaseException:
             pool.leave(None)

@@ -13,6 +13,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import SystemClock
 from services.errors import Failure, UpstreamError
+from services.providers.base import Decoder, Target
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
@@ -53,6 +54,7 @@ class Setup:
         self.record = CallRecord(request_id="r", method="stream", opened_at=0)
         self.taken: list[str] = []
         self.over_limit: set[str] = set()
+        self.abandoned: list[str] = []
 
     def route(self, name: str = "public/m", upstreams: Iterable[int] | None = None) -> ModelRoute:
         """Return a model at some of the providers, tried in their order."""
@@ -72,12 +74,17 @@ class Setup:
             routes=routes or [self.route()],
             take_channel_limits=self.take_limits,
             record=self.record,
+            on_abandoned=self.abandon,
         )
         with closing(await self.failover.open(wanted)) as answer:
             texts = [chunk.delta.text for chunk in answer.first.chunks]
             async for batch in answer.rest:
                 texts += [chunk.delta.text for chunk in batch.chunks]
         return answer, [text for text in texts if text]
+
+    def abandon(self, target: Target, _: Decoder) -> None:
+        """Note the channel that had the request when the call was cancelled."""
+        self.abandoned.append(target.channel.name)
 
     async def take_limits(self, channel: str) -> None:
         """Refuse channels that are over their limit."""
@@ -271,6 +278,7 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
         routes=[served.route()],
         take_channel_limits=served.take_limits,
         record=served.record,
+        on_abandoned=served.abandon,
     )
 
     with closing(await served.failover.open(wanted)) as answer:
