@@ -1,16 +1,16 @@
 """Concurrency limit of calls to the service, learned from the service's refusals.
 
-A service knows how many calls it can carry, and refuses the rest (OVERLOADED). Over a wire a
-refusal costs both sides as much CPU as a call, and takes as long: three times as many calls as a
-service can carry would slow down those that it does carry. So the edge learns: a refused call shows
-that slightly fewer calls than were in flight before it are the limit. The edge refuses the rest
-itself.
+A service knows how many calls it can handle, and refuses the rest (OVERLOADED). Over a socket a
+refusal costs both sides as much CPU as a call, and takes as long: with three times as many calls as
+a service can handle, the admitted ones would slow down. So the edge learns the limit: when the
+service refuses a call, the limit becomes slightly fewer calls than were in flight before it. The
+edge itself refuses calls beyond the limit.
 
-The limit works like TCP's congestion window. Without a refusal there is none. Once calls have
-reached it for a second it grows by 1, after the next second by 2, then by 4, at most by a
-sixteenth, until a service refuses again: those few calls are the price of the answer to whether
-there is more capacity. Light callers, who have few calls in flight, may exceed the limit by a
-tenth, so that a caller who floods leaves some capacity to the others.
+The limit works like TCP's congestion window. Before the first refusal there is no limit. After a
+second at the limit it grows by 1, after the next second by 2, then by 4, at most by a sixteenth,
+until a service refuses again: those few refused calls are the cost of probing for more capacity.
+Light callers, who have few calls in flight, may exceed the limit by a tenth, so that a caller who
+floods leaves some capacity to the others.
 
 One limit covers all replicas of the service: gRPC chooses the replica afterwards, in turn, so that
 all carry the same load.
@@ -37,7 +37,7 @@ _log = logging.getLogger("gateway")
 
 
 class ConcurrencyLimit:
-    """The limit of calls that one edge may have in flight."""
+    """Limit on the calls that one edge has in flight."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class ConcurrencyLimit:
         self._next_log_at = 0.0
 
     def retry_after_s(self, caller: str) -> float | None:
-        """Return the wait before a retry where one more call of this caller exceeds the limit.
+        """Return the seconds until a retry if one more call of this caller exceeds the limit.
 
         None: the call is admitted. It starts in this loop turn or the next one, if at all.
         """
@@ -80,15 +80,16 @@ class ConcurrencyLimit:
         return None
 
     def lower(self, calls_before: int) -> None:
-        """Lower the limit: the service refused a call, with so many in flight before it."""
-        enough = max(1, calls_before - calls_before // REDUCTION_DIVISOR)
-        if self.calls_max is None or enough < self.calls_max:
-            self.calls_max = enough
+        """Lower the limit: the service refused a call, and `calls_before` were in flight before."""
+        lowered = max(1, calls_before - calls_before // REDUCTION_DIVISOR)
+        if self.calls_max is None or lowered < self.calls_max:
+            self.calls_max = lowered
         self._step = 1
         self._grows_at = self._now() + GROWTH_INTERVAL_S
 
     def _clear_starting(self) -> None:
-        # Admitted calls start in this loop turn, before the next admission.
+        # Runs in the loop turn after the admission, in which the admitted calls start, before the
+        # loop reads further requests.
         self._starting = 0
 
     def _grow(self, calls_max: int) -> None:

@@ -1,4 +1,4 @@
-"""Calls to the service in flight. Each ends with the request that made it."""
+"""In-flight calls to the service. Each ends with the request that made it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,15 @@ class InFlightCalls:
         self._drained: asyncio.Event | None = None
 
     def track(self, call: Any, request_id: str, caller: str) -> InFlightCall:
-        """Return the context of all work with `call`. Its end cancels a call that still runs.
+        """Return a context manager for all use of `call`. Its exit cancels a call that still runs.
 
-        `caller` is the key of the request.
-
-        Raises:
-            ApiError: the call failed, or `drain` cancelled it.
+        `caller` is the key of the request. The context manager raises ApiError if the call failed
+        or `drain` cancelled it.
         """
         return InFlightCall(self, call, request_id, hash(caller))
 
     def add(self, call: Any, caller: int) -> int:
-        """Add a call. Return how many were in flight before it."""
+        """Add a call. Return the number of calls that were in flight before it."""
         before = len(self._calls)
         self._calls.add(call)
         self._shares.enter(caller)
@@ -65,26 +63,26 @@ class InFlightCalls:
 
 
 class InFlightCall:
-    """The context in which a request uses its call. Failures leave it as `ApiError`."""
+    """Context manager in which a request uses its call. gRPC errors leave it as `ApiError`."""
 
-    __slots__ = ("_before", "_call", "_caller", "_calls", "_request_id")
+    __slots__ = ("_call", "_caller", "_calls", "_calls_before", "_request_id")
 
     def __init__(self, calls: InFlightCalls, call: Any, request_id: str, caller: int) -> None:
-        self._before = 0
+        self._calls_before = 0
         self._caller = caller
         self._calls = calls
         self._call = call
         self._request_id = request_id
 
     def __enter__(self) -> None:
-        self._before = self._calls.add(self._call, self._caller)
+        self._calls_before = self._calls.add(self._call, self._caller)
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._calls.remove(self._call, self._caller)
         if isinstance(error, grpc.aio.AioRpcError):
             failure = to_api_error(error, self._request_id)
             if failure.row.lowers_limit and not failure.scarce:
-                self._calls.limit.lower(self._before)
+                self._calls.limit.lower(self._calls_before)
             raise failure from None
         if isinstance(error, asyncio.CancelledError):
             task = asyncio.current_task()

@@ -1,6 +1,6 @@
 """Completion handler: decode, call, render, for every surface.
 
-A call ends with its request, whatever ends that: a client that leaves cancels it.
+The call to the service ends with the client's request: a disconnect cancels the call.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from gateway.surfaces.base import StreamRenderer, Surface
 from gateway.surfaces.event_stream import EventStream
 from services.common.call_names import TIMEOUT_HEADER
 
-_ROUNDING_S = 0.01
-"""gRPC rounds the deadlines that it sends up to about three digits. A little less than a round
-number arrives as that number, which the service gets in `x-pomogator-timeout`, too
+_DEADLINE_ROUNDING_S = 0.01
+"""Subtracted from the timeout that gRPC sends, which gRPC rounds up to about three digits: 599.99 s
+arrive as 600 s. The service compares it with the exact timeout in `x-pomogator-timeout`
 (`services.rpc.failure_border.queue_wait_s`)."""
 
 _Messages: TypeAlias = (
@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class CompletionHandler:
-    """Handler of one surface's requests for completions."""
+    """Handler of the completion requests of one surface, which is one inbound API."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class CompletionHandler:
         """
         headers, surface = exchange.headers, self._surface
         key = api_key(headers, surface.credential_headers)
-        pairs = call_metadata(headers, key, exchange.reply.request_id)
+        metadata = call_metadata(headers, key, exchange.reply.request_id)
         policy = parameter_policy(headers)
         surface.check_headers(headers)
         body = await exchange.body()
@@ -117,18 +117,20 @@ class CompletionHandler:
         streams = isinstance(rpc_request, chat.StreamChatCompletionRequest)
         exchange.outcome.update(model=rpc_request.spec.model[:_MODEL_LOGGED_MAX], stream=streams)
         limit_s = deadline_s(headers, self._config, whole=not streams)
-        pairs = (*pairs, (TIMEOUT_HEADER, str(limit_s)))
-        timeout = limit_s - min(_ROUNDING_S, limit_s / 100)
+        metadata = (*metadata, (TIMEOUT_HEADER, str(limit_s)))
+        timeout_s = limit_s - min(_DEADLINE_ROUNDING_S, limit_s / 100)
         if isinstance(rpc_request, chat.StreamChatCompletionRequest):
-            messages = self._stub.StreamChatCompletion(rpc_request, metadata=pairs, timeout=timeout)
+            messages = self._stub.StreamChatCompletion(
+                rpc_request, metadata=metadata, timeout=timeout_s
+            )
             await self._stream(exchange, key, request.stream_renderer(), messages)
             return
-        call = self._stub.CreateChatCompletion(rpc_request, metadata=pairs, timeout=timeout)
+        call = self._stub.CreateChatCompletion(rpc_request, metadata=metadata, timeout=timeout_s)
         with self._calls.track(call, exchange.reply.request_id, key):
             answer = await call
-            shown = response_headers(await call.initial_metadata())
-        shown |= notes_header(answer.notes) | cost_header(answer)
-        if exchange.reply.send(200, request.render(answer), shown):
+            answer_headers = response_headers(await call.initial_metadata())
+        answer_headers |= notes_header(answer.notes) | cost_header(answer)
+        if exchange.reply.send(200, request.render(answer), answer_headers):
             await exchange.reply.drained()
 
     async def _stream(
@@ -149,14 +151,17 @@ class CompletionHandler:
             except Exception:
                 if not stream.begun:
                     raise
-                # The status is sent, and the error border could not tell the client any more.
+                # The status has been sent: the error border could not report the failure.
                 _log.exception("stream.failed", extra={"request_id": request_id})
                 last = renderer.error(internal(request_id))
             await stream.end(last)
 
 
 async def _relay(messages: _Messages, renderer: StreamRenderer, stream: EventStream) -> bytes:
-    """Write the events of each message at once. Return the last ones, to be sent with the end."""
+    """Write the events of each message when it arrives.
+
+    Return the events of the last message unsent: they go out in one write with the end.
+    """
     last = b""
     async for message in messages:
         if not renderer.started:

@@ -1,11 +1,11 @@
-"""Observer of requests: metrics and, if wanted, a span for each, beside its line in the access log.
+"""Request observer: metrics of each request and, if tracing is on, its span.
 
     observed = observer.begin(method, route, path, headers, outcome)
     …
     observer.end(observed, request_id, status, started, begun_at)
 
-The context of the span reaches `gateway.rpc.call_metadata`, which sends it to the service, in a
-context variable of the task that answers the request.
+`TRACE_CONTEXT`, a context variable of the request's task, holds the context of the span for
+`gateway.rpc.call_metadata`, which sends it to the service.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class RequestObserver:
         headers: MultiMapping[str],
         outcome: dict[str, object],
     ) -> ObservedRequest | None:
-        """Observe a request from here on. Runs in the request's own task. None: not observed."""
+        """Begin to observe a request, in the request's own task. None: not observed."""
         if route in PROBES:
             return None
         observed = ObservedRequest(route, outcome)
@@ -69,8 +69,8 @@ class RequestObserver:
     ) -> None:
         """Record the end of a request. Status 499: its client disconnected.
 
-        `started` and `begun_at` are the times at which the request arrived and its answer began,
-        by `time.perf_counter`; `begun_at` is 0 where it did not begin, or the time is unknown.
+        `started` is when the request arrived and `begun_at` is when its answer began, by
+        `time.perf_counter`; `begun_at` is 0 if no answer began, or the time is unknown.
         """
         requests, code = self._requests, str(observed.outcome.get("code", ""))
         disconnected = status == CLIENT_CLOSED
@@ -87,7 +87,7 @@ class RequestObserver:
 
 
 def route_of(request: web.Request) -> str:
-    """The pattern of the request's path. Empty: no route matches."""
+    """Return the path pattern of the request's route. Empty: no route matches."""
     resource = request.match_info.route.resource
     return "" if resource is None else str(getattr(resource, "http_route", resource.canonical))
 

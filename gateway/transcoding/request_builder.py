@@ -1,4 +1,4 @@
-"""Builder of a method's request message from path, query and body of an HTTP request."""
+"""Builder of an RPC's request message from path, query and body of an HTTP request."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ from gateway.transcoding.json_checks import check
 PARAMETERS_MAX = 1000
 """The most parameters of a query."""
 
-# The words of json_format for a value that does not fit: the path to it, outermost first.
-_FAILED = re.compile(r"Failed to parse (\w+) field: ")
-_UNKNOWN = re.compile(r'has no field named "([^"]{0,128})')
+# Parts of json_format's error messages. The first occurs once for each field of the path to the
+# invalid value, outermost field first.
+_FAILED_FIELD = re.compile(r"Failed to parse (\w+) field: ")
+_UNKNOWN_FIELD = re.compile(r'has no field named "([^"]{0,128})')
 
 
 def build(binding: Binding, variables: Mapping[str, str], query: str, body: bytes) -> Message:
     """Return the method's request: from the body, then the path, then the query.
 
-    `variables` are the path's, still encoded; `query` is raw. A field of the path replaces
+    `variables` are the path's, still percent-encoded; `query` is raw. A field of the path replaces
     the same field of the body.
 
     Raises:
-        ApiError: a part of it is not valid for the method.
+        ApiError: path, query or body is not valid for the method.
     """
     message = GetMessageClass(binding.method.input_type)()
     if binding.takes_body:
@@ -45,7 +46,7 @@ def build(binding: Binding, variables: Mapping[str, str], query: str, body: byte
         except UnicodeDecodeError:
             raise invalid(path.name, f"`{path.name}` is not valid UTF-8.") from None
         path.put(message, [text])
-    for path, texts in _parameters(binding, query):
+    for path, texts in _query_parameters(binding, query):
         path.put(message, texts)
     return message
 
@@ -63,7 +64,7 @@ def _read_body(binding: Binding, message: Message, body: bytes) -> None:
     try:
         json_format.ParseDict(value, message, max_recursion_depth=DEPTH_MAX + 1)
     except json_format.ParseError as error:
-        raise _wrong(str(error)) from None
+        raise _invalid_body(str(error)) from None
 
 
 def _load(body: bytes) -> Any:
@@ -95,10 +96,10 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def _wrong(problem: str) -> ApiError:
-    """Return the error for JSON that is not the message. `problem` is the text of json_format."""
-    outer = _FAILED.findall(problem)
-    unknown_name = _UNKNOWN.search(problem)
+def _invalid_body(problem: str) -> ApiError:
+    """Return the error for JSON that does not fit the message. `problem` is json_format's text."""
+    outer = _FAILED_FIELD.findall(problem)
+    unknown_name = _UNKNOWN_FIELD.search(problem)
     if unknown_name is not None:
         name = ".".join([*outer, unknown_name[1]])
         return invalid(name, f"There is no field {name[:128]!a}.")
@@ -108,7 +109,7 @@ def _wrong(problem: str) -> ApiError:
     return invalid(name, f"`{name}` is of the wrong type or out of range.")
 
 
-def _parameters(binding: Binding, query: str) -> list[tuple[FieldPath, list[str]]]:
+def _query_parameters(binding: Binding, query: str) -> list[tuple[FieldPath, list[str]]]:
     try:
         pairs = parse_qsl(
             query, keep_blank_values=True, errors="strict", max_num_fields=PARAMETERS_MAX
@@ -119,13 +120,13 @@ def _parameters(binding: Binding, query: str) -> list[tuple[FieldPath, list[str]
         raise invalid("query", f"The query has more than {PARAMETERS_MAX} parameters.") from None
     found: dict[str, tuple[FieldPath, list[str]]] = {}
     for name, text in pairs:
-        path = _parameter(binding, name)
+        path = _query_parameter(binding, name)
         found.setdefault(path.name, (path, []))[1].append(text)
     return list(found.values())
 
 
-def _parameter(binding: Binding, name: str) -> FieldPath:
-    """Return the field of a query parameter. Fields of the path and the body are none."""
+def _query_parameter(binding: Binding, name: str) -> FieldPath:
+    """Return the field of a query parameter. Fields set by path or body are refused."""
     path = resolve(binding.method.input_type, name) if takes_query(binding) else None
     if path is None or not is_parameter(binding, path):
         raise unknown_parameter(name)

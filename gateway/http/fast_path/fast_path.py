@@ -1,13 +1,13 @@
-"""Fast path: ordinary requests for completions, around aiohttp's parser and router.
+"""Fast path: ordinary completion requests bypass aiohttp's parser and router.
 
-An ordinary request is what clients really send: method and path of an endpoint, HTTP/1.1, a head
-that arrives whole, plain headers, one Content-Length, JSON. A request that differs, even in a way
-that is allowed (chunks, `Expect`, another version, space at the end of a line), goes to aiohttp
-unchanged. So the fast path never decides what is valid HTTP, and its reader and aiohttp's cannot
-disagree about where an ordinary request ends.
+An ordinary request has the form that clients send in practice: method and path of an endpoint,
+HTTP/1.1, a head that arrives whole, plain headers, one Content-Length, JSON. A request that
+differs, even in a valid way (chunked body, `Expect`, another version, space at the end of a line),
+goes to aiohttp unchanged. So the fast path never decides what is valid HTTP, and its reader and
+aiohttp's cannot disagree about where an ordinary request ends.
 
-`python -m tests.bench.edge` measures both ways. A whole answer costs the edge 85 µs of CPU over the
-fast path and 161 by aiohttp, a refusal 43 and 103.
+`python -m tests.bench.edge` measures both paths. A whole answer costs the edge 85 µs of CPU on the
+fast path and 161 µs through aiohttp, a refusal 43 µs and 103 µs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest
 from gateway.telemetry.request_observer import RequestObserver
 
 HEAD_BYTES_MAX = 8190
-"""The largest head. aiohttp allows as much for each line."""
+"""Maximum size of a head. aiohttp applies the same limit to each line."""
 
 # Names as in RFC 9110, section 5.6.2; values only in printable ASCII. `++` and `*+` never
 # backtrack: every byte is read once.
@@ -39,9 +39,10 @@ _FIELDS = rb"((?:[!#-'*+\-.0-9A-Z^-z|~]++:[\t\x20-\x7e]*+\r\n)++)\r\n"
 _FIELD = re.compile(r"([^:]++):[\t ]*+([^\r]*+)\r\n")
 _LENGTH = re.compile(r"[1-9][0-9]{0,9}")
 _FIELDS_MAX = 100
-_NEEDED = frozenset({"host", "content-length"})
-# With one of these more may follow than a body and its answer, or aiohttp may refuse.
-_EXTRAORDINARY = frozenset(
+_REQUIRED_NAMES = frozenset({"host", "content-length"})
+# A request with one of these is not ordinary: aiohttp may refuse it, or it is more than one body
+# and one answer.
+_EXCLUDED_NAMES = frozenset(
     {"transfer-encoding", "content-encoding", "expect", "upgrade"}
     | {"proxy-connection", "sec-websocket-key1"}
 )
@@ -56,11 +57,14 @@ class RequestHead(NamedTuple):
     headers: CIMultiDict[str]
     body_start: int
     body_end: int
-    """The next request may begin here."""
+    """Offset at which the next request may begin."""
 
 
 class FastPath:
-    """Reader of heads, and runner of endpoints' handlers with the duties of the error border."""
+    """Reads heads and runs the endpoints' handlers, with errors and access lines as in the border.
+
+    The border is `gateway.http.middleware`, which these requests bypass.
+    """
 
     def __init__(
         self,
@@ -97,11 +101,11 @@ class FastPath:
         fields = _FIELD.findall(match[2].decode("ascii"))
         names = {name.lower() for name, _ in fields}
         plain = (
-            # Of repeated names some are an error, and of some the last value counts.
+            # Repeated names are errors or not, by name: aiohttp decides.
             len(names) == len(fields) <= _FIELDS_MAX
-            and names >= _NEEDED
+            and names >= _REQUIRED_NAMES
             and not names.isdisjoint(credential_names)
-            and names.isdisjoint(_EXTRAORDINARY)
+            and names.isdisjoint(_EXCLUDED_NAMES)
         )
         if not plain:
             return None
@@ -140,9 +144,9 @@ class FastPath:
             self._end(exchange, observed, status)
 
     def refuse_if_overloaded(self, exchange: FastPathExchange) -> bool:
-        """Answer with the refusal if the call is not admitted; return whether that was so.
+        """Refuse the call if it is not admitted, and return whether it was refused.
 
-        The body is not read, and the refusal does not wait for a turn of the busy loop.
+        The refusal is sent at once, without reading the body or waiting for another loop turn.
 
         Raises:
             ConnectionError: the client is gone.
