@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="remove the models that are gone")
     options = parser.parse_args()
-    config = load(None, os.environ)
+    config = load(None, os.environ, dialects=DIALECTS)
     if not config.channels:
         sys.exit("No provider's key is set; see services/config/defaults.toml for the variables.")
     report, lost = asyncio.run(compared(config))

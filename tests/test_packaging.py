@@ -23,11 +23,12 @@ TRY_IT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import gateway, services.config
+from services.providers.registry import DIALECTS
 from importlib.metadata import distribution
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc
 for module in (gateway, services, chat_completion_service_pb2_grpc):
     assert module.__file__.startswith(sys.argv[1]), module.__file__
-assert services.config.load(None, {"OPENAI_API_KEY": "k"}).channels
+assert services.config.load(None, {"OPENAI_API_KEY": "k"}, dialects=DIALECTS).channels
 (script,) = distribution("pomogator").entry_points.select(group="console_scripts")
 assert callable(script.load())
 assert sys.modules[script.module].__file__.startswith(sys.argv[1])

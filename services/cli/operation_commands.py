@@ -95,7 +95,7 @@ def _spec(arguments: Namespace) -> chat.ChatCompletionSpec:
 
 
 def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
-    config = load(arguments.config, env)
+    config = load(arguments.config, env, dialects=DIALECTS)
     clock = SystemClock()
     return Explainer(
         catalog=Catalog(config, create_time_s=int(clock.time())),

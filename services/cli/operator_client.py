@@ -20,6 +20,7 @@ from services.clock import SystemClock
 from services.common.addresses import is_local
 from services.common.tls import TargetTls
 from services.config import load
+from services.providers.registry import DIALECTS
 
 ANSWER_TIMEOUT_S = 10.0
 """Timeout of a call, the server's start included. An audit takes longer."""
@@ -56,7 +57,7 @@ class Operators:
 @asynccontextmanager
 async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterator[Operators]:
     """Open the operators' services of the state that the arguments name."""
-    config = load(arguments.config, env)
+    config = load(arguments.config, env, dialects=DIALECTS)
     address = StateAddress(
         state=arguments.state,
         database_url=config.state.database_url.reveal(),

@@ -10,6 +10,7 @@ from gateway.edge import run_edge
 from services.cli.operator_client import ops_address
 from services.cli.output import say
 from services.config import Config, ConfigError, load
+from services.providers.registry import DIALECTS
 from services.routing.catalog import Catalog
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
@@ -26,6 +27,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
     await run(
         ServeOptions(
             config_path=arguments.config,
+            dialects=DIALECTS,
             state=arguments.state,
             grpc_only=arguments.only == "grpc",
             rest=arguments.rest,
@@ -49,7 +51,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
 
 async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Check the configuration with the server's loader, and print the models without a price."""
-    config = load(arguments.config, env)
+    config = load(arguments.config, env, dialects=DIALECTS)
     routes = Catalog(config, create_time_s=0).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
     _say_unpriced(config)
@@ -57,7 +59,7 @@ async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Print the public names, one a line, and then those without a price."""
-    config = load(arguments.config, env)
+    config = load(arguments.config, env, dialects=DIALECTS)
     for route in Catalog(config, create_time_s=0).routes:
         say(route.model)
     _say_unpriced(config)

@@ -19,7 +19,6 @@ from services.config.limits import LimitConfig
 from services.config.loading import load
 from services.config.prices import PriceConfig
 from services.config.schema import (
-    DIALECTS,
     LOCAL_MODELS,
     BillingConfig,
     BreakerConfig,
@@ -33,7 +32,6 @@ from services.config.schema import (
 )
 
 __all__ = [
-    "DIALECTS",
     "LOCAL_MODELS",
     "BillingConfig",
     "BoundsConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import chain
 from pathlib import Path
@@ -24,16 +24,18 @@ STATE_VARIABLES: Mapping[str, str] = {
 }
 
 
-def load(path: Path | None, env: Mapping[str, str] = os.environ) -> Config:
+def load(
+    path: Path | None, env: Mapping[str, str] = os.environ, *, dialects: Collection[str]
+) -> Config:
     """Read `path`, or the shipped default without one, and resolve its secrets from `env`.
 
+    `dialects` are the names that channels may use: those of `services.providers.registry`.
     Raises ConfigError, with one line for each problem.
     """
     source = str(path or DEFAULTS)
     config = Config(defaults=True) if path is None else _parse(_read(path), source)
-    _refuse(
-        source, [*rules.channels(config), *client_certificates.problems(config.client_certificates)]
-    )
+    certificates = client_certificates.problems(config.client_certificates)
+    _refuse(source, [*rules.channels(config, dialects), *certificates])
     config = _with_keys(config, path, env)
     if config.defaults:
         config = _joined(config, _shipped(env))

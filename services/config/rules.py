@@ -16,7 +16,6 @@ import msgspec
 from services.common.chat_names import THINKING_SUFFIX
 from services.common.config_tables import TracesConfig
 from services.config.schema import (
-    DIALECTS,
     LOCAL_MODELS,
     RESOLVED,
     ChannelConfig,
@@ -53,13 +52,13 @@ def unknown_keys(
             yield from _split_names(value, f"{where}{key}")
 
 
-def channels(config: Config) -> Iterator[str]:
+def channels(config: Config, dialects: Collection[str]) -> Iterator[str]:
     """Yield the problems of the channels."""
     counts = Counter(channel.name for channel in config.channels)
     yield from (f"channels: {name!r} occurs {n} times" for name, n in counts.items() if n > 1)
     for index, channel in enumerate(config.channels):
         where = label("channels", index, {"name": channel.name})
-        yield from (f"{where}.{problem}" for problem in _channel(channel))
+        yield from (f"{where}.{problem}" for problem in _channel(channel, dialects))
 
 
 def models(config: Config) -> Iterator[str]:
@@ -105,11 +104,11 @@ def hint(word: str, words: Collection[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def _channel(channel: ChannelConfig) -> Iterator[str]:
+def _channel(channel: ChannelConfig, dialects: Collection[str]) -> Iterator[str]:
     if not channel.name.strip():
         yield "name: is empty"
-    if channel.dialect not in DIALECTS:
-        yield f"dialect: {channel.dialect!r} is not one of {', '.join(sorted(DIALECTS))}"
+    if channel.dialect not in dialects:
+        yield f"dialect: {channel.dialect!r} is not one of {', '.join(sorted(dialects))}"
     yield from _address(channel)
     yield from _key_sources(channel)
     if not channel.models:

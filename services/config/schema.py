@@ -13,9 +13,6 @@ from services.common.config_tables import BoundsConfig, Count, TracesConfig
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
 
-DIALECTS = frozenset({"anthropic", "openai", "openrouter"})
-"""Dialects of `services.providers.registry`."""
-
 LOCAL_MODELS = frozenset({"smollm2-135m"})
 """Models of `services.local.local_models`."""
 
@@ -80,7 +77,7 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     name: str
     """Unique. Appears in logs and metrics, never in answers."""
     dialect: str
-    """Dialect of the provider: one of `DIALECTS`."""
+    """Dialect of the provider: a name in `services.providers.registry`."""
     base_url: str = ""
     """Address, such as `https://api.anthropic.com/v1`. Empty only with `local`."""
     local: str = ""

@@ -27,7 +27,7 @@ To add a dialect:
 2. In `response.py` write a `Decoder`: it returns deltas at once and endings only in `finish`. For
    speed it may also be a `repeated_frame.RepeatedTextDecoder`.
 3. In `__init__.py` tie both to a `DIALECT`. `failures.provider_failure` makes its errors.
-4. Name it in `registry.DIALECTS` and in `config.schema.DIALECTS`.
+4. Add a line to `registry.DIALECTS`, the only list of the names.
 5. Add rows for its models to `capabilities.toml` where they differ from the default.
 6. Write small cases under `tests/services/providers/<dialect>/`.
 """

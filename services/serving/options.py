@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,8 @@ class ServeOptions:
 
     config_path: Path | None
     """The configuration. None: the shipped default."""
+    dialects: Collection[str]
+    """Names of dialects that channels may use."""
     state: Path
     """Directory of all that outlives the process."""
     grpc_only: bool

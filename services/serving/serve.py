@@ -101,7 +101,7 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
 
 def _read(options: ServeOptions) -> Config:
     """The configuration, at the start and at each reload. Raises ConfigError."""
-    config = load(options.config_path)
+    config = load(options.config_path, dialects=options.dialects)
     if config.client_certificates and options.tls.client_ca is None:
         raise ConfigError("client_certificates: callers are known only with --tls-client-ca")
     log_plain_text(config)

@@ -33,6 +33,7 @@ from services.common import json_logs
 from services.common.log_handler import NonBlockingHandler
 from services.common.process_settings import freeze_gc
 from services.config import load
+from services.providers.registry import DIALECTS
 from services.serving.server import open_service
 from tests.bench.gateway import CONFIG
 from tests.bench.rig import MOCK_PORT, Rig
@@ -55,7 +56,7 @@ async def measure(folder: Path, calls: int, set_gc: Callable[[], None]) -> None:
     """Opens a service, and prints a line for each kind of work."""
     config = folder / "config.toml"
     config.write_text(CONFIG)
-    async with open_service(load(config), folder / "state") as service:
+    async with open_service(load(config, dialects=DIALECTS), folder / "state") as service:
         key = await service.key_maker.make_first()
         async with service.channel() as channel:
             stub = pb_grpc.ChatCompletionServiceStub(channel)

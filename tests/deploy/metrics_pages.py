@@ -19,6 +19,7 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import serving_rest
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.config import load
+from services.providers.registry import DIALECTS
 from services.serving.server import open_service
 from tests.deploy.manifests import ROOT
 
@@ -31,7 +32,7 @@ def running_metrics() -> Mapping[str, Metric]:
 
 
 async def _running_metrics() -> Mapping[str, Metric]:
-    config = load(None, {"ANTHROPIC_API_KEY": "k"})
+    config = load(None, {"ANTHROPIC_API_KEY": "k"}, dialects=DIALECTS)
     with tempfile.TemporaryDirectory() as state:
         async with open_service(config, Path(state), {}) as service:
             edge = EdgeMetrics()

@@ -10,6 +10,7 @@ import yaml
 
 from services.cli.arguments import parser
 from services.config import load
+from services.providers.registry import DIALECTS
 from tests.deploy.manifests import ROOT, tool
 
 DEPLOY = ROOT / "deploy"
@@ -47,7 +48,11 @@ def test_the_server_understands_its_arguments() -> None:
     server = SERVICES["pomogator"]
     options = parser({}).parse_args(server["command"])
 
-    assert load(DEPLOY / "kubernetes" / "base" / "pomogator.toml", {"OPENAI_API_KEY": "k"}).channels
+    assert load(
+        DEPLOY / "kubernetes" / "base" / "pomogator.toml",
+        {"OPENAI_API_KEY": "k"},
+        dialects=DIALECTS,
+    ).channels
     assert int(server["stop_grace_period"].removesuffix("s")) >= 2 * options.drain_timeout + 15
 
 

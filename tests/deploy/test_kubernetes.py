@@ -13,6 +13,7 @@ import pytest
 from gateway.arguments import parser as edge_parser
 from services.cli.arguments import parser
 from services.config import load
+from services.providers.registry import DIALECTS
 from services.serving.servicers import PUBLIC_SERVICES
 from tests.deploy.manifests import (
     OVERLAYS,
@@ -324,7 +325,7 @@ def test_the_configuration_is_valid_and_watched(overlay: str, tmp_path: Path) ->
     path.write_text(config["data"]["pomogator.toml"])
 
     assert tomllib.loads(path.read_text())
-    assert load(path, {"ANTHROPIC_API_KEY": "k"}).channels
+    assert load(path, {"ANTHROPIC_API_KEY": "k"}, dialects=DIALECTS).channels
     assert config["metadata"]["name"] == "pomogator-config"
     pod = named(overlay, "Deployment", "pomogator")["spec"]["template"]["spec"]
     assert {"name": "config", "configMap": {"name": "pomogator-config"}} in pod["volumes"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from services.config import load
+from services.providers.registry import DIALECTS
 from services.rpc.listener import listening
 from services.serving.server import open_service
 from tests.services.cli.conftest import Shell
@@ -61,10 +63,11 @@ def test_nothing_to_reload(shell: Shell) -> None:
 
 async def test_commands_call_the_running_server(shell: Shell) -> None:
     """`explain` and `channels` show the server's configuration; `reload` replaces it."""
-    config = load(shell.config, {})
+    config = load(shell.config, {}, dialects=DIALECTS)
     address = f"unix:{shell.state}/ops.sock"
+    read = partial(load, shell.config, {}, dialects=DIALECTS)
     async with (
-        open_service(config, shell.state, {}, read=lambda: load(shell.config, {})) as service,
+        open_service(config, shell.state, {}, read=read) as service,
         listening(service.register_operators, address, grace_s=0),
     ):
         shell.config.write_text(shell.config.read_text().replace("a/one", "a/new"))

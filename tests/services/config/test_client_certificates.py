@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from services.config import ConfigError, load
+from services import config as configuration
+from services.config import ConfigError
+from services.providers.registry import DIALECTS
+
+load = partial(configuration.load, dialects=DIALECTS)
 
 EDGE = "spiffe://cluster.local/ns/pomogator/sa/edge"
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from services.config import Config, ConfigError, LimitConfig, Secret, load
+from services import config as configuration
+from services.config import Config, ConfigError, LimitConfig, Secret
+from services.providers.registry import DIALECTS
 
 CHANNEL = """
 [[channels]]
@@ -18,6 +21,8 @@ base_url = "http://a.test/v1"
 [channels.models]
 "m" = "upstream-m"
 """
+
+load = partial(configuration.load, dialects=DIALECTS)
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 

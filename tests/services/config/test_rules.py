@@ -15,6 +15,8 @@ from services.config import (
     rules,
 )
 
+DIALECTS = ("openrouter", "openai", "anthropic")
+
 GOOD = ChannelConfig(
     name="a", dialect="openai", base_url="https://a.test/v1", models={"m": "m", "n": "n"}
 )
@@ -23,7 +25,7 @@ GOOD = ChannelConfig(
 def channel_problems(**changes: object) -> list[str]:
     """Problems of a valid channel with these changes."""
     channel = msgspec.structs.replace(GOOD, **changes)
-    return list(rules.channels(Config(channels=(channel,))))
+    return list(rules.channels(Config(channels=(channel,)), DIALECTS))
 
 
 def model_problems(*models: ModelConfig) -> list[str]:
@@ -86,7 +88,7 @@ def test_accepts_a_base_url(url: str) -> None:
 
 def test_refuses_two_channels_of_one_name() -> None:
     """Metrics and limits know channels by name."""
-    said = list(rules.channels(Config(channels=(GOOD, GOOD))))
+    said = list(rules.channels(Config(channels=(GOOD, GOOD)), DIALECTS))
 
     assert said == ["channels: 'a' occurs 2 times"]
 

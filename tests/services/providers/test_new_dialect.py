@@ -12,12 +12,21 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
-from services.config import ChannelConfig
+from services.config import load
 from services.errors import UpstreamError
 from services.providers import registry
 from services.providers.base import Decoder, Notes, SseEvent, Target, UpstreamRequest
-from tests.stand.gateway import Gateway, running
+from tests.stand.gateway import Gateway, running_config
 from tests.stand.upstream import FakeUpstream, json_answer, stream
+
+CONFIG = """
+[[channels]]
+name = "echo"
+dialect = "echo"
+base_url = "{url}"
+[channels.models]
+"test/echo" = "echo-1"
+"""
 
 Chunks = list[pb.ChatCompletionChunk]
 
@@ -92,10 +101,10 @@ async def gateway(
 ) -> AsyncIterator[Gateway]:
     """A gateway with one more line in the registry."""
     monkeypatch.setitem(registry.DIALECTS, "echo", EchoDialect())
-    channel = ChannelConfig(
-        name="echo", dialect="echo", base_url=upstream.url, models={"test/echo": "echo-1"}
-    )
-    async with running(tmp_path, channel) as opened:
+    path = tmp_path / "pomogator.toml"
+    path.write_text(CONFIG.format(url=upstream.url))
+    config = load(path, {}, dialects=registry.DIALECTS)
+    async with running_config(tmp_path / "state", config) as opened:
         yield opened
 
 

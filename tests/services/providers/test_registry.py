@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from services.config import DIALECTS as CONFIGURABLE
+from services.config import ConfigError, load
 from services.providers.registry import DIALECTS
 
+CHANNEL = """
+[[channels]]
+name = "a"
+dialect = "{dialect}"
+base_url = "https://a.test/v1"
+[channels.models]
+"m" = "m"
+"""
 
-def test_names_are_those_of_the_configuration() -> None:
-    """Every dialect can be configured, and every configurable one exists."""
-    assert frozenset(DIALECTS) == CONFIGURABLE
+
+def test_the_shipped_channels_name_registered_dialects() -> None:
+    """Every dialect has a shipped channel, and every shipped channel a dialect."""
+    env = {f"{name}_API_KEY": "k" for name in ("ANTHROPIC", "OPENAI", "OPENROUTER")}
+
+    channels = load(None, env, dialects=DIALECTS).channels
+
+    assert {channel.dialect for channel in channels} == set(DIALECTS)
+
+
+@pytest.mark.parametrize("name", sorted(DIALECTS))
+def test_every_name_can_be_configured(name: str, tmp_path: Path) -> None:
+    """A name in the registry is a value of `dialect` in `[[channels]]`."""
+    path = tmp_path / "pomogator.toml"
+    path.write_text(CHANNEL.format(dialect=name))
+
+    (channel,) = load(path, {}, dialects=DIALECTS).channels
+
+    assert channel.dialect == name
+
+
+def test_other_names_are_refused(tmp_path: Path) -> None:
+    """The message lists the names in the registry."""
+    path = tmp_path / "pomogator.toml"
+    path.write_text(CHANNEL.format(dialect="oepnai"))
+
+    with pytest.raises(ConfigError, match="'oepnai' is not one of anthropic, openai, openrouter"):
+        load(path, {}, dialects=DIALECTS)
 
 
 @pytest.mark.parametrize("name", sorted(DIALECTS))

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from services.config import BoundsConfig, Config, ConfigError, LimitConfig, load
+from services.providers.registry import DIALECTS
 from services.serving.server import open_service
 
 CONFIG = """
@@ -22,7 +23,7 @@ models = { "a/one" = "one" }
 def config(tmp_path: Path) -> Config:
     path = tmp_path / "pomogator.toml"
     path.write_text(CONFIG)
-    return load(path, {})
+    return load(path, {}, dialects=DIALECTS)
 
 
 async def test_a_reload_replaces_the_snapshot(tmp_path: Path, config: Config) -> None:
