@@ -49,6 +49,9 @@ class Capabilities:
     """Whether the model accepts a number of tokens although `thinking` is not `budget`."""
     thinking_display: bool = False
     """Whether reasoning is hidden unless the request asks for a summary."""
+    thinking_shown: bool = False
+    """Whether answers show all reasoning that is billed, not a summary. If not, a caller that
+    leaves before the usage is charged an estimate of it."""
     thinking_switch: ThinkingSwitch = "reasoning_effort"
     """Parameter of OpenAI-compatible APIs that switches reasoning on and off, if there is one."""
     efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -116,6 +119,7 @@ class CapabilityOverrides(
     thinking_default: ThinkingDefault | None = None
     thinking_budgets: bool | None = None
     thinking_display: bool | None = None
+    thinking_shown: bool | None = None
     thinking_switch: ThinkingSwitch | None = None
     efforts: tuple[Effort, ...] | None = None
     default_effort: Effort | None = None

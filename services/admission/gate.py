@@ -106,6 +106,7 @@ class Gate:
             price=prices[request.model],
             subject=subject,
             tokens=prompt_tokens + max_tokens,
+            max_tokens=max_tokens,
             limits=self.limits,
             markup_bp=caller.markup_bp,
             meter=UsageMeter(request.spec, self.counter, max_tokens=_allowed_tokens(request.spec)),

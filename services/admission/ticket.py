@@ -41,6 +41,8 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Key and model, as limits know them."""
     tokens: int
     """The estimate of the tokens that the call takes."""
+    max_tokens: int
+    """The part of `tokens` for the answer."""
     limits: Limits
     """Limits from which attempts take for their channel."""
     markup_bp: int
@@ -57,8 +59,14 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Lease of the limits on the channel of the current attempt."""
     decoder: Decoder | None = None
     """Set when the call is charged: has the usage that the provider has reported."""
-    is_free: bool = False
-    """Whether the call was abandoned at a provider that does not bill abandoned calls."""
+    is_abandoned: bool = False
+    """Whether the call was cancelled after its request had left for a provider."""
+    is_undrained: bool = False
+    """Whether an answer that should have been drained was not, or not in time."""
+    thinking_tokens: int = 0
+    """Plausible reasoning of a choice that the answer does not show, in tokens."""
+    bills_abandoned: bool = True
+    """Whether the provider bills abandoned calls."""
     metered: Metered | None = None
     """Set when the answer is complete: its usage."""
     charge_nano: int = 0
@@ -80,21 +88,25 @@ class Ticket(msgspec.Struct, kw_only=True):
         subject = Subject(key=call.key, model=call.model, channel=channel, own=call.own)
         self.channel_lease = await self.limits.take(subject, self.tokens)
 
-    def abandon(self, target: Target, decoder: Decoder) -> None:
+    def abandon(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that the call ends after its request has left for `target`, before the answer.
 
-        The provider has the prompt, so that the prompt is charged, unless the channel says that
-        its provider does not bill abandoned calls. Limits stay spent in either case.
+        The provider has the prompt and may reason, so that both are charged, unless the channel
+        says that its provider does not bill abandoned calls. Limits stay spent in either case.
         """
-        self.decoder = decoder
-        self.price = self.prices[target.public_model]
-        self.is_free = not target.channel.bills_abandoned
+        self.is_abandoned = True
+        self._set_target(target, decoder, thinking_tokens)
 
-    def start_answer(self, target: Target, decoder: Decoder) -> None:
+    def start_answer(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         """Note that `target` has begun to answer: from now on the call is charged."""
+        self._set_target(target, decoder, thinking_tokens)
+        self.record.begun_at = self._checkpoint_at = self.clock.now()
+
+    def _set_target(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         self.decoder = decoder
         self.price = self.prices[target.public_model]
-        self.record.begun_at = self._checkpoint_at = self.clock.now()
+        self.thinking_tokens = thinking_tokens
+        self.bills_abandoned = target.channel.bills_abandoned
 
     def drain(self) -> None:
         """Note that the caller has disconnected: the rest is read for its usage alone.
@@ -128,12 +140,12 @@ class Ticket(msgspec.Struct, kw_only=True):
             return
         metered = self.metered
         if metered is None:
-            metered = self._usage_so_far()
+            metered = self._usage_at_end()
             self.charge_nano = self._cost(metered)
         self._release_channel(metered.usage.total_token_count)
         self.lease.reconcile(metered.usage.total_token_count)
         self.lease.release()
-        if self.is_free:
+        if self.is_abandoned and not self.record.begun_at and not self.bills_abandoned:
             self.ledger.void(self.hold)
             self.charge_nano = 0
             self.record.settlement = "voided"
@@ -167,6 +179,20 @@ class Ticket(msgspec.Struct, kw_only=True):
     def _usage_so_far(self) -> Metered:
         """The usage of a call whose answer is not complete."""
         return self.meter.metered(self.decoder.usage if self.decoder else None)
+
+    def _usage_at_end(self) -> Metered:
+        """The usage of a call that ended before its answer was complete.
+
+        Where the caller ended it, the provider may bill reasoning that it has not shown, and, where
+        the answer should have been drained, the whole answer: never less than a plausible bill.
+        """
+        if not self.is_abandoned or not self.bills_abandoned:
+            return self._usage_so_far()
+        return self.meter.metered(
+            self.decoder.usage if self.decoder else None,
+            thinking_tokens=self.thinking_tokens,
+            completion_min=self.max_tokens if self.is_undrained else 0,
+        )
 
     def _cost(self, metered: Metered) -> int:
         return cost_nano(metered.usage, self.price, markup_bp=self.markup_bp)

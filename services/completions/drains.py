@@ -2,17 +2,19 @@
 
 A channel with `on_disconnect = "drain"` bills the whole answer: its answers are read to their end,
 so that the caller is charged for what was spent. That holds before and after the answer has begun,
-for streams and for whole answers. The number of drains and the time of each are limited; beyond
-that an answer is cancelled, and charged by the gateway's own count. No further attempt is made for
-a caller that has disconnected.
+for streams and for whole answers. The number of drains, also of each account, and the time of each
+are limited; beyond that an answer is cancelled, and charged for all tokens of its hold, since the
+provider bills the rest unseen. No further attempt is made for a caller that has disconnected.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Self
 
 import msgspec
@@ -27,8 +29,11 @@ from services.telemetry.calls import CallRecord
 
 log = logging.getLogger(__name__)
 
-DRAINS_MAX = 64
+DRAINS_MAX = 256
 """The most answers that are drained at a time."""
+
+DRAINS_PER_ACCOUNT_MAX = 16
+"""The most answers of one account that are drained at a time, so that no account takes all."""
 
 
 class CallState(msgspec.Struct, kw_only=True):
@@ -38,6 +43,8 @@ class CallState(msgspec.Struct, kw_only=True):
     """The requested model, then its fallbacks."""
     record: CallRecord
     """Record of the call, with its attempts."""
+    account: str
+    """The account that pays."""
     caller_time_left_s: Callable[[], float | None]
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     ticket: Ticket | None = None
@@ -113,6 +120,7 @@ class DrainPool:
         self._on_settled = on_settled
         self._drains_max = drains_max
         self._running: set[asyncio.Task[None]] = set()
+        self._by_account: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
         return self
@@ -152,22 +160,35 @@ class DrainPool:
     def _start_drain(self, stream: DetachableStream, state: CallState) -> bool:
         """Start a drain, if it is due and not too many are running."""
         channel = state.channel_to_drain
-        if channel is None or state.ticket is None or self.running >= self._drains_max:
+        if channel is None or state.ticket is None:
+            return False
+        account = state.account
+        if self.running >= self._drains_max or self._by_account[account] >= DRAINS_PER_ACCOUNT_MAX:
+            state.ticket.is_undrained = True
             return False
         state.is_abandoned = True
         state.ticket.drain()
         drain = self._drain(stream, state.ticket, channel.drain_seconds)
         task = asyncio.create_task(drain, name="drain")
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        self._by_account[account] += 1
+        task.add_done_callback(partial(self._ended, account))
         return True
+
+    def _ended(self, account: str, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._by_account[account] -= 1
+        if not self._by_account[account]:
+            del self._by_account[account]
 
     async def _drain(self, stream: DetachableStream, ticket: Ticket, timeout_s: float) -> None:
         try:
-            with suppress(Failure, TimeoutError):
+            with suppress(Failure):
                 async with asyncio.timeout(timeout_s):
                     async for _ in stream:
                         pass  # The ticket has counted the batch.
+        except TimeoutError:
+            ticket.is_undrained = True
         finally:
             await stream.close()
             record = ticket.record

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from random import getrandbits
@@ -143,7 +144,7 @@ class Pipeline:
         try:
             answer = await self._failover.open(_routing(call, state, ticket, stream=stream))
             try:
-                ticket.start_answer(answer.target, answer.decoder)
+                ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
                 set_headers(ticket.headers)
                 batch = answer.first
                 ticket.count(batch)
@@ -157,6 +158,9 @@ class Pipeline:
                         _hide_reasoning(batch)
                     if batch.chunks:
                         yield batch
+            except (asyncio.CancelledError, GeneratorExit):
+                ticket.is_abandoned = True
+                raise
             except UpstreamError as error:
                 self._failover.broke_off(answer, call.record, error)
                 raise
@@ -191,6 +195,7 @@ def _call_state(call: CompletionCall, route: ModelRoute) -> CallState:
     return CallState(
         routes=[route, *(one for one in fallbacks if _may_answer(call, one.base_model))],
         record=call.record,
+        account=call.caller.account,
         caller_time_left_s=call.time_left_s,
     )
 

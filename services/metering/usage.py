@@ -42,11 +42,12 @@ class UsageMeter:
         """Create a meter. `max_tokens` is the limit per choice that was sent; None: unknown."""
         self._spec = spec
         self._counter = counter
-        choices = max(1, spec.n)
+        self._choices = max(1, spec.n)
+        self._allowed = COUNT_MAX if max_tokens is None else max_tokens * self._choices
         self._completion_max = (
             COUNT_MAX
             if max_tokens is None
-            else int(max_tokens * choices * COMPLETION_SLACK) + COMPLETION_SLACK_TOKENS
+            else int(self._allowed * COMPLETION_SLACK) + COMPLETION_SLACK_TOKENS
         )
         self._text = RunningTokenCount(counter)
         self._reasoning = RunningTokenCount(counter)
@@ -72,14 +73,22 @@ class UsageMeter:
         """Mark the rest of the answer as drained: the caller has left."""
         self._drained = True
 
-    def metered(self, reported: usage_pb2.Usage | None = None) -> Metered:
+    def metered(
+        self,
+        reported: usage_pb2.Usage | None = None,
+        *,
+        thinking_tokens: int = 0,
+        completion_min: int = 0,
+    ) -> Metered:
         """Return the usage to bill if the answer ends here, or has ended.
 
-        `reported` is what the decoder knows of an unfinished answer, mostly its prompt.
+        `reported` is what the decoder knows of an unfinished answer, mostly its prompt. Where the
+        caller ended the answer, `thinking_tokens` is the plausible reasoning of each choice, and
+        `completion_min` the least that the provider bills for all of them.
         """
         if self._final is not None and _has_counts(self._final):
             return self._checked(self._final)
-        return self._counted(reported)
+        return self._counted(reported, thinking_tokens * self._choices, completion_min)
 
     def _add_other(self, chunk: pb.ChatCompletionChunk) -> None:
         if chunk.HasField("delta"):
@@ -117,14 +126,17 @@ class UsageMeter:
         flags += clipped
         return Metered(usage=usage, flags=tuple(flags), counter=counter)
 
-    def _counted(self, reported: usage_pb2.Usage | None) -> Metered:
+    def _counted(
+        self, reported: usage_pb2.Usage | None, plausible_thinking: int, completion_min: int
+    ) -> Metered:
         """Return our own count, with the prompt as reported by the provider, if it was."""
         known = usage_pb2.Usage() if reported is None else reported
         prompt = known.prompt_token_count
         if not 0 < prompt <= COUNT_MAX:
             prompt = self._count_prompt()
-        thinking = self._reasoning.total
-        counted = self._text.total + thinking
+        text = self._text.total
+        thinking = max(self._reasoning.total, min(plausible_thinking, self._allowed - text))
+        counted = max(text + thinking, completion_min)
         completion = max(counted, min(known.completion_token_count, self._completion_max))
         usage, flags = _consistent(known, prompt, completion)
         usage.thinking_token_count = max(usage.thinking_token_count, thinking)

@@ -80,6 +80,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the request asks for a stream. The provider may answer with a document."""
     headers: Mapping[str, str] = {}
     """Headers besides content type, accept and credentials."""
+    thinking_tokens: int = 0
+    """Plausible reasoning of one choice that the answer does not show, in tokens."""
 
 
 class Notes:

@@ -40,6 +40,9 @@ class StartedAnswer(msgspec.Struct, frozen=True):
     decoder: Decoder
     """Has the usage that the provider has reported so far."""
 
+    thinking_tokens: int
+    """Plausible reasoning of a choice that the answer does not show, in tokens."""
+
     def close(self) -> None:
         """Cancel the request to the provider, unless the answer is complete. Never waits."""
         self.rest.close()
@@ -56,9 +59,9 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Takes from the limits of the channel of that name; raises Failure where they are used up."""
     record: CallRecord
     """Records every attempt."""
-    on_abandoned: Callable[[Target, Decoder], None]
+    on_abandoned: Callable[[Target, Decoder, int], None]
     """Called where the call is cancelled between a request's leaving for a provider and the begin
-    of its answer."""
+    of its answer, with the plausible reasoning of a choice in tokens."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
     strict: bool = False
@@ -117,7 +120,7 @@ class Failover:
                 first = await self._first_batch(target, relay, streamed=request.streamed)
             except (asyncio.CancelledError, GeneratorExit):
                 if relay.is_sent:
-                    wanted.on_abandoned(target, decoder)
+                    wanted.on_abandoned(target, decoder, request.thinking_tokens)
                 raise
             except UpstreamError as error:
                 wanted.record.fail_attempt(error)
@@ -125,7 +128,9 @@ class Failover:
                     raise
                 failures.add(target.channel, error)
                 continue
-            return StartedAnswer(model, target, notes.all, first, relay, decoder)
+            return StartedAnswer(
+                model, target, notes.all, first, relay, decoder, request.thinking_tokens
+            )
         raise failures.to_raise
 
     def broke_off(self, answer: StartedAnswer, record: CallRecord, error: UpstreamError) -> None:

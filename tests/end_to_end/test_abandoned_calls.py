@@ -10,11 +10,17 @@ from typing import Any
 import aiohttp
 import pytest
 
+from services.common.chat_names import Effort
+from services.completions.drains import DRAINS_PER_ACCOUNT_MAX
 from services.config import LimitConfig
+from services.providers.translate.thinking import BUDGETS
 from tests.stand.billing_stand import (
+    COST_NANO,
     FORMS,
     MODEL,
     NANO,
+    PRICE,
+    USAGE,
     BillingStand,
     bearer,
     billing_stand,
@@ -212,3 +218,102 @@ async def test_a_providers_refusal_is_free(stand: BillingStand, form: str, scrip
 
     assert (counts["settled"], counts["voided"]) == (0, 1)
     assert await stand.balance(key) == NANO
+
+
+REASONS: dict[str, Any] = {
+    **PRICE,
+    "thinking": "effort",
+    "thinking_default": "always",
+    "max_output_tokens": 100_000,
+}
+"""The row of a model that always reasons and does not show it."""
+
+
+async def read_words_and_leave(stand: BillingStand, key: str, words: int, **fields: Any) -> None:
+    """Read a stream up to a word, and leave."""
+    number = len(stand.upstream.requests)
+    body = {"model": MODEL, "messages": PROMPT, "stream": True, **fields}
+    async with stand.gateway.http.post(
+        f"{stand.gateway.base_url}/chat/completions", json=body, headers=bearer(key)
+    ) as response:
+        heard = b""
+        while heard.count(WORD.encode()) < words:
+            heard += await response.content.readany()
+        response.close()
+    await (await stand.upstream.request(number)).left.wait()
+
+
+EFFORTS: Sequence[Effort | None] = (None, "low", "medium", "high")
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+@pytest.mark.parametrize("max_tokens", [None, 1, 2_000, 50_000])
+@pytest.mark.parametrize("n", [1, 3])
+async def test_leaving_before_the_usage_pays_for_unseen_reasoning(
+    tmp_path: Path, effort: Effort | None, max_tokens: int | None, n: int
+) -> None:
+    """What the effort is worth is charged for every choice, within what the call allows."""
+    fields: dict[str, Any] = {"n": n}
+    if effort:
+        fields["reasoning_effort"] = effort
+    if max_tokens:
+        fields["max_tokens"] = max_tokens
+    async with billing_stand(tmp_path, price=REASONS) as stand:
+        stand.script = [SSE_HEAD, sse(piece(WORD)), sse(piece(None)), STALL]
+        key = await stand.open(credit_nano=100 * NANO)
+        await read_words_and_leave(stand, key, 1, **fields)
+        await stand.ended(1)
+        _, completion, _ = await used(stand, key)
+
+    worth = min(BUDGETS[effort or "medium"], max_tokens or 100_000)
+    most = n * max_tokens if max_tokens else n * 100_000
+    assert min(n * worth, most) <= completion <= n * worth + 1
+
+
+@pytest.mark.parametrize(
+    "row",
+    [{"thinking": "none", "thinking_default": "off"}, {"thinking_shown": True}],
+)
+async def test_reasoning_that_is_shown_is_not_estimated(
+    tmp_path: Path, row: dict[str, Any]
+) -> None:
+    """Nor is that of a model that does not reason: what was passed on is charged."""
+    async with billing_stand(tmp_path, price={**REASONS, **row}) as stand:
+        stand.script = [SSE_HEAD, sse(piece(WORD)), STALL]
+        key = await stand.open(credit_nano=100 * NANO)
+        await read_words_and_leave(stand, key, 1)
+        await stand.ended(1)
+
+        assert (await used(stand, key))[1] == 1
+
+
+async def test_an_account_cannot_take_all_drains(tmp_path: Path, each_database_url: str) -> None:
+    """One account drains as many calls as it may; the calls of another are drained, too."""
+    async with billing_stand(
+        tmp_path, database_url=each_database_url, channel={"on_disconnect": "drain"}
+    ) as stand:
+        goes_on = asyncio.Event()
+        end = sse(piece(None), {"choices": [], "usage": USAGE}, "[DONE]")
+        stand.script = [SSE_HEAD, sse(piece(WORD)), goes_on, end, CUT]
+        key = await stand.open(credit_nano=100 * NANO)
+        other = await stand.open_account("other", credit_nano=100 * NANO)
+        most = DRAINS_PER_ACCOUNT_MAX
+        for caller, calls in ((key, most + 4), (other, most)):
+            await asyncio.gather(*(ask_and_leave(stand, caller) for _ in range(calls)))
+        while (await stand.counts())["settled"] < 4:  # noqa: ASYNC110 - the outbox announces nothing
+            await asyncio.sleep(0.01)
+        goes_on.set()
+
+        assert await stand.balance(other) == 100 * NANO - most * COST_NANO
+        beyond = PROMPT_NANO + 20 * TOKEN_NANO
+        assert await stand.balance(key) == 100 * NANO - most * COST_NANO - 4 * beyond
+
+
+async def ask_and_leave(stand: BillingStand, key: str) -> None:
+    """Leave a stream after its first word."""
+    body = {"model": MODEL, "messages": PROMPT, "stream": True, "max_tokens": 20}
+    async with stand.gateway.http.post(
+        f"{stand.gateway.base_url}/chat/completions", json=body, headers=bearer(key)
+    ) as response:
+        await response.content.readuntil(WORD.encode())
+        response.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gateway.config import EdgeConfig
-from services.completions.drains import DRAINS_MAX
+from services.completions.drains import DRAINS_PER_ACCOUNT_MAX
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import (
     BEGIN,
@@ -61,6 +61,8 @@ def half_close(writer: asyncio.StreamWriter) -> None:
 
 PROMPT_CHARGE = (-(-len(PROMPT) // 4) + 4) * 1_000
 """What the prompt costs as the gateway counts it: a token for four bytes, four for a message."""
+MAX_CHARGE = 50 * 2_000
+"""What all tokens cost that the stand's calls allow for an answer."""
 
 LEAVES = pytest.mark.parametrize("leave", [close, reset, half_close])
 
@@ -230,8 +232,8 @@ async def test_a_drain_reads_a_partial_document_to_its_end(open_stand: OpenStand
         assert await stand.charged() == (1, CHARGE)
 
 
-async def test_a_drain_without_an_answer_costs_the_prompt(open_stand: OpenStand) -> None:
-    """A provider silent for `drain_seconds` is cancelled, and the prompt is charged. Row 68."""
+async def test_a_drain_without_an_answer_costs_the_hold(open_stand: OpenStand) -> None:
+    """A provider silent for `drain_seconds` bills an answer that is not seen. Row 68."""
     stand = await open_stand(first={**DRAINING, "drain_seconds": 0.1})
     stand.play([STALL])
 
@@ -239,8 +241,8 @@ async def test_a_drain_without_an_answer_costs_the_prompt(open_stand: OpenStand)
         await stand.first.request()
     await asyncio.wait_for(stand.first.requests[0].left.wait(), TIMEOUT_S)
 
-    assert await stand.charged() == (1, PROMPT_CHARGE)
-    assert len(stand.log.of("call.drained", charge_nano_usd=PROMPT_CHARGE)) == 1
+    assert await stand.charged() == (1, PROMPT_CHARGE + MAX_CHARGE)
+    assert len(stand.log.of("call.drained", charge_nano_usd=PROMPT_CHARGE + MAX_CHARGE)) == 1
 
 
 async def test_a_drain_has_no_failover(open_stand: OpenStand) -> None:
@@ -324,7 +326,7 @@ async def test_a_drain_ends_after_its_timeout(open_stand: OpenStand) -> None:
 
 
 async def test_the_number_of_drains_is_bounded(open_stand: OpenStand) -> None:
-    """When all clients disconnect at once, so many calls drain; the others are cut and counted.
+    """When clients of an account disconnect at once, so many calls drain; others cost their hold.
 
     Row 68.
     """
@@ -337,13 +339,15 @@ async def test_the_number_of_drains_is_bounded(open_stand: OpenStand) -> None:
         async with stand.dial() as (reader, _):
             await reader.readuntil(b"canary-answer-")
 
-    await asyncio.gather(*(leave_early() for _ in range(DRAINS_MAX + more)))
-    await stand.until(lambda: stand.metric("draining_calls") == DRAINS_MAX)
-    await stand.until(lambda: stand.metric("holds_open") == DRAINS_MAX)
+    await asyncio.gather(*(leave_early() for _ in range(DRAINS_PER_ACCOUNT_MAX + more)))
+    await stand.until(lambda: stand.metric("draining_calls") == DRAINS_PER_ACCOUNT_MAX)
+    await stand.until(lambda: stand.metric("holds_open") == DRAINS_PER_ACCOUNT_MAX)
     goes_on.set()
 
-    assert (await stand.charged())[0] == DRAINS_MAX + more
-    assert len(stand.log.of("call.drained", charge_nano_usd=CHARGE)) == DRAINS_MAX
+    drained = DRAINS_PER_ACCOUNT_MAX * CHARGE
+    cut = more * (PROMPT_CHARGE + MAX_CHARGE)
+    assert await stand.charged() == (DRAINS_PER_ACCOUNT_MAX + more, drained + cut)
+    assert len(stand.log.of("call.drained", charge_nano_usd=CHARGE)) == DRAINS_PER_ACCOUNT_MAX
 
 
 async def test_a_client_that_never_reads_is_cut_off(open_stand: OpenStand) -> None:

@@ -69,6 +69,12 @@ class BillingStand:
     before: Script = ()
     """The provider's steps before its answer."""
 
+    async def open_account(self, account: str, credit_nano: int) -> str:
+        """A key of a new account."""
+        request = accounts_pb.CreateAccountRequest(account=account, credit_nano_usd=credit_nano)
+        await self.accounts.CreateAccount(request)
+        return (await self.make_key(account)).secret
+
     async def open(self, credit_nano: int = NANO, **scope: Any) -> str:
         """A key of the account `acme`, which is created if it does not exist."""
         listed = await self.accounts.ListAccounts(accounts_pb.ListAccountsRequest())

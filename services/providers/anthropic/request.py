@@ -28,7 +28,7 @@ from services.providers.translate.parameters import (
     require,
     require_features,
 )
-from services.providers.translate.thinking import ThinkingPlan, plan
+from services.providers.translate.thinking import ThinkingPlan, hidden_tokens, plan
 
 NAMES: Mapping[str, str] = {
     "temperature": "temperature",
@@ -96,6 +96,7 @@ def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> Upstrea
         body=msgspec.json.encode(body),
         streamed=True,
         headers={"anthropic-version": version} if version else {},
+        thinking_tokens=hidden_tokens(spec, thinking, target.capabilities),
     )
 
 

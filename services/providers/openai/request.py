@@ -51,7 +51,7 @@ def encode(
     body = common_body(spec, target, notes, plan, NAMES)
     body |= _renamed(_reasoning(plan, target), target)
     body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
-    return finished(spec, body, target, notes, stream=stream or may_take_long(plan))
+    return finished(spec, body, target, notes, plan, stream=stream)
 
 
 def may_take_long(plan: ThinkingPlan) -> bool:
@@ -90,15 +90,26 @@ def common_body(
 
 
 def finished(
-    spec: pb.ChatCompletionSpec, body: Json, target: Target, notes: Notes, *, stream: bool
+    spec: pb.ChatCompletionSpec,
+    body: Json,
+    target: Target,
+    notes: Notes,
+    plan: ThinkingPlan,
+    *,
+    stream: bool,
 ) -> UpstreamRequest:
     """Request with `body` and the unknown fields that are passed through."""
     body |= passed(spec, body, target, notes)
-    streamed = stream and UNSTREAMED.isdisjoint(body)
+    streamed = (stream or may_take_long(plan)) and UNSTREAMED.isdisjoint(body)
     body["stream"] = streamed
     if streamed and target.channel.quirks.stream_usage:
         body["stream_options"] = {"include_usage": True}
-    return UpstreamRequest(path=PATH, body=msgspec.json.encode(body), streamed=streamed)
+    return UpstreamRequest(
+        path=PATH,
+        body=msgspec.json.encode(body),
+        streamed=streamed,
+        thinking_tokens=thinking.hidden_tokens(spec, plan, target.capabilities),
+    )
 
 
 def _message(sent: content.Message, target: Target, notes: Notes) -> Json:

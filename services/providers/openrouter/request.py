@@ -12,7 +12,6 @@ from services.providers.openai.request import (
     ALL_NAMES,
     common_body,
     finished,
-    may_take_long,
 )
 from services.providers.translate import reasoning_state, thinking
 from services.providers.translate.reasoning_state import Details
@@ -32,7 +31,7 @@ def encode(
     if reasoning:
         body["reasoning"] = reasoning
     body["usage"] = {"include": True}
-    return finished(spec, body, target, notes, stream=stream or may_take_long(plan))
+    return finished(spec, body, target, notes, plan, stream=stream)
 
 
 def _obstacle(spec: pb.ChatCompletionSpec, target: Target) -> str:

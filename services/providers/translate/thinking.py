@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
-from services.capabilities import ThinkingKind
+from services.capabilities import Capabilities, ThinkingKind
 from services.common.chat_names import EFFORT_NAMES, EFFORTS, Effort
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import forces_tool, output_limit
@@ -112,6 +112,20 @@ def plan(
     if barred and capabilities.thinking_default != "always":
         return _barred(case, barred)
     return _PLANNERS[capabilities.thinking](case)
+
+
+def hidden_tokens(
+    spec: pb.ChatCompletionSpec, plan: ThinkingPlan, capabilities: Capabilities
+) -> int:
+    """Return the plausible reasoning of one choice that the answer does not show, in tokens.
+
+    It is the budget, or what the effort is worth, within the limit of the answer. 0 where the
+    model does not reason, or shows its reasoning in full.
+    """
+    if not plan.active or (capabilities.thinking_shown and not spec.thinking.excluded):
+        return 0
+    tokens = plan.budget_tokens or BUDGETS[plan.effort or capabilities.default_effort]
+    return min(tokens, plan.max_tokens or capabilities.max_output_tokens or tokens)
 
 
 def nearest(effort: Effort, known: Sequence[Effort]) -> Effort:

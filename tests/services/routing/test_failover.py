@@ -82,7 +82,7 @@ class Setup:
                 texts += [chunk.delta.text for chunk in batch.chunks]
         return answer, [text for text in texts if text]
 
-    def abandon(self, target: Target, _: Decoder) -> None:
+    def abandon(self, target: Target, _decoder: Decoder, _tokens: int) -> None:
         """Note the channel that had the request when the call was cancelled."""
         self.abandoned.append(target.channel.name)
 
