@@ -106,7 +106,10 @@ def seen_stream(status: int, body: bytes) -> Seen:
         chunk = json.loads(event.removeprefix("data: "))
         assert seen.error is None, "something came after the error"
         seen.usage = chunk.get("usage") or seen.usage
-        seen.error = chunk.get("error")
+        if "error" in chunk:
+            assert chunk.keys() == {"error"}, "some clients overlook an error beside `choices`"
+            seen.error = chunk["error"]
+            continue
         for choice in chunk["choices"]:
             _add(seen, choice)
     return seen

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.stand.dialect_stand import MODEL, THINKING, DialectStand
-from tests.stand.providers.answers import Answer, Redacted, Refused, call, text, thought
+from tests.stand.providers.answers import Answer, Break, Redacted, Refused, call, text, thought
 
 SCRIPTS = Path(__file__).parent / "node"
 NODE_MODULES = os.environ.get("POMOGATOR_NODE_MODULES", "")
@@ -119,14 +119,39 @@ async def test_refused_call(stand: DialectStand) -> None:
     assert (found["name"], found["status"]) == ("RateLimitError", 429)
 
 
-async def test_broken_stream(stand: DialectStand) -> None:
+@pytest.mark.parametrize("breaks_off", ["error", "cut"])
+async def test_broken_stream(stand: DialectStand, breaks_off: Break) -> None:
     """An error after the first token is thrown, with its code."""
-    stand.provider.say(Answer(parts=[text("Hel")], breaks_off="error"))
+    stand.provider.say(Answer(parts=[text("Hel")], breaks_off=breaks_off))
 
     found = await run(stand, "openai_contract.mjs", "error")
 
     assert found["name"] == "APIError"
     assert found["code"]
+
+
+@pytest.mark.parametrize("breaks_off", ["error", "cut"])
+@pytest.mark.parametrize(
+    "package",
+    [
+        pytest.param(
+            name,
+            marks=pytest.mark.skipif(
+                not Path(NODE_MODULES, name).exists(), reason=f"{name} is not installed"
+            ),
+        )
+        for name in ("@ai-sdk/openai", "@ai-sdk/openai-compatible")
+    ],
+)
+async def test_vercel_broken_stream(stand: DialectStand, package: str, breaks_off: Break) -> None:
+    """Vercel's AI SDK reports an error after the first token, and no finished answer."""
+    stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
+
+    found = await run(stand, "vercel_failure.mjs", package)
+
+    assert found["content"] == "Hello"
+    assert len(found["errors"]) == 1
+    assert found["finishReasons"] == ["error"]
 
 
 async def test_vercel_loop(stand: DialectStand) -> None:

@@ -45,7 +45,7 @@ class ChunkRenderer:
         self._custom_calls: set[tuple[int, int]] = set()
         self._introduced: set[int] = set()
         self.started = False
-        """Whether the completion's id is known, which all events carry."""
+        """Whether the completion's id is known, which all chunks carry."""
         self.finished = False
         self._set_identity("", 0, "")
 
@@ -103,8 +103,12 @@ class ChunkRenderer:
         return self._first_text + encoded + self._delta_end
 
     def error(self, error: ApiError) -> bytes:
-        """Render the failure of a stream that has begun."""
-        return b'%b"choices":[],"error":%b}\n\n' % (self._head, error.to_json())
+        """Render the failure of a stream that has begun, as an event with nothing but the error.
+
+        With `id` and `choices` beside it, Vercel's `ai` 5 and 6 and async-openai read the event as
+        an empty chunk, and take the part of the answer that came before for a whole one.
+        """
+        return b'data: {"error":%b}\n\n' % error.to_json()
 
     def _set_identity(self, completion_id: str, created: int, model: str) -> None:
         self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,' % (

@@ -97,18 +97,13 @@ async def test_a_failure_before_the_answer_has_its_status(
 
 
 async def test_a_failure_within_the_answer_is_an_event(edge: Edge) -> None:
-    """It has the stream's id, and `[DONE]` follows. No finish reason is invented."""
+    """It has nothing but the error, and `[DONE]` follows. No finish reason is invented."""
     edge.script.steps = [[service.started(), service.text("a")], CUT]
     async with edge.http.post(URL, json=STREAMED) as response:
         *chunks, last, done = events(await response.text())
     assert response.status == 200
     assert done == "[DONE]"
     assert json.loads(last) == {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "created": service.CREATED,
-        "model": "test/model",
-        "choices": [],
         "error": {
             "message": "The answer broke off.",
             "type": "upstream_error",
@@ -313,7 +308,7 @@ class TestSilence:
         assert events(rest[rest.index("data:") :])[-1] == "[DONE]"
 
     async def test_the_first_keep_alive_commits_to_status_200(self, edge: Edge) -> None:
-        """A failure after it is an event of a stream without an id."""
+        """A failure after it is an event of the stream."""
         pause = Pause()
         edge.script.steps = [pause, CUT]
         async with edge.http.post(URL, json=STREAMED) as response:
