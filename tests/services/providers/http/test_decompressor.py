@@ -29,7 +29,7 @@ CODINGS = {
 
 
 def inflate(coding: bytes, *pieces: bytes) -> bytes:
-    """What these pieces of a body say."""
+    """The decompressed text of these pieces of a body."""
     inflater = Decompressor.of(coding)
     assert inflater is not None
     text = b""
@@ -102,7 +102,7 @@ def test_an_empty_body_is_empty() -> None:
 
 
 def test_defuses_bombs() -> None:
-    """A body that expands beyond measure ends before it fills the memory."""
+    """A body that expands too much is refused before it fills the memory."""
     bomb = gzip.compress(b"\0" * 50_000_000)
     inflater = Decompressor.of(b"gzip")
     assert inflater is not None

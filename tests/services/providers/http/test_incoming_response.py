@@ -1,4 +1,4 @@
-"""A body that comes faster than it is read."""
+"""Backpressure: a body that arrives faster than it is read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PAGE = chunk(b"x" * 4096)
 
 
 async def test_comes_in_pieces(client: HttpClient, upstream: FakeUpstream) -> None:
-    """Who is behind gets a little at a time, and all of it in the end."""
+    """A slow reader gets the whole body, a little at a time."""
     body = random.Random(1).randbytes(2**20)  # noqa: S311 - any bytes
     upstream.play([answer(body)])
 
@@ -31,8 +31,10 @@ async def test_comes_in_pieces(client: HttpClient, upstream: FakeUpstream) -> No
     assert max(map(len, pieces)) <= BUFFER_MAX
 
 
-async def test_holds_the_server_up(client: HttpClient, upstream: FakeUpstream) -> None:
-    """What nobody reads waits at the server: our kernel takes little more than its share."""
+async def test_an_unread_body_waits_at_the_server(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """Unread bytes wait at the server: the local kernel buffers little more than its share."""
     blocked = asyncio.Event()
     sent = 0
 
@@ -58,8 +60,10 @@ async def test_holds_the_server_up(client: HttpClient, upstream: FakeUpstream) -
     assert sent < 8 * SOCKET_RECEIVE_BUFFER
 
 
-async def test_many_who_do_not_read(client: HttpClient, upstream: FakeUpstream) -> None:
-    """Those share what room there is, another one gets little at a time, and leaving frees it."""
+async def test_unread_responses_share_the_budget(
+    client: HttpClient, upstream: FakeUpstream
+) -> None:
+    """Unread responses share the budget; a further one gets little at a time; closing frees it."""
 
     async def flow(line: UpstreamConnection) -> None:
         while True:
@@ -91,7 +95,7 @@ async def _added(
 
 
 async def test_a_thousand_may_ask_at_a_time(client: HttpClient, upstream: FakeUpstream) -> None:
-    """Nobody waits for a connection because others do not read theirs."""
+    """A call does not wait for a connection because other responses are unread."""
     upstream.play([SSE_HEAD, chunk(b"a"), STALL])
     url = Url.parse(upstream.url)
 

@@ -1,4 +1,4 @@
-"""Which connections are used again, and how many there are."""
+"""Connection pool: reuse and number of connections."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_unread_but_complete_is_clean(client: HttpClient, upstream: FakeUp
 async def test_an_unclean_connection_is_closed(
     wire: bytes, client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """What a server says beyond its response is never taken for the next one."""
+    """Bytes beyond a response are never read as the next response."""
     upstream.play([wire, STALL], [OK])
 
     assert await call(client, upstream) == b"ok"
@@ -83,7 +83,7 @@ async def test_an_unclean_connection_is_closed(
 async def test_what_comes_unasked_closes_the_connection(
     client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """Bytes on an idle connection are nobody's answer."""
+    """Bytes on an idle connection belong to no request."""
     later = asyncio.Event()
     upstream.play([answer(b"ok"), later, answer(b"evil"), STALL], [OK])
     await call(client, upstream)
@@ -183,7 +183,7 @@ async def test_a_new_connection_is_not_replaced(client: HttpClient, upstream: Fa
     assert [request.connection for request in upstream.requests] == [0, 0, 1]
 
 
-async def test_a_request_that_was_heard_is_not_sent_again(
+async def test_a_request_with_a_partial_response_is_not_sent_again(
     client: HttpClient, upstream: FakeUpstream
 ) -> None:
     """One byte of an answer is proof that the request may have been served."""
@@ -197,7 +197,7 @@ async def test_a_request_that_was_heard_is_not_sent_again(
     assert len(upstream.requests) == 2
 
 
-async def test_a_request_that_was_pondered_is_not_sent_again(
+async def test_a_request_closed_after_a_while_is_not_sent_again(
     client: HttpClient, upstream: FakeUpstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that hangs up after a while may have begun to work."""
@@ -212,7 +212,7 @@ async def test_a_request_that_was_pondered_is_not_sent_again(
 
 
 async def test_idle_connections_expire(upstream: FakeUpstream) -> None:
-    """A connection that nobody needs is closed after a while."""
+    """An idle connection is closed after its timeout."""
     client = HttpClient(idle_timeout_s=0.02)
     upstream.play([OK])
 
@@ -246,7 +246,7 @@ async def test_the_limit_queues(upstream: FakeUpstream) -> None:
 
 @pytest.mark.parametrize("phase", ["queue", "connect", "head", "body"])
 async def test_cancellation_leaves_nothing_behind(phase: str, upstream: FakeUpstream) -> None:
-    """Wherever a call is cancelled, its connection is closed and its place is free."""
+    """In every phase, a cancelled call closes its connection and leaves the limit."""
     client = HttpClient(limit_per_host=1)
     url = Url.parse(upstream.url)
     upstream.play([SSE_HEAD + chunk(b"a"), STALL] if phase == "body" else [STALL])
@@ -309,7 +309,7 @@ async def test_connecting_has_a_limit(client: HttpClient) -> None:
     assert failed.value.kind is HttpErrorKind.TIMEOUT
 
 
-async def test_nobody_listens(client: HttpClient) -> None:
+async def test_a_refused_connection(client: HttpClient) -> None:
     """A refused connection is told apart from a broken one."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

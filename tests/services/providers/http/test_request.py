@@ -56,7 +56,7 @@ def test_reads_addresses(text: str, origin: Origin, authority: str, target: str)
     ],
 )
 def test_refuses_ambiguous_addresses(text: str) -> None:
-    """What two readers could understand differently is no address."""
+    """An address that two parsers could read differently is refused."""
     with pytest.raises(ValueError, match=r".+"):
         Url.parse(text)
 

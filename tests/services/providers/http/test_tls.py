@@ -1,4 +1,4 @@
-"""Who a server is."""
+"""TLS: verification of the server and of the end of a body."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def client_tls(authority: trustme.CA, tmp_path: Path) -> ssl.SSLContext:
-    """A context that trusts the authority, and nobody else."""
+    """A context that trusts only this authority."""
     path = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
     return tls_context(path)
@@ -45,7 +45,7 @@ def server_tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
     return context
 
 
-async def test_a_server_that_proves_itself(
+async def test_a_valid_certificate_is_accepted(
     authority: trustme.CA, client_tls: ssl.SSLContext
 ) -> None:
     """A certificate of a trusted authority for that host is accepted, and asked for by name."""
@@ -79,12 +79,12 @@ def _expired(authority: trustme.CA) -> trustme.LeafCert:
         pytest.param(lambda _: trustme.CA().issue_cert("127.0.0.1"), id="another authority"),
     ],
 )
-async def test_a_server_that_cannot_prove_itself(
+async def test_an_invalid_certificate_is_refused(
     certificate: Callable[[trustme.CA], trustme.LeafCert],
     authority: trustme.CA,
     client_tls: ssl.SSLContext,
 ) -> None:
-    """Nothing is sent to a server that may be somebody else."""
+    """No request is sent to a server whose certificate is not valid for the host."""
     async with FakeUpstream(tls=server_tls(certificate(authority))) as upstream:
         client = HttpClient(ssl_context=client_tls)
         with pytest.raises(HttpError) as failed:
@@ -98,7 +98,7 @@ async def test_a_server_that_cannot_prove_itself(
 
 
 async def test_the_system_decides_by_default(authority: trustme.CA) -> None:
-    """Without a file of authorities the system's count, and ours is none of them."""
+    """Without a file of authorities, only the system's are trusted."""
     certificate = authority.issue_cert("127.0.0.1")
     async with FakeUpstream(tls=server_tls(certificate)) as upstream:
         client = HttpClient()
@@ -187,8 +187,8 @@ async def test_cancelled_at_any_moment(authority: trustme.CA, client_tls: ssl.SS
         await client.close()
 
 
-async def test_a_stranger_to_the_system(authority: trustme.CA) -> None:
-    """Where no authorities were named, those of the system decide; ours is none of them."""
+async def test_an_authority_unknown_to_the_system_is_refused(authority: trustme.CA) -> None:
+    """The system's authorities do not include the test's, so the server is refused."""
     async with FakeUpstream(tls=server_tls(authority.issue_cert("127.0.0.1"))) as upstream:
         client = HttpClient()
         with pytest.raises(HttpError) as refused:

@@ -1,4 +1,4 @@
-"""Responses as they come over the wire, framed in every way."""
+"""Responses in every kind of framing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def read_all(response: HttpResponse) -> bytes:
 
 
 async def pieces(response: HttpResponse) -> AsyncIterator[bytes]:
-    """What the reads give."""
+    """The body, read to the end."""
     while data := await response.read():
         yield data
 
@@ -130,7 +130,7 @@ async def test_no_response(steps: list[bytes], client: HttpClient, upstream: Fak
 async def test_a_cut_is_not_an_end(
     steps: list[bytes], client: HttpClient, upstream: FakeUpstream
 ) -> None:
-    """What came before the cut is given, then the cut is an error."""
+    """The bytes before the cut are returned; then the cut is an error."""
     taken = asyncio.Event()
     upstream.play([steps[0], taken, *steps[1:]])
     response = await post(client, upstream)
@@ -168,7 +168,7 @@ BAD_HEADS = {
 
 @pytest.mark.parametrize("name", BAD_HEADS)
 async def test_refuses_bad_heads(name: str, client: HttpClient, upstream: FakeUpstream) -> None:
-    """What is not HTTP, is ambiguous or is too much ends the exchange and the connection."""
+    """A head that is not HTTP, ambiguous or too large ends the exchange and the connection."""
     upstream.play([BAD_HEADS[name], HALF_CLOSE])
 
     with pytest.raises(HttpError) as failed:
@@ -258,7 +258,7 @@ async def test_an_answer_may_come_before_the_body_is_sent(client: HttpClient) ->
 
 
 async def test_a_slow_reader_slows_the_server(client: HttpClient, upstream: FakeUpstream) -> None:
-    """A body that nobody reads stays where it is, once the small buffers are full."""
+    """An unread body stays at the server once the small buffers are full."""
     blocked = asyncio.Event()
     total = 64 * 1024 * 1024
     sent = 0
