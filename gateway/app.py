@@ -11,8 +11,10 @@ from pomogator.usage.v1 import usage_service_pb2 as usage
 from gateway import openapi, surfaces
 from gateway.config import EdgeConfig
 from gateway.http.auth_throttle import AuthThrottle
+from gateway.http.body_admission import BodyAdmission
 from gateway.http.error_answer import ERROR_RENDERERS
 from gateway.http.fast_path.fast_path import FastPath
+from gateway.http.known_keys import KnownKeys
 from gateway.http.middleware import add_headers, border
 from gateway.http.probes import PROBES, Probes
 from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
@@ -20,6 +22,7 @@ from gateway.overload.admission_check import AdmissionCheck, CallLimit
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.in_flight_calls import InFlightCalls
+from gateway.rpc.key_lookup import ServiceKeyLookup
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_models.models_handler import ModelsHandler
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
@@ -46,7 +49,9 @@ def create_app(
     calls, learned = InFlightCalls(), None
     if call_limit is None:
         call_limit, learned = calls.limit.retry_after_s, calls.limit
-    admission = AdmissionCheck(call_limit, memory)
+    admission = BodyAdmission(
+        calls=AdmissionCheck(call_limit, memory), known_keys=KnownKeys(ServiceKeyLookup(channel))
+    )
     throttle = AuthThrottle()
     app = web.Application(middlewares=[border, throttle.middleware])
     app[CONFIG] = config

@@ -9,6 +9,8 @@ Modules, in the order in which data flows:
     middleware          error border: request ids, access log, every failure as JSON
     auth_throttle       429 for addresses with too many failures
     credentials         the API key of a request
+    known_keys          keys that the service accepted lately
+    body_admission      checks before and after a body is read
     endpoint            a method and path that both ways serve
     exchange            one request and its reply, over either way
     body                JSON bodies, bounded in size and time

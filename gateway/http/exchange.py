@@ -15,9 +15,9 @@ from multidict import MultiMapping
 
 from gateway.config import EdgeConfig
 from gateway.http.body import read_body
+from gateway.http.body_admission import BodyAdmission
 from gateway.http.middleware import OUTCOME, REQUEST_ID, STARTED
 from gateway.http.reply import ClientWriter, Reply
-from gateway.overload.admission_check import AdmissionCheck
 
 
 class Exchange(ABC):
@@ -45,7 +45,7 @@ class RoutedExchange(Exchange):
     __slots__ = ("_admission", "_caller", "_config", "_request")
 
     def __init__(
-        self, request: web.Request, config: EdgeConfig, admission: AdmissionCheck, caller: str
+        self, request: web.Request, config: EdgeConfig, admission: BodyAdmission, caller: str
     ) -> None:
         """`caller` is the unchecked key, which tells callers apart for admission."""
         reply = Reply(
@@ -62,9 +62,11 @@ class RoutedExchange(Exchange):
         self._caller = caller
 
     async def body(self) -> bytes:
-        """Read the body, then check admission for its call."""
+        """Read the body, then check admission for its call. A large body needs a known key."""
+        if self._admission.needs_key(self._request.content_length, self._caller):
+            await self._admission.known_keys.require(self._caller, self.reply.request_id)
         body = await read_body(self._request, self._config)
-        if error := self._admission.admit(self._caller):
+        if error := self._admission.calls.admit(self._caller):
             raise error
         return body
 

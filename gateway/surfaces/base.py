@@ -79,8 +79,10 @@ class Surface(ABC):
         """
 
     @abstractmethod
-    def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> SurfaceRequest:
-        """Decode a request, whatever the bytes.
+    async def decode(
+        self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
+    ) -> SurfaceRequest:
+        """Decode a request, whatever the bytes; large ones with `gateway.http.off_loop`.
 
         Raises:
             ApiError: it is not one of this API. The status is 4xx.

@@ -17,12 +17,11 @@ from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionSer
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, internal
 from gateway.http.body import expect_continue
+from gateway.http.body_admission import BodyAdmission
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
 from gateway.http.middleware import BEGUN
-from gateway.http.off_loop import off_loop
-from gateway.overload.admission_check import AdmissionCheck
 from gateway.rpc.call_metadata import (
     call_metadata,
     cost_header,
@@ -32,7 +31,7 @@ from gateway.rpc.call_metadata import (
     response_headers,
 )
 from gateway.rpc.in_flight_calls import InFlightCalls
-from gateway.surfaces.base import StreamRenderer, Surface
+from gateway.surfaces.base import StreamRenderer, Surface, SurfaceRequest
 from gateway.surfaces.event_stream import EventStream
 from services.common.call_names import TIMEOUT_HEADER
 
@@ -59,7 +58,7 @@ class CompletionHandler:
         channel: grpc.aio.Channel,
         calls: InFlightCalls,
         config: EdgeConfig,
-        admission: AdmissionCheck,
+        admission: BodyAdmission,
     ) -> None:
         self._surface = surface
         self._stub = ChatCompletionServiceStub(channel)
@@ -87,7 +86,7 @@ class CompletionHandler:
 
     async def handle_routed(self, request: web.Request) -> web.StreamResponse:
         """Answer a request that aiohttp has routed."""
-        if error := self._admission.admit_body():
+        if error := self._admission.calls.admit_body():
             raise error
         caller = unchecked_key(request.headers, self._surface.credential_headers)
         exchange = RoutedExchange(request, self._config, self._admission, caller)
@@ -109,9 +108,7 @@ class CompletionHandler:
         metadata = call_metadata(headers, key, exchange.reply.request_id)
         policy = parameter_policy(headers)
         surface.check_headers(headers)
-        body = await exchange.body()
-        request = await off_loop(len(body), surface.decode, body, headers, self._config)
-        del body
+        request = await self._decode(exchange, key)
         rpc_request = request.rpc_request
         rpc_request.parameter_policy = policy
         streams = isinstance(rpc_request, chat.StreamChatCompletionRequest)
@@ -128,10 +125,20 @@ class CompletionHandler:
         call = self._stub.CreateChatCompletion(rpc_request, metadata=metadata, timeout=timeout_s)
         with self._calls.track(call, exchange.reply.request_id, key):
             answer = await call
+            self._admission.known_keys.add(key)
             answer_headers = response_headers(await call.initial_metadata())
         answer_headers |= notes_header(answer.notes) | cost_header(answer)
         if exchange.reply.send(200, request.render(answer), answer_headers):
             await exchange.reply.drained()
+
+    async def _decode(self, exchange: Exchange, key: str) -> SurfaceRequest:
+        body = await exchange.body()
+        try:
+            return await self._surface.decode(body, exchange.headers, self._config)
+        except ApiError:
+            # A body that is wrong costs time: with an invalid key it is a guess of a key.
+            await self._admission.known_keys.require(key, exchange.reply.request_id)
+            raise
 
     async def _stream(
         self, exchange: Exchange, key: str, renderer: StreamRenderer, messages: _Messages
@@ -141,6 +148,7 @@ class CompletionHandler:
             try:
                 with self._calls.track(messages, request_id, key):
                     last = await _relay(messages, renderer, stream)
+                    self._admission.known_keys.add(key)
             except ApiError as error:
                 if not stream.begun:
                     raise

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.http.auth_throttle import FAILURES
 from services.common.key_format import new_secret
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import (
@@ -16,6 +17,7 @@ from tests.faults.fault_stand import (
     END,
     MESSAGES,
     MODEL,
+    PATH,
     PROVIDER_KEY,
     TEXT,
     USAGE,
@@ -410,3 +412,49 @@ async def test_a_hostile_body_does_not_hold_the_loop(open_stand: OpenStand, what
     assert reply.status == 400
     assert max(stalls) < STALL_MAX_S
     assert stand.first.requests == []
+
+
+FRAMINGS = {
+    "declared": b"Content-Length: 20971520\r\n\r\n{",
+    "expected": b"Content-Length: 20971520\r\nExpect: 100-continue\r\n\r\n",
+    "chunked": b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n",
+}
+
+
+@pytest.mark.parametrize("wire", [False, True])
+@pytest.mark.parametrize("framing", FRAMINGS)
+async def test_a_large_body_needs_a_key_that_exists(
+    open_stand: OpenStand, framing: str, wire: bool
+) -> None:
+    """A key that only has the form of one is refused before the body is read. Row 25."""
+    stand = await open_stand(wire=wire)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {new_secret()}\r\n"
+
+    got = await exchange(*stand.address, head.encode() + FRAMINGS[framing])
+
+    assert got is not None
+    assert got.status == 401
+
+
+async def test_a_large_body_with_a_valid_key_is_read(open_stand: OpenStand) -> None:
+    """The first one, and those after it. Row 25."""
+    stand = await open_stand()
+    stand.play(fitting)
+    messages = [{"role": "user", "content": "x" * (MIB - 1000)}]
+
+    for _ in range(3):
+        assert (await stand.ask(messages=messages)).status == 200
+
+
+@pytest.mark.parametrize("wire", [False, True])
+async def test_a_wrong_body_with_an_unknown_key_is_a_guess(
+    open_stand: OpenStand, wire: bool
+) -> None:
+    """Bodies that cannot be read do not hide guesses of keys from the throttle. Row 38."""
+    stand = await open_stand(wire=wire)
+    headers = {"Authorization": f"Bearer {new_secret()}"}
+
+    replies = [await stand.send(b"{", headers) for _ in range(FAILURES + 1)]
+
+    assert [reply.status for reply in replies] == [401] * FAILURES + [429]
+    assert (await stand.send(b"{")).code == "invalid_json"

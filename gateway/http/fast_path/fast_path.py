@@ -22,11 +22,11 @@ from multidict import CIMultiDict
 from gateway.errors import ApiError, internal
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body import is_json
-from gateway.http.credentials import unchecked_key
+from gateway.http.body_admission import BodyAdmission
+from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.middleware import write_access_line
-from gateway.overload.admission_check import AdmissionCheck
 from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest
 from gateway.telemetry.request_observer import RequestObserver
 
@@ -72,10 +72,10 @@ class FastPath:
         throttle: AuthThrottle,
         body_bytes_max: int,
         observer: RequestObserver | None = None,
-        admission: AdmissionCheck | None = None,
+        admission: BodyAdmission | None = None,
     ) -> None:
         """Without `admission` every call is admitted."""
-        self.admission = admission or AdmissionCheck()
+        self.admission = admission or BodyAdmission()
         self._observer = observer
         self._throttle = throttle
         self._body_bytes_max = body_bytes_max
@@ -118,6 +118,14 @@ class FastPath:
             return None
         return RequestHead(endpoint, headers, start, start + length)
 
+    def may_wait(self, head: RequestHead) -> bool:
+        """Whether the rest of the body may be waited for: the key is fit for a body so large."""
+        try:
+            key = api_key(head.headers, head.endpoint.credential_headers)
+        except ApiError:
+            return False
+        return not self.admission.needs_key(head.body_end - head.body_start, key)
+
     async def serve(self, exchange: FastPathExchange, remote: Callable[[], str]) -> None:
         """Answer one request, with an error if its handler fails, and write its access line.
 
@@ -152,7 +160,7 @@ class FastPath:
             ConnectionError: the client is gone.
         """
         caller = unchecked_key(exchange.headers, exchange.endpoint.credential_headers)
-        error = self.admission.admit(caller)
+        error = self.admission.calls.admit(caller)
         if error is None:
             return False
         observed = self._begin(exchange)

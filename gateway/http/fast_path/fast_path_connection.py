@@ -18,7 +18,6 @@ from aiohttp import web
 from gateway.errors import ApiError
 from gateway.http.body import IncomingBody, body_timeout
 from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
-from gateway.http.credentials import api_key
 from gateway.http.fast_path.fast_path import FastPath, RequestHead
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.middleware import request_id
@@ -94,7 +93,7 @@ class FastPathConnection(ClientConnection):
 
     def _begin_request(self, fast_path: FastPath, data: bytes) -> None:
         head = fast_path.read(data)
-        if head is None or (head.body_end > len(data) and not _has_key(head)):
+        if head is None or (head.body_end > len(data) and not fast_path.may_wait(head)):
             # For good: aiohttp's parser may be in the middle of a message from now on.
             self._fast_path = None
             self._bound_pipeline()
@@ -103,7 +102,7 @@ class FastPathConnection(ClientConnection):
         self._head = head
         self._started = time.perf_counter()
         if head.body_end > len(data):
-            if error := fast_path.admission.admit_body():
+            if error := fast_path.admission.calls.admit_body():
                 self._give_up_body(error)
                 return
             length = head.body_end - head.body_start
@@ -215,12 +214,3 @@ class FastPathConnection(ClientConnection):
             task.cancel()
             await asyncio.wait({task}, timeout=timeout)
         await super().shutdown(timeout)
-
-
-def _has_key(head: RequestHead) -> bool:
-    """Whether the head has a well-formed key: without one the body is not waited for."""
-    try:
-        api_key(head.headers, head.endpoint.credential_headers)
-    except ApiError:
-        return False
-    return True

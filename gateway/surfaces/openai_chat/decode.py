@@ -17,6 +17,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
+from gateway.http.off_loop import OFF_LOOP_BYTES, off_loop
 from gateway.http.strict_json import parse, refuse_too_many_values
 from gateway.surfaces.base import RpcRequest
 from gateway.surfaces.json_fields import integer, one_of, read
@@ -84,22 +85,51 @@ _VERBOSITIES: Mapping[str, chat.Verbosity.ValueType] = {
 }
 
 
+async def decode_off_loop(body: bytes, config: EdgeConfig) -> ChatRequest:
+    """Decode a request as `decode` does; in a thread if there is much to read beside images.
+
+    Raises:
+        ApiError: it is not one.
+    """
+    if len(body) <= OFF_LOOP_BYTES:
+        return decode(body, config)
+    rest, extracted = extract_images(body)
+    if extracted and len(rest) <= OFF_LOOP_BYTES:
+        request = _decode_rest(rest, extracted, config)
+        if request is not None:
+            return request
+        return await off_loop(len(body), decode_any, body, config)
+    return await off_loop(len(body), _decode_extracted, body, rest, extracted, config)
+
+
 def decode(body: bytes, config: EdgeConfig) -> ChatRequest:
     """Decode a request.
 
     Raises:
         ApiError: it is not one. The status is 4xx, whatever the bytes.
     """
-    rest, extracted = extract_images(body)
+    return _decode_extracted(body, *extract_images(body), config)
+
+
+def _decode_extracted(
+    body: bytes, rest: bytes, extracted: dict[str, bytes], config: EdgeConfig
+) -> ChatRequest:
     if not extracted:
         refuse_too_many_values(body)
         simple = read_simple(body)
         return decode_any(body, config) if simple is None else _from_simple(simple)
+    return _decode_rest(rest, extracted, config) or decode_any(body, config)
+
+
+def _decode_rest(
+    rest: bytes, extracted: dict[str, bytes], config: EdgeConfig
+) -> ChatRequest | None:
+    """Decode a body without its images; None where the whole body has to be read."""
     with suppress(ApiError):
         request = _decode(rest, config, extracted)
         if not extracted:
             return request
-    return decode_any(body, config)
+    return None
 
 
 def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:

@@ -13,7 +13,7 @@ from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.contract_routes import contract_routes
 from gateway.surfaces.event_stream import Framing
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
-from gateway.surfaces.openai_chat.decode import decode
+from gateway.surfaces.openai_chat.decode import decode_off_loop
 
 _SERVICE = chat.DESCRIPTOR.services_by_name["ChatCompletionService"]
 
@@ -31,9 +31,11 @@ class OpenAIChat(Surface):
         if headers.get(_CONTENT_HEADER) not in {None, "text"}:
             raise invalid(_CONTENT_HEADER, f"{_CONTENT_HEADER} must be `text`.")
 
-    def decode(self, body: bytes, headers: MultiMapping[str], config: EdgeConfig) -> ChatRequest:
+    async def decode(
+        self, body: bytes, headers: MultiMapping[str], config: EdgeConfig
+    ) -> ChatRequest:
         """Decode a request. `x-pomogator-content: text` asks for a content that is a string."""
-        request = decode(body, config)
+        request = await decode_off_loop(body, config)
         return replace(request, text_only=True) if _CONTENT_HEADER in headers else request
 
     def render_error(self, error: ApiError, request_id: str) -> ErrorAnswer:  # noqa: ARG002
