@@ -23,10 +23,10 @@ from services.metering.usage import UsageMeter
 from services.providers.translate.thinking import BUDGET_MIN
 from services.telemetry.calls import CallRecord
 
-MAX_TOKENS_UNKNOWN = 4096
-"""The most tokens that an answer is expected to take where neither caller nor model says."""
-MAX_TOKENS_MAX = 1_000_000
-"""The most tokens that any answer is expected to take; callers may ask for any number."""
+DEFAULT_MAX_TOKENS = 4096
+"""Estimate of a choice's maximum tokens if neither the caller nor the model sets one."""
+MAX_TOKENS_CAP = 1_000_000
+"""Upper bound of that estimate for a model without a known maximum: callers may ask for any."""
 
 _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
@@ -50,8 +50,8 @@ class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def max_tokens(self) -> int:
-        """The most tokens that all choices together are expected to take."""
-        return most_tokens(self.spec, self.capabilities)
+        """Estimate of the maximum tokens of all choices together."""
+        return estimate_max_tokens(self.spec, self.capabilities)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,18 +129,18 @@ class Gate:
         return self.prices.lookup(model) or FREE
 
 
-def most_tokens(spec: pb.ChatCompletionSpec, can: Capabilities) -> int:
-    """The most tokens that all choices together are expected to take of a model."""
-    asked = spec.max_tokens or can.default_max_tokens or can.max_output_tokens
-    each = min(asked or MAX_TOKENS_UNKNOWN, can.max_output_tokens or MAX_TOKENS_MAX)
-    return max(1, spec.n) * each
+def estimate_max_tokens(spec: pb.ChatCompletionSpec, model: Capabilities) -> int:
+    """Estimate the maximum tokens of all choices together."""
+    requested = spec.max_tokens or model.default_max_tokens or model.max_output_tokens
+    per_choice = min(requested or DEFAULT_MAX_TOKENS, model.max_output_tokens or MAX_TOKENS_CAP)
+    return max(1, spec.n) * per_choice
 
 
 def _allowed_tokens(spec: pb.ChatCompletionSpec) -> int | None:
-    """The most tokens that a provider may have been allowed for a choice. None: no limit."""
+    """Return the highest `max_tokens` that a provider may have been sent. None: no limit."""
     if not spec.HasField("max_tokens"):
         return None
-    # The encoder adds that much where the rest would not suffice for thinking.
+    # An encoder adds the minimum budget for thinking if `max_tokens` is too low to contain it.
     return spec.max_tokens + BUDGET_MIN
 
 

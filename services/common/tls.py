@@ -1,8 +1,8 @@
 """TLS of listeners and of their clients, with certificates from files.
 
 Replaced files (Kubernetes replaces those of mounted secrets) are read again without a restart: the
-next handshake uses the new certificate. Files that do not fit together, such as half of a pair that
-is being written, change nothing.
+next handshake uses the new certificate. Files that do not fit together, such as a new certificate
+whose key is not written yet, are not used: the previous certificate stays.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 FileVersion = tuple[tuple[int, int], ...]
-"""Times of change and inodes of files: others after one of the files was replaced."""
+"""Modification times and inodes of files. The version differs after a file was replaced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListenerTls:
-    """Certificate of a listener, and the authority that its clients must have one of."""
+    """TLS of a listener: its certificate, and the CA that must have signed its clients'."""
 
     certificate: Path
     """The chain in PEM, the listener's own certificate first."""
     key: Path
     """Its private key in PEM, without a password."""
     client_ca: Path | None = None
-    """The authority of the clients' certificates. None: they need no certificate."""
+    """The CA of the clients' certificates, in PEM. None: clients need no certificate."""
 
     def http_context(self) -> ssl.SSLContext:
-        """Return the context of an HTTP listener. Each handshake follows the files.
+        """Return the context of an HTTP listener. Each handshake uses the current files.
 
         Raises:
-            OSError: the files cannot be used at the start. It names them.
+            OSError: the files cannot be used now. The message names them.
         """
         latest = _Reloaded(self._files, self._read_context)
 
@@ -52,10 +52,10 @@ class ListenerTls:
         return latest.value
 
     def grpc_credentials(self) -> grpc.ServerCredentials:
-        """Return the credentials of a gRPC listener. Each handshake follows the files.
+        """Return the credentials of a gRPC listener. Each handshake uses the current files.
 
         Raises:
-            OSError: the files cannot be used at the start. It names them.
+            OSError: the files cannot be used now. The message names them.
         """
         latest = _Reloaded(self._files, self._read_configuration)
 
@@ -65,7 +65,7 @@ class ListenerTls:
 
         return grpc.dynamic_ssl_server_credentials(
             latest.value,
-            changed,  # type: ignore[arg-type]  # None: as before, says the documentation
+            changed,  # type: ignore[arg-type]  # None: unchanged, by gRPC's documentation
             require_client_authentication=self.client_ca is not None,
         )
 
@@ -79,10 +79,10 @@ class ListenerTls:
         context.set_alpn_protocols(["http/1.1"])
         _load_pair(context, self.certificate, self.key)
         if self.client_ca is not None:
-            _load_authority(context, self.client_ca)
+            _load_ca(context, self.client_ca)
             context.verify_mode = ssl.CERT_REQUIRED
-            # A resumed session would bring along the word of an authority that may have been
-            # replaced since.
+            # A resumed session would skip the check of the client's certificate against a CA that
+            # was replaced since.
             context.num_tickets = 0
         return context
 
@@ -90,18 +90,18 @@ class ListenerTls:
         # gRPC's own check says neither which file is wrong nor why.
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         certificate, key = _load_pair(context, self.certificate, self.key)
-        clients = _load_authority(context, self.client_ca) if self.client_ca else None
+        client_ca = _load_ca(context, self.client_ca) if self.client_ca else None
         return grpc.ssl_server_certificate_configuration(
-            [(key, certificate)], root_certificates=clients
+            [(key, certificate)], root_certificates=client_ca
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetTls:
-    """Authority of a gRPC listener, and the certificate that its client presents."""
+    """TLS of a gRPC client: the CA of the listener, and the client's own certificate."""
 
     ca: Path
-    """The authority of the listener's certificate, in PEM."""
+    """The CA of the listener's certificate, in PEM."""
     certificate: Path | None = None
     """The client's own certificate, where the listener asks for one: the chain in PEM."""
     key: Path | None = None
@@ -110,7 +110,7 @@ class TargetTls:
     def credentials(self) -> grpc.ChannelCredentials:
         """Return the credentials of a channel. Raises OSError, which names an unusable file."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        ca = _load_authority(context, self.ca)
+        ca = _load_ca(context, self.ca)
         if self.certificate is None or self.key is None:
             return grpc.ssl_channel_credentials(ca)
         certificate, key = _load_pair(context, self.certificate, self.key)
@@ -123,7 +123,7 @@ class TargetTls:
 
 
 class _Reloaded(Generic[T]):
-    """Value that is made from files, and made again after one of them was replaced."""
+    """Value that is read from files, and read again after one of them was replaced."""
 
     def __init__(self, files: Sequence[Path], make: Callable[[], T]) -> None:
         """Raises OSError as `make` does."""
@@ -135,7 +135,7 @@ class _Reloaded(Generic[T]):
     def reload(self) -> bool:
         """Make the value again if a file was replaced, and return whether it was made.
 
-        Where that fails the value stays, and the next call tries again.
+        If that fails, the previous value stays, and the next call tries again.
         """
         try:
             version = _version(self._files)
@@ -162,12 +162,12 @@ def _load_pair(context: ssl.SSLContext, certificate: Path, key: Path) -> tuple[b
     return content
 
 
-def _load_authority(context: ssl.SSLContext, authority: Path) -> bytes:
-    content = authority.read_bytes()
+def _load_ca(context: ssl.SSLContext, ca: Path) -> bytes:
+    content = ca.read_bytes()
     try:
         context.load_verify_locations(cadata=content.decode("ascii", "replace"))
     except (ssl.SSLError, ValueError) as error:
-        raise OSError(f"{authority} holds no certificate in PEM") from error
+        raise OSError(f"{ca} holds no certificate in PEM") from error
     return content
 
 

@@ -1,8 +1,8 @@
 """The pipeline of a completion: validate, resolve, admit, fail over, relay, settle.
 
-`Pipeline._run` does it in this order. Around it, from the inside out:
+`Pipeline._run` runs these steps in this order. It is wrapped in, from the inside out:
 
-    replay by idempotency key  a call with a key runs once; equal calls get its answer
+    replay by idempotency key  a call with a key runs once; repeated calls get the same answer
     drain on disconnect        a billed answer is read to its end without its caller
     end on revocation          the call ends when its key is revoked
 """
@@ -84,7 +84,8 @@ class Pipeline:
         """Return the batches of an answer, as the provider sends them.
 
         The first comes when the provider has begun to answer; just before it, `set_headers` gets
-        the headers of the answer. Raises Failure at once, before the first batch, or later.
+        the headers of the answer. An invalid request raises Failure at once; refusals and upstream
+        errors are raised by the batches.
         """
         batches = self._answer(call, set_headers, stream=True)
         return batches if call.revocation is None else call.revocation.guard(batches)
@@ -139,7 +140,7 @@ class Pipeline:
     async def _run(
         self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
-        hides = call.spec.HasField("thinking") and call.spec.thinking.excluded
+        hides_reasoning = call.spec.HasField("thinking") and call.spec.thinking.excluded
         ticket = state.ticket = await call.snapshot.gate.admit(_admission(call, state.routes))
         try:
             answer = await self._failover.open(_routing(call, state, ticket, stream=stream))
@@ -148,14 +149,14 @@ class Pipeline:
                 set_headers(ticket.headers)
                 batch = answer.first
                 ticket.count(batch)
-                if hides:
-                    _hide_reasoning(batch)
+                if hides_reasoning:
+                    _remove_reasoning(batch)
                 batch.chunks.insert(0, self._started(answer))
                 yield batch
                 async for batch in answer.rest:
                     ticket.count(batch)
-                    if hides:
-                        _hide_reasoning(batch)
+                    if hides_reasoning:
+                        _remove_reasoning(batch)
                     if batch.chunks:
                         yield batch
             except (asyncio.CancelledError, GeneratorExit):
@@ -231,7 +232,7 @@ def _routing(
     )
 
 
-def _hide_reasoning(batch: Batch) -> None:
+def _remove_reasoning(batch: Batch) -> None:
     chunks = batch.chunks
     for number in reversed(range(len(chunks))):
         if chunks[number].delta.WhichOneof("content") == "reasoning":

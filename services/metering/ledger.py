@@ -9,8 +9,8 @@ A request takes a hold before anything is sent upstream, and the hold ends exact
 
 Each step is one conditional statement in the database, so no order of events, repetition or crash
 applies it twice. `settle` and `void` put the end of the hold into an outbox, and a task writes it:
-the answer does not wait for the database, and a cancelled request is settled all the same. The
-task retries what the database refuses, while the hold stays open.
+the answer does not wait for the database, and a cancelled request is settled, too. The task retries
+writes that the database refuses, while the hold stays open.
 
 Overrun: a hold is an estimate. If a call costs more, the whole cost is charged and the excess is
 recorded (`holds.overrun`). The balance may then be negative, by at most the sum of the overruns,
@@ -72,7 +72,7 @@ SWEEP_HEARTBEATS = 10
 """Heartbeats between sweeps for holds to recover."""
 
 LOST_AFTER_S = 60.0
-"""Age at which a hold of this process that it no longer knows is recovered."""
+"""Age at which a hold that this process took, and has no reference to any more, is recovered."""
 
 RELEASE_WAIT_S = 1.0
 """Time that a call without enough balance waits for pending ends of holds to be committed."""
@@ -153,7 +153,7 @@ class Ledger:
 
     @property
     def broken_holds(self) -> int:
-        """Number of holds that cannot be ended as they are stored."""
+        """Number of quarantined holds, which the database refuses to end."""
         return self._recovery.broken
 
     async def reserve(self, request: HoldRequest) -> Hold:
@@ -179,8 +179,8 @@ class Ledger:
         hold = Hold(self._row(request))
         self._open[hold.id] = hold
         try:
-            # A power cut that loses the hold also loses its call. Charges are synced, and with
-            # them every hold that one of them ends.
+            # Not synced to disk: a power cut that loses the hold also ends its call. Charges are
+            # synced, each together with the hold that it ends.
             await self._database.write_unsynced(insert_hold, hold.row)
         except asyncio.CancelledError:
             # The hold may still be committed. The end of the hold is queued behind it.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.admission.gate import most_tokens
+from services.admission.gate import estimate_max_tokens
 from services.clock import Chance
 from services.completions.validation import validate
 from services.errors import Failure
@@ -47,7 +47,8 @@ class Explainer:
         validate(spec)
         route = self.catalog.resolve(spec.model)
         routes = [route, *self.catalog.fallbacks(route)]
-        prompt_tokens, max_tokens = estimate_prompt(spec), most_tokens(spec, route.capabilities)
+        prompt_tokens = estimate_prompt(spec)
+        max_tokens = estimate_max_tokens(spec, route.capabilities)
         prices = [self.prices.lookup(one.base_model) or FREE for one in routes]
         return pb.ExplainChatCompletionResponse(
             candidates=[

@@ -1,19 +1,19 @@
 """Load shedding: a limit on calls in flight, which falls while the process is overloaded.
 
-A refused call costs nothing: it is refused before its key is looked up. `calls_max` is what the
-process can bear at all. Two signs show an overload, each only when it lasts without a break, since
-a burst of calls is normal:
+A refused call costs next to nothing: it is refused before its key is looked up. Without overload
+the limit is `calls_max`. Two signs show an overload, each only if it lasts without a break, since a
+burst of calls is normal:
 
-- Turns of the event loop are long. A loop with time to spare waits between its turns, which are
-  short then. Where they stay long the core is full, and each further call would only make all the
-  others slower. The limit is then `calls_max_when_late`.
-- Calls waited in gRPC's queue. With gRPC's transport in between turns stay short on a full core:
-  the work waits in gRPC, where it cannot be refused. Some or all of the late calls are refused.
+- Turns of the event loop are long. A loop with spare CPU time waits between its turns, which are
+  then short. If they stay long, the core is saturated, and each further call would slow down all
+  others. The limit is then `calls_max_when_late`.
+- Calls waited in gRPC's queue. If calls arrive over a socket, turns stay short even on a saturated
+  core: the work waits in gRPC, where it cannot be refused. Some or all of the late calls are then
+  refused.
 
-Beyond the limit there is spare capacity for light callers (`services.common.fair_share`): a tenth
-more.
+Light callers (`services.common.fair_share`) may exceed the limit by a tenth.
 
-`python -m tests.bench.overload` measures all of it, in one process and in two.
+`python -m tests.bench.overload` measures both, in one process and in two.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class LoadShedder:
         chance: Chance,
         memory: MemoryPressure = UNLIMITED_MEMORY,
     ) -> None:
-        """`bounds` returns the current ones."""
+        """`bounds` returns the current bounds."""
         self._bounds = bounds
         self._chance = chance
         self._memory = memory
@@ -65,19 +65,20 @@ class LoadShedder:
         self._loop_turns = LatenessTracker(TURN_LATE_S, TURN_LATE_FOR_S)
         self._in_flight_at_next_sample = 0
         self._queue_waits = LatenessTracker(QUEUE_WAIT_S, QUEUE_WAIT_FOR_S)
-        self._stale_refused_at = -math.inf
+        self._late_refused_at = -math.inf
         self._is_overloaded = False
 
     @property
     def calls_max(self) -> int:
         """The limit on calls in flight at this moment."""
         bounds = self._bounds()
-        most, few = bounds.calls_max, bounds.calls_max_when_late
+        normal, reduced = bounds.calls_max, bounds.calls_max_when_late
         if not self._loop_turns.is_overloaded:
-            return most
+            return normal
         if self._loop_turns.is_late:
-            return min(most, few)
-        return min(most, max(few, self._in_flight_at_next_sample))
+            return min(normal, reduced)
+        # The latest turn was short: a few more calls may start before the next sample.
+        return min(normal, max(reduced, self._in_flight_at_next_sample))
 
     def declare_metrics(self, counters: PlainMetrics) -> None:
         """Declare the metric of the limit."""
@@ -88,11 +89,11 @@ class LoadShedder:
         )
 
     def is_busy(self, in_flight: int) -> bool:
-        """Whether an overload would lower the limit below so many calls in flight."""
+        """Whether an overload would lower the limit to `in_flight` calls or fewer."""
         return in_flight >= self._bounds().calls_max_when_late
 
     def sample_loop_turn(self, now: float, turn_s: float, in_flight: int) -> None:
-        """Take note of how long one turn of the event loop took."""
+        """Record how long one turn of the event loop took."""
         self._loop_turns.sample(now, turn_s)
         self._in_flight_at_next_sample = in_flight + CALLS_PER_SAMPLE_WHEN_BUSY
         self._queue_waits.recover(now)
@@ -106,8 +107,8 @@ class LoadShedder:
         """
         self._queue_waits.sample(now, queue_wait_s)
         self._log_changes()
-        if self._queue_waits.is_sustained and self._is_stale(now, queue_wait_s, caller):
-            self._stale_refused_at = now
+        if self._queue_waits.is_sustained and self._refuses_late(now, queue_wait_s, caller):
+            self._late_refused_at = now
             retry_after_s: float | None = self._random_retry_after_s()
         else:
             retry_after_s = self.retry_after_s(in_flight, caller)
@@ -136,14 +137,14 @@ class LoadShedder:
         spare = max(1, int(SPARE_SHARE * in_flight))
         return self._shares.spare_in_use < spare and self._shares.is_light(caller)
 
-    def _is_stale(self, now: float, queue_wait_s: float, caller: str) -> bool:
-        """Whether to refuse a call for its wait, where calls have been late without a break."""
+    def _refuses_late(self, now: float, queue_wait_s: float, caller: str) -> bool:
+        """Whether to refuse a call for its queue wait, while calls are late without a break."""
         bounds = self._bounds()
         if bounds.calls_max_when_late == bounds.calls_max:
-            return False
+            return False  # The operator prefers waiting to refusals.
         if queue_wait_s > QUEUE_WAIT_MAX_S:
             return True
-        is_due = now - self._stale_refused_at >= QUEUE_WAIT_S
+        is_due = now - self._late_refused_at >= QUEUE_WAIT_S
         return is_due and not self._shares.is_light(caller)
 
     def _random_retry_after_s(self) -> float:

@@ -1,4 +1,4 @@
-"""Failover: targets are tried in turn until one begins to answer, and never after that."""
+"""Failover: try targets in turn until one begins to answer. After that there is no failover."""
 
 from __future__ import annotations
 
@@ -91,20 +91,20 @@ class Failover:
     async def open(self, wanted: RouteRequest) -> StartedAnswer:
         """Return the first answer that begins. The caller must close it.
 
-        Raises Failure where no target can be tried, and UpstreamError where none answered: a
-        fault of the request at once, a fault of a channel when no attempt is left.
+        Raises Failure if no target can be tried, and UpstreamError if none answers. An error that
+        is not retryable is raised at once, any other one when no attempt is left.
         """
         self.budget.earn()
         failures = _Failures()
         attempts = 0
         for model, target, notes, request in self._candidates(wanted, failures):
-            if failures.exclude(target.channel):
+            if failures.excludes(target.channel):
                 continue
             if attempts == ATTEMPTS_MAX or (attempts and not self.budget.spend()):
                 break
             left_s = wanted.time_left_s()
             if left_s is not None and left_s <= (self._health.latency_s(target) if attempts else 0):
-                # It cannot finish, and the provider would bill it all the same.
+                # The attempt cannot finish in time, but the provider would bill it.
                 raise failures.to_raise if attempts else _deadline_passed()
             try:
                 await wanted.take_channel_limits(target.channel.name)
@@ -134,7 +134,7 @@ class Failover:
         raise failures.to_raise
 
     def broke_off(self, answer: StartedAnswer, record: CallRecord, error: UpstreamError) -> None:
-        """Note that an answer failed after it had begun. No other target is tried."""
+        """Record that an answer failed after it had begun. No other target is tried."""
         record.fail_attempt(error)
         self._health.answer_broke_off(answer.target, error)
 
@@ -185,16 +185,16 @@ class _Failures:
         self._error: UpstreamError | None = None
         self._failed_channels: set[str] = set()
 
-    def exclude(self, channel: ChannelConfig) -> bool:
-        """Whether the channel failed in a way in which its other keys would fail, too."""
+    def excludes(self, channel: ChannelConfig) -> bool:
+        """Whether the channel failed in a way that would also fail its other keys."""
         return channel.name in self._failed_channels
 
     def add(self, channel: ChannelConfig, error: UpstreamError) -> None:
-        """Note a failed attempt."""
+        """Record a failed attempt."""
         if not error.row.key_fault:
             self._failed_channels.add(channel.name)
         if self._error is None or error.row.channel_fault:
-            # That a channel lacks the model says less than how another one failed.
+            # A channel fault tells the caller more than, say, that a channel lacks the model.
             self._error = error
 
     @property

@@ -1,7 +1,7 @@
-"""The composition root: a configuration in, a running service out.
+"""Composition root: builds a running service from a configuration.
 
-Only here do the packages meet concrete storage, dialects and sockets; everything else gets what it
-needs as an argument.
+The only module that connects the packages with concrete storage, dialects and sockets. All others
+get their dependencies as arguments.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ async def _open_pipeline(parts: ProcessParts, stores: Stores, reloader: Reloader
     idempotency = Idempotency(
         stores.database, stores.ledger.owner, stores.pepper, supervisor=parts.supervisor
     )
-    drains = DrainPool(partial(_settled, parts.call_metrics))
+    drains = DrainPool(partial(_record_late_cost, parts.call_metrics))
     http.declare_metrics(parts.counters)
     drains.declare_metrics(parts.counters)
     catalog = reloader.snapshots.catalog
@@ -217,8 +217,8 @@ async def _open_pipeline(parts: ProcessParts, stores: Stores, reloader: Reloader
     )
 
 
-def _settled(metrics: CallMetrics, record: CallRecord) -> None:
-    """Take note of a cost that became known after the end of its call."""
+def _record_late_cost(metrics: CallMetrics, record: CallRecord) -> None:
+    """Record a cost that became known after the end of its call."""
     metrics.usage.observe(record)
     if record.spans is not None:
         record.spans.settled(record)

@@ -1,9 +1,9 @@
-"""Shared limits: counters in Redis or Valkey, with local counters while the server is away.
+"""Shared limits: counters in Redis or Valkey, with local counters while the server is unreachable.
 
 A script runs each operation on all its counters atomically. When the server stops answering,
-callers wait at most for the client's timeout, then the local counters decide. From then on these
-decide at once, until the client has reconnected. Only limits are stored here: a server that is
-lost or emptied costs no money.
+callers wait at most for the client's timeout, then the local counters decide. From then on the
+local counters decide without a wait, until the client has reconnected. Only limits are stored here:
+the loss of a server or its data costs no money.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ KEY_PREFIX = "pomogator:{limits}:"
 """The braces put all keys of a script into one slot of a cluster."""
 
 PROBE = (Meter("probe", MeterKind.REQUESTS, LIMIT_MAX),)
-"""Meters of the first operation on a connection: a full server or a replica refuses writes."""
+"""Meters of the first operation on a connection. It writes, since a full server or a read-only
+replica refuses only writes."""
 
 
 class RedisCounters:
@@ -38,7 +39,7 @@ class RedisCounters:
     def __init__(
         self, url: str, local: LocalCounters, *, replicas: int = 1, lease_s: float = LEASE_S
     ) -> None:
-        """While the server is away, `local` grants one share of `replicas`."""
+        """While the server is unreachable, `local` grants each limit divided by `replicas`."""
         self._local = local
         self._replicas = replicas
         self._lease_us = round(lease_s * 1e6)
@@ -63,7 +64,7 @@ class RedisCounters:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Send pending settlements, unless the server is away, and disconnect."""
+        """Send pending settlements, unless the server is unreachable, and disconnect."""
         await self._client.close()
 
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
@@ -102,7 +103,7 @@ class RedisCounters:
             self._local_leases.discard(lease_id)
             shares = self._shares(meters)
             self._local.settle(shares, lease_id, requests=requests, tokens=tokens)
-        elif self._client.connected and (requests or tokens or _count_calls(meters)):
+        elif self._client.connected and (requests or tokens or _has_concurrency_meter(meters)):
             self._client.call_and_forget(
                 self._arguments("settle", meters, lease_id, requests=requests, tokens=tokens)
             )
@@ -121,13 +122,13 @@ class RedisCounters:
         lease_id: str,
         reply: asyncio.Future[Reply],
     ) -> None:
-        """Give back what was drawn for a caller that was cancelled while the server decided."""
+        """Release what was drawn for a caller that was cancelled while the server decided."""
         if reply.exception() is None and reply.result()[1] < 0:
             self.settle(meters, lease_id, requests=-1, tokens=-tokens)
 
     def _arguments(
         self,
-        act: str,
+        operation: str,
         meters: Sequence[Meter],
         lease_id: str,
         *,
@@ -137,7 +138,7 @@ class RedisCounters:
         """Return the script's arguments: the number of keys, the keys, the rest."""
         keys = [KEY_PREFIX + meter.key for meter in meters]
         limits = [word for meter in meters for word in (meter.kind.value, meter.limit)]
-        return [len(keys), *keys, act, lease_id, self._lease_us, requests, tokens, *limits]
+        return [len(keys), *keys, operation, lease_id, self._lease_us, requests, tokens, *limits]
 
     def _shares(self, meters: Sequence[Meter]) -> Sequence[Meter]:
         if self._replicas == 1:
@@ -145,5 +146,5 @@ class RedisCounters:
         return [meter._replace(limit=max(1, meter.limit // self._replicas)) for meter in meters]
 
 
-def _count_calls(meters: Sequence[Meter]) -> bool:
+def _has_concurrency_meter(meters: Sequence[Meter]) -> bool:
     return any(meter.kind is MeterKind.CALLS for meter in meters)

@@ -30,7 +30,7 @@ OPENING = "(The conversation begins with the assistant.)"
 first."""
 
 _SYSTEM_ROLES = (content_pb2.ROLE_SYSTEM, content_pb2.ROLE_DEVELOPER)
-_ID_FORBIDS = re.compile(r"[^a-zA-Z0-9_-]")
+_FORBIDDEN_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +56,7 @@ class Conversation:
     system: list[Json] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
     postponed: list[Json] = field(default_factory=list)
-    """Instructions that came between tool calls and their results, where the API allows none."""
+    """Instructions between tool calls and their results. The API does not allow any there."""
 
     def add(self, role: str, blocks: Iterable[Json]) -> None:
         """Append to the last turn if it has the same role, else begin one."""
@@ -68,22 +68,22 @@ class Conversation:
         else:
             self.turns.append(Turn(role=role, content=content))
 
-    def instruct(self, message: content_pb2.Message) -> None:
+    def add_instructions(self, message: content_pb2.Message) -> None:
         """Add instructions: to `system` before the first turn, else at their position."""
-        blocks = _without_pictures(message, self.target)
+        blocks = _contents_without_images(message, self.target)
         if not self.turns:
             self.system.extend(blocks)
         elif self.turns[-1].has("tool_use"):
             self.postponed.extend(blocks)
         else:
-            self._instruct_here(blocks)
+            self._append_instructions(blocks)
 
-    def settle(self) -> None:
+    def add_postponed(self) -> None:
         """Add postponed instructions: the results of the tool calls are complete."""
         blocks, self.postponed = self.postponed, []
-        self._instruct_here(blocks)
+        self._append_instructions(blocks)
 
-    def _instruct_here(self, blocks: Sequence[Json]) -> None:
+    def _append_instructions(self, blocks: Sequence[Json]) -> None:
         if not blocks:
             return
         if self.target.capabilities.system_anywhere and self.turns[-1].role == "user":
@@ -93,7 +93,7 @@ class Conversation:
         self.add("user", [_marked(block) for block in blocks])
 
     @property
-    def called(self) -> list[str]:
+    def called_tools(self) -> list[str]:
         """The names of the tools that were called, each once, in order."""
         blocks = [block for turn in self.turns for block in turn.content]
         return list(dict.fromkeys(str(b["name"]) for b in blocks if b["type"] == "tool_use"))
@@ -116,29 +116,29 @@ def conversation(
 ) -> Conversation:
     """Convert `messages` to the API's form.
 
-    Raises UNSUPPORTED_FEATURE for sound, for files the API has no form for, and for a
-    beginning of the answer that the model does not take; INVALID_IMAGE; INVALID_FIELD
-    for a reasoning state that is not ours, and for messages that are all empty.
+    Raises UNSUPPORTED_FEATURE for audio, for file types that the API does not take, and for a
+    prefilled answer that the model does not take; INVALID_IMAGE; INVALID_FIELD for a reasoning
+    state of another origin, and for messages that are all empty.
     """
     made = Conversation(target=target, notes=notes)
     for message in messages:
-        # A tool's result is known by its call: its name says nothing more.
+        # A tool's result is identified by the ID of its call, so its name can be omitted.
         if message.name and message.role != content_pb2.ROLE_TOOL:
             notes.dropped("messages", "The provider has no names of participants.")
         if message.role in _SYSTEM_ROLES:
-            made.instruct(message)
+            made.add_instructions(message)
             continue
         if message.role != content_pb2.ROLE_TOOL:
-            made.settle()
+            made.add_postponed()
         role, read = _ROLES[message.role]
         made.add(role, read(message, made))
-    made.settle()
-    _open(made)
-    _close(made)
+    made.add_postponed()
+    _begin_with_user(made)
+    _trim_prefill(made)
     return made
 
 
-def _open(made: Conversation) -> None:
+def _begin_with_user(made: Conversation) -> None:
     """Make the first turn the user's. Raises INVALID_FIELD if all messages are empty."""
     if not made.turns:
         if not made.system:
@@ -152,8 +152,11 @@ def _open(made: Conversation) -> None:
         made.turns.insert(0, Turn(role="user", content=[{"type": "text", "text": OPENING}]))
 
 
-def _close(made: Conversation) -> None:
-    """Strip white space from the end of a prefilled answer, which the API requires."""
+def _trim_prefill(made: Conversation) -> None:
+    """Strip white space from the end of a prefilled answer, as the API requires.
+
+    Raises UNSUPPORTED_FEATURE if the model takes no prefilled answer.
+    """
     if not made.is_prefilled:
         return
     prefill = made.target.capabilities.prefill
@@ -180,36 +183,36 @@ def _tool(message: content_pb2.Message, made: Conversation) -> list[Json]:
 
 def _assistant(message: content_pb2.Message, made: Conversation) -> list[Json]:
     calls = {call.id: _tool_use(call, made.notes) for call in message.tool_calls}
-    texts = _without_pictures(message, made.target)
+    texts = _contents_without_images(message, made.target)
     if message.refusal.strip():
         texts.append({"type": "text", "text": message.refusal})
-    places = reasoning_state.unpack(message.reasoning_state, NAME, made.notes)
-    if not places:
-        return [*_foreign(message, made.notes), *texts, *calls.values()]
-    return _interleaved(places, message, texts, calls)
+    state = reasoning_state.unpack(message.reasoning_state, NAME, made.notes)
+    if not state:
+        return [*_openrouter_reasoning(message, made.notes), *texts, *calls.values()]
+    return _interleaved(state, message, texts, calls)
 
 
-def _without_pictures(message: content_pb2.Message, target: Target) -> list[Json]:
+def _contents_without_images(message: content_pb2.Message, target: Target) -> list[Json]:
     """Blocks of a turn that is not the user's. Raises UNSUPPORTED_FEATURE for images."""
-    shown = any(part.WhichOneof("part") == "image" for part in message.content)
-    require(not shown, "messages", "images outside the user's turns")
+    has_image = any(part.WhichOneof("part") == "image" for part in message.content)
+    require(not has_image, "messages", "images outside the user's turns")
     return contents(message.content, target)
 
 
 def _interleaved(
-    places: Sequence[reasoning_state.Block],
+    state: Sequence[reasoning_state.Block],
     message: content_pb2.Message,
     texts: list[Json],
     calls: dict[str, Json],
 ) -> list[Json]:
     """The assistant's turn in its original order. Edited text is sent in its current form."""
     text = "".join(part.text for part in message.content)
-    lengths = [place.length for place in places if isinstance(place, reasoning_state.Text)]
+    lengths = [block.length for block in state if isinstance(block, reasoning_state.Text)]
     intact = sum(lengths) == len(text) and not any("cache_control" in block for block in texts)
     blocks: list[Json] = []
     at = 0
-    for place in places:
-        match place:
+    for block in state:
+        match block:
             case reasoning_state.Text(length) if intact:
                 blocks += text_blocks(text[at : at + length])
                 at += length
@@ -235,8 +238,8 @@ class _Detail(msgspec.Struct):
     data: str | None = None
 
 
-def _foreign(message: content_pb2.Message, notes: Notes) -> list[Json]:
-    """Reasoning in OpenRouter's form, as far as this API signed it."""
+def _openrouter_reasoning(message: content_pb2.Message, notes: Notes) -> list[Json]:
+    """Reasoning in OpenRouter's form. Only blocks that Anthropic's API made can be continued."""
     if not message.reasoning_details_json:
         return []
     try:
@@ -247,11 +250,11 @@ def _foreign(message: content_pb2.Message, notes: Notes) -> list[Json]:
         raise Failure(reason, refusal, param="messages") from error
     blocks: list[Json] = []
     for detail in details:
-        ours = (detail.format or "").startswith(NAME)
-        if ours and detail.signature:
+        is_anthropic = (detail.format or "").startswith(NAME)
+        if is_anthropic and detail.signature:
             thinking = detail.text or ""
             blocks.append({"type": "thinking", "thinking": thinking, "signature": detail.signature})
-        elif ours and detail.data:
+        elif is_anthropic and detail.data:
             blocks.append({"type": "redacted_thinking", "data": detail.data})
         else:
             notes.dropped("messages", "Reasoning of another provider cannot be continued here.")
@@ -272,7 +275,7 @@ def _tool_use(call: content_pb2.ToolCall, notes: Notes) -> Json:
 
 def _tool_id(call_id: str) -> str:
     """Tool call ID with forbidden characters replaced. Other models' IDs may contain them."""
-    return _ID_FORBIDS.sub("_", call_id)
+    return _FORBIDDEN_IN_ID.sub("_", call_id)
 
 
 def _marked(block: Json) -> Json:

@@ -189,7 +189,7 @@ def _tools(
     parallel: object,
     thinking: ThinkingPlan,
 ) -> Json:
-    definitions = tool_definitions(spec, talk.called, target, notes)
+    definitions = tool_definitions(spec, talk.called_tools, target, notes)
     if not definitions:
         return {}
     choice = tool_choice(spec, target, notes, thinking=thinking.active)
