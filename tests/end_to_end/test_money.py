@@ -36,7 +36,7 @@ from tests.stand.upstream import CUT, SSE_HEAD, STALL, json_answer, sse
 
 EVERY_KEY = "*"
 CENT = {"request_usd": Decimal("0.01")}
-"""A price that is known before the answer: a hold is exactly the charge."""
+"""A price for each call, which is known before the answer: the hold equals the charge."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def parts(error: dict[str, Any], *names: str) -> dict[str, Any]:
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("form", FORMS)
 async def test_cost_is_price_times_usage(tmp_path: Path, transport: Transport, form: str) -> None:
-    """To the last nano-dollar: in the answer, in the header of a whole one, and in the books."""
+    """The cost is exact to the nano-dollar: in usage, a whole answer's header and the ledger."""
     async with billing_stand(tmp_path, transport=transport) as stand:
         key = await stand.open()
         answer = await stand.ask(key, form)
@@ -75,7 +75,7 @@ async def test_cost_is_in_the_usage_only_on_request(stand: BillingStand) -> None
 
 
 async def test_markup_is_on_top_of_prices(stand: BillingStand) -> None:
-    """A changed markup counts from the next call on, rounded up once."""
+    """A changed markup applies from the next call on, and the cost is rounded up once."""
     key = await stand.open()
     await stand.ask(key)
     await stand.accounts.UpdateAccount(
@@ -93,7 +93,7 @@ async def test_markup_is_on_top_of_prices(stand: BillingStand) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_call_without_money_is_402_and_not_retried(stand: BillingStand, form: str) -> None:
-    """Without money there is no call, and SDKs do not retry."""
+    """Without enough balance no request reaches the provider, and SDKs do not retry."""
     key = await stand.open(credit_nano=COST_NANO - 1)
     refused = await stand.ask(key, form)
 
@@ -111,7 +111,7 @@ async def test_a_call_without_money_is_402_and_not_retried(stand: BillingStand, 
 
 @pytest.mark.parametrize("form", FORMS)
 async def test_429_has_retry_after(tmp_path: Path, form: str) -> None:
-    """Calls are refused until then, but for the jitter that spreads callers; then admitted."""
+    """Calls are refused for that time, less its jitter, which spreads callers; then admitted."""
     clock = FakeClock()
     rules = [LimitConfig(key=EVERY_KEY, rpm=2)]
     async with billing_stand(tmp_path, limits=rules, clock=clock) as stand:
@@ -145,7 +145,7 @@ async def test_429_has_retry_after(tmp_path: Path, form: str) -> None:
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_balance_for_ten_is_for_ten(
+async def test_a_balance_for_ten_calls_admits_ten(
     tmp_path: Path, transport: Transport, form: str
 ) -> None:
     """Of a hundred calls at once exactly ten are admitted, and the other ninety get 402."""
@@ -160,7 +160,7 @@ async def test_a_balance_for_ten_is_for_ten(
 
 
 async def test_unused_tokens_are_given_back(tmp_path: Path) -> None:
-    """The limit is drawn for the most that a call may take; the rest is given back."""
+    """A call draws the most tokens that it may take from the limit; unused ones are returned."""
     rules = [LimitConfig(key=EVERY_KEY, tpm=1000)]
     async with billing_stand(tmp_path, limits=rules, clock=FakeClock()) as stand:
         key = await stand.open()
@@ -176,7 +176,7 @@ async def test_unused_tokens_are_given_back(tmp_path: Path) -> None:
 
 
 async def test_tokens_beyond_the_estimate_are_drawn(tmp_path: Path) -> None:
-    """A call that used more than estimated lowers the limit afterwards."""
+    """A call that used more tokens than estimated draws the rest from the limit afterwards."""
     rules = [LimitConfig(key=EVERY_KEY, tpm=1000)]
     async with billing_stand(tmp_path, limits=rules, clock=FakeClock()) as stand:
         stand.usage |= {"prompt_tokens": 1500, "total_tokens": 1505}
@@ -223,7 +223,7 @@ async def test_the_concurrency_limit_frees_its_slot_at_the_end(
 
 
 async def test_a_disconnected_client_pays_for_what_it_got(stand: BillingStand) -> None:
-    """What was generated until then is counted and charged once; the rest of the hold is freed."""
+    """Tokens generated before that are counted and charged once; the rest of the hold is freed."""
     key = await stand.open()
     stand.script = [SSE_HEAD, sse(piece("Hello "), piece("dear "), piece("world")), STALL]
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "stream": True}
@@ -271,7 +271,7 @@ async def test_failure_before_the_first_token_is_free(
 
 
 async def test_a_truncated_stream_is_charged_once(stand: BillingStand) -> None:
-    """What came before the end is charged: it was generated."""
+    """Tokens that arrived before the cut are charged: the provider generated them."""
     key = await stand.open()
     stand.script = [SSE_HEAD, sse(piece("Hello "), piece("world")), CUT]
     answer = await stand.ask(key, "sse")
@@ -283,7 +283,7 @@ async def test_a_truncated_stream_is_charged_once(stand: BillingStand) -> None:
 
 
 async def refused_with(stand: BillingStand, key: str, **fields: Any) -> tuple[int, Any]:
-    """The status and the code of a refusal, which costs nothing."""
+    """The status and the code of a refusal, for which no request reaches the provider."""
     sent = len(stand.upstream.requests)
     refused: ReadResponse = await stand.ask(key, **fields)
     assert len(stand.upstream.requests) == sent
@@ -299,7 +299,7 @@ async def test_a_key_for_other_models_is_403(stand: BillingStand) -> None:
 
 
 async def test_a_key_is_valid_until_it_expires(tmp_path: Path) -> None:
-    """It is accepted until the very moment."""
+    """A key is accepted before its expire time, and refused from then on."""
     clock = FakeClock()
     async with billing_stand(tmp_path, clock=clock) as stand:
         key = await stand.open(expire_time=Timestamp(seconds=int(clock.time()) + 60))
@@ -312,7 +312,7 @@ async def test_a_key_is_valid_until_it_expires(tmp_path: Path) -> None:
 
 
 async def test_a_revoked_key_is_401_at_once(stand: BillingStand) -> None:
-    """It is refused as soon as the operator has the answer."""
+    """A key is refused as soon as `RevokeKey` has returned."""
     await stand.open()
     made = await stand.make_key()
     assert (await stand.ask(made.secret)).status == 200
@@ -339,7 +339,7 @@ async def test_a_monthly_budget_ends_with_the_month(tmp_path: Path) -> None:
 
 
 async def test_a_model_without_a_price_is_free_or_refused(tmp_path: Path) -> None:
-    """It is refused, unless the configuration says that it is free."""
+    """A model without a price is refused, unless the configuration says that it is free."""
     free = BillingConfig(unpriced="free")
     async with billing_stand(tmp_path / "free", billing=free) as stand:
         key = await stand.open(credit_nano=0)
@@ -352,7 +352,7 @@ async def test_a_model_without_a_price_is_free_or_refused(tmp_path: Path) -> Non
 
 
 async def test_unlimited_accounts_may_use_models_without_a_price(tmp_path: Path) -> None:
-    """They are offered to keys without a budget; a budget cannot be kept without a price."""
+    """Keys without a budget may use them; a budget cannot be enforced without a price."""
     async with billing_stand(tmp_path, billing=BillingConfig()) as stand:
         request = accounts.CreateAccountRequest(account="rich", unlimited=True)
         await stand.accounts.CreateAccount(request)
@@ -412,7 +412,7 @@ async def test_callers_see_what_the_ledger_has(tmp_path: Path, transport: Transp
 
 
 async def test_usage_is_queried_by_parameters(stand: BillingStand) -> None:
-    """Spans, groups and pages; an invalid parameter is refused by name."""
+    """Time spans, groups and pages are parameters; an invalid one is refused by name."""
     key = await stand.open()
     for model in (MODEL, FREE):
         await stand.ask(key, model=model)
@@ -431,7 +431,7 @@ async def test_usage_is_queried_by_parameters(stand: BillingStand) -> None:
 
 
 async def test_an_unlimited_account_may_be_overdrawn(stand: BillingStand) -> None:
-    """It may spend what it does not have, and its balance shows that."""
+    """An unlimited account may spend more than it has, and its balance turns negative."""
     assert (await stand.ask(stand.gateway.key)).status == 200
     balance = await stand.get(stand.gateway.key, "/balance")
 

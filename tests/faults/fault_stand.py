@@ -1,7 +1,7 @@
-"""A gateway over faulty providers, with its log, its metrics and its books.
+"""Fault stand: a gateway over faulty providers, with its log, its metrics and its ledger.
 
-Two channels serve `house/model`: `first`, and `second` where that fails. A third, `steady`,
-serves `house/steady` and never misbehaves, so that a test can see that the gateway lives on.
+Two channels serve `house/model`: `first`, and `second` if `first` fails. A third, `steady`, serves
+`house/steady` without faults, so that a test can check that the gateway still serves calls.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ CHARGE = 10 * 1_000 + 5 * 2_000
 
 TIMEOUT_S = 10.0
 
-PLACES = (LimitConfig(key="*", concurrency=1000), LimitConfig(channel="*", concurrency=1000))
-"""Limits that no test reaches, so that every call holds a slot of each."""
+HIGH_LIMITS = (LimitConfig(key="*", concurrency=1000), LimitConfig(channel="*", concurrency=1000))
+"""Limits that no test reaches. Every call takes a lease of each, which a fault could leak."""
 
-LEFT = (
+IDLE_GAUGES = (
     "calls_in_flight",
     "draining_calls",
     "holds_open",
@@ -106,7 +106,7 @@ WHOLE: Script = [json_answer(ANSWER)]
 
 
 def fitting(request: Request) -> Script:
-    """The answer as a stream or a document, as requested."""
+    """The answer in the requested form: a stream or a JSON document."""
     return FINE if request.json().get("stream") else WHOLE
 
 
@@ -124,7 +124,7 @@ class LogCapture(logging.Handler):
         self.text: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keeps one line."""
+        """Keep one line."""
         self.text.append(self.format(record))
 
     def of(self, event: str, **fields: object) -> list[dict[str, Any]]:
@@ -151,7 +151,7 @@ class FaultStand:
     steady: FakeUpstream
     config: Config
     log: LogCapture
-    books: ledger_grpc.LedgerServiceStub
+    ledger: ledger_grpc.LedgerServiceStub
     edge: EdgeMetrics
     """The edge's metrics."""
     tasks: set[asyncio.Task[Any]]
@@ -167,22 +167,22 @@ class FaultStand:
         return split_address(self.url.removeprefix("http://"))
 
     def play(self, *first: Script | Player, second: Script | Player = fitting) -> None:
-        """Sets the scripts of the providers; by default the second one answers."""
+        """Set the scripts of the providers. By default the second provider answers."""
         self.first.play(*first)
         self.second.play(second)
 
     def post(self, body: Any = None, **kwargs: Any) -> Any:
-        """A request whose response the test reads."""
+        """Return a request as a context manager; the test reads the response."""
         asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50}
         return self.http.post(self.url + PATH, json={**asked, **(body or {})}, **kwargs)
 
     async def ask(self, *, headers: Mapping[str, str] | None = None, **fields: Any) -> ReadResponse:
-        """Asks for a stream, unless the fields say otherwise, and reads all of it."""
+        """Request a stream, unless the fields say otherwise, and read all of it."""
         async with self.post(fields, headers=headers) as answer:
             return await self.read(answer)
 
     async def send(self, body: bytes, headers: Mapping[str, str] | None = None) -> ReadResponse:
-        """Sends bytes as the body of a request."""
+        """Send bytes as the body of a request, and read the response."""
         named = {"Content-Type": "application/json", **(headers or {})}
         async with self.http.post(self.url + PATH, data=BytesIO(body), headers=named) as answer:
             return await self.read(answer)
@@ -191,7 +191,7 @@ class FaultStand:
     async def dial(
         self, **fields: Any
     ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        """Asks over a plain socket."""
+        """Request a stream over a plain socket, which is reset on exit."""
         asked = {"model": MODEL, "messages": MESSAGES, "stream": True, "max_tokens": 50, **fields}
         body = json.dumps(asked).encode()
         head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {self.key}\r\n"
@@ -203,32 +203,32 @@ class FaultStand:
             writer.transport.abort()
 
     async def read(self, answer: aiohttp.ClientResponse) -> ReadResponse:
-        """Reads a response to its end."""
+        """Read a response to its end."""
         response = await read(answer)
         self.answers.append(response)
         return response
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric at this moment; 0 where it has not moved."""
+        """The current value of a metric of the service; 0 if it has no sample yet."""
         registry = self.service.registry
         return registry.get_sample_value(f"pomogator_{name}", labels) or 0.0
 
     def edge_sample(self, name: str) -> float:
-        """A metric of the edge at this moment that has no labels."""
+        """The current value of a metric of the edge that has no labels."""
         wanted = f"pomogator_edge_{name}"
         samples = (sample for metric in self.edge.collect() for sample in metric.samples)
         (value,) = (sample.value for sample in samples if sample.name == wanted)
         return value
 
     async def until(self, holds: Callable[[], object]) -> None:
-        """Waits until a condition holds."""
+        """Poll until a condition holds."""
         async with asyncio.timeout(TIMEOUT_S):
-            while not holds():  # noqa: ASYNC110 - nobody tells of what is watched here
+            while not holds():  # noqa: ASYNC110 - no event reports these conditions
                 await asyncio.sleep(0.005)
 
     async def wait_until_idle(self) -> None:
-        """Waits until no call runs, no money is held, and no slot or connection is taken."""
-        for name in LEFT:
+        """Wait until no call runs and no hold, lease or connection is left."""
+        for name in IDLE_GAUGES:
             await self.until(partial(self._is_zero, name))
         for upstream in (self.first, self.second, self.steady):
             await self.until(partial(_is_idle, upstream))
@@ -244,50 +244,50 @@ class FaultStand:
         )
 
     async def spent(self, account: str) -> int:
-        """The cost of an account's calls by the books, in nanodollars."""
-        report = await self.books.ReportUsage(ledger.ReportUsageRequest(account=account))
+        """The cost of an account's calls by the ledger, in nanodollars."""
+        report = await self.ledger.ReportUsage(ledger.ReportUsageRequest(account=account))
         return sum(row.charge_nano_usd for row in report.models)
 
-    async def left(self, upstream: FakeUpstream) -> None:
-        """Waits until every connection so far to the provider is closed."""
+    async def wait_until_disconnected(self, upstream: FakeUpstream) -> None:
+        """Wait until every connection of a request to the provider is closed."""
         async with asyncio.timeout(TIMEOUT_S):
             for request in upstream.requests:
                 await request.left.wait()
 
     async def check(self) -> None:
-        """Checks the invariants after a fault.
+        """Check the invariants after a fault.
 
         The next call is served; nothing leaks or is lost; no secret is logged; log, metrics and
-        books agree.
+        ledger agree.
         """
         reply = await self.ask(model=STEADY)
         assert (reply.status, reply.content, reply.events[-1]) == (200, TEXT, "[DONE]")
         await self.wait_until_idle()
-        assert list((await self.books.VerifyLedger(ledger.VerifyLedgerRequest())).findings) == []
+        assert list((await self.ledger.VerifyLedger(ledger.VerifyLedgerRequest())).findings) == []
         await self.http.close()
-        await self.until(lambda: not self._strangers())
-        signs = LogAndMetrics(self.log.text, self.service.registry, self.edge)
-        signs.agree(self.answers, self.errors)
-        for account, charge in signs.charges().items():
+        await self.until(lambda: not self._leaked_tasks())
+        records = LogAndMetrics(self.log.text, self.service.registry, self.edge)
+        records.agree(self.answers, self.errors)
+        for account, charge in records.charges().items():
             assert await self.spent(account) == charge
-        told = "\n".join(self.log.text)
+        logged = "\n".join(self.log.text)
         for text in (PROMPT, "canary-answer"):
-            assert text not in told
+            assert text not in logged
         answered = "\n".join(f"{reply.headers}\n{reply.text}" for reply in self.answers)
         for secret in (*leaks_of(self.key), *leaks_of(PROVIDER_KEY)):
-            assert secret not in told
+            assert secret not in logged
             assert secret not in answered
 
-    def _strangers(self) -> set[asyncio.Task[Any]]:
-        """Tasks that did not run before the first request."""
-        here = asyncio.all_tasks() - self.tasks - {asyncio.current_task()}
-        return {task for task in here if not _is_kept(task)}
+    def _leaked_tasks(self) -> set[asyncio.Task[Any]]:
+        """Tasks that did not run before the first request, without those of idle connections."""
+        new = asyncio.all_tasks() - self.tasks - {asyncio.current_task()}
+        return {task for task in new if not _serves_idle_connection(task)}
 
 
-def _is_kept(task: asyncio.Task[Any]) -> bool:
+def _serves_idle_connection(task: asyncio.Task[Any]) -> bool:
     """Whether a task serves an idle connection, of a fake server or of gRPC."""
-    kept = ("FakeUpstream._serve", "Thief.", "_cython")
-    return any(name in repr(task.get_coro()) for name in kept)
+    names = ("FakeUpstream._serve", "Thief.", "_cython")
+    return any(name in repr(task.get_coro()) for name in names)
 
 
 def _is_idle(upstream: FakeUpstream) -> bool:
@@ -295,14 +295,14 @@ def _is_idle(upstream: FakeUpstream) -> bool:
 
 
 def reload_with(stand: FaultStand, config: Config) -> None:
-    """Reloads the service with this configuration."""
+    """Reload the service with this configuration."""
     old = stand.service.reloader
     fields = {name: getattr(old, name) for name in Reloader.__slots__}
     Reloader(**{**fields, "read": lambda: config}).reload()
 
 
-Place = Mapping[str, Any]
-USUAL: Place = {}
+ChannelFields = Mapping[str, Any]
+NO_FIELDS: ChannelFields = {}
 EDGE = EdgeConfig()
 
 
@@ -310,8 +310,8 @@ EDGE = EdgeConfig()
 async def fault_stand(  # noqa: PLR0913 - one argument for each part
     state: Path,
     *,
-    first: Place = USUAL,
-    second: Place = USUAL,
+    first: ChannelFields = NO_FIELDS,
+    second: ChannelFields = NO_FIELDS,
     edge: EdgeConfig = EDGE,
     wire: bool = False,
     clock: Clock = SYSTEM_CLOCK,
@@ -319,25 +319,25 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
     service_memory: MemoryMonitor | None = None,
     **tables: Any,
 ) -> AsyncIterator[FaultStand]:
-    """A gateway over three providers, whose invariants are checked in the end.
+    """Open a gateway over three providers, and check its invariants at the end.
 
-    `first` and `second` are more keys of these channels, `tables` are tables of the file.
-    `memory` is the memory monitor of edge and service, unless the service has its own; by default
-    it reports that there is enough.
-    `wire` puts gRPC over TCP between edge and service. Without a `database_url` in place of the
-    table `state` there is SQLite at `state`.
+    `first` and `second` are further fields of these channels, `tables` are tables of the
+    configuration. `memory` is the memory monitor of edge and service, unless the service has its
+    own; by default it reports enough memory. `wire` connects edge and service by gRPC over TCP.
+    `database_url`, in place of the table `state`, selects the database; by default it is SQLite in
+    the folder `state`.
     """
     log = LogCapture()
     root = logging.getLogger()
     level = root.level
     async with AsyncExitStack() as stack:
-        troubled, other, steady = [
+        first_upstream, second_upstream, steady = [
             await stack.enter_async_context(FakeUpstream()) for _ in range(3)
         ]
         steady.play(fitting)
         channels = [
-            _channel("first", troubled.url, MODEL, **first),
-            _channel("second", other.url, MODEL, priority=1, **second),
+            _channel("first", first_upstream.url, MODEL, **first),
+            _channel("second", second_upstream.url, MODEL, priority=1, **second),
             _channel("steady", steady.url, STEADY),
         ]
         prices = [
@@ -350,7 +350,7 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
             channels=tuple(channels),
             models=tuple(prices),
             state=stored(tables.pop("database_url", "")),
-            **{"limits": PLACES, **tables},
+            **{"limits": HIGH_LIMITS, **tables},
         )
         root.addHandler(log)
         root.setLevel(logging.INFO)
@@ -373,11 +373,11 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
             bound = await stack.enter_async_context(listener)
             channel = open_channel(bound, edge)
         channel = await stack.enter_async_context(channel)
-        # Over a wire the edge learns of it.
+        # Over TCP the edge learns its own concurrency limit from the service's refusals.
         call_limit = None if wire else service.refuse_if_overloaded
-        numbers = EdgeMetrics()
+        edge_metrics = EdgeMetrics()
         listener = serving_rest(
-            channel, "127.0.0.1:0", edge, metrics=numbers, call_limit=call_limit, memory=memory
+            channel, "127.0.0.1:0", edge, metrics=edge_metrics, call_limit=call_limit, memory=memory
         )
         address = await stack.enter_async_context(listener)
         operators = await stack.enter_async_context(service.operators_channel())
@@ -389,13 +389,13 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
             key=key,
             service=service,
             http=http,
-            first=troubled,
-            second=other,
+            first=first_upstream,
+            second=second_upstream,
             steady=steady,
             config=config,
             log=log,
-            books=ledger_grpc.LedgerServiceStub(operators),
-            edge=numbers,
+            ledger=ledger_grpc.LedgerServiceStub(operators),
+            edge=edge_metrics,
             tasks=asyncio.all_tasks(),
         )
         yield stand

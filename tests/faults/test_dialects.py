@@ -83,7 +83,7 @@ async def test_an_answer_without_a_token_has_not_begun(
     for _ in range(2):
         assert (await stand.ask()).content == TEXT
 
-    await stand.left(stand.first)
+    await stand.wait_until_disconnected(stand.first)
     assert await stand.charged() == (2, 2 * CHARGE)
     assert errors(stand, "UPSTREAM_TIMEOUT") == 2
 

@@ -144,7 +144,7 @@ async def test_a_deadline_ends_the_call_and_cancels_the_provider(
         )
         call = rpc(request, metadata=(("authorization", f"Bearer {stand.key}"),), timeout=0.5)
         assert await outcome(call) is grpc.StatusCode.DEADLINE_EXCEEDED
-        await stand.left(stand.first)
+        await stand.wait_until_disconnected(stand.first)
 
     assert (await stand.charged())[0] == begins
     assert stand.second.requests == []

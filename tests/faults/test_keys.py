@@ -92,7 +92,7 @@ async def test_revoking_a_key_ends_its_streams(open_stand: OpenStand, *, wire: b
 
     assert (reply.code, reply.finishes, reply.events[-1]) == ("key_revoked", [], "[DONE]")
     assert (await stand.ask(headers=bearing(key))).code == "key_revoked"
-    await stand.left(stand.first)
+    await stand.wait_until_disconnected(stand.first)
     assert stand.second.requests == []
     calls, charge = await stand.charged()
     assert calls == 1

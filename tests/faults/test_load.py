@@ -232,7 +232,7 @@ async def test_the_callers_deadline_ends_the_call_with_504(
 
     assert (before.status, before.code) == (504, "deadline_exceeded")
     assert (within.status, within.code, within.events[-1]) == (200, "deadline_exceeded", "[DONE]")
-    await stand.left(stand.first)
+    await stand.wait_until_disconnected(stand.first)
     assert (await stand.charged())[0] == 1
 
 

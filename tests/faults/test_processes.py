@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from services.telemetry.supervisor import FAILURES_MAX
-from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, LEFT, PATH, fitting
+from tests.faults.fault_stand import BEGIN, CHARGE, END, FINE, IDLE_GAUGES, PATH, fitting
 from tests.faults.processes import (
     ASKED,
     GONE,
@@ -65,7 +65,7 @@ async def test_a_killed_edge_is_a_client_that_disconnects(tmp_path: Path) -> Non
                 pass
             line = await service.event("call.ended", end="client_gone")
             assert line["charge_nano_usd"] > 0
-            await at_rest(service, *LEFT)
+            await at_rest(service, *IDLE_GAUGES)
 
 
 async def test_a_frozen_service_is_reported_and_settles_once(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ async def test_a_frozen_service_is_reported_and_settles_once(tmp_path: Path) -> 
             line = await service.event("call.ended")
             assert line["charge_nano_usd"] > 0
             assert sum(line["event"] == "call.ended" for line in service.lines) == 1
-            await at_rest(service, *LEFT)
+            await at_rest(service, *IDLE_GAUGES)
 
 
 async def test_sigterm_ends_readiness_then_drains(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ async def test_silence_before_the_first_token_fails_over(stand: FaultStand, scri
     """The next channel answers; without one it is 504. Row 54."""
     stand.play(script, second=FINE)
     assert (await stand.ask()).content == TEXT
-    await stand.left(stand.first)
+    await stand.wait_until_disconnected(stand.first)
     assert await stand.charged() == (1, CHARGE)
     assert _upstream_errors(stand, "UPSTREAM_TIMEOUT") == 1
 
@@ -194,7 +194,7 @@ async def test_silence_within_a_stream_ends_it(stand: FaultStand) -> None:
 
     assert (reply.status, reply.code, reply.events[-1]) == (200, "upstream_stalled", "[DONE]")
     assert stand.second.requests == []
-    await stand.left(stand.first)
+    await stand.wait_until_disconnected(stand.first)
     assert (await stand.charged())[0] == 1
     assert stand.metric("stream_ends_total", end="upstream_stall") == 1
 
