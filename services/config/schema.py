@@ -98,8 +98,10 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     latency gets less (`services/routing/health.py`). 0: only if the others fail."""
     headers: dict[str, str] = {}
     """Headers to send with every call, such as `HTTP-Referer`."""
-    pass_through: bool | tuple[str, ...] = True
-    """Unknown fields of a request to pass on: all, none, or the named ones."""
+    pass_through: Literal["harmless"] | bool | tuple[str, ...] = "harmless"  # noqa: S105 - no password
+    """Unknown fields of a request to pass on: those that change neither price, model, storage nor
+    any address (`services/providers/openai/harmless_fields.toml`). `true`, for a server of one's
+    own: all but those that are never passed. `false`: none. A list: the named ones."""
     quirks: Quirks = Quirks()
     """Deviations from the dialect."""
     connect_timeout_s: Seconds = 5.0

@@ -2,15 +2,16 @@
 
 Modules, in the order in which data flows:
 
-    request         body of `POST /chat/completions`
-    messages        messages and tools in the request
-    pass_through    fields unknown to the contract that are sent on
-    response        answers, whole or streamed, as chunks
-    wire            types of an answer's JSON
-    reasoning       reasoning under the providers' various field names
-    tool_calls      tool calls assembled from their pieces
-    extras          message fields unknown to the contract
-    usage           token usage of an answer
+    request          body of `POST /chat/completions`
+    messages         messages and tools in the request
+    pass_through     fields unknown to the contract that are sent on
+    harmless_fields  fields that change neither price, model, storage nor an address
+    response         answers, whole or streamed, as chunks
+    wire             types of an answer's JSON
+    reasoning        reasoning under the providers' various field names
+    tool_calls       tool calls assembled from their pieces
+    extras           message fields unknown to the contract
+    usage            token usage of an answer
 """
 
 from __future__ import annotations

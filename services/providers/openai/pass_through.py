@@ -1,8 +1,9 @@
 """Pass-through of request fields that are unknown to the contract.
 
-A channel passes all of them, none, or those that it names. Some are never passed: fields that
-choose another model, price or place of storage, or that control a gateway behind this one. Names
-of the contract are never passed either, because they would bypass its limits.
+A channel passes those that are known to be harmless, all, none, or those that it names. Some are
+never passed: fields that choose another model, price or place of storage, or that control a
+gateway behind this one. Names of the contract are never passed either, because they would bypass
+its limits. Both are compared without case, `_` and `-`, which some servers ignore, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import Failure
 from services.providers.base import Notes, Target
+from services.providers.openai.harmless_fields import folded, harmless
 
 NEVER: frozenset[str] = frozenset(
     name
@@ -44,8 +46,13 @@ NEVER: frozenset[str] = frozenset(
 ON_REQUEST: frozenset[str] = frozenset({"service_tier", "metadata"})
 """Fields of the contract that are passed only if the channel's `pass_through` names them."""
 
+HARMLESS = "harmless"
+"""`pass_through` of channels that pass the fields of the shipped table."""
+
 _NONE: frozenset[str] = frozenset()
-_CONTRACT: frozenset[str] = frozenset(pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name)
+_HELD_BACK: frozenset[str] = frozenset(
+    folded(name) for name in (*NEVER, *pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name)
+)
 
 
 def passed(
@@ -63,16 +70,23 @@ def passed(
     except msgspec.DecodeError as error:
         message = "The additional fields are not a JSON object."
         raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="extra_json") from error
-    quirks = target.channel.quirks
+    renames = target.channel.quirks.renames
+    taken = {folded(name) for name in body}
     sent: dict[str, object] = {}
-    for name, value in found.items():
-        provider_name = quirks.renames.get(name, name)
-        if bytes(value) == b"null":
+    held: list[str] = []
+    for name, raw in found.items():
+        provider_name = renames.get(name, name)
+        if bytes(raw) == b"null":
             continue  # Null means absent.
-        if _may_pass(name, target) and not _known(provider_name) and provider_name not in body:
-            sent[provider_name] = value
-        else:
-            notes.dropped(_shown(name), f"`{_shown(name)}` is not passed on to the provider.")
+        if _is_held_back(name, target) or _known(provider_name) or folded(provider_name) in taken:
+            held.append(name)
+        elif target.channel.pass_through != HARMLESS:
+            sent[provider_name] = raw
+        elif (value := harmless(name, _decoded(raw), held)) is not None:
+            # Numbers stay as they are written. Objects are sent as they were understood here.
+            sent[provider_name] = value if isinstance(value, dict | list) else raw
+    for name in held:
+        notes.dropped(_shown(name), f"`{_shown(name)}` is not passed on to the provider.")
     return sent
 
 
@@ -81,7 +95,7 @@ def on_request(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> fro
     if not spec.metadata and not spec.service_tier:
         return _NONE  # As nearly always.
     allowed = target.channel.pass_through
-    held = ON_REQUEST if isinstance(allowed, bool) else ON_REQUEST.difference(allowed)
+    held = ON_REQUEST.difference(allowed) if isinstance(allowed, tuple) else ON_REQUEST
     if "metadata" in held and spec.metadata:
         notes.dropped("metadata", "This channel does not pass on `metadata`.")
     if "service_tier" in held and spec.service_tier not in {"", "auto"}:
@@ -89,19 +103,28 @@ def on_request(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> fro
     return held
 
 
-def _may_pass(name: str, target: Target) -> bool:
+def _decoded(raw: msgspec.Raw) -> object:
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        message = "An additional field cannot be read."
+        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="extra_json") from error
+
+
+def _is_held_back(name: str, target: Target) -> bool:
+    """Whether the channel passes no value of a field."""
     allowed = target.channel.pass_through
     if name in target.channel.quirks.drops or _known(name):
-        return False
-    return allowed if isinstance(allowed, bool) else name in allowed
+        return True
+    return name not in allowed if isinstance(allowed, tuple) else allowed is False
 
 
 def _known(name: str) -> bool:
-    """Whether the name is on a list. Case is ignored, as servers written in Go ignore it."""
-    folded = name.casefold()
-    return folded in NEVER or folded in _CONTRACT
+    """Whether a field is on a list of those that are never passed."""
+    return folded(name) in _HELD_BACK
 
 
 def _shown(name: str) -> str:
     """Name for a note. `extra_json` if the caller's name is long or not an identifier."""
-    return name if name.isidentifier() and name.isascii() and len(name) <= 64 else "extra_json"
+    readable = all(part.isidentifier() for part in name.split("."))
+    return name if readable and name.isascii() and len(name) <= 64 else "extra_json"

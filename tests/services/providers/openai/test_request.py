@@ -415,7 +415,13 @@ def test_free_json_cannot_break_out(wanted: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("pass_through", "passed"),
-    [(True, {"a", "b"}), (False, set()), (("a",), {"a"}), (("a", "model", "seed"), {"a"})],
+    [
+        (True, {"a", "b"}),
+        ("harmless", set()),
+        (False, set()),
+        (("a",), {"a"}),
+        (("a", "model", "seed"), {"a"}),
+    ],
 )
 def test_unknown_fields(pass_through: Any, passed: set[str]) -> None:
     """Fields that we do not know travel as the channel says; what stays leaves a note."""
@@ -427,15 +433,23 @@ def test_unknown_fields(pass_through: Any, passed: set[str]) -> None:
     assert notes.keys() == {"a", "b", "model"} - passed
 
 
+def spellings(name: str) -> set[str]:
+    """The spellings of a field's name that some server takes for the same."""
+    words = [word for word in name.split("_") if word]
+    camel = words[0] + "".join(word.title() for word in words[1:]) if words else name
+    return {name, name.upper(), name.title(), name.replace("_", "-"), camel, camel.title()}
+
+
 @pytest.mark.parametrize("name", sorted(NEVER))
 def test_fields_that_never_travel(name: str) -> None:
     """What changes model, price, storage or route stays here, however it is spelt."""
     plain, _ = encode(spec())
-    for spelling in (name, name.upper(), name.title()):
-        extra = json.dumps({spelling: "hostile"}).encode()
-        body, notes = encode(spec(extra_json=extra), target(pass_through=(name, spelling)))
-        assert body == plain
-        assert notes
+    for spelling in spellings(name):
+        for pass_through in ("harmless", True, (name, spelling)):
+            extra = json.dumps({spelling: "hostile"}).encode()
+            body, notes = encode(spec(extra_json=extra), target(pass_through=pass_through))
+            assert body == plain
+            assert notes
 
 
 @given(
@@ -454,6 +468,8 @@ def test_hostile_fields_change_nothing(extra: dict[str, object]) -> None:
     wanted.extra_json = json.dumps(extra).encode()
     body, _ = encode(wanted)
 
+    assert plain.items() <= body.items()
+    body, _ = encode(wanted, target(pass_through=True))
     assert plain.items() <= body.items()
     added = body.keys() - plain.keys()
     assert all(extra[name] == body[name] for name in added)
@@ -474,7 +490,8 @@ def test_tier_and_labels_need_the_operators_word() -> None:
 
 def test_answers_with_sound_are_not_streamed() -> None:
     """Providers encode sound in another way in streams."""
-    body, _ = encode(spec(extra_json=b'{"modalities":["audio"],"audio":{"voice":"v"}}'))
+    wanted = spec(extra_json=b'{"modalities":["audio"],"audio":{"voice":"v"}}')
+    body, _ = encode(wanted, target(pass_through=("modalities", "audio")))
 
     assert body["stream"] is False
     assert "stream_options" not in body

@@ -1,0 +1,101 @@
+"""Fields that may be passed on to a provider that bills them: the table, and its kinds of values.
+
+A field that is not in the table may cost money, keep data or hold an address.
+"""
+
+from __future__ import annotations
+
+import functools
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from importlib import resources
+
+import msgspec
+
+FIELDS_FILE = "harmless_fields.toml"
+
+REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
+"""Keywords of a JSON schema whose value is an address that may be fetched."""
+
+Kind = str | Mapping[str, "Kind"]
+"""Kind of a value, or the kinds of an object's fields by their folded names."""
+
+
+def folded(name: str) -> str:
+    """Return a field's name without case, `_`, `-` and other signs, for comparison."""
+    plain = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(char for char in plain if char.isalnum())
+
+
+def harmless(name: str, value: object, held: list[str]) -> object:
+    """Return the part of a decoded field that may be passed on; None if no part of it may.
+
+    The names of parts that are left out are added to `held`, such as `chat_template_kwargs.x`.
+    """
+    return _harmless(_table().get(folded(name)), name, value, held)
+
+
+def _harmless(kind: Kind | None, name: str, value: object, held: list[str]) -> object:
+    if isinstance(kind, Mapping) and isinstance(value, Mapping):
+        members = {
+            key: part
+            for key, each in value.items()
+            if (part := _harmless(kind.get(folded(key)), f"{name}.{key}", each, held)) is not None
+        }
+        return members or None
+    if isinstance(kind, str) and _CHECKS[kind](value):
+        return value
+    if value is not None:  # Null means absent.
+        held.append(name)
+    return None
+
+
+def _is_plain(value: object) -> bool:
+    return not any(isinstance(each, dict) for each in _nested(value))
+
+
+def _is_off(value: object) -> bool:
+    return value is False
+
+
+def _is_schema(value: object) -> bool:
+    """Return whether a schema, or its text, refers to nothing outside of itself."""
+    if isinstance(value, str):
+        try:
+            value = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            return False
+    objects = (each for each in _nested(value) if isinstance(each, dict))
+    references = (each[key] for each in objects for key in REFERENCES if key in each)
+    return all(isinstance(each, str) and each.startswith("#") for each in references)
+
+
+def _nested(value: object) -> Iterator[object]:
+    """Yield a value and all values in it, in no order, at any depth."""
+    values = [value]
+    while values:
+        yield (each := values.pop())
+        if isinstance(each, dict):
+            values += each.values()
+        elif isinstance(each, list):
+            values += each
+
+
+_CHECKS: Mapping[str, Callable[[object], bool]] = {
+    "plain": _is_plain,
+    "off": _is_off,
+    "schema": _is_schema,
+}
+
+
+@functools.cache
+def _table() -> Mapping[str, Kind]:
+    text = resources.files(__package__).joinpath(FIELDS_FILE).read_bytes()
+    return _by_folded_name(msgspec.toml.decode(text, type=dict[str, str | dict[str, str]]))
+
+
+def _by_folded_name(rows: Mapping[str, str | dict[str, str]]) -> Mapping[str, Kind]:
+    return {
+        folded(name): kind if isinstance(kind, str) else _by_folded_name(kind)
+        for name, kind in rows.items()
+    }
