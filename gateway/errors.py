@@ -160,7 +160,13 @@ ROWS: Sequence[HttpReason] = (
     HttpReason(reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE, 502, _UPSTREAM, "upstream_bad_response"),
     HttpReason(reasons.ERROR_REASON_UPSTREAM_ERROR, 502, _UPSTREAM, "upstream_error"),
     HttpReason(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, 502, _UPSTREAM, "upstream_disconnected"),
-    HttpReason(reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED, 502, _UPSTREAM, "upstream_auth_failed"),
+    HttpReason(
+        reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED,
+        502,
+        _UPSTREAM,
+        "upstream_auth_failed",
+        final=True,  # The operator has to act.
+    ),
     HttpReason(
         reasons.ERROR_REASON_UPSTREAM_OVERLOADED, 503, "overloaded_error", "upstream_overloaded"
     ),
@@ -192,8 +198,9 @@ class ApiError(Exception):
     """A request fails for a reason of the contract.
 
     `message` is shown to the client. `param` names the field at fault, in OpenAI's
-    spelling. `code` replaces the reason's own. `retry_after_s` is the wait before a retry,
-    `scarce` the resource that a service is short of (`memory`), empty where it has too many calls.
+    spelling. `code` replaces the reason's own, as a provider's more specific one.
+    `retry_after_s` is the wait before a retry, `scarce` the resource that a service is short of
+    (`memory`), empty where it has too many calls.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of an error, each by its name

@@ -56,7 +56,9 @@ def _require_token(token: str) -> Middleware:
     async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
         values = request.headers.getall(AUTHORIZATION, ())
         if len(values) != 1 or not has_bearer_token(values[0], token):
-            message = "This method requires the operators' token."
+            message = (
+                "This method requires the operators' token, in the header `Authorization: Bearer`."
+            )
             raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, message)
         return await handler(request)
 

@@ -245,9 +245,10 @@ class UpstreamError(Failure):
         *,
         status: int = 0,
         param: str = "",
+        facts: Mapping[str, str] | None = None,
         retry_after_s: float | None = None,
     ) -> None:
-        super().__init__(reason, message, param=param, retry_after_s=retry_after_s)
+        super().__init__(reason, message, param=param, facts=facts, retry_after_s=retry_after_s)
         self.status = status
 
 

@@ -12,7 +12,7 @@ from multidict import MultiMapping
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
-from services.common.key_format import well_formed
+from services.common.key_format import PREFIX, well_formed
 from services.common.request_headers import bearer_token, unchecked_token
 
 AUTHORIZATION = "Authorization"
@@ -20,6 +20,7 @@ AUTHORIZATION = "Authorization"
 alone."""
 
 BEARER_ONLY = (AUTHORIZATION,)
+_BEARER = "Bearer "
 
 
 def api_key(headers: MultiMapping[str], credential_headers: Sequence[str] = BEARER_ONLY) -> str:
@@ -33,9 +34,15 @@ def api_key(headers: MultiMapping[str], credential_headers: Sequence[str] = BEAR
         if values:
             key = bearer_token(values[0]) if name == AUTHORIZATION else values[0]
             if key is None or len(values) > 1 or not well_formed(key):
-                break
+                raise _refusal("the header does not have the form of a key", name)
             return key
-    raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
+    raise _refusal("the request has none", credential_headers[0])
+
+
+def _refusal(fault: str, header: str) -> ApiError:
+    value = f"{_BEARER if header == AUTHORIZATION else ''}{PREFIX}..."
+    message = f"Invalid API key: {fault}. Send one key in the header `{header}: {value}`."
+    return ApiError(reasons.ERROR_REASON_INVALID_API_KEY, message)
 
 
 def unchecked_key(

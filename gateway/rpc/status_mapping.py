@@ -16,7 +16,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import REASONS, ApiError, internal
 from gateway.rpc.call_metadata import response_headers
-from services.common.call_names import ERROR_DOMAIN, SCARCE, STATUS_DETAILS
+from services.common.call_names import ERROR_DOMAIN, PROVIDER_CODE, SCARCE, STATUS_DETAILS
 
 UNAVAILABLE_RETRY_AFTER_S = 1.0
 """The wait before a retry while the service cannot be reached."""
@@ -102,6 +102,7 @@ def _service_error(
         reason if reason in REASONS else reasons.ERROR_REASON_INTERNAL,
         status.message,
         param=info.metadata.get("param"),
+        code=info.metadata.get(PROVIDER_CODE, ""),
         retry_after_s=_retry_after_s(status),
         headers=response_headers(_trailers(error)),
         scarce=info.metadata.get(SCARCE, ""),

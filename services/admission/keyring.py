@@ -16,7 +16,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.revocation import Revocation, key_revoked
 from services.clock import Chance, Clock
-from services.common.key_format import well_formed
+from services.common.key_format import PREFIX, well_formed
 from services.common.request_headers import bearer_token
 from services.common.retry_after import spread_retry_after_s
 from services.errors import Failure
@@ -105,11 +105,13 @@ class Keyring:
         """
         secret = bearer_token(authorization)
         if secret is None:
-            raise _invalid()
+            raise _malformed(authorization)
         digest = self._pepper.digest(secret)
         cached = self._known.get(digest)
         if cached is None or cached.until <= self._clock.now():
-            if not well_formed(secret) or self._is_unknown(digest):
+            if not well_formed(secret):
+                raise _malformed(authorization)
+            if self._is_unknown(digest):
                 raise _invalid()
             cached = await self._look_up(digest)
         return self._require_valid(cached)
@@ -211,6 +213,12 @@ class Keyring:
 
 def _invalid() -> Failure:
     return Failure(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
+
+
+def _malformed(authorization: str | None) -> Failure:
+    fault = "the value does not have the form of a key" if authorization else "the call has none"
+    how = f"Send one key in the metadata `authorization: Bearer {PREFIX}...`."
+    return Failure(reasons.ERROR_REASON_INVALID_API_KEY, f"Invalid API key: {fault}. {how}")
 
 
 def _cache(cache: OrderedDict[bytes, T], digest: bytes, value: T, most: int) -> None:

@@ -17,3 +17,6 @@ ERROR_DOMAIN = "pomogator"
 
 SCARCE = "scarce"
 """The `metadata` of ErrorInfo that names the resource of which an overloaded service is short."""
+
+PROVIDER_CODE = "providerCode"
+"""The `metadata` of ErrorInfo with the provider's own code for a fault in the request."""

@@ -63,8 +63,10 @@ CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
             "authentication unauthenticated unauthorized"
         ),
         _CONTEXT: (
-            "context_length_exceeded context_window_exceeded exceed_context_size_error "
-            "model_context_window_exceeded token_limit_exceeded"
+            "1261 context_length_exceeded context_too_long context_window_exceeded "
+            "exceed_context_size_error input_too_long max_context_length_exceeded "
+            "model_context_window_exceeded model_max_prompt_tokens_exceeded prompt_too_long "
+            "token_limit_exceeded tokens_limit_reached"
         ),
         _FILTERED: (
             "content_filter content_policy_violation data_inspection_failed moderation_blocked "
@@ -98,7 +100,8 @@ CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     }.items()
     for name in names.split()
 }
-"""Reason by code or type, in lower case with underscores."""
+"""Reason by code or type, in lower case with underscores. 1261 is Z.ai's for a prompt that is too
+long."""
 
 GENERAL_CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
     "bad_request": _INVALID,
@@ -110,8 +113,12 @@ GENERAL_CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
 }
 """General codes, which count only for errors without a status."""
 
-SETTLED = frozenset({401, 402, 413})
-"""Statuses that take precedence over codes."""
+SETTLED: Mapping[int, frozenset[reasons.ErrorReason.ValueType]] = {
+    401: frozenset(),
+    402: frozenset(),
+    413: frozenset({_CONTEXT}),
+}
+"""Statuses that take precedence over codes, except those of the given reasons."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +142,7 @@ def _rule(
 _REFUSED = (0, 400, 403, 404, 413, 422, 429)
 _CONTEXT_SIZE = r"context (?:length|limit|size|window)"
 _GAP = r"[^.;:\n]{0,80}?"  # A few words of the same sentence.
+_TOKENS = r"(?:(?:input|prompt) tokens?(?! per\b)|tokens in (?:the )?(?:input|prompt))"
 
 TEXTS: Sequence[TextRule] = (
     _rule(
@@ -160,14 +168,23 @@ TEXTS: Sequence[TextRule] = (
     ),
     _rule(
         _CONTEXT,
-        (0, 400, 404, 413, 422),
-        r"maximum context (?:length|window)|max(?:imum)? context",
-        r"exceeds?(?: the| your| available| maximum| model's)* " + _CONTEXT_SIZE,
-        _CONTEXT_SIZE + _GAP + r"\bexceeded",
-        r"larger than the (?:maximum )?context|longer than the (?:model's )?context",
-        r"prompt is too long|prompt too long|input is too long for|input length" + _GAP + "exceed",
-        r"input token count" + _GAP + r"exceeds",
+        (0, 400, 404, 413, 422, 500),
+        r"max(?:imum)? context|(?:maximum|max) (?:prompt|model) length|max_(?:model_len|seq_len)",
+        r"exceed(?:s|ed)?(?: the| this| your| available| maximum| model(?:'s)?)* " + _CONTEXT_SIZE,
+        _CONTEXT_SIZE + _GAP + r"\b(?:exceeds|exceeded)",
+        r"(?:configured|reached|exceeds) context (?:size|length)|context length (?:is|of) only",
+        r"(?:larger|longer|greater) than the (?:maximum |model.?s )?context|context the overflows",
+        r"(?:context|prompt)_(?:length|window)_exceeded|model_context_window_exceeded",
+        r"prompt (?:is )?too long|prompt exceeds? (?:the )?max(?:imum)? length",
+        r"input is too long for|input length" + _GAP + r"exceed|inputs?`? must have less than",
+        _TOKENS + r"(?: count)?\b" + _GAP + r"\bexceed(?:s|ed)?\b",
+        r"token count (?:is|of) [\d,]+ but (?:the )?model only supports",
+        r"exceed(?:s|ed)? (?:the )?(?:model|input|prompt|context)(?:'s)? (?:max )?token limit",
+        r"token limit exceeded for this model|exceed(?:s|ed)? max message tokens",
+        r"inputs?`? tokens \+ `?max_new_tokens`? must be",
         r"too many (?:input |prompt )?tokens in (?:the )?(?:prompt|request|input)",
+        r"(?:request|prompt|input) has too many tokens|too many tokens: (?:size|total)",
+        r"too large for [\w.:/-]{1,80} model\. max size: \d+ tokens",
         r"reduce the length of (?:the|your) (?:messages|prompt|input|conversation)",
         r"range of input length should be",
     ),
@@ -217,6 +234,14 @@ TEXTS: Sequence[TextRule] = (
     _rule(_TIMEOUT, (0, 500, 502), r"\btimed out\b|deadline exceeded|gateway time-?out"),
 )
 """Rules in order of precedence: the first match decides."""
+
+UNSPOKEN_CODES = re.compile(
+    r"account|api_?key|arrear|auth|balance|billing|credential|credit|organi[sz]ation|payment|"
+    r"permission|project|quota|subscription|tenant|workspace|^\d{3}$",
+    re.IGNORECASE,
+)
+"""Pattern of codes that callers do not get: they concern the operator's account, or repeat the
+status."""
 
 _HIDDEN = "[hidden]"
 _NAMED = r"((?:api[-_ ]?key|(?:access|auth)[-_ ]?token|password|secret)[\"'`]?\s*[:=]\s*)"

@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 import msgspec
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.common.call_names import PROVIDER_CODE
 from services.errors import REASONS, UpstreamError
 from services.providers.failure_rules import (
     CODES,
@@ -28,6 +29,7 @@ from services.providers.failure_rules import (
     SETTLED,
     STATUSES,
     TEXTS,
+    UNSPOKEN_CODES,
 )
 
 MESSAGE_MAX = 500
@@ -37,6 +39,7 @@ WAIT_MAX_S = 86_400.0
 """Upper bound of a plausible retry delay."""
 
 _READ_MAX = 4000  # Characters of a message that are classified.
+_ALL = frozenset(REASONS)
 _NESTING_MAX = 5  # Nested errors: OpenRouter quotes Vertex, which quotes Gemini.
 
 
@@ -72,12 +75,16 @@ def provider_failure(
     reason = classify(effective, error.code, error.kind, error.message)
     row = REASONS[reason]
     hints = {**error.headers, **headers} if own_error else error.headers
+    code = (
+        public_code(error.code) if reason == reasons.ERROR_REASON_UPSTREAM_INVALID_REQUEST else ""
+    )
     unspoken = f"The provider answered with status {effective}." if effective else ""
     return UpstreamError(
         reason,
         row.message or public_message(error.message or unspoken),
         status=effective,
         param=public_param(error.param) or row.param,
+        facts={PROVIDER_CODE: code} if code else None,
         retry_after_s=retry_after_s(hints, error.message),
     )
 
@@ -94,10 +101,10 @@ def classify(status: int, code: str, kind: str, message: str) -> reasons.ErrorRe
         if status in rule.statuses and rule.pattern.search(text):
             return rule.reason
     names = [name.lower().replace("-", "_") for name in (code, kind)]
-    tables = () if status in SETTLED else (CODES,) if status else (CODES, GENERAL_CODES)
+    tables = (CODES,) if status else (CODES, GENERAL_CODES)
     for table in tables:
         for name in names:
-            if name in table:
+            if name in table and table[name] in SETTLED.get(status, _ALL):
                 return table[name]
     by_class = STATUSES.get(status // 100 * 100, reasons.ERROR_REASON_UPSTREAM_ERROR)
     return STATUSES.get(status, by_class)
@@ -129,6 +136,15 @@ def public_message(message: str) -> str:
 def public_param(param: str) -> str:
     """Return `param` if it is a path into the request, else the empty string."""
     return param if re.fullmatch(r"[\w.\[\]-]{1,100}", param, re.ASCII) else ""
+
+
+def public_code(code: str) -> str:
+    """Return `code` if callers can act on it, as on `unsupported_value`, else the empty string."""
+    if not re.fullmatch(r"[\w.-]{1,64}", code, re.ASCII) or UNSPOKEN_CODES.search(code):
+        return ""
+    name = code.lower().replace("-", "_")
+    known = name in CODES or name in GENERAL_CODES
+    return "" if known or public_message(code) != code else code
 
 
 def retry_after_s(headers: Mapping[str, str], message: str = "") -> float | None:

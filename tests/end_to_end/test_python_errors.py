@@ -112,6 +112,8 @@ async def test_refusals(
     assert (failed.value.status_code, failed.value.code) == (refusal.status, refusal.code)
     assert failed.value.request_id
     assert PROVIDER_KEY not in str(failed.value)
+    final = failed.value.code == "upstream_auth_failed"
+    assert failed.value.response.headers.get("x-should-retry") == ("false" if final else None)
     if refused.retry_after_s:
         assert int(failed.value.response.headers["retry-after"]) >= refused.retry_after_s
 

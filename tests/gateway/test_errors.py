@@ -92,6 +92,7 @@ def test_final_errors() -> None:
         "budget_exceeded",
         "already_exists",
         "internal_error",
+        "upstream_auth_failed",
         "deadline_exceeded",
     }
 

@@ -26,6 +26,15 @@ def test_any_other_authorization_is_refused(values: list[str]) -> None:
     with pytest.raises(ApiError) as refused:
         api_key(CIMultiDict([("Authorization", value) for value in values]))
     assert refused.value.status == 401
+    assert "`Authorization: Bearer sk-pg-...`" in refused.value.message
+
+
+def test_a_refusal_names_the_header_at_fault() -> None:
+    """The first credential header where there is none, else that which was sent."""
+    for sent, named in (({}, "`x-api-key: sk-pg"), ({"Authorization": "x"}, "`Authorization: B")):
+        with pytest.raises(ApiError, match="Invalid API key: ") as refused:
+            api_key(CIMultiDict(sent), EITHER)
+        assert named in refused.value.message
 
 
 def test_the_first_credential_header_counts() -> None:

@@ -149,6 +149,13 @@ def test_the_librarys_resource_exhaustion_is_not_a_rate_limit(details: str, stat
     assert to_api_error(rpc_error(C.RESOURCE_EXHAUSTED, details), "req-1").status == status
 
 
+def test_the_code_of_the_provider_takes_precedence() -> None:
+    """Over that of the reason; the status stays."""
+    status = status_bytes("UPSTREAM_INVALID_REQUEST", providerCode="unsupported_value")
+    error = to_api_error(rpc_error(C.INVALID_ARGUMENT, status=status), "req-1")
+    assert (error.status, error.code) == (400, "unsupported_value")
+
+
 def test_an_unreachable_service_gives_a_retry_after() -> None:
     """Clients retry after a second."""
     error = to_api_error(rpc_error(C.UNAVAILABLE), "req-1")

@@ -240,7 +240,8 @@ async def test_without_a_key_there_is_no_call(edge: Edge, authorization: str) ->
     assert response.status == 401
     assert response.headers["WWW-Authenticate"] == "Bearer"
     assert body["error"] == {
-        "message": "Invalid API key",
+        "message": "Invalid API key: the header does not have the form of a key. "
+        "Send one key in the header `Authorization: Bearer sk-pg-...`.",
         "type": "authentication_error",
         "param": None,
         "code": "invalid_api_key",

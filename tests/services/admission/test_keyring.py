@@ -89,13 +89,14 @@ async def test_a_key_identifies_its_caller(stand: KeyStand) -> None:
     ],
 )
 async def test_anything_but_a_key_is_refused(stand: KeyStand, authorization: str | None) -> None:
-    """With INVALID_API_KEY, in the words of the API's documentation."""
+    """With INVALID_API_KEY, and how to send a key."""
     await stand.key()
 
     refusal = await stand.refusal(authorization)
 
     assert refusal.reason == reasons.ERROR_REASON_INVALID_API_KEY
-    assert refusal.message == "Invalid API key"
+    assert refusal.message.startswith("Invalid API key: ")
+    assert "`authorization: Bearer sk-pg-...`" in refusal.message
 
 
 async def test_invalid_keys_hardly_reach_the_store(stand: KeyStand) -> None:

@@ -389,6 +389,42 @@ def test_params(param: str, kept: bool) -> None:
     assert provider_failure(400, {}, body.encode()).param == (param if kept else "")
 
 
+@pytest.mark.parametrize(
+    ("code", "kept"),
+    [
+        ("unsupported_value", True),
+        ("InvalidParameter", True),
+        ("1214", True),
+        (400, False),  # The status again.
+        (None, False),
+        ("invalid_request_error", False),  # As general as ours.
+        ("Client specified an invalid argument", False),
+        ("organization_not_verified", False),
+        ("billing_plan_too_small", False),
+        ("sk-proj-abcdef123456", False),
+        ("x" * 65, False),
+    ],
+)
+@pytest.mark.parametrize("status", [200, 400, 422])
+def test_codes_of_faults_in_the_request(code: object, kept: bool, status: int) -> None:
+    """Callers act on such a code; it never tells of the operator's account."""
+    fault = {"message": "m", "type": "invalid_request_error", "param": "stream", "code": code}
+
+    error = provider_failure(status, {}, json.dumps({"error": fault}).encode())
+
+    assert error.reason_name == "UPSTREAM_INVALID_REQUEST"
+    assert error.facts == ({"providerCode": code} if kept else {})
+    assert error.param == "stream"
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 413, 429, 500, 503])
+def test_no_code_with_other_reasons(status: int) -> None:
+    """They have codes of their own."""
+    error = provider_failure(status, {}, b'{"error":{"message":"m","code":"some_code"}}')
+
+    assert error.facts == {}
+
+
 def test_an_unknown_model_is_the_models_fault() -> None:
     """Callers look for the field `model`, which few providers name."""
     error = provider_failure(

@@ -64,12 +64,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UPSTREAM_INVALID_REQUEST: _ErrorReason.ValueType  # 9
     """INVALID_ARGUMENT. 400 `invalid_request_error`, `upstream_invalid_request`. The provider
-    found a fault in the request that the gateway did not. Metadata: `param`. Details:
-    `google.rpc.BadRequest`, `google.rpc.RetryInfo`.
+    found a fault in the request that the gateway did not. The provider's own code, such as
+    `unsupported_value`, is in `providerCode`, and takes the place of the REST code. Metadata:
+    `param`, `providerCode`. Details: `google.rpc.BadRequest`, `google.rpc.RetryInfo`.
     """
     ERROR_REASON_INVALID_API_KEY: _ErrorReason.ValueType  # 10
-    """UNAUTHENTICATED. 401 `authentication_error`, `invalid_api_key`. The key is missing or
-    unknown.
+    """UNAUTHENTICATED. 401 `authentication_error`, `invalid_api_key`. The key is missing,
+    malformed or unknown.
     """
     ERROR_REASON_KEY_EXPIRED: _ErrorReason.ValueType  # 11
     """UNAUTHENTICATED. 401 `authentication_error`, `key_expired`. The key was valid until some
@@ -161,7 +162,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UPSTREAM_AUTH_FAILED: _ErrorReason.ValueType  # 37
     """UNAVAILABLE. 502 `upstream_error`, `upstream_auth_failed`. The provider refused the
-    gateway's own key, or its account there is empty. Metadata: `param`. Details:
+    gateway's own key, or its account there is empty; a retry does not help. Metadata: `param`. Details:
     `google.rpc.RetryInfo`.
     """
     ERROR_REASON_UPSTREAM_OVERLOADED: _ErrorReason.ValueType  # 38
@@ -256,12 +257,13 @@ refused the content of the request before it answered. Metadata: `param`. Detail
 """
 ERROR_REASON_UPSTREAM_INVALID_REQUEST: ErrorReason.ValueType  # 9
 """INVALID_ARGUMENT. 400 `invalid_request_error`, `upstream_invalid_request`. The provider
-found a fault in the request that the gateway did not. Metadata: `param`. Details:
-`google.rpc.BadRequest`, `google.rpc.RetryInfo`.
+found a fault in the request that the gateway did not. The provider's own code, such as
+`unsupported_value`, is in `providerCode`, and takes the place of the REST code. Metadata:
+`param`, `providerCode`. Details: `google.rpc.BadRequest`, `google.rpc.RetryInfo`.
 """
 ERROR_REASON_INVALID_API_KEY: ErrorReason.ValueType  # 10
-"""UNAUTHENTICATED. 401 `authentication_error`, `invalid_api_key`. The key is missing or
-unknown.
+"""UNAUTHENTICATED. 401 `authentication_error`, `invalid_api_key`. The key is missing,
+malformed or unknown.
 """
 ERROR_REASON_KEY_EXPIRED: ErrorReason.ValueType  # 11
 """UNAUTHENTICATED. 401 `authentication_error`, `key_expired`. The key was valid until some
@@ -353,7 +355,7 @@ connection before the end of its answer.
 """
 ERROR_REASON_UPSTREAM_AUTH_FAILED: ErrorReason.ValueType  # 37
 """UNAVAILABLE. 502 `upstream_error`, `upstream_auth_failed`. The provider refused the
-gateway's own key, or its account there is empty. Metadata: `param`. Details:
+gateway's own key, or its account there is empty; a retry does not help. Metadata: `param`. Details:
 `google.rpc.RetryInfo`.
 """
 ERROR_REASON_UPSTREAM_OVERLOADED: ErrorReason.ValueType  # 38
