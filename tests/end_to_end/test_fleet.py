@@ -94,7 +94,7 @@ async def test_a_key_revoked_in_one_process_ends_streams_in_another(
             assert await gateways.ask(member, secret) == (401, "key_revoked")
         await gateways.client.all_ended()
         books = await here.account("acme")
-        assert books.balance_nano_usd == 9 * CHARGE_NANO_USD
+        assert books.balance_nano_usd == 8 * CHARGE_NANO_USD
 
 
 async def test_limits_are_shared_while_valkey_answers(tmp_path: Path, postgres_url: str) -> None:
