@@ -63,18 +63,18 @@ class ReadResponse:
         """The text of the answer."""
         if not self.streamed:
             return str(self.json["choices"][0]["message"]["content"])
-        deltas = (c["delta"] for e in self.events[:-1] for c in e["choices"] if "delta" in c)
+        deltas = (choice["delta"] for choice in self._choices if "delta" in choice)
         return "".join(delta.get("content") or "" for delta in deltas)
 
     @property
     def finishes(self) -> Sequence[str]:
         """The finish reasons of all events."""
-        return [
-            choice["finish_reason"]
-            for event in self.events[:-1]
-            for choice in event["choices"]
-            if choice.get("finish_reason")
-        ]
+        return [c["finish_reason"] for c in self._choices if c.get("finish_reason")]
+
+    @property
+    def _choices(self) -> Sequence[Any]:
+        """The choices of all events. An error event contains only the error."""
+        return [choice for event in self.events[:-1] for choice in event.get("choices", ())]
 
     @property
     def usage(self) -> Any:
