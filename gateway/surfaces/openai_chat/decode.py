@@ -287,6 +287,8 @@ def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
         if spec.tools:
             raise invalid("functions", "`functions` is the old name of `tools`: give one of them.")
         spec.tools.extend(decode_functions("functions", fields.pop("functions")))
+        if spec.tools:  # The old form of the answer has room for one call.
+            spec.parallel_tool_calls = False
     if "function_call" in fields:
         if spec.HasField("tool_choice"):
             message = "`function_call` is the old name of `tool_choice`: give one of them."

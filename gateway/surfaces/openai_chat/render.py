@@ -134,6 +134,8 @@ class ChunkRenderer:
         logprobs = delta.logprobs_json
         members = b""
         if kind == "tool_call":
+            if self._functions and delta.tool_call.index:
+                return  # The old form has room for one call.
             members = self._tool_call(index, delta.tool_call)
         elif kind is not None:
             members = _MEMBERS[kind](delta)

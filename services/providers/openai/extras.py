@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from services.providers.openai import wire
+from services.providers.openai.tool_calls import joined_name
 
 _SAID_ONCE = frozenset({"id", "name", "type"})
 """Fields whose strings are not concatenated when they are repeated."""
@@ -13,10 +14,21 @@ _SAID_ONCE = frozenset({"id", "name", "type"})
 def gather(message: wire.Message, extra: dict[str, object]) -> None:
     """Merge the extra fields of `message` into `extra`. They are complete when the answer is."""
     if message.function_call is not None:
-        _merge(extra, "function_call", msgspec.to_builtins(message.function_call))
+        _add_function(extra, message.function_call)
     for name in ("annotations", "images", "audio"):
         if value := getattr(message, name):
             _merge(extra, name, value)
+
+
+def _add_function(extra: dict[str, object], piece: wire.Function) -> None:
+    """Merge a fragment of a function call. An empty one is nothing."""
+    fields = {key: value for key, value in msgspec.to_builtins(piece).items() if value}
+    before = extra.get("function_call")
+    known = before.get("name") if isinstance(before, dict) else None
+    if isinstance(known, str) and "name" in fields:
+        fields["name"] = joined_name(known, fields["name"])
+    if fields:
+        _merge(extra, "function_call", fields)
 
 
 def _merge(extra: dict[str, object], name: str, value: object) -> None:

@@ -171,7 +171,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             # Perplexity sends both: in a stream the message repeats all deltas so far.
             first, second = choice.delta, choice.message
             message = (second or first) if whole else (first or second)
-            self._take_choice(choice, message, chunk.id or "", chunks)
+            self._take_choice(choice, message, chunk.id or "", chunks, whole=whole)
         return chunks
 
     def _take_groq(self, extras: wire.GroqExtras) -> None:
@@ -186,6 +186,8 @@ class OpenAiDecoder(RepeatedTextDecoder):
         message: wire.Message | None,
         seed: str,
         chunks: list[pb.ChatCompletionChunk],
+        *,
+        whole: bool,
     ) -> None:
         index = choice.index or 0
         answer = self._answers.get(index)
@@ -197,7 +199,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             raise _reported(error)
         if message is not None:
             begin = len(chunks)
-            _add_message(message, answer, chunks)
+            _add_message(message, answer, chunks, whole=whole)
             if choice.logprobs is not None:
                 _add_logprobs(choice.logprobs, answer, chunks, begin)
         if choice.finish_reason:
@@ -251,7 +253,11 @@ def _reported(error: bytes) -> UpstreamError:
 
 
 def _add_message(
-    message: wire.Message, answer: _Answer, chunks: list[pb.ChatCompletionChunk]
+    message: wire.Message,
+    answer: _Answer,
+    chunks: list[pb.ChatCompletionChunk],
+    *,
+    whole: bool,
 ) -> None:
     """Add the chunks of a message or a delta: reasoning first, as it was generated first."""
     index = answer.index
@@ -266,8 +272,7 @@ def _add_message(
     if message.refusal:
         chunks.append(_delta(pb.CompletionDelta(index=index, refusal=message.refusal)))
     for piece in message.tool_calls or ():
-        call = answer.tool_calls.add(piece)
-        if call is not None:
+        for call in answer.tool_calls.add(piece, whole=whole):
             chunks.append(_delta(pb.CompletionDelta(index=index, tool_call=call)))
     gather(message, answer.extra)
 

@@ -1,15 +1,20 @@
 """Assembly of tool calls from fragments, which providers split in different ways.
 
 Calls arrive whole or in fragments. Their indexes start at 0, repeat, or are missing. IDs arrive
-once, with every fragment, or never. The result always has one form: calls numbered from 0, with ID,
-name and type in the first chunk only.
+once, with every fragment, differ in every fragment, or never arrive. Names are split or repeated.
+The result always has one form: calls numbered from 0, with an ID that no other call has, name and
+type in the first chunk only. This chunk waits until the name is complete: until the arguments or
+another call begin, or the answer ends.
+
+A fragment belongs to the call at its index, as in OpenAI's protocol. Exceptions are fragments that
+begin another call at the same index, as Gemini's do: see `ToolCalls.add`.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -27,8 +32,28 @@ class _Call:
     id: str
     type: content.ToolType.ValueType
     name: str = ""
-    held: str = ""
-    """Arguments received before the name."""
+    arguments: list[str] = field(default_factory=list)
+    """Fragments received so far."""
+    sent: int = 0
+    """Number of fragments that have been returned."""
+    started: bool = False
+    """Whether the chunk with ID and name has been returned."""
+
+    def complete(self) -> bool:
+        """Whether nothing can be added to the arguments. Input of custom tools has no such end."""
+        if self.type == content.TOOL_TYPE_CUSTOM:
+            return bool(self.arguments)
+        last = self.arguments[-1].rstrip() if self.arguments else ""
+        if not last or (self.arguments[0].lstrip().startswith("{") and last[-1] != "}"):
+            return False
+        return _value("".join(self.arguments)) is not None
+
+    def repeats(self, arguments: str) -> bool:
+        """Whether `arguments` are those of the call once more, as some servers end a call."""
+        if not arguments.lstrip().startswith("{") or self.type == content.TOOL_TYPE_CUSTOM:
+            return False
+        value = _value(arguments)
+        return value is not None and self.complete() and value == _value("".join(self.arguments))
 
 
 class ToolCalls:
@@ -38,65 +63,112 @@ class ToolCalls:
         self._seed = seed
         self._calls: list[_Call] = []
 
-    def add(self, piece: wire.ToolCall) -> pb.ToolCallDelta | None:
-        """Add the fragment `piece`. Returns what it adds to the answer, if anything."""
+    def add(self, piece: wire.ToolCall, *, whole: bool = False) -> Iterator[pb.ToolCallDelta]:
+        """Add the fragment `piece`, or a whole call. Returns what it adds to the answer.
+
+        A fragment with a name begins another call at the same index if its ID is new, or if the
+        arguments so far are complete and it does not repeat them. It does not if the name is the
+        same and the arguments are incomplete.
+        """
         if piece.custom is not None:
-            name, arguments = piece.custom.name, piece.custom.input
+            name, arguments = piece.custom.name or "", piece.custom.input or ""
         else:
             function = piece.function or wire.Function()
-            name, arguments = function.name, _text(function.arguments)
-        call = self._call(piece, name or "")
-        call.held += arguments or ""
-        if call.name:
-            return self._more(call)
-        call.name = name or ""
-        return self._first(call) if call.name else None
+            name, arguments = function.name or "", _text(function.arguments)
+        call = None if whole else self._find(piece, name, arguments)
+        if call is None:
+            if not (name or arguments or piece.id):
+                return
+            yield from self.rest(named_only=True)
+            call = self._begin(piece)
+        elif arguments and (name or call.started) and call.repeats(arguments):
+            return
+        call.id = call.id or self._unused(piece.id)
+        if name and not call.started:
+            call.name = joined_name(call.name, name)
+        if arguments:
+            call.arguments.append(arguments)
+            if call.name:
+                yield self._next(call)
 
-    def rest(self) -> Iterator[pb.ToolCallDelta]:
-        """Start of each call whose name was never received."""
+    def rest(self, *, named_only: bool = False) -> Iterator[pb.ToolCallDelta]:
+        """Start of each call that has not been returned: it has no arguments, or no name."""
         for call in self._calls:
-            if not call.name:
-                yield self._first(call)
+            if not call.started and (call.name or not named_only):
+                yield self._next(call)
 
-    def _call(self, piece: wire.ToolCall, name: str) -> _Call:
-        """Find the call that `piece` belongs to, or begin one."""
-        known = [call for call in self._calls if self._belongs(piece, name, call)]
-        if known:
-            return known[-1]
-        number = len(self._calls)
+    def _find(self, piece: wire.ToolCall, name: str, arguments: str) -> _Call | None:
+        """Find the call that `piece` belongs to. None: it begins another."""
+        at_index = [call for call in self._calls if self._at(piece.index, call)]
+        same_id = [call for call in at_index if piece.id and call.id == piece.id]
+        if not at_index:
+            same_id = [call for call in self._calls if piece.id and call.id == piece.id]
+            return same_id[-1] if same_id and not name else None
+        call = (same_id or at_index)[-1]
+        return None if self._begins(piece, name, arguments, call) else call
+
+    def _at(self, index: int | None, call: _Call) -> bool:
+        """Whether a fragment with this index can belong to `call`."""
+        if index is None:
+            return True
+        if call.provider_index is None:
+            return call is self._calls[-1] and not call.complete()
+        return call.provider_index == index
+
+    def _begins(self, piece: wire.ToolCall, name: str, arguments: str, call: _Call) -> bool:
+        """Whether `piece`, at the index of `call`, begins another call."""
+        if not name or not call.name:
+            return False
+        is_same = name == call.name
+        if piece.id and call.id and piece.id != call.id:
+            return not is_same or call.complete()
+        if piece.index is None and not piece.id:
+            return True  # Nothing but the name tells calls apart.
+        if not arguments and is_same:
+            return False
+        return call.complete() and not (is_same and call.repeats(arguments))
+
+    def _begin(self, piece: wire.ToolCall) -> _Call:
         custom = piece.custom is not None or piece.type == "custom"
         call = _Call(
-            number=number,
+            number=len(self._calls),
             provider_index=piece.index,
-            id=piece.id or "",
+            id=self._unused(piece.id),
             type=content.TOOL_TYPE_CUSTOM if custom else content.TOOL_TYPE_FUNCTION,
         )
         self._calls.append(call)
         return call
 
-    def _belongs(self, piece: wire.ToolCall, name: str, call: _Call) -> bool:
-        """Whether `piece` belongs to `call`. IDs decide before indexes: Gemini's are all 0."""
-        if piece.id and call.id:
-            return piece.id == call.id
-        if piece.index is not None:
-            return piece.index == call.provider_index
-        is_last = call is self._calls[-1]
-        return is_last and not (name and call.name)  # Two names are two calls.
+    def _unused(self, call_id: str | None) -> str:
+        """The provider's ID, unless another call has it."""
+        return "" if any(call.id == call_id for call in self._calls) else call_id or ""
 
-    def _first(self, call: _Call) -> pb.ToolCallDelta:
-        made = f"{self._seed}/{call.number}".encode()
-        arguments, call.held = call.held, ""
+    def _next(self, call: _Call) -> pb.ToolCallDelta:
+        """Chunk with what has not been returned of `call`."""
+        arguments = "".join(call.arguments[call.sent :])
+        call.sent = len(call.arguments)
+        if call.started:
+            return pb.ToolCallDelta(index=call.number, arguments=arguments)
+        call.started = True
+        if not call.id:
+            made = f"{self._seed}/{call.number}".encode()
+            call.id = f"call_{hashlib.blake2s(made, digest_size=12).hexdigest()}"
         return pb.ToolCallDelta(
-            index=call.number,
-            id=call.id or f"call_{hashlib.blake2s(made, digest_size=12).hexdigest()}",
-            name=call.name,
-            arguments=arguments,
-            type=call.type,
+            index=call.number, id=call.id, name=call.name, arguments=arguments, type=call.type
         )
 
-    def _more(self, call: _Call) -> pb.ToolCallDelta | None:
-        arguments, call.held = call.held, ""
-        return pb.ToolCallDelta(index=call.number, arguments=arguments) if arguments else None
+
+def joined_name(before: str, name: str) -> str:
+    """Name from its fragments. Some servers repeat it, or what they have of it so far."""
+    return name if name.startswith(before) else before + name
+
+
+def _value(arguments: str) -> object:
+    """Value of the JSON text. None if it is not complete."""
+    try:
+        return msgspec.json.decode(arguments, type=object)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return None
 
 
 def _text(arguments: str | dict[str, object] | list[object] | None) -> str:

@@ -180,8 +180,11 @@ def test_functions_are_tools() -> None:
     new = decoded(
         tools=[{"type": "function", "function": {"name": "f", "parameters": {}}}],
         tool_choice={"type": "function", "function": {"name": "f"}},
+        parallel_tool_calls=False,
     )
     assert old.spec == new.spec
+    both_ways = decoded(functions=[{"name": "f"}], parallel_tool_calls=True)
+    assert not both_ways.spec.parallel_tool_calls
     assert old.functions
     assert not new.functions
     both = refused(functions=[], tools=[{"type": "function", "function": {"name": "f"}}])

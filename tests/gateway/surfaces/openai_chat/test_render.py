@@ -78,10 +78,11 @@ def test_the_first_piece_of_a_tool_call_has_its_name() -> None:
 
 
 def test_requests_with_functions_get_function_calls() -> None:
-    """With the finish reason from before there were tools."""
+    """With the finish reason from before there were tools, and one call, as in a whole answer."""
     *chunks, last = rendered(
         call(0, id="c", name="f", type=content.TOOL_TYPE_FUNCTION),
         call(0, arguments="{}"),
+        call(1, id="d", name="f", arguments='{"a":1}', type=content.TOOL_TYPE_FUNCTION),
         service.choice_finished(chat.FINISH_REASON_TOOL_CALLS),
         functions=True,
     )

@@ -259,13 +259,12 @@ def test_details_alone_are_reasoning() -> None:
                 [piece(index=0, id="i", name="f", arguments="}")],
             ],
             [
-                call(0, id_="i", name="f"),
-                call(0, arguments='{"a"'),
+                call(0, id_="i", name="f", arguments='{"a"'),
                 call(0, arguments=":1"),
                 call(0, arguments="}"),
             ],
         ),
-        (  # A new ID at the same index is a new call.
+        (  # A new ID and complete arguments at the same index are a new call.
             [
                 [
                     piece(index=0, id="i", name="f", arguments="1"),
@@ -293,9 +292,8 @@ def test_details_alone_are_reasoning() -> None:
             ],
             [
                 call(0, id_="i", name="f"),
-                call(1, id_="j", name="g"),
                 call(0, arguments="1"),
-                call(1, arguments="2"),
+                call(1, id_="j", name="g", arguments="2"),
             ],
         ),
         (  # The name comes late.
