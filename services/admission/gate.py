@@ -9,10 +9,10 @@ import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.admission.answer_limit import estimate_max_tokens
 from services.admission.keyring import Caller
 from services.admission.limits import KeyLimits, Limits, Subject
 from services.admission.ticket import Ticket
-from services.capabilities import Capabilities
 from services.clock import Clock
 from services.errors import Failure
 from services.metering.holds import HoldRequest
@@ -20,13 +20,9 @@ from services.metering.ledger import Ledger
 from services.metering.prices import FREE, Price, PriceList, estimate_nano
 from services.metering.tokens import TokenCounter, estimate_prompt
 from services.metering.usage import UsageMeter
+from services.providers.base import Target
 from services.providers.translate.thinking import BUDGET_MIN
 from services.telemetry.calls import CallRecord
-
-DEFAULT_MAX_TOKENS = 4096
-"""Estimate of a choice's maximum tokens if neither the caller nor the model sets one."""
-MAX_TOKENS_CAP = 1_000_000
-"""Upper bound of that estimate for a model without a known maximum: callers may ask for any."""
 
 _NOT_ALLOWED = "The key may not use this model."
 _UNPRICED = "This model has no price yet."
@@ -42,16 +38,9 @@ class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     spec: pb.ChatCompletionSpec
     """The validated request."""
     model: str
-    """The public model, by the name under which prices, limits and scopes are looked up."""
-    capabilities: Capabilities
-    """Capabilities of the model."""
-    fallbacks: Sequence[str] = ()
-    """The models that may answer in its place, under the same kind of name."""
-
-    @property
-    def max_tokens(self) -> int:
-        """Estimate of the maximum tokens of all choices together."""
-        return estimate_max_tokens(self.spec, self.capabilities)
+    """The requested model, by the name of its price, its limits and the scopes of keys."""
+    targets: Mapping[str, Sequence[Target]]
+    """Targets of that model and of its fallbacks, by the same kind of name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,16 +69,19 @@ class Gate:
         """
         caller = request.caller
         authorize(caller, request.model)
-        prices = {
-            model: self._price(caller, model) for model in (request.model, *request.fallbacks)
+        prices = {model: self._price(caller, model) for model in request.targets}
+        prompt_tokens = estimate_prompt(request.spec)
+        most = {
+            model: estimate_max_tokens(request.spec, targets)
+            for model, targets in request.targets.items()
         }
-        prompt_tokens, max_tokens = estimate_prompt(request.spec), request.max_tokens
+        max_tokens = max(most.values())
         subject = _subject(caller, request.model)
         lease = await self.limits.take(subject, prompt_tokens + max_tokens)
         amount = max(
             [
-                estimate_nano(prompt_tokens, max_tokens, price, markup_bp=caller.markup_bp)
-                for price in prices.values()
+                estimate_nano(prompt_tokens, most[model], price, markup_bp=caller.markup_bp)
+                for model, price in prices.items()
             ]
         )
         try:
@@ -127,13 +119,6 @@ class Gate:
         if not self.sells(caller, model):
             raise _refused(reasons.ERROR_REASON_MODEL_NOT_FOUND, _UNPRICED, model)
         return self.prices.lookup(model) or FREE
-
-
-def estimate_max_tokens(spec: pb.ChatCompletionSpec, model: Capabilities) -> int:
-    """Estimate the maximum tokens of all choices together."""
-    requested = spec.max_tokens or model.default_max_tokens or model.max_output_tokens
-    per_choice = min(requested or DEFAULT_MAX_TOKENS, model.max_output_tokens or MAX_TOKENS_CAP)
-    return max(1, spec.n) * per_choice
 
 
 def _allowed_tokens(spec: pb.ChatCompletionSpec) -> int | None:

@@ -206,14 +206,12 @@ def _may_answer(call: CompletionCall, model: str) -> bool:
 
 
 def _admission(call: CompletionCall, routes: Sequence[ModelRoute]) -> AdmissionRequest:
-    route, *fallbacks = routes
     return AdmissionRequest(
         record=call.record,
         caller=call.caller,
         spec=call.spec,
-        model=route.base_model,
-        fallbacks=[one.base_model for one in fallbacks],
-        capabilities=route.capabilities,
+        model=routes[0].base_model,
+        targets={route.base_model: route.targets for route in routes},
     )
 
 

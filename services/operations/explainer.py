@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
-from services.admission.gate import estimate_max_tokens
+from services.admission.answer_limit import estimate_max_tokens
 from services.clock import Chance
 from services.completions.validation import validate
 from services.errors import Failure
@@ -48,7 +48,7 @@ class Explainer:
         route = self.catalog.resolve(spec.model)
         routes = [route, *self.catalog.fallbacks(route)]
         prompt_tokens = estimate_prompt(spec)
-        max_tokens = estimate_max_tokens(spec, route.capabilities)
+        most = [estimate_max_tokens(spec, one.targets) for one in routes]
         prices = [self.prices.lookup(one.base_model) or FREE for one in routes]
         return pb.ExplainChatCompletionResponse(
             candidates=[
@@ -57,8 +57,11 @@ class Explainer:
                 for target in order_targets(one.targets, self.health, self.chance)
             ],
             prompt_token_count=prompt_tokens,
-            max_token_count=max_tokens,
-            hold_nano_usd=max(estimate_nano(prompt_tokens, max_tokens, each) for each in prices),
+            max_token_count=max(most),
+            hold_nano_usd=max(
+                estimate_nano(prompt_tokens, tokens, price)
+                for tokens, price in zip(most, prices, strict=True)
+            ),
         )
 
     def _candidate(

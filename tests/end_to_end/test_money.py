@@ -23,6 +23,7 @@ from tests.stand.billing_stand import (
     FREE,
     MODEL,
     NANO,
+    PRICE,
     USAGE,
     BillingStand,
     bearer,
@@ -157,6 +158,24 @@ async def test_a_balance_for_ten_calls_admits_ten(
         assert len(stand.upstream.requests) == 10
         assert await stand.balance(key) == 0
         assert (await stand.counts())["settled"] == 10
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_a_hold_covers_the_reasoning_that_is_sent_on_top(
+    tmp_path: Path, each_database_url: str, n: int
+) -> None:
+    """Of 200 calls at once that ask for one token, and send 1,025, none overspends."""
+    price = {**PRICE, "thinking": "budget"}
+    async with billing_stand(tmp_path, price=price, database_url=each_database_url) as stand:
+        stand.usage |= {"completion_tokens": n * 1025, "total_tokens": n * 1025 + 11}
+        key = await stand.open(credit_nano=NANO // 10)
+        fields: dict[str, Any] = {"max_tokens": 1, "reasoning_effort": "high", "n": n}
+        answers = await asyncio.gather(*(stand.ask(key, **fields) for _ in range(200)))
+
+        made = Counter(answer.status for answer in answers)[200]
+        assert made in range(1, NANO // 10 // (n * 1025 * 15_000) + 1)
+        assert {request.json()["max_tokens"] for request in stand.upstream.requests} == {1025}
+        assert await stand.balance(key) >= 0
 
 
 async def test_unused_tokens_are_given_back(tmp_path: Path) -> None:

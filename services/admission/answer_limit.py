@@ -1,0 +1,39 @@
+"""Bound of the tokens of an answer, for the hold: the limit that a request is sent with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.providers.base import Notes, Target
+from services.providers.translate.thinking import plan
+
+DEFAULT_MAX_TOKENS = 4096
+"""Assumed limit of an answer of which neither the caller nor the capability table says it, and room
+for the answer beside a reasoning budget."""
+MAX_TOKENS_CAP = 1_000_000
+"""The most tokens that any answer is expected to take; callers may ask for any number."""
+
+
+def estimate_max_tokens(spec: pb.ChatCompletionSpec, targets: Sequence[Target]) -> int:
+    """Return the most tokens that all choices together may take, at any of the targets."""
+    return max(1, spec.n) * max([answer_limit(spec, target) for target in targets])
+
+
+def answer_limit(spec: pb.ChatCompletionSpec, target: Target) -> int:
+    """Return the most tokens of one choice, reasoning included, at a target.
+
+    It is the limit that the encoder sends, which may be higher than `max_tokens`: some models take
+    at least a minimum of reasoning on top.
+    """
+    most = target.capabilities.max_output_tokens
+    limit, budget = min(spec.max_tokens, most or spec.max_tokens), 0
+    if spec.reasoning_effort or target.thinking_by_name or spec.HasField("thinking"):
+        thinking = plan(spec, target, Notes())
+        limit, budget = thinking.max_tokens or 0, thinking.budget_tokens
+    if not limit:
+        usual = target.capabilities.default_max_tokens or most or DEFAULT_MAX_TOKENS
+        limit = max(usual, budget and budget + DEFAULT_MAX_TOKENS)
+        limit = min(limit, most or limit)
+    return min(limit, MAX_TOKENS_CAP)
