@@ -101,7 +101,7 @@ def test_documented_details_and_metadata_reach_clients(documented: DocumentedRea
             "message": "Said by the service.",
             "type": row.type,
             "param": facts.get("param"),
-            "code": row.code,
+            "code": facts.get("providerCode", row.code),
         }
     }
     waits = "google.rpc.RetryInfo" in documented.details
