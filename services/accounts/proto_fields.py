@@ -10,11 +10,12 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.usage.v1.usage_service_pb2 import ListUsageRequest
 
 from services.errors import Failure
+from services.storage.accounts import BALANCE_MAX
 
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
-NANO_MAX = 2**60
-"""Maximum amount in one field: a billion dollars, far below where sums overflow."""
+NANO_MAX = BALANCE_MAX
+"""Maximum amount in one field, in nano-USD."""
 
 END_OF_TIME_MS = 253_402_300_800_000
 """Year 10000 in milliseconds since 1970, where timestamps end."""

@@ -23,16 +23,22 @@ SELECT_PAGE = """
     WHERE (created_ms, name) > (?, ?) ORDER BY created_ms, name LIMIT ?
 """
 SET_MARKUP = "UPDATE accounts SET markup_bp = ? WHERE name = ?"
-DEPOSIT = "UPDATE accounts SET posted = posted + ? WHERE name = ? RETURNING name"
+DEPOSIT = """
+    UPDATE accounts SET posted = posted + ? WHERE name = ? AND posted <= ? RETURNING name
+"""
 WITHDRAW = """
     UPDATE accounts SET posted = posted - ?
-    WHERE name = ? AND (unlimited = 1 OR posted - held >= ?) RETURNING name
+    WHERE name = ? AND posted >= ? AND (unlimited = 1 OR posted - held >= ?) RETURNING name
 """
 CREDIT = """
     INSERT INTO transfers (id, debit, credit, amount, created_ms) VALUES (?, ?, ?, ?, ?)
     ON CONFLICT (id) DO NOTHING RETURNING id
 """
 SELECT_CREDIT = "SELECT debit, credit, amount FROM transfers WHERE id = ?"
+
+BALANCE_MAX = 2**60
+"""Highest balance in nano-USD, and with a minus sign the lowest that a debit may leave: 1.15
+billion dollars. Eight times as much would overflow the database's integers."""
 
 
 class Account(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,7 +92,8 @@ def credit_account(
     """Credit an account, or debit it by a negative amount, once per `request_id`.
 
     Return None if there is no such account. Raise Failure ALREADY_EXISTS if `request_id` was
-    used for another credit, INSUFFICIENT_QUOTA if a debit exceeds the free balance.
+    used for another credit, INVALID_FIELD if a credit exceeds `BALANCE_MAX`, INSUFFICIENT_QUOTA if
+    a debit exceeds the free balance.
     """
     account = yield from account_by_name(name)
     if account is None or not amount:
@@ -105,12 +112,19 @@ def credit_account(
             )
         return account
     if amount > 0:
-        posted = yield DEPOSIT, (amount, name)
+        posted = yield DEPOSIT, (amount, name, BALANCE_MAX - amount)
+        if not posted:
+            raise _too_much()
     else:
-        posted = yield WITHDRAW, (-amount, name, -amount)
-    if not posted:
-        raise insufficient()
+        posted = yield WITHDRAW, (-amount, name, -amount - BALANCE_MAX, -amount)
+        if not posted:
+            raise insufficient()
     return (yield from account_by_name(name))
+
+
+def _too_much() -> Failure:
+    message = f"The balance would exceed its maximum of {BALANCE_MAX} nano-USD."
+    return Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="amount_nano_usd")
 
 
 def _account(row: Row) -> Account:

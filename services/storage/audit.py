@@ -1,5 +1,6 @@
 """Consistency checks of the ledger: invariants that hold at every moment, after any crash.
 
+I0  every amount is a whole number
 I1  an account's balance is the sum of its transfers, its held amount the sum of its
     holds; over all accounts, the gateway's own included, the sum is zero
 I2  no limited account has spent more than its balance, except for recorded overruns
@@ -9,9 +10,10 @@ I4  a charge is within its hold, or the excess is recorded as overrun
 I5  nothing happened twice: a hold has one end, budgets add up
 """
 
+# ruff: noqa: S608 - the statements are put together from constants of this module
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -31,30 +33,75 @@ COUNTS: Mapping[str, str] = {
     "recovered": "SELECT count(*) FROM holds WHERE state = 'recovered'",
 }
 
-POSTED_IS_THE_SUM = """
+UNIT = 2**30
+"""Sums are computed as a multiple of this and a rest, since SQLite fails where a sum of integers
+overflows. PostgreSQL sums up decimals, to which the cast brings it here, too."""
+
+
+def _sums(column: str, name: str, condition: str = "1 = 1") -> str:
+    """Return the columns `{name}_high` and `{name}_low`, whose sum is that of `column`."""
+    amount = f"CASE WHEN {condition} THEN {column} ELSE 0 END"
+    return f"sum(({amount}) / {UNIT}) AS {name}_high, sum(({amount}) % {UNIT}) AS {name}_low"
+
+
+def _signed(positive: Sequence[str], negative: Sequence[str]) -> str:
+    """Return the difference of integers and of pairs of sums. It is exact near 0."""
+    parts = []
+    for part in ("high", "low"):
+        plus = " + ".join(_part(name, part) for name in positive)
+        minus = "".join(f" - {_part(name, part)}" for name in negative)
+        parts.append(f"({plus}{minus})")
+    high, low = parts
+    return f"{high} * CAST({UNIT} AS NUMERIC) + {low}"
+
+
+def _part(name: str, part: str) -> str:
+    """Return the high or low part of a pair of sums such as `came.total`, or of a column."""
+    if name.endswith("()"):
+        return f"COALESCE({name.removesuffix('()')}_{part}, 0)"
+    return f"({name} / {UNIT})" if part == "high" else f"({name} % {UNIT})"
+
+
+INTEGERS: Mapping[str, tuple[str, Sequence[str]]] = {
+    "accounts": ("name", ("unlimited", "markup_bp", "posted", "held")),
+    "transfers": ("id", ("amount",)),
+    "holds": ("id", ("amount", "charge", "overrun")),
+    "budgets": ("key_id", ("spent", "held")),
+}
+"""Columns with amounts, by table, and the column that names the row."""
+
+
+def _not_integers(table: str) -> str:
+    """Return the statement that selects rows with other values. SQLite stores any type."""
+    name, columns = INTEGERS[table]
+    wrong = " OR ".join(f"{column} <> CAST({column} AS BIGINT)" for column in columns)
+    return f"SELECT {name} FROM {table} WHERE {wrong}"
+
+
+POSTED_IS_THE_SUM = f"""
     SELECT accounts.name FROM accounts
-    LEFT JOIN (SELECT credit AS name, sum(amount) AS total FROM transfers GROUP BY credit) AS came
-        ON came.name = accounts.name
-    LEFT JOIN (SELECT debit AS name, sum(amount) AS total FROM transfers GROUP BY debit) AS went
-        ON went.name = accounts.name
-    WHERE posted <> COALESCE(came.total, 0) - COALESCE(went.total, 0)
+    LEFT JOIN (SELECT credit AS name, {_sums("amount", "total")} FROM transfers GROUP BY credit)
+        AS came ON came.name = accounts.name
+    LEFT JOIN (SELECT debit AS name, {_sums("amount", "total")} FROM transfers GROUP BY debit)
+        AS went ON went.name = accounts.name
+    WHERE {_signed(["posted", "went.total()"], ["came.total()"])} <> 0
 """
-HELD_IS_THE_SUM = """
+HELD_IS_THE_SUM = f"""
     SELECT accounts.name FROM accounts
-    LEFT JOIN (SELECT account, sum(amount) AS total FROM holds WHERE state = 'held'
-        GROUP BY account) AS open ON open.account = accounts.name
-    WHERE held <> COALESCE(open.total, 0)
+    LEFT JOIN (SELECT account, {_sums("amount", "total")} FROM holds WHERE state = 'held'
+        GROUP BY account) AS running ON running.account = accounts.name
+    WHERE {_signed(["held"], ["running.total()"])} <> 0
 """
 BETWEEN_KNOWN_ACCOUNTS = """
     SELECT id FROM transfers
     WHERE debit NOT IN (SELECT name FROM accounts UNION SELECT ? UNION SELECT ?)
         OR credit NOT IN (SELECT name FROM accounts UNION SELECT ? UNION SELECT ?)
 """
-WITHIN_THE_BALANCE = """
+WITHIN_THE_BALANCE = f"""
     SELECT accounts.name FROM accounts
-    LEFT JOIN (SELECT account, sum(overrun) AS total FROM holds GROUP BY account) AS excess
+    LEFT JOIN (SELECT account, {_sums("overrun", "total")} FROM holds GROUP BY account) AS excess
         ON excess.account = accounts.name
-    WHERE unlimited = 0 AND posted - held < -COALESCE(excess.total, 0)
+    WHERE unlimited = 0 AND {_signed(["posted", "excess.total()"], ["held"])} < 0
 """
 CHARGED_AS_ENDED = """
     SELECT holds.id FROM holds LEFT JOIN transfers ON transfers.id = 'charge:' || holds.id
@@ -71,16 +118,18 @@ OVERRUN_IS_RECORDED = """
     SELECT id FROM holds
     WHERE overrun <> CASE WHEN charge > amount THEN charge - amount ELSE 0 END
 """
-BUDGETS_ADD_UP = """
+BUDGETS_ADD_UP = f"""
     SELECT budgets.key_id FROM budgets
-    LEFT JOIN (SELECT key_id, month, sum(charge) AS spent,
-            sum(CASE WHEN state = 'held' THEN amount ELSE 0 END) AS held
+    LEFT JOIN (SELECT key_id, month, {_sums("charge", "spent")},
+            {_sums("amount", "held", "state = 'held'")}
         FROM holds WHERE month <> '' GROUP BY key_id, month) AS used
         ON used.key_id = budgets.key_id AND used.month = budgets.month
-    WHERE budgets.spent <> COALESCE(used.spent, 0) OR budgets.held <> COALESCE(used.held, 0)
+    WHERE {_signed(["budgets.spent"], ["used.spent()"])} <> 0
+        OR {_signed(["budgets.held"], ["used.held()"])} <> 0
 """
 
 CHECKS: Mapping[str, tuple[str, tuple[str, ...]]] = {
+    **{f"I0: not a whole number in {table}": (_not_integers(table), ()) for table in INTEGERS},
     "I1: balance differs from the transfers": (POSTED_IS_THE_SUM, ()),
     "I1: held differs from the holds": (HELD_IS_THE_SUM, ()),
     "I1: transfer with an unknown account": (

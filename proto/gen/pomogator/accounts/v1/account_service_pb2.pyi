@@ -246,7 +246,9 @@ class CreditAccountRequest(_message.Message):
     account: _builtins.str
     """Required. The account's name."""
     amount_nano_usd: _builtins.int
-    """Required. The amount in nano-USD. Not 0. A negative amount debits the account."""
+    """Required. The amount in nano-USD. Not 0. A negative amount debits the account. The balance
+    may be at most 2^60 nano-USD (1,152,921,504 US dollars).
+    """
     request_id: _builtins.str
     """Required. An idempotency key of this credit, such as an invoice number. Repeating the
     request changes nothing; another credit with this key fails with ALREADY_EXISTS.
