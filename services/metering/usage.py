@@ -54,6 +54,7 @@ class UsageMeter:
         self._prompt: int | None = None
         self._final: usage_pb2.Usage | None = None
         self._drained = False
+        self._is_refused = False
 
     def add(self, batch: Sequence[pb.ChatCompletionChunk]) -> None:
         """Count what the provider sent, in a fraction of a microsecond per chunk."""
@@ -103,6 +104,8 @@ class UsageMeter:
                 self._text.add(delta.refusal)
         elif chunk.HasField("finished"):
             self._final = chunk.finished.usage
+        elif chunk.choice_finished.finish_reason == pb.FINISH_REASON_CONTENT_FILTER:
+            self._is_refused = True
 
     def _checked(self, final: usage_pb2.Usage) -> Metered:
         """Return the provider's usage, with implausible counts replaced."""
@@ -112,7 +115,8 @@ class UsageMeter:
         if not 0 <= prompt <= COUNT_MAX:
             prompt = self._count_prompt()
             flags.append("prompt_replaced")
-        if not 0 < completion <= self._completion_max:
+        zero_is_plausible = self._is_refused and completion == 0
+        if not zero_is_plausible and not 0 < completion <= self._completion_max:
             delivered = self._text.total + self._reasoning.total
             if completion or delivered:
                 completion = delivered

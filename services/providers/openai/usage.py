@@ -14,8 +14,9 @@ def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
     """Usage in the contract's terms. None if the figures are implausible.
 
     A total that is larger than its parts means reasoning that the provider left out of
-    the completion (xAI and Google do), so the rest counts as completion. Parts never
-    exceed what they are part of.
+    the completion (xAI and Google do), so the rest counts as completion. Cached tokens that
+    the provider counts beside the prompt are added to it. Parts never exceed what they are
+    part of.
     """
     prompt, completion = found.prompt_tokens or 0, found.completion_tokens or 0
     total = found.total_tokens or 0
@@ -40,6 +41,8 @@ def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
     figures = (prompt, completion, total, reasoning, read, written)
     if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX or not any(figures):
         return None
+    if read or written:
+        prompt += _beside(prompt, total - prompt - completion, reasoning, read, written)
     completion = max(completion, total - prompt)
     usage = usage_pb2.Usage()  # Arguments would take three times as long.
     usage.prompt_token_count = int(prompt)
@@ -53,3 +56,15 @@ def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
     if written:
         usage.cache_write_token_count = int(min(written, prompt))
     return usage
+
+
+def _beside(prompt: float, rest: float, reasoning: float, read: float, written: float) -> float:
+    """Cached tokens that the provider does not count as part of the prompt.
+
+    They are the `rest` of the total, unless that is the reasoning, or exceed the prompt.
+    """
+    if max(read, written) > prompt:
+        return read + written
+    if rest > 0 and rest != reasoning and rest in (read + written, read, written):
+        return rest
+    return 0

@@ -49,6 +49,21 @@ def meter(*chunks: pb.ChatCompletionChunk, max_tokens: int | None = None) -> Usa
     return meter
 
 
+def test_no_completion_of_a_refused_answer_is_billed() -> None:
+    """The provider's zero counts where it refused to answer, whatever the refusal says."""
+    refusal = pb.ChatCompletionChunk(delta=pb.CompletionDelta(refusal="I cannot help with that."))
+    for reason, billed in (
+        (pb.FINISH_REASON_CONTENT_FILTER, False),
+        (pb.FINISH_REASON_STOP, True),
+    ):
+        stop = pb.ChatCompletionChunk(choice_finished=pb.ChoiceFinished(finish_reason=reason))
+        found = meter(refusal, stop, finished(prompt_token_count=90)).metered()
+
+        assert found.usage.prompt_token_count == 90
+        assert bool(found.usage.completion_token_count) == billed
+        assert bool(found.flags) == billed
+
+
 def test_plausible_usage_of_the_provider_is_billed() -> None:
     """The provider's usage is billed, with the provider as its source."""
     end = finished(

@@ -415,6 +415,76 @@ def test_finds_usage(chunks: list[dict[str, Any]]) -> None:
     assert usage.source == usage_pb2.USAGE_SOURCE_PROVIDER
 
 
+@pytest.mark.parametrize(
+    ("usage", "expected"),
+    [
+        pytest.param(
+            {"total_tokens": 1050, "prompt_tokens_details": {"cached_tokens": 900}},
+            (1000, 50, 900, 0),
+            id="the rest of the total is cached",
+        ),
+        pytest.param(
+            {
+                "total_tokens": 1050,
+                "prompt_tokens_details": {"cached_tokens": 600, "cache_write_tokens": 300},
+            },
+            (1000, 50, 600, 300),
+            id="the rest of the total is cached and written",
+        ),
+        pytest.param(
+            {"total_tokens": 1050, "cache_creation_input_tokens": 900},
+            (1000, 50, 0, 900),
+            id="the rest of the total is written",
+        ),
+        pytest.param(
+            {"total_tokens": 150, "cache_read_input_tokens": 900},
+            (1000, 50, 900, 0),
+            id="more is cached than the prompt, and the total leaves it out",
+        ),
+        pytest.param({"cached_tokens": 900}, (1000, 50, 900, 0), id="no total"),
+        pytest.param(
+            {
+                "total_tokens": 1080,
+                "prompt_cache_hit_tokens": 900,
+                "completion_tokens_details": {"reasoning_tokens": 30},
+            },
+            (1000, 80, 900, 0),
+            id="reasoning stands beside the completion, too",
+        ),
+        pytest.param(
+            {"total_tokens": 150, "prompt_tokens_details": {"cached_tokens": 90}},
+            (100, 50, 90, 0),
+            id="cached tokens in the prompt",
+        ),
+        pytest.param(
+            {
+                "total_tokens": 180,
+                "prompt_tokens_details": {"cached_tokens": 30},
+                "completion_tokens_details": {"reasoning_tokens": 30},
+            },
+            (100, 80, 30, 0),
+            id="the rest of the total is the reasoning",
+        ),
+    ],
+)
+def test_cached_tokens_beside_the_prompt(
+    usage: dict[str, object], expected: tuple[int, int, int, int]
+) -> None:
+    """They belong to the prompt, whole and streamed."""
+    said = {"prompt_tokens": 100, "completion_tokens": 50} | usage
+    body = {"choices": STOP["choices"], "usage": said}
+    streamed = stream(delta(content="a"), STOP, {"choices": [], "usage": said})
+    for chunks in (streamed, OpenAiDecoder().whole(json.dumps(body).encode())):
+        found = chunks[-1].finished.usage
+        assert expected == (
+            found.prompt_token_count,
+            found.completion_token_count,
+            found.cache_read_token_count,
+            found.cache_write_token_count,
+        )
+        assert found.total_token_count == expected[0] + expected[1]
+
+
 def test_usage_survives_a_failure() -> None:
     """What was reported before an error can still be charged."""
     decoder = OpenAiDecoder()
