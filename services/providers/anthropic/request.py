@@ -73,21 +73,23 @@ def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> Upstrea
     require_features(spec, target)
     for name in _unknown_fields(spec)[:UNKNOWN_MAX]:
         notes.dropped(name, f"The provider has no `{name}`.")
-    talk = conversation(spec.messages, target, notes)
-    thinking = plan(spec, target, notes, barred=_obstacle(spec, talk, target))
-    given = accepted(spec, NAMES, target, notes, thinking=thinking.active)
+    messages = conversation(spec.messages, target, notes)
+    thinking = plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, messages, target))
+    parameters = accepted(spec, NAMES, target, notes, thinking=thinking.active)
     hints = _hints(spec, target, notes, thinking)
     body: Json = {
         "model": target.model,
         "max_tokens": thinking.max_tokens or _default_limit(target, thinking),
-        **_system([*talk.system, *hints]),
-        "messages": [{"role": turn.role, "content": turn.content} for turn in talk.turns],
-        **_user(given.pop("user", None), notes),
-        **_service_tier(given.pop("service_tier", None), notes),
-        **_tools(spec, talk, target, notes, given.pop("parallel_tool_calls", None), thinking),
+        **_system([*messages.system, *hints]),
+        "messages": [{"role": turn.role, "content": turn.content} for turn in messages.turns],
+        **_user(parameters.pop("user", None), notes),
+        **_service_tier(parameters.pop("service_tier", None), notes),
+        **_tools(
+            spec, messages, target, notes, parameters.pop("parallel_tool_calls", None), thinking
+        ),
         **_thinking(spec, target, thinking),
-        **_stop(given.pop("stop_sequences", None), notes),
-        **given,
+        **_stop(parameters.pop("stop_sequences", None), notes),
+        **parameters,
         "stream": True,
     }
     version = target.channel.quirks.anthropic_version
@@ -107,15 +109,15 @@ def _unknown_fields(spec: pb.ChatCompletionSpec) -> Sequence[str]:
     return list(msgspec.json.decode(fields, type=dict[str, msgspec.Raw]))
 
 
-def _obstacle(spec: pb.ChatCompletionSpec, talk: Conversation, target: Target) -> str:
+def _thinking_refusal(spec: pb.ChatCompletionSpec, messages: Conversation, target: Target) -> str:
     """Reason for which the API would refuse thinking in this conversation. Empty: none."""
     capabilities = target.capabilities
-    if talk.is_prefilled:
+    if messages.is_prefilled:
         return "A model does not reason when the beginning of its answer is given."
     by_budget = capabilities.thinking == "budget" or (
         capabilities.takes_budgets and spec.thinking.HasField("budget_tokens")
     )
-    if by_budget and talk.lacks_reasoning:
+    if by_budget and messages.lacks_reasoning:
         return "Reasoning cannot go on here: the turn that called the tool came back without it."
     return ""
 
@@ -183,13 +185,13 @@ def _stop(sequences: object, notes: Notes) -> Json:
 
 def _tools(
     spec: pb.ChatCompletionSpec,
-    talk: Conversation,
+    messages: Conversation,
     target: Target,
     notes: Notes,
     parallel: object,
     thinking: ThinkingPlan,
 ) -> Json:
-    definitions = tool_definitions(spec, talk.called_tools, target, notes)
+    definitions = tool_definitions(spec, messages.called_tools, target, notes)
     if not definitions:
         return {}
     choice = tool_choice(spec, target, notes, thinking=thinking.active)

@@ -24,7 +24,7 @@ def encode(
     spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
-    plan = thinking.plan(spec, target, notes, barred=_obstacle(spec, target))
+    plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, ALL_NAMES)
     body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
     reasoning = _reasoning(plan, excluded=spec.thinking.excluded)
@@ -34,7 +34,7 @@ def encode(
     return finished(spec, body, target, notes, plan, stream=stream)
 
 
-def _obstacle(spec: pb.ChatCompletionSpec, target: Target) -> str:
+def _thinking_refusal(spec: pb.ChatCompletionSpec, target: Target) -> str:
     """Reason for which the provider would refuse reasoning in this conversation. Empty: none.
 
     Models with a reasoning budget require the reasoning back with their tool calls:

@@ -1,4 +1,4 @@
-"""Thinking plan: how a model is told to reason, from the request and the model's capabilities.
+"""Thinking plan: the reasoning settings to send, from the request and the model's capabilities.
 
 Callers set `reasoning_effort`, `thinking.budget_tokens` or `thinking.type`, or choose a name that
 ends in `-thinking`. Models accept a token budget, an effort, both or neither
@@ -56,7 +56,7 @@ class ThinkingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the model is expected to reason."""
 
 
-class _Wish(msgspec.Struct, frozen=True, kw_only=True):
+class _RequestedThinking(msgspec.Struct, frozen=True, kw_only=True):
     """Reasoning that the caller asked for, before the model's capabilities are applied."""
 
     wanted: bool | None = None
@@ -70,47 +70,50 @@ class _Wish(msgspec.Struct, frozen=True, kw_only=True):
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
     """Input of a planner."""
 
-    wish: _Wish
+    requested: _RequestedThinking
     target: Target
     notes: Notes
     max_tokens: int | None
 
-    def drop(self, why: str) -> None:
-        for param in self.wish.params:
-            self.notes.dropped(param, why)
+    def drop(self, reason: str) -> None:
+        for param in self.requested.params:
+            self.notes.dropped(param, reason)
 
     def plan(
         self,
         kind: Literal["default", "off", "effort", "adaptive"],
         effort: Effort | Literal[""] = "",
     ) -> ThinkingPlan:
-        by_itself = self.target.capabilities.thinking_default != "off"
-        active = by_itself if kind == "default" else kind != "off"
+        reasons_by_default = self.target.capabilities.thinking_default != "off"
+        active = reasons_by_default if kind == "default" else kind != "off"
         return ThinkingPlan(kind=kind, effort=effort, max_tokens=self.max_tokens, active=active)
 
 
 def plan(
-    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, barred: str = ""
+    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, disabled_reason: str = ""
 ) -> ThinkingPlan:
     """Plan the model's reasoning, and the token limit that goes with it.
 
     A translation gets a note. A setting that the model does not support is dropped with a note, or
-    refused with UNSUPPORTED_FEATURE in strict mode. `barred` is the reason for which this
-    conversation allows no reasoning; reasoning is then off, if the model can turn it off.
+    refused with UNSUPPORTED_FEATURE in strict mode. `disabled_reason` explains to the caller
+    why this conversation allows no reasoning. If it is set, reasoning is off where the model can
+    turn it off.
     """
     capabilities = target.capabilities
     case = _Case(
-        wish=_wish(spec, target, notes),
+        requested=_requested_thinking(spec, target, notes),
         target=target,
         notes=notes,
         max_tokens=output_limit(spec, target, notes),
     )
     if forces_tool(spec) and not capabilities.thinking_forced_tool_choice:
-        barred = barred or "This model does not reason when it is made to call a tool."
-    if case.wish.wanted is False and capabilities.thinking != "none":
+        disabled_reason = (
+            disabled_reason or "This model does not reason when it is made to call a tool."
+        )
+    if case.requested.wanted is False and capabilities.thinking != "none":
         return _off(case)
-    if barred and capabilities.thinking_default != "always":
-        return _barred(case, barred)
+    if disabled_reason and capabilities.thinking_default != "always":
+        return _disabled(case, disabled_reason)
     return _PLANNERS[capabilities.thinking](case)
 
 
@@ -119,8 +122,8 @@ def hidden_tokens(
 ) -> int:
     """Return the plausible reasoning of one choice that the answer does not show, in tokens.
 
-    It is the budget, or what the effort is worth, within the limit of the answer. 0 where the
-    model does not reason, or shows its reasoning in full.
+    The budget, or the budget that corresponds to the effort, capped at the answer's limit. 0 if
+    the model does not reason, or shows its reasoning in full.
     """
     if not plan.active or (capabilities.thinking_shown and not spec.thinking.excluded):
         return 0
@@ -140,11 +143,13 @@ def effort_of(budget_tokens: int) -> Effort:
     return next((effort for limit, effort in STEPS if budget_tokens < limit), "xhigh")
 
 
-_UNSAID = pb.Thinking()
+_UNSET_THINKING = pb.Thinking()
 
 
-def _wish(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> _Wish:
-    thinking = spec.thinking if spec.HasField("thinking") else _UNSAID
+def _requested_thinking(
+    spec: pb.ChatCompletionSpec, target: Target, notes: Notes
+) -> _RequestedThinking:
+    thinking = spec.thinking if spec.HasField("thinking") else _UNSET_THINKING
     mode = thinking.mode
     effort = ASKED_EFFORTS.get(spec.reasoning_effort)
     budget = thinking.budget_tokens if thinking.HasField("budget_tokens") else None
@@ -157,9 +162,9 @@ def _wish(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> _Wish:
         mode, budget = pb.THINKING_MODE_UNSPECIFIED, None
     params = (("reasoning_effort",) if effort else ()) + (("thinking",) if mode or budget else ())
     if mode == pb.THINKING_MODE_DISABLED or (effort == "none" and not mode and not budget):
-        return _Wish(wanted=False, params=params)
+        return _RequestedThinking(wanted=False, params=params)
     wanted = bool(params) or target.thinking_by_name or None
-    return _Wish(
+    return _RequestedThinking(
         wanted=wanted, effort=None if effort == "none" else effort, budget=budget, params=params
     )
 
@@ -173,44 +178,45 @@ def _off(case: _Case) -> ThinkingPlan:
         case.drop("This model always reasons.")
         return case.plan("default")
     least = min(capabilities.efforts, key=EFFORT_NAMES.index)
-    for param in case.wish.params:
+    for param in case.requested.params:
         case.notes.clamped(param, f"This model always reasons: effort `{least}`.")
     return case.plan("adaptive" if capabilities.thinking == "adaptive" else "effort", least)
 
 
-def _barred(case: _Case, why: str) -> ThinkingPlan:
+def _disabled(case: _Case, reason: str) -> ThinkingPlan:
     capabilities = case.target.capabilities
-    if case.wish.wanted:
-        case.drop(why)
-        if not case.wish.params:
-            case.notes.dropped("thinking", why)
+    if case.requested.wanted:
+        case.drop(reason)
+        if not case.requested.params:
+            case.notes.dropped("thinking", reason)
     return case.plan("default" if capabilities.thinking_default == "off" else "off")
 
 
-def _without(case: _Case) -> ThinkingPlan:
+def _for_model_without_reasoning(case: _Case) -> ThinkingPlan:
     """Plan for a model that does not reason."""
-    if case.wish.wanted:
+    if case.requested.wanted:
         case.drop("This model does not reason.")
     return case.plan("default")
 
 
 def _by_budget(case: _Case) -> ThinkingPlan:
     """Plan for a model that takes a token budget."""
-    wish = case.wish
-    if not wish.wanted:
+    requested = case.requested
+    if not requested.wanted:
         return case.plan("default")
-    if wish.budget is not None:
-        if wish.effort:
+    if requested.budget is not None:
+        if requested.effort:
             case.notes.mapped("reasoning_effort", "`thinking.budget_tokens` says how much.")
-        return _fitted(case, wish.budget, asked=True)
-    budget = BUDGETS[wish.effort or case.target.capabilities.default_effort]
-    return _fitted(case, budget, asked=False)
+        return _fit_budget(case, requested.budget, asked=True)
+    budget = BUDGETS[requested.effort or case.target.capabilities.default_effort]
+    return _fit_budget(case, budget, asked=False)
 
 
-def _fitted(case: _Case, budget: int, *, asked: bool) -> ThinkingPlan:
+def _fit_budget(case: _Case, budget: int, *, asked: bool) -> ThinkingPlan:
     """Budget that leaves tokens for the answer: reasoning counts towards `max_tokens`.
 
-    A budget of the caller's own is kept if it is legal, even if it leaves little room.
+    A budget that the caller set (`asked`) is kept if it is below the limit, even if it leaves few
+    tokens for the answer.
     """
     limit = case.max_tokens or case.target.capabilities.max_output_tokens
     max_tokens = case.max_tokens
@@ -224,7 +230,7 @@ def _fitted(case: _Case, budget: int, *, asked: bool) -> ThinkingPlan:
     elif limit and (budget >= limit or not asked):
         budget = min(budget, max(BUDGET_MIN, limit * 4 // 5))
     if not asked:
-        for param in case.wish.params:
+        for param in case.requested.params:
             case.notes.mapped(param, f"This model takes a number of tokens: {budget}.")
     elif budget != wanted:
         detail = f"The answer needs room within {max_tokens or limit} tokens: {budget}."
@@ -234,74 +240,78 @@ def _fitted(case: _Case, budget: int, *, asked: bool) -> ThinkingPlan:
 
 def _adaptive(case: _Case) -> ThinkingPlan:
     """Plan for a model that decides itself, guided by an effort."""
-    if not case.wish.wanted:
+    if not case.requested.wanted:
         return case.plan("default")
-    if _says_budget(case):
+    if _asks_for_budget_only(case):
         return _by_budget(case)
     return case.plan("adaptive", _level(case))
 
 
 def _by_effort(case: _Case) -> ThinkingPlan:
     """Plan for a model that takes an effort, or only on and off."""
-    wish, capabilities = case.wish, case.target.capabilities
-    if not wish.wanted:
+    requested, capabilities = case.requested, case.target.capabilities
+    if not requested.wanted:
         return case.plan("default")
-    if _says_budget(case):
+    if _asks_for_budget_only(case):
         return _by_budget(case)
-    by_itself = capabilities.thinking_default != "off"
-    if by_itself and not wish.params:
+    reasons_by_default = capabilities.thinking_default != "off"
+    if reasons_by_default and not requested.params:
         return case.plan("default")
     level = _level(case)
-    return case.plan("effort" if level else "default" if by_itself else "adaptive", level)
+    return case.plan("effort" if level else "default" if reasons_by_default else "adaptive", level)
 
 
-def _as_said(case: _Case) -> ThinkingPlan:
+def _for_unknown_model(case: _Case) -> ThinkingPlan:
     """Plan for an unknown model: the caller's settings are passed on."""
-    if not case.wish.wanted:
+    if not case.requested.wanted:
         return case.plan("default")
-    if _says_budget(case):
+    if _asks_for_budget_only(case):
         return _by_budget(case)
     level = _level(case)
     return case.plan("effort" if level else "adaptive", level)
 
 
-def _says_budget(case: _Case) -> bool:
+def _asks_for_budget_only(case: _Case) -> bool:
     """Whether the caller set a budget but no effort, and the model takes budgets."""
-    wish = case.wish
-    return wish.budget is not None and not wish.effort and case.target.capabilities.takes_budgets
+    requested = case.requested
+    return (
+        requested.budget is not None
+        and not requested.effort
+        and case.target.capabilities.takes_budgets
+    )
 
 
 def _level(case: _Case) -> Effort | Literal[""]:
     """Effort to send, from those that the model supports. Empty: it supports none."""
-    wish, capabilities, notes = case.wish, case.target.capabilities, case.notes
+    requested, capabilities, notes = case.requested, case.target.capabilities, case.notes
     if not capabilities.efforts and capabilities.thinking_switch == "none":
         case.drop("This model reasons by itself and cannot be told how much.")
         return ""
     if not capabilities.efforts:
-        for param in wish.params:
+        for param in requested.params:
             notes.mapped(param, "This model can only be told whether to reason.")
         return ""
-    if wish.effort:
-        level = nearest(wish.effort, capabilities.efforts)
-        if level != wish.effort:
+    if requested.effort:
+        level = nearest(requested.effort, capabilities.efforts)
+        if level != requested.effort:
             notes.clamped("reasoning_effort", f"The nearest effort of this model: `{level}`.")
-        if wish.budget is not None:
+        if requested.budget is not None:
             notes.mapped("thinking.budget_tokens", "`reasoning_effort` says how much.")
         return level
-    if wish.budget is not None:
-        level = nearest(effort_of(wish.budget), capabilities.efforts)
+    if requested.budget is not None:
+        level = nearest(effort_of(requested.budget), capabilities.efforts)
         notes.mapped("thinking.budget_tokens", f"This model takes an effort: `{level}`.")
         return level
     level = nearest(capabilities.default_effort, capabilities.efforts)
-    for param in wish.params:
+    for param in requested.params:
         notes.mapped(param, f"This model takes an effort: `{level}`.")
     return level
 
 
 _PLANNERS: Mapping[ThinkingKind, Callable[[_Case], ThinkingPlan]] = {
-    "none": _without,
+    "none": _for_model_without_reasoning,
     "budget": _by_budget,
     "adaptive": _adaptive,
     "effort": _by_effort,
-    "unknown": _as_said,
+    "unknown": _for_unknown_model,
 }
