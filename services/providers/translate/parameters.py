@@ -59,16 +59,16 @@ def accepted(
     dropped or clamped gets a note. Raises UNSUPPORTED_FEATURE for `n`
     and `logprobs` where the model or the dialect lacks them.
     """
-    given: dict[str, object] = {}
+    sent: dict[str, object] = {}
     for parameter, value in _values(spec):
         if _is_sent(parameter, value, names, target, notes, thinking=thinking):
-            given[parameter.name] = value
+            sent[parameter.name] = value
     for kept, left in target.capabilities.excludes:
-        if kept in given and left in given:
-            _exclude(kept, left, given, notes)
-    _clamp(given, target.capabilities, notes, thinking=thinking)
+        if kept in sent and left in sent:
+            _exclude(kept, left, sent, notes)
+    _clamp(sent, target.capabilities, notes, thinking=thinking)
     renames = target.channel.quirks.renames
-    return {renames.get(name, names[name]): value for name, value in given.items()}
+    return {renames.get(name, names[name]): value for name, value in sent.items()}
 
 
 def output_limit(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> int | None:
@@ -160,7 +160,7 @@ PARAMETERS: tuple[Parameter, ...] = (
 """Parameters that are plain values. Limits, tools, formats and reasoning are handled elsewhere."""
 
 _FIELDS = pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name
-_QUESTIONS = tuple((known, known.name, _FIELDS[known.name].has_presence) for known in PARAMETERS)
+_FIELD_CHECKS = tuple((known, known.name, _FIELDS[known.name].has_presence) for known in PARAMETERS)
 """Each parameter, its field, and whether the field has presence."""
 
 
@@ -168,7 +168,7 @@ def _values(spec: pb.ChatCompletionSpec) -> list[tuple[Parameter, object]]:
     """Parameters that the caller has set, ready for JSON. Unset ones cost no function call."""
     found: list[tuple[Parameter, object]] = []
     has: Callable[[str], bool] = spec.HasField  # type: ignore[assignment]  # any optional field's
-    for parameter, name, optional in _QUESTIONS:
+    for parameter, name, optional in _FIELD_CHECKS:
         if not (has(name) if optional else getattr(spec, name)):
             continue
         if parameter.needs and not getattr(spec, parameter.needs):
@@ -199,18 +199,18 @@ def _is_sent(
     thinking: bool,
 ) -> bool:
     name = parameter.name
-    why = _obstacle(name, names, target, thinking=thinking)
-    if not why:
+    reason = _refusal_reason(name, names, target, thinking=thinking)
+    if not reason:
         return True
     if parameter.neutral is not None and value == parameter.neutral:
         return False
     if parameter.essential:
         require(False, name, f"`{name}`")
-    notes.dropped(name, why)
+    notes.dropped(name, reason)
     return False
 
 
-def _obstacle(name: str, names: Mapping[str, str], target: Target, *, thinking: bool) -> str:
+def _refusal_reason(name: str, names: Mapping[str, str], target: Target, *, thinking: bool) -> str:
     """Reason for which the parameter cannot be sent. Empty: it can be sent."""
     capabilities = target.capabilities
     if name not in names or name in target.channel.quirks.drops:
@@ -222,14 +222,14 @@ def _obstacle(name: str, names: Mapping[str, str], target: Target, *, thinking: 
     return ""
 
 
-def _exclude(kept: str, left: str, given: dict[str, object], notes: Notes) -> None:
+def _exclude(kept: str, left: str, sent: dict[str, object], notes: Notes) -> None:
     """Leave out one of two mutually exclusive parameters: a neutral one if there is one."""
-    if given[kept] == _NEUTRALS.get(kept):
-        del given[kept]
+    if sent[kept] == _NEUTRALS.get(kept):
+        del sent[kept]
         return
-    if given[left] != _NEUTRALS.get(left):
+    if sent[left] != _NEUTRALS.get(left):
         notes.dropped(left, f"This model does not take `{left}` together with `{kept}`.")
-    del given[left]
+    del sent[left]
 
 
 _NEUTRALS: Mapping[str, object] = {
@@ -238,18 +238,18 @@ _NEUTRALS: Mapping[str, object] = {
 
 
 def _clamp(
-    given: dict[str, object], capabilities: Capabilities, notes: Notes, *, thinking: bool
+    sent: dict[str, object], capabilities: Capabilities, notes: Notes, *, thinking: bool
 ) -> None:
     """Clamp numbers to the model's ranges."""
     ranges = capabilities.ranges
     if thinking:
         ranges = {**ranges, **capabilities.thinking_ranges}
     for name, (low, high) in ranges.items():
-        value = given.get(name)
+        value = sent.get(name)
         if isinstance(value, int | float) and not low <= value <= high:
             nearest = low if value < low else high
             notes.clamped(name, f"This model takes `{name}` in [{low:g}, {high:g}]: {nearest:g}.")
-            given[name] = nearest
+            sent[name] = nearest
 
 
 def _shows_images(spec: pb.ChatCompletionSpec) -> bool:
