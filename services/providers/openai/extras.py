@@ -7,7 +7,7 @@ import msgspec
 from services.providers.openai import wire
 from services.providers.openai.tool_calls import joined_name
 
-_SAID_ONCE = frozenset({"id", "name", "type"})
+_NOT_CONCATENATED = frozenset({"id", "name", "type"})
 """Fields whose strings are not concatenated when they are repeated."""
 
 
@@ -39,7 +39,7 @@ def _merge(extra: dict[str, object], name: str, value: object) -> None:
     elif isinstance(before, dict) and isinstance(value, dict):
         for key, piece in value.items():
             _merge(before, key, piece)
-    elif isinstance(before, str) and isinstance(value, str) and name not in _SAID_ONCE:
+    elif isinstance(before, str) and isinstance(value, str) and name not in _NOT_CONCATENATED:
         extra[name] = before + value
     elif value is not None:
         extra[name] = value

@@ -22,7 +22,7 @@ DETAIL_NAMES = {detail: name for name, detail in IMAGE_DETAILS.items()}
 
 MODE_NAMES = {mode: name for name, mode in TOOL_CHOICE_MODES.items()}
 
-EARLIER_REASONING = "reasoning"
+REASONING_RENAME = "reasoning"
 """Name in `quirks.renames` for the reasoning of earlier turns. Without an entry, it is not
 sent: most providers ignore it, some refuse it, and few require it."""
 
@@ -158,7 +158,7 @@ def _of_type(kind: content.ToolType.ValueType, found: Json) -> Json:
 
 
 def _earlier_reasoning(sent: content.Message, target: Target) -> Json:
-    name = target.channel.quirks.renames.get(EARLIER_REASONING)
+    name = target.channel.quirks.renames.get(REASONING_RENAME)
     if not name or sent.role != content.ROLE_ASSISTANT:
         return {}
     text = "".join(part.reasoning.text for part in sent.content)

@@ -55,7 +55,7 @@ _HELD_BACK: frozenset[str] = frozenset(
 )
 
 
-def passed(
+def extra_fields(
     spec: pb.ChatCompletionSpec, body: Mapping[str, object], target: Target, notes: Notes
 ) -> dict[str, object]:
     """Unknown fields to add to `body`, by the provider's names.

@@ -16,7 +16,7 @@ from pomogator.chat.v1 import content_pb2 as content
 
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
-from services.providers.openai.pass_through import on_request, passed
+from services.providers.openai.pass_through import extra_fields, on_request
 from services.providers.translate import parameters, reasoning_state, thinking
 from services.providers.translate.thinking import ThinkingPlan
 
@@ -99,7 +99,7 @@ def finished(
     stream: bool,
 ) -> UpstreamRequest:
     """Request with `body` and the unknown fields that are passed through."""
-    body |= passed(spec, body, target, notes)
+    body |= extra_fields(spec, body, target, notes)
     streamed = (stream or may_take_long(plan)) and UNSTREAMED.isdisjoint(body)
     body["stream"] = streamed
     if streamed and target.channel.quirks.stream_usage:
