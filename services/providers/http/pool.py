@@ -63,16 +63,16 @@ class Pool:
 
     async def enter(self, timeout_s: float) -> None:
         """Wait for a slot, first come, first served."""
-        given = self._loop.create_future()
-        self._waiting.append(given)
+        granted = self._loop.create_future()
+        self._waiting.append(granted)
         try:
             async with asyncio.timeout(timeout_s):
-                await given
+                await granted
         except BaseException as error:
-            if not given.cancelled():
+            if not granted.cancelled():
                 self._give_slot()  # The slot was granted at the same moment.
-            elif given in self._waiting:
-                self._waiting.remove(given)
+            elif granted in self._waiting:
+                self._waiting.remove(granted)
             if isinstance(error, TimeoutError):
                 busy = HttpError(HttpErrorKind.TIMEOUT, "all connections are in use")
                 raise busy from None
@@ -124,9 +124,9 @@ class Pool:
     def _give_slot(self) -> None:
         """Grant a slot to the longest waiter, if any."""
         while self._waiting:
-            given = self._waiting.popleft()
-            if not given.done():
-                given.set_result(None)
+            granted = self._waiting.popleft()
+            if not granted.done():
+                granted.set_result(None)
                 return
         self._free += 1
 
