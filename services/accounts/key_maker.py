@@ -54,6 +54,10 @@ class KeyMaker:
         key = await self._database.write(rotate_key, new, now_ms)
         return None if key is None else (key, secret)
 
+    async def has_key(self) -> bool:
+        """Return whether any key exists."""
+        return await self._database.read(any_key)
+
     async def make_first(self) -> str | None:
         """Create a key for `FIRST_ACCOUNT` and return its secret, or None if any key exists."""
         key, secret = self._draft(FIRST_ACCOUNT, "first key", KeyScope())

@@ -5,10 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Mapping
 
+from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as pb
 
 from services.cli.operator_client import operators
-from services.cli.output import say, say_table, show_time
+from services.cli.output import say, say_table, show_time, show_usd
 
 PAGE_SIZE = 1000
 
@@ -30,8 +31,23 @@ async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
     )
     async with operators(arguments, env) as service:
         answer = await service.ask(service.keys.CreateKey, request)
-    say(f"{answer.key.key_id} for account {answer.key.account}. It is shown only now:")
+        paying = accounts.GetAccountRequest(account=answer.key.account)
+        account = (await service.ask(service.accounts.GetAccount, paying)).account
+    say(
+        f"{answer.key.key_id} for account {account.account}."
+        f"{_no_money(account)} The key is shown only now:"
+    )
     say(answer.secret)
+
+
+def _no_money(account: accounts.Account) -> str:
+    """Return a remark about an account whose calls will be refused; empty for any other."""
+    if account.unlimited or account.balance_nano_usd > 0:
+        return ""
+    return (
+        f" The account has no money (balance: {show_usd(account.balance_nano_usd)} USD), so calls "
+        f"are refused until `pomogator accounts credit {account.account} USD --request-id ID`."
+    )
 
 
 async def list_keys(arguments: Namespace, env: Mapping[str, str]) -> None:

@@ -52,6 +52,13 @@ def add_serve_arguments(parser: ArgumentParser, env: Environment) -> None:
     )
     _add_switch(parser, "--watch-config", "reload the configuration whenever its file changes", env)
     _add_switch(parser, "--reflection", "serve gRPC reflection", env)
+    _add_switch(
+        parser,
+        "--print-first-key",
+        "at the first start, make an unlimited key and print it, also where standard output is no "
+        "terminal but perhaps a log",
+        env,
+    )
     add_shutdown(parser, env)
     add_tls(parser, env, LINKS)
     description = "CA of gRPC callers and operators on TCP, who then need a certificate"

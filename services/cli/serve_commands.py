@@ -39,6 +39,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             drain_timeout_s=arguments.drain_timeout,
             watch_config=arguments.watch_config,
             reflection=arguments.reflection,
+            print_first_key=arguments.print_first_key,
             tls=TlsOptions(
                 certificate=arguments.tls_cert,
                 key=arguments.tls_key,

@@ -54,5 +54,7 @@ class ServeOptions:
     """Reload the configuration whenever its file changes."""
     reflection: bool
     """Serve gRPC reflection."""
+    print_first_key: bool
+    """Print the key of the first start also where standard output is no terminal."""
     tls: TlsOptions
     """Certificates of the listeners."""

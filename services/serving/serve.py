@@ -95,7 +95,7 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
         stack.push_async_callback(asyncio.sleep, options.shutdown_delay_s)
     stack.push_async_callback(service.drain)
     started.set()
-    await print_first_key(service.key_maker, config, rest)
+    await print_first_key(service.key_maker, config, rest, asked=options.print_first_key)
     return service
 
 

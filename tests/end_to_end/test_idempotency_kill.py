@@ -31,7 +31,15 @@ from tests.stand.upstream import FakeUpstream
 async def server(directory: Path) -> AsyncIterator[tuple[Process, str]]:
     """`pomogator serve` in a process of its own, and its URL. Its state may have had another."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services", "serve", "--config", directory / "pomogator.toml"),
+        *(
+            sys.executable,
+            "-m",
+            "services",
+            "serve",
+            "--print-first-key",
+            "--config",
+            directory / "pomogator.toml",
+        ),
         *("--state", directory / "state", "--rest", "127.0.0.1:0"),
         *("--grpc", f"unix:{directory / 'grpc.sock'}"),
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -207,6 +207,7 @@ class Server(Process):
         program: Sequence[str | Path] = POMOGATOR,
     ) -> None:
         """`ready` are fields of the log line that says that it serves."""
+        env = {"POMOGATOR_PRINT_FIRST_KEY": "1", **(env or {})}
         super().__init__(*program, "serve", *arguments, env=env)
         self._ready = ready
 

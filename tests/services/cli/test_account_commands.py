@@ -36,6 +36,21 @@ def test_duplicates_and_overdrafts_are_refused(shell: Shell) -> None:
         assert message in shell.run("accounts", *arguments, code=1)
 
 
+def test_a_key_for_an_account_without_money_says_so(shell: Shell) -> None:
+    """The missing account is made with a balance of 0. The last line is the key alone."""
+    for options, said in (
+        ((), True),
+        (("--unlimited",), False),
+        (("--credit", "1"), False),
+    ):
+        name = "a" + "".join(options).strip("-")
+        if options:
+            shell.run("accounts", "create", name, *options)
+        *lines, key = shell.run("keys", "create", "--account", name).splitlines()
+        assert key.startswith("sk-pg-")
+        assert ("has no money (balance: 0.00 USD)" in lines[0]) is said
+
+
 def test_a_key_is_created_with_its_scope(shell: Shell) -> None:
     """Models, limits, budget and expiry are options of `keys create`."""
     shell.run(
