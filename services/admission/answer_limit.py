@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.providers.base import Notes, Target
+from services.providers.translate.parameters import default_limit
 from services.providers.translate.thinking import plan
 
-DEFAULT_MAX_TOKENS = 4096
-"""Assumed limit of an answer of which neither the caller nor the capability table says it, and room
-for the answer beside a reasoning budget."""
 MAX_TOKENS_CAP = 1_000_000
 """The most tokens that any answer is expected to take; callers may ask for any number."""
 
@@ -33,7 +31,5 @@ def answer_limit(spec: pb.ChatCompletionSpec, target: Target) -> int:
         thinking = plan(spec, target, Notes())
         limit, budget = thinking.max_tokens or 0, thinking.budget_tokens
     if not limit:
-        usual = target.capabilities.default_max_tokens or most or DEFAULT_MAX_TOKENS
-        limit = max(usual, budget and budget + DEFAULT_MAX_TOKENS)
-        limit = min(limit, most or limit)
+        limit = default_limit(target.capabilities, budget)
     return min(limit, MAX_TOKENS_CAP)

@@ -225,6 +225,7 @@ def _routing(
         record=call.record,
         on_abandoned=ticket.abandon,
         time_left_s=state.time_left_s,
+        limits_output=call.caller.pays and ticket.record.hold_nano > 0,
         strict=call.strict,
         stream=stream,
     )

@@ -54,6 +54,8 @@ class Target:
     """What the model accepts."""
     thinking_by_name: bool = False
     """Whether the caller used a `-thinking` name: reason unless the request says not to."""
+    limits_output: bool = False
+    """Whether a request without an output limit gets one, since the caller's money is limited."""
     key_number: int = 0
     """The channel's key to send: 0 is the first."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -64,6 +65,8 @@ class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     of its answer, with the plausible reasoning of a choice in tokens."""
     time_left_s: Callable[[], float | None] = lambda: None
     """Returns the seconds until the caller's deadline; None: there is no deadline."""
+    limits_output: bool = False
+    """Whether every request needs an output limit, since the caller's money is limited."""
     strict: bool = False
     """Whether to refuse a target that cannot honour a parameter."""
     stream: bool = True
@@ -150,7 +153,9 @@ class Failover:
                     notes.replaced("model", f"`{route.model}` answers in its place.")
                 dialect = self._dialects[target.channel.dialect]
                 try:
-                    request = dialect.encode(wanted.spec, target, notes, stream=wanted.stream)
+                    request = dialect.encode(
+                        wanted.spec, _limited(target, wanted), notes, stream=wanted.stream
+                    )
                 except Failure as refusal:
                     # Another channel may support what this one does not, for the same model.
                     failures.refusal = failures.refusal or refusal
@@ -201,6 +206,12 @@ class _Failures:
     def to_raise(self) -> Failure:
         """The failure that the caller gets."""
         return self._error or self.refusal or _no_candidate()
+
+
+def _limited(target: Target, wanted: RouteRequest) -> Target:
+    if not wanted.limits_output or wanted.spec.HasField("max_tokens"):
+        return target
+    return replace(target, limits_output=True)
 
 
 def _with_headers(request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:

@@ -178,6 +178,28 @@ async def test_a_hold_covers_the_reasoning_that_is_sent_on_top(
         assert await stand.balance(key) >= 0
 
 
+async def test_a_paid_call_without_a_limit_is_sent_with_one(tmp_path: Path) -> None:
+    """The limit that its hold is for; calls that cost nothing are sent as they are."""
+    async with billing_stand(tmp_path) as stand:
+        key = await stand.open()
+        for caller, model in ((key, MODEL), (key, FREE), (stand.gateway.key, MODEL)):
+            await stand.ask(caller, model=model, max_tokens=None)
+        answer = await stand.ask(key, max_tokens=None)
+
+        limits = [request.json().get("max_tokens") for request in stand.upstream.requests]
+        assert limits == [4096, None, None, 4096]
+        assert "max_tokens" in answer.headers["x-pomogator-notes"]
+
+
+@pytest.mark.parametrize("most", [100, 20_000])
+async def test_that_limit_is_the_models_own_where_it_is_known(tmp_path: Path, most: int) -> None:
+    """It changes nothing for the answer."""
+    async with billing_stand(tmp_path, price={**PRICE, "max_output_tokens": most}) as stand:
+        await stand.ask(await stand.open(), max_tokens=None)
+
+        assert stand.upstream.requests[0].json()["max_tokens"] == most
+
+
 async def test_unused_tokens_are_given_back(tmp_path: Path) -> None:
     """A call draws the most tokens that it may take from the limit; unused ones are returned."""
     rules = [LimitConfig(key=EVERY_KEY, tpm=1000)]

@@ -69,8 +69,11 @@ def common_body(
     """Body without messages and reasoning. `names`: the dialect's parameters."""
     parameters.require_features(spec, target)
     body: Json = {"model": target.model, "messages": []}
-    if plan.max_tokens is not None:
-        body[parameters.output_limit_name(target)] = plan.max_tokens
+    limit = plan.max_tokens
+    if limit is None:
+        limit = parameters.forced_limit(target, plan.budget_tokens, notes)
+    if limit is not None:
+        body[parameters.output_limit_name(target)] = limit
     held = on_request(spec, target, notes)
     if held:
         names = {name: theirs for name, theirs in names.items() if name not in held}

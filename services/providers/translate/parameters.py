@@ -21,6 +21,10 @@ from services.capabilities import Capabilities
 from services.errors import Failure
 from services.providers.base import Notes, Target
 
+DEFAULT_MAX_TOKENS = 4096
+"""Output limit if neither the caller nor the capability table sets one; also the tokens for the
+answer beside a reasoning budget."""
+
 VERBOSITIES: Mapping[pb.Verbosity.ValueType, str] = {
     pb.VERBOSITY_LOW: "low",
     pb.VERBOSITY_MEDIUM: "medium",
@@ -80,6 +84,24 @@ def output_limit(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> i
         notes.clamped("max_tokens", f"This model writes at most {most} tokens.")
         return most
     return spec.max_tokens
+
+
+def default_limit(capabilities: Capabilities, budget_tokens: int = 0) -> int:
+    """Return the output limit of a request that has none, with a reasoning budget or without."""
+    most = capabilities.max_output_tokens
+    usual = capabilities.default_max_tokens or most or DEFAULT_MAX_TOKENS
+    limit = max(usual, budget_tokens and budget_tokens + DEFAULT_MAX_TOKENS)
+    return min(limit, most or limit)
+
+
+def forced_limit(target: Target, budget_tokens: int, notes: Notes) -> int | None:
+    """Return the limit to send although the request has none. None: the target needs none."""
+    if not target.limits_output or "max_tokens" in target.channel.quirks.drops:
+        return None
+    limit = default_limit(target.capabilities, budget_tokens)
+    if limit != target.capabilities.max_output_tokens:
+        notes.clamped("max_tokens", f"Without a limit of its own the answer has {limit} tokens.")
+    return limit
 
 
 def output_limit_name(target: Target) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -54,9 +55,12 @@ def asked(effort: Effort | None, budget: int | None, max_tokens: int | None) -> 
 @pytest.mark.parametrize("dialect", DIALECTS)
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize("by_name", [False, True])
-def test_it_bounds_the_limit_that_is_sent(dialect: str, model: str, by_name: bool) -> None:
-    """For every effort, budget and `max_tokens`; an own limit is held without surplus."""
-    place = target(dialect, model, by_name=by_name)
+@pytest.mark.parametrize("limits_output", [False, True])
+def test_it_bounds_the_limit_that_is_sent(
+    dialect: str, model: str, by_name: bool, limits_output: bool
+) -> None:
+    """For every effort, budget and `max_tokens`; where money is limited, a limit is always sent."""
+    place = replace(target(dialect, model, by_name=by_name), limits_output=limits_output)
     for effort, budget, limit in product(EFFORTS_ASKED, (None, 1024, 10_000), LIMITS):
         spec = asked(effort, budget, limit)
         sent = msgspec.json.decode(DIALECTS[dialect].encode(spec, place, Notes()).body)
@@ -64,7 +68,7 @@ def test_it_bounds_the_limit_that_is_sent(dialect: str, model: str, by_name: boo
 
         held = answer_limit(spec, place)
 
-        if sent_limit is not None:
+        if limits_output or sent_limit is not None:
             assert held == sent_limit, (effort, budget, limit)
 
 
