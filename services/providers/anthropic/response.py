@@ -78,9 +78,8 @@ class AnthropicDecoder(RepeatedTextDecoder):
 
     def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
         """Add chunks for further text of the block that the last event belonged to."""
-        opened = self._open.get(self._text_index)
+        opened = self._block(self._text_index, "text_delta")
         if opened is None:
-            self._stray(self._text_index, "text_delta")
             return
         add = chunks.add
         for text in texts:
@@ -195,7 +194,9 @@ class AnthropicDecoder(RepeatedTextDecoder):
         kind = delta.type
         opened = self._open.get(event.index)
         if opened is None or self._done:
-            return self._stray(event.index, kind)
+            opened = self._block(event.index, kind)
+        if opened is None:
+            return []
         if kind == "text_delta":
             self.last_text, self._text_index = delta.text or "", event.index
             return [_text(opened, self.last_text)] if self.last_text else []
@@ -207,14 +208,25 @@ class AnthropicDecoder(RepeatedTextDecoder):
             opened.signature = delta.signature or ""
         return []
 
-    def _stray(self, index: int, kind: str) -> list[pb.ChatCompletionChunk]:
-        """Handle a delta without an open block: an error if the answer would lack its content."""
-        if kind in _CONTENT_KINDS and index not in self._unknown and not self._done:
+    def _block(self, index: int, kind: str) -> OpenBlock | None:
+        """Find the block of a delta. None: the delta is ignored.
+
+        Some servers leave out the start of a block of text or reasoning: the delta begins one.
+        Raises UPSTREAM_BAD_RESPONSE for arguments of a tool call that has not begun.
+        """
+        if self._done:
+            return None
+        opened = self._open.get(index)
+        if opened is not None or index in self._unknown or kind not in _CONTENT_KINDS:
+            return opened
+        if kind not in _UNMISTAKABLE:
             raise UpstreamError(
                 reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
                 "The provider went on with a part of the answer that it had not begun.",
             )
-        return []
+        opened = self._open[index] = OpenBlock(kind=_UNMISTAKABLE[kind])
+        self._blocks.append(opened)
+        return opened
 
     def _stop(self, index: int) -> list[pb.ChatCompletionChunk]:
         """Handle the end of a block. A tool call without arguments gets an empty object."""
@@ -279,6 +291,8 @@ def _arguments(block: OpenBlock, fragment: str) -> pb.ChatCompletionChunk:
 
 _KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 _CONTENT_KINDS = frozenset({"text_delta", "thinking_delta", "input_json_delta"})
+_UNMISTAKABLE: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking"}
+"""Block types by the type of a delta that needs no start of its block."""
 _DELTA_KINDS = _CONTENT_KINDS | {"signature_delta"}
 _DELTA = msgspec.json.Decoder(BlockDelta)
 _EVENT = msgspec.json.Decoder(Event)

@@ -4,11 +4,9 @@ from collections.abc import Iterable
 
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
-from services.errors import UpstreamError
 from services.providers.base import Decoder, Target
 from services.providers.registry import DIALECTS
 from services.providers.sse_parser import SseParser
@@ -59,7 +57,7 @@ def pb_json(text: str) -> str:
 
 
 def anthropic(*, stray: bool = False) -> bytes:
-    """A message of two blocks of text; or one that goes on with the first when it is over."""
+    """A message of two blocks of text; `stray`: each goes on after its end."""
     events: list[tuple[str, str]] = [("message_start", '"message":{"id":"1"}')]
     for index in (0, 1):
         events.append(
@@ -92,6 +90,7 @@ def anthropic(*, stray: bool = False) -> bytes:
         ("openai", openai(pieces(index=True))),
         ("openrouter", b": waiting\n\n" + openai(pieces())),
         ("anthropic", anthropic()),
+        ("anthropic", anthropic(stray=True)),
     ],
 )
 def test_reads_what_is_alike_as_it_reads_the_rest(dialect: str, data: bytes, size: int) -> None:
@@ -107,23 +106,3 @@ def test_reads_what_is_alike_as_it_reads_the_rest(dialect: str, data: bytes, siz
     assert reader.complete
     assert chunks == event_by_event(dialect, data)
     assert [chunk.delta.text for chunk in chunks if chunk.delta.text][:3] == TEXTS[:3]
-
-
-@pytest.mark.parametrize("size", [1, 7, 100, 100_000])
-def test_what_belongs_nowhere_fails_the_answer(size: int) -> None:
-    """A piece of a block that is over is no less an error where it is read together with others."""
-    data, reader = anthropic(stray=True), StreamReader(decoder("anthropic"))
-    texts: list[str] = []
-    failure = None
-
-    for begin in range(0, len(data), size):
-        found, failure = reader.feed(data[begin : begin + size])
-        texts += [chunk.delta.text for chunk in found.chunks]
-        if failure is not None:
-            break
-
-    assert failure is not None
-    assert failure.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
-    assert texts == [text for text in TEXTS if text]
-    with pytest.raises(UpstreamError):
-        event_by_event("anthropic", data)

@@ -210,19 +210,29 @@ def test_ignores_what_it_does_not_know(noise: list[dict[str, Any]]) -> None:
     assert decoded(started(), start, *noise, *rest, closing(), STOP) == plain
 
 
-@pytest.mark.parametrize(
-    "stray",
-    [
-        more(7, "text_delta", text="of no block"),
-        more(7, "thinking_delta", thinking="of no block"),
-        more(7, "input_json_delta", partial_json="{}"),
-    ],
-)
-def test_a_piece_of_no_block_is_not_lost(stray: dict[str, Any]) -> None:
-    """An answer from which it would be missing is none: it must not end as if it were whole."""
+def test_arguments_of_no_call_are_not_lost() -> None:
+    """An answer from which they would be missing is none: it must not end as if it were whole."""
+    stray = more(7, "input_json_delta", partial_json="{}")
     with pytest.raises(UpstreamError) as failed:
         decoded(started(), *said(0, "Hi"), stray, closing(), STOP)
     assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+
+
+@pytest.mark.parametrize("index", [-1, 0, 7])
+def test_a_delta_without_the_start_of_its_block(index: int) -> None:
+    """Text and reasoning need no start of a block, at any index, also after a block has ended."""
+    before = said(0, "Hi") if index == 0 else []
+    answer = decoded(
+        started(),
+        *before,
+        more(index, "thinking_delta", thinking="Hm"),
+        ended(index),
+        *(more(index, "text_delta", text=text) for text in ("Hello", " there", "", "!")),
+        closing(),
+        STOP,
+    )
+    assert answer.reasoning == "Hm"
+    assert answer.text == ("HiHello there!" if before else "Hello there!")
 
 
 def test_usage_is_replaced_never_added() -> None:
