@@ -17,6 +17,7 @@ from services.storage.opening import open_database
 ACCOUNT = "acme"
 REQUEST_NANO = 1_000_000
 TOKEN_NANO = 10_000
+MAX_TOKENS = 50
 
 
 @dataclass(slots=True)
@@ -93,6 +94,8 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
     for request_id, call in tally.calls.items():
         end, charge = ends.get(request_id, ("none", 0))
         if call.tokens is None:
+            # An abandoned call costs its prompt, which has no price here, and what was passed on.
+            assert charge <= call.due(MAX_TOKENS), (request_id, call, end, charge)
             assert call.status in (0, 200) or charge == 0, (request_id, call, end, charge)
             if end in ("recovered", "voided") and (unpaid_at := call.unpaid_at(charge)):
                 lost.append(tally.killed_at.get(call.cycle, unpaid_at) - unpaid_at)
