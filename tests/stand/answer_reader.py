@@ -68,7 +68,7 @@ class AnswerReader:
             event = json.loads(data)
             self.error = event.get("error", {}).get("code", self.error)
             self.usage = event.get("usage") or self.usage
-            for choice in event["choices"]:
+            for choice in event.get("choices", ()):  # An error has none.
                 self.text += choice["delta"].get("content") or ""
         return True
 
