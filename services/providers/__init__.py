@@ -14,6 +14,7 @@ Modules, in the order in which data flows:
     stream_reader      bytes of a stream as chunks
     sse_parser         bytes of a stream as server-sent events
     repeated_frame     fast path for events that differ only in their text
+    finish_reasons     providers' words for the end of an answer
     failures           classification of providers' errors
     failure_rules      tables of statuses, codes and phrases
 

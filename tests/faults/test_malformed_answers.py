@@ -118,8 +118,6 @@ async def test_an_unknown_block_of_anthropic_is_skipped(anthropic: FaultStand) -
 BROKEN_OFF: dict[str, tuple[dict[str, Any], ...]] = {
     "no message_stop": (started(IN), BLOCK, FIRST, SECOND, CLOSED, ended(usage=OUT)),
     "no message_delta": (started(IN), BLOCK, FIRST, SECOND, CLOSED, STOPPED),
-    "no reason": (started(IN), BLOCK, FIRST, SECOND, CLOSED, ended(None, OUT), STOPPED),
-    "an empty reason": (started(IN), BLOCK, FIRST, SECOND, CLOSED, ended("", OUT), STOPPED),
     "an open block": (started(IN), BLOCK, FIRST, SECOND),
 }
 
@@ -128,7 +126,7 @@ BROKEN_OFF: dict[str, tuple[dict[str, Any], ...]] = {
 async def test_an_anthropic_message_without_its_end_is_truncated(
     anthropic: FaultStand, what: str
 ) -> None:
-    """A message without its end or stop reason is truncated; no `stop` is invented. Row 65."""
+    """A message without one of its last two events is truncated. Row 65."""
     anthropic.first.play([SSE_HEAD + said(*BROKEN_OFF[what]) + LAST_CHUNK])
 
     reply = await anthropic.ask()
@@ -140,6 +138,19 @@ async def test_an_anthropic_message_without_its_end_is_truncated(
     assert calls == 1
     assert 0 < charge <= CHARGE
     assert anthropic.metric("stream_ends_total", end="upstream_eof") == 1
+
+
+@pytest.mark.parametrize("reason", [None, ""])
+async def test_an_anthropic_message_may_end_without_a_reason(
+    anthropic: FaultStand, reason: str | None
+) -> None:
+    """The provider ended it properly: the finish reason is `stop`. Row 65."""
+    events = (started(IN), BLOCK, FIRST, SECOND, CLOSED, ended(reason, OUT), STOPPED)
+    anthropic.first.play([SSE_HEAD + said(*events) + LAST_CHUNK])
+
+    reply = await anthropic.ask()
+
+    assert (reply.error, reply.content, reply.finishes) == (None, TEXT, ["stop"])
 
 
 BROKEN: dict[str, dict[str, Any]] = {
@@ -244,16 +255,16 @@ ENDS: dict[str, bytes] = {
 
 @pytest.mark.parametrize("what", ENDS)
 @pytest.mark.parametrize("dialect", ["openai", "openrouter"])
-async def test_done_without_a_finish_reason_is_truncation(
+async def test_done_without_a_finish_reason_is_stop(
     open_stand: OpenStand, dialect: str, what: str
 ) -> None:
-    """`[DONE]` alone is no reason to stop: such an answer is truncated. Row 65."""
+    """With `[DONE]` the provider ended its answer properly. Row 65."""
     stand = await open_stand(first={"dialect": dialect}, second={"dialect": dialect})
     stand.play([OPENROUTER.begin + ENDS[what] + LAST_CHUNK])
 
     reply = await stand.ask()
 
-    assert (reply.code, reply.finishes) == ("upstream_disconnected", [])
+    assert (reply.error, reply.finishes) == (None, ["stop"])
     assert (await stand.charged())[0] == 1
 
 

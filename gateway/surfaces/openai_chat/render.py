@@ -16,8 +16,7 @@ from pomogator.chat.v1 import usage_pb2
 from gateway.errors import ApiError
 from services.common.money import exact_usd
 
-FINISH_REASONS: Mapping[chat.FinishReason.ValueType, str | None] = {
-    chat.FINISH_REASON_UNSPECIFIED: None,
+FINISH_REASONS: Mapping[chat.FinishReason.ValueType, str] = {
     chat.FINISH_REASON_STOP: "stop",
     chat.FINISH_REASON_LENGTH: "length",
     chat.FINISH_REASON_CONTENT_FILTER: "content_filter",
@@ -227,9 +226,9 @@ def one_line(text: bytes) -> bytes:
     return msgspec.json.format(text, indent=-1)
 
 
-def finish_reason(reason: chat.FinishReason.ValueType, *, functions: bool) -> str | None:
-    """Return OpenAI's word; None where the provider gave none, or one newer than this edge."""
-    word = FINISH_REASONS.get(reason)
+def finish_reason(reason: chat.FinishReason.ValueType, *, functions: bool) -> str:
+    """Return OpenAI's word; `stop` for reasons newer than this edge."""
+    word = FINISH_REASONS.get(reason, "stop")
     return "function_call" if functions and word == "tool_calls" else word
 
 

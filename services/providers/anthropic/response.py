@@ -32,19 +32,8 @@ from services.providers.anthropic.events import (
 from services.providers.anthropic.usage import UsageCount
 from services.providers.base import Chunks, SseEvent
 from services.providers.failures import provider_failure
+from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.repeated_frame import RepeatedTextDecoder
-
-FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
-    "end_turn": pb.FINISH_REASON_STOP,
-    "stop_sequence": pb.FINISH_REASON_STOP,
-    "pause_turn": pb.FINISH_REASON_STOP,
-    "compaction": pb.FINISH_REASON_STOP,
-    "max_tokens": pb.FINISH_REASON_LENGTH,
-    "model_context_window_exceeded": pb.FINISH_REASON_LENGTH,
-    "tool_use": pb.FINISH_REASON_TOOL_CALLS,
-    "refusal": pb.FINISH_REASON_CONTENT_FILTER,
-}
-"""Finish reasons by the API's `stop_reason`. Values not listed here mean STOP."""
 
 _T = TypeVar("_T")
 _Chunk = pb.ChatCompletionChunk
@@ -61,6 +50,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._blocks: list[OpenBlock] = []
         self._calls = 0
         self._stop_reason = ""
+        self._has_ending = False  # Whether `message_delta` has been received.
         self._done = False
         self._text_index = 0
 
@@ -94,7 +84,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
         """End the stream: returns the sealed reasoning, the finish reason and the usage."""
-        if not self._done or not self._stop_reason:
+        if not self._done or not self._has_ending:
             raise UpstreamError(
                 reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
                 "The provider's answer broke off.",
@@ -135,6 +125,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
             case "message_start":
                 self._begin(_read(event.message, _MESSAGE))
             case "message_delta":
+                self._has_ending = True
                 if bytes(event.usage):
                     self._report(event.usage)
                 return self._end(_read(event.delta, _ENDING))
@@ -241,6 +232,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
 
     def _end(self, ending: Ending) -> list[pb.ChatCompletionChunk]:
         self._stop_reason = ending.stop_reason or self._stop_reason
+        raise_if_failure(self._stop_reason)
         explanation = ending.stop_details.explanation if ending.stop_details else None
         if self._stop_reason != "refusal" or not explanation:
             return []
@@ -255,10 +247,9 @@ class AnthropicDecoder(RepeatedTextDecoder):
             seal.delta.reasoning_state = state
             chunks.append(seal)
         native = self._stop_reason
-        stop = pb.FINISH_REASON_STOP if native else pb.FINISH_REASON_UNSPECIFIED
         last = _Chunk(
             choice_finished=pb.ChoiceFinished(
-                finish_reason=FINISH_REASONS.get(native, stop), native_finish_reason=native
+                finish_reason=finish_reason(native), native_finish_reason=native
             )
         )
         finished = pb.CompletionFinished(

@@ -7,7 +7,7 @@ decoder keeps the order of events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -17,6 +17,7 @@ from pomogator.chat.v1 import usage_pb2
 from services.errors import UpstreamError
 from services.providers.base import Chunks, SseEvent
 from services.providers.failures import provider_failure, read_error
+from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.openai import wire
 from services.providers.openai.extras import gather
 from services.providers.openai.reasoning import Detail, Reasoning
@@ -27,38 +28,6 @@ from services.providers.sse_parser import DONE
 
 CHOICES_MAX = 128
 """Upper bound of a plausible choice index: requests cannot ask for more choices."""
-
-FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
-    "stop": pb.FINISH_REASON_STOP,
-    "eos": pb.FINISH_REASON_STOP,
-    "end_turn": pb.FINISH_REASON_STOP,
-    "stop_sequence": pb.FINISH_REASON_STOP,
-    "completed": pb.FINISH_REASON_STOP,
-    "length": pb.FINISH_REASON_LENGTH,
-    "max_tokens": pb.FINISH_REASON_LENGTH,
-    "max_output_tokens": pb.FINISH_REASON_LENGTH,
-    "model_length": pb.FINISH_REASON_LENGTH,
-    "model_context_window_exceeded": pb.FINISH_REASON_LENGTH,
-    "tool_calls": pb.FINISH_REASON_TOOL_CALLS,
-    "tool_call": pb.FINISH_REASON_TOOL_CALLS,
-    "tool_use": pb.FINISH_REASON_TOOL_CALLS,
-    "function_call": pb.FINISH_REASON_FUNCTION_CALL,
-    "content_filter": pb.FINISH_REASON_CONTENT_FILTER,
-    "content-filter": pb.FINISH_REASON_CONTENT_FILTER,
-    "safety": pb.FINISH_REASON_CONTENT_FILTER,
-    "recitation": pb.FINISH_REASON_CONTENT_FILTER,
-    "sensitive": pb.FINISH_REASON_CONTENT_FILTER,
-    "refusal": pb.FINISH_REASON_CONTENT_FILTER,
-}
-"""Finish reasons by the provider's word in lower case. Unknown words are UNSPECIFIED."""
-
-FAILURES: Mapping[str, reasons.ErrorReason.ValueType] = {
-    "error": reasons.ERROR_REASON_UPSTREAM_ERROR,
-    "network_error": reasons.ERROR_REASON_UPSTREAM_ERROR,
-    "abort": reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
-    "insufficient_system_resource": reasons.ERROR_REASON_UPSTREAM_OVERLOADED,
-}
-"""Finish reasons that are errors."""
 
 StatePacker = Callable[[list[Detail]], str]
 """Function that packs `reasoning_details` into the reasoning state, which callers send back."""
@@ -73,7 +42,27 @@ class _Answer:
         self.reasoning = Reasoning()
         self.finish_reason = ""
         self.native_finish_reason = ""
+        self.ended = False
+        """Whether a finish reason was received, and nothing more of the answer after it."""
+        self.reopened = False
+        """Whether more of the answer came after a finish reason."""
         self.extra: dict[str, object] = {}
+
+    def reopen(self) -> None:
+        """Take note of more of the answer after a finish reason, which was not the last then."""
+        self.ended = False
+        self.reopened = True
+
+    def end(self, word: str, native: str | None) -> None:
+        """Take note of a finish reason. The first one counts, unless more came after it.
+
+        Raises UpstreamError if the provider says that it failed.
+        """
+        raise_if_failure(word)
+        self.ended = True
+        if not self.finish_reason or self.reopened:
+            self.finish_reason = word
+            self.native_finish_reason = native or word
 
 
 class OpenAiDecoder(RepeatedTextDecoder):
@@ -88,6 +77,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         self._usage: usage_pb2.Usage | None = None
         self._service_tier = ""
         self._done = False
+        self._in_text = False  # Whether the first choice has begun and has not ended.
 
     @property
     def done(self) -> bool:
@@ -107,24 +97,31 @@ class OpenAiDecoder(RepeatedTextDecoder):
             return self._feed_other(event)
         chunk = wire.decode(data)
         text = chunk.text()
-        if text and 0 in self._answers:
+        if text and self._in_text:
             self.last_text = text
             return [_text(text, 0)]
         return self._take(chunk, data)
 
     def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
         """Add chunks for further text of the first choice."""
+        if not self._in_text:
+            self._answers[0].reopen()
+            self._in_text = True
         add = chunks.add
         for text in texts:
             if text:
                 add().delta.text = text
 
     def finish(self) -> list[pb.ChatCompletionChunk]:
-        """End the stream. Raises UPSTREAM_DISCONNECTED unless each choice has a finish reason."""
+        """End the stream.
+
+        Raises UPSTREAM_DISCONNECTED where neither `[DONE]` nor a finish reason of each choice has
+        been received.
+        """
         if not self._answers and not self._done:
             raise wire.unreadable()
         answers = self._answers.values()
-        if not answers or not all(answer.finish_reason for answer in answers):
+        if not answers or not (self._done or all(answer.ended for answer in answers)):
             raise UpstreamError(
                 reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
                 "The provider's answer broke off.",
@@ -202,22 +199,18 @@ class OpenAiDecoder(RepeatedTextDecoder):
             _add_message(message, answer, chunks, whole=whole)
             if choice.logprobs is not None:
                 _add_logprobs(choice.logprobs, answer, chunks, begin)
+            if answer.ended and (len(chunks) > begin or message.tool_calls):
+                answer.reopen()
         if choice.finish_reason:
-            self._stop(answer, choice.finish_reason, choice.native_finish_reason)
+            answer.end(choice.finish_reason, choice.native_finish_reason)
+        if index == 0:
+            self._in_text = not answer.ended
 
     def _new_answer(self, index: int, seed: str) -> _Answer:
         if not 0 <= index < CHOICES_MAX:
             raise wire.unreadable()
         answer = self._answers[index] = _Answer(index, seed)
         return answer
-
-    def _stop(self, answer: _Answer, finish_reason: str, native: str | None) -> None:
-        failure = FAILURES.get(finish_reason.lower())
-        if failure is not None:
-            raise UpstreamError(failure, "The provider failed while it answered.")
-        if not answer.finish_reason:  # Some say it twice.
-            answer.finish_reason = finish_reason
-            answer.native_finish_reason = native or finish_reason
 
     def _count(self, found: wire.Usage) -> None:
         self._usage = normalized(found) or self._usage
@@ -313,9 +306,7 @@ def _choice_finished(answer: _Answer) -> pb.ChatCompletionChunk:
     chunk = pb.ChatCompletionChunk()
     finished = chunk.choice_finished
     finished.index = answer.index
-    finished.finish_reason = FINISH_REASONS.get(
-        answer.finish_reason.lower(), pb.FINISH_REASON_UNSPECIFIED
-    )
+    finished.finish_reason = finish_reason(answer.finish_reason)
     finished.native_finish_reason = answer.native_finish_reason
     return chunk
 

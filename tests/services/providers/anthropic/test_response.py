@@ -10,7 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import usage_pb2
 
 from services.errors import UpstreamError
-from services.providers.anthropic.response import FINISH_REASONS, AnthropicDecoder
+from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.base import Notes, SseEvent
 from services.providers.translate.reasoning_state import Redacted, SealedCall, Text, Thought, unpack
 from tests.services.providers.anthropic.answers import Answer, gathered, streamed
@@ -155,29 +155,6 @@ def test_a_document_equals_its_stream() -> None:
     assert gathered(AnthropicDecoder().whole(body)) == decoded(*TALK)
 
 
-@pytest.mark.parametrize("reason", FINISH_REASONS)
-def test_reasons_to_stop(reason: str) -> None:
-    """Each reason of the API has ours, and is kept in its own word."""
-    last, _ = decoded(started(), closing(reason), STOP).ending
-    assert last.choice_finished.finish_reason == FINISH_REASONS[reason]
-    assert last.choice_finished.native_finish_reason == reason
-
-
-def test_new_reasons_to_stop() -> None:
-    """A message that ended for a reason we do not know has stopped; the word is kept."""
-    last, _ = decoded(started(), closing("bored"), STOP).ending
-    assert last.choice_finished.finish_reason == pb.FINISH_REASON_STOP
-    assert last.choice_finished.native_finish_reason == "bored"
-
-
-def test_a_document_may_not_say_why_it_ended() -> None:
-    """A whole answer without a reason keeps none."""
-    body = b'{"type":"message","content":[],"stop_reason":null}'
-    last, finished = AnthropicDecoder().whole(body)
-    assert last.choice_finished.finish_reason == pb.FINISH_REASON_UNSPECIFIED
-    assert finished.finished.usage == usage_pb2.Usage()
-
-
 def test_refusals_say_why() -> None:
     """The explanation of a refusal is the text in which the model declined."""
     details = {"type": "refusal", "explanation": "That is dangerous."}
@@ -286,12 +263,6 @@ def test_a_cut_stream_is_an_error(cut: int) -> None:
     assert failed.value.reason_name == "UPSTREAM_DISCONNECTED"
     assert decoder.usage is not None
     assert decoder.usage.prompt_token_count == 13
-
-
-def test_no_reason_to_stop_is_an_error() -> None:
-    """A stream that ends without saying why is not complete."""
-    with pytest.raises(UpstreamError):
-        decoded(started(), *said(0, "Hi"), closing(None), STOP)
 
 
 @pytest.mark.parametrize(

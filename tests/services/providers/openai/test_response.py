@@ -16,7 +16,8 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
-from services.providers.openai.response import FAILURES, FINISH_REASONS, OpenAiDecoder
+from services.providers.openai.response import OpenAiDecoder
+from services.providers.stream_reader import StreamReader
 
 STOP: dict[str, Any] = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
 
@@ -92,14 +93,22 @@ def test_ends_without_done() -> None:
     assert stream(delta(content="a"), STOP, done=False) == stream(delta(content="a"), STOP)
 
 
-@pytest.mark.parametrize("done", [True, False])
 @pytest.mark.parametrize("finish_reason", [None, ""])
-def test_a_stream_without_finish_reason_is_broken(finish_reason: str | None, done: bool) -> None:
-    """A finish reason is never invented."""
+def test_done_without_finish_reason_is_stop(finish_reason: str | None) -> None:
+    """The provider ended its answer properly; without `[DONE]` the stream was cut."""
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]}
 
+    finished = stream(delta(content="a"), end)[-2].choice_finished
+    assert finished == pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP)
     with pytest.raises(UpstreamError) as broken:
-        stream(delta(content="a"), end, done=done)
+        stream(delta(content="a"), end, done=False)
+    assert broken.value.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
+
+
+def test_done_without_an_answer_is_broken() -> None:
+    """There is no choice that could have ended."""
+    with pytest.raises(UpstreamError) as broken:
+        stream()
     assert broken.value.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
 
 
@@ -128,39 +137,7 @@ def test_every_choice_has_to_end() -> None:
         (1, pb.FINISH_REASON_LENGTH),
     ]
     with pytest.raises(UpstreamError):
-        stream(both, second)
-
-
-@pytest.mark.parametrize("word", sorted(FINISH_REASONS))
-def test_finish_reasons(word: str) -> None:
-    """Every known word has its meaning, in any case, and is kept as the provider said it."""
-    end = whole({"content": "a"}, finish_reason=word.upper())[-2].choice_finished
-
-    assert end.finish_reason == FINISH_REASONS[word]
-    assert end.native_finish_reason == word.upper()
-
-
-def test_unknown_finish_reasons_are_not_guessed() -> None:
-    """A word that nobody knows is passed on as it is."""
-    end = whole({"content": "a"}, finish_reason="tired")[-2].choice_finished
-
-    assert end.finish_reason == pb.FINISH_REASON_UNSPECIFIED
-    assert end.native_finish_reason == "tired"
-
-
-@pytest.mark.parametrize("word", sorted(FAILURES))
-def test_finish_reasons_that_are_failures(word: str) -> None:
-    """Some words for an ending mean that there was none."""
-    with pytest.raises(UpstreamError) as failed:
-        whole({"content": "a"}, finish_reason=word)
-    assert failed.value.reason == FAILURES[word]
-
-
-def test_a_whole_answer_may_lack_its_finish_reason() -> None:
-    """A whole answer keeps what it has; only a stream could have been cut."""
-    end = whole({"content": "a"}, finish_reason=None)[-2].choice_finished
-
-    assert end.finish_reason == pb.FINISH_REASON_UNSPECIFIED
+        stream(both, second, done=False)
 
 
 def test_first_finish_reason_counts_and_native_is_kept() -> None:
@@ -169,6 +146,67 @@ def test_first_finish_reason_counts_and_native_is_kept() -> None:
 
     end = stream(first, STOP)[-2].choice_finished
     assert (end.finish_reason, end.native_finish_reason) == (pb.FINISH_REASON_LENGTH, "MAX")
+
+
+MORE: list[dict[str, Any]] = [
+    {"content": "b"},
+    {"reasoning_content": "b"},
+    {"refusal": "b"},
+    {"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]},
+]
+LENGTH: dict[str, Any] = {"choices": [{"delta": {}, "finish_reason": "length"}]}
+CALLS: dict[str, Any] = {"choices": [{"delta": {}, "finish_reason": "tool_calls"}]}
+
+
+@pytest.mark.parametrize("done", [True, False])
+@pytest.mark.parametrize("more", MORE)
+def test_the_last_finish_reason_counts_after_more_of_the_answer(
+    more: dict[str, Any], done: bool
+) -> None:
+    """A finish reason that more of the answer followed was not the end."""
+    chunks = stream(delta(content="a"), LENGTH, delta(**more), STOP, CALLS, done=done)
+
+    assert len(contents(chunks)) == 2
+    end = chunks[-2].choice_finished
+    assert end.finish_reason == pb.FINISH_REASON_TOOL_CALLS
+    assert end.native_finish_reason == "tool_calls"
+
+
+@pytest.mark.parametrize("more", MORE)
+def test_more_after_the_last_finish_reason(more: dict[str, Any]) -> None:
+    """With `[DONE]` the answer is complete, for the reason given; without, it was cut."""
+    chunks = stream(delta(content="a"), LENGTH, delta(**more))
+    assert chunks[-2].choice_finished.finish_reason == pb.FINISH_REASON_LENGTH
+
+    with pytest.raises(UpstreamError):
+        stream(delta(content="a"), LENGTH, delta(**more), done=False)
+
+
+@given(words=st.lists(st.sampled_from(["a", "b", STOP, LENGTH, CALLS]), max_size=12))
+def test_finish_reasons_in_every_slicing(words: list[str | dict[str, Any]]) -> None:
+    """However the bytes are cut, also where repeated frames are not decoded one by one."""
+    body = b"".join(
+        b"data: "
+        + json.dumps(delta(content=word) if isinstance(word, str) else word).encode()
+        + b"\n\n"
+        for word in ["a", *words, STOP]
+    )
+    body += b"data: [DONE]\n\n"
+    ends = []
+    for size in (1, 7, 100, len(body)):
+        reader = StreamReader(OpenAiDecoder())
+        found: list[pb.ChatCompletionChunk] = []
+        for begin in range(0, len(body), size):
+            batch, failure = reader.feed(body[begin : begin + size])
+            assert failure is None
+            found += batch.chunks
+        ends.append(found[-2].choice_finished)
+    given_words = [word for word in [*words, STOP] if not isinstance(word, str)]
+    reopened = any(
+        not isinstance(word, str) and isinstance(after, str) for word, after in pairwise(words)
+    )
+    said = given_words[-1 if reopened else 0]["choices"][0]["finish_reason"]
+    assert [end.native_finish_reason for end in ends] == [said] * 4
 
 
 @pytest.mark.parametrize(

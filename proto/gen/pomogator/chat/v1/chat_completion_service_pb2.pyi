@@ -250,9 +250,11 @@ class _FinishReason:
 class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishReason.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
-    """The provider gave no reason."""
+    """Do not use."""
     FINISH_REASON_STOP: _FinishReason.ValueType  # 1
-    """The model completed its answer, or generated a stop sequence."""
+    """The model completed its answer, or generated a stop sequence; or the answer
+    ended for a reason that the provider did not give, or that is not known.
+    """
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """The token limit or the end of the context window was reached."""
     FINISH_REASON_CONTENT_FILTER: _FinishReason.ValueType  # 3
@@ -268,9 +270,11 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Reasons of the end of an answer. New reasons may be added."""
 
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
-"""The provider gave no reason."""
+"""Do not use."""
 FINISH_REASON_STOP: FinishReason.ValueType  # 1
-"""The model completed its answer, or generated a stop sequence."""
+"""The model completed its answer, or generated a stop sequence; or the answer
+ended for a reason that the provider did not give, or that is not known.
+"""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """The token limit or the end of the context window was reached."""
 FINISH_REASON_CONTENT_FILTER: FinishReason.ValueType  # 3
@@ -389,7 +393,9 @@ class Choice(_message.Message):
     index: _builtins.int
     """Output only. The index of the choice, from 0."""
     finish_reason: Global___FinishReason.ValueType
-    """Output only. The reason of the end. Unspecified if the provider gave none."""
+    """Output only. The reason of the end. STOP if the provider gave none, or one
+    that is not known.
+    """
     native_finish_reason: _builtins.str
     """Output only. The provider's own finish reason, such as `end_turn`."""
     logprobs_json: _builtins.bytes
@@ -1064,7 +1070,9 @@ class ChoiceFinished(_message.Message):
     index: _builtins.int
     """Output only. The index of the choice, from 0."""
     finish_reason: Global___FinishReason.ValueType
-    """Output only. The reason of the end. Unspecified if the provider gave none."""
+    """Output only. The reason of the end. STOP if the provider gave none, or one
+    that is not known.
+    """
     native_finish_reason: _builtins.str
     """Output only. The provider's own finish reason, such as `end_turn`."""
     def __init__(

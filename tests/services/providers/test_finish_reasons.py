@@ -1,0 +1,113 @@
+"""Finish reasons, alike in every dialect, whole and streamed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.errors import UpstreamError
+from services.providers.anthropic.response import AnthropicDecoder
+from services.providers.base import Decoder, SseEvent
+from services.providers.finish_reasons import FAILURES, FINISH_REASONS, finish_reason
+from services.providers.openai.response import OpenAiDecoder
+
+Answer = Callable[[str | None], pb.ChoiceFinished]
+
+
+def streamed(decoder: Decoder, *events: bytes) -> pb.ChoiceFinished:
+    """The end of the first choice of a stream."""
+    for data in events:
+        decoder.feed(SseEvent("", data))
+    return decoder.finish()[-2].choice_finished
+
+
+def openai_whole(word: str | None) -> pb.ChoiceFinished:
+    """A whole answer of OpenAI's dialect."""
+    choice = {"index": 0, "message": {"content": "a"}, "finish_reason": word}
+    return OpenAiDecoder().whole(json.dumps({"choices": [choice]}).encode())[-2].choice_finished
+
+
+def openai_stream(word: str | None) -> pb.ChoiceFinished:
+    """A stream of OpenAI's dialect that ends with `[DONE]`."""
+    first = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
+    last = {"choices": [{"index": 0, "delta": {}, "finish_reason": word}]}
+    events = (json.dumps(first).encode(), json.dumps(last).encode(), b"[DONE]")
+    return streamed(OpenAiDecoder(), *events)
+
+
+def anthropic_whole(word: str | None) -> pb.ChoiceFinished:
+    """A whole answer of Anthropic's dialect."""
+    message: dict[str, object] = {"type": "message", "content": [], "stop_reason": word}
+    return AnthropicDecoder().whole(json.dumps(message).encode())[-2].choice_finished
+
+
+def anthropic_stream(word: str | None) -> pb.ChoiceFinished:
+    """A stream of Anthropic's dialect."""
+    ending = {"type": "message_delta", "delta": {"stop_reason": word}}
+    begin, end = b'{"type":"message_start","message":{}}', b'{"type":"message_stop"}'
+    return streamed(AnthropicDecoder(), begin, json.dumps(ending).encode(), end)
+
+
+every_form = pytest.mark.parametrize(
+    "answer", [openai_whole, openai_stream, anthropic_whole, anthropic_stream]
+)
+
+
+@every_form
+@pytest.mark.parametrize("word", sorted(FINISH_REASONS))
+def test_known_words(answer: Answer, word: str) -> None:
+    """In any case, with hyphens or underscores; kept as the provider gave them."""
+    for given in (word, word.upper(), word.replace("_", "-")):
+        end = pb.ChoiceFinished(finish_reason=FINISH_REASONS[word], native_finish_reason=given)
+        assert answer(given) == end
+
+
+@every_form
+@pytest.mark.parametrize("word", ["tired", "OTHER", "LANGUAGE", "finish_reason_unspecified"])
+def test_unknown_words_are_stop(answer: Answer, word: str) -> None:
+    """The answer has ended; the word is kept."""
+    end = pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP, native_finish_reason=word)
+    assert answer(word) == end
+
+
+@every_form
+@pytest.mark.parametrize("word", [None, ""])
+def test_a_missing_word_is_stop(answer: Answer, word: str | None) -> None:
+    """Where the provider ended its answer properly."""
+    assert answer(word) == pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP)
+
+
+@every_form
+@pytest.mark.parametrize("word", ["output_filter", "azure-content-filter", "PROMPT_FILTER"])
+def test_filters(answer: Answer, word: str) -> None:
+    """All words that end in `filter`."""
+    assert answer(word).finish_reason == pb.FINISH_REASON_CONTENT_FILTER
+
+
+@every_form
+@pytest.mark.parametrize(
+    "word",
+    [
+        *FAILURES,
+        "MALFORMED_FUNCTION_CALL",
+        "malformed_function_call",
+        "malformed_tool_use",
+        "function_call_filter: MALFORMED_FUNCTION_CALL",
+    ],
+)
+def test_failures(answer: Answer, word: str) -> None:
+    """Some words mean that there is no whole answer."""
+    with pytest.raises(UpstreamError) as failed:
+        answer(word)
+    expected = FAILURES.get(word, FAILURES["error"])
+    assert failed.value.reason == expected
+
+
+def test_the_table_is_in_the_form_of_its_lookup() -> None:
+    """Lower case and underscores."""
+    for word in (*FINISH_REASONS, *FAILURES):
+        assert word == word.lower().replace("-", "_")
+        assert finish_reason(f" {word.upper()} ") == FINISH_REASONS.get(word, pb.FINISH_REASON_STOP)
