@@ -112,7 +112,7 @@ class Upstream:
 
 
 class Relay:
-    """Answer of one attempt: an async iterator of batches. Close it, however it ends.
+    """Answer of one attempt: an async iterator of batches. The user must close it in every case.
 
     A batch holds the chunks that arrived together, and is never empty. An UpstreamError is raised
     after the chunks before it. A disconnected stream is an error unless the provider had marked its
@@ -123,7 +123,7 @@ class Relay:
         "_decoder",
         "_dialect",
         "_failure",
-        "_over",
+        "_is_closed",
         "_post",
         "_response",
         "_stream",
@@ -140,7 +140,7 @@ class Relay:
     ) -> None:
         """`post` sends the request and returns once the response's headers have arrived.
 
-        It calls its argument when the request leaves.
+        `post` calls its argument when the request leaves.
         """
         self._post = post
         self._dialect = dialect
@@ -149,7 +149,7 @@ class Relay:
         self._stream: StreamReader | None = None
         self._response: HttpResponse | None = None
         self._failure: UpstreamError | None = None
-        self._over = False
+        self._is_closed = False
         self.is_sent = False
         """Whether the request has left for the provider, which may bill it from then on."""
 
@@ -158,27 +158,27 @@ class Relay:
 
     async def __anext__(self) -> Batch:
         """Wait for the next batch. Any exception closes the connection."""
-        if self._over:
+        if self._is_closed:
             raise self._end()
         try:
             response = self._response
             if response is None:
-                return await self._first()
+                return await self._first_batch()
             self._timeouts.progressed()
             while True:
-                batch = self._taken(response, await response.read())
+                batch = self._decode(response, await response.read())
                 if batch is not None:
                     return batch
         except HttpError as error:
             self.close()
-            raise _failure(error, self._timeouts) from None
+            raise _transport_error(error, self._timeouts) from None
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
         """Cancel the request at the provider, unless it is complete. Returns at once."""
-        self._over = True
+        self._is_closed = True
         self._timeouts.stop()
         if self._response is not None:
             self._response.close()
@@ -187,40 +187,44 @@ class Relay:
         """See `close`."""
         self.close()
 
-    async def _first(self) -> Batch:
-        response = self._response = await self._in_time()
+    async def _first_batch(self) -> Batch:
+        response = self._response = await self._wait_for_response()
         del self._post  # Frees the request body, which may be megabytes.
         self._timeouts.watch(response.close)
         if response.status != HTTP_OK:
-            body = await _refusal(response, self._timeouts)
+            body = await _read_error_body(response, self._timeouts)
             raise self._dialect.error(response.status, response.headers, body)
-        data = await _beginning(response)
+        data = await _read_beginning(response)
         if data[:1] not in {b"{", b"["}:
-            while (batch := self._taken(response, data)) is None:
+            while (batch := self._decode(response, data)) is None:
                 data = await response.read()
             return batch
-        chunks = self._decoder.whole(await _document(response, data, self._timeouts))
+        chunks = self._decoder.whole(await _read_document(response, data, self._timeouts))
         self.close()
         return Batch(chunks=chunks)
 
-    async def _in_time(self) -> HttpResponse:
+    async def _wait_for_response(self) -> HttpResponse:
         """Wait for the response. Raises UPSTREAM_TIMEOUT if its headers are late."""
-        # The technique of `asyncio.timeout`, with the timer of `Timeouts`.
+        # As in `asyncio.timeout`: the timer cancels the task, and `uncancel` tells a timeout from a
+        # cancellation by the caller. The timer is that of `Timeouts`.
         task = cast("asyncio.Task[object]", asyncio.current_task())
         cancelling = task.cancelling()
         self._timeouts.watch(task.cancel)
         try:
-            return await self._post(self._sent)
+            return await self._post(self._mark_sent)
         except BaseException:
             if self._timeouts.lost and task.uncancel() <= cancelling:
-                raise _late(self._timeouts) from None
+                raise _timeout_error(self._timeouts) from None
             raise
 
-    def _sent(self) -> None:
+    def _mark_sent(self) -> None:
         self.is_sent = True
 
-    def _taken(self, response: HttpResponse, data: bytes) -> Batch | None:
-        """Decode `data` to a batch. None: no chunks yet. Raises the end or failure if no chunks."""
+    def _decode(self, response: HttpResponse, data: bytes) -> Batch | None:
+        """Decode `data` to a batch. None: no chunks yet.
+
+        Raises the failure or StopAsyncIteration if the answer ended and `data` had no chunks.
+        """
         stream = self._stream
         if stream is None:
             stream = self._stream = StreamReader(self._decoder)
@@ -232,7 +236,7 @@ class Relay:
         if batch.chunks:
             self._timeouts.suspend()
             return batch
-        if self._over:
+        if self._is_closed:
             raise self._end()
         return None
 
@@ -255,19 +259,19 @@ def _head(
     try:
         url = Url.parse(base_url).join(path)
     except ValueError:
-        raise HttpError(HttpErrorKind.BAD_REQUEST, "the base URL is not one") from None
+        raise HttpError(HttpErrorKind.BAD_REQUEST, "the base URL is not a URL") from None
     headers = {
         "content-type": "application/json",
         "accept": _ACCEPT[streamed],
         "accept-encoding": "identity",
         "user-agent": USER_AGENT,
     }
-    particular = (*auth_headers(key).items(), *more) if key else more
-    headers |= {name.lower(): value for name, value in particular}
+    specific = (*auth_headers(key).items(), *more) if key else more
+    headers |= {name.lower(): value for name, value in specific}
     return PostHead(url, headers)
 
 
-async def _beginning(response: HttpResponse) -> bytes:
+async def _read_beginning(response: HttpResponse) -> bytes:
     """Read up to the first content. Raises UPSTREAM_BAD_RESPONSE for HTML or an empty body."""
     data = b""
     while not data:
@@ -280,7 +284,7 @@ async def _beginning(response: HttpResponse) -> bytes:
     return data
 
 
-async def _document(response: HttpResponse, beginning: bytes, timeouts: Timeouts) -> bytes:
+async def _read_document(response: HttpResponse, beginning: bytes, timeouts: Timeouts) -> bytes:
     """Read the whole body. Every piece that is not blank counts as progress."""
     pieces = [beginning]
     size = len(beginning)
@@ -294,7 +298,7 @@ async def _document(response: HttpResponse, beginning: bytes, timeouts: Timeouts
     return b"".join(pieces)
 
 
-async def _refusal(response: HttpResponse, timeouts: Timeouts) -> bytes:
+async def _read_error_body(response: HttpResponse, timeouts: Timeouts) -> bytes:
     """Read the body of an error response as far as it arrives in time."""
     timeouts.shorten(ERROR_BODY_TIMEOUT_S)
     body = b""
@@ -306,15 +310,15 @@ async def _refusal(response: HttpResponse, timeouts: Timeouts) -> bytes:
     return body[:ERROR_BODY_MAX]
 
 
-def _failure(error: HttpError, timeouts: Timeouts) -> UpstreamError:
+def _transport_error(error: HttpError, timeouts: Timeouts) -> UpstreamError:
     """Map a transport failure to an error, without the exception's text."""
     if timeouts.lost:
-        return _late(timeouts)
+        return _timeout_error(timeouts)
     reason, message = _FAILURES[error.kind]
     return UpstreamError(reason, message)
 
 
-def _late(timeouts: Timeouts) -> UpstreamError:
+def _timeout_error(timeouts: Timeouts) -> UpstreamError:
     if timeouts.answered:
         reason, message = reasons.ERROR_REASON_UPSTREAM_STALLED, "The provider fell silent."
     else:
