@@ -33,7 +33,7 @@ StatePacker = Callable[[list[Detail]], str]
 """Function that packs `reasoning_details` into the reasoning state, which callers send back."""
 
 
-class _Answer:
+class _ChoiceState:
     """State of one choice."""
 
     def __init__(self, index: int, seed: str) -> None:
@@ -73,7 +73,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
     def __init__(self, pack_state: StatePacker | None = None) -> None:
         self._pack_state = pack_state
-        self._answers: dict[int, _Answer] = {}
+        self._choices: dict[int, _ChoiceState] = {}
         self._usage: usage_pb2.Usage | None = None
         self._service_tier = ""
         self._done = False
@@ -105,7 +105,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
         """Add chunks for further text of the first choice."""
         if not self._in_text:
-            self._answers[0].reopen()
+            self._choices[0].reopen()
             self._in_text = True
         add = chunks.add
         for text in texts:
@@ -118,9 +118,9 @@ class OpenAiDecoder(RepeatedTextDecoder):
         Raises UPSTREAM_DISCONNECTED where neither `[DONE]` nor a finish reason of each choice has
         been received.
         """
-        if not self._answers and not self._done:
+        if not self._choices and not self._done:
             raise wire.unreadable()
-        answers = self._answers.values()
+        answers = self._choices.values()
         if not answers or not (self._done or all(answer.ended for answer in answers)):
             raise UpstreamError(
                 reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
@@ -134,7 +134,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         found = wire.decode(data)
         chunks = self._take(found, data, whole=True)
         if not found.choices:
-            raise _reported(data) if read_error(data).message else wire.unreadable()
+            raise _error_in_answer(data) if read_error(data).message else wire.unreadable()
         return chunks + self._endings()
 
     def _feed_other(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
@@ -145,7 +145,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             self._done = True
             return []
         if event.name == "error":
-            raise _reported(data)
+            raise _error_in_answer(data)
         return self._take(wire.decode(data), data)
 
     def _take(
@@ -156,12 +156,12 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if chunk.x_groq is not None:
             self._take_groq(chunk.x_groq)
         if error := wire.present(chunk.error):
-            raise _reported(data if chunk.choices is None else error)
+            raise _error_in_answer(data if chunk.choices is None else error)
         if chunk.service_tier:
             self._service_tier = chunk.service_tier
         if not chunk.choices:
             if "error" in (chunk.object, chunk.type):
-                raise _reported(data)
+                raise _error_in_answer(data)
             return []
         chunks: list[pb.ChatCompletionChunk] = []
         for choice in chunk.choices:
@@ -175,7 +175,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if extras.usage is not None:
             self._count(extras.usage)
         if error := wire.present(extras.error):
-            raise _reported(error)
+            raise _error_in_answer(error)
 
     def _take_choice(
         self,
@@ -187,13 +187,13 @@ class OpenAiDecoder(RepeatedTextDecoder):
         whole: bool,
     ) -> None:
         index = choice.index or 0
-        answer = self._answers.get(index)
+        answer = self._choices.get(index)
         if answer is None:
-            answer = self._new_answer(index, seed)
+            answer = self._new_choice(index, seed)
         if choice.usage is not None:
             self._count(choice.usage)
         if error := wire.present(choice.error):
-            raise _reported(error)
+            raise _error_in_answer(error)
         if message is not None:
             begin = len(chunks)
             _add_message(message, answer, chunks, whole=whole)
@@ -206,18 +206,18 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if index == 0:
             self._in_text = not answer.ended
 
-    def _new_answer(self, index: int, seed: str) -> _Answer:
+    def _new_choice(self, index: int, seed: str) -> _ChoiceState:
         if not 0 <= index < CHOICES_MAX:
             raise wire.unreadable()
-        answer = self._answers[index] = _Answer(index, seed)
+        answer = self._choices[index] = _ChoiceState(index, seed)
         return answer
 
     def _count(self, found: wire.Usage) -> None:
         self._usage = normalized(found) or self._usage
 
     def _endings(self) -> list[pb.ChatCompletionChunk]:
-        answers = [self._answers[index] for index in sorted(self._answers)]
-        chunks = [chunk for answer in answers for chunk in self._rest(answer)]
+        answers = [self._choices[index] for index in sorted(self._choices)]
+        chunks = [chunk for answer in answers for chunk in self._remaining(answer)]
         chunks += [_choice_finished(answer) for answer in answers]
         last = pb.ChatCompletionChunk()
         finished = last.finished
@@ -228,7 +228,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             finished.service_tier = self._service_tier
         return [*chunks, last]
 
-    def _rest(self, answer: _Answer) -> Iterator[pb.ChatCompletionChunk]:
+    def _remaining(self, answer: _ChoiceState) -> Iterator[pb.ChatCompletionChunk]:
         """Chunks that are returned only when the choice is complete."""
         for call in answer.tool_calls.rest():
             yield _delta(pb.CompletionDelta(index=answer.index, tool_call=call))
@@ -240,14 +240,14 @@ class OpenAiDecoder(RepeatedTextDecoder):
             yield _delta(pb.CompletionDelta(index=answer.index, extra_json=extra))
 
 
-def _reported(error: bytes) -> UpstreamError:
+def _error_in_answer(error: bytes) -> UpstreamError:
     """Error that a provider reports in an answer with status 200."""
     return provider_failure(200, {}, error, own_error=False)
 
 
 def _add_message(
     message: wire.Message,
-    answer: _Answer,
+    answer: _ChoiceState,
     chunks: list[pb.ChatCompletionChunk],
     *,
     whole: bool,
@@ -289,7 +289,7 @@ def _flat(thinking: str | list[wire.ContentPart | str] | None) -> str:
 
 
 def _add_logprobs(
-    logprobs: wire.Logprobs, answer: _Answer, chunks: list[pb.ChatCompletionChunk], begin: int
+    logprobs: wire.Logprobs, answer: _ChoiceState, chunks: list[pb.ChatCompletionChunk], begin: int
 ) -> None:
     """Attach log probabilities to the text in the same delta, or to a chunk without text."""
     if not logprobs.content and not logprobs.refusal:
@@ -302,7 +302,7 @@ def _add_logprobs(
     chunk.delta.logprobs_json = msgspec.json.encode(logprobs)
 
 
-def _choice_finished(answer: _Answer) -> pb.ChatCompletionChunk:
+def _choice_finished(answer: _ChoiceState) -> pb.ChatCompletionChunk:
     chunk = pb.ChatCompletionChunk()
     finished = chunk.choice_finished
     finished.index = answer.index
