@@ -4,14 +4,14 @@ A caller that sends a key (`idempotency-key`, 1 to 255 printable ASCII character
 its call without paying again. Keys belong to accounts. A call whose key was used before gets:
 
     the first call is in flight           IDEMPOTENCY_IN_PROGRESS, retry after a second
-    it was answered                       the same answer: every chunk, ID, usage and cost
-    it was answered, and is not stored    ALREADY_EXISTS: the answer was too long
-    it had another request                IDEMPOTENCY_MISMATCH
+    the first call was answered           the same answer: every chunk, ID, usage and cost
+    the answer was too long to store      ALREADY_EXISTS
+    the first request was different       IDEMPOTENCY_MISMATCH
 
-Requests are equal if specification and parameter policy are. A whole answer and a stream are
-equal, since both are made from the same chunks. A replay takes nothing from balance and limits,
-and causes no request to a provider. An answer that is drained for a caller that has disconnected
-(`services.completions.drains`) is replayed, too.
+Requests are equal if their specifications and parameter policies are equal. A whole answer and a
+stream are equal, since both are made from the same chunks. A replay takes nothing from balance
+and limits, and causes no request to a provider. An answer that is drained for a caller that has
+disconnected (`services.completions.drains`) is replayed, too.
 
 Only a complete answer is stored, for a day. Every other end of a call releases its key, so that
 the next call with the key runs: a refusal, a provider's failure, a cancellation, an answer that
@@ -190,7 +190,7 @@ class Idempotency:
             pass
 
     def _fingerprint(self, call: IdempotentCall) -> str:
-        """Return a digest that needs the pepper: prompts could be found out by guesses."""
+        """Return a digest keyed by the pepper: a plain one would let guesses reveal prompts."""
         spec = hashlib.sha256(call.spec.SerializeToString(deterministic=True))
         text = f"{IDEMPOTENCY_KEY_HEADER}:{call.parameter_policy}:{spec.hexdigest()}"
         return self._pepper.digest(text).hex()
