@@ -40,7 +40,7 @@ OPTIONS = (
     ("grpc.max_concurrent_streams", 2000),
     # An unread stream would otherwise be buffered up to megabytes ahead of its reader.
     ("grpc.http2.bdp_probe", 0),
-    # A caller that pings a silent stream every two seconds is no attacker: models think.
+    # Callers may ping every two seconds while a model reasons and the stream is silent.
     ("grpc.http2.min_ping_interval_without_data_ms", PING_INTERVAL_MIN_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     # A client that connects and sends nothing is disconnected.
@@ -66,8 +66,9 @@ async def listening(
 
     Connections beyond `CONNECTIONS_MAX`, or a fifth of the process's descriptors, are closed.
     On exit calls in flight have `grace_s` to end. `reflected` names the services that server
-    reflection lists; without any there is no reflection. `interceptors` stand between the border
-    and the handlers. Without `tls` the listener is plain text; a Unix socket always is.
+    reflection lists; without any there is no reflection. `interceptors` run between
+    `FailureBorder` and the handlers. Without `tls` the listener is plain
+    text; a Unix socket always is.
 
     Raises OSError where the address is taken, or the files of `tls` cannot be used.
     """
@@ -78,12 +79,12 @@ async def listening(
         maximum_concurrent_rpcs=RPCS_MAX,
     )
     handlers = register_handlers(register, server)
-    frequent = {path: handlers[path] for path in handlers if path.startswith(COMPLETIONS)}
+    completions = {path: handlers[path] for path in handlers if path.startswith(COMPLETIONS)}
     if reflected:
         reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), server)
     bound = _bind(server, address, tls)
     await server.start()
-    async with accepting_in_batches(server, frequent, chain):
+    async with accepting_in_batches(server, completions, chain):
         try:
             yield bound
         finally:
@@ -113,7 +114,7 @@ def _bind(server: grpc.aio.Server, address: str, tls: ListenerTls | None) -> str
 
 
 def _bind_socket(server: grpc.aio.Server, path: Path) -> str:
-    """Bind a socket that only its owner may open, from its first moment: that is its credential."""
+    """Bind a socket with mode 0600 from its creation: that permission is its authentication."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileNotFoundError):
         if stat.S_ISSOCK(path.stat().st_mode):
