@@ -24,7 +24,7 @@ from services.routing.catalog import Catalog
 from services.routing.health import ChannelHealth
 
 EXAMPLE = {"messages": [{"role": "user", "content": "Hello!"}]}
-"""The request without a file."""
+"""Request that `explain` uses if no file is given."""
 
 _STATES: Mapping[pb.BreakerState.ValueType, str] = {
     pb.BREAKER_STATE_CLOSED: "closed",
@@ -34,7 +34,7 @@ _STATES: Mapping[pb.BreakerState.ValueType, str] = {
 
 
 async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Print where a request would be sent, as what, and its hold. Sends nothing."""
+    """Print the channels for a request, the bodies they would get, and its hold. Sends nothing."""
     request = pb.ExplainChatCompletionRequest(spec=_spec(arguments))
     async with operators(arguments, env) as service:
         try:
@@ -107,8 +107,8 @@ def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
 
 
 def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
-    rest = f" {status.rest.ToMilliseconds() / 1000:.0f} s" if status.HasField("rest") else ""
-    begins = f"{status.latency.ToMilliseconds()} ms" if status.HasField("latency") else "-"
+    cooldown = f" {status.rest.ToMilliseconds() / 1000:.0f} s" if status.HasField("rest") else ""
+    latency_text = f"{status.latency.ToMilliseconds()} ms" if status.HasField("latency") else "-"
     return (
         status.model,
         status.channel,
@@ -116,18 +116,18 @@ def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
         str(status.priority),
         f"{status.weight:g}",
         f"{status.score:.2f}",
-        _STATES[status.breaker_state] + rest,
+        _STATES[status.breaker_state] + cooldown,
         f"{status.error_rate:.0%}",
-        begins,
+        latency_text,
     )
 
 
-def _prices(place: pb.Candidate) -> str:
-    if not place.HasField("prices"):
+def _prices(candidate: pb.Candidate) -> str:
+    if not candidate.HasField("prices"):
         return "no price: refused to accounts that pay, unless billing.unpriced is 'free'"
     return (
-        f"USD per million tokens: prompt {place.prices.prompt_pico_usd / 1e6:g}, "
-        f"completion {place.prices.completion_pico_usd / 1e6:g}"
+        f"USD per million tokens: prompt {candidate.prices.prompt_pico_usd / 1e6:g}, "
+        f"completion {candidate.prices.completion_pico_usd / 1e6:g}"
     )
 
 
@@ -136,22 +136,22 @@ def _say(answer: pb.ExplainChatCompletionResponse) -> None:
         f"about {answer.prompt_token_count} prompt tokens, at most {answer.max_token_count} "
         f"completion tokens; held: {show_usd(answer.hold_nano_usd)} USD"
     )
-    for number, place in enumerate(answer.candidates, 1):
+    for number, candidate in enumerate(answer.candidates, 1):
         latency = ""
-        if place.HasField("latency"):
-            latency = f", latency {place.latency.ToMilliseconds()} ms"
+        if candidate.HasField("latency"):
+            latency = f", latency {candidate.latency.ToMilliseconds()} ms"
         say("")
         say(
-            f"{number}. {place.channel} for {place.model}: priority {place.priority}, weight "
-            f"{place.weight:g} x {place.score:.2f}, key {place.key_number}, "
-            f"breaker {_STATES[place.breaker_state]}{latency}"
+            f"{number}. {candidate.channel} for {candidate.model}: priority {candidate.priority}, "
+            f"weight {candidate.weight:g} x {candidate.score:.2f}, key {candidate.key_number}, "
+            f"breaker {_STATES[candidate.breaker_state]}{latency}"
         )
-        if place.refusal:
-            say(f"   skipped: {place.refusal}")
+        if candidate.refusal:
+            say(f"   skipped: {candidate.refusal}")
             continue
-        say(f"   {_prices(place)}")
-        for note in place.notes:
+        say(f"   {_prices(candidate)}")
+        for note in candidate.notes:
             action = chat.NoteAction.Name(note.action).removeprefix("NOTE_ACTION_").lower()
             say(f"   {note.param} {action}: {note.detail}")
-        say(f"   POST {place.url}")
-        say(f"   {place.body}")
+        say(f"   POST {candidate.url}")
+        say(f"   {candidate.body}")
