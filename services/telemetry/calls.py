@@ -1,9 +1,9 @@
-"""The record of a completion. At its end it becomes one line of the log, and moves the metrics.
+"""Call record: facts about a completion, logged as one line and counted in metrics at its end.
 
-    with calls.recording(request_id, method, left_s) as record:
+    with calls.recording(request_id, method, time_left_s) as record:
         record.key_id = …                 # facts, as they become known
         record.start_attempt(target)
-    # the line is written, and the metrics have moved
+    # the line is logged, and the metrics are updated
 
 Nothing here happens per chunk. A record holds names, numbers and times: never a prompt,
 an answer or a key, so that operators may see all that is made of it.
@@ -161,7 +161,7 @@ class CallRecord:
 
     def line(self) -> dict[str, object]:
         """Fields of the log event `call.ended`."""
-        usage = self.usage or _NOTHING
+        usage = self.usage or _NO_USAGE
         ttft_s = self.ttft_s
         return {
             "request_id": self.request_id,
@@ -187,7 +187,7 @@ class CallRecord:
         }
 
 
-_NOTHING = Usage()
+_NO_USAGE = Usage()
 
 Observe = Callable[[CallRecord], None]
 
@@ -214,13 +214,13 @@ class CallLog:
         self,
         request_id: str,
         method: str,
-        left_s: Callable[[], float | None],
+        time_left_s: Callable[[], float | None],
         metadata: Mapping[str, str] = NO_HEADERS,
     ) -> Iterator[CallRecord]:
         """Record the call that runs in this context.
 
-        `left_s` returns the seconds until its deadline. `metadata` is the caller's, which may
-        hold a `traceparent`.
+        `time_left_s` returns the seconds until the call's deadline; None without one.
+        `metadata` is the caller's, which may hold a `traceparent`.
         """
         record = CallRecord(request_id=request_id, method=method, opened_at=self._clock.now())
         if self._tracer is not None:
@@ -231,10 +231,10 @@ class CallLog:
             record.end = record.finish or REPLAYED
         except Failure as failure:
             record.reason, record.code = failure.reason_name, failure.code.name
-            record.end = _broken(record, failure)
+            record.end = _end_of_failure(record, failure)
             raise
         except (asyncio.CancelledError, GeneratorExit):
-            self._cut(record, left_s())
+            self._record_cancellation(record, time_left_s())
             raise
         except BaseException:
             record.reason, record.code, record.end = "INTERNAL", "INTERNAL", INTERNAL
@@ -248,7 +248,7 @@ class CallLog:
             if log.isEnabledFor(logging.INFO):
                 emit(log, "call.ended", record.line())
 
-    def _cut(self, record: CallRecord, left_s: float | None) -> None:
+    def _record_cancellation(self, record: CallRecord, time_left_s: float | None) -> None:
         """Record what cancelled the call: its caller, its deadline or the shutdown."""
         code = grpc.StatusCode.CANCELLED
         if record.finish:
@@ -256,12 +256,12 @@ class CallLog:
             record.end = record.finish
             return
         record.end = SHUTDOWN if self.stopping else CLIENT_GONE
-        if left_s is not None and left_s <= 0:
+        if time_left_s is not None and time_left_s <= 0:
             code, record.end = grpc.StatusCode.DEADLINE_EXCEEDED, DEADLINE
         record.code = code.name
 
 
-def _broken(record: CallRecord, failure: Failure) -> str:
+def _end_of_failure(record: CallRecord, failure: Failure) -> str:
     if not record.begun_at:
         return REFUSED
     if failure.row.end:
