@@ -1,4 +1,4 @@
-"""Holds and charges, as statements. `services.metering.ledger` uses them.
+"""Holds and charges: SQL and transactions of the ledger. `services.metering.ledger` runs them.
 
 `services.storage.audit` checks their invariants.
 """
@@ -22,8 +22,8 @@ DEPOSITS = ":deposits"
 
 SETTLED = "settled"
 VOIDED = "voided"
-"""States of a hold that its own process ended: charged, or released without a charge. For a dead
-process another one recovers it (RECOVER_HOLD)."""
+"""States of a hold that its own process ended: charged, or released without a charge. The holds of
+a dead process are ended by another process (RECOVER_HOLD)."""
 
 INSERT_HOLD = """
     INSERT INTO holds
@@ -183,7 +183,7 @@ def insufficient() -> Failure:
 
 def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
     """End each hold that has not ended. Return for each whether this call ended it."""
-    won: list[bool] = []
+    ended_here: list[bool] = []
     releases = _Releases()
     for hold_end in hold_ends:
         hold, charge = hold_end.hold, hold_end.charge
@@ -194,13 +194,13 @@ def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
                 hold_end.ended_ms, hold.id,
             ),
         )  # fmt: skip
-        won.append(bool(ended))
+        ended_here.append(bool(ended))
         if ended:
             releases.add(hold.account, hold.amount, hold.key_id, hold.month, charge)
             if charge:
                 yield _charge(hold.id, hold.account, charge, hold_end.ended_ms)
     yield from releases.apply()
-    return won
+    return ended_here
 
 
 def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
