@@ -19,8 +19,14 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
 
-EVENT_MAX = 2 * 1024 * 1024
-"""Maximum size of one event in bytes: an image fits, and memory stays bounded."""
+EVENT_MAX = 64 * 1024 * 1024
+"""Maximum size of one event in bytes, as of a whole answer: pictures are sent in one event."""
+
+EVENT_FREE = 2 * 1024 * 1024
+"""Bytes of an event that are buffered without a share of the budget."""
+
+LARGE_EVENTS_BUDGET = 256 * 1024 * 1024
+"""Bytes beyond `EVENT_FREE` that all streams of the process buffer together."""
 
 DONE = b"[DONE]"
 """The data with which OpenAI's streams end."""
@@ -29,16 +35,31 @@ _BOM = b"\xef\xbb\xbf"
 _make = partial(tuple.__new__, SseEvent)  # SseEvent(...) itself costs half as much again.
 
 
+class LargeEventBudget:
+    """Budget of memory for events larger than `EVENT_FREE`, shared by parsers."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int = LARGE_EVENTS_BUDGET) -> None:
+        self.left = size
+
+
+_BUDGET = LargeEventBudget()
+
+
 class SseParser:
     """Parser of the body of one answer into events.
 
     The events do not depend on how the body was sliced. Comments, and events
     without data, are dropped. An event larger than `limit` is UPSTREAM_BAD_RESPONSE,
-    raised once the events before it have been returned.
+    raised once the events before it have been returned. So is a large event for which
+    `budget` has too little left.
     """
 
-    def __init__(self, *, limit: int = EVENT_MAX) -> None:
+    def __init__(self, *, limit: int = EVENT_MAX, budget: LargeEventBudget = _BUDGET) -> None:
         self._limit = limit
+        self._budget = budget
+        self._reserved = 0
         self._pending: list[bytes] = []  # The beginning of an event, with LF line ends.
         self._pending_size = 0
         self._begun = False  # Whether a byte order mark can no longer come.
@@ -102,10 +123,29 @@ class SseParser:
         self._pending.append(data)
         self._pending_size += len(data)
         self._too_large = self._pending_size - data.endswith(b"\n") > self._limit
+        if self._pending_size > EVENT_FREE:
+            self._reserve(self._pending_size - EVENT_FREE)
+        if self._too_large:
+            self._take_pending()
         self._check()
         return []
 
+    def _reserve(self, size: int) -> None:
+        """Hold `size` bytes of the budget, instead of what is held."""
+        more = size - self._reserved
+        if more > self._budget.left:
+            self._too_large = True
+        else:
+            self._budget.left -= more
+            self._reserved = size
+
+    def __del__(self) -> None:
+        """Return the share of the budget: a stream may be abandoned in the middle of an event."""
+        self._budget.left += self._reserved
+
     def _take_pending(self) -> bytes:
+        if self._reserved:
+            self._reserve(0)
         data = b"".join(self._pending)
         self._pending.clear()
         self._pending_size = 0

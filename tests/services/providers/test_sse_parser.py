@@ -11,7 +11,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
-from services.providers.sse_parser import SseParser
+from services.providers.sse_parser import EVENT_FREE, LargeEventBudget, SseParser
 
 ODD_STREAM = (
     "\ufeff: hello\n\n"
@@ -143,3 +143,38 @@ def test_refuses_an_event_without_end() -> None:
 def test_many_small_events_are_not_too_large() -> None:
     """The limit is for one event, not for one read."""
     assert len(parse(b"data: x\n\n" * 1000, limit=10)) == 1000
+
+
+def test_an_event_as_large_as_a_picture() -> None:
+    """One event may be as large as a whole answer, in pieces of any size."""
+    data = b"A" * (5 * 2**20)
+    body = b"data: " + data + b"\n\ndata: 2\n\n"
+    parser = SseParser()
+    events = [
+        event
+        for begin in range(0, len(body), 16384)
+        for event in parser.feed(body[begin : begin + 16384])
+    ]
+
+    assert events == [SseEvent("", data), SseEvent("", b"2")]
+
+
+def test_large_events_share_a_budget() -> None:
+    """An event beyond the budget is refused; the budget is whole again after every stream."""
+    piece = b"A" * EVENT_FREE
+    budget = LargeEventBudget(2 * len(piece))
+    first, second, third = (SseParser(budget=budget) for _ in range(3))
+    assert first.feed(b"data: " + piece) == []
+    assert first.feed(piece[:100]) == []
+    assert second.feed(b"data: " + piece) == []
+    assert budget.left == 2 * len(piece) - 112
+    assert third.feed(b"data: small\n\n") == [SseEvent("", b"small")]
+
+    assert second.feed(piece[:-100]) == []
+    with pytest.raises(UpstreamError) as refused:
+        second.feed(piece)
+    assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+    assert budget.left == 2 * len(piece) - 106
+    del first
+    assert budget.left == 2 * len(piece)
+    assert third.feed(b"data: " + piece + b"\n\n") == [SseEvent("", piece)]
