@@ -45,7 +45,7 @@ def test_tables_are_complete() -> None:
 
 @pytest.mark.parametrize("effort", ["low", "medium", "high", "xhigh"])
 def test_efforts_survive_the_way_there_and_back(effort: Any) -> None:
-    """The budget that an effort is worth is worth that effort."""
+    """An effort converted to a budget and back is the same effort."""
     assert effort_of(BUDGETS[effort]) == effort
 
 
@@ -57,7 +57,7 @@ def test_nearest() -> None:
 
 
 def test_nothing_asked() -> None:
-    """Where nothing is said, nothing is sent, and the model's own habit is known."""
+    """Without a setting none is sent; `active` tells whether the model reasons by default."""
     for model, active in (("claude-sonnet-4-5", False), ("claude-sonnet-5", True), ("o3", True)):
         made, notes = planned(model)
         assert (made.kind, made.active, notes) == ("default", active, {})
@@ -119,7 +119,7 @@ def test_efforts(model: str, effort: Any, expected: object, noted: str | None) -
     ],
 )
 def test_budgets(model: str, budget: int, expected: object, noted: str | None) -> None:
-    """A number of tokens is kept where it is understood, else worth an effort."""
+    """A budget is sent to models that take budgets, and converted to an effort for others."""
     dialect = "anthropic" if model.startswith("claude") else "openai"
     made, notes = planned(model, dialect, thinking=T(budget_tokens=budget))
     assert (made.kind, made.budget_tokens or made.effort) == expected
@@ -127,7 +127,7 @@ def test_budgets(model: str, budget: int, expected: object, noted: str | None) -
 
 
 def test_openrouter_takes_budgets_for_all() -> None:
-    """OpenRouter is told a number of tokens as it is, also for models that nobody knows."""
+    """OpenRouter is told a number of tokens as it is, also for unknown models."""
     made, notes = planned("unknown", "openrouter", thinking=T(budget_tokens=5000))
     assert (made.kind, made.budget_tokens, notes) == ("budget", 5000, {})
 
@@ -144,7 +144,7 @@ def test_openrouter_takes_budgets_for_all() -> None:
     ],
 )
 def test_budgets_leave_room(max_tokens: int, asked: int, budget: int, limit: int) -> None:
-    """A budget that does not fit shrinks; where even the least does not, the limit grows."""
+    """A budget over the limit is lowered; if the minimum is over it, the limit is raised."""
     thinking = T(budget_tokens=asked)
     made, notes = planned("claude-sonnet-4-5", thinking=thinking, max_tokens=max_tokens)
     assert (made.budget_tokens, made.max_tokens) == (budget, limit)
