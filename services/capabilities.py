@@ -86,6 +86,9 @@ class Capabilities:
     """Whether a request can force a tool call."""
     thinking_forced_tool_choice: bool = True
     """Whether a request can force a tool call together with reasoning."""
+    thinking_tools: bool = True
+    """Whether a request can have tools while the model reasons. If not, a request with tools
+    switches reasoning off."""
     structured_output: bool = True
     """Whether a request can demand an answer by a JSON schema."""
     prefill: bool = True
@@ -137,6 +140,7 @@ class CapabilityOverrides(
     parallel_tool_calls: bool | None = None
     forced_tool_choice: bool | None = None
     thinking_forced_tool_choice: bool | None = None
+    thinking_tools: bool | None = None
     structured_output: bool | None = None
     prefill: bool | None = None
     n: bool | None = None

@@ -110,6 +110,15 @@ def test_forced_tool_calls_depend_on_the_generation() -> None:
         ("gpt-5-pro", "effort", "always", ("high",)),
         ("gpt-5.1", "effort", "off", ("low", "medium", "high")),
         ("gpt-5.4-mini", "effort", "off", ("low", "medium", "high", "xhigh")),
+        ("gpt-5.5", "effort", "on", ("low", "medium", "high", "xhigh")),
+        ("gpt-5.6-terra", "effort", "on", ("low", "medium", "high", "xhigh")),
+        ("gpt-6.1-sol", "effort", "on", ("low", "medium", "high", "xhigh")),
+        ("gpt-5.5-pro", "effort", "always", ("medium", "high", "xhigh")),
+        ("gpt-5.6-chat-latest", "none", "off", None),
+        ("gpt-chat-latest", "none", "off", None),
+        ("deepseek-v4-pro", "effort", "on", ()),
+        ("kimi-k2.5", "effort", "on", ()),
+        ("kimi-k3", "effort", "on", ()),
         ("deepseek-reasoner", "effort", "always", ()),
         ("grok-3-mini", "effort", "always", ("low", "high")),
         ("grok-4-fast-non-reasoning", "none", "off", ()),
@@ -127,6 +136,23 @@ def test_reasoning_of_other_models(
     found = lookup(model, dialect="openai")
     assert (found.thinking, found.thinking_default) == (thinking, default)
     assert efforts is None or found.efforts == efforts
+
+
+@pytest.mark.parametrize("model", ["gpt-5.5", "gpt-5.6-luna", "gpt-5.5-cyber", "gpt-6-astra"])
+def test_newer_gpt_models_fix_sampling(model: str) -> None:
+    """Sampling parameters are refused, and the limit has its newer name."""
+    found = lookup(model, dialect="openai")
+    assert {"temperature", "top_p", "stop"} <= found.rejects
+    assert found.max_tokens_parameter == "max_completion_tokens"
+    assert found.max_output_tokens == 128_000
+    assert not found.thinking_tools
+    assert lookup(model, dialect="openrouter").thinking_tools
+
+
+@pytest.mark.parametrize("model", ["deepseek-v4-pro", "kimi-k2.5", "kimi-k2.6", "kimi-k3"])
+def test_switch_of_newer_open_models(model: str) -> None:
+    """The parameter `thinking` switches reasoning off."""
+    assert lookup(model, dialect="openai").thinking_switch == "thinking"
 
 
 def test_unknown_models_get_everything() -> None:

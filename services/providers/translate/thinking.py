@@ -112,6 +112,10 @@ def plan(
         )
     if case.requested.wanted is False and capabilities.thinking != "none":
         return _off(case)
+    if spec.tools and not capabilities.thinking_tools and capabilities.thinking != "none":
+        disabled_reason = disabled_reason or "This model calls no tools while it reasons."
+        if capabilities.thinking_default != "always":
+            return _off_for_tools(case, disabled_reason)
     if disabled_reason and capabilities.thinking_default != "always":
         return _disabled(case, disabled_reason)
     return _PLANNERS[capabilities.thinking](case)
@@ -190,6 +194,18 @@ def _disabled(case: _Case, reason: str) -> ThinkingPlan:
         if not case.requested.params:
             case.notes.dropped("thinking", reason)
     return case.plan("default" if capabilities.thinking_default == "off" else "off")
+
+
+def _off_for_tools(case: _Case, reason: str) -> ThinkingPlan:
+    """Plan for a request with tools to an API that takes them only if reasoning is off.
+
+    The setting is always sent. There is a note if the model would have reasoned.
+    """
+    case.drop(reason)
+    reasons = case.requested.wanted or case.target.capabilities.thinking_default != "off"
+    if reasons and not case.requested.params:
+        case.notes.dropped("thinking", reason)
+    return case.plan("off")
 
 
 def _for_model_without_reasoning(case: _Case) -> ThinkingPlan:

@@ -208,6 +208,34 @@ def test_forced_tools_switch_reasoning_off() -> None:
     assert planned("claude-fable-5", **asked)[0].kind == "default"
 
 
+@pytest.mark.parametrize(
+    ("model", "effort", "noted"),
+    [
+        ("gpt-5.4", None, {}),
+        ("gpt-5.4", pb.REASONING_EFFORT_LOW, {"reasoning_effort": "DROPPED"}),
+        ("gpt-5.4", pb.REASONING_EFFORT_NONE, {}),
+        ("gpt-5.6-terra", None, {"thinking": "DROPPED"}),
+        ("gpt-5.6-terra", pb.REASONING_EFFORT_HIGH, {"reasoning_effort": "DROPPED"}),
+        ("gpt-5.6-terra", pb.REASONING_EFFORT_NONE, {}),
+    ],
+)
+def test_tools_switch_reasoning_off(model: str, effort: Any, noted: dict[str, str]) -> None:
+    """OpenAI's Chat Completions API refuses tools of newer models that reason."""
+    asked: dict[str, Any] = {"tools": [pb.Tool(name="f")]}
+    if effort:
+        asked["reasoning_effort"] = effort
+    assert planned(model, "openai", **asked) == (ThinkingPlan(kind="off"), noted)
+    assert planned(model, "openrouter", tools=asked["tools"])[0].kind == "default"
+
+
+def test_strict_refuses_tools_of_a_model_that_reasons() -> None:
+    """Reasoning by default is not switched off in strict mode."""
+    spec = pb.ChatCompletionSpec(tools=[pb.Tool(name="f")])
+    with pytest.raises(Failure) as refused:
+        plan(spec, target_of("gpt-5.6-terra", "openai"), Notes(strict=True))
+    assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+
+
 def test_contradictions_are_told() -> None:
     """Of an effort and a budget the one that the model takes counts; the other is noted."""
     both: dict[str, Any] = {
