@@ -150,7 +150,6 @@ CUTS: dict[str, Script] = {
     "a half-closed connection": [BEGIN, HALF_CLOSE],
     "a short length": [answer(event(piece("some")), content_length="9999"), CUT],
     "a body until the connection's end": [SSE_HEAD_UNTIL_CLOSE + event(piece("some")), CUT],
-    "[DONE] without finish": [BEGIN + sse("[DONE]") + LAST_CHUNK],
 }
 
 
