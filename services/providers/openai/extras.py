@@ -18,6 +18,17 @@ def gather(message: wire.Message, extra: dict[str, object]) -> None:
     for name in ("annotations", "images", "audio"):
         if value := getattr(message, name):
             _merge(extra, name, value)
+    if isinstance(message.content, list):
+        _merge(extra, "images", _pictures(message.content))
+
+
+def _pictures(parts: list[wire.ContentPart | str]) -> list[object] | None:
+    """Pictures of a content array, in the form of the field `images`. None without pictures."""
+    return [
+        {"type": "image_url", "image_url": part.image_url}
+        for part in parts
+        if isinstance(part, wire.ContentPart) and part.image_url
+    ] or None
 
 
 def _add_function(extra: dict[str, object], piece: wire.Function) -> None:

@@ -86,6 +86,7 @@ class ContentPart(Wire, frozen=True, gc=False):
     text: str | None = None
     thinking: str | list[ContentPart | str] | None = None
     refusal: str | None = None
+    image_url: dict[str, object] | None = None
 
 
 class Message(Wire, frozen=True, gc=False):

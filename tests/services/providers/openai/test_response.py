@@ -399,6 +399,20 @@ def test_other_fields_are_gathered() -> None:
     }
 
 
+def test_pictures_in_the_content_are_images() -> None:
+    """Pictures of a content array are in the field `images`, after those that are there."""
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0K"}}
+    message = {
+        "content": [{"type": "text", "text": "x"}, picture],
+        "images": [picture | {"index": 0}],
+    }
+
+    for chunks in (whole(message), stream(delta(**message), STOP)):
+        text, (kind, extra) = contents(chunks)
+        assert (text, kind) == (("text", "x"), "extra_json")
+        assert json.loads(extra) == {"images": [picture | {"index": 0}, picture]}  # type: ignore[arg-type]
+
+
 def test_log_probabilities() -> None:
     """They travel with the text they belong to, as they are."""
     chunk = delta(content="a")
