@@ -19,6 +19,7 @@ from gateway.http.middleware import add_headers, border
 from gateway.http.probes import PROBES, Probes
 from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
 from gateway.overload.admission_check import AdmissionCheck, CallLimit
+from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.overload_metrics import declare_call_metrics
 from gateway.rpc.in_flight_calls import InFlightCalls
@@ -50,14 +51,16 @@ def create_app(
     if call_limit is None:
         call_limit, learned = calls.limit.retry_after_s, calls.limit
     admission = BodyAdmission(
-        calls=AdmissionCheck(call_limit, memory), known_keys=KnownKeys(ServiceKeyLookup(channel))
+        calls=AdmissionCheck(call_limit, memory),
+        known_keys=KnownKeys(ServiceKeyLookup(channel)),
+        budget=BodyBudget(config.body_memory_bytes_max),
     )
     throttle = AuthThrottle()
     app = web.Application(middlewares=[border, throttle.middleware])
     app[CONFIG] = config
     if observer is not None:
         app[OBSERVER] = observer
-        declare_call_metrics(observer.metrics, learned, memory)
+        declare_call_metrics(observer.metrics, learned, memory, admission.budget)
     if memory is not None:
         app[MEMORY] = memory
     app.on_response_prepare.append(add_headers)

@@ -24,6 +24,8 @@ class EdgeConfig:
 
     body_bytes_max: int = BODY_BYTES_MAX
     """The largest request body. Larger ones are refused before they are read."""
+    body_memory_bytes_max: int = 0
+    """The most memory that large bodies may take at a time. 0: a share of the container's."""
     body_timeout_s: float = 30.0
     """The most time from the first to the last byte of a body."""
     body_stall_s: float = 10.0

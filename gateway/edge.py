@@ -143,6 +143,7 @@ def edge_config(
     """The edge's limits, with those of the configuration file and the command line."""
     return EdgeConfig(
         body_bytes_max=bounds.body_bytes_max,
+        body_memory_bytes_max=bounds.body_memory_bytes_max,
         connections_max=bounds.connections_max,
         drain_timeout_s=drain_timeout_s,
         shutdown_delay_s=shutdown_delay_s,

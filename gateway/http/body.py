@@ -17,6 +17,7 @@ from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
+from gateway.overload.body_budget import BodyMemory
 
 _JSON = "application/json"
 _JSON_UTF8 = re.compile(r'application/json\s*(;\s*charset="?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
@@ -33,14 +34,17 @@ async def expect_continue(request: web.Request) -> None:
         raise web.HTTPExpectationFailed
 
 
-async def read_body(request: web.Request, config: EdgeConfig) -> bytes:
+async def read_body(
+    request: web.Request, config: EdgeConfig, memory: BodyMemory | None = None
+) -> bytes:
     """Read the whole body.
 
     The headers are checked before a byte is read. A client that waits for `100 Continue` gets it
-    here, after its key was checked.
+    here, after its key was checked. With `memory` the body counts for the budget of bodies.
 
     Raises:
-        ApiError: the body is not JSON by its type, is compressed, too large or too slow.
+        ApiError: the body is not JSON by its type, is compressed, too large, too slow or exceeds
+            the budget.
     """
     _refuse_by_headers(request, config)
     if "Expect" in request.headers and not request.content.is_eof():
@@ -48,7 +52,7 @@ async def read_body(request: web.Request, config: EdgeConfig) -> bytes:
         # aiohttp takes any output for the begin of the answer.
         request.writer.output_size = 0
     try:
-        return await _receive(request.content, config)
+        return await _receive(request.content, config, memory)
     except TimeoutError:
         raise body_timeout() from None
     except (web.RequestPayloadError, HttpProcessingError):
@@ -135,12 +139,13 @@ def _too_large(config: EdgeConfig) -> ApiError:
     return ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message)
 
 
-async def _receive(content: StreamReader, config: EdgeConfig) -> bytes:
+async def _receive(content: StreamReader, config: EdgeConfig, memory: BodyMemory | None) -> bytes:
     if content.is_eof() and content.exception() is None:
         # The whole body came with the headers, which is usual.
         body = content.read_nowait()
         if len(body) > config.body_bytes_max:
             raise _too_large(config)
+        _count(memory, body)
         return body
     loop = asyncio.get_running_loop()
     end = loop.time() + config.body_timeout_s
@@ -153,7 +158,13 @@ async def _receive(content: StreamReader, config: EdgeConfig) -> bytes:
             size += len(piece)
             if size > config.body_bytes_max:
                 raise _too_large(config)
+            _count(memory, piece)
             if size >= goal:
                 goal = size + config.body_stall_bytes
                 limit.reschedule(min(end, loop.time() + config.body_stall_s))
     return b"".join(pieces)
+
+
+def _count(memory: BodyMemory | None, piece: bytes) -> None:
+    if memory is not None and (error := memory.add(len(piece))):
+        raise error

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from gateway.http.known_keys import KEY_FIRST_BYTES, KnownKeys
 from gateway.overload.admission_check import AdmissionCheck
+from gateway.overload.body_budget import BodyBudget, BodyMemory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,12 @@ class BodyAdmission:
     """Whether a call may start, and a body be read, by capacity and memory."""
     known_keys: KnownKeys = field(default_factory=KnownKeys)
     """The keys for which large bodies are read."""
+    budget: BodyBudget = field(default_factory=BodyBudget)
+    """The memory that bodies may take."""
+
+    def memory(self, key: str) -> BodyMemory:
+        """Return the memory of one body, which counts for its key if that is known."""
+        return self.budget.open(key if self.known_keys.has(key) else "")
 
     def needs_key(self, length: int | None, key: str) -> bool:
         """Whether the key has to be checked before a body of `length`; None: of unknown length."""

@@ -18,16 +18,19 @@ from gateway.http.body import read_body
 from gateway.http.body_admission import BodyAdmission
 from gateway.http.middleware import OUTCOME, REQUEST_ID, STARTED
 from gateway.http.reply import ClientWriter, Reply
+from gateway.overload.body_budget import BodyMemory
 
 
 class Exchange(ABC):
     """A request and its reply, for a handler of completions."""
 
-    __slots__ = ("headers", "outcome", "reply")
+    __slots__ = ("headers", "memory", "outcome", "reply")
 
     def __init__(
         self, headers: MultiMapping[str], reply: Reply, outcome: dict[str, object]
     ) -> None:
+        self.memory: BodyMemory | None = None
+        """The body's share of the budget; None for a small body, which is not counted."""
         self.headers = headers
         """The request's. Names have no case."""
         self.reply = reply
@@ -65,7 +68,8 @@ class RoutedExchange(Exchange):
         """Read the body, then check admission for its call. A large body needs a known key."""
         if self._admission.needs_key(self._request.content_length, self._caller):
             await self._admission.known_keys.require(self._caller, self.reply.request_id)
-        body = await read_body(self._request, self._config)
+        self.memory = self._admission.memory(self._caller)
+        body = await read_body(self._request, self._config, self.memory)
         if error := self._admission.calls.admit(self._caller):
             raise error
         return body

@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     admission_check     admission of a call, or its refusal
     concurrency_limit   the limit of calls in flight, learned from the service's refusals
     memory_monitor      memory usage, and the stages of load shedding
+    body_budget         the memory that requests with large bodies may take
     cgroup              memory usage of the container, from the kernel
     refusals            503 with a random Retry-After
     overload_metrics    metrics of refused calls and connections

@@ -38,6 +38,14 @@ class _Group(NamedTuple):
     folder: Path
     files: _Files
 
+    def limit_bytes(self) -> int | None:
+        """Return the limit; None where there is none, or no visible one."""
+        try:
+            limit = (self.folder / self.files.limit).read_text().strip()
+        except OSError:
+            return None
+        return int(limit) if limit.isdecimal() and 0 < int(limit) < UNBOUNDED else None
+
     def used_share(self) -> float:
         """Return the used share of the limit; 0 where there is no limit, or no visible one.
 
@@ -64,6 +72,11 @@ class ContainerMemory:
     def __init__(self, root: Path = ROOT, membership: Path = MEMBERSHIP) -> None:
         """`root` is the mount point of control groups, `membership` the process's list of them."""
         self._groups = tuple(_groups(root, membership))
+
+    def limit_bytes(self) -> int | None:
+        """Return the smallest limit of any group; None where there is none."""
+        limits = (group.limit_bytes() for group in self._groups)
+        return min((limit for limit in limits if limit is not None), default=None)
 
     def used_share(self) -> float:
         """Return the largest used share of any group, from 0 to 1; 0 where there is no limit.

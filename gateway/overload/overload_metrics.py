@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from gateway.overload.body_budget import BodyBudget
 from gateway.overload.concurrency_limit import ConcurrencyLimit
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import MemoryMonitor
@@ -9,19 +10,23 @@ from services.common.plain_metrics import PlainMetrics
 
 
 def declare_call_metrics(
-    metrics: PlainMetrics, limit: ConcurrencyLimit | None, memory: MemoryMonitor | None
+    metrics: PlainMetrics,
+    limit: ConcurrencyLimit | None,
+    memory: MemoryMonitor | None,
+    bodies: BodyBudget,
 ) -> None:
     """Declare the metrics of refused calls. Without `limit`, the service in this process limits."""
 
     def refused() -> int:
-        return (limit.refused if limit else 0) + (memory.refused if memory else 0)
+        refused = (limit.refused if limit else 0) + (memory.refused if memory else 0)
+        return refused + bodies.refused
 
     def calls_max() -> int:
         return (limit.calls_max if limit else None) or 0
 
     metrics.observable_counter(
         "calls_refused_total",
-        "Calls that the edge refused: above its concurrency limit, or while memory was short.",
+        "Calls that the edge refused: above a limit of calls or bodies, or while memory was short.",
         refused,
     )
     metrics.observable_gauge(

@@ -94,6 +94,8 @@ class CompletionHandler:
             await self.handle(exchange)
         finally:
             request[BEGUN] = exchange.reply.begun_at
+            if exchange.memory is not None:
+                exchange.memory.release()
         return AlreadySentResponse(exchange.reply)
 
     async def handle(self, exchange: Exchange) -> None:
@@ -134,11 +136,14 @@ class CompletionHandler:
     async def _decode(self, exchange: Exchange, key: str) -> SurfaceRequest:
         body = await exchange.body()
         try:
-            return await self._surface.decode(body, exchange.headers, self._config)
+            request = await self._surface.decode(body, exchange.headers, self._config)
         except ApiError:
             # A body that is wrong costs time: with an invalid key it is a guess of a key.
             await self._admission.known_keys.require(key, exchange.reply.request_id)
             raise
+        if exchange.memory is not None:
+            exchange.memory.shrink()
+        return request
 
     async def _stream(
         self, exchange: Exchange, key: str, renderer: StreamRenderer, messages: _Messages

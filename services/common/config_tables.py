@@ -26,6 +26,10 @@ class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     depends on how fast the streams are: deploy/README.md, "Capacity"."""
     body_bytes_max: Annotated[int, msgspec.Meta(ge=1024, le=BODY_BYTES_MAX)] = BODY_BYTES_MAX
     """The largest request body that an edge accepts."""
+    body_memory_bytes_max: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Memory for the bodies of all requests of an edge at a time, at four bytes for each byte until
+    it is decoded, then two. One key may use half. 0: seven tenths of the container's memory limit,
+    or without one of the machine's memory."""
     connections_max: Count = CONNECTIONS_MAX
     """Clients' connections to an edge, and at most two fifths of its file descriptors."""
 

@@ -27,6 +27,7 @@ from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.middleware import write_access_line
+from gateway.overload.body_budget import BodyMemory
 from gateway.telemetry.request_metrics import CLIENT_CLOSED, ObservedRequest
 from gateway.telemetry.request_observer import RequestObserver
 
@@ -125,6 +126,11 @@ class FastPath:
         except ApiError:
             return False
         return not self.admission.needs_key(head.body_end - head.body_start, key)
+
+    def memory(self, head: RequestHead) -> BodyMemory:
+        """Return the memory of the request's body."""
+        key = unchecked_key(head.headers, head.endpoint.credential_headers)
+        return self.admission.memory(key)
 
     async def serve(self, exchange: FastPathExchange, remote: Callable[[], str]) -> None:
         """Answer one request, with an error if its handler fails, and write its access line.

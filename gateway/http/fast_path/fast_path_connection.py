@@ -20,8 +20,10 @@ from gateway.http.body import IncomingBody, body_timeout
 from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
 from gateway.http.fast_path.fast_path import FastPath, RequestHead
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
+from gateway.http.known_keys import KEY_FIRST_BYTES
 from gateway.http.middleware import request_id
 from gateway.http.reply import Reply
+from gateway.overload.body_budget import BodyMemory
 
 # Bytes that may arrive before the answer to the request before them has ended. Beyond it reading
 # pauses.
@@ -36,6 +38,7 @@ class FastPathConnection(ClientConnection):
         "_fast_path",
         "_head",
         "_in_flight_bytes",
+        "_memory",
         "_pipeline_paused",
         "_pipelined",
         "_started",
@@ -53,6 +56,8 @@ class FastPathConnection(ClientConnection):
         self._body: IncomingBody | None = None
         self._in_flight_bytes = 0
         """Size of the body whose request is being answered."""
+        self._memory: BodyMemory | None = None
+        """Of a body that arrives, or whose request is being answered; None: it is not counted."""
         self._head: RequestHead | None = None
         self._started = 0.0
         self._pipelined = b""
@@ -67,6 +72,8 @@ class FastPathConnection(ClientConnection):
             self._body.cancel()
         if self._task is not None:
             self._task.cancel()
+        # A task that has not begun yet will not do it.
+        self._release_memory()
 
     @property
     def held_bytes(self) -> int:
@@ -106,14 +113,24 @@ class FastPathConnection(ClientConnection):
                 self._give_up_body(error)
                 return
             length = head.body_end - head.body_start
+            self._memory = fast_path.memory(head)
             self._body = IncomingBody(length, self._state.config, self._give_up_body)
             self._feed_body(data[head.body_start :])
             return
         self._pipelined = data[head.body_end :]
+        if head.body_end - head.body_start > KEY_FIRST_BYTES:
+            self._memory = fast_path.memory(head)
+            if error := self._memory.add(head.body_end - head.body_start):
+                self._answer(error)
+                return
         self._answer(data[head.body_start : head.body_end])
 
     def _feed_body(self, data: bytes) -> None:
         body = cast("IncomingBody", self._body)
+        if self._memory is not None and (error := self._memory.add(len(data))):
+            body.cancel()
+            self._give_up_body(error)
+            return
         rest = body.feed(data)
         if rest is not None:
             self._body = None
@@ -131,7 +148,7 @@ class FastPathConnection(ClientConnection):
         self._head = None
         keep_alive = not self._discards
         reply = Reply(self, request_id(head.headers), self._started, keep_alive=keep_alive)
-        exchange = FastPathExchange(head.endpoint, head.headers, reply, body)
+        exchange = FastPathExchange(head.endpoint, head.headers, reply, body, self._memory)
         # Clients that pipeline requests or leave too much unread wait in a task.
         at_once = keep_alive and not self._pipelined and not self.writing_paused
         if at_once and copy_context().run(self._refuse_if_overloaded, exchange):
@@ -165,8 +182,14 @@ class FastPathConnection(ClientConnection):
             self._in_flight_bytes = 0
             self._after_answer(keep_alive=keep_alive)
 
+    def _release_memory(self) -> None:
+        if self._memory is not None:
+            self._memory.release()
+            self._memory = None
+
     def _after_answer(self, *, keep_alive: bool) -> None:
         """Continue with pipelined requests, or close the connection."""
+        self._release_memory()
         if self.transport is None or self.transport.is_closing():
             return
         if self._discards:

@@ -8,6 +8,7 @@ from gateway.errors import ApiError
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import Exchange
 from gateway.http.reply import Reply
+from gateway.overload.body_budget import BodyMemory
 
 
 class FastPathExchange(Exchange):
@@ -21,8 +22,11 @@ class FastPathExchange(Exchange):
         headers: MultiMapping[str],
         reply: Reply,
         body: bytes | ApiError,
+        memory: BodyMemory | None = None,
     ) -> None:
+        """The connection releases `memory`."""
         super().__init__(headers, reply, {})
+        self.memory = memory
         self.endpoint = endpoint
         self._body = body
 

@@ -110,3 +110,16 @@ def test_without_control_groups_usage_is_zero(root: Path) -> None:
 def test_the_real_kernel_is_read() -> None:
     """The usage of the test process is less than its limit."""
     assert 0 <= ContainerMemory().used_share() < 1
+
+
+def test_the_smallest_limit_of_all_groups_counts(root: Path) -> None:
+    """A group without one has that of its parent."""
+    group(root, "max", 1)
+    group(root / "pod", 300 * MIB, 1)
+    group(root / "pod/container", "max", 1)
+    listed = root.with_name("cgroup")
+    listed.write_text("0::/pod/container\n")
+    assert ContainerMemory(root, listed).limit_bytes() == 300 * MIB
+    listed.write_text("0::/\n")
+    assert ContainerMemory(root, listed).limit_bytes() is None
+    assert ContainerMemory(root, root / "missing").limit_bytes() is None
