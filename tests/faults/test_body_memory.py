@@ -43,7 +43,7 @@ async def server(group: Path, tmp_path: Path) -> AsyncIterator[Server]:
 async def send(
     server: Server, sent: bytes, length: int, key: str = ""
 ) -> tuple[int, asyncio.StreamWriter]:
-    """Send what there is of a body so long. Return the status, or 0 after four seconds without one."""
+    """Send the beginning of a body, or all. Return the status, or 0 without one in 4 seconds."""
     reader, writer = await asyncio.open_connection(*split_address(await server.address("http")))
     head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key or server.key}\r\n"
     writer.write(f"{head}Content-Length: {length}\r\n\r\n".encode() + sent)
