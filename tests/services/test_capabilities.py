@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import resources
 from typing import get_type_hints
 
 import msgspec
@@ -47,6 +50,21 @@ def test_overrides_have_every_key() -> None:
     for key in keys:
         kind = dict[str, Range] if known[key] == Mapping[str, Range] else known[key]
         assert overriding[key] == kind | None, key
+
+
+def test_shipped_models_have_a_row() -> None:
+    """Every model with a shipped channel or price matches more than the rows of an API."""
+    root = resources.files("services")
+    channels = tomllib.loads(root.joinpath("config/defaults.toml").read_text())["channels"]
+    models = {name for channel in channels for name in channel.get("models", {}).values()}
+    models |= set(json.loads(root.joinpath("metering/prices.json").read_text())["prices"])
+    rows = [row for row in shipped_families() if row.match != ("*",)]
+    missing = {
+        model
+        for model in models
+        if not any(row.describes(family_name(model), row.dialect) for row in rows)
+    }
+    assert not missing
 
 
 def test_every_row_sets_a_key() -> None:
