@@ -158,7 +158,11 @@ BROKEN: dict[str, dict[str, Any]] = {
     "an index that is a word": {**FIRST, "index": "zero"},
     "a delta that is a list": {**FIRST, "delta": []},
     "another answer": started(IN, id="msg_2"),
-    "a block that never began": text("31d0", index=7),
+    "arguments of a call that never began": {
+        **FIRST,
+        "index": 7,
+        "delta": {"type": "input_json_delta", "partial_json": "31d0"},
+    },
 }
 
 
