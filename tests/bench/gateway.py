@@ -41,6 +41,9 @@ CONFIG = f"""
 [bounds]
 calls_max_when_late = 2000
 
+[billing]
+unpriced = "free"
+
 [[channels]]
 name = "mock-openai"
 dialect = "openai"
