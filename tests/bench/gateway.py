@@ -133,10 +133,12 @@ def _ours(folder: Path) -> Sequence[Gateway]:
     config.write_text(CONFIG)
     run = f"{sys.executable} -m services"
     files = f"--config {config} --state {state}"
-    create = f"{run} keys create --account bench {files}".split()
-    # It also compiles what the gateway will load.
+    # These commands also compile what the gateway will load.
+    credit = f"{run} accounts create bench --credit 1000000 {files}"
+    create = f"{run} keys create --account bench {files}"
     env = {**os.environ, **ENV}
-    made = subprocess.run(create, capture_output=True, text=True, check=True, env=env)
+    for command in (credit, create):
+        made = subprocess.run(command.split(), capture_output=True, text=True, check=True, env=env)
     key = made.stdout.split()[-1]
     socket = f"unix:{folder}/service.sock"
     rest = f"--rest 127.0.0.1:{REST_PORT}"
