@@ -14,7 +14,7 @@ ROOT = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
 UNBOUNDED = 2**60
-"""Bytes. Version 1 shows a limit near 2^63 where there is none."""
+"""Bytes. Version 1 shows a limit near 2^63 for "no limit"."""
 
 
 class _Files(NamedTuple):

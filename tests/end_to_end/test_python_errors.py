@@ -86,7 +86,7 @@ async def ask(client: AsyncOpenAI, **fields: Any) -> Any:
 async def test_faults(
     stand: DialectStand, client: AsyncOpenAI, fields: dict[str, Any], param: str, code: str
 ) -> None:
-    """A request with a fault is refused with the field's name, and nobody is asked."""
+    """A request with a fault is refused with the field's name, and no provider is called."""
     stand.provider.say(GREETING)
 
     with pytest.raises(openai.BadRequestError) as refused:

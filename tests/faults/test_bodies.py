@@ -32,7 +32,7 @@ ASKED = {"model": MODEL, "messages": MESSAGES, "max_tokens": 50}
 
 
 async def refuse(stand: FaultStand, body: bytes, code: str | None = None) -> None:
-    """The body is refused with 400, and nobody is asked."""
+    """The body is refused with 400, and no provider is called."""
     reply = await stand.send(body)
     assert reply.status == 400
     assert set(reply.error) == {"message", "type", "param", "code"}

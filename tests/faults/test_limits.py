@@ -23,7 +23,7 @@ async def test_a_frozen_valkey_delays_only_the_calls_of_that_moment(tmp_path: Pa
             later = [await place.ask() for _ in range(50)]
             assert await place.timeouts() == timeouts
         while sum(line["event"] == "redis.connected" for line in place.server.lines) < 2:  # noqa: ASYNC110
-            await asyncio.sleep(0.05)  # Until it has connected anew.
+            await asyncio.sleep(0.05)  # Until the store has reconnected.
 
         assert first + later == [200] * (AT_ONCE + 50)
         assert 1 <= timeouts <= AT_ONCE

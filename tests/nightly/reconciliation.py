@@ -71,7 +71,7 @@ class Tally:
 
 
 async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[str]:
-    """Compares the tally with the books, which nobody uses, and returns a report."""
+    """Compare the tally with the ledger while no call runs, and return a report."""
     database = await open_database(state, database_url, SystemClock())
     try:
         result = await database.read(audit)

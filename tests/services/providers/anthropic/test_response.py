@@ -188,7 +188,7 @@ def test_ignores_what_it_does_not_know(noise: list[dict[str, Any]]) -> None:
 
 
 def test_arguments_of_no_call_are_not_lost() -> None:
-    """An answer from which they would be missing is none: it must not end as if it were whole."""
+    """An answer without them is an error: it must not end as if it were whole."""
     stray = more(7, "input_json_delta", partial_json="{}")
     with pytest.raises(UpstreamError) as failed:
         decoded(started(), *said(0, "Hi"), stray, closing(), STOP)
