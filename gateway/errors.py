@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
+
+from services.domain.error_reason import ErrorReason
 
 RETRY_AFTER_MAX_S = 60.0
 """The longest Retry-After that the official SDKs honour. With a longer one some give up and some
@@ -33,7 +34,7 @@ _TIMEOUT = "timeout_error"
 class HttpReason:
     """One reason of the contract with everything that the edge derives from it."""
 
-    reason: reasons.ErrorReason.ValueType = field(kw_only=False)
+    reason: ErrorReason = field(kw_only=False)
     """The value of the enum."""
     http: int = field(kw_only=False)
     """The HTTP status code."""
@@ -56,25 +57,17 @@ class HttpReason:
 
 
 ROWS: Sequence[HttpReason] = (
-    HttpReason(reasons.ERROR_REASON_INVALID_JSON, 400, _BAD_REQUEST, "invalid_json"),
-    HttpReason(reasons.ERROR_REASON_INVALID_FIELD, 400, _BAD_REQUEST, "invalid_value"),
+    HttpReason(ErrorReason.INVALID_JSON, 400, _BAD_REQUEST, "invalid_json"),
+    HttpReason(ErrorReason.INVALID_FIELD, 400, _BAD_REQUEST, "invalid_value"),
+    HttpReason(ErrorReason.UNSUPPORTED_FEATURE, 400, _BAD_REQUEST, "unsupported_parameter"),
+    HttpReason(ErrorReason.MODEL_NOT_FOUND, 400, _BAD_REQUEST, "model_not_found"),
+    HttpReason(ErrorReason.CONTEXT_LENGTH_EXCEEDED, 400, _BAD_REQUEST, "context_length_exceeded"),
+    HttpReason(ErrorReason.INVALID_IMAGE, 400, _BAD_REQUEST, "invalid_image"),
+    HttpReason(ErrorReason.IMAGE_FETCH_FAILED, 400, _BAD_REQUEST, "image_fetch_failed"),
+    HttpReason(ErrorReason.CONTENT_FILTERED, 400, _BAD_REQUEST, "content_policy_violation"),
+    HttpReason(ErrorReason.UPSTREAM_INVALID_REQUEST, 400, _BAD_REQUEST, "upstream_invalid_request"),
     HttpReason(
-        reasons.ERROR_REASON_UNSUPPORTED_FEATURE, 400, _BAD_REQUEST, "unsupported_parameter"
-    ),
-    HttpReason(reasons.ERROR_REASON_MODEL_NOT_FOUND, 400, _BAD_REQUEST, "model_not_found"),
-    HttpReason(
-        reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED, 400, _BAD_REQUEST, "context_length_exceeded"
-    ),
-    HttpReason(reasons.ERROR_REASON_INVALID_IMAGE, 400, _BAD_REQUEST, "invalid_image"),
-    HttpReason(reasons.ERROR_REASON_IMAGE_FETCH_FAILED, 400, _BAD_REQUEST, "image_fetch_failed"),
-    HttpReason(
-        reasons.ERROR_REASON_CONTENT_FILTERED, 400, _BAD_REQUEST, "content_policy_violation"
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_UPSTREAM_INVALID_REQUEST, 400, _BAD_REQUEST, "upstream_invalid_request"
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_INVALID_API_KEY,
+        ErrorReason.INVALID_API_KEY,
         401,
         _AUTHENTICATION,
         "invalid_api_key",
@@ -82,7 +75,7 @@ ROWS: Sequence[HttpReason] = (
         headers=_SCHEME,
     ),
     HttpReason(
-        reasons.ERROR_REASON_KEY_EXPIRED,
+        ErrorReason.KEY_EXPIRED,
         401,
         _AUTHENTICATION,
         "key_expired",
@@ -90,7 +83,7 @@ ROWS: Sequence[HttpReason] = (
         headers=_SCHEME,
     ),
     HttpReason(
-        reasons.ERROR_REASON_KEY_REVOKED,
+        ErrorReason.KEY_REVOKED,
         401,
         _AUTHENTICATION,
         "key_revoked",
@@ -98,93 +91,71 @@ ROWS: Sequence[HttpReason] = (
         headers=_SCHEME,
     ),
     HttpReason(
-        reasons.ERROR_REASON_INSUFFICIENT_QUOTA,
+        ErrorReason.INSUFFICIENT_QUOTA,
         402,
         "insufficient_quota",
         "insufficient_quota",
         final=True,
     ),
+    HttpReason(ErrorReason.MODEL_NOT_ALLOWED, 403, "permission_error", "model_not_allowed"),
+    HttpReason(ErrorReason.PERMISSION_DENIED, 403, "permission_error", "permission_denied"),
+    HttpReason(ErrorReason.NOT_FOUND, 404, _BAD_REQUEST, "not_found"),
+    HttpReason(ErrorReason.ALREADY_EXISTS, 409, _BAD_REQUEST, "already_exists", final=True),
+    HttpReason(ErrorReason.UNKNOWN_URL, 404, _BAD_REQUEST, "unknown_url"),
+    HttpReason(ErrorReason.METHOD_NOT_ALLOWED, 405, _BAD_REQUEST, "method_not_allowed"),
+    HttpReason(ErrorReason.REQUEST_TIMEOUT, 408, _BAD_REQUEST, "request_timeout", closes=True),
     HttpReason(
-        reasons.ERROR_REASON_MODEL_NOT_ALLOWED, 403, "permission_error", "model_not_allowed"
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_PERMISSION_DENIED, 403, "permission_error", "permission_denied"
-    ),
-    HttpReason(reasons.ERROR_REASON_NOT_FOUND, 404, _BAD_REQUEST, "not_found"),
-    HttpReason(
-        reasons.ERROR_REASON_ALREADY_EXISTS, 409, _BAD_REQUEST, "already_exists", final=True
-    ),
-    HttpReason(reasons.ERROR_REASON_UNKNOWN_URL, 404, _BAD_REQUEST, "unknown_url"),
-    HttpReason(reasons.ERROR_REASON_METHOD_NOT_ALLOWED, 405, _BAD_REQUEST, "method_not_allowed"),
-    HttpReason(
-        reasons.ERROR_REASON_REQUEST_TIMEOUT, 408, _BAD_REQUEST, "request_timeout", closes=True
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS,
+        ErrorReason.IDEMPOTENCY_IN_PROGRESS,
         409,
         "idempotency_error",
         "idempotency_in_progress",
     ),
+    HttpReason(ErrorReason.REQUEST_TOO_LARGE, 413, _BAD_REQUEST, "request_too_large", closes=True),
     HttpReason(
-        reasons.ERROR_REASON_REQUEST_TOO_LARGE, 413, _BAD_REQUEST, "request_too_large", closes=True
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE,
+        ErrorReason.UNSUPPORTED_MEDIA_TYPE,
         415,
         _BAD_REQUEST,
         "unsupported_media_type",
         headers=_ACCEPTED,
     ),
-    HttpReason(reasons.ERROR_REASON_EXPECTATION_FAILED, 417, _BAD_REQUEST, "expectation_failed"),
+    HttpReason(ErrorReason.EXPECTATION_FAILED, 417, _BAD_REQUEST, "expectation_failed"),
+    HttpReason(ErrorReason.IDEMPOTENCY_MISMATCH, 422, "idempotency_error", "idempotency_mismatch"),
+    HttpReason(ErrorReason.RATE_LIMIT_EXCEEDED, 429, "rate_limit_error", "rate_limit_exceeded"),
     HttpReason(
-        reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH, 422, "idempotency_error", "idempotency_mismatch"
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED, 429, "rate_limit_error", "rate_limit_exceeded"
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_BUDGET_EXCEEDED,
+        ErrorReason.BUDGET_EXCEEDED,
         429,
         "insufficient_quota",
         "budget_exceeded",
         final=True,
     ),
+    HttpReason(ErrorReason.HEADERS_TOO_LARGE, 431, _BAD_REQUEST, "headers_too_large", closes=True),
+    HttpReason(ErrorReason.BAD_HTTP, 400, _BAD_REQUEST, "bad_http", closes=True),
+    HttpReason(ErrorReason.CLIENT_CLOSED, 499, _BAD_REQUEST, "client_closed"),
+    HttpReason(ErrorReason.INTERNAL, 500, _SERVER, "internal_error", final=True),
+    HttpReason(ErrorReason.NOT_IMPLEMENTED, 501, _SERVER, "not_implemented"),
+    HttpReason(ErrorReason.UPSTREAM_UNREACHABLE, 502, _UPSTREAM, "upstream_unreachable"),
+    HttpReason(ErrorReason.UPSTREAM_BAD_RESPONSE, 502, _UPSTREAM, "upstream_bad_response"),
+    HttpReason(ErrorReason.UPSTREAM_ERROR, 502, _UPSTREAM, "upstream_error"),
+    HttpReason(ErrorReason.UPSTREAM_DISCONNECTED, 502, _UPSTREAM, "upstream_disconnected"),
     HttpReason(
-        reasons.ERROR_REASON_HEADERS_TOO_LARGE, 431, _BAD_REQUEST, "headers_too_large", closes=True
-    ),
-    HttpReason(reasons.ERROR_REASON_BAD_HTTP, 400, _BAD_REQUEST, "bad_http", closes=True),
-    HttpReason(reasons.ERROR_REASON_CLIENT_CLOSED, 499, _BAD_REQUEST, "client_closed"),
-    HttpReason(reasons.ERROR_REASON_INTERNAL, 500, _SERVER, "internal_error", final=True),
-    HttpReason(reasons.ERROR_REASON_NOT_IMPLEMENTED, 501, _SERVER, "not_implemented"),
-    HttpReason(reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, 502, _UPSTREAM, "upstream_unreachable"),
-    HttpReason(reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE, 502, _UPSTREAM, "upstream_bad_response"),
-    HttpReason(reasons.ERROR_REASON_UPSTREAM_ERROR, 502, _UPSTREAM, "upstream_error"),
-    HttpReason(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, 502, _UPSTREAM, "upstream_disconnected"),
-    HttpReason(
-        reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED,
+        ErrorReason.UPSTREAM_AUTH_FAILED,
         502,
         _UPSTREAM,
         "upstream_auth_failed",
         final=True,  # The operator has to act.
     ),
-    HttpReason(
-        reasons.ERROR_REASON_UPSTREAM_OVERLOADED, 503, "overloaded_error", "upstream_overloaded"
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED, 429, "rate_limit_error", "upstream_rate_limited"
-    ),
-    HttpReason(
-        reasons.ERROR_REASON_OVERLOADED, 503, "overloaded_error", "overloaded", lowers_limit=True
-    ),
-    HttpReason(reasons.ERROR_REASON_SHUTTING_DOWN, 503, _SERVER, "server_shutting_down"),
-    HttpReason(reasons.ERROR_REASON_STORAGE_UNAVAILABLE, 503, _SERVER, "storage_unavailable"),
-    HttpReason(reasons.ERROR_REASON_AUTH_UNAVAILABLE, 503, _SERVER, "auth_unavailable"),
-    HttpReason(reasons.ERROR_REASON_SERVICE_UNAVAILABLE, 503, _SERVER, "service_unavailable"),
-    HttpReason(reasons.ERROR_REASON_UPSTREAM_TIMEOUT, 504, _TIMEOUT, "upstream_timeout"),
-    HttpReason(reasons.ERROR_REASON_UPSTREAM_STALLED, 504, _TIMEOUT, "upstream_stalled"),
-    HttpReason(reasons.ERROR_REASON_DEADLINE, 504, _TIMEOUT, "deadline_exceeded", final=True),
+    HttpReason(ErrorReason.UPSTREAM_OVERLOADED, 503, "overloaded_error", "upstream_overloaded"),
+    HttpReason(ErrorReason.UPSTREAM_RATE_LIMITED, 429, "rate_limit_error", "upstream_rate_limited"),
+    HttpReason(ErrorReason.OVERLOADED, 503, "overloaded_error", "overloaded", lowers_limit=True),
+    HttpReason(ErrorReason.SHUTTING_DOWN, 503, _SERVER, "server_shutting_down"),
+    HttpReason(ErrorReason.STORAGE_UNAVAILABLE, 503, _SERVER, "storage_unavailable"),
+    HttpReason(ErrorReason.AUTH_UNAVAILABLE, 503, _SERVER, "auth_unavailable"),
+    HttpReason(ErrorReason.SERVICE_UNAVAILABLE, 503, _SERVER, "service_unavailable"),
+    HttpReason(ErrorReason.UPSTREAM_TIMEOUT, 504, _TIMEOUT, "upstream_timeout"),
+    HttpReason(ErrorReason.UPSTREAM_STALLED, 504, _TIMEOUT, "upstream_stalled"),
+    HttpReason(ErrorReason.DEADLINE, 504, _TIMEOUT, "deadline_exceeded", final=True),
 )
-REASONS: Mapping[reasons.ErrorReason.ValueType, HttpReason] = {row.reason: row for row in ROWS}
+REASONS: Mapping[ErrorReason, HttpReason] = {row.reason: row for row in ROWS}
 """The row of every reason. The comments of `error_reason.proto` are the source. The service has a
 table of its own, `services.errors`, for gRPC."""
 
@@ -205,7 +176,7 @@ class ApiError(Exception):
 
     def __init__(  # noqa: PLR0913 - the parts of an error, each by its name
         self,
-        reason: reasons.ErrorReason.ValueType,
+        reason: ErrorReason,
         message: str,
         *,
         param: str | None = None,
@@ -254,15 +225,15 @@ class ApiError(Exception):
 
 def json_error(code: str, message: str) -> ApiError:
     """The error for a body with a fault of `JSON_ERROR_CODES`."""
-    return ApiError(reasons.ERROR_REASON_INVALID_JSON, message, code=code)
+    return ApiError(ErrorReason.INVALID_JSON, message, code=code)
 
 
 def invalid(param: str, message: str) -> ApiError:
     """The error for a field of the wrong type or form."""
-    return ApiError(reasons.ERROR_REASON_INVALID_FIELD, message, param=param)
+    return ApiError(ErrorReason.INVALID_FIELD, message, param=param)
 
 
 def internal(request_id: str) -> ApiError:
     """The error for a fault of the gateway. It shows only the request id, for the operator."""
     message = f"The gateway failed. Please report request {request_id}."
-    return ApiError(reasons.ERROR_REASON_INTERNAL, message)
+    return ApiError(ErrorReason.INTERNAL, message)

@@ -12,7 +12,6 @@ from aiohttp.typedefs import Middleware
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.operations.v1 import operations_service_pb2 as operations
 
 from gateway import openapi
@@ -24,6 +23,7 @@ from gateway.http.middleware import REQUEST_ID, Handler, add_headers, border
 from gateway.http.runner import CONFIG
 from gateway.transcoding import routes
 from services.common.request_headers import has_bearer_token
+from services.domain.error_reason import ErrorReason
 
 SERVICES = (
     accounts.DESCRIPTOR.services_by_name["AccountService"],
@@ -59,7 +59,7 @@ def _require_token(token: str) -> Middleware:
             message = (
                 "This method requires the operators' token, in the header `Authorization: Bearer`."
             )
-            raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, message)
+            raise ApiError(ErrorReason.INVALID_API_KEY, message)
         return await handler(request)
 
     return guard

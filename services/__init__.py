@@ -23,6 +23,7 @@ Modules, in the order in which data flows:
     capabilities  what models can do
     errors        reasons of failures
     clock         time and randomness
+    domain        the language of edge and core
     common        leaf modules that the edge imports, too
 
 Imports go downwards only, in the order of `LAYERS` in `tests/test_architecture.py`. The edge is

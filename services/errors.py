@@ -17,11 +17,9 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.call_names import ERROR_DOMAIN
-
-REASON_PREFIX = "ERROR_REASON_"
+from services.domain.error_reason import ErrorReason
 
 # Bytes in UTF-8. Longer messages are cut: percent-encoded in a trailer they would exceed
 # gRPC's metadata limit, and the status would turn into RESOURCE_EXHAUSTED.
@@ -34,8 +32,8 @@ _C = StatusCode
 class Reason:
     """One reason of the contract with everything that the service derives from it."""
 
-    reason: reasons.ErrorReason.ValueType = field(kw_only=False)
-    """The value of the enum."""
+    reason: ErrorReason = field(kw_only=False)
+    """The reason."""
     grpc: StatusCode
     """The gRPC status code."""
     retryable: bool = False
@@ -61,70 +59,68 @@ class Reason:
 
 
 ROWS: Sequence[Reason] = (
-    Reason(reasons.ERROR_REASON_INVALID_JSON, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_INVALID_FIELD, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_UNSUPPORTED_FEATURE, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.INVALID_JSON, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.INVALID_FIELD, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.UNSUPPORTED_FEATURE, grpc=_C.INVALID_ARGUMENT),
     Reason(
-        reasons.ERROR_REASON_MODEL_NOT_FOUND,
+        ErrorReason.MODEL_NOT_FOUND,
         grpc=_C.INVALID_ARGUMENT,
         retryable=True,
         # The provider's message has its own name for the model.
         message="Invalid model specified",
         param="model",
     ),
-    Reason(reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_INVALID_IMAGE, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_IMAGE_FETCH_FAILED, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_CONTENT_FILTERED, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_UPSTREAM_INVALID_REQUEST, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_INVALID_API_KEY, grpc=_C.UNAUTHENTICATED),
-    Reason(reasons.ERROR_REASON_KEY_EXPIRED, grpc=_C.UNAUTHENTICATED, end="revoked"),
-    Reason(reasons.ERROR_REASON_KEY_REVOKED, grpc=_C.UNAUTHENTICATED, end="revoked"),
-    Reason(reasons.ERROR_REASON_INSUFFICIENT_QUOTA, grpc=_C.FAILED_PRECONDITION, lacks_funds=True),
-    Reason(reasons.ERROR_REASON_MODEL_NOT_ALLOWED, grpc=_C.PERMISSION_DENIED),
-    Reason(reasons.ERROR_REASON_PERMISSION_DENIED, grpc=_C.PERMISSION_DENIED),
-    Reason(reasons.ERROR_REASON_NOT_FOUND, grpc=_C.NOT_FOUND),
-    Reason(reasons.ERROR_REASON_ALREADY_EXISTS, grpc=_C.ALREADY_EXISTS),
-    Reason(reasons.ERROR_REASON_UNKNOWN_URL, grpc=_C.NOT_FOUND),
-    Reason(reasons.ERROR_REASON_METHOD_NOT_ALLOWED, grpc=_C.UNIMPLEMENTED),
-    Reason(reasons.ERROR_REASON_REQUEST_TIMEOUT, grpc=_C.DEADLINE_EXCEEDED),
-    Reason(reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS, grpc=_C.ABORTED),
-    Reason(reasons.ERROR_REASON_REQUEST_TOO_LARGE, grpc=_C.OUT_OF_RANGE),
-    Reason(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_EXPECTATION_FAILED, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED),
-    Reason(reasons.ERROR_REASON_BUDGET_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED, lacks_funds=True),
-    Reason(reasons.ERROR_REASON_HEADERS_TOO_LARGE, grpc=_C.OUT_OF_RANGE),
-    Reason(reasons.ERROR_REASON_BAD_HTTP, grpc=_C.INVALID_ARGUMENT),
-    Reason(reasons.ERROR_REASON_CLIENT_CLOSED, grpc=_C.CANCELLED),
-    Reason(reasons.ERROR_REASON_INTERNAL, grpc=_C.INTERNAL),
-    Reason(reasons.ERROR_REASON_NOT_IMPLEMENTED, grpc=_C.UNIMPLEMENTED),
+    Reason(ErrorReason.CONTEXT_LENGTH_EXCEEDED, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.INVALID_IMAGE, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.IMAGE_FETCH_FAILED, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.CONTENT_FILTERED, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.UPSTREAM_INVALID_REQUEST, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.INVALID_API_KEY, grpc=_C.UNAUTHENTICATED),
+    Reason(ErrorReason.KEY_EXPIRED, grpc=_C.UNAUTHENTICATED, end="revoked"),
+    Reason(ErrorReason.KEY_REVOKED, grpc=_C.UNAUTHENTICATED, end="revoked"),
+    Reason(ErrorReason.INSUFFICIENT_QUOTA, grpc=_C.FAILED_PRECONDITION, lacks_funds=True),
+    Reason(ErrorReason.MODEL_NOT_ALLOWED, grpc=_C.PERMISSION_DENIED),
+    Reason(ErrorReason.PERMISSION_DENIED, grpc=_C.PERMISSION_DENIED),
+    Reason(ErrorReason.NOT_FOUND, grpc=_C.NOT_FOUND),
+    Reason(ErrorReason.ALREADY_EXISTS, grpc=_C.ALREADY_EXISTS),
+    Reason(ErrorReason.UNKNOWN_URL, grpc=_C.NOT_FOUND),
+    Reason(ErrorReason.METHOD_NOT_ALLOWED, grpc=_C.UNIMPLEMENTED),
+    Reason(ErrorReason.REQUEST_TIMEOUT, grpc=_C.DEADLINE_EXCEEDED),
+    Reason(ErrorReason.IDEMPOTENCY_IN_PROGRESS, grpc=_C.ABORTED),
+    Reason(ErrorReason.REQUEST_TOO_LARGE, grpc=_C.OUT_OF_RANGE),
+    Reason(ErrorReason.UNSUPPORTED_MEDIA_TYPE, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.EXPECTATION_FAILED, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.IDEMPOTENCY_MISMATCH, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.RATE_LIMIT_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED),
+    Reason(ErrorReason.BUDGET_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED, lacks_funds=True),
+    Reason(ErrorReason.HEADERS_TOO_LARGE, grpc=_C.OUT_OF_RANGE),
+    Reason(ErrorReason.BAD_HTTP, grpc=_C.INVALID_ARGUMENT),
+    Reason(ErrorReason.CLIENT_CLOSED, grpc=_C.CANCELLED),
+    Reason(ErrorReason.INTERNAL, grpc=_C.INTERNAL),
+    Reason(ErrorReason.NOT_IMPLEMENTED, grpc=_C.UNIMPLEMENTED),
     Reason(
-        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        ErrorReason.UPSTREAM_UNREACHABLE,
         grpc=_C.UNAVAILABLE,
         retryable=True,
         channel_fault=True,
     ),
     Reason(
-        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+        ErrorReason.UPSTREAM_BAD_RESPONSE,
         grpc=_C.UNAVAILABLE,
         retryable=True,
         channel_fault=True,
         message="The provider gave an answer that the gateway cannot read.",
     ),
+    Reason(ErrorReason.UPSTREAM_ERROR, grpc=_C.UNAVAILABLE, retryable=True, channel_fault=True),
     Reason(
-        reasons.ERROR_REASON_UPSTREAM_ERROR, grpc=_C.UNAVAILABLE, retryable=True, channel_fault=True
-    ),
-    Reason(
-        reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
+        ErrorReason.UPSTREAM_DISCONNECTED,
         grpc=_C.UNAVAILABLE,
         retryable=True,
         channel_fault=True,
         end="upstream_eof",
     ),
     Reason(
-        reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED,
+        ErrorReason.UPSTREAM_AUTH_FAILED,
         grpc=_C.UNAVAILABLE,
         retryable=True,
         channel_fault=True,
@@ -133,41 +129,41 @@ ROWS: Sequence[Reason] = (
         message="The provider refused the gateway's own account.",
     ),
     Reason(
-        reasons.ERROR_REASON_UPSTREAM_OVERLOADED,
+        ErrorReason.UPSTREAM_OVERLOADED,
         grpc=_C.UNAVAILABLE,
         retryable=True,
         channel_fault=True,
     ),
     Reason(
-        reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED,
+        ErrorReason.UPSTREAM_RATE_LIMITED,
         grpc=_C.RESOURCE_EXHAUSTED,
         retryable=True,
         channel_fault=True,
         key_fault=True,
         opens_for_s=1.0,
     ),
-    Reason(reasons.ERROR_REASON_OVERLOADED, grpc=_C.UNAVAILABLE),
-    Reason(reasons.ERROR_REASON_SHUTTING_DOWN, grpc=_C.UNAVAILABLE, end="shutdown"),
-    Reason(reasons.ERROR_REASON_STORAGE_UNAVAILABLE, grpc=_C.UNAVAILABLE),
-    Reason(reasons.ERROR_REASON_AUTH_UNAVAILABLE, grpc=_C.UNAVAILABLE),
-    Reason(reasons.ERROR_REASON_SERVICE_UNAVAILABLE, grpc=_C.UNAVAILABLE),
+    Reason(ErrorReason.OVERLOADED, grpc=_C.UNAVAILABLE),
+    Reason(ErrorReason.SHUTTING_DOWN, grpc=_C.UNAVAILABLE, end="shutdown"),
+    Reason(ErrorReason.STORAGE_UNAVAILABLE, grpc=_C.UNAVAILABLE),
+    Reason(ErrorReason.AUTH_UNAVAILABLE, grpc=_C.UNAVAILABLE),
+    Reason(ErrorReason.SERVICE_UNAVAILABLE, grpc=_C.UNAVAILABLE),
     Reason(
-        reasons.ERROR_REASON_UPSTREAM_TIMEOUT,
+        ErrorReason.UPSTREAM_TIMEOUT,
         grpc=_C.DEADLINE_EXCEEDED,
         retryable=True,
         channel_fault=True,
         end="upstream_stall",
     ),
     Reason(
-        reasons.ERROR_REASON_UPSTREAM_STALLED,
+        ErrorReason.UPSTREAM_STALLED,
         grpc=_C.DEADLINE_EXCEEDED,
         retryable=True,
         channel_fault=True,
         end="upstream_stall",
     ),
-    Reason(reasons.ERROR_REASON_DEADLINE, grpc=_C.DEADLINE_EXCEEDED, end="deadline"),
+    Reason(ErrorReason.DEADLINE, grpc=_C.DEADLINE_EXCEEDED, end="deadline"),
 )
-REASONS: Mapping[reasons.ErrorReason.ValueType, Reason] = {row.reason: row for row in ROWS}
+REASONS: Mapping[ErrorReason, Reason] = {row.reason: row for row in ROWS}
 """The row of every reason. The edge has a table of its own, `gateway.errors`, for HTTP."""
 
 
@@ -182,7 +178,7 @@ class Failure(Exception):
 
     def __init__(
         self,
-        reason: reasons.ErrorReason.ValueType,
+        reason: ErrorReason,
         message: str,
         *,
         param: str = "",
@@ -199,11 +195,6 @@ class Failure(Exception):
         """Headers of the answer, such as `x-ratelimit-…`, in lower case."""
 
     @property
-    def reason_name(self) -> str:
-        """The reason as it is sent, such as `MODEL_NOT_FOUND`."""
-        return reasons.ErrorReason.Name(self.reason).removeprefix(REASON_PREFIX)
-
-    @property
     def row(self) -> Reason:
         """The reason's row of `REASONS`."""
         return REASONS[self.reason]
@@ -216,11 +207,11 @@ class Failure(Exception):
     def to_status(self) -> Status:
         """Return the `google.rpc.Status` that callers receive."""
         facts = self.facts | ({"param": self.param} if self.param else {})
-        details = [ErrorInfo(reason=self.reason_name, domain=ERROR_DOMAIN, metadata=facts)]
+        details = [ErrorInfo(reason=self.reason, domain=ERROR_DOMAIN, metadata=facts)]
         packed = [_pack(detail) for detail in details]
         if self.param and self.code is StatusCode.INVALID_ARGUMENT:
             violation = BadRequest.FieldViolation(
-                field=self.param, description=_cut(self.message), reason=self.reason_name
+                field=self.param, description=_cut(self.message), reason=self.reason
             )
             packed.append(_pack(BadRequest(field_violations=[violation])))
         if self.retry_after_s is not None:
@@ -240,7 +231,7 @@ class UpstreamError(Failure):
 
     def __init__(
         self,
-        reason: reasons.ErrorReason.ValueType,
+        reason: ErrorReason,
         message: str,
         *,
         status: int = 0,

@@ -50,8 +50,8 @@ sys.argv[:] = ["gateway", *arguments]
 
 IMPORT_EDGE = """
 import importlib, pkgutil
-import gateway, services.common
-for package in (gateway, services.common):
+import gateway, services.common, services.domain
+for package in (gateway, services.common, services.domain):
     assert package.__file__.startswith(packages), package.__file__
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from ipaddress import AddressValueError, IPv6Address
 
 from aiohttp import web
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from gateway.http.middleware import Handler
+from services.domain.error_reason import ErrorReason
 
 FAILURES = 20
 """Burst of failures that get 401; after it, one in every `REFILL_S` does."""
@@ -55,7 +55,7 @@ class AuthThrottle:
         if retry_after_s <= 0:
             return error
         return ApiError(
-            reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED,
+            ErrorReason.RATE_LIMIT_EXCEEDED,
             "Too many requests from this address had no valid API key.",
             retry_after_s=retry_after_s,
         )

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import MultiMapping
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.overload.body_budget import BodyMemory
+from services.domain.error_reason import ErrorReason
 
 _JSON = "application/json"
 _JSON_UTF8 = re.compile(r'application/json\s*(;\s*charset="?utf-?8"?\s*)?;?\s*', re.IGNORECASE)
@@ -57,7 +57,7 @@ async def read_body(
         raise body_timeout() from None
     except (web.RequestPayloadError, HttpProcessingError):
         message = "The body is not framed as HTTP/1.1 says."
-        raise ApiError(reasons.ERROR_REASON_BAD_HTTP, message) from None
+        raise ApiError(ErrorReason.BAD_HTTP, message) from None
 
 
 def is_json(headers: MultiMapping[str]) -> bool:
@@ -69,7 +69,7 @@ def is_json(headers: MultiMapping[str]) -> bool:
 def body_timeout() -> ApiError:
     """Return the error for a body that does not arrive in time."""
     message = "The body did not arrive in time."
-    return ApiError(reasons.ERROR_REASON_REQUEST_TIMEOUT, message)
+    return ApiError(ErrorReason.REQUEST_TIMEOUT, message)
 
 
 class IncomingBody:
@@ -126,17 +126,17 @@ class IncomingBody:
 def _refuse_by_headers(request: web.Request, config: EdgeConfig) -> None:
     if not is_json(request.headers):
         message = "The body must be sent as `Content-Type: application/json`, in UTF-8."
-        raise ApiError(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, message)
+        raise ApiError(ErrorReason.UNSUPPORTED_MEDIA_TYPE, message)
     if request.headers.get("Content-Encoding", "identity").strip().lower() != "identity":
         message = "The body must not be compressed."
-        raise ApiError(reasons.ERROR_REASON_UNSUPPORTED_MEDIA_TYPE, message)
+        raise ApiError(ErrorReason.UNSUPPORTED_MEDIA_TYPE, message)
     if (request.content_length or 0) > config.body_bytes_max:
         raise _too_large(config)
 
 
 def _too_large(config: EdgeConfig) -> ApiError:
     message = f"The body is larger than {config.body_bytes_max} bytes."
-    return ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message)
+    return ApiError(ErrorReason.REQUEST_TOO_LARGE, message)
 
 
 async def _receive(content: StreamReader, config: EdgeConfig, memory: BodyMemory | None) -> bytes:

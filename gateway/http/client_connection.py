@@ -17,7 +17,6 @@ from typing import cast
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
@@ -28,6 +27,7 @@ from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.refusals import refused_connection
 from services.common.plain_metrics import PlainCounter
 from services.common.request_headers import new_request_id
+from services.domain.error_reason import ErrorReason
 
 DISCARD_TIMEOUT_S = 2.0
 """Time after a refusal in which the rest of the body is read and discarded, so that the client sees
@@ -225,7 +225,7 @@ class ClientConnection(RequestHandler):
 def _parser_error(status: int, exc: BaseException | None) -> ApiError:
     if isinstance(exc, LineTooLong) or "Too many headers" in str(exc):
         message = "The request line or a header is too long, or there are too many."
-        return ApiError(reasons.ERROR_REASON_HEADERS_TOO_LARGE, message)
+        return ApiError(ErrorReason.HEADERS_TOO_LARGE, message)
     if status == 400:
-        return ApiError(reasons.ERROR_REASON_BAD_HTTP, "The request is not valid HTTP/1.1.")
-    return ApiError(reasons.ERROR_REASON_INTERNAL, "The gateway failed.")
+        return ApiError(ErrorReason.BAD_HTTP, "The request is not valid HTTP/1.1.")
+    return ApiError(ErrorReason.INTERNAL, "The gateway failed.")

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from multidict import MultiMapping
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from services.common.key_format import PREFIX, well_formed
 from services.common.request_headers import bearer_token, unchecked_token
+from services.domain.error_reason import ErrorReason
 
 AUTHORIZATION = "Authorization"
 """The header whose value is `Bearer` and the key. Any other credential header holds the key
@@ -42,7 +42,7 @@ def api_key(headers: MultiMapping[str], credential_headers: Sequence[str] = BEAR
 def _refusal(fault: str, header: str) -> ApiError:
     value = f"{_BEARER if header == AUTHORIZATION else ''}{PREFIX}..."
     message = f"Invalid API key: {fault}. Send one key in the header `{header}: {value}`."
-    return ApiError(reasons.ERROR_REASON_INVALID_API_KEY, message)
+    return ApiError(ErrorReason.INVALID_API_KEY, message)
 
 
 def unchecked_key(

@@ -13,7 +13,6 @@ from typing import Final
 
 from aiohttp import web
 from multidict import MultiMapping
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, internal
 from gateway.http.error_answer import error_renderer
@@ -22,6 +21,7 @@ from gateway.telemetry.request_metrics import CLIENT_CLOSED
 from gateway.telemetry.request_observer import OBSERVER, route_of
 from services.common.json_logs import emit
 from services.common.request_headers import request_id_or_new
+from services.domain.error_reason import ErrorReason
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -95,15 +95,15 @@ def error_response(request: web.Request, error: ApiError) -> web.Response:
 def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
     if isinstance(error, web.HTTPMethodNotAllowed):
         return ApiError(
-            reasons.ERROR_REASON_METHOD_NOT_ALLOWED,
+            ErrorReason.METHOD_NOT_ALLOWED,
             "This URL does not take that method.",
             headers={"Allow": error.headers["Allow"]},
         )
     if isinstance(error, web.HTTPExpectationFailed):
         message = "The only expectation that can be met is `100-continue`."
-        return ApiError(reasons.ERROR_REASON_EXPECTATION_FAILED, message)
+        return ApiError(ErrorReason.EXPECTATION_FAILED, message)
     if error.status == 404:
-        return ApiError(reasons.ERROR_REASON_UNKNOWN_URL, "There is nothing at this URL.")
+        return ApiError(ErrorReason.UNKNOWN_URL, "There is nothing at this URL.")
     return internal(request[REQUEST_ID])
 
 

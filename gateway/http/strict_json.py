@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from functools import cache
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, json_error
+from services.domain.error_reason import ErrorReason
 
 DEPTH_MAX = 64
 """The deepest nesting of arrays and objects."""
@@ -158,14 +158,14 @@ def _members(body: bytes) -> dict[str, msgspec.Raw]:
         return _OBJECT.decode(body)
     except msgspec.ValidationError:
         message = "The body must be a JSON object."
-        raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
+        raise ApiError(ErrorReason.INVALID_JSON, message) from None
     except msgspec.DecodeError as error:
         if "surrogate" in str(error) or _LONE_SURROGATE.search(body):
             message = "The body has half of a surrogate pair, which is no character."
             raise json_error("invalid_encoding", message) from None
         # Such as "JSON is malformed: invalid character (byte 5)": a position, never the text.
         message = f"The body cannot be read. {error}."
-        raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
+        raise ApiError(ErrorReason.INVALID_JSON, message) from None
     except RecursionError:
         message = f"The body is nested more than {DEPTH_MAX} levels deep."
         raise json_error("json_too_deep", message) from None

@@ -6,12 +6,12 @@ import asyncio
 from typing import Any
 
 import grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from gateway.overload.concurrency_limit import ConcurrencyLimit
 from gateway.rpc.status_mapping import to_api_error
 from services.common.fair_share import FairShare
+from services.domain.error_reason import ErrorReason
 
 SHUTDOWN_RETRY_AFTER_S = 1.0
 
@@ -89,5 +89,5 @@ class InFlightCall:
             if task is None or task.cancelling():
                 return  # The client disconnected, which cancelled the handler.
             message = "The gateway is shutting down. Please try again."
-            reason = reasons.ERROR_REASON_SHUTTING_DOWN
+            reason = ErrorReason.SHUTTING_DOWN
             raise ApiError(reason, message, retry_after_s=SHUTDOWN_RETRY_AFTER_S) from None

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
 from gateway.rpc.status_mapping import to_api_error
 from services.common.call_names import REQUEST_ID_HEADER
+from services.domain.error_reason import ErrorReason
 
 LOOKUP_TIMEOUT_S = 4.0
 """Above the timeout of the service's own lookup in its store."""
@@ -36,5 +36,5 @@ class ServiceKeyLookup:
             error = to_api_error(failure, request_id)
             if error.row.failed_auth:
                 raise error from None
-            return error.reason == reasons.ERROR_REASON_NOT_FOUND
+            return error.reason == ErrorReason.NOT_FOUND
         return True

@@ -12,32 +12,30 @@ from typing import cast
 import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
-from gateway.errors import REASONS, ApiError, internal
+from gateway.errors import ApiError, internal
 from gateway.rpc.call_metadata import response_headers
 from services.common.call_names import ERROR_DOMAIN, PROVIDER_CODE, SCARCE, STATUS_DETAILS
+from services.domain.error_reason import ErrorReason
 
 UNAVAILABLE_RETRY_AFTER_S = 1.0
 """The wait before a retry while the service cannot be reached."""
 
 _C = grpc.StatusCode
 # Statuses of the gRPC library or of a proxy. Codes that are missing here are INTERNAL.
-_LIBRARY_STATUSES: Mapping[
-    grpc.StatusCode, tuple[reasons.ErrorReason.ValueType, str, float | None]
-] = {
+_LIBRARY_STATUSES: Mapping[grpc.StatusCode, tuple[ErrorReason, str, float | None]] = {
     _C.UNAVAILABLE: (
-        reasons.ERROR_REASON_SERVICE_UNAVAILABLE,
+        ErrorReason.SERVICE_UNAVAILABLE,
         "The service cannot be reached. Please try again.",
         UNAVAILABLE_RETRY_AFTER_S,
     ),
     _C.CANCELLED: (
-        reasons.ERROR_REASON_SERVICE_UNAVAILABLE,
+        ErrorReason.SERVICE_UNAVAILABLE,
         "The service dropped the call. Please try again.",
         UNAVAILABLE_RETRY_AFTER_S,
     ),
     _C.DEADLINE_EXCEEDED: (
-        reasons.ERROR_REASON_DEADLINE,
+        ErrorReason.DEADLINE,
         "The time for this request is over.",
         None,
     ),
@@ -45,38 +43,38 @@ _LIBRARY_STATUSES: Mapping[
 
 # RESOURCE_EXHAUSTED without our ErrorInfo is never a rate limit. These are the messages of grpc
 # 1.85; others are INTERNAL.
-_EXHAUSTED: tuple[tuple[str, reasons.ErrorReason.ValueType, str], ...] = (
+_EXHAUSTED: tuple[tuple[str, ErrorReason, str], ...] = (
     (
         "CLIENT: Received message larger than max",
-        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+        ErrorReason.UPSTREAM_BAD_RESPONSE,
         "The answer is too large.",
     ),
     (
         "message larger than max",
-        reasons.ERROR_REASON_REQUEST_TOO_LARGE,
+        ErrorReason.REQUEST_TOO_LARGE,
         "The request is too large.",
     ),
     (
         "Concurrent RPC limit",
-        reasons.ERROR_REASON_OVERLOADED,
+        ErrorReason.OVERLOADED,
         "The service is overloaded. Please try again.",
     ),
 )
 
 # For reasons that are newer than this edge: https://github.com/googleapis/googleapis, code.proto.
-_REASON_BY_CODE: Mapping[grpc.StatusCode, reasons.ErrorReason.ValueType] = {
-    _C.INVALID_ARGUMENT: reasons.ERROR_REASON_INVALID_FIELD,
-    _C.OUT_OF_RANGE: reasons.ERROR_REASON_INVALID_FIELD,
-    _C.FAILED_PRECONDITION: reasons.ERROR_REASON_INVALID_FIELD,
-    _C.UNAUTHENTICATED: reasons.ERROR_REASON_INVALID_API_KEY,
-    _C.PERMISSION_DENIED: reasons.ERROR_REASON_PERMISSION_DENIED,
-    _C.NOT_FOUND: reasons.ERROR_REASON_NOT_FOUND,
-    _C.ALREADY_EXISTS: reasons.ERROR_REASON_ALREADY_EXISTS,
-    _C.ABORTED: reasons.ERROR_REASON_ALREADY_EXISTS,
-    _C.RESOURCE_EXHAUSTED: reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED,
-    _C.UNIMPLEMENTED: reasons.ERROR_REASON_NOT_IMPLEMENTED,
-    _C.UNAVAILABLE: reasons.ERROR_REASON_SERVICE_UNAVAILABLE,
-    _C.DEADLINE_EXCEEDED: reasons.ERROR_REASON_DEADLINE,
+_REASON_BY_CODE: Mapping[grpc.StatusCode, ErrorReason] = {
+    _C.INVALID_ARGUMENT: ErrorReason.INVALID_FIELD,
+    _C.OUT_OF_RANGE: ErrorReason.INVALID_FIELD,
+    _C.FAILED_PRECONDITION: ErrorReason.INVALID_FIELD,
+    _C.UNAUTHENTICATED: ErrorReason.INVALID_API_KEY,
+    _C.PERMISSION_DENIED: ErrorReason.PERMISSION_DENIED,
+    _C.NOT_FOUND: ErrorReason.NOT_FOUND,
+    _C.ALREADY_EXISTS: ErrorReason.ALREADY_EXISTS,
+    _C.ABORTED: ErrorReason.ALREADY_EXISTS,
+    _C.RESOURCE_EXHAUSTED: ErrorReason.RATE_LIMIT_EXCEEDED,
+    _C.UNIMPLEMENTED: ErrorReason.NOT_IMPLEMENTED,
+    _C.UNAVAILABLE: ErrorReason.SERVICE_UNAVAILABLE,
+    _C.DEADLINE_EXCEEDED: ErrorReason.DEADLINE,
 }
 
 
@@ -93,13 +91,12 @@ def to_api_error(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
 def _service_error(
     error: grpc.aio.AioRpcError, status: status_pb2.Status, info: error_details_pb2.ErrorInfo
 ) -> ApiError:
-    name = f"ERROR_REASON_{info.reason}"
-    if name in reasons.ErrorReason.keys():  # noqa: SIM118 - an enum wrapper is not iterable
-        reason = reasons.ErrorReason.Value(name)
-    else:
-        reason = _REASON_BY_CODE.get(error.code(), reasons.ERROR_REASON_INTERNAL)
+    try:
+        reason = ErrorReason(info.reason)
+    except ValueError:
+        reason = _REASON_BY_CODE.get(error.code(), ErrorReason.INTERNAL)
     return ApiError(
-        reason if reason in REASONS else reasons.ERROR_REASON_INTERNAL,
+        reason,
         status.message,
         param=info.metadata.get("param"),
         code=info.metadata.get(PROVIDER_CODE, ""),

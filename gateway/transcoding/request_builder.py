@@ -11,13 +11,13 @@ from urllib.parse import parse_qsl, unquote
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.field_values import FieldPath, resolve, unknown_parameter
 from gateway.transcoding.json_checks import check
+from services.domain.error_reason import ErrorReason
 
 PARAMETERS_MAX = 1000
 """The most parameters of a query."""
@@ -59,7 +59,7 @@ def _read_body(binding: Binding, message: Message, body: bytes) -> None:
     if field is not None:
         value = {field.name: value}
     elif not isinstance(value, dict):
-        raise ApiError(reasons.ERROR_REASON_INVALID_JSON, "The body must be a JSON object.")
+        raise ApiError(ErrorReason.INVALID_JSON, "The body must be a JSON object.")
     check(value, binding.method.input_type)
     try:
         json_format.ParseDict(value, message, max_recursion_depth=DEPTH_MAX + 1)
@@ -78,11 +78,11 @@ def _load(body: bytes) -> Any:
         raise json_error("invalid_encoding", message) from None
     except json.JSONDecodeError as error:
         message = f"The body cannot be read: {error.msg} at character {error.pos}."
-        raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
+        raise ApiError(ErrorReason.INVALID_JSON, message) from None
     except (RecursionError, ValueError):
         # Nested too deep, an integer of thousands of digits, or NaN.
         message = "The body cannot be read."
-        raise ApiError(reasons.ERROR_REASON_INVALID_JSON, message) from None
+        raise ApiError(ErrorReason.INVALID_JSON, message) from None
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _invalid_body(problem: str) -> ApiError:
         return invalid(name, f"There is no field {name[:128]!a}.")
     name = ".".join(outer)
     if not name:
-        return ApiError(reasons.ERROR_REASON_INVALID_JSON, "The body has another form.")
+        return ApiError(ErrorReason.INVALID_JSON, "The body has another form.")
     return invalid(name, f"`{name}` is of the wrong type or out of range.")
 
 

@@ -6,7 +6,6 @@ import re
 
 from pomogator.accounts.v1 import account_service_pb2 as pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.accounts.paging import START, Page
 from services.accounts.proto_fields import (
@@ -18,6 +17,7 @@ from services.accounts.proto_fields import (
     timestamp,
 )
 from services.clock import Clock
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.failure_border import Context
 from services.storage.accounts import (
@@ -113,7 +113,7 @@ def _create(
     )
     if not made:
         raise Failure(
-            reasons.ERROR_REASON_ALREADY_EXISTS,
+            ErrorReason.ALREADY_EXISTS,
             "An account with this name exists already.",
             param="account",
         )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.request_headers import has_bearer_token
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.client_authorizer import checked_handler
 from services.rpc.failure_border import Context, Handler, metadata_of
@@ -53,4 +53,4 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
     def _check(self, context: Context) -> None:
         if not has_bearer_token(metadata_of(context).get("authorization"), self._token):
             message = "This method requires the operators' token."
-            raise Failure(reasons.ERROR_REASON_PERMISSION_DENIED, message)
+            raise Failure(ErrorReason.PERMISSION_DENIED, message)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
 PAGE_SIZE_DEFAULT = 100
@@ -41,7 +41,7 @@ class Page:
         """Return the page for a request's fields. Raise Failure INVALID_FIELD."""
         if not 0 <= page_size <= PAGE_SIZE_MAX:
             raise Failure(
-                reasons.ERROR_REASON_INVALID_FIELD,
+                ErrorReason.INVALID_FIELD,
                 f"page_size must be in [0, {PAGE_SIZE_MAX}]",
                 param="page_size",
             )
@@ -68,7 +68,7 @@ def _decode(token: str) -> Position:
         return _DECODER.decode(urlsafe_b64decode(token.encode()))
     except (binascii.Error, UnicodeError, msgspec.DecodeError, ValueError) as error:
         raise Failure(
-            reasons.ERROR_REASON_INVALID_FIELD,
+            ErrorReason.INVALID_FIELD,
             "page_token is not the next_page_token of a list",
             param="page_token",
         ) from error

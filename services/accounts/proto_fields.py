@@ -6,9 +6,9 @@ import re
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1.ledger_service_pb2 import ReportUsageRequest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.usage.v1.usage_service_pb2 import ListUsageRequest
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.accounts import BALANCE_MAX
 
@@ -63,9 +63,9 @@ def timestamp(milliseconds: int) -> Timestamp:
 
 def invalid(param: str, message: str) -> Failure:
     """Return the failure for an invalid field."""
-    return Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param=param)
+    return Failure(ErrorReason.INVALID_FIELD, message, param=param)
 
 
 def not_found(param: str, message: str) -> Failure:
     """Return the failure for an unknown name."""
-    return Failure(reasons.ERROR_REASON_NOT_FOUND, message, param=param)
+    return Failure(ErrorReason.NOT_FOUND, message, param=param)

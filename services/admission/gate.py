@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.answer_limit import estimate_max_tokens
 from services.admission.keyring import Caller
 from services.admission.limits import KeyLimits, Limits, Subject
 from services.admission.ticket import Ticket
 from services.clock import Clock
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
@@ -117,7 +117,7 @@ class Gate:
 
     def _price(self, caller: Caller, model: str) -> Price:
         if not self.sells(caller, model):
-            raise _refused(reasons.ERROR_REASON_MODEL_NOT_FOUND, _UNPRICED, model)
+            raise _refused(ErrorReason.MODEL_NOT_FOUND, _UNPRICED, model)
         return self.prices.lookup(model) or FREE
 
 
@@ -132,7 +132,7 @@ def _allowed_tokens(spec: pb.ChatCompletionSpec) -> int | None:
 def authorize(caller: Caller, model: str) -> None:
     """Raise Failure MODEL_NOT_ALLOWED unless the caller's key may use the public model."""
     if not caller.may_use(model):
-        raise _refused(reasons.ERROR_REASON_MODEL_NOT_ALLOWED, _NOT_ALLOWED, model)
+        raise _refused(ErrorReason.MODEL_NOT_ALLOWED, _NOT_ALLOWED, model)
 
 
 def _subject(caller: Caller, model: str) -> Subject:
@@ -153,5 +153,5 @@ def _hold_request(request: AdmissionRequest, price: Price, amount_nano: int) -> 
     )
 
 
-def _refused(reason: reasons.ErrorReason.ValueType, message: str, model: str) -> Failure:
+def _refused(reason: ErrorReason, message: str, model: str) -> Failure:
     return Failure(reason, message, param="model", facts={"model": model})

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
 from services.admission.revocation import Revocation, key_revoked
 from services.clock import Chance, Clock
 from services.common.key_format import PREFIX, well_formed
 from services.common.request_headers import bearer_token
 from services.common.retry_after import spread_retry_after_s
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, key_by_digest, key_by_id
@@ -133,7 +132,7 @@ class Keyring:
         if key.revoked_ms is not None:
             raise key_revoked()
         if self._is_past(key.scope.expire_ms) or self._is_past(key.until_ms):
-            raise Failure(reasons.ERROR_REASON_KEY_EXPIRED, "This API key has expired")
+            raise Failure(ErrorReason.KEY_EXPIRED, "This API key has expired")
         return caller
 
     def _is_past(self, time_ms: int | None) -> bool:
@@ -170,7 +169,7 @@ class Keyring:
                 return await self._database.read(key_by_digest, digest.hex())
         except (Failure, TimeoutError) as failure:
             raise Failure(
-                reasons.ERROR_REASON_AUTH_UNAVAILABLE,
+                ErrorReason.AUTH_UNAVAILABLE,
                 "The gateway cannot check the API key right now.",
                 retry_after_s=spread_retry_after_s(self._chance.random, RETRY_SPREAD_S),
             ) from failure
@@ -212,13 +211,13 @@ class Keyring:
 
 
 def _invalid() -> Failure:
-    return Failure(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
+    return Failure(ErrorReason.INVALID_API_KEY, "Invalid API key")
 
 
 def _malformed(authorization: str | None) -> Failure:
     fault = "the value does not have the form of a key" if authorization else "the call has none"
     how = f"Send one key in the metadata `authorization: Bearer {PREFIX}...`."
-    return Failure(reasons.ERROR_REASON_INVALID_API_KEY, f"Invalid API key: {fault}. {how}")
+    return Failure(ErrorReason.INVALID_API_KEY, f"Invalid API key: {fault}. {how}")
 
 
 def _cache(cache: OrderedDict[bytes, T], digest: bytes, value: T, most: int) -> None:

@@ -10,11 +10,10 @@ from secrets import token_hex
 from types import TracebackType
 from typing import Self
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
 from services.admission.limit_headers import NO_HEADERS, rate_limit_headers
 from services.clock import Chance
 from services.common.plain_metrics import PlainMetrics
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.counters import LEASE_S, CounterStore, Meter, MeterKind, TakeResult
 from services.telemetry.supervisor import Supervisor
@@ -28,7 +27,7 @@ class LimitExceeded(Failure):
 
     def __init__(self, meter: Meter, retry_after_s: float, headers: Mapping[str, str]) -> None:
         super().__init__(
-            reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED,
+            ErrorReason.RATE_LIMIT_EXCEEDED,
             "Rate limit exceeded",
             facts={"limit": meter.kind.value, "limitValue": str(meter.limit)},
             retry_after_s=retry_after_s,

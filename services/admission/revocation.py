@@ -10,8 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Generic, Protocol, Self, TypeVar, cast
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
 T = TypeVar("T")
@@ -36,7 +35,7 @@ class ClosableIterator(Protocol[T_co]):
 
 def key_revoked() -> Failure:
     """Return the failure of a revoked key."""
-    return Failure(reasons.ERROR_REASON_KEY_REVOKED, "This API key was revoked")
+    return Failure(ErrorReason.KEY_REVOKED, "This API key was revoked")
 
 
 class Revocation:

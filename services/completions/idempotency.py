@@ -34,10 +34,10 @@ from typing import Self
 
 from google.protobuf import proto
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER
 from services.common.request_headers import is_idempotency_key
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Batch
 from services.storage.base import Database
@@ -102,7 +102,7 @@ def idempotency_key(metadata: Mapping[str, str]) -> str | None:
     key = metadata.get(IDEMPOTENCY_KEY_HEADER)
     if key is not None and not is_idempotency_key(key):
         raise Failure(
-            reasons.ERROR_REASON_INVALID_FIELD,
+            ErrorReason.INVALID_FIELD,
             "An idempotency key has 1 to 255 printable ASCII characters.",
             param=IDEMPOTENCY_KEY_HEADER,
         )
@@ -267,18 +267,18 @@ def _stored_answer(used: UsedKey, fingerprint: str) -> bytes:
     """Return the answer of an equal call. Raises Failure without one."""
     if used.fingerprint != fingerprint:
         raise Failure(
-            reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH,
+            ErrorReason.IDEMPOTENCY_MISMATCH,
             "This idempotency key was used with another request.",
         )
     if used.state == RUNNING:
         raise Failure(
-            reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS,
+            ErrorReason.IDEMPOTENCY_IN_PROGRESS,
             "The call with this idempotency key is still running.",
             retry_after_s=RETRY_AFTER_S,
         )
     if used.answer is None:
         raise Failure(
-            reasons.ERROR_REASON_ALREADY_EXISTS,
+            ErrorReason.ALREADY_EXISTS,
             "The call with this idempotency key was answered, but the answer was too long to "
             "be kept. To make the call again, use another key.",
         )

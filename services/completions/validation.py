@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
 RANGES: Sequence[tuple[str, float, float]] = (
@@ -186,8 +186,8 @@ def _check_range(param: str, value: float, least: float, most: float) -> None:
 
 
 def _invalid(param: str, message: str) -> Failure:
-    return Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param=param)
+    return Failure(ErrorReason.INVALID_FIELD, message, param=param)
 
 
 def _invalid_image(param: str, message: str) -> Failure:
-    return Failure(reasons.ERROR_REASON_INVALID_IMAGE, message, param=param)
+    return Failure(ErrorReason.INVALID_IMAGE, message, param=param)

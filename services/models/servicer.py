@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from google.protobuf import timestamp_pb2
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from services.admission.gate import Gate
 from services.admission.keyring import Caller, Keyring
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.routing.catalog import Catalog, ModelRoute
 from services.rpc.failure_border import Context, metadata_of
@@ -38,7 +38,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         caller = await self._caller(context)
         if not 0 <= request.page_size <= PAGE_SIZE_MAX:
             raise Failure(
-                reasons.ERROR_REASON_INVALID_FIELD,
+                ErrorReason.INVALID_FIELD,
                 f"`page_size` must be in [0, {PAGE_SIZE_MAX}].",
                 param="page_size",
             )
@@ -64,7 +64,7 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         catalog = self._catalog()
         route = catalog.find(request.model)
         if route is None or not self._is_offered(caller, route):
-            raise Failure(reasons.ERROR_REASON_NOT_FOUND, "There is no such model.", param="model")
+            raise Failure(ErrorReason.NOT_FOUND, "There is no such model.", param="model")
         return pb.GetModelResponse(model=_model(route, catalog))
 
     def _is_offered(self, caller: Caller, route: ModelRoute) -> bool:

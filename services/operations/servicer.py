@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
 from services.config import ConfigError
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.operations.channels import list_channels
 from services.operations.explainer import Explainer
@@ -47,5 +47,5 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         try:
             self._reload()
         except ConfigError as error:
-            raise Failure(reasons.ERROR_REASON_INVALID_FIELD, str(error)) from None
+            raise Failure(ErrorReason.INVALID_FIELD, str(error)) from None
         return pb.ReloadConfigurationResponse()

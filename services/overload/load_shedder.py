@@ -23,14 +23,13 @@ import logging
 import math
 from collections.abc import Callable
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
 from services.clock import Chance, Clock
 from services.common.call_names import SCARCE
 from services.common.fair_share import SPARE_SHARE, CountedCall, FairShare
 from services.common.plain_metrics import PlainMetrics
 from services.common.retry_after import spread_retry_after_s
 from services.config import BoundsConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.overload.lateness import LatenessTracker
 from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
@@ -114,7 +113,7 @@ class LoadShedder:
             retry_after_s = self.retry_after_s(in_flight, caller)
         if retry_after_s is not None:
             raise Failure(
-                reasons.ERROR_REASON_OVERLOADED,
+                ErrorReason.OVERLOADED,
                 "The service is overloaded. Please try again.",
                 retry_after_s=retry_after_s,
                 # Edges lower their concurrency limit on OVERLOADED, but not where memory is short.

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig, Secret
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class Notes:
     def dropped(self, param: str, detail: str) -> None:
         """Note that `param` is not sent. Raises UNSUPPORTED_FEATURE in strict mode."""
         if self._strict:
-            raise Failure(reasons.ERROR_REASON_UNSUPPORTED_FEATURE, detail, param=param)
+            raise Failure(ErrorReason.UNSUPPORTED_FEATURE, detail, param=param)
         self._add(param, pb.NOTE_ACTION_DROPPED, detail)
 
     def replaced(self, param: str, detail: str) -> None:

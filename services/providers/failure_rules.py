@@ -11,24 +11,24 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
+from services.domain.error_reason import ErrorReason
 
-_AUTH = reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED
-_BAD = reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
-_CONTEXT = reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
-_ERROR = reasons.ERROR_REASON_UPSTREAM_ERROR
-_FILTERED = reasons.ERROR_REASON_CONTENT_FILTERED
-_FETCH = reasons.ERROR_REASON_IMAGE_FETCH_FAILED
-_IMAGE = reasons.ERROR_REASON_INVALID_IMAGE
-_INVALID = reasons.ERROR_REASON_UPSTREAM_INVALID_REQUEST
-_LARGE = reasons.ERROR_REASON_REQUEST_TOO_LARGE
-_MODEL = reasons.ERROR_REASON_MODEL_NOT_FOUND
-_OVERLOADED = reasons.ERROR_REASON_UPSTREAM_OVERLOADED
-_RATE = reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
-_TIMEOUT = reasons.ERROR_REASON_UPSTREAM_TIMEOUT
-_UNSUPPORTED = reasons.ERROR_REASON_UNSUPPORTED_FEATURE
+_AUTH = ErrorReason.UPSTREAM_AUTH_FAILED
+_BAD = ErrorReason.UPSTREAM_BAD_RESPONSE
+_CONTEXT = ErrorReason.CONTEXT_LENGTH_EXCEEDED
+_ERROR = ErrorReason.UPSTREAM_ERROR
+_FILTERED = ErrorReason.CONTENT_FILTERED
+_FETCH = ErrorReason.IMAGE_FETCH_FAILED
+_IMAGE = ErrorReason.INVALID_IMAGE
+_INVALID = ErrorReason.UPSTREAM_INVALID_REQUEST
+_LARGE = ErrorReason.REQUEST_TOO_LARGE
+_MODEL = ErrorReason.MODEL_NOT_FOUND
+_OVERLOADED = ErrorReason.UPSTREAM_OVERLOADED
+_RATE = ErrorReason.UPSTREAM_RATE_LIMITED
+_TIMEOUT = ErrorReason.UPSTREAM_TIMEOUT
+_UNSUPPORTED = ErrorReason.UNSUPPORTED_FEATURE
 
-STATUSES: Mapping[int, reasons.ErrorReason.ValueType] = {
+STATUSES: Mapping[int, ErrorReason] = {
     300: _BAD,  # Redirects are not followed: they could send our key anywhere.
     400: _INVALID,
     401: _AUTH,
@@ -52,7 +52,7 @@ STATUSES: Mapping[int, reasons.ErrorReason.ValueType] = {
 }
 """Reason by status. An unlisted status has the reason of its hundred, as 418 that of 400."""
 
-CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
+CODES: Mapping[str, ErrorReason] = {
     name: reason
     for reason, names in {
         _AUTH: (
@@ -103,7 +103,7 @@ CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
 """Reason by code or type, in lower case with underscores. 1261 is Z.ai's for a prompt that is too
 long."""
 
-GENERAL_CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
+GENERAL_CODES: Mapping[str, ErrorReason] = {
     "bad_request": _INVALID,
     "badrequesterror": _INVALID,
     "invalid_argument": _INVALID,
@@ -113,7 +113,7 @@ GENERAL_CODES: Mapping[str, reasons.ErrorReason.ValueType] = {
 }
 """General codes, which count only for errors without a status."""
 
-SETTLED: Mapping[int, frozenset[reasons.ErrorReason.ValueType]] = {
+SETTLED: Mapping[int, frozenset[ErrorReason]] = {
     401: frozenset(),
     402: frozenset(),
     413: frozenset({_CONTEXT}),
@@ -125,7 +125,7 @@ SETTLED: Mapping[int, frozenset[reasons.ErrorReason.ValueType]] = {
 class TextRule:
     """Rule that maps a phrase to a reason."""
 
-    reason: reasons.ErrorReason.ValueType
+    reason: ErrorReason
     """The reason."""
     statuses: frozenset[int]
     """Statuses for which the rule holds. 0: the error has none, as in a stream."""
@@ -133,9 +133,7 @@ class TextRule:
     """The pattern of the phrase."""
 
 
-def _rule(
-    reason: reasons.ErrorReason.ValueType, statuses: Sequence[int], *phrases: str
-) -> TextRule:
+def _rule(reason: ErrorReason, statuses: Sequence[int], *phrases: str) -> TextRule:
     return TextRule(reason, frozenset(statuses), re.compile("|".join(phrases), re.IGNORECASE))
 
 

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.call_names import PROVIDER_CODE
+from services.domain.error_reason import ErrorReason
 from services.errors import REASONS, UpstreamError
 from services.providers.failure_rules import (
     CODES,
@@ -75,9 +75,7 @@ def provider_failure(
     reason = classify(effective, error.code, error.kind, error.message)
     row = REASONS[reason]
     hints = {**error.headers, **headers} if own_error else error.headers
-    code = (
-        public_code(error.code) if reason == reasons.ERROR_REASON_UPSTREAM_INVALID_REQUEST else ""
-    )
+    code = public_code(error.code) if reason == ErrorReason.UPSTREAM_INVALID_REQUEST else ""
     unspoken = f"The provider answered with status {effective}." if effective else ""
     return UpstreamError(
         reason,
@@ -89,7 +87,7 @@ def provider_failure(
     )
 
 
-def classify(status: int, code: str, kind: str, message: str) -> reasons.ErrorReason.ValueType:
+def classify(status: int, code: str, kind: str, message: str) -> ErrorReason:
     """Map an error to a reason. `status` is 0 if the error has none.
 
     The message takes precedence over the code, and the code over the status, since different causes
@@ -106,7 +104,7 @@ def classify(status: int, code: str, kind: str, message: str) -> reasons.ErrorRe
         for name in names:
             if name in table and table[name] in SETTLED.get(status, _ALL):
                 return table[name]
-    by_class = STATUSES.get(status // 100 * 100, reasons.ERROR_REASON_UPSTREAM_ERROR)
+    by_class = STATUSES.get(status // 100 * 100, ErrorReason.UPSTREAM_ERROR)
     return STATUSES.get(status, by_class)
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 
 FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
@@ -31,11 +31,11 @@ FINISH_REASONS: Mapping[str, pb.FinishReason.ValueType] = {
 """Finish reasons by the provider's word in lower case, with underscores. Words that end in `filter`
 are CONTENT_FILTER; all others are STOP, as is a missing word: the answer has ended properly."""
 
-FAILURES: Mapping[str, reasons.ErrorReason.ValueType] = {
-    "error": reasons.ERROR_REASON_UPSTREAM_ERROR,
-    "network_error": reasons.ERROR_REASON_UPSTREAM_ERROR,
-    "abort": reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
-    "insufficient_system_resource": reasons.ERROR_REASON_UPSTREAM_OVERLOADED,
+FAILURES: Mapping[str, ErrorReason] = {
+    "error": ErrorReason.UPSTREAM_ERROR,
+    "network_error": ErrorReason.UPSTREAM_ERROR,
+    "abort": ErrorReason.UPSTREAM_DISCONNECTED,
+    "insufficient_system_resource": ErrorReason.UPSTREAM_OVERLOADED,
 }
 """Finish reasons that are errors."""
 
@@ -57,7 +57,7 @@ def raise_if_failure(word: str) -> None:
         raise UpstreamError(failure, "The provider failed while it answered.")
     if _MALFORMED in name:
         raise UpstreamError(
-            reasons.ERROR_REASON_UPSTREAM_ERROR, "The model generated a malformed tool call."
+            ErrorReason.UPSTREAM_ERROR, "The model generated a malformed tool call."
         )
 
 

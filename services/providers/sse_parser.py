@@ -14,8 +14,8 @@ from __future__ import annotations
 from functools import partial
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
 
@@ -115,7 +115,7 @@ class SseParser:
     def _check(self) -> None:
         if self._too_large:
             raise UpstreamError(
-                reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+                ErrorReason.UPSTREAM_BAD_RESPONSE,
                 "The provider sent an event that is too large.",
             )
 

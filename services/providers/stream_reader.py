@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Batch, Chunks, Decoder
 from services.providers.repeated_frame import RepeatedFrame, RepeatedTextDecoder
@@ -63,6 +62,4 @@ class StreamReader:
 
 def unreadable() -> UpstreamError:
     """The error for an answer that is neither a stream nor a JSON document."""
-    return UpstreamError(
-        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE, "The provider's answer cannot be read."
-    )
+    return UpstreamError(ErrorReason.UPSTREAM_BAD_RESPONSE, "The provider's answer cannot be read.")

@@ -11,9 +11,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
 from typing import Self, cast
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
 from services.clock import Clock
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Batch, Decoder, Dialect, Target, UpstreamRequest
 from services.providers.http import (
@@ -41,33 +40,33 @@ HTTP_OK = 200
 _ACCEPT = {True: "text/event-stream", False: "application/json"}
 _BLANK = b"\xef\xbb\xbf \t\r\n"  # A byte order mark, and white space sent as keep-alive.
 
-_FAILURES: Mapping[HttpErrorKind, tuple[reasons.ErrorReason.ValueType, str]] = {
+_FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
     HttpErrorKind.BAD_REQUEST: (
-        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        ErrorReason.UPSTREAM_UNREACHABLE,
         "The provider's channel is misconfigured.",
     ),
     HttpErrorKind.DNS: (
-        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        ErrorReason.UPSTREAM_UNREACHABLE,
         "The provider's address cannot be found.",
     ),
     HttpErrorKind.UNREACHABLE: (
-        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        ErrorReason.UPSTREAM_UNREACHABLE,
         "The provider cannot be reached.",
     ),
     HttpErrorKind.TLS: (
-        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        ErrorReason.UPSTREAM_UNREACHABLE,
         "No secure connection to the provider could be made.",
     ),
     HttpErrorKind.TIMEOUT: (
-        reasons.ERROR_REASON_UPSTREAM_UNREACHABLE,
+        ErrorReason.UPSTREAM_UNREACHABLE,
         "The provider did not take the connection in time.",
     ),
     HttpErrorKind.DISCONNECTED: (
-        reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
+        ErrorReason.UPSTREAM_DISCONNECTED,
         "The provider broke off its answer.",
     ),
     HttpErrorKind.BAD_RESPONSE: (
-        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+        ErrorReason.UPSTREAM_BAD_RESPONSE,
         "The provider's answer cannot be read.",
     ),
 }
@@ -320,8 +319,8 @@ def _transport_error(error: HttpError, timeouts: Timeouts) -> UpstreamError:
 
 def _timeout_error(timeouts: Timeouts) -> UpstreamError:
     if timeouts.answered:
-        reason, message = reasons.ERROR_REASON_UPSTREAM_STALLED, "The provider fell silent."
+        reason, message = ErrorReason.UPSTREAM_STALLED, "The provider fell silent."
     else:
-        reason = reasons.ERROR_REASON_UPSTREAM_TIMEOUT
+        reason = ErrorReason.UPSTREAM_TIMEOUT
         message = "The provider did not begin to answer in time."
     return UpstreamError(reason, message)

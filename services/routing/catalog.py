@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
 from services.capabilities import Capabilities, lookup
 from services.common.chat_names import THINKING_SUFFIX
 from services.config import ChannelConfig, Config, ModelConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Target
 
@@ -48,7 +47,7 @@ class Catalog:
         route = self._routes.get(model)
         if route is None:
             raise Failure(
-                reasons.ERROR_REASON_MODEL_NOT_FOUND,
+                ErrorReason.MODEL_NOT_FOUND,
                 "Invalid model specified",
                 param="model",
                 facts={"model": _printable(model)},

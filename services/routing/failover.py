@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import Chance, Clock
 from services.config import ChannelConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 from services.providers.base import Batch, Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.upstream import Relay, Upstream
@@ -221,8 +221,8 @@ def _with_headers(request: UpstreamRequest, headers: Mapping[str, str]) -> Upstr
 
 
 def _deadline_passed() -> Failure:
-    return Failure(reasons.ERROR_REASON_DEADLINE, "The time for this request is over.")
+    return Failure(ErrorReason.DEADLINE, "The time for this request is over.")
 
 
 def _no_candidate() -> UpstreamError:
-    return UpstreamError(reasons.ERROR_REASON_UPSTREAM_UNREACHABLE, "No channel answered.")
+    return UpstreamError(ErrorReason.UPSTREAM_UNREACHABLE, "No channel answered.")

@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from typing import Any
 
 import grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.config.client_certificates import EVERYTHING
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.failure_border import Context, Handler
 
@@ -72,7 +72,7 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
             extra={"method": method, "names": sorted(names)[:_NAMES_LOGGED_MAX]},
         )
         message = f"No name in the caller's certificate may call {method}."
-        raise Failure(reasons.ERROR_REASON_PERMISSION_DENIED, message)
+        raise Failure(ErrorReason.PERMISSION_DENIED, message)
 
 
 def checked_handler(handler: Handler, check: Callable[[Context], None]) -> Handler:

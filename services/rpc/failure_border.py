@@ -15,10 +15,10 @@ from typing import Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.call_names import REQUEST_ID_HEADER, STATUS_DETAILS, TIMEOUT_HEADER
 from services.common.request_headers import request_id_or_new
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
 # Quoted: only the stubs make these generic.
@@ -116,7 +116,7 @@ def _none_if_undecodable(decode: Decode | None) -> Decode | None:
 def _require_decoded(request: object) -> object:
     if request is None:
         message = "The request cannot be decoded."
-        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message)
+        raise Failure(ErrorReason.INVALID_FIELD, message)
     return request
 
 
@@ -160,9 +160,7 @@ async def _abort(error: Exception, context: Context) -> NoReturn:
     if not isinstance(error, Failure):
         request_id = request_id_of(metadata_of(context))
         log.error("call.failed", extra={"request_id": request_id}, exc_info=error)
-        error = Failure(
-            reasons.ERROR_REASON_INTERNAL, f"The gateway failed. Request ID: {request_id}"
-        )
+        error = Failure(ErrorReason.INTERNAL, f"The gateway failed. Request ID: {request_id}")
     status = error.to_status()
     details = (STATUS_DETAILS, status.SerializeToString())
     trailers: Sequence[tuple[str, str | bytes]] = (details, *error.headers.items())

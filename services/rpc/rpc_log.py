@@ -69,7 +69,7 @@ class RpcLog(grpc.aio.ServerInterceptor):
                 answer: object = await handle(request, context)
                 code, reason = "OK", ""
             except Failure as failure:
-                code, reason = failure.code.name, failure.reason_name
+                code, reason = failure.code.name, failure.reason
                 raise
             except asyncio.CancelledError:
                 code, reason = "CANCELLED", ""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import Row, Transaction, notify
 from services.storage.ledger import DEPOSITS, insufficient
@@ -106,7 +106,7 @@ def credit_account(
         rows = yield SELECT_CREDIT, (transfer_id,)
         if tuple(rows[0]) != entry:
             raise Failure(
-                reasons.ERROR_REASON_ALREADY_EXISTS,
+                ErrorReason.ALREADY_EXISTS,
                 "The request ID was used for another credit.",
                 param="request_id",
             )
@@ -124,7 +124,7 @@ def credit_account(
 
 def _too_much() -> Failure:
     message = f"The balance would exceed its maximum of {BALANCE_MAX} nano-USD."
-    return Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="amount_nano_usd")
+    return Failure(ErrorReason.INVALID_FIELD, message, param="amount_nano_usd")
 
 
 def _account(row: Row) -> Account:

@@ -23,8 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from typing import ParamSpec, Protocol, TypeAlias, TypeVar
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
 P = ParamSpec("P")
@@ -113,7 +112,7 @@ class Database(Protocol):
 def unavailable() -> Failure:
     """Return the failure for a database that cannot be reached, written or trusted."""
     return Failure(
-        reasons.ERROR_REASON_STORAGE_UNAVAILABLE,
+        ErrorReason.STORAGE_UNAVAILABLE,
         "The gateway cannot reach its state.",
         retry_after_s=RETRY_AFTER_S,
     )

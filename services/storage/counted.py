@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
 from services.common.plain_metrics import PlainMetrics
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import Database, Listener, P, T, Transaction
 
@@ -74,5 +73,5 @@ class CountedDatabase(Database):
         await self._database.close()
 
     def _count(self, failure: Failure) -> None:
-        if failure.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE:
+        if failure.reason == ErrorReason.STORAGE_UNAVAILABLE:
             self.failures.inc()

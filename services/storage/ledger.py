@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Annotated, TypeAlias
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import ConstraintError, Row, Statement, Transaction, Value
 
@@ -171,14 +171,12 @@ def _hold_on_budget(hold: HoldRow) -> Transaction[None]:
     values = (hold.amount, hold.key_id, hold.month, hold.amount, hold.budget)
     taken = yield HOLD_ON_BUDGET, values
     if not taken:
-        raise Failure(
-            reasons.ERROR_REASON_BUDGET_EXCEEDED, "The key has spent its budget for the month."
-        )
+        raise Failure(ErrorReason.BUDGET_EXCEEDED, "The key has spent its budget for the month.")
 
 
 def insufficient() -> Failure:
     """Return the failure for an account whose free balance is too low."""
-    return Failure(reasons.ERROR_REASON_INSUFFICIENT_QUOTA, "Insufficient balance")
+    return Failure(ErrorReason.INSUFFICIENT_QUOTA, "Insufficient balance")
 
 
 def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:

@@ -145,9 +145,9 @@ class CallRecord:
 
     def fail_attempt(self, error: UpstreamError) -> None:
         """Record that the latest request failed."""
-        self.attempts[-1].reason = error.reason_name
+        self.attempts[-1].reason = error.reason
         if self.spans is not None:
-            self.spans.fail_attempt(error.reason_name)
+            self.spans.fail_attempt(error.reason)
 
     def finish_answer(self, chunks: Sequence[pb.ChatCompletionChunk]) -> None:
         """Record the finish reason of the first choice. `chunks` are the last of the answer."""
@@ -230,7 +230,7 @@ class CallLog:
             yield record
             record.end = record.finish or REPLAYED
         except Failure as failure:
-            record.reason, record.code = failure.reason_name, failure.code.name
+            record.reason, record.code = failure.reason, failure.code.name
             record.end = _end_of_failure(record, failure)
             raise
         except (asyncio.CancelledError, GeneratorExit):

@@ -43,9 +43,9 @@ def test_images_run_as_nobody() -> None:
 
 
 def test_the_edge_has_no_code_of_the_service() -> None:
-    """Of `services` the edge's image keeps `common` alone."""
+    """Of `services` the edge's image keeps `common` and `domain` alone."""
     text = DOCKERFILE.read_text().replace("\\\n", " ")
     (removal,) = re.findall(r"find /venv/edge/\S+/services ([^&]*)-exec rm -r {} \+", text)
 
-    assert re.findall(r"! -name (\S+)", removal) == ["common", "__init__.py"]
+    assert re.findall(r"! -name (\S+)", removal) == ["common", "domain", "__init__.py"]
     assert removal.startswith("-mindepth 1 -maxdepth 1 ")

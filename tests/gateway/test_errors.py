@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import (
     JSON_ERROR_CODES,
@@ -14,12 +13,13 @@ from gateway.errors import (
     invalid,
     json_error,
 )
+from services.domain.error_reason import ErrorReason
 from tests.gateway.error_reasons import DocumentedReason, documented_reasons
 
 
 def test_every_reason_has_one_row() -> None:
-    """The table covers the enum, without the value that is not to be used."""
-    assert REASONS.keys() == set(reasons.ErrorReason.values()) - {reasons.ERROR_REASON_UNSPECIFIED}
+    """The table covers the enum."""
+    assert REASONS.keys() == set(ErrorReason)
     assert len(ROWS) == len(REASONS)
 
 
@@ -31,7 +31,7 @@ def test_every_reason_is_documented() -> None:
 @pytest.mark.parametrize("documented", documented_reasons(), ids=lambda each: each.name)
 def test_rows_are_what_the_contract_says(documented: DocumentedReason) -> None:
     """The comment in the contract and the table agree."""
-    row = REASONS[reasons.ErrorReason.Value(f"ERROR_REASON_{documented.name}")]
+    row = REASONS[ErrorReason(documented.name)]
     assert row.http == documented.status
     if documented.type is not None:  # CLIENT_CLOSED is for logs only
         assert (row.type, row.code) == (documented.type, documented.code)
@@ -39,7 +39,7 @@ def test_rows_are_what_the_contract_says(documented: DocumentedReason) -> None:
 
 def test_a_body_has_its_four_keys() -> None:
     """A body has all four keys, `param` also where no field is at fault."""
-    error = ApiError(reasons.ERROR_REASON_INTERNAL, "No.")
+    error = ApiError(ErrorReason.INTERNAL, "No.")
     assert json.loads(error.body()) == {
         "error": {
             "message": "No.",
@@ -68,13 +68,13 @@ def test_a_specific_code_changes_nothing_else(code: str) -> None:
 )
 def test_retry_after_is_never_too_early(wait_s: float, seconds: str, milliseconds: str) -> None:
     """Whole seconds are rounded up; the SDKs also read milliseconds."""
-    error = ApiError(reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED, "No.", retry_after_s=wait_s)
+    error = ApiError(ErrorReason.RATE_LIMIT_EXCEEDED, "No.", retry_after_s=wait_s)
     assert error.headers() == {"Retry-After": seconds, "retry-after-ms": milliseconds}
 
 
 def test_a_wait_above_a_minute_forbids_retries() -> None:
     """With a longer Retry-After, SDKs would give up or retry too early."""
-    error = ApiError(reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED, "No.", retry_after_s=61)
+    error = ApiError(ErrorReason.RATE_LIMIT_EXCEEDED, "No.", retry_after_s=61)
     assert error.headers()["x-should-retry"] == "false"
 
 

@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common import call_names
-from services.errors import REASON_PREFIX, Failure
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
 from services.providers.failure_rules import CODES, GENERAL_CODES, STATUSES, TEXTS
 from services.providers.failures import provider_failure
 
@@ -42,7 +42,7 @@ def sent(failure: Failure) -> Sent:
     unpacked = ErrorInfo()
     assert info.Unpack(unpacked)
     details = frozenset(packed.type_url.rpartition("/")[2] for packed in others)
-    return Sent(failure.reason_name, frozenset(unpacked.metadata), details)
+    return Sent(failure.reason, frozenset(unpacked.metadata), details)
 
 
 def constructed() -> Iterator[Sent]:
@@ -69,7 +69,7 @@ def _named(node: ast.AST) -> set[str]:
     return {
         found.attr
         for found in ast.walk(node)
-        if isinstance(found, ast.Attribute) and found.attr.startswith(REASON_PREFIX)
+        if isinstance(found, ast.Attribute) and ast.unparse(found.value) == "ErrorReason"
     }
 
 
@@ -89,7 +89,7 @@ def _example(reason: str, call: ast.Call) -> Failure:
         if key is not None
     ]
     return Failure(
-        reasons.ErrorReason.Value(reason),
+        ErrorReason(reason),
         "message",
         param="field" if "param" in given else "",
         facts={str(fact): "value" for fact in facts},

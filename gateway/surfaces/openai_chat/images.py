@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
 from gateway.errors import ApiError
 from services.common.image_format import checked_head, decoded_bytes, media_type
+from services.domain.error_reason import ErrorReason
 
 _HEAD = re.compile(r"data:[^,]{0,256}?;base64,", re.IGNORECASE)
 
@@ -66,7 +65,7 @@ class ImageReader:
         self._bytes_left -= decoded_bytes(len(base64))
         if self._bytes_left < 0:
             message = "The pictures of this request are too large together."
-            raise ApiError(reasons.ERROR_REASON_REQUEST_TOO_LARGE, message, param=param)
+            raise ApiError(ErrorReason.REQUEST_TOO_LARGE, message, param=param)
         mime_type = _mime_type(param, base64)
         return ImageSource(base64=base64.decode("ascii"), mime_type=mime_type)
 
@@ -83,4 +82,4 @@ def _mime_type(param: str, base64: bytes) -> str:
 
 
 def _bad(param: str, message: str) -> ApiError:
-    return ApiError(reasons.ERROR_REASON_INVALID_IMAGE, message, param=param)
+    return ApiError(ErrorReason.INVALID_IMAGE, message, param=param)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import grpc
 import msgspec
 from aiohttp import web
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
@@ -19,6 +18,7 @@ from gateway.http.middleware import REQUEST_ID
 from gateway.rpc.call_metadata import call_metadata, deadline_s
 from gateway.rpc.in_flight_calls import InFlightCalls
 from gateway.surfaces.contract_routes import contract_routes
+from services.domain.error_reason import ErrorReason
 
 _SERVICE = models.DESCRIPTOR.services_by_name["ModelService"]
 
@@ -60,7 +60,7 @@ class ModelsHandler:
             with self._calls.track(call, request[REQUEST_ID], key):
                 found = await call
         except ApiError as error:
-            if error.reason == reasons.ERROR_REASON_NOT_FOUND:
+            if error.reason == ErrorReason.NOT_FOUND:
                 error.code = "model_not_found"  # OpenAI's code, which SDKs check.
             raise
         return _json(_model(found.model))

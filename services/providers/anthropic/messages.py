@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 from pomogator.chat.v1 import content_pb2
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.anthropic.parts import Json, contents, text_blocks
 from services.providers.base import Notes, Target
@@ -143,7 +143,7 @@ def _begin_with_user(made: Conversation) -> None:
     if not made.turns:
         if not made.system:
             message = "All messages are empty, and the provider wants one that is not."
-            raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="messages")
+            raise Failure(ErrorReason.INVALID_FIELD, message, param="messages")
         made.notes.mapped("messages", "Instructions without a user's turn are sent as one.")
         made.add("user", made.system)
         made.system = []
@@ -246,7 +246,7 @@ def _openrouter_reasoning(message: content_pb2.Message, notes: Notes) -> list[Js
         details = msgspec.json.decode(message.reasoning_details_json, type=list[_Detail])
     except (ValueError, RecursionError) as error:
         refusal = "A message's `reasoning_details` cannot be read."
-        reason = reasons.ERROR_REASON_INVALID_FIELD
+        reason = ErrorReason.INVALID_FIELD
         raise Failure(reason, refusal, param="messages") from error
     blocks: list[Json] = []
     for detail in details:

@@ -15,9 +15,9 @@ from typing import TypeVar
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.anthropic.blocks import NO_ARGUMENTS, OpenBlock, sealed_reasoning
 from services.providers.anthropic.events import (
@@ -86,7 +86,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         """End the stream: returns the sealed reasoning, the finish reason and the usage."""
         if not self._done or not self._has_ending:
             raise UpstreamError(
-                reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
+                ErrorReason.UPSTREAM_DISCONNECTED,
                 "The provider's answer broke off.",
             )
         return self._ending()
@@ -137,7 +137,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         """Handle `message_start`. Proxies repeat the event; some splice two answers into one."""
         if self._blocks and message.id != self._message_id:
             raise UpstreamError(
-                reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+                ErrorReason.UPSTREAM_BAD_RESPONSE,
                 "The provider began another answer in the middle of one.",
             )
         self._message_id = message.id
@@ -212,7 +212,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
             return opened
         if kind not in _UNMISTAKABLE:
             raise UpstreamError(
-                reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+                ErrorReason.UPSTREAM_BAD_RESPONSE,
                 "The provider went on with a part of the answer that it had not begun.",
             )
         opened = self._open[index] = OpenBlock(kind=_UNMISTAKABLE[kind])
@@ -310,4 +310,4 @@ def _ignored(data: bytes, error: Exception) -> list[pb.ChatCompletionChunk]:
 
 def _unreadable() -> UpstreamError:
     message = "The provider sent something that cannot be read."
-    return UpstreamError(reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE, message)
+    return UpstreamError(ErrorReason.UPSTREAM_BAD_RESPONSE, message)

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.chat_names import IMAGE_DETAILS, ROLES, TOOL_CHOICE_MODES
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.translate import images
@@ -81,7 +81,7 @@ def valid_json(text: bytes, param: str) -> msgspec.Raw:
         return msgspec.json.decode(text, type=msgspec.Raw).copy()
     except msgspec.DecodeError as error:
         raise Failure(
-            reasons.ERROR_REASON_INVALID_FIELD, f"A part of `{param}` is not JSON.", param=param
+            ErrorReason.INVALID_FIELD, f"A part of `{param}` is not JSON.", param=param
         ) from error
 
 
@@ -104,9 +104,7 @@ def _content(parts: list[Json], sent: content.Message) -> object:
 def _part(part: content.ContentPart, target: Target, notes: Notes, *, cache_marks: bool) -> Json:
     kind = part.WhichOneof("part")
     if kind is None:
-        raise Failure(
-            reasons.ERROR_REASON_INVALID_FIELD, "A content part is empty.", param="messages"
-        )
+        raise Failure(ErrorReason.INVALID_FIELD, "A content part is empty.", param="messages")
     found = _PARTS[kind](part, target)
     if part.cache_control_json:
         if cache_marks:
@@ -171,7 +169,7 @@ def _replayed(extra_json: bytes) -> Json:
         extra = msgspec.json.decode(extra_json, type=_Replayed)
     except msgspec.DecodeError as error:
         message = "A message's additional fields are not a JSON object."
-        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="messages") from error
+        raise Failure(ErrorReason.INVALID_FIELD, message, param="messages") from error
     return {name: value for name, value in msgspec.structs.asdict(extra).items() if value}
 
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai.harmless_fields import folded, harmless
@@ -69,7 +69,7 @@ def extra_fields(
         found = msgspec.json.decode(spec.extra_json, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError as error:
         message = "The additional fields are not a JSON object."
-        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="extra_json") from error
+        raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json") from error
     renames = target.channel.quirks.renames
     taken = {folded(name) for name in body}
     sent: dict[str, object] = {}
@@ -108,7 +108,7 @@ def _decoded(raw: msgspec.Raw) -> object:
         return msgspec.json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         message = "An additional field cannot be read."
-        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="extra_json") from error
+        raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json") from error
 
 
 def _is_held_back(name: str, target: Target) -> bool:

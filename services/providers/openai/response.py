@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Chunks, SseEvent
 from services.providers.failures import provider_failure, read_error
@@ -123,7 +123,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         answers = self._choices.values()
         if not answers or not (self._done or all(answer.ended for answer in answers)):
             raise UpstreamError(
-                reasons.ERROR_REASON_UPSTREAM_DISCONNECTED,
+                ErrorReason.UPSTREAM_DISCONNECTED,
                 "The provider's answer broke off.",
             )
         return self._endings()

@@ -10,8 +10,8 @@ import re
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 
 Json = Raw | UnsetType
@@ -193,7 +193,7 @@ def present(value: Json) -> bytes:
 def unreadable() -> UpstreamError:
     """Error for an answer that cannot be interpreted."""
     return UpstreamError(
-        reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE,
+        ErrorReason.UPSTREAM_BAD_RESPONSE,
         "The provider gave an answer that the gateway cannot read.",
     )
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import msgspec
 import pybase64
 from pomogator.chat.v1 import content_pb2
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.image_format import HEAD_BYTES, checked_head, media_type
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Target
 from services.providers.translate.parameters import require
@@ -88,4 +88,4 @@ def _head(base64: bytes) -> bytes:
 
 
 def _refusal(message: str) -> Failure:
-    return Failure(reasons.ERROR_REASON_INVALID_IMAGE, message, param="messages")
+    return Failure(ErrorReason.INVALID_IMAGE, message, param="messages")

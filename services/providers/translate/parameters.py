@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.capabilities import Capabilities
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target
 
@@ -114,7 +114,7 @@ def require(supported: bool, param: str, feature: str) -> None:
     """Raise UNSUPPORTED_FEATURE unless `feature` is supported."""
     if not supported:
         message = f"This model does not support {feature}."
-        raise Failure(reasons.ERROR_REASON_UNSUPPORTED_FEATURE, message, param=param)
+        raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param=param)
 
 
 def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
@@ -138,7 +138,7 @@ def raw_object(data: bytes, param: str) -> msgspec.Raw:
         msgspec.json.decode(data, type=dict)
     except (ValueError, RecursionError) as error:
         message = f"`{param}` is not a JSON object."
-        raise Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param=param) from error
+        raise Failure(ErrorReason.INVALID_FIELD, message, param=param) from error
     return msgspec.Raw(data)
 
 

@@ -14,8 +14,8 @@ import base64
 from collections.abc import Sequence
 
 import msgspec
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes
 
@@ -108,4 +108,4 @@ def unpack(state: str, dialect: str, notes: Notes) -> Sequence[Block]:
 
 def _refusal(what: str) -> Failure:
     message = f"A message's `reasoning_state` {what}."
-    return Failure(reasons.ERROR_REASON_INVALID_FIELD, message, param="messages")
+    return Failure(ErrorReason.INVALID_FIELD, message, param="messages")

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import ApiError
 from gateway.http.body_admission import BodyAdmission
 from gateway.http.known_keys import KEY_FIRST_BYTES, KEYS_MAX, TTL_S, KnownKeys, no_lookup
+from services.domain.error_reason import ErrorReason
 
 
 class Service:
@@ -19,7 +19,7 @@ class Service:
         """Accept a valid key."""
         self.asked.append(key)
         if key not in self._valid:
-            raise ApiError(reasons.ERROR_REASON_INVALID_API_KEY, "Invalid API key")
+            raise ApiError(ErrorReason.INVALID_API_KEY, "Invalid API key")
         return True
 
 

@@ -8,10 +8,10 @@ import pytest
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from gateway.errors import REASONS
 from gateway.rpc.status_mapping import to_api_error
+from services.domain.error_reason import ErrorReason
 from tests.gateway.error_reasons import DocumentedReason, documented_reasons
 
 C = grpc.StatusCode
@@ -66,10 +66,9 @@ def status_bytes(
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))
-def test_the_reason_decides(reason: reasons.ErrorReason.ValueType) -> None:
+def test_the_reason_decides(reason: ErrorReason) -> None:
     """The code of the status does not matter."""
-    name = reasons.ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
-    error = to_api_error(rpc_error(C.UNKNOWN, "", status_bytes(name)), "req-1")
+    error = to_api_error(rpc_error(C.UNKNOWN, "", status_bytes(reason)), "req-1")
     assert (error.reason, error.message) == (reason, "Said by the service.")
 
 
@@ -95,7 +94,7 @@ def test_documented_details_and_metadata_reach_clients(documented: DocumentedRea
     error = to_api_error(rpc_error(C.UNKNOWN, "", status.SerializeToString()), "req-1")
 
     row = REASONS[error.reason]
-    assert reasons.ErrorReason.Name(error.reason) == f"ERROR_REASON_{documented.name}"
+    assert error.reason == documented.name
     assert json.loads(error.body()) == {
         "error": {
             "message": "Said by the service.",

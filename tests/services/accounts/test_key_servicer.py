@@ -8,11 +8,11 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.accounts.operator_services import OperatorServices
 from services.admission.keyring import Keyring
 from services.clock import system_chance
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.inprocess import InProcessChannel
 from services.rpc.failure_border import FailureBorder
@@ -99,7 +99,7 @@ async def test_a_rotated_key_keeps_its_identity(
     assert list(listed.keys) == [rotated.key]
     assert isinstance(services.clock, FakeClock)
     services.clock.advance(3600)
-    assert await _reason(ring, made.secret) == reasons.ERROR_REASON_KEY_EXPIRED
+    assert await _reason(ring, made.secret) == ErrorReason.KEY_EXPIRED
     assert await ring.authenticate(f"Bearer {rotated.secret}") == before
 
 
@@ -118,7 +118,7 @@ async def test_the_last_rotation_limits_all_former_overlaps(
 
     *former, current = secrets
     for secret in former:
-        assert await _reason(ring, secret) == reasons.ERROR_REASON_KEY_EXPIRED
+        assert await _reason(ring, secret) == ErrorReason.KEY_EXPIRED
     await ring.authenticate(f"Bearer {current}")
 
 
@@ -134,14 +134,14 @@ async def test_revocation_ends_all_secrets(
     await stub.RevokeKey(pb.RevokeKeyRequest(key_id=made.key.key_id))
 
     for secret in (made.secret, rotated.secret):
-        assert await _reason(ring, secret) == reasons.ERROR_REASON_KEY_REVOKED
+        assert await _reason(ring, secret) == ErrorReason.KEY_REVOKED
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.RotateKey(request)
     assert refused.value.code() == grpc.StatusCode.NOT_FOUND
-    assert await _reason(ring, made.secret) == reasons.ERROR_REASON_KEY_REVOKED
+    assert await _reason(ring, made.secret) == ErrorReason.KEY_REVOKED
 
 
-async def _reason(ring: Keyring, secret: str) -> reasons.ErrorReason.ValueType:
+async def _reason(ring: Keyring, secret: str) -> ErrorReason:
     with pytest.raises(Failure) as refused:
         await ring.authenticate(f"Bearer {secret}")
     return refused.value.reason

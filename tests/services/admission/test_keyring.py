@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.accounts.key_maker import KeyMaker
 from services.admission.keyring import CACHE_TTL_S, UNKNOWN_MAX, Keyring
 from services.clock import system_chance
 from services.common.key_format import ALPHABET, checksum, new_secret, well_formed
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import Database
 from services.storage.keys import KeyScope, StoredKey, revoke_key
@@ -94,7 +94,7 @@ async def test_anything_but_a_key_is_refused(stand: KeyStand, authorization: str
 
     refusal = await stand.refusal(authorization)
 
-    assert refusal.reason == reasons.ERROR_REASON_INVALID_API_KEY
+    assert refusal.reason == ErrorReason.INVALID_API_KEY
     assert refusal.message.startswith("Invalid API key: ")
     assert "`authorization: Bearer sk-pg-...`" in refusal.message
 
@@ -122,7 +122,7 @@ async def test_keys_are_compared_whole(stand: KeyStand) -> None:
     twin = f"sk-pg-{body[:-1]}{last}{checksum(body[:-1] + last)}"
 
     assert well_formed(twin)
-    assert (await stand.refusal(f"Bearer {twin}")).reason == reasons.ERROR_REASON_INVALID_API_KEY
+    assert (await stand.refusal(f"Bearer {twin}")).reason == ErrorReason.INVALID_API_KEY
 
 
 async def test_expiry_is_by_the_wall_clock(stand: KeyStand) -> None:
@@ -133,7 +133,7 @@ async def test_expiry_is_by_the_wall_clock(stand: KeyStand) -> None:
 
     stand.clock.advance(10)
 
-    assert (await stand.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_EXPIRED
+    assert (await stand.refusal(f"Bearer {secret}")).reason == ErrorReason.KEY_EXPIRED
 
 
 async def test_revocation_takes_effect_at_once(stand: KeyStand) -> None:
@@ -143,7 +143,7 @@ async def test_revocation_takes_effect_at_once(stand: KeyStand) -> None:
 
     await stand.revoke(key)
 
-    assert (await stand.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
+    assert (await stand.refusal(f"Bearer {secret}")).reason == ErrorReason.KEY_REVOKED
 
 
 async def test_a_revocation_reaches_the_calls_in_flight(stand: KeyStand) -> None:
@@ -178,7 +178,7 @@ async def test_lost_notices_are_recovered(
     await stand.rechecked()
     assert revoked.is_triggered
     assert not triggered_before
-    assert (await stand.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
+    assert (await stand.refusal(f"Bearer {secret}")).reason == ErrorReason.KEY_REVOKED
 
 
 async def test_a_lookup_during_a_revocation_does_not_cache_the_key(stand: KeyStand) -> None:
@@ -188,7 +188,7 @@ async def test_a_lookup_during_a_revocation_does_not_cache_the_key(stand: KeySta
     revocation = asyncio.ensure_future(stand.revoke(key))
     await asyncio.gather(lookup, revocation, return_exceptions=True)
 
-    assert (await stand.refusal(f"Bearer {secret}")).reason == reasons.ERROR_REASON_KEY_REVOKED
+    assert (await stand.refusal(f"Bearer {secret}")).reason == ErrorReason.KEY_REVOKED
 
 
 async def test_without_the_store_a_key_is_unavailable_never_invalid(
@@ -202,12 +202,12 @@ async def test_without_the_store_a_key_is_unavailable_never_invalid(
 
     await stand.ring.authenticate(f"Bearer {secret}")
     refusal = await stand.refusal(f"Bearer {other}")
-    assert refusal.reason == reasons.ERROR_REASON_AUTH_UNAVAILABLE
+    assert refusal.reason == ErrorReason.AUTH_UNAVAILABLE
     assert refusal.retry_after_s is not None
     assert 1 <= refusal.retry_after_s <= 5
     stand.clock.advance(CACHE_TTL_S)
     refusal = await stand.refusal(f"Bearer {secret}")
-    assert refusal.reason == reasons.ERROR_REASON_AUTH_UNAVAILABLE
+    assert refusal.reason == ErrorReason.AUTH_UNAVAILABLE
 
 
 async def test_the_cache_of_unknown_keys_is_bounded(stand: KeyStand) -> None:

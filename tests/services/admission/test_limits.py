@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.leases import LimitExceeded, LimitLeases
 from services.admission.limits import (
@@ -15,6 +14,7 @@ from services.admission.limits import (
     Subject,
 )
 from services.config.limits import LimitConfig
+from services.domain.error_reason import ErrorReason
 from services.storage.counters import LocalCounters, Meter
 from tests.stand.clock import FakeClock
 
@@ -65,7 +65,7 @@ async def test_a_refusal_says_when_to_retry(clock: FakeClock) -> None:
     with pytest.raises(LimitExceeded) as refused:
         await gate.take(ALICE, 0)
 
-    assert refused.value.reason == reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED
+    assert refused.value.reason == ErrorReason.RATE_LIMIT_EXCEEDED
     assert refused.value.message == "Rate limit exceeded"
     assert refused.value.facts == {"limit": "requests", "limitValue": "60"}
     assert refused.value.retry_after_s == 1

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.admission.revocation import Revocation
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
 
@@ -60,7 +60,7 @@ async def test_a_revocation_ends_a_pending_item_at_once(*, swallows: bool) -> No
 
     with pytest.raises(Failure) as ended:
         await waiting
-    assert ended.value.reason == reasons.ERROR_REASON_KEY_REVOKED
+    assert ended.value.reason == ErrorReason.KEY_REVOKED
     assert source.closed_by is not None
     assert not waiting.cancelling()
 

@@ -7,7 +7,6 @@ from contextlib import aclosing
 
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.completions.idempotency import (
     ANSWER_BYTES_MAX,
@@ -15,6 +14,7 @@ from services.completions.idempotency import (
     IdempotentCall,
     idempotency_key,
 )
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 from services.storage.base import Database, Transaction
 from services.storage.pepper import Pepper
@@ -49,7 +49,7 @@ async def test_of_equal_calls_at_the_same_time_one_runs(once: Idempotency) -> No
         model.goes_on.set()
         rest = [batch async for batch in first]
 
-    assert {each.reason for each in refusals} == {reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS}
+    assert {each.reason for each in refusals} == {ErrorReason.IDEMPOTENCY_IN_PROGRESS}
     assert {each.retry_after_s for each in refusals} == {1.0}
     assert rest == list(model.batches[1:])
     assert await ask(once, call(), model) == (list(model.batches), True)
@@ -79,7 +79,7 @@ async def test_a_key_stands_for_one_request(once: Idempotency, running: bool) ->
                 break
         for other in (call(prompt="Bye"), call(max_tokens=1), call(metadata={"a": "b"})):
             refused = await refusal(once, other, model)
-            assert refused.reason == reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH
+            assert refused.reason == ErrorReason.IDEMPOTENCY_MISMATCH
     assert model.calls == 1
 
 
@@ -92,7 +92,7 @@ async def test_the_policy_is_part_of_the_request(once: Idempotency) -> None:
 
     refused = await refusal(once, strict, Model())
 
-    assert refused.reason == reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH
+    assert refused.reason == ErrorReason.IDEMPOTENCY_MISMATCH
 
 
 async def test_the_order_of_labels_does_not_matter(once: Idempotency) -> None:
@@ -116,8 +116,8 @@ async def test_keys_belong_to_accounts(once: Idempotency) -> None:
 @pytest.mark.parametrize(
     "failure",
     [
-        Failure(reasons.ERROR_REASON_INSUFFICIENT_QUOTA, "Insufficient balance"),
-        UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "The provider hung up."),
+        Failure(ErrorReason.INSUFFICIENT_QUOTA, "Insufficient balance"),
+        UpstreamError(ErrorReason.UPSTREAM_DISCONNECTED, "The provider hung up."),
     ],
 )
 async def test_a_failure_releases_the_key(once: Idempotency, failure: Failure) -> None:
@@ -151,7 +151,7 @@ async def test_an_answer_that_is_too_long_is_not_stored(once: Idempotency) -> No
     refused = await refusal(once, call(), model)
 
     assert given == list(model.batches)
-    assert refused.reason == reasons.ERROR_REASON_ALREADY_EXISTS
+    assert refused.reason == ErrorReason.ALREADY_EXISTS
     assert "too long" in refused.message
     assert model.calls == 1
 
@@ -174,9 +174,7 @@ async def test_requests_are_stored_only_as_a_keyed_digest(
     (row,) = await database.read(_all)
 
     assert "Hello" not in repr(row)
-    assert (await refusal(other, call(), Model())).reason == (
-        reasons.ERROR_REASON_IDEMPOTENCY_MISMATCH
-    )
+    assert (await refusal(other, call(), Model())).reason == (ErrorReason.IDEMPOTENCY_MISMATCH)
 
 
 @pytest.mark.parametrize("key", ["", "é", "a\nb", "a" * 256])
@@ -185,7 +183,7 @@ def test_an_invalid_key_is_refused(key: str) -> None:
     with pytest.raises(Failure) as refused:
         idempotency_key({"idempotency-key": key})
 
-    assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+    assert refused.value.reason == ErrorReason.INVALID_FIELD
     assert refused.value.param == "idempotency-key"
 
 

@@ -9,10 +9,9 @@ from asyncio.subprocess import PIPE
 from contextlib import suppress
 from pathlib import Path
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
 from services.clock import SystemClock
 from services.completions.idempotency import SWEEP_MAX, Idempotency
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.metering.ledger import Ledger
 from services.storage.base import Database, Transaction
@@ -82,7 +81,7 @@ async def test_keys_of_a_dead_process_expire_with_its_lease(
 
     _, replayed = await ask(once, call(), model)
 
-    assert busy.reason == reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS
+    assert busy.reason == ErrorReason.IDEMPOTENCY_IN_PROGRESS
     assert not replayed
     await abandoned.aclose()
     assert (await ask(once, call(), model))[1], "the late release changed the key"
@@ -96,7 +95,7 @@ async def test_without_the_database_a_call_with_a_key_does_not_run(database: Dat
     once, model = Idempotency(watched, OWNER, PEPPER), Model()
     for _ in claims:
         refused = await refusal(once, call(), model)
-        assert refused.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+        assert refused.reason == ErrorReason.STORAGE_UNAVAILABLE
 
     assert model.calls == 0
     assert await ask(once, call(), model) == (list(model.batches), False)
@@ -114,7 +113,7 @@ async def test_a_caller_gets_an_answer_that_cannot_be_stored(database: Database)
 
     _, replayed = await ask(once, call(), model)
 
-    assert busy.reason == reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS
+    assert busy.reason == ErrorReason.IDEMPOTENCY_IN_PROGRESS
     assert not replayed
 
 
@@ -145,7 +144,7 @@ async def test_a_killed_process_keeps_a_key_until_its_lease_ends(postgres_url: s
                 await asyncio.sleep(0.05)
     await database.close()
 
-    assert refused == {reasons.ERROR_REASON_IDEMPOTENCY_IN_PROGRESS}
+    assert refused == {ErrorReason.IDEMPOTENCY_IN_PROGRESS}
 
 
 async def test_a_sweep_keeps_keys_of_calls_in_flight(database: Database, once: Idempotency) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.completions.validation import validate
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 
 
@@ -49,7 +49,7 @@ def test_numbers_have_ranges(field: str, inside: list[float], outside: list[floa
         with pytest.raises(Failure) as refused:
             validate(spec(**{field: value}))
         assert refused.value.param == field
-        assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+        assert refused.value.reason == ErrorReason.INVALID_FIELD
 
 
 def test_a_valid_request_passes() -> None:

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
 from services.admission.ticket import CHECKPOINT_S
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.metering import outbox
 from services.metering.holds import Hold, HoldRequest
@@ -151,7 +151,7 @@ async def test_a_call_above_the_balance_is_refused(ledger: Ledger, books: Books)
     with pytest.raises(Failure) as refused:
         await ledger.reserve(order(10 * USD + 1))
 
-    assert refused.value.reason == reasons.ERROR_REASON_INSUFFICIENT_QUOTA
+    assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
     assert refused.value.message == "Insufficient balance"
     assert await books.balance() == (10 * USD, 0)
     assert (await books.clean())["held"] == 0
@@ -167,7 +167,7 @@ async def test_balance_for_ten_admits_ten(ledger: Ledger, books: Books, round_: 
     admitted = [result for result in results if isinstance(result, Hold)]
     refused = [result for result in results if isinstance(result, Failure)]
     assert (len(admitted), len(refused)) == (10, 90)
-    assert {failure.reason for failure in refused} == {reasons.ERROR_REASON_INSUFFICIENT_QUOTA}
+    assert {failure.reason for failure in refused} == {ErrorReason.INSUFFICIENT_QUOTA}
     assert await books.balance() == (10 * USD, 10 * USD)
     for hold in admitted:
         ledger.void(hold)
@@ -184,7 +184,7 @@ async def test_sequential_calls_are_never_refused(ledger: Ledger, books: Books) 
     with pytest.raises(Failure) as refused:
         await ledger.reserve(order(10 * USD))
 
-    assert refused.value.reason == reasons.ERROR_REASON_INSUFFICIENT_QUOTA
+    assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
     assert await books.balance() == (9 * USD, 0)
 
 
@@ -231,7 +231,7 @@ async def test_a_key_spends_at_most_its_monthly_budget(
     first = await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
     with pytest.raises(Failure) as refused:
         await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
-    assert refused.value.reason == reasons.ERROR_REASON_BUDGET_EXCEEDED
+    assert refused.value.reason == ErrorReason.BUDGET_EXCEEDED
     assert await books.balance() == (10 * USD, 2 * USD)
 
     ledger.settle(first, 1 * USD, usage())
@@ -435,7 +435,7 @@ async def test_a_full_outbox_admits_nothing(
         assert not ledger.healthy
         with pytest.raises(Failure) as refused:
             await ledger.reserve(order())
-        assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+        assert refused.value.reason == ErrorReason.STORAGE_UNAVAILABLE
 
         down.clear()
         await ledger.drain()
@@ -453,9 +453,9 @@ async def test_a_credit_counts_once(books: Books) -> None:
 
     with pytest.raises(Failure) as refused:
         await database.write(credit_account, "acme", 6 * USD, "invoice-7", 0)
-    assert refused.value.reason == reasons.ERROR_REASON_ALREADY_EXISTS
+    assert refused.value.reason == ErrorReason.ALREADY_EXISTS
     with pytest.raises(Failure) as refused:
         await database.write(credit_account, "acme", -16 * USD, "refund", 0)
-    assert refused.value.reason == reasons.ERROR_REASON_INSUFFICIENT_QUOTA
+    assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
     await database.write(credit_account, "acme", -15 * USD, "refund", 0)
     assert await books.balance() == (0, 0)

@@ -21,9 +21,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.metering import outbox
 from services.metering.holds import Hold, HoldRequest
@@ -72,7 +72,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """Run a coroutine to its end."""
         return self.runner.run(work)
 
-    def attempt(self, work: Coroutine[Any, Any, T]) -> tuple[T | None, int | None]:
+    def attempt(self, work: Coroutine[Any, Any, T]) -> tuple[T | None, ErrorReason | None]:
         """Return the result of a coroutine, or the reason of its failure."""
         try:
             return self.run_async(work), None
@@ -103,7 +103,7 @@ class LedgerMachine(RuleBasedStateMachine):
         for _ in range(1 + again):
             payment = self.database.write(credit_account, self.account, amount, request_id, 0)
             _, refusal = self.attempt(payment)
-            assert refusal == (None if covered else reasons.ERROR_REASON_INSUFFICIENT_QUOTA)
+            assert refusal == (None if covered else ErrorReason.INSUFFICIENT_QUOTA)
         self.posted += amount if covered else 0
 
     @rule(amount=AMOUNTS, budgeted=st.booleans())
@@ -121,9 +121,9 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         hold, refusal = self.attempt(self.ledger.reserve(order))
         if not covered:
-            assert refusal == reasons.ERROR_REASON_INSUFFICIENT_QUOTA
+            assert refusal == ErrorReason.INSUFFICIENT_QUOTA
         elif not within:
-            assert refusal == reasons.ERROR_REASON_BUDGET_EXCEEDED
+            assert refusal == ErrorReason.BUDGET_EXCEEDED
         else:
             assert hold is not None
             self.open[hold.id] = (hold, Expected(amount, budgeted))

@@ -7,12 +7,12 @@ import random
 import time
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import SystemClock
 from services.common.fair_share import CountedCall
 from services.common.retry_after import RETRY_AFTER_MIN_S, RETRY_AFTER_SPREAD_S
 from services.config import BoundsConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.overload.load_shedder import LoadShedder, sample_loop_turns
 from services.overload.memory_pressure import MemoryPressure
@@ -75,7 +75,7 @@ def test_callers_refused_together_return_at_different_times(full: LoadShedder) -
     for _ in range(10):
         with pytest.raises(Failure) as refused:
             full.admit(0.0, 21, 0.0, CALLER)
-        assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
+        assert refused.value.reason == ErrorReason.OVERLOADED
         waits.add(refused.value.retry_after_s)
 
     low, high = RETRY_AFTER_MIN_S, RETRY_AFTER_MIN_S + RETRY_AFTER_SPREAD_S
@@ -153,7 +153,7 @@ def test_late_turns_without_a_break_lower_the_limit(
     start(load_shedder, 20.0, 1, FEW)
     with pytest.raises(Failure) as refused:
         load_shedder.admit(20.0, FEW + 1, 0.0, CALLER)
-    assert refused.value.reason == reasons.ERROR_REASON_OVERLOADED
+    assert refused.value.reason == ErrorReason.OVERLOADED
     assert [record.getMessage() for record in caplog.records] == ["overload.started"]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.providers.failures import classify, provider_failure
 
 STATUSES = (0, 400, 413, 422, 500)
@@ -155,7 +155,7 @@ def test_an_overflow_is_found_by_its_words(message: str, status: int) -> None:
     ]
     for body in bodies:
         error = provider_failure(status or 200, {}, json.dumps(body).encode())
-        assert error.reason_name == "CONTEXT_LENGTH_EXCEEDED"
+        assert error.reason == "CONTEXT_LENGTH_EXCEEDED"
 
 
 @pytest.mark.parametrize("status", STATUSES)
@@ -163,7 +163,7 @@ def test_an_overflow_is_found_by_its_words(message: str, status: int) -> None:
 def test_an_overflow_is_found_by_its_code(code: str, status: int) -> None:
     """A 413 with such a code is no limit of bytes."""
     reason = classify(status, code, "", "No.")
-    assert reason == reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
+    assert reason == ErrorReason.CONTEXT_LENGTH_EXCEEDED
 
 
 @pytest.mark.parametrize("status", [*STATUSES, 429])
@@ -171,4 +171,4 @@ def test_an_overflow_is_found_by_its_code(code: str, status: int) -> None:
 def test_other_limits_are_no_overflow(message: str, status: int) -> None:
     """Limits of rates, of single fields and of the answer are not the context's."""
     reason = classify(status, "", "", message)
-    assert reason != reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
+    assert reason != ErrorReason.CONTEXT_LENGTH_EXCEEDED

@@ -7,8 +7,8 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.providers.failure_rules import CODES, GENERAL_CODES, STATUSES, TEXTS
 from services.providers.failures import (
     MESSAGE_MAX,
@@ -244,9 +244,7 @@ CASES = [
 @pytest.mark.parametrize(("status", "code", "kind", "message", "reason"), CASES)
 def test_classifies(status: int, code: str, kind: str, message: str, reason: str) -> None:
     """Status, code and message together tell the reason."""
-    found = reasons.ErrorReason.Name(classify(status, code, kind, message))
-
-    assert found == f"ERROR_REASON_{reason}"
+    assert classify(status, code, kind, message) == reason
 
 
 def test_tables_are_consistent() -> None:
@@ -366,9 +364,7 @@ def test_finer_codes_within() -> None:
     metadata = {"error_type": "provider_overloaded"}
     body = json.dumps({"error": {"code": 502, "message": "No", "metadata": metadata}})
 
-    assert (
-        provider_failure(502, {}, body.encode()).reason == reasons.ERROR_REASON_UPSTREAM_OVERLOADED
-    )
+    assert provider_failure(502, {}, body.encode()).reason == ErrorReason.UPSTREAM_OVERLOADED
 
 
 def test_status_in_the_body() -> None:
@@ -376,7 +372,7 @@ def test_status_in_the_body() -> None:
     error = provider_failure(200, {}, b'{"error":{"code":429,"message":"Slow down"}}')
 
     assert error.status == 429
-    assert error.reason == reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
+    assert error.reason == ErrorReason.UPSTREAM_RATE_LIMITED
 
 
 @pytest.mark.parametrize(
@@ -412,7 +408,7 @@ def test_codes_of_faults_in_the_request(code: object, kept: bool, status: int) -
 
     error = provider_failure(status, {}, json.dumps({"error": fault}).encode())
 
-    assert error.reason_name == "UPSTREAM_INVALID_REQUEST"
+    assert error.reason == "UPSTREAM_INVALID_REQUEST"
     assert error.facts == ({"providerCode": code} if kept else {})
     assert error.param == "stream"
 
@@ -431,4 +427,4 @@ def test_an_unknown_model_is_the_models_fault() -> None:
         404, {}, b'{"error":{"message":"No such model","type":"not_found_error"}}'
     )
 
-    assert (error.reason_name, error.param) == ("MODEL_NOT_FOUND", "model")
+    assert (error.reason, error.param) == ("MODEL_NOT_FOUND", "model")

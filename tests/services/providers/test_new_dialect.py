@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.config import load
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers import registry
 from services.providers.base import Decoder, Notes, SseEvent, Target, UpstreamRequest
@@ -48,7 +48,7 @@ class EchoDecoder:
     def finish(self) -> Chunks:
         """Decode the end of the stream."""
         if not self.done:
-            raise UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "cut")
+            raise UpstreamError(ErrorReason.UPSTREAM_DISCONNECTED, "cut")
         self.usage = Usage(prompt_token_count=1, completion_token_count=2, total_token_count=3)
         stop = pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP, native_finish_reason="end")
         return [
@@ -81,7 +81,7 @@ class EchoDialect:
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:  # noqa: ARG002
         """Every refusal is overload."""
-        return UpstreamError(reasons.ERROR_REASON_UPSTREAM_OVERLOADED, body.decode(), status=status)
+        return UpstreamError(ErrorReason.UPSTREAM_OVERLOADED, body.decode(), status=status)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """The key."""

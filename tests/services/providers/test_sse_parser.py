@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.sse_parser import EVENT_FREE, LargeEventBudget, SseParser
@@ -128,7 +128,7 @@ def test_refuses_what_is_too_large_after_what_is_not() -> None:
     for _ in range(2):
         with pytest.raises(UpstreamError) as refused:
             parser.feed(b"data: 2\n\n")
-        assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+        assert refused.value.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
 
 
 def test_refuses_an_event_without_end() -> None:
@@ -173,7 +173,7 @@ def test_large_events_share_a_budget() -> None:
     assert second.feed(piece[:-100]) == []
     with pytest.raises(UpstreamError) as refused:
         second.feed(piece)
-    assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+    assert refused.value.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
     assert budget.left == 2 * len(piece) - 106
     del first
     assert budget.left == 2 * len(piece)

@@ -11,12 +11,12 @@ from contextlib import aclosing
 import msgspec
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1 import usage_pb2
 
 from services.capabilities import Capabilities
 from services.clock import SystemClock
 from services.config import ChannelConfig, Secret
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Chunks, Notes, SseEvent, Target, UpstreamRequest
 from services.providers.http import HttpClient
@@ -64,7 +64,7 @@ class Words:
             case b"stop":
                 self._stopped = True
             case b"error":
-                raise UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, "It said so.")
+                raise UpstreamError(ErrorReason.UPSTREAM_ERROR, "It said so.")
             case b"ping":
                 pass
             case _:
@@ -78,7 +78,7 @@ class Words:
     def finish(self) -> list[pb.ChatCompletionChunk]:
         """Complete only with a finish reason."""
         if not self._stopped:
-            raise UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "Not complete.")
+            raise UpstreamError(ErrorReason.UPSTREAM_DISCONNECTED, "Not complete.")
         return [FINISHED]
 
     def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
@@ -102,7 +102,7 @@ class Plain:
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Tells what it was given."""
         message = f"{headers.get('x-why', '')} {len(body)} {body[:20].decode()}"
-        return UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, message, status=status)
+        return UpstreamError(ErrorReason.UPSTREAM_ERROR, message, status=status)
 
     def auth_headers(self, key: str) -> Mapping[str, str]:
         """As OpenAI has it."""
@@ -282,7 +282,7 @@ async def test_a_cut_is_never_an_end(script: Script, before: list[str], caller: 
     texts, error = await caller.failure(*script)
 
     assert texts == before
-    assert error.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
+    assert error.reason == ErrorReason.UPSTREAM_DISCONNECTED
     assert error.row.retryable
 
 
@@ -297,7 +297,7 @@ async def test_a_reset_is_a_cut(caller: Caller) -> None:
     with pytest.raises(UpstreamError) as failed:
         await anext(batches)
 
-    assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
+    assert failed.value.reason == ErrorReason.UPSTREAM_DISCONNECTED
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ async def test_what_cannot_be_read(script: Script, caller: Caller) -> None:
     texts, error = await caller.failure(*script)
 
     assert texts == []
-    assert error.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+    assert error.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
 
 
 async def test_events_of_a_megabyte_pass(caller: Caller) -> None:
@@ -395,9 +395,9 @@ async def test_nobody_is_there(caller: Caller) -> None:
     caller.channel |= {"connect_timeout_s": 0.1}
     _, insecure = await caller.failure()
 
-    assert refused.reason == reasons.ERROR_REASON_UPSTREAM_UNREACHABLE
-    assert nameless.reason == reasons.ERROR_REASON_UPSTREAM_UNREACHABLE
-    assert insecure.reason == reasons.ERROR_REASON_UPSTREAM_UNREACHABLE
+    assert refused.reason == ErrorReason.UPSTREAM_UNREACHABLE
+    assert nameless.reason == ErrorReason.UPSTREAM_UNREACHABLE
+    assert insecure.reason == ErrorReason.UPSTREAM_UNREACHABLE
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,7 @@ async def test_a_misconfigured_channel(channel: dict[str, object], caller: Calle
 
     _, error = await caller.failure()
 
-    assert error.reason == reasons.ERROR_REASON_UPSTREAM_UNREACHABLE
+    assert error.reason == ErrorReason.UPSTREAM_UNREACHABLE
     assert caller.upstream.requests == []
 
 
@@ -441,7 +441,7 @@ async def test_a_provider_that_does_not_begin(script: Script, caller: Caller) ->
     texts, error = await caller.failure(*script[:-1], dawdle, script[-1])
 
     assert texts == []
-    assert error.reason == reasons.ERROR_REASON_UPSTREAM_TIMEOUT
+    assert error.reason == ErrorReason.UPSTREAM_TIMEOUT
     await caller.upstream.requests[0].left.wait()
 
 
@@ -459,7 +459,7 @@ async def test_a_provider_that_falls_silent(channel: dict[str, object], caller: 
     texts, error = await caller.failure(SSE_HEAD + sse("a"), STALL)
 
     assert texts == ["a"]
-    assert error.reason == reasons.ERROR_REASON_UPSTREAM_STALLED
+    assert error.reason == ErrorReason.UPSTREAM_STALLED
     await caller.upstream.requests[0].left.wait()
 
 
@@ -478,7 +478,7 @@ async def test_pings_are_no_progress(caller: Caller) -> None:
     texts, error = await caller.failure(SSE_HEAD + sse("a"), ping_for_ever)
 
     assert texts == ["a"]
-    assert error.reason == reasons.ERROR_REASON_UPSTREAM_STALLED
+    assert error.reason == ErrorReason.UPSTREAM_STALLED
 
 
 async def test_the_moment_moves_with_every_token(caller: Caller) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.config import ChannelConfig, Config, ModelConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.routing.catalog import Catalog
 
@@ -37,7 +37,7 @@ def test_an_unknown_model_is_refused_with_its_name() -> None:
     with pytest.raises(Failure) as refused:
         catalog(channel("a", {"m": "m"})).resolve("x\r\n" + "y" * 100)
 
-    assert refused.value.reason == reasons.ERROR_REASON_MODEL_NOT_FOUND
+    assert refused.value.reason == ErrorReason.MODEL_NOT_FOUND
     assert refused.value.message == "Invalid model specified"
     assert refused.value.param == "model"
     assert refused.value.facts["model"] == "x??" + "y" * 61

@@ -6,8 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
-from pomogator.chat.v1 import error_reason_pb2 as reasons
-
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Target
 from services.routing.choice import order_targets, tiers
@@ -16,13 +15,13 @@ from tests.services.routing.targets import target
 from tests.stand.clock import FakeClock
 
 DRAWS = 4000
-BROKEN = UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "broken")
+BROKEN = UpstreamError(ErrorReason.UPSTREAM_DISCONNECTED, "broken")
 
 
 def down(*channels: str) -> ChannelHealth:
     """Return health in which these channels' breakers are open."""
     health = ChannelHealth(FakeClock())
-    gone = UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, "no", retry_after_s=60)
+    gone = UpstreamError(ErrorReason.UPSTREAM_ERROR, "no", retry_after_s=60)
     for name in channels:
         health.attempt_failed(target(name), gone)
     return health

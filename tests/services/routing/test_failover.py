@@ -9,9 +9,9 @@ from contextlib import AsyncExitStack, closing
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.clock import SystemClock
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 from services.providers.base import Decoder, Target
 from services.providers.http import HttpClient
@@ -89,7 +89,7 @@ class Setup:
     async def take_limits(self, channel: str) -> None:
         """Refuse channels that are over their limit."""
         if channel in self.over_limit:
-            raise Failure(reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED, "Rate limit exceeded")
+            raise Failure(ErrorReason.RATE_LIMIT_EXCEEDED, "Rate limit exceeded")
         self.taken.append(channel)
 
     @property
@@ -182,7 +182,7 @@ async def test_no_other_channel_is_asked_after_the_first_token(stack: AsyncExitS
     with pytest.raises(UpstreamError) as failed:
         await served.ask()
 
-    assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
+    assert failed.value.reason == ErrorReason.UPSTREAM_DISCONNECTED
     assert served.asked == [1, 0]
 
 
@@ -204,7 +204,7 @@ async def test_a_call_makes_at_most_three_attempts(stack: AsyncExitStack) -> Non
     with pytest.raises(UpstreamError) as failed:
         await served.ask()
 
-    assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_OVERLOADED
+    assert failed.value.reason == ErrorReason.UPSTREAM_OVERLOADED
     assert sum(served.asked) == ATTEMPTS_MAX
 
 
@@ -215,7 +215,7 @@ async def test_a_failure_takes_precedence_over_a_missing_model(stack: AsyncExitS
     with pytest.raises(UpstreamError) as failed:
         await served.ask()
 
-    assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_OVERLOADED
+    assert failed.value.reason == ErrorReason.UPSTREAM_OVERLOADED
 
 
 async def test_retries_are_bounded(stack: AsyncExitStack) -> None:
@@ -251,7 +251,7 @@ async def test_a_call_is_refused_where_all_channels_are_over_their_limit(
     with pytest.raises(Failure) as refused:
         await served.ask()
 
-    assert refused.value.reason == reasons.ERROR_REASON_RATE_LIMIT_EXCEEDED
+    assert refused.value.reason == ErrorReason.RATE_LIMIT_EXCEEDED
     assert served.asked == [0]
 
 

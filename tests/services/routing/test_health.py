@@ -6,9 +6,9 @@ import dataclasses
 
 import msgspec
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.config import BreakerConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.routing.decay import HALF_LIFE_S
 from services.routing.health import LATENCY_FLOOR_S, PRIOR_CALLS, SCORE_MIN, ChannelHealth
@@ -17,7 +17,7 @@ from tests.stand.clock import FakeClock
 
 TARGET = target("a")
 COOL_DOWN_S, FAILURES_MAX = BreakerConfig().cooldown_s, BreakerConfig().failures
-BROKEN = UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, "broken")
+BROKEN = UpstreamError(ErrorReason.UPSTREAM_ERROR, "broken")
 
 
 @pytest.fixture
@@ -97,9 +97,7 @@ def test_retry_after_opens_at_once_for_as_long_as_it_says(
     health: ChannelHealth, clock: FakeClock
 ) -> None:
     """Without waiting for more failures."""
-    limited = UpstreamError(
-        reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED, "slow down", retry_after_s=7
-    )
+    limited = UpstreamError(ErrorReason.UPSTREAM_RATE_LIMITED, "slow down", retry_after_s=7)
     fail(health, 1, limited)
 
     clock.advance(6.9)
@@ -110,8 +108,8 @@ def test_retry_after_opens_at_once_for_as_long_as_it_says(
 
 def test_faults_of_the_request_say_nothing_about_the_channel(health: ChannelHealth) -> None:
     """They do not open the breaker, however many there are."""
-    bad = UpstreamError(reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED, "too long")
-    missing = UpstreamError(reasons.ERROR_REASON_MODEL_NOT_FOUND, "no such model")
+    bad = UpstreamError(ErrorReason.CONTEXT_LENGTH_EXCEEDED, "too long")
+    missing = UpstreamError(ErrorReason.MODEL_NOT_FOUND, "no such model")
     fail(health, 2 * FAILURES_MAX, bad)
     fail(health, 2 * FAILURES_MAX, missing)
 
@@ -121,7 +119,7 @@ def test_faults_of_the_request_say_nothing_about_the_channel(health: ChannelHeal
 def test_each_key_has_a_breaker(health: ChannelHealth) -> None:
     """A refused key leaves the channel's other keys available; metrics show the best breaker."""
     one, two = (target("a", keys=("one", "two"), key_number=number) for number in range(2))
-    refused = UpstreamError(reasons.ERROR_REASON_UPSTREAM_AUTH_FAILED, "no")
+    refused = UpstreamError(ErrorReason.UPSTREAM_AUTH_FAILED, "no")
     health.attempt_started(one)
     health.attempt_failed(one, refused)
 
@@ -179,7 +177,7 @@ def test_an_answer_that_breaks_off_opens_no_breaker(health: ChannelHealth) -> No
 
 def test_a_fault_of_the_request_does_not_raise_the_error_rate(health: ChannelHealth) -> None:
     """Such as an answer that a content filter ends."""
-    health.answer_broke_off(TARGET, UpstreamError(reasons.ERROR_REASON_CONTENT_FILTERED, "no"))
+    health.answer_broke_off(TARGET, UpstreamError(ErrorReason.CONTENT_FILTERED, "no"))
 
     assert health.error_rate(TARGET) == 0
 

@@ -13,10 +13,10 @@ import grpc
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from prometheus_client import CollectorRegistry
 
 from services.common.plain_metrics import PlainMetrics
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc import accept_batch
 from services.rpc.listener import listening
@@ -41,7 +41,7 @@ class Completions(pb_grpc.ChatCompletionServiceServicer):
         """An empty answer; a failure for a strict caller."""
         self.entered.append(self.turn)
         if request.parameter_policy == pb.PARAMETER_POLICY_STRICT:
-            raise Failure(reasons.ERROR_REASON_MODEL_NOT_FOUND, "There is none.")
+            raise Failure(ErrorReason.MODEL_NOT_FOUND, "There is none.")
         return pb.CreateChatCompletionResponse()
 
     async def StreamChatCompletion(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ARG002, N802

@@ -13,10 +13,10 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
+from services.domain.error_reason import ErrorReason
 from services.errors import MESSAGE_MAX, Failure
 from services.inprocess import InProcessChannel
 from services.rpc.failure_border import FailureBorder, request_id_of
@@ -73,7 +73,7 @@ async def test_a_failure_arrives_with_its_reason_and_details() -> None:
     """Code, message, ErrorInfo, the field at fault and the time to wait."""
     error, status = await failed(
         Failure(
-            reasons.ERROR_REASON_INVALID_FIELD,
+            ErrorReason.INVALID_FIELD,
             "out of range",
             param="temperature",
             facts={"limit": "2"},
@@ -105,14 +105,14 @@ async def test_an_exception_is_hidden() -> None:
 async def test_messages_may_be_in_any_script() -> None:
     """Providers write messages in the language of their callers."""
     message = "Баланс исчерпан – 余额不足"
-    error, status = await failed(Failure(reasons.ERROR_REASON_INTERNAL, message))
+    error, status = await failed(Failure(ErrorReason.INTERNAL, message))
 
     assert error.details() == status.message == message
 
 
 async def test_long_messages_keep_their_status() -> None:
     """A message that would break gRPC's limit on metadata is cut, and is one line."""
-    failure = Failure(reasons.ERROR_REASON_INVALID_FIELD, "🙂\n\ud800" * 20_000, param="n")
+    failure = Failure(ErrorReason.INVALID_FIELD, "🙂\n\ud800" * 20_000, param="n")
     register = partial(pb_grpc.add_ModelServiceServicer_to_server, Raises(failure))
     async with serve(register, [FailureBorder()], "127.0.0.1:0") as channel:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -137,7 +137,7 @@ async def test_a_failure_of_a_stream_becomes_a_status() -> None:
 
     async def stream(request: object, context: object) -> AsyncIterator[pb.Model]:
         yield pb.Model(name="first")
-        raise Failure(reasons.ERROR_REASON_UPSTREAM_STALLED, "silent")
+        raise Failure(ErrorReason.UPSTREAM_STALLED, "silent")
 
     handler: Any = grpc.unary_stream_rpc_method_handler(stream)
     generic = grpc.method_handlers_generic_handler("test.Streams", {"Go": handler})

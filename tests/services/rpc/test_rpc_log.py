@@ -13,11 +13,11 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from services.common.plain_metrics import PlainMetrics
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.failure_border import FailureBorder
 from services.rpc.rpc_log import RpcLog
@@ -49,7 +49,7 @@ class Models(pb_grpc.ModelServiceServicer):
         """Fail as the model's name says."""
         if request.model == "broken":
             raise ZeroDivisionError(SECRET)
-        raise Failure(reasons.ERROR_REASON_NOT_FOUND, SECRET)
+        raise Failure(ErrorReason.NOT_FOUND, SECRET)
 
 
 class Chat(chat_grpc.ChatCompletionServiceServicer):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import ConstraintError, Database, Row, Transaction
 from tests.services.storage.transactions import broken, count, put
@@ -54,7 +54,7 @@ async def test_an_error_of_the_database_is_unavailable(database: Database) -> No
     with pytest.raises(Failure) as refused:
         await database.write(broken)
 
-    assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+    assert refused.value.reason == ErrorReason.STORAGE_UNAVAILABLE
     assert refused.value.retry_after_s is not None
     assert not database.healthy
     assert await database.write(put, "a") == "a"
@@ -147,7 +147,7 @@ async def test_close_is_idempotent(database: Database) -> None:
     for call in (database.write(put, "late"), database.read(count)):
         with pytest.raises(Failure) as refused:
             await call
-        assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+        assert refused.value.reason == ErrorReason.STORAGE_UNAVAILABLE
 
 
 def rename(pattern: str) -> Transaction[list[Row]]:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.common.plain_metrics import PlainMetrics
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import Database, Transaction
 from services.storage.counted import CountedDatabase
@@ -19,7 +19,7 @@ def nothing() -> Transaction[int]:
 def refusal() -> Transaction[int]:
     """Raise a failure of the transaction's own."""
     yield "SELECT 1", ()
-    raise Failure(reasons.ERROR_REASON_NOT_FOUND, "")
+    raise Failure(ErrorReason.NOT_FOUND, "")
 
 
 async def test_failures_are_counted(database: Database) -> None:
@@ -35,7 +35,7 @@ async def test_failures_are_counted(database: Database) -> None:
     for write in (counted.write, counted.write_unsynced):
         with pytest.raises(Failure) as failed:
             await write(nothing)
-        assert failed.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+        assert failed.value.reason == ErrorReason.STORAGE_UNAVAILABLE
     assert counted.failures.value == 2
 
 

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage import postgres
 from services.storage.base import StateError, Transaction
@@ -70,7 +70,7 @@ async def test_a_locked_table_is_unavailable(
     with pytest.raises(Failure) as refused:
         await database.write(put, "waits")
 
-    assert refused.value.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+    assert refused.value.reason == ErrorReason.STORAGE_UNAVAILABLE
     assert not database.healthy
     await lock.rollback()
     await other.close()

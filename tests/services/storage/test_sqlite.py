@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import ConstraintError, StateError, Transaction
 from services.storage.schema import VERSION
@@ -65,7 +65,7 @@ async def test_a_full_disk_refuses_writes_but_not_reads(database: SqliteDatabase
     )
 
     assert any(
-        isinstance(result, Failure) and result.reason == reasons.ERROR_REASON_STORAGE_UNAVAILABLE
+        isinstance(result, Failure) and result.reason == ErrorReason.STORAGE_UNAVAILABLE
         for result in results
     )
     kept = sum(isinstance(result, str) for result in results)

@@ -9,11 +9,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure, UpstreamError
 from services.providers.base import Target
 from services.telemetry.call_spans import METHODS, PROVIDER_FAULTS, CallTracer
@@ -24,8 +24,8 @@ TRACE = "0af7651916cd43dd8448eb211c80319c"
 CALLER = "b7ad6b7169203331"
 SAMPLED = {"traceparent": f"00-{TRACE}-{CALLER}-01", "tracestate": "vendor=value"}
 NOT_SAMPLED = {"traceparent": f"00-{TRACE}-{CALLER}-00"}
-BUSY = UpstreamError(reasons.ERROR_REASON_UPSTREAM_OVERLOADED, "busy: a secret")
-CUT = UpstreamError(reasons.ERROR_REASON_UPSTREAM_DISCONNECTED, "cut: a secret")
+BUSY = UpstreamError(ErrorReason.UPSTREAM_OVERLOADED, "busy: a secret")
+CUT = UpstreamError(ErrorReason.UPSTREAM_DISCONNECTED, "cut: a secret")
 FULL = Usage(
     prompt_token_count=10,
     cache_read_token_count=4,
@@ -179,8 +179,8 @@ def test_logs_join_traces(traced: Traced) -> None:
 @pytest.mark.parametrize(
     ("error", "code", "status"),
     [
-        (Failure(reasons.ERROR_REASON_MODEL_NOT_FOUND, ""), "INVALID_ARGUMENT", StatusCode.UNSET),
-        (Failure(reasons.ERROR_REASON_STORAGE_UNAVAILABLE, ""), "UNAVAILABLE", StatusCode.ERROR),
+        (Failure(ErrorReason.MODEL_NOT_FOUND, ""), "INVALID_ARGUMENT", StatusCode.UNSET),
+        (Failure(ErrorReason.STORAGE_UNAVAILABLE, ""), "UNAVAILABLE", StatusCode.ERROR),
         (ZeroDivisionError("a secret"), "INTERNAL", StatusCode.ERROR),
     ],
 )

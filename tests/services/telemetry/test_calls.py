@@ -6,10 +6,10 @@ import logging
 import msgspec
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.common.json_logs import JsonFormatter
+from services.domain.error_reason import ErrorReason
 from services.errors import ROWS, Failure, UpstreamError
 from services.telemetry.calls import ENDS, FINISHES, CallLog, CallRecord
 from tests.stand.clock import FakeClock
@@ -51,22 +51,22 @@ def test_every_finish_reason_has_a_name() -> None:
 @pytest.mark.parametrize(
     ("error", "begun", "end", "code"),
     [
-        (Failure(reasons.ERROR_REASON_MODEL_NOT_FOUND, ""), False, "refused", "INVALID_ARGUMENT"),
-        (UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, ""), False, "refused", "UNAVAILABLE"),
+        (Failure(ErrorReason.MODEL_NOT_FOUND, ""), False, "refused", "INVALID_ARGUMENT"),
+        (UpstreamError(ErrorReason.UPSTREAM_ERROR, ""), False, "refused", "UNAVAILABLE"),
         (
-            UpstreamError(reasons.ERROR_REASON_UPSTREAM_ERROR, ""),
+            UpstreamError(ErrorReason.UPSTREAM_ERROR, ""),
             True,
             "upstream_error",
             "UNAVAILABLE",
         ),
         (
-            UpstreamError(reasons.ERROR_REASON_UPSTREAM_STALLED, ""),
+            UpstreamError(ErrorReason.UPSTREAM_STALLED, ""),
             True,
             "upstream_stall",
             "DEADLINE_EXCEEDED",
         ),
-        (Failure(reasons.ERROR_REASON_KEY_REVOKED, ""), True, "revoked", "UNAUTHENTICATED"),
-        (Failure(reasons.ERROR_REASON_STORAGE_UNAVAILABLE, ""), True, "internal", "UNAVAILABLE"),
+        (Failure(ErrorReason.KEY_REVOKED, ""), True, "revoked", "UNAUTHENTICATED"),
+        (Failure(ErrorReason.STORAGE_UNAVAILABLE, ""), True, "internal", "UNAVAILABLE"),
         (ZeroDivisionError(), True, "internal", "INTERNAL"),
         (asyncio.CancelledError(), False, "client_gone", "CANCELLED"),
         (GeneratorExit(), True, "client_gone", "CANCELLED"),
@@ -115,7 +115,7 @@ def test_time_per_token_is_a_mean(told: Told, clock: FakeClock) -> None:
 def test_a_call_is_one_line_of_the_log(told: Told, caplog: pytest.LogCaptureFixture) -> None:
     """A call that was refused before its key was known, too."""
     with caplog.at_level(logging.INFO):
-        told.end_with(Failure(reasons.ERROR_REASON_INVALID_API_KEY, "secret"))
+        told.end_with(Failure(ErrorReason.INVALID_API_KEY, "secret"))
 
     (entry,) = caplog.records
     line = msgspec.json.decode(JsonFormatter().format(entry))

@@ -172,7 +172,7 @@ def test_pictures() -> None:
     bitmap = Part(image=content_pb2.Image(data=b"BM\x00\x00", mime_type="image/png"))
     with pytest.raises(Failure) as refused:
         sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[bitmap]))
-    assert refused.value.reason_name == "INVALID_IMAGE"
+    assert refused.value.reason == "INVALID_IMAGE"
 
 
 @pytest.mark.parametrize("role", [content_pb2.ROLE_SYSTEM, content_pb2.ROLE_ASSISTANT])
@@ -181,7 +181,7 @@ def test_only_the_user_shows_pictures(role: content_pb2.Role.ValueType) -> None:
     picture = Part(image=content_pb2.Image(base64=PNG, mime_type="image/png"))
     with pytest.raises(Failure) as refused:
         sent(user("Hello"), content_pb2.Message(role=role, content=[picture]))
-    assert (refused.value.reason_name, refused.value.param) == ("UNSUPPORTED_FEATURE", "messages")
+    assert (refused.value.reason, refused.value.param) == ("UNSUPPORTED_FEATURE", "messages")
 
 
 def test_documents() -> None:
@@ -202,7 +202,7 @@ def test_documents() -> None:
     ):
         with pytest.raises(Failure) as refused:
             sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[part]))
-        assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+        assert refused.value.reason == "UNSUPPORTED_FEATURE"
 
 
 THOUGHT = {"type": "thinking", "thinking": "Hm.", "signature": "sig"}
@@ -261,7 +261,7 @@ def test_reasoning_of_openrouter() -> None:
     assert notes == {"messages": "DROPPED"}
     with pytest.raises(Failure) as refused:
         sent(user("x"), assistant("Yes.", reasoning_details_json=b"{"), user("y"))
-    assert refused.value.reason_name == "INVALID_FIELD"
+    assert refused.value.reason == "INVALID_FIELD"
 
 
 def test_refusals_and_plain_reasoning() -> None:
@@ -292,4 +292,4 @@ def test_somebody_must_say_something(silent: content_pb2.Message) -> None:
     """The API takes no empty text, and no conversation of nothing."""
     with pytest.raises(Failure) as refused:
         sent(silent)
-    assert (refused.value.reason_name, refused.value.param) == ("INVALID_FIELD", "messages")
+    assert (refused.value.reason, refused.value.param) == ("INVALID_FIELD", "messages")

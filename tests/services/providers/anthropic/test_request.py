@@ -222,7 +222,7 @@ def test_refuses_what_programs_rely_on(model: str, fields: dict[str, Any]) -> No
     """Several answers and log probabilities are refused, whatever the model."""
     with pytest.raises(Failure) as refused:
         sent(target=target_of(model), **fields)
-    assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+    assert refused.value.reason == "UNSUPPORTED_FEATURE"
     assert refused.value.param in fields
 
 
@@ -278,7 +278,7 @@ def test_prefill() -> None:
     assert ("thinking" in body, notes) == (False, {"thinking": "DROPPED"})
     with pytest.raises(Failure) as refused:
         sent(user("Hi"), assistant("Well,"), target=target_of("claude-opus-4-6"))
-    assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+    assert refused.value.reason == "UNSUPPORTED_FEATURE"
 
 
 def test_reasoning_cannot_go_on_without_its_state() -> None:

@@ -192,7 +192,7 @@ def test_arguments_of_no_call_are_not_lost() -> None:
     stray = more(7, "input_json_delta", partial_json="{}")
     with pytest.raises(UpstreamError) as failed:
         decoded(started(), *said(0, "Hi"), stray, closing(), STOP)
-    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+    assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
 @pytest.mark.parametrize("index", [-1, 0, 7])
@@ -260,7 +260,7 @@ def test_a_cut_stream_is_an_error(cut: int) -> None:
     assert not decoder.done
     with pytest.raises(UpstreamError) as failed:
         decoder.finish()
-    assert failed.value.reason_name == "UPSTREAM_DISCONNECTED"
+    assert failed.value.reason == "UPSTREAM_DISCONNECTED"
     assert decoder.usage is not None
     assert decoder.usage.prompt_token_count == 13
 
@@ -280,10 +280,10 @@ def test_errors_after_success(kind: str, reason: str) -> None:
         decoder, body = AnthropicDecoder(), wire(*events)
         with pytest.raises(UpstreamError) as failed:
             streamed(body, decoder, iter([len(body)]))
-        assert failed.value.reason_name == reason
+        assert failed.value.reason == reason
     with pytest.raises(UpstreamError) as failed:
         AnthropicDecoder().whole(json.dumps(failure).encode())
-    assert failed.value.reason_name == reason
+    assert failed.value.reason == reason
 
 
 def test_two_beginnings() -> None:
@@ -293,7 +293,7 @@ def test_two_beginnings() -> None:
     assert decoded(started("msg_0"), started(), *said(0, "Hi"), closing(), STOP) == once
     with pytest.raises(UpstreamError) as failed:
         decoded(started(), *said(0, "Hi"), started("msg_2"), *said(0, "Ho"), closing(), STOP)
-    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+    assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
 def test_nothing_counts_after_the_end() -> None:
@@ -320,7 +320,7 @@ def test_garbage_is_a_bad_response(name: str, data: bytes) -> None:
     """What cannot be read is the provider's failure, never a crash of ours."""
     with pytest.raises(UpstreamError) as failed:
         AnthropicDecoder().feed(SseEvent(name, data))
-    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+    assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
 @pytest.mark.parametrize("data", [b"{", b"[]", b'{"delta":{"type":"text_delta","text":1}}'])
@@ -328,7 +328,7 @@ def test_garbage_in_a_block(data: bytes) -> None:
     """The same holds on the short way that deltas of blocks take."""
     with pytest.raises(UpstreamError) as failed:
         AnthropicDecoder().feed(SseEvent("content_block_delta", data))
-    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+    assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"<html>", b"{}", b'{"content":null}', b"[1]"])
@@ -336,7 +336,7 @@ def test_garbage_documents(body: bytes) -> None:
     """A document that is no message is the provider's failure."""
     with pytest.raises(UpstreamError) as failed:
         AnthropicDecoder().whole(body)
-    assert failed.value.reason_name == "UPSTREAM_BAD_RESPONSE"
+    assert failed.value.reason == "UPSTREAM_BAD_RESPONSE"
 
 
 def test_other_peoples_done() -> None:

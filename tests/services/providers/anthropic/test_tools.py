@@ -54,7 +54,7 @@ def test_custom_tools_are_refused() -> None:
     """The API has no tools whose input is free text."""
     with pytest.raises(Failure) as refused:
         sent(tools=[pb.Tool(name="f", type=content_pb2.TOOL_TYPE_CUSTOM)])
-    assert (refused.value.param, refused.value.reason_name) == ("tools", "UNSUPPORTED_FEATURE")
+    assert (refused.value.param, refused.value.reason) == ("tools", "UNSUPPORTED_FEATURE")
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,6 @@ def test_refusals(case: Case) -> None:
     retryable = response["status"] in (401, 402, 404, 429) or response["status"] >= 500
     named = {"REQUEST_TOO_LARGE", "CONTEXT_LENGTH_EXCEEDED", "CONTENT_FILTERED"}
     can_retry = error.row.retryable
-    assert can_retry == retryable or error.reason_name in named or response["status"] == 403
+    assert can_retry == retryable or error.reason in named or response["status"] == 403
     assert error.message.isprintable()
     assert "REDACTED" not in error.message

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.config import ChannelConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai.harmless_fields import folded
@@ -81,7 +81,7 @@ def test_other_fields_do_not_travel(name: str, dialect: str) -> None:
             assert notes
             with pytest.raises(Failure) as refused:
                 encode({spelling: value}, dialect, strict=True)
-            assert refused.value.reason == reasons.ERROR_REASON_UNSUPPORTED_FEATURE
+            assert refused.value.reason == ErrorReason.UNSUPPORTED_FEATURE
 
 
 @pytest.mark.parametrize("dialect", ["openai", "openrouter"])

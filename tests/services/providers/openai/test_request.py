@@ -10,10 +10,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.capabilities import Capabilities, lookup
 from services.config import ChannelConfig, Quirks
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai import DIALECT
@@ -391,7 +391,7 @@ def test_what_programs_rely_on_is_refused(
     """What a model lacks and a program relies on is refused, never left out."""
     with pytest.raises(Failure) as refused:
         encode(spec(**wanted), target(capabilities))
-    assert refused.value.reason == reasons.ERROR_REASON_UNSUPPORTED_FEATURE
+    assert refused.value.reason == ErrorReason.UNSUPPORTED_FEATURE
     assert refused.value.param == param
 
 
@@ -410,7 +410,7 @@ def test_free_json_cannot_break_out(wanted: dict[str, Any]) -> None:
     """What is put into the body as it is, is one JSON value and no more."""
     with pytest.raises(Failure) as refused:
         encode(spec(**wanted))
-    assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+    assert refused.value.reason == ErrorReason.INVALID_FIELD
 
 
 @pytest.mark.parametrize(

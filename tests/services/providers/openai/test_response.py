@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2, usage_pb2
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.openai.response import OpenAiDecoder
@@ -102,21 +102,21 @@ def test_done_without_finish_reason_is_stop(finish_reason: str | None) -> None:
     assert finished == pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP)
     with pytest.raises(UpstreamError) as broken:
         stream(delta(content="a"), end, done=False)
-    assert broken.value.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
+    assert broken.value.reason == ErrorReason.UPSTREAM_DISCONNECTED
 
 
 def test_done_without_an_answer_is_broken() -> None:
     """There is no choice that could have ended."""
     with pytest.raises(UpstreamError) as broken:
         stream()
-    assert broken.value.reason == reasons.ERROR_REASON_UPSTREAM_DISCONNECTED
+    assert broken.value.reason == ErrorReason.UPSTREAM_DISCONNECTED
 
 
 def test_an_empty_stream_is_no_answer() -> None:
     """A body without a single event is an answer that cannot be read."""
     with pytest.raises(UpstreamError) as refused:
         OpenAiDecoder().finish()
-    assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+    assert refused.value.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
 
 
 def test_every_choice_has_to_end() -> None:
@@ -570,7 +570,7 @@ def test_errors_in_chunks(chunk: dict[str, Any]) -> None:
     for before in ([], [delta(content="a"), STOP]):
         with pytest.raises(UpstreamError) as failed:
             stream(*before, chunk)
-        assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
+        assert failed.value.reason == ErrorReason.UPSTREAM_RATE_LIMITED
         assert failed.value.message == "Slow down"
 
 
@@ -581,7 +581,7 @@ def test_error_events(data: bytes) -> None:
     """An event named `error` is one, whatever its shape."""
     with pytest.raises(UpstreamError) as failed:
         OpenAiDecoder().feed(SseEvent("error", data))
-    assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_OVERLOADED
+    assert failed.value.reason == ErrorReason.UPSTREAM_OVERLOADED
 
 
 @pytest.mark.parametrize("error", [None, {}, "", False, []])
@@ -598,7 +598,7 @@ def test_garbage(data: bytes) -> None:
     with pytest.raises(UpstreamError) as whole_answer:
         OpenAiDecoder().whole(data)
     for refused in (streamed, whole_answer):
-        assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+        assert refused.value.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
 
 
 @pytest.mark.parametrize("field", ["content", "reasoning", "refusal", "audio", "annotations"])
@@ -608,7 +608,7 @@ def test_text_that_is_no_text(field: str) -> None:
         data = b'{"choices":[{"delta":{"%b":%b}}]}' % (field.encode(), odd)
         with pytest.raises(UpstreamError) as refused:
             OpenAiDecoder().feed(SseEvent("", data))
-        assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+        assert refused.value.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,7 @@ def test_whole_answers_without_choices(body: bytes) -> None:
     """A success without an answer is not one."""
     with pytest.raises(UpstreamError) as refused:
         OpenAiDecoder().whole(body)
-    assert refused.value.reason == reasons.ERROR_REASON_UPSTREAM_BAD_RESPONSE
+    assert refused.value.reason == ErrorReason.UPSTREAM_BAD_RESPONSE
 
 
 def test_white_space_before_a_whole_answer() -> None:

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.capabilities import Capabilities, lookup
 from services.config import ChannelConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openrouter import DIALECT
@@ -118,7 +118,7 @@ def test_details_have_to_be_json() -> None:
 
     with pytest.raises(Failure) as refused:
         encode(messages=[turn])
-    assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+    assert refused.value.reason == ErrorReason.INVALID_FIELD
 
 
 def test_cache_marks() -> None:

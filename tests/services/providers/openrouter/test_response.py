@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
+from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Notes, Target
 from services.providers.openrouter import DIALECT
@@ -77,7 +77,7 @@ def test_an_error_after_the_ending(code: object) -> None:
 
     with pytest.raises(UpstreamError) as failed:
         decode(choice(content="a"), choice("stop"), choice("error") | error)
-    assert failed.value.reason == reasons.ERROR_REASON_UPSTREAM_RATE_LIMITED
+    assert failed.value.reason == ErrorReason.UPSTREAM_RATE_LIMITED
     assert failed.value.message == "Slow"
 
 
@@ -87,5 +87,5 @@ def test_refusals_tell_the_true_reason() -> None:
     body = {"error": {"message": "Provider returned error", "code": 400, "metadata": {"raw": raw}}}
 
     error = DIALECT.error(400, {}, json.dumps(body).encode())
-    assert error.reason == reasons.ERROR_REASON_CONTEXT_LENGTH_EXCEEDED
+    assert error.reason == ErrorReason.CONTEXT_LENGTH_EXCEEDED
     assert not error.row.retryable

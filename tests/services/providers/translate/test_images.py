@@ -40,7 +40,7 @@ def test_links_are_passed_on() -> None:
     assert read(image, TARGET) == LinkedImage(uri="https://example.com/a.png")
     with pytest.raises(Failure) as refused:
         read(image, target_of("m", "openai", overrides=CapabilityOverrides(image_uris=False)))
-    assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+    assert refused.value.reason == "UNSUPPORTED_FEATURE"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_refuses(image: content_pb2.Image) -> None:
     """No source, no base64, and a media type that is not accepted are invalid images."""
     with pytest.raises(Failure) as refused:
         read(image, TARGET, accepts={"image/png"})
-    assert (refused.value.param, refused.value.reason_name) == ("messages", "INVALID_IMAGE")
+    assert (refused.value.param, refused.value.reason) == ("messages", "INVALID_IMAGE")
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 49_150, 49_152, 49_153, 200_000])
@@ -87,4 +87,4 @@ def test_links_lead_to_the_web(uri: str) -> None:
     """A server of models might read a file of its own machine and tell what it shows."""
     with pytest.raises(Failure) as refused:
         read(content_pb2.Image(uri=uri), TARGET)
-    assert refused.value.reason_name == "INVALID_IMAGE"
+    assert refused.value.reason == "INVALID_IMAGE"

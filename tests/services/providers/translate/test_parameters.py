@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2
-from pomogator.chat.v1 import error_reason_pb2 as reasons
 
 from services.capabilities import CapabilityOverrides
 from services.config import Quirks
+from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import (
@@ -84,7 +84,7 @@ def test_drops_what_the_channel_refuses(name: str) -> None:
     if essential:
         with pytest.raises(Failure) as refused:
             sent(target, notes, **{name: SET[name]})
-        assert refused.value.reason == reasons.ERROR_REASON_UNSUPPORTED_FEATURE
+        assert refused.value.reason == ErrorReason.UNSUPPORTED_FEATURE
         assert refused.value.param == name
     else:
         assert sent(target, notes, **{name: SET[name]}) == {}
@@ -97,7 +97,7 @@ def test_strict_refuses_what_would_be_dropped(name: str) -> None:
     spec = spec_with(**{name: SET[name]})
     with pytest.raises(Failure) as refused:
         accepted(spec, {}, target_of("unknown", "openai"), Notes(strict=True))
-    assert (refused.value.param, refused.value.reason_name) == (name, "UNSUPPORTED_FEATURE")
+    assert (refused.value.param, refused.value.reason) == (name, "UNSUPPORTED_FEATURE")
 
 
 @pytest.mark.parametrize("parameter", [p for p in PARAMETERS if p.neutral is not None])
@@ -208,7 +208,7 @@ def test_refuses_features(overrides: dict[str, Any], fields: dict[str, Any], par
     lacking = target_of("unknown", "openai", overrides=CapabilityOverrides(**overrides))
     with pytest.raises(Failure) as refused:
         require_features(spec, lacking)
-    assert (refused.value.param, refused.value.reason_name) == (param, "UNSUPPORTED_FEATURE")
+    assert (refused.value.param, refused.value.reason) == (param, "UNSUPPORTED_FEATURE")
 
 
 @pytest.mark.parametrize(
@@ -218,4 +218,4 @@ def test_raw_objects_are_checked(data: bytes) -> None:
     """Bytes that are no single JSON object cannot get into a body."""
     with pytest.raises(Failure) as refused:
         raw_object(data, "tools")
-    assert refused.value.reason == reasons.ERROR_REASON_INVALID_FIELD
+    assert refused.value.reason == ErrorReason.INVALID_FIELD

@@ -233,7 +233,7 @@ def test_strict_refuses_tools_of_a_model_that_reasons() -> None:
     spec = pb.ChatCompletionSpec(tools=[pb.Tool(name="f")])
     with pytest.raises(Failure) as refused:
         plan(spec, target_of("gpt-5.6-terra", "openai"), Notes(strict=True))
-    assert refused.value.reason_name == "UNSUPPORTED_FEATURE"
+    assert refused.value.reason == "UNSUPPORTED_FEATURE"
 
 
 def test_contradictions_are_told() -> None:
@@ -261,7 +261,7 @@ def test_strict_refuses_what_cannot_be() -> None:
     spec = pb.ChatCompletionSpec(reasoning_effort=pb.REASONING_EFFORT_LOW)
     with pytest.raises(Failure) as refused:
         plan(spec, target_of("gpt-4o", "openai"), Notes(strict=True))
-    assert (refused.value.param, refused.value.reason_name) == (
+    assert (refused.value.param, refused.value.reason) == (
         "reasoning_effort",
         "UNSUPPORTED_FEATURE",
     )
