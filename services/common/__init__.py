@@ -1,4 +1,6 @@
-"""Facts and tools that edge and service share. They import nothing else of ours.
+"""Facts and tools that edge and service share.
+
+They import nothing else of ours, but for `contract`, which imports `services.domain`.
 
 Modules, in the order in which data flows:
 
@@ -10,6 +12,7 @@ Modules, in the order in which data flows:
     request_headers   forms of request ID, idempotency key and bearer token
     key_format        form and checksum of API keys
     call_names        metadata and error details between edge and service
+    contract          messages of the contract as structs of the domain, and back
     chat_names        OpenAI's words for roles and reasoning efforts, and the suffix `-thinking`
     image_format      limits and checks of images
     fair_share        light callers and their spare capacity
@@ -22,5 +25,6 @@ Modules, in the order in which data flows:
     loop_lag          lag of the event loop
     metrics_page      `/metrics`, and probes
 
-The edge may import this package and no other part of `services`; its image holds no other.
+The edge may import this package, `services.domain` and no other part of `services`; its image holds
+no other.
 """

@@ -2,5 +2,10 @@
 
 Modules, in the order in which data flows:
 
+    conversation  messages and their parts
+    spec          the completion to generate
+    events        events of an answer
+    usage         token usage
+    completion    a whole answer
     error_reason  reasons of failed calls
 """

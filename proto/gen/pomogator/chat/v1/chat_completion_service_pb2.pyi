@@ -739,22 +739,26 @@ class Thinking(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     mode: Global___ThinkingMode.ValueType
     """Whether the model reasons. Unspecified: it does if `budget_tokens` is set."""
     budget_tokens: _builtins.int
     """In [1024, 32000]. The maximum number of reasoning tokens."""
     excluded: _builtins.bool
     """Whether the reasoning is left out of the answer. It is billed in any case."""
+    extra_json: _builtins.bytes
+    """Other members of the object: a JSON object in the form of OpenAI's API, in UTF-8."""
     def __init__(
         self,
         *,
         mode: Global___ThinkingMode.ValueType = ...,
         budget_tokens: _builtins.int | None = ...,
         excluded: _builtins.bool = ...,
+        extra_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens", "excluded", b"excluded", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens", "excluded", b"excluded", "extra_json", b"extra_json", "mode", b"mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
     _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015
@@ -773,6 +777,7 @@ class Tool(_message.Message):
     PARAMETERS_JSON_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. The tool's name. Letters, digits, `_` and `-`. At most 128 characters."""
     description: _builtins.str
@@ -785,6 +790,8 @@ class Tool(_message.Message):
     """Whether arguments must match the schema exactly."""
     type: _content_pb2.ToolType.ValueType
     """The type of the tool. Unspecified: a function."""
+    extra_json: _builtins.bytes
+    """Other members of the tool: a JSON object in the form of OpenAI's API, in UTF-8."""
     def __init__(
         self,
         *,
@@ -793,10 +800,11 @@ class Tool(_message.Message):
         parameters_json: _builtins.bytes = ...,
         strict: _builtins.bool | None = ...,
         type: _content_pb2.ToolType.ValueType = ...,
+        extra_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "description", b"description", "name", b"name", "parameters_json", b"parameters_json", "strict", b"strict", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "description", b"description", "extra_json", b"extra_json", "name", b"name", "parameters_json", b"parameters_json", "strict", b"strict", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
     _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
@@ -813,10 +821,13 @@ class ToolChoice(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     NAMES_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     mode: Global___ToolChoiceMode.ValueType
     """Required. The mode of the choice."""
     type: _content_pb2.ToolType.ValueType
     """The type of a NAMED tool. Unspecified: a function."""
+    extra_json: _builtins.bytes
+    """Other members of the choice: a JSON object in the form of OpenAI's API, in UTF-8."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tool to call, if the mode is NAMED. The allowed tools, if the mode is AUTO or
@@ -829,10 +840,11 @@ class ToolChoice(_message.Message):
         mode: Global___ToolChoiceMode.ValueType = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
         type: _content_pb2.ToolType.ValueType = ...,
+        extra_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mode", b"mode", "names", b"names", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "mode", b"mode", "names", b"names", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -849,6 +861,7 @@ class ResponseFormat(_message.Message):
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     type: Global___ResponseFormatType.ValueType
     """Required. The type of the format."""
     name: _builtins.str
@@ -859,6 +872,8 @@ class ResponseFormat(_message.Message):
     """With JSON_SCHEMA: the schema, a JSON object in UTF-8."""
     strict: _builtins.bool
     """With JSON_SCHEMA: whether the answer must match the schema exactly."""
+    extra_json: _builtins.bytes
+    """Other members of the format: a JSON object in the form of OpenAI's API, in UTF-8."""
     def __init__(
         self,
         *,
@@ -867,10 +882,11 @@ class ResponseFormat(_message.Message):
         description: _builtins.str = ...,
         schema_json: _builtins.bytes = ...,
         strict: _builtins.bool | None = ...,
+        extra_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "description", b"description", "name", b"name", "schema_json", b"schema_json", "strict", b"strict", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "description", b"description", "extra_json", b"extra_json", "name", b"name", "schema_json", b"schema_json", "strict", b"strict", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
     _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
@@ -1031,6 +1047,7 @@ class ToolCallDelta(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The index of the tool call in the choice, from 0."""
     id: _builtins.str
@@ -1041,6 +1058,10 @@ class ToolCallDelta(_message.Message):
     """A fragment of the arguments, which are JSON text. May be empty."""
     type: _content_pb2.ToolType.ValueType
     """The type of the tool. Only in the first piece of the call. Unspecified: a function."""
+    extra_json: _builtins.bytes
+    """Other members of the tool call: a JSON object in the form of OpenAI's API, in UTF-8. Only
+    in one piece of the call.
+    """
     def __init__(
         self,
         *,
@@ -1049,10 +1070,11 @@ class ToolCallDelta(_message.Message):
         name: _builtins.str = ...,
         arguments: _builtins.str = ...,
         type: _content_pb2.ToolType.ValueType = ...,
+        extra_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "index", b"index", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "extra_json", b"extra_json", "id", b"id", "index", b"index", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

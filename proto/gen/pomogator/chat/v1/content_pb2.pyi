@@ -180,12 +180,15 @@ class ContentPart(_message.Message):
     AUDIO_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_JSON_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Plain text."""
     cache_control_json: _builtins.bytes
     """A mark at the end of a prefix that the provider should cache: a JSON object in
     the provider's form, such as `{"type":"ephemeral"}`, in UTF-8.
     """
+    extra_json: _builtins.bytes
+    """Other members of the part: a JSON object in the form of OpenAI's API, in UTF-8."""
     @_builtins.property
     def image(self) -> Global___Image:
         """An image."""
@@ -211,10 +214,11 @@ class ContentPart(_message.Message):
         audio: Global___Audio | None = ...,
         file: Global___File | None = ...,
         cache_control_json: _builtins.bytes = ...,
+        extra_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "part", b"part", "reasoning", b"reasoning", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cache_control_json", b"cache_control_json", "file", b"file", "image", b"image", "part", b"part", "reasoning", b"reasoning", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cache_control_json", b"cache_control_json", "extra_json", b"extra_json", "file", b"file", "image", b"image", "part", b"part", "reasoning", b"reasoning", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image", "reasoning", "audio", "file"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
@@ -354,6 +358,7 @@ class ToolCall(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. The ID of the tool call, unique in the conversation."""
     name: _builtins.str
@@ -364,6 +369,8 @@ class ToolCall(_message.Message):
     """
     type: Global___ToolType.ValueType
     """The type of the tool. Unspecified: a function."""
+    extra_json: _builtins.bytes
+    """Other members of the tool call: a JSON object in the form of OpenAI's API, in UTF-8."""
     def __init__(
         self,
         *,
@@ -371,10 +378,11 @@ class ToolCall(_message.Message):
         name: _builtins.str = ...,
         arguments: _builtins.str = ...,
         type: Global___ToolType.ValueType = ...,
+        extra_json: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "extra_json", b"extra_json", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,125 @@
+"""Events of a stream: the chunks of `StreamChatCompletionResponse`, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+
+from services.common.contract.chat import CREATE_TIME, CREATE_TIME_NAME, NOTE, USAGE
+from services.common.contract.message_table import MessageTable, UntranslatableError
+from services.domain.events import (
+    Batch,
+    ChoiceFinished,
+    Delta,
+    Event,
+    ExtraDelta,
+    Finished,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+)
+
+_Fill = Callable[[Any, pb.ChatCompletionChunk], None]
+
+_EVENTS: Mapping[str, MessageTable[Any]] = {
+    "started": MessageTable(
+        Started,
+        pb.CompletionStarted,
+        {"create_time": CREATE_TIME, "notes": NOTE.translation},
+        CREATE_TIME_NAME,
+    ),
+    "choice_finished": MessageTable(ChoiceFinished, pb.ChoiceFinished),
+    "finished": MessageTable(Finished, pb.CompletionFinished, {"usage": USAGE.translation}),
+}
+"""Events but for deltas, by the field of `ChatCompletionChunk.event`."""
+
+_TOOL_CALL = MessageTable(ToolCallDelta, pb.ToolCallDelta, names={"index": "call_index"})
+
+_PLAIN_DELTAS: Mapping[str, tuple[type[Delta], str]] = {
+    "text": (TextDelta, "text"),
+    "reasoning": (ReasoningDelta, "text"),
+    "refusal": (RefusalDelta, "text"),
+    "reasoning_state": (ReasoningStateDelta, "state"),
+    "extra_json": (ExtraDelta, "extra_json"),
+}
+"""Deltas of one value with its attribute, by the field of `CompletionDelta.content`."""
+
+
+def read_batch(message: pb.StreamChatCompletionResponse) -> Batch:
+    """Return the events of a message. Raises UntranslatableError."""
+    return [_read_event(chunk) for chunk in message.chunks]
+
+
+def to_batch_message(batch: Sequence[Event]) -> pb.StreamChatCompletionResponse:
+    """Return the message of a batch."""
+    message = pb.StreamChatCompletionResponse()
+    add = message.chunks.add
+    for event in batch:
+        _FILLS[type(event)](event, add())
+    return message
+
+
+def _read_event(chunk: pb.ChatCompletionChunk) -> Event:
+    kind = chunk.WhichOneof("event")
+    if kind == "delta":
+        return _read_delta(chunk.delta)
+    if kind is None:
+        raise UntranslatableError("The chunk has no event.")
+    event: Event = _EVENTS[kind].read(getattr(chunk, kind))
+    return event
+
+
+def _read_delta(delta: pb.CompletionDelta) -> Delta:
+    kind = delta.WhichOneof("content")
+    if kind == "tool_call":
+        values = _TOOL_CALL.values(delta.tool_call)
+        return ToolCallDelta(index=delta.index, logprobs_json=delta.logprobs_json, **values)
+    if kind is None:
+        return TextDelta("", delta.index, delta.logprobs_json)
+    made, attribute = _PLAIN_DELTAS[kind]
+    value = {attribute: getattr(delta, kind)}
+    return made(**value, index=delta.index, logprobs_json=delta.logprobs_json)
+
+
+def _fill_tool_call(event: ToolCallDelta, chunk: pb.ChatCompletionChunk) -> None:
+    delta = chunk.delta
+    delta.tool_call.SetInParent()
+    _TOOL_CALL.fill(event, delta.tool_call)
+    _fill_common(event, delta)
+
+
+def _filling_delta(field: str, attribute: str) -> _Fill:
+    def fill(event: Any, chunk: pb.ChatCompletionChunk) -> None:
+        delta = chunk.delta
+        setattr(delta, field, getattr(event, attribute))
+        _fill_common(event, delta)
+
+    return fill
+
+
+def _fill_common(event: Delta, delta: pb.CompletionDelta) -> None:
+    if event.index:
+        delta.index = event.index
+    if event.logprobs_json:
+        delta.logprobs_json = event.logprobs_json
+
+
+def _filling_event(field: str, table: MessageTable[Any]) -> _Fill:
+    def fill(event: Any, chunk: pb.ChatCompletionChunk) -> None:
+        made = getattr(chunk, field)
+        made.SetInParent()
+        table.fill(event, made)
+
+    return fill
+
+
+_FILLS: Mapping[type[Event], _Fill] = {
+    ToolCallDelta: _fill_tool_call,
+    **{made: _filling_delta(field, name) for field, (made, name) in _PLAIN_DELTAS.items()},
+    **{table.struct: _filling_event(field, table) for field, table in _EVENTS.items()},
+}

@@ -1,0 +1,135 @@
+"""Events of a completion, in the order `Started (delta | ChoiceFinished)* Finished`.
+
+A stream that fails may have sent any prefix of this sequence. All objects are frozen: an event that
+was passed on does not change.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from services.domain.conversation import ToolType
+from services.domain.usage import Usage
+
+FinishReason = Literal["", "stop", "length", "content_filter", "tool_calls", "function_call"]
+"""Reason of the end of an answer. `function_call`: the older form of `tool_calls`."""
+
+NoteAction = Literal["", "mapped", "clamped", "dropped", "replaced"]
+"""Change of a parameter. `replaced`: another model answered."""
+
+
+class Note(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Parameter that was changed for the model."""
+
+    param: str
+    action: NoteAction
+    detail: str
+    """A sentence for human readers."""
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """Sent first, once: the provider has begun to answer."""
+
+    completion_id: str
+    """Unique ID, such as `chatcmpl-5f0c…`."""
+    model: str
+    """Public name of the model that answers."""
+    create_time_s: int
+    """Time at which the provider began to answer, in seconds since 1970."""
+    notes: list[Note] = []
+
+
+class TextDelta(msgspec.Struct, frozen=True, gc=False):
+    """Text to append to a choice."""
+
+    text: str
+    index: int = 0
+    """Index of the choice, from 0."""
+    logprobs_json: bytes = b""
+    """Log probabilities of this piece's tokens: a JSON object in OpenAI's form."""
+
+
+class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
+    """Reasoning to append to a choice."""
+
+    text: str
+    index: int = 0
+    logprobs_json: bytes = b""
+
+
+class RefusalDelta(msgspec.Struct, frozen=True, gc=False):
+    """Text of a refusal to append to a choice."""
+
+    text: str
+    index: int = 0
+    logprobs_json: bytes = b""
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Piece of a tool call of a choice."""
+
+    index: int = 0
+    """Index of the choice, from 0."""
+    call_index: int = 0
+    """Index of the tool call in the choice, from 0."""
+    id: str = ""
+    """ID of the tool call. Only in its first piece."""
+    name: str = ""
+    """Name of the tool. Only in the first piece of the call."""
+    arguments: str = ""
+    """Fragment of the arguments, which are JSON text. May be empty."""
+    type: ToolType = ""
+    """Type of the tool. Only in the first piece of the call."""
+    extra_json: bytes = b""
+    """Members of the tool call that no field has: a JSON object. Only in one piece of the call."""
+    logprobs_json: bytes = b""
+
+
+class ReasoningStateDelta(msgspec.Struct, frozen=True, gc=False):
+    """State of a choice's reasoning, sent once and whole. See `Message.reasoning_state`."""
+
+    state: str
+    index: int = 0
+    logprobs_json: bytes = b""
+
+
+class ExtraDelta(msgspec.Struct, frozen=True, gc=False):
+    """Other members of a choice's message: a JSON object, to be merged member by member."""
+
+    extra_json: bytes
+    index: int = 0
+    logprobs_json: bytes = b""
+
+
+Delta: TypeAlias = (
+    TextDelta | ReasoningDelta | RefusalDelta | ToolCallDelta | ReasoningStateDelta | ExtraDelta
+)
+
+
+class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A choice is complete."""
+
+    index: int = 0
+    finish_reason: FinishReason
+    native_finish_reason: str = ""
+    """The provider's own word, such as `end_turn`."""
+
+
+class Finished(msgspec.Struct, frozen=True, kw_only=True):
+    """Sent last, once: all choices are complete."""
+
+    usage: Usage | None = None
+    """Usage of all choices together. A decoder gives None where the provider reported none; the
+    pipeline always sets it."""
+    service_tier: str = ""
+    """Service tier as reported by the provider."""
+    cost_nano_usd: int | None = None
+    """Charge in billionths of a US dollar. None if the deployment has no accounts."""
+
+
+Event: TypeAlias = Started | Delta | ChoiceFinished | Finished
+
+Batch: TypeAlias = list[Event]
+"""Events that arrived together. At least one."""

@@ -1,0 +1,133 @@
+"""Spec: the completion to generate.
+
+Fields have the contract's names, which are OpenAI's. None, an empty list or an empty string means
+that the caller set none: it is not sent upstream, and the provider decides. The ranges of values
+are in `services.completions.validation`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from services.domain.conversation import Message, ToolType
+
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""Effort of reasoning, from the lowest to the highest."""
+
+Verbosity = Literal["", "low", "medium", "high"]
+"""Length of an answer."""
+
+ThinkingMode = Literal["", "enabled", "disabled", "adaptive"]
+"""Whether a model reasons. Empty: it does if a budget is set. `adaptive`: the model decides."""
+
+ToolChoiceMode = Literal["", "auto", "none", "required", "named"]
+"""How a tool is chosen: by the model; none; at least one; the named one."""
+
+ResponseFormatType = Literal["", "text", "json_object", "json_schema"]
+"""Format of an answer's text."""
+
+ParameterPolicy = Literal["", "adapt", "strict"]
+"""What to do with parameters that a model cannot honour: as the key says; map, clamp or drop them
+with a note; refuse the call."""
+
+
+class Thinking(msgspec.Struct, frozen=True, kw_only=True):
+    """Reasoning before the answer."""
+
+    mode: ThinkingMode = ""
+    budget_tokens: int | None = None
+    """Maximum number of reasoning tokens."""
+    excluded: bool = False
+    """Whether the reasoning is left out of the answer. It is billed in any case."""
+    extra_json: bytes = b""
+    """Members that no field has: a JSON object."""
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """Tool that the model may call."""
+
+    name: str
+    description: str = ""
+    parameters_json: bytes = b""
+    """JSON Schema of the arguments; empty: no arguments. For a custom tool, its `format`."""
+    strict: bool | None = None
+    """Whether arguments must match the schema exactly."""
+    type: ToolType = ""
+    extra_json: bytes = b""
+    """Members of the tool that no field has: a JSON object in the form of OpenAI's API."""
+
+
+class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """Choice among the tools."""
+
+    mode: ToolChoiceMode
+    names: list[str] = []
+    """The tool to call with `named`; the allowed tools with `auto` or `required`."""
+    type: ToolType = ""
+    """Type of the named tool."""
+    extra_json: bytes = b""
+    """Members that no field has: a JSON object in the form of OpenAI's API."""
+
+
+class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """Format of the answer's text. The fields after `type` belong to `json_schema`."""
+
+    type: ResponseFormatType
+    name: str = ""
+    description: str = ""
+    schema_json: bytes = b""
+    """The schema: a JSON object."""
+    strict: bool | None = None
+    """Whether the answer must match the schema exactly."""
+    extra_json: bytes = b""
+    """Members that no field has: a JSON object in the form of OpenAI's API."""
+
+
+class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """Completion to generate."""
+
+    model: str
+    """Public name of the model."""
+    messages: list[Message] = []
+    """The conversation so far, oldest message first."""
+    max_tokens: int | None = None
+    """Maximum number of tokens to generate, reasoning included."""
+    stop: list[str] = []
+    temperature: float | None = None
+    top_p: float | None = None
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    reasoning_effort: Effort | Literal[""] = ""
+    thinking: Thinking | None = None
+    tools: list[Tool] = []
+    tool_choice: ToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    n: int | None = None
+    """Number of choices to generate."""
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    extra_json: bytes = b""
+    """Fields of the request that this struct does not have: a JSON object."""
+    top_k: int | None = None
+    top_a: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+    logit_bias: dict[int, float] = {}
+    """Added to the scores of tokens, by the model's token ID."""
+    user: str = ""
+    """The caller's own ID of its end user."""
+    metadata: dict[str, str] = {}
+    """The caller's own labels."""
+    service_tier: str = ""
+    verbosity: Verbosity = ""
+
+
+class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Request for a completion, whole or as a stream."""
+
+    spec: ChatCompletionSpec
+    parameter_policy: ParameterPolicy = ""
