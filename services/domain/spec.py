@@ -7,14 +7,18 @@ are in `services.completions.validation`.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, get_args
 
 import msgspec
 
 from services.domain.conversation import Message, ToolType
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""Effort of reasoning, from the lowest to the highest."""
+"""Effort of reasoning."""
+
+EFFORTS: Sequence[Effort] = get_args(Effort)
+"""Efforts from the lowest to the highest."""
 
 Verbosity = Literal["", "low", "medium", "high"]
 """Length of an answer."""
