@@ -7,11 +7,15 @@ import binascii
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from gateway.errors import ApiError, invalid
 
@@ -22,14 +26,23 @@ _BOOLS = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
 }
-_UNDERSCORED = re.compile(r"(?<=[a-z0-9])_([a-z0-9])")
-_RANGES: Mapping[int, tuple[int, int]] = {
+# RFC 3339 with the narrower choices of proto JSON. Python's `FromJsonString` accepts more.
+_TIME = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
+    r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+)
+_DURATION = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,9})?s")
+_MASK_NAME = re.compile(r"\*|[A-Za-z][A-Za-z0-9_]*")
+_CAPITAL = re.compile(r"[A-Z]")
+RANGES: Mapping[int, tuple[int, int]] = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-_FLOAT_MAX = 3.4028235677973366e38
+"""The least and the largest integer, by type."""
+FLOAT_LIMIT = 3.4028235677973366e38
+"""The smallest number that rounds to more than a `float` can hold."""
 
 _WRAPPERS = frozenset(
     f"google.protobuf.{kind}Value"
@@ -46,8 +59,8 @@ _WRAPPERS = frozenset(
     )
 )
 # Messages that are strings in JSON and can parse them.
-_STRINGS = frozenset({"google.protobuf.Timestamp", "google.protobuf.Duration"})
-_FIELD_MASK = "google.protobuf.FieldMask"
+_STRINGS = frozenset({Timestamp.DESCRIPTOR.full_name, Duration.DESCRIPTOR.full_name})
+_FIELD_MASK = FieldMask.DESCRIPTOR.full_name
 _TEXTUAL = _WRAPPERS | _STRINGS | {_FIELD_MASK}
 
 
@@ -95,6 +108,13 @@ class FieldPath:
             raise invalid(self.name, f"`{self.name}` must be {error}.") from None
 
 
+@cache
+def fields_by_names(message: Descriptor) -> Mapping[str, FieldDescriptor]:
+    """Return the fields of a message by both of their names: the proto's and the JSON one."""
+    by_json_name = {field.json_name: field for field in message.fields}
+    return by_json_name | dict(message.fields_by_name)
+
+
 def resolve(message: Descriptor, dotted: str) -> FieldPath | None:
     """Return the field of that path, in either spelling; None if no text can be its value."""
     fields: list[FieldDescriptor] = []
@@ -102,7 +122,7 @@ def resolve(message: Descriptor, dotted: str) -> FieldPath | None:
     for name in dotted.split("."):
         if inside is None or (fields and fields[-1].is_repeated):
             return None
-        field = inside.fields_by_name.get(name) or inside.fields_by_camelcase_name.get(name)
+        field = fields_by_names(inside).get(name)
         if field is None:
             return None
         fields.append(field)
@@ -143,24 +163,52 @@ def _message(descriptor: Descriptor, text: str) -> Message:
         setattr(message, value.name, parse(value, text))
         return message
     if descriptor.full_name == _FIELD_MASK:
-        text = _mask(text)
+        message.paths.extend(_mask(text))  # type: ignore[attr-defined]
+        return message
+    form = _FORMS[descriptor.full_name]
     try:
-        message.FromJsonString(text)  # type: ignore[attr-defined]
+        if form(text):
+            message.FromJsonString(text)  # type: ignore[attr-defined]
+            return message
     except (ValueError, OverflowError):
-        raise ValueError(f"a {descriptor.name} as proto JSON writes it") from None
-    return message
+        pass  # Such as the 30th of February.
+    raise ValueError(f"a {descriptor.name} as proto JSON writes it")
 
 
-def _mask(text: str) -> str:
-    """Return a mask in the spelling of proto JSON: callers may use the names of the proto."""
-    return _UNDERSCORED.sub(lambda match: match[1].upper(), text)
+def is_time(text: str) -> bool:
+    """Whether the text has the form of a time in proto JSON."""
+    return _TIME.fullmatch(text) is not None
+
+
+def is_duration(text: str) -> bool:
+    """Whether the text has the form of a duration in proto JSON."""
+    return _DURATION.fullmatch(text) is not None
+
+
+def _mask(text: str) -> list[str]:
+    """Return the paths of a mask, which may have either spelling.
+
+    A name with an underscore is the proto's: the spelling of proto JSON cannot tell `write_1h`
+    from `write1h`.
+    """
+    paths = text.split(",") if text else []
+    for path in paths:
+        if not all(_MASK_NAME.fullmatch(name) for name in path.split(".")):
+            raise ValueError("paths of fields, separated by commas")
+    return [".".join(map(_proto_name, path.split("."))) for path in paths]
+
+
+def _proto_name(name: str) -> str:
+    if "_" in name:
+        return name
+    return _CAPITAL.sub(lambda match: f"_{match[0].lower()}", name)
 
 
 def _enum(descriptor: EnumDescriptor, text: str) -> int:
     value = descriptor.values_by_name.get(text)
     if value is not None:
         return int(value.number)
-    low, high = _RANGES[FieldDescriptor.CPPTYPE_INT32]
+    low, high = RANGES[FieldDescriptor.CPPTYPE_INT32]
     known = not descriptor.is_closed or text in map(str, descriptor.values_by_number)
     if known and _INTEGER.fullmatch(text) and low <= int(text) <= high:
         return int(text)
@@ -177,7 +225,7 @@ def from_base64(text: str) -> bytes:
 
 
 def _integer(field: FieldDescriptor, text: str) -> int:
-    low, high = _RANGES[field.cpp_type]
+    low, high = RANGES[field.cpp_type]
     if _INTEGER.fullmatch(text) and low <= int(text) <= high:
         return int(text)
     raise ValueError(f"an integer in [{low}, {high}]")
@@ -188,7 +236,7 @@ def _float(field: FieldDescriptor, text: str) -> float:
         raise ValueError("a number")
     value = float(text.replace("Infinity", "inf"))
     finite = "Infinity" not in text and text != "NaN"
-    limit = _FLOAT_MAX if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else float("inf")
+    limit = FLOAT_LIMIT if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else float("inf")
     if finite and abs(value) >= limit:
         raise ValueError("a number that the field can hold")
     return value
@@ -200,8 +248,12 @@ def _bool(_: FieldDescriptor, text: str) -> bool:
     return _BOOLS[text]
 
 
+_FORMS: Mapping[str, Callable[[str], bool]] = {
+    Timestamp.DESCRIPTOR.full_name: is_time,
+    Duration.DESCRIPTOR.full_name: is_duration,
+}
 _SCALARS: Mapping[int, Callable[[FieldDescriptor, str], Any]] = {
-    **dict.fromkeys(_RANGES, _integer),
+    **dict.fromkeys(RANGES, _integer),
     FieldDescriptor.CPPTYPE_FLOAT: _float,
     FieldDescriptor.CPPTYPE_DOUBLE: _float,
     FieldDescriptor.CPPTYPE_BOOL: _bool,

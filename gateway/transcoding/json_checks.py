@@ -1,7 +1,8 @@
-"""Checks of a JSON body that Python's `json_format` leaves out.
+"""Checks of a JSON body against the message that it becomes.
 
-`json_format` accepts an empty array or an empty string for a message, and skips characters
-that are not base64 in bytes.
+Python's `json_format` accepts more than proto JSON has: an empty array or string for a message,
+one field under both of its names, keys of a map that are the same key, and the values that
+`json_scalars` lists.
 """
 
 from __future__ import annotations
@@ -13,64 +14,126 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX
-from gateway.transcoding.field_values import from_base64
+from gateway.transcoding.field_values import fields_by_names
+from gateway.transcoding.json_scalars import (
+    FREE,
+    MESSAGES,
+    WRAPPED,
+    integer,
+    message_fault,
+    scalar_fault,
+    typed_fault,
+)
 
-# Well-known types have their own JSON forms, which `json_format` checks.
-_WELL_KNOWN = "google.protobuf."
+_NULL = "google.protobuf.NullValue"
+_VALUE = "google.protobuf.Value"
 
 
-def check(
-    value: Mapping[str, Any], descriptor: Descriptor, prefix: str = "", depth: int = DEPTH_MAX
-) -> None:
-    """Check the JSON of a message. The ApiError names the first field that is wrong."""
+def check(value: Any, message: Descriptor) -> None:
+    """Check the JSON of a request. The ApiError names the first field that is wrong."""
+    _check_message(value, message, "", DEPTH_MAX)
+
+
+def _check_message(value: Any, message: Descriptor, name: str, depth: int) -> None:
+    """Check a message. `name` is the path to it, empty for the request."""
+    full_name = message.full_name
+    if full_name in FREE:
+        return
+    if full_name in WRAPPED:
+        _refuse(name, typed_fault(WRAPPED[full_name], value))
+    elif full_name in MESSAGES:
+        _refuse(name, message_fault(full_name, value))
+    elif not isinstance(value, dict):
+        _refuse(name, "an object")
+    else:
+        _check_fields(value, message, name, depth)
+
+
+def _check_fields(value: Mapping[str, Any], message: Descriptor, name: str, depth: int) -> None:
     if depth == 0:
         raise json_error("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
-    for name, item in value.items():
-        field = descriptor.fields_by_name.get(name) or descriptor.fields_by_camelcase_name.get(name)
-        if field is not None and item is not None:
+    prefix = f"{name}." if name else ""
+    seen: set[str] = set()
+    for given_name, item in value.items():
+        field = fields_by_names(message).get(given_name)
+        if field is None:
+            raise invalid(f"{prefix}{given_name}"[:128], f"There is no field {given_name[:128]!a}.")
+        if field.name in seen:
+            path = f"{prefix}{field.name}"
+            raise invalid(path, f"`{path}` is given by both its names.")
+        seen.add(field.name)
+        if item is not None:
             _check_field(item, field, f"{prefix}{field.name}", depth)
 
 
 def _check_field(value: Any, field: FieldDescriptor, name: str, depth: int) -> None:
     if not field.is_repeated:
         _check_one(value, field, name, depth)
+    elif (entry := _map_entry(field)) is not None:
+        _check_map(value, entry, name, depth)
     elif isinstance(value, list):
         for index, item in enumerate(value):
             _check_one(item, field, f"{name}[{index}]", depth)
-    elif isinstance(value, dict) and (of := map_value(field)) is not None:
-        for key, item in value.items():
-            _check_one(item, of, f"{name}.{key}", depth)
     else:
-        raise _wrong(name, "an array" if map_value(field) is None else "an object")
+        _refuse(name, "an array")
+
+
+def _check_map(value: Any, entry: Descriptor, name: str, depth: int) -> None:
+    if not isinstance(value, dict):
+        raise _wrong(name, "an object")
+    key_field, of = entry.fields_by_name["key"], entry.fields_by_name["value"]
+    seen: set[str | int] = set()
+    for text, item in value.items():
+        key = _map_key(text, key_field, name)
+        if key in seen:
+            raise invalid(name, f"`{name}` has the key {text[:64]!a} twice.")
+        seen.add(key)
+        _check_one(item, of, f"{name}.{text}", depth)
+
+
+def _map_key(text: str, field: FieldDescriptor, name: str) -> str | int:
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return text
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        if text not in {"true", "false"}:
+            raise _wrong(name, "an object whose keys are true or false")
+        return text
+    fault = typed_fault(field.type, text)
+    key = integer(text)
+    if fault is not None or key is None:
+        raise _wrong(name, f"an object whose keys are {fault}")
+    return key
 
 
 def _check_one(value: Any, field: FieldDescriptor, name: str, depth: int) -> None:
-    message = field.message_type
-    wrapped = message is not None and message.full_name == f"{_WELL_KNOWN}BytesValue"
-    if wrapped or field.type == FieldDescriptor.TYPE_BYTES:
-        _check_bytes(value, name)
-    elif message is not None and not message.full_name.startswith(_WELL_KNOWN):
-        if not isinstance(value, dict):
-            raise _wrong(name, "an object")
-        check(value, message, f"{name}.", depth - 1)
+    if value is None and _takes_null(field):
+        return
+    if field.message_type is not None:
+        _check_message(value, field.message_type, name, depth - 1)
+    else:
+        _refuse(name, scalar_fault(field, value))
 
 
-def _check_bytes(value: Any, name: str) -> None:
-    if not isinstance(value, str):
-        raise _wrong(name, "base64")
-    try:
-        from_base64(value)
-    except ValueError:
-        raise _wrong(name, "base64") from None
+def _takes_null(field: FieldDescriptor) -> bool:
+    """Whether `null` is a value of the field, and so of an array or a map of them."""
+    message, enum = field.message_type, field.enum_type
+    return (message is not None and message.full_name == _VALUE) or (
+        enum is not None and enum.full_name == _NULL
+    )
 
 
-def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
-    """Return the field of a map's values; None if the field is not a map."""
+def _map_entry(field: FieldDescriptor) -> Descriptor | None:
+    """Return the type of a map's entries; None if the field is not a map."""
     entry = field.message_type
-    if entry is None or not entry.GetOptions().map_entry:
-        return None
-    return entry.fields_by_name["value"]
+    return entry if entry is not None and entry.GetOptions().map_entry else None
+
+
+def _refuse(name: str, wanted: str | None) -> None:
+    if wanted is not None:
+        raise _wrong(name, wanted)
 
 
 def _wrong(name: str, wanted: str) -> ApiError:
+    if not name:
+        return json_error("invalid_json", f"The body must be {wanted}.")
     return invalid(name[:128], f"`{name[:128]}` must be {wanted}.")

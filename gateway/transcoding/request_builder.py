@@ -15,17 +15,18 @@ from google.protobuf.message_factory import GetMessageClass
 from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
 from gateway.transcoding.bindings import Binding
+from gateway.transcoding.field_masks import complete_mask
 from gateway.transcoding.field_values import FieldPath, resolve, unknown_parameter
 from gateway.transcoding.json_checks import check
+from gateway.transcoding.json_scalars import WRAPPED
 from services.domain.error_reason import ErrorReason
 
 PARAMETERS_MAX = 1000
 """The most parameters of a query."""
 
-# Parts of json_format's error messages. The first occurs once for each field of the path to the
-# invalid value, outermost field first.
+# Part of json_format's error messages. It occurs once for each field of the path to the invalid
+# value, outermost field first.
 _FAILED_FIELD = re.compile(r"Failed to parse (\w+) field: ")
-_UNKNOWN_FIELD = re.compile(r'has no field named "([^"]{0,128})')
 
 
 def build(binding: Binding, variables: Mapping[str, str], query: str, body: bytes) -> Message:
@@ -38,8 +39,7 @@ def build(binding: Binding, variables: Mapping[str, str], query: str, body: byte
         ApiError: path, query or body is not valid for the method.
     """
     message = GetMessageClass(binding.method.input_type)()
-    if binding.takes_body:
-        _read_body(binding, message, body)
+    value = _read_body(binding, message, body) if binding.takes_body else None
     for name, path in binding.path_fields.items():
         try:
             text = unquote(variables[name], errors="strict")
@@ -48,23 +48,26 @@ def build(binding: Binding, variables: Mapping[str, str], query: str, body: byte
         path.put(message, [text])
     for path, texts in _query_parameters(binding, query):
         path.put(message, texts)
+    complete_mask(binding, message, value)
     return message
 
 
-def _read_body(binding: Binding, message: Message, body: bytes) -> None:
+def _read_body(binding: Binding, message: Message, body: bytes) -> Any:
+    """Set the fields of the message that the body has. Return the body's JSON."""
     if not body.strip():
-        return
+        return None
     value = _load(body)
     field = binding.body_field
-    if field is not None:
-        value = {field.name: value}
-    elif not isinstance(value, dict):
-        raise ApiError(ErrorReason.INVALID_JSON, "The body must be a JSON object.")
-    check(value, binding.method.input_type)
+    whole = value
+    if field is not None and message.DESCRIPTOR.full_name not in WRAPPED:
+        # In JSON a wrapper is its only field.
+        whole = {field.name: value}
+    check(whole, binding.method.input_type)
     try:
-        json_format.ParseDict(value, message, max_recursion_depth=DEPTH_MAX + 1)
-    except json_format.ParseError as error:
+        json_format.ParseDict(whole, message, max_recursion_depth=DEPTH_MAX + 1)
+    except (json_format.ParseError, ValueError, TypeError) as error:
         raise _invalid_body(str(error)) from None
+    return value
 
 
 def _load(body: bytes) -> Any:
@@ -98,12 +101,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _invalid_body(problem: str) -> ApiError:
     """Return the error for JSON that does not fit the message. `problem` is json_format's text."""
-    outer = _FAILED_FIELD.findall(problem)
-    unknown_name = _UNKNOWN_FIELD.search(problem)
-    if unknown_name is not None:
-        name = ".".join([*outer, unknown_name[1]])
-        return invalid(name, f"There is no field {name[:128]!a}.")
-    name = ".".join(outer)
+    name = ".".join(_FAILED_FIELD.findall(problem))
     if not name:
         return ApiError(ErrorReason.INVALID_JSON, "The body has another form.")
     return invalid(name, f"`{name}` is of the wrong type or out of range.")
@@ -118,11 +116,14 @@ def _query_parameters(binding: Binding, query: str) -> list[tuple[FieldPath, lis
         raise invalid("query", "The query is not valid UTF-8.") from None
     except ValueError:
         raise invalid("query", f"The query has more than {PARAMETERS_MAX} parameters.") from None
-    found: dict[str, tuple[FieldPath, list[str]]] = {}
+    found: dict[str, tuple[FieldPath, str, list[str]]] = {}
     for name, text in pairs:
         path = _query_parameter(binding, name)
-        found.setdefault(path.name, (path, []))[1].append(text)
-    return list(found.values())
+        _, first_name, texts = found.setdefault(path.name, (path, name, []))
+        if name != first_name:
+            raise invalid(path.name, f"`{path.name}` is given by more than one name.")
+        texts.append(text)
+    return [(path, texts) for path, _, texts in found.values()]
 
 
 def _query_parameter(binding: Binding, name: str) -> FieldPath:

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 
 from gateway.errors import ApiError
 from gateway.transcoding.bindings import Binding
+from gateway.transcoding.json_scalars import WRAPPED
 
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
@@ -39,6 +40,6 @@ def _value(binding: Binding, response: Message) -> Any:
         always_print_fields_with_no_presence=True,
     )
     field = binding.response_field
-    if field is None:
-        return value
+    if field is None or response.DESCRIPTOR.full_name in WRAPPED:
+        return value  # In JSON a wrapper is its only field.
     return value.get(field.name)  # An unset message is null.

@@ -219,6 +219,7 @@ WHOLE_BODIES = (
     '{"parent":"p","int64_value":"9223372036854775807","int64Value":"1"}',
     '{"int64Value":"9223372036854775807","bytesValue":"-_8","doubleValue":"NaN"}',
     '{"float_value":1e40}',
+    '{"inner":{"write1h":"5","write_1h":"5"}}',
     '{"double_value":1.7976931348623157e308}',
     '{"time":"2026-01-02T03:04:05.5Z","duration":"1.5s","mask":"name,innerName"}',
     '{"int64_wrapper":"5","string_wrapper":"","bool_wrapper":false,"bytes_wrapper":"YWI="}',
@@ -238,6 +239,83 @@ WHOLE_BODIES = (
     '{"int32_value":"2147483647"}',
     '{"bytes_value":"*"}',
 )
+
+
+def _bodies(values_by_field: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    return tuple(
+        f'{{"{field}":{value}}}' for field, values in values_by_field.items() for value in values
+    )
+
+
+LAX_BODIES = _bodies(
+    {
+        "int32_value": ('"+1"', '"01"'),
+        "double_value": ('"+1"', '"1."', '".5"', '"01"', '"0x1p3"'),
+        "bool_value": ('"false"',),
+        "kind": ('"1"', '"+1"'),
+        "duration": ('" 60s"', '"+60s"', '"1.s"', "{}"),
+        "time": ('"2026-1-02T03:04:05Z"', '"2026-01-02T3:4:5Z"'),
+        "mask": ('"inner_name"', '"a,,b"', '" a"', '"a, b"'),
+        "bool_wrapper": ('"true"',),
+        "int64_wrapper": ('"+1"', "{}", '{"value":1}'),
+        "labels": ('{"a":null}',),
+        "by_number": ('{"1":"a","+1":"b"}', '{"1":"a","01":"b"}', '{"0":"a","-0":"b"}'),
+        "by_truth": ('{"True":"a"}', '{"1":"a"}'),
+        "numbers": ("[1,null]", "[[1]]"),
+    }
+)
+"""Values that are not in the specification of proto JSON, and that Envoy takes."""
+
+REFUSED_BODIES = _bodies(
+    {
+        "int32_value": ('" 1"', '"1 "', '"1_0"', '"0x1"', '""', "true", "1.5", '"1.5"', '"1."',
+                        '"\u0663"', "{}", "[]", "-2147483649", "1e10"),
+        "uint32_value": ("-1", "4294967296"),
+        "int64_value": ('"9223372036854775808"', '"1e19"'),
+        "double_value": ('" 1"', '"1_0"', '"inf"', '"nan"', '"infinity"', '"1e400"', "true", '""',
+                         "1e400", "[]"),
+        "float_value": ("1e39", '"1e39"', "true"),
+        "bool_value": ("0", "1", "[]"),
+        "kind": ("true", '"KIND_STRANGE"', "2147483648", "1.5", "{}"),
+        "duration": ('"60s "', '"6_0s"', '"60"', '".5s"', '"1e1s"', '"60S"', "60",
+                     '"315576000001s"'),
+        "time": ('"2026-01-02t03:04:05z"', '"2026-01-02 03:04:05Z"', '"2026-01-02T03:04:05"',
+                 '"2026-01-02T03:04:05.1_2Z"', '"2026-01-02T03:04:05+1:0"',
+                 '"2026-02-30T00:00:00Z"',
+                 '"2026-01-02T03:04:05+25:00"', "0"),
+        "mask": ('["a"]', "1"),
+        "name": ("true", "1", "[]", "{}"),
+        "bool_wrapper": ("1",),
+        "string_wrapper": ("1",),
+        "int64_wrapper": ("true",),
+        "labels": ('{"a":1}', '"a"', "[]"),
+        "by_number": ('{"1":"a","1.0":"b"}', '{" 1":"a"}', '{"x":"a"}', '{"":"a"}'),
+        "numbers": ('{"0":1}', '[1,"x"]'),
+    }
+)  # fmt: skip
+"""Values that are not in the specification, and that Envoy refuses, too."""
+
+UNUSUAL_BODIES = _bodies(
+    {
+        "int32_value": ("1.0", "1e2", '"-0"', "null"),
+        "int64_value": ("1e15", "-9223372036854775808"),
+        "double_value": ('"-Infinity"', '"1.5"', '"1e-5"', "-0.0"),
+        "bool_value": ("false",),
+        "kind": ("1", "-1", "1.0"),
+        "duration": ('"-1.5s"', '"0.000000001s"'),
+        "time": ('"2026-01-02T03:04:05+01:00"', '"2026-01-02T03:04:05.123456789Z"'),
+        "mask": ('""', '"a.b"', '"write1h"'),
+        "string_wrapper": ('"a"',),
+        "by_number": ('{"1":"a","2":"b"}', '{"-1":"a"}'),
+        "by_truth": ('{"true":"a","false":"b"}',),
+        "numbers": ('[1,"2"]',),
+        "values": ('[1,"2",[],{"a":true}]',),
+    }
+)
+"""Values that both accept."""
+
+QUOTED_BODIES = _bodies({"int32_value": ('"1.0"', '"1e2"')})
+"""Values that only Envoy refuses."""
 
 CODES = (
     "CANCELLED",
@@ -268,6 +346,8 @@ def corpus() -> Iterator[Case]:
     yield from (Case("POST", "/v1/shelves/a/things", body) for body in BODIES)
     yield from (Case("PATCH", "/v1/shelves/a", body) for body in BODIES + WHOLE_BODIES)
     yield from (Case("POST", "/v1/shelves/a:undo", body) for body in WHOLE_BODIES)
+    for bodies in (LAX_BODIES, REFUSED_BODIES, UNUSUAL_BODIES, QUOTED_BODIES):
+        yield from (Case("POST", "/v1/shelves/a:undo", body) for body in bodies)
     for body in ('["a","b"]', "[]", "null", '"a"', "{}", "", '["a",1]'):
         yield Case("PUT", "/v1/tags/b", body)
     # No bare numbers: Envoy waits for more digits, until its route times out.

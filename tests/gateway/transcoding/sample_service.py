@@ -37,6 +37,7 @@ package sample.v1;
 import "google/api/annotations.proto";
 import "google/protobuf/duration.proto";
 import "google/protobuf/field_mask.proto";
+import "google/protobuf/struct.proto";
 import "google/protobuf/timestamp.proto";
 import "google/protobuf/wrappers.proto";
 
@@ -96,6 +97,33 @@ service SampleService {
   rpc FailThing(Thing) returns (Thing) {
     option (google.api.http) = {get: "/v1/fail/{name}"};
   }
+  rpc PatchThing(Thing) returns (Thing) {
+    option (google.api.http) = {patch: "/v1/inners/{inner.name}" body: "inner"};
+  }
+  rpc PutThing(Thing) returns (Thing) {
+    option (google.api.http) = {put: "/v1/inners/{inner.name}" body: "inner"};
+  }
+  rpc SayText(google.protobuf.StringValue) returns (google.protobuf.StringValue) {
+    option (google.api.http) = {post: "/v1/text" body: "*"};
+  }
+  rpc SayTextField(google.protobuf.StringValue) returns (google.protobuf.StringValue) {
+    option (google.api.http) = {put: "/v1/text" body: "value" response_body: "value"};
+  }
+  rpc GetNumber(google.protobuf.Int64Value) returns (google.protobuf.Int64Value) {
+    option (google.api.http) = {get: "/v1/numbers/{value}"};
+  }
+  rpc SayTime(google.protobuf.Timestamp) returns (google.protobuf.Timestamp) {
+    option (google.api.http) = {post: "/v1/time" body: "*"};
+  }
+  rpc SayObject(google.protobuf.Struct) returns (google.protobuf.Struct) {
+    option (google.api.http) = {post: "/v1/object" body: "*"};
+  }
+  rpc SayList(google.protobuf.ListValue) returns (google.protobuf.ListValue) {
+    option (google.api.http) = {post: "/v1/list" body: "*"};
+  }
+  rpc SayAnything(google.protobuf.Value) returns (google.protobuf.Value) {
+    option (google.api.http) = {post: "/v1/anything" body: "*"};
+  }
   rpc NotForRest(Thing) returns (Thing);
 }
 
@@ -129,6 +157,10 @@ message Thing {
     string left = 26;
     int32 right = 27;
   }
+  google.protobuf.FieldMask update_mask = 28;
+  map<int64, string> by_number = 29;
+  map<bool, string> by_truth = 30;
+  repeated google.protobuf.Value values = 31;
 }
 
 message Inner {
@@ -137,6 +169,8 @@ message Inner {
   repeated string tags = 3;
   Inner inner = 4;
   Kind kind = 5;
+  int64 write_1h = 6;
+  Kind top_kind = 7;
 }
 
 enum Kind {

@@ -4,6 +4,7 @@ import base64
 import math
 import struct
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from google.protobuf import json_format
@@ -86,10 +87,19 @@ def test_texts_have_the_values_of_proto_json(
     assert json_format.MessageToDict(put(sample, name, *texts)) == expected
 
 
+def test_digits_after_an_underscore_are_kept_in_masks(sample: CompiledService) -> None:
+    """`write_1h` and `write1h` are different names of the proto."""
+    message: Any = put(sample, "mask", "inner.write_1h,write1h,a_2b,aB")
+
+    assert list(message.mask.paths) == ["inner.write_1h", "write1h", "a_2b", "a_b"]
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("int32_value", "x"), ("kind", "ROUND"), ("inner.count", "1.5"), ("time", "now")],
-)
+    [("int32_value", "x"), ("kind", "ROUND"), ("inner.count", "1.5"), ("time", "now"),
+     ("time", "2026-1-02T03:04:05Z"), ("time", "2026-02-30T03:04:05Z"), ("duration", " 60s"),
+     ("duration", "1_0s"), ("mask", "a,,b"), ("mask", "a b"), ("mask", "a.")],
+)  # fmt: skip
 def test_the_error_names_the_field(sample: CompiledService, name: str, text: str) -> None:
     """A text that is not a value of the field is 400, with the field as `param`."""
     with pytest.raises(ApiError) as refused:

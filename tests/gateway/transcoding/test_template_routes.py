@@ -83,6 +83,27 @@ async def test_the_response_may_be_one_field(client: aiohttp.ClientSession) -> N
     assert (status, inner["count"]) == (200, 3)
 
 
+@pytest.mark.parametrize(
+    ("verb", "target", "body", "answer"),
+    [
+        ("POST", "/v1/text", '"a"', "a"),
+        ("PUT", "/v1/text", '"a"', "a"),
+        ("POST", "/v1/text", "", ""),
+        ("GET", "/v1/numbers/7", "", "7"),
+        ("POST", "/v1/time", '"2026-01-02T03:04:05+01:00"', "2026-01-02T02:04:05Z"),
+        ("POST", "/v1/object", '{"a":[1,null,{}]}', {"a": [1, None, {}]}),
+        ("POST", "/v1/list", '[1,"b"]', [1, "b"]),
+        ("POST", "/v1/anything", '{"a":true}', {"a": True}),
+        ("POST", "/v1/anything", "null", None),
+    ],
+)
+async def test_well_known_types_as_requests_have_their_json_form(
+    client: aiohttp.ClientSession, verb: str, target: str, body: str, answer: object
+) -> None:
+    """A wrapper is its value, and so is the response."""
+    assert await ask(client, verb, target, body) == (200, answer)
+
+
 async def test_the_path_overrides_the_body(client: aiohttp.ClientSession) -> None:
     """A body cannot get around a check of the path."""
     _, thing = await ask(client, "POST", "/v1/shelves/a:undo", '{"name":"b"}')
@@ -175,6 +196,26 @@ def _streaming(handler: Any) -> Any:
          (400, "bytes_wrapper", "invalid_value")),
         ("PATCH", "/v1/shelves/a", '{"labels":[]}', (400, "labels", "invalid_value")),
         ("PATCH", "/v1/shelves/a", '{"name":"\\ud800"}', (400, "name", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"int64_value":1,"int64Value":1}',
+         (400, "int64_value", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"by_number":{"1":"a","1.0":"b"}}',
+         (400, "by_number", "invalid_value")),
+        ("PATCH", "/v1/shelves/a", '{"inners":[{"count":"+1"}]}',
+         (400, "inners[0].count", "invalid_value")),
+        ("GET", "/v1/things/a?int64_value=1&int64Value=1", "",
+         (400, "int64_value", "invalid_value")),
+        ("DELETE", "/v1/things/a?inner.top_kind=1&inner.topKind=1", "",
+         (400, "inner.top_kind", "invalid_value")),
+        ("POST", "/v1/text", "1", (400, None, "invalid_json")),
+        ("POST", "/v1/text", '{"value":"a"}', (400, None, "invalid_json")),
+        ("POST", "/v1/text", "null", (400, None, "invalid_json")),
+        ("POST", "/v1/text", '"\\ud800"', (400, None, "invalid_json")),
+        ("PUT", "/v1/text", '{"value":"a"}', (400, None, "invalid_json")),
+        ("POST", "/v1/time", '"2026-1-02T03:04:05Z"', (400, None, "invalid_json")),
+        ("POST", "/v1/object", "[]", (400, None, "invalid_json")),
+        ("POST", "/v1/list", "{}", (400, None, "invalid_json")),
+        ("POST", "/v1/object", '{"a":' * 900 + "1" + "}" * 900, (400, None, "invalid_json")),
+        ("GET", "/v1/numbers/x", "", (400, "value", "invalid_value")),
     ],
 )  # fmt: skip
 async def test_an_invalid_request_is_refused(
