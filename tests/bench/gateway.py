@@ -84,7 +84,7 @@ def main() -> None:
     cells: Sequence[str] = options.cells.split(",")
     with tempfile.TemporaryDirectory(prefix="pomogator-bench-") as name:
         folder = Path(name)
-        gateways = [Gateway(name="direct"), *_nginx(folder), *_ours(folder)]
+        gateways = [Gateway(name="direct"), *_nginx(folder), *ours(folder)]
         gateways += _others(options.against, options.peers, folder)
         rig = Rig(folder)
         results: list[Result] = []
@@ -127,7 +127,7 @@ def _round(rig: Rig, gateway: Gateway, cells: Sequence[str], seconds: float) -> 
     return results
 
 
-def _ours(folder: Path) -> Sequence[Gateway]:
+def ours(folder: Path) -> Sequence[Gateway]:
     """All in one process; and the edge apart from the service."""
     config, state = folder / "config.toml", folder / "state"
     config.write_text(CONFIG)

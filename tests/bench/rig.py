@@ -52,6 +52,7 @@ class Cell(NamedTuple):
 CELLS: Mapping[str, Cell] = {
     "json_c1": Cell(1),
     "json_c32": Cell(32),
+    "burst_c1": Cell(1, streamed=True),
     "burst_c32": Cell(32, streamed=True),
     "burst_c256": Cell(256, streamed=True),
     "d5_c1": Cell(1, streamed=True, delay_us=5000),
@@ -59,8 +60,10 @@ CELLS: Mapping[str, Cell] = {
     "d5_c256": Cell(256, streamed=True, delay_us=5000),
     "d50_c256": Cell(256, streamed=True, delay_us=50_000),
     "d50_c1000": Cell(1000, streamed=True, delay_us=50_000),
+    "ant_burst_c1": Cell(1, streamed=True, anthropic=True),
     "ant_burst_c32": Cell(32, streamed=True, anthropic=True),
     "ant_d5_c32": Cell(32, streamed=True, delay_us=5000, anthropic=True),
+    "img_c1": Cell(1, picture=True),
     "img_c4": Cell(4, picture=True),
 }
 
