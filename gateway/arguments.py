@@ -45,7 +45,7 @@ def parser(env: Environment) -> ArgumentParser:
         formatter_class=RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action="version", version=version("pomogator"))
-    add_file(root, "--config", "configuration; an edge reads [bounds] and [traces] of it", env)
+    add_file(root, "--config", "configuration; an edge reads [bounds], [edge] and [traces]", env)
     add_listeners(root, env)
     add_target(root, env, default=TARGET)
     add_shutdown(root, env)

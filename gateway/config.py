@@ -13,6 +13,7 @@ from services.common.config_tables import (
     CONNECTIONS_MAX,
     BoundsConfig,
     ConfigError,
+    EdgeTableConfig,
     TracesConfig,
 )
 from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX
@@ -47,8 +48,12 @@ class EdgeConfig:
     next ones get 503 with Retry-After."""
     write_timeout_s: float = 60.0
     """How long a client may leave a full buffer unread before its connection closes."""
-    idle_timeout_s: float = 15.0
-    """How long a connection may be idle, or send headers, before it is closed."""
+    headers_timeout_s: float = 15.0
+    """How long the TLS handshake may take, and the head of a request from its first byte to its
+    last."""
+    idle_timeout_s: float = 75.0
+    """How long a connection may be idle before it is closed: longer than load balancers keep idle
+    connections. Shorter while connections run short."""
     send_buffer_bytes: int = 64 * 1024
     """Size of the kernel's buffer of bytes that a client has not read yet (SO_SNDBUF)."""
     write_buffer_bytes: int = 16 * 1024
@@ -66,6 +71,7 @@ class EdgeTables(msgspec.Struct, frozen=True, kw_only=True):
     """Tables of the configuration file that an edge reads. The others are the service's."""
 
     bounds: BoundsConfig = BoundsConfig()
+    edge: EdgeTableConfig = EdgeTableConfig()
     traces: TracesConfig = TracesConfig()
 
 

@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.config import EdgeConfig, load_tables
+from gateway.config import EdgeConfig, EdgeTables, load_tables
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.rpc.reconnecting_channel import reconnect_on_hangup
 from gateway.rpc.service_channel import open_channel
@@ -27,7 +27,7 @@ from gateway.telemetry.edge_metrics_page import serving_edge_metrics
 from gateway.telemetry.tracer import TracesOptions, TracesUnavailableError, opening_tracer
 from services.common import json_logs
 from services.common.addresses import is_local
-from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
+from services.common.config_tables import ConfigError, TracesConfig
 from services.common.heap import keep_freed_memory
 from services.common.log_handler import NonBlockingHandler
 from services.common.process_settings import disable_core_dumps, freeze_gc, raise_fd_limit
@@ -76,7 +76,7 @@ async def run_edge(options: EdgeOptions) -> None:
     prepare_process()
     refuse_plain_text(_plain_addresses(options), options.insecure)
     tables = load_tables(options.config_path)
-    config = edge_config(tables.bounds, options.drain_timeout_s, options.shutdown_delay_s)
+    config = edge_config(tables, options.drain_timeout_s, options.shutdown_delay_s)
     stop = stop_signal()
     memory, metrics = MemoryMonitor(), EdgeMetrics()
     async with AsyncExitStack() as stack:
@@ -137,14 +137,15 @@ def refuse_plain_text(addresses: Mapping[str, str], insecure: Collection[str]) -
             )
 
 
-def edge_config(
-    bounds: BoundsConfig, drain_timeout_s: float, shutdown_delay_s: float
-) -> EdgeConfig:
+def edge_config(tables: EdgeTables, drain_timeout_s: float, shutdown_delay_s: float) -> EdgeConfig:
     """The edge's limits, with those of the configuration file and the command line."""
+    bounds, edge = tables.bounds, tables.edge
     return EdgeConfig(
         body_bytes_max=bounds.body_bytes_max,
         body_memory_bytes_max=bounds.body_memory_bytes_max,
         connections_max=bounds.connections_max,
+        headers_timeout_s=edge.headers_timeout_s,
+        idle_timeout_s=edge.idle_timeout_s,
         drain_timeout_s=drain_timeout_s,
         shutdown_delay_s=shutdown_delay_s,
     )

@@ -15,7 +15,7 @@ from gateway.app import create_app
 from gateway.config import EdgeConfig
 from gateway.http.acceptor import accepting, listen
 from gateway.http.probes import PROBES
-from gateway.http.runner import EdgeRunner
+from gateway.http.runner import CONFIG, EdgeRunner
 from gateway.operators_app import create_operators_app
 from gateway.overload.admission_check import CallLimit
 from gateway.overload.memory_monitor import MemoryMonitor
@@ -93,7 +93,8 @@ async def _listening(
         except OSError as error:
             raise listen_error(address, error) from error
         # `setup` has made the server.
-        with accepting(cast("web.Server", runner.server), sockets, tls):
+        server, timeout_s = cast("web.Server", runner.server), app[CONFIG].headers_timeout_s
+        with accepting(server, sockets, tls, timeout_s):
             yield join_address(*sockets[0].getsockname()[:2])
     finally:
         await runner.cleanup()

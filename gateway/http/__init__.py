@@ -5,6 +5,7 @@ Modules, in the order in which data flows:
     runner              aiohttp's server with our connections
     acceptor            accepts many connections in a turn of the loop
     client_connection   aiohttp's connection, with safe defaults
+    idle_sweep          closes idle connections early where connections run short
     fast_path           ordinary requests around aiohttp's parser and router
     middleware          error border: request ids, access log, every failure as JSON
     auth_throttle       429 for addresses with too many failures

@@ -29,6 +29,9 @@ ACCEPTS_PER_TURN = 128
 PAUSE_S = 1.0
 """Pause after the system had no more descriptors or memory."""
 
+HANDSHAKE_TIMEOUT_S = 15.0
+"""How long a TLS handshake may take, unless the caller says otherwise."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -64,9 +67,10 @@ def accepting(
     protocol: Callable[[], asyncio.Protocol],
     sockets: Sequence[socket.socket],
     tls: ssl.SSLContext | None = None,
+    handshake_timeout_s: float = HANDSHAKE_TIMEOUT_S,
 ) -> Iterator[None]:
     """Give each connection a protocol of its own. On the way out, close the sockets."""
-    acceptors = [_Acceptor(protocol, listener, tls) for listener in sockets]
+    acceptors = [_Acceptor(protocol, listener, tls, handshake_timeout_s) for listener in sockets]
     try:
         yield
     finally:
@@ -82,10 +86,12 @@ class _Acceptor:
         protocol: Callable[[], asyncio.Protocol],
         listener: socket.socket,
         tls: ssl.SSLContext | None,
+        handshake_timeout_s: float,
     ) -> None:
         self._protocol = protocol
         self._listener = listener
         self._tls = tls
+        self._handshake_timeout_s = None if tls is None else handshake_timeout_s
         self._loop = asyncio.get_running_loop()
         self._accepts_per_turn = within_descriptors(ACCEPTS_PER_TURN, ACCEPT_DESCRIPTORS_SHARE)
         self._pause: asyncio.TimerHandle | None = None
@@ -119,7 +125,12 @@ class _Acceptor:
                 self._pause = self._loop.call_later(PAUSE_S, self._resume)
                 return
             client.setblocking(False)
-            handshake = self._loop.connect_accepted_socket(self._protocol, client, ssl=self._tls)
+            handshake = self._loop.connect_accepted_socket(
+                self._protocol,
+                client,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._handshake_timeout_s,
+            )
             task = self._loop.create_task(handshake)
             self._handshakes.add(task)
             task.add_done_callback(partial(self._after_handshake, client))

@@ -20,6 +20,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
+from gateway.http.idle_sweep import IdleSweep
 from gateway.http.probes import Probes
 from gateway.http.reply import FIXED_HEADERS, Reply
 from gateway.overload.connection_limit import ConnectionLimit
@@ -42,6 +43,7 @@ class ListenerState:
 
     config: EdgeConfig
     connection_limit: ConnectionLimit
+    idle_sweep: IdleSweep
     probes: Probes | None
     """Whether the edge is draining. None: it never is."""
     malformed: PlainCounter
@@ -55,7 +57,7 @@ class ListenerState:
 class ClientConnection(RequestHandler):
     """One client's connection."""
 
-    __slots__ = ("_discards", "_over_limit", "_state")
+    __slots__ = ("_discards", "_head_began_at", "_head_timer", "_over_limit", "_state")
 
     def __init__(self, server: web.Server, state: ListenerState, **kwargs: object) -> None:
         super().__init__(server, **kwargs)  # type: ignore[arg-type]
@@ -64,6 +66,9 @@ class ClientConnection(RequestHandler):
         """Whatever arrives is discarded."""
         self._over_limit = False
         """The next bytes are answered with the refusal of the connection."""
+        self._head_began_at = 0.0
+        """When the first bytes of a head arrived whose end is missing; 0: none did."""
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Bound the bytes that wait for a client that does not read, and the number of clients."""
@@ -79,11 +84,14 @@ class ClientConnection(RequestHandler):
         super().connection_made(transport)
         if self._state.connection_limit.over_limit:
             self._refuse_connection()
+        self._state.idle_sweep.schedule()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Release the connection's place: the client is gone."""
         super().connection_lost(exc)
         self._state.connection_limit.open -= 1
+        if self._head_timer is not None:
+            self._head_timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the client."""
@@ -97,6 +105,30 @@ class ClientConnection(RequestHandler):
 
     def _receive(self, data: bytes) -> None:
         super().data_received(data)
+        if self._request_in_progress or self._messages:
+            self._head_began_at = 0.0
+        elif not self._head_began_at:
+            self._head_began_at = self._loop.time()
+            if self._head_timer is None:
+                self._schedule_head_check()
+
+    def _schedule_head_check(self) -> None:
+        due = self._head_began_at + self._state.config.headers_timeout_s
+        self._head_timer = self._loop.call_at(due, self._check_head)
+
+    def _check_head(self) -> None:
+        """Close the connection if the end of a head is late: aiohttp counts it as idle time."""
+        self._head_timer = None
+        if self._head_began_at < self._next_keepalive_close_time - self._keepalive_timeout:
+            self._head_began_at = 0.0  # An answer has ended since: it was the end of a body.
+        if not self._head_began_at:
+            return
+        if self._loop.time() < self._head_began_at + self._state.config.headers_timeout_s:
+            self._schedule_head_check()
+        elif self._waits_for_request:
+            self.force_close()
+        else:
+            self._head_began_at = 0.0
 
     def close(self) -> None:
         """Accept no more requests: a running answer continues, an idle connection closes at once.
@@ -107,6 +139,17 @@ class ClientConnection(RequestHandler):
         super().close()
         if self._idle and self.transport is not None:
             self.transport.close()
+
+    @property
+    def idle_since(self) -> float | None:
+        """When the connection became idle, by the loop's clock. None: it is in use."""
+        if self._head_began_at or not (self._idle and self._waits_for_request):
+            return None
+        return self._next_keepalive_close_time - self._keepalive_timeout
+
+    @property
+    def _waits_for_request(self) -> bool:
+        return self._waiter is not None and not self._waiter.done()
 
     @property
     def held_bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Final, cast
 
@@ -14,6 +14,7 @@ from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, 
 from gateway.http.connection_metrics import declare_connection_metrics
 from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.fast_path.fast_path_connection import FastPathConnection
+from gateway.http.idle_sweep import IdleSweep
 from gateway.http.middleware import Handler, border
 from gateway.http.probes import PROBES
 from gateway.overload.connection_limit import ConnectionLimit
@@ -68,9 +69,11 @@ class _Server(web.Server):
         if observer is not None:
             declare_limit_metrics(observer.metrics, limit)
             malformed = declare_connection_metrics(observer.metrics, lambda: self.connections)
+        sweep = IdleSweep(limit, config.idle_timeout_s, self._client_connections)
         self._state = ListenerState(
             config=config,
             connection_limit=limit,
+            idle_sweep=sweep,
             probes=app.get(PROBES),
             malformed=malformed,
             memory=memory,
@@ -78,9 +81,12 @@ class _Server(web.Server):
         if memory is not None:
             memory.add_connections(self._memory_of_connections)
 
-    def _memory_of_connections(self) -> Iterator[ConnectionMemory]:
+    def _client_connections(self) -> Sequence[ClientConnection]:
         # `__call__` makes all of them.
-        for each in cast("list[ClientConnection]", self.connections):
+        return cast("list[ClientConnection]", self.connections)
+
+    def _memory_of_connections(self) -> Iterator[ConnectionMemory]:
+        for each in self._client_connections():
             yield ConnectionMemory(each.held_bytes, each.cut)
 
     def __call__(self) -> RequestHandler:

@@ -12,6 +12,7 @@ import resource
 from gateway.overload.thresholds import (
     CONNECTION_DESCRIPTORS_SHARE,
     EXCESS_CONNECTIONS_SHARE,
+    IDLE_SWEEP_SHARE,
     LOG_INTERVAL_S,
 )
 
@@ -44,6 +45,12 @@ class ConnectionLimit:
     def over_hard_limit(self) -> bool:
         """Whether there are too many connections even for an answer with 503."""
         return self.open > self.connections_max * (1 + EXCESS_CONNECTIONS_SHARE) + 1
+
+    @property
+    def idle_share(self) -> float:
+        """The part of the idle timeout that holds now: all of it, less near the limit."""
+        left = 1 - self.open / self.connections_max
+        return min(1.0, max(0.0, left / (1 - IDLE_SWEEP_SHARE)))
 
     def may_log(self, now: float) -> bool:
         """Return whether the caller may write a line to the log, and count it as written."""

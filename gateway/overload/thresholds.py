@@ -17,6 +17,13 @@ EXCESS_CONNECTIONS_SHARE = 0.25
 """Connections above the limit that are answered with 503, as a share of the limit. Connections
 above those are closed unanswered."""
 
+IDLE_SWEEP_SHARE = 0.8
+"""Open connections, as a share of the limit, from which on the idle timeout shrinks."""
+
+IDLE_SWEEP_INTERVAL_S = 1.0
+"""The interval between two searches for connections that are idle beyond the shorter timeout, and
+the shortest timeout."""
+
 ACCEPT_DESCRIPTORS_SHARE = 0.1
 """Share of the descriptors that connections accepted in one loop turn may use: those above the
 limit are closed only in the next turn."""

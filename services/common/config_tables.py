@@ -34,6 +34,18 @@ class BoundsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Clients' connections to an edge, and at most two fifths of its file descriptors."""
 
 
+class EdgeTableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[edge]`: how an edge deals with clients and the proxies in front of it."""
+
+    headers_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 15.0
+    """How long the TLS handshake may take, and the head of a request from its first byte to its
+    last."""
+    idle_timeout_s: Annotated[float, msgspec.Meta(gt=0, le=3600)] = 75.0
+    """How long a connection may be idle before a request. It must be longer than the load balancer
+    keeps idle connections, which otherwise answers some calls with 502: nginx and AWS' balancers
+    keep them for 60 s, Google's for 600 s. Shorter while connections run short."""
+
+
 class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[traces]`: where spans go. Needs the extra `otel`. OpenTelemetry's variables override it."""
 

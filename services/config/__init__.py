@@ -10,11 +10,11 @@ Modules, in the order in which data flows:
     client_certificates  rules of `[client_certificates]`
 
 Every value is frozen. Secrets are references (a variable or a file), resolved by `load` and never
-shown. `[bounds]` and `[traces]` are in `services.common.config_tables`, since an edge in its own
-process reads them, too.
+shown. `[bounds]`, `[edge]` and `[traces]` are in `services.common.config_tables`, since an edge in
+its own process reads them, too.
 """
 
-from services.common.config_tables import BoundsConfig, ConfigError, TracesConfig
+from services.common.config_tables import BoundsConfig, ConfigError, EdgeTableConfig, TracesConfig
 from services.config.limits import LimitConfig
 from services.config.loading import load
 from services.config.prices import PriceConfig
@@ -39,6 +39,7 @@ __all__ = [
     "ChannelConfig",
     "Config",
     "ConfigError",
+    "EdgeTableConfig",
     "KeysConfig",
     "LimitConfig",
     "ModelConfig",

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from services.capabilities import CapabilityOverrides
-from services.common.config_tables import BoundsConfig, Count, TracesConfig
+from services.common.config_tables import BoundsConfig, Count, EdgeTableConfig, TracesConfig
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
 
@@ -205,6 +205,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Limits on requests, tokens and concurrency. Without any, there is no limit."""
     bounds: BoundsConfig = BoundsConfig()
     """Limits of one process."""
+    edge: EdgeTableConfig = EdgeTableConfig()
+    """Clients of an edge, and the proxies in front of it."""
     billing: BillingConfig = BillingConfig()
     """Billing."""
     keys: KeysConfig = KeysConfig()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gateway.config import EdgeConfig
+from gateway.config import EdgeConfig, EdgeTables
 from gateway.edge import edge_config, log_started, serve_metrics
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.server import serving_operators_rest, serving_rest
@@ -17,7 +17,7 @@ from gateway.telemetry.edge_metrics import EdgeMetrics
 from services.accounts.credential import TOKEN_VARIABLE, OperatorCredential, valid_token
 from services.common.metrics_page import serving_metrics
 from services.common.tls import ListenerTls
-from services.config import BoundsConfig, ConfigError
+from services.config import ConfigError
 from services.rpc.listener import UNIX, listening
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.service import Service
@@ -92,7 +92,7 @@ class Listeners:
 
     async def serve_rest(
         self,
-        bounds: BoundsConfig,
+        tables: EdgeTables,
         metrics: EdgeMetrics,
         tracer: Tracer | None,
         memory: MemoryMonitor,
@@ -104,7 +104,7 @@ class Listeners:
         listener = serving_rest(
             self.service.channel(),
             options.rest,
-            edge_config(bounds, options.drain_timeout_s, options.shutdown_delay_s),
+            edge_config(tables, options.drain_timeout_s, options.shutdown_delay_s),
             tls=tls.http_context() if tls else None,
             metrics=metrics,
             tracer=tracer,

@@ -11,6 +11,7 @@ import signal
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 
+from gateway.config import EdgeTables
 from gateway.edge import open_tracer, prepare_process, refuse_plain_text, stop_signal
 from gateway.overload.memory_monitor import MemoryMonitor, monitoring
 from gateway.telemetry.edge_metrics import EdgeMetrics
@@ -90,7 +91,8 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     if not options.grpc_only:
         metrics = EdgeMetrics()
         service.registry.register(metrics)
-        rest = await listeners.serve_rest(config.bounds, metrics, tracer, memory)
+        tables = EdgeTables(bounds=config.bounds, edge=config.edge)
+        rest = await listeners.serve_rest(tables, metrics, tracer, memory)
     else:
         stack.push_async_callback(asyncio.sleep, options.shutdown_delay_s)
     stack.push_async_callback(service.drain)

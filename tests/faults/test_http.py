@@ -91,7 +91,7 @@ async def test_headers_are_bounded(open_stand: OpenStand, more: bytes) -> None:
 
 async def test_an_idle_connection_is_closed(open_stand: OpenStand) -> None:
     """An idle connection, or one whose head comes too slowly, is closed. Row 5."""
-    stand = await open_stand(edge=EdgeConfig(idle_timeout_s=0.2))
+    stand = await open_stand(edge=EdgeConfig(idle_timeout_s=0.2, headers_timeout_s=0.2))
     for sent in (b"", b"GET /healthz HT"):
         reader, writer = await asyncio.open_connection(*stand.address)
         writer.write(sent)

@@ -13,6 +13,8 @@ import pytest
 import uvloop
 
 from gateway.http.acceptor import accepting, listen
+from services.common.tls import ListenerTls
+from tests.stand.certificates import Certificates
 
 CLIENTS = 100
 TURNS_MAX = 10
@@ -153,3 +155,18 @@ async def test_an_address_in_use_is_an_error() -> None:
     (listener,) = await listen("127.0.0.1", 0)
     with listener, pytest.raises(OSError, match="Address already in use"):
         await listen("127.0.0.1", listener.getsockname()[1])
+
+
+async def test_a_tls_handshake_has_a_timeout(tmp_path: Path) -> None:
+    """A client that says nothing is closed, as one whose head does not end."""
+    (listener,) = await listen("127.0.0.1", 0)
+    certificate, key = Certificates(tmp_path).issue("edge")
+    tls = ListenerTls(certificate=certificate, key=key).http_context()
+    connections = Connections()
+    with accepting(connections, [listener], tls, 0.1):
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        writer.close()
+
+    assert connections.empty()

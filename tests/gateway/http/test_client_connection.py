@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -94,8 +95,8 @@ async def address(request: pytest.FixtureRequest) -> AsyncIterator[tuple[str, in
 
 @pytest.fixture
 async def short_idle_edge(script: ScriptedService, tmp_path: Path) -> AsyncIterator[Edge]:
-    """An edge with a short idle timeout."""
-    config = EdgeConfig(drain_timeout_s=0.1, idle_timeout_s=0.05)
+    """An edge with short timeouts of idle connections and of heads."""
+    config = EdgeConfig(drain_timeout_s=0.1, idle_timeout_s=0.05, headers_timeout_s=0.05)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
@@ -190,6 +191,73 @@ async def test_idle_connections_are_closed(short_idle_edge: Edge, sent: bytes) -
     reader, writer = await asyncio.open_connection(short_idle_edge.host, short_idle_edge.port)
     writer.write(sent)
     assert await reader.read() == b""
+    writer.close()
+
+
+@pytest.fixture
+async def short_head_edge(script: ScriptedService, tmp_path: Path) -> AsyncIterator[Edge]:
+    """An edge with a short timeout of heads, and the usual one of idle connections."""
+    config = EdgeConfig(drain_timeout_s=0.1, headers_timeout_s=0.1)
+    async with (
+        scripted_channel(script, "in-process", tmp_path) as channel,
+        running_edge(script, channel, config) as edge,
+    ):
+        yield edge
+
+
+BEFORE_IDLE: dict[str, bytes] = {
+    "no request": b"",
+    "a request on the fast path": GOOD,
+    "a request through aiohttp": GOOD.replace(b"Host: a", b"Host: a "),
+    "a chunked body that is not read": (
+        POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("before", BEFORE_IDLE)
+async def test_the_timeout_of_heads_closes_no_idle_connection(
+    short_head_edge: Edge, before: str
+) -> None:
+    """A connection is idle for several times the timeout, and is used again."""
+    short_head_edge.script.answer = answer()
+    reader, writer = await asyncio.open_connection(short_head_edge.host, short_head_edge.port)
+    for sent in (BEFORE_IDLE[before], GOOD):
+        for piece in (sent[:-9], sent[-9:]):
+            await send(writer, piece)
+        if sent:
+            assert await read_answer(reader) is not None
+        await asyncio.sleep(0.5)
+
+    writer.write(GOOD)
+    received = await read_answer(reader)
+    writer.close()
+
+    assert received is not None
+    assert received.status == 200
+
+
+@pytest.mark.parametrize("before", ["no request", "a request through aiohttp"])
+async def test_a_head_that_does_not_end_is_given_up(short_head_edge: Edge, before: str) -> None:
+    """Counted from its first byte, though more bytes arrive all the time."""
+    short_head_edge.script.answer = answer()
+    reader, writer = await asyncio.open_connection(short_head_edge.host, short_head_edge.port)
+    sent = BEFORE_IDLE[before]
+    writer.write(sent)
+    if sent:
+        assert await read_answer(reader) is not None
+    writer.write(POST)
+
+    async def drip() -> None:
+        while True:
+            writer.write(b"X: y\r\n")
+            await asyncio.sleep(0.03)
+
+    dripping = asyncio.create_task(drip())
+    async with asyncio.timeout(10):
+        with suppress(ConnectionResetError):  # Bytes were on their way.
+            assert await reader.read() == b""
+    dripping.cancel()
     writer.close()
 
 

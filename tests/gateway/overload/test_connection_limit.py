@@ -37,6 +37,16 @@ def test_far_too_many_connections_exceed_the_hard_limit() -> None:
     assert states == [(False, False), (True, False), (True, False), (True, True)]
 
 
+def test_the_idle_timeout_shrinks_near_the_limit() -> None:
+    """All of it holds up to four fifths of the limit, half at nine tenths, nothing at the limit."""
+    limit = ConnectionLimit(10)
+    shares = []
+    for limit.open in (0, 8, 9, 10, 12):
+        shares.append(round(limit.idle_share, 6))
+
+    assert shares == [1, 1, 0.5, 0, 0]
+
+
 async def test_an_excess_connection_gets_503() -> None:
     """The answer is in OpenAI's form; the connections within the limit are served meanwhile."""
     async with AsyncExitStack() as stack:
