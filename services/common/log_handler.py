@@ -17,6 +17,8 @@ import logging
 import os
 import select
 
+from services.common.json_logs import LineHandler
+
 STANDARD_ERROR = 2
 
 WRITE_BYTES_MAX = select.PIPE_BUF
@@ -32,7 +34,7 @@ CLOSE_TIMEOUT_MS = 500
 """How long the end of the process waits for the reader."""
 
 
-class NonBlockingHandler(logging.Handler):
+class NonBlockingHandler(LineHandler):
     """Writes the lines of one turn of the event loop together, at its end.
 
     A warning or worse is written at once, after all lines before it, and so is every line that is
@@ -52,13 +54,23 @@ class NonBlockingHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Add a record's line."""
         try:
-            self._add(self.format(record))
+            self._add(self.format(record).encode(errors="backslashreplace"))
             if record.levelno > logging.INFO:
                 self.flush()
             if self._buffer and not self._schedule_flush():
                 self.flush()
         except Exception:  # noqa: BLE001 - the library's own way with a record that fails
             self.handleError(record)
+
+    def write_line(self, line: bytes) -> None:
+        """Add a line, as `emit` does a record's."""
+        self.acquire()
+        try:
+            self._add(line)
+        finally:
+            self.release()
+        if not self._schedule_flush():
+            self.flush()
 
     def flush(self) -> None:
         """Write as much as the reader takes without blocking."""
@@ -78,14 +90,14 @@ class NonBlockingHandler(logging.Handler):
             self.release()
         super().close()
 
-    def _add(self, line: str) -> None:
+    def _add(self, line: bytes) -> None:
         if len(self._buffer) > BUFFER_BYTES_MAX:
             self._lost += 1
             return
         if self._lost:
-            line = f"{self.format(_lost_record(self._lost))}\n{line}"
+            line = b"%b\n%b" % (self.format(_lost_record(self._lost)).encode(), line)
             self._lost = 0
-        self._buffer += line.encode(errors="backslashreplace")
+        self._buffer += line
         self._buffer += b"\n"
 
     def _write(self, wait_ms: int) -> None:

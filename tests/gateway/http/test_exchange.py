@@ -75,7 +75,7 @@ class TestRoutedByAiohttp:
             ) as response:
                 assert events(await response.text())[-1] == "[DONE]"
         (line,) = [record for record in caplog.records if record.getMessage() == "request.ended"]
-        fields = vars(line)["fields"]
+        fields = vars(line)
         assert (fields["status"], fields["stream"], fields["path"]) == (200, True, URL)
 
     async def test_a_failure_has_its_status(self, edge: Edge) -> None:

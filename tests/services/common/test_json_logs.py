@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from services.common.json_logs import JsonFormatter, configure, emit
+from services.common.json_logs import JsonFormatter, LineHandler, configure, emit
 
 SECRET = "what the client sent"
 
@@ -69,6 +69,54 @@ def test_an_event_of_emit_looks_like_any_other(written: io.StringIO) -> None:
     slow, fast = (json.loads(line) for line in written.getvalue().splitlines())
     assert slow.pop("ts") <= fast.pop("ts")
     assert list(slow.items()) == list(fast.items())
+
+
+class Lines(LineHandler):
+    """Keeps both kinds of lines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.direct: list[bytes] = []
+        self.of_records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the line of a record."""
+        self.of_records.append(self.format(record))
+
+    def write_line(self, line: bytes) -> None:
+        """Keep a line that has no record."""
+        self.direct.append(line)
+
+
+@pytest.mark.usefixtures("written")
+@pytest.mark.parametrize("fields", [{}, {"model": "a/é", "status": 200, "cost": 1.5, "none": None}])
+def test_a_line_without_a_record_is_the_records_line(fields: dict[str, object]) -> None:
+    """A handler of lines gets the same members in the same order, whatever the fields."""
+    lines = Lines()
+    configure(lines)
+    logger = logging.getLogger("services.some")
+
+    emit(logger, "call.ended", fields)
+    logger.info("call.ended", extra=fields)
+
+    (direct,), (of_record,) = lines.direct, lines.of_records
+    fast, slow = json.loads(direct), json.loads(of_record)
+    assert fast.pop("ts") <= slow.pop("ts")
+    assert list(fast.items()) == list(slow.items())
+
+
+@pytest.mark.usefixtures("written")
+def test_a_second_handler_gets_a_record() -> None:
+    """Whoever listens with the standard library's means misses nothing."""
+    lines, text = Lines(), io.StringIO()
+    configure(lines)
+    logging.getLogger().addHandler(logging.StreamHandler(text))
+
+    emit(logging.getLogger("services.some"), "call.ended", {"a": 1})
+
+    assert not lines.direct
+    assert len(lines.of_records) == 1
+    assert text.getvalue() == "call.ended\n"
 
 
 def test_events_below_the_level_are_not_written(written: io.StringIO) -> None:
