@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import grpc
+import msgspec
 from aiohttp import web
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
@@ -17,6 +18,7 @@ from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.known_keys import KnownKeys
 from gateway.http.middleware import add_headers, border
 from gateway.http.probes import PROBES, Probes
+from gateway.http.request_urls import URLS, UrlList, add_head_routes
 from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
 from gateway.overload.admission_check import AdmissionCheck, CallLimit
 from gateway.overload.body_budget import BodyBudget
@@ -31,6 +33,17 @@ from gateway.transcoding import routes
 
 TRANSCODED = (usage.DESCRIPTOR.services_by_name["UsageService"],)
 """Services whose methods need no handler of their own."""
+
+DESCRIPTION = msgspec.json.encode(
+    {
+        "service": "pomogator",
+        "base_url": "/v1",
+        "openapi": "/openapi.json",
+        "liveness": "/healthz",
+        "readiness": "/readyz",
+    }
+)
+"""What `/` answers. It needs no key, and so it has no version."""
 
 
 def create_app(
@@ -77,13 +90,22 @@ def create_app(
     app.add_routes(routes(TRANSCODED, channel, config))
     app.router.add_get("/openapi.json", openapi.handler(openapi.openapi(TRANSCODED)))
     _add_probes(app, Probes(channel, config))
+    app.router.add_get("/", _describe)
+    add_head_routes(app.router)
+    app[URLS] = UrlList.of(app.router)
     return app
 
 
 def _add_probes(app: web.Application, probes: Probes) -> None:
     app[PROBES] = probes
     app.router.add_get("/healthz", probes.live)
+    app.router.add_get("/health", probes.live)
     app.router.add_get("/readyz", probes.ready)
+
+
+async def _describe(_: web.Request) -> web.Response:
+    """Answer a probe or a person at `/`."""
+    return web.Response(body=DESCRIPTION, content_type="application/json")
 
 
 async def _drain(calls: InFlightCalls, app: web.Application) -> None:

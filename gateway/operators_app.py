@@ -20,6 +20,7 @@ from gateway.errors import ApiError
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.credentials import AUTHORIZATION
 from gateway.http.middleware import REQUEST_ID, Handler, add_headers, border
+from gateway.http.request_urls import URLS, UrlList, add_head_routes
 from gateway.http.runner import CONFIG
 from gateway.transcoding import routes
 from services.common.request_headers import has_bearer_token
@@ -46,6 +47,8 @@ def create_operators_app(
     app.add_routes(routes(SERVICES, channel, config, metadata_of=_operator_metadata))
     document = openapi.openapi(SERVICES, completions=False)
     app.router.add_get("/openapi.json", openapi.handler(document))
+    add_head_routes(app.router)
+    app[URLS] = UrlList.of(app.router)
     return app
 
 

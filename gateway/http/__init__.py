@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     client_connection   aiohttp's connection, with safe defaults
     idle_sweep          closes idle connections early where connections run short
     fast_path           ordinary requests around aiohttp's parser and router
+    request_urls        trailing slashes, HEAD, and what a 404 names
     middleware          error border: request ids, access log, every failure as JSON
     auth_throttle       429 for addresses with too many failures
     credentials         the API key of a request

@@ -17,6 +17,7 @@ from multidict import MultiMapping
 from gateway.errors import ApiError, internal
 from gateway.http.error_answer import error_renderer
 from gateway.http.reply import FIXED_HEADERS, elapsed_ms
+from gateway.http.request_urls import URLS
 from gateway.telemetry.request_metrics import CLIENT_CLOSED
 from gateway.telemetry.request_observer import OBSERVER, route_of
 from services.common.json_logs import emit
@@ -103,7 +104,9 @@ def _from_http(request: web.Request, error: web.HTTPException) -> ApiError:
         message = "The only expectation that can be met is `100-continue`."
         return ApiError(ErrorReason.EXPECTATION_FAILED, message)
     if error.status == 404:
-        return ApiError(ErrorReason.UNKNOWN_URL, "There is nothing at this URL.")
+        urls = request.app.get(URLS)
+        message = urls.not_found(request.path) if urls else "There is nothing at this URL."
+        return ApiError(ErrorReason.UNKNOWN_URL, message)
     return internal(request[REQUEST_ID])
 
 

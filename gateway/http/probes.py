@@ -1,4 +1,7 @@
-"""Probes: `/healthz` for liveness, `/readyz` for readiness, which needs a ready service."""
+"""Probes: `/healthz` for liveness, `/readyz` for readiness, which needs a ready service.
+
+`/health` is another name of `/healthz`.
+"""
 
 from __future__ import annotations
 

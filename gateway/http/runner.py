@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Final, cast
 
 from aiohttp import web
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import EdgeConfig
@@ -17,6 +18,7 @@ from gateway.http.fast_path.fast_path_connection import FastPathConnection
 from gateway.http.idle_sweep import IdleSweep
 from gateway.http.middleware import Handler, border
 from gateway.http.probes import PROBES
+from gateway.http.request_urls import without_slash
 from gateway.overload.connection_limit import ConnectionLimit
 from gateway.overload.memory_monitor import ConnectionMemory, MemoryMonitor
 from gateway.overload.overload_metrics import declare_limit_metrics
@@ -58,7 +60,7 @@ class _Server(web.Server):
     def __init__(self, made: web.Server, app: web.Application) -> None:
         super().__init__(
             partial(_with_expectation_errors, made.request_handler),
-            request_factory=made.request_factory,
+            request_factory=partial(_make_request, made.request_factory),
             handler_cancellation=made.handler_cancellation,
             loop=made._loop,  # noqa: SLF001 - aiohttp has no public way to choose the protocol
             **made._kwargs,  # noqa: SLF001
@@ -94,6 +96,12 @@ class _Server(web.Server):
         if self._fast_path is None:
             return ClientConnection(self, self._state, **options)
         return FastPathConnection(self, self._state, self._fast_path, **options)
+
+
+def _make_request(
+    make: Callable[..., web.BaseRequest], message: RawRequestMessage, *parts: object
+) -> web.BaseRequest:
+    return make(without_slash(message), *parts)
 
 
 async def _with_expectation_errors(handler: Handler, request: web.Request) -> web.StreamResponse:

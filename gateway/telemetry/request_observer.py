@@ -28,7 +28,7 @@ TRACE_CONTEXT: ContextVar[Sequence[tuple[str, str]] | None] = ContextVar("trace"
 """Metadata for the service in place of the client's `traceparent` and `tracestate`."""
 
 OK = 200
-PROBES = frozenset({"/healthz", "/readyz"})
+PROBES = frozenset({"/health", "/healthz", "/readyz"})
 """Routes that are not observed."""
 
 

@@ -71,6 +71,8 @@ class TemplateResource(web.AbstractResource):
         super().__init__()
         self._binding = binding
         self._route = web.ResourceRoute(binding.verb, handler, self, expect_handler=_send_nothing)
+        # aiohttp sends the answer to HEAD without its body.
+        self._verbs = {"GET", "HEAD"} if binding.verb == "GET" else {binding.verb}
 
     @property
     def canonical(self) -> str:
@@ -83,13 +85,13 @@ class TemplateResource(web.AbstractResource):
         return self._binding.template.source
 
     async def resolve(self, request: web.Request) -> tuple[UrlMappingMatchInfo | None, set[str]]:
-        """Return the variables, still encoded, and the verb that the path takes."""
+        """Return the variables, still encoded, and the verbs that the path takes."""
         found = self._binding.template.match(request.rel_url.raw_path)
         if found is None:
             return None, set()
-        if self._binding.verb != request.method:
-            return None, {self._binding.verb}
-        return UrlMappingMatchInfo(dict(found), self._route), {self._binding.verb}
+        if request.method not in self._verbs:
+            return None, self._verbs
+        return UrlMappingMatchInfo(dict(found), self._route), self._verbs
 
     def raw_match(self, path: str) -> bool:
         """Whether `path` is the template's own text."""

@@ -204,7 +204,7 @@ async def test_pipelined_requests_are_answered_in_order(open_stand: OpenStand) -
     [
         ("GET /nowhere", 404),
         ("GET /v1/chat/completions", 405),
-        ("POST /v1/chat/completions/", 404),
+        ("POST /v1/chat/completions//", 404),
         ("GET /v1%2fmodels", 404),
         ("GET /v1/../metrics", 404),
         ("DELETE /v1/models", 405),

@@ -6,6 +6,7 @@ from pomogator.models.v1 import model_service_pb2 as models
 
 from tests.gateway.conftest import Edge
 from tests.gateway.http.raw import exchange
+from tests.stand.service import answer
 
 CLAUDE = models.Model(
     name="anthropic/claude-sonnet-4-5",
@@ -58,9 +59,10 @@ async def test_models_need_a_key(edge: Edge, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [
-        ("GET", "/", 404, "unknown_url"),
+        ("POST", "/", 405, "method_not_allowed"),
+        ("GET", "/v1", 404, "unknown_url"),
         ("POST", "/v1/completions", 404, "unknown_url"),
-        ("POST", "/v1/chat/completions/", 404, "unknown_url"),
+        ("POST", "/v1/chat/completions//", 404, "unknown_url"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("DELETE", "/v1/models", 405, "method_not_allowed"),
     ],
@@ -73,6 +75,63 @@ async def test_an_unknown_route_is_refused_in_json(
         body = await response.json()
     assert (response.status, body["error"]["code"]) == (status, code)
     assert ("Allow" in response.headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("path", "wanted"),
+    [
+        ("/chat/completions", "Did you mean POST /v1/chat/completions?"),
+        ("/v1/v1/chat/completions", "Did you mean POST /v1/chat/completions?"),
+        ("/v1/model", "Did you mean GET /v1/models?"),
+        ("/ready", "Did you mean GET /readyz?"),
+        ("/nothing-like-it", "GET /v1/balance, POST /v1/chat/completions, GET /v1/models, "),
+    ],
+)
+async def test_a_404_names_what_there_is(edge: Edge, path: str, wanted: str) -> None:
+    """The nearest URL, or all of them; it does not quote the path."""
+    async with edge.http.post(path) as response:
+        body = await response.json()
+    assert response.status == 404
+    assert wanted in body["error"]["message"]
+    assert path not in body["error"]["message"].replace(wanted, "")
+
+
+@pytest.mark.parametrize("more", ["/", "?a=b", "/?a=b"])
+@pytest.mark.parametrize("header", ["X", "Expect"])
+async def test_a_slash_or_a_query_changes_nothing(edge: Edge, more: str, header: str) -> None:
+    """For a completion on the fast path and through aiohttp, and for the models."""
+    edge.script.models, edge.script.answer = [CLAUDE], answer()
+    async with edge.http.get(f"/v1/models{more}") as response:
+        assert await response.json() == {"object": "list", "data": [RENDERED]}
+    asked = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
+    url, headers = f"/v1/chat/completions{more}", {header: "100-continue"}
+    async with edge.http.post(url, json=asked, headers=headers) as response:
+        assert (response.status, (await response.json())["object"]) == (200, "chat.completion")
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/healthz", "/readyz", "/openapi.json", "/v1/models", "/v1/balance"]
+)
+async def test_head_is_served_wherever_get_is(edge: Edge, path: str) -> None:
+    """With the status and the headers of GET, and no body."""
+    edge.script.models = [CLAUDE]
+    async with edge.http.get(path) as response:
+        got = await response.read()
+    async with edge.http.head(path) as head:
+        assert await head.read() == b""
+    assert head.status == response.status
+    assert head.headers.get("Content-Length") == str(len(got))
+    assert head.headers["Content-Type"] == response.headers["Content-Type"]
+
+
+async def test_the_root_says_what_this_is(edge: Edge) -> None:
+    """Without a key, and without a version."""
+    async with edge.http.get("/", headers={"Authorization": ""}) as response:
+        body = await response.json()
+    assert (response.status, body["service"], body["base_url"]) == (200, "pomogator", "/v1")
+    for path in ("openapi", "liveness", "readiness"):
+        async with edge.http.get(body[path]) as response:
+            assert response.status == 200
 
 
 async def test_every_answer_has_the_common_headers(edge: Edge) -> None:

@@ -23,8 +23,14 @@ EXTRAORDINARY: dict[str, bytes] = {
     "nothing": b"",
     "half a head": HEAD,
     "another method": ORDINARY.replace(b"POST", b"PUT"),
-    "another path": ORDINARY.replace(b"completions ", b"completions/ "),
-    "a query": ORDINARY.replace(b"completions ", b"completions?a=b "),
+    "another path": ORDINARY.replace(b"completions ", b"completion "),
+    "a path beyond": ORDINARY.replace(b"completions ", b"completions/a "),
+    "two slashes": ORDINARY.replace(b"completions ", b"completions// "),
+    "a fragment": ORDINARY.replace(b"completions ", b"completions#a "),
+    "a fragment after a query": ORDINARY.replace(b"completions ", b"completions?a=b#c "),
+    "a quotation mark in the query": ORDINARY.replace(b"completions ", b'completions?a="b" '),
+    "an accent in the query": ORDINARY.replace(b"completions ", b"completions?a=\xe9 "),
+    "a space in the query": ORDINARY.replace(b"completions ", b"completions?a b "),
     "an absolute URL": ORDINARY.replace(b"/v1", b"http://a/v1"),
     "an older version": ORDINARY.replace(b"/1.1", b"/1.0"),
     "bare line feeds": ORDINARY.replace(b"\r\n", b"\n"),
@@ -114,6 +120,16 @@ def test_an_endpoint_is_found_by_its_path(credential: bytes) -> None:
     assert head is not None
     assert head.endpoint is MESSAGES
     assert FAST_PATH.read(ORDINARY.replace(b"Authorization", b"X-API-Key")) is None
+
+
+@pytest.mark.parametrize("more", [b"/", b"?", b"?beta=true", b"/?a=%20&b=/?:@!$'()*+,;~-._"])
+def test_the_path_may_have_a_query_or_a_slash(more: bytes) -> None:
+    """`?beta=true` is Anthropic's SDK's; the rest of the request is as ever."""
+    data = ORDINARY.replace(b"completions ", b"completions" + more + b" ")
+    head = FAST_PATH.read(data)
+    assert head is not None
+    assert head.endpoint is ENDPOINT
+    assert data[head.body_start : head.body_end] == b"{}"
 
 
 @pytest.mark.parametrize("name", EXTRAORDINARY)
