@@ -13,6 +13,7 @@ from gateway import openapi, surfaces
 from gateway.config import EdgeConfig
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body_admission import BodyAdmission
+from gateway.http.cors import CORS, CorsPolicy, add_cors_headers
 from gateway.http.error_answer import ERROR_RENDERERS
 from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.known_keys import KnownKeys
@@ -20,6 +21,7 @@ from gateway.http.middleware import add_headers, border
 from gateway.http.probes import PROBES, Probes
 from gateway.http.request_urls import URLS, UrlList, add_head_routes
 from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
+from gateway.http.trusted_proxies import TrustedProxies
 from gateway.overload.admission_check import AdmissionCheck, CallLimit
 from gateway.overload.body_budget import BodyBudget
 from gateway.overload.memory_monitor import MemoryMonitor
@@ -68,8 +70,12 @@ def create_app(
         known_keys=KnownKeys(ServiceKeyLookup(channel)),
         budget=BodyBudget(config.body_memory_bytes_max),
     )
-    throttle = AuthThrottle()
-    app = web.Application(middlewares=[border, throttle.middleware])
+    throttle = AuthThrottle(proxies=TrustedProxies(config.trusted_proxies))
+    cors = CorsPolicy(config.cors_origins)
+    app = web.Application(middlewares=[border, cors.middleware, throttle.middleware])
+    if config.cors_origins:
+        app[CORS] = cors
+        app.on_response_prepare.append(add_cors_headers)
     app[CONFIG] = config
     if observer is not None:
         app[OBSERVER] = observer

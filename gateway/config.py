@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,10 @@ class EdgeConfig:
     idle_timeout_s: float = 75.0
     """How long a connection may be idle before it is closed: longer than load balancers keep idle
     connections. Shorter while connections run short."""
+    trusted_proxies: Sequence[str] = ()
+    """Networks of proxies whose headers name the client."""
+    cors_origins: Sequence[str] = ()
+    """Origins whose web pages may read answers, or `*`."""
     send_buffer_bytes: int = 64 * 1024
     """Size of the kernel's buffer of bytes that a client has not read yet (SO_SNDBUF)."""
     write_buffer_bytes: int = 16 * 1024

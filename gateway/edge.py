@@ -146,6 +146,8 @@ def edge_config(tables: EdgeTables, drain_timeout_s: float, shutdown_delay_s: fl
         connections_max=bounds.connections_max,
         headers_timeout_s=edge.headers_timeout_s,
         idle_timeout_s=edge.idle_timeout_s,
+        trusted_proxies=edge.trusted_proxies,
+        cors_origins=edge.cors_origins,
         drain_timeout_s=drain_timeout_s,
         shutdown_delay_s=shutdown_delay_s,
     )

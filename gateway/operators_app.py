@@ -22,6 +22,7 @@ from gateway.http.credentials import AUTHORIZATION
 from gateway.http.middleware import REQUEST_ID, Handler, add_headers, border
 from gateway.http.request_urls import URLS, UrlList, add_head_routes
 from gateway.http.runner import CONFIG
+from gateway.http.trusted_proxies import TrustedProxies
 from gateway.transcoding import routes
 from services.common.request_headers import has_bearer_token
 from services.domain.error_reason import ErrorReason
@@ -41,7 +42,8 @@ def create_operators_app(
 
     `gateway.server` runs the application. The channel needs no credential of its own.
     """
-    app = web.Application(middlewares=[border, AuthThrottle().middleware, _require_token(token)])
+    throttle = AuthThrottle(proxies=TrustedProxies(config.trusted_proxies))
+    app = web.Application(middlewares=[border, throttle.middleware, _require_token(token)])
     app[CONFIG] = config
     app.on_response_prepare.append(add_headers)
     app.add_routes(routes(SERVICES, channel, config, metadata_of=_operator_metadata))

@@ -9,6 +9,8 @@ Modules, in the order in which data flows:
     fast_path           ordinary requests around aiohttp's parser and router
     request_urls        trailing slashes, HEAD, and what a 404 names
     middleware          error border: request ids, access log, every failure as JSON
+    cors                answers that web pages of other origins may read
+    trusted_proxies     addresses of clients behind proxies
     auth_throttle       429 for addresses with too many failures
     credentials         the API key of a request
     known_keys          keys that the service accepted lately

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from ipaddress import AddressValueError, IPv6Address
 
 from aiohttp import web
+from multidict import MultiMapping
 
 from gateway.errors import ApiError
 from gateway.http.middleware import Handler
+from gateway.http.trusted_proxies import TrustedProxies
 from services.domain.error_reason import ErrorReason
 
 FAILURES = 20
@@ -29,10 +31,13 @@ _SUBNET_GROUPS = 4
 
 
 class AuthThrottle:
-    """Failures by address."""
+    """Failures by address of the client, behind proxies that are trusted."""
 
-    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, now: Callable[[], float] = time.monotonic, proxies: TrustedProxies | None = None
+    ) -> None:
         self._now = now
+        self._proxies = proxies or TrustedProxies()
         # By address: when its whole burst is available again (GCRA).
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
@@ -47,11 +52,14 @@ class AuthThrottle:
             self._full_at.popitem(last=False)
         return retry_after_s
 
-    def throttled(self, error: ApiError, address: str) -> ApiError:
-        """Return `error`, or a 429 if it is one authentication failure of `address` too many."""
+    def throttled(self, error: ApiError, peer: str, headers: MultiMapping[str]) -> ApiError:
+        """Return `error`, or a 429 if it is one authentication failure of its client too many.
+
+        `peer` is the address that the request with these headers came from.
+        """
         if not error.row.failed_auth:
             return error
-        retry_after_s = self.record_failure(address)
+        retry_after_s = self.record_failure(self._proxies.client(peer, headers))
         if retry_after_s <= 0:
             return error
         return ApiError(
@@ -66,7 +74,7 @@ class AuthThrottle:
         try:
             return await handler(request)
         except ApiError as error:
-            raise self.throttled(error, request.remote or "") from None
+            raise self.throttled(error, request.remote or "", request.headers) from None
 
 
 def _subnet(address: str) -> str:

@@ -20,6 +20,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
+from gateway.http.cors import CorsPolicy
 from gateway.http.idle_sweep import IdleSweep
 from gateway.http.probes import Probes
 from gateway.http.reply import FIXED_HEADERS, Reply
@@ -44,6 +45,8 @@ class ListenerState:
     config: EdgeConfig
     connection_limit: ConnectionLimit
     idle_sweep: IdleSweep
+    cors: CorsPolicy | None
+    """None: answers have no headers for other origins."""
     probes: Probes | None
     """Whether the edge is draining. None: it never is."""
     malformed: PlainCounter

@@ -16,6 +16,7 @@ from multidict import MultiMapping
 from gateway.config import EdgeConfig
 from gateway.http.body import read_body
 from gateway.http.body_admission import BodyAdmission
+from gateway.http.cors import CORS
 from gateway.http.middleware import OUTCOME, REQUEST_ID, STARTED
 from gateway.http.reply import ClientWriter, Reply
 from gateway.overload.body_budget import BodyMemory
@@ -51,12 +52,14 @@ class RoutedExchange(Exchange):
         self, request: web.Request, config: EdgeConfig, admission: BodyAdmission, caller: str
     ) -> None:
         """`caller` is the unchecked key, which tells callers apart for admission."""
+        cors = request.app.get(CORS)
         reply = Reply(
             cast("ClientWriter", request.protocol),
             request[REQUEST_ID],
             request[STARTED],
             keep_alive=request.keep_alive,
             http_1_0=request.version < HttpVersion11,
+            fields=cors.fields(request.headers.get("Origin")) if cors else "",
         )
         super().__init__(request.headers, reply, request[OUTCOME])
         self._request = request

@@ -48,6 +48,7 @@ class Reply:
     """
 
     __slots__ = (
+        "_fields",
         "_head",
         "_http_1_0",
         "_writer",
@@ -66,8 +67,13 @@ class Reply:
         *,
         keep_alive: bool = True,
         http_1_0: bool = False,
+        fields: str = "",
     ) -> None:
-        """`started` is when the request began, by `time.perf_counter`."""
+        """`started` is when the request began, by `time.perf_counter`; `fields` are more headers.
+
+        `fields` has a line for each, in ASCII.
+        """
+        self._fields = fields
         self._writer = writer
         self._http_1_0 = http_1_0
         self._head = b""
@@ -124,7 +130,7 @@ class Reply:
             f"Date: {_date(int(time.time()))}\r\n"
             f"x-request-id: {self.request_id}\r\n"
             f"openai-processing-ms: {elapsed_ms(self.started)}\r\n"
-            f"{framing}{connection}{fields}\r\n"
+            f"{framing}{connection}{self._fields}{fields}\r\n"
         ).encode("ascii")
         self.status = status
         self.begun_at = time.perf_counter()

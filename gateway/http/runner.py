@@ -13,6 +13,7 @@ from aiohttp.web_protocol import RequestHandler
 from gateway.config import EdgeConfig
 from gateway.http.client_connection import DISCARD_TIMEOUT_S, ClientConnection, ListenerState
 from gateway.http.connection_metrics import declare_connection_metrics
+from gateway.http.cors import CORS
 from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.fast_path.fast_path_connection import FastPathConnection
 from gateway.http.idle_sweep import IdleSweep
@@ -76,6 +77,7 @@ class _Server(web.Server):
             config=config,
             connection_limit=limit,
             idle_sweep=sweep,
+            cors=app.get(CORS),
             probes=app.get(PROBES),
             malformed=malformed,
             memory=memory,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from ipaddress import ip_network
 from typing import Annotated
 
 import msgspec
@@ -10,6 +12,9 @@ BODY_BYTES_MAX = 32 * 2**20
 CONNECTIONS_MAX = 20_000
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[!-.0-~]+")
+"""As browsers send it: printable ASCII without a slash after the host."""
 
 
 class ConfigError(Exception):
@@ -44,6 +49,26 @@ class EdgeTableConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """How long a connection may be idle before a request. It must be longer than the load balancer
     keeps idle connections, which otherwise answers some calls with 502: nginx and AWS' balancers
     keep them for 60 s, Google's for 600 s. Shorter while connections run short."""
+
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of the proxies in front, such as `10.0.0.0/8`. Their `X-Forwarded-For`
+    or `Forwarded` says whose failed authentications the throttle counts. Without any, it counts
+    those of the proxy."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose web pages may read answers, such as `https://app.example`, or `*`. None: no
+    CORS."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is neither a network nor an origin."""
+        for network in self.trusted_proxies:
+            try:
+                ip_network(network)
+            except ValueError as error:
+                raise ValueError(f"trusted_proxies: {error}") from None
+        for origin in self.cors_origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                message = f"cors_origins: {origin!r} is not `*` or an origin: scheme://host[:port]"
+                raise ValueError(message)
 
 
 class TracesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -61,7 +61,11 @@ def _app(
     async def live(_: web.Request) -> web.Response:
         return _status(200, "alive")
 
+    async def hide_version(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Server"] = "pomogator"
+
     app = web.Application()
+    app.on_response_prepare.append(hide_version)
     app.router.add_get(METRICS, metrics)
     if is_ready is not None:
         check = is_ready

@@ -74,7 +74,7 @@ class Listeners:
             )
             log_started("grpc", await self.stack.enter_async_context(listener))
 
-    async def serve_operators_rest(self) -> None:
+    async def serve_operators_rest(self, tables: EdgeTables) -> None:
         """Serve the operators' REST API, if it has an address."""
         if not self.options.ops_rest:
             return
@@ -85,7 +85,7 @@ class Listeners:
             channel,
             self.options.ops_rest,
             self.token,
-            EdgeConfig(),
+            self._edge_config(tables),
             tls=tls.http_context() if tls else None,
         )
         log_started("operators-http", await self.stack.enter_async_context(listener))
@@ -104,7 +104,7 @@ class Listeners:
         listener = serving_rest(
             self.service.channel(),
             options.rest,
-            edge_config(tables, options.drain_timeout_s, options.shutdown_delay_s),
+            self._edge_config(tables),
             tls=tls.http_context() if tls else None,
             metrics=metrics,
             tracer=tracer,
@@ -114,6 +114,9 @@ class Listeners:
         bound = await self.stack.enter_async_context(listener)
         log_started("http", bound)
         return bound
+
+    def _edge_config(self, tables: EdgeTables) -> EdgeConfig:
+        return edge_config(tables, self.options.drain_timeout_s, self.options.shutdown_delay_s)
 
 
 def tls_files(tls: TlsOptions) -> ListenerTls | None:

@@ -86,12 +86,12 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     await listeners.serve_metrics(started)
     await listeners.serve_grpc()
     stack.push_async_callback(service.move_clients_away)
-    await listeners.serve_operators_rest()
+    tables = EdgeTables(bounds=config.bounds, edge=config.edge)
+    await listeners.serve_operators_rest(tables)
     rest = options.rest
     if not options.grpc_only:
         metrics = EdgeMetrics()
         service.registry.register(metrics)
-        tables = EdgeTables(bounds=config.bounds, edge=config.edge)
         rest = await listeners.serve_rest(tables, metrics, tracer, memory)
     else:
         stack.push_async_callback(asyncio.sleep, options.shutdown_delay_s)

@@ -51,12 +51,16 @@ def test_both_commands_run_the_same_edge(env: dict[str, str]) -> None:
 
 
 def test_an_edge_reads_its_own_tables(tmp_path: Path) -> None:
-    """Bounds and traces; without a file, the defaults."""
+    """Bounds, the edge's own, and traces; without a file, the defaults."""
     path = tmp_path / "pomogator.toml"
     path.write_text("""
         unknown = 1
         [bounds]
         body_bytes_max = 2048
+        [edge]
+        idle_timeout_s = 620
+        trusted_proxies = ["10.0.0.0/8", "fd00::1"]
+        cors_origins = ["https://app.example", "http://localhost:3000", "*"]
         [traces]
         endpoint = "http://127.0.0.1:4317"
     """)
@@ -64,6 +68,7 @@ def test_an_edge_reads_its_own_tables(tmp_path: Path) -> None:
     tables = load_tables(path)
 
     assert tables.bounds.body_bytes_max == 2048
+    assert tables.edge.idle_timeout_s == 620
     assert tables.traces.endpoint == "http://127.0.0.1:4317"
     assert load_tables(None) == EdgeTables()
 
@@ -73,6 +78,14 @@ def test_an_edge_reads_its_own_tables(tmp_path: Path) -> None:
     [
         ("[bounds]\nbody_bytes = 1", "unknown field `body_bytes`"),
         ("[bounds", "Expected ']'"),
+        ("[edge]\nidle_timeout_s = 0", "`\\$.edge.idle_timeout_s`"),
+        (
+            '[edge]\ntrusted_proxies = ["10.0.0.1/8"]',
+            "trusted_proxies: 10.0.0.1/8 has host bits set",
+        ),
+        ('[edge]\ntrusted_proxies = ["proxy"]', "trusted_proxies: 'proxy' does not appear to be"),
+        ('[edge]\ncors_origins = ["app.example"]', "cors_origins: 'app.example' is not"),
+        ('[edge]\ncors_origins = ["https://a.example/"]', "cors_origins: 'https://a.example/' is"),
         (None, "cannot be read: No such file or directory"),
     ],
 )

@@ -138,7 +138,7 @@ class FastPath:
     async def serve(self, exchange: FastPathExchange, remote: Callable[[], str]) -> None:
         """Answer one request, with an error if its handler fails, and write its access line.
 
-        `remote` returns the client's address.
+        `remote` returns the address that the connection comes from.
 
         Raises:
             ConnectionError: the client is gone.
@@ -150,7 +150,8 @@ class FastPath:
             try:
                 await exchange.endpoint.handle(exchange)
             except ApiError as error:
-                _refuse(exchange, self._throttle.throttled(error, remote()))
+                throttled = self._throttle.throttled(error, remote(), exchange.headers)
+                _refuse(exchange, throttled)
             except ConnectionError:
                 raise
             except Exception:  # noqa: BLE001 - a border: clients get an internal error

@@ -147,7 +147,14 @@ class FastPathConnection(ClientConnection):
         head = cast("RequestHead", self._head)
         self._head = None
         keep_alive = not self._discards
-        reply = Reply(self, request_id(head.headers), self._started, keep_alive=keep_alive)
+        cors = self._state.cors
+        reply = Reply(
+            self,
+            request_id(head.headers),
+            self._started,
+            keep_alive=keep_alive,
+            fields=cors.fields(head.headers.get("Origin")) if cors else "",
+        )
         exchange = FastPathExchange(head.endpoint, head.headers, reply, body, self._memory)
         # Clients that pipeline requests or leave too much unread wait in a task.
         at_once = keep_alive and not self._pipelined and not self.writing_paused

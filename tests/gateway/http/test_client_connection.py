@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -115,6 +115,18 @@ async def short_write_edge(script: ScriptedService, tmp_path: Path) -> AsyncIter
         running_edge(script, channel, config) as edge,
     ):
         yield edge
+
+
+@asynccontextmanager
+async def connected(
+    edge: Edge,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the edge."""
+    reader, writer = await asyncio.open_connection(edge.host, edge.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
 
 
 async def push(edge: Edge, sent: bytes, then: bytes) -> None:

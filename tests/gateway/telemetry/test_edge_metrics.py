@@ -211,6 +211,7 @@ async def test_the_metrics_page_of_an_edge_apart() -> None:
             assert (await answer.text()).endswith("# EOF\n")
         async with http.get(f"http://{bound}/") as answer:
             assert answer.status == 404
+            assert answer.headers["Server"] == "pomogator"
 
     assert families["pomogator_memory_used_ratio"].samples[0].value == 0.25
     assert families["pomogator_build_info"].samples[0].labels == {"version": "1.2.3"}
