@@ -12,12 +12,13 @@ Modules, in the order in which data flows:
     surfaces       inbound APIs: decoding of requests, rendering of answers
     transcoding    REST for methods without code of their own, from their annotations
     openapi        description of all routes
-    rpc            calls to the service, their deadlines and errors
+    rpc            the backend over gRPC: calls to the service, their deadlines and errors
     overload       admission of connections and calls, load shedding
     telemetry      metrics, traces, access log
+    backend        interface of the service behind the edge
     config         limits and times of an edge
     errors         error reasons as HTTP statuses and bodies
 
-The edge is stateless and holds no secret. It imports the generated code and `services.common`. The
-channel to the service is TCP, a Unix socket, or the service itself in the same process.
+The edge is stateless and holds no secret. It imports `services.domain`, `services.common`,
+and the generated code where it calls a service over gRPC: over TCP, a Unix socket, or in process.
 """

@@ -10,6 +10,7 @@ from aiohttp import web
 from pomogator.usage.v1 import usage_service_pb2 as usage
 
 from gateway import openapi, surfaces
+from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.http.auth_throttle import AuthThrottle
 from gateway.http.body_admission import BodyAdmission
@@ -24,10 +25,10 @@ from gateway.http.runner import CONFIG, FAST_PATH, MEMORY
 from gateway.http.trusted_proxies import TrustedProxies
 from gateway.overload.admission_check import AdmissionCheck, CallLimit
 from gateway.overload.body_budget import BodyBudget
+from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.overload.memory_monitor import MemoryMonitor
 from gateway.overload.overload_metrics import declare_call_metrics
-from gateway.rpc.in_flight_calls import InFlightCalls
-from gateway.rpc.key_lookup import ServiceKeyLookup
+from gateway.rpc.grpc_backend import GrpcBackend
 from gateway.surfaces.completion_handler import CompletionHandler
 from gateway.surfaces.openai_models.models_handler import ModelsHandler
 from gateway.telemetry.request_observer import OBSERVER, RequestObserver
@@ -54,20 +55,24 @@ def create_app(
     observer: RequestObserver | None = None,
     call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
+    backend: Backend | None = None,
 ) -> web.Application:
     """Return the edge in front of the service at `channel`, which the caller opens and closes.
 
+    `backend` is the service without gRPC, where it has such a form: then `channel` serves only the
+    transcoded methods.
     `call_limit` is the limit of a service in this process. Without it the edge learns the limit
     from the service's refusals. While `memory` is short, calls are refused.
     `gateway.server` runs the application; otherwise aiohttp answers malformed HTTP itself, and not
     in JSON.
     """
+    backend = backend or GrpcBackend(channel)
     calls, learned = InFlightCalls(), None
     if call_limit is None:
         call_limit, learned = calls.limit.retry_after_s, calls.limit
     admission = BodyAdmission(
         calls=AdmissionCheck(call_limit, memory),
-        known_keys=KnownKeys(ServiceKeyLookup(channel)),
+        known_keys=KnownKeys(backend.check_key),
         budget=BodyBudget(config.body_memory_bytes_max),
     )
     throttle = AuthThrottle(proxies=TrustedProxies(config.trusted_proxies))
@@ -85,17 +90,17 @@ def create_app(
     app.on_response_prepare.append(add_headers)
     app.on_shutdown.append(partial(_drain, calls))
     handlers = [
-        CompletionHandler(each, channel, calls, config, admission) for each in surfaces.SURFACES
+        CompletionHandler(each, backend, calls, config, admission) for each in surfaces.SURFACES
     ]
     endpoints = [endpoint for handler in handlers for endpoint in handler.endpoints()]
     app[FAST_PATH] = FastPath(endpoints, throttle, config.body_bytes_max, observer, admission)
     app[ERROR_RENDERERS] = {endpoint.path: endpoint.render_error for endpoint in endpoints}
     for handler in handlers:
         app.add_routes(handler.routes())
-    app.add_routes(ModelsHandler(channel, calls, config).routes())
+    app.add_routes(ModelsHandler(backend, calls, config).routes())
     app.add_routes(routes(TRANSCODED, channel, config))
     app.router.add_get("/openapi.json", openapi.handler(openapi.openapi(TRANSCODED)))
-    _add_probes(app, Probes(channel, config))
+    _add_probes(app, Probes(backend, config))
     app.router.add_get("/", _describe)
     add_head_routes(app.router)
     app[URLS] = UrlList.of(app.router)

@@ -19,6 +19,9 @@ RETRY_AFTER_MAX_S = 60.0
 """The longest Retry-After that the official SDKs honour. With a longer one some give up and some
 retry at once; `x-should-retry: false` stops all of them."""
 
+SHUTDOWN_RETRY_AFTER_S = 1.0
+"""The wait before a retry at another replica."""
+
 # RFC 9110, section 15.5.2: every 401 names the scheme.
 _SCHEME = (("WWW-Authenticate", "Bearer"),)
 _ACCEPTED = (("Accept", "application/json"), ("Accept-Encoding", "identity"))
@@ -237,3 +240,9 @@ def internal(request_id: str) -> ApiError:
     """The error for a fault of the gateway. It shows only the request id, for the operator."""
     message = f"The gateway failed. Please report request {request_id}."
     return ApiError(ErrorReason.INTERNAL, message)
+
+
+def shutting_down() -> ApiError:
+    """The error for a call that was cancelled since the gateway shuts down."""
+    message = "The gateway is shutting down. Please try again."
+    return ApiError(ErrorReason.SHUTTING_DOWN, message, retry_after_s=SHUTDOWN_RETRY_AFTER_S)

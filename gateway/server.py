@@ -12,6 +12,7 @@ import grpc
 from aiohttp import web
 
 from gateway.app import create_app
+from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.http.acceptor import accepting, listen
 from gateway.http.probes import PROBES
@@ -39,8 +40,11 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
     tracer: Tracer | None = None,
     call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
+    backend: Backend | None = None,
 ) -> AsyncIterator[str]:
     """Serve the REST API at `address` (HOST:PORT). Yields the address with the real port.
+
+    The service is `backend`, or without one that at the other end of `channel`.
 
     Without `tls` it is plain text; with a `tracer` each request has a span. Calls are refused
     before their body is read above `call_limit`, or without one above the limit that the service's
@@ -57,7 +61,7 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
     """
     numbers = metrics or EdgeMetrics()
     watch = RequestObserver(numbers, request_tracer(tracer, "http" if tls is None else "https"))
-    app = create_app(channel, config, watch, call_limit, memory)
+    app = create_app(channel, config, watch, call_limit, memory, backend)
     async with _listening(app, address, tls) as bound:
         try:
             yield bound

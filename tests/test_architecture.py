@@ -24,7 +24,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("gateway.surfaces", "gateway.transcoding"),
         ("gateway.http", "gateway.rpc"),
         ("gateway.overload", "gateway.telemetry"),
-        ("gateway.config", "gateway.errors"),
+        ("gateway.backend", "gateway.config", "gateway.errors"),
     ),
     "services": (
         ("services.__main__",),
@@ -205,6 +205,7 @@ def test_imports_keep_the_rules(package: str) -> None:
         ("gateway.app", "services.errors"),
         ("gateway.config", "gateway.http.body"),
         ("gateway.http.exchange", "gateway.rpc.call_metadata"),
+        ("gateway.backend", "gateway.rpc.grpc_backend"),
         ("gateway.rpc.call_metadata", "gateway.surfaces.openai_chat.render"),
         ("gateway.surfaces.openai_chat.decode", "gateway.app"),
         ("gateway.surfaces.openai_chat.decode", "gateway.transcoding.bindings"),

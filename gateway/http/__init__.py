@@ -13,6 +13,7 @@ Modules, in the order in which data flows:
     trusted_proxies     addresses of clients behind proxies
     auth_throttle       429 for addresses with too many failures
     credentials         the API key of a request
+    call_options        facts of a call in the headers of its request
     known_keys          keys that the service accepted lately
     body_admission      checks before and after a body is read
     endpoint            a method and path that both ways serve

@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-import grpc
 import msgspec
 from aiohttp import web
-from grpc_health.v1 import health_pb2
 
+from gateway.backend import Backend
 from gateway.config import EdgeConfig
 
-READY = "ready"
 CHECKS_MAX = 6
 """Checks of one probe. Calls go to all services in turn, and one ready service is enough: otherwise
 all edges would be out of service whenever one service is restarted."""
@@ -24,13 +22,8 @@ all edges would be out of service whenever one service is restarted."""
 class Probes:
     """Handlers of the probes, which need no key."""
 
-    def __init__(self, channel: grpc.aio.Channel, config: EdgeConfig) -> None:
-        # By hand, since the published types of the generated stub have no methods.
-        self._check = channel.unary_unary(
-            "/grpc.health.v1.Health/Check",
-            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
-            response_deserializer=health_pb2.HealthCheckResponse.FromString,
-        )
+    def __init__(self, backend: Backend, config: EdgeConfig) -> None:
+        self._backend = backend
         self._timeout_s = config.readiness_timeout_s
         self._stopping = False
 
@@ -55,18 +48,10 @@ class Probes:
         deadline = loop.time() + self._timeout_s
         state = ""
         for _check in range(CHECKS_MAX):
-            state = await self._service_state(deadline - loop.time())
-            if state == READY:
+            state = await self._backend.state(deadline - loop.time())
+            if state == "ready":
                 return _json(200, state)
         return _json(503, state)
-
-    async def _service_state(self, timeout_s: float) -> str:
-        try:
-            answer = await self._check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
-        except grpc.aio.AioRpcError:
-            return "unreachable"
-        serves = answer.status == health_pb2.HealthCheckResponse.SERVING
-        return READY if serves else "not serving"
 
 
 PROBES: Final = web.AppKey("probes", Probes)

@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     contract_routes     routes from the contract's `google.api.http` annotations
     completion_handler  decode, call, render, for every surface
     json_fields         typed reading of JSON fields, with errors for clients
+    answer_headers      notes and cost of a completion, as headers
     event_stream        server-sent events, and keep-alive
 
 A new API is a folder with one `Surface`, and a line in `SURFACES`.

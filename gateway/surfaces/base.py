@@ -2,27 +2,26 @@
 
 A surface is a folder with one `Surface`, and a line in `gateway.surfaces`. It translates, without
 I/O: bytes to a request, answers and errors to bytes. `gateway.surfaces.completion_handler` does the
-rest for all of them: admission, bodies, deadlines, metadata, calls, streams that stay alive,
-failures in the middle of a stream.
+rest for all of them: admission, bodies, deadlines, calls, streams that stay alive, failures in the
+middle of a stream.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 from multidict import MultiMapping
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.credentials import BEARER_ONLY
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.event_stream import Framing
-
-RpcRequest: TypeAlias = "chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest"
-"""The request to the service. Its type decides whether the answer is a stream."""
+from services.domain.completion import Completion
+from services.domain.events import Event
+from services.domain.spec import ChatCompletionSpec
 
 
 class Route(NamedTuple):
@@ -36,25 +35,29 @@ class StreamRenderer(Protocol):
     """Renderer of one stream, in order. Each result is any number of whole server-sent events."""
 
     started: bool
-    """Whether `CompletionStarted` was rendered."""
+    """Whether `Started` was rendered."""
     finished: bool
-    """Whether `CompletionFinished` was rendered."""
+    """Whether `Finished` was rendered."""
 
-    def render(self, chunks: Iterable[chat.ChatCompletionChunk], /) -> bytes:
-        """Render the chunks of one message of the service."""
+    def render(self, events: Iterable[Event], /) -> bytes:
+        """Render the events of one batch."""
 
     def error(self, error: ApiError, /) -> bytes:
         """Render the failure of a stream that has begun. It is the last call."""
 
 
 class SurfaceRequest(Protocol):
-    """A decoded request: what to ask the service, and how to render its answer."""
+    """A decoded request: the completion to generate, and how to render it."""
 
     @property
-    def rpc_request(self) -> RpcRequest:
-        """The request to the service, without the parameter policy."""
+    def spec(self) -> ChatCompletionSpec:
+        """The completion to generate."""
 
-    def render(self, answer: chat.CreateChatCompletionResponse, /) -> bytes:
+    @property
+    def stream(self) -> bool:
+        """Whether the answer is a stream."""
+
+    def render(self, completion: Completion, /) -> bytes:
         """Render a whole answer as JSON."""
 
     def stream_renderer(self) -> StreamRenderer:

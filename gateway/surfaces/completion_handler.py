@@ -7,42 +7,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from contextlib import aclosing
 
-import grpc
 from aiohttp import web
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
 
+from gateway.backend import Backend, CallOptions, StreamReply
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, internal
 from gateway.http.body import expect_continue
 from gateway.http.body_admission import BodyAdmission
+from gateway.http.call_options import (
+    deadline_s,
+    idempotency_key,
+    parameter_policy,
+    trace_context,
+)
 from gateway.http.credentials import api_key, unchecked_key
 from gateway.http.endpoint import Endpoint
 from gateway.http.exchange import AlreadySentResponse, Exchange, RoutedExchange
 from gateway.http.middleware import BEGUN
-from gateway.rpc.call_metadata import (
-    call_metadata,
-    cost_header,
-    deadline_s,
-    notes_header,
-    parameter_policy,
-    response_headers,
-)
-from gateway.rpc.in_flight_calls import InFlightCalls
+from gateway.overload.in_flight_calls import InFlightCalls
+from gateway.surfaces.answer_headers import cost_header, notes_header
 from gateway.surfaces.base import StreamRenderer, Surface, SurfaceRequest
 from gateway.surfaces.event_stream import EventStream
-from services.common.call_names import TIMEOUT_HEADER
-
-_DEADLINE_ROUNDING_S = 0.01
-"""Subtracted from the timeout that gRPC sends, which gRPC rounds up to about three digits: 599.99 s
-arrive as 600 s. The service compares it with the exact timeout in `x-pomogator-timeout`
-(`services.rpc.failure_border.queue_wait_s`)."""
-
-_Messages: TypeAlias = (
-    "grpc.aio.UnaryStreamCall[chat.StreamChatCompletionRequest, chat.StreamChatCompletionResponse]"
-)
+from services.domain.events import Event, Started
+from services.domain.spec import CompletionRequest
 
 _MODEL_LOGGED_MAX = 128
 
@@ -55,13 +44,13 @@ class CompletionHandler:
     def __init__(
         self,
         surface: Surface,
-        channel: grpc.aio.Channel,
+        backend: Backend,
         calls: InFlightCalls,
         config: EdgeConfig,
         admission: BodyAdmission,
     ) -> None:
         self._surface = surface
-        self._stub = ChatCompletionServiceStub(channel)
+        self._backend = backend
         self._calls = calls
         self._config = config
         self._admission = admission
@@ -107,30 +96,34 @@ class CompletionHandler:
         """
         headers, surface = exchange.headers, self._surface
         key = api_key(headers, surface.credential_headers)
-        metadata = call_metadata(headers, key, exchange.reply.request_id)
+        idempotency = idempotency_key(headers)
         policy = parameter_policy(headers)
         surface.check_headers(headers)
         request = await self._decode(exchange, key)
-        rpc_request = request.rpc_request
-        rpc_request.parameter_policy = policy
-        streams = isinstance(rpc_request, chat.StreamChatCompletionRequest)
-        exchange.outcome.update(model=rpc_request.spec.model[:_MODEL_LOGGED_MAX], stream=streams)
-        limit_s = deadline_s(headers, self._config, whole=not streams)
-        metadata = (*metadata, (TIMEOUT_HEADER, str(limit_s)))
-        timeout_s = limit_s - min(_DEADLINE_ROUNDING_S, limit_s / 100)
-        if isinstance(rpc_request, chat.StreamChatCompletionRequest):
-            messages = self._stub.StreamChatCompletion(
-                rpc_request, metadata=metadata, timeout=timeout_s
-            )
-            await self._stream(exchange, key, request.stream_renderer(), messages)
+        spec, streams = request.spec, request.stream
+        exchange.outcome.update(model=spec.model[:_MODEL_LOGGED_MAX], stream=streams)
+        call = CallOptions(
+            key=key,
+            request_id=exchange.reply.request_id,
+            deadline_s=deadline_s(headers, self._config, whole=not streams),
+            idempotency_key=idempotency,
+            trace_context=trace_context(headers),
+        )
+        asked = CompletionRequest(spec=spec, parameter_policy=policy)
+        if streams:
+            renderer, reply = request.stream_renderer(), self._backend.stream(asked, call)
+            del request, spec, asked  # They may be large, and the stream long.
+            await self._stream(exchange, key, renderer, reply)
             return
-        call = self._stub.CreateChatCompletion(rpc_request, metadata=metadata, timeout=timeout_s)
-        with self._calls.track(call, exchange.reply.request_id, key):
-            answer = await call
+        with self._calls.track(key):
+            completion, answer_headers = await self._backend.whole(asked, call)
             self._admission.known_keys.add(key)
-            answer_headers = response_headers(await call.initial_metadata())
-        answer_headers |= notes_header(answer.notes) | cost_header(answer)
-        if exchange.reply.send(200, request.render(answer), answer_headers):
+        answer_headers = {
+            **answer_headers,
+            **notes_header(completion.notes),
+            **cost_header(completion),
+        }
+        if exchange.reply.send(200, request.render(completion), answer_headers):
             await exchange.reply.drained()
 
     async def _decode(self, exchange: Exchange, key: str) -> SurfaceRequest:
@@ -146,13 +139,12 @@ class CompletionHandler:
         return request
 
     async def _stream(
-        self, exchange: Exchange, key: str, renderer: StreamRenderer, messages: _Messages
+        self, exchange: Exchange, key: str, renderer: StreamRenderer, reply: StreamReply
     ) -> None:
-        request_id = exchange.reply.request_id
         with EventStream(exchange.reply, self._config, self._surface.framing) as stream:
             try:
-                with self._calls.track(messages, request_id, key):
-                    last = await _relay(messages, renderer, stream)
+                with self._calls.track(key):
+                    last = await _relay(reply, renderer, stream)
                     self._admission.known_keys.add(key)
             except ApiError as error:
                 if not stream.begun:
@@ -165,32 +157,31 @@ class CompletionHandler:
                 if not stream.begun:
                     raise
                 # The status has been sent: the error border could not report the failure.
+                request_id = exchange.reply.request_id
                 _log.exception("stream.failed", extra={"request_id": request_id})
                 last = renderer.error(internal(request_id))
             await stream.end(last)
 
 
-async def _relay(messages: _Messages, renderer: StreamRenderer, stream: EventStream) -> bytes:
-    """Write the events of each message when it arrives.
+async def _relay(reply: StreamReply, renderer: StreamRenderer, stream: EventStream) -> bytes:
+    """Write the events of each batch when it arrives.
 
-    Return the events of the last message unsent: they go out in one write with the end.
+    Return the events of the last batch unsent: they go out in one write with the end.
     """
     last = b""
-    async for message in messages:
-        if not renderer.started:
-            stream.begin(await _first_headers(messages, message))
-        events = renderer.render(message.chunks)
-        if renderer.finished:
-            last = events
-        elif events and stream.write(events):
-            await stream.drained()
+    async with aclosing(reply.batches) as batches:
+        async for batch in batches:
+            if not renderer.started:
+                stream.begin({**reply.headers, **_notes(batch[0])})
+            events = renderer.render(batch)
+            if renderer.finished:
+                last = events
+            elif events and stream.write(events):
+                await stream.drained()
     if not renderer.finished:
         raise RuntimeError("the service ended a stream with OK, but without `finished`")
     return last
 
 
-async def _first_headers(
-    messages: _Messages, first: chat.StreamChatCompletionResponse
-) -> dict[str, str]:
-    notes = first.chunks[0].started.notes if first.chunks else ()
-    return response_headers(await messages.initial_metadata()) | notes_header(notes)
+def _notes(first: Event) -> dict[str, str]:
+    return notes_header(first.notes) if isinstance(first, Started) else {}

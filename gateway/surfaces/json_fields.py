@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +11,7 @@ import msgspec
 from gateway.errors import invalid
 
 T = TypeVar("T")
+W = TypeVar("W", bound=str)
 
 # "Expected `str`, got `int` - at `$[0].role`": the words of msgspec 0.2x, in JSON's terms.
 _AT = re.compile(r" - at `(?:key in )?\$?([^`]*)`$")
@@ -47,17 +48,17 @@ def _in_json_terms(text: str) -> str:
     return _QUOTED.sub(term, text)
 
 
-def one_of(param: str, value: str, table: Mapping[str, T]) -> T:
-    """Return the entry of `table` for `value`.
+def one_of(param: str, value: str, words: Collection[W]) -> W:
+    """Return the word of `words` that `value` is.
 
     Raises:
-        ApiError: there is no entry. The message lists all of them.
+        ApiError: it is none of them. The message lists all of them.
     """
-    try:
-        return table[value]
-    except KeyError:
-        choices = ", ".join(f"`{choice}`" for choice in table)
-        raise invalid(param, f"Invalid {param}: expected one of {choices}.") from None
+    for word in words:
+        if word == value:
+            return word
+    choices = ", ".join(f"`{choice}`" for choice in words)
+    raise invalid(param, f"Invalid {param}: expected one of {choices}.")
 
 
 def integer(param: str, value: float, bits: int) -> int:

@@ -5,7 +5,7 @@
     observer.end(observed, request_id, status, started, begun_at)
 
 `TRACE_CONTEXT`, a context variable of the request's task, holds the context of the span for
-`gateway.rpc.call_metadata`, which sends it to the service.
+`gateway.http.call_options`, from where it reaches the service.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gateway.telemetry.request_spans import RequestTracer
 
 TRACE_CONTEXT: ContextVar[Sequence[tuple[str, str]] | None] = ContextVar("trace", default=None)
-"""Metadata for the service in place of the client's `traceparent` and `tracestate`."""
+"""Trace context for the service in place of the client's `traceparent` and `tracestate`."""
 
 OK = 200
 PROBES = frozenset({"/health", "/healthz", "/readyz"})

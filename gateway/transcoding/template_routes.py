@@ -17,6 +17,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from yarl import URL
 
 from gateway.config import EdgeConfig
+from gateway.http.call_options import idempotency_key, trace_context
 from gateway.http.credentials import api_key
 from gateway.http.middleware import REQUEST_ID
 from gateway.rpc.call_metadata import call_metadata
@@ -26,7 +27,10 @@ from gateway.transcoding.transcoder import CallMetadata, Transcoder
 
 def caller_metadata(request: web.Request) -> tuple[tuple[str, str], ...]:
     """Return the metadata of a caller's request. ApiError refuses one without a key of ours."""
-    return call_metadata(request.headers, api_key(request.headers), request[REQUEST_ID])
+    headers = request.headers
+    return call_metadata(
+        api_key(headers), request[REQUEST_ID], idempotency_key(headers), trace_context(headers)
+    )
 
 
 def routes(

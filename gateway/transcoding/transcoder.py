@@ -13,9 +13,10 @@ from google.protobuf.message_factory import GetMessageClass
 
 from gateway.config import EdgeConfig
 from gateway.http.body import read_body
+from gateway.http.call_options import deadline_s
 from gateway.http.middleware import OUTCOME, REQUEST_ID
 from gateway.http.off_loop import off_loop
-from gateway.rpc.call_metadata import deadline_s, response_headers
+from gateway.rpc.call_metadata import response_headers
 from gateway.rpc.status_mapping import to_api_error
 from gateway.transcoding import response_encoder
 from gateway.transcoding.bindings import Binding

@@ -16,6 +16,7 @@ from gateway.surfaces.openai_chat.decode import decode
 from services.cli.operator_client import operators
 from services.cli.output import CommandError, say, say_table, show_usd
 from services.clock import SystemClock, system_chance
+from services.common.contract.chat import SPEC
 from services.config import load
 from services.metering.prices import PriceList
 from services.operations.explainer import Explainer
@@ -87,11 +88,14 @@ def _spec(arguments: Namespace) -> chat.ChatCompletionSpec:
         if not isinstance(body, dict):
             raise CommandError(f"{arguments.file}: is not a JSON object")
         named = {"model": arguments.model} if arguments.model else {}
-        return decode(json.dumps({**body, **named}).encode(), EdgeConfig()).spec
+        spec = decode(json.dumps({**body, **named}).encode(), EdgeConfig()).spec
     except ValueError:
         raise CommandError(f"{arguments.file}: is not JSON") from None
     except ApiError as error:
         raise CommandError(error.message) from None
+    message = chat.ChatCompletionSpec()
+    SPEC.fill(spec, message)
+    return message
 
 
 def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:

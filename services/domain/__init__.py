@@ -7,5 +7,6 @@ Modules, in the order in which data flows:
     events        events of an answer
     usage         token usage
     completion    a whole answer
+    model         public models
     error_reason  reasons of failed calls
 """

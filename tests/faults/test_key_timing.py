@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import gateway.http.auth_throttle
+import gateway.http.call_options
 import gateway.rpc.call_metadata
 import services.admission.keyring
 import services.common.key_format
@@ -22,6 +23,7 @@ FILES = {
     str(module.__file__)
     for module in (
         gateway.http.auth_throttle,
+        gateway.http.call_options,
         services.common.key_format,
         gateway.rpc.call_metadata,
         services.admission.keyring,

@@ -26,6 +26,8 @@ from gateway.surfaces.openai_chat.decode import decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.capabilities import Capabilities
+from services.common.contract.chat import SPEC, read_completion
+from services.common.contract.chat_events import read_batch
 from services.completions.fold import Fold
 from services.completions.validation import validate
 from services.config import ChannelConfig
@@ -71,7 +73,8 @@ def read_request(data: bytes, chance: random.Random) -> None:
     """Check that a body is refused with 4xx or can be encoded for every dialect."""
     status = 400
     try:
-        spec = decode(data, EDGE).spec
+        spec = pb.ChatCompletionSpec()
+        SPEC.fill(decode(data, EDGE).spec, spec)
         validate(spec)
         target = chance.choice(MODELS)
         for name, dialect in DIALECTS.items():
@@ -117,13 +120,14 @@ def read_stream(dialect: str) -> Read:
 
 def show(chunks: Sequence[pb.ChatCompletionChunk]) -> None:
     """Check the rendering: events that are JSON on one line, or a whole answer."""
-    shown = ChunkRenderer(include_usage=True).render(chunks)
+    batch = read_batch(pb.StreamChatCompletionResponse(chunks=chunks))
+    shown = ChunkRenderer(include_usage=True).render(batch)
     for event in shown.split(b"\n\n")[:-1]:
         assert event.startswith(b"data: ")
         json.loads(event.removeprefix(b"data: "))
     fold = Fold()
     fold.add(chunks)
-    json.loads(render_completion(fold.answer, thinking_parts=True))
+    json.loads(render_completion(read_completion(fold.answer), thinking_parts=True))
 
 
 def read_refusal(data: bytes, chance: random.Random) -> None:

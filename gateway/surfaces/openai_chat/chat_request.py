@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from msgspec import Struct
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
-from gateway.surfaces.base import RpcRequest
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.common.chat_names import THINKING_SUFFIX
+from services.domain.completion import Completion
+from services.domain.spec import ChatCompletionSpec
 
 # A client that asks for JSON parses the content, as `.parse()` of the SDKs does: it must be a
 # string.
-_JSON_FORMATS = frozenset(
-    {chat.RESPONSE_FORMAT_TYPE_JSON_OBJECT, chat.RESPONSE_FORMAT_TYPE_JSON_SCHEMA}
-)
+_JSON_FORMATS = frozenset({"json_object", "json_schema"})
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True):
-    """A request for a chat completion: the service's part, and the options of its answer."""
+    """A request for a chat completion: what to generate, and the options of its answer."""
 
-    rpc_request: RpcRequest
+    spec: ChatCompletionSpec
+    stream: bool = False
     include_usage: bool = False
     """Whether the stream ends with the usage."""
     include_cost: bool = False
@@ -30,20 +29,10 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     text_only: bool = False
     """Whether the content must be a string, since typed code of the SDKs takes nothing else."""
 
-    @property
-    def spec(self) -> chat.ChatCompletionSpec:
-        """The service's part, without the parameter policy."""
-        return self.rpc_request.spec
-
-    @property
-    def stream(self) -> bool:
-        """Whether the answer is a stream."""
-        return isinstance(self.rpc_request, chat.StreamChatCompletionRequest)
-
-    def render(self, answer: chat.CreateChatCompletionResponse) -> bytes:
+    def render(self, completion: Completion) -> bytes:
         """Render a whole answer."""
         return render_completion(
-            answer,
+            completion,
             thinking_parts=not self.text_only and _promises_thinking(self.spec),
             include_cost=self.include_cost,
             functions=self.functions,
@@ -58,7 +47,8 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
         )
 
 
-def _promises_thinking(spec: chat.ChatCompletionSpec) -> bool:
+def _promises_thinking(spec: ChatCompletionSpec) -> bool:
     """Whether the content of a whole answer is an array of thinking and text."""
     by_name = spec.model.endswith(THINKING_SUFFIX)
-    return by_name and spec.response_format.type not in _JSON_FORMATS
+    asked = spec.response_format
+    return by_name and (asked is None or asked.type not in _JSON_FORMATS)

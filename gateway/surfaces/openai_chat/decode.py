@@ -7,19 +7,17 @@ whether a number is in its range, since it has callers without JSON, too. Every 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Raw, Struct
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.off_loop import OFF_LOOP_BYTES, off_loop
 from gateway.http.strict_json import parse, refuse_too_many_values
-from gateway.surfaces.base import RpcRequest
 from gateway.surfaces.json_fields import integer, one_of, read
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.image_extraction import extract_images
@@ -34,6 +32,7 @@ from gateway.surfaces.openai_chat.tools import (
     decode_tool_choice,
     decode_tools,
 )
+from services.domain.spec import ChatCompletionSpec, Verbosity
 
 LOGIT_BIASES_MAX = 2_048
 """The most tokens in `logit_bias`."""
@@ -51,10 +50,6 @@ class _UsageOptions(Struct):
 
 
 _Fields = dict[str, Raw]
-_CREATE = chat.CreateChatCompletionRequest
-_STREAM = chat.StreamChatCompletionRequest
-
-_TRUE = Raw(b"true")
 
 _BOOL = msgspec.json.Decoder(bool)
 _NUMBER = msgspec.json.Decoder(int | float)
@@ -78,11 +73,7 @@ _DOUBLES = (
 _INTEGERS: Mapping[str, int] = {"n": 32, "top_logprobs": 32, "top_k": 32, "seed": 64}
 _BOOLS = ("logprobs", "parallel_tool_calls")
 _STRINGS = ("service_tier",)
-_VERBOSITIES: Mapping[str, chat.Verbosity.ValueType] = {
-    "low": chat.VERBOSITY_LOW,
-    "medium": chat.VERBOSITY_MEDIUM,
-    "high": chat.VERBOSITY_HIGH,
-}
+_VERBOSITIES: Sequence[Verbosity] = ("low", "medium", "high")
 
 
 async def decode_off_loop(body: bytes, config: EdgeConfig) -> ChatRequest:
@@ -138,34 +129,40 @@ def decode_any(body: bytes, config: EdgeConfig) -> ChatRequest:
 
 
 def _from_simple(simple: SimpleRequest) -> ChatRequest:
-    rpc_request: RpcRequest = (_STREAM if simple.stream is True else _CREATE)()
-    simple.fill(rpc_request.spec)
-    return ChatRequest(rpc_request=rpc_request, include_usage=simple.include_usage)
+    return ChatRequest(
+        spec=simple.to_spec(), stream=simple.stream is True, include_usage=simple.include_usage
+    )
 
 
 def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> ChatRequest:
     fields = parse(body)
-    streams = fields.get("stream") == _TRUE  # Any other value is checked below.
-    rpc_request: RpcRequest = (_STREAM if streams else _CREATE)()
-    spec = rpc_request.spec
-    spec.model = _required_model(fields)
+    model = _required_model(fields)
     images = ImageReader(
         images_max=config.images_max, bytes_max=config.image_bytes_max, extracted=extracted
     )
     if "messages" not in fields:
         raise invalid("messages", "Missing required parameter: `messages`.")
-    decode_messages(fields.pop("messages"), images, spec)
+    messages = decode_messages(fields.pop("messages"), images)
     stream, include_usage = _streaming(fields)
     include_cost = _include_cost(fields)
     functions = "functions" in fields
-    for name in [name for name in fields if name in _FIELDS]:
-        _FIELDS[name](name, fields.pop(name), spec)
-    _merge_names(fields, spec)
-    decode_reasoning(fields, spec)
-    if fields:
-        spec.extra_json = msgspec.json.encode(fields)
+    values: dict[str, Any] = {
+        name: _FIELDS[name](name, fields.pop(name))
+        for name in [name for name in fields if name in _FIELDS]
+    }
+    _merge_names(fields, values)
+    effort, thinking = decode_reasoning(fields)
+    spec = ChatCompletionSpec(
+        model=model,
+        messages=messages,
+        reasoning_effort=effort,
+        thinking=thinking,
+        extra_json=msgspec.json.encode(fields) if fields else b"",
+        **values,
+    )
     return ChatRequest(
-        rpc_request=rpc_request,
+        spec=spec,
+        stream=stream,
         include_usage=include_usage or (stream and include_cost),
         include_cost=include_cost,
         functions=functions,
@@ -197,56 +194,45 @@ def _streaming(fields: _Fields) -> tuple[bool, bool]:
     return stream, bool(read("stream_options", raw, _STREAM_OPTIONS).include_usage)
 
 
-def _double(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    setattr(spec, name, read(name, raw, _FLOAT))
+def _double(name: str, raw: Raw) -> float:
+    return read(name, raw, _FLOAT)
 
 
-def _integer(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    setattr(spec, name, integer(name, read(name, raw, _NUMBER), _INTEGERS[name]))
+def _integer(name: str, raw: Raw) -> int:
+    return integer(name, read(name, raw, _NUMBER), _INTEGERS[name])
 
 
-def _bool(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    setattr(spec, name, read(name, raw, _BOOL))
+def _bool(name: str, raw: Raw) -> bool:
+    return read(name, raw, _BOOL)
 
 
-def _string(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    setattr(spec, name, read(name, raw, _STRING))
+def _string(name: str, raw: Raw) -> str:
+    return read(name, raw, _STRING)
 
 
-def _stop(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+def _stop(name: str, raw: Raw) -> list[str]:
     stop = read(name, raw, _STOP)
-    spec.stop.extend([stop] if isinstance(stop, str) else stop)
+    return [stop] if isinstance(stop, str) else stop
 
 
-def _logit_bias(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
+def _logit_bias(name: str, raw: Raw) -> dict[int, float]:
+    biases: dict[int, float] = {}
     for token, bias in read(name, raw, _LOGIT_BIAS).items():
         if not token.isascii() or not token.isdecimal():
             raise invalid(name, f"Invalid {name}: its keys must be token IDs.")
-        spec.logit_bias[integer(name, int(token[:20]), 32)] = bias
+        biases[integer(name, int(token[:20]), 32)] = bias
+    return biases
 
 
-def _metadata(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    labels = read(name, raw, _METADATA)
-    spec.metadata.update(labels)
+def _metadata(name: str, raw: Raw) -> dict[str, str]:
+    return read(name, raw, _METADATA)
 
 
-def _verbosity(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    spec.verbosity = one_of(name, read(name, raw, _STRING), _VERBOSITIES)
+def _verbosity(name: str, raw: Raw) -> Verbosity:
+    return one_of(name, read(name, raw, _STRING), _VERBOSITIES)
 
 
-def _tools(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    spec.tools.extend(decode_tools(name, raw))
-
-
-def _tool_choice(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    spec.tool_choice.CopyFrom(decode_tool_choice(name, raw))
-
-
-def _response_format(name: str, raw: Raw, spec: chat.ChatCompletionSpec) -> None:
-    spec.response_format.CopyFrom(decode_response_format(name, raw))
-
-
-_FIELDS: Mapping[str, Callable[[str, Raw, chat.ChatCompletionSpec], None]] = {
+_FIELDS: Mapping[str, Callable[[str, Raw], object]] = {
     **dict.fromkeys(_DOUBLES, _double),
     **dict.fromkeys(_INTEGERS, _integer),
     **dict.fromkeys(_BOOLS, _bool),
@@ -255,13 +241,14 @@ _FIELDS: Mapping[str, Callable[[str, Raw, chat.ChatCompletionSpec], None]] = {
     "logit_bias": _logit_bias,
     "metadata": _metadata,
     "verbosity": _verbosity,
-    "tools": _tools,
-    "tool_choice": _tool_choice,
-    "response_format": _response_format,
+    "tools": decode_tools,
+    "tool_choice": decode_tool_choice,
+    "response_format": decode_response_format,
 }
+"""Fields that have the same name in the spec."""
 
 
-def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
+def _merge_names(fields: _Fields, values: dict[str, Any]) -> None:
     """Read the fields that have several names."""
     limits = [
         integer(name, read(name, fields.pop(name), _NUMBER), 32)
@@ -272,7 +259,7 @@ def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
         message = "`max_tokens` and `max_completion_tokens` are one thing, but differ."
         raise invalid("max_tokens", message)
     if limits:
-        spec.max_tokens = limits[0]
+        values["max_tokens"] = limits[0]
     users = [
         read(name, fields.pop(name), _STRING)
         for name in ("user", "safety_identifier")
@@ -282,16 +269,16 @@ def _merge_names(fields: _Fields, spec: chat.ChatCompletionSpec) -> None:
         message = "`user` and `safety_identifier` are one thing, but differ."
         raise invalid("user", message)
     if users:
-        spec.user = users[0]
+        values["user"] = users[0]
     if "functions" in fields:
-        if spec.tools:
+        if values.get("tools"):
             raise invalid("functions", "`functions` is the old name of `tools`: give one of them.")
-        spec.tools.extend(decode_functions("functions", fields.pop("functions")))
-        if spec.tools:  # The old form of the answer has room for one call.
-            spec.parallel_tool_calls = False
+        values["tools"] = decode_functions("functions", fields.pop("functions"))
+        if values["tools"]:  # The old form of the answer has room for one call.
+            values["parallel_tool_calls"] = False
     if "function_call" in fields:
-        if spec.HasField("tool_choice"):
+        if "tool_choice" in values:
             message = "`function_call` is the old name of `tool_choice`: give one of them."
             raise invalid("function_call", message)
         choice = decode_function_choice("function_call", fields.pop("function_call"))
-        spec.tool_choice.CopyFrom(choice)
+        values["tool_choice"] = choice

@@ -1,4 +1,4 @@
-"""Messages: OpenAI's conversation to ours.
+"""Messages: OpenAI's conversation to the domain's.
 
 Parts of earlier answers are accepted in every form in which clients of OpenAI, Anthropic and
 OpenRouter send them back: `reasoning_content`, `reasoning`, thinking parts, `reasoning_state` and
@@ -7,19 +7,27 @@ OpenRouter send them back: `reasoning_content`, `reasoning`, thinking parts, `re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of, read
 from gateway.surfaces.openai_chat.images import ImageReader
-from services.common.chat_names import IMAGE_DETAILS, ROLES
+from services.domain.conversation import (
+    AudioPart,
+    ContentPart,
+    FilePart,
+    ImageDetail,
+    ImagePart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+)
 
 MESSAGES_MAX = 10_000
 """The most messages that are decoded; the service accepts 2,000."""
@@ -28,7 +36,6 @@ PARTS_MAX = 2_048
 """The most parts of a message that are decoded; the service accepts 256."""
 
 _NONE = Raw()
-_TEXTS = ("name", "tool_call_id", "reasoning_state", "refusal")
 
 
 class _ImageUrl(Struct):
@@ -112,27 +119,32 @@ class _Message(Struct):
 
 _MESSAGES = msgspec.json.Decoder(Annotated[list[_Message], Meta(max_length=MESSAGES_MAX)])
 
-MESSAGE_ROLES: Mapping[str, content.Role.ValueType] = {**ROLES, "function": content.ROLE_TOOL}
-"""With the name that OpenAI gave to tools before it had that role."""
+MESSAGE_ROLES: Sequence[Literal["system", "developer", "user", "assistant", "tool", "function"]] = (
+    "system",
+    "developer",
+    "user",
+    "assistant",
+    "tool",
+    "function",
+)
+"""With `function`, the name that OpenAI gave to tools before it had that role."""
 
-DETAILS: Mapping[str, content.ImageDetail.ValueType] = {
-    "auto": content.IMAGE_DETAIL_UNSPECIFIED,
-    **IMAGE_DETAILS,
+DETAILS: Mapping[Literal["auto", "low", "high"], ImageDetail] = {
+    "auto": "",
+    "low": "low",
+    "high": "high",
 }
 
 
-def decode_messages(raw: Raw, images: ImageReader, spec: chat.ChatCompletionSpec) -> None:
-    """Add the messages in `raw`, the JSON of the field `messages`, to `spec`.
-
-    Each message is filled in place: protobuf copies a finished message when it is added.
+def decode_messages(raw: Raw, images: ImageReader) -> list[Message]:
+    """Decode the JSON of the field `messages`.
 
     Raises:
         ApiError: a message has another shape. The error's `param` is its path.
     """
-    messages = read("messages", raw, _MESSAGES)
     reader = _Reader(images)
-    for index, message in enumerate(messages):
-        reader.message(f"messages[{index}]", message, spec.messages.add())
+    messages = read("messages", raw, _MESSAGES)
+    return [reader.message(f"messages[{index}]", each) for index, each in enumerate(messages)]
 
 
 class _Reader:
@@ -142,109 +154,113 @@ class _Reader:
         self._images = images
         self._function_calls: dict[str, str] = {}
 
-    def message(self, at: str, message: _Message, made: content.Message) -> None:
-        made.role = one_of(f"{at}.role", message.role, MESSAGE_ROLES)
-        for name in _TEXTS:
-            if text := getattr(message, name):
-                setattr(made, name, text)
-        if not is_null(message.reasoning_details):
-            made.reasoning_details_json = bytes(message.reasoning_details)
-        self._add_content(at, made, message)
-        for index, call in enumerate(message.tool_calls or ()):
-            made.tool_calls.append(_tool_call(f"{at}.tool_calls[{index}]", call))
+    def message(self, at: str, message: _Message) -> Message:
+        role = one_of(f"{at}.role", message.role, MESSAGE_ROLES)
+        name, tool_call_id = message.name or "", message.tool_call_id or ""
+        content = self._content(at, message)
+        tool_calls = [
+            _tool_call(f"{at}.tool_calls[{index}]", call)
+            for index, call in enumerate(message.tool_calls or ())
+        ]
         if message.function_call is not None:
-            made.tool_calls.append(self._function_call(message.function_call))
-        if message.role == "function":
-            made.tool_call_id = self._function_calls.get(made.name, "")
+            tool_calls.append(self._function_call(message.function_call))
+        if role == "function":
+            role, tool_call_id = "tool", self._function_calls.get(name, "")
+        return Message(
+            role=role,
+            content=content,
+            name=name,
+            tool_calls=tool_calls,
+            tool_call_id=tool_call_id,
+            reasoning_state=message.reasoning_state or "",
+            reasoning_details_json=_json(message.reasoning_details),
+            refusal=_refusal(message),
+        )
 
-    def _add_content(self, at: str, made: content.Message, message: _Message) -> None:
+    def _content(self, at: str, message: _Message) -> list[ContentPart]:
         parts = message.content
+        made: list[ContentPart] = []
         reasoning = message.reasoning_content or message.reasoning
         # A client that sends our answer back unchanged has the reasoning in both places.
         if reasoning and not _has_thinking(parts):
-            made.content.add(reasoning=content.ReasoningPart(text=reasoning))
+            made.append(ReasoningPart(text=reasoning))
         if isinstance(parts, str):
-            made.content.add(text=parts)
-            return
+            made.append(TextPart(text=parts))
+            return made
         for index, part in enumerate(parts or ()):
-            if isinstance(part, _RefusalPart):
-                made.refusal += part.refusal
-                continue
-            added = made.content.add()
-            self._part(f"{at}.content[{index}]", part, added)
-            if not is_null(part.cache_control):
-                added.cache_control_json = bytes(part.cache_control)
+            if not isinstance(part, _RefusalPart):
+                made.append(self._part(f"{at}.content[{index}]", part))
+        return made
 
     def _part(
-        self,
-        at: str,
-        part: _TextPart | _ImagePart | _AudioPart | _FilePart | _ThinkingPart,
-        made: content.ContentPart,
-    ) -> None:
+        self, at: str, part: _TextPart | _ImagePart | _AudioPart | _FilePart | _ThinkingPart
+    ) -> ContentPart:
+        mark = _json(part.cache_control)
         match part:
             case _TextPart():
-                made.text = part.text
+                return TextPart(text=part.text, cache_control_json=mark)
             case _ThinkingPart():
-                made.reasoning.SetInParent()
-                made.reasoning.text = part.thinking
+                return ReasoningPart(text=part.thinking, cache_control_json=mark)
             case _ImagePart():
-                self._image(f"{at}.image_url", part.image_url, made.image)
+                return self._image(f"{at}.image_url", part.image_url, mark)
             case _AudioPart():
-                made.audio.SetInParent()
-                made.audio.base64 = part.input_audio.data
-                made.audio.format = part.input_audio.format
+                audio = part.input_audio
+                return AudioPart(base64=audio.data, format=audio.format, cache_control_json=mark)
             case _FilePart():
-                made.file.CopyFrom(_file(f"{at}.file", part.file))
+                return _file(f"{at}.file", part.file, mark)
 
-    def _image(self, at: str, image: str | _ImageUrl, made: content.Image) -> None:
+    def _image(self, at: str, image: str | _ImageUrl, mark: bytes) -> ImagePart:
+        detail: ImageDetail = ""
         if isinstance(image, str):
-            image = _ImageUrl(url=image)
-            decoded = self._images.read(at, image.url)
+            source = self._images.read(at, image)
         else:
-            decoded = self._images.read(f"{at}.url", image.url)
-        if decoded.mime_type:
-            made.base64 = decoded.base64
-            made.mime_type = decoded.mime_type
-        else:
-            made.uri = decoded.uri
-        if image.detail is not None:
-            made.detail = one_of(f"{at}.detail", image.detail, DETAILS)
+            source = self._images.read(f"{at}.url", image.url)
+            if image.detail is not None:
+                detail = DETAILS[one_of(f"{at}.detail", image.detail, DETAILS)]
+        return ImagePart(
+            uri=source.uri,
+            base64=source.base64,
+            mime_type=source.mime_type,
+            detail=detail,
+            cache_control_json=mark,
+        )
 
-    def _function_call(self, call: _FunctionCall) -> content.ToolCall:
+    def _function_call(self, call: _FunctionCall) -> ToolCall:
         # Function calls had no IDs, which tools need: the answer names the function.
         call_id = f"call_{len(self._function_calls)}_{call.name}"
         self._function_calls[call.name] = call_id
-        return content.ToolCall(id=call_id, name=call.name, arguments=call.arguments or "")
+        return ToolCall(id=call_id, name=call.name, arguments=call.arguments or "")
 
 
 def _has_thinking(parts: str | _Parts | None) -> bool:
     return isinstance(parts, list) and any(isinstance(part, _ThinkingPart) for part in parts)
 
 
-def _file(at: str, source: _FileSource) -> content.File:
-    made = content.File(filename=source.filename or "")
+def _refusal(message: _Message) -> str:
+    refusal, parts = message.refusal or "", message.content
+    if not isinstance(parts, list):
+        return refusal
+    return refusal + "".join([part.refusal for part in parts if isinstance(part, _RefusalPart)])
+
+
+def _file(at: str, source: _FileSource, mark: bytes) -> FilePart:
+    filename = source.filename or ""
     if source.file_id is not None:
-        made.file_id = source.file_id
-    elif source.file_data is not None:
-        made.uri = source.file_data
-    else:
-        raise invalid(at, f"Invalid {at}: expected `file_data` or `file_id`.")
-    return made
+        return FilePart(file_id=source.file_id, filename=filename, cache_control_json=mark)
+    if source.file_data is not None:
+        return FilePart(uri=source.file_data, filename=filename, cache_control_json=mark)
+    raise invalid(at, f"Invalid {at}: expected `file_data` or `file_id`.")
 
 
-def _tool_call(at: str, call: _ToolCall) -> content.ToolCall:
-    if call.custom is not None:
-        return content.ToolCall(
-            id=call.id,
-            name=call.custom.name,
-            arguments=call.custom.input or "",
-            type=content.TOOL_TYPE_CUSTOM,
-        )
-    if call.function is None:
-        raise invalid(at, f"Invalid {at}: expected `function` or `custom`.")
-    return content.ToolCall(
-        id=call.id,
-        name=call.function.name,
-        arguments=call.function.arguments or "",
-        type=content.TOOL_TYPE_FUNCTION,
-    )
+def _tool_call(at: str, call: _ToolCall) -> ToolCall:
+    if (custom := call.custom) is not None:
+        arguments = custom.input or ""
+        return ToolCall(id=call.id, name=custom.name, arguments=arguments, type="custom")
+    if (function := call.function) is not None:
+        arguments = function.arguments or ""
+        return ToolCall(id=call.id, name=function.name, arguments=arguments, type="function")
+    raise invalid(at, f"Invalid {at}: expected `function` or `custom`.")
+
+
+def _json(raw: Raw) -> bytes:
+    return b"" if is_null(raw) else bytes(raw)

@@ -7,15 +7,18 @@ reasoning {effort, max_tokens, exclude, enabled}   OpenRouter
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.errors import invalid
 from gateway.surfaces.json_fields import integer, one_of, read
-from services.common.chat_names import EFFORTS
+from services.domain.spec import EFFORTS, Effort, Thinking, ThinkingMode
+
+ReasoningFields: TypeAlias = tuple[Effort | Literal[""], Thinking | None]
+"""The spec's `reasoning_effort` and `thinking`."""
 
 
 class _Thinking(Struct):
@@ -34,51 +37,57 @@ _STRING = msgspec.json.Decoder(str)
 _THINKING = msgspec.json.Decoder(_Thinking)
 _REASONING = msgspec.json.Decoder(_Reasoning)
 
-MODES: Mapping[str, chat.ThinkingMode.ValueType] = {
-    "enabled": chat.THINKING_MODE_ENABLED,
-    "disabled": chat.THINKING_MODE_DISABLED,
-    "adaptive": chat.THINKING_MODE_ADAPTIVE,
-}
+MODES: Sequence[ThinkingMode] = ("enabled", "disabled", "adaptive")
 
 
-def decode_reasoning(fields: dict[str, Raw], spec: chat.ChatCompletionSpec) -> None:
-    """Move the fields above from `fields` to `spec`.
+def decode_reasoning(fields: dict[str, Raw]) -> ReasoningFields:
+    """Remove the fields above from `fields`, and decode them.
 
     Raises:
         ApiError: a field has another shape, or two contradict each other.
     """
-    effort = fields.pop("reasoning_effort", None)
-    thinking = fields.pop("thinking", None)
-    reasoning = fields.pop("reasoning", None)
-    if effort is not None:
-        name = read("reasoning_effort", effort, _STRING)
-        spec.reasoning_effort = one_of("reasoning_effort", name, EFFORTS)
-    if thinking is not None:
-        _think(read("thinking", thinking, _THINKING), spec.thinking)
-    if reasoning is not None:
-        if thinking is not None:
-            raise invalid("reasoning", "Give `reasoning` or `thinking`, not both.")
-        _reason(read("reasoning", reasoning, _REASONING), spec)
+    raw_effort = fields.pop("reasoning_effort", None)
+    raw_thinking = fields.pop("thinking", None)
+    raw_reasoning = fields.pop("reasoning", None)
+    effort: Effort | Literal[""] = ""
+    thinking = None
+    if raw_effort is not None:
+        name = read("reasoning_effort", raw_effort, _STRING)
+        effort = one_of("reasoning_effort", name, EFFORTS)
+    if raw_thinking is not None:
+        thinking = _thinking(read("thinking", raw_thinking, _THINKING))
+    if raw_reasoning is None:
+        return effort, thinking
+    if raw_thinking is not None:
+        raise invalid("reasoning", "Give `reasoning` or `thinking`, not both.")
+    return _reasoning(read("reasoning", raw_reasoning, _REASONING), effort)
 
 
-def _think(asked: _Thinking, thinking: chat.Thinking) -> None:
-    thinking.SetInParent()
+def _thinking(asked: _Thinking) -> Thinking:
+    mode: ThinkingMode = ""
     if asked.type is not None:
-        thinking.mode = one_of("thinking.type", asked.type, MODES)
-    if asked.budget_tokens is not None:
-        thinking.budget_tokens = integer("thinking.budget_tokens", asked.budget_tokens, 32)
+        mode = one_of("thinking.type", asked.type, MODES)
+    budget = asked.budget_tokens
+    return Thinking(
+        mode=mode,
+        budget_tokens=None if budget is None else integer("thinking.budget_tokens", budget, 32),
+    )
 
 
-def _reason(asked: _Reasoning, spec: chat.ChatCompletionSpec) -> None:
+def _reasoning(asked: _Reasoning, effort: Effort | Literal[""]) -> ReasoningFields:
     if asked.effort is not None:
-        effort = one_of("reasoning.effort", asked.effort, EFFORTS)
-        if spec.reasoning_effort not in {chat.REASONING_EFFORT_UNSPECIFIED, effort}:
+        asked_effort = one_of("reasoning.effort", asked.effort, EFFORTS)
+        if effort not in {"", asked_effort}:
             message = "`reasoning.effort` and `reasoning_effort` are one thing, but differ."
             raise invalid("reasoning_effort", message)
-        spec.reasoning_effort = effort
-    if asked.max_tokens is not None:
-        spec.thinking.budget_tokens = integer("reasoning.max_tokens", asked.max_tokens, 32)
-    if asked.exclude is not None:
-        spec.thinking.excluded = asked.exclude
-    if asked.enabled is not None:
-        spec.thinking.mode = MODES["enabled" if asked.enabled else "disabled"]
+        effort = asked_effort
+    budget, enabled = asked.max_tokens, asked.enabled
+    if budget is None and enabled is None and asked.exclude is None:
+        return effort, None
+    modes: dict[bool | None, ThinkingMode] = {None: "", True: "enabled", False: "disabled"}
+    thinking = Thinking(
+        mode=modes[enabled],
+        budget_tokens=None if budget is None else integer("reasoning.max_tokens", budget, 32),
+        excluded=bool(asked.exclude),
+    )
+    return effort, thinking

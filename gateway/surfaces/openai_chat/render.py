@@ -1,28 +1,35 @@
-"""Chunk renderer: the chunks of a stream as OpenAI's `chat.completion.chunk` events.
+"""Chunk renderer: the events of a stream as OpenAI's `chat.completion.chunk` objects.
 
-The events of a stream differ in little: their common parts are encoded once, and each piece of text
-is put between two constants.
+The objects of a stream differ in little: their common parts are encoded once, and each piece of
+text is put between two constants.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_args
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import usage_pb2
 
 from gateway.errors import ApiError
 from services.common.money import exact_usd
+from services.domain.events import (
+    ChoiceFinished,
+    Delta,
+    Event,
+    ExtraDelta,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+)
+from services.domain.usage import Usage
 
-FINISH_REASONS: Mapping[chat.FinishReason.ValueType, str] = {
-    chat.FINISH_REASON_STOP: "stop",
-    chat.FINISH_REASON_LENGTH: "length",
-    chat.FINISH_REASON_CONTENT_FILTER: "content_filter",
-    chat.FINISH_REASON_TOOL_CALLS: "tool_calls",
-    chat.FINISH_REASON_FUNCTION_CALL: "function_call",
-}
+_FINISH_REASONS = frozenset(get_args(FinishReason)) - {""}
 
 _encode = msgspec.json.Encoder().encode
 _FUNCTION = ("function", "arguments")
@@ -48,56 +55,55 @@ class ChunkRenderer:
         self.finished = False
         self._set_identity("", 0, "")
 
-    def render(self, chunks: Iterable[chat.ChatCompletionChunk]) -> bytes:
-        """Render the chunks of one message of the service."""
+    def render(self, events: Iterable[Event]) -> bytes:
+        """Render the events of one batch."""
         out: list[bytes] = []
         texts: list[tuple[str]] = []
         introduced = 0 in self._introduced
-        for chunk in chunks:
-            # Of a chunk with another event this is an empty delta, whose text is empty.
-            delta = chunk.delta
-            text = delta.text
-            if text and introduced and not delta.index and not delta.logprobs_json:
-                texts.append((text,))
+        for event in events:
+            if (
+                type(event) is TextDelta
+                and introduced
+                and not event.index
+                and not event.logprobs_json
+            ):
+                texts.append((event.text,))
                 continue
             if texts:
                 out.append(self._texts(texts))
                 texts = []
-            self._event(chunk, out)
+            self._event(event, out)
             introduced = 0 in self._introduced
         if texts:
             out.append(self._texts(texts))
         return out[0] if len(out) == 1 else b"".join(out)
 
-    def _event(self, chunk: chat.ChatCompletionChunk, out: list[bytes]) -> None:
-        match chunk.WhichOneof("event"):
-            case "delta":
-                self._delta(chunk.delta, out)
-            case "started":
-                started = chunk.started
+    def _event(self, event: Event, out: list[bytes]) -> None:
+        match event:
+            case Started():
                 self.started = True
-                self._set_identity(
-                    started.completion_id, started.create_time.seconds, started.model
-                )
+                self._set_identity(event.completion_id, event.create_time_s, event.model)
                 self._introduce(0, out)
-            case "choice_finished":
-                self._choice_finished(chunk.choice_finished, out)
-            case "finished":
-                self._finished(chunk.finished, out)
+            case ChoiceFinished():
+                self._choice_finished(event, out)
+            case Finished():
+                self._finished(event, out)
+            case _:
+                self._delta(event, out)
 
     def _texts(self, texts: list[tuple[str]]) -> bytes:
         """Render one event for each piece of text of the first choice.
 
         All pieces are encoded at once, as `[["a"],["b"]]`. The sequence `"],["` is between two
-        pieces and nowhere else, since a quote inside of a string has a backslash before it. The one
-        exception is a piece that is `],[` itself.
+        pieces and nowhere else, with two exceptions: a piece that is `],[` itself, and one that
+        ends with `"],[`, whose quote has a backslash before it.
         """
-        if _BRACKETS in texts:
-            return b"".join(
-                [self._first_text + _encode(text) + self._delta_end for (text,) in texts]
-            )
         encoded = _encode(texts)[2:-2]
         if len(texts) > 1:
+            if _BRACKETS in texts or b'\\"],["' in encoded:
+                return b"".join(
+                    [self._first_text + _encode(text) + self._delta_end for (text,) in texts]
+                )
             encoded = encoded.replace(b'"],["', self._between_texts)
         return self._first_text + encoded + self._delta_end
 
@@ -125,43 +131,41 @@ class ChunkRenderer:
             self._introduced.add(index)
             out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, _ROLE, self._delta_end))
 
-    def _delta(self, delta: chat.CompletionDelta, out: list[bytes]) -> None:
+    def _delta(self, delta: Delta, out: list[bytes]) -> None:
         index = delta.index
         if index not in self._introduced:
             self._introduce(index, out)
-        kind = delta.WhichOneof("content")
-        logprobs = delta.logprobs_json
-        members = b""
-        if kind == "tool_call":
-            if self._functions and delta.tool_call.index:
+        if type(delta) is ToolCallDelta:
+            if self._functions and delta.call_index:
                 return  # The old form has room for one call.
-            members = self._tool_call(index, delta.tool_call)
-        elif kind is not None:
-            members = _MEMBERS[kind](delta)
-        if not logprobs:
+            members = self._tool_call(index, delta)
+        else:
+            members = _MEMBERS[type(delta)](delta)
+        if not delta.logprobs_json:
             out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, members, self._delta_end))
             return
+        logprobs = one_line(delta.logprobs_json)
         out.append(
             b'%b%d,"delta":{%b},"logprobs":%b,"finish_reason":null}]%b'
-            % (self._choice, index, members, one_line(logprobs), self._usage)
+            % (self._choice, index, members, logprobs, self._usage)
         )
 
-    def _tool_call(self, index: int, call: chat.ToolCallDelta) -> bytes:
+    def _tool_call(self, index: int, call: ToolCallDelta) -> bytes:
         if self._functions:
             piece = {"name": call.name} if call.name else {}
             return b'"function_call":' + _encode(piece | {"arguments": call.arguments})
-        place = (index, call.index)
-        if call.type == content.TOOL_TYPE_CUSTOM:
+        place = (index, call.call_index)
+        if call.type == "custom":
             self._custom_calls.add(place)
         kind, argument = _CUSTOM if place in self._custom_calls else _FUNCTION
-        rendered: dict[str, object] = {"index": call.index}
+        rendered: dict[str, object] = {"index": call.call_index}
         if call.id:
             rendered |= {"id": call.id, "type": kind}
         named = {"name": call.name} if call.name else {}
         rendered[kind] = named | {argument: call.arguments}
         return b'"tool_calls":[%b]' % _encode(rendered)
 
-    def _choice_finished(self, choice: chat.ChoiceFinished, out: list[bytes]) -> None:
+    def _choice_finished(self, choice: ChoiceFinished, out: list[bytes]) -> None:
         self._introduce(choice.index, out)
         reason = finish_reason(choice.finish_reason, functions=self._functions)
         native = choice.native_finish_reason
@@ -176,48 +180,30 @@ class ChunkRenderer:
             )
         )
 
-    def _finished(self, finished: chat.CompletionFinished, out: list[bytes]) -> None:
+    def _finished(self, finished: Finished, out: list[bytes]) -> None:
         self.finished = True
         if not self._include_usage:
             return
-        cost = finished.cost_nano_usd if self._include_cost else None
+        cost = finished.cost_nano_usd or 0 if self._include_cost else None
         tier = finished.service_tier
         out.append(
             b'%b"choices":[],"usage":%b%b}\n\n'
             % (
                 self._head,
-                _encode(render_usage(finished.usage, cost)),
+                _encode(render_usage(finished.usage or _NO_USAGE, cost)),
                 b',"service_tier":' + _encode(tier) if tier else b"",
             )
         )
 
 
-def _text(delta: chat.CompletionDelta) -> bytes:
-    return b'"content":' + _encode(delta.text)
+_NO_USAGE = Usage()
 
-
-def _reasoning(delta: chat.CompletionDelta) -> bytes:
-    return b'"reasoning_content":' + _encode(delta.reasoning)
-
-
-def _reasoning_state(delta: chat.CompletionDelta) -> bytes:
-    return b'"reasoning_state":' + _encode(delta.reasoning_state)
-
-
-def _refusal(delta: chat.CompletionDelta) -> bytes:
-    return b'"refusal":' + _encode(delta.refusal)
-
-
-def _extra(delta: chat.CompletionDelta) -> bytes:
-    return one_line(delta.extra_json)[1:-1]
-
-
-_MEMBERS: Mapping[str, Callable[[chat.CompletionDelta], bytes]] = {
-    "text": _text,
-    "reasoning": _reasoning,
-    "refusal": _refusal,
-    "reasoning_state": _reasoning_state,
-    "extra_json": _extra,
+_MEMBERS: Mapping[type[Delta], Callable[[Any], bytes]] = {
+    TextDelta: lambda delta: b'"content":' + _encode(delta.text),
+    ReasoningDelta: lambda delta: b'"reasoning_content":' + _encode(delta.text),
+    RefusalDelta: lambda delta: b'"refusal":' + _encode(delta.text),
+    ReasoningStateDelta: lambda delta: b'"reasoning_state":' + _encode(delta.state),
+    ExtraDelta: lambda delta: one_line(delta.extra_json)[1:-1],
 }
 
 
@@ -226,13 +212,13 @@ def one_line(text: bytes) -> bytes:
     return msgspec.json.format(text, indent=-1)
 
 
-def finish_reason(reason: chat.FinishReason.ValueType, *, functions: bool) -> str:
+def finish_reason(reason: str, *, functions: bool) -> str:
     """Return OpenAI's word; `stop` for reasons newer than this edge."""
-    word = FINISH_REASONS.get(reason, "stop")
+    word = reason if reason in _FINISH_REASONS else "stop"
     return "function_call" if functions and word == "tool_calls" else word
 
 
-def render_usage(usage: usage_pb2.Usage, cost_nano_usd: int | None) -> dict[str, object]:
+def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:
     """Return OpenAI's `usage`, with this API's `thinking_tokens`, and `cost` in US dollars."""
     rendered: dict[str, object] = {
         "prompt_tokens": usage.prompt_token_count,

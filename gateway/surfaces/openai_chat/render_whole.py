@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.surfaces.openai_chat.render import finish_reason, render_usage
+from services.domain.completion import Choice, Completion
+from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
 
 _encode = msgspec.json.Encoder().encode
 
 
 def render_completion(
-    answer: chat.CreateChatCompletionResponse,
+    completion: Completion,
     *,
     thinking_parts: bool,
     include_cost: bool = False,
@@ -23,24 +23,24 @@ def render_completion(
     With `thinking_parts` the content of a model that reasoned is a list of a thinking and a text
     part. In either case the reasoning is in `reasoning_content`, too, as a string.
     """
-    cost = answer.cost_nano_usd if include_cost else None
-    completion: dict[str, object] = {
-        "id": answer.completion_id,
+    cost = completion.cost_nano_usd or 0 if include_cost else None
+    rendered: dict[str, object] = {
+        "id": completion.completion_id,
         "object": "chat.completion",
-        "created": answer.create_time.seconds,
-        "model": answer.model,
+        "created": completion.create_time_s,
+        "model": completion.model,
         "choices": [
             _choice(choice, thinking_parts=thinking_parts, functions=functions)
-            for choice in answer.choices
+            for choice in completion.choices
         ],
-        "usage": render_usage(answer.usage, cost),
+        "usage": render_usage(completion.usage, cost),
     }
-    if answer.service_tier:
-        completion["service_tier"] = answer.service_tier
-    return _encode(completion)
+    if completion.service_tier:
+        rendered["service_tier"] = completion.service_tier
+    return _encode(rendered)
 
 
-def _choice(choice: chat.Choice, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
+def _choice(choice: Choice, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
     rendered: dict[str, object] = {
         "index": choice.index,
         "message": _message(choice.message, thinking_parts=thinking_parts, functions=functions),
@@ -52,12 +52,10 @@ def _choice(choice: chat.Choice, *, thinking_parts: bool, functions: bool) -> di
     return rendered
 
 
-def _message(
-    message: content.Message, *, thinking_parts: bool, functions: bool
-) -> dict[str, object]:
+def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
     parts = message.content
-    text = "".join([part.text for part in parts])
-    reasoning = "".join([part.reasoning.text for part in parts if part.HasField("reasoning")])
+    text = "".join([part.text for part in parts if type(part) is TextPart])
+    reasoning = "".join([part.text for part in parts if type(part) is ReasoningPart])
     silent = bool(message.tool_calls or message.refusal or message.extra_json)
     rendered: dict[str, object] = {
         "role": "assistant",
@@ -84,8 +82,8 @@ def _message(
     return rendered
 
 
-def _tool_call(call: content.ToolCall) -> dict[str, object]:
-    if call.type == content.TOOL_TYPE_CUSTOM:
+def _tool_call(call: ToolCall) -> dict[str, object]:
+    if call.type == "custom":
         custom = {"name": call.name, "input": call.arguments}
         return {"id": call.id, "type": "custom", "custom": custom}
     function = {"name": call.name, "arguments": call.arguments}

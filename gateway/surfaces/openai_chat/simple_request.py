@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.http.strict_json import LARGE_BYTES, outside_strings
 from gateway.surfaces.openai_chat.messages import MESSAGES_MAX
-from services.common.chat_names import ROLES
+from services.domain.conversation import Message, TextPart
+from services.domain.spec import ChatCompletionSpec
 
 _Int32 = Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
 
@@ -46,20 +46,21 @@ class SimpleRequest(Struct, forbid_unknown_fields=True):
         """Whether the stream ends with the usage."""
         return self.stream_options is not UNSET and self.stream_options.include_usage
 
-    def fill(self, spec: chat.ChatCompletionSpec) -> None:
-        """Copy the request into `spec`."""
-        spec.model = self.model
-        for message in self.messages:
-            made = spec.messages.add()
-            made.role = ROLES[message.role]
-            made.content.add().text = message.content
-        for limit in (self.max_tokens, self.max_completion_tokens):
-            if limit is not UNSET:
-                spec.max_tokens = limit
-        if self.temperature is not UNSET:
-            spec.temperature = self.temperature
-        if self.top_p is not UNSET:
-            spec.top_p = self.top_p
+    def to_spec(self) -> ChatCompletionSpec:
+        """Return the completion to generate."""
+        limit = (
+            self.max_tokens if self.max_completion_tokens is UNSET else self.max_completion_tokens
+        )
+        return ChatCompletionSpec(
+            model=self.model,
+            messages=[
+                Message(role=message.role, content=[TextPart(text=message.content)])
+                for message in self.messages
+            ],
+            max_tokens=None if limit is UNSET else limit,
+            temperature=None if self.temperature is UNSET else self.temperature,
+            top_p=None if self.top_p is UNSET else self.top_p,
+        )
 
     @property
     def members(self) -> int:

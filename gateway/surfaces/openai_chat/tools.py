@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 
 import msgspec
 from msgspec import Raw, Struct
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of, read
-from services.common.chat_names import TOOL_CHOICE_MODES
+from services.domain.spec import (
+    ResponseFormat,
+    ResponseFormatType,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
+)
 
 _NONE = Raw()
 
@@ -77,41 +81,36 @@ _CHOICE = msgspec.json.Decoder(str | _NamedFunction | _NamedCustom | _AllowedToo
 _FUNCTION_CHOICE = msgspec.json.Decoder(str | _Name)
 _FORMAT = msgspec.json.Decoder(_ResponseFormat)
 
-ALLOWED_MODES: Mapping[str, chat.ToolChoiceMode.ValueType] = {
-    "auto": chat.TOOL_CHOICE_MODE_AUTO,
-    "required": chat.TOOL_CHOICE_MODE_REQUIRED,
-}
-FORMATS: Mapping[str, chat.ResponseFormatType.ValueType] = {
-    "text": chat.RESPONSE_FORMAT_TYPE_TEXT,
-    "json_object": chat.RESPONSE_FORMAT_TYPE_JSON_OBJECT,
-    "json_schema": chat.RESPONSE_FORMAT_TYPE_JSON_SCHEMA,
-}
+MODES: Sequence[ToolChoiceMode] = ("auto", "none", "required")
+ALLOWED_MODES: Sequence[ToolChoiceMode] = ("auto", "required")
+FORMATS: Sequence[ResponseFormatType] = ("text", "json_object", "json_schema")
 
 
-def decode_tools(param: str, raw: Raw) -> list[chat.Tool]:
+def decode_tools(param: str, raw: Raw) -> list[Tool]:
     """Decode the field `tools`."""
     return [_tool(tool) for tool in read(param, raw, _TOOLS)]
 
 
-def decode_functions(param: str, raw: Raw) -> list[chat.Tool]:
+def decode_functions(param: str, raw: Raw) -> list[Tool]:
     """Decode the field `functions`, the predecessor of `tools`."""
     return [_function(function) for function in read(param, raw, _FUNCTIONS)]
 
 
-def _tool(tool: _FunctionTool | _CustomTool) -> chat.Tool:
+def _tool(tool: _FunctionTool | _CustomTool) -> Tool:
     if isinstance(tool, _FunctionTool):
         return _function(tool.function)
-    return chat.Tool(
-        type=content.TOOL_TYPE_CUSTOM,
-        name=tool.custom.name,
-        description=tool.custom.description or "",
-        parameters_json=_json(tool.custom.format),
+    custom = tool.custom
+    return Tool(
+        type="custom",
+        name=custom.name,
+        description=custom.description or "",
+        parameters_json=_json(custom.format),
     )
 
 
-def _function(function: _Function) -> chat.Tool:
-    return chat.Tool(
-        type=content.TOOL_TYPE_FUNCTION,
+def _function(function: _Function) -> Tool:
+    return Tool(
+        type="function",
         name=function.name,
         description=function.description or "",
         parameters_json=_json(function.parameters),
@@ -119,48 +118,43 @@ def _function(function: _Function) -> chat.Tool:
     )
 
 
-def decode_tool_choice(param: str, raw: Raw) -> chat.ToolChoice:
+def decode_tool_choice(param: str, raw: Raw) -> ToolChoice:
     """Decode the field `tool_choice`: a mode, a tool, or the allowed tools."""
     choice = read(param, raw, _CHOICE)
     if isinstance(choice, str):
-        return chat.ToolChoice(mode=one_of(param, choice, TOOL_CHOICE_MODES))
+        return ToolChoice(mode=one_of(param, choice, MODES))
     if isinstance(choice, _AllowedTools):
         allowed = choice.allowed_tools
         mode = one_of(f"{param}.allowed_tools.mode", allowed.mode, ALLOWED_MODES)
-        return chat.ToolChoice(mode=mode, names=[_name(tool) for tool in allowed.tools])
+        return ToolChoice(mode=mode, names=[_name(tool) for tool in allowed.tools])
     custom = isinstance(choice, _NamedCustom)
-    return chat.ToolChoice(
-        mode=chat.TOOL_CHOICE_MODE_NAMED,
-        names=[_name(choice)],
-        type=content.TOOL_TYPE_CUSTOM if custom else content.TOOL_TYPE_FUNCTION,
-    )
+    return ToolChoice(mode="named", names=[_name(choice)], type="custom" if custom else "function")
 
 
-def decode_function_choice(param: str, raw: Raw) -> chat.ToolChoice:
+def decode_function_choice(param: str, raw: Raw) -> ToolChoice:
     """Decode the field `function_call`, the predecessor of `tool_choice`."""
     choice = read(param, raw, _FUNCTION_CHOICE)
     if isinstance(choice, str):
-        return chat.ToolChoice(mode=one_of(param, choice, TOOL_CHOICE_MODES))
-    return chat.ToolChoice(
-        mode=chat.TOOL_CHOICE_MODE_NAMED, names=[choice.name], type=content.TOOL_TYPE_FUNCTION
-    )
+        return ToolChoice(mode=one_of(param, choice, MODES))
+    return ToolChoice(mode="named", names=[choice.name], type="function")
 
 
-def decode_response_format(param: str, raw: Raw) -> chat.ResponseFormat:
+def decode_response_format(param: str, raw: Raw) -> ResponseFormat:
     """Decode the field `response_format`."""
     given = read(param, raw, _FORMAT)
-    made = chat.ResponseFormat(type=one_of(f"{param}.type", given.type, FORMATS))
-    if made.type != chat.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
-        return made
+    form = one_of(f"{param}.type", given.type, FORMATS)
+    if form != "json_schema":
+        return ResponseFormat(type=form)
     schema = given.json_schema
     if schema is None:
         raise invalid(f"{param}.json_schema", f"Invalid {param}: `json_schema` is missing.")
-    made.name = schema.name
-    made.description = schema.description or ""
-    made.schema_json = _json(schema.schema)
-    if schema.strict is not None:
-        made.strict = schema.strict
-    return made
+    return ResponseFormat(
+        type=form,
+        name=schema.name,
+        description=schema.description or "",
+        schema_json=_json(schema.schema),
+        strict=schema.strict,
+    )
 
 
 def _name(tool: _NamedFunction | _NamedCustom) -> str:

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import grpc
 import msgspec
 from aiohttp import web
 from pomogator.models.v1 import model_service_pb2 as models
-from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
 
+from gateway.backend import Backend, CallOptions
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.http.body import expect_continue
+from gateway.http.call_options import deadline_s, idempotency_key, trace_context
 from gateway.http.credentials import api_key
 from gateway.http.middleware import REQUEST_ID
-from gateway.rpc.call_metadata import call_metadata, deadline_s
-from gateway.rpc.in_flight_calls import InFlightCalls
+from gateway.overload.in_flight_calls import InFlightCalls
 from gateway.surfaces.contract_routes import contract_routes
 from services.domain.error_reason import ErrorReason
+from services.domain.model import Model
 
 _SERVICE = models.DESCRIPTOR.services_by_name["ModelService"]
 
@@ -26,8 +26,8 @@ _SERVICE = models.DESCRIPTOR.services_by_name["ModelService"]
 class ModelsHandler:
     """Handler of the models that a key may use."""
 
-    def __init__(self, channel: grpc.aio.Channel, calls: InFlightCalls, config: EdgeConfig) -> None:
-        self._stub = ModelServiceStub(channel)
+    def __init__(self, backend: Backend, calls: InFlightCalls, config: EdgeConfig) -> None:
+        self._backend = backend
         self._calls = calls
         self._config = config
 
@@ -41,36 +41,39 @@ class ModelsHandler:
 
     async def list(self, request: web.Request) -> web.Response:
         """Answer with all models that the key may use."""
-        key = api_key(request.headers)
-        pairs = call_metadata(request.headers, key, request[REQUEST_ID])
-        timeout = deadline_s(request.headers, self._config, whole=True)
-        call = self._stub.ListModels(models.ListModelsRequest(), metadata=pairs, timeout=timeout)
-        with self._calls.track(call, request[REQUEST_ID], key):
-            listed = await call
-        return _json({"object": "list", "data": [_model(model) for model in listed.models]})
+        call = self._call(request)
+        with self._calls.track(call.key):
+            listed = await self._backend.models(call)
+        return _json({"object": "list", "data": [_model(model) for model in listed]})
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer with one model, whose name may contain slashes."""
-        key = api_key(request.headers)
-        pairs = call_metadata(request.headers, key, request[REQUEST_ID])
-        timeout = deadline_s(request.headers, self._config, whole=True)
-        rpc_request = models.GetModelRequest(model=request.match_info["model"])
-        call = self._stub.GetModel(rpc_request, metadata=pairs, timeout=timeout)
+        call = self._call(request)
         try:
-            with self._calls.track(call, request[REQUEST_ID], key):
-                found = await call
+            with self._calls.track(call.key):
+                found = await self._backend.model(request.match_info["model"], call)
         except ApiError as error:
             if error.reason == ErrorReason.NOT_FOUND:
                 error.code = "model_not_found"  # OpenAI's code, which SDKs check.
             raise
-        return _json(_model(found.model))
+        return _json(_model(found))
+
+    def _call(self, request: web.Request) -> CallOptions:
+        headers = request.headers
+        return CallOptions(
+            key=api_key(headers),
+            request_id=request[REQUEST_ID],
+            idempotency_key=idempotency_key(headers),
+            trace_context=trace_context(headers),
+            deadline_s=deadline_s(headers, self._config, whole=True),
+        )
 
 
-def _model(model: models.Model) -> dict[str, object]:
+def _model(model: Model) -> dict[str, object]:
     return {
         "id": model.name,
         "object": "model",
-        "created": model.create_time.seconds,
+        "created": model.create_time_s,
         "owned_by": model.owner,
     }
 

@@ -77,6 +77,11 @@ def _read_part(message: content_pb2.ContentPart) -> ContentPart:
     )
 
 
+def _read_answered_part(message: content_pb2.ContentPart) -> ContentPart:
+    """Return a part of an answer. One of a newer contract is an empty text."""
+    return TextPart() if message.WhichOneof("part") is None else _read_part(message)
+
+
 def _fill_part(part: ContentPart, message: content_pb2.ContentPart) -> None:
     if isinstance(part, TextPart):
         message.text = part.text
@@ -116,7 +121,15 @@ CREATE_TIME = Translation(
     lambda seconds, message: message.FromSeconds(seconds),
 )
 CREATE_TIME_NAME = {"create_time": "create_time_s"}
-_CHOICE = MessageTable(Choice, pb.Choice, {"message": MESSAGE.translation})
+_ANSWER = MessageTable(
+    Message,
+    content_pb2.Message,
+    {
+        "content": Translation(_read_answered_part, _fill_part),
+        "tool_calls": _TOOL_CALL.translation,
+    },
+)
+_CHOICE = MessageTable(Choice, pb.Choice, {"message": _ANSWER.translation})
 _COMPLETION = MessageTable(
     Completion,
     pb.CreateChatCompletionResponse,
@@ -142,7 +155,7 @@ def fill_request(request: CompletionRequest, message: R) -> R:
 
 
 def read_completion(message: pb.CreateChatCompletionResponse) -> Completion:
-    """Return the whole answer. Raises UntranslatableError."""
+    """Return the whole answer."""
     return _COMPLETION.read(message)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.common.contract.chat import CREATE_TIME, CREATE_TIME_NAME, NOTE, USAGE
-from services.common.contract.message_table import MessageTable, UntranslatableError
+from services.common.contract.message_table import MessageTable
 from services.domain.events import (
     Batch,
     ChoiceFinished,
@@ -51,8 +51,16 @@ _PLAIN_DELTAS: Mapping[str, tuple[type[Delta], str]] = {
 
 
 def read_batch(message: pb.StreamChatCompletionResponse) -> Batch:
-    """Return the events of a message. Raises UntranslatableError."""
-    return [_read_event(chunk) for chunk in message.chunks]
+    """Return the events of a message, without those of a newer contract: possibly none."""
+    batch: Batch = []
+    for chunk in message.chunks:
+        delta = chunk.delta
+        text = delta.text
+        if text:
+            batch.append(TextDelta(text, delta.index, delta.logprobs_json))
+        elif (event := _read_event(chunk)) is not None:
+            batch.append(event)
+    return batch
 
 
 def to_batch_message(batch: Sequence[Event]) -> pb.StreamChatCompletionResponse:
@@ -64,12 +72,12 @@ def to_batch_message(batch: Sequence[Event]) -> pb.StreamChatCompletionResponse:
     return message
 
 
-def _read_event(chunk: pb.ChatCompletionChunk) -> Event:
+def _read_event(chunk: pb.ChatCompletionChunk) -> Event | None:
     kind = chunk.WhichOneof("event")
     if kind == "delta":
         return _read_delta(chunk.delta)
     if kind is None:
-        raise UntranslatableError("The chunk has no event.")
+        return None
     event: Event = _EVENTS[kind].read(getattr(chunk, kind))
     return event
 

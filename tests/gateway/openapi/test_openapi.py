@@ -10,11 +10,8 @@ import jsonschema
 import openapi_spec_validator
 import pytest
 from aiohttp import web
-from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1 import key_service_pb2 as keys
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import usage_pb2
 from pomogator.models.v1 import model_service_pb2 as models
 
 from gateway.config import EdgeConfig
@@ -25,26 +22,28 @@ from gateway.surfaces.contract_routes import contract_routes
 from gateway.surfaces.openai_chat.decode import decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
+from services.domain.completion import Choice, Completion
+from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
+from services.domain.events import ChoiceFinished, Finished, Started, TextDelta
+from services.domain.usage import Usage
 from services.inprocess import InProcessChannel
 from tests.gateway.transcoding.sample_service import SOURCE, CompiledService, edge, no_metadata
 
-COMPLETION = chat.CreateChatCompletionResponse(
+COMPLETION = Completion(
     completion_id="chatcmpl-1",
     model="m-thinking",
-    create_time=Timestamp(seconds=1),
+    create_time_s=1,
     choices=[
-        chat.Choice(
-            message=content.Message(
-                content=[
-                    content.ContentPart(reasoning=content.ReasoningPart(text="hm")),
-                    content.ContentPart(text="hi"),
-                ],
-                tool_calls=[content.ToolCall(id="c", name="f", arguments="{}")],
+        Choice(
+            message=Message(
+                role="assistant",
+                content=[ReasoningPart(text="hm"), TextPart(text="hi")],
+                tool_calls=[ToolCall(id="c", name="f", arguments="{}")],
             ),
-            finish_reason=chat.FINISH_REASON_TOOL_CALLS,
+            finish_reason="tool_calls",
         )
     ],
-    usage=usage_pb2.Usage(prompt_token_count=1, completion_token_count=2, total_token_count=3),
+    usage=Usage(prompt_token_count=1, completion_token_count=2, total_token_count=3),
     cost_nano_usd=12,
 )
 
@@ -90,12 +89,10 @@ def test_rendered_chunks_fit_the_schema() -> None:
     renderer = ChunkRenderer(include_usage=True)
     sent = renderer.render(
         [
-            chat.ChatCompletionChunk(started=chat.CompletionStarted(completion_id="c", model="m")),
-            chat.ChatCompletionChunk(delta=chat.CompletionDelta(text="hi")),
-            chat.ChatCompletionChunk(
-                choice_finished=chat.ChoiceFinished(finish_reason=chat.FINISH_REASON_STOP)
-            ),
-            chat.ChatCompletionChunk(finished=chat.CompletionFinished(usage=COMPLETION.usage)),
+            Started(completion_id="c", model="m", create_time_s=0),
+            TextDelta("hi"),
+            ChoiceFinished(finish_reason="stop"),
+            Finished(usage=COMPLETION.usage),
         ]
     )
     events = [

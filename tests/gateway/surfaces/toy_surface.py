@@ -11,14 +11,16 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 from multidict import MultiMapping
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.error_answer import ErrorAnswer
-from gateway.surfaces.base import Route, RpcRequest, Surface
+from gateway.surfaces.base import Route, Surface
 from gateway.surfaces.event_stream import Framing
+from services.domain.completion import Completion
+from services.domain.conversation import Message, TextPart
+from services.domain.events import Event, Finished, Started, TextDelta
+from services.domain.spec import ChatCompletionSpec
 
 URL = "/toy/say"
 OVERLOADED = 529
@@ -37,22 +39,22 @@ class ToyRenderer:
         self.started = False
         self.finished = False
 
-    def render(self, chunks: Iterable[chat.ChatCompletionChunk]) -> bytes:
-        """Render one event for each chunk."""
-        return b"".join(map(self._event, chunks))
+    def render(self, events: Iterable[Event]) -> bytes:
+        """Render one named event for each."""
+        return b"".join(map(self._event, events))
 
     def error(self, error: ApiError) -> bytes:
         """Render the event `failed`."""
         return _event("failed", {"why": error.message})
 
-    def _event(self, chunk: chat.ChatCompletionChunk) -> bytes:
-        match chunk.WhichOneof("event"):
-            case "started":
+    def _event(self, event: Event) -> bytes:
+        match event:
+            case Started():
                 self.started = True
-                return _event("hello", {"from": chunk.started.model})
-            case "delta":
-                return _event("word", {"text": chunk.delta.text})
-            case "finished":
+                return _event("hello", {"from": event.model})
+            case TextDelta():
+                return _event("word", {"text": event.text})
+            case Finished():
                 self.finished = True
         return b""
 
@@ -61,15 +63,15 @@ class ToyRequest:
     """A decoded request."""
 
     def __init__(self, body: _Body) -> None:
-        kind = chat.StreamChatCompletionRequest if body.live else chat.CreateChatCompletionRequest
-        self.rpc_request: RpcRequest = kind()
-        self.rpc_request.spec.model = body.to
-        message = self.rpc_request.spec.messages.add(role=content.ROLE_USER)
-        message.content.add().text = body.say
+        message = Message(role="user", content=[TextPart(text=body.say)])
+        self.spec = ChatCompletionSpec(model=body.to, messages=[message])
+        self.stream = body.live
 
-    def render(self, answer: chat.CreateChatCompletionResponse) -> bytes:
+    def render(self, completion: Completion) -> bytes:
         """Render the text alone."""
-        return json.dumps({"said": answer.choices[0].message.content[0].text}).encode()
+        parts = completion.choices[0].message.content
+        texts = [part.text for part in parts if isinstance(part, TextPart)]
+        return json.dumps({"said": "".join(texts)}).encode()
 
     def stream_renderer(self) -> ToyRenderer:
         """Return a renderer of named events."""

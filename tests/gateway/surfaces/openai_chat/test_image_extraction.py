@@ -15,6 +15,7 @@ from gateway.surfaces.openai_chat.image_extraction import (
     MARKS_MAX,
     extract_images,
 )
+from services.domain.conversation import ImagePart
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + b"\1" * EXTRACTED_BYTES_MIN).decode()
 URL = f"data:image/png;base64,{PNG}"
@@ -57,15 +58,14 @@ def test_extracted_images_are_in_the_request() -> None:
     parts = [{"type": "image_url", "image_url": URL}, {"type": "text", "text": "a"}]
     messages = [{"role": "user", "content": parts}]
     spec = decode(json.dumps({"model": "m", "messages": messages}).encode(), CONFIG).spec
-    assert spec.messages[0].content[0].image.base64 == PNG
-    assert spec.messages[0].content[0].image.mime_type == "image/png"
+    assert spec.messages[0].content[0] == ImagePart(base64=PNG, mime_type="image/png")
 
 
 def test_data_urls_in_other_fields_stay_unchanged() -> None:
     """Also beside an image that is extracted."""
     spec = decode(body(URL, unknown={"url": URL}), CONFIG).spec
     assert json.loads(spec.extra_json) == {"unknown": {"url": URL}}
-    assert spec.messages[0].content[0].image.base64 == PNG
+    assert spec.messages[0].content[0] == ImagePart(base64=PNG, mime_type="image/png")
 
 
 @pytest.mark.parametrize("fault", ['\\"', "\\n", "{", "é", "-", "\n"])

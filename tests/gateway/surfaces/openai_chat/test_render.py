@@ -2,25 +2,41 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
-from pomogator.chat.v1 import content_pb2 as content
+from msgspec.structs import replace
 
-from gateway.surfaces.openai_chat.render import FINISH_REASONS, ChunkRenderer, render_usage
+from gateway.surfaces.openai_chat.render import ChunkRenderer, render_usage
 from gateway.surfaces.openai_chat.render_whole import render_completion
-from tests.stand import service
+from services.domain.completion import Choice, Completion
+from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
+from services.domain.events import (
+    ChoiceFinished,
+    Event,
+    ExtraDelta,
+    FinishReason,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+)
+from services.domain.usage import Usage
+
+STARTED = Started(completion_id="chatcmpl-1", model="test/model", create_time_s=1_706_745_600)
+USAGE = Usage(prompt_token_count=25, completion_token_count=12, total_token_count=37)
 
 
 def rendered(
-    *chunks: chat.ChatCompletionChunk, functions: bool = False, include_usage: bool = False
+    *events: Event, functions: bool = False, include_usage: bool = False
 ) -> list[dict[str, Any]]:
-    """Render a stream of `started` and these chunks, and parse its events."""
+    """Render a stream of `STARTED` and these events, and parse its chunks."""
     renderer = ChunkRenderer(include_usage=include_usage, functions=functions)
-    body = renderer.render([service.started(), *chunks]).decode()
+    body = renderer.render([STARTED, *events]).decode()
     assert body.endswith("\n\n")
     lines = body.removesuffix("\n\n").split("\n\n")
     assert all("\n" not in line for line in lines)
@@ -33,25 +49,26 @@ def deltas(chunks: Sequence[dict[str, Any]], index: int = 0) -> list[dict[str, A
     return [choice["delta"] for choice in choices if choice["index"] == index][1:]
 
 
-def call(index: int, *, at: int = 0, **fields: Any) -> chat.ChatCompletionChunk:
+def call(index: int, **fields: Any) -> ToolCallDelta:
     """A piece of a tool call."""
-    return service.delta(at, tool_call=chat.ToolCallDelta(index=index, **fields))
+    return ToolCallDelta(call_index=index, **fields)
 
 
+@example(['"],[', "a"])
 @given(st.lists(st.text() | st.text('",\\[]', max_size=4) | st.sampled_from([",", "],["])))
 def test_text_is_rendered_unchanged(pieces: list[str]) -> None:
     """All characters, line separators included, and one event for each piece."""
-    chunks = rendered(*(service.text(piece) for piece in pieces))
+    chunks = rendered(*map(TextDelta, pieces))
     assert [delta["content"] for delta in deltas(chunks)] == pieces
 
 
 def test_each_kind_of_delta_has_its_key() -> None:
     """Reasoning is never in `content`."""
     chunks = rendered(
-        service.delta(reasoning="r"),
-        service.delta(refusal="no"),
-        service.delta(reasoning_state="sealed"),
-        service.delta(extra_json=b'{\n "annotations": [1]\n}'),
+        ReasoningDelta("r"),
+        RefusalDelta("no"),
+        ReasoningStateDelta("sealed"),
+        ExtraDelta(b'{\n "annotations": [1]\n}'),
     )
     assert deltas(chunks) == [
         {"reasoning_content": "r"},
@@ -64,9 +81,9 @@ def test_each_kind_of_delta_has_its_key() -> None:
 def test_the_first_piece_of_a_tool_call_has_its_name() -> None:
     """And its id and type; every piece has its index."""
     chunks = rendered(
-        call(0, id="c", name="f", type=content.TOOL_TYPE_FUNCTION),
+        call(0, id="c", name="f", type="function"),
         call(0, arguments='{"a"'),
-        call(1, id="d", name="g", arguments="x", type=content.TOOL_TYPE_CUSTOM),
+        call(1, id="d", name="g", arguments="x", type="custom"),
         call(1, arguments="y"),
     )
     assert [delta["tool_calls"][0] for delta in deltas(chunks)] == [
@@ -80,10 +97,10 @@ def test_the_first_piece_of_a_tool_call_has_its_name() -> None:
 def test_requests_with_functions_get_function_calls() -> None:
     """With the finish reason from before there were tools, and one call, as in a whole answer."""
     *chunks, last = rendered(
-        call(0, id="c", name="f", type=content.TOOL_TYPE_FUNCTION),
+        call(0, id="c", name="f", type="function"),
         call(0, arguments="{}"),
-        call(1, id="d", name="f", arguments='{"a":1}', type=content.TOOL_TYPE_FUNCTION),
-        service.choice_finished(chat.FINISH_REASON_TOOL_CALLS),
+        call(1, id="d", name="f", arguments='{"a":1}', type="function"),
+        ChoiceFinished(finish_reason="tool_calls"),
         functions=True,
     )
     assert [delta["function_call"] for delta in deltas(chunks)] == [
@@ -95,7 +112,7 @@ def test_requests_with_functions_get_function_calls() -> None:
 
 def test_every_choice_begins_with_its_role() -> None:
     """In its first event, also if that is its last."""
-    chunks = rendered(service.text("a", 1), service.choice_finished(index=2))
+    chunks = rendered(TextDelta("a", 1), ChoiceFinished(index=2, finish_reason="stop"))
     first: dict[int, dict[str, Any]] = {}
     for chunk in chunks:
         (choice,) = chunk["choices"]
@@ -106,31 +123,26 @@ def test_every_choice_begins_with_its_role() -> None:
 
 def test_log_probabilities_are_beside_the_delta() -> None:
     """On one line, as the provider sent them."""
-    *_, chunk = rendered(_with_logprobs())
+    *_, chunk = rendered(TextDelta("a", logprobs_json=b'{\r\n"content": []}'))
     assert chunk["choices"][0]["logprobs"] == {"content": []}
     assert chunk["choices"][0]["finish_reason"] is None
 
 
-def _with_logprobs() -> chat.ChatCompletionChunk:
-    delta = chat.CompletionDelta(text="a", logprobs_json=b'{\r\n"content": []}')
-    return chat.ChatCompletionChunk(delta=delta)
-
-
-@pytest.mark.parametrize("reason", chat.FinishReason.values())
-def test_finish_reasons_are_openais(reason: chat.FinishReason.ValueType) -> None:
-    """For all of the contract's, and `stop` for others; the provider's own word is beside them."""
-    *_, chunk = rendered(service.choice_finished(reason, native="end_turn"))
+@pytest.mark.parametrize("reason", [*get_args(FinishReason), "99"])
+def test_finish_reasons_are_openais(reason: Any) -> None:
+    """For all of the domain's, and `stop` for others; the provider's own word is beside them."""
+    *_, chunk = rendered(ChoiceFinished(finish_reason=reason, native_finish_reason="end_turn"))
     (choice,) = chunk["choices"]
-    assert choice["finish_reason"] == FINISH_REASONS.get(reason, "stop")
+    assert choice["finish_reason"] == ("stop" if reason in {"", "99"} else reason)
     assert choice["native_finish_reason"] == "end_turn"
     assert choice["delta"] == {}
 
 
 def test_usage_is_complete() -> None:
     """Tokens by kind; the cost is exact in dollars."""
-    took = service.usage(25, 12, 5)
-    took.cache_read_token_count = 3
-    took.cache_write_token_count = 4
+    took = replace(
+        USAGE, thinking_token_count=5, cache_read_token_count=3, cache_write_token_count=4
+    )
     assert json.loads(json.dumps(render_usage(took, None))) == {
         "prompt_tokens": 25,
         "completion_tokens": 12,
@@ -139,7 +151,7 @@ def test_usage_is_complete() -> None:
         "prompt_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 4},
         "completion_tokens_details": {"reasoning_tokens": 5},
     }
-    assert "thinking_tokens" not in render_usage(service.usage(), None)
+    assert "thinking_tokens" not in render_usage(USAGE, None)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +160,18 @@ def test_usage_is_complete() -> None:
 )
 def test_cost_is_exact(nano_usd: int, dollars: bytes) -> None:
     """An integer becomes a decimal number without a double in between."""
-    cost: Any = render_usage(service.usage(), nano_usd)["cost"]
+    cost: Any = render_usage(USAGE, nano_usd)["cost"]
     assert bytes(cost) == dollars
 
 
-def whole(sent: content.Message, *, thinking_parts: bool = False) -> dict[str, Any]:
+def whole(sent: Message, *, thinking_parts: bool = False) -> dict[str, Any]:
     """Render a whole answer with this message, and return it."""
-    answer = service.answer()
-    answer.choices[0].message.CopyFrom(sent)
+    answer = Completion(
+        completion_id="chatcmpl-1",
+        model="test/model",
+        create_time_s=1,
+        choices=[Choice(message=sent, finish_reason="stop")],
+    )
     body = json.loads(render_completion(answer, thinking_parts=thinking_parts))
     message: dict[str, Any] = body["choices"][0]["message"]
     return message
@@ -163,9 +179,10 @@ def whole(sent: content.Message, *, thinking_parts: bool = False) -> dict[str, A
 
 def test_content_is_null_beside_tool_calls_alone() -> None:
     """Also if the model reasoned first."""
-    message = content.Message(
-        content=[content.ContentPart(reasoning=content.ReasoningPart(text="r"))],
-        tool_calls=[content.ToolCall(id="c", name="f", arguments="{}")],
+    message = Message(
+        role="assistant",
+        content=[ReasoningPart(text="r")],
+        tool_calls=[ToolCall(id="c", name="f", arguments="{}")],
     )
     assert whole(message, thinking_parts=True) == {
         "role": "assistant",
@@ -180,19 +197,21 @@ def test_content_is_null_beside_tool_calls_alone() -> None:
 
 def test_an_empty_answer_is_an_empty_string() -> None:
     """If there are no tool calls either."""
-    assert whole(content.Message())["content"] == ""
+    assert whole(Message(role="assistant"))["content"] == ""
 
 
 def test_without_reasoning_content_stays_a_string() -> None:
     """Also for models whose name promises thinking."""
-    message = content.Message(content=[content.ContentPart(text="a")])
+    message = Message(role="assistant", content=[TextPart(text="a")])
     assert whole(message, thinking_parts=True)["content"] == "a"
 
 
 def test_extra_members_of_a_message_never_replace_ours() -> None:
     """Such as a provider's `content`."""
-    message = content.Message(
-        content=[content.ContentPart(text="a")], extra_json=b'{"content":"b","annotations":[]}'
+    message = Message(
+        role="assistant",
+        content=[TextPart(text="a")],
+        extra_json=b'{"content":"b","annotations":[]}',
     )
     assert whole(message)["content"] == "a"
     assert whole(message)["annotations"] == []

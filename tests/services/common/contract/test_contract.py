@@ -11,6 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import content_pb2
+from pomogator.models.v1 import model_service_pb2 as models
 
 from services.common.contract.chat import (
     fill_request,
@@ -20,8 +21,10 @@ from services.common.contract.chat import (
 )
 from services.common.contract.chat_events import read_batch, to_batch_message
 from services.common.contract.message_table import UntranslatableError
+from services.common.contract.models import read_model, to_model_message
 from services.domain.conversation import Message as DomainMessage
 from services.domain.conversation import TextPart
+from services.domain.events import TextDelta
 from services.domain.spec import ChatCompletionSpec, CompletionRequest, Thinking
 
 MESSAGES_EACH = 200
@@ -49,6 +52,7 @@ def _is_required(message: Any, field: Any) -> bool:
         ("CreateChatCompletionRequest", "spec"),
         ("CreateChatCompletionResponse", "create_time"),
         ("CompletionStarted", "create_time"),
+        ("Model", "create_time"),
     }
 
 
@@ -102,6 +106,7 @@ BOTH_WAYS: list[tuple[type[Message], Translate]] = [
         pb.StreamChatCompletionResponse,
         lambda message: to_batch_message(read_batch(message)),
     ),
+    (models.Model, lambda message: to_model_message(read_model(message))),
 ]
 
 
@@ -163,3 +168,18 @@ def test_an_empty_part_is_named() -> None:
         read_request(message)
 
     assert fault.value.path == "spec.messages[1].content[1]"
+
+
+def test_what_a_newer_service_adds_to_answers_is_left_out() -> None:
+    """An older edge goes on with the events and parts that it knows."""
+    batch = pb.StreamChatCompletionResponse(
+        chunks=[
+            pb.ChatCompletionChunk(),
+            pb.ChatCompletionChunk(delta=pb.CompletionDelta(text="a", index=1)),
+        ]
+    )
+    answer = pb.CreateChatCompletionResponse()
+    answer.choices.add().message.content.add()
+
+    assert read_batch(batch) == [TextDelta("a", 1)]
+    assert read_completion(answer).choices[0].message.content == [TextPart()]

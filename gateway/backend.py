@@ -1,0 +1,78 @@
+"""Backend: the service behind the edge, as the edge calls it.
+
+Requests and answers are the domain's, failures are `ApiError`. A call ends at once when the task
+that awaits it is cancelled, or the batches of its stream are closed.
+`gateway.rpc.grpc_backend` calls a service over gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Literal, NamedTuple, Protocol, TypeAlias
+
+import msgspec
+
+from services.domain.completion import Completion
+from services.domain.events import Batch
+from services.domain.model import Model
+from services.domain.spec import CompletionRequest
+
+ServiceState: TypeAlias = Literal["ready", "not serving", "unreachable"]
+
+TraceContext: TypeAlias = Sequence[tuple[str, str]]
+"""The headers `traceparent` and `tracestate`, as far as there are any, with their values."""
+
+
+class CallOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts of a call beside its request."""
+
+    key: str
+    """API key of the caller. The service decides whether it is valid."""
+    request_id: str
+    deadline_s: float
+    """The most time that the call may take."""
+    idempotency_key: str = ""
+    trace_context: TraceContext = ()
+
+
+class WholeReply(NamedTuple):
+    """Whole answer to a call."""
+
+    completion: Completion
+    headers: Mapping[str, str]
+    """Headers for the client."""
+
+
+class StreamReply(NamedTuple):
+    """Streamed answer to a call, which begins when its first batch is awaited."""
+
+    batches: AsyncGenerator[Batch, None]
+    """Close it (`contextlib.aclosing`), also after a failure."""
+    headers: Mapping[str, str]
+    """Headers for the client. Complete when the first batch has arrived."""
+
+
+class Backend(Protocol):
+    """The service behind the edge. All methods but `state` raise ApiError."""
+
+    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+        """Return the whole answer to a request."""
+
+    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
+        """Return the stream of an answer. Awaiting its batches raises ApiError."""
+
+    async def models(self, call: CallOptions) -> Sequence[Model]:
+        """Return all models that the key may use, sorted by name."""
+
+    async def model(self, name: str, call: CallOptions) -> Model:
+        """Return one of these models. The error's reason is NOT_FOUND if it is none of them."""
+
+    async def check_key(self, key: str, request_id: str) -> bool:
+        """Return whether the service accepted the key; False where it cannot say.
+
+        Raises:
+            ApiError: the key is not valid.
+        """
+
+    async def state(self, timeout_s: float) -> ServiceState:
+        """Return whether a service answers, and accepts calls."""

@@ -1,0 +1,88 @@
+"""Call options in HTTP headers: idempotency key, trace context, deadline, parameter policy.
+
+Other headers of a client never reach the service.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from multidict import MultiMapping
+
+from gateway.backend import TraceContext
+from gateway.config import EdgeConfig
+from gateway.errors import invalid
+from gateway.telemetry.request_observer import TRACE_CONTEXT
+from services.common.call_names import IDEMPOTENCY_KEY_HEADER, TIMEOUT_HEADER
+from services.common.request_headers import is_idempotency_key
+from services.domain.spec import ParameterPolicy
+
+_TRACE_HEADERS: Sequence[tuple[str, re.Pattern[str]]] = (
+    # https://www.w3.org/TR/trace-context/
+    ("traceparent", re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")),
+    ("tracestate", re.compile(r"[\x21-\x7e][\x20-\x7e]{0,510}[\x21-\x7e]")),
+)
+
+
+def idempotency_key(headers: MultiMapping[str]) -> str:
+    """Return the idempotency key; empty without one.
+
+    Raises:
+        ApiError: it is malformed. To drop it might repeat a completion.
+    """
+    keys = headers.getall("Idempotency-Key", ())
+    if not keys:
+        return ""
+    if len(keys) > 1 or not is_idempotency_key(keys[0]):
+        message = "Idempotency-Key must be 1 to 255 printable ASCII characters."
+        raise invalid(IDEMPOTENCY_KEY_HEADER, message)
+    return keys[0]
+
+
+def trace_context(headers: MultiMapping[str]) -> TraceContext:
+    """Return the context of the request's span, or else the client's, where it is well-formed."""
+    own = TRACE_CONTEXT.get()
+    if own is not None:
+        return own
+    return [
+        (name, value)
+        for name, form in _TRACE_HEADERS
+        if (value := headers.get(name)) is not None and form.fullmatch(value)
+    ]
+
+
+def deadline_s(headers: MultiMapping[str], config: EdgeConfig, *, whole: bool) -> float:
+    """Return how long the call may take.
+
+    Clients set it in seconds with `x-pomogator-timeout`. The Python SDK also sends how long it
+    waits for the next byte: that limits a whole answer, but no stream, which comments keep alive.
+    """
+    limit = config.deadline_s
+    asked = headers.get(TIMEOUT_HEADER)
+    if asked is not None:
+        seconds = _seconds(asked)
+        if seconds is None:
+            raise invalid(TIMEOUT_HEADER, "x-pomogator-timeout must be seconds, above 0.")
+        limit = min(limit, seconds)
+    read_timeout_s = _seconds(headers.get("x-stainless-read-timeout", "")) if whole else None
+    return limit if read_timeout_s is None else min(limit, read_timeout_s)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        seconds = float(text)
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds > 0 else None
+
+
+def parameter_policy(headers: MultiMapping[str]) -> ParameterPolicy:
+    """Return the policy of the header `x-pomogator-mode`."""
+    match headers.get("x-pomogator-mode"):
+        case None:
+            return ""
+        case "adapt" | "strict" as policy:
+            return policy
+    raise invalid("x-pomogator-mode", "x-pomogator-mode must be `strict` or `adapt`.")

@@ -1,0 +1,87 @@
+"""In-flight calls to the service. Each ends with the request that made it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.errors import ApiError, shutting_down
+from gateway.overload.concurrency_limit import ConcurrencyLimit
+from services.common.fair_share import FairShare
+
+
+class InFlightCalls:
+    """The calls of one edge that are in flight."""
+
+    def __init__(self) -> None:
+        self._calls: set[InFlightCall] = set()
+        self._shares = FairShare()
+        self.limit = ConcurrencyLimit(lambda: len(self._calls), self._shares.is_light)
+        """The limit of these calls, learned from the service's refusals."""
+        self._drained: asyncio.Event | None = None
+
+    def track(self, caller: str) -> InFlightCall:
+        """Return a context manager in which the current task awaits a call.
+
+        `caller` is the key of the request. The context manager raises ApiError where `drain` has
+        cancelled the call.
+        """
+        return InFlightCall(self, hash(caller))
+
+    def add(self, call: InFlightCall, caller: int) -> int:
+        """Add a call. Return the number of calls that were in flight before it."""
+        before = len(self._calls)
+        self._calls.add(call)
+        self._shares.enter(caller)
+        return before
+
+    def remove(self, call: InFlightCall, caller: int) -> None:
+        """Remove a call that has ended."""
+        self._calls.discard(call)
+        self._shares.leave(caller)
+        if not self._calls and self._drained is not None:
+            self._drained.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait for the calls to end; cancel those that still run after `timeout_s`."""
+        if not self._calls:
+            return
+        self._drained = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._drained.wait()
+        except TimeoutError:
+            for call in list(self._calls):
+                call.cancel()
+
+
+class InFlightCall:
+    """Context manager in which a request awaits its call. Cancels the task, as a timeout does."""
+
+    __slots__ = ("_caller", "_calls", "_calls_before", "_cancelled", "_task")
+
+    def __init__(self, calls: InFlightCalls, caller: int) -> None:
+        self._calls = calls
+        self._caller = caller
+        self._calls_before = 0
+        self._cancelled = False
+        self._task: asyncio.Task[object] | None = None
+
+    def cancel(self) -> None:
+        """End the call. Its request fails with SHUTTING_DOWN."""
+        if self._task is not None and not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
+
+    def __enter__(self) -> None:
+        self._task = asyncio.current_task()
+        self._calls_before = self._calls.add(self, self._caller)
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._calls.remove(self, self._caller)
+        if isinstance(error, ApiError) and error.row.lowers_limit and not error.scarce:
+            self._calls.limit.lower(self._calls_before)
+        if not self._cancelled or self._task is None:
+            return
+        has_left = self._task.uncancel() > 0  # The client, which cancelled the task, too.
+        if isinstance(error, asyncio.CancelledError) and not has_left:
+            raise shutting_down() from None

@@ -1,0 +1,156 @@
+"""gRPC backend: calls a service through the generated stubs, and translates both ways.
+
+The channel is TCP, a Unix socket, or leads to handlers in the same process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1.chat_completion_service_pb2_grpc import ChatCompletionServiceStub
+from pomogator.models.v1 import model_service_pb2 as model_messages
+from pomogator.models.v1.model_service_pb2_grpc import ModelServiceStub
+
+from gateway.backend import Backend, CallOptions, ServiceState, StreamReply, WholeReply
+from gateway.errors import ApiError, shutting_down
+from gateway.rpc.call_metadata import call_metadata, response_headers
+from gateway.rpc.status_mapping import to_api_error
+from services.common.call_names import TIMEOUT_HEADER
+from services.common.contract.chat import fill_request, read_completion
+from services.common.contract.chat_events import read_batch
+from services.common.contract.models import read_model
+from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch
+from services.domain.model import Model
+from services.domain.spec import CompletionRequest
+
+KEY_CHECK_TIMEOUT_S = 4.0
+"""Above the timeout of the service's own lookup in its store."""
+
+_DEADLINE_ROUNDING_S = 0.01
+"""Subtracted from the timeout that gRPC sends, which gRPC rounds up to about three digits: 599.99 s
+arrive as 600 s. The service compares it with the exact timeout in `x-pomogator-timeout`
+(`services.rpc.failure_border.queue_wait_s`)."""
+
+
+class GrpcBackend(Backend):
+    """The service at the other end of a channel, which the caller opens and closes."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._chat = ChatCompletionServiceStub(channel)
+        self._models = ModelServiceStub(channel)
+        # By hand, since the published types of the generated stub have no methods.
+        self._health = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+
+    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+        """Return the whole answer to a request."""
+        message = fill_request(request, chat.CreateChatCompletionRequest())
+        rpc = self._chat.CreateChatCompletion(
+            message, metadata=_completion_metadata(call), timeout=_timeout_s(call)
+        )
+        with _Ending(rpc, call.request_id):
+            answer = await rpc
+            headers = response_headers(await rpc.initial_metadata())
+        return WholeReply(read_completion(answer), headers)
+
+    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
+        """Return the stream of an answer."""
+        headers: dict[str, str] = {}
+        return StreamReply(self._batches(request, call, headers), headers)
+
+    async def _batches(
+        self, request: CompletionRequest, call: CallOptions, headers: dict[str, str]
+    ) -> AsyncGenerator[Batch, None]:
+        rpc = self._chat.StreamChatCompletion(
+            fill_request(request, chat.StreamChatCompletionRequest()),
+            metadata=_completion_metadata(call),
+            timeout=_timeout_s(call),
+        )
+        del request  # It may be large, and the stream long.
+        with _Ending(rpc, call.request_id):
+            has_headers = False
+            async for response in rpc:
+                if not has_headers:
+                    headers.update(response_headers(await rpc.initial_metadata()))
+                    has_headers = True
+                if batch := read_batch(response):
+                    yield batch
+
+    async def models(self, call: CallOptions) -> Sequence[Model]:
+        """Return all models that the key may use."""
+        rpc = self._models.ListModels(
+            model_messages.ListModelsRequest(), metadata=_metadata(call), timeout=call.deadline_s
+        )
+        with _Ending(rpc, call.request_id):
+            return [read_model(model) for model in (await rpc).models]
+
+    async def model(self, name: str, call: CallOptions) -> Model:
+        """Return one of these models."""
+        request = model_messages.GetModelRequest(model=name)
+        rpc = self._models.GetModel(request, metadata=_metadata(call), timeout=call.deadline_s)
+        with _Ending(rpc, call.request_id):
+            return read_model((await rpc).model)
+
+    async def check_key(self, key: str, request_id: str) -> bool:
+        """Ask for a model without a name: the service checks the key first, and finds none."""
+        call = CallOptions(key=key, request_id=request_id, deadline_s=KEY_CHECK_TIMEOUT_S)
+        try:
+            await self.model("", call)
+        except ApiError as error:
+            if error.row.failed_auth:
+                raise
+            return error.reason == ErrorReason.NOT_FOUND
+        return True
+
+    async def state(self, timeout_s: float) -> ServiceState:
+        """Return what the service's health says."""
+        try:
+            answer = await self._health(health_pb2.HealthCheckRequest(), timeout=timeout_s)
+        except grpc.aio.AioRpcError:
+            return "unreachable"
+        serves = answer.status == health_pb2.HealthCheckResponse.SERVING
+        return "ready" if serves else "not serving"
+
+
+def _metadata(call: CallOptions) -> tuple[tuple[str, str], ...]:
+    return call_metadata(call.key, call.request_id, call.idempotency_key, call.trace_context)
+
+
+def _completion_metadata(call: CallOptions) -> tuple[tuple[str, str], ...]:
+    return (*_metadata(call), (TIMEOUT_HEADER, str(call.deadline_s)))
+
+
+def _timeout_s(call: CallOptions) -> float:
+    return call.deadline_s - min(_DEADLINE_ROUNDING_S, call.deadline_s / 100)
+
+
+class _Ending:
+    """Context manager in which an RPC is awaited: it ends there. Failures become `ApiError`."""
+
+    __slots__ = ("_request_id", "_rpc")
+
+    def __init__(self, rpc: Any, request_id: str) -> None:
+        self._rpc = rpc
+        self._request_id = request_id
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._rpc.cancel()
+        if isinstance(error, grpc.aio.AioRpcError):
+            raise to_api_error(error, self._request_id) from None
+        if isinstance(error, asyncio.CancelledError):
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():
+                # The channel was closed, not the request cancelled.
+                raise shutting_down() from None

@@ -1,0 +1,38 @@
+"""Answer headers: what every surface tells about a completion in headers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+from services.common.money import exact_usd
+from services.domain.completion import Completion
+from services.domain.events import Note
+
+NOTES_HEADER = "x-pomogator-notes"
+COST_HEADER = "x-pomogator-cost"
+NOTES_MAX_BYTES = 2048
+
+_ACTIONS = frozenset({"mapped", "clamped", "dropped", "replaced"})
+
+
+def cost_header(completion: Completion) -> dict[str, str]:
+    """Return the header `x-pomogator-cost`, the charge in US dollars; nothing without accounts."""
+    cost = completion.cost_nano_usd
+    return {} if cost is None else {COST_HEADER: exact_usd(cost)}
+
+
+def notes_header(notes: Iterable[Note]) -> dict[str, str]:
+    """Return the header `x-pomogator-notes`: compact JSON in ASCII, of as many notes as fit."""
+    rendered: list[str] = []
+    size = len("[]")
+    for note in notes:
+        # Services that are newer than this edge may have further actions.
+        action = note.action if note.action in _ACTIONS else "changed"
+        entry = {"param": note.param, "action": action, "detail": note.detail}
+        text = json.dumps(entry, separators=(",", ":"))  # in ASCII, like headers
+        size += len(text) + len(",")
+        if size > NOTES_MAX_BYTES:
+            break
+        rendered.append(text)
+    return {NOTES_HEADER: f"[{','.join(rendered)}]"} if rendered else {}

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import grpc
+import pytest
+from pomogator.models.v1 import model_service_pb2 as models
+
+from gateway.backend import CallOptions
+from gateway.errors import ApiError
+from gateway.rpc import grpc_backend
+from gateway.rpc.grpc_backend import GrpcBackend
+from services.domain.events import Started
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.inprocess import InProcessChannel
+from tests.gateway.conftest import KEY, scripted_channel
+from tests.stand import service
+from tests.stand.service import Fault, Pause, ScriptedModels, ScriptedService, fail
+
+
+@pytest.mark.parametrize("transport", ["in-process", "tcp"])
+async def test_a_key_that_passes_the_services_check_is_valid(
+    transport: str, tmp_path: Path
+) -> None:
+    """The model without a name does not exist: that is said after the check of the key."""
+    async with scripted_channel(ScriptedService(), transport, tmp_path) as channel:
+        assert await GrpcBackend(channel).check_key(KEY, "req-1")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "refused"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, "INVALID_API_KEY", True),
+        (grpc.StatusCode.UNAUTHENTICATED, "KEY_REVOKED", True),
+        (grpc.StatusCode.UNAVAILABLE, "AUTH_UNAVAILABLE", False),
+        (grpc.StatusCode.UNIMPLEMENTED, "", False),
+    ],
+)
+async def test_only_the_services_word_refuses_a_key(
+    monkeypatch: pytest.MonkeyPatch, code: grpc.StatusCode, reason: str, refused: bool
+) -> None:
+    """A service that does not say whether a key is valid never makes it invalid."""
+
+    async def get_model(
+        _self: ScriptedModels, _request: models.GetModelRequest, context: object
+    ) -> models.GetModelResponse:
+        await fail(context, Fault(code=code, reason=reason))  # type: ignore[arg-type]
+        raise AssertionError
+
+    monkeypatch.setattr(ScriptedModels, "GetModel", get_model)
+    async with InProcessChannel(ScriptedService().register) as channel:
+        if refused:
+            with pytest.raises(ApiError) as error:
+                await GrpcBackend(channel).check_key(KEY, "req-1")
+            assert error.value.status == 401
+        else:
+            assert not await GrpcBackend(channel).check_key(KEY, "req-1")
+
+
+async def test_a_service_that_cannot_be_reached_refuses_no_key(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lookup ends in time."""
+    monkeypatch.setattr(grpc_backend, "KEY_CHECK_TIMEOUT_S", 0.2)
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        assert not await GrpcBackend(channel).check_key(KEY, "req-1")
+
+
+CALL = CallOptions(key=KEY, request_id="req-1", deadline_s=30)
+REQUEST = CompletionRequest(spec=ChatCompletionSpec(model="m"))
+EACH = pytest.mark.parametrize("transport", ["in-process", "tcp"])
+
+
+@EACH
+async def test_a_cancelled_task_ends_its_call(transport: str, tmp_path: Path) -> None:
+    """The service sees the cancellation at once."""
+    pause = Pause()
+    script = ScriptedService(answer=pause)
+    async with scripted_channel(script, transport, tmp_path) as channel:
+        asking = asyncio.create_task(GrpcBackend(channel).whole(REQUEST, CALL))
+        await pause.reached.wait()
+        asking.cancel()
+        await asyncio.wait_for(script.cancelled.wait(), 5)
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
+@EACH
+async def test_closing_a_stream_ends_its_call(transport: str, tmp_path: Path) -> None:
+    """The headers are there with the first batch, and an empty message is no batch."""
+    script = ScriptedService(
+        steps=[[], [service.started()], [service.text("a")]],
+        initial_metadata=[("x-ratelimit-limit-requests", "60"), ("x-secret", "s")],
+    )
+    async with scripted_channel(script, transport, tmp_path) as channel:
+        reply = GrpcBackend(channel).stream(REQUEST, CALL)
+        async with aclosing(reply.batches) as batches:
+            (event,) = await anext(batches)
+        await asyncio.wait_for(script.closed.wait(), 5)
+    assert isinstance(event, Started)
+    assert reply.headers == {"x-ratelimit-limit-requests": "60"}
+
+
+async def test_calls_of_a_closed_channel_are_to_be_repeated(tmp_path: Path) -> None:
+    """The edge is shutting down, or has a channel with another certificate."""
+    pause = Pause()
+    script = ScriptedService(answer=pause)
+    async with scripted_channel(script, "tcp", tmp_path) as channel:
+        asking = asyncio.create_task(GrpcBackend(channel).whole(REQUEST, CALL))
+        await pause.reached.wait()
+        await channel.close()
+        with pytest.raises(ApiError) as failed:
+            await asking
+    assert failed.value.code == "server_shutting_down"
