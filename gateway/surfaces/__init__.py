@@ -5,7 +5,6 @@ Modules, in the order in which data flows:
     base                the seam: `Surface`, what a new API implements
     openai_chat         OpenAI's chat completions
     openai_models       OpenAI's list of models
-    contract_routes     routes from the contract's `google.api.http` annotations
     completion_handler  decode, call, render, for every surface
     json_fields         typed reading of JSON fields, with errors for clients
     answer_headers      notes and cost of a completion, as headers

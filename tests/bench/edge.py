@@ -4,7 +4,7 @@ Run from the checkout: `python -m tests.bench.edge`, with `--heap default` as gl
 with `--log queue` with the standard library's logging thread, with `--log none` without a log.
 Prints microseconds of this process's CPU for a request, the lowest of several runs: as clients
 send it, and the same with a space that sends it through aiohttp's parser, router and responses.
-There is no socket; a stream has 200 chunks.
+There is no socket; a stream has 200 pieces of text.
 """
 
 from __future__ import annotations
@@ -18,25 +18,27 @@ import logging.handlers
 import queue
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import grpc
 import uvloop
-from google.protobuf import timestamp_pb2
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
-from pomogator.chat.v1 import content_pb2 as content
-from pomogator.chat.v1 import usage_pb2
 
 from gateway.app import create_app
+from gateway.backend import Backend, CallOptions, ServiceState, StreamReply, WholeReply
 from gateway.config import EdgeConfig
 from gateway.http.runner import EdgeRunner
 from services.common import json_logs
 from services.common.heap import keep_freed_memory
 from services.common.key_format import PREFIX, checksum
 from services.common.log_handler import NonBlockingHandler
-from services.inprocess import InProcessChannel
+from services.domain.completion import Choice, Completion
+from services.domain.conversation import Message, TextPart
+from services.domain.events import Batch, ChoiceFinished, Finished, Started, TextDelta
+from services.domain.model import Model
+from services.domain.spec import CompletionRequest
+from services.domain.usage import Usage
 
 RUNS = 15
 KEY = PREFIX + "0" * 43 + checksum("0" * 43)
@@ -45,61 +47,69 @@ PICTURE = "data:image/png;base64,iVBORw0KGgo" + "A" * ((1 << 20) + 1)
 READ_BYTES = 256 * 1024
 """What uvloop reads at once."""
 
-BEGUN = timestamp_pb2.Timestamp(seconds=1_700_000_000)
-USAGE = usage_pb2.Usage(prompt_token_count=10, completion_token_count=20, total_token_count=30)
-MESSAGE = content.Message(
-    role=content.ROLE_ASSISTANT, content=[content.ContentPart(text=TEXT[:400])]
-)
-STOP = pb.FINISH_REASON_STOP
-ANSWER = pb.CreateChatCompletionResponse(
+MODEL = "m"
+BEGUN_S = 1_700_000_000
+USAGE = Usage(prompt_token_count=10, completion_token_count=20, total_token_count=30)
+ANSWER = Completion(
     completion_id="chatcmpl-1",
-    model="m",
-    create_time=BEGUN,
-    choices=[pb.Choice(message=MESSAGE, finish_reason=STOP)],
+    model=MODEL,
+    create_time_s=BEGUN_S,
+    choices=[
+        Choice(
+            message=Message(role="assistant", content=[TextPart(text=TEXT[:400])]),
+            finish_reason="stop",
+        )
+    ],
     usage=USAGE,
 )
-FIRST = pb.ChatCompletionChunk(
-    started=pb.CompletionStarted(completion_id="chatcmpl-1", model="m", create_time=BEGUN)
-)
-TOKEN = pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=" token"))
-LAST = (
-    pb.ChatCompletionChunk(choice_finished=pb.ChoiceFinished(finish_reason=STOP)),
-    pb.ChatCompletionChunk(finished=pb.CompletionFinished(usage=USAGE)),
-)
 
 
-def stream(batch: int) -> Sequence[pb.StreamChatCompletionResponse]:
-    """200 chunks in messages of so many."""
-    tokens = [pb.StreamChatCompletionResponse(chunks=[TOKEN] * batch)] * (200 // batch)
-    begin, end = ([FIRST], LAST)
-    return [
-        pb.StreamChatCompletionResponse(chunks=begin),
-        *tokens,
-        pb.StreamChatCompletionResponse(chunks=end),
-    ]
+def stream(size: int) -> Sequence[Batch]:
+    """200 pieces of text in batches of so many."""
+    started = Started(completion_id="chatcmpl-1", model=MODEL, create_time_s=BEGUN_S)
+    pieces: list[Batch] = [[TextDelta(" token")] * size] * (200 // size)
+    return [[started], *pieces, [ChoiceFinished(finish_reason="stop"), Finished(usage=USAGE)]]
 
 
-STREAMS: Mapping[str, Sequence[pb.StreamChatCompletionResponse]] = {
-    "burst": stream(20),
-    "paced": stream(1),
-}
+STREAMS: Mapping[str, Sequence[Batch]] = {"burst": stream(20), "paced": stream(1)}
 
 
-class Idle(pb_grpc.ChatCompletionServiceServicer):
+class IdleBackend(Backend):
     """Answers without work. The model says which stream."""
 
-    async def CreateChatCompletion(self, request: Any, context: Any) -> Any:  # noqa: ARG002, N802
+    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
         """One answer."""
-        return ANSWER
+        del request, call
+        return WholeReply(ANSWER, {})
 
-    async def StreamChatCompletion(  # noqa: N802
-        self,
-        request: Any,
-        context: Any,  # noqa: ARG002
-    ) -> AsyncIterator[Any]:
+    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
         """One of the streams."""
-        for message in STREAMS[request.spec.model]:
-            yield message
+        del call
+        return StreamReply(self._batches(STREAMS[request.spec.model]), {})
+
+    async def _batches(self, batches: Sequence[Batch]) -> AsyncGenerator[Batch, None]:
+        for batch in batches:
+            yield batch
+
+    async def models(self, call: CallOptions) -> Sequence[Model]:
+        """No model."""
+        del call
+        return []
+
+    async def model(self, name: str, call: CallOptions) -> Model:
+        """A model of that name."""
+        del call
+        return Model(name=name)
+
+    async def check_key(self, key: str, request_id: str) -> bool:
+        """Any key is valid."""
+        del key, request_id
+        return True
+
+    async def state(self, timeout_s: float) -> ServiceState:
+        """Ready."""
+        del timeout_s
+        return "ready"
 
 
 class Wire(asyncio.Transport):
@@ -143,7 +153,7 @@ def body(model: str, content_json: str, *, streamed: bool = False) -> str:
 CASES: Mapping[str, tuple[str, str, int]] = {
     "refused: no such key": ("nonsense", body("m", f'"{TEXT}"'), 400),
     "whole, 1 KB": (KEY, body("m", f'"{TEXT}"'), 400),
-    "stream, 20 chunks at a time": (KEY, body("burst", f'"{TEXT}"', streamed=True), 200),
+    "stream, 20 pieces at a time": (KEY, body("burst", f'"{TEXT}"', streamed=True), 200),
     "stream, one at a time": (KEY, body("paced", f'"{TEXT}"', streamed=True), 100),
     "picture of 1 MB": (
         KEY,
@@ -185,10 +195,8 @@ async def measure(runner: EdgeRunner, pieces: Sequence[bytes], count: int) -> fl
 
 async def main() -> None:
     """Prints the table."""
-    async with InProcessChannel(
-        lambda server: pb_grpc.add_ChatCompletionServiceServicer_to_server(Idle(), server)
-    ) as channel:
-        runner = EdgeRunner(create_app(channel, EdgeConfig()))
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as unused:
+        runner = EdgeRunner(create_app(unused, EdgeConfig(), backend=IdleBackend()))
         await runner.setup()
         gc.freeze()
         sys.stdout.write(f"{'us of CPU a request':30}{'usual':>10}{'by aiohttp':>12}\n")

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 from multidict import MultiMapping
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from gateway.config import EdgeConfig
 from gateway.errors import ApiError, invalid
 from gateway.http.error_answer import ErrorAnswer
 from gateway.surfaces.base import Route, Surface
-from gateway.surfaces.contract_routes import contract_routes
 from gateway.surfaces.event_stream import Framing
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.decode import decode_off_loop
-
-_SERVICE = chat.DESCRIPTOR.services_by_name["ChatCompletionService"]
 
 _CONTENT_HEADER = "x-pomogator-content"
 
@@ -23,7 +19,7 @@ _CONTENT_HEADER = "x-pomogator-content"
 class OpenAIChat(Surface):
     """OpenAI's chat completions."""
 
-    routes = tuple(Route(verb, path) for _, verb, path in contract_routes(_SERVICE))
+    routes = (Route("POST", "/v1/chat/completions"),)
     framing = Framing(end=b"data: [DONE]\n\n")
 
     def check_headers(self, headers: MultiMapping[str]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import msgspec
 from aiohttp import web
-from pomogator.models.v1 import model_service_pb2 as models
 
 from gateway.backend import Backend, CallOptions
 from gateway.config import EdgeConfig
@@ -16,11 +15,12 @@ from gateway.http.call_options import deadline_s, idempotency_key, trace_context
 from gateway.http.credentials import api_key
 from gateway.http.middleware import REQUEST_ID
 from gateway.overload.in_flight_calls import InFlightCalls
-from gateway.surfaces.contract_routes import contract_routes
 from services.domain.error_reason import ErrorReason
 from services.domain.model import Model
 
-_SERVICE = models.DESCRIPTOR.services_by_name["ModelService"]
+LIST_PATH = "/v1/models"
+MODEL_PATH = "/v1/models/{model:.+}"
+"""The name of a model may contain slashes."""
 
 
 class ModelsHandler:
@@ -32,11 +32,10 @@ class ModelsHandler:
         self._config = config
 
     def routes(self) -> Sequence[web.RouteDef]:
-        """Return the routes of the contract, for aiohttp's router."""
-        handlers = {"ListModels": self.list, "GetModel": self.get}
+        """Return the routes for aiohttp's router."""
         return [
-            web.route(verb, path, handlers[method], expect_handler=expect_continue)
-            for method, verb, path in contract_routes(_SERVICE)
+            web.route("GET", LIST_PATH, self.list, expect_handler=expect_continue),
+            web.route("GET", MODEL_PATH, self.get, expect_handler=expect_continue),
         ]
 
     async def list(self, request: web.Request) -> web.Response:

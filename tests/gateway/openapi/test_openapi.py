@@ -18,10 +18,10 @@ from gateway.config import EdgeConfig
 from gateway.errors import invalid
 from gateway.openapi import handler, openapi
 from gateway.openapi.schemas import Schemas
-from gateway.surfaces.contract_routes import contract_routes
 from gateway.surfaces.openai_chat.decode import decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
+from gateway.transcoding.bindings import bindings
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
 from services.domain.events import ChoiceFinished, Finished, Started, TextDelta
@@ -69,10 +69,14 @@ def test_the_document_is_valid_openapi(sample: CompiledService) -> None:
 def test_chat_completions_and_models_are_described() -> None:
     """Every route of theirs in the contract is in the part written by hand."""
     described = {(verb, path) for path, item in openapi()["paths"].items() for verb in item}
-    for service in (chat.DESCRIPTOR.services_by_name["ChatCompletionService"],
-                    models.DESCRIPTOR.services_by_name["ModelService"]):  # fmt: skip
-        for _, verb, path in contract_routes(service):
-            assert (verb.lower(), re.sub(r":[^}]*\}", "}", path)) in described
+    for binding in bindings(
+        [
+            chat.DESCRIPTOR.services_by_name["ChatCompletionService"],
+            models.DESCRIPTOR.services_by_name["ModelService"],
+        ]
+    ):
+        path = re.sub(r"=[^}]*\}", "}", binding.template.source)
+        assert (binding.verb.lower(), path) in described
 
 
 @pytest.mark.parametrize("thinking_parts", [True, False])
