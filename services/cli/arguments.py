@@ -55,7 +55,12 @@ def parser(env: Environment) -> ArgumentParser:
     operator = _operator(common, env)
     added = _add(commands, "serve", serve, common, "run the gateway", EXAMPLES)
     add_serve_arguments(added, env)
-    _add(commands, "check", check, common, "check a configuration without running it")
+    checked = _add(commands, "check", check, common, "check a configuration without running it")
+    checked.add_argument(
+        "--connect",
+        action="store_true",
+        help="also connect to the address of every channel, without sending a request",
+    )
     _add_keys(_group(commands, "keys", "create, list, rotate and revoke API keys"), operator)
     _add_accounts(_group(commands, "accounts", "create, credit and show accounts"), operator)
     models = _group(commands, "models", "show the models on offer")

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from gateway.arguments import edge_options
 from gateway.edge import run_edge
 from services.cli.operator_client import ops_address
-from services.cli.output import say
+from services.cli.output import CommandError, say, say_table
 from services.config import Config, ConfigError, load
+from services.providers.connection_check import check_connections
+from services.providers.http import Proxies
 from services.providers.registry import DIALECTS
 from services.routing.catalog import Catalog
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
+from services.serving.server import egress_proxies
 from services.serving.unpriced_models import describe_unpriced
 
 
@@ -51,11 +54,27 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
 
 
 async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Check the configuration with the server's loader, and print the models without a price."""
+    """Check the configuration with the server's loader, and print the models without a price.
+
+    With `--connect`, connect to every channel's address as well.
+    """
     config = load(arguments.config, env, dialects=DIALECTS)
+    proxies = egress_proxies(env)
     routes = Catalog(config, create_time_s=0).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
     _say_unpriced(config)
+    if arguments.connect:
+        await _connect(config, proxies)
+
+
+async def _connect(config: Config, proxies: Proxies) -> None:
+    rows = [row async for row in check_connections(config, proxies)]
+    say_table(
+        ("CHANNEL", "ADDRESS", "CONNECTION"),
+        [(row.channel, row.address, row.failure or "OK") for row in rows],
+    )
+    if failed := sum(bool(row.failure) for row in rows):
+        raise CommandError(f"{failed} of {len(rows)} channels cannot be reached")
 
 
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:

@@ -122,6 +122,53 @@ class TargetTls:
         return _version([path for path in (self.ca, self.certificate, self.key) if path])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamTls:
+    """TLS of connections to a provider: its CA, and our own certificate.
+
+    Equal only while the files are the same, so that replaced ones are another `UpstreamTls`.
+    """
+
+    ca: Path | None = None
+    """The CA of the provider's certificate, in PEM. None: the system's authorities."""
+    certificate: Path | None = None
+    """Our own certificate, where the provider asks for one: the chain in PEM."""
+    key: Path | None = None
+    """Its private key in PEM. None: the file of the certificate has it."""
+    version: FileVersion = ()
+    """The version of the files. `of_files` sets it."""
+
+    @classmethod
+    def of_files(cls, ca: Path | None, certificate: Path | None, key: Path | None) -> UpstreamTls:
+        """Return the TLS with the files as they are now. Raises OSError, which names a bad one."""
+        files = [path for path in (ca, certificate, key) if path]
+        made = cls(ca=ca, certificate=certificate, key=key, version=_version(files))
+        made.context()
+        return made
+
+    def context(self) -> ssl.SSLContext:
+        """Return the context of connections. Raises OSError, which names an unusable file."""
+        context = upstream_context(self.ca)
+        if self.certificate is not None:
+            _load_pair(context, self.certificate, self.key or self.certificate)
+        return context
+
+
+def upstream_context(ca: Path | None = None) -> ssl.SSLContext:
+    """Return a context that verifies servers by the system's authorities, or by `ca` alone.
+
+    Verification cannot be turned off. OpenSSL reads SSL_CERT_FILE and SSL_CERT_DIR. Raises OSError.
+    """
+    context = (
+        ssl.create_default_context() if ca is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    )
+    if ca is not None:
+        _load_ca(context, ca)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
 class _Reloaded(Generic[T]):
     """Value that is read from files, and read again after one of them was replaced."""
 

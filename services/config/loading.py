@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from services.common.config_tables import ConfigError
+from services.common.tls import UpstreamTls
 from services.config import client_certificates, rules
 from services.config.schema import ChannelConfig, Config, Secret
 
@@ -114,19 +115,37 @@ def _refuse(source: str, problems: Iterable[str]) -> None:
 
 
 def _with_keys(config: Config, path: Path | None, env: Mapping[str, str]) -> Config:
-    """Resolve every channel's keys."""
+    """Resolve every channel's keys and certificates."""
     folder = path.parent if path else Path()
     channels, problems = [], []
     for index, channel in enumerate(config.channels):
         try:
             key, *spare = _keys(channel, folder, env)
+            tls = _tls(channel, folder)
         except ConfigError as error:
             where = rules.label("channels", index, {"name": channel.name})
             problems.append(f"{where}.{error}")
         else:
-            channels.append(msgspec.structs.replace(channel, key=key, spare_keys=tuple(spare)))
+            resolved = {"key": key, "spare_keys": tuple(spare), "tls": tls}
+            channels.append(msgspec.structs.replace(channel, **resolved))
     _refuse(str(path or DEFAULTS), problems)
     return msgspec.structs.replace(config, channels=tuple(channels))
+
+
+def _tls(channel: ChannelConfig, folder: Path) -> UpstreamTls | None:
+    """Return the certificates of the channel, read once to see whether they can be used."""
+    ca, certificate, key = (
+        folder / name if name else None
+        for name in (channel.ca_file, channel.client_certificate, channel.client_key)
+    )
+    if ca is None and certificate is None:
+        return None
+    try:
+        return UpstreamTls.of_files(ca, certificate, key)
+    except OSError as error:
+        named = "client_certificate" if certificate else "ca_file"
+        reason = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        raise ConfigError(f"{named}: {reason}") from None
 
 
 def _keys(channel: ChannelConfig, folder: Path, env: Mapping[str, str]) -> Sequence[Secret]:

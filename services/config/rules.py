@@ -111,6 +111,7 @@ def _channel(channel: ChannelConfig, dialects: Collection[str]) -> Iterator[str]
         yield f"dialect: {channel.dialect!r} is not one of {', '.join(sorted(dialects))}"
     yield from _address(channel)
     yield from _key_sources(channel)
+    yield from _certificates(channel)
     if not channel.models:
         yield "models: the channel has none"
     for public, upstream in channel.models.items():
@@ -126,6 +127,14 @@ def _key_sources(channel: ChannelConfig) -> Iterator[str]:
     yield from (f"{key}: the channel has {named[0]} already" for key in named[1:])
     counts = Counter(channel.keys_env)
     yield from (f"keys_env: {name!r} occurs {n} times" for name, n in counts.items() if n > 1)
+
+
+def _certificates(channel: ChannelConfig) -> Iterator[str]:
+    if channel.client_key and not channel.client_certificate:
+        yield "client_key: the channel has no client_certificate"
+    named = [key for key in ("ca_file", "client_certificate") if getattr(channel, key)]
+    if named and not channel.base_url.startswith("https://"):
+        yield f"{named[0]}: only connections to https:// have certificates"
 
 
 def _address(channel: ChannelConfig) -> Iterator[str]:

@@ -10,13 +10,16 @@ import msgspec
 
 from services.capabilities import CapabilityOverrides
 from services.common.config_tables import BoundsConfig, Count, EdgeTableConfig, TracesConfig
+from services.common.tls import UpstreamTls
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
 
 LOCAL_MODELS = frozenset({"smollm2-135m"})
 """Models of `services.local.local_models`."""
 
-RESOLVED = frozenset({("ChannelConfig", "key"), ("ChannelConfig", "spare_keys")})
+RESOLVED = frozenset(
+    {("ChannelConfig", "key"), ("ChannelConfig", "spare_keys"), ("ChannelConfig", "tls")}
+)
 """Fields that `load` fills in, by class. They are not keys of the file."""
 
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
@@ -104,6 +107,13 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     own: all but those that are never passed. `false`: none. A list: the named ones."""
     quirks: Quirks = Quirks()
     """Deviations from the dialect."""
+    ca_file: str = ""
+    """CA of the provider's certificate, in PEM, in place of the system's authorities; relative to
+    the configuration's folder, as the next two."""
+    client_certificate: str = ""
+    """Certificate to present to the provider: the chain in PEM."""
+    client_key: str = ""
+    """Private key of `client_certificate`, in PEM. Empty: the same file has it."""
     connect_timeout_s: Seconds = 5.0
     """Timeout of connecting."""
     first_token_timeout_s: Seconds = 120.0
@@ -131,6 +141,8 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The first key. Resolved by `load`; not a key of the file."""
     spare_keys: tuple[Secret, ...] = ()
     """The other keys. Resolved by `load`; not a key of the file."""
+    tls: UpstreamTls | None = None
+    """The three files. Resolved by `load`; not a key of the file. None: the channel names none."""
 
 
 class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown_fields=True):

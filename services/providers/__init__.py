@@ -11,6 +11,7 @@ Modules, in the order in which data flows:
     upstream           one call to a provider, with its timeouts
     timeouts           deadlines of one call
     http               HTTP/1.1 client
+    connection_check   connections to all channels, for `pomogator check --connect`
     stream_reader      bytes of a stream as chunks
     sse_parser         bytes of a stream as server-sent events
     repeated_frame     fast path for events that differ only in their text

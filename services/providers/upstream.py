@@ -12,6 +12,7 @@ from functools import lru_cache, partial
 from typing import Self, cast
 
 from services.clock import Clock
+from services.common.tls import UpstreamTls
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Batch, Decoder, Dialect, Target, UpstreamRequest
@@ -57,6 +58,10 @@ _FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
         ErrorReason.UPSTREAM_UNREACHABLE,
         "No secure connection to the provider could be made.",
     ),
+    HttpErrorKind.PROXY: (
+        ErrorReason.UPSTREAM_UNREACHABLE,
+        "The provider cannot be reached.",
+    ),
     HttpErrorKind.TIMEOUT: (
         ErrorReason.UPSTREAM_UNREACHABLE,
         "The provider did not take the connection in time.",
@@ -95,7 +100,7 @@ class Upstream:
     ) -> HttpResponse:
         channel = target.channel
         head = _head(
-            channel.base_url,
+            (channel.base_url, channel.tls),
             request.path,
             request.streamed,
             dialect.auth_headers,
@@ -247,7 +252,7 @@ class Relay:
 
 @lru_cache(maxsize=HEADS_MAX)
 def _head(
-    base_url: str,
+    base: tuple[str, UpstreamTls | None],
     path: str,
     streamed: bool,
     auth_headers: Callable[[str], Mapping[str, str]],
@@ -255,8 +260,9 @@ def _head(
     more: tuple[tuple[str, str], ...],
 ) -> PostHead:
     """Request head of a channel. Configured headers override the general ones."""
+    base_url, tls = base
     try:
-        url = Url.parse(base_url).join(path)
+        url = Url.parse(base_url).with_tls(tls).join(path)
     except ValueError:
         raise HttpError(HttpErrorKind.BAD_REQUEST, "the base URL is not a URL") from None
     headers = {

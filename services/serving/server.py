@@ -32,7 +32,7 @@ from services.operations.explainer import Explainer
 from services.operations.servicer import OperationsServicer
 from services.overload.load_shedder import LoadShedder, sample_loop_turns
 from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
-from services.providers.http import HttpClient
+from services.providers.http import HttpClient, Proxies
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
 from services.routing.failover import Failover
@@ -83,7 +83,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         health = await _open_health_service(parts, stores)
         completions = ChatCompletionServicer(
             stores.keyring,
-            await _open_pipeline(parts, stores, reloader),
+            await _open_pipeline(parts, stores, reloader, egress_proxies(env)),
             reloader.snapshots,
             parts.calls,
             load_shedder,
@@ -196,9 +196,19 @@ async def _open_health_service(parts: ProcessParts, stores: Stores) -> HealthSer
     return service
 
 
-async def _open_pipeline(parts: ProcessParts, stores: Stores, reloader: Reloader) -> Pipeline:
+def egress_proxies(env: Mapping[str, str]) -> Proxies:
+    """Return the forward proxies of the environment. Raises ConfigError."""
+    try:
+        return Proxies.of(env)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+async def _open_pipeline(
+    parts: ProcessParts, stores: Stores, reloader: Reloader, proxies: Proxies
+) -> Pipeline:
     stack, clock, health = parts.stack, parts.clock, reloader.health
-    http = HttpClient()
+    http = HttpClient(proxies=proxies)
     stack.push_async_callback(http.close)
     failover = Failover(Upstream(http, clock), DIALECTS, health, clock, parts.chance)
     idempotency = Idempotency(

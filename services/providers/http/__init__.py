@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
 
     client                 `post` and `send`: the client's interface
     request                URL and head of a request
+    proxy                  forward proxies of the environment
     pool                   the connections to one origin
     upstream_connection    one socket, one exchange at a time, the parser's callbacks
     incoming_response      buffered part of a response, and its reader's future
@@ -16,8 +17,9 @@ Modules, in the order in which data flows:
 
 from __future__ import annotations
 
-from services.providers.http.client import HttpClient, HttpResponse, tls_context
+from services.providers.http.client import HttpClient, HttpResponse
 from services.providers.http.errors import HttpError, HttpErrorKind
+from services.providers.http.proxy import Proxies, Proxy
 from services.providers.http.request import PostHead, Url
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "HttpErrorKind",
     "HttpResponse",
     "PostHead",
+    "Proxies",
+    "Proxy",
     "Url",
-    "tls_context",
 ]

@@ -6,13 +6,14 @@ import asyncio
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from pathlib import Path
 
 from services.common.plain_metrics import PlainMetrics
+from services.common.tls import upstream_context
 from services.providers.http.decompressor import Decompressor
 from services.providers.http.errors import HttpError, HttpErrorKind
 from services.providers.http.incoming_response import BUFFER_MAX, IncomingResponse, ReceiveBudget
 from services.providers.http.pool import Pool
+from services.providers.http.proxy import AUTHENTICATION_REQUIRED, Proxies
 from services.providers.http.request import Origin, PostHead, Url
 from services.providers.http.upstream_connection import UpstreamConnection
 
@@ -21,17 +22,7 @@ CONNECTIONS_MAX = 65_535
 admitted call waits for a connection."""
 END_TIMEOUT_S = 1.0
 """How long to wait for the end of the HTTP message after the end of its content."""
-
-
-def tls_context(ca_file: Path | None = None) -> ssl.SSLContext:
-    """TLS context that verifies servers against the system's authorities, or those in `ca_file`.
-
-    Verification cannot be turned off.
-    """
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context
+NO_PROXIES = Proxies()
 
 
 class HttpResponse:
@@ -131,8 +122,8 @@ class HttpResponse:
 class HttpClient:
     """HTTP/1.1 client for streamed responses.
 
-    Connections are kept alive. There are no redirects, cookies or proxies, and nothing is read from
-    the environment. Create it inside a running loop.
+    Connections are kept alive. There are no redirects or cookies, and nothing is read from the
+    environment. Create it inside a running loop.
     """
 
     def __init__(
@@ -141,10 +132,13 @@ class HttpClient:
         limit_per_host: int = CONNECTIONS_MAX,
         idle_timeout_s: float = 30.0,
         ssl_context: ssl.SSLContext | None = None,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
+        """`ssl_context` is for origins without certificates of their own."""
         self._limit = limit_per_host
         self._idle_timeout_s = idle_timeout_s
         self._tls = ssl_context
+        self._proxies = proxies
         self._pools: dict[Origin, Pool] = {}
         self._make = partial(
             UpstreamConnection,
@@ -176,24 +170,45 @@ class HttpClient:
         pool = self._pools.get(head.origin) or self._add_pool(head.origin)
         if not pool.enter_at_once():
             await pool.enter(connect_timeout_s)
-        sent = head.of(len(body))
+        sent = head.to_proxy(len(body), pool.proxy_fields) if pool.forwards else head.of(len(body))
         try:
             connection = pool.take()
             if connection is not None:
                 if on_sent is not None:
                     on_sent()
                 try:
-                    return HttpResponse(await connection.exchange(sent, body), connection, pool)
+                    incoming = await connection.exchange(sent, body)
                 except HttpError as error:
                     if error.kind is not HttpErrorKind.DISCONNECTED or not connection.was_stale:
                         raise
-            connection = await pool.connect(connect_timeout_s)
-            if on_sent is not None:
-                on_sent()
-            return HttpResponse(await connection.exchange(sent, body), connection, pool)
+                    connection = None
+            if connection is None:
+                connection = await pool.connect(connect_timeout_s)
+                if on_sent is not None:
+                    on_sent()
+                incoming = await connection.exchange(sent, body)
         except BaseException:
             pool.leave(None)
             raise
+        response = HttpResponse(incoming, connection, pool)
+        if pool.forwards and response.status == AUTHENTICATION_REQUIRED:
+            response.close()
+            raise HttpError(HttpErrorKind.PROXY, f"the proxy answered {response.status}")
+        return response
+
+    async def connect(self, url: Url, *, timeout_s: float) -> None:
+        """Establish a connection, send nothing, and keep it for the next request.
+
+        Raises HttpError.
+        """
+        pool = self._pools.get(url.origin) or self._add_pool(url.origin)
+        if not pool.enter_at_once():
+            await pool.enter(timeout_s)
+        connection = None
+        try:
+            connection = await pool.connect(timeout_s)
+        finally:
+            pool.leave(connection)
 
     async def close(self) -> None:
         """Close all connections, including those whose responses are being read."""
@@ -214,14 +229,23 @@ class HttpClient:
         )
 
     def _add_pool(self, origin: Origin) -> Pool:
-        if origin.secure and self._tls is None:
-            # Reading the system's authorities takes up to 50 ms: only if TLS is used.
-            self._tls = tls_context()
         pool = self._pools[origin] = Pool(
             origin,
             limit=self._limit,
             idle_timeout_s=self._idle_timeout_s,
-            tls=self._tls if origin.secure else None,
+            tls=self._tls_of(origin) if origin.secure else None,
+            proxy=self._proxies.to(origin),
             make=self._make,
         )
         return pool
+
+    def _tls_of(self, origin: Origin) -> ssl.SSLContext:
+        if origin.tls is not None:
+            try:
+                return origin.tls.context()
+            except OSError as error:
+                raise HttpError(HttpErrorKind.TLS, str(error)) from None
+        if self._tls is None:
+            # Reading the system's authorities takes up to 50 ms: only if TLS is used.
+            self._tls = upstream_context()
+        return self._tls

@@ -16,6 +16,8 @@ class HttpErrorKind(Enum):
     """Nothing was sent: the connection was refused, or the host is unreachable."""
     TLS = auto()
     """Nothing was sent: the server's certificate was not accepted, or it does not speak TLS."""
+    PROXY = auto()
+    """Nothing was sent: the forward proxy made no connection to the server."""
     TIMEOUT = auto()
     """Nothing was sent: the connection was not established in time."""
     DISCONNECTED = auto()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import aiohappyeyeballs
 
 from services.providers.http.errors import HttpError, HttpErrorKind
+from services.providers.http.proxy import Proxy
 from services.providers.http.request import Origin
 from services.providers.http.upstream_connection import UpstreamConnection
 
@@ -31,13 +32,20 @@ class Pool:
         limit: int,
         idle_timeout_s: float,
         tls: ssl.SSLContext | None,
+        proxy: Proxy | None,
         make: Callable[[Callable[[UpstreamConnection], None]], UpstreamConnection],
     ) -> None:
-        """`make` creates a connection that calls back at its end. Without `tls`: plain text."""
+        """`make` creates a connection that calls back at its end. Without `tls`: plain text.
+
+        Without `proxy`: straight to the origin.
+        """
         self._make = make
         self._origin = origin
         self._idle_timeout_s = idle_timeout_s
         self._tls = tls
+        self._proxy = proxy
+        self.forwards = proxy is not None and tls is None
+        """Whether the connections are to a proxy that forwards each request."""
         self._loop = asyncio.get_running_loop()
         self._limit = self._free = limit
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -46,6 +54,11 @@ class Pool:
         self._all_lost = asyncio.Event()
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
+
+    @property
+    def proxy_fields(self) -> str:
+        """Lines of headers for the proxy that forwards requests."""
+        return self._proxy.fields if self._proxy else ""
 
     @property
     def in_use(self) -> int:
@@ -98,18 +111,24 @@ class Pool:
         return None
 
     async def connect(self, timeout_s: float) -> UpstreamConnection:
-        """Establish a connection. Raises HttpError (DNS, UNREACHABLE, TLS, TIMEOUT)."""
+        """Establish a connection. Raises HttpError (DNS, UNREACHABLE, PROXY, TLS, TIMEOUT)."""
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._connect()
         except TimeoutError:
-            raise HttpError(HttpErrorKind.TIMEOUT, "no connection in time") from None
+            raise self._failed(HttpErrorKind.TIMEOUT, f"no connection in {timeout_s:g} s") from None
+        except HttpError as error:
+            raise self._failed(error.kind, str(error)) from None
         except socket.gaierror as error:
-            raise HttpError(HttpErrorKind.DNS, str(error)) from None
+            raise self._failed(HttpErrorKind.DNS, str(error)) from None
         except ssl.SSLError as error:
-            raise HttpError(HttpErrorKind.TLS, str(error)) from None
+            raise self._failed(HttpErrorKind.TLS, str(error)) from None
         except (OSError, RuntimeError) as error:  # uvloop raises either.
-            raise HttpError(HttpErrorKind.UNREACHABLE, str(error)) from None
+            raise self._failed(HttpErrorKind.UNREACHABLE, str(error)) from None
+
+    def _failed(self, kind: HttpErrorKind, detail: str) -> HttpError:
+        through = f"through the proxy {self._proxy.address}: " if self._proxy else ""
+        return HttpError(kind, through + detail)
 
     async def close(self) -> None:
         """Close all connections, including those in use, and wait until they are closed."""
@@ -131,7 +150,7 @@ class Pool:
         self._free += 1
 
     async def _connect(self) -> UpstreamConnection:
-        host, port, _ = self._origin
+        host, port = self._proxy[:2] if self._proxy else self._origin[:2]
         addresses = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         # uvloop's create_connection tries addresses one after the other only.
         sock = await aiohappyeyeballs.start_connection(
@@ -140,6 +159,12 @@ class Pool:
             loop=self._loop,
             socket_factory=_socket,
         )
+        if self._proxy and self._tls:
+            try:
+                await self._proxy.tunnel(self._loop, sock, self._origin)
+            except BaseException:
+                sock.close()
+                raise
         transport, connection = await self._loop.create_connection(
             lambda: self._make(self._lost), sock=sock
         )
@@ -149,7 +174,7 @@ class Pool:
             try:
                 connection.secured(
                     await self._loop.start_tls(
-                        transport, connection, self._tls, server_hostname=host
+                        transport, connection, self._tls, server_hostname=self._origin.host
                     )
                 )
             except BaseException:

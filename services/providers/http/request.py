@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
+from services.common.tls import UpstreamTls
 from services.providers.http.errors import HttpError, HttpErrorKind
 
 _PORTS = {"http": 80, "https": 443}
@@ -28,6 +29,8 @@ class Origin(NamedTuple):
     port: int
     secure: bool
     """Whether to use TLS."""
+    tls: UpstreamTls | None = None
+    """Certificates of this origin's own. None: the system's authorities, and no certificate."""
 
 
 class Url(NamedTuple):
@@ -64,6 +67,10 @@ class Url(NamedTuple):
             query=quote(parts.query, safe=_TARGET_SAFE + "?"),
         )
 
+    def with_tls(self, tls: UpstreamTls | None) -> Url:
+        """Return the URL with certificates of its own."""
+        return self._replace(origin=self.origin._replace(tls=tls)) if tls else self
+
     def join(self, path: str) -> Url:
         """Append `path` to the URL's path. The query stays."""
         joined = self.path.rstrip("/") + quote(path, safe=_TARGET_SAFE)
@@ -79,7 +86,7 @@ class Url(NamedTuple):
 class PostHead:
     """Head of POST requests that differ only in their bodies."""
 
-    __slots__ = ("_text", "origin")
+    __slots__ = ("_authority", "_text", "origin")
 
     def __init__(self, url: Url, headers: Mapping[str, str]) -> None:
         """Raises HttpError (BAD_REQUEST), without the value, for headers that cannot be sent.
@@ -95,12 +102,20 @@ class PostHead:
                 raise HttpError(HttpErrorKind.BAD_REQUEST, f"the header {name!r} cannot be sent")
             lines.append(f"{name}: {value}\r\n")
         self._text = "".join(lines).encode()
+        self._authority = url.authority
         self.origin = url.origin
         """The origin to connect to."""
 
     def of(self, length: int) -> bytes:
         """The head of a POST of `length` bytes."""
         return b"%bcontent-length: %d\r\n\r\n" % (self._text, length)
+
+    def to_proxy(self, length: int, fields: str) -> bytes:
+        """The same for a forward proxy: with the whole URL, and with these lines of headers."""
+        url = f"POST http://{self._authority}".encode()
+        more = fields.encode()
+        head = self._text.removeprefix(b"POST ")
+        return b"%b%b%bcontent-length: %d\r\n\r\n" % (url, head, more, length)
 
 
 def _ascii(host: str) -> str:

@@ -41,6 +41,11 @@ class Shell:
         """What was printed on stderr since it was last looked at."""
         return self._capsys.readouterr().err
 
+    def printed(self) -> str:
+        """What was printed since it was last looked at, on stdout and then on stderr."""
+        captured = self._capsys.readouterr()
+        return captured.out + captured.err
+
     async def run_beside_server(self, *arguments: str, code: int = 0) -> str:
         """The same, while this loop serves."""
         return await asyncio.to_thread(self.run, *arguments, code=code)

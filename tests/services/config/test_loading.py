@@ -11,6 +11,7 @@ import pytest
 from services import config as configuration
 from services.config import Config, ConfigError, LimitConfig, Secret
 from services.providers.registry import DIALECTS
+from tests.stand.certificates import Certificates
 
 CHANNEL = """
 [[channels]]
@@ -188,6 +189,49 @@ def test_refuses_a_key_with_a_line_break_and_does_not_show_it(write: Write) -> N
 
     assert said.endswith("api_key_env: contains characters that no key has")
     assert "sk-1" not in said
+
+
+def test_reads_the_certificates_of_a_channel(write: Write, tmp_path: Path) -> None:
+    """Relative to the file; a key may stand in the file of its certificate."""
+    certificates = Certificates(tmp_path)
+    certificate, key = certificates.issue("ours")
+    certificates.write("both.pem", certificate.read_bytes() + key.read_bytes())
+
+    def text(certificate: str, key: str) -> str:
+        more = f'ca_file = "ca.pem"\nclient_certificate = "{certificate}"\nclient_key = "{key}"'
+        return channel(more).replace("http:", "https:")
+
+    before = load(write(text("ours.pem", "ours.key")), {})
+    joint = load(write(text("both.pem", "")), {})
+
+    (tls,) = (row.tls for row in before.channels)
+    assert tls is not None
+    assert (tls.ca, tls.certificate, tls.key) == (certificates.ca, certificate, key)
+    assert joint.channels[0].tls is not None
+    assert before == load(write(text("ours.pem", "ours.key")), {})
+    certificates.issue("ours")
+    assert before != load(write(text("ours.pem", "ours.key")), {})
+
+
+@pytest.mark.parametrize(
+    ("more", "scheme", "said"),
+    [
+        ('ca_file = "gone.pem"', "https", "ca_file: "),
+        ('ca_file = "pomogator.toml"', "https", "holds no certificate in PEM"),
+        ('client_certificate = "ours.pem"', "https", "are no certificate and its key in PEM"),
+        ('client_key = "ours.key"', "https", "client_key: the channel has no client_certificate"),
+        ('ca_file = "ca.pem"', "http", "ca_file: only connections to https:// have certificates"),
+    ],
+)
+def test_refuses_certificates_that_cannot_be_used(
+    write: Write, tmp_path: Path, more: str, scheme: str, said: str
+) -> None:
+    """At the start, and not at the first call."""
+    Certificates(tmp_path).issue("ours")
+    path = write(channel(more).replace("http:", f"{scheme}:"))
+
+    assert said in refusal(path)
+    assert "channels[0] (a)." in refusal(path)
 
 
 def test_shows_no_secret(write: Write) -> None:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import trustme
 
-from services.providers.http import HttpClient, HttpError, HttpErrorKind, Url, tls_context
+from services.common.tls import UpstreamTls, upstream_context
+from services.providers.http import HttpClient, HttpError, HttpErrorKind, Url
+from tests.stand.certificates import Certificates
 from tests.stand.upstream import (
     CUT,
     LAST_CHUNK,
@@ -35,7 +37,7 @@ def client_tls(authority: trustme.CA, tmp_path: Path) -> ssl.SSLContext:
     """A context that trusts only this authority."""
     path = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(path))
-    return tls_context(path)
+    return upstream_context(path)
 
 
 def server_tls(certificate: trustme.LeafCert) -> ssl.SSLContext:
@@ -199,9 +201,42 @@ async def test_an_authority_unknown_to_the_system_is_refused(authority: trustme.
     assert not upstream.requests
 
 
-def test_cannot_be_weakened() -> None:
+async def test_an_origin_may_have_certificates_of_its_own(tmp_path: Path) -> None:
+    """A server that asks for a certificate gets it; without it, or the CA, it is not reached."""
+    certificates = Certificates(tmp_path, "127.0.0.1")
+    certificate, key = certificates.issue("server")
+    ours = certificates.issue("client", None, "gateway.example")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.ca)
+    context.load_cert_chain(certificate, key)
+    context.verify_mode = ssl.CERT_REQUIRED
+    async with FakeUpstream(tls=context) as upstream:
+        upstream.play([json_answer({})])
+        client = HttpClient()
+        url = Url.parse(upstream.url)
+        for ca, pair, kinds in (
+            (certificates.ca, ours, None),
+            (certificates.ca, (None, None), {HttpErrorKind.TLS, HttpErrorKind.DISCONNECTED}),
+            (None, ours, {HttpErrorKind.TLS}),
+        ):
+            tls = UpstreamTls.of_files(ca, *pair)
+            try:
+                response = await client.post(url.with_tls(tls), {}, b"", connect_timeout_s=5)
+            except HttpError as error:
+                assert kinds is not None
+                assert error.kind in kinds  # noqa: PT017 - with or without an error
+            else:
+                assert kinds is None
+                assert response.status == 200
+                response.close()
+        await client.close()
+
+    assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_cannot_be_weakened(own: bool, tmp_path: Path) -> None:
     """Certificates and names are always checked, and old versions are not spoken."""
-    context = tls_context()
+    context = upstream_context(Certificates(tmp_path).ca if own else None)
 
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname

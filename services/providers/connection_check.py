@@ -1,0 +1,53 @@
+"""Check of connections: whether the address of every channel can be reached, without a request."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from services.config import Config
+from services.providers.http import HttpClient, HttpError, HttpErrorKind, Proxies, Url
+
+
+class ConnectionResult(NamedTuple):
+    """The result for one channel."""
+
+    channel: str
+    """The channel's name."""
+    address: str
+    """Its base URL."""
+    failure: str
+    """Why there is no connection: the words of the system or of TLS. Empty: there is one."""
+
+
+async def check_connections(config: Config, proxies: Proxies) -> AsyncIterator[ConnectionResult]:
+    """Connect to the address of each channel in turn, with its certificates and over its proxy.
+
+    Local models have no address before they run, and are left out.
+    """
+    http = HttpClient(proxies=proxies)
+    try:
+        for channel in config.channels:
+            if channel.base_url:
+                failure = ""
+                try:
+                    url = Url.parse(channel.base_url).with_tls(channel.tls)
+                    await http.connect(url, timeout_s=channel.connect_timeout_s)
+                except HttpError as error:
+                    failure = describe(error)
+                except ValueError as error:
+                    failure = str(error)
+                yield ConnectionResult(channel.name, channel.base_url, failure)
+    finally:
+        await http.close()
+
+
+def describe(error: HttpError) -> str:
+    """Return the cause of a failed exchange for operators, such as `tls: certificate …`."""
+    return f"{_KINDS.get(error.kind, error.kind.name.lower())}: {error}"
+
+
+_KINDS = {
+    HttpErrorKind.BAD_REQUEST: "bad request",
+    HttpErrorKind.BAD_RESPONSE: "bad response",
+}
