@@ -14,7 +14,7 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.decode import decode
 from services.cli.operator_client import operators
-from services.cli.output import CommandError, say, say_table, show_usd
+from services.cli.output import CommandError, say, say_table, show_time, show_usd
 from services.clock import SystemClock, system_chance
 from services.common.contract.chat import SPEC
 from services.config import load
@@ -59,7 +59,10 @@ async def show_channels(arguments: Namespace, env: Mapping[str, str]) -> None:
                 raise CommandError("no server runs: only a server knows their health") from None
             raise
     say_table(
-        ("MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE", "BREAKER", "ERRORS", "LATENCY"),
+        (
+            *("MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE", "BREAKER", "ERRORS"),
+            *("LATENCY", "LAST FAILURE"),
+        ),
         [_channel(status) for status in answer.channels],
     )
 
@@ -113,6 +116,7 @@ def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
 def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
     cooldown = f" {status.rest.ToMilliseconds() / 1000:.0f} s" if status.HasField("rest") else ""
     latency_text = f"{status.latency.ToMilliseconds()} ms" if status.HasField("latency") else "-"
+    failure = f"{show_time(status.last_failure_time)} {status.last_failure}"
     return (
         status.model,
         status.channel,
@@ -123,6 +127,7 @@ def _channel(status: pb.ChannelStatus) -> tuple[str, ...]:
         _STATES[status.breaker_state] + cooldown,
         f"{status.error_rate:.0%}",
         latency_text,
+        failure if status.last_failure else "-",
     )
 
 

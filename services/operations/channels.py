@@ -8,13 +8,14 @@ from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.operations.explainer import BREAKER_STATES
 from services.providers.base import Target
+from services.providers.channel_failures import ChannelFailures
 from services.routing.catalog import Catalog, ModelRoute
 from services.routing.choice import score, tiers
 from services.routing.health import ChannelHealth
 
 
 def list_channels(
-    catalog: Catalog, health: ChannelHealth, model: str = ""
+    catalog: Catalog, health: ChannelHealth, failures: ChannelFailures, model: str = ""
 ) -> Iterator[pb.ChannelStatus]:
     """Yield the status of the targets of a public model, or of all models, by priority.
 
@@ -27,7 +28,11 @@ def list_channels(
         if route.model == (model or route.base_model):
             for tier in tiers(route.targets):
                 for target in tier:
-                    yield _status(route, target, health)
+                    status = _status(route, target, health)
+                    if failure := failures.last(target):
+                        status.last_failure = failure.text
+                        status.last_failure_time.FromMilliseconds(round(failure.time_s * 1000))
+                    yield status
 
 
 def _status(route: ModelRoute, target: Target, health: ChannelHealth) -> pb.ChannelStatus:

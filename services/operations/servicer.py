@@ -13,14 +13,21 @@ from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.operations.channels import list_channels
 from services.operations.explainer import Explainer
+from services.providers.channel_failures import ChannelFailures
 from services.rpc.failure_border import Context
 
 
 class OperationsServicer(pb_grpc.OperationsServiceServicer):
     """Explains calls, lists channels and reloads the configuration."""
 
-    def __init__(self, explainer: Callable[[], Explainer], reload: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        explainer: Callable[[], Explainer],
+        reload: Callable[[], None],
+        failures: ChannelFailures,
+    ) -> None:
         """`explainer` returns one for the current configuration; `reload` replaces it."""
+        self._failures = failures
         self._explainer = explainer
         self._reload = reload
 
@@ -37,7 +44,7 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         """Return the current status of channels."""
         now = self._explainer()
         return pb.ListChannelsResponse(
-            channels=list_channels(now.catalog, now.health, request.model)
+            channels=list_channels(now.catalog, now.health, self._failures, request.model)
         )
 
     async def ReloadConfiguration(

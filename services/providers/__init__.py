@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     openrouter         dialect of OpenRouter, derived from OpenAI's
     anthropic          dialect of Anthropic's Messages API
     upstream           one call to a provider, with its timeouts
+    channel_failures   the last failure of each target, and causes in the log
     timeouts           deadlines of one call
     http               HTTP/1.1 client
     connection_check   connections to all channels, for `pomogator check --connect`

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 from services.config import Config
-from services.providers.http import HttpClient, HttpError, HttpErrorKind, Proxies, Url
+from services.providers.http import HttpClient, HttpError, Proxies, Url
 
 
 class ConnectionResult(NamedTuple):
@@ -34,20 +34,9 @@ async def check_connections(config: Config, proxies: Proxies) -> AsyncIterator[C
                     url = Url.parse(channel.base_url).with_tls(channel.tls)
                     await http.connect(url, timeout_s=channel.connect_timeout_s)
                 except HttpError as error:
-                    failure = describe(error)
+                    failure = error.cause
                 except ValueError as error:
                     failure = str(error)
                 yield ConnectionResult(channel.name, channel.base_url, failure)
     finally:
         await http.close()
-
-
-def describe(error: HttpError) -> str:
-    """Return the cause of a failed exchange for operators, such as `tls: certificate …`."""
-    return f"{_KINDS.get(error.kind, error.kind.name.lower())}: {error}"
-
-
-_KINDS = {
-    HttpErrorKind.BAD_REQUEST: "bad request",
-    HttpErrorKind.BAD_RESPONSE: "bad response",
-}

@@ -16,6 +16,7 @@ from services.common.tls import UpstreamTls
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Batch, Decoder, Dialect, Target, UpstreamRequest
+from services.providers.channel_failures import ChannelFailures
 from services.providers.http import (
     HttpClient,
     HttpError,
@@ -80,16 +81,22 @@ _FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
 class Upstream:
     """Client of the providers' APIs: sends requests and returns the answers as chunks."""
 
-    def __init__(self, http: HttpClient, clock: Clock) -> None:
+    def __init__(
+        self, http: HttpClient, clock: Clock, failures: ChannelFailures | None = None
+    ) -> None:
+        """Failures are recorded in `failures`, for operators."""
         self._http = http
         self._clock = clock
+        self._failures = failures or ChannelFailures(clock)
 
     def relay(
         self, request: UpstreamRequest, target: Target, dialect: Dialect, decoder: Decoder
     ) -> Relay:
         """Return the answer to `request`, which is sent when the first batch is awaited."""
         timeouts = Timeouts(self._clock, target.channel, streamed=request.streamed)
-        return Relay(partial(self._post, request, target, dialect), dialect, decoder, timeouts)
+        post = partial(self._post, request, target, dialect)
+        on_failure = partial(self._failures.add, target)
+        return Relay(post, dialect, decoder, timeouts, on_failure)
 
     async def _post(
         self,
@@ -128,6 +135,7 @@ class Relay:
         "_dialect",
         "_failure",
         "_is_closed",
+        "_on_failure",
         "_post",
         "_response",
         "_stream",
@@ -141,12 +149,15 @@ class Relay:
         dialect: Dialect,
         decoder: Decoder,
         timeouts: Timeouts,
+        on_failure: Callable[[UpstreamError, str], None],
     ) -> None:
         """`post` sends the request and returns once the response's headers have arrived.
 
-        `post` calls its argument when the request leaves.
+        `post` calls its argument when the request leaves. `on_failure` is called with each error
+        and its cause, if that is known.
         """
         self._post = post
+        self._on_failure = on_failure
         self._dialect = dialect
         self._decoder = decoder
         self._timeouts = timeouts
@@ -163,7 +174,10 @@ class Relay:
     async def __anext__(self) -> Batch:
         """Wait for the next batch. Any exception closes the connection."""
         if self._is_closed:
-            raise self._end()
+            end = self._end()
+            if isinstance(end, UpstreamError):
+                self._on_failure(end, "")
+            raise end
         try:
             response = self._response
             if response is None:
@@ -175,7 +189,13 @@ class Relay:
                     return batch
         except HttpError as error:
             self.close()
-            raise _transport_error(error, self._timeouts) from None
+            failure = _transport_error(error, self._timeouts)
+            self._on_failure(failure, "" if self._timeouts.lost else error.cause)
+            raise failure from None
+        except UpstreamError as error:
+            self.close()
+            self._on_failure(error, "")
+            raise
         except BaseException:
             self.close()
             raise

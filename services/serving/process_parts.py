@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from services.clock import Chance, Clock
 from services.common.plain_metrics import PlainMetrics
 from services.common.process_metrics import ProcessMetrics
+from services.providers.channel_failures import ChannelFailures
 from services.rpc.rpc_log import RpcLog
 from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog
@@ -29,6 +30,8 @@ class ProcessParts:
     """Log of completions."""
     rpcs: RpcLog
     """Log of all other calls."""
+    failures: ChannelFailures
+    """Failures of channels, for operators."""
 
     @property
     def counters(self) -> PlainMetrics:

@@ -32,6 +32,7 @@ from services.operations.explainer import Explainer
 from services.operations.servicer import OperationsServicer
 from services.overload.load_shedder import LoadShedder, sample_loop_turns
 from services.overload.memory_pressure import UNLIMITED_MEMORY, MemoryPressure
+from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient, Proxies
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
@@ -120,6 +121,7 @@ def _process_parts(stack: AsyncExitStack, clock: Clock, tracer: CallTracer | Non
         call_metrics=call_metrics,
         calls=calls,
         rpcs=RpcLog(clock, metrics.counters, tracer),
+        failures=ChannelFailures(clock),
     )
 
 
@@ -163,7 +165,7 @@ def _operators(
         accounts=OperatorServices(
             database=stores.database, pepper=stores.pepper, clock=parts.clock
         ),
-        operations=OperationsServicer(explainer, reloader.reload),
+        operations=OperationsServicer(explainer, reloader.reload, parts.failures),
         health=health,
     )
 
@@ -210,7 +212,9 @@ async def _open_pipeline(
     stack, clock, health = parts.stack, parts.clock, reloader.health
     http = HttpClient(proxies=proxies)
     stack.push_async_callback(http.close)
-    failover = Failover(Upstream(http, clock), DIALECTS, health, clock, parts.chance)
+    failover = Failover(
+        Upstream(http, clock, parts.failures), DIALECTS, health, clock, parts.chance
+    )
     idempotency = Idempotency(
         stores.database, stores.ledger.owner, stores.pepper, supervisor=parts.supervisor
     )

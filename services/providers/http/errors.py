@@ -32,3 +32,8 @@ class HttpError(Exception):
     def __init__(self, kind: HttpErrorKind, detail: str) -> None:
         super().__init__(detail)
         self.kind = kind
+
+    @property
+    def cause(self) -> str:
+        """The cause for operators, such as `tls: certificate verify failed`."""
+        return f"{self.kind.name.lower().replace('_', ' ')}: {self}"

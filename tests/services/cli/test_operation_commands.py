@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import ssl
 from functools import partial
 from pathlib import Path
 
+import grpc
 import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.chat.v1 import content_pb2 as content
 
 from services.config import load
 from services.providers.registry import DIALECTS
 from services.rpc.listener import listening
 from services.serving.server import open_service
 from tests.services.cli.conftest import Shell
+from tests.stand.certificates import Certificates
+from tests.stand.upstream import FakeUpstream
 
 
 def test_explains_without_a_server(shell: Shell) -> None:
@@ -78,6 +85,36 @@ async def test_commands_call_the_running_server(shell: Shell) -> None:
         head, *rows = (await shell.run_beside_server("channels", "--model", "a/new")).splitlines()
         assert head.split()[:6] == ["MODEL", "CHANNEL", "KEY", "PRIORITY", "WEIGHT", "SCORE"]
         assert [row.split() for row in rows] == [
-            ["a/new", "somewhere", "0", "0", "1", "1.00", "closed", "0%", "-"]
+            ["a/new", "somewhere", "0", "0", "1", "1.00", "closed", "0%", "-", "-"]
         ]
         assert '"model":"one"' in await shell.run_beside_server("explain", "--model", "a/new")
+
+
+async def test_the_last_failure_of_a_channel_is_shown(shell: Shell, tmp_path: Path) -> None:
+    """With the words of TLS for a certificate that is not trusted, and its time."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*Certificates(tmp_path, "127.0.0.1").issue("server"))
+    address = f"unix:{shell.state}/ops.sock"
+    async with FakeUpstream(tls=context) as upstream:
+        text = shell.config.read_text().replace("http://127.0.0.1:9/v1", upstream.url)
+        shell.config.write_text(text)
+        config = load(shell.config, {}, dialects=DIALECTS)
+        async with (
+            open_service(config, shell.state, {}) as service,
+            listening(service.register_operators, address, grace_s=0),
+            service.channel() as public,
+        ):
+            spec = chat.ChatCompletionSpec(model="a/one")
+            spec.messages.add(role=content.ROLE_USER).content.add(text="Hi")
+            call = chat_grpc.ChatCompletionServiceStub(public).CreateChatCompletion(
+                chat.CreateChatCompletionRequest(spec=spec),
+                metadata=(("authorization", f"Bearer {await service.key_maker.make_first()}"),),
+                timeout=5,
+            )
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call
+            rows = (await shell.run_beside_server("channels", "--model", "a/one")).splitlines()
+
+    assert rows[0].endswith("LAST FAILURE")
+    assert "UPSTREAM_UNREACHABLE (tls: " in rows[1]
+    assert "certificate verify failed" in rows[1]

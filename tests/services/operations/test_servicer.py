@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
@@ -217,6 +218,8 @@ async def test_channels_are_listed_with_their_status(tmp_path: Path) -> None:
     assert 25 < sick.rest.seconds <= 30
     assert sick.error_rate == pytest.approx(1 / (1 + PRIOR_CALLS), rel=0.01)
     assert sick.score == pytest.approx((1 - sick.error_rate) ** 2, rel=0.01)
+    assert sick.last_failure == "UPSTREAM_RATE_LIMITED (HTTP 429)"
+    assert abs(sick.last_failure_time.seconds - time.time()) < 60
     assert (well.channel, well.priority) == ("second", 1)
     assert unknown.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert len(everything.channels) == 2

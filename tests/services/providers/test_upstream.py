@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import re
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
@@ -19,6 +20,7 @@ from services.config import ChannelConfig, Secret
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.base import Chunks, Notes, SseEvent, Target, UpstreamRequest
+from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient
 from services.providers.upstream import ERROR_BODY_MAX, Relay, Upstream
 from tests.stand.clock import FakeClock
@@ -120,22 +122,27 @@ class Caller:
         self.upstream = upstream
         self.http = http
         self.clock: SystemClock | FakeClock = SystemClock()
+        self.failures = ChannelFailures(SystemClock())
         self.channel: dict[str, object] = {}
         self.decoder = Words()
         self.request = UpstreamRequest(path="/chat", body=b'{"a":1}', streamed=True)
 
-    def relay(self) -> Relay:
-        """A call."""
+    @property
+    def target(self) -> Target:
+        """The channel, at the fake."""
         channel = ChannelConfig(name="a", dialect="plain", base_url=self.upstream.url)
-        target = Target(
+        return Target(
             channel=msgspec.structs.replace(channel, **self.channel),
             model="m",
             public_model="m",
             capabilities=Capabilities(),
         )
+
+    def relay(self) -> Relay:
+        """A call."""
         self.decoder = Words()
-        relaying = Upstream(self.http, self.clock)
-        return relaying.relay(self.request, target, Plain(), self.decoder)
+        relaying = Upstream(self.http, self.clock, self.failures)
+        return relaying.relay(self.request, self.target, Plain(), self.decoder)
 
     async def batches(self, *script: Step) -> list[list[str]]:
         """The batches of a call that is answered by `script`, `.` for the end."""
@@ -172,6 +179,42 @@ async def caller() -> AsyncIterator[Caller]:
         http = HttpClient()
         yield Caller(upstream, http)
         await http.close()
+
+
+@pytest.mark.parametrize(
+    ("script", "channel", "known"),
+    [
+        ([json_answer({}, 503)], {}, r"UPSTREAM_ERROR \(HTTP 503\)"),
+        ([CUT], {}, r"UPSTREAM_DISCONNECTED \(disconnected: the connection was closed\)"),
+        ([b"220 smtp\r\n\r\n"], {}, r"UPSTREAM_BAD_RESPONSE \(bad response: .*\)"),
+        ([STALL], {"first_token_timeout_s": 0.1}, r"UPSTREAM_TIMEOUT"),
+        ([SSE_HEAD + sse("a", "error")], {}, r"UPSTREAM_ERROR"),
+        ([SSE_HEAD + sse("a") + LAST_CHUNK], {}, r"UPSTREAM_DISCONNECTED"),
+        ([SSE_HEAD + sse("a"), CUT], {}, r"UPSTREAM_DISCONNECTED.*"),
+        ([], {"base_url": "http://127.0.0.1:1"}, r"UPSTREAM_UNREACHABLE \(unreachable: .*111.*\)"),
+        ([], {"base_url": "http://a.invalid"}, r"UPSTREAM_UNREACHABLE \(dns: .*\)"),
+    ],
+)
+async def test_operators_learn_the_cause(
+    caller: Caller,
+    caplog: pytest.LogCaptureFixture,
+    script: list[Step],
+    channel: dict[str, object],
+    known: str,
+) -> None:
+    """In the log once, with host and status, and as the last failure of the target."""
+    caller.channel = channel
+    for _ in range(2):
+        _, error = await caller.failure(*script)
+
+    last = caller.failures.last(caller.target)
+    assert last is not None
+    assert re.fullmatch(known, last.text)
+    (line,) = [vars(each) for each in caplog.records if each.message == "channel.failed"]
+    assert (line["channel"], line["status"], line["reason"]) == ("a", error.status, error.reason)
+    assert line["host"] in caller.target.channel.base_url
+    assert line["levelname"] == "WARNING"
+    assert line["cause"] in last.text
 
 
 async def test_sends_what_it_should(caller: Caller) -> None:

@@ -25,10 +25,11 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pomogator.chat.v1 import chat_completion_service_pb2 as pomogator_dot_chat_dot_v1_dot_chat__completion__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0pomogator/operations/v1/operations_service.proto\x12\x17pomogator.operations.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a/pomogator/chat/v1/chat_completion_service.proto\"\x97\x01\n\x1c\x45xplainChatCompletionRequest\x12\x39\n\x04spec\x18\x01 \x01(\x0b\x32%.pomogator.chat.v1.ChatCompletionSpecB\x04\xe2\x41\x01\x02\x12<\n\x10parameter_policy\x18\x02 \x01(\x0e\x32\".pomogator.chat.v1.ParameterPolicy\"\xa3\x01\n\x1d\x45xplainChatCompletionResponse\x12\x36\n\ncandidates\x18\x01 \x03(\x0b\x32\".pomogator.operations.v1.Candidate\x12\x1a\n\x12prompt_token_count\x18\x02 \x01(\x03\x12\x17\n\x0fmax_token_count\x18\x03 \x01(\x03\x12\x15\n\rhold_nano_usd\x18\x04 \x01(\x03\"\xe4\x02\n\tCandidate\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nkey_number\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12<\n\rbreaker_state\x18\x06 \x01(\x0e\x32%.pomogator.operations.v1.BreakerState\x12*\n\x07latency\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03url\x18\x08 \x01(\t\x12\x0c\n\x04\x62ody\x18\t \x01(\t\x12&\n\x05notes\x18\n \x03(\x0b\x32\x17.pomogator.chat.v1.Note\x12\x0f\n\x07refusal\x18\x0b \x01(\t\x12\x34\n\x06prices\x18\x0c \x01(\x0b\x32$.pomogator.operations.v1.TokenPrices\x12\r\n\x05score\x18\r \x01(\x01\"\xba\x01\n\x0bTokenPrices\x12\x17\n\x0fprompt_pico_usd\x18\x01 \x01(\x03\x12\x1b\n\x13\x63\x61\x63he_read_pico_usd\x18\x02 \x01(\x03\x12\x1c\n\x14\x63\x61\x63he_write_pico_usd\x18\x03 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_write_1h_pico_usd\x18\x04 \x01(\x03\x12\x1b\n\x13\x63ompletion_pico_usd\x18\x05 \x01(\x03\x12\x19\n\x11thinking_pico_usd\x18\x06 \x01(\x03\"$\n\x13ListChannelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"P\n\x14ListChannelsResponse\x12\x38\n\x08\x63hannels\x18\x01 \x03(\x0b\x32&.pomogator.operations.v1.ChannelStatus\"\x9b\x02\n\rChannelStatus\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nkey_number\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\r\n\x05score\x18\x06 \x01(\x01\x12<\n\rbreaker_state\x18\x07 \x01(\x0e\x32%.pomogator.operations.v1.BreakerState\x12\'\n\x04rest\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nerror_rate\x18\t \x01(\x01\x12*\n\x07latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1c\n\x1aReloadConfigurationRequest\"\x1d\n\x1bReloadConfigurationResponse*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x02\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x03\x32\xf3\x03\n\x11OperationsService\x12\xa9\x01\n\x15\x45xplainChatCompletion\x12\x35.pomogator.operations.v1.ExplainChatCompletionRequest\x1a\x36.pomogator.operations.v1.ExplainChatCompletionResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/operations:explain:\x01*\x12\x8c\x01\n\x0cListChannels\x12,.pomogator.operations.v1.ListChannelsRequest\x1a-.pomogator.operations.v1.ListChannelsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/operations/channels\x12\xa2\x01\n\x13ReloadConfiguration\x12\x33.pomogator.operations.v1.ReloadConfigurationRequest\x1a\x34.pomogator.operations.v1.ReloadConfigurationResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/operations:reload:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n0pomogator/operations/v1/operations_service.proto\x12\x17pomogator.operations.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a/pomogator/chat/v1/chat_completion_service.proto\"\x97\x01\n\x1c\x45xplainChatCompletionRequest\x12\x39\n\x04spec\x18\x01 \x01(\x0b\x32%.pomogator.chat.v1.ChatCompletionSpecB\x04\xe2\x41\x01\x02\x12<\n\x10parameter_policy\x18\x02 \x01(\x0e\x32\".pomogator.chat.v1.ParameterPolicy\"\xa3\x01\n\x1d\x45xplainChatCompletionResponse\x12\x36\n\ncandidates\x18\x01 \x03(\x0b\x32\".pomogator.operations.v1.Candidate\x12\x1a\n\x12prompt_token_count\x18\x02 \x01(\x03\x12\x17\n\x0fmax_token_count\x18\x03 \x01(\x03\x12\x15\n\rhold_nano_usd\x18\x04 \x01(\x03\"\xe4\x02\n\tCandidate\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x02 \x01(\t\x12\x12\n\nkey_number\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12<\n\rbreaker_state\x18\x06 \x01(\x0e\x32%.pomogator.operations.v1.BreakerState\x12*\n\x07latency\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03url\x18\x08 \x01(\t\x12\x0c\n\x04\x62ody\x18\t \x01(\t\x12&\n\x05notes\x18\n \x03(\x0b\x32\x17.pomogator.chat.v1.Note\x12\x0f\n\x07refusal\x18\x0b \x01(\t\x12\x34\n\x06prices\x18\x0c \x01(\x0b\x32$.pomogator.operations.v1.TokenPrices\x12\r\n\x05score\x18\r \x01(\x01\"\xba\x01\n\x0bTokenPrices\x12\x17\n\x0fprompt_pico_usd\x18\x01 \x01(\x03\x12\x1b\n\x13\x63\x61\x63he_read_pico_usd\x18\x02 \x01(\x03\x12\x1c\n\x14\x63\x61\x63he_write_pico_usd\x18\x03 \x01(\x03\x12\x1f\n\x17\x63\x61\x63he_write_1h_pico_usd\x18\x04 \x01(\x03\x12\x1b\n\x13\x63ompletion_pico_usd\x18\x05 \x01(\x03\x12\x19\n\x11thinking_pico_usd\x18\x06 \x01(\x03\"$\n\x13ListChannelsRequest\x12\r\n\x05model\x18\x01 \x01(\t\"P\n\x14ListChannelsResponse\x12\x38\n\x08\x63hannels\x18\x01 \x03(\x0b\x32&.pomogator.operations.v1.ChannelStatus\"\xe8\x02\n\rChannelStatus\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x12\n\nkey_number\x18\x03 \x01(\x05\x12\x10\n\x08priority\x18\x04 \x01(\x05\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\r\n\x05score\x18\x06 \x01(\x01\x12<\n\rbreaker_state\x18\x07 \x01(\x0e\x32%.pomogator.operations.v1.BreakerState\x12\'\n\x04rest\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nerror_rate\x18\t \x01(\x01\x12*\n\x07latency\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0clast_failure\x18\x0b \x01(\t\x12\x35\n\x11last_failure_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1c\n\x1aReloadConfigurationRequest\"\x1d\n\x1bReloadConfigurationResponse*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x02\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x03\x32\xf3\x03\n\x11OperationsService\x12\xa9\x01\n\x15\x45xplainChatCompletion\x12\x35.pomogator.operations.v1.ExplainChatCompletionRequest\x1a\x36.pomogator.operations.v1.ExplainChatCompletionResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/operations:explain:\x01*\x12\x8c\x01\n\x0cListChannels\x12,.pomogator.operations.v1.ListChannelsRequest\x1a-.pomogator.operations.v1.ListChannelsResponse\"\x1f\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/operations/channels\x12\xa2\x01\n\x13ReloadConfiguration\x12\x33.pomogator.operations.v1.ReloadConfigurationRequest\x1a\x34.pomogator.operations.v1.ReloadConfigurationResponse\" \x82\xd3\xe4\x93\x02\x1a\"\x15/v1/operations:reload:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,26 +44,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPERATIONSSERVICE'].methods_by_name['ListChannels']._serialized_options = b'\202\323\344\223\002\031\022\027/v1/operations/channels'
   _globals['_OPERATIONSSERVICE'].methods_by_name['ReloadConfiguration']._loaded_options = None
   _globals['_OPERATIONSSERVICE'].methods_by_name['ReloadConfiguration']._serialized_options = b'\202\323\344\223\002\032\"\025/v1/operations:reload:\001*'
-  _globals['_BREAKERSTATE']._serialized_start=1556
-  _globals['_BREAKERSTATE']._serialized_end=1680
-  _globals['_EXPLAINCHATCOMPLETIONREQUEST']._serialized_start=222
-  _globals['_EXPLAINCHATCOMPLETIONREQUEST']._serialized_end=373
-  _globals['_EXPLAINCHATCOMPLETIONRESPONSE']._serialized_start=376
-  _globals['_EXPLAINCHATCOMPLETIONRESPONSE']._serialized_end=539
-  _globals['_CANDIDATE']._serialized_start=542
-  _globals['_CANDIDATE']._serialized_end=898
-  _globals['_TOKENPRICES']._serialized_start=901
-  _globals['_TOKENPRICES']._serialized_end=1087
-  _globals['_LISTCHANNELSREQUEST']._serialized_start=1089
-  _globals['_LISTCHANNELSREQUEST']._serialized_end=1125
-  _globals['_LISTCHANNELSRESPONSE']._serialized_start=1127
-  _globals['_LISTCHANNELSRESPONSE']._serialized_end=1207
-  _globals['_CHANNELSTATUS']._serialized_start=1210
-  _globals['_CHANNELSTATUS']._serialized_end=1493
-  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_start=1495
-  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_end=1523
-  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_start=1525
-  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_end=1554
-  _globals['_OPERATIONSSERVICE']._serialized_start=1683
-  _globals['_OPERATIONSSERVICE']._serialized_end=2182
+  _globals['_BREAKERSTATE']._serialized_start=1666
+  _globals['_BREAKERSTATE']._serialized_end=1790
+  _globals['_EXPLAINCHATCOMPLETIONREQUEST']._serialized_start=255
+  _globals['_EXPLAINCHATCOMPLETIONREQUEST']._serialized_end=406
+  _globals['_EXPLAINCHATCOMPLETIONRESPONSE']._serialized_start=409
+  _globals['_EXPLAINCHATCOMPLETIONRESPONSE']._serialized_end=572
+  _globals['_CANDIDATE']._serialized_start=575
+  _globals['_CANDIDATE']._serialized_end=931
+  _globals['_TOKENPRICES']._serialized_start=934
+  _globals['_TOKENPRICES']._serialized_end=1120
+  _globals['_LISTCHANNELSREQUEST']._serialized_start=1122
+  _globals['_LISTCHANNELSREQUEST']._serialized_end=1158
+  _globals['_LISTCHANNELSRESPONSE']._serialized_start=1160
+  _globals['_LISTCHANNELSRESPONSE']._serialized_end=1240
+  _globals['_CHANNELSTATUS']._serialized_start=1243
+  _globals['_CHANNELSTATUS']._serialized_end=1603
+  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_start=1605
+  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_end=1633
+  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_start=1635
+  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_end=1664
+  _globals['_OPERATIONSSERVICE']._serialized_start=1793
+  _globals['_OPERATIONSSERVICE']._serialized_end=2292
 # @@protoc_insertion_point(module_scope)

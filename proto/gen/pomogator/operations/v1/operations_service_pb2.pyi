@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from pomogator.chat.v1 import chat_completion_service_pb2 as _chat_completion_service_pb2
@@ -297,6 +298,8 @@ class ChannelStatus(_message.Message):
     REST_FIELD_NUMBER: _builtins.int
     ERROR_RATE_FIELD_NUMBER: _builtins.int
     LATENCY_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_FIELD_NUMBER: _builtins.int
+    LAST_FAILURE_TIME_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     """The channel's name."""
     model: _builtins.str
@@ -315,6 +318,10 @@ class ChannelStatus(_message.Message):
     """The state of the circuit breaker."""
     error_rate: _builtins.float
     """In [0, 1]. The share of calls that failed or broke off."""
+    last_failure: _builtins.str
+    """The reason and the cause of the last failure, also if calls have succeeded since. The cause is
+    the HTTP status, or the words of the system or of TLS. Empty: no call has failed yet.
+    """
     @_builtins.property
     def rest(self) -> _duration_pb2.Duration:
         """The time until the open circuit breaker lets a probe pass. Unset: it is not open."""
@@ -322,6 +329,10 @@ class ChannelStatus(_message.Message):
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """The average time to the first event of recent answers. Unset: no answer yet."""
+
+    @_builtins.property
+    def last_failure_time(self) -> _timestamp_pb2.Timestamp:
+        """The time of the last failure."""
 
     def __init__(
         self,
@@ -336,10 +347,12 @@ class ChannelStatus(_message.Message):
         rest: _duration_pb2.Duration | None = ...,
         error_rate: _builtins.float = ...,
         latency: _duration_pb2.Duration | None = ...,
+        last_failure: _builtins.str = ...,
+        last_failure_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latency", b"latency", "rest", b"rest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_failure_time", b"last_failure_time", "latency", b"latency", "rest", b"rest"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "channel", b"channel", "error_rate", b"error_rate", "key_number", b"key_number", "latency", b"latency", "model", b"model", "priority", b"priority", "rest", b"rest", "score", b"score", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "channel", b"channel", "error_rate", b"error_rate", "key_number", b"key_number", "last_failure", b"last_failure", "last_failure_time", b"last_failure_time", "latency", b"latency", "model", b"model", "priority", b"priority", "rest", b"rest", "score", b"score", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
