@@ -26,6 +26,7 @@ from services.cli.operation_commands import explain_call, reload_configuration, 
 from services.cli.output import read_count, read_duration, read_listener, read_time, read_usd
 from services.cli.serve_arguments import EXAMPLES, add_serve_arguments
 from services.cli.serve_commands import check, list_models, serve
+from services.serving.first_key import STATE
 
 Environment: TypeAlias = Mapping[str, str]
 Command: TypeAlias = Callable[[Namespace, Environment], Awaitable[None]]
@@ -108,7 +109,7 @@ def _common(env: Environment) -> ArgumentParser:
         "--state",
         type=Path,
         metavar="DIR",
-        default=Path(env.get("POMOGATOR_STATE", "var")),
+        default=Path(env.get("POMOGATOR_STATE", STATE)),
         help="directory of the database and secrets (default: ./var)",
     )
     common.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import grpc
@@ -15,12 +16,12 @@ from pomogator.operations.v1 import operations_service_pb2_grpc as operations_gr
 
 from services.accounts.credential import TOKEN_VARIABLE
 from services.accounts.operator_services import StateAddress, operators_channel
-from services.cli.output import CommandError
+from services.cli.output import CommandError, remark
 from services.clock import SystemClock
 from services.common.addresses import is_local
 from services.common.tls import TargetTls
-from services.config import load
-from services.providers.registry import DIALECTS
+from services.config import load_state
+from services.storage.sqlite_file import FILE
 
 ANSWER_TIMEOUT_S = 10.0
 """Timeout of a call, the server's start included. An audit takes longer."""
@@ -56,16 +57,29 @@ class Operators:
 
 @asynccontextmanager
 async def operators(arguments: Namespace, env: Mapping[str, str]) -> AsyncIterator[Operators]:
-    """Open the operators' services of the state that the arguments name."""
-    config = load(arguments.config, env, dialects=DIALECTS)
+    """Open the operators' services of the state that the arguments name.
+
+    Where no server runs and there is no state, one is made, and stderr says where.
+    """
+    database_url = load_state(arguments.config, env).database_url.reveal()
     address = StateAddress(
         state=arguments.state,
-        database_url=config.state.database_url.reveal(),
+        database_url=database_url,
         ops=ops_address(arguments),
         credentials=_credentials(arguments),
     )
+    existed = bool(database_url) or _has_database(arguments.state)
     async with operators_channel(address, env, SystemClock()) as channel:
+        if not existed and _has_database(arguments.state):
+            remark(
+                f"no server runs, so a new state was made in {arguments.state.absolute()}; "
+                "--state names another one"
+            )
         yield Operators(channel, env.get(TOKEN_VARIABLE, ""))
+
+
+def _has_database(state: Path) -> bool:
+    return (state / FILE).exists()
 
 
 def _credentials(arguments: Namespace) -> grpc.ChannelCredentials | None:

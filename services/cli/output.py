@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -26,6 +27,11 @@ class CommandError(Exception):
 def say(line: str) -> None:
     """Print a line."""
     print(line)  # noqa: T201  Commands print.
+
+
+def remark(line: str) -> None:
+    """Print a line on stderr, beside the command's output."""
+    print(f"pomogator: {line}", file=sys.stderr)  # noqa: T201  Commands print.
 
 
 def say_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -16,7 +16,7 @@ its own process reads them, too.
 
 from services.common.config_tables import BoundsConfig, ConfigError, EdgeTableConfig, TracesConfig
 from services.config.limits import LimitConfig
-from services.config.loading import load
+from services.config.loading import load, load_state
 from services.config.prices import PriceConfig
 from services.config.schema import (
     LOCAL_MODELS,
@@ -49,4 +49,5 @@ __all__ = [
     "StateConfig",
     "TracesConfig",
     "load",
+    "load_state",
 ]

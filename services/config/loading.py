@@ -15,7 +15,7 @@ import msgspec
 from services.common.config_tables import ConfigError
 from services.common.tls import UpstreamTls
 from services.config import client_certificates, rules
-from services.config.schema import ChannelConfig, Config, Secret
+from services.config.schema import ChannelConfig, Config, Secret, StateConfig
 
 DEFAULTS = "defaults.toml"
 
@@ -44,6 +44,17 @@ def load(
     late = (rules.models(config), rules.state(config.state), rules.traces(config.traces))
     _refuse(source, chain.from_iterable(late))
     return config
+
+
+def load_state(path: Path | None, env: Mapping[str, str] = os.environ) -> StateConfig:
+    """Read only where the state is, for commands that call no provider and need no key of one.
+
+    Raises ConfigError, also for what is wrong in the form of other tables.
+    """
+    source = str(path or DEFAULTS)
+    config = _with_state(Config() if path is None else _parse(_read(path), source), env)
+    _refuse(source, rules.state(config.state))
+    return config.state
 
 
 def _shipped(env: Mapping[str, str]) -> Config:

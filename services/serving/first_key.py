@@ -7,12 +7,19 @@ or if a flag asks for it.
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
+from pathlib import Path
 
 from services.accounts.key_maker import KeyMaker
+from services.common.addresses import join_address, split_address
 from services.config import Config
 
 log = logging.getLogger(__name__)
+
+PROGRAM = "pomogator"
+STATE = Path("var")
+"""The state that commands use without `--state`."""
 
 FIRST_KEY = """
 This is the first start: here is a key. It is shown only now, and it is unlimited: its calls need
@@ -22,10 +29,16 @@ no balance. `pomogator keys create` makes others.
 
 Send a request:
 
-  curl http://{rest}/v1/chat/completions \\
+  curl {url}/v1/chat/completions \\
     -H "Content-Type: application/json" -H "Authorization: Bearer {key}" \\
     -d '{{"model": "{model}", "stream": true,
          "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+"""
+
+LATER_START = """
+Serving at {url}. Create a key:
+
+  {program} keys create --account NAME{state}
 """
 
 NO_MODELS = """
@@ -40,12 +53,21 @@ REMEDY = (
 )
 
 
-async def print_first_key(
-    key_maker: KeyMaker, config: Config, rest: str, *, asked: bool = False
-) -> None:
-    """Make and print a key, if there is none yet. `rest` is the address of the REST API.
+def base_url(rest: str, *, tls: bool) -> str:
+    """Return the base URL of a listener at HOST:PORT, for a client on this machine."""
+    host, port = split_address(rest)
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - the reverse of listening there
+        host = "127.0.0.1" if host != "::" else "::1"
+    return f"{'https' if tls else 'http'}://{join_address(host, port)}"
 
-    Unless it is `asked` for, or standard output is a terminal, log how to make one instead.
+
+async def print_first_key(
+    key_maker: KeyMaker, config: Config, url: str, *, asked: bool = False, state: Path = STATE
+) -> None:
+    """Make and print a key, if there is none yet; else print how to make one.
+
+    `url` is the base URL of the REST API, without a path. Unless it is `asked` for, or standard
+    output is a terminal, print nothing, and log how to make a key if there is none.
     """
     if not (asked or sys.stdout.isatty()):
         if not await key_maker.has_key():
@@ -53,8 +75,13 @@ async def print_first_key(
         return
     key = await key_maker.make_first()
     if key is None:
+        option = "" if state == STATE else f" --state {shlex.quote(str(state))}"
+        run_as = Path(sys.argv[0])
+        program = shlex.quote(str(run_as)) if run_as.name == PROGRAM else PROGRAM
+        sys.stdout.write(LATER_START.format(url=url, program=program, state=option))
+        sys.stdout.flush()
         return
     models = [name for channel in config.channels for name in channel.models]
-    text = FIRST_KEY.format(key=key, rest=rest, model=models[0] if models else "MODEL")
+    text = FIRST_KEY.format(key=key, url=url, model=models[0] if models else "MODEL")
     sys.stdout.write(text if models else text + NO_MODELS)
     sys.stdout.flush()

@@ -78,7 +78,9 @@ class Reloader:
         Raises ConfigError, with one line for each problem.
         """
         try:
-            snapshot = self.factory.make(config := self.local.resolved(self.read()))
+            config = self.local.resolved(self.read())
+            self._refuse_without_channels(config)
+            snapshot = self.factory.make(config)
         except ConfigError as error:
             self.results[("refused",)].inc()
             log.error("config.refused", extra={"problems": str(error).splitlines()})  # noqa: TRY400 - no fault of ours
@@ -89,6 +91,14 @@ class Reloader:
         self.attempts.show(snapshot.catalog.targets_by_channel)
         self.results[("done",)].inc()
         log.info("config.reloaded", extra={"channels": [row.name for row in config.channels]})
+
+    def _refuse_without_channels(self, config: Config) -> None:
+        """Refuse what is more likely a file that was truncated than a wish: every call would fail.
+
+        A start without channels is allowed: so keys and accounts can be made first.
+        """
+        if not config.channels and self.snapshots.current.catalog.routes:
+            raise ConfigError("channels: the reload would leave none; restart to serve nothing")
 
 
 def reload_results(counters: PlainMetrics) -> ByLabels[PlainCounter]:

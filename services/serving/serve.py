@@ -19,7 +19,7 @@ from services.common.process_settings import freeze_gc
 from services.config import Config, ConfigError, load
 from services.overload.memory_pressure import MemoryPressure
 from services.serving.config_watch import content, watching_file
-from services.serving.first_key import print_first_key
+from services.serving.first_key import base_url, print_first_key
 from services.serving.listeners import Listeners, operators_token, tls_files
 from services.serving.options import ServeOptions
 from services.serving.plain_text import log_plain_text, plain_listeners
@@ -97,7 +97,10 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
         stack.push_async_callback(asyncio.sleep, options.shutdown_delay_s)
     stack.push_async_callback(service.drain)
     started.set()
-    await print_first_key(service.key_maker, config, rest, asked=options.print_first_key)
+    url = base_url(rest, tls=tls is not None and not options.grpc_only)
+    await print_first_key(
+        service.key_maker, config, url, asked=options.print_first_key, state=options.state
+    )
     return service
 
 

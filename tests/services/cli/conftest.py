@@ -28,14 +28,19 @@ class Shell:
         self.config = directory / "pomogator.toml"
         self.config.write_text(CONFIG)
         self._capsys = capsys
+        self.remarks: list[str] = []
+        """What the last command said about a state that it made."""
 
     def run(self, *arguments: str, code: int = 0) -> str:
         """What the command prints: on stdout, or where it is to fail on stderr."""
         env = {"POMOGATOR_STATE": str(self.state), "POMOGATOR_CONFIG": str(self.config)}
         assert main(arguments, env) == code
         captured = self._capsys.readouterr()
-        assert bool(captured.err) == (code != 0)
-        return captured.err if code else captured.out
+        lines = captured.err.splitlines(keepends=True)
+        self.remarks = [line for line in lines if "a new state was made" in line]
+        errors = "".join(line for line in lines if line not in self.remarks)
+        assert bool(errors) == (code != 0)
+        return errors if code else captured.out
 
     def said(self) -> str:
         """What was printed on stderr since it was last looked at."""

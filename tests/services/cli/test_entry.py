@@ -86,6 +86,25 @@ def test_bad_configuration_is_refused_everywhere(shell: Shell) -> None:
         assert str(shell.config) in shell.run(*arguments, code=1)
 
 
+def test_a_new_state_is_not_made_in_silence(shell: Shell) -> None:
+    """Where no server runs, `keys create` says where it made one. The last line is the key."""
+    said = shell.run("keys", "create", "--account", "a")
+    assert said.splitlines()[-1].startswith("sk-pg-")
+    (remark,) = shell.remarks
+    assert f"no server runs, so a new state was made in {shell.state}; --state" in remark
+
+    shell.run("keys", "list")
+    assert shell.remarks == []
+
+
+def test_operators_need_no_key_of_a_provider(shell: Shell) -> None:
+    """`keys list` and its like read only where the state is; `check` needs the keys."""
+    shell.config.write_text(CONFIG.replace("name = ", 'api_key_env = "UNSET_KEY"\nname = '))
+    assert "the variable UNSET_KEY is not set" in shell.run("check", code=1)
+    for words in ("keys create --account a", "keys list", "accounts show a", "ledger verify"):
+        shell.run(*words.split())
+
+
 def test_check_prints_counts(shell: Shell) -> None:
     """The numbers of channels and models."""
     assert shell.run("check").startswith("OK: 1 channels, ")

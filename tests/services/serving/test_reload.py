@@ -48,6 +48,22 @@ async def test_a_reload_replaces_the_snapshot(tmp_path: Path, config: Config) ->
     assert before.gate.ledger is after.gate.ledger
 
 
+async def test_a_reload_that_leaves_no_channel_is_refused(
+    tmp_path: Path, config: Config, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a file that is being written: the old configuration stays. A start may have none."""
+    async with open_service(config, tmp_path, {}, read=Config) as service:
+        before = service.reloader.snapshots.current
+        with pytest.raises(ConfigError, match="would leave none"):
+            service.reloader.reload()
+        assert service.reloader.snapshots.current is before
+    assert "config.refused" in caplog.messages
+
+    async with open_service(Config(), tmp_path, {}, read=lambda: config) as service:
+        service.reloader.reload()
+        assert service.reloader.snapshots.current.catalog.routes
+
+
 async def test_a_wrong_configuration_changes_nothing(
     tmp_path: Path, config: Config, caplog: pytest.LogCaptureFixture
 ) -> None:
