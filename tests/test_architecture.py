@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -98,6 +98,17 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
 }
 """Libraries and concrete modules, and the only packages that may import them."""
 
+GRPC = ("grpc", "grpc_health", "pomogator")
+EDGE_OF_GRPC = (
+    "gateway.rpc",
+    "gateway.transcoding",
+    "gateway.openapi",
+    "gateway.operators_app",
+    "gateway.app",
+    "gateway.server",
+)
+"""Modules of the edge that know gRPC. All others speak the domain (`gateway.backend`)."""
+
 IO_OF_NO_DIALECT = ("aiohttp", "asyncio", "grpc.aio", "httptools", "socket", "ssl")
 
 
@@ -116,18 +127,24 @@ def violations(module: str, imported: str) -> Iterator[str]:
             yield f"a module of {side} is in no row of LAYERS"
         elif there <= here:
             yield "imports go downwards"
+    if side == "gateway" and other in GRPC and not _is_in(module, EDGE_OF_GRPC):
+        yield f"at the edge gRPC is known only in {', '.join(EDGE_OF_GRPC)}"
     folder, cousin = _dialect(module), _dialect(imported)
     if folder and cousin and folder != cousin and (folder, cousin) not in RELATED:
         yield "dialects do not import each other"
-    if folder and any(is_within(imported, library) for library in IO_OF_NO_DIALECT):
+    if folder and _is_in(imported, IO_OF_NO_DIALECT):
         yield "dialects do no I/O"
     for name, allowed in ONLY_IN.items():
-        if is_within(imported, name) and not any(is_within(module, place) for place in allowed):
+        if is_within(imported, name) and not _is_in(module, allowed):
             yield f"{name} is imported only in {', '.join(allowed) or 'tests'}"
 
 
+def _is_in(module: str, packages: Iterable[str]) -> bool:
+    return any(is_within(module, package) for package in packages)
+
+
 def _is_shared(module: str) -> bool:
-    return any(is_within(module, package) for package in SHARED)
+    return _is_in(module, SHARED)
 
 
 def _violations_of_sharing(module: str, imported: str) -> Iterator[str]:
@@ -213,6 +230,8 @@ def test_imports_keep_the_rules(package: str) -> None:
         ("gateway.telemetry.edge_metrics", "gateway.overload.memory_monitor"),
         ("gateway.rpc.service_channel", "gateway.http.body"),
         ("gateway.server", "gateway.__main__"),
+        ("gateway.http.probes", "grpc"),
+        ("gateway.surfaces.base", "pomogator.chat.v1.chat_completion_service_pb2"),
         ("gateway.app", "gateway.in_no_row"),
         ("services.serving.server", "gateway.app"),
         ("services.providers.upstream", "services.routing.failover"),

@@ -11,6 +11,7 @@ import aiohttp
 import grpc
 import pytest
 
+from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.overload.admission_check import CallLimit
 from gateway.rpc.service_channel import open_channel
@@ -18,6 +19,7 @@ from gateway.server import serving_rest
 from services.common.addresses import split_address
 from services.common.key_format import PREFIX, checksum
 from services.inprocess import InProcessChannel
+from tests.stand.direct_backend import DirectBackend
 from tests.stand.service import ScriptedService
 
 KEY = PREFIX + "0" * 43 + checksum("0" * 43)
@@ -38,8 +40,11 @@ class Edge:
 async def scripted_channel(
     script: ScriptedService, transport: str, folder: Path
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel to a service that plays `script`: over TCP, a Unix socket, or in process."""
-    if transport == "in-process":
+    """Open a channel to a service that plays `script`: over TCP, a Unix socket, or in process.
+
+    The transport `direct` is a backend; its channel is in process.
+    """
+    if transport in {"in-process", "direct"}:
         async with InProcessChannel(script.register) as direct:
             yield direct
         return
@@ -60,11 +65,14 @@ async def running_edge(
     channel: grpc.aio.Channel,
     config: EdgeConfig,
     call_limit: CallLimit | None = None,
+    backend: Backend | None = None,
 ) -> AsyncIterator[Edge]:
-    """Run an edge on port 0 in front of `channel`."""
+    """Run an edge on port 0 in front of `channel`, or of `backend`."""
     headers = {"Authorization": f"Bearer {KEY}"}
     async with (
-        serving_rest(channel, "127.0.0.1:0", config, call_limit=call_limit) as address,
+        serving_rest(
+            channel, "127.0.0.1:0", config, call_limit=call_limit, backend=backend
+        ) as address,
         aiohttp.ClientSession(f"http://{address}", headers=headers) as http,
     ):
         yield Edge(script, http, *split_address(address))
@@ -82,13 +90,16 @@ def config() -> EdgeConfig:
     return EdgeConfig(drain_timeout_s=0.1)
 
 
-@pytest.fixture(params=["in-process", "tcp", "unix"])
+@pytest.fixture(params=["direct", "in-process", "tcp", "unix"])
 async def edge(
     request: pytest.FixtureRequest, script: ScriptedService, config: EdgeConfig, tmp_path: Path
 ) -> AsyncIterator[Edge]:
-    """A running edge, over each kind of channel."""
+    """A running edge, without gRPC and over each kind of channel."""
+    is_direct = request.param == "direct"
     async with (
         scripted_channel(script, request.param, tmp_path) as channel,
-        running_edge(script, channel, config) as running,
+        running_edge(
+            script, channel, config, backend=DirectBackend(script) if is_direct else None
+        ) as running,
     ):
         yield running

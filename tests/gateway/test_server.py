@@ -12,6 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
+from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.rpc.service_channel import CALLS_HEALTH, open_channel
 from gateway.server import serving_rest
@@ -20,6 +21,7 @@ from tests.gateway.conftest import KEY, scripted_channel
 from tests.gateway.http.raw import parsed, read_answer
 from tests.gateway.surfaces.test_completion_handler import ASKED, STREAMED, URL, events
 from tests.stand import service
+from tests.stand.direct_backend import DirectBackend
 from tests.stand.service import Pause, ScriptedService
 
 
@@ -43,13 +45,17 @@ async def test_an_unreachable_service_is_503() -> None:
 class Stoppable:
     """An edge that a test can stop while it sends requests."""
 
-    def __init__(self, channel: grpc.aio.Channel, config: EdgeConfig) -> None:
+    def __init__(
+        self, channel: grpc.aio.Channel, config: EdgeConfig, backend: Backend | None = None
+    ) -> None:
         self._stop = asyncio.Event()
         self._bound: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._serve(channel, config))
+        self._task = asyncio.create_task(self._serve(channel, config, backend))
 
-    async def _serve(self, channel: grpc.aio.Channel, config: EdgeConfig) -> None:
-        async with serving_rest(channel, "127.0.0.1:0", config) as address:
+    async def _serve(
+        self, channel: grpc.aio.Channel, config: EdgeConfig, backend: Backend | None
+    ) -> None:
+        async with serving_rest(channel, "127.0.0.1:0", config, backend=backend) as address:
             self._bound.set_result(address)
             await self._stop.wait()
 
@@ -75,7 +81,12 @@ class Stoppable:
         await self._task
 
 
-@pytest.mark.parametrize("transport", ["in-process", "tcp"])
+def direct(script: ScriptedService, transport: str) -> Backend | None:
+    """The script without gRPC, if that is the transport."""
+    return DirectBackend(script) if transport == "direct" else None
+
+
+@pytest.mark.parametrize("transport", ["direct", "in-process", "tcp"])
 async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
     """No new request is accepted after it."""
     pause = Pause()
@@ -83,7 +94,7 @@ async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
         steps=[[service.started()], pause, [service.choice_finished(), service.finished()]]
     )
     async with scripted_channel(script, transport, tmp_path) as channel:
-        edge = Stoppable(channel, EdgeConfig())
+        edge = Stoppable(channel, EdgeConfig(), direct(script, transport))
         async with await edge.client() as http:
             async with http.post(URL, json=STREAMED) as response:
                 await pause.reached.wait()
@@ -95,13 +106,13 @@ async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
                 await http.get("/healthz")
 
 
-@pytest.mark.parametrize("transport", ["in-process", "tcp"])
+@pytest.mark.parametrize("transport", ["direct", "in-process", "tcp"])
 async def test_a_drain_ends_requests_at_its_timeout(tmp_path: Path, transport: str) -> None:
     """Streams end with an error event and `[DONE]`, other requests with 503."""
     streaming, answering = Pause(), Pause()
     script = ScriptedService(steps=[[service.started()], streaming], answer=answering)
     async with scripted_channel(script, transport, tmp_path) as channel:
-        edge = Stoppable(channel, EdgeConfig(drain_timeout_s=0.05))
+        edge = Stoppable(channel, EdgeConfig(drain_timeout_s=0.05), direct(script, transport))
         async with await edge.client() as http, http.post(URL, json=STREAMED) as stream:
             whole = asyncio.create_task(http.post(URL, json=ASKED).__aenter__())
             await streaming.reached.wait()

@@ -1,0 +1,116 @@
+"""A backend without gRPC: plays a fake service's script in the caller's own task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from typing import Any, NoReturn, cast
+
+import grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+
+from gateway.backend import Backend, CallOptions, ServiceState, StreamReply, WholeReply
+from gateway.errors import ApiError
+from gateway.rpc.call_metadata import call_metadata, response_headers
+from gateway.rpc.status_mapping import to_api_error
+from services.common.contract.chat import fill_request, read_completion
+from services.common.contract.chat_events import read_batch
+from services.common.contract.models import read_model
+from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch
+from services.domain.model import Model
+from services.domain.spec import CompletionRequest
+from tests.stand.service import Context, ScriptedChat, ScriptedService
+
+
+class DirectBackend(Backend):
+    """Calls the methods of a fake service's servicers as functions."""
+
+    def __init__(self, script: ScriptedService) -> None:
+        self._script = script
+        self._chat = ScriptedChat(script)
+
+    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+        """The script's answer."""
+        context = _CallContext(call)
+        message = fill_request(request, chat.CreateChatCompletionRequest())
+        with _api_errors(call.request_id):
+            async with asyncio.timeout(call.deadline_s):
+                answer = await self._chat.CreateChatCompletion(message, cast("Context", context))
+        return WholeReply(read_completion(answer), context.headers)
+
+    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
+        """The script's steps."""
+        context = _CallContext(call)
+        return StreamReply(self._batches(request, context), context.headers)
+
+    async def _batches(
+        self, request: CompletionRequest, context: _CallContext
+    ) -> AsyncGenerator[Batch, None]:
+        message = fill_request(request, chat.StreamChatCompletionRequest())
+        steps = self._chat.StreamChatCompletion(message, cast("Context", context))
+        with _api_errors(context.call.request_id):
+            async with aclosing(cast("AsyncGenerator[Any, None]", steps)) as responses:
+                async for response in responses:
+                    yield read_batch(response)
+
+    async def models(self, call: CallOptions) -> Sequence[Model]:
+        """The script's models."""
+        del call
+        return [read_model(model) for model in self._script.models]
+
+    async def model(self, name: str, call: CallOptions) -> Model:
+        """One of the script's models."""
+        for model in await self.models(call):
+            if model.name == name:
+                return model
+        raise ApiError(ErrorReason.NOT_FOUND, "No such model.")
+
+    async def check_key(self, key: str, request_id: str) -> bool:
+        """Any key is valid."""
+        del key, request_id
+        return True
+
+    async def state(self, timeout_s: float) -> ServiceState:
+        """As the script says."""
+        del timeout_s
+        return "ready" if self._script.ready else "not serving"
+
+
+class _CallContext:
+    """As much of a servicer's context as the script uses."""
+
+    def __init__(self, call: CallOptions) -> None:
+        self.call = call
+        self.headers: dict[str, str] = {}
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        """The facts of the call."""
+        call = self.call
+        pairs = call_metadata(call.key, call.request_id, call.idempotency_key, call.trace_context)
+        return (*pairs, ("x-pomogator-timeout", str(call.deadline_s)))
+
+    def time_remaining(self) -> float:
+        """The call's deadline."""
+        return self.call.deadline_s
+
+    async def send_initial_metadata(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """Headers for the client."""
+        self.headers |= response_headers(pairs)
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str, trailers: Sequence[tuple[str, bytes]] = ()
+    ) -> NoReturn:
+        """End the call."""
+        raise grpc.aio.AioRpcError(
+            code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailers), details=details
+        )
+
+
+@contextmanager
+def _api_errors(request_id: str) -> Iterator[None]:
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise to_api_error(error, request_id) from None
