@@ -102,6 +102,23 @@ async def test_python_sdk_streams_what_it_gives_whole(client: AsyncOpenAI, model
     assert [reason for reason in finish_reasons if reason] == [whole.choices[0].finish_reason]
 
 
+@pytest.mark.parametrize("model", MODELS)
+async def test_tools_that_it_does_not_see_are_noted(client: AsyncOpenAI, model: str) -> None:
+    """Its answer is text although a call is demanded, and a header says why."""
+    response = await client.chat.completions.with_raw_response.create(  # type: ignore[call-overload]
+        model=model,
+        messages=MESSAGES,
+        max_tokens=4,
+        tools=[{"type": "function", "function": {"name": "sort"}}],
+        tool_choice="required",
+    )
+
+    notes = response.headers["x-pomogator-notes"]
+    assert "tools" in notes
+    assert "tool_choice" in notes
+    assert response.parse().choices[0].message.content
+
+
 async def test_the_documented_curl_command_works(gateway: Gateway) -> None:
     """The page's command line works when it is pasted."""
     body = {"model": MODELS[0], "messages": MESSAGES, "max_tokens": 8, "stream": True}

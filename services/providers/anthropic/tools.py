@@ -10,7 +10,12 @@ from pomogator.chat.v1 import content_pb2
 
 from services.providers.anthropic.parts import Json
 from services.providers.base import Notes, Target
-from services.providers.translate.parameters import forces_tool, raw_object, require
+from services.providers.translate.parameters import (
+    forces_tool,
+    raw_object,
+    require,
+    shows_tools,
+)
 
 CHOICES: Mapping[pb.ToolChoiceMode.ValueType, str] = {
     pb.TOOL_CHOICE_MODE_AUTO: "auto",
@@ -34,6 +39,8 @@ def tool_definitions(
         if called:
             notes.mapped("tools", "Tools that were called before are declared, but not offered.")
         return [{"name": name, "input_schema": _NO_ARGUMENTS} for name in called]
+    if not shows_tools(spec, target, notes):
+        return []
     allowed = set(spec.tool_choice.names) if _picks_some(spec) else None
     if allowed is not None:
         notes.mapped("tool_choice", "Only the allowed tools are offered.")

@@ -78,7 +78,7 @@ def common_body(
     if held:
         names = {name: theirs for name, theirs in names.items() if name not in held}
     body |= parameters.accepted(spec, names, target, notes, thinking=plan.active)
-    if spec.tools:
+    if parameters.shows_tools(spec, target, notes):
         body["tools"] = [messages.tool(tool) for tool in spec.tools]
         if spec.HasField("tool_choice"):
             if parameters.forces_tool(spec):

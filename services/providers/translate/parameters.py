@@ -129,6 +129,21 @@ def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
         require(False, "messages", "images")
 
 
+def shows_tools(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> bool:
+    """Whether to send the tools of the request, if it has any.
+
+    Tools that the model never gets to see, as its prompt has no place for them, are dropped with a
+    note, and with them a demand to call one. A refusal would be as good, but breaks programs that
+    offer tools with every request.
+    """
+    if not spec.tools or "tools" not in target.capabilities.rejects:
+        return bool(spec.tools)
+    notes.dropped("tools", "This model does not see tools.")
+    if forces_tool(spec):
+        notes.dropped("tool_choice", "This model cannot be made to call a tool.")
+    return False
+
+
 def raw_object(data: bytes, param: str) -> msgspec.Raw:
     """JSON that is sent unchanged. Raises INVALID_FIELD unless `data` is one JSON object.
 

@@ -50,6 +50,14 @@ def test_strict_tools() -> None:
     assert ("strict" in body["tools"][0], notes) == (False, {"tools": "DROPPED"})
 
 
+def test_tools_that_a_model_does_not_see() -> None:
+    """They are not sent, nor is a demand to call one: there are notes."""
+    wanted = choice(pb.TOOL_CHOICE_MODE_REQUIRED)
+    body, notes = sent(tools=[LOOK], tool_choice=wanted, target=target_of("smollm2-135m"))
+    assert body.keys() & {"tools", "tool_choice"} == set()
+    assert notes["tools"] == notes["tool_choice"] == "DROPPED"
+
+
 def test_custom_tools_are_refused() -> None:
     """The API has no tools whose input is free text."""
     with pytest.raises(Failure) as refused:

@@ -364,6 +364,31 @@ def test_tools(choice: pb.ToolChoice, expected: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("mode", "told"),
+    [
+        (pb.TOOL_CHOICE_MODE_AUTO, {"tools": pb.NOTE_ACTION_DROPPED}),
+        (pb.TOOL_CHOICE_MODE_NONE, {"tools": pb.NOTE_ACTION_DROPPED}),
+        (
+            pb.TOOL_CHOICE_MODE_REQUIRED,
+            {"tools": pb.NOTE_ACTION_DROPPED, "tool_choice": pb.NOTE_ACTION_DROPPED},
+        ),
+    ],
+)
+def test_tools_that_a_model_does_not_see(
+    mode: pb.ToolChoiceMode.ValueType, told: dict[str, int]
+) -> None:
+    """They are not sent, and there is a note; a strict request is refused."""
+    wanted = spec(tools=[FUNCTION], tool_choice=pb.ToolChoice(mode=mode))
+    blind = target(Capabilities(rejects=frozenset({"tools"})))
+    body, notes = encode(wanted, blind)
+
+    assert (body.keys() & {"tools", "tool_choice"}, notes) == (set(), told)
+    with pytest.raises(Failure) as refused:
+        DIALECT.encode(wanted, blind, Notes(strict=True))
+    assert refused.value.reason == ErrorReason.UNSUPPORTED_FEATURE
+
+
+@pytest.mark.parametrize(
     ("capabilities", "wanted", "param"),
     [
         (Capabilities(n=False), {"n": 2}, "n"),
