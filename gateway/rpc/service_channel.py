@@ -36,6 +36,8 @@ _OPTIONS: Mapping[str, int | str] = {
     # The name is resolved again when a connection ends; replicas are replaced faster than the
     # default of 30 s.
     "grpc.dns_min_time_between_resolutions_ms": 1_000,
+    # gRPC reads `https_proxy` and the like, which are for providers.
+    "grpc.enable_http_proxy": 0,
     # Buffers do not grow with the bandwidth: an unread stream would hold 4 MiB.
     "grpc.http2.bdp_probe": 0,
     "grpc.http2.lookahead_bytes": 16_384,

@@ -42,6 +42,22 @@ async def test_an_unreachable_service_is_503() -> None:
             assert response.status == 503
 
 
+async def test_the_way_to_the_service_uses_no_proxy(
+    script: ScriptedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself gRPC would send calls to a forward proxy, which is for providers."""
+    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    script.answer = service.answer()
+    async with (
+        scripted_channel(script, "tcp", tmp_path) as channel,
+        serving_rest(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
+        aiohttp.ClientSession(f"http://{address}") as http,
+        http.post(URL, json=ASKED, headers={"Authorization": f"Bearer {KEY}"}) as response,
+    ):
+        assert response.status == 200
+
+
 class Stoppable:
     """An edge that a test can stop while it sends requests."""
 

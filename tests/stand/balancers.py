@@ -32,6 +32,7 @@ NGINX_UPSTREAM = "upstream edge{n} {{ server {edge}; keepalive 1; keepalive_time
 NGINX_LOCATION = """
     location /{n}/ {{
       proxy_pass http://edge{n}/; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; proxy_set_header Forwarded "";
     }}
 """
 
@@ -46,6 +47,7 @@ defaults
   timeout server 300s
   timeout http-keep-alive 300s
   http-reuse always
+  option forwardfor
 frontend clients
   bind 127.0.0.1:{port}
   {rules}
@@ -54,6 +56,7 @@ frontend clients
 HAPROXY_RULE = "use_backend edge{n} if {{ path_beg /{n}/ }}\n  "
 HAPROXY_BACKEND = """
 backend edge{n}
+  http-request del-header Forwarded
   http-request replace-path /{n}(/.*) \\1
   server edge {edge} pool-purge-delay 300s
 """

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,7 @@ from gateway.http.trusted_proxies import TrustedProxies
 from tests.gateway.conftest import Edge, running_edge, scripted_channel
 from tests.gateway.http.raw import read_answer
 from tests.gateway.http.test_client_connection import GOOD, connected
+from tests.stand.balancers import PROGRAMS, running_balancer
 from tests.stand.service import ScriptedService
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
@@ -99,7 +102,7 @@ def test_any_value_has_an_address(forwarded_for: str, forwarded: str) -> None:
 @pytest.fixture
 async def edge_behind_proxy(script: ScriptedService, tmp_path: Path) -> AsyncIterator[Edge]:
     """An edge that trusts this machine as its proxy."""
-    config = EdgeConfig(drain_timeout_s=0.1, trusted_proxies=("127.0.0.0/8",))
+    config = EdgeConfig(drain_timeout_s=0.1, trusted_proxies=("127.0.0.1",))
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
@@ -126,5 +129,37 @@ async def test_the_throttle_counts_clients_behind_a_proxy(
     assert statuses == {
         (client.encode(), status): count
         for client in (CLIENT, INVENTED)
+        for status, count in ((401, FAILURES), (429, 5))
+    }
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+async def test_real_proxies_name_their_clients(
+    edge_behind_proxy: Edge, tmp_path: Path, name: str
+) -> None:
+    """As the documentation configures them: a client that invents addresses is still throttled."""
+    if PROGRAMS[name] is None:
+        pytest.skip(f"there is no {name} on this machine")
+    statuses: Counter[tuple[str, int]] = Counter()
+    where = edge_behind_proxy.host, edge_behind_proxy.port
+    asked = {"model": "m", "messages": []}
+    async with running_balancer(name, tmp_path, where, (1,)) as port, asyncio.timeout(60):
+        url = f"http://127.0.0.1:{port}/1/v1/chat/completions"
+        for client in ("127.0.0.2", "127.0.0.3"):
+            connector = aiohttp.TCPConnector(local_addr=(client, 0))
+            async with aiohttp.ClientSession(connector=connector) as http:
+                for number in range(FAILURES + 5):
+                    invented = f"198.51.100.{number}"
+                    headers = {
+                        "Authorization": "Bearer sk-pg-wrong",
+                        "X-Forwarded-For": invented,
+                        "Forwarded": f"for={invented}",
+                    }
+                    async with http.post(url, json=asked, headers=headers) as response:
+                        statuses[client, response.status] += 1
+
+    assert statuses == {
+        (client, status): count
+        for client in ("127.0.0.2", "127.0.0.3")
         for status, count in ((401, FAILURES), (429, 5))
     }
