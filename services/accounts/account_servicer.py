@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 from pomogator.accounts.v1 import account_service_pb2 as pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
@@ -35,12 +37,24 @@ MARKUP_BP_MAX = 1_000_000
 MUTABLE_FIELDS = ["markup_basis_points"]
 
 
+Withdrawing = Callable[[str, int], AbstractAsyncContextManager[None]]
+"""Keeps calls from taking the amount of an account that its context withdraws."""
+
+
+def no_calls_run(_account: str, _amount: int) -> AbstractAsyncContextManager[None]:
+    """Do nothing: this process runs no calls."""
+    return nullcontext()
+
+
 class AccountServicer(pb_grpc.AccountServiceServicer):
     """Opens, lists, changes and credits accounts."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, withdrawing: Withdrawing = no_calls_run
+    ) -> None:
         self._database = database
         self._clock = clock
+        self._withdrawing = withdrawing
 
     async def CreateAccount(
         self, request: pb.CreateAccountRequest, _context: Context
@@ -96,9 +110,10 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
             raise invalid("amount_nano_usd", "amount_nano_usd must not be 0")
         if not REQUEST_ID.fullmatch(request.request_id):
             raise invalid("request_id", "request_id must be 1 to 128 visible ASCII characters")
-        account = await self._database.write(
-            credit_account, name, amount, request.request_id, self._now_ms()
-        )
+        async with self._withdrawing(name, max(0, -amount)):
+            account = await self._database.write(
+                credit_account, name, amount, request.request_id, self._now_ms()
+            )
         return pb.CreditAccountResponse(account=_message(account))
 
     def _now_ms(self) -> int:

@@ -6,8 +6,10 @@ Modules, in the order in which data flows:
     prices          price lists, and the cost of a call
     holds           the hold of an admitted request
     ledger          holds taken at admission, checkpointed, then settled or voided
+    books           admission of holds by balance and budget
     usage           tokens to bill: the provider's usage, or our own count
-    outbox          ends of holds on their way to the database
+    outbox          holds and their ends on their way to the database
+    current_reads   reads of the books that see all that calls have done until now
     recovery        recovery of holds whose process died
     ledger_metrics  metrics of the ledger
 """

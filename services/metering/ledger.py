@@ -7,10 +7,11 @@ A request takes a hold before anything is sent upstream, and the hold ends exact
                        └─ (the process died) ──► recovered at its last checkpoint,
                                                  or voided if there is none
 
-Each step is one conditional statement in the database, so no order of events, repetition or crash
-applies it twice. `settle` and `void` put the end of the hold into an outbox, and a task writes it:
-the answer does not wait for the database, and a cancelled request is settled, too. The task retries
-writes that the database refuses, while the hold stays open.
+`services.metering.books` decides whether a hold is taken: from memory where this process owns the
+database, else in the database. Each further step is one conditional statement there, so no order of
+events, repetition or crash applies it twice. `settle` and `void` put the end of the hold into an
+outbox, and a task writes it: the answer does not wait for the database, and a cancelled request is
+settled, too. The task retries writes that the database refuses, while the hold stays open.
 
 Overrun: a hold is an estimate. If a call costs more, the whole cost is charged and the excess is
 recorded (`holds.overrun`). The balance may then be negative, by at most the sum of the overruns,
@@ -29,7 +30,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
@@ -38,6 +39,7 @@ from pomogator.chat.v1 import usage_pb2
 
 from services.clock import Clock
 from services.errors import Failure
+from services.metering.books import Books, MemoryBooks, SharedBooks
 from services.metering.holds import Hold, HoldRequest, tokens_of
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
@@ -51,7 +53,6 @@ from services.storage.ledger import (
     HoldEnd,
     HoldRow,
     Tokens,
-    insert_hold,
     owned_holds,
     write_checkpoints,
 )
@@ -73,9 +74,6 @@ SWEEP_HEARTBEATS = 10
 
 LOST_AFTER_S = 60.0
 """Age at which a hold that this process took, and has no reference to any more, is recovered."""
-
-RELEASE_WAIT_S = 1.0
-"""Time that a call without enough balance waits for pending ends of holds to be committed."""
 
 CLOSE_TIMEOUT_S = 10.0
 """Time that `close` waits for a database that does not answer."""
@@ -104,14 +102,22 @@ class Ledger:
         self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
         self._dirty: dict[str, Hold] = {}
         self._outbox = Outbox(database)
+        journal = database.hold_journal
+        self._books: Books = (
+            MemoryBooks(database, journal, self._outbox)
+            if journal
+            else SharedBooks(database, self._outbox)
+        )
         self._recovery = Recovery(database)
         self._closing = False
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        if self._database.exclusive:
+        journal = self._database.hold_journal
+        if journal is not None:
             # Any other process with this state has ended, so its holds need recovery.
             await self._database.write(end_leases)
+            await self._recovery.restore(journal)
         await self._database.write(renew_lease, self._owner, self._lease_ms)
         await self.sweep()
         self._tasks = [
@@ -161,36 +167,27 @@ class Ledger:
 
         Raise Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
-        try:
-            return await self._reserve(request)
-        except Failure as refusal:
-            if not refusal.row.lacks_funds or not len(self._outbox):
-                raise
-        # Ended calls may not have released their holds yet: sequential calls must not be
-        # refused for that.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(RELEASE_WAIT_S):
-                await self._outbox.drain_current()
-        return await self._reserve(request)
-
-    async def _reserve(self, request: HoldRequest) -> Hold:
         if self._closing or not self.healthy:
             raise unavailable()
         hold = Hold(self._row(request))
         self._open[hold.id] = hold
         try:
-            # Not synced to disk: a power cut that loses the hold also ends its call. Charges are
-            # synced, each together with the hold that it ends.
-            await self._database.write_unsynced(insert_hold, hold.row)
+            await self._books.reserve(hold.row)
         except asyncio.CancelledError:
-            # The hold may still be committed. The end of the hold is queued behind it.
-            self.void(hold)
+            if self._books.takes_when_cancelled:
+                self.void(hold)  # Queued behind the hold, which may still be committed.
+            else:
+                hold.ended = True
             raise
         except BaseException:
             hold.ended = True
             del self._open[hold.id]
             raise
         return hold
+
+    def withdrawing(self, account: str, amount: int) -> AbstractAsyncContextManager[None]:
+        """Keep calls from taking what a withdrawal takes, which the context runs."""
+        return self._books.withdrawing(account, amount)
 
     def checkpoint(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
         """Update the usage of an in-flight call. It is written within `HEARTBEAT_S`."""
@@ -209,6 +206,10 @@ class Ledger:
     async def drain(self) -> None:
         """Wait until the outbox is empty."""
         await self._outbox.drain()
+
+    async def drain_current(self) -> None:
+        """Wait until the database has the holds and ends of this moment."""
+        await self._outbox.drain_current()
 
     async def close(self) -> None:
         """Stop admission, write the outbox and end the lease.
@@ -272,6 +273,7 @@ class Ledger:
         hold.ended = True
         self._open.pop(hold.id, None)
         self._dirty.pop(hold.id, None)
+        self._books.end(hold.row, charge_nano)
         self._outbox.put(HoldEnd(hold.row, state, charge_nano, tokens, self._now_ms()))
 
     async def _run_heartbeat(self) -> None:
@@ -289,6 +291,9 @@ class Ledger:
 
     async def _write_checkpoints(self) -> None:
         dirty, self._dirty = self._dirty, {}
+        # The row of a hold comes first.
+        for hold_id in [each for each in dirty if self._outbox.has_unwritten(each)]:
+            self._dirty[hold_id] = dirty.pop(hold_id)
         if not dirty:
             return
         points = [

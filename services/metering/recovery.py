@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from services.storage.admitted_holds import write_holds
 from services.storage.base import ConstraintError, Database
+from services.storage.hold_journal import HoldJournal
 from services.storage.leases import ExpiredLease, end_expired_leases
 from services.storage.ledger import orphaned_holds, recover_holds
 
@@ -47,6 +49,15 @@ class Recovery:
             self.recovered += recovered
             log.warning("holds.recovered", extra={"holds": recovered})
         return len(found)
+
+    async def restore(self, journal: HoldJournal) -> None:
+        """Write the holds that a killed process has left in its journal, for the next sweep."""
+        for hold in journal.read():
+            try:
+                await self._database.write(write_holds, [hold], [])
+            except ConstraintError as refusal:
+                self._quarantine(hold.id, str(refusal))
+        journal.clear()
 
     async def _recover(self, hold_ids: Sequence[str], now_ms: int) -> int:
         """End what can be ended. Bisect a refused batch to find the holds at fault."""

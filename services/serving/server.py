@@ -152,7 +152,7 @@ def _public(
     return PublicServicers(
         completions=completions,
         models=ModelServicer(stores.keyring, snapshots.catalog, snapshots.gate),
-        usage=UsageServicer(stores.keyring, stores.database),
+        usage=UsageServicer(stores.keyring, stores.books),
         health=health,
     )
 
@@ -163,7 +163,10 @@ def _operators(
     explainer = partial(_explainer, parts, reloader.snapshots, reloader.health)
     return OperatorServicers(
         accounts=OperatorServices(
-            database=stores.database, pepper=stores.pepper, clock=parts.clock
+            database=stores.books,
+            pepper=stores.pepper,
+            clock=parts.clock,
+            withdrawing=stores.ledger.withdrawing,
         ),
         operations=OperationsServicer(explainer, reloader.reload, parts.failures),
         health=health,

@@ -9,6 +9,7 @@ from pathlib import Path
 from services.admission.keyring import Keyring
 from services.admission.leases import LimitLeases
 from services.config import StateConfig
+from services.metering.current_reads import CurrentReads
 from services.metering.ledger import Ledger
 from services.metering.ledger_metrics import declare_ledger_metrics
 from services.serving.process_parts import ProcessParts
@@ -27,6 +28,11 @@ class Stores:
     keyring: Keyring
     ledger: Ledger
     leases: LimitLeases
+
+    @property
+    def books(self) -> Database:
+        """The database for reports, which include what calls have done until now."""
+        return CurrentReads(self.database, self.ledger)
 
     @property
     def healthy(self) -> bool:

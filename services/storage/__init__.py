@@ -2,24 +2,27 @@
 
 Modules, in the order in which data flows:
 
-    opening        registry of backends; opens the configured database and counters
-    base           what every database promises; transactions as generators of statements
-    schema         tables, by schema version
-    sqlite         embedded database: one file, one writer, group commit
-    sqlite_file    lock, integrity check and migration of the SQLite file
-    sqlite_worker  thread that owns a SQLite connection and commits in batches
-    postgres       PostgreSQL, which several services share
-    counted        database wrapper that counts failures
-    settings       named values about the state itself
-    pepper         secret of the keyed digests of API keys
-    keys           statements for API keys
-    accounts       statements for accounts, deposits and withdrawals
-    ledger         statements for holds and charges
-    leases         statements for leases of processes
-    idempotency    statements for idempotency keys
-    audit          consistency checks of the ledger
-    reports        statements for usage and transfers
-    counters       rate and concurrency limits in this process
-    redis          rate and concurrency limits in Redis or Valkey
-    redis_client   client of the script in Redis: one connection, batched calls
+    opening          registry of backends; opens the configured database and counters
+    base             what every database promises; transactions as generators of statements
+    schema           tables, by schema version
+    sqlite           embedded database: one file, one writer, group commit
+    sqlite_file      lock, integrity check and migration of the SQLite file
+    sqlite_worker    thread that owns a SQLite connection and commits in batches
+    postgres         PostgreSQL, which several services share
+    counted          database wrapper that counts failures
+    settings         named values about the state itself
+    pepper           secret of the keyed digests of API keys
+    keys             statements for API keys
+    accounts         statements for accounts, deposits and withdrawals
+    ledger           statements for holds and charges
+    admitted_holds   statements for holds that memory has admitted
+    balance_changes  changes of balances that calls have not caused, as notices
+    hold_journal     holds that are not in the SQLite file yet
+    leases           statements for leases of processes
+    idempotency      statements for idempotency keys
+    audit            consistency checks of the ledger
+    reports          statements for usage and transfers
+    counters         rate and concurrency limits in this process
+    redis            rate and concurrency limits in Redis or Valkey
+    redis_client     client of the script in Redis: one connection, batched calls
 """

@@ -8,6 +8,7 @@ import msgspec
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
+from services.storage.balance_changes import BalanceChange, notify_balance
 from services.storage.base import Row, Transaction, notify
 from services.storage.ledger import DEPOSITS, insufficient
 
@@ -119,6 +120,7 @@ def credit_account(
         posted = yield WITHDRAW, (-amount, name, -amount - BALANCE_MAX, -amount)
         if not posted:
             raise insufficient()
+    yield notify_balance(BalanceChange(account=name, posted=amount))
     return (yield from account_by_name(name))
 
 

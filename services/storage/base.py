@@ -10,7 +10,8 @@ It does no I/O and knows no driver, so the same code runs on SQLite and on Postg
     await database.write(rename, "key-1", "batch")
 
 A statement that changes rows without `RETURNING` yields one empty row per changed row. In
-SQLite this takes half the time of `RETURNING`.
+SQLite this takes half the time of `RETURNING`. With a list of parameters instead of one tuple it
+runs once for each of them.
 
 An exception in a transaction rolls it back. A transaction may run again from the start, after a
 deadlock or a failed commit of its batch, so it must change nothing but the database. Besides
@@ -21,10 +22,13 @@ standard SQL both databases have `now_ms()`, the database's clock in millisecond
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import ParamSpec, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
+
+if TYPE_CHECKING:
+    from services.storage.hold_journal import HoldJournal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -33,7 +37,8 @@ Value: TypeAlias = str | bytes | int | None
 """Parameter of a statement. Times are milliseconds since 1970, money is nano-USD."""
 
 Row: TypeAlias = Sequence[object]
-Statement: TypeAlias = tuple[str, tuple[Value, ...]]
+Values: TypeAlias = tuple[Value, ...]
+Statement: TypeAlias = tuple[str, Values | list[Values]]
 Transaction: TypeAlias = Generator[Statement, Sequence[Row], T]
 
 Listener: TypeAlias = Callable[[str], None]
@@ -100,8 +105,8 @@ class Database(Protocol):
         ...
 
     @property
-    def exclusive(self) -> bool:
-        """Whether no other process can have the database open."""
+    def hold_journal(self) -> HoldJournal | None:
+        """Journal of holds, if no other process can have the database open."""
         ...
 
     async def close(self) -> None:

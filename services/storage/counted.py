@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from services.common.plain_metrics import PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import Database, Listener, P, T, Transaction
+
+if TYPE_CHECKING:
+    from services.storage.hold_journal import HoldJournal
 
 
 class CountedDatabase(Database):
@@ -64,9 +68,9 @@ class CountedDatabase(Database):
         return self._database.healthy
 
     @property
-    def exclusive(self) -> bool:
+    def hold_journal(self) -> HoldJournal | None:
         """Delegate to the database."""
-        return self._database.exclusive
+        return self._database.hold_journal
 
     async def close(self) -> None:
         """Delegate to the database."""

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, TypeAlias
 
 import msgspec
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.storage.base import ConstraintError, Row, Statement, Transaction, Value
+from services.storage.balance_changes import BalanceChange, BudgetChange, notify_balance
+from services.storage.base import ConstraintError, Row, Transaction, Value, Values
 
 REVENUE = ":revenue"
 """The gateway's account that charges are credited to."""
@@ -58,6 +59,7 @@ RECOVER_HOLD = """
         overrun = CASE WHEN checkpoint > amount THEN checkpoint - amount ELSE 0 END, ended_ms = ?
     WHERE id = ? AND state = 'held' RETURNING account, amount, key_id, month, charge
 """
+ADD_TO_ACCOUNT = "UPDATE accounts SET held = held + ? WHERE name = ?"
 RELEASE_TO_ACCOUNT = "UPDATE accounts SET posted = posted - ?, held = held - ? WHERE name = ?"
 RELEASE_TO_BUDGET = """
     UPDATE budgets SET spent = spent + ?, held = held - ? WHERE key_id = ? AND month = ?
@@ -144,34 +146,66 @@ class HoldEnd(msgspec.Struct, frozen=True):
     """Time of the end."""
 
 
-def insert_hold(hold: HoldRow) -> Transaction[None]:
-    """Take a hold. Raise Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED.
+def insert_holds(holds: Sequence[HoldRow]) -> Transaction[list[Failure | None]]:
+    """Take the holds that balances and budgets allow. Return the refusal of each of the others.
 
-    One conditional UPDATE decides, so concurrent requests never hold more than the balance.
+    INSUFFICIENT_QUOTA or BUDGET_EXCEEDED. Conditional UPDATEs decide, so that concurrent requests,
+    of this and of other processes, never hold more than the balance.
     """
-    if hold.amount:
-        taken = yield HOLD_ON_ACCOUNT, (hold.amount, hold.account, hold.amount)
-        if not taken:
-            raise insufficient()
-    if hold.month:
-        yield from _hold_on_budget(hold)
-    yield (
-        INSERT_HOLD,
-        (
-            hold.id, hold.request_id, hold.account, hold.key_id, hold.model,
-            hold.amount, hold.price, hold.month, hold.owner, hold.created_ms,
-        ),
-    )  # fmt: skip
+    refusals: dict[str, Failure] = {}
+    for account, own in grouped_by_account(holds):
+        yield from _hold_on_account(account, own, refusals)
+    for hold in sorted(holds, key=lambda hold: (hold.key_id, hold.month)):
+        if hold.month and hold.id not in refusals:
+            yield from _hold_on_budget(hold, refusals)
+    yield INSERT_HOLD, [hold_values(hold) for hold in holds if hold.id not in refusals]
+    return [refusals.get(hold.id) for hold in holds]
 
 
-def _hold_on_budget(hold: HoldRow) -> Transaction[None]:
+def grouped_by_account(holds: Sequence[HoldRow]) -> Iterable[tuple[str, list[HoldRow]]]:
+    """Return the holds by account, in the order of the names, which avoids deadlocks."""
+    groups: dict[str, list[HoldRow]] = {}
+    for hold in holds:
+        groups.setdefault(hold.account, []).append(hold)
+    return sorted(groups.items())
+
+
+def _hold_on_account(
+    account: str, holds: Sequence[HoldRow], refusals: dict[str, Failure]
+) -> Transaction[None]:
+    """Hold the sum, or if the balance is too low, as many of the holds as it allows, in order."""
+    amount = sum(hold.amount for hold in holds)
+    if not amount or (yield HOLD_ON_ACCOUNT, (amount, account, amount)):
+        return
+    for hold in holds:
+        alone = len(holds) == 1
+        taken = not alone and (yield HOLD_ON_ACCOUNT, (hold.amount, account, hold.amount))
+        if hold.amount and not taken:
+            refusals[hold.id] = insufficient()
+
+
+def _hold_on_budget(hold: HoldRow, refusals: dict[str, Failure]) -> Transaction[None]:
     yield OPEN_BUDGET, (hold.key_id, hold.month)
     if not hold.amount:
         return
     values = (hold.amount, hold.key_id, hold.month, hold.amount, hold.budget)
     taken = yield HOLD_ON_BUDGET, values
     if not taken:
-        raise Failure(ErrorReason.BUDGET_EXCEEDED, "The key has spent its budget for the month.")
+        refusals[hold.id] = budget_exceeded()
+        yield ADD_TO_ACCOUNT, (-hold.amount, hold.account)
+
+
+def hold_values(hold: HoldRow) -> Values:
+    """Return the parameters of `INSERT_HOLD`."""
+    return (
+        hold.id, hold.request_id, hold.account, hold.key_id, hold.model,
+        hold.amount, hold.price, hold.month, hold.owner, hold.created_ms,
+    )  # fmt: skip
+
+
+def budget_exceeded() -> Failure:
+    """Return the failure for a key whose budget for the month is too low."""
+    return Failure(ErrorReason.BUDGET_EXCEEDED, "The key has spent its budget for the month.")
 
 
 def insufficient() -> Failure:
@@ -182,13 +216,13 @@ def insufficient() -> Failure:
 def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
     """End each hold that has not ended. Return for each whether this call ended it."""
     ended_here: list[bool] = []
-    releases = _Releases()
+    releases = Releases()
     for hold_end in hold_ends:
         hold, charge = hold_end.hold, hold_end.charge
         ended = yield (
             END_HOLD,
             (
-                hold_end.state, charge, charge, charge, *_token_values(hold_end.tokens),
+                hold_end.state, charge, charge, charge, *token_values(hold_end.tokens),
                 hold_end.ended_ms, hold.id,
             ),
         )  # fmt: skip
@@ -196,7 +230,7 @@ def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
         if ended:
             releases.add(hold.account, hold.amount, hold.key_id, hold.month, charge)
             if charge:
-                yield _charge(hold.id, hold.account, charge, hold_end.ended_ms)
+                yield TRANSFER, charge_values(hold.id, hold.account, charge, hold_end.ended_ms)
     yield from releases.apply()
     return ended_here
 
@@ -207,7 +241,7 @@ def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
     Raise ConstraintError if a row is not as `insert_hold` left it.
     """
     recovered = 0
-    releases = _Releases()
+    releases = Releases()
     for hold_id in hold_ids:
         rows = yield RECOVER_HOLD, (now_ms, hold_id)
         if not rows:
@@ -215,14 +249,19 @@ def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:
         recovered += 1
         account, amount, key_id, month, charge = _recovered(rows[0])
         releases.add(account, amount, key_id, month, charge)
+        yield notify_balance(BalanceChange(account=account, posted=-charge, held=-amount))
+        if month:
+            change = BudgetChange(key_id=key_id, month=month, spent=charge, held=-amount)
+            yield notify_balance(change)
         if charge:
-            yield _charge(hold_id, account, charge, now_ms)
+            yield TRANSFER, charge_values(hold_id, account, charge, now_ms)
     yield from releases.apply()
     return recovered
 
 
-def _charge(hold_id: str, account: str, charge: int, now_ms: int) -> Statement:
-    return TRANSFER, (f"charge:{hold_id}", account, REVENUE, charge, now_ms)
+def charge_values(hold_id: str, account: str, charge: int, now_ms: int) -> Values:
+    """Return the parameters of `TRANSFER` for a charge."""
+    return f"charge:{hold_id}", account, REVENUE, charge, now_ms
 
 
 _Nano: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
@@ -239,7 +278,7 @@ def _recovered(row: Row) -> _RecoveredHold:
     return recovered
 
 
-class _Releases:
+class Releases:
     """Released amounts of a batch of holds, summed up: one statement per account and budget."""
 
     __slots__ = ("_accounts", "_budgets")
@@ -259,12 +298,12 @@ class _Releases:
     def apply(self) -> Transaction[None]:
         """Update accounts and budgets in the order of their names, which avoids deadlocks."""
         for account, (charge, amount) in sorted(self._accounts.items()):
-            yield from _update_existing(RELEASE_TO_ACCOUNT, charge, amount, account)
+            yield from update_existing(RELEASE_TO_ACCOUNT, charge, amount, account)
         for (key_id, month), (charge, amount) in sorted(self._budgets.items()):
-            yield from _update_existing(RELEASE_TO_BUDGET, charge, amount, key_id, month)
+            yield from update_existing(RELEASE_TO_BUDGET, charge, amount, key_id, month)
 
 
-def _update_existing(sql: str, *values: Value) -> Transaction[None]:
+def update_existing(sql: str, *values: Value) -> Transaction[None]:
     """Update a row that must exist."""
     changed = yield sql, values
     if not changed:
@@ -274,7 +313,7 @@ def _update_existing(sql: str, *values: Value) -> Transaction[None]:
 def write_checkpoints(checkpoints: Sequence[Checkpoint]) -> Transaction[None]:
     """Store the usage of in-flight calls so far, which is charged if their process dies."""
     for point in checkpoints:
-        yield CHECKPOINT, (point.charge, *_token_values(point.tokens), point.hold_id)
+        yield CHECKPOINT, (point.charge, *token_values(point.tokens), point.hold_id)
 
 
 def orphaned_holds(limit: int) -> Transaction[list[str]]:
@@ -289,7 +328,8 @@ def owned_holds(owner: str, before_ms: int) -> Transaction[list[str]]:
     return [str(row[0]) for row in rows]
 
 
-def _token_values(tokens: Tokens) -> tuple[str, int, int, int, int, int]:
+def token_values(tokens: Tokens) -> tuple[str, int, int, int, int, int]:
+    """Return the tokens in the order of their columns."""
     return (
         tokens.source, tokens.prompt, tokens.completion, tokens.thinking,
         tokens.cache_read, tokens.cache_write,

@@ -129,9 +129,9 @@ class PostgresDatabase:
         return self._healthy
 
     @property
-    def exclusive(self) -> bool:
-        """False: several services may share the database."""
-        return False
+    def hold_journal(self) -> None:
+        """None: several services may share the database."""
+        return None
 
     async def close(self) -> None:
         """Wait for running transactions, then close the connections. Idempotent."""
@@ -271,7 +271,10 @@ async def _drive(
             sql, values = statement
             if sql is NOTIFY:
                 notices.append(str(values[-1]))
-            statement = transaction.send(await _rows(connection, sql, values, timeout_s))
+            rows: list[Row] = []
+            for each in values if isinstance(values, list) else [values]:
+                rows += await _rows(connection, sql, each, timeout_s)
+            statement = transaction.send(rows)
     except StopIteration as end:
         result: T = end.value
         return result

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from services.clock import Clock
 from services.storage.base import Listener, P, T, Transaction
+from services.storage.hold_journal import HoldJournal
 from services.storage.sqlite_file import FILE, lock, open_connections
 from services.storage.sqlite_worker import SqliteWorker
 
@@ -29,6 +30,7 @@ class SqliteDatabase:
         self._lock = lock(state)
         try:
             writer, reader = open_connections(state / FILE, clock)
+            self._hold_journal = HoldJournal(state)
         except BaseException:
             os.close(self._lock)
             raise
@@ -72,9 +74,9 @@ class SqliteDatabase:
         return self._writer.healthy
 
     @property
-    def exclusive(self) -> bool:
-        """True: the lock keeps other processes out."""
-        return True
+    def hold_journal(self) -> HoldJournal:
+        """Journal of holds: the lock keeps other processes out."""
+        return self._hold_journal
 
     async def close(self) -> None:
         """Run all submitted transactions, then close the file and release the lock. Idempotent."""
@@ -83,6 +85,7 @@ class SqliteDatabase:
         for connection in reversed(connections):
             connection.close()
         if connections:
+            self._hold_journal.close()
             os.close(self._lock)
 
     def _notify_listeners(self, payloads: Sequence[str]) -> None:

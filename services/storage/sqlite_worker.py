@@ -188,7 +188,7 @@ class SqliteWorker:
         """Run one transaction. Raise errors of the database itself."""
         noticed = len(self._notices)
         try:
-            job.result = _drive(self._connection.execute, job.begin())
+            job.result = _drive(self._connection, job.begin())
         except sqlite3.IntegrityError as error:
             job.error = ConstraintError(str(error))
         except sqlite3.OperationalError as error:
@@ -227,11 +227,15 @@ class SqliteWorker:
 _CHANGED: tuple[Row, ...] = ((),)
 
 
-def _drive(execute: Callable[..., sqlite3.Cursor], transaction: Transaction[T]) -> T:
+def _drive(connection: sqlite3.Connection, transaction: Transaction[T]) -> T:
+    execute = connection.execute
     try:
         sql, values = next(transaction)
         while True:
-            cursor = execute(sql, values)
+            if type(values) is list:
+                cursor = connection.executemany(sql, values)
+            else:
+                cursor = execute(sql, values)
             if cursor.description is None:
                 sql, values = transaction.send(_CHANGED * cursor.rowcount)
             else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.storage.base import Database, P, T, Transaction, unavailable
+from services.storage.hold_journal import HoldJournal
 
 
 def _never(_write: int) -> str:
@@ -59,9 +60,9 @@ class WatchedDatabase:
         return self._database.healthy
 
     @property
-    def exclusive(self) -> bool:
+    def hold_journal(self) -> HoldJournal | None:
         """As the database says."""
-        return self._database.exclusive
+        return self._database.hold_journal
 
     async def close(self) -> None:
         """The database is closed by its owner."""

@@ -107,6 +107,7 @@ async def ledger(books: Books, clock: FakeClock) -> AsyncIterator[Ledger]:
 async def test_settlement_charges_the_cost(ledger: Ledger, books: Books) -> None:
     """A hold takes the estimate; the settlement takes the cost and gives back the rest."""
     hold = await ledger.reserve(order(3 * USD, price='{"prompt":7}'))
+    await ledger.drain()
     assert await books.balance() == (10 * USD, 3 * USD)
 
     ledger.settle(hold, 2 * USD + 1, usage(prompt=12))
@@ -168,6 +169,7 @@ async def test_balance_for_ten_admits_ten(ledger: Ledger, books: Books, round_: 
     refused = [result for result in results if isinstance(result, Failure)]
     assert (len(admitted), len(refused)) == (10, 90)
     assert {failure.reason for failure in refused} == {ErrorReason.INSUFFICIENT_QUOTA}
+    await ledger.drain()
     assert await books.balance() == (10 * USD, 10 * USD)
     for hold in admitted:
         ledger.void(hold)
@@ -185,6 +187,7 @@ async def test_sequential_calls_are_never_refused(ledger: Ledger, books: Books) 
         await ledger.reserve(order(10 * USD))
 
     assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
+    await ledger.drain()
     assert await books.balance() == (9 * USD, 0)
 
 
@@ -232,6 +235,7 @@ async def test_a_key_spends_at_most_its_monthly_budget(
     with pytest.raises(Failure) as refused:
         await ledger.reserve(order(2 * USD, monthly_nano=3 * USD))
     assert refused.value.reason == ErrorReason.BUDGET_EXCEEDED
+    await ledger.drain()
     assert await books.balance() == (10 * USD, 2 * USD)
 
     ledger.settle(first, 1 * USD, usage())
@@ -259,6 +263,7 @@ async def test_a_dead_process_is_charged_at_its_checkpoint(books: Books, clock: 
     await dead.__aenter__()
     streaming, waiting = await dead.reserve(order(3 * USD)), await dead.reserve(order(4 * USD))
     dead.checkpoint(streaming, 1 * USD, usage(prompt=99))
+    await dead.drain()
     await dead._write_checkpoints()
     for task in dead._tasks:
         task.cancel()
@@ -283,6 +288,7 @@ async def test_a_settlement_after_recovery_has_no_effect(
 ) -> None:
     """A process whose lease expired settles a hold that was recovered: nothing happens."""
     hold = await ledger.reserve(order())
+    await ledger.drain()
     ledger.checkpoint(hold, 3, usage())
     await ledger._write_checkpoints()
     await books.end_expired_leases(ledger)
@@ -298,8 +304,12 @@ async def test_a_settlement_after_recovery_has_no_effect(
 async def test_two_sweeps_recover_a_hold_once(books: Books, clock: FakeClock) -> None:
     """Of two sweeps that find the same orphaned hold, one recovers it."""
     dead = Ledger(books.database, clock)
+    await dead.__aenter__()
     dead.checkpoint(hold := await dead.reserve(order()), 3, usage())
+    await dead.drain()
     await dead._write_checkpoints()
+    for task in dead._tasks:
+        task.cancel()
     await books.end_expired_leases(dead)
 
     await asyncio.gather(*(Ledger(books.database, clock).sweep() for _ in range(5)))
@@ -345,8 +355,11 @@ async def test_a_lease_ends_at_the_second_sweep(
 ) -> None:
     """An expired lease, or one from before the clock was set back, ends unless it is renewed."""
     dead = Ledger(books.database, clock)
-    await books.database.write(renew_lease, dead.owner, dead._lease_ms)
+    await dead.__aenter__()
     await dead.reserve(order())
+    await dead.drain()
+    for task in dead._tasks:
+        task.cancel()
     await books.move_lease(dead, jump_s)
     other = Ledger(books.database, clock)
 
@@ -361,6 +374,7 @@ async def test_an_unreferenced_hold_is_recovered(
     """A hold that no caller references is recovered after a while, although its process lives."""
     kept = await ledger.reserve(order())
     forgotten = (await ledger.reserve(order())).id
+    await ledger.drain()
     gc.collect()
     clock.advance(LOST_AFTER_S + 1)
     await ledger._database.write(renew_lease, ledger._owner, ledger._lease_ms)

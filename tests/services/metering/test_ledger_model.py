@@ -101,10 +101,14 @@ class LedgerMachine(RuleBasedStateMachine):
         request_id = f"{self.account}-{next(self.credits)}"
         covered = amount >= 0 or self.posted - self.held >= -amount
         for _ in range(1 + again):
-            payment = self.database.write(credit_account, self.account, amount, request_id, 0)
-            _, refusal = self.attempt(payment)
+            _, refusal = self.attempt(self.pay(amount, request_id))
             assert refusal == (None if covered else ErrorReason.INSUFFICIENT_QUOTA)
         self.posted += amount if covered else 0
+
+    async def pay(self, amount: int, request_id: str) -> None:
+        """Credit or debit the account as operators do."""
+        async with self.ledger.withdrawing(self.account, -amount):
+            await self.database.write(credit_account, self.account, amount, request_id, 0)
 
     @rule(amount=AMOUNTS, budgeted=st.booleans())
     def reserve(self, amount: int, budgeted: bool) -> None:
@@ -201,6 +205,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def ledger_is_consistent(self) -> None:
         """The account equals the model's, and an audit finds nothing (I1 to I5)."""
+        self.run_async(self.ledger.drain())
         account = self.run_async(self.database.read(account_by_name, self.account))
         if account is not None:
             assert (account.posted, account.held) == (self.posted, self.held)

@@ -46,6 +46,7 @@ async def test_a_bug_loses_no_end_of_a_hold(database: Database, clock: FakeClock
             )
             for _ in range(3)
         ]
+        await ledger.drain()
         ledger.settle(holds[0], 7, usage_pb2.Usage())
         ledger.void(holds[1])
         ledger.settle(holds[2], 5, usage_pb2.Usage())

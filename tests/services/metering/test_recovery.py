@@ -13,7 +13,7 @@ from services.metering.ledger import LOST_AFTER_S, Ledger
 from services.metering.recovery import Recovery
 from services.storage.accounts import account_by_name, ensure_account
 from services.storage.base import Database, Transaction
-from services.storage.ledger import HoldRow, insert_hold
+from services.storage.ledger import HoldRow, insert_holds
 from tests.stand.clock import FakeClock
 from tests.stand.failing_database import WatchedDatabase
 
@@ -45,7 +45,7 @@ async def insert_orphaned(database: Database, *hold_ids: str) -> None:
             owner="dead",
             created_ms=0,
         )
-        await database.write(insert_hold, row)
+        await database.write(insert_holds, [row])
 
 
 async def break_holds(database: Database, *hold_ids: str) -> None:
@@ -120,6 +120,7 @@ async def test_a_refused_end_is_quarantined(
     async with Ledger(watched, clock) as ledger:
         broken = await ledger.reserve(order)
         other = await ledger.reserve(order)
+        await ledger.drain()
         await watched.write(run, "UPDATE accounts SET held = 10")
         for hold in (other, broken):
             if end == "settle":

@@ -40,10 +40,10 @@ async def test_failures_are_counted(database: Database) -> None:
 
 
 async def test_other_methods_are_delegated(database: Database) -> None:
-    """`healthy` and `exclusive` are those of the database."""
+    """`healthy` and `hold_journal` are those of the database."""
     counted = CountedDatabase(database, PlainMetrics(""))
     notices: list[str] = []
     counted.subscribe(notices.append)
 
     assert counted.healthy is database.healthy
-    assert counted.exclusive is database.exclusive
+    assert counted.hold_journal is database.hold_journal

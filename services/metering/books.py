@@ -1,0 +1,303 @@
+"""Books: admission of holds by balance and budget.
+
+    MemoryBooks  one process owns the database (SQLite): balances are in memory, holds in a journal
+    SharedBooks  several processes share it (PostgreSQL): the database decides
+
+With both, concurrent calls never hold more than the balance. The process that keeps balances in
+memory is the only one that changes them; a change that its calls have not caused, such as a
+deposit, reaches it as a notice of the database (`services.storage.balance_changes`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from services.errors import Failure
+from services.metering.outbox import Outbox
+from services.storage.balance_changes import (
+    BalanceChange,
+    BudgetChange,
+    load_account,
+    load_budget,
+    read_change,
+)
+from services.storage.base import ConstraintError, Database, unavailable
+from services.storage.hold_journal import HoldJournal
+from services.storage.ledger import HoldEnd, HoldRow, budget_exceeded, insert_holds, insufficient
+
+B = TypeVar("B", "AccountBook", "BudgetBook")
+
+RELEASE_WAIT_S = 1.0
+"""Time that a call without enough balance waits for pending ends of holds to be committed."""
+
+_Waiting: TypeAlias = tuple[HoldRow, "asyncio.Future[None]"]
+
+
+class Books(Protocol):
+    """Decides whether a hold may be taken."""
+
+    takes_when_cancelled: bool
+    """Whether `reserve` may have taken the hold although it was cancelled."""
+
+    async def reserve(self, hold: HoldRow) -> None:
+        """Take a hold, which survives if this process is killed.
+
+        Raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
+        """
+        ...
+
+    def end(self, hold: HoldRow, charge: int) -> None:
+        """Take note of the end of a hold, which the outbox writes."""
+        ...
+
+    def withdrawing(self, account: str, amount: int) -> AbstractAsyncContextManager[None]:
+        """Keep calls from taking what a withdrawal takes in the database, which the context runs.
+
+        The database decides about the withdrawal.
+        """
+        ...
+
+
+class AccountBook(msgspec.Struct):
+    """An account in memory. Amounts are in nano-USD."""
+
+    is_loaded: bool = False
+    counts_changes: bool = False
+    """Whether changes count: those before are in what is being loaded."""
+    unlimited: bool = False
+    posted: int = 0
+    """Balance less the charges of all ended calls."""
+    held: int = 0
+
+
+class BudgetBook(msgspec.Struct):
+    """The budget of a key for one month, in memory."""
+
+    is_loaded: bool = False
+    counts_changes: bool = False
+    spent: int = 0
+    held: int = 0
+
+
+class MemoryBooks:
+    """Balances in memory, for the only process of a database."""
+
+    takes_when_cancelled = False
+
+    def __init__(self, database: Database, journal: HoldJournal, outbox: Outbox) -> None:
+        self._database = database
+        self._journal = journal
+        self._outbox = outbox
+        self._accounts: dict[str, AccountBook] = {}
+        self._budgets: dict[tuple[str, str], BudgetBook] = {}
+        self._loading: dict[object, asyncio.Task[Any]] = {}
+        database.subscribe(self._on_notice)
+        outbox.on_already_ended = self._take_back
+
+    async def reserve(self, hold: HoldRow) -> None:
+        """Take a hold. See `Books`."""
+        if not self._database.healthy:
+            raise unavailable()  # The heartbeat notices when it can be written again.
+        amount, budget = hold.amount, None
+        account = self._accounts.get(hold.account)
+        if account is None or not account.is_loaded:
+            account = await self._load_once(hold.account, self._load_account(hold.account))
+        if hold.month:
+            at = hold.key_id, hold.month
+            budget = self._budgets.get(at)
+            if budget is None or not budget.is_loaded:
+                budget = await self._load_once(at, self._load_budget(at))
+        # Nothing is awaited from here on: the decision and the hold are one step.
+        if amount and not account.unlimited and account.posted - account.held < amount:
+            raise insufficient()
+        if amount and budget is not None and budget.spent + budget.held + amount > hold.budget:
+            raise budget_exceeded()
+        try:
+            self._journal.append(hold)
+        except OSError:
+            raise unavailable() from None
+        account.held += amount
+        if budget is not None:
+            budget.held += amount
+        self._outbox.add(hold)
+
+    def end(self, hold: HoldRow, charge: int) -> None:
+        """Release a hold and charge its account."""
+        account = self._accounts[hold.account]
+        account.held -= hold.amount
+        account.posted -= charge
+        if hold.month:
+            budget = self._budgets[hold.key_id, hold.month]
+            budget.held -= hold.amount
+            budget.spent += charge
+
+    def _take_back(self, hold_end: HoldEnd) -> None:
+        """Undo `end` of a hold that a recovery had ended: its notice has the change."""
+        hold = hold_end.hold
+        self.end(replace(hold, amount=-hold.amount), -hold_end.charge)
+
+    @asynccontextmanager
+    async def withdrawing(self, account: str, amount: int) -> AsyncIterator[None]:
+        """Keep calls from taking what a withdrawal takes in the database, which the context runs.
+
+        The database decides about the withdrawal. Before, it gets all that calls have taken.
+        """
+        book = self._accounts.get(account)
+        if book is None or not book.is_loaded:
+            try:
+                book = await self._load_once(account, self._load_account(account))
+            except Failure:
+                book = AccountBook()  # There is no such account, or no database: it will say so.
+        kept = max(0, min(amount, book.posted - book.held))
+        book.held += kept
+        try:
+            await self._outbox.drain_current()
+            yield
+        finally:
+            book.held -= kept
+
+    async def _load_once(self, key: object, load: Coroutine[None, None, B]) -> B:
+        """Load for all callers that wait. The cancellation of one does not end it."""
+        task: asyncio.Task[B] | None = self._loading.get(key)
+        if task is None:
+            task = self._loading[key] = asyncio.ensure_future(load)
+            task.add_done_callback(lambda _: self._loading.pop(key))
+        else:
+            load.close()
+        return await asyncio.shield(task)
+
+    async def _load_account(self, name: str) -> AccountBook:
+        book = self._accounts.get(name)
+        if book is not None and book.is_loaded:
+            return book
+        book = self._accounts[name] = AccountBook()
+        try:
+            found = await self._database.write_unsynced(load_account, name)
+            if found is None:
+                raise insufficient()
+        except BaseException:
+            del self._accounts[name]
+            raise
+        book.unlimited = found[0]
+        book.posted += found[1]
+        book.held += found[2]
+        book.is_loaded = True
+        return book
+
+    async def _load_budget(self, at: tuple[str, str]) -> BudgetBook:
+        book = self._budgets.get(at)
+        if book is not None and book.is_loaded:
+            return book
+        book = self._budgets[at] = BudgetBook()
+        try:
+            spent, held = await self._database.write_unsynced(load_budget, *at)
+        except BaseException:
+            del self._budgets[at]
+            raise
+        book.spent += spent
+        book.held += held
+        book.is_loaded = True
+        return book
+
+    def _on_notice(self, payload: str) -> None:
+        change = read_change(payload)
+        if isinstance(change, BalanceChange):
+            account = self._accounts.get(change.account)
+            if account is not None and account.counts_changes:
+                account.posted += change.posted
+                account.held += change.held
+            elif account is not None:
+                account.counts_changes = change.loaded
+        elif isinstance(change, BudgetChange):
+            budget = self._budgets.get((change.key_id, change.month))
+            if budget is not None and budget.counts_changes:
+                budget.spent += change.spent
+                budget.held += change.held
+            elif budget is not None:
+                budget.counts_changes = change.loaded
+
+
+class SharedBooks:
+    """The database decides, for the calls of one turn of the loop together."""
+
+    takes_when_cancelled = True
+
+    def __init__(self, database: Database, outbox: Outbox) -> None:
+        self._database = database
+        self._outbox = outbox
+        self._waiting: list[_Waiting] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def reserve(self, hold: HoldRow) -> None:
+        """Take a hold. See `Books`."""
+        try:
+            return await self._reserve(hold)
+        except Failure as refusal:
+            if not refusal.row.lacks_funds or not len(self._outbox):
+                raise
+        # Ended calls may not have released their holds yet: sequential calls must not be
+        # refused for that.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_WAIT_S):
+                await self._outbox.drain_current()
+        return await self._reserve(hold)
+
+    async def _reserve(self, hold: HoldRow) -> None:
+        loop = asyncio.get_running_loop()
+        decided = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._decide)
+        self._waiting.append((hold, decided))
+        await decided
+
+    def end(self, hold: HoldRow, charge: int) -> None:
+        """Do nothing: the database has the balance."""
+
+    def withdrawing(self, account: str, amount: int) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
+        """Do nothing: the database decides about calls, too."""
+        return nullcontext()
+
+    def _decide(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        waiting = [each for each in waiting if not each[1].done()]
+        if waiting:
+            task = asyncio.create_task(self._insert(waiting), name="holds")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _insert(self, waiting: Sequence[_Waiting]) -> None:
+        try:
+            holds = [hold for hold, _ in waiting]
+            # Not synced to disk: a power cut that loses a hold also ends its call. Charges are
+            # synced, each together with the hold that it ends.
+            refusals = await self._database.write_unsynced(insert_holds, holds)
+        except ConstraintError as error:
+            if len(waiting) > 1:  # One hold must not fail the others.
+                for each in waiting:
+                    await self._insert([each])
+                return
+            _fail(waiting, error)
+        except Failure as failure:
+            _fail(waiting, failure)
+        except BaseException:
+            _fail(waiting, unavailable())
+            raise
+        else:
+            for (_, decided), refusal in zip(waiting, refusals, strict=True):
+                if not decided.done():
+                    if refusal is None:
+                        decided.set_result(None)
+                    else:
+                        decided.set_exception(refusal)
+
+
+def _fail(waiting: Sequence[_Waiting], error: BaseException) -> None:
+    for _, decided in waiting:
+        if not decided.done():
+            decided.set_exception(error)
