@@ -10,7 +10,7 @@ from gateway.edge import run_edge
 from services.cli.operator_client import ops_address
 from services.cli.output import CommandError, say, say_table
 from services.config import Config, ConfigError, load
-from services.providers.connection_check import check_connections
+from services.providers.connection_check import ConnectionResult, check_connections
 from services.providers.http import Proxies
 from services.providers.registry import DIALECTS
 from services.routing.catalog import Catalog
@@ -71,7 +71,7 @@ async def _connect(config: Config, proxies: Proxies) -> None:
     rows = [row async for row in check_connections(config, proxies)]
     say_table(
         ("CHANNEL", "ADDRESS", "CONNECTION"),
-        [(row.channel, row.address, row.failure or "OK") for row in rows],
+        [(row.channel, row.address, _connection(row)) for row in rows],
     )
     if failed := sum(bool(row.failure) for row in rows):
         raise CommandError(f"{failed} of {len(rows)} channels cannot be reached")
@@ -83,6 +83,12 @@ async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
     for route in Catalog(config, create_time_s=0).routes:
         say(route.model)
     _say_unpriced(config)
+
+
+def _connection(row: ConnectionResult) -> str:
+    if row.forwarder:
+        return f"OK as far as the proxy {row.forwarder}"
+    return row.failure or "OK"
 
 
 def _say_unpriced(config: Config) -> None:

@@ -18,6 +18,8 @@ class ConnectionResult(NamedTuple):
     """Its base URL."""
     failure: str
     """Why there is no connection: the words of the system or of TLS. Empty: there is one."""
+    forwarder: str = ""
+    """The proxy that was reached instead, since it forwards requests in plain text one by one."""
 
 
 async def check_connections(config: Config, proxies: Proxies) -> AsyncIterator[ConnectionResult]:
@@ -29,14 +31,16 @@ async def check_connections(config: Config, proxies: Proxies) -> AsyncIterator[C
     try:
         for channel in config.channels:
             if channel.base_url:
-                failure = ""
+                failure = forwarder = ""
                 try:
                     url = Url.parse(channel.base_url).with_tls(channel.tls)
                     await http.connect(url, timeout_s=channel.connect_timeout_s)
+                    proxy = None if url.origin.secure else proxies.to(url.origin)
+                    forwarder = proxy.address if proxy else ""
                 except HttpError as error:
                     failure = error.cause
                 except ValueError as error:
                     failure = str(error)
-                yield ConnectionResult(channel.name, channel.base_url, failure)
+                yield ConnectionResult(channel.name, channel.base_url, failure, forwarder)
     finally:
         await http.close()

@@ -82,6 +82,10 @@ async def test_a_proxy_is_used(shell: Shell, tmp_path: Path) -> None:
         assert len(proxy.requests) == 1
         refused = await check(shell, 1, HTTPS_PROXY=f"http://u:wrong@127.0.0.1:{proxy.port}")
 
+        shell.config.write_text(CHANNEL.format(name="a", url="http://a.invalid/v1", more=""))
+        forwarded = await check(shell, 0, HTTP_PROXY=proxy.url)
+
+    assert f" OK as far as the proxy 127.0.0.1:{proxy.port}\n" in forwarded
     assert f"proxy: through the proxy 127.0.0.1:{proxy.port}: " in refused
     assert "wrong" not in refused
 
