@@ -110,7 +110,11 @@ def test_the_edges_image_has_all_that_the_edge_needs(tmp_path: Path) -> None:
     (deletion,) = re.findall(r"find /venv/edge/\S+/site-packages/services [^&\n]*\{\} \+", text)
     deletion = re.sub(r"/venv/edge/\S+/site-packages", str(packages), deletion)
     subprocess.run(shlex.split(deletion), check=True)
-    assert {path.name for path in (packages / "services").iterdir()} == {"common", "__init__.py"}
+    assert {path.name for path in (packages / "services").iterdir()} == {
+        "__init__.py",
+        "common",
+        "domain",
+    }
 
     for code, argument, said in ((IMPORT_EDGE, "", ""), (RUN_EDGE, "--help", "--target TARGET")):
         lock = ",".join(locked("edge.txt"))
