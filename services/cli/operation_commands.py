@@ -102,7 +102,7 @@ def _spec(arguments: Namespace) -> chat.ChatCompletionSpec:
 
 
 def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
-    config = load(arguments.config, env, dialects=DIALECTS)
+    config = load(arguments.config, env, dialects=DIALECTS, secrets=False)
     clock = SystemClock()
     return Explainer(
         catalog=Catalog(config, create_time_s=int(clock.time())),

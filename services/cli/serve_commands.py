@@ -79,7 +79,7 @@ async def _connect(config: Config, proxies: Proxies) -> None:
 
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Print the public names, one a line, and then those without a price."""
-    config = load(arguments.config, env, dialects=DIALECTS)
+    config = load(arguments.config, env, dialects=DIALECTS, secrets=False)
     for route in Catalog(config, create_time_s=0).routes:
         say(route.model)
     _say_unpriced(config)

@@ -26,18 +26,23 @@ STATE_VARIABLES: Mapping[str, str] = {
 
 
 def load(
-    path: Path | None, env: Mapping[str, str] = os.environ, *, dialects: Collection[str]
+    path: Path | None,
+    env: Mapping[str, str] = os.environ,
+    *,
+    dialects: Collection[str],
+    secrets: bool = True,
 ) -> Config:
     """Read `path`, or the shipped default without one, and resolve its secrets from `env`.
 
-    `dialects` are the names that channels may use: those of `services.providers.registry`.
+    `dialects` are the names that channels may use: those of `services.providers.registry`. Without
+    `secrets`, for commands that call no provider, channels have empty keys and no certificates.
     Raises ConfigError, with one line for each problem.
     """
     source = str(path or DEFAULTS)
     config = Config(defaults=True) if path is None else _parse(_read(path), source)
     certificates = client_certificates.problems(config.client_certificates)
     _refuse(source, [*rules.channels(config, dialects), *certificates])
-    config = _with_keys(config, path, env)
+    config = _with_keys(config, path, env) if secrets else _with_empty_keys(config)
     if config.defaults:
         config = _joined(config, _shipped(env))
     config = _with_state(config, env)
@@ -140,6 +145,15 @@ def _with_keys(config: Config, path: Path | None, env: Mapping[str, str]) -> Con
             resolved = {"key": key, "spare_keys": tuple(spare), "tls": tls}
             channels.append(msgspec.structs.replace(channel, **resolved))
     _refuse(str(path or DEFAULTS), problems)
+    return msgspec.structs.replace(config, channels=tuple(channels))
+
+
+def _with_empty_keys(config: Config) -> Config:
+    """Give each channel as many keys as it names, all of them empty."""
+    channels = (
+        msgspec.structs.replace(channel, spare_keys=(Secret(""),) * (len(channel.keys_env) - 1))
+        for channel in config.channels
+    )
     return msgspec.structs.replace(config, channels=tuple(channels))
 
 

@@ -101,7 +101,10 @@ def test_operators_need_no_key_of_a_provider(shell: Shell) -> None:
     """`keys list` and its like read only where the state is; `check` needs the keys."""
     shell.config.write_text(CONFIG.replace("name = ", 'api_key_env = "UNSET_KEY"\nname = '))
     assert "the variable UNSET_KEY is not set" in shell.run("check", code=1)
-    for words in ("keys create --account a", "keys list", "accounts show a", "ledger verify"):
+    for words in (
+        *("keys create --account a", "keys list", "accounts show a", "usage --account a"),
+        *("ledger verify", "models list", "explain --model a/one"),
+    ):
         shell.run(*words.split())
 
 

@@ -157,6 +157,18 @@ def test_refuses_missing_and_duplicate_variables(write: Write, more: str, said: 
     assert refusal(write(channel(more)), {"ONE": "sk-1"}).endswith(said)
 
 
+def test_without_secrets_no_variable_is_needed(write: Write) -> None:
+    """There are as many keys as the file names, and they are empty."""
+    path = write(
+        channel("keys_env = ['A', 'B', 'C']\nca_file = 'gone.pem'").replace("http:", "https:")
+    )
+    (row,) = load(path, {}, secrets=False).channels
+
+    assert [key.reveal() for key in (row.key, *row.spare_keys)] == ["", "", ""]
+    assert row.tls is None
+    assert "is not set" in refusal(path)
+
+
 def test_max_concurrency_is_a_limit(write: Write) -> None:
     """It equals a row of `[[limits]]` for the channel."""
     config = load(write(channel("max_concurrency = 3")), {})
