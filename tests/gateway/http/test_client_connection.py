@@ -209,7 +209,7 @@ async def test_idle_connections_are_closed(short_idle_edge: Edge, sent: bytes) -
 @pytest.fixture
 async def short_head_edge(script: ScriptedService, tmp_path: Path) -> AsyncIterator[Edge]:
     """An edge with a short timeout of heads, and the usual one of idle connections."""
-    config = EdgeConfig(drain_timeout_s=0.1, headers_timeout_s=0.1)
+    config = EdgeConfig(drain_timeout_s=0.1, headers_timeout_s=0.3)
     async with (
         scripted_channel(script, "in-process", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
@@ -239,7 +239,7 @@ async def test_the_timeout_of_heads_closes_no_idle_connection(
             await send(writer, piece)
         if sent:
             assert await read_answer(reader) is not None
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.7)
 
     writer.write(GOOD)
     received = await read_answer(reader)
