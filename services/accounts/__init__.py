@@ -8,6 +8,8 @@ Modules, in the order in which data flows:
     paging             page sizes and page tokens of lists
     account_servicer   AccountService
     key_servicer       KeyService
+    key_messages       messages of keys, from and to the stored form
+    key_changes        changes of a key by an update mask
     key_maker          creation and rotation of keys
     ledger_servicer    LedgerService
     usage_servicer     UsageService

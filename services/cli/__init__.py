@@ -6,8 +6,9 @@ Modules, in the order in which data flows:
     arguments           the command line
     serve_arguments     flags of `serve`
     serve_commands      serve, check, models list
-    key_commands        keys create, list, rotate, revoke
-    account_commands    accounts create, credit, show; usage; ledger verify
+    key_arguments       options of `keys create` and `keys update`
+    key_commands        keys create, list, update, rotate, revoke
+    account_commands    accounts create, credit, list, show; usage; ledger verify
     operation_commands  explain, channels, reload
     operator_client     connection to the operators' services
     output              money, times and tables as people read and write them

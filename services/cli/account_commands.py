@@ -11,6 +11,8 @@ from pomogator.accounts.v1 import ledger_service_pb2 as ledger
 from services.cli.operator_client import AUDIT_TIMEOUT_S, operators
 from services.cli.output import CommandError, say, say_table, show_time, show_usd
 
+PAGE_SIZE = 1000
+
 
 async def create_account(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Create an account."""
@@ -38,6 +40,31 @@ async def show_account(arguments: Namespace, env: Mapping[str, str]) -> None:
         request = pb.GetAccountRequest(account=arguments.name)
         answer = await service.ask(service.accounts.GetAccount, request)
     _say_account(answer.account)
+
+
+async def list_accounts(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Print all accounts, oldest first."""
+    rows = []
+    request = pb.ListAccountsRequest(page_size=PAGE_SIZE)
+    async with operators(arguments, env) as service:
+        while True:
+            answer = await service.ask(service.accounts.ListAccounts, request)
+            rows += [_row(account) for account in answer.accounts]
+            if not answer.next_page_token:
+                break
+            request.page_token = answer.next_page_token
+    say_table(("ACCOUNT", "USD", "HELD", "UNLIMITED", "MARKUP", "OPENED"), rows)
+
+
+def _row(account: pb.Account) -> tuple[str, ...]:
+    return (
+        account.account,
+        show_usd(account.balance_nano_usd),
+        show_usd(account.held_nano_usd),
+        "yes" if account.unlimited else "no",
+        f"{account.markup_basis_points / 100:g} %",
+        show_time(account.create_time),
+    )
 
 
 async def report_usage(arguments: Namespace, env: Mapping[str, str]) -> None:

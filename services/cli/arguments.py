@@ -17,13 +17,15 @@ from gateway.arguments import add_file
 from services.cli.account_commands import (
     create_account,
     credit_account,
+    list_accounts,
     report_usage,
     show_account,
     verify_ledger,
 )
-from services.cli.key_commands import create_key, list_keys, revoke_key, rotate_key
+from services.cli.key_arguments import add_key_change_arguments, add_new_key_arguments
+from services.cli.key_commands import create_key, list_keys, revoke_key, rotate_key, update_key
 from services.cli.operation_commands import explain_call, reload_configuration, show_channels
-from services.cli.output import read_count, read_duration, read_listener, read_time, read_usd
+from services.cli.output import read_duration, read_listener, read_time, read_usd
 from services.cli.serve_arguments import EXAMPLES, add_serve_arguments
 from services.cli.serve_commands import check, list_models, serve
 from services.serving.first_key import STATE
@@ -62,8 +64,10 @@ def parser(env: Environment) -> ArgumentParser:
         action="store_true",
         help="also connect to the address of every channel, without sending a request",
     )
-    _add_keys(_group(commands, "keys", "create, list, rotate and revoke API keys"), operator)
-    _add_accounts(_group(commands, "accounts", "create, credit and show accounts"), operator)
+    _add_keys(
+        _group(commands, "keys", "create, list, change, rotate and revoke API keys"), operator
+    )
+    _add_accounts(_group(commands, "accounts", "create, credit, list and show accounts"), operator)
     models = _group(commands, "models", "show the models on offer")
     _add(models, "list", list_models, common, "list the public model names of a configuration")
     _add_reports(commands, operator)
@@ -175,26 +179,19 @@ def _add_keys(keys: Commands, operator: ArgumentParser) -> None:
         "create an API key and print it on the last line",
         "example:\n  pomogator keys create --account acme --rpm 60 --monthly-usd 100",
     )
-    create.add_argument(
-        "--account", required=True, metavar="NAME", help="account that pays; created if missing"
+    add_new_key_arguments(create)
+    listing = _add(keys, "list", list_keys, operator, "list API keys, oldest first")
+    listing.add_argument("--account", default="", metavar="NAME", help="only keys of this account")
+    update = _add(
+        keys,
+        "update",
+        update_key,
+        operator,
+        "change an API key; its secret stays",
+        "examples:\n  pomogator keys update key-4f1d… --rpm 120 --expires none\n"
+        "  pomogator keys update key-4f1d… --models all --no-strict",
     )
-    create.add_argument("--name", default="", metavar="TEXT", help="note on the key's purpose")
-    create.add_argument(
-        "--models", default="", metavar="A,B", help="allow only these public models"
-    )
-    create.add_argument("--rpm", type=read_count, metavar="N", help="allow N requests a minute")
-    create.add_argument("--tpm", type=read_count, metavar="N", help="allow N tokens a minute")
-    create.add_argument(
-        "--concurrency", type=read_count, metavar="N", help="allow N in-flight calls"
-    )
-    create.add_argument(
-        "--monthly-usd", type=read_usd, metavar="USD", help="allow this spending a month"
-    )
-    create.add_argument("--expires", type=read_time, metavar="ISO", help="expire at this time")
-    create.add_argument(
-        "--strict", action="store_true", help="refuse parameters that a model does not support"
-    )
-    _add(keys, "list", list_keys, operator, "list all API keys, oldest first")
+    add_key_change_arguments(update)
     rotate = _add(
         keys,
         "rotate",
@@ -246,5 +243,6 @@ def _add_accounts(accounts: Commands, operator: ArgumentParser) -> None:
         metavar="ID",
         help="your ID of the payment; the same ID is credited once",
     )
+    _add(accounts, "list", list_accounts, operator, "list all accounts, oldest first")
     show = _add(accounts, "show", show_account, operator, "show the balance of an account")
     show.add_argument("name", metavar="NAME", help="name of the account")

@@ -1,24 +1,46 @@
-"""Commands that create, list, rotate and revoke API keys."""
+"""Commands that create, list, change, rotate and revoke API keys."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
+from typing import Any
 
 from pomogator.accounts.v1 import account_service_pb2 as accounts
 from pomogator.accounts.v1 import key_service_pb2 as pb
 
 from services.cli.operator_client import operators
-from services.cli.output import say, say_table, show_time, show_usd
+from services.cli.output import CLEARED, CommandError, say, say_table, show_time, show_usd
 
 PAGE_SIZE = 1000
+
+NONE = "none"
+"""Word for a limit or an expiry that a key does not have, in options and in output."""
+
+UPDATES: Mapping[str, str] = {
+    "name": "display_name",
+    "models": "scope.models",
+    "expires": "scope.expire_time",
+    "strict": "scope.strict",
+    "rpm": "scope.requests_per_minute",
+    "tpm": "scope.tokens_per_minute",
+    "concurrency": "scope.concurrent_call_count",
+    "monthly_usd": "scope.monthly_nano_usd",
+}
+"""Options of `keys update`, with the fields that they change."""
+
+LIMITS: Mapping[str, str] = {
+    "rpm": "requests_per_minute",
+    "tpm": "tokens_per_minute",
+    "concurrency": "concurrent_call_count",
+}
+"""Limits that are counts, by their names in the command line."""
 
 
 async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Create a key and print it. The last line is the key alone."""
-    models = [name.strip() for name in arguments.models.split(",") if name.strip()]
     scope = pb.KeyScope(
-        models=models,
+        models=arguments.models,
         strict=arguments.strict,
         expire_time=arguments.expires,
         requests_per_minute=arguments.rpm,
@@ -51,9 +73,9 @@ def _no_money(account: accounts.Account) -> str:
 
 
 async def list_keys(arguments: Namespace, env: Mapping[str, str]) -> None:
-    """Print all keys, oldest first."""
+    """Print all keys, or those of an account, oldest first."""
     rows = []
-    request = pb.ListKeysRequest(page_size=PAGE_SIZE)
+    request = pb.ListKeysRequest(page_size=PAGE_SIZE, account=arguments.account)
     async with operators(arguments, env) as service:
         while True:
             answer = await service.ask(service.keys.ListKeys, request)
@@ -62,6 +84,49 @@ async def list_keys(arguments: Namespace, env: Mapping[str, str]) -> None:
                 break
             request.page_token = answer.next_page_token
     say_table(("ID", "ACCOUNT", "KEY", "CREATED", "STATUS", "NAME"), rows)
+
+
+async def update_key(arguments: Namespace, env: Mapping[str, str]) -> None:
+    """Change a key and print its terms. Its secret stays."""
+    request = pb.UpdateKeyRequest(key=pb.Key(key_id=arguments.id))
+    for option, path in UPDATES.items():
+        value = getattr(arguments, option)
+        if value is None:
+            continue
+        request.update_mask.paths.append(path)
+        if value is not CLEARED:
+            _set(request.key, path, value)
+    if not request.update_mask.paths:
+        raise CommandError("nothing to change: give at least one option")
+    async with operators(arguments, env) as service:
+        answer = await service.ask(service.keys.UpdateKey, request)
+    _say_terms(answer.key)
+
+
+def _set(key: pb.Key, path: str, value: Any) -> None:
+    *outer, name = path.split(".")
+    message: Any = key.scope if outer else key
+    if name == "models":
+        message.models.extend(value)
+    elif name == "expire_time":
+        message.expire_time.CopyFrom(value)
+    else:
+        setattr(message, name, value)
+
+
+def _say_terms(key: pb.Key) -> None:
+    scope: Any = key.scope
+    say(f"key:         {key.key_id} ({key.prefix}…)")
+    say(f"account:     {key.account}")
+    say(f"name:        {key.display_name}")
+    say(f"models:      {', '.join(scope.models) or 'all'}")
+    say(f"expires:     {show_time(scope.expire_time) if scope.HasField('expire_time') else NONE}")
+    say(f"strict:      {'yes' if scope.strict else 'no'}")
+    for label, field in LIMITS.items():
+        value = getattr(scope, field) if scope.HasField(field) else None
+        say(f"{label + ':':<12} {NONE if value is None else value}")
+    budget = scope.monthly_nano_usd
+    say(f"monthly USD: {show_usd(budget) if scope.HasField('monthly_nano_usd') else NONE}")
 
 
 async def rotate_key(arguments: Namespace, env: Mapping[str, str]) -> None:

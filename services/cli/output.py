@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,6 +19,12 @@ USD_MAX = 10**9
 COUNT_MAX = 2**53
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600}
 """Seconds of a unit of time, by its letter."""
+
+
+CLEARED = object()
+"""Value of an option that removes a limit."""
+
+T = TypeVar("T")
 
 
 class CommandError(Exception):
@@ -69,6 +76,20 @@ def read_count(text: str) -> int:
     if not text.isdecimal() or int(text) > COUNT_MAX:
         raise argparse.ArgumentTypeError(f"{text}: not a whole number up to {COUNT_MAX}")
     return int(text)
+
+
+def or_none(read: Callable[[str], T]) -> Callable[[str], T | object]:
+    """Return a parser that reads `none` as `CLEARED`, and anything else with `read`."""
+
+    def read_or_clear(text: str) -> T | object:
+        return CLEARED if text == "none" else read(text)
+
+    return read_or_clear
+
+
+def read_names(text: str) -> list[str]:
+    """Parse names that are separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def read_address(text: str) -> str:

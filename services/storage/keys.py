@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -94,6 +94,12 @@ SELECT_PAGE = """
         AND (account = ? OR ? = '')
     ORDER BY keys.created_ms, id LIMIT ?
 """
+SELECT_TERMS = "SELECT display_name, scope FROM keys WHERE id = ? AND revoked_ms IS NULL"
+# Only if no other process has changed the key meanwhile.
+SET_TERMS = """
+    UPDATE keys SET display_name = ?, scope = ?
+    WHERE id = ? AND revoked_ms IS NULL AND display_name = ? AND scope = ? RETURNING id
+"""
 REVOKE = "UPDATE keys SET revoked_ms = ? WHERE id = ? AND revoked_ms IS NULL"
 
 FORGET_FORMER = "DELETE FROM former_secrets WHERE key_id = ? AND until_ms <= ?"
@@ -137,6 +143,27 @@ def list_keys(
     """Return at most `limit` keys, oldest first, after the position (creation time, ID)."""
     rows = yield SELECT_PAGE, (*after, account, account, limit)
     return [_key(row) for row in rows]
+
+
+def update_key(
+    key_id: str, change: Callable[[str, KeyScope], tuple[str, KeyScope]]
+) -> Transaction[StoredKey | None]:
+    """Change name and scope of a key and notify every process. Return None for no valid key.
+
+    `change` returns the new name and scope for the former ones. Concurrent changes are made one
+    after the other.
+    """
+    changed: Sequence[Row] = ()
+    while not changed:
+        rows = yield SELECT_TERMS, (key_id,)
+        if not rows:
+            return None
+        name, scope = map(str, rows[0])
+        new_name, new_scope = change(name, _SCOPE.decode(scope))
+        new_text = _ENCODER.encode(new_scope).decode()
+        changed = yield SET_TERMS, (new_name, new_text, key_id, name, scope)
+    yield notify(key_id)
+    return (yield from key_by_id(key_id))
 
 
 def revoke_key(key_id: str, now_ms: int) -> Transaction[StoredKey | None]:

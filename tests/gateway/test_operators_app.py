@@ -78,6 +78,28 @@ async def test_an_account_can_be_managed(listeners: Listeners) -> None:
     assert used == {"models": []}
 
 
+async def test_a_key_can_be_changed(listeners: Listeners) -> None:
+    """The body's fields change; `null` clears one. A field under both names is refused."""
+    ask = listeners.ask
+    scope = {"requests_per_minute": "5", "models": ["a"]}
+    _, made = await ask("POST", "/v1/keys", {"account": "acme", "scope": scope})
+    path = f"/v1/keys/{made['key']['key_id']}"
+
+    status, changed = await ask("PATCH", path, {"scope": {"requestsPerMinute": 7}})
+    assert (status, changed["scope"]["requests_per_minute"]) == (200, "7")
+    assert changed["scope"]["models"] == ["a"]
+    _, cleared = await ask("PATCH", path, {"scope": {"requests_per_minute": None}})
+    assert "requests_per_minute" not in cleared["scope"]
+    _, named = await ask(
+        "PATCH", path, {"display_name": "b", "scope": {}}, update_mask="displayName"
+    )
+    assert named == cleared | {"display_name": "b"}
+
+    both = {"scope": {"requests_per_minute": 1, "requestsPerMinute": 2}}
+    status, refused = await ask("PATCH", path, both)
+    assert (status, refused["error"]["param"]) == (400, "key.scope.requests_per_minute")
+
+
 async def test_a_key_can_be_managed(listeners: Listeners) -> None:
     """Created, accepted by the public listener, listed without its secret, and revoked."""
     status, made = await listeners.ask(

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1 import key_service_pb2 as pb
 from pomogator.accounts.v1 import key_service_pb2_grpc as pb_grpc
@@ -75,6 +77,102 @@ async def test_pages_list_every_key_once(stub: pb_grpc.KeyServiceStub) -> None:
     assert sorted(seen) == sorted(made)
     of_one = await stub.ListKeys(pb.ListKeysRequest(account="a1"))
     assert [key.account for key in of_one.keys] == ["a1"] * 3
+
+
+FULL_SCOPE = pb.KeyScope(
+    models=["a"],
+    expire_time=Timestamp(seconds=1_900_000_000),
+    strict=True,
+    requests_per_minute=5,
+    tokens_per_minute=6,
+    concurrent_call_count=7,
+    monthly_nano_usd=8,
+)
+
+
+@pytest.mark.parametrize(
+    ("paths", "key", "name", "scope"),
+    [
+        (["display_name"], pb.Key(display_name="new"), "new", FULL_SCOPE),
+        (["display_name"], pb.Key(), "", FULL_SCOPE),
+        (["scope"], pb.Key(scope=pb.KeyScope(strict=True)), "old", pb.KeyScope(strict=True)),
+        (["scope"], pb.Key(display_name="new"), "old", pb.KeyScope()),
+        (["*"], pb.Key(display_name="new"), "new", pb.KeyScope()),
+        ([], pb.Key(display_name="new"), "new", FULL_SCOPE),
+    ],
+)
+async def test_a_key_is_changed_by_a_mask(
+    services: OperatorServices,
+    stub: pb_grpc.KeyServiceStub,
+    paths: list[str],
+    key: pb.Key,
+    name: str,
+    scope: pb.KeyScope,
+) -> None:
+    """Only the fields of the mask change; the secret stays, and has the new scope at once."""
+    request = pb.CreateKeyRequest(account="acme", display_name="old", scope=FULL_SCOPE)
+    made = await stub.CreateKey(request)
+    ring = Keyring(services.database, services.pepper, services.clock, system_chance())
+    await ring.authenticate(f"Bearer {made.secret}")
+    key.key_id = made.key.key_id
+
+    changed = (
+        await stub.UpdateKey(pb.UpdateKeyRequest(key=key, update_mask=FieldMask(paths=paths)))
+    ).key
+
+    assert (changed.display_name, changed.scope) == (name, scope)
+    assert (changed.account, changed.prefix) == (made.key.account, made.key.prefix)
+    assert list((await stub.ListKeys(pb.ListKeysRequest())).keys) == [changed]
+    caller = await ring.authenticate(f"Bearer {made.secret}")
+    assert caller.scope.rpm == (5 if scope.HasField("requests_per_minute") else None)
+
+
+@pytest.mark.parametrize("field", [field.name for field in pb.KeyScope.DESCRIPTOR.fields])
+async def test_every_field_of_the_scope_can_be_changed_alone(
+    stub: pb_grpc.KeyServiceStub, field: str
+) -> None:
+    """A field in the mask is set, or cleared where the request leaves it out."""
+    made = await stub.CreateKey(pb.CreateKeyRequest(account="acme"))
+    mask = FieldMask(paths=[f"scope.{field}"])
+    for source in (FULL_SCOPE, pb.KeyScope()):
+        key = pb.Key(key_id=made.key.key_id, scope=source)
+        changed = await stub.UpdateKey(pb.UpdateKeyRequest(key=key, update_mask=mask))
+
+        expected = pb.KeyScope()
+        if source is FULL_SCOPE:
+            FieldMask(paths=[field]).MergeMessage(source, expected)
+        assert changed.key.scope == expected
+
+
+async def test_concurrent_changes_of_a_key_lose_nothing(stub: pb_grpc.KeyServiceStub) -> None:
+    """Changes of different fields all take effect."""
+    made = await stub.CreateKey(pb.CreateKeyRequest(account="acme"))
+    fields = ("requests_per_minute", "tokens_per_minute", "concurrent_call_count", "strict")
+
+    await asyncio.gather(
+        *(
+            stub.UpdateKey(
+                pb.UpdateKeyRequest(
+                    key=pb.Key(key_id=made.key.key_id, scope=FULL_SCOPE),
+                    update_mask=FieldMask(paths=[f"scope.{field}"]),
+                )
+            )
+            for field in fields
+        )
+    )
+
+    (key,) = (await stub.ListKeys(pb.ListKeysRequest())).keys
+    assert {field.name for field, _ in key.scope.ListFields()} == set(fields)
+
+
+async def test_a_revoked_or_unknown_key_cannot_be_changed(stub: pb_grpc.KeyServiceStub) -> None:
+    """The call fails with NOT_FOUND."""
+    made = await stub.CreateKey(pb.CreateKeyRequest(account="acme"))
+    await stub.RevokeKey(pb.RevokeKeyRequest(key_id=made.key.key_id))
+    for key_id in (made.key.key_id, "key-0", ""):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.UpdateKey(pb.UpdateKeyRequest(key=pb.Key(key_id=key_id, display_name="a")))
+        assert refused.value.code() == grpc.StatusCode.NOT_FOUND
 
 
 async def test_a_rotated_key_keeps_its_identity(
@@ -188,6 +286,35 @@ async def test_revocation_is_idempotent(
             "CreateKey",
             pb.CreateKeyRequest(
                 account="a", scope=pb.KeyScope(expire_time=Timestamp(seconds=2**50))
+            ),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "CreateKey",
+            pb.CreateKeyRequest(
+                account="a", scope=pb.KeyScope(expire_time=Timestamp(seconds=1_800_000_000))
+            ),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "UpdateKey",
+            pb.UpdateKeyRequest(
+                key=pb.Key(
+                    key_id="key-0", scope=pb.KeyScope(expire_time=Timestamp(seconds=1_700_000_000))
+                )
+            ),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        ("UpdateKey", pb.UpdateKeyRequest(), grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            "UpdateKey",
+            pb.UpdateKeyRequest(key=pb.Key(key_id="key-0", display_name="a\0")),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
+        (
+            "UpdateKey",
+            pb.UpdateKeyRequest(
+                key=pb.Key(key_id="key-0"), update_mask=FieldMask(paths=["account"])
             ),
             grpc.StatusCode.INVALID_ARGUMENT,
         ),

@@ -64,6 +64,51 @@ def test_a_key_is_created_with_its_scope(shell: Shell) -> None:
     assert "scope.requests_per_minute must be in [1, " in error
 
 
+def test_accounts_and_the_keys_of_one_are_listed(shell: Shell) -> None:
+    """Accounts are listed with balance and terms, keys also for one account alone."""
+    shell.run("accounts", "create", "acme", "--credit", "1.5")
+    shell.run("accounts", "create", "free", "--unlimited")
+    ids = [shell.run("keys", "create", "--account", name).split()[0] for name in ("acme", "free")]
+
+    head, *rows = shell.run("accounts", "list").splitlines()
+    assert head.split() == ["ACCOUNT", "USD", "HELD", "UNLIMITED", "MARKUP", "OPENED"]
+    assert sorted(row.split()[:4] for row in rows) == [
+        ["acme", "1.50", "0.00", "no"],
+        ["free", "0.00", "0.00", "yes"],
+    ]
+    _, *listed = shell.run("keys", "list", "--account", "free").splitlines()
+    assert [row.split()[0] for row in listed] == ids[1:]
+    assert len(shell.run("keys", "list").splitlines()) == 3
+
+
+def test_a_key_is_changed_after_it_was_made(shell: Shell) -> None:
+    """Each option changes one term; `none` and `all` remove limits; others stay."""
+    made = shell.run("keys", "create", "--account", "acme", "--rpm", "60", "--models", "a/one")
+    key_id = made.split()[0]
+
+    changed = shell.run(
+        "keys", "update", key_id, "--name", "batch", "--rpm", "120", "--monthly-usd", "5",
+        "--expires", "2100-01-01", "--strict",
+    )  # fmt: skip
+    assert changed.splitlines()[2:] == [
+        "name:        batch", "models:      a/one", "expires:     2100-01-01T00:00:00Z",
+        "strict:      yes", "rpm:         120", "tpm:         none", "concurrency: none",
+        "monthly USD: 5.00",
+    ]  # fmt: skip
+
+    cleared = shell.run(
+        "keys", "update", key_id, "--rpm", "none", "--models", "all", "--monthly-usd", "none",
+        "--expires", "none", "--no-strict",
+    )  # fmt: skip
+    assert cleared.splitlines()[2:] == [
+        "name:        batch", "models:      all", "expires:     none", "strict:      no",
+        "rpm:         none", "tpm:         none", "concurrency: none", "monthly USD: none",
+    ]  # fmt: skip
+
+    assert "nothing to change" in shell.run("keys", "update", key_id, code=1)
+    assert "no key" in shell.run("keys", "update", "key-0", "--rpm", "1", code=1)
+
+
 def test_usage_without_calls_and_of_an_unknown_account(shell: Shell) -> None:
     """An account without calls has a total of 0; an unknown one is an error."""
     shell.run("accounts", "create", "acme")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class KeyServiceStub:
-    """Creates, lists, rotates and revokes keys. Served on the operators' listener only.
+    """Creates, lists, changes, rotates and revokes keys. Served on the operators' listener only.
     """
 
     def __init__(self, channel):
@@ -45,6 +45,11 @@ class KeyServiceStub:
                 request_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
                 response_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
                 _registered_method=True)
+        self.UpdateKey = channel.unary_unary(
+                '/pomogator.accounts.v1.KeyService/UpdateKey',
+                request_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.UpdateKeyRequest.SerializeToString,
+                response_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.UpdateKeyResponse.FromString,
+                _registered_method=True)
         self.RotateKey = channel.unary_unary(
                 '/pomogator.accounts.v1.KeyService/RotateKey',
                 request_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RotateKeyRequest.SerializeToString,
@@ -58,7 +63,7 @@ class KeyServiceStub:
 
 
 class KeyServiceServicer:
-    """Creates, lists, rotates and revokes keys. Served on the operators' listener only.
+    """Creates, lists, changes, rotates and revokes keys. Served on the operators' listener only.
     """
 
     def CreateKey(self, request, context):
@@ -71,6 +76,15 @@ class KeyServiceServicer:
 
     def ListKeys(self, request, context):
         """Lists keys, oldest first, revoked ones included.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateKey(self, request, context):
+        """Changes the name, permissions and limits of a key, for calls that begin afterwards. Its
+        secret, account and used limits stay. Fails with NOT_FOUND if the key does not exist or was
+        revoked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -105,6 +119,11 @@ def add_KeyServiceServicer_to_server(servicer, server):
                     request_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysRequest.FromString,
                     response_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysResponse.SerializeToString,
             ),
+            'UpdateKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateKey,
+                    request_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.UpdateKeyRequest.FromString,
+                    response_serializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.UpdateKeyResponse.SerializeToString,
+            ),
             'RotateKey': grpc.unary_unary_rpc_method_handler(
                     servicer.RotateKey,
                     request_deserializer=pomogator_dot_accounts_dot_v1_dot_key__service__pb2.RotateKeyRequest.FromString,
@@ -124,7 +143,7 @@ def add_KeyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class KeyService:
-    """Creates, lists, rotates and revokes keys. Served on the operators' listener only.
+    """Creates, lists, changes, rotates and revokes keys. Served on the operators' listener only.
     """
 
     @staticmethod
@@ -171,6 +190,33 @@ class KeyService:
             '/pomogator.accounts.v1.KeyService/ListKeys',
             pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysRequest.SerializeToString,
             pomogator_dot_accounts_dot_v1_dot_key__service__pb2.ListKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.accounts.v1.KeyService/UpdateKey',
+            pomogator_dot_accounts_dot_v1_dot_key__service__pb2.UpdateKeyRequest.SerializeToString,
+            pomogator_dot_accounts_dot_v1_dot_key__service__pb2.UpdateKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class KeyServiceStub:
-    """Creates, lists, rotates and revokes keys. Served on the operators' listener only."""
+    """Creates, lists, changes, rotates and revokes keys. Served on the operators' listener only."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.CreateKeyRequest, _key_service_pb2.CreateKeyResponse]
@@ -22,6 +22,11 @@ class KeyServiceStub:
     """
     ListKeys: _aio.UnaryUnaryMultiCallable[_key_service_pb2.ListKeysRequest, _key_service_pb2.ListKeysResponse]
     """Lists keys, oldest first, revoked ones included."""
+    UpdateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.UpdateKeyRequest, _key_service_pb2.UpdateKeyResponse]
+    """Changes the name, permissions and limits of a key, for calls that begin afterwards. Its
+    secret, account and used limits stay. Fails with NOT_FOUND if the key does not exist or was
+    revoked.
+    """
     RotateKey: _aio.UnaryUnaryMultiCallable[_key_service_pb2.RotateKeyRequest, _key_service_pb2.RotateKeyResponse]
     """Replaces the secret of a key. Its ID, account, scope and used limits stay. Former
     secrets stay valid for the overlap in the request. Fails with NOT_FOUND if the key
@@ -31,7 +36,7 @@ class KeyServiceStub:
     """Revokes a key. Idempotent. Fails with NOT_FOUND if the key does not exist."""
 
 class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Creates, lists, rotates and revokes keys. Served on the operators' listener only."""
+    """Creates, lists, changes, rotates and revokes keys. Served on the operators' listener only."""
 
     @_abc_1.abstractmethod
     def CreateKey(
@@ -50,6 +55,17 @@ class KeyServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_key_service_pb2.ListKeysRequest, _abc.Awaitable[_key_service_pb2.ListKeysResponse]],
     ) -> _abc.Awaitable[_key_service_pb2.ListKeysResponse]:
         """Lists keys, oldest first, revoked ones included."""
+
+    @_abc_1.abstractmethod
+    def UpdateKey(
+        self,
+        request: _key_service_pb2.UpdateKeyRequest,
+        context: _aio.ServicerContext[_key_service_pb2.UpdateKeyRequest, _abc.Awaitable[_key_service_pb2.UpdateKeyResponse]],
+    ) -> _abc.Awaitable[_key_service_pb2.UpdateKeyResponse]:
+        """Changes the name, permissions and limits of a key, for calls that begin afterwards. Its
+        secret, account and used limits stay. Fails with NOT_FOUND if the key does not exist or was
+        revoked.
+        """
 
     @_abc_1.abstractmethod
     def RotateKey(
