@@ -5,7 +5,8 @@ Modules, in the order in which data flows:
     paths     bindings as paths
     schemas   messages as JSON Schema
 
-`chat.json` describes chat completions and models, written by hand: their JSON is OpenAI's.
+`chat.json` describes what has another form than proto JSON, written by hand: chat completions and
+models in OpenAI's form, key and credits in OpenRouter's.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def openapi(
     paths: dict[str, Schema] = by_hand["paths"]
     shapes = {shape(path): path for path in paths}
     for binding in bindings(services):
+        if binding.verb.lower() in paths.get(binding.template.source, {}):
+            continue  # Described by hand, since its form is not proto JSON.
         path, verb, operation = describe(binding, schemas)
         known = shapes.setdefault(shape(path), path)
         rename_parameters(operation, path, known)

@@ -12,6 +12,7 @@ Modules, in the order in which data flows:
     field_values       text of a path or a query into a field
     field_masks        masks of updates
     response_encoder   the method's responses into JSON, whole or line by line
+    openrouter_forms   responses in OpenRouter's form
 
 It follows https://github.com/googleapis/googleapis/blob/master/google/api/http.proto, and
 grpc-gateway where that is silent:

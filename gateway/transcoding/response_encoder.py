@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from gateway.errors import ApiError
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.json_scalars import WRAPPED
+from gateway.transcoding.openrouter_forms import FORMS
 
 JSON = "application/json"
 JSON_LINES = "application/x-ndjson"
@@ -34,6 +35,9 @@ def error_line(error: ApiError) -> bytes:
 
 
 def _value(binding: Binding, response: Message) -> Any:
+    form = FORMS.get(binding.method.full_name)
+    if form is not None:
+        return form(response)
     value = json_format.MessageToDict(
         response,
         preserving_proto_field_name=True,

@@ -13,9 +13,11 @@ from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
 from services.accounts.paging import START, Page
-from services.accounts.proto_fields import invalid, not_found, time_range_ms
+from services.accounts.proto_fields import invalid, not_found, time_range_ms, timestamp
 from services.admission.keyring import Caller, Keyring
+from services.clock import Clock
 from services.rpc.failure_border import Context, metadata_of
+from services.storage.account_sums import KeyCharges, PeriodStarts, credits_of, key_charges
 from services.storage.accounts import account_by_name
 from services.storage.base import Database
 from services.storage.reports import Grouping, UsageSum, usage_sums
@@ -32,9 +34,10 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class UsageServicer(pb_grpc.UsageServiceServicer):
     """Reports the balance and usage of the caller's account."""
 
-    def __init__(self, keyring: Keyring, database: Database) -> None:
+    def __init__(self, keyring: Keyring, database: Database, clock: Clock) -> None:
         self._keyring = keyring
         self._database = database
+        self._clock = clock
         # A report reads all calls of its time range, about a microsecond each, on the thread
         # that also looks up keys. One at a time, so a lookup waits for at most one report.
         self._one_report = asyncio.Semaphore(1)
@@ -54,6 +57,36 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
                 balance_nano_usd=account.posted,
                 held_nano_usd=account.held,
                 available_nano_usd=account.posted - account.held,
+            )
+        )
+
+    async def GetKeyUsage(
+        self, _request: pb.GetKeyUsageRequest, context: Context
+    ) -> pb.GetKeyUsageResponse:
+        """Return limits and usage of the caller's key."""
+        caller = await self._caller(context)
+        now = datetime.fromtimestamp(self._clock.time(), UTC)
+        async with self._one_report:
+            found = await self._database.read(
+                key_charges, caller.key_id, _period_starts(now), f"{now:%Y-%m}"
+            )
+        if found is None:
+            raise not_found("", "This key does not exist any more.")
+        return pb.GetKeyUsageResponse(key_usage=_key_usage(found))
+
+    async def GetCredits(
+        self, _request: pb.GetCreditsRequest, context: Context
+    ) -> pb.GetCreditsResponse:
+        """Return what the caller's account was credited and charged."""
+        caller = await self._caller(context)
+        async with self._one_report:
+            found = await self._database.read(credits_of, caller.account)
+        if found is None:
+            raise not_found("", "The account of this key does not exist any more.")
+        return pb.GetCreditsResponse(
+            credits=pb.Credits(
+                total_credit_nano_usd=_in_int64(found.credited),
+                total_charge_nano_usd=_in_int64(found.charged),
             )
         )
 
@@ -80,6 +113,41 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
 
     async def _caller(self, context: Context) -> Caller:
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))
+
+
+def _period_starts(now: datetime) -> PeriodStarts:
+    day = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    week = day - timedelta(days=day.weekday())
+    return PeriodStarts(
+        total=0,
+        day=round(day.timestamp() * 1000),
+        week=round(week.timestamp() * 1000),
+        month=round(day.replace(day=1).timestamp() * 1000),
+    )
+
+
+def _key_usage(found: KeyCharges) -> pb.KeyUsage:
+    key, scope = found.key, found.key.scope
+    limit = scope.monthly_nano_usd
+    return pb.KeyUsage(
+        key_id=key.id,
+        account=key.account,
+        display_name=key.display_name,
+        prefix=key.prefix,
+        expire_time=None if scope.expire_ms is None else timestamp(scope.expire_ms),
+        requests_per_minute=scope.rpm,
+        monthly_limit_nano_usd=limit,
+        monthly_remaining_nano_usd=None if limit is None else max(0, limit - found.budget_used),
+        total_nano_usd=_in_int64(found.total),
+        daily_nano_usd=_in_int64(found.day),
+        weekly_nano_usd=_in_int64(found.week),
+        monthly_nano_usd=_in_int64(found.month),
+    )
+
+
+def _in_int64(amount: int) -> int:
+    """Return the amount, or the limit of the message's integers that it exceeds."""
+    return max(-(2**63), min(amount, 2**63 - 1))
 
 
 def _message(found: UsageSum, grouping: Grouping) -> pb.UsageSum:

@@ -91,7 +91,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             end_revoked=config.keys.on_revoke == "end",
         )
         yield Service(
-            register=_public(stores, reloader.snapshots, completions, health).register,
+            register=_public(parts, stores, reloader.snapshots, completions, health).register,
             register_operators=_operators(parts, stores, reloader, health).register,
             key_maker=KeyMaker(stores.database, stores.pepper, clock),
             health=health,
@@ -144,6 +144,7 @@ async def _reloader(
 
 
 def _public(
+    parts: ProcessParts,
     stores: Stores,
     snapshots: SnapshotHolder,
     completions: ChatCompletionServicer,
@@ -152,7 +153,7 @@ def _public(
     return PublicServicers(
         completions=completions,
         models=ModelServicer(stores.keyring, snapshots.catalog, snapshots.gate),
-        usage=UsageServicer(stores.keyring, stores.books),
+        usage=UsageServicer(stores.keyring, stores.books, parts.clock),
         health=health,
     )
 

@@ -22,6 +22,7 @@ Modules, in the order in which data flows:
     idempotency      statements for idempotency keys
     audit            consistency checks of the ledger
     reports          statements for usage and transfers
+    account_sums     statements for sums over the history of a key or an account
     counters         rate and concurrency limits in this process
     redis            rate and concurrency limits in Redis or Valkey
     redis_client     client of the script in Redis: one connection, batched calls

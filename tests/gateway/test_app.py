@@ -84,7 +84,7 @@ async def test_an_unknown_route_is_refused_in_json(
         ("/v1/v1/chat/completions", "Did you mean POST /v1/chat/completions?"),
         ("/v1/model", "Did you mean GET /v1/models?"),
         ("/ready", "Did you mean GET /readyz?"),
-        ("/nothing-like-it", "GET /v1/balance, POST /v1/chat/completions, GET /v1/models, "),
+        ("/nothing-like-it", "GET /v1/balance, POST /v1/chat/completions, GET /v1/credits, "),
     ],
 )
 async def test_a_404_names_what_there_is(edge: Edge, path: str, wanted: str) -> None:

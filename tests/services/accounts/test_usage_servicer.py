@@ -66,18 +66,23 @@ async def stand(
     """Service with three days of calls of `acme` and one of another account, in every layout."""
     pepper = Pepper(b"p" * 16)
     maker = KeyMaker(database, pepper, clock)
-    servicer = UsageServicer(Keyring(database, pepper, clock, system_chance()), database)
+    servicer = UsageServicer(Keyring(database, pepper, clock, system_chance()), database, clock)
     first_s = clock.time()
     await database.write(ensure_account, "rich", 0, unlimited=True)
-    secrets = {}
+    secrets, key_ids = {}, {}
     for account in ("acme", "other", "rich"):
-        _, secrets[account] = await maker.make(account)
+        key, secrets[account] = await maker.make(account)
+        key_ids[account] = key.id
         await database.write(credit_account, account, PAID_IN, f"inv-{account}", 0)
     async with Ledger(database, clock) as ledger, AsyncExitStack() as stack:
         for account, model, charge, day in CALLS:
             clock.advance(first_s + day * DAY_S - clock.time())
             order = HoldRequest(
-                request_id="r", account=account, key_id="k", model=model, amount_nano=100
+                request_id="r",
+                account=account,
+                key_id=key_ids[account],
+                model=model,
+                amount_nano=100,
             )
             ledger.settle(await ledger.reserve(order), charge, tokens(charge))
         order = HoldRequest(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
@@ -122,6 +127,33 @@ async def test_balance(stand: UsageStand) -> None:
     assert answer.balance == pb.Balance(
         account="acme", balance_nano_usd=948, held_nano_usd=100, available_nano_usd=848
     )
+
+
+async def test_credits_less_charges_are_the_balance(stand: UsageStand) -> None:
+    """Holds of in-flight calls are neither."""
+    answer = await stand.stub.GetCredits(pb.GetCreditsRequest(), metadata=stand.of("acme"))
+
+    assert answer.credits == pb.Credits(total_credit_nano_usd=1_000, total_charge_nano_usd=52)
+
+
+async def test_usage_of_a_key_by_period(stand: UsageStand, clock: FakeClock) -> None:
+    """Day, week and month are those of UTC; the week begins on Monday."""
+    request = pb.GetKeyUsageRequest()
+    metadata = stand.of("acme")
+    now = datetime.fromtimestamp(clock.time(), UTC)
+    found = (await stand.stub.GetKeyUsage(request, metadata=metadata)).key_usage
+    assert (found.account, found.total_nano_usd, found.daily_nano_usd) == ("acme", 52, 7)
+    assert found.prefix
+    assert not found.HasField("monthly_limit_nano_usd")
+    # Calls of 40, 5 and 7 nano-USD, on this day and the two before.
+    days_of_week = min(now.weekday() + 1, 3)
+    assert found.weekly_nano_usd == sum((7, 5, 40)[:days_of_week])
+    assert found.monthly_nano_usd == sum((7, 5, 40)[: min(now.day, 3)])
+
+    clock.advance(40 * DAY_S)
+    later = (await stand.stub.GetKeyUsage(request, metadata=metadata)).key_usage
+    assert (later.total_nano_usd, later.daily_nano_usd) == (52, 0)
+    assert (later.weekly_nano_usd, later.monthly_nano_usd) == (0, 0)
 
 
 async def test_an_unlimited_account_is_marked(stand: UsageStand) -> None:

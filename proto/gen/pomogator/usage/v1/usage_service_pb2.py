@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pomogator/usage/v1/usage_service.proto\x12\x12pomogator.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetBalanceRequest\"B\n\x12GetBalanceResponse\x12,\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x1b.pomogator.usage.v1.Balance\"\xcc\x01\n\x10ListUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08group_by\x18\x03 \x01(\x0e\x32!.pomogator.usage.v1.UsageGrouping\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"Y\n\x11ListUsageResponse\x12+\n\x05usage\x18\x01 \x03(\x0b\x32\x1c.pomogator.usage.v1.UsageSum\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x07\x42\x61lance\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tunlimited\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x62\x61lance_nano_usd\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rheld_nano_usd\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12\x61vailable_nano_usd\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\"\xa5\x02\n\x08UsageSum\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x03\x64\x61y\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rrequest_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12prompt_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63ompletion_token_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14thinking_token_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63\x61\x63he_read_token_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17\x63\x61\x63he_write_token_count\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rcost_nano_usd\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03*a\n\rUsageGrouping\x12\x1e\n\x1aUSAGE_GROUPING_UNSPECIFIED\x10\x00\x12\x18\n\x14USAGE_GROUPING_MODEL\x10\x01\x12\x16\n\x12USAGE_GROUPING_DAY\x10\x02\x32\xf6\x01\n\x0cUsageService\x12y\n\nGetBalance\x12%.pomogator.usage.v1.GetBalanceRequest\x1a&.pomogator.usage.v1.GetBalanceResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x0b/v1/balanceb\x07\x62\x61lance\x12k\n\tListUsage\x12$.pomogator.usage.v1.ListUsageRequest\x1a%.pomogator.usage.v1.ListUsageResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usageb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pomogator/usage/v1/usage_service.proto\x12\x12pomogator.usage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x13\n\x11GetBalanceRequest\"B\n\x12GetBalanceResponse\x12,\n\x07\x62\x61lance\x18\x01 \x01(\x0b\x32\x1b.pomogator.usage.v1.Balance\"\x14\n\x12GetKeyUsageRequest\"F\n\x13GetKeyUsageResponse\x12/\n\tkey_usage\x18\x01 \x01(\x0b\x32\x1c.pomogator.usage.v1.KeyUsage\"\x13\n\x11GetCreditsRequest\"B\n\x12GetCreditsResponse\x12,\n\x07\x63redits\x18\x01 \x01(\x0b\x32\x1b.pomogator.usage.v1.Credits\"\xcc\x01\n\x10ListUsageRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x08group_by\x18\x03 \x01(\x0e\x32!.pomogator.usage.v1.UsageGrouping\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"Y\n\x11ListUsageResponse\x12+\n\x05usage\x18\x01 \x03(\x0b\x32\x1c.pomogator.usage.v1.UsageSum\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x98\x01\n\x07\x42\x61lance\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x17\n\tunlimited\x18\x02 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10\x62\x61lance_nano_usd\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rheld_nano_usd\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12\x61vailable_nano_usd\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\"\xef\x03\n\x08KeyUsage\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07\x61\x63\x63ount\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x64isplay_name\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06prefix\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12&\n\x13requests_per_minute\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12)\n\x16monthly_limit_nano_usd\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12-\n\x1amonthly_remaining_nano_usd\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03H\x02\x88\x01\x01\x12\x1c\n\x0etotal_nano_usd\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x64\x61ily_nano_usd\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1d\n\x0fweekly_nano_usd\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1e\n\x10monthly_nano_usd\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03\x42\x16\n\x14_requests_per_minuteB\x19\n\x17_monthly_limit_nano_usdB\x1d\n\x1b_monthly_remaining_nano_usd\"S\n\x07\x43redits\x12#\n\x15total_credit_nano_usd\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12#\n\x15total_charge_nano_usd\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\"\xa5\x02\n\x08UsageSum\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x11\n\x03\x64\x61y\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rrequest_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12 \n\x12prompt_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63ompletion_token_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14thinking_token_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63\x61\x63he_read_token_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17\x63\x61\x63he_write_token_count\x18\x08 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\rcost_nano_usd\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03*a\n\rUsageGrouping\x12\x1e\n\x1aUSAGE_GROUPING_UNSPECIFIED\x10\x00\x12\x18\n\x14USAGE_GROUPING_MODEL\x10\x01\x12\x16\n\x12USAGE_GROUPING_DAY\x10\x02\x32\xd9\x03\n\x0cUsageService\x12y\n\nGetBalance\x12%.pomogator.usage.v1.GetBalanceRequest\x1a&.pomogator.usage.v1.GetBalanceResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\x12\x0b/v1/balanceb\x07\x62\x61lance\x12o\n\x0bGetKeyUsage\x12&.pomogator.usage.v1.GetKeyUsageRequest\x1a\'.pomogator.usage.v1.GetKeyUsageResponse\"\x0f\x82\xd3\xe4\x93\x02\t\x12\x07/v1/key\x12p\n\nGetCredits\x12%.pomogator.usage.v1.GetCreditsRequest\x1a&.pomogator.usage.v1.GetCreditsResponse\"\x13\x82\xd3\xe4\x93\x02\r\x12\x0b/v1/credits\x12k\n\tListUsage\x12$.pomogator.usage.v1.ListUsageRequest\x1a%.pomogator.usage.v1.ListUsageResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/usageb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BALANCE'].fields_by_name['held_nano_usd']._serialized_options = b'\342A\001\003'
   _globals['_BALANCE'].fields_by_name['available_nano_usd']._loaded_options = None
   _globals['_BALANCE'].fields_by_name['available_nano_usd']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['key_id']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['key_id']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['account']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['account']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['display_name']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['display_name']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['prefix']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['prefix']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['expire_time']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['expire_time']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['requests_per_minute']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['requests_per_minute']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['monthly_limit_nano_usd']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['monthly_limit_nano_usd']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['monthly_remaining_nano_usd']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['monthly_remaining_nano_usd']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['total_nano_usd']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['total_nano_usd']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['daily_nano_usd']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['daily_nano_usd']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['weekly_nano_usd']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['weekly_nano_usd']._serialized_options = b'\342A\001\003'
+  _globals['_KEYUSAGE'].fields_by_name['monthly_nano_usd']._loaded_options = None
+  _globals['_KEYUSAGE'].fields_by_name['monthly_nano_usd']._serialized_options = b'\342A\001\003'
+  _globals['_CREDITS'].fields_by_name['total_credit_nano_usd']._loaded_options = None
+  _globals['_CREDITS'].fields_by_name['total_credit_nano_usd']._serialized_options = b'\342A\001\003'
+  _globals['_CREDITS'].fields_by_name['total_charge_nano_usd']._loaded_options = None
+  _globals['_CREDITS'].fields_by_name['total_charge_nano_usd']._serialized_options = b'\342A\001\003'
   _globals['_USAGESUM'].fields_by_name['model']._loaded_options = None
   _globals['_USAGESUM'].fields_by_name['model']._serialized_options = b'\342A\001\003'
   _globals['_USAGESUM'].fields_by_name['day']._loaded_options = None
@@ -64,22 +92,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGESUM'].fields_by_name['cost_nano_usd']._serialized_options = b'\342A\001\003'
   _globals['_USAGESERVICE'].methods_by_name['GetBalance']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['GetBalance']._serialized_options = b'\202\323\344\223\002\026\022\013/v1/balanceb\007balance'
+  _globals['_USAGESERVICE'].methods_by_name['GetKeyUsage']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['GetKeyUsage']._serialized_options = b'\202\323\344\223\002\t\022\007/v1/key'
+  _globals['_USAGESERVICE'].methods_by_name['GetCredits']._loaded_options = None
+  _globals['_USAGESERVICE'].methods_by_name['GetCredits']._serialized_options = b'\202\323\344\223\002\r\022\013/v1/credits'
   _globals['_USAGESERVICE'].methods_by_name['ListUsage']._loaded_options = None
   _globals['_USAGESERVICE'].methods_by_name['ListUsage']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/usage'
-  _globals['_USAGEGROUPING']._serialized_start=996
-  _globals['_USAGEGROUPING']._serialized_end=1093
+  _globals['_USAGEGROUPING']._serialized_start=1762
+  _globals['_USAGEGROUPING']._serialized_end=1859
   _globals['_GETBALANCEREQUEST']._serialized_start=158
   _globals['_GETBALANCEREQUEST']._serialized_end=177
   _globals['_GETBALANCERESPONSE']._serialized_start=179
   _globals['_GETBALANCERESPONSE']._serialized_end=245
-  _globals['_LISTUSAGEREQUEST']._serialized_start=248
-  _globals['_LISTUSAGEREQUEST']._serialized_end=452
-  _globals['_LISTUSAGERESPONSE']._serialized_start=454
-  _globals['_LISTUSAGERESPONSE']._serialized_end=543
-  _globals['_BALANCE']._serialized_start=546
-  _globals['_BALANCE']._serialized_end=698
-  _globals['_USAGESUM']._serialized_start=701
-  _globals['_USAGESUM']._serialized_end=994
-  _globals['_USAGESERVICE']._serialized_start=1096
-  _globals['_USAGESERVICE']._serialized_end=1342
+  _globals['_GETKEYUSAGEREQUEST']._serialized_start=247
+  _globals['_GETKEYUSAGEREQUEST']._serialized_end=267
+  _globals['_GETKEYUSAGERESPONSE']._serialized_start=269
+  _globals['_GETKEYUSAGERESPONSE']._serialized_end=339
+  _globals['_GETCREDITSREQUEST']._serialized_start=341
+  _globals['_GETCREDITSREQUEST']._serialized_end=360
+  _globals['_GETCREDITSRESPONSE']._serialized_start=362
+  _globals['_GETCREDITSRESPONSE']._serialized_end=428
+  _globals['_LISTUSAGEREQUEST']._serialized_start=431
+  _globals['_LISTUSAGEREQUEST']._serialized_end=635
+  _globals['_LISTUSAGERESPONSE']._serialized_start=637
+  _globals['_LISTUSAGERESPONSE']._serialized_end=726
+  _globals['_BALANCE']._serialized_start=729
+  _globals['_BALANCE']._serialized_end=881
+  _globals['_KEYUSAGE']._serialized_start=884
+  _globals['_KEYUSAGE']._serialized_end=1379
+  _globals['_CREDITS']._serialized_start=1381
+  _globals['_CREDITS']._serialized_end=1464
+  _globals['_USAGESUM']._serialized_start=1467
+  _globals['_USAGESUM']._serialized_end=1760
+  _globals['_USAGESERVICE']._serialized_start=1862
+  _globals['_USAGESERVICE']._serialized_end=2335
 # @@protoc_insertion_point(module_scope)

@@ -86,6 +86,88 @@ class GetBalanceResponse(_message.Message):
 Global___GetBalanceResponse: _TypeAlias = GetBalanceResponse  # noqa: Y015
 
 @_typing.final
+class GetKeyUsageRequest(_message.Message):
+    """Request to get the usage of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyUsageRequest: _TypeAlias = GetKeyUsageRequest  # noqa: Y015
+
+@_typing.final
+class GetKeyUsageResponse(_message.Message):
+    """Response with the usage of a key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_USAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def key_usage(self) -> Global___KeyUsage:
+        """The usage of the key."""
+
+    def __init__(
+        self,
+        *,
+        key_usage: Global___KeyUsage | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["key_usage", b"key_usage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_usage", b"key_usage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetKeyUsageResponse: _TypeAlias = GetKeyUsageResponse  # noqa: Y015
+
+@_typing.final
+class GetCreditsRequest(_message.Message):
+    """Request to get credits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCreditsRequest: _TypeAlias = GetCreditsRequest  # noqa: Y015
+
+@_typing.final
+class GetCreditsResponse(_message.Message):
+    """Response with credits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def credits(self) -> Global___Credits:
+        """The credits of the account."""
+
+    def __init__(
+        self,
+        *,
+        credits: Global___Credits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCreditsResponse: _TypeAlias = GetCreditsResponse  # noqa: Y015
+
+@_typing.final
 class ListUsageRequest(_message.Message):
     """Request to list usage."""
 
@@ -197,6 +279,117 @@ class Balance(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Balance: _TypeAlias = Balance  # noqa: Y015
+
+@_typing.final
+class KeyUsage(_message.Message):
+    """The limits and usage of a key. Periods are of UTC; a call belongs to the period in which it
+    began. In-flight calls are not included.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    DISPLAY_NAME_FIELD_NUMBER: _builtins.int
+    PREFIX_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    REQUESTS_PER_MINUTE_FIELD_NUMBER: _builtins.int
+    MONTHLY_LIMIT_NANO_USD_FIELD_NUMBER: _builtins.int
+    MONTHLY_REMAINING_NANO_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_NANO_USD_FIELD_NUMBER: _builtins.int
+    DAILY_NANO_USD_FIELD_NUMBER: _builtins.int
+    WEEKLY_NANO_USD_FIELD_NUMBER: _builtins.int
+    MONTHLY_NANO_USD_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """Output only. The ID of the key, such as `key-4f1d…`."""
+    account: _builtins.str
+    """Output only. The account's name."""
+    display_name: _builtins.str
+    """Output only. The purpose of the key."""
+    prefix: _builtins.str
+    """Output only. The first characters of the secret."""
+    requests_per_minute: _builtins.int
+    """Output only. The maximum number of requests per minute. Unset: no limit of the key's own."""
+    monthly_limit_nano_usd: _builtins.int
+    """Output only. The budget for a calendar month, in nano-USD. Unset: limited only by the
+    account.
+    """
+    monthly_remaining_nano_usd: _builtins.int
+    """Output only. What is left of the budget for this month, in nano-USD, less the holds of
+    in-flight calls. Not negative. Unset: the key has no budget.
+    """
+    total_nano_usd: _builtins.int
+    """Output only. The sum of all charges, in nano-USD."""
+    daily_nano_usd: _builtins.int
+    """Output only. The sum of the charges of this day, in nano-USD."""
+    weekly_nano_usd: _builtins.int
+    """Output only. The sum of the charges of this week, which began on Monday, in nano-USD."""
+    monthly_nano_usd: _builtins.int
+    """Output only. The sum of the charges of this month, in nano-USD."""
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The expiry time of the key. Unset: it does not expire."""
+
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        account: _builtins.str = ...,
+        display_name: _builtins.str = ...,
+        prefix: _builtins.str = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        requests_per_minute: _builtins.int | None = ...,
+        monthly_limit_nano_usd: _builtins.int | None = ...,
+        monthly_remaining_nano_usd: _builtins.int | None = ...,
+        total_nano_usd: _builtins.int = ...,
+        daily_nano_usd: _builtins.int = ...,
+        weekly_nano_usd: _builtins.int = ...,
+        monthly_nano_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_monthly_limit_nano_usd", b"_monthly_limit_nano_usd", "_monthly_remaining_nano_usd", b"_monthly_remaining_nano_usd", "_requests_per_minute", b"_requests_per_minute", "expire_time", b"expire_time", "monthly_limit_nano_usd", b"monthly_limit_nano_usd", "monthly_remaining_nano_usd", b"monthly_remaining_nano_usd", "requests_per_minute", b"requests_per_minute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_monthly_limit_nano_usd", b"_monthly_limit_nano_usd", "_monthly_remaining_nano_usd", b"_monthly_remaining_nano_usd", "_requests_per_minute", b"_requests_per_minute", "account", b"account", "daily_nano_usd", b"daily_nano_usd", "display_name", b"display_name", "expire_time", b"expire_time", "key_id", b"key_id", "monthly_limit_nano_usd", b"monthly_limit_nano_usd", "monthly_nano_usd", b"monthly_nano_usd", "monthly_remaining_nano_usd", b"monthly_remaining_nano_usd", "prefix", b"prefix", "requests_per_minute", b"requests_per_minute", "total_nano_usd", b"total_nano_usd", "weekly_nano_usd", b"weekly_nano_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__monthly_limit_nano_usd: _TypeAlias = _typing.Literal["monthly_limit_nano_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_limit_nano_usd: _TypeAlias = _typing.Literal["_monthly_limit_nano_usd", b"_monthly_limit_nano_usd"]  # noqa: Y015
+    _WhichOneofReturnType__monthly_remaining_nano_usd: _TypeAlias = _typing.Literal["monthly_remaining_nano_usd"]  # noqa: Y015
+    _WhichOneofArgType__monthly_remaining_nano_usd: _TypeAlias = _typing.Literal["_monthly_remaining_nano_usd", b"_monthly_remaining_nano_usd"]  # noqa: Y015
+    _WhichOneofReturnType__requests_per_minute: _TypeAlias = _typing.Literal["requests_per_minute"]  # noqa: Y015
+    _WhichOneofArgType__requests_per_minute: _TypeAlias = _typing.Literal["_requests_per_minute", b"_requests_per_minute"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_limit_nano_usd) -> _WhichOneofReturnType__monthly_limit_nano_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__monthly_remaining_nano_usd) -> _WhichOneofReturnType__monthly_remaining_nano_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__requests_per_minute) -> _WhichOneofReturnType__requests_per_minute | None: ...
+
+Global___KeyUsage: _TypeAlias = KeyUsage  # noqa: Y015
+
+@_typing.final
+class Credits(_message.Message):
+    """The sums of the transfers of an account. Their difference is its balance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOTAL_CREDIT_NANO_USD_FIELD_NUMBER: _builtins.int
+    TOTAL_CHARGE_NANO_USD_FIELD_NUMBER: _builtins.int
+    total_credit_nano_usd: _builtins.int
+    """Output only. All credits less all debits by operators, in nano-USD."""
+    total_charge_nano_usd: _builtins.int
+    """Output only. All charges, in nano-USD."""
+    def __init__(
+        self,
+        *,
+        total_credit_nano_usd: _builtins.int = ...,
+        total_charge_nano_usd: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["total_charge_nano_usd", b"total_charge_nano_usd", "total_credit_nano_usd", b"total_credit_nano_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Credits: _TypeAlias = Credits  # noqa: Y015
 
 @_typing.final
 class UsageSum(_message.Message):

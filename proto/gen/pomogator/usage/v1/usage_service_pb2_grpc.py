@@ -43,6 +43,16 @@ class UsageServiceStub:
                 request_serializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetBalanceRequest.SerializeToString,
                 response_deserializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetBalanceResponse.FromString,
                 _registered_method=True)
+        self.GetKeyUsage = channel.unary_unary(
+                '/pomogator.usage.v1.UsageService/GetKeyUsage',
+                request_serializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetKeyUsageRequest.SerializeToString,
+                response_deserializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetKeyUsageResponse.FromString,
+                _registered_method=True)
+        self.GetCredits = channel.unary_unary(
+                '/pomogator.usage.v1.UsageService/GetCredits',
+                request_serializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetCreditsRequest.SerializeToString,
+                response_deserializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetCreditsResponse.FromString,
+                _registered_method=True)
         self.ListUsage = channel.unary_unary(
                 '/pomogator.usage.v1.UsageService/ListUsage',
                 request_serializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.ListUsageRequest.SerializeToString,
@@ -64,6 +74,24 @@ class UsageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetKeyUsage(self, request, context):
+        """Gets the limits and usage of the caller's key.
+
+        The REST form is OpenRouter's, rendered by the edge.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCredits(self, request, context):
+        """Gets the sums of what the caller's account was credited and charged.
+
+        The REST form is OpenRouter's, rendered by the edge.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListUsage(self, request, context):
         """Sums up the usage of the caller's account. Oldest day first, then by model.
         """
@@ -78,6 +106,16 @@ def add_UsageServiceServicer_to_server(servicer, server):
                     servicer.GetBalance,
                     request_deserializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetBalanceRequest.FromString,
                     response_serializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetBalanceResponse.SerializeToString,
+            ),
+            'GetKeyUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeyUsage,
+                    request_deserializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetKeyUsageRequest.FromString,
+                    response_serializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetKeyUsageResponse.SerializeToString,
+            ),
+            'GetCredits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCredits,
+                    request_deserializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetCreditsRequest.FromString,
+                    response_serializer=pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetCreditsResponse.SerializeToString,
             ),
             'ListUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.ListUsage,
@@ -116,6 +154,60 @@ class UsageService:
             '/pomogator.usage.v1.UsageService/GetBalance',
             pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetBalanceRequest.SerializeToString,
             pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetBalanceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeyUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.usage.v1.UsageService/GetKeyUsage',
+            pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetKeyUsageRequest.SerializeToString,
+            pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetKeyUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCredits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.usage.v1.UsageService/GetCredits',
+            pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetCreditsRequest.SerializeToString,
+            pomogator_dot_usage_dot_v1_dot_usage__service__pb2.GetCreditsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,6 +22,16 @@ class UsageServiceStub:
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetBalance: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetBalanceRequest, _usage_service_pb2.GetBalanceResponse]
     """Gets the balance of the caller's account."""
+    GetKeyUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetKeyUsageRequest, _usage_service_pb2.GetKeyUsageResponse]
+    """Gets the limits and usage of the caller's key.
+
+    The REST form is OpenRouter's, rendered by the edge.
+    """
+    GetCredits: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.GetCreditsRequest, _usage_service_pb2.GetCreditsResponse]
+    """Gets the sums of what the caller's account was credited and charged.
+
+    The REST form is OpenRouter's, rendered by the edge.
+    """
     ListUsage: _aio.UnaryUnaryMultiCallable[_usage_service_pb2.ListUsageRequest, _usage_service_pb2.ListUsageResponse]
     """Sums up the usage of the caller's account. Oldest day first, then by model."""
 
@@ -39,6 +49,28 @@ class UsageServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _aio.ServicerContext[_usage_service_pb2.GetBalanceRequest, _abc.Awaitable[_usage_service_pb2.GetBalanceResponse]],
     ) -> _abc.Awaitable[_usage_service_pb2.GetBalanceResponse]:
         """Gets the balance of the caller's account."""
+
+    @_abc_1.abstractmethod
+    def GetKeyUsage(
+        self,
+        request: _usage_service_pb2.GetKeyUsageRequest,
+        context: _aio.ServicerContext[_usage_service_pb2.GetKeyUsageRequest, _abc.Awaitable[_usage_service_pb2.GetKeyUsageResponse]],
+    ) -> _abc.Awaitable[_usage_service_pb2.GetKeyUsageResponse]:
+        """Gets the limits and usage of the caller's key.
+
+        The REST form is OpenRouter's, rendered by the edge.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCredits(
+        self,
+        request: _usage_service_pb2.GetCreditsRequest,
+        context: _aio.ServicerContext[_usage_service_pb2.GetCreditsRequest, _abc.Awaitable[_usage_service_pb2.GetCreditsResponse]],
+    ) -> _abc.Awaitable[_usage_service_pb2.GetCreditsResponse]:
+        """Gets the sums of what the caller's account was credited and charged.
+
+        The REST form is OpenRouter's, rendered by the edge.
+        """
 
     @_abc_1.abstractmethod
     def ListUsage(

@@ -1,0 +1,113 @@
+"""Sums over the whole history of a key or an account, as statements.
+
+Amounts are summed up in two parts: SQLite fails where a sum of integers overflows, and the credits
+and debits of an account may add up to more than an integer holds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from services.storage.accounts import Account, account_by_name
+from services.storage.base import Transaction
+from services.storage.keys import StoredKey, key_by_id
+from services.storage.ledger import DEPOSITS, REVENUE
+
+UNIT = 2**30
+"""Factor of the high part of a sum."""
+
+
+def _parts(amount: str) -> str:
+    """Return the columns with the high and the low part of the sum of `amount`."""
+    return ", ".join(
+        f"CAST(COALESCE(sum({part}), 0) AS BIGINT)"
+        for part in (f"({amount}) / {UNIT}", f"({amount}) % {UNIT}")
+    )
+
+
+_CHARGES_SINCE = _parts("CASE WHEN created_ms >= ? THEN charge ELSE 0 END")
+CHARGES_OF_KEY = f"""
+    SELECT {_CHARGES_SINCE}, {_CHARGES_SINCE}, {_CHARGES_SINCE}, {_CHARGES_SINCE}
+    FROM holds WHERE account = ? AND key_id = ? AND state <> 'held'
+"""  # noqa: S608  Constants of this module.
+SELECT_BUDGET = "SELECT spent, held FROM budgets WHERE key_id = ? AND month = ?"
+# With the conditions of the indexes on transfers.
+CREDITED = f"""
+    SELECT {_parts("amount")} FROM transfers WHERE credit = ? AND credit <> '{REVENUE}'
+"""  # noqa: S608
+DEBITED = f"""
+    SELECT {_parts("amount")} FROM transfers
+    WHERE debit = ? AND debit <> '{DEPOSITS}' AND credit = '{DEPOSITS}'
+"""  # noqa: S608
+
+
+class PeriodStarts(NamedTuple):
+    """Beginnings of the periods of a report, in milliseconds since 1970."""
+
+    total: int
+    day: int
+    week: int
+    month: int
+
+
+class KeyCharges(msgspec.Struct, frozen=True, kw_only=True):
+    """A key and its charges, in nano-USD."""
+
+    key: StoredKey
+    total: int
+    day: int
+    week: int
+    month: int
+    budget_used: int
+    """Spent and held of the budget of the month. 0 without a budget."""
+
+
+class Credits(msgspec.Struct, frozen=True, kw_only=True):
+    """An account and the sums of its transfers, in nano-USD."""
+
+    account: Account
+    credited: int
+    """Credits less debits by operators."""
+    charged: int
+    """Charges for calls."""
+
+
+def key_charges(key_id: str, starts: PeriodStarts, month: str) -> Transaction[KeyCharges | None]:
+    """Return a key with its charges in ended calls since each of `starts`, None without it."""
+    key = yield from key_by_id(key_id)
+    if key is None:
+        return None
+    times = [start for start in starts for _ in range(2)]
+    rows = yield CHARGES_OF_KEY, (*times, key.account, key_id)
+    parts = msgspec.convert(list(rows[0]), list[int])
+    total, day, week, monthly = (
+        high * UNIT + low for high, low in zip(parts[::2], parts[1::2], strict=True)
+    )
+    used = yield SELECT_BUDGET, (key_id, month)
+    return KeyCharges(
+        key=key,
+        total=total,
+        day=day,
+        week=week,
+        month=monthly,
+        budget_used=sum(msgspec.convert(list(used[0]), list[int])) if used else 0,
+    )
+
+
+def credits_of(name: str) -> Transaction[Credits | None]:
+    """Return an account with the sums of its transfers, None without it."""
+    account = yield from account_by_name(name)
+    if account is None:
+        return None
+    credited = yield from _sum(CREDITED, name)
+    debited = yield from _sum(DEBITED, name)
+    net = credited - debited
+    return Credits(account=account, credited=net, charged=net - account.posted)
+
+
+def _sum(statement: str, account: str) -> Transaction[int]:
+    rows = yield statement, (account,)
+    high, low = msgspec.convert(list(rows[0]), tuple[int, int])
+    return high * UNIT + low
