@@ -7,6 +7,7 @@ Modules, in the order in which data flows:
     schema           tables, by schema version
     sqlite           embedded database: one file, one writer, group commit
     sqlite_file      lock, integrity check and migration of the SQLite file
+    state_directory  checks of the state directory: who owns it and can write to it
     sqlite_worker    thread that owns a SQLite connection and commits in batches
     postgres         PostgreSQL, which several services share
     counted          database wrapper that counts failures

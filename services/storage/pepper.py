@@ -15,6 +15,7 @@ from pathlib import Path
 
 from services.storage.base import Database, StateError
 from services.storage.settings import get_or_set_setting
+from services.storage.state_directory import make_state_directory
 
 FILE = "pepper"
 BYTES_MIN = 16
@@ -40,7 +41,11 @@ class Pepper:
 
 
 async def load_pepper(state: Path, env: Mapping[str, str], database: Database) -> Pepper:
-    """Load the pepper. Raise StateError if it is too short, or not the one of the stored keys."""
+    """Load the pepper.
+
+    Raise StateError: it is too short, not the one of the stored keys, or in a directory in which
+    others can write.
+    """
     pepper = Pepper(_secret(state, env))
     fingerprint = pepper.digest("fingerprint").hex()[:16]
     if await database.write(get_or_set_setting, "pepper", fingerprint) != fingerprint:
@@ -57,8 +62,10 @@ def _secret(state: Path, env: Mapping[str, str]) -> bytes:
     given = env.get("POMOGATOR_PEPPER_FILE")
     file = Path(given) if given is not None else state / FILE
     try:
-        if given is None and not file.exists():
-            _create(file)
+        if given is None:
+            make_state_directory(state, [FILE])
+            if not file.exists():
+                _create(file)
         return _checked(file.read_bytes().strip(), str(file))
     except OSError as error:
         raise StateError(f"{file}: {error.strerror}") from error
@@ -72,7 +79,6 @@ def _checked(secret: bytes, source: str) -> bytes:
 
 def _create(file: Path) -> None:
     """Write a new pepper atomically."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

@@ -10,12 +10,16 @@ from pathlib import Path
 
 from services.clock import Clock
 from services.storage.base import StateError, StateInUseError
+from services.storage.hold_journal import FILES as JOURNALS
 from services.storage.schema import VERSION, applied, pending
+from services.storage.state_directory import make_state_directory
 
 log = logging.getLogger(__name__)
 
 FILE = "pomogator.db"
 LOCK = "lock"
+FILES = (LOCK, FILE, f"{FILE}-wal", f"{FILE}-shm", f"{FILE}-journal", *JOURNALS)
+"""Files of the state that must be files, not links."""
 
 BUSY_TIMEOUT_S = 5.0
 """Time to wait for another program's lock, such as a backup's."""
@@ -35,10 +39,14 @@ CHECKPOINT_PAGES = 4000
 
 
 def lock(state: Path) -> int:
-    """Lock the state directory for this process. Closing the descriptor releases it."""
+    """Lock the state directory for this process. Closing the descriptor releases it.
+
+    Raise StateError: the directory is in use, or others can change what is in it.
+    """
+    make_state_directory(state, FILES)
     try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(state / LOCK, flags, 0o600)
     except OSError as error:
         raise StateError(f"{state}: {error.strerror}") from error
     try:
