@@ -78,7 +78,11 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "services.common.metrics_page",
     ),
     "anthropic": (),
-    "asyncpg": ("services.storage.postgres",),
+    "asyncpg": (
+        "services.storage.postgres",
+        "services.storage.postgres_connector",
+        "services.storage.postgres_schema",
+    ),
     "openai": (),
     "opentelemetry": ("services.telemetry", "services.serving.listeners", "gateway"),
     "prometheus_client": (

@@ -21,6 +21,7 @@ DEFAULTS = "defaults.toml"
 
 STATE_VARIABLES: Mapping[str, str] = {
     "POMOGATOR_DATABASE_URL": "database_url",
+    "POMOGATOR_DATABASE_DIRECT_URL": "database_direct_url",
     "POMOGATOR_REDIS_URL": "redis_url",
 }
 

@@ -80,6 +80,7 @@ def state(table: StateConfig) -> Iterator[str]:
     """Yield the problems of the databases. They show no URL."""
     for key, url, schemes in (
         ("state.database_url", table.database_url, DATABASES),
+        ("state.database_direct_url", table.database_direct_url, DATABASES),
         ("state.redis_url", table.redis_url, COUNTER_STORES),
     ):
         if url and urlsplit(url.reveal()).scheme not in schemes:

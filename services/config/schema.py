@@ -198,6 +198,14 @@ class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     database_url: Secret = Secret("")
     """`postgresql://…` for a fleet. Empty: SQLite in the state directory.
     The variable POMOGATOR_DATABASE_URL overrides it."""
+    database_direct_url: Secret = Secret("")
+    """The same database past a pooler such as PgBouncer, for notices of revoked keys. Empty: over
+    `database_url`. The variable POMOGATOR_DATABASE_DIRECT_URL overrides it."""
+    connections: Annotated[int, msgspec.Meta(ge=2, le=1000)] = 16
+    """Most connections of each process to the database server."""
+    prepared_statements: Literal["auto", "named", "unnamed"] = "auto"
+    """Whether statements are prepared by name, for poolers that can. `auto`: only where there is no
+    pooler."""
     redis_url: Secret = Secret("")
     """`redis://…` for limits that hold over a fleet. Empty: limits of each process.
     The variable POMOGATOR_REDIS_URL overrides it."""

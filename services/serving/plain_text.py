@@ -40,8 +40,13 @@ def log_plain_text(config: Config) -> None:
 
 def unencrypted(config: Config) -> Iterator[tuple[str, str]]:
     """Unencrypted links to other machines: the configuration key, and how to encrypt it."""
-    if _database_is_plain(config.state.database_url.reveal()):
-        yield "state.database_url", "?sslmode=verify-full"
+    state = config.state
+    for key, secret in (
+        ("state.database_url", state.database_url),
+        ("state.database_direct_url", state.database_direct_url),
+    ):
+        if _database_is_plain(secret.reveal()):
+            yield key, "?sslmode=verify-full"
     redis = urlsplit(config.state.redis_url.reveal())
     if redis.scheme == "redis" and not _is_here(redis.hostname):
         yield "state.redis_url", "rediss://"

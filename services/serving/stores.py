@@ -13,7 +13,7 @@ from services.metering.current_reads import CurrentReads
 from services.metering.ledger import Ledger
 from services.metering.ledger_metrics import declare_ledger_metrics
 from services.serving.process_parts import ProcessParts
-from services.storage.base import Database
+from services.storage.base import Database, DatabaseOptions
 from services.storage.counted import CountedDatabase
 from services.storage.opening import open_counters, open_database
 from services.storage.pepper import Pepper, load_pepper
@@ -45,7 +45,12 @@ async def open_stores(
 ) -> Stores:
     """Open the stores that the configuration names. Raises StateError."""
     stack, clock = parts.stack, parts.clock
-    opened = await open_database(state, config.database_url.reveal(), clock)
+    options = DatabaseOptions(
+        direct_url=config.database_direct_url.reveal(),
+        connections=config.connections,
+        prepared_statements=config.prepared_statements,
+    )
+    opened = await open_database(state, config.database_url.reveal(), clock, options)
     database = CountedDatabase(opened, parts.counters)
     stack.push_async_callback(database.close)
     pepper = await load_pepper(state, env, database)

@@ -10,6 +10,11 @@ Modules, in the order in which data flows:
     state_directory  checks of the state directory: who owns it and can write to it
     sqlite_worker    thread that owns a SQLite connection and commits in batches
     postgres         PostgreSQL, which several services share
+    postgres_url     URL of a PostgreSQL database, with libpq's parameters
+    postgres_connector  connections to the right host, and the kinds of their errors
+    postgres_pool    bounded pool of connections
+    postgres_schema  migration and privileges
+    postgres_notices    notices of other processes, by LISTEN or by polling
     counted          database wrapper that counts failures
     settings         named values about the state itself
     pepper           secret of the keyed digests of API keys

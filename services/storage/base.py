@@ -22,7 +22,8 @@ standard SQL both databases have `now_ms()`, the database's clock in millisecond
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from typing import TYPE_CHECKING, ParamSpec, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, ParamSpec, Protocol, TypeAlias, TypeVar
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -65,6 +66,22 @@ class ConstraintError(Exception):
 
     The cause is a bug, or a row that another program wrote. Nothing was changed.
     """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseOptions:
+    """Options of a database on a server."""
+
+    direct_url: str = ""
+    """URL of the server past a pooler, for notices. Empty: the URL of the database."""
+    connections: int = 16
+    """Most connections of a process."""
+    prepared_statements: Literal["auto", "named", "unnamed"] = "auto"
+    """Whether statements are prepared by name, which not every pooler can. `auto`: where the
+    connection is proved to lead to the server without a pooler."""
+
+
+DEFAULTS = DatabaseOptions()
 
 
 class Database(Protocol):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from services.clock import Clock
-from services.storage.base import Database, StateError
+from services.storage.base import DEFAULTS, Database, DatabaseOptions, StateError
 from services.storage.counters import CounterStore, LocalCounters
 from services.storage.sqlite import SqliteDatabase
 
@@ -46,20 +46,22 @@ POSTGRES = Backend("postgres", "PostgresDatabase.open", extra="postgres")
 REDIS = Backend("redis", "RedisCounters", extra="redis")
 
 DATABASES: Mapping[str, Backend] = {"postgres": POSTGRES, "postgresql": POSTGRES}
-"""Databases by URL scheme. The factory is `async (url) -> Database`. No URL means SQLite."""
+"""Databases by URL scheme. The factory is `async (url, options) -> Database`. No URL: SQLite."""
 
 COUNTER_STORES: Mapping[str, Backend] = {"redis": REDIS, "rediss": REDIS, "unix": REDIS}
 """Counter stores by URL scheme. The factory is `(url, local, *, replicas)` and returns an async
 context manager of a `CounterStore`. No URL means the counters of this process."""
 
 
-async def open_database(state: Path, database_url: str, clock: Clock) -> Database:
+async def open_database(
+    state: Path, database_url: str, clock: Clock, options: DatabaseOptions = DEFAULTS
+) -> Database:
     """Open the database at `database_url`, or without one SQLite in `state`. Raise StateError."""
     if not database_url:
         return await SqliteDatabase.open(state, clock)
     factory = _backend(DATABASES, "state.database_url", database_url)
     try:
-        database: Database = await factory(database_url)
+        database: Database = await factory(database_url, options)
     except ValueError:  # Its text would show the URL, which may hold a password.
         raise StateError("state.database_url: not a valid URL of a database") from None
     return database

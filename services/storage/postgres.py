@@ -2,30 +2,34 @@
 
 Each transaction has a pooled connection of its own. It runs in a task of its own, so a cancelled
 caller does not interrupt it and the connection returns to the pool in a clean state. A frozen
-server delays its callers by at most `COMMAND_TIMEOUT_S`.
+server delays its callers by at most `COMMAND_TIMEOUT_S`. After a failure that says that its server
+is the wrong one, or shuts down, a transaction that was not being committed runs once more on a new
+connection.
 
-Notices of other processes arrive over `LISTEN`, on one more connection with a heartbeat. After it
-was lost, listeners get an empty notice: some may have been missed.
+`postgres_connector` opens connections, `postgres_pool` lends them, `postgres_notices` delivers the
+notices of other processes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
 from typing import Any, Literal, TypeAlias
 
 import asyncpg
+from asyncpg.transaction import Transaction as AsyncTransaction
 
 from services.storage.base import (
-    CHANNEL,
+    DEFAULTS,
     NOTIFY,
     ConstraintError,
+    DatabaseOptions,
     Listener,
     P,
     Row,
@@ -35,70 +39,82 @@ from services.storage.base import (
     Value,
     unavailable,
 )
-from services.storage.schema import VERSION, pending, tables
+from services.storage.postgres_connector import (
+    CONNECTION_ERRORS,
+    Connection,
+    PostgresConnector,
+    describe,
+    is_closing,
+    is_full,
+    is_renamed,
+)
+from services.storage.postgres_notices import PostgresNotices
+from services.storage.postgres_pool import PostgresPool
+from services.storage.postgres_schema import log_missing_slots, migrate
 
 log = logging.getLogger(__name__)
 
-POOL_MAX = 16
-"""Maximum pool size of one process. The listening connection comes on top."""
-
-CONNECT_TIMEOUT_S = 5.0
 COMMAND_TIMEOUT_S = 5.0
-"""Timeout of a statement in a writing transaction, and of waiting for a connection."""
+"""Timeout of a statement in a writing transaction."""
 
 READ_TIMEOUT_S = 60.0
 """Timeout of a reading statement. Reports read many rows."""
 
-HEARTBEAT_S = 2.0
-"""Heartbeat of the listening connection: the longest time a lost notice stays undetected."""
+COUNTED_NOTIFY = """
+    WITH counted AS (UPDATE notices SET number = number + 1)
+    SELECT pg_notify(?, ?)
+"""
+"""`NOTIFY`, which also counts the notice for processes that poll."""
 
 ATTEMPTS = 5
 """Attempts at a transaction that conflicts with others."""
 
-MIGRATION_LOCK = 0x706F6D6F
-"""Advisory lock of schema migrations: ASCII `pomo`."""
-
 CONFLICT_ERRORS = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 CONSTRAINT_ERRORS = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
-CONNECTION_ERRORS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
-Connection: TypeAlias = (
-    "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-)
-Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Isolation: TypeAlias = Literal["repeatable_read"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Kind of transaction."""
+
+    isolation: Isolation | None = None
+    readonly: bool = False
+
+
+WRITE = _Kind()
+READ = _Kind(isolation="repeatable_read", readonly=True)
 
 
 class PostgresDatabase:
     """Database on a PostgreSQL server. Opened by `open`."""
 
-    def __init__(self, url: str, pool: Pool) -> None:
-        self._url = url
-        self._pool = pool
+    def __init__(self, connector: PostgresConnector, options: DatabaseOptions) -> None:
+        """`connector` leads to the server, or to a pooler in front of it."""
+        self._connector = connector
+        # The connection that listens counts, too.
+        self._pool = PostgresPool(connector, max(1, options.connections - 1))
         self._listeners: list[Listener] = []
         self._running: set[asyncio.Task[Any]] = set()
-        self._listening = asyncio.Event()
         self._healthy = True
         self._closed = False
-        self._listener = asyncio.create_task(self._listen(), name="postgres notices")
+        self._notices = PostgresNotices(
+            PostgresConnector(options.direct_url) if options.direct_url else connector,
+            self.write,
+            self._notify_listeners,
+        )
+        self._listener: asyncio.Task[None] | None = None
 
     @classmethod
-    async def open(cls, url: str) -> PostgresDatabase:
+    async def open(cls, url: str, options: DatabaseOptions = DEFAULTS) -> PostgresDatabase:
         """Connect and migrate the schema. Raise StateError if either fails."""
+        database = cls(PostgresConnector(url, options.prepared_statements), options)
         try:
-            pool = await asyncpg.create_pool(
-                url, min_size=1, max_size=POOL_MAX, timeout=CONNECT_TIMEOUT_S
-            )
-            try:
-                async with pool.acquire() as connection:
-                    await _migrate(connection)
-            except BaseException:
-                pool.terminate()
-                raise
-        except CONNECTION_ERRORS as error:
-            raise StateError(f"state.database_url: {_reason(error)}") from error
-        database = cls(url, pool)
-        await database._listening.wait()
+            await database._start(options)
+        except BaseException:
+            await database.close()
+            raise
         return database
 
     async def write(
@@ -120,8 +136,10 @@ class PostgresDatabase:
         return await self._run(self._read(lambda: transaction(*args, **kwargs)))
 
     def subscribe(self, listener: Listener) -> None:
-        """Call `listener` with each notice of any process."""
+        """Call `listener` with each notice of any process; with an empty one when they begin."""
         self._listeners.append(listener)
+        if self._listener is None:
+            self._listener = asyncio.create_task(self._notices.run(), name="postgres notices")
 
     @property
     def healthy(self) -> bool:
@@ -136,13 +154,25 @@ class PostgresDatabase:
     async def close(self) -> None:
         """Wait for running transactions, then close the connections. Idempotent."""
         self._closed = True
-        self._listener.cancel()
-        await asyncio.gather(self._listener, *self._running, return_exceptions=True)
+        if self._listener is not None:
+            self._listener.cancel()
+            await asyncio.wait([self._listener])
+        await asyncio.gather(*self._running, return_exceptions=True)
+        await self._pool.close()
+
+    async def _start(self, options: DatabaseOptions) -> None:
         try:
-            async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await self._pool.close()
-        except CONNECTION_ERRORS:
-            self._pool.terminate()
+            async with self._pool.connection(COMMAND_TIMEOUT_S) as connection:
+                await self._connector.probe(connection)
+                await migrate(connection)
+                if self._connector.direct:
+                    await log_missing_slots(connection, self._pool.size, options.connections)
+        except CONNECTION_ERRORS as error:
+            full = f"; this process needs 2 to {options.connections} (state.connections)"
+            reason = describe(error) + full * is_full(error)
+            raise StateError(f"state.database_url: {reason}") from error
+        if self._connector.named_statements:
+            self._pool.expire()  # The first connection names none.
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run the work in a task of its own, which a cancelled caller does not interrupt."""
@@ -160,19 +190,19 @@ class PostgresDatabase:
             task.exception()  # Mark it as retrieved: the caller may have been cancelled.
 
     async def _write(self, begin: Callable[[], Transaction[T]]) -> T:
+        notices: list[str] = []
         for attempt in count(1):
-            notices: list[str] = []
+            notices.clear()
             try:
-                async with self._transaction() as connection:
-                    result = await _drive(connection, begin(), COMMAND_TIMEOUT_S, notices)
-            except CONFLICT_ERRORS:
+                result = await self._attempt_twice(WRITE, begin, notices)
+            except CONFLICT_ERRORS as error:
                 if attempt < ATTEMPTS:
                     continue
-                raise self._unavailable("conflict") from None
+                raise self._unavailable(error) from None
             except CONSTRAINT_ERRORS as error:
                 raise ConstraintError(type(error).__name__) from error
             except CONNECTION_ERRORS as error:
-                raise self._unavailable(type(error).__name__) from error
+                raise self._unavailable(error) from error
             self._healthy = True
             for payload in notices:
                 self._notify_listeners(payload)
@@ -181,37 +211,58 @@ class PostgresDatabase:
 
     async def _read(self, begin: Callable[[], Transaction[T]]) -> T:
         try:
-            async with self._transaction(isolation="repeatable_read", readonly=True) as connection:
-                return await _drive(connection, begin(), READ_TIMEOUT_S, [])
+            return await self._attempt_twice(READ, begin, [])
         except CONNECTION_ERRORS as error:
-            raise self._unavailable(type(error).__name__) from error
+            raise self._unavailable(error) from error
 
-    @asynccontextmanager
-    async def _transaction(
-        self, *, isolation: Isolation | None = None, readonly: bool = False
-    ) -> AsyncIterator[Connection]:
-        """Acquire a connection and open a transaction, which is committed on exit."""
-        async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
-            transaction = connection.transaction(isolation=isolation, readonly=readonly)
-            with _terminate_after(connection, COMMAND_TIMEOUT_S):
-                await transaction.start()
+    async def _attempt_twice(
+        self, kind: _Kind, begin: Callable[[], Transaction[T]], notices: list[str]
+    ) -> T:
+        """Run a transaction, and once more if its connection was at fault, and not its commit."""
+        clock = asyncio.get_running_loop().time
+        begun = clock()
+        try:
+            return await self._attempt(kind, begin, notices)
+        except _LostConnectionError as lost:
+            if lost.committing or clock() - begun > COMMAND_TIMEOUT_S / 2:
+                raise lost.reason from None
+        notices.clear()
+        try:
+            return await self._attempt(kind, begin, notices)
+        except _LostConnectionError as lost:
+            raise lost.reason from None
+
+    async def _attempt(
+        self, kind: _Kind, begin: Callable[[], Transaction[T]], notices: list[str]
+    ) -> T:
+        """Run a transaction. Raise _LostConnectionError if its connection is of no use."""
+        async with self._pool.connection(COMMAND_TIMEOUT_S) as connection:
+            committing = False
             try:
-                yield connection
-            except TimeoutError:
-                # asyncpg has asked the server to cancel, and would wait for its confirmation.
-                connection.terminate()
-                raise
-            except BaseException:
+                async with _rolled_back(connection, kind) as transaction:
+                    timeout_s = READ_TIMEOUT_S if kind.readonly else COMMAND_TIMEOUT_S
+                    result = await _drive(connection, begin(), timeout_s, notices)
+                committing = True
                 with _terminate_after(connection, COMMAND_TIMEOUT_S):
-                    await transaction.rollback()
-                raise
-            with _terminate_after(connection, COMMAND_TIMEOUT_S):
-                await transaction.commit()
+                    await transaction.commit()
+            except CONNECTION_ERRORS as error:
+                if not self._is_lost(connection, error):
+                    raise
+                connection.terminate()
+                raise _LostConnectionError(error, committing=committing) from error
+            return result
 
-    def _unavailable(self, kind: str) -> Exception:
+    def _is_lost(self, connection: Connection, error: Exception) -> bool:
+        """Return whether the connection is of no use. Then expire the pool if it is the server."""
+        if is_closing(error) or (is_renamed(error) and self._connector.stop_naming()):
+            self._pool.expire()
+            return True
+        return connection.is_closed()
+
+    def _unavailable(self, error: Exception) -> Exception:
         if self._healthy:
             # Logged once, not for every call until the database recovers.
-            log.error("storage.failed", extra={"reason": kind})
+            log.error("storage.failed", extra={"reason": describe(error)})
         self._healthy = False
         return unavailable()
 
@@ -219,37 +270,34 @@ class PostgresDatabase:
         for listener in self._listeners:
             listener(payload)
 
-    def _pass_on(self, *notice: object) -> None:
-        self._notify_listeners(str(notice[-1]))
 
-    async def _listen(self) -> None:
-        """Deliver the notices of other processes. Reconnects for ever."""
-        while True:
-            with suppress(*CONNECTION_ERRORS):
-                connection = await asyncpg.connect(self._url, timeout=CONNECT_TIMEOUT_S)
-                try:
-                    await self._listen_on(connection)
-                finally:
-                    connection.terminate()
-            await asyncio.sleep(HEARTBEAT_S)
+class _LostConnectionError(Exception):
+    """The connection of a transaction is of no use any more."""
 
-    async def _listen_on(self, connection: Connection) -> None:
-        """Listen until the connection is lost, then raise."""
-        await connection.add_listener(CHANNEL, self._pass_on)
-        self._notify_listeners("")
-        self._listening.set()
-        while True:
-            await asyncio.sleep(HEARTBEAT_S)
-            await connection.execute("SELECT 1", timeout=HEARTBEAT_S)
+    def __init__(self, reason: Exception, *, committing: bool) -> None:
+        """`committing` means that the transaction may have taken effect."""
+        super().__init__(reason)
+        self.reason = reason
+        self.committing = committing
 
 
-def _reason(error: Exception) -> str:
-    """Return the reason of a failed connection. The error's own text may hold a password."""
-    if isinstance(error, TimeoutError) and error.errno is None:
-        return f"no answer in {CONNECT_TIMEOUT_S:g} seconds"
-    if isinstance(error, OSError) and error.errno is not None:
-        return os.strerror(error.errno) if error.errno > 0 else str(error.strerror)
-    return type(error).__name__
+@asynccontextmanager
+async def _rolled_back(connection: Connection, kind: _Kind) -> AsyncIterator[AsyncTransaction]:
+    """Open a transaction, which is rolled back after an error. The caller commits it."""
+    transaction = connection.transaction(isolation=kind.isolation, readonly=kind.readonly)
+    with _terminate_after(connection, COMMAND_TIMEOUT_S):
+        await transaction.start()
+    try:
+        yield transaction
+    except TimeoutError:
+        # asyncpg has asked the server to cancel, and would wait for its confirmation.
+        connection.terminate()
+        raise
+    except BaseException:
+        if not connection.is_closed():
+            with _terminate_after(connection, COMMAND_TIMEOUT_S), suppress(*CONNECTION_ERRORS):
+                await transaction.rollback()
+        raise
 
 
 @contextmanager
@@ -271,6 +319,7 @@ async def _drive(
             sql, values = statement
             if sql is NOTIFY:
                 notices.append(str(values[-1]))
+                sql = COUNTED_NOTIFY
             rows: list[Row] = []
             for each in values if isinstance(values, list) else [values]:
                 rows += await _rows(connection, sql, each, timeout_s)
@@ -302,26 +351,3 @@ def numbered(sql: str) -> str:
     """Replace each `?` by `$1`, `$2`, …. No literal in a statement contains `?`."""
     numbers = count(1)
     return re.sub(r"\?", lambda _: f"${next(numbers)}", sql)
-
-
-async def _migrate(connection: Connection) -> None:
-    """Migrate the schema in one transaction. Of several processes the first one does it."""
-    async with connection.transaction():
-        await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK)
-        await connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version BIGINT)")
-        version = await connection.fetchval("SELECT max(version) FROM schema_version") or 0
-        await _check(connection, tables(version, "postgres"))
-        for statements in pending(version, "postgres"):
-            for statement in statements:
-                await connection.execute(statement)
-        if version < VERSION:
-            await connection.execute("INSERT INTO schema_version VALUES ($1)", VERSION)
-
-
-async def _check(connection: Connection, expected: Sequence[str]) -> None:
-    missing = await connection.fetch(
-        "SELECT name FROM unnest($1::TEXT[]) AS name WHERE to_regclass(name) IS NULL", expected
-    )
-    if missing:
-        names = ", ".join(str(row[0]) for row in missing)
-        raise StateError(f"state.database_url: tables are missing ({names}): restore a backup")

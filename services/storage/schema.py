@@ -11,6 +11,7 @@ database stand beside them.
     transfers  money moved from one account to another: double entry in one row,
                append-only. Names that begin with `:` are the gateway's own accounts
 
+    notices            in PostgreSQL: number of all notices, for processes that cannot listen
     former_secrets     digests of keys before their rotation, and their expiry
     idempotency_keys   calls that must not be made twice, and their answers for a day
 """
@@ -185,6 +186,17 @@ CREATE TABLE former_secrets (
 CREATE INDEX former_secrets_by_key ON former_secrets (key_id);
 
 """
+    ),
+    Migration(
+        both="",
+        postgres="""
+CREATE TABLE notices (
+    number BIGINT NOT NULL
+);
+
+INSERT INTO notices VALUES (0);
+
+""",
     ),
 )
 

@@ -8,7 +8,7 @@ import pytest
 
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.storage import postgres
+from services.storage import postgres, postgres_notices
 from services.storage.base import StateError, Transaction
 from services.storage.postgres import PostgresDatabase, numbered
 from services.storage.schema import VERSION
@@ -27,6 +27,7 @@ async def test_notices_reach_other_processes(database: PostgresDatabase, postgre
     other = await PostgresDatabase.open(postgres_url)
     heard: asyncio.Queue[str] = asyncio.Queue()
     other.subscribe(heard.put_nowait)
+    assert await heard.get() == ""
 
     await database.write(put, "revoked")
 
@@ -38,9 +39,10 @@ async def test_lost_connections_are_replaced(
     database: PostgresDatabase, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """After the server drops all connections listeners get an empty notice, and calls succeed."""
-    monkeypatch.setattr(postgres, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(postgres_notices, "HEARTBEAT_S", 0.5)
     heard: asyncio.Queue[str] = asyncio.Queue()
     database.subscribe(heard.put_nowait)
+    assert await heard.get() == ""
     admin = await asyncpg.connect(postgres_url)
     await admin.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

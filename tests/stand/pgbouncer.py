@@ -1,0 +1,94 @@
+"""PgBouncer in front of a PostgreSQL server, and servers and databases of a test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+
+from tests.stand.ports import free_port
+
+PGBOUNCER = shutil.which("pgbouncer", path=f"/usr/sbin:{os.environ['PATH']}")
+"""The program; None where it is not installed."""
+
+PoolMode = Literal["session", "transaction", "statement"]
+
+CONFIG = """
+[databases]
+* = host={host} user=postgres
+
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = {port}
+unix_socket_dir =
+auth_type = any
+pool_mode = {mode}
+default_pool_size = {size}
+"""
+
+
+@asynccontextmanager
+async def own_database(server: str) -> AsyncIterator[str]:
+    """The URL of a database of its own: poolers do not pass a `search_path` on."""
+    name = f"test_{uuid4().hex}"
+    admin = await asyncpg.connect(server)
+    await admin.execute(f"CREATE DATABASE {name}")
+    yield urlunsplit(urlsplit(server)._replace(path=f"/{name}"))
+    await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await admin.close()
+
+
+@asynccontextmanager
+async def running_pgbouncer(database: str, mode: PoolMode, *, size: int = 8) -> AsyncIterator[str]:
+    """The URL of the database through a PgBouncer with this many connections to the server."""
+    assert PGBOUNCER is not None
+    url = urlsplit(database)
+    (host,) = parse_qs(url.query)["host"]
+    port = free_port()
+    folder = _written(host, port, mode, size)
+    user = ("-u", _owner(host)) if os.geteuid() == 0 else ()
+    process = await asyncio.create_subprocess_exec(
+        PGBOUNCER, "-q", *user, str(folder / "pgbouncer.ini")
+    )
+    try:
+        async with asyncio.timeout(10):
+            while not await _listens(port):
+                assert process.returncode is None
+                await asyncio.sleep(0.01)  # It does not tell when it listens.
+        yield f"postgresql://postgres@127.0.0.1:{port}{url.path}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        shutil.rmtree(folder)
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
+
+
+def _written(host: str, port: int, mode: PoolMode, size: int) -> Path:
+    """The folder of a configuration, which PgBouncer can read without being root."""
+    folder = Path(tempfile.mkdtemp(prefix="pomogator-pgbouncer-"))
+    folder.chmod(0o755)
+    (folder / "pgbouncer.ini").write_text(CONFIG.format(host=host, port=port, mode=mode, size=size))
+    return folder
+
+
+def _owner(folder: str) -> str:
+    """The user who may use the socket of the server."""
+    return Path(folder).owner()
