@@ -5,7 +5,6 @@ Modules, in the order in which data flows:
     credential         bearer token that the operators' listener requires
     operator_services  the operators' services, and a channel to them
     proto_fields       validation and conversion of shared message fields
-    paging             page sizes and page tokens of lists
     account_servicer   AccountService
     key_servicer       KeyService
     key_messages       messages of keys, from and to the stored form

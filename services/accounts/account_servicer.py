@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 from pomogator.accounts.v1 import account_service_pb2 as pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
 
-from services.accounts.paging import START, Page
 from services.accounts.proto_fields import (
     NANO_MAX,
     account_name,
@@ -17,11 +15,13 @@ from services.accounts.proto_fields import (
     invalid,
     not_found,
     timestamp,
+    valid_request_id,
 )
 from services.clock import Clock
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.failure_border import Context
+from services.rpc.paging import START, Page
 from services.storage.accounts import (
     Account,
     account_by_name,
@@ -32,7 +32,6 @@ from services.storage.accounts import (
 )
 from services.storage.base import Database, Transaction
 
-REQUEST_ID = re.compile(r"[!-~]{1,128}")
 MARKUP_BP_MAX = 1_000_000
 MUTABLE_FIELDS = ["markup_basis_points"]
 
@@ -77,7 +76,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         self, request: pb.ListAccountsRequest, _context: Context
     ) -> pb.ListAccountsResponse:
         """List accounts, oldest first."""
-        page = Page.of(request.page_size, request.page_token)
+        page = Page.of(request.page_size, request.page_token, "ListAccounts")
         found = await self._database.read(list_accounts, page.limit, page.after)
         shown = page.items(found)
         last = (shown[-1].created_ms, shown[-1].name) if shown else START
@@ -108,8 +107,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         amount = in_range("amount_nano_usd", request.amount_nano_usd, -NANO_MAX)
         if not amount:
             raise invalid("amount_nano_usd", "amount_nano_usd must not be 0")
-        if not REQUEST_ID.fullmatch(request.request_id):
-            raise invalid("request_id", "request_id must be 1 to 128 visible ASCII characters")
+        valid_request_id(request.request_id)
         async with self._withdrawing(name, max(0, -amount)):
             account = await self._database.write(
                 credit_account, name, amount, request.request_id, self._now_ms()

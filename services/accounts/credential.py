@@ -53,4 +53,4 @@ class OperatorCredential(grpc.aio.ServerInterceptor):
     def _check(self, context: Context) -> None:
         if not has_bearer_token(metadata_of(context).get("authorization"), self._token):
             message = "This method requires the operators' token."
-            raise Failure(ErrorReason.PERMISSION_DENIED, message)
+            raise Failure(ErrorReason.INVALID_API_KEY, message)

@@ -6,14 +6,19 @@ import secrets
 
 from services.clock import Clock
 from services.common.key_format import SHOWN_CHARS, new_secret
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
 from services.storage.accounts import ensure_account
 from services.storage.base import Database, Transaction
 from services.storage.keys import (
+    KeyRequest,
     KeyScope,
     NewSecret,
     StoredKey,
     any_key,
+    claim_key_request,
     insert_key,
+    key_by_id,
     rotate_key,
 )
 from services.storage.pepper import Pepper
@@ -37,6 +42,17 @@ class KeyMaker:
         key, secret = self._draft(account, display_name, scope or KeyScope())
         await self._database.write(_insert, key)
         return key, secret
+
+    async def make_once(
+        self, account: str, display_name: str, scope: KeyScope, request: KeyRequest
+    ) -> tuple[StoredKey, str]:
+        """Create a key once for a request. If it was created before, its secret is empty.
+
+        Raise Failure ALREADY_EXISTS if another request had the same ID.
+        """
+        draft, secret = self._draft(account, display_name, scope)
+        key = await self._database.write(_insert_once, draft, request)
+        return key, secret if key.id == draft.id else ""
 
     async def rotate(self, key_id: str, overlap_s: float) -> tuple[StoredKey, str] | None:
         """Replace the secret of a key. Return the key and its new secret, or None for no valid key.
@@ -80,6 +96,23 @@ class KeyMaker:
 def _insert(key: StoredKey, *, unlimited: bool = False) -> Transaction[None]:
     yield from ensure_account(key.account, key.created_ms, unlimited=unlimited)
     yield from insert_key(key)
+
+
+def _insert_once(key: StoredKey, request: KeyRequest) -> Transaction[StoredKey]:
+    former = yield from claim_key_request(request, key.id)
+    if former is None:
+        yield from _insert(key)
+        return key
+    found = None
+    if former.fingerprint == request.fingerprint:
+        found = yield from key_by_id(former.key_id)
+    if found is None:
+        raise Failure(
+            ErrorReason.ALREADY_EXISTS,
+            "The request ID was used for another key.",
+            param="request_id",
+        )
+    return found
 
 
 def _insert_first(key: StoredKey) -> Transaction[bool]:

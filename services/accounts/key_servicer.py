@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 
 from pomogator.accounts.v1 import key_service_pb2 as pb
@@ -15,12 +16,12 @@ from services.accounts.key_messages import (
     scope_from_proto,
     valid_display_name,
 )
-from services.accounts.paging import START, Page
-from services.accounts.proto_fields import account_name, in_range, not_found
+from services.accounts.proto_fields import account_name, in_range, not_found, valid_request_id
 from services.clock import Clock
 from services.rpc.failure_border import Context
+from services.rpc.paging import START, Page
 from services.storage.base import Database
-from services.storage.keys import list_keys, revoke_key, update_key
+from services.storage.keys import KeyRequest, list_keys, revoke_key, update_key
 from services.storage.pepper import Pepper
 
 KEY_ID = re.compile(r"[ -~]{1,64}")
@@ -46,13 +47,17 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
         display_name = valid_display_name("display_name", request.display_name)
         scope = scope_from_proto(request.scope)
         refuse_past_expiry("scope.expire_time", scope, self._now_ms())
-        key, secret = await self._maker.make(name, display_name, scope)
+        once = _key_request(request)
+        if once is None:
+            key, secret = await self._maker.make(name, display_name, scope)
+        else:
+            key, secret = await self._maker.make_once(name, display_name, scope, once)
         return pb.CreateKeyResponse(key=key_to_proto(key), secret=secret)
 
     async def ListKeys(self, request: pb.ListKeysRequest, _context: Context) -> pb.ListKeysResponse:
         """List keys, oldest first."""
-        page = Page.of(request.page_size, request.page_token)
         account = account_name(request.account) if request.account else ""
+        page = Page.of(request.page_size, request.page_token, "ListKeys", account)
         found = await self._database.read(list_keys, page.limit, account, page.after)
         shown = page.items(found)
         last = (shown[-1].created_ms, shown[-1].id) if shown else START
@@ -100,3 +105,14 @@ class KeyServicer(pb_grpc.KeyServiceServicer):
 
     def _now_ms(self) -> int:
         return round(self._clock.time() * 1000)
+
+
+def _key_request(request: pb.CreateKeyRequest) -> KeyRequest | None:
+    """Return the ID of a request that may be repeated, with its digest."""
+    if not request.request_id:
+        return None
+    terms = pb.CreateKeyRequest()
+    terms.CopyFrom(request)
+    terms.ClearField("request_id")
+    digest = hashlib.sha256(terms.SerializeToString(deterministic=True)).hexdigest()
+    return KeyRequest(id=valid_request_id(request.request_id), fingerprint=digest)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
-from services.accounts.paging import START, Page
 from services.accounts.proto_fields import account_name, not_found, time_range_ms, timestamp
 from services.rpc.failure_border import Context
+from services.rpc.paging import START, Page
 from services.storage.accounts import account_by_name
 from services.storage.audit import audit
 from services.storage.base import Database, T, Transaction
@@ -34,7 +34,7 @@ class LedgerServicer(pb_grpc.LedgerServiceServicer):
     ) -> pb.ListTransfersResponse:
         """List the transfers of an account, oldest first."""
         name = account_name(request.account)
-        page = Page.of(request.page_size, request.page_token)
+        page = Page.of(request.page_size, request.page_token, "ListTransfers", name)
         listing = list_transfers(name, page.limit, page.after)
         found = await self._database.read(_for_account, name, listing)
         shown = page.items(found)

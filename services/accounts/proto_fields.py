@@ -14,6 +14,8 @@ from services.storage.accounts import BALANCE_MAX
 
 ACCOUNT_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,64}")
 
+REQUEST_ID = re.compile(r"[!-~]{1,128}")
+
 NANO_MAX = BALANCE_MAX
 """Maximum amount in one field, in nano-USD."""
 
@@ -26,6 +28,13 @@ def account_name(name: str) -> str:
     if not ACCOUNT_NAME.fullmatch(name):
         raise invalid("account", "account must be 1 to 64 letters, digits or `_-.@`")
     return name
+
+
+def valid_request_id(request_id: str) -> str:
+    """Return a valid ID of a request. Raise Failure INVALID_FIELD."""
+    if not REQUEST_ID.fullmatch(request_id):
+        raise invalid("request_id", "request_id must be 1 to 128 visible ASCII characters")
+    return request_id
 
 
 def in_range(param: str, value: int, least: int, most: int = NANO_MAX) -> int:

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
-from services.accounts.paging import START, Page
 from services.accounts.proto_fields import invalid, not_found, time_range_ms, timestamp
 from services.admission.keyring import Caller, Keyring
 from services.clock import Clock
 from services.rpc.failure_border import Context, metadata_of
+from services.rpc.paging import START, Page
 from services.storage.account_sums import KeyCharges, PeriodStarts, credits_of, key_charges
 from services.storage.accounts import account_by_name
 from services.storage.base import Database
@@ -98,8 +98,9 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
         grouping = GROUPINGS.get(request.group_by)
         if grouping is None:
             raise invalid("group_by", "group_by must be USAGE_GROUPING_MODEL or USAGE_GROUPING_DAY")
-        page = Page.of(request.page_size, request.page_token)
         span = time_range_ms(request)
+        list_name = ("ListUsage", caller.account, grouping.name, span)
+        page = Page.of(request.page_size, request.page_token, *list_name)
         async with self._one_report:
             found = await self._database.read(
                 usage_sums, caller.account, grouping, span, page.limit, page.after

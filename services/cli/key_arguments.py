@@ -43,6 +43,12 @@ def add_new_key_arguments(create: ArgumentParser) -> None:
     for option, limit in LIMITS.items():
         create.add_argument(option, type=limit.read, metavar=limit.metavar, help=limit.help)
     create.add_argument("--strict", action="store_true", help=STRICT)
+    create.add_argument(
+        "--request-id",
+        default="",
+        metavar="ID",
+        help="your ID of this request; the same ID creates one key",
+    )
 
 
 def add_key_change_arguments(update: ArgumentParser) -> None:

@@ -49,12 +49,20 @@ async def create_key(arguments: Namespace, env: Mapping[str, str]) -> None:
         monthly_nano_usd=arguments.monthly_usd,
     )
     request = pb.CreateKeyRequest(
-        account=arguments.account, display_name=arguments.name, scope=scope
+        account=arguments.account,
+        display_name=arguments.name,
+        scope=scope,
+        request_id=arguments.request_id,
     )
     async with operators(arguments, env) as service:
         answer = await service.ask(service.keys.CreateKey, request)
         paying = accounts.GetAccountRequest(account=answer.key.account)
         account = (await service.ask(service.accounts.GetAccount, paying)).account
+    if not answer.secret:
+        raise CommandError(
+            f"this request has created {answer.key.key_id} before, and its secret was shown then: "
+            f"`pomogator keys rotate {answer.key.key_id}` gives it a new one"
+        )
     say(
         f"{answer.key.key_id} for account {account.account}."
         f"{_no_money(account)} The key is shown only now:"

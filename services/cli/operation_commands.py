@@ -105,7 +105,7 @@ def _explainer(arguments: Namespace, env: Mapping[str, str]) -> Explainer:
     config = load(arguments.config, env, dialects=DIALECTS, secrets=False)
     clock = SystemClock()
     return Explainer(
-        catalog=Catalog(config, create_time_s=int(clock.time())),
+        catalog=Catalog(config),
         prices=PriceList.of(config),
         dialects=DIALECTS,
         health=ChannelHealth(clock),

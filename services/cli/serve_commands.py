@@ -60,7 +60,7 @@ async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
     """
     config = load(arguments.config, env, dialects=DIALECTS)
     proxies = egress_proxies(env)
-    routes = Catalog(config, create_time_s=0).routes
+    routes = Catalog(config).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
     _say_unpriced(config)
     if arguments.connect:
@@ -80,7 +80,7 @@ async def _connect(config: Config, proxies: Proxies) -> None:
 async def list_models(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Print the public names, one a line, and then those without a price."""
     config = load(arguments.config, env, dialects=DIALECTS, secrets=False)
-    for route in Catalog(config, create_time_s=0).routes:
+    for route in Catalog(config).routes:
         say(route.model)
     _say_unpriced(config)
 

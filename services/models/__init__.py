@@ -2,5 +2,6 @@
 
 Modules, in the order in which data flows:
 
-    servicer  ModelService
+    servicer     ModelService
+    model_times  times at which models were first offered
 """

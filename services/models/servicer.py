@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from google.protobuf import timestamp_pb2
 from pomogator.models.v1 import model_service_pb2 as pb
@@ -12,46 +12,49 @@ from services.admission.gate import Gate
 from services.admission.keyring import Caller, Keyring
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
+from services.models.model_times import ModelTimes
 from services.routing.catalog import Catalog, ModelRoute
 from services.rpc.failure_border import Context, metadata_of
-
-PAGE_SIZE_MAX = 1000
+from services.rpc.paging import Page
 
 
 class ModelServicer(pb_grpc.ModelServiceServicer):
     """Lists the models of the catalog that the caller's key may use, and that have a price."""
 
     def __init__(
-        self, keyring: Keyring, catalog: Callable[[], Catalog], gate: Callable[[], Gate]
+        self,
+        keyring: Keyring,
+        catalog: Callable[[], Catalog],
+        gate: Callable[[], Gate],
+        times: ModelTimes,
     ) -> None:
         """Create the servicer. `catalog` and `gate` return the current ones."""
         self._keyring = keyring
         self._catalog = catalog
         self._gate = gate
+        self._times = times
 
     async def ListModels(
         self,
         request: pb.ListModelsRequest,
         context: Context,
     ) -> pb.ListModelsResponse:
-        """Return a page of models by name. The page token is the last name of the previous page."""
+        """Return a page of models by name."""
         caller = await self._caller(context)
-        if not 0 <= request.page_size <= PAGE_SIZE_MAX:
-            raise Failure(
-                ErrorReason.INVALID_FIELD,
-                f"`page_size` must be in [0, {PAGE_SIZE_MAX}].",
-                param="page_size",
-            )
-        catalog = self._catalog()
-        routes = [
+        page = Page.of(request.page_size, request.page_token, "ListModels")
+        _, last_name = page.after
+        found = [
             route
-            for route in catalog.routes
-            if self._is_offered(caller, route) and route.model > request.page_token
+            for route in self._catalog().routes
+            if self._is_offered(caller, route) and route.model > last_name
         ]
-        page = routes[: request.page_size or None]
+        shown = page.items(found) if request.page_size else found
+        times = await self._times.of([route.base_model for route in shown])
         return pb.ListModelsResponse(
-            models=[_model(route, catalog) for route in page],
-            next_page_token=page[-1].model if len(page) < len(routes) else "",
+            models=[_model(route, times) for route in shown],
+            next_page_token=page.next_token(found, (0, shown[-1].model))
+            if len(shown) < len(found)
+            else "",
         )
 
     async def GetModel(
@@ -61,11 +64,11 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
     ) -> pb.GetModelResponse:
         """Return a model. Raise Failure NOT_FOUND if the key may not use it."""
         caller = await self._caller(context)
-        catalog = self._catalog()
-        route = catalog.find(request.model)
+        route = self._catalog().find(request.model)
         if route is None or not self._is_offered(caller, route):
             raise Failure(ErrorReason.NOT_FOUND, "There is no such model.", param="model")
-        return pb.GetModelResponse(model=_model(route, catalog))
+        times = await self._times.of([route.base_model])
+        return pb.GetModelResponse(model=_model(route, times))
 
     def _is_offered(self, caller: Caller, route: ModelRoute) -> bool:
         model = route.base_model
@@ -75,12 +78,12 @@ class ModelServicer(pb_grpc.ModelServiceServicer):
         return await self._keyring.authenticate(metadata_of(context).get("authorization"))
 
 
-def _model(route: ModelRoute, catalog: Catalog) -> pb.Model:
+def _model(route: ModelRoute, times: Mapping[str, int]) -> pb.Model:
     capabilities = route.capabilities
     return pb.Model(
         name=route.model,
         owner=route.model.partition("/")[0],
-        create_time=timestamp_pb2.Timestamp(seconds=catalog.create_time_s),
+        create_time=timestamp_pb2.Timestamp(seconds=times[route.base_model] // 1000),
         max_output_token_count=capabilities.max_output_tokens,
         accepts_images=capabilities.images == "yes",
         reasons=capabilities.named_thinking or route.model != route.base_model,

@@ -38,8 +38,7 @@ class ModelRoute:
 class Catalog:
     """All models of one configuration. A reload makes a new catalog."""
 
-    def __init__(self, config: Config, *, create_time_s: int) -> None:
-        self.create_time_s = create_time_s
+    def __init__(self, config: Config) -> None:
         self._routes = _routes(config)
 
     def resolve(self, model: str) -> ModelRoute:

@@ -5,6 +5,7 @@ Modules, in the order in which data flows:
     accept_batch       acceptance of many calls per turn of the event loop
     failure_border     the outermost interceptor: failures to statuses, request IDs, metadata
     client_authorizer  the interceptor that checks the names in clients' certificates
+    paging             page sizes and page tokens of lists
     rpc_log            the interceptor that records calls of methods that are no completions
     health_service     the health service, and graceful shutdown as clients see it
 """

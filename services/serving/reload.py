@@ -51,7 +51,7 @@ class SnapshotFactory:
         return Snapshot(
             bounds=config.bounds,
             client_certificates=config.client_certificates,
-            catalog=Catalog(config, create_time_s=int(self.clock.time())),
+            catalog=Catalog(config),
             gate=gate,
         )
 

@@ -27,6 +27,7 @@ from services.completions.snapshot import SnapshotHolder
 from services.config import Config, ConfigError
 from services.local.local_models import LocalModels
 from services.metering.tokens import TokenCounter
+from services.models.model_times import ModelTimes
 from services.models.servicer import ModelServicer
 from services.operations.explainer import Explainer
 from services.operations.servicer import OperationsServicer
@@ -152,7 +153,12 @@ def _public(
 ) -> PublicServicers:
     return PublicServicers(
         completions=completions,
-        models=ModelServicer(stores.keyring, snapshots.catalog, snapshots.gate),
+        models=ModelServicer(
+            stores.keyring,
+            snapshots.catalog,
+            snapshots.gate,
+            ModelTimes(stores.database, parts.clock),
+        ),
         usage=UsageServicer(stores.keyring, stores.books, parts.clock),
         health=health,
     )

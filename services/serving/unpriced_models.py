@@ -17,7 +17,7 @@ FATE: Mapping[str, str] = {"refuse": "refused to accounts that pay", "free": "fr
 
 def unpriced_models(config: Config) -> Sequence[str]:
     """Return the public models that have no price, without derived names."""
-    return PriceList.of(config).unpriced(Catalog(config, create_time_s=0).base_models)
+    return PriceList.of(config).unpriced(Catalog(config).base_models)
 
 
 def log_unpriced(config: Config) -> None:

@@ -19,6 +19,7 @@ Modules, in the order in which data flows:
     settings         named values about the state itself
     pepper           secret of the keyed digests of API keys
     keys             statements for API keys
+    models           statements for the models that were offered
     accounts         statements for accounts, deposits and withdrawals
     ledger           statements for holds and charges
     admitted_holds   statements for holds that memory has admitted

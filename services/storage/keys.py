@@ -68,6 +68,27 @@ class NewSecret(msgspec.Struct, frozen=True, kw_only=True):
     """Expiry of the former secrets of the key."""
 
 
+class KeyRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Request to create a key, which may be repeated."""
+
+    id: str
+    """ID that the caller chose."""
+    fingerprint: str
+    """Digest of the request."""
+
+
+class FormerKeyRequest(msgspec.Struct, frozen=True, array_like=True):
+    """Request that has created a key."""
+
+    key_id: str
+    fingerprint: str
+
+
+CLAIM_REQUEST = """
+    INSERT INTO key_requests (request_id, key_id, fingerprint) VALUES (?, ?, ?)
+    ON CONFLICT (request_id) DO NOTHING RETURNING key_id
+"""
+SELECT_REQUEST = "SELECT key_id, fingerprint FROM key_requests WHERE request_id = ?"
 INSERT = """
     INSERT INTO keys (id, account, digest, prefix, display_name, scope, created_ms)
     VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -123,6 +144,15 @@ def insert_key(key: StoredKey) -> Transaction[None]:
         INSERT,
         (key.id, key.account, key.digest, key.prefix, key.display_name, scope, key.created_ms),
     )
+
+
+def claim_key_request(request: KeyRequest, key_id: str) -> Transaction[FormerKeyRequest | None]:
+    """Note that a request creates this key and return None, or return the request before it."""
+    claimed = yield CLAIM_REQUEST, (request.id, key_id, request.fingerprint)
+    if claimed:
+        return None
+    rows = yield SELECT_REQUEST, (request.id,)
+    return msgspec.convert(list(rows[0]), FormerKeyRequest)
 
 
 def key_by_digest(digest: str) -> Transaction[StoredKey | None]:

@@ -14,6 +14,8 @@ database stand beside them.
     notices            in PostgreSQL: number of all notices, for processes that cannot listen
     former_secrets     digests of keys before their rotation, and their expiry
     idempotency_keys   calls that must not be made twice, and their answers for a day
+    models             models that were offered, and since when
+    key_requests       requests that created a key, by their ID
 """
 
 from __future__ import annotations
@@ -197,6 +199,21 @@ CREATE TABLE notices (
 INSERT INTO notices VALUES (0);
 
 """,
+    ),
+    Migration(
+        both="""
+CREATE TABLE models (
+    name TEXT PRIMARY KEY,
+    created_ms BIGINT NOT NULL
+);
+
+CREATE TABLE key_requests (
+    request_id TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL,
+    fingerprint TEXT NOT NULL
+);
+
+"""
     ),
 )
 

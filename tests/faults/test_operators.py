@@ -55,14 +55,16 @@ async def call(stand: FaultStand, method: MethodDescriptor, **fields: Any) -> An
 
 
 async def test_page_sizes_are_bounded(open_stand: OpenStand) -> None:
-    """Every list of the contract refuses a page of a billion, and names the field. Row 35."""
+    """Every list of the contract lowers a page of a billion, and refuses a negative one. Row 35."""
     stand = await open_stand()
     assert {"ListAccounts", "ListKeys", "ListTransfers"} <= {one.name for one in LISTS}
-    for method, size in product(LISTS, (10**9, 1001, -1)):
+    for method in LISTS:
         named = {"account": "default"} if "account" in method.input_type.fields_by_name else {}
+        for size in (1001, 2**31 - 1):
+            await call(stand, method, page_size=size, **named)
 
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await call(stand, method, page_size=size, **named)
+            await call(stand, method, page_size=-1, **named)
 
         assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
         assert "page_size" in (refused.value.details() or "")

@@ -175,6 +175,38 @@ async def test_a_revoked_or_unknown_key_cannot_be_changed(stub: pb_grpc.KeyServi
         assert refused.value.code() == grpc.StatusCode.NOT_FOUND
 
 
+async def test_a_repeated_request_creates_one_key(stub: pb_grpc.KeyServiceStub) -> None:
+    """Also at the same time. The secret is in one response only, also after changes of the key."""
+    request = pb.CreateKeyRequest(account="acme", scope=FULL_SCOPE, request_id="r-1")
+
+    answers = await asyncio.gather(*(stub.CreateKey(request) for _ in range(8)))
+    (key,) = (await stub.ListKeys(pb.ListKeysRequest())).keys
+    update = pb.UpdateKeyRequest(key=pb.Key(key_id=key.key_id, display_name="new"))
+    changed = (await stub.UpdateKey(update)).key
+    later = await stub.CreateKey(request)
+
+    assert [answer.key for answer in answers] == [key] * 8
+    assert sorted(bool(answer.secret) for answer in answers) == [False] * 7 + [True]
+    assert later == pb.CreateKeyResponse(key=changed)
+
+
+async def test_another_request_of_the_same_id_is_refused(stub: pb_grpc.KeyServiceStub) -> None:
+    """Any field that differs makes it another request. Without an ID each request counts."""
+    await stub.CreateKey(pb.CreateKeyRequest(account="acme", request_id="r-1"))
+    for other in (
+        pb.CreateKeyRequest(account="other", request_id="r-1"),
+        pb.CreateKeyRequest(account="acme", request_id="r-1", display_name="a"),
+        pb.CreateKeyRequest(account="acme", request_id="r-1", scope=pb.KeyScope(strict=True)),
+    ):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.CreateKey(other)
+        assert refused.value.code() == grpc.StatusCode.ALREADY_EXISTS
+    for _ in range(2):
+        await stub.CreateKey(pb.CreateKeyRequest(account="acme"))
+
+    assert len((await stub.ListKeys(pb.ListKeysRequest())).keys) == 3
+
+
 async def test_a_rotated_key_keeps_its_identity(
     services: OperatorServices, stub: pb_grpc.KeyServiceStub
 ) -> None:
@@ -320,7 +352,11 @@ async def test_revocation_is_idempotent(
         ),
         ("ListKeys", pb.ListKeysRequest(account="\0"), grpc.StatusCode.INVALID_ARGUMENT),
         ("ListKeys", pb.ListKeysRequest(page_size=-1), grpc.StatusCode.INVALID_ARGUMENT),
-        ("ListKeys", pb.ListKeysRequest(page_size=10**9), grpc.StatusCode.INVALID_ARGUMENT),
+        (
+            "CreateKey",
+            pb.CreateKeyRequest(account="a", request_id="a b"),
+            grpc.StatusCode.INVALID_ARGUMENT,
+        ),
         ("ListKeys", pb.ListKeysRequest(page_token="%%%"), grpc.StatusCode.INVALID_ARGUMENT),
         ("ListKeys", pb.ListKeysRequest(page_token="e30="), grpc.StatusCode.INVALID_ARGUMENT),
         ("ListKeys", pb.ListKeysRequest(page_token="ключ"), grpc.StatusCode.INVALID_ARGUMENT),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -254,19 +253,11 @@ async def test_the_key_determines_the_account(stand: UsageStand) -> None:
     assert seen == {"acme": [10, 30, 5, 7], "other": [77], "rich": []}
 
 
-def forged(position: bytes) -> str:
-    """Build a page token for any position."""
-    return urlsafe_b64encode(position).decode()
-
-
 @pytest.mark.parametrize(
     ("request_", "param"),
     [
-        (pb.ListUsageRequest(page_size=1001), "page_size"),
         (pb.ListUsageRequest(page_size=-1), "page_size"),
         (pb.ListUsageRequest(page_token="x"), "page_token"),
-        (pb.ListUsageRequest(page_token=forged(b'[9223372036854775808,""]')), "page_token"),
-        (pb.ListUsageRequest(page_token=forged(b'[0,"\\u0000"]')), "page_token"),
         (pb.ListUsageRequest(group_by=9), "group_by"),  # type: ignore[arg-type]
         (pb.ListUsageRequest(start_time=Timestamp(seconds=-1)), "start_time"),
         (pb.ListUsageRequest(start_time=Timestamp(seconds=2**50)), "start_time"),

@@ -109,6 +109,18 @@ def test_a_key_is_changed_after_it_was_made(shell: Shell) -> None:
     assert "no key" in shell.run("keys", "update", "key-0", "--rpm", "1", code=1)
 
 
+def test_a_repeated_request_for_a_key_names_the_key(shell: Shell) -> None:
+    """It fails, since the secret was shown before, and says how to get a new one."""
+    arguments = ("keys", "create", "--account", "acme", "--request-id", "r-1")
+    key_id = shell.run(*arguments).split()[0]
+
+    error = shell.run(*arguments, code=1)
+
+    assert f"has created {key_id} before" in error
+    assert f"pomogator keys rotate {key_id}" in error
+    assert len(shell.run("keys", "list").splitlines()) == 2
+
+
 def test_usage_without_calls_and_of_an_unknown_account(shell: Shell) -> None:
     """An account without calls has a total of 0; an unknown one is an error."""
     shell.run("accounts", "create", "acme")

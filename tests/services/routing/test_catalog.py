@@ -19,7 +19,7 @@ def channel(name: str, models: dict[str, str], dialect: str = "openai") -> Chann
 
 def catalog(*channels: ChannelConfig, models: tuple[ModelConfig, ...] = ()) -> Catalog:
     """The catalog of a configuration."""
-    return Catalog(Config(channels=channels, models=models), create_time_s=0)
+    return Catalog(Config(channels=channels, models=models))
 
 
 def test_a_model_has_a_target_at_each_of_its_channels() -> None:

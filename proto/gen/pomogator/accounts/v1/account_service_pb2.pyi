@@ -135,9 +135,13 @@ class ListAccountsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """In [0, 1000]. The maximum number of accounts to return. 0 means 100."""
+    """Not negative. The maximum number of accounts to return. 0 means 100; more than 1000 mean
+    1000.
+    """
     page_token: _builtins.str
-    """The `next_page_token` of an earlier response. Empty for the first page."""
+    """The `next_page_token` of an earlier response to the same request. Opaque. Empty for the
+    first page.
+    """
     def __init__(
         self,
         *,

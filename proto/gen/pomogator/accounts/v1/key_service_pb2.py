@@ -29,7 +29,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pomogator/accounts/v1/key_service.proto\x12\x15pomogator.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"o\n\x10\x43reateKeyRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x05scope\x18\x03 \x01(\x0b\x32\x1f.pomogator.accounts.v1.KeyScope\"L\n\x11\x43reateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"I\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\"U\n\x10ListKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x10UpdateKeyRequest\x12-\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.KeyB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"<\n\x11UpdateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"T\n\x10RotateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x11RotateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"(\n\x10RevokeKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11RevokeKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"\xf6\x01\n\x03Key\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x14\n\x06prefix\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12.\n\x05scope\x18\x07 \x01(\x0b\x32\x1f.pomogator.accounts.v1.KeyScope\"\xbd\x02\n\x08KeyScope\x12\x0e\n\x06models\x18\x01 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06strict\x18\x03 \x01(\x08\x12 \n\x13requests_per_minute\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\"\n\x15\x63oncurrent_call_count\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10monthly_nano_usd\x18\x07 \x01(\x03H\x03\x88\x01\x01\x42\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x18\n\x16_concurrent_call_countB\x13\n\x11_monthly_nano_usd2\x8b\x05\n\nKeyService\x12s\n\tCreateKey\x12\'.pomogator.accounts.v1.CreateKeyRequest\x1a(.pomogator.accounts.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12m\n\x08ListKeys\x12&.pomogator.accounts.v1.ListKeysRequest\x1a\'.pomogator.accounts.v1.ListKeysResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12\x87\x01\n\tUpdateKey\x12\'.pomogator.accounts.v1.UpdateKeyRequest\x1a(.pomogator.accounts.v1.UpdateKeyResponse\"\'\x82\xd3\xe4\x93\x02!2\x15/v1/keys/{key.key_id}:\x03keyb\x03key\x12\x83\x01\n\tRotateKey\x12\'.pomogator.accounts.v1.RotateKeyRequest\x1a(.pomogator.accounts.v1.RotateKeyResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/keys/{key_id}:rotate:\x01*\x12\x88\x01\n\tRevokeKey\x12\'.pomogator.accounts.v1.RevokeKeyRequest\x1a(.pomogator.accounts.v1.RevokeKeyResponse\"(\x82\xd3\xe4\x93\x02\"\"\x18/v1/keys/{key_id}:revoke:\x01*b\x03keyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pomogator/accounts/v1/key_service.proto\x12\x15pomogator.accounts.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x83\x01\n\x10\x43reateKeyRequest\x12\x15\n\x07\x61\x63\x63ount\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12.\n\x05scope\x18\x03 \x01(\x0b\x32\x1f.pomogator.accounts.v1.KeyScope\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"L\n\x11\x43reateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"I\n\x0fListKeysRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\"U\n\x10ListKeysResponse\x12(\n\x04keys\x18\x01 \x03(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"r\n\x10UpdateKeyRequest\x12-\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.KeyB\x04\xe2\x41\x01\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"<\n\x11UpdateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"T\n\x10RotateKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12*\n\x07overlap\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x11RotateKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\x12\x0e\n\x06secret\x18\x02 \x01(\t\"(\n\x10RevokeKeyRequest\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"<\n\x11RevokeKeyResponse\x12\'\n\x03key\x18\x01 \x01(\x0b\x32\x1a.pomogator.accounts.v1.Key\"\xf6\x01\n\x03Key\x12\x14\n\x06key_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x14\n\x0c\x64isplay_name\x18\x03 \x01(\t\x12\x14\n\x06prefix\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12.\n\x05scope\x18\x07 \x01(\x0b\x32\x1f.pomogator.accounts.v1.KeyScope\"\xbd\x02\n\x08KeyScope\x12\x0e\n\x06models\x18\x01 \x03(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06strict\x18\x03 \x01(\x08\x12 \n\x13requests_per_minute\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x1e\n\x11tokens_per_minute\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\"\n\x15\x63oncurrent_call_count\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x1d\n\x10monthly_nano_usd\x18\x07 \x01(\x03H\x03\x88\x01\x01\x42\x16\n\x14_requests_per_minuteB\x14\n\x12_tokens_per_minuteB\x18\n\x16_concurrent_call_countB\x13\n\x11_monthly_nano_usd2\x8b\x05\n\nKeyService\x12s\n\tCreateKey\x12\'.pomogator.accounts.v1.CreateKeyRequest\x1a(.pomogator.accounts.v1.CreateKeyResponse\"\x13\x82\xd3\xe4\x93\x02\r\"\x08/v1/keys:\x01*\x12m\n\x08ListKeys\x12&.pomogator.accounts.v1.ListKeysRequest\x1a\'.pomogator.accounts.v1.ListKeysResponse\"\x10\x82\xd3\xe4\x93\x02\n\x12\x08/v1/keys\x12\x87\x01\n\tUpdateKey\x12\'.pomogator.accounts.v1.UpdateKeyRequest\x1a(.pomogator.accounts.v1.UpdateKeyResponse\"\'\x82\xd3\xe4\x93\x02!2\x15/v1/keys/{key.key_id}:\x03keyb\x03key\x12\x83\x01\n\tRotateKey\x12\'.pomogator.accounts.v1.RotateKeyRequest\x1a(.pomogator.accounts.v1.RotateKeyResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/v1/keys/{key_id}:rotate:\x01*\x12\x88\x01\n\tRevokeKey\x12\'.pomogator.accounts.v1.RevokeKeyRequest\x1a(.pomogator.accounts.v1.RevokeKeyResponse\"(\x82\xd3\xe4\x93\x02\"\"\x18/v1/keys/{key_id}:revoke:\x01*b\x03keyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,30 +62,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYSERVICE'].methods_by_name['RotateKey']._serialized_options = b'\202\323\344\223\002\035\"\030/v1/keys/{key_id}:rotate:\001*'
   _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._loaded_options = None
   _globals['_KEYSERVICE'].methods_by_name['RevokeKey']._serialized_options = b'\202\323\344\223\002\"\"\030/v1/keys/{key_id}:revoke:\001*b\003key'
-  _globals['_CREATEKEYREQUEST']._serialized_start=228
-  _globals['_CREATEKEYREQUEST']._serialized_end=339
-  _globals['_CREATEKEYRESPONSE']._serialized_start=341
-  _globals['_CREATEKEYRESPONSE']._serialized_end=417
-  _globals['_LISTKEYSREQUEST']._serialized_start=419
-  _globals['_LISTKEYSREQUEST']._serialized_end=492
-  _globals['_LISTKEYSRESPONSE']._serialized_start=494
-  _globals['_LISTKEYSRESPONSE']._serialized_end=579
-  _globals['_UPDATEKEYREQUEST']._serialized_start=581
-  _globals['_UPDATEKEYREQUEST']._serialized_end=695
-  _globals['_UPDATEKEYRESPONSE']._serialized_start=697
-  _globals['_UPDATEKEYRESPONSE']._serialized_end=757
-  _globals['_ROTATEKEYREQUEST']._serialized_start=759
-  _globals['_ROTATEKEYREQUEST']._serialized_end=843
-  _globals['_ROTATEKEYRESPONSE']._serialized_start=845
-  _globals['_ROTATEKEYRESPONSE']._serialized_end=921
-  _globals['_REVOKEKEYREQUEST']._serialized_start=923
-  _globals['_REVOKEKEYREQUEST']._serialized_end=963
-  _globals['_REVOKEKEYRESPONSE']._serialized_start=965
-  _globals['_REVOKEKEYRESPONSE']._serialized_end=1025
-  _globals['_KEY']._serialized_start=1028
-  _globals['_KEY']._serialized_end=1274
-  _globals['_KEYSCOPE']._serialized_start=1277
-  _globals['_KEYSCOPE']._serialized_end=1594
-  _globals['_KEYSERVICE']._serialized_start=1597
-  _globals['_KEYSERVICE']._serialized_end=2248
+  _globals['_CREATEKEYREQUEST']._serialized_start=229
+  _globals['_CREATEKEYREQUEST']._serialized_end=360
+  _globals['_CREATEKEYRESPONSE']._serialized_start=362
+  _globals['_CREATEKEYRESPONSE']._serialized_end=438
+  _globals['_LISTKEYSREQUEST']._serialized_start=440
+  _globals['_LISTKEYSREQUEST']._serialized_end=513
+  _globals['_LISTKEYSRESPONSE']._serialized_start=515
+  _globals['_LISTKEYSRESPONSE']._serialized_end=600
+  _globals['_UPDATEKEYREQUEST']._serialized_start=602
+  _globals['_UPDATEKEYREQUEST']._serialized_end=716
+  _globals['_UPDATEKEYRESPONSE']._serialized_start=718
+  _globals['_UPDATEKEYRESPONSE']._serialized_end=778
+  _globals['_ROTATEKEYREQUEST']._serialized_start=780
+  _globals['_ROTATEKEYREQUEST']._serialized_end=864
+  _globals['_ROTATEKEYRESPONSE']._serialized_start=866
+  _globals['_ROTATEKEYRESPONSE']._serialized_end=942
+  _globals['_REVOKEKEYREQUEST']._serialized_start=944
+  _globals['_REVOKEKEYREQUEST']._serialized_end=984
+  _globals['_REVOKEKEYRESPONSE']._serialized_start=986
+  _globals['_REVOKEKEYRESPONSE']._serialized_end=1046
+  _globals['_KEY']._serialized_start=1049
+  _globals['_KEY']._serialized_end=1295
+  _globals['_KEYSCOPE']._serialized_start=1298
+  _globals['_KEYSCOPE']._serialized_end=1615
+  _globals['_KEYSERVICE']._serialized_start=1618
+  _globals['_KEYSERVICE']._serialized_end=2269
 # @@protoc_insertion_point(module_scope)

@@ -30,12 +30,18 @@ class CreateKeyRequest(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     DISPLAY_NAME_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Required. The account that pays for the key's calls. Letters, digits, `_`,
     `-`, `.` and `@`; at most 64 characters.
     """
     display_name: _builtins.str
     """The purpose of the key. At most 128 characters."""
+    request_id: _builtins.str
+    """An idempotency key of this request, such as a UUID. Repeating the request creates no other
+    key; another request with this ID fails with ALREADY_EXISTS. Visible ASCII; at most 128
+    characters. Empty: every request creates a key.
+    """
     @_builtins.property
     def scope(self) -> Global___KeyScope:
         """The permissions and limits of the key. Unset: no restriction."""
@@ -46,10 +52,11 @@ class CreateKeyRequest(_message.Message):
         account: _builtins.str = ...,
         display_name: _builtins.str = ...,
         scope: Global___KeyScope | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "display_name", b"display_name", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "display_name", b"display_name", "request_id", b"request_id", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -64,7 +71,9 @@ class CreateKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """The secret, such as `sk-pg-…`. It is in this response only."""
+    """The secret, such as `sk-pg-…`. It is in this response only. Empty if a request with the same
+    `request_id` created the key before: then `RotateKey` gives it a new secret.
+    """
     @_builtins.property
     def key(self) -> Global___Key:
         """The key."""
@@ -93,9 +102,13 @@ class ListKeysRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """In [0, 1000]. The maximum number of keys to return. 0 means 100."""
+    """Not negative. The maximum number of keys to return. 0 means 100; more than 1000 mean
+    1000.
+    """
     page_token: _builtins.str
-    """The `next_page_token` of an earlier response. Empty for the first page."""
+    """The `next_page_token` of an earlier response to the same request. Opaque. Empty for the
+    first page.
+    """
     account: _builtins.str
     """The account whose keys are listed. Empty: all accounts."""
     def __init__(

@@ -139,9 +139,13 @@ class ListTransfersRequest(_message.Message):
     account: _builtins.str
     """Required. The account's name."""
     page_size: _builtins.int
-    """In [0, 1000]. The maximum number of transfers to return. 0 means 100."""
+    """Not negative. The maximum number of transfers to return. 0 means 100; more than 1000 mean
+    1000.
+    """
     page_token: _builtins.str
-    """The `next_page_token` of an earlier response. Empty for the first page."""
+    """The `next_page_token` of an earlier response to the same request. Opaque. Empty for the
+    first page.
+    """
     def __init__(
         self,
         *,

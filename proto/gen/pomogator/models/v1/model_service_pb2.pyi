@@ -28,9 +28,13 @@ class ListModelsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """In [0, 1000]. The maximum number of models to return. 0 means all."""
+    """Not negative. The maximum number of models to return. 0 means all; more than 1000 mean
+    1000.
+    """
     page_token: _builtins.str
-    """The `next_page_token` of an earlier response. Empty for the first page."""
+    """The `next_page_token` of an earlier response to the same request. Opaque. Empty for the
+    first page.
+    """
     def __init__(
         self,
         *,

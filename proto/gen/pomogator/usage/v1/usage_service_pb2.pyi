@@ -181,7 +181,9 @@ class ListUsageRequest(_message.Message):
     group_by: Global___UsageGrouping.ValueType
     """The grouping of the sums. Unset: by day and model."""
     page_size: _builtins.int
-    """In [0, 1000]. The maximum number of sums to return. 0 means 100."""
+    """Not negative. The maximum number of sums to return. 0 means 100; more than 1000 mean
+    1000.
+    """
     page_token: _builtins.str
     """The `next_page_token` of an earlier response to the same request. Empty for the first
     page.
