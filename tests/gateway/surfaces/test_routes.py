@@ -28,6 +28,13 @@ def test_routes_are_the_annotations() -> None:
     (route,) = OpenAIChat.routes
     assert contract_routes(service) == [("CreateChatCompletion", *route)]
     assert contract_routes(models.DESCRIPTOR.services_by_name["ModelService"]) == [
-        ("ListModels", "GET", LIST_PATH),
         ("GetModel", "GET", MODEL_PATH.replace(":.+", "=**")),
+        ("ListModels", "GET", LIST_PATH),
     ]
+
+
+def test_grpc_gateway_reaches_the_list_of_models() -> None:
+    """It takes the last template that matches, and `**` matches no segment, too."""
+    names = [method.name for method in models.DESCRIPTOR.services_by_name["ModelService"].methods]
+
+    assert names.index("GetModel") < names.index("ListModels")

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pomogator/models/v1/model_service.proto\x12\x13pomogator.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.pomogator.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.pomogator.models.v1.Model\"\xc2\x01\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16max_output_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61\x63\x63\x65pts_images\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07reasons\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x32\xf9\x01\n\x0cModelService\x12q\n\nListModels\x12&.pomogator.models.v1.ListModelsRequest\x1a\'.pomogator.models.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/models\x12v\n\x08GetModel\x12$.pomogator.models.v1.GetModelRequest\x1a%.pomogator.models.v1.GetModelResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pomogator/models/v1/model_service.proto\x12\x13pomogator.models.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"&\n\x0fGetModelRequest\x12\x13\n\x05model\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"=\n\x10GetModelResponse\x12)\n\x05model\x18\x01 \x01(\x0b\x32\x1a.pomogator.models.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"Y\n\x12ListModelsResponse\x12*\n\x06models\x18\x01 \x03(\x0b\x32\x1a.pomogator.models.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc2\x01\n\x05Model\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05owner\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12$\n\x16max_output_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1c\n\x0e\x61\x63\x63\x65pts_images\x18\x05 \x01(\x08\x42\x04\xe2\x41\x01\x03\x12\x15\n\x07reasons\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03\x32\xf9\x01\n\x0cModelService\x12v\n\x08GetModel\x12$.pomogator.models.v1.GetModelRequest\x1a%.pomogator.models.v1.GetModelResponse\"\x1d\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/models/{model=**}\x12q\n\nListModels\x12&.pomogator.models.v1.ListModelsRequest\x1a\'.pomogator.models.v1.ListModelsResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/modelsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,18 +48,18 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL'].fields_by_name['accepts_images']._serialized_options = b'\342A\001\003'
   _globals['_MODEL'].fields_by_name['reasons']._loaded_options = None
   _globals['_MODEL'].fields_by_name['reasons']._serialized_options = b'\342A\001\003'
-  _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
-  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\202\323\344\223\002\027\022\025/v1/models/{model=**}'
-  _globals['_LISTMODELSREQUEST']._serialized_start=160
-  _globals['_LISTMODELSREQUEST']._serialized_end=218
-  _globals['_LISTMODELSRESPONSE']._serialized_start=220
-  _globals['_LISTMODELSRESPONSE']._serialized_end=309
-  _globals['_GETMODELREQUEST']._serialized_start=311
-  _globals['_GETMODELREQUEST']._serialized_end=349
-  _globals['_GETMODELRESPONSE']._serialized_start=351
-  _globals['_GETMODELRESPONSE']._serialized_end=412
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_MODELSERVICE'].methods_by_name['ListModels']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/models'
+  _globals['_GETMODELREQUEST']._serialized_start=160
+  _globals['_GETMODELREQUEST']._serialized_end=198
+  _globals['_GETMODELRESPONSE']._serialized_start=200
+  _globals['_GETMODELRESPONSE']._serialized_end=261
+  _globals['_LISTMODELSREQUEST']._serialized_start=263
+  _globals['_LISTMODELSREQUEST']._serialized_end=321
+  _globals['_LISTMODELSRESPONSE']._serialized_start=323
+  _globals['_LISTMODELSRESPONSE']._serialized_end=412
   _globals['_MODEL']._serialized_start=415
   _globals['_MODEL']._serialized_end=609
   _globals['_MODELSERVICE']._serialized_start=612

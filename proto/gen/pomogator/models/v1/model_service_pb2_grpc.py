@@ -30,6 +30,9 @@ class ModelServiceStub:
 
     Calls need the same `authorization` metadata as completions, and fail in the
     same way.
+
+    `GetModel` comes first: the template `**` matches no segment, too, and of the templates that match
+    a path grpc-gateway takes the last.
     """
 
     def __init__(self, channel):
@@ -38,15 +41,15 @@ class ModelServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.ListModels = channel.unary_unary(
-                '/pomogator.models.v1.ModelService/ListModels',
-                request_serializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
-                response_deserializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
-                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/pomogator.models.v1.ModelService/GetModel',
                 request_serializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
+                _registered_method=True)
+        self.ListModels = channel.unary_unary(
+                '/pomogator.models.v1.ModelService/ListModels',
+                request_serializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
 
 
@@ -55,7 +58,17 @@ class ModelServiceServicer:
 
     Calls need the same `authorization` metadata as completions, and fail in the
     same way.
+
+    `GetModel` comes first: the template `**` matches no segment, too, and of the templates that match
+    a path grpc-gateway takes the last.
     """
+
+    def GetModel(self, request, context):
+        """Gets a model. Fails with NOT_FOUND if the caller's key may not use it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
         """Lists the models that the caller's key may use, by name.
@@ -66,25 +79,18 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def GetModel(self, request, context):
-        """Gets a model. Fails with NOT_FOUND if the caller's key may not use it.
-        """
-        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
-        context.set_details('Method not implemented!')
-        raise NotImplementedError('Method not implemented!')
-
 
 def add_ModelServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'ListModels': grpc.unary_unary_rpc_method_handler(
-                    servicer.ListModels,
-                    request_deserializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsRequest.FromString,
-                    response_serializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsResponse.SerializeToString,
-            ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
                     request_deserializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.GetModelRequest.FromString,
                     response_serializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.GetModelResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsRequest.FromString,
+                    response_serializer=pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -99,34 +105,10 @@ class ModelService:
 
     Calls need the same `authorization` metadata as completions, and fail in the
     same way.
-    """
 
-    @staticmethod
-    def ListModels(request,
-            target,
-            options=(),
-            channel_credentials=None,
-            call_credentials=None,
-            insecure=False,
-            compression=None,
-            wait_for_ready=None,
-            timeout=None,
-            metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
-            target,
-            '/pomogator.models.v1.ModelService/ListModels',
-            pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
-            pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
-            options,
-            channel_credentials,
-            insecure,
-            call_credentials,
-            compression,
-            wait_for_ready,
-            timeout,
-            metadata,
-            _registered_method=True)
+    `GetModel` comes first: the template `**` matches no segment, too, and of the templates that match
+    a path grpc-gateway takes the last.
+    """
 
     @staticmethod
     def GetModel(request,
@@ -145,6 +127,33 @@ class ModelService:
             '/pomogator.models.v1.ModelService/GetModel',
             pomogator_dot_models_dot_v1_dot_model__service__pb2.GetModelRequest.SerializeToString,
             pomogator_dot_models_dot_v1_dot_model__service__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pomogator.models.v1.ModelService/ListModels',
+            pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
+            pomogator_dot_models_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
             options,
             channel_credentials,
             insecure,

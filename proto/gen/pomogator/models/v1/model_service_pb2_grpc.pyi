@@ -17,23 +17,37 @@ class ModelServiceStub:
 
     Calls need the same `authorization` metadata as completions, and fail in the
     same way.
+
+    `GetModel` comes first: the template `**` matches no segment, too, and of the templates that match
+    a path grpc-gateway takes the last.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
+    GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
+    """Gets a model. Fails with NOT_FOUND if the caller's key may not use it."""
     ListModels: _aio.UnaryUnaryMultiCallable[_model_service_pb2.ListModelsRequest, _model_service_pb2.ListModelsResponse]
     """Lists the models that the caller's key may use, by name.
 
     The REST form is OpenAI's, rendered by the edge.
     """
-    GetModel: _aio.UnaryUnaryMultiCallable[_model_service_pb2.GetModelRequest, _model_service_pb2.GetModelResponse]
-    """Gets a model. Fails with NOT_FOUND if the caller's key may not use it."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
     """Lists the models that the caller may use.
 
     Calls need the same `authorization` metadata as completions, and fail in the
     same way.
+
+    `GetModel` comes first: the template `**` matches no segment, too, and of the templates that match
+    a path grpc-gateway takes the last.
     """
+
+    @_abc_1.abstractmethod
+    def GetModel(
+        self,
+        request: _model_service_pb2.GetModelRequest,
+        context: _aio.ServicerContext[_model_service_pb2.GetModelRequest, _abc.Awaitable[_model_service_pb2.GetModelResponse]],
+    ) -> _abc.Awaitable[_model_service_pb2.GetModelResponse]:
+        """Gets a model. Fails with NOT_FOUND if the caller's key may not use it."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -45,13 +59,5 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
 
         The REST form is OpenAI's, rendered by the edge.
         """
-
-    @_abc_1.abstractmethod
-    def GetModel(
-        self,
-        request: _model_service_pb2.GetModelRequest,
-        context: _aio.ServicerContext[_model_service_pb2.GetModelRequest, _abc.Awaitable[_model_service_pb2.GetModelResponse]],
-    ) -> _abc.Awaitable[_model_service_pb2.GetModelResponse]:
-        """Gets a model. Fails with NOT_FOUND if the caller's key may not use it."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _aio.Server) -> None: ...
