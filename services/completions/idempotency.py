@@ -5,7 +5,8 @@ its call without paying again. Keys belong to accounts. A call whose key was use
 
     the first call is in flight           IDEMPOTENCY_IN_PROGRESS, retry after a second
     the first call was answered           the same answer: every chunk, ID, usage and cost
-    the answer was too long to store      ALREADY_EXISTS
+    the answer was too long to store,     ALREADY_EXISTS
+    or the account has too many newer
     the first request was different       IDEMPOTENCY_MISMATCH
 
 Requests are equal if their specifications and parameter policies are equal. A whole answer and a
@@ -13,11 +14,12 @@ stream are equal, since both are made from the same chunks. A replay takes nothi
 and limits, and causes no request to a provider. An answer that is drained for a caller that has
 disconnected (`services.completions.drains`) is replayed, too.
 
-Only a complete answer is stored, for a day. Every other end of a call releases its key, so that
-the next call with the key runs: a refusal, a provider's failure, a cancellation, an answer that
-broke off (the caller has paid for what it received, and pays for the next call), a killed process
-(once its lease has ended). Of requests only a keyed digest is stored; answers are stored only for
-calls with a key.
+Only a complete answer is stored, for a day, and for an account no more than 64 MiB of answers and
+100,000 keys, the latest ones: of older answers only the key is kept, older keys are forgotten.
+Every other end of a call releases its key, so that the next call with the key runs: a refusal, a
+provider's failure, a cancellation, an answer that broke off (the caller has paid for what it
+received, and pays for the next call), a killed process (once its lease has ended). Of requests only
+a keyed digest is stored; answers are stored only for calls with a key.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Self
+from typing import NamedTuple, Self
 
 from google.protobuf import proto
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -45,6 +47,7 @@ from services.storage.idempotency import (
     RUNNING,
     Run,
     UsedKey,
+    bound_account,
     claim,
     delete_expired,
     release,
@@ -67,6 +70,9 @@ STORE_S = 24 * 3600.0
 ANSWER_BYTES_MAX = 2**20
 """Longer answers are not stored."""
 
+BOUND_SHARE = 8
+"""An account's bounds are applied each time a process has stored this part of them."""
+
 RETRY_AFTER_S = 1.0
 """The Retry-After of a call whose key is in use."""
 
@@ -75,6 +81,18 @@ SWEEP_S = 60.0
 
 SWEEP_MAX = 200
 """The most keys that are deleted in one transaction."""
+
+
+class AccountBounds(NamedTuple):
+    """Most that is kept for an account."""
+
+    answer_bytes: int = 64 * 2**20
+    """Bytes of answers. Of older answers only the keys are kept."""
+    keys: int = 100_000
+    """Keys of ended calls."""
+
+
+ACCOUNT_BOUNDS = AccountBounds()
 
 SetHeaders = Callable[[Mapping[str, str]], None]
 """Sets headers of an answer before its first batch."""
@@ -122,6 +140,7 @@ class Idempotency:
         pepper: Pepper,
         *,
         store_s: float = STORE_S,
+        bounds: AccountBounds = ACCOUNT_BOUNDS,
         supervisor: Supervisor | None = None,
     ) -> None:
         """`supervisor` runs the deletion of expired keys. None: one of its own."""
@@ -130,6 +149,8 @@ class Idempotency:
         self._owner = owner
         self._pepper = pepper
         self._store_ms = round(store_s * 1000)
+        self._bounds = bounds
+        self._stored_since_bound: dict[str, tuple[int, int]] = {}
         self._releases: set[asyncio.Task[None]] = set()
         self._unreleased: set[Run] = set()
         self._sweeper: asyncio.Task[None] | None = None
@@ -210,9 +231,29 @@ class Idempotency:
             stored = await self._database.write(store_answer, run, recording.answer, self._store_ms)
         except Failure:
             stored = False
-        if not stored:
+        if stored:
+            self._count(run.account, len(recording.answer or b""))
+        else:
             log.warning("idempotency.store_failed", extra={"account": run.account})
         return stored
+
+    def _count(self, account: str, stored_bytes: int) -> None:
+        """Count what was stored for an account. Apply its bounds each time a share is reached."""
+        total_bytes, total_keys = self._stored_since_bound.pop(account, (0, 0))
+        counted = (total_bytes + stored_bytes, total_keys + 1)
+        if any(new * BOUND_SHARE >= most for new, most in zip(counted, self._bounds, strict=True)):
+            task = asyncio.create_task(self._bound(account), name="idempotency bound")
+            self._releases.add(task)
+            task.add_done_callback(self._releases.discard)
+        else:
+            self._stored_since_bound[account] = counted
+
+    async def _bound(self, account: str) -> None:
+        with suppress(Failure):
+            answers, keys = await self._database.write(bound_account, account, *self._bounds)
+            if answers or keys:
+                fields = {"account": account, "answers": answers, "keys": keys}
+                log.info("idempotency.bounded", extra=fields)
 
     def _release(
         self, run: Run, *, after: asyncio.Future[UsedKey | None] | None = None
@@ -279,7 +320,8 @@ def _stored_answer(used: UsedKey, fingerprint: str) -> bytes:
     if used.answer is None:
         raise Failure(
             ErrorReason.ALREADY_EXISTS,
-            "The call with this idempotency key was answered, but the answer was too long to "
-            "be kept. To make the call again, use another key.",
+            "The call with this idempotency key was answered, but its answer is not kept: it was "
+            "too long, or your account has too many newer ones. To make the call again, use "
+            "another key.",
         )
     return used.answer

@@ -3,6 +3,9 @@
     (free) ── claim ──► running ──┬─ store_answer ─► stored | spent ── a day later ─► (free)
                                   └─ release, or the lease of its process ends ─────► (free)
 
+Where an account has more answers or keys than `bound_account` allows, the oldest answers are
+dropped (`stored` becomes `spent`), and the oldest ended keys are free.
+
 The lease of a process is the one of its ledger: the ledger renews it, and the ledgers of other
 processes end it after it has expired.
 """
@@ -16,7 +19,8 @@ from services.storage.base import Transaction
 RUNNING = "running"
 STORED = "stored"
 SPENT = "spent"
-"""In flight; answered, with the answer stored; answered, with an answer too long to store."""
+"""In flight; answered, with the answer stored; answered, without a stored answer: it was too
+long, or dropped."""
 
 # One statement decides, so that one of any number of concurrent equal calls is made.
 CLAIM = """
@@ -48,6 +52,23 @@ FORGET = """
         LIMIT ?
     ) RETURNING run
 """
+# Newest first, so that the sum is that of an answer and all newer ones.
+DROP_ANSWERS = """
+    UPDATE idempotency_keys SET state = 'spent', answer = NULL WHERE run IN (
+        SELECT run FROM (
+            SELECT run, sum(length(answer)) OVER (ORDER BY expire_ms DESC, run DESC) AS total
+            FROM idempotency_keys WHERE account = ? AND state = 'stored'
+        ) AS answers WHERE total > ?
+    ) RETURNING run
+"""
+DROP_KEYS = """
+    DELETE FROM idempotency_keys WHERE run IN (
+        SELECT run FROM idempotency_keys WHERE account = ? AND state <> 'running'
+        ORDER BY expire_ms DESC, run DESC LIMIT ? OFFSET ?
+    ) RETURNING run
+"""
+DROP_KEYS_MAX = 10_000
+"""Most keys that are deleted in one transaction."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +108,16 @@ def store_answer(run: Run, answer: bytes | None, retention_ms: int) -> Transacti
     state = SPENT if answer is None else STORED
     rows = yield KEEP, (state, answer, retention_ms, run.account, run.key, run.id)
     return bool(rows)
+
+
+def bound_account(account: str, bytes_max: int, keys_max: int) -> Transaction[tuple[int, int]]:
+    """Drop the oldest answers and ended keys of an account that are more than allowed.
+
+    Return how many of each were dropped.
+    """
+    answers = yield DROP_ANSWERS, (account, bytes_max)
+    keys = yield DROP_KEYS, (account, DROP_KEYS_MAX, keys_max)
+    return len(answers), len(keys)
 
 
 def release(run: Run) -> Transaction[None]:

@@ -10,6 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.completions.idempotency import (
     ANSWER_BYTES_MAX,
+    AccountBounds,
     Idempotency,
     IdempotentCall,
     idempotency_key,
@@ -20,6 +21,7 @@ from services.storage.base import Database, Transaction
 from services.storage.pepper import Pepper
 from tests.services.completions.idempotent_calls import (
     OWNER,
+    PEPPER,
     Model,
     answer,
     ask,
@@ -154,6 +156,29 @@ async def test_an_answer_that_is_too_long_is_not_stored(once: Idempotency) -> No
     assert refused.reason == ErrorReason.ALREADY_EXISTS
     assert "too long" in refused.message
     assert model.calls == 1
+
+
+async def test_the_answers_of_an_account_are_bounded(database: Database) -> None:
+    """Older answers are dropped, and their keys kept: a repeated call is refused, not billed."""
+    model = Model(*answer("x" * 1000))
+    bounded = Idempotency(database, OWNER, PEPPER, bounds=AccountBounds(answer_bytes=4500))
+    async with bounded:
+        assert (await ask(bounded, call(account="other"), model))[1] is False
+        for number in range(12):
+            await ask(bounded, call(f"order-{number:02}"), model)
+        await asyncio.gather(*bounded._releases)
+
+        outcomes: list[object] = []
+        for number in range(12):
+            try:
+                outcomes.append((await ask(bounded, call(f"order-{number:02}"), model))[1])
+            except Failure as failure:
+                outcomes.append(failure.reason)
+
+        assert outcomes.count(True) == 4
+        assert outcomes.count(ErrorReason.ALREADY_EXISTS) == 8
+        assert (await ask(bounded, call(account="other"), model))[1] is True
+    assert model.calls == 13
 
 
 async def test_a_long_answer_is_stored(once: Idempotency) -> None:

@@ -15,6 +15,7 @@ from services.storage.idempotency import (
     STORED,
     Run,
     UsedKey,
+    bound_account,
     claim,
     delete_expired,
     release,
@@ -154,6 +155,27 @@ async def test_a_database_of_the_first_version_is_migrated(
     assert await database.write(claim, run(), "print", "p1") is None
     assert await database.read(account_by_name, "acme") is not None
     await database.close()
+
+
+async def test_the_oldest_answers_and_keys_of_an_account_are_dropped(database: Database) -> None:
+    """The newest that fit are kept, and so are running calls and other accounts."""
+    runs = [run(f"k{n}") for n in range(6)] + [run("other", account="other")]
+    for age, each in enumerate(reversed(runs)):
+        await database.write(claim, each, "print", "p1")
+        await database.write(store_answer, each, bytes(100), DAY_MS + age * 1000)
+    await database.write(claim, run("running"), "print", "p1")
+
+    assert await database.write(bound_account, "acme", 350, 5) == (3, 1)
+    assert await database.write(bound_account, "acme", 350, 5) == (0, 0)
+
+    states = []
+    for each in runs:
+        used = await database.write(claim, run(each.key, each.account), "print", "p1")
+        states.append(used.state if used else None)
+    assert states == [STORED, STORED, STORED, SPENT, SPENT, None, STORED]
+    used = await database.write(claim, run("running"), "print", "p1")
+    assert used is not None
+    assert used.state == RUNNING
 
 
 async def test_only_free_keys_are_deleted(database: Database) -> None:

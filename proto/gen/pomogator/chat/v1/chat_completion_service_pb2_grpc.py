@@ -43,9 +43,10 @@ class ChatCompletionServiceStub:
     call is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
-    the initial metadata, or ALREADY_EXISTS if the answer was too long to be stored.
-    Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
-    broke off or was cancelled frees the key: the next call with it is made and billed.
+    the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
+    long, or the account has too many newer ones. Another call with that key fails with
+    IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
+    the next call with it is made and billed.
     """
 
     def __init__(self, channel):
@@ -84,9 +85,10 @@ class ChatCompletionServiceServicer:
     call is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
-    the initial metadata, or ALREADY_EXISTS if the answer was too long to be stored.
-    Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
-    broke off or was cancelled frees the key: the next call with it is made and billed.
+    the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
+    long, or the account has too many newer ones. Another call with that key fails with
+    IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
+    the next call with it is made and billed.
     """
 
     def CreateChatCompletion(self, request, context):
@@ -150,9 +152,10 @@ class ChatCompletionService:
     call is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
-    the initial metadata, or ALREADY_EXISTS if the answer was too long to be stored.
-    Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
-    broke off or was cancelled frees the key: the next call with it is made and billed.
+    the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
+    long, or the account has too many newer ones. Another call with that key fails with
+    IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
+    the next call with it is made and billed.
     """
 
     @staticmethod

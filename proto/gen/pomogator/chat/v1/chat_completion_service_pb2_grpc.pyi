@@ -35,9 +35,10 @@ class ChatCompletionServiceStub:
     call is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
-    the initial metadata, or ALREADY_EXISTS if the answer was too long to be stored.
-    Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
-    broke off or was cancelled frees the key: the next call with it is made and billed.
+    the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
+    long, or the account has too many newer ones. Another call with that key fails with
+    IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
+    the next call with it is made and billed.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -74,9 +75,10 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
     call is made and billed once. An equal call with the same key and account fails
     with IDEMPOTENCY_IN_PROGRESS while the first one runs. For a day after that it
     gets the same answer, whole or as a stream, with `idempotency-replayed: true` in
-    the initial metadata, or ALREADY_EXISTS if the answer was too long to be stored.
-    Another call with that key fails with IDEMPOTENCY_MISMATCH. A call that failed,
-    broke off or was cancelled frees the key: the next call with it is made and billed.
+    the initial metadata, or ALREADY_EXISTS if the answer is not stored: it was too
+    long, or the account has too many newer ones. Another call with that key fails with
+    IDEMPOTENCY_MISMATCH. A call that failed, broke off or was cancelled frees the key:
+    the next call with it is made and billed.
     """
 
     @_abc_1.abstractmethod
