@@ -62,7 +62,7 @@ def parser(env: Environment) -> ArgumentParser:
     checked.add_argument(
         "--connect",
         action="store_true",
-        help="also connect to the address of every channel, without sending a request",
+        help="also connect to Redis and, without sending a request, to every channel's address",
     )
     _add_keys(
         _group(commands, "keys", "create, list, change, rotate and revoke API keys"), operator

@@ -9,6 +9,7 @@ from gateway.arguments import edge_options
 from gateway.edge import run_edge
 from services.cli.operator_client import ops_address
 from services.cli.output import CommandError, say, say_table
+from services.clock import SystemClock
 from services.config import Config, ConfigError, load
 from services.providers.connection_check import ConnectionResult, check_connections
 from services.providers.http import Proxies
@@ -18,6 +19,7 @@ from services.serving.options import ServeOptions, TlsOptions
 from services.serving.serve import run
 from services.serving.server import egress_proxies
 from services.serving.unpriced_models import describe_unpriced
+from services.storage.opening import counters_failure
 
 
 async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
@@ -56,13 +58,17 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
 async def check(arguments: Namespace, env: Mapping[str, str]) -> None:
     """Check the configuration with the server's loader, and print the models without a price.
 
-    With `--connect`, connect to every channel's address as well.
+    With `--connect`, connect to every channel's address and to the shared limits as well.
     """
     config = load(arguments.config, env, dialects=DIALECTS)
     proxies = egress_proxies(env)
     routes = Catalog(config).routes
     say(f"OK: {len(config.channels)} channels, {len(routes)} models")
     _say_unpriced(config)
+    if arguments.connect and config.state.redis_url:
+        if failure := await counters_failure(config.state.redis_url.reveal(), SystemClock()):
+            raise CommandError(f"state.redis_url: {failure}")
+        say("OK: limits are shared")
     if arguments.connect:
         await _connect(config, proxies)
 

@@ -9,6 +9,7 @@ Modules, in the order in which data flows:
     server           a configuration in, a running service out
     process_parts    clock, telemetry and background tasks that all of a service uses
     stores           database, pepper and counters; the ledger and keys in them
+    replica_count    number of services that share a database
     reload           the snapshot of a configuration, and its replacement
     config_watch     a file that others replace
     servicers        the gRPC servicers, for callers and for operators

@@ -13,6 +13,7 @@ from services.metering.current_reads import CurrentReads
 from services.metering.ledger import Ledger
 from services.metering.ledger_metrics import declare_ledger_metrics
 from services.serving.process_parts import ProcessParts
+from services.serving.replica_count import ReplicaCount
 from services.storage.base import Database, DatabaseOptions
 from services.storage.counted import CountedDatabase
 from services.storage.opening import open_counters, open_database
@@ -54,15 +55,21 @@ async def open_stores(
     database = CountedDatabase(opened, parts.counters)
     stack.push_async_callback(database.close)
     pepper = await load_pepper(state, env, database)
-    counters = await stack.enter_async_context(open_counters(config.redis_url.reveal(), clock))
+    replicas = ReplicaCount(database)
+    opening = open_counters(config.redis_url.reveal(), clock, replicas=lambda: replicas.number)
+    counters = await stack.enter_async_context(opening)
     ledger = Ledger(database, clock, supervisor=parts.supervisor)
     leases = LimitLeases(counters, parts.chance, supervisor=parts.supervisor)
     declare_ledger_metrics(parts.counters, ledger)
     leases.declare_metrics(parts.counters)
+    ledger = await stack.enter_async_context(ledger)
+    if config.redis_url and config.database_url:
+        watching = parts.supervisor.running(replicas.watch, "replica count")
+        await stack.enter_async_context(watching)
     return Stores(
         database=database,
         pepper=pepper,
         keyring=Keyring(database, pepper, clock, parts.chance),
-        ledger=await stack.enter_async_context(ledger),
+        ledger=ledger,
         leases=await stack.enter_async_context(leases),
     )

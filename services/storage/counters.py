@@ -72,6 +72,11 @@ class CounterStore(Protocol):
         """Number of operations that waited for a shared server until the timeout."""
         ...
 
+    @property
+    def failure(self) -> str:
+        """Reason why a shared server does not decide. Empty: it does, or there is none."""
+        ...
+
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:
         """Draw one request, `tokens` tokens and one concurrent call from the meters of that kind.
 
@@ -102,6 +107,7 @@ class LocalCounters:
 
     timeouts = 0
     """Always 0: no operation waits."""
+    failure = ""
 
     def __init__(self, clock: Clock, *, lease_s: float = LEASE_S) -> None:
         self._clock = clock

@@ -18,6 +18,7 @@ SELECT_EXPIRED_LEASES = """
     SELECT owner, until_ms FROM leases
     WHERE until_ms < now_ms() OR until_ms > now_ms() + ?
 """
+COUNT_LIVE_LEASES = "SELECT count(*) FROM leases WHERE until_ms >= now_ms()"
 LEASE_MAX_MS = 24 * 3600 * 1000
 """Longest lease. One with more time left was granted before the clock was set back."""
 
@@ -34,6 +35,12 @@ class ExpiredLease(msgspec.Struct, frozen=True, array_like=True):
 def renew_lease(owner: str, lease_ms: int) -> Transaction[None]:
     """Renew the lease of a process, by the database's clock."""
     yield RENEW_LEASE, (owner, lease_ms)
+
+
+def count_live_leases() -> Transaction[int]:
+    """Count the processes whose lease has not expired."""
+    rows = yield COUNT_LIVE_LEASES, ()
+    return int(str(rows[0][0]))
 
 
 def end_leases(owner: str = "") -> Transaction[None]:

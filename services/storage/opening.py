@@ -69,12 +69,12 @@ async def open_database(
 
 @asynccontextmanager
 async def open_counters(
-    redis_url: str, clock: Clock, *, replicas: int = 1
+    redis_url: str, clock: Clock, *, replicas: Callable[[], int] = lambda: 1
 ) -> AsyncIterator[CounterStore]:
     """Open the counters at `redis_url`, or without one those of this process. Raise StateError.
 
     A server that does not answer is no error: until it does, the counters of this process
-    grant one share of `replicas`.
+    grant one share of `replicas()`.
     """
     local = LocalCounters(clock)
     if not redis_url:
@@ -89,6 +89,12 @@ async def open_counters(
         raise StateError("state.redis_url: not a valid URL of a counter store") from None
     async with opening as counters:
         yield counters
+
+
+async def counters_failure(redis_url: str, clock: Clock) -> str:
+    """Connect to the counters at `redis_url`, and return why that fails. Raise StateError."""
+    async with open_counters(redis_url, clock) as counters:
+        return counters.failure
 
 
 def _backend(backends: Mapping[str, Backend], key: str, url: str) -> Callable[..., Any]:

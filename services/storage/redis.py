@@ -9,7 +9,7 @@ the loss of a server or its data costs no money.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -37,9 +37,14 @@ class RedisCounters:
     """Counter store in Redis. It runs a task, so it is used as a context manager."""
 
     def __init__(
-        self, url: str, local: LocalCounters, *, replicas: int = 1, lease_s: float = LEASE_S
+        self,
+        url: str,
+        local: LocalCounters,
+        *,
+        replicas: Callable[[], int] = lambda: 1,
+        lease_s: float = LEASE_S,
     ) -> None:
-        """While the server is unreachable, `local` grants each limit divided by `replicas`."""
+        """While the server is unreachable, `local` grants each limit divided by `replicas()`."""
         self._local = local
         self._replicas = replicas
         self._lease_us = round(lease_s * 1e6)
@@ -52,6 +57,11 @@ class RedisCounters:
     def shared(self) -> bool:
         """Whether the server decides, and not the local counters."""
         return self._client.connected
+
+    @property
+    def failure(self) -> str:
+        """Reason why the server does not decide. Empty: it does."""
+        return self._client.failure
 
     async def __aenter__(self) -> Self:
         """Wait for the first attempt to connect. Further attempts run in the background."""
@@ -141,9 +151,10 @@ class RedisCounters:
         return [len(keys), *keys, operation, lease_id, self._lease_us, requests, tokens, *limits]
 
     def _shares(self, meters: Sequence[Meter]) -> Sequence[Meter]:
-        if self._replicas == 1:
+        replicas = self._replicas()
+        if replicas == 1:
             return meters
-        return [meter._replace(limit=max(1, meter.limit // self._replicas)) for meter in meters]
+        return [meter._replace(limit=max(1, meter.limit // replicas)) for meter in meters]
 
 
 def _has_concurrency_meter(meters: Sequence[Meter]) -> bool:

@@ -3,11 +3,16 @@
 One task owns the only connection, and callers wait for futures that it resolves. So a cancelled
 caller never leaves its reply to the next one, and the calls of all callers travel together in one
 write. A caller waits at most `TIMEOUT_S`.
+
+The script is called by its digest, and by its text where the server has forgotten it or does not
+let this user call digests. All keys are in one slot, so in a cluster one node has them: the client
+follows MOVED to it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +22,14 @@ from typing import TypeAlias
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
 
 from services.storage.counters import CALL_RETRY_AFTER_US, PERIOD_US
 
@@ -44,6 +56,10 @@ SCRIPT = "counters.lua"
 CONSTANTS = {"PERIOD_US": PERIOD_US, "CALL_RETRY_AFTER_US": CALL_RETRY_AFTER_US}
 """Constants of `services.storage.counters` that the script needs."""
 
+MOVES_MAX = 5
+"""Most moves in a row without a backoff. A slot moves once, so more are a circle."""
+
+Address: TypeAlias = tuple[str, int]
 Arguments: TypeAlias = Sequence[str | int]
 Reply: TypeAlias = Sequence[int]
 
@@ -81,6 +97,13 @@ class ScriptClient:
             retry=Retry(NoBackoff(), 0),
         )
         self._script = read_script()
+        self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
+        self._knows_digests = True
+        self._node: Address | None = None
+        """Node of a cluster that has the slot. None: the server of the URL."""
+        self._next_node: Address | None = None
+        """Node that the last move led to, which is tried in turn with the server of the URL."""
+        self._moves = 0
         self._probe = probe
         self._pending: list[_PendingCall] = []
         self._has_pending = asyncio.Event()
@@ -89,6 +112,8 @@ class ScriptClient:
         self._logged: bool | None = None
         self.connected = False
         """Whether the server answered the last call."""
+        self.failure = ""
+        """Reason why the server is not connected."""
 
     @property
     def backlogged(self) -> bool:
@@ -126,15 +151,22 @@ class ScriptClient:
         """Connect, serve and reconnect. Only this task touches a connection."""
         pause_s = RETRY_MIN_S
         while True:
-            connection = self._connections.make_connection()  # type: ignore[no-untyped-call]
+            connection = self._make_connection()
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    digest = await self._prepare(connection)
-                self._set_connected(connected=True)
-                pause_s = RETRY_MIN_S
-                await self._serve(connection, digest)
+                    await self._prepare(connection)
+                self._set_connected()
+                pause_s, self._moves = RETRY_MIN_S, 0
+                await self._serve(connection)
+            except MovedError as moved:
+                self._moves += 1
+                self._node = self._next_node = (moved.host, moved.port)
+                if self._moves <= MOVES_MAX:
+                    continue
+                self._set_disconnected(moved)
             except (RedisError, OSError, TimeoutError) as error:
-                self._set_connected(connected=False, error=error)
+                self._set_disconnected(error)
+                self._node = self._next_node if self._node is None else None
             finally:
                 self.connected = False
                 self._fail_pending()
@@ -142,30 +174,63 @@ class ScriptClient:
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, RETRY_MAX_S)
 
-    async def _prepare(self, connection: AbstractConnection) -> str:
-        """Connect, load the script and probe it. Return the script's digest."""
-        await connection.connect()  # type: ignore[no-untyped-call]
-        await connection.send_command("SCRIPT", "LOAD", self._script)
-        digest: bytes = await connection.read_response()
-        await connection.send_command("EVALSHA", digest, *self._probe)
-        await connection.read_response()
-        return digest.decode()
+    def _make_connection(self) -> AbstractConnection:
+        pool = self._connections
+        if self._node is not None:
+            host, port = self._node
+            given = dict(pool.connection_kwargs)
+            # A node without a name of its own has that of the node that answered.
+            given |= {"host": host or given.get("host"), "port": port}
+            pool = ConnectionPool(connection_class=pool.connection_class, **given)
+        connection: AbstractConnection = pool.make_connection()  # type: ignore[no-untyped-call]
+        return connection
 
-    async def _serve(self, connection: AbstractConnection, digest: str) -> None:
+    async def _prepare(self, connection: AbstractConnection) -> None:
+        """Connect, and probe the script by its text, which loads it, and by its digest."""
+        await connection.connect()  # type: ignore[no-untyped-call]
+        await connection.send_command("EVAL", self._script, *self._probe)
+        await connection.read_response()
+        await connection.send_command("EVALSHA", self._digest, *self._probe)
+        try:
+            await connection.read_response()
+        except ResponseError:
+            self._knows_digests = False
+        else:
+            self._knows_digests = True
+
+    async def _serve(self, connection: AbstractConnection) -> None:
         """Send pending calls, batched in one write, until one gets no reply."""
         while True:
             await self._has_pending.wait()
             batch = self._pending[:BATCH_MAX]
             async with asyncio.timeout_at(batch[0].deadline):
-                packed = connection.pack_commands(
-                    ("EVALSHA", digest, *call.arguments) for call in batch
-                )
-                await connection.send_packed_command(packed, check_health=False)
-                for call in batch:
-                    call.reply.set_result(await connection.read_response())
+                if forgotten := await self._exchange(connection, batch):
+                    await self._exchange(connection, forgotten, load=True)
             del self._pending[: len(batch)]
             if not self._pending:
                 self._has_pending.clear()
+
+    async def _exchange(
+        self, connection: AbstractConnection, calls: Sequence[_PendingCall], *, load: bool = False
+    ) -> Sequence[_PendingCall]:
+        """Send calls and resolve their replies. Return those whose script is not on the server.
+
+        With `load` the first call has the script's text, which makes it known for the others.
+        """
+        by_text = ("EVAL", self._script)
+        by_digest = ("EVALSHA", self._digest) if self._knows_digests else by_text
+        packed = connection.pack_commands(
+            (*(by_digest if index or not load else by_text), *call.arguments)
+            for index, call in enumerate(calls)
+        )
+        await connection.send_packed_command(packed, check_health=False)
+        forgotten = []
+        for call in calls:
+            try:
+                call.reply.set_result(await connection.read_response())
+            except NoScriptError:
+                forgotten.append(call)
+        return forgotten
 
     def _fail_pending(self) -> None:
         calls, self._pending = self._pending, []
@@ -174,16 +239,32 @@ class ScriptClient:
             if not call.reply.done():
                 call.reply.set_exception(NoReplyError())
 
-    def _set_connected(self, *, connected: bool, error: Exception | None = None) -> None:
-        self.connected = connected
+    def _set_connected(self) -> None:
+        self.connected = True
+        self.failure = ""
         self._first_attempt.set()
-        if connected is self._logged:
-            return
-        self._logged = connected
-        if connected:
+        if self._logged is not True:
             log.info("redis.connected")
-        else:
-            log.warning("redis.disconnected", extra={"reason": type(error).__name__})
+        self._logged = True
+
+    def _set_disconnected(self, error: Exception) -> None:
+        """Log an error if only an operator can mend the cause, else a warning."""
+        self.failure, permanent = _describe(error)
+        self._first_attempt.set()
+        if self._logged is not False:
+            level = logging.ERROR if permanent else logging.WARNING
+            log.log(level, "redis.disconnected", extra={"reason": self.failure})
+        self._logged = False
+
+
+def _describe(error: Exception) -> tuple[str, bool]:
+    """Return the reason of a failure, and whether it stays until an operator mends it."""
+    text = str(error)
+    if isinstance(error, AuthenticationError | NoPermissionError):
+        return f"{type(error).__name__}: {text}", True
+    if isinstance(error, ResponseError) and text.lower().startswith("unknown command"):
+        return "the server runs no scripts; a Sentinel has no limits: name the master", True
+    return type(error).__name__, False
 
 
 def _retrieve_exception(reply: asyncio.Future[Reply]) -> None:

