@@ -5,7 +5,7 @@ from __future__ import annotations
 from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
-from services.accounts.proto_fields import account_name, not_found, time_range_ms, timestamp
+from services.accounts.proto_fields import account_name, int64, not_found, time_range_ms, timestamp
 from services.rpc.failure_border import Context
 from services.rpc.paging import START, Page
 from services.storage.accounts import account_by_name
@@ -62,12 +62,12 @@ def _usage(usage: ModelUsage) -> pb.ModelUsage:
     return pb.ModelUsage(
         model=usage.model,
         call_count=usage.calls,
-        prompt_token_count=usage.prompt_tokens,
-        completion_token_count=usage.completion_tokens,
-        thinking_token_count=usage.thinking_tokens,
-        cache_read_token_count=usage.cache_read_tokens,
-        cache_write_token_count=usage.cache_write_tokens,
-        charge_nano_usd=usage.charge,
+        prompt_token_count=int64(usage.prompt_tokens),
+        completion_token_count=int64(usage.completion_tokens),
+        thinking_token_count=int64(usage.thinking_tokens),
+        cache_read_token_count=int64(usage.cache_read_tokens),
+        cache_write_token_count=int64(usage.cache_write_tokens),
+        charge_nano_usd=int64(usage.charge),
     )
 
 

@@ -44,6 +44,11 @@ def in_range(param: str, value: int, least: int, most: int = NANO_MAX) -> int:
     return value
 
 
+def int64(amount: int) -> int:
+    """Return the amount, or the limit of the contract's integers that it exceeds."""
+    return max(-(2**63), min(amount, 2**63 - 1))
+
+
 def milliseconds(param: str, time: Timestamp) -> int:
     """Convert a timestamp to milliseconds since 1970. Raise Failure INVALID_FIELD."""
     try:

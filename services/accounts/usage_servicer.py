@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
-from services.accounts.proto_fields import invalid, not_found, time_range_ms, timestamp
+from services.accounts.proto_fields import int64, invalid, not_found, time_range_ms, timestamp
 from services.admission.keyring import Caller, Keyring
 from services.clock import Clock
 from services.rpc.failure_border import Context, metadata_of
@@ -85,8 +85,8 @@ class UsageServicer(pb_grpc.UsageServiceServicer):
             raise not_found("", "The account of this key does not exist any more.")
         return pb.GetCreditsResponse(
             credits=pb.Credits(
-                total_credit_nano_usd=_in_int64(found.credited),
-                total_charge_nano_usd=_in_int64(found.charged),
+                total_credit_nano_usd=int64(found.credited),
+                total_charge_nano_usd=int64(found.charged),
             )
         )
 
@@ -139,16 +139,11 @@ def _key_usage(found: KeyCharges) -> pb.KeyUsage:
         requests_per_minute=scope.rpm,
         monthly_limit_nano_usd=limit,
         monthly_remaining_nano_usd=None if limit is None else max(0, limit - found.budget_used),
-        total_nano_usd=_in_int64(found.total),
-        daily_nano_usd=_in_int64(found.day),
-        weekly_nano_usd=_in_int64(found.week),
-        monthly_nano_usd=_in_int64(found.month),
+        total_nano_usd=int64(found.total),
+        daily_nano_usd=int64(found.day),
+        weekly_nano_usd=int64(found.week),
+        monthly_nano_usd=int64(found.month),
     )
-
-
-def _in_int64(amount: int) -> int:
-    """Return the amount, or the limit of the message's integers that it exceeds."""
-    return max(-(2**63), min(amount, 2**63 - 1))
 
 
 def _message(found: UsageSum, grouping: Grouping) -> pb.UsageSum:
@@ -158,10 +153,10 @@ def _message(found: UsageSum, grouping: Grouping) -> pb.UsageSum:
         model=usage.model,
         day="" if grouping is Grouping.MODEL else day.date().isoformat(),
         request_count=usage.calls,
-        prompt_token_count=usage.prompt_tokens,
-        completion_token_count=usage.completion_tokens,
-        thinking_token_count=usage.thinking_tokens,
-        cache_read_token_count=usage.cache_read_tokens,
-        cache_write_token_count=usage.cache_write_tokens,
-        cost_nano_usd=usage.charge,
+        prompt_token_count=int64(usage.prompt_tokens),
+        completion_token_count=int64(usage.completion_tokens),
+        thinking_token_count=int64(usage.thinking_tokens),
+        cache_read_token_count=int64(usage.cache_read_tokens),
+        cache_write_token_count=int64(usage.cache_write_tokens),
+        cost_nano_usd=int64(usage.charge),
     )

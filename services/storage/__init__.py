@@ -29,6 +29,7 @@ Modules, in the order in which data flows:
     idempotency      statements for idempotency keys
     audit            consistency checks of the ledger
     reports          statements for usage and transfers
+    exact_sums       sums of integers of any size, in two parts
     account_sums     statements for sums over the history of a key or an account
     counters         rate and concurrency limits in this process
     redis            rate and concurrency limits in Redis or Valkey

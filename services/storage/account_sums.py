@@ -1,8 +1,4 @@
-"""Sums over the whole history of a key or an account, as statements.
-
-Amounts are summed up in two parts: SQLite fails where a sum of integers overflows, and the credits
-and debits of an account may add up to more than an integer holds.
-"""
+"""Sums over the whole history of a key or an account, as statements."""
 
 from __future__ import annotations
 
@@ -12,33 +8,22 @@ import msgspec
 
 from services.storage.accounts import Account, account_by_name
 from services.storage.base import Transaction
+from services.storage.exact_sums import read_sums, sum_columns
 from services.storage.keys import StoredKey, key_by_id
 from services.storage.ledger import DEPOSITS, REVENUE
 
-UNIT = 2**30
-"""Factor of the high part of a sum."""
-
-
-def _parts(amount: str) -> str:
-    """Return the columns with the high and the low part of the sum of `amount`."""
-    return ", ".join(
-        f"CAST(COALESCE(sum({part}), 0) AS BIGINT)"
-        for part in (f"({amount}) / {UNIT}", f"({amount}) % {UNIT}")
-    )
-
-
-_CHARGES_SINCE = _parts("CASE WHEN created_ms >= ? THEN charge ELSE 0 END")
+_CHARGE_SINCE = "CASE WHEN created_ms >= ? THEN charge ELSE 0 END"
 CHARGES_OF_KEY = f"""
-    SELECT {_CHARGES_SINCE}, {_CHARGES_SINCE}, {_CHARGES_SINCE}, {_CHARGES_SINCE}
+    SELECT {sum_columns(*[_CHARGE_SINCE] * 4)}
     FROM holds WHERE account = ? AND key_id = ? AND state <> 'held'
 """  # noqa: S608  Constants of this module.
 SELECT_BUDGET = "SELECT spent, held FROM budgets WHERE key_id = ? AND month = ?"
 # With the conditions of the indexes on transfers.
 CREDITED = f"""
-    SELECT {_parts("amount")} FROM transfers WHERE credit = ? AND credit <> '{REVENUE}'
+    SELECT {sum_columns("amount")} FROM transfers WHERE credit = ? AND credit <> '{REVENUE}'
 """  # noqa: S608
 DEBITED = f"""
-    SELECT {_parts("amount")} FROM transfers
+    SELECT {sum_columns("amount")} FROM transfers
     WHERE debit = ? AND debit <> '{DEPOSITS}' AND credit = '{DEPOSITS}'
 """  # noqa: S608
 
@@ -81,10 +66,7 @@ def key_charges(key_id: str, starts: PeriodStarts, month: str) -> Transaction[Ke
         return None
     times = [start for start in starts for _ in range(2)]
     rows = yield CHARGES_OF_KEY, (*times, key.account, key_id)
-    parts = msgspec.convert(list(rows[0]), list[int])
-    total, day, week, monthly = (
-        high * UNIT + low for high, low in zip(parts[::2], parts[1::2], strict=True)
-    )
+    total, day, week, monthly = read_sums(rows[0])
     used = yield SELECT_BUDGET, (key_id, month)
     return KeyCharges(
         key=key,
@@ -109,5 +91,5 @@ def credits_of(name: str) -> Transaction[Credits | None]:
 
 def _sum(statement: str, account: str) -> Transaction[int]:
     rows = yield statement, (account,)
-    high, low = msgspec.convert(list(rows[0]), tuple[int, int])
-    return high * UNIT + low
+    (total,) = read_sums(rows[0])
+    return total

@@ -7,21 +7,26 @@ from enum import Enum, auto
 
 import msgspec
 
-from services.storage.base import Transaction
+from services.storage.base import Row, Transaction
+from services.storage.exact_sums import read_sums, sum_columns
 
-USAGE_BY_MODEL = """
-    SELECT model, count(*), CAST(sum(prompt_tokens) AS BIGINT),
-        CAST(sum(completion_tokens) AS BIGINT), CAST(sum(thinking_tokens) AS BIGINT),
-        CAST(sum(cache_read_tokens) AS BIGINT), CAST(sum(cache_write_tokens) AS BIGINT),
-        CAST(sum(charge) AS BIGINT)
+_SUMS = sum_columns(
+    "prompt_tokens",
+    "completion_tokens",
+    "thinking_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "charge",
+)
+"""Columns with the sums of a `ModelUsage`, in its order."""
+
+USAGE_BY_MODEL = f"""
+    SELECT model, count(*), {_SUMS}
     FROM holds WHERE account = ? AND created_ms >= ? AND created_ms < ? AND state <> 'held'
     GROUP BY model ORDER BY model
-"""
+"""  # noqa: S608  Constants of this module.
 USAGE_SUMS = """
-    SELECT day, model, count(*), CAST(sum(prompt_tokens) AS BIGINT),
-        CAST(sum(completion_tokens) AS BIGINT), CAST(sum(thinking_tokens) AS BIGINT),
-        CAST(sum(cache_read_tokens) AS BIGINT), CAST(sum(cache_write_tokens) AS BIGINT),
-        CAST(sum(charge) AS BIGINT)
+    SELECT day, model, count(*), {sums}
     FROM (
         SELECT {day} AS day, {model} AS model, prompt_tokens, completion_tokens,
             thinking_tokens, cache_read_tokens, cache_write_tokens, charge
@@ -69,9 +74,9 @@ class Grouping(Enum):
 
 
 SUMS_BY: Mapping[Grouping, str] = {
-    Grouping.DAY_AND_MODEL: USAGE_SUMS.format(day=EACH_DAY, model=EACH_MODEL),
-    Grouping.MODEL: USAGE_SUMS.format(day=ALL_DAYS, model=EACH_MODEL),
-    Grouping.DAY: USAGE_SUMS.format(day=EACH_DAY, model=ALL_MODELS),
+    Grouping.DAY_AND_MODEL: USAGE_SUMS.format(sums=_SUMS, day=EACH_DAY, model=EACH_MODEL),
+    Grouping.MODEL: USAGE_SUMS.format(sums=_SUMS, day=ALL_DAYS, model=EACH_MODEL),
+    Grouping.DAY: USAGE_SUMS.format(sums=_SUMS, day=EACH_DAY, model=ALL_MODELS),
 }
 
 
@@ -98,7 +103,7 @@ class Transfer(msgspec.Struct, frozen=True):
 def usage_by_model(account: str, start_ms: int, end_ms: int) -> Transaction[Sequence[ModelUsage]]:
     """Return the usage of an account in calls that began in [start, end), by model."""
     rows = yield USAGE_BY_MODEL, (account, start_ms, end_ms)
-    return [ModelUsage(*msgspec.convert(row, _USAGE)) for row in rows]
+    return [_usage(row) for row in rows]
 
 
 def usage_sums(
@@ -113,10 +118,7 @@ def usage_sums(
     At most `limit` groups, by day and model, after the position (day, model).
     """
     rows = yield SUMS_BY[grouping], (account, *time_range_ms, *after, limit)
-    return [
-        UsageSum(msgspec.convert(day, int), ModelUsage(*msgspec.convert(usage, _USAGE)))
-        for day, *usage in rows
-    ]
+    return [UsageSum(msgspec.convert(day, int), _usage(usage)) for day, *usage in rows]
 
 
 def list_transfers(
@@ -127,4 +129,6 @@ def list_transfers(
     return [Transfer(*msgspec.convert(row, tuple[str, int, int])) for row in rows]
 
 
-_USAGE = tuple[str, int, int, int, int, int, int, int]
+def _usage(row: Row) -> ModelUsage:
+    model, calls = msgspec.convert(list(row[:2]), tuple[str, int])
+    return ModelUsage(model, calls, *read_sums(row[2:]))

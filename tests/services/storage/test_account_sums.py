@@ -9,6 +9,7 @@ from services.storage.account_sums import PeriodStarts, credits_of, key_charges
 from services.storage.accounts import BALANCE_MAX, Account, credit_account, ensure_account
 from services.storage.base import Database, Transaction
 from services.storage.keys import KeyScope, StoredKey, insert_key
+from services.storage.reports import Grouping, usage_by_model, usage_sums
 
 HOLD = """
     INSERT INTO holds (id, request_id, account, key_id, model, amount, price, month, owner, state,
@@ -69,6 +70,11 @@ async def test_charges_of_a_key_are_exact(
     assert found is not None
     sums = [sum(charge for charge, ms in charges if ms >= start) for start in STARTS]
     assert [found.total, found.day, found.week, found.month] == sums
+    (by_model,) = await database.read(usage_by_model, "acme", 0, 2**40)
+    assert by_model.charge == sums[0] + 5
+    for grouping in Grouping:
+        rows = await database.read(usage_sums, "acme", grouping, (0, 2**40), 9, (-1, ""))
+        assert [row.usage.charge for row in rows] == [sums[0] + 5]
 
 
 @settings(
