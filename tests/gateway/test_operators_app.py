@@ -68,6 +68,8 @@ async def test_an_account_can_be_managed(listeners: Listeners) -> None:
         "PATCH", "/v1/accounts/acme", {"markup_basis_points": 30}, update_mask="markup_basis_points"
     )
     assert changed["markup_basis_points"] == 30
+    _, changed = await ask("PATCH", "/v1/accounts/acme", {"markupBasisPoints": "40"})
+    assert changed["markup_basis_points"] == 40
     assert await ask("GET", "/v1/accounts/acme") == (200, changed)
     _, listed = await ask("GET", "/v1/accounts")
     assert listed == {"accounts": [changed], "next_page_token": ""}
