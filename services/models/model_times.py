@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from services.clock import Clock
 from services.storage.base import Database
-from services.storage.models import first_offers
+from services.storage.models import all_offers, first_offers
 
 
 class ModelTimes:
@@ -25,8 +25,10 @@ class ModelTimes:
 
         Raises Failure STORAGE_UNAVAILABLE.
         """
-        missing = sorted(set(models) - self._known.keys())
-        if missing:
+        if not self._known.keys() >= set(models):
+            self._known |= await self._database.read(all_offers)
+        new = sorted(set(models) - self._known.keys())
+        if new:
             now_ms = round(self._clock.time() * 1000)
-            self._known |= await self._database.write(first_offers, missing, now_ms)
+            self._known |= await self._database.write(first_offers, new, now_ms)
         return self._known

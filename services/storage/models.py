@@ -9,7 +9,14 @@ import msgspec
 from services.storage.base import Transaction
 
 OFFER = "INSERT INTO models (name, created_ms) VALUES (?, ?) ON CONFLICT (name) DO NOTHING"
+SELECT_ALL = "SELECT name, created_ms FROM models"
 SELECT = "SELECT created_ms FROM models WHERE name = ?"
+
+
+def all_offers() -> Transaction[Mapping[str, int]]:
+    """Return the time at which each model was first offered."""
+    rows = yield SELECT_ALL, ()
+    return dict(msgspec.convert([list(row) for row in rows], list[tuple[str, int]]))
 
 
 def first_offers(names: Sequence[str], now_ms: int) -> Transaction[Mapping[str, int]]:
