@@ -31,4 +31,4 @@ class ModelTimes:
         if new:
             now_ms = round(self._clock.time() * 1000)
             self._known |= await self._database.write(first_offers, new, now_ms)
-        return self._known
+        return {name: self._known[name] for name in models}
