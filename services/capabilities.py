@@ -23,7 +23,7 @@ from typing import Literal
 
 import msgspec
 
-from services.common.chat_names import Effort
+from services.domain.spec import Effort
 
 ThinkingKind = Literal["none", "budget", "adaptive", "effort", "unknown"]
 ThinkingDefault = Literal["off", "on", "always"]

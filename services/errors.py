@@ -204,6 +204,11 @@ class Failure(Exception):
         """The gRPC code of the reason."""
         return self.row.grpc
 
+    @property
+    def shown_message(self) -> str:
+        """The message as callers get it: printable, and not too long for a trailer."""
+        return _cut(self.message)
+
     def to_status(self) -> Status:
         """Return the `google.rpc.Status` that callers receive."""
         facts = self.facts | ({"param": self.param} if self.param else {})
@@ -211,7 +216,7 @@ class Failure(Exception):
         packed = [_pack(detail) for detail in details]
         if self.param and self.code is StatusCode.INVALID_ARGUMENT:
             violation = BadRequest.FieldViolation(
-                field=self.param, description=_cut(self.message), reason=self.reason
+                field=self.param, description=self.shown_message, reason=self.reason
             )
             packed.append(_pack(BadRequest(field_violations=[violation])))
         if self.retry_after_s is not None:
@@ -219,7 +224,7 @@ class Failure(Exception):
             delay.FromMilliseconds(round(self.retry_after_s * 1000))
             packed.append(_pack(RetryInfo(retry_delay=delay)))
         number: int = self.code.value[0]
-        return Status(code=number, message=_cut(self.message), details=packed)
+        return Status(code=number, message=self.shown_message, details=packed)
 
 
 class UpstreamError(Failure):

@@ -49,6 +49,7 @@ and so no two packages import each other."""
 
 BOTH_SIDES = (
     "services.serving.serve",
+    "services.serving.core_backend",
     "services.serving.listeners",
     "services.cli.arguments",
     "services.cli.serve_arguments",
@@ -74,6 +75,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "services.providers",
         "services.local.local_models",
         "services.serving.serve",
+        "services.serving.core_backend",
         "services.serving.listeners",
         "services.common.metrics_page",
     ),
@@ -276,7 +278,7 @@ def test_a_planted_violation_is_found(module: str, imported: str) -> None:
         ("gateway.errors", "services.domain.error_reason"),
         ("services.errors", "services.common.key_format"),
         ("services.common.metrics_page", "services.common.addresses"),
-        ("services.common.chat_names", "pomogator.chat.v1.content_pb2"),
+        ("services.common.contract.chat", "pomogator.chat.v1.content_pb2"),
         ("services.common.contract.chat", "services.domain.spec"),
         ("gateway.http.client_connection", "gateway.overload.memory_monitor"),
     ],

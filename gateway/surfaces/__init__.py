@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     completion_handler  decode, call, render, for every surface
     json_fields         typed reading of JSON fields, with errors for clients
     answer_headers      notes and cost of a completion, as headers
+    unknown_members     members of JSON objects that no field has
     event_stream        server-sent events, and keep-alive
 
 A new API is a folder with one `Surface`, and a line in `SURFACES`.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
+from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import default_limit
 from services.providers.translate.thinking import plan
@@ -14,20 +13,22 @@ MAX_TOKENS_CAP = 1_000_000
 """The most tokens that any answer is expected to take; callers may ask for any number."""
 
 
-def estimate_max_tokens(spec: pb.ChatCompletionSpec, targets: Sequence[Target]) -> int:
+def estimate_max_tokens(spec: ChatCompletionSpec, targets: Sequence[Target]) -> int:
     """Return the most tokens that all choices together may take, at any of the targets."""
-    return max(1, spec.n) * max([answer_limit(spec, target) for target in targets])
+    return (spec.n or 1) * max([answer_limit(spec, target) for target in targets])
 
 
-def answer_limit(spec: pb.ChatCompletionSpec, target: Target) -> int:
+def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:
     """Return the most tokens of one choice, reasoning included, at a target.
 
     It is the limit that the encoder sends, which may be higher than `max_tokens`: some models take
     at least a minimum of reasoning on top.
     """
     most = target.capabilities.max_output_tokens
-    limit, budget = min(spec.max_tokens, most or spec.max_tokens), 0
-    if spec.reasoning_effort or target.thinking_by_name or spec.HasField("thinking"):
+    limit, budget = spec.max_tokens or 0, 0
+    if most:
+        limit = min(limit, most)
+    if spec.reasoning_effort or target.thinking_by_name or spec.thinking is not None:
         thinking = plan(spec, target, Notes())
         limit, budget = thinking.max_tokens or 0, thinking.budget_tokens
     if not limit:

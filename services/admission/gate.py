@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.answer_limit import estimate_max_tokens
 from services.admission.keyring import Caller
@@ -14,6 +13,7 @@ from services.admission.limits import KeyLimits, Limits, Subject
 from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
@@ -35,7 +35,7 @@ class AdmissionRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Record of the call, for logs, metrics and traces."""
     caller: Caller
     """The authenticated caller."""
-    spec: pb.ChatCompletionSpec
+    spec: ChatCompletionSpec
     """The validated request."""
     model: str
     """The requested model, by the name of its price, its limits and the scopes of keys."""
@@ -121,9 +121,9 @@ class Gate:
         return self.prices.lookup(model) or FREE
 
 
-def _allowed_tokens(spec: pb.ChatCompletionSpec) -> int | None:
+def _allowed_tokens(spec: ChatCompletionSpec) -> int | None:
     """Return the highest `max_tokens` that a provider may have been sent. None: no limit."""
-    if not spec.HasField("max_tokens"):
+    if spec.max_tokens is None:
         return None
     # An encoder adds the minimum budget for thinking if `max_tokens` is too low to contain it.
     return spec.max_tokens + BUDGET_MIN

@@ -6,16 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.leases import Lease
 from services.admission.limits import Limits, Subject
 from services.clock import Clock
+from services.domain.completion import WholeAnswer
+from services.domain.events import Batch, Finished
+from services.domain.usage import Usage
 from services.metering.holds import Hold
 from services.metering.ledger import Ledger
 from services.metering.prices import Price, cost_nano
 from services.metering.usage import Metered, UsageMeter
-from services.providers.base import Batch, Decoder, Target
+from services.providers.base import Decoder, Target
 from services.telemetry.calls import CallRecord
 
 CHECKPOINT_S = 0.5
@@ -118,14 +120,24 @@ class Ticket(msgspec.Struct, kw_only=True):
 
     def count(self, batch: Batch) -> None:
         """Count a batch of the provider. The last one gets usage and cost of the call."""
-        chunks = batch.chunks
-        self.meter.add(chunks)
-        last = chunks[-1]
-        if last.HasField("finished"):
-            self._complete(last.finished)
-            self.record.finish_answer(chunks)
+        self.meter.add(batch)
+        last = batch[-1]
+        if type(last) is Finished:
+            metered = self._complete()
+            batch[-1] = Finished(
+                usage=metered.usage,
+                service_tier=last.service_tier,
+                cost_nano_usd=self.charge_nano,
+            )
+            self.record.finish_answer(batch)
         elif self.clock.now() - self._checkpoint_at >= CHECKPOINT_S:
             self._checkpoint()
+
+    def count_whole(self, answer: WholeAnswer) -> Usage:
+        """Count a whole answer. Returns the usage that is charged; `charge_nano` is the cost."""
+        self.meter.add_whole(answer)
+        self.record.finish_with(answer.choices[0].finish_reason)
+        return self._complete().usage
 
     def close(self) -> None:
         """Settle the call: charge its usage, and give back what it took beyond that.
@@ -166,10 +178,10 @@ class Ticket(msgspec.Struct, kw_only=True):
         record.charge_nano = self.charge_nano
         record.usage, record.flags = metered.usage, metered.flags
 
-    def _complete(self, finished: pb.CompletionFinished) -> None:
-        self.metered = self.meter.metered()
-        finished.usage.CopyFrom(self.metered.usage)
-        finished.cost_nano_usd = self.charge_nano = self._cost(self.metered)
+    def _complete(self) -> Metered:
+        self.metered = metered = self.meter.metered()
+        self.charge_nano = self._cost(metered)
+        return metered
 
     def _checkpoint(self) -> None:
         self._checkpoint_at = self.clock.now()

@@ -44,7 +44,7 @@ async def explain_call(arguments: Namespace, env: Mapping[str, str]) -> None:
             if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
                 raise
             # No server runs: the health of the channels is unknown, all else is known.
-            answer = _explainer(arguments, env).explain(request.spec)
+            answer = _explainer(arguments, env).explain(SPEC.read(request.spec))
     _say(answer)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+CHAT_SERVICE = "pomogator.chat.v1.ChatCompletionService"
+"""Full name of the service of completions."""
+
 REQUEST_ID_HEADER = "x-request-id"
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 

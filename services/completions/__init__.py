@@ -3,6 +3,7 @@
 Modules, in the order in which data flows:
     servicer     the gRPC methods, and the authentication of a call
     snapshot     the configuration that a call uses to its end
+    completions  the core's interface: record, admission by load, authentication
     pipeline     a call in order: validate, resolve, admit, fail over, relay, settle
     validation   ranges and forms of a request
     idempotency  calls with an idempotency key, which run once

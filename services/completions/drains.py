@@ -22,8 +22,8 @@ import msgspec
 from services.admission.ticket import Ticket
 from services.common.plain_metrics import PlainMetrics
 from services.config import ChannelConfig
+from services.domain.events import Batch
 from services.errors import Failure
-from services.providers.base import Batch
 from services.routing.catalog import ModelRoute
 from services.telemetry.calls import CallRecord
 

@@ -1,47 +1,70 @@
-"""A whole answer as the fold of its stream. Whole answers have no other source."""
+"""A whole answer as the fold of its stream."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
+
+from services.domain.completion import Choice, Completion
+from services.domain.conversation import (
+    ContentPart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    ToolType,
+)
+from services.domain.events import (
+    ChoiceFinished,
+    Delta,
+    Event,
+    ExtraDelta,
+    Finished,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+)
+from services.domain.usage import Usage
 
 
 class Fold:
-    """Combines the chunks of one stream, in their order."""
+    """Combines the events of one stream, in their order."""
 
     def __init__(self) -> None:
-        self._answer = pb.CreateChatCompletionResponse()
+        self._started = Started(completion_id="", model="", create_time_s=0)
+        self._finished = Finished()
         self._choices: dict[int, _ChoiceFold] = {}
 
-    def add(self, chunks: Iterable[pb.ChatCompletionChunk]) -> None:
-        """Add the next chunks."""
-        for chunk in chunks:
-            event = chunk.WhichOneof("event")
-            if event == "delta":
-                delta = chunk.delta
-                self._choice(delta.index).add(delta)
-            elif event == "choice_finished":
-                finished = chunk.choice_finished
-                self._choice(finished.index).finish(finished)
-            elif event == "started":
-                self._start(chunk.started)
-            elif event == "finished":
-                self._finish(chunk.finished)
+    def add(self, events: Iterable[Event]) -> None:
+        """Add the next events."""
+        for event in events:
+            if isinstance(event, Started):
+                self._started = event
+            elif isinstance(event, Finished):
+                self._finished = event
+            elif isinstance(event, ChoiceFinished):
+                self._choice(event.index).finished = event
+            else:
+                self._choice(event.index).add(event)
 
     @property
-    def answer(self) -> pb.CreateChatCompletionResponse:
-        """The answer that the chunks so far make."""
-        del self._answer.choices[:]
-        for index in sorted(self._choices):
-            # Filled in place: to add a finished message would copy it.
-            made = self._answer.choices.add()
-            if index:
-                made.index = index
-            self._choices[index].fill(made)
-        return self._answer
+    def answer(self) -> Completion:
+        """The answer that the events so far make."""
+        started, finished = self._started, self._finished
+        return Completion(
+            completion_id=started.completion_id,
+            model=started.model,
+            create_time_s=started.create_time_s,
+            choices=[self._choices[index].choice(index) for index in sorted(self._choices)],
+            usage=finished.usage or Usage(),
+            notes=started.notes,
+            service_tier=finished.service_tier,
+            cost_nano_usd=finished.cost_nano_usd,
+        )
 
     def _choice(self, index: int) -> _ChoiceFold:
         choice = self._choices.get(index)
@@ -49,27 +72,15 @@ class Fold:
             choice = self._choices[index] = _ChoiceFold()
         return choice
 
-    def _start(self, started: pb.CompletionStarted) -> None:
-        self._answer.completion_id = started.completion_id
-        self._answer.model = started.model
-        self._answer.create_time.CopyFrom(started.create_time)
-        if started.notes:
-            self._answer.notes.extend(started.notes)
 
-    def _finish(self, finished: pb.CompletionFinished) -> None:
-        self._answer.usage.CopyFrom(finished.usage)
-        self._answer.service_tier = finished.service_tier
-        if finished.HasField("cost_nano_usd"):
-            self._answer.cost_nano_usd = finished.cost_nano_usd
-
-
-_UNFINISHED = pb.ChoiceFinished()
+_UNFINISHED = ChoiceFinished(finish_reason="")
 
 
 class _ChoiceFold:
     """One choice of the answer."""
 
     def __init__(self) -> None:
+        self.finished = _UNFINISHED
         self._text: list[str] = []
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
@@ -77,54 +88,51 @@ class _ChoiceFold:
         self._reasoning_state = ""
         self._extra: dict[str, object] = {}
         self._logprobs: dict[str, list[object] | None] = {}
-        self._finished = _UNFINISHED
 
-    def add(self, delta: pb.CompletionDelta) -> None:
-        kind = delta.WhichOneof("content")
-        if kind == "text":
-            self._text.append(delta.text)
-        elif kind == "reasoning":
-            self._reasoning.append(delta.reasoning)
-        elif kind == "tool_call":
-            self._add_tool_call(delta.tool_call)
-        elif kind == "refusal":
-            self._refusal.append(delta.refusal)
-        elif kind == "reasoning_state":
-            self._reasoning_state = delta.reasoning_state
-        elif kind == "extra_json":
-            _merge(self._extra, msgspec.json.decode(delta.extra_json, type=dict[str, object]))
+    def add(self, delta: Delta) -> None:
+        match delta:
+            case TextDelta():
+                self._text.append(delta.text)
+            case ReasoningDelta():
+                self._reasoning.append(delta.text)
+            case ToolCallDelta():
+                self._add_tool_call(delta)
+            case RefusalDelta():
+                self._refusal.append(delta.text)
+            case ReasoningStateDelta():
+                self._reasoning_state = delta.state
+            case ExtraDelta():
+                _merge(self._extra, msgspec.json.decode(delta.extra_json, type=dict[str, object]))
         if delta.logprobs_json:
             self._add_logprobs(delta.logprobs_json)
 
-    def finish(self, finished: pb.ChoiceFinished) -> None:
-        self._finished = finished
-
-    def fill(self, made: pb.Choice) -> None:
-        """Write the choice into `made`."""
-        made.finish_reason = self._finished.finish_reason
-        made.native_finish_reason = self._finished.native_finish_reason
-        if self._logprobs:
-            made.logprobs_json = msgspec.json.encode(self._logprobs)
-        message = made.message
-        message.role = content.ROLE_ASSISTANT
+    def choice(self, index: int) -> Choice:
+        """Return the choice."""
+        content: list[ContentPart] = []
         if self._reasoning:
-            message.content.add().reasoning.text = "".join(self._reasoning)
+            content.append(ReasoningPart(text="".join(self._reasoning)))
         if self._text:
-            message.content.add().text = "".join(self._text)
-        if self._refusal:
-            message.refusal = "".join(self._refusal)
-        if self._reasoning_state:
-            message.reasoning_state = self._reasoning_state
-        if self._tool_calls:
-            calls = (self._tool_calls[at].answer() for at in sorted(self._tool_calls))
-            message.tool_calls.extend(calls)
-        if self._extra:
-            message.extra_json = msgspec.json.encode(self._extra)
+            content.append(TextPart(text="".join(self._text)))
+        message = Message(
+            role="assistant",
+            content=content,
+            refusal="".join(self._refusal),
+            reasoning_state=self._reasoning_state,
+            tool_calls=[self._tool_calls[at].tool_call() for at in sorted(self._tool_calls)],
+            extra_json=msgspec.json.encode(self._extra) if self._extra else b"",
+        )
+        return Choice(
+            index=index,
+            message=message,
+            finish_reason=self.finished.finish_reason,
+            native_finish_reason=self.finished.native_finish_reason,
+            logprobs_json=msgspec.json.encode(self._logprobs) if self._logprobs else b"",
+        )
 
-    def _add_tool_call(self, delta: pb.ToolCallDelta) -> None:
-        call = self._tool_calls.get(delta.index)
+    def _add_tool_call(self, delta: ToolCallDelta) -> None:
+        call = self._tool_calls.get(delta.call_index)
         if call is None:
-            call = self._tool_calls[delta.index] = _ToolCallFold()
+            call = self._tool_calls[delta.call_index] = _ToolCallFold()
         call.add(delta)
 
     def _add_logprobs(self, logprobs_json: bytes) -> None:
@@ -142,17 +150,23 @@ class _ToolCallFold:
         self._id = ""
         self._name = ""
         self._arguments: list[str] = []
-        self._type = content.TOOL_TYPE_UNSPECIFIED
+        self._type: ToolType = ""
+        self._extra_json = b""
 
-    def add(self, delta: pb.ToolCallDelta) -> None:
+    def add(self, delta: ToolCallDelta) -> None:
         self._id = self._id or delta.id
         self._name = self._name or delta.name
         self._type = self._type or delta.type
+        self._extra_json = self._extra_json or delta.extra_json
         self._arguments.append(delta.arguments)
 
-    def answer(self) -> content.ToolCall:
-        return content.ToolCall(
-            id=self._id, name=self._name, arguments="".join(self._arguments), type=self._type
+    def tool_call(self) -> ToolCall:
+        return ToolCall(
+            id=self._id,
+            name=self._name,
+            arguments="".join(self._arguments),
+            type=self._type,
+            extra_json=self._extra_json,
         )
 
 

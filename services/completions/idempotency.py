@@ -4,13 +4,13 @@ A caller that sends a key (`idempotency-key`, 1 to 255 printable ASCII character
 its call without paying again. Keys belong to accounts. A call whose key was used before gets:
 
     the first call is in flight           IDEMPOTENCY_IN_PROGRESS, retry after a second
-    the first call was answered           the same answer: every chunk, ID, usage and cost
+    the first call was answered           the same answer: every event, ID, usage and cost
     the answer was too long to store,     ALREADY_EXISTS
     or the account has too many newer
     the first request was different       IDEMPOTENCY_MISMATCH
 
 Requests are equal if their specifications and parameter policies are equal. A whole answer and a
-stream are equal, since both are made from the same chunks. A replay takes nothing from balance
+stream are equal, since both are made from the same events. A replay takes nothing from balance
 and limits, and causes no request to a provider. An answer that is drained for a caller that has
 disconnected (`services.completions.drains`) is replayed, too.
 
@@ -38,10 +38,13 @@ from google.protobuf import proto
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER
+from services.common.contract.chat import fill_request
+from services.common.contract.chat_events import read_batch, to_batch_message
 from services.common.request_headers import is_idempotency_key
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch, Finished
+from services.domain.spec import CompletionRequest
 from services.errors import Failure
-from services.providers.base import Batch
 from services.storage.base import Database
 from services.storage.idempotency import (
     RUNNING,
@@ -106,25 +109,18 @@ class IdempotentCall:
     """The account that the key belongs to."""
     key: str
     """The idempotency key."""
-    spec: pb.ChatCompletionSpec
+    request: CompletionRequest
     """The request."""
-    parameter_policy: pb.ParameterPolicy.ValueType
-    """Treatment of parameters that the model cannot honour."""
 
 
-def idempotency_key(metadata: Mapping[str, str]) -> str | None:
-    """Return the idempotency key in the metadata, None without one.
-
-    Raises Failure INVALID_FIELD.
-    """
-    key = metadata.get(IDEMPOTENCY_KEY_HEADER)
+def check_idempotency_key(key: str | None) -> None:
+    """Raise Failure INVALID_FIELD if a key is malformed."""
     if key is not None and not is_idempotency_key(key):
         raise Failure(
             ErrorReason.INVALID_FIELD,
             "An idempotency key has 1 to 255 printable ASCII characters.",
             param=IDEMPOTENCY_KEY_HEADER,
         )
-    return key
 
 
 class Idempotency:
@@ -193,7 +189,7 @@ class Idempotency:
             async with aclosing(run_call()) as batches:
                 async for batch in batches:
                     recording.add(batch)
-                    if batch.chunks[-1].HasField("finished"):
+                    if isinstance(batch[-1], Finished):
                         stored = await self._store(run, recording)
                     yield batch
         finally:
@@ -212,8 +208,9 @@ class Idempotency:
 
     def _fingerprint(self, call: IdempotentCall) -> str:
         """Return a digest keyed by the pepper: a plain one would let guesses reveal prompts."""
-        spec = hashlib.sha256(call.spec.SerializeToString(deterministic=True))
-        text = f"{IDEMPOTENCY_KEY_HEADER}:{call.parameter_policy}:{spec.hexdigest()}"
+        message = fill_request(call.request, pb.CreateChatCompletionRequest())
+        spec = hashlib.sha256(message.spec.SerializeToString(deterministic=True))
+        text = f"{IDEMPOTENCY_KEY_HEADER}:{message.parameter_policy}:{spec.hexdigest()}"
         return self._pepper.digest(text).hex()
 
     async def _claim(self, run: Run, fingerprint: str) -> UsedKey | None:
@@ -293,15 +290,16 @@ class _AnswerRecording:
     def add(self, batch: Batch) -> None:
         if self._bytes is None:
             return
-        proto.serialize_length_prefixed(batch, self._bytes)
+        proto.serialize_length_prefixed(to_batch_message(batch), self._bytes)
         if self._bytes.tell() > ANSWER_BYTES_MAX:
             self._bytes = None
 
 
 def _parse(answer: bytes) -> Iterator[Batch]:
     stream = BytesIO(answer)
-    while (batch := proto.parse_length_prefixed(Batch, stream)) is not None:
-        yield batch
+    parse = proto.parse_length_prefixed
+    while (message := parse(pb.StreamChatCompletionResponse, stream)) is not None:
+        yield read_batch(message)
 
 
 def _stored_answer(used: UsedKey, fingerprint: str) -> bytes:

@@ -1,6 +1,7 @@
 """The pipeline of a completion: validate, resolve, admit, fail over, relay, settle.
 
-`Pipeline._run` runs these steps in this order. It is wrapped in, from the inside out:
+`Pipeline._run` runs these steps in this order. It is wrapped in, from the inside out, where a call
+needs it:
 
     replay by idempotency key  a call with a key runs once; repeated calls get the same answer
     drain on disconnect        a billed answer is read to its end without its caller
@@ -13,9 +14,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 from random import getrandbits
+from typing import TypeAlias, cast
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.admission.gate import AdmissionRequest, authorize
 from services.admission.keyring import Caller
@@ -27,14 +28,19 @@ from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
 from services.completions.snapshot import Snapshot
 from services.completions.validation import validate
+from services.domain.completion import Completion, WholeAnswer
+from services.domain.events import Batch, ReasoningDelta, Started
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.errors import UpstreamError
-from services.providers.base import Batch
 from services.routing.catalog import ModelRoute
 from services.routing.failover import Failover, RouteRequest, StartedAnswer
 from services.telemetry.calls import CallRecord
 
 COMPLETION_ID_BITS = 128
 """Enough for unique IDs. They are no secrets, so the kernel's generator is not needed."""
+
+Answers: TypeAlias = AsyncGenerator["Batch | Completion", None]
+"""Batches of a stream; or one completion, where a call for a whole answer is answered by one."""
 
 
 class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +50,10 @@ class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
     """Record of the call, for logs, metrics and traces."""
     caller: Caller
     """The authenticated caller."""
-    spec: pb.ChatCompletionSpec
+    request: CompletionRequest
     """The request. Not validated yet."""
     snapshot: Snapshot
     """The configuration that the call uses to its end."""
-    parameter_policy: pb.ParameterPolicy.ValueType = pb.PARAMETER_POLICY_UNSPECIFIED
-    """Treatment of parameters that the model cannot honour."""
     idempotency_key: str | None = None
     """The caller's idempotency key, if it sent one."""
     time_left_s: Callable[[], float | None] = lambda: None
@@ -58,15 +62,19 @@ class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
     """The revocation of the key, which ends the call. None: the call may finish."""
 
     @property
+    def spec(self) -> ChatCompletionSpec:
+        """The completion to generate."""
+        return self.request.spec
+
+    @property
     def strict(self) -> bool:
         """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
-        if self.parameter_policy == pb.PARAMETER_POLICY_UNSPECIFIED:
-            return self.caller.scope.strict
-        return self.parameter_policy == pb.PARAMETER_POLICY_STRICT
+        policy = self.request.parameter_policy
+        return policy == "strict" or (not policy and self.caller.scope.strict)
 
 
 class Pipeline:
-    """Runs calls. A whole answer is the fold of its stream."""
+    """Runs calls."""
 
     def __init__(
         self,
@@ -87,31 +95,36 @@ class Pipeline:
         the headers of the answer. An invalid request raises Failure at once; refusals and upstream
         errors are raised by the batches.
         """
-        batches = self._answer(call, set_headers, stream=True)
+        batches = self._batches(call, self._prepare(call), set_headers, stream=True)
         return batches if call.revocation is None else call.revocation.guard(batches)
 
-    async def whole(
-        self, call: CompletionCall, set_headers: SetHeaders
-    ) -> pb.CreateChatCompletionResponse:
+    async def whole(self, call: CompletionCall, set_headers: SetHeaders) -> Completion:
         """Return the whole answer."""
-        batches = self._answer(call, set_headers, stream=False)
+        state = self._prepare(call)
+        if call.idempotency_key is None and not state.may_drain:
+            answers: ClosableIterator[Batch | Completion] = self._run(
+                call, state, set_headers, stream=False
+            )
+        else:
+            answers = self._batches(call, state, set_headers, stream=False)
         if call.revocation is None:
-            return await _fold(batches)
-        return await call.revocation.run(partial(_fold, batches))
+            return await _completion(answers)
+        return await call.revocation.run(partial(_completion, answers))
 
-    def _answer(
-        self, call: CompletionCall, set_headers: SetHeaders, *, stream: bool
-    ) -> AsyncGenerator[Batch, None]:
-        validate(call.spec)
+    def _prepare(self, call: CompletionCall) -> CallState:
+        validate(call.spec, call.request.parameter_policy)
         route = call.snapshot.catalog.resolve(call.spec.model)
         call.record.model = route.base_model
-        state = _call_state(call, route)
-        run = partial(self._run, call, state, set_headers, stream=stream)
-        return self._with_drain(state, self._with_replay(call, set_headers, run))
+        return _call_state(call, route)
 
-    def _with_drain(
-        self, state: CallState, batches: AsyncGenerator[Batch, None]
+    def _batches(
+        self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
     ) -> AsyncGenerator[Batch, None]:
+        run = cast(
+            "Callable[[], AsyncGenerator[Batch, None]]",
+            partial(self._run, call, state, set_headers, stream=stream, batches=True),
+        )
+        batches = self._with_replay(call, set_headers, run)
         return self._drains.drain_on_disconnect(batches, state) if state.may_drain else batches
 
     def _with_replay(
@@ -125,10 +138,7 @@ class Pipeline:
         model = call.record.model
         authorize(call.caller, model)
         idempotent = IdempotentCall(
-            account=call.caller.account,
-            key=call.idempotency_key,
-            spec=call.spec,
-            parameter_policy=call.parameter_policy,
+            account=call.caller.account, key=call.idempotency_key, request=call.request
         )
 
         async def before_replay() -> None:
@@ -138,27 +148,37 @@ class Pipeline:
         return self._idempotency.run_once(idempotent, run, before_replay)
 
     async def _run(
-        self, call: CompletionCall, state: CallState, set_headers: SetHeaders, *, stream: bool
-    ) -> AsyncGenerator[Batch, None]:
-        hides_reasoning = call.spec.HasField("thinking") and call.spec.thinking.excluded
+        self,
+        call: CompletionCall,
+        state: CallState,
+        set_headers: SetHeaders,
+        *,
+        stream: bool,
+        batches: bool = False,
+    ) -> Answers:
+        """Yield the answer. With `batches` it is a stream of batches in any case."""
+        thinking = call.spec.thinking
+        hides_reasoning = thinking is not None and thinking.excluded
         ticket = state.ticket = await call.snapshot.gate.admit(_admission(call, state.routes))
         try:
             answer = await self._failover.open(_routing(call, state, ticket, stream=stream))
             try:
                 ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
                 set_headers(ticket.headers)
-                batch = answer.first
-                ticket.count(batch)
-                if hides_reasoning:
-                    _remove_reasoning(batch)
-                batch.chunks.insert(0, self._started(answer))
-                yield batch
+                first = answer.first
+                if isinstance(first, WholeAnswer):
+                    if not batches and not hides_reasoning:
+                        yield self._whole(answer, first, ticket)
+                        return
+                    first = first.events()
+                ticket.count(first)
+                yield [self._started(answer), *(_shown(first) if hides_reasoning else first)]
                 async for batch in answer.rest:
                     ticket.count(batch)
-                    if hides_reasoning:
-                        _remove_reasoning(batch)
-                    if batch.chunks:
+                    if not hides_reasoning:
                         yield batch
+                    elif shown := _shown(batch):
+                        yield shown
             except (asyncio.CancelledError, GeneratorExit):
                 ticket.is_abandoned = True
                 raise
@@ -170,25 +190,44 @@ class Pipeline:
         finally:
             ticket.close()
 
-    def _started(self, answer: StartedAnswer) -> pb.ChatCompletionChunk:
-        chunk = pb.ChatCompletionChunk()
-        started = chunk.started
-        started.completion_id = f"chatcmpl-{getrandbits(COMPLETION_ID_BITS):032x}"
-        started.model = answer.model
-        started.create_time.seconds = int(self._clock.time())
-        if answer.notes:
-            started.notes.extend(answer.notes)
-        return chunk
+    def _whole(self, answer: StartedAnswer, whole: WholeAnswer, ticket: Ticket) -> Completion:
+        usage = ticket.count_whole(whole)
+        return Completion(
+            completion_id=_new_id(),
+            model=answer.model,
+            create_time_s=int(self._clock.time()),
+            choices=whole.choices,
+            usage=usage,
+            notes=answer.notes,
+            service_tier=whole.service_tier,
+            cost_nano_usd=ticket.charge_nano,
+        )
+
+    def _started(self, answer: StartedAnswer) -> Started:
+        return Started(
+            completion_id=_new_id(),
+            model=answer.model,
+            create_time_s=int(self._clock.time()),
+            notes=answer.notes,
+        )
 
 
-async def _fold(batches: ClosableIterator[Batch]) -> pb.CreateChatCompletionResponse:
-    fold = Fold()
+async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completion:
+    """Return the completion, or the fold of the batches."""
+    fold, completion = Fold(), None
     try:
-        async for batch in batches:
-            fold.add(batch.chunks)
+        async for answer in answers:
+            if isinstance(answer, Completion):
+                completion = answer
+            else:
+                fold.add(answer)
     finally:
-        await batches.aclose()
-    return fold.answer
+        await answers.aclose()
+    return completion or fold.answer
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{getrandbits(COMPLETION_ID_BITS):032x}"
 
 
 def _call_state(call: CompletionCall, route: ModelRoute) -> CallState:
@@ -231,8 +270,6 @@ def _routing(
     )
 
 
-def _remove_reasoning(batch: Batch) -> None:
-    chunks = batch.chunks
-    for number in reversed(range(len(chunks))):
-        if chunks[number].delta.WhichOneof("content") == "reasoning":
-            del chunks[number]
+def _shown(batch: Batch) -> Batch:
+    """Return a batch without its reasoning."""
+    return [event for event in batch if not isinstance(event, ReasoningDelta)]

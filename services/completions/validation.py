@@ -1,21 +1,40 @@
-"""Validation of a request: ranges and forms, as the contract defines them.
+"""Validation of a request: ranges, forms and words, as the contract defines them.
 
 The edge checks only the form of the JSON; these rules hold for gRPC callers, too.
 Every failure is INVALID_FIELD (INVALID_IMAGE for pictures) and names the field as
-OpenAI spells it, such as `messages[2].content`.
+OpenAI spells it, such as `messages[2].content`. A number of an enum that this version does not know
+is a word of digits here, and is refused like any other unknown word.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
-
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
+from collections.abc import Sequence
+from typing import Any, get_args
 
 from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
+from services.domain.conversation import (
+    ImageDetail,
+    ImagePart,
+    Message,
+    Role,
+    ToolCall,
+    ToolType,
+)
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import (
+    EFFORTS,
+    ChatCompletionSpec,
+    ParameterPolicy,
+    ResponseFormat,
+    ResponseFormatType,
+    Thinking,
+    ThinkingMode,
+    ToolChoice,
+    ToolChoiceMode,
+    Verbosity,
+)
 from services.errors import Failure
 
 RANGES: Sequence[tuple[str, float, float]] = (
@@ -48,28 +67,46 @@ TOOL_CALLS_MAX = 128
 USER_CHARS_MAX = 512
 MODEL_CHARS_MAX = 256
 
+
+def _words(literal: Any) -> frozenset[str]:
+    return frozenset(get_args(literal))
+
+
+_ROLES = _words(Role)
+_DETAILS = _words(ImageDetail)
+_TOOL_TYPES = _words(ToolType)
+_EFFORTS = frozenset(("", *EFFORTS))
+_VERBOSITIES = _words(Verbosity)
+_THINKING_MODES = _words(ThinkingMode)
+_TOOL_CHOICE_MODES = _words(ToolChoiceMode)
+_FORMATS = _words(ResponseFormatType)
+_POLICIES = _words(ParameterPolicy)
+
 _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
-def validate(spec: pb.ChatCompletionSpec) -> None:
-    """Raise Failure for the first field of `spec` that breaks a rule."""
+def validate(spec: ChatCompletionSpec, parameter_policy: ParameterPolicy = "") -> None:
+    """Raise Failure for the first field that breaks a rule."""
+    _check_word("parameter_policy", parameter_policy, _POLICIES)
     _check_model(spec.model)
     if not spec.messages:
         raise _invalid("messages", "At least one message is required.")
     for name, most in COUNTS:
         if len(getattr(spec, name)) > most:
             raise _invalid(name, f"At most {most} are allowed.")
-    has: Callable[[str], bool] = spec.HasField  # type: ignore[assignment]  # any optional field's
     for name, least, most_value in RANGES:
-        if has(name):
-            _check_range(name, getattr(spec, name), least, most_value)
+        value = getattr(spec, name)
+        if value is not None:
+            _check_range(name, value, least, most_value)
     _check_sampling(spec)
-    if spec.HasField("thinking"):
+    if spec.thinking is not None:
         _check_thinking(spec.thinking)
-    if spec.tools or spec.HasField("tool_choice"):
+    if spec.tools:
         _check_tools(spec)
-    if spec.HasField("response_format"):
+    if spec.tool_choice is not None:
+        _check_tool_choice(spec.tool_choice, spec)
+    if spec.response_format is not None:
         _check_response_format(spec.response_format)
     _check_messages(spec.messages)
 
@@ -81,10 +118,12 @@ def _check_model(model: str) -> None:
         raise _invalid("model", f"The model's name is longer than {MODEL_CHARS_MAX} characters.")
 
 
-def _check_sampling(spec: pb.ChatCompletionSpec) -> None:
+def _check_sampling(spec: ChatCompletionSpec) -> None:
+    _check_word("reasoning_effort", spec.reasoning_effort, _EFFORTS)
+    _check_word("verbosity", spec.verbosity, _VERBOSITIES)
     if spec.stop and not all(spec.stop):
         raise _invalid("stop", "A stop sequence must not be empty.")
-    if spec.HasField("top_logprobs") and not spec.logprobs:
+    if spec.top_logprobs is not None and not spec.logprobs:
         raise _invalid("top_logprobs", "`top_logprobs` needs `logprobs`.")
     if spec.logit_bias:
         for bias in spec.logit_bias.values():
@@ -93,37 +132,42 @@ def _check_sampling(spec: pb.ChatCompletionSpec) -> None:
         raise _invalid("user", f"At most {USER_CHARS_MAX} characters are allowed.")
 
 
-def _check_thinking(thinking: pb.Thinking) -> None:
-    if thinking.HasField("budget_tokens"):
+def _check_thinking(thinking: Thinking) -> None:
+    _check_word("thinking.type", thinking.mode, _THINKING_MODES)
+    if thinking.budget_tokens is not None:
         _check_range("thinking.budget_tokens", thinking.budget_tokens, *BUDGET_TOKENS)
 
 
-def _check_tools(spec: pb.ChatCompletionSpec) -> None:
+def _check_tools(spec: ChatCompletionSpec) -> None:
     for index, tool in enumerate(spec.tools):
         if not _TOOL_NAME.fullmatch(tool.name):
             raise _invalid(
                 f"tools[{index}].function.name",
                 "A tool's name has 1 to 128 letters, digits, `_`, `-`, `.` or `:`.",
             )
-    if not spec.HasField("tool_choice"):
-        return
-    choice = spec.tool_choice
-    if choice.mode == pb.TOOL_CHOICE_MODE_UNSPECIFIED:
+        _check_word(f"tools[{index}].type", tool.type, _TOOL_TYPES)
+
+
+def _check_tool_choice(choice: ToolChoice, spec: ChatCompletionSpec) -> None:
+    _check_word("tool_choice", choice.mode, _TOOL_CHOICE_MODES)
+    _check_word("tool_choice.type", choice.type, _TOOL_TYPES)
+    if not choice.mode:
         raise _invalid("tool_choice", "A tool choice needs a mode.")
     known = {tool.name for tool in spec.tools}
     unknown = [name for name in choice.names if name not in known]
     if unknown:
         raise _invalid("tool_choice", f"There is no tool named {unknown[0][:64]!r} in `tools`.")
-    if choice.mode == pb.TOOL_CHOICE_MODE_REQUIRED and not spec.tools:
+    if choice.mode == "required" and not spec.tools:
         raise _invalid("tool_choice", "A call is required, but there are no `tools`.")
-    if choice.mode == pb.TOOL_CHOICE_MODE_NAMED and len(choice.names) != 1:
+    if choice.mode == "named" and len(choice.names) != 1:
         raise _invalid("tool_choice", "Exactly one tool must be named.")
 
 
-def _check_response_format(form: pb.ResponseFormat) -> None:
-    if form.type == pb.RESPONSE_FORMAT_TYPE_UNSPECIFIED:
+def _check_response_format(form: ResponseFormat) -> None:
+    _check_word("response_format.type", form.type, _FORMATS)
+    if not form.type:
         raise _invalid("response_format.type", "The form must be named.")
-    if form.type != pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+    if form.type != "json_schema":
         return
     if not _SCHEMA_NAME.fullmatch(form.name):
         raise _invalid(
@@ -132,8 +176,8 @@ def _check_response_format(form: pb.ResponseFormat) -> None:
         )
 
 
-def _check_messages(messages: Sequence[content.Message]) -> None:
-    images: list[content.Image] = []
+def _check_messages(messages: Sequence[Message]) -> None:
+    images: list[ImagePart] = []
     for index, message in enumerate(messages):
         _check_message(message, f"messages[{index}]", images)
     if len(images) > IMAGES_MAX:
@@ -142,40 +186,50 @@ def _check_messages(messages: Sequence[content.Message]) -> None:
         raise _invalid_image("messages", "The pictures are larger than 20 MiB together.")
 
 
-def _check_message(message: content.Message, where: str, images: list[content.Image]) -> None:
+def _check_message(message: Message, where: str, images: list[ImagePart]) -> None:
     """Check one message, and add its pictures to `images`."""
     role, parts = message.role, message.content
-    if role == content.ROLE_UNSPECIFIED:
+    _check_word(f"{where}.role", role, _ROLES)
+    if not role:
         raise _invalid(f"{where}.role", "A role is required.")
     if len(parts) > PARTS_MAX:
         raise _invalid(f"{where}.content", f"At most {PARTS_MAX} parts are allowed.")
-    if role == content.ROLE_TOOL and not message.tool_call_id:
+    if role == "tool" and not message.tool_call_id:
         raise _invalid(f"{where}.tool_call_id", "A tool's result needs the ID of its call.")
-    if role == content.ROLE_ASSISTANT:
-        _check_tool_calls(message, where)
+    if role == "assistant":
+        _check_tool_calls(message.tool_calls, where)
     elif not parts:
         raise _invalid(f"{where}.content", "Content is required.")
-    for index, part in enumerate(parts):
-        kind = part.WhichOneof("part")
-        if kind is None:
-            raise _invalid(f"{where}.content[{index}]", "The part is empty.")
-        if kind == "image":
-            if part.image.WhichOneof("source") is None:
-                raise _invalid_image(f"{where}.content[{index}]", "The picture has no source.")
-            images.append(part.image)
-
-
-def _check_tool_calls(message: content.Message, where: str) -> None:
-    if len(message.tool_calls) > TOOL_CALLS_MAX:
-        raise _invalid(f"{where}.tool_calls", f"At most {TOOL_CALLS_MAX} calls are allowed.")
     for index, call in enumerate(message.tool_calls):
+        _check_word(f"{where}.tool_calls[{index}].type", call.type, _TOOL_TYPES)
+    for index, part in enumerate(parts):
+        if isinstance(part, ImagePart):
+            _check_image(part, f"{where}.content[{index}]")
+            images.append(part)
+
+
+def _check_image(image: ImagePart, where: str) -> None:
+    if not (image.uri or image.base64 or image.data):
+        raise _invalid_image(where, "The picture has no source.")
+    _check_word(f"{where}.image_url.detail", image.detail, _DETAILS)
+
+
+def _check_tool_calls(calls: Sequence[ToolCall], where: str) -> None:
+    if len(calls) > TOOL_CALLS_MAX:
+        raise _invalid(f"{where}.tool_calls", f"At most {TOOL_CALLS_MAX} calls are allowed.")
+    for index, call in enumerate(calls):
         if not call.id or not call.name:
             raise _invalid(f"{where}.tool_calls[{index}]", "A call needs an ID and a name.")
 
 
-def _image_size(image: content.Image) -> int:
+def _image_size(image: ImagePart) -> int:
     """Bytes of the picture itself; 0 for one that is only referred to."""
     return len(image.data) + decoded_bytes(len(image.base64))
+
+
+def _check_word(param: str, word: str, known: frozenset[str]) -> None:
+    if word not in known:
+        raise _invalid(param, f"`{param}` has an unknown value.")
 
 
 def _check_range(param: str, value: float, least: float, most: float) -> None:

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import msgspec
 
-from services.domain.conversation import Message
-from services.domain.events import FinishReason, Note
+from services.domain.conversation import Message, ReasoningPart, TextPart
+from services.domain.events import (
+    ChoiceFinished,
+    Event,
+    ExtraDelta,
+    Finished,
+    FinishReason,
+    Note,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from services.domain.usage import Usage
 
 
@@ -20,6 +34,30 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     logprobs_json: bytes = b""
     """Log probabilities: a JSON object in the form of OpenAI's `logprobs`. Empty unless they were
     requested."""
+
+
+class WholeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Whole answer of a provider, as its decoder returns it."""
+
+    choices: list[Choice]
+    """Choices, by index."""
+    usage: Usage | None = None
+    """None where the provider reported none."""
+    service_tier: str = ""
+
+    def events(self) -> list[Event]:
+        """The answer as the events of a stream, without `Started`."""
+        events = [event for choice in self.choices for event in _deltas(choice)]
+        events += [
+            ChoiceFinished(
+                index=choice.index,
+                finish_reason=choice.finish_reason,
+                native_finish_reason=choice.native_finish_reason,
+            )
+            for choice in self.choices
+        ]
+        events.append(Finished(usage=self.usage, service_tier=self.service_tier))
+        return events
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,3 +76,29 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str = ""
     cost_nano_usd: int | None = None
     """Charge in billionths of a US dollar. None if the deployment has no accounts."""
+
+
+def _deltas(choice: Choice) -> Iterator[Event]:
+    """A choice as few deltas, in the order in which models generate."""
+    index, message = choice.index, choice.message
+    for part in message.content:
+        if isinstance(part, ReasoningPart):
+            yield ReasoningDelta(part.text, index)
+        elif isinstance(part, TextPart):
+            yield TextDelta(part.text, index, choice.logprobs_json)
+    if message.refusal:
+        yield RefusalDelta(message.refusal, index)
+    for number, call in enumerate(message.tool_calls):
+        yield ToolCallDelta(
+            index=index,
+            call_index=number,
+            id=call.id,
+            name=call.name,
+            arguments=call.arguments,
+            type=call.type,
+            extra_json=call.extra_json,
+        )
+    if message.reasoning_state:
+        yield ReasoningStateDelta(message.reasoning_state, index)
+    if message.extra_json:
+        yield ExtraDelta(message.extra_json, index)

@@ -3,6 +3,10 @@
 The words of a closed set, such as roles, are OpenAI's. An empty word means that none was given. A
 number that a newer contract has and this one does not arrives as its digits, so that nothing is
 lost; validation refuses it.
+
+Members that no field has are in `extra_json` at their places in OpenAI's form, without those that
+fields have: `{"function":{"x":1},"y":2}` of a tool call. Those of a list's items are in a list with
+one object for each item.
 """
 
 from __future__ import annotations

@@ -5,17 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-from pomogator.chat.v1 import usage_pb2
 
+from services.domain.usage import Usage
 from services.storage.ledger import NO_TOKENS, HoldRow, Tokens
-
-SOURCES = {
-    usage_pb2.USAGE_SOURCE_UNSPECIFIED: "",
-    usage_pb2.USAGE_SOURCE_PROVIDER: "provider",
-    usage_pb2.USAGE_SOURCE_DRAINED: "drained",
-    usage_pb2.USAGE_SOURCE_COUNTED: "counted",
-}
-"""Sources of a token count, as the database spells them."""
 
 
 class HoldRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +37,7 @@ class Hold:
     """The row in the database."""
     charge_nano: int = 0
     """Charge at the last checkpoint."""
-    usage: usage_pb2.Usage | None = None
+    usage: Usage | None = None
     """Usage at the last checkpoint."""
     ended: bool = False
     """Whether the hold was settled or voided."""
@@ -56,12 +48,12 @@ class Hold:
         return self.row.id
 
 
-def tokens_of(usage: usage_pb2.Usage | None) -> Tokens:
+def tokens_of(usage: Usage | None) -> Tokens:
     """Return the tokens of a usage, as the database stores them."""
     if usage is None:
         return NO_TOKENS
     return Tokens(
-        SOURCES[usage.source],
+        usage.source,
         usage.prompt_token_count,
         usage.completion_token_count,
         usage.thinking_token_count,

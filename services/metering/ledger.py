@@ -35,9 +35,8 @@ from datetime import UTC, datetime
 from typing import Self
 from weakref import WeakValueDictionary
 
-from pomogator.chat.v1 import usage_pb2
-
 from services.clock import Clock
+from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.books import Books, MemoryBooks, SharedBooks
 from services.metering.holds import Hold, HoldRequest, tokens_of
@@ -189,13 +188,13 @@ class Ledger:
         """Keep calls from taking what a withdrawal takes, which the context runs."""
         return self._books.withdrawing(account, amount)
 
-    def checkpoint(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
+    def checkpoint(self, hold: Hold, charge_nano: int, usage: Usage) -> None:
         """Update the usage of an in-flight call. It is written within `HEARTBEAT_S`."""
         hold.charge_nano = charge_nano
         hold.usage = usage
         self._dirty[hold.id] = hold
 
-    def settle(self, hold: Hold, charge_nano: int, usage: usage_pb2.Usage) -> None:
+    def settle(self, hold: Hold, charge_nano: int, usage: Usage) -> None:
         """End a hold and charge its account. Further calls for this hold are ignored."""
         self._end(hold, SETTLED, charge_nano, tokens_of(usage))
 

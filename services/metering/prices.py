@@ -13,11 +13,11 @@ from importlib import resources
 from typing import Self
 
 import msgspec
-from pomogator.chat.v1 import usage_pb2 as pb
 
 from services.common.chat_names import THINKING_SUFFIX
 from services.config import ChannelConfig, Config
 from services.config.prices import PriceConfig, RatesConfig
+from services.domain.usage import Usage
 
 PRICES_FILE = "prices.json"
 
@@ -72,7 +72,7 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             **others,
         )
 
-    def pico(self, usage: pb.Usage) -> int:
+    def pico(self, usage: Usage) -> int:
         """Return the picodollars for the tokens of `usage`."""
         prompt, completion = usage.prompt_token_count, usage.completion_token_count
         read, write = usage.cache_read_token_count, usage.cache_write_token_count
@@ -143,7 +143,7 @@ class Price(Rates, frozen=True, kw_only=True, omit_defaults=True):
 FREE = Price()
 
 
-def cost_nano(usage: pb.Usage, price: Price, *, markup_bp: int = 0) -> int:
+def cost_nano(usage: Usage, price: Price, *, markup_bp: int = 0) -> int:
     """Return the nanodollars for `usage`, plus a markup in hundredths of a percent.
 
     More tokens of any kind never cost less, unless the rates of longer prompts are lower.

@@ -16,8 +16,14 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2
+from services.domain.conversation import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    ReasoningPart,
+    TextPart,
+)
+from services.domain.spec import ChatCompletionSpec
 
 MODULE = "quicktok"
 VOCABULARY: Final = "o200k_base"
@@ -108,7 +114,7 @@ class RunningTokenCount:
         return self._counter.count("".join(self._pieces)) if self._pieces else 0
 
 
-def estimate_prompt(spec: pb.ChatCompletionSpec) -> int:
+def estimate_prompt(spec: ChatCompletionSpec) -> int:
     """Return an upper estimate of the prompt's tokens, for any language and vocabulary."""
     texts, media_tokens = _contents(spec)
     text = "\n".join(texts).encode()
@@ -118,40 +124,41 @@ def estimate_prompt(spec: pb.ChatCompletionSpec) -> int:
     return words + other + frame + media_tokens
 
 
-def count_prompt(spec: pb.ChatCompletionSpec, counter: TokenCounter) -> int:
+def count_prompt(spec: ChatCompletionSpec, counter: TokenCounter) -> int:
     """Return the probable number of tokens of a prompt."""
     texts, media_tokens = _contents(spec)
     frame = TOKENS_PER_MESSAGE * len(spec.messages)
     return counter.count("\n".join(texts)) + frame + media_tokens
 
 
-def _contents(spec: pb.ChatCompletionSpec) -> tuple[Sequence[str], int]:
+def _contents(spec: ChatCompletionSpec) -> tuple[Sequence[str], int]:
     """Return all texts of a prompt, and the tokens of its other parts."""
     texts = []
     media_tokens = 0
     for message in spec.messages:
         for part in message.content:
-            if text := part.text or part.reasoning.text:
-                texts.append(text)
+            if isinstance(part, TextPart | ReasoningPart):
+                if part.text:
+                    texts.append(part.text)
             else:
                 media_tokens += _media_tokens(part)
         for call in message.tool_calls:
             texts += (call.name, call.arguments)
     for tool in spec.tools:
         texts += (tool.name, tool.description, tool.parameters_json.decode(errors="replace"))
-    if spec.HasField("response_format"):
+    if spec.response_format is not None:
         texts.append(spec.response_format.schema_json.decode(errors="replace"))
     return texts, media_tokens
 
 
-def _media_tokens(part: content_pb2.ContentPart) -> int:
-    if part.HasField("image"):
-        return IMAGE_TOKENS
-    if part.HasField("audio"):
-        return -(-len(part.audio.base64) // AUDIO_BYTES_PER_TOKEN)
-    if part.HasField("file"):
-        return FILE_TOKENS + len(part.file.uri) // FILE_BYTES_PER_TOKEN
-    return 0
+def _media_tokens(part: ImagePart | AudioPart | FilePart) -> int:
+    match part:
+        case ImagePart():
+            return IMAGE_TOKENS
+        case AudioPart():
+            return -(-len(part.base64) // AUDIO_BYTES_PER_TOKEN)
+        case FilePart():
+            return FILE_TOKENS + len(part.uri) // FILE_BYTES_PER_TOKEN
 
 
 def _by_size(text: str) -> int:

@@ -6,12 +6,22 @@ tokens that were passed on are counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import usage_pb2
 
+from services.domain.completion import WholeAnswer
+from services.domain.events import (
+    ChoiceFinished,
+    Event,
+    Finished,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+from services.domain.spec import ChatCompletionSpec
+from services.domain.usage import Usage, UsageSource
 from services.metering.tokens import CounterName, RunningTokenCount, TokenCounter, count_prompt
 
 COMPLETION_SLACK = 1.1
@@ -25,7 +35,7 @@ COUNT_MAX = 20_000_000
 class Metered(msgspec.Struct, frozen=True, kw_only=True):
     """Usage to bill."""
 
-    usage: usage_pb2.Usage
+    usage: Usage
     """Consistent usage: no part exceeds its total. `source` is the origin of the counts."""
     flags: Sequence[str] = ()
     """Corrections, such as `completion_replaced`. For logs and the ledger."""
@@ -37,12 +47,12 @@ class UsageMeter:
     """Usage meter of one answer. Each attempt has its own."""
 
     def __init__(
-        self, spec: pb.ChatCompletionSpec, counter: TokenCounter, *, max_tokens: int | None = None
+        self, spec: ChatCompletionSpec, counter: TokenCounter, *, max_tokens: int | None = None
     ) -> None:
         """Create a meter. `max_tokens` is the limit per choice that was sent; None: unknown."""
         self._spec = spec
         self._counter = counter
-        self._choices = max(1, spec.n)
+        self._choices = spec.n or 1
         self._allowed = COUNT_MAX if max_tokens is None else max_tokens * self._choices
         self._completion_max = (
             COUNT_MAX
@@ -52,23 +62,31 @@ class UsageMeter:
         self._text = RunningTokenCount(counter)
         self._reasoning = RunningTokenCount(counter)
         self._prompt: int | None = None
-        self._final: usage_pb2.Usage | None = None
+        self._final: Usage | None = None
         self._drained = False
         self._is_refused = False
 
-    def add(self, batch: Sequence[pb.ChatCompletionChunk]) -> None:
-        """Count what the provider sent, in a fraction of a microsecond per chunk."""
+    def add(self, batch: Sequence[Event]) -> None:
+        """Count what the provider sent, in a fraction of a microsecond per event."""
         texts: list[str] = []
-        for chunk in batch:
-            if text := chunk.delta.text:
-                texts.append(text)
+        for event in batch:
+            if type(event) is TextDelta:
+                texts.append(event.text)
                 continue
             if texts:
                 self._text.add("".join(texts))
                 texts.clear()
-            self._add_other(chunk)
+            self._add_other(event)
         if texts:
             self._text.add("".join(texts))
+
+    def add_whole(self, answer: WholeAnswer) -> None:
+        """Count a whole answer. Its text counts only where the provider's count is implausible."""
+        usage = answer.usage
+        if usage is not None and 0 < usage.completion_token_count <= self._completion_max:
+            self._final = usage
+        else:
+            self.add(answer.events())
 
     def drain(self) -> None:
         """Mark the rest of the answer as drained: the caller has left."""
@@ -76,7 +94,7 @@ class UsageMeter:
 
     def metered(
         self,
-        reported: usage_pb2.Usage | None = None,
+        reported: Usage | None = None,
         *,
         thinking_tokens: int = 0,
         completion_min: int = 0,
@@ -91,23 +109,21 @@ class UsageMeter:
             return self._checked(self._final)
         return self._counted(reported, thinking_tokens * self._choices, completion_min)
 
-    def _add_other(self, chunk: pb.ChatCompletionChunk) -> None:
-        if chunk.HasField("delta"):
-            delta = chunk.delta
-            content = delta.WhichOneof("content")
-            if content == "reasoning":
-                self._reasoning.add(delta.reasoning)
-            elif content == "tool_call":
-                self._text.add(delta.tool_call.name)
-                self._text.add(delta.tool_call.arguments)
-            elif content == "refusal":
-                self._text.add(delta.refusal)
-        elif chunk.HasField("finished"):
-            self._final = chunk.finished.usage
-        elif chunk.choice_finished.finish_reason == pb.FINISH_REASON_CONTENT_FILTER:
-            self._is_refused = True
+    def _add_other(self, event: Event) -> None:
+        match event:
+            case ReasoningDelta():
+                self._reasoning.add(event.text)
+            case ToolCallDelta():
+                self._text.add(event.name)
+                self._text.add(event.arguments)
+            case RefusalDelta():
+                self._text.add(event.text)
+            case ChoiceFinished(finish_reason="content_filter"):
+                self._is_refused = True
+            case Finished():
+                self._final = event.usage
 
-    def _checked(self, final: usage_pb2.Usage) -> Metered:
+    def _checked(self, final: Usage) -> Metered:
         """Return the provider's usage, with implausible counts replaced."""
         prompt = final.prompt_token_count
         completion = final.completion_token_count
@@ -121,20 +137,18 @@ class UsageMeter:
             if completion or delivered:
                 completion = delivered
                 flags.append("completion_replaced")
-        source = (
-            usage_pb2.USAGE_SOURCE_DRAINED if self._drained else usage_pb2.USAGE_SOURCE_PROVIDER
-        )
-        counter = self._counter.name if flags else None
-        usage, clipped = _consistent(final, prompt, completion)
-        usage.source = usage_pb2.USAGE_SOURCE_COUNTED if flags else source
-        flags += clipped
-        return Metered(usage=usage, flags=tuple(flags), counter=counter)
+        if flags:
+            usage, clipped = _consistent(final, prompt, completion, "counted")
+            return Metered(usage=usage, flags=(*flags, *clipped), counter=self._counter.name)
+        source: UsageSource = "drained" if self._drained else "provider"
+        usage, clipped = _consistent(final, prompt, completion, source)
+        return Metered(usage=usage, flags=clipped)
 
     def _counted(
-        self, reported: usage_pb2.Usage | None, plausible_thinking: int, completion_min: int
+        self, reported: Usage | None, plausible_thinking: int, completion_min: int
     ) -> Metered:
         """Return our own count, with the prompt as reported by the provider, if it was."""
-        known = usage_pb2.Usage() if reported is None else reported
+        known = reported or Usage()
         prompt = known.prompt_token_count
         if not 0 < prompt <= COUNT_MAX:
             prompt = self._count_prompt()
@@ -142,10 +156,8 @@ class UsageMeter:
         thinking = max(self._reasoning.total, min(plausible_thinking, self._allowed - text))
         counted = max(text + thinking, completion_min)
         completion = max(counted, min(known.completion_token_count, self._completion_max))
-        usage, flags = _consistent(known, prompt, completion)
-        usage.thinking_token_count = max(usage.thinking_token_count, thinking)
-        usage.source = usage_pb2.USAGE_SOURCE_COUNTED
-        return Metered(usage=usage, flags=tuple(flags), counter=self._counter.name)
+        usage, flags = _consistent(known, prompt, completion, "counted", thinking)
+        return Metered(usage=usage, flags=flags, counter=self._counter.name)
 
     def _count_prompt(self) -> int:
         if self._prompt is None:
@@ -153,37 +165,39 @@ class UsageMeter:
         return self._prompt
 
 
-_PARTS: Sequence[tuple[str, Callable[[usage_pb2.Usage], int]]] = (
-    ("cache_read_token_count", lambda usage: usage.prompt_token_count),
-    (
-        "cache_write_token_count",
-        lambda usage: usage.prompt_token_count - usage.cache_read_token_count,
-    ),
-    ("cache_write_1h_token_count", lambda usage: usage.cache_write_token_count),
-    ("thinking_token_count", lambda usage: usage.completion_token_count),
-)
-"""Parts of a usage, and the maximum of each."""
-
-
 def _consistent(
-    reported: usage_pb2.Usage, prompt: int, completion: int
-) -> tuple[usage_pb2.Usage, list[str]]:
-    """Return a usage with these totals and the parts of `reported`, and a flag per clipped part."""
-    usage = usage_pb2.Usage()  # Constructor arguments take three times as long.
-    usage.prompt_token_count = prompt
-    usage.completion_token_count = completion
-    usage.total_token_count = prompt + completion
+    reported: Usage, prompt: int, completion: int, source: UsageSource, thinking_min: int = 0
+) -> tuple[Usage, Sequence[str]]:
+    """Return a usage with these totals and the parts of `reported`, and a flag per clipped part.
+
+    No part exceeds its maximum, and the completion has at least `thinking_min` reasoning tokens.
+    """
+    read = min(max(0, reported.cache_read_token_count), prompt)
+    write = min(max(0, reported.cache_write_token_count), prompt - read)
+    write_1h = min(max(0, reported.cache_write_1h_token_count), write)
+    thinking = min(max(0, reported.thinking_token_count), completion)
+    usage = Usage(
+        prompt_token_count=prompt,
+        completion_token_count=completion,
+        total_token_count=prompt + completion,
+        thinking_token_count=max(thinking, thinking_min),
+        cache_read_token_count=read,
+        cache_write_token_count=write,
+        cache_write_1h_token_count=write_1h,
+        source=source,
+    )
     flags = []
-    for part, maximum in _PARTS:
-        # Most parts are 0.
-        if count := getattr(reported, part):
-            fitting = min(max(0, count), maximum(usage))
-            setattr(usage, part, fitting)
-            if fitting != count:
-                flags.append(f"{part.removesuffix('_token_count')}_clipped")
-    return usage, flags
+    if read != reported.cache_read_token_count:
+        flags.append("cache_read_clipped")
+    if write != reported.cache_write_token_count:
+        flags.append("cache_write_clipped")
+    if write_1h != reported.cache_write_1h_token_count:
+        flags.append("cache_write_1h_clipped")
+    if thinking != reported.thinking_token_count:
+        flags.append("thinking_clipped")
+    return usage, tuple(flags)
 
 
-def _has_counts(usage: usage_pb2.Usage) -> bool:
+def _has_counts(usage: Usage) -> bool:
     """Return whether a usage counts anything. Some servers send zeros instead of counts."""
     return bool(usage.prompt_token_count or usage.completion_token_count)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.admission.answer_limit import estimate_max_tokens
 from services.clock import Chance
+from services.common.contract.chat import NOTE
 from services.completions.validation import validate
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.metering.prices import FREE, PriceList, estimate_nano
 from services.metering.tokens import estimate_prompt
@@ -38,7 +39,7 @@ class Explainer:
     chance: Chance
 
     def explain(
-        self, spec: chat.ChatCompletionSpec, *, strict: bool = False
+        self, spec: ChatCompletionSpec, *, strict: bool = False
     ) -> pb.ExplainChatCompletionResponse:
         """Return the candidates of the call, with their requests, and the amount of its hold.
 
@@ -66,7 +67,7 @@ class Explainer:
 
     def _candidate(
         self,
-        spec: chat.ChatCompletionSpec,
+        spec: ChatCompletionSpec,
         route: ModelRoute,
         target: Target,
         prompt_tokens: int,
@@ -93,7 +94,8 @@ class Explainer:
             return candidate
         candidate.url = target.channel.base_url + request.path
         candidate.body = request.body.decode()
-        candidate.notes.extend(notes.all)
+        for note in notes.all:
+            NOTE.fill(note, candidate.notes.add())
         return candidate
 
     def _token_prices(self, route: ModelRoute, prompt_tokens: int) -> pb.TokenPrices | None:

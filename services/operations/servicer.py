@@ -8,8 +8,11 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
+from services.common.contract.chat import SPEC
+from services.common.contract.message_table import UntranslatableError
 from services.config import ConfigError
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.operations.channels import list_channels
 from services.operations.explainer import Explainer
@@ -36,7 +39,7 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
     ) -> pb.ExplainChatCompletionResponse:
         """Explain a call, without a request to any provider."""
         strict = request.parameter_policy == chat.PARAMETER_POLICY_STRICT
-        return self._explainer().explain(request.spec, strict=strict)
+        return self._explainer().explain(_read_spec(request), strict=strict)
 
     async def ListChannels(
         self, request: pb.ListChannelsRequest, context: Context
@@ -56,3 +59,10 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         except ConfigError as error:
             raise Failure(ErrorReason.INVALID_FIELD, str(error)) from None
         return pb.ReloadConfigurationResponse()
+
+
+def _read_spec(request: pb.ExplainChatCompletionRequest) -> ChatCompletionSpec:
+    try:
+        return SPEC.read(request.spec)
+    except UntranslatableError as error:
+        raise Failure(ErrorReason.INVALID_FIELD, str(error), param=error.path) from None

@@ -1,4 +1,4 @@
-"""Providers: translation between the contract and each provider's dialect, and the HTTP calls.
+"""Providers: translation between the domain and each provider's dialect, and the HTTP calls.
 
 Modules, in the order in which data flows:
 
@@ -13,8 +13,9 @@ Modules, in the order in which data flows:
     timeouts           deadlines of one call
     http               HTTP/1.1 client
     connection_check   connections to all channels, for `pomogator check --connect`
-    stream_reader      bytes of a stream as chunks
+    stream_reader      bytes of a stream as events
     sse_parser         bytes of a stream as server-sent events
+    surrogate_joiner   halves of surrogate pairs in an answer, joined or replaced
     repeated_frame     fast path for events that differ only in their text
     finish_reasons     providers' words for the end of an answer
     failures           classification of providers' errors
@@ -27,8 +28,9 @@ To add a dialect:
 
 1. Make a folder here with `request.py`, which turns a `ChatCompletionSpec` into an
    `UpstreamRequest`. `parameters.accepted` and `thinking.plan` decide what is sent.
-2. In `response.py` write a `Decoder`: it returns deltas at once and endings only in `finish`. For
-   speed it may also be a `repeated_frame.RepeatedTextDecoder`.
+2. In `response.py` write a `Decoder`: it returns deltas at once and endings only in `finish`, and
+   decodes a whole answer to what the fold of its stream would be. For speed it may also be a
+   `repeated_frame.RepeatedTextDecoder`.
 3. In `__init__.py` tie both to a `DIALECT`. `failures.provider_failure` makes its errors.
 4. Add a line to `registry.DIALECTS`, the only list of the names.
 5. Add rows for its models to `capabilities.toml` where they differ from the default.

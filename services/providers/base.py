@@ -1,33 +1,26 @@
 """Dialect: three pure translations without I/O.
 
 spec ──encode──► UpstreamRequest ──(services.providers.upstream)──► bytes
-bytes ──Decoder──► chunks of our contract
+bytes ──Decoder──► events of the domain
 status, headers and body of an error response ──error──► UpstreamError
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig, Secret
+from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Event, Note, NoteAction
+from services.domain.spec import ChatCompletionSpec
+from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError
-
-if TYPE_CHECKING:
-    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
-
-Batch: TypeAlias = pb.StreamChatCompletionResponse
-"""Chunks that arrived together, in the message that carries them to the caller."""
-
-Chunks: TypeAlias = "RepeatedCompositeFieldContainer[pb.ChatCompletionChunk]"
-"""The chunks of one batch. `append` and `extend` copy; `add` creates a chunk in place."""
 
 TOKENS_MAX = 1_000_000_000
 """Upper bound of a plausible token count in one answer."""
@@ -91,47 +84,47 @@ class Notes:
 
     def __init__(self, *, strict: bool = False) -> None:
         self._strict = strict
-        self._notes: dict[tuple[str, int], pb.Note] = {}
+        self._notes: dict[tuple[str, NoteAction], Note] = {}
 
     def mapped(self, param: str, detail: str) -> None:
         """Note that `param` is sent in another form, which the model understands."""
-        self._add(param, pb.NOTE_ACTION_MAPPED, detail)
+        self._add(param, "mapped", detail)
 
     def clamped(self, param: str, detail: str) -> None:
         """Note that `param` was changed to the nearest value that the model accepts."""
-        self._add(param, pb.NOTE_ACTION_CLAMPED, detail)
+        self._add(param, "clamped", detail)
 
     def dropped(self, param: str, detail: str) -> None:
         """Note that `param` is not sent. Raises UNSUPPORTED_FEATURE in strict mode."""
         if self._strict:
             raise Failure(ErrorReason.UNSUPPORTED_FEATURE, detail, param=param)
-        self._add(param, pb.NOTE_ACTION_DROPPED, detail)
+        self._add(param, "dropped", detail)
 
     def replaced(self, param: str, detail: str) -> None:
         """Note that `param` was replaced, such as the model by a fallback."""
-        self._add(param, pb.NOTE_ACTION_REPLACED, detail)
+        self._add(param, "replaced", detail)
 
     @property
-    def all(self) -> Sequence[pb.Note]:
+    def all(self) -> list[Note]:
         """All notes, oldest first."""
         return list(self._notes.values())
 
-    def _add(self, param: str, action: pb.NoteAction.ValueType, detail: str) -> None:
-        self._notes.setdefault((param, action), pb.Note(param=param, action=action, detail=detail))
+    def _add(self, param: str, action: NoteAction, detail: str) -> None:
+        self._notes.setdefault((param, action), Note(param=param, action=action, detail=detail))
 
 
 class Decoder(Protocol):
-    """Decoder of one answer to chunks. Every attempt has its own.
+    """Decoder of one answer to events. Every attempt has its own.
 
-    Deltas are returned at once; `choice_finished` and `finished` only when the answer has ended.
-    The pipeline adds `started`. Every method raises UpstreamError if the provider reports an error
+    Deltas are returned at once; `ChoiceFinished` and `Finished` only when the answer has ended.
+    The pipeline adds `Started`. Every method raises UpstreamError if the provider reports an error
     or its answer cannot be decoded.
 
     A decoder may also be a `services.providers.repeated_frame.RepeatedTextDecoder`, for speed.
     """
 
-    def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
-        """Decode one event of a stream. Returns no chunks if it adds nothing to the answer."""
+    def feed(self, event: SseEvent) -> list[Event]:
+        """Decode one event of a stream. Returns none if it adds nothing to the answer."""
         ...
 
     @property
@@ -139,15 +132,15 @@ class Decoder(Protocol):
         """Whether the provider has marked the end of the stream."""
         ...
 
-    def finish(self) -> list[pb.ChatCompletionChunk]:
-        """End the stream: returns one `choice_finished` per choice, then `finished`.
+    def finish(self) -> list[Event]:
+        """End the stream: returns one `ChoiceFinished` per choice, then `Finished`.
 
         Raises UPSTREAM_DISCONNECTED if the answer is incomplete.
         """
         ...
 
-    def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
-        """Decode an answer that is one JSON document."""
+    def whole(self, body: bytes) -> WholeAnswer:
+        """Decode an answer that is one JSON document: equal to the fold of its stream."""
         ...
 
     @property
@@ -160,7 +153,7 @@ class Dialect(Protocol):
     """The API of one family of providers."""
 
     def encode(
-        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+        self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
         """Encode `spec` as the provider's request.
 

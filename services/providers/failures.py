@@ -31,6 +31,7 @@ from services.providers.failure_rules import (
     TEXTS,
     UNSPOKEN_CODES,
 )
+from services.providers.surrogate_joiner import read_replaced
 
 MESSAGE_MAX = 500
 """Characters of a provider's message that a caller may see."""
@@ -173,7 +174,7 @@ def _decoded(text: str) -> object | None:
     try:
         found: object = msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
-        return None
+        return read_replaced(text.encode())
     return found
 
 

@@ -18,11 +18,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from services.providers.base import Chunks
+from services.domain.events import Event
 
 ATTEMPTS = 8
 """How many frames that do not repeat are tried: some streams vary in every event."""
 
+_TEXT = msgspec.json.Decoder(str)
 _TEXTS = msgspec.json.Decoder(list[str])
 
 
@@ -37,10 +38,10 @@ class RepeatedTextDecoder(ABC):
     Otherwise empty."""
 
     @abstractmethod
-    def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
-        """Add the chunks of events that equal the last event with a `last_text` but for the text.
+    def add_texts(self, texts: Sequence[str], events: list[Event]) -> None:
+        """Add to `events` those of further text, which differ from the last one in the text alone.
 
-        Texts may be empty. The chunks are made in place: nearly all of a stream arrives here.
+        Texts may be empty. Nearly all of a stream arrives here.
         """
 
 
@@ -94,10 +95,12 @@ def _decoded(bodies: Sequence[bytes]) -> list[str]:
     """
     if not bodies:
         return []
-    array = b'["%b"]' % b'","'.join(bodies)
-    if b'\\","' in array or array.endswith(b'\\"]'):
-        return []
     try:
+        if len(bodies) == 1:
+            return [_TEXT.decode(b'"%b"' % bodies[0])]
+        array = b'["%b"]' % b'","'.join(bodies)
+        if b'\\","' in array or array.endswith(b'\\"]'):
+            return []
         texts = _TEXTS.decode(array)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []

@@ -1,16 +1,18 @@
-"""A provider's stream as chunks, without I/O: split into events, and decoded."""
+"""Reader of a provider's stream, without I/O: splits the bytes into frames and decodes them."""
 
 from __future__ import annotations
 
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Event
 from services.errors import UpstreamError
-from services.providers.base import Batch, Chunks, Decoder
+from services.providers.base import Decoder
 from services.providers.repeated_frame import RepeatedFrame, RepeatedTextDecoder
 from services.providers.sse_parser import SseParser, event_of
+from services.providers.surrogate_joiner import joiner_of
 
 
 class StreamReader:
-    """The reader of one stream."""
+    """Reader of one stream."""
 
     __slots__ = ("_decoder", "_frame", "_has_events", "_parser", "_text_decoder", "complete")
 
@@ -23,37 +25,43 @@ class StreamReader:
         self.complete = False
         """Whether the answer is complete: the rest of the stream is not read."""
 
-    def feed(self, data: bytes) -> tuple[Batch, UpstreamError | None]:
-        """The chunks in `data`, and the failure after them. Empty `data` ends the stream."""
-        decoder = self._decoder
-        batch = Batch()
-        chunks = batch.chunks
+    def feed(self, data: bytes) -> tuple[list[Event], UpstreamError | None]:
+        """Decode `data`: its events, which may be none, and the failure after them.
+
+        Empty `data` ends the stream.
+        """
+        events: list[Event] = []
         try:
-            self._read(self._parser.split(data) if data else self._parser.rest(), chunks)
-            self.complete = decoder.done or not data
+            self._read(self._parser.split(data) if data else self._parser.rest(), events)
+            self.complete = self._decoder.done or not data
             if self.complete:
                 if not self._has_events:
                     raise unreadable()
-                chunks.extend(decoder.finish())
+                events += self._decoder.finish()
         except UpstreamError as error:
-            return batch, error
-        return batch, None
+            return events, error
+        return events, None
 
-    def _read(self, blocks: list[bytes], chunks: Chunks) -> None:
+    def _read(self, blocks: list[bytes], events: list[Event]) -> None:
         decoder, text_decoder, frame = self._decoder, self._text_decoder, self._frame
         begin = 0
         while begin < len(blocks):
             if text_decoder is not None and (texts := frame.read(blocks, begin)):
-                text_decoder.add_texts(texts, chunks)
+                text_decoder.add_texts(texts, events)
                 begin += len(texts)
                 continue
             block = blocks[begin]
             begin += 1
-            event = event_of(block)
-            if event is None:
+            sse_event = event_of(block)
+            if sse_event is None:
                 continue
             self._has_events = True
-            chunks.extend(decoder.feed(event))
+            try:
+                events += decoder.feed(sse_event)
+            except UpstreamError as error:
+                decoder = self._decoder = joiner_of(decoder, sse_event, error)
+                text_decoder = self._text_decoder = None
+                events += decoder.feed(sse_event)
             if decoder.done:
                 return
             if text_decoder is not None and text_decoder.last_text:

@@ -13,9 +13,11 @@ from typing import Self, cast
 
 from services.clock import Clock
 from services.common.tls import UpstreamTls
+from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch
 from services.errors import UpstreamError
-from services.providers.base import Batch, Decoder, Dialect, Target, UpstreamRequest
+from services.providers.base import Decoder, Dialect, Target, UpstreamRequest
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import (
     HttpClient,
@@ -26,6 +28,7 @@ from services.providers.http import (
     Url,
 )
 from services.providers.stream_reader import StreamReader, unreadable
+from services.providers.surrogate_joiner import decode_whole
 from services.providers.timeouts import Timeouts
 
 USER_AGENT = "pomogator"
@@ -79,7 +82,7 @@ _FAILURES: Mapping[HttpErrorKind, tuple[ErrorReason, str]] = {
 
 
 class Upstream:
-    """Client of the providers' APIs: sends requests and returns the answers as chunks."""
+    """Client of the providers' APIs: sends requests and returns the answers as events."""
 
     def __init__(
         self, http: HttpClient, clock: Clock, failures: ChannelFailures | None = None
@@ -125,9 +128,8 @@ class Upstream:
 class Relay:
     """Answer of one attempt: an async iterator of batches. The user must close it in every case.
 
-    A batch holds the chunks that arrived together, and is never empty. An UpstreamError is raised
-    after the chunks before it. A disconnected stream is an error unless the provider had marked its
-    end.
+    An UpstreamError is raised after the events before it. A disconnected stream is an error unless
+    the provider had marked its end.
     """
 
     __slots__ = (
@@ -171,6 +173,17 @@ class Relay:
     def __aiter__(self) -> Self:
         return self
 
+    async def first(self) -> Batch | WholeAnswer:
+        """Send the request, and wait for the first batch, or for a whole answer.
+
+        It is a whole answer where the provider sends a document. Any exception closes the
+        connection.
+        """
+        try:
+            return await self._first()
+        except BaseException as error:  # noqa: BLE001 - raised again
+            raise self._closed_by(error) from None
+
     async def __anext__(self) -> Batch:
         """Wait for the next batch. Any exception closes the connection."""
         if self._is_closed:
@@ -178,27 +191,18 @@ class Relay:
             if isinstance(end, UpstreamError):
                 self._on_failure(end, "")
             raise end
+        response = self._response
+        if response is None:
+            first = await self.first()
+            return first.events() if isinstance(first, WholeAnswer) else first
         try:
-            response = self._response
-            if response is None:
-                return await self._first_batch()
             self._timeouts.progressed()
             while True:
                 batch = self._decode(response, await response.read())
                 if batch is not None:
                     return batch
-        except HttpError as error:
-            self.close()
-            failure = _transport_error(error, self._timeouts)
-            self._on_failure(failure, "" if self._timeouts.lost else error.cause)
-            raise failure from None
-        except UpstreamError as error:
-            self.close()
-            self._on_failure(error, "")
-            raise
-        except BaseException:
-            self.close()
-            raise
+        except BaseException as error:  # noqa: BLE001 - raised again
+            raise self._closed_by(error) from None
 
     def close(self) -> None:
         """Cancel the request at the provider, unless it is complete. Returns at once."""
@@ -211,7 +215,18 @@ class Relay:
         """See `close`."""
         self.close()
 
-    async def _first_batch(self) -> Batch:
+    def _closed_by(self, error: BaseException) -> BaseException:
+        """Close the connection after an error, and return the error to raise."""
+        self.close()
+        if isinstance(error, HttpError):
+            failure = _transport_error(error, self._timeouts)
+            self._on_failure(failure, "" if self._timeouts.lost else error.cause)
+            return failure
+        if isinstance(error, UpstreamError):
+            self._on_failure(error, "")
+        return error
+
+    async def _first(self) -> Batch | WholeAnswer:
         response = self._response = await self._wait_for_response()
         del self._post  # Frees the request body, which may be megabytes.
         self._timeouts.watch(response.close)
@@ -223,9 +238,10 @@ class Relay:
             while (batch := self._decode(response, data)) is None:
                 data = await response.read()
             return batch
-        chunks = self._decoder.whole(await _read_document(response, data, self._timeouts))
+        body = await _read_document(response, data, self._timeouts)
+        answer = decode_whole(self._decoder, body)
         self.close()
-        return Batch(chunks=chunks)
+        return answer
 
     async def _wait_for_response(self) -> HttpResponse:
         """Wait for the response. Raises UPSTREAM_TIMEOUT if its headers are late."""
@@ -245,9 +261,9 @@ class Relay:
         self.is_sent = True
 
     def _decode(self, response: HttpResponse, data: bytes) -> Batch | None:
-        """Decode `data` to a batch. None: no chunks yet.
+        """Decode `data` to a batch. None: no events yet.
 
-        Raises the failure or StopAsyncIteration if the answer ended and `data` had no chunks.
+        Raises the failure or StopAsyncIteration if the answer ended and `data` had no events.
         """
         stream = self._stream
         if stream is None:
@@ -257,7 +273,7 @@ class Relay:
             response.finish()
         if stream.complete or self._failure is not None:
             self.close()
-        if batch.chunks:
+        if batch:
             self._timeouts.suspend()
             return batch
         if self._is_closed:

@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.clock import Chance, Clock
 from services.config import ChannelConfig
+from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch, Note
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure, UpstreamError
-from services.providers.base import Batch, Decoder, Dialect, Notes, Target, UpstreamRequest
+from services.providers.base import Decoder, Dialect, Notes, Target, UpstreamRequest
 from services.providers.upstream import Relay, Upstream
 from services.routing.budget import RetryBudget
 from services.routing.catalog import ModelRoute
@@ -32,10 +34,10 @@ class StartedAnswer(msgspec.Struct, frozen=True):
     """The public name of the answering model."""
     target: Target
     """The target that answers."""
-    notes: Sequence[pb.Note]
+    notes: list[Note]
     """Changes that were made to the request."""
-    first: Batch
-    """The first batch. Not empty."""
+    first: Batch | WholeAnswer
+    """The first batch, or the whole answer, where the provider sent a document."""
     rest: Relay
     """The batches after the first. Raises UpstreamError where the answer breaks off."""
     decoder: Decoder
@@ -52,7 +54,7 @@ class StartedAnswer(msgspec.Struct, frozen=True):
 class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request, and the routes that may answer it."""
 
-    spec: pb.ChatCompletionSpec
+    spec: ChatCompletionSpec
     """The request."""
     routes: Sequence[ModelRoute]
     """The requested model, then its fallbacks."""
@@ -162,12 +164,14 @@ class Failover:
                     continue
                 yield route.model, target, notes, request
 
-    async def _first_batch(self, target: Target, relay: Relay, *, streamed: bool) -> Batch:
+    async def _first_batch(
+        self, target: Target, relay: Relay, *, streamed: bool
+    ) -> Batch | WholeAnswer:
         """Await the first batch, and note in `ChannelHealth` how the attempt ended."""
         self._health.attempt_started(target)
         started_at = self._clock.now()
         try:
-            first = await anext(relay)
+            first = await relay.first()
         except UpstreamError as error:
             self._health.attempt_failed(target, error)
             raise
@@ -209,7 +213,7 @@ class _Failures:
 
 
 def _limited(target: Target, wanted: RouteRequest) -> Target:
-    if not wanted.limits_output or wanted.spec.HasField("max_tokens"):
+    if not wanted.limits_output or wanted.spec.max_tokens is not None:
         return target
     return replace(target, limits_output=True)
 

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 
 from services.clock import Clock
+from services.common.call_names import CHAT_SERVICE
 from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.rpc.failure_border import Context, Handler, metadata_of, request_id_of
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OURS = "/pomogator."
-COMPLETIONS = f"/{chat.DESCRIPTOR.services_by_name['ChatCompletionService'].full_name}/"
+COMPLETIONS = f"/{CHAT_SERVICE}/"
 
 
 class RpcLog(grpc.aio.ServerInterceptor):

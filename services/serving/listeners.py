@@ -19,6 +19,7 @@ from services.common.metrics_page import serving_metrics
 from services.common.tls import ListenerTls
 from services.config import ConfigError
 from services.rpc.listener import UNIX, listening
+from services.serving.core_backend import CoreBackend
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.service import Service
 from services.serving.servicers import OPERATORS_SERVICES, PUBLIC_SERVICES
@@ -101,14 +102,17 @@ class Listeners:
         options = self.options
         # Clients of the REST API show keys: the CA is for gRPC callers and operators.
         tls = listener_tls(self.tls)
+        service = self.service
+        channel = service.channel()
         listener = serving_rest(
-            self.service.channel(),
+            channel,
             options.rest,
             self._edge_config(tables),
             tls=tls.http_context() if tls else None,
             metrics=metrics,
             tracer=tracer,
-            call_limit=self.service.refuse_if_overloaded,
+            call_limit=service.refuse_if_overloaded,
+            backend=CoreBackend.of(service, channel),
             memory=memory,
         )
         bound = await self.stack.enter_async_context(listener)

@@ -19,6 +19,7 @@ from services.accounts.operator_services import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
 from services.clock import Clock, SystemClock, system_chance
 from services.common.process_metrics import ProcessMetrics
+from services.completions.completions import Completions
 from services.completions.drains import DrainPool
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
@@ -83,7 +84,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
         reloader = await _reloader(parts, stores, local, read or (lambda: config))
         load_shedder = await _open_load_shedder(parts, reloader.snapshots, memory)
         health = await _open_health_service(parts, stores)
-        completions = ChatCompletionServicer(
+        completions = Completions(
             stores.keyring,
             await _open_pipeline(parts, stores, reloader, egress_proxies(env)),
             reloader.snapshots,
@@ -104,6 +105,8 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             rpcs=parts.rpcs,
             supervisor=parts.supervisor,
             load_shedder=load_shedder,
+            completions=completions,
+            keyring=stores.keyring,
         )
 
 
@@ -148,11 +151,11 @@ def _public(
     parts: ProcessParts,
     stores: Stores,
     snapshots: SnapshotHolder,
-    completions: ChatCompletionServicer,
+    completions: Completions,
     health: HealthService,
 ) -> PublicServicers:
     return PublicServicers(
-        completions=completions,
+        completions=ChatCompletionServicer(completions),
         models=ModelServicer(
             stores.keyring,
             snapshots.catalog,

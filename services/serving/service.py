@@ -11,6 +11,8 @@ from grpc_health.v1 import health_pb2
 from prometheus_client import CollectorRegistry
 
 from services.accounts.key_maker import KeyMaker
+from services.admission.keyring import Keyring
+from services.completions.completions import Completions
 from services.inprocess import InProcessChannel
 from services.overload.load_shedder import LoadShedder
 from services.rpc.client_authorizer import ClientAuthorizer
@@ -45,6 +47,9 @@ class Service:
     supervisor: Supervisor
     """Runs the background tasks, and knows when one has failed too often."""
     load_shedder: LoadShedder
+    completions: Completions
+    """The core of completions."""
+    keyring: Keyring
 
     def refuse_if_overloaded(self, key: str) -> float | None:
         """Return the Retry-After in seconds of one more call with this key, and count the refusal.

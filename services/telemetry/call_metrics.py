@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from pomogator.chat.v1.usage_pb2 import Usage
-
 from services.common.plain_metrics import PlainMetrics
+from services.domain.usage import Usage
 from services.telemetry.calls import ENDS, CallRecord
 
 AUTH_FAILURES = frozenset({"INVALID_API_KEY", "KEY_EXPIRED", "KEY_REVOKED", "AUTH_UNAVAILABLE"})

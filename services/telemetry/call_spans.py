@@ -29,10 +29,10 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.clock import Clock
+from services.common.call_names import CHAT_SERVICE
+from services.domain.usage import Usage
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
 from services.telemetry.calls import CLIENT_GONE, CallRecord
 
@@ -40,10 +40,9 @@ Attributes: TypeAlias = "Mapping[str, str | bool | int | float | Sequence[str]]"
 
 PROPAGATOR = TraceContextTextMapPropagator()
 
-_SERVICE = pb.DESCRIPTOR.services_by_name["ChatCompletionService"].full_name
 METHODS: Mapping[str, str] = {
-    "create": f"{_SERVICE}/CreateChatCompletion",
-    "stream": f"{_SERVICE}/StreamChatCompletion",
+    "create": f"{CHAT_SERVICE}/CreateChatCompletion",
+    "stream": f"{CHAT_SERVICE}/StreamChatCompletion",
 }
 """RPCs by `CallRecord.method`."""
 

@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import grpc
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.clock import Clock
 from services.common.json_logs import emit
 from services.common.plain_metrics import PlainMetrics
+from services.domain.events import ChoiceFinished, Event
+from services.domain.usage import Usage
 from services.errors import ROWS, Failure, UpstreamError
 from services.telemetry.call_tracing import NO_HEADERS, TracedTarget
 
@@ -42,20 +42,19 @@ REPLAYED = "replayed"
 UNSPECIFIED = "unspecified"
 SHUTDOWN = "shutdown"
 
-FINISHES: Mapping[pb.FinishReason.ValueType, str] = {
-    pb.FINISH_REASON_UNSPECIFIED: UNSPECIFIED,
-    pb.FINISH_REASON_STOP: "stop",
-    pb.FINISH_REASON_LENGTH: "length",
-    pb.FINISH_REASON_TOOL_CALLS: "tool_calls",
-    pb.FINISH_REASON_FUNCTION_CALL: "tool_calls",
-    pb.FINISH_REASON_CONTENT_FILTER: "content_filter",
+FINISHES: Mapping[str, str] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
 }
 """Ends of complete answers, by finish reason."""
 
 _BREAKS = tuple(row.end for row in ROWS if row.end)
 _OTHER_ENDS = (REFUSED, INTERNAL, CLIENT_GONE, DEADLINE, REPLAYED, SHUTDOWN, "upstream_error")
 
-ENDS = frozenset({*FINISHES.values(), *_BREAKS, *_OTHER_ENDS})
+ENDS = frozenset({UNSPECIFIED, *FINISHES.values(), *_BREAKS, *_OTHER_ENDS})
 """All values of `CallRecord.end`."""
 
 
@@ -149,15 +148,18 @@ class CallRecord:
         if self.spans is not None:
             self.spans.fail_attempt(error.reason)
 
-    def finish_answer(self, chunks: Sequence[pb.ChatCompletionChunk]) -> None:
-        """Record the finish reason of the first choice. `chunks` are the last of the answer."""
-        self.finish = UNSPECIFIED
-        for chunk in reversed(chunks):
-            event = chunk.WhichOneof("event")
-            if event == "delta":
-                return  # Choices finish after the last delta.
-            if event == "choice_finished":
-                self.finish = FINISHES.get(chunk.choice_finished.finish_reason, UNSPECIFIED)
+    def finish_answer(self, events: Sequence[Event]) -> None:
+        """Record the finish reason of the first choice. `events` are the last of the answer."""
+        reason = ""
+        for event in reversed(events[:-1]):
+            if not isinstance(event, ChoiceFinished):
+                break  # Choices finish after the last delta.
+            reason = event.finish_reason
+        self.finish_with(reason)
+
+    def finish_with(self, reason: str) -> None:
+        """Record the finish reason of the first choice."""
+        self.finish = FINISHES.get(reason, UNSPECIFIED)
 
     def line(self) -> dict[str, object]:
         """Fields of the log event `call.ended`."""

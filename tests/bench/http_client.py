@@ -12,19 +12,20 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import cast
 
 import aiohttp
 import uvloop
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.capabilities import Capabilities
 from services.clock import SystemClock
 from services.config import ChannelConfig, Secret
-from services.providers.base import Chunks, Decoder, SseEvent, Target, UpstreamRequest
+from services.domain.completion import WholeAnswer
+from services.domain.events import Event, TextDelta
+from services.domain.usage import Usage
+from services.providers.base import Decoder, SseEvent, Target, UpstreamRequest
 from services.providers.http import HttpClient, Url
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
@@ -113,27 +114,22 @@ class Deaf:
 
     done = False
     usage: Usage | None = None
-    text = ""
 
-    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
-        """Not asked for: no event says that others may be given so."""
-        raise NotImplementedError
-
-    def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
+    def feed(self, event: SseEvent) -> list[Event]:
         """Hears the end."""
         self.done = event.data == b"[DONE]"
-        return [CHUNK]
+        return [NOTHING]
 
-    def finish(self) -> list[pb.ChatCompletionChunk]:
+    def finish(self) -> list[Event]:
         """Nothing."""
-        return [CHUNK]
+        return [NOTHING]
 
-    def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:  # noqa: ARG002
+    def whole(self, body: bytes) -> WholeAnswer:  # noqa: ARG002
         """Nothing."""
-        return [CHUNK]
+        return WholeAnswer(choices=[])
 
 
-CHUNK = pb.ChatCompletionChunk()
+NOTHING = TextDelta("")
 Call = Callable[[str], Awaitable[None]]
 
 

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import uvloop
-from pomogator.chat.v1 import usage_pb2
 
 from services.accounts.key_maker import KeyMaker
 from services.admission.keyring import Keyring
@@ -23,6 +22,7 @@ from services.admission.leases import LimitLeases
 from services.admission.limits import Limits, Subject
 from services.clock import SystemClock, system_chance
 from services.config import LimitConfig
+from services.domain.usage import Usage
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account
@@ -35,9 +35,7 @@ RULE = LimitConfig(key="*", rpm=LIMIT_MAX, tpm=LIMIT_MAX, concurrency=LIMIT_MAX)
 """Counts everything and refuses nothing."""
 
 CONCURRENCIES = (1, 8, 32, 128)
-USAGE = usage_pb2.Usage(
-    prompt_token_count=10, completion_token_count=5, source=usage_pb2.USAGE_SOURCE_PROVIDER
-)
+USAGE = Usage(prompt_token_count=10, completion_token_count=5, source="provider")
 
 
 async def measure(requests: int, concurrency: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What metering costs a call and a chunk, in CPU: `python tests/bench/metering.py`."""
+"""What metering costs a call and an event, in CPU: `python tests/bench/metering.py`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2, usage_pb2
-
+from services.domain.conversation import Message, TextPart
+from services.domain.events import TextDelta
+from services.domain.spec import ChatCompletionSpec
+from services.domain.usage import Usage
 from services.metering.prices import Price, PriceList, cost_nano, estimate_nano
 from services.metering.tokens import TokenCounter, count_prompt, estimate_prompt
 from services.metering.usage import UsageMeter
@@ -16,17 +17,14 @@ from services.metering.usage import UsageMeter
 ROUNDS = 5
 MODEL = "anthropic/claude-sonnet-4-5-20250929"
 
-SPEC = pb.ChatCompletionSpec(
+SPEC = ChatCompletionSpec(
     model=MODEL,
     messages=[
-        content_pb2.Message(content=[content_pb2.ContentPart(text="How does it work? " * 40)])
-        for _ in range(5)
+        Message(role="user", content=[TextPart(text="How does it work? " * 40)]) for _ in range(5)
     ],
 )
-USAGE = usage_pb2.Usage(
-    prompt_token_count=900, cache_read_token_count=800, completion_token_count=300
-)
-BATCH = [pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=" word"))] * 10
+USAGE = Usage(prompt_token_count=900, cache_read_token_count=800, completion_token_count=300)
+BATCH = [TextDelta(" word")] * 10
 
 
 def show(name: str, act: Callable[[], object], times: int, per: int = 1) -> None:
@@ -57,7 +55,7 @@ async def main() -> None:
     show("price snapshot", price.to_json, 10_000)
     show("estimate a prompt of 5 x 720 characters", lambda: estimate_prompt(SPEC), 2_000)
     show("count it", lambda: count_prompt(SPEC, counter), 2_000)
-    show("meter a chunk, in batches of 10", lambda: meter.add(BATCH), 10_000, per=10)
+    show("meter an event, in batches of 10", lambda: meter.add(BATCH), 10_000, per=10)
     show("say what to bill", meter.metered, 2_000)
 
 

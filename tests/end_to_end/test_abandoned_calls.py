@@ -10,9 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.common.chat_names import Effort
 from services.completions.drains import DRAINS_PER_ACCOUNT_MAX
 from services.config import LimitConfig
+from services.domain.spec import Effort
 from services.providers.translate.thinking import BUDGETS
 from tests.stand.billing_stand import (
     COST_NANO,

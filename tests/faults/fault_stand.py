@@ -35,6 +35,7 @@ from services.common.json_logs import JsonFormatter
 from services.config import ChannelConfig, Config, LimitConfig, ModelConfig, Secret
 from services.overload.memory_pressure import MemoryPressure
 from services.rpc.listener import listening
+from services.serving.core_backend import CoreBackend
 from services.serving.reload import Reloader
 from services.serving.server import SYSTEM_CLOCK, open_service
 from services.serving.service import Service
@@ -377,7 +378,13 @@ async def fault_stand(  # noqa: PLR0913 - one argument for each part
         call_limit = None if wire else service.refuse_if_overloaded
         edge_metrics = EdgeMetrics()
         listener = serving_rest(
-            channel, "127.0.0.1:0", edge, metrics=edge_metrics, call_limit=call_limit, memory=memory
+            channel,
+            "127.0.0.1:0",
+            edge,
+            metrics=edge_metrics,
+            call_limit=call_limit,
+            memory=memory,
+            backend=None if wire else CoreBackend.of(service, channel),
         )
         address = await stack.enter_async_context(listener)
         operators = await stack.enter_async_context(service.operators_channel())

@@ -25,6 +25,7 @@ from gateway.http.fast_path.fast_path import FastPath
 from gateway.http.fast_path.fast_path_exchange import FastPathExchange
 from gateway.http.runner import FAST_PATH, EdgeRunner
 from services.config import ChannelConfig, Config, ModelConfig
+from services.serving.core_backend import CoreBackend
 from services.serving.server import open_service
 from services.serving.service import Service
 from services.storage.keys import KeyScope
@@ -192,7 +193,9 @@ async def place(state: Path, database_url: str) -> AsyncIterator[Place]:
         async with open_service(config, state, {}) as service:
             made = Place(service, upstream)
             upstream.play(made.play)
-            app = create_app(service.channel(), EdgeConfig())
+            local = service.channel()
+            backend = CoreBackend.of(service, local)
+            app = create_app(local, EdgeConfig(), backend=backend)
             app.middlewares.insert(0, made.leaving)
             made.watch(app[FAST_PATH])
             runner = EdgeRunner(app)

@@ -11,10 +11,10 @@ from pathlib import Path
 import aiohttp
 import msgspec
 import pytest
-from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
 from services.config import ConfigError, LimitConfig, Secret
+from services.domain.usage import Usage
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
@@ -297,8 +297,8 @@ async def test_leases_go_by_the_databases_clock(postgres_url: str, skew_s: float
         ):
             hold, other = await here.reserve(order), await there.reserve(order)
             assert (await here.sweep(), await there.sweep()) == (0, 0)
-            here.settle(hold, 7, usage_pb2.Usage())
-            there.settle(other, 5, usage_pb2.Usage())
+            here.settle(hold, 7, Usage())
+            there.settle(other, 5, Usage())
         result = await database.read(audit)
     finally:
         await database.close()

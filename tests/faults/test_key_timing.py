@@ -10,9 +10,9 @@ from typing import Any
 
 import gateway.http.auth_throttle
 import gateway.http.call_options
-import gateway.rpc.call_metadata
 import services.admission.keyring
 import services.common.key_format
+import services.serving.core_backend
 import services.storage.keys
 import services.storage.pepper
 from tests.faults.conftest import OpenStand
@@ -25,7 +25,7 @@ FILES = {
         gateway.http.auth_throttle,
         gateway.http.call_options,
         services.common.key_format,
-        gateway.rpc.call_metadata,
+        services.serving.core_backend,
         services.admission.keyring,
         services.storage.keys,
         services.storage.pepper,

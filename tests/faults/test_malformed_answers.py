@@ -288,3 +288,36 @@ async def test_finish_reason_error_is_an_error(openrouter: FaultStand, code: Any
     assert str(reply.code).startswith("upstream_")
     assert (await openrouter.charged())[0] == 1
     assert openrouter.metric("stream_ends_total", end="upstream_error") == 1
+
+
+CUT_IN_TWO: dict[str, tuple[bytes, bytes]] = {
+    "anthropic": (
+        SSE_HEAD
+        + said(started(IN), BLOCK, text("hi \ud83d"), text("\ude00!"), CLOSED)
+        + said(ended(usage=OUT), STOPPED)
+        + LAST_CHUNK,
+        json_answer({**ANTHROPIC.whole, "content": [{"type": "text", "text": "hi \ud83d"}]}),
+    ),
+    "openai": (
+        SSE_HEAD
+        + sse(piece("hi \ud83d"), piece("\ude00!"), piece("", "stop"), "[DONE]")
+        + LAST_CHUNK,
+        json_answer({"choices": [{"message": {"content": "hi \ud83d"}, "finish_reason": "stop"}]}),
+    ),
+}
+"""A stream with an emoji in two pieces, and a document with half of one."""
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+@pytest.mark.parametrize("dialect", CUT_IN_TWO)
+async def test_halves_of_surrogate_pairs_are_joined_or_replaced(
+    open_stand: OpenStand, dialect: str, streamed: bool
+) -> None:
+    """A half waits for the next piece, and one that stays alone becomes U+FFFD. Row 65."""
+    stand = await open_stand(first={"dialect": dialect}, second={"dialect": dialect})
+    stand.play(*([each] for each in CUT_IN_TWO[dialect]))
+
+    replies = [await stand.ask(stream=streamed) for _ in range(2)]
+
+    assert [reply.content for reply in replies] == ["hi \U0001f600!", "hi \ufffd"]
+    assert (await stand.charged())[0] == 2

@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 from pomogator.accounts.v1 import key_service_pb2 as keys
-from pomogator.chat.v1 import usage_pb2
 
 from services.clock import SystemClock
+from services.domain.usage import Usage
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
 from services.metering.outbox import BATCH_DELAY_S
@@ -184,13 +184,13 @@ async def test_a_hold_is_ended_once_by_many_sweepers(
         for number in range(ROUNDS):
             async with Ledger(database, clock) as late:
                 hold = await late.reserve(order)
-                late.checkpoint(hold, 300, usage_pb2.Usage())
+                late.checkpoint(hold, 300, Usage())
                 await late._write_checkpoints()
                 sweepers = [Ledger(database, clock) for _ in range(3)]
                 # Who does not renew a lease that is over is dead when it has been seen twice.
                 await asyncio.gather(*(each.sweep() for each in sweepers))
                 await database.write(end_leases, late.owner)
-                late.settle(hold, 500, usage_pb2.Usage())
+                late.settle(hold, 500, Usage())
                 await asyncio.sleep(number % 4 * BATCH_DELAY_S / 2)  # Either may be first.
                 await asyncio.gather(*(each.sweep() for each in sweepers * 2), late.drain())
         result = await database.read(audit)

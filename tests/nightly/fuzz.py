@@ -18,19 +18,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
 from gateway.config import EdgeConfig
 from gateway.errors import REASONS, ApiError
 from gateway.surfaces.openai_chat.decode import decode
 from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.capabilities import Capabilities
-from services.common.contract.chat import SPEC, read_completion
-from services.common.contract.chat_events import read_batch
 from services.completions.fold import Fold
 from services.completions.validation import validate
 from services.config import ChannelConfig
+from services.domain.events import Event
 from services.errors import Failure, UpstreamError
 from services.providers.base import Notes, SseEvent, Target
 from services.providers.registry import DIALECTS
@@ -73,8 +70,7 @@ def read_request(data: bytes, chance: random.Random) -> None:
     """Check that a body is refused with 4xx or can be encoded for every dialect."""
     status = 400
     try:
-        spec = pb.ChatCompletionSpec()
-        SPEC.fill(decode(data, EDGE).spec, spec)
+        spec = decode(data, EDGE).spec
         validate(spec)
         target = chance.choice(MODELS)
         for name, dialect in DIALECTS.items():
@@ -105,29 +101,28 @@ def read_stream(dialect: str) -> Read:
 
     def read(data: bytes, _: random.Random) -> None:
         decoder = DIALECTS[dialect].decoder(unknown(dialect))
-        chunks: list[pb.ChatCompletionChunk] = []
+        events: list[Event] = []
         with suppress(UpstreamError):
             for event in events_of(data):
-                chunks += decoder.feed(event)
-            chunks += decoder.finish()
-        show(chunks)
+                events += decoder.feed(event)
+            events += decoder.finish()
+        show(events)
         document = data.partition(b"data: ")[2] or data
         with suppress(UpstreamError):
-            show(DIALECTS[dialect].decoder(unknown(dialect)).whole(document))
+            show(DIALECTS[dialect].decoder(unknown(dialect)).whole(document).events())
 
     return read
 
 
-def show(chunks: Sequence[pb.ChatCompletionChunk]) -> None:
+def show(batch: Sequence[Event]) -> None:
     """Check the rendering: events that are JSON on one line, or a whole answer."""
-    batch = read_batch(pb.StreamChatCompletionResponse(chunks=chunks))
     shown = ChunkRenderer(include_usage=True).render(batch)
     for event in shown.split(b"\n\n")[:-1]:
         assert event.startswith(b"data: ")
         json.loads(event.removeprefix(b"data: "))
     fold = Fold()
-    fold.add(chunks)
-    json.loads(render_completion(read_completion(fold.answer), thinking_parts=True))
+    fold.add(batch)
+    json.loads(render_completion(fold.answer, thinking_parts=True))
 
 
 def read_refusal(data: bytes, chance: random.Random) -> None:

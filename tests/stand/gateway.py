@@ -11,12 +11,14 @@ from typing import Literal
 import aiohttp
 import grpc
 
+from gateway.backend import Backend
 from gateway.config import EdgeConfig
 from gateway.rpc.service_channel import open_channel
 from gateway.server import serving_rest
 from services.clock import Clock
 from services.config import ChannelConfig, Config, KeysConfig, ModelConfig, Secret, StateConfig
 from services.rpc.listener import listening
+from services.serving.core_backend import CoreBackend
 from services.serving.server import SYSTEM_CLOCK, open_service
 from services.serving.service import Service
 
@@ -87,13 +89,16 @@ async def running_config(
         service = await stack.enter_async_context(opening)
         key = await service.key_maker.make_first()
         assert key is not None, "the state is not new"
+        backend: Backend | None = None
         if transport == "in-process":
             channel: grpc.aio.Channel = service.channel()
+            backend = CoreBackend.of(service, channel)
         else:
             address = "127.0.0.1:0" if transport == "tcp" else f"unix:{state}/grpc.sock"
             bound = await stack.enter_async_context(listening(service.register, address, grace_s=0))
             channel = await stack.enter_async_context(open_channel(bound, edge))
-        address = await stack.enter_async_context(serving_rest(channel, "127.0.0.1:0", edge))
+        rest = serving_rest(channel, "127.0.0.1:0", edge, backend=backend)
+        address = await stack.enter_async_context(rest)
         http = await stack.enter_async_context(
             aiohttp.ClientSession(headers={"Authorization": f"Bearer {key}"})
         )

@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     image_extraction  large images, cut out of the body
     images            image URLs, checked
     messages          the conversation
+    parts             parts of a message
     tools             tools, tool choice and response format
     reasoning         three vocabularies for how much a model thinks
     chat_request      a decoded request, and the options of its answer

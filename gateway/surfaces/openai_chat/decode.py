@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import Meta, Raw, Struct
@@ -32,7 +32,10 @@ from gateway.surfaces.openai_chat.tools import (
     decode_tool_choice,
     decode_tools,
 )
+from gateway.surfaces.unknown_members import Reader, to_json
 from services.domain.spec import ChatCompletionSpec, Verbosity
+
+T = TypeVar("T")
 
 LOGIT_BIASES_MAX = 2_048
 """The most tokens in `logit_bias`."""
@@ -41,11 +44,11 @@ METADATA_MAX = 256
 """The most members of `metadata` that are decoded; the service accepts 16."""
 
 
-class _StreamOptions(Struct):
+class _StreamOptions(Struct, forbid_unknown_fields=True):
     include_usage: bool | None = None
 
 
-class _UsageOptions(Struct):
+class _UsageOptions(Struct, forbid_unknown_fields=True):
     include: bool | None = None
 
 
@@ -58,8 +61,8 @@ _STRING = msgspec.json.Decoder(str)
 _STOP = msgspec.json.Decoder(str | list[str])
 _LOGIT_BIAS = msgspec.json.Decoder(Annotated[dict[str, float], Meta(max_length=LOGIT_BIASES_MAX)])
 _METADATA = msgspec.json.Decoder(Annotated[dict[str, str], Meta(max_length=METADATA_MAX)])
-_STREAM_OPTIONS = msgspec.json.Decoder(_StreamOptions)
-_USAGE_OPTIONS = msgspec.json.Decoder(_UsageOptions)
+_STREAM_OPTIONS: Reader[_StreamOptions] = Reader(_StreamOptions)
+_USAGE_OPTIONS: Reader[_UsageOptions] = Reader(_UsageOptions)
 
 _DOUBLES = (
     "temperature",
@@ -173,7 +176,7 @@ def _include_cost(fields: _Fields) -> bool:
     """Read OpenRouter's `usage: {"include": true}`."""
     if "usage" not in fields:
         return False
-    return bool(read("usage", fields.pop("usage"), _USAGE_OPTIONS).include)
+    return bool(_options("usage", fields.pop("usage"), _USAGE_OPTIONS, fields).include)
 
 
 def _required_model(fields: _Fields) -> str:
@@ -191,7 +194,15 @@ def _streaming(fields: _Fields) -> tuple[bool, bool]:
     if not stream:
         message = "The parameter `stream_options` needs `stream` to be true."
         raise invalid("stream_options", message)
-    return stream, bool(read("stream_options", raw, _STREAM_OPTIONS).include_usage)
+    return stream, bool(_options("stream_options", raw, _STREAM_OPTIONS, fields).include_usage)
+
+
+def _options(name: str, raw: Raw, reader: Reader[T], fields: _Fields) -> T:
+    """Read options that no spec has. Unknown members stay among the fields, as their object's."""
+    options, unknown = reader.read(name, raw)
+    if unknown:
+        fields[name] = Raw(to_json(unknown))
+    return options
 
 
 def _double(name: str, raw: Raw) -> float:

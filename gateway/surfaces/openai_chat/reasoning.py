@@ -15,18 +15,19 @@ from msgspec import Raw, Struct
 
 from gateway.errors import invalid
 from gateway.surfaces.json_fields import integer, one_of, read
+from gateway.surfaces.unknown_members import Reader, to_json
 from services.domain.spec import EFFORTS, Effort, Thinking, ThinkingMode
 
 ReasoningFields: TypeAlias = tuple[Effort | Literal[""], Thinking | None]
 """The spec's `reasoning_effort` and `thinking`."""
 
 
-class _Thinking(Struct):
+class _Thinking(Struct, forbid_unknown_fields=True):
     type: str | None = None
     budget_tokens: int | float | None = None
 
 
-class _Reasoning(Struct):
+class _Reasoning(Struct, forbid_unknown_fields=True):
     effort: str | None = None
     max_tokens: int | float | None = None
     exclude: bool | None = None
@@ -34,8 +35,8 @@ class _Reasoning(Struct):
 
 
 _STRING = msgspec.json.Decoder(str)
-_THINKING = msgspec.json.Decoder(_Thinking)
-_REASONING = msgspec.json.Decoder(_Reasoning)
+_THINKING: Reader[_Thinking] = Reader(_Thinking)
+_REASONING: Reader[_Reasoning] = Reader(_Reasoning)
 
 MODES: Sequence[ThinkingMode] = ("enabled", "disabled", "adaptive")
 
@@ -55,15 +56,16 @@ def decode_reasoning(fields: dict[str, Raw]) -> ReasoningFields:
         name = read("reasoning_effort", raw_effort, _STRING)
         effort = one_of("reasoning_effort", name, EFFORTS)
     if raw_thinking is not None:
-        thinking = _thinking(read("thinking", raw_thinking, _THINKING))
+        thinking = _thinking(raw_thinking)
     if raw_reasoning is None:
         return effort, thinking
     if raw_thinking is not None:
         raise invalid("reasoning", "Give `reasoning` or `thinking`, not both.")
-    return _reasoning(read("reasoning", raw_reasoning, _REASONING), effort)
+    return _reasoning(raw_reasoning, effort)
 
 
-def _thinking(asked: _Thinking) -> Thinking:
+def _thinking(raw: Raw) -> Thinking:
+    asked, unknown = _THINKING.read("thinking", raw)
     mode: ThinkingMode = ""
     if asked.type is not None:
         mode = one_of("thinking.type", asked.type, MODES)
@@ -71,10 +73,12 @@ def _thinking(asked: _Thinking) -> Thinking:
     return Thinking(
         mode=mode,
         budget_tokens=None if budget is None else integer("thinking.budget_tokens", budget, 32),
+        extra_json=to_json(unknown),
     )
 
 
-def _reasoning(asked: _Reasoning, effort: Effort | Literal[""]) -> ReasoningFields:
+def _reasoning(raw: Raw, effort: Effort | Literal[""]) -> ReasoningFields:
+    asked, unknown = _REASONING.read("reasoning", raw)
     if asked.effort is not None:
         asked_effort = one_of("reasoning.effort", asked.effort, EFFORTS)
         if effort not in {"", asked_effort}:
@@ -82,12 +86,13 @@ def _reasoning(asked: _Reasoning, effort: Effort | Literal[""]) -> ReasoningFiel
             raise invalid("reasoning_effort", message)
         effort = asked_effort
     budget, enabled = asked.max_tokens, asked.enabled
-    if budget is None and enabled is None and asked.exclude is None:
+    if budget is None and enabled is None and asked.exclude is None and not unknown:
         return effort, None
     modes: dict[bool | None, ThinkingMode] = {None: "", True: "enabled", False: "disabled"}
     thinking = Thinking(
         mode=modes[enabled],
         budget_tokens=None if budget is None else integer("reasoning.max_tokens", budget, 32),
         excluded=bool(asked.exclude),
+        extra_json=to_json(unknown),
     )
     return effort, thinking

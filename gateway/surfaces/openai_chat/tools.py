@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
 
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
-from gateway.surfaces.json_fields import one_of, read
+from gateway.surfaces.json_fields import one_of
+from gateway.surfaces.unknown_members import Reader, item, to_json
 from services.domain.spec import (
     ResponseFormat,
     ResponseFormatType,
@@ -21,65 +23,68 @@ from services.domain.spec import (
 _NONE = Raw()
 
 
-class _Function(Struct):
+class _Function(Struct, forbid_unknown_fields=True):
     name: str
     description: str | None = None
     parameters: Raw = _NONE
     strict: bool | None = None
 
 
-class _Custom(Struct):
+class _Custom(Struct, forbid_unknown_fields=True):
     name: str
     description: str | None = None
     format: Raw = _NONE
 
 
-class _FunctionTool(Struct, tag_field="type", tag="function"):
+class _FunctionTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="function"):
     function: _Function
 
 
-class _CustomTool(Struct, tag_field="type", tag="custom"):
+class _CustomTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="custom"):
     custom: _Custom
 
 
-class _Name(Struct):
+class _Name(Struct, forbid_unknown_fields=True):
     name: str
 
 
-class _NamedFunction(Struct, tag_field="type", tag="function"):
+class _NamedFunction(Struct, forbid_unknown_fields=True, tag_field="type", tag="function"):
     function: _Name
 
 
-class _NamedCustom(Struct, tag_field="type", tag="custom"):
+class _NamedCustom(Struct, forbid_unknown_fields=True, tag_field="type", tag="custom"):
     custom: _Name
 
 
-class _Allowed(Struct):
+class _Allowed(Struct, forbid_unknown_fields=True):
     mode: str
     tools: list[_NamedFunction | _NamedCustom]
 
 
-class _AllowedTools(Struct, tag_field="type", tag="allowed_tools"):
+class _AllowedTools(Struct, forbid_unknown_fields=True, tag_field="type", tag="allowed_tools"):
     allowed_tools: _Allowed
 
 
-class _JsonSchema(Struct):
+class _JsonSchema(Struct, forbid_unknown_fields=True):
     name: str
     description: str | None = None
     schema: Raw = _NONE
     strict: bool | None = None
 
 
-class _ResponseFormat(Struct):
+class _ResponseFormat(Struct, forbid_unknown_fields=True):
     type: str
     json_schema: _JsonSchema | None = None
 
 
-_TOOLS = msgspec.json.Decoder(list[_FunctionTool | _CustomTool])
-_FUNCTIONS = msgspec.json.Decoder(list[_Function])
-_CHOICE = msgspec.json.Decoder(str | _NamedFunction | _NamedCustom | _AllowedTools)
-_FUNCTION_CHOICE = msgspec.json.Decoder(str | _Name)
-_FORMAT = msgspec.json.Decoder(_ResponseFormat)
+_Tools: TypeAlias = list[_FunctionTool | _CustomTool]
+_Choice: TypeAlias = str | _NamedFunction | _NamedCustom | _AllowedTools
+_TOOLS: Reader[_Tools] = Reader(_Tools)
+_FUNCTIONS: Reader[list[_Function]] = Reader(list[_Function])
+_CHOICE: Reader[_Choice] = Reader(_Choice)
+_FUNCTION_CHOICE: Reader[str | _Name] = Reader(str | _Name)
+_FORMAT: Reader[_ResponseFormat] = Reader(_ResponseFormat)
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 MODES: Sequence[ToolChoiceMode] = ("auto", "none", "required")
 ALLOWED_MODES: Sequence[ToolChoiceMode] = ("auto", "required")
@@ -88,64 +93,86 @@ FORMATS: Sequence[ResponseFormatType] = ("text", "json_object", "json_schema")
 
 def decode_tools(param: str, raw: Raw) -> list[Tool]:
     """Decode the field `tools`."""
-    return [_tool(tool) for tool in read(param, raw, _TOOLS)]
+    tools, unknown = _TOOLS.read(param, raw)
+    return [_tool(tool, item(unknown, index)) for index, tool in enumerate(tools)]
 
 
 def decode_functions(param: str, raw: Raw) -> list[Tool]:
     """Decode the field `functions`, the predecessor of `tools`."""
-    return [_function(function) for function in read(param, raw, _FUNCTIONS)]
+    functions, unknown = _FUNCTIONS.read(param, raw)
+    return [
+        _function(function, _in_function(item(unknown, index)))
+        for index, function in enumerate(functions)
+    ]
 
 
-def _tool(tool: _FunctionTool | _CustomTool) -> Tool:
+def _tool(tool: _FunctionTool | _CustomTool, unknown: Any) -> Tool:
     if isinstance(tool, _FunctionTool):
-        return _function(tool.function)
+        return _function(tool.function, unknown)
     custom = tool.custom
     return Tool(
         type="custom",
         name=custom.name,
         description=custom.description or "",
         parameters_json=_json(custom.format),
+        extra_json=to_json(unknown),
     )
 
 
-def _function(function: _Function) -> Tool:
+def _function(function: _Function, unknown: Any) -> Tool:
     return Tool(
         type="function",
         name=function.name,
         description=function.description or "",
         parameters_json=_json(function.parameters),
         strict=function.strict,
+        extra_json=to_json(unknown),
     )
 
 
 def decode_tool_choice(param: str, raw: Raw) -> ToolChoice:
     """Decode the field `tool_choice`: a mode, a tool, or the allowed tools."""
-    choice = read(param, raw, _CHOICE)
+    choice, unknown = _CHOICE.read(param, raw)
+    extra = to_json(unknown)
     if isinstance(choice, str):
         return ToolChoice(mode=one_of(param, choice, MODES))
     if isinstance(choice, _AllowedTools):
         allowed = choice.allowed_tools
         mode = one_of(f"{param}.allowed_tools.mode", allowed.mode, ALLOWED_MODES)
-        return ToolChoice(mode=mode, names=[_name(tool) for tool in allowed.tools])
+        names = [_name(tool) for tool in allowed.tools]
+        return ToolChoice(mode=mode, names=names, extra_json=extra)
     custom = isinstance(choice, _NamedCustom)
-    return ToolChoice(mode="named", names=[_name(choice)], type="custom" if custom else "function")
+    return ToolChoice(
+        mode="named",
+        names=[_name(choice)],
+        type="custom" if custom else "function",
+        extra_json=extra,
+    )
 
 
 def decode_function_choice(param: str, raw: Raw) -> ToolChoice:
     """Decode the field `function_call`, the predecessor of `tool_choice`."""
-    choice = read(param, raw, _FUNCTION_CHOICE)
+    choice, unknown = _FUNCTION_CHOICE.read(param, raw)
     if isinstance(choice, str):
         return ToolChoice(mode=one_of(param, choice, MODES))
-    return ToolChoice(mode="named", names=[choice.name], type="function")
+    return ToolChoice(
+        mode="named",
+        names=[choice.name],
+        type="function",
+        extra_json=to_json(_in_function(unknown)),
+    )
 
 
 def decode_response_format(param: str, raw: Raw) -> ResponseFormat:
     """Decode the field `response_format`."""
-    given = read(param, raw, _FORMAT)
+    given, unknown = _FORMAT.read(param, raw)
     form = one_of(f"{param}.type", given.type, FORMATS)
-    if form != "json_schema":
-        return ResponseFormat(type=form)
     schema = given.json_schema
+    if form != "json_schema":
+        if schema is not None:
+            # It belongs to another type, and is none of this one's fields.
+            unknown = {**(unknown or {}), "json_schema": _MEMBERS.decode(raw)["json_schema"]}
+        return ResponseFormat(type=form, extra_json=to_json(unknown))
     if schema is None:
         raise invalid(f"{param}.json_schema", f"Invalid {param}: `json_schema` is missing.")
     return ResponseFormat(
@@ -154,7 +181,13 @@ def decode_response_format(param: str, raw: Raw) -> ResponseFormat:
         description=schema.description or "",
         schema_json=_json(schema.schema),
         strict=schema.strict,
+        extra_json=to_json(unknown),
     )
+
+
+def _in_function(unknown: Any) -> Any:
+    """Return unknown members of a function at their place in a tool."""
+    return {"function": unknown} if unknown else None
 
 
 def _name(tool: _NamedFunction | _NamedCustom) -> str:

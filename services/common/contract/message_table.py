@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 import msgspec
 from google.protobuf.descriptor import EnumDescriptor
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -83,7 +84,7 @@ class MessageTable(Generic[S]):
         self._readers: dict[str, tuple[str, Callable[[Any], Any]]] = {}
         self._writers: list[tuple[str, str, bool, Write]] = []
         """Of each field: its name here, its name there, whether an empty value is one."""
-        self._required = {
+        self._required: dict[str, Any] = {
             field.name: _EMPTY.get(field.type, "")
             for field in msgspec.structs.fields(struct)
             if field.required
@@ -131,6 +132,8 @@ class MessageTable(Generic[S]):
         else:
             self._readers[field.name] = name, read
             self._writers.append((name, field.name, True, _filling(row.fill)))
+            if name in self._required:
+                self._required[name] = read(GetMessageClass(field.message_type)())
 
     def _add_plain(self, name: str, field: Any) -> None:
         read: Callable[[Any], Any] = _same

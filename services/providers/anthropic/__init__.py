@@ -2,14 +2,15 @@
 
 Modules, in the order in which data flows:
 
-    request     body of `POST /messages`
-    messages    conversation in the request
-    parts       content blocks of its messages
-    tools       tools in the request, and the tool choice
-    response    events of an answer as chunks
-    events      types of the API's events
-    blocks      content blocks of an incomplete answer
-    usage       token usage of an answer
+    request         body of `POST /messages`
+    messages        conversation in the request
+    parts           content blocks of its messages
+    tools           tools in the request, and the tool choice
+    response        answers, whole or streamed
+    wire            types of the API's events
+    whole_message   whole message in the domain's form
+    blocks          content blocks of an answer, and its sealed reasoning
+    usage           token usage of an answer
 
 Reference: https://docs.anthropic.com/en/api/messages
 """
@@ -18,8 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
+from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
 from services.providers.anthropic.request import encode
 from services.providers.anthropic.response import AnthropicDecoder
@@ -32,7 +32,7 @@ class AnthropicDialect:
 
     def encode(
         self,
-        spec: pb.ChatCompletionSpec,
+        spec: ChatCompletionSpec,
         target: Target,
         notes: Notes,
         *,

@@ -1,4 +1,4 @@
-"""Content blocks of an incomplete answer, and the sealed reasoning made from them."""
+"""Content blocks of an answer, and the sealed reasoning made from them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OpenBlock:
     arguments: bytes = NO_ARGUMENTS
     """Arguments given at the start of a tool call. Used if no deltas follow."""
     started: bool = False
-    """Whether any arguments of the tool call were returned as chunks."""
+    """Whether any arguments of the tool call were returned."""
 
 
 def sealed_reasoning(blocks: Sequence[OpenBlock]) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
-from pomogator.chat.v1 import content_pb2
 
+from services.domain.conversation import ImagePart, Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.anthropic.parts import Json, contents, text_blocks
@@ -29,7 +29,6 @@ OPENING = "(The conversation begins with the assistant.)"
 """User turn added if the conversation begins with the assistant: the API requires a user turn
 first."""
 
-_SYSTEM_ROLES = (content_pb2.ROLE_SYSTEM, content_pb2.ROLE_DEVELOPER)
 _FORBIDDEN_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
 
 
@@ -68,7 +67,7 @@ class Conversation:
         else:
             self.turns.append(Turn(role=role, content=content))
 
-    def add_instructions(self, message: content_pb2.Message) -> None:
+    def add_instructions(self, message: Message) -> None:
         """Add instructions: to `system` before the first turn, else at their position."""
         blocks = _contents_without_images(message, self.target)
         if not self.turns:
@@ -111,9 +110,7 @@ class Conversation:
         return self.turns[-2].content[0]["type"] not in ("thinking", "redacted_thinking")
 
 
-def conversation(
-    messages: Sequence[content_pb2.Message], target: Target, notes: Notes
-) -> Conversation:
+def conversation(messages: Sequence[Message], target: Target, notes: Notes) -> Conversation:
     """Convert `messages` to the API's form.
 
     Raises UNSUPPORTED_FEATURE for audio, for file types that the API does not take, and for a
@@ -123,12 +120,12 @@ def conversation(
     made = Conversation(target=target, notes=notes)
     for message in messages:
         # A tool's result is identified by the ID of its call, so its name can be omitted.
-        if message.name and message.role != content_pb2.ROLE_TOOL:
+        if message.name and message.role != "tool":
             notes.dropped("messages", "The provider has no names of participants.")
-        if message.role in _SYSTEM_ROLES:
+        if message.role in ("system", "developer"):
             made.add_instructions(message)
             continue
-        if message.role != content_pb2.ROLE_TOOL:
+        if message.role != "tool":
             made.add_postponed()
         role, read = _ROLES[message.role]
         made.add(role, read(message, made))
@@ -166,11 +163,11 @@ def _trim_prefill(made: Conversation) -> None:
         last["text"] = str(last["text"]).rstrip()
 
 
-def _user(message: content_pb2.Message, made: Conversation) -> list[Json]:
+def _user(message: Message, made: Conversation) -> list[Json]:
     return contents(message.content, made.target)
 
 
-def _tool(message: content_pb2.Message, made: Conversation) -> list[Json]:
+def _tool(message: Message, made: Conversation) -> list[Json]:
     result: Json = {"type": "tool_result", "tool_use_id": _tool_id(message.tool_call_id)}
     content = contents(message.content, made.target)
     for block in content:
@@ -181,7 +178,7 @@ def _tool(message: content_pb2.Message, made: Conversation) -> list[Json]:
     return [result]
 
 
-def _assistant(message: content_pb2.Message, made: Conversation) -> list[Json]:
+def _assistant(message: Message, made: Conversation) -> list[Json]:
     calls = {call.id: _tool_use(call, made.notes) for call in message.tool_calls}
     texts = _contents_without_images(message, made.target)
     if message.refusal.strip():
@@ -192,21 +189,21 @@ def _assistant(message: content_pb2.Message, made: Conversation) -> list[Json]:
     return _interleaved(state, message, texts, calls)
 
 
-def _contents_without_images(message: content_pb2.Message, target: Target) -> list[Json]:
+def _contents_without_images(message: Message, target: Target) -> list[Json]:
     """Blocks of a turn that is not the user's. Raises UNSUPPORTED_FEATURE for images."""
-    has_image = any(part.WhichOneof("part") == "image" for part in message.content)
+    has_image = any(isinstance(part, ImagePart) for part in message.content)
     require(not has_image, "messages", "images outside the user's turns")
     return contents(message.content, target)
 
 
 def _interleaved(
     state: Sequence[reasoning_state.Block],
-    message: content_pb2.Message,
+    message: Message,
     texts: list[Json],
     calls: dict[str, Json],
 ) -> list[Json]:
     """The assistant's turn in its original order. Edited text is sent in its current form."""
-    text = "".join(part.text for part in message.content)
+    text = "".join(part.text for part in message.content if isinstance(part, TextPart))
     lengths = [block.length for block in state if isinstance(block, reasoning_state.Text)]
     intact = sum(lengths) == len(text) and not any("cache_control" in block for block in texts)
     blocks: list[Json] = []
@@ -238,7 +235,7 @@ class _Detail(msgspec.Struct):
     data: str | None = None
 
 
-def _openrouter_reasoning(message: content_pb2.Message, notes: Notes) -> list[Json]:
+def _openrouter_reasoning(message: Message, notes: Notes) -> list[Json]:
     """Reasoning in OpenRouter's form. Only blocks that Anthropic's API made can be continued."""
     if not message.reasoning_details_json:
         return []
@@ -261,7 +258,7 @@ def _openrouter_reasoning(message: content_pb2.Message, notes: Notes) -> list[Js
     return blocks
 
 
-def _tool_use(call: content_pb2.ToolCall, notes: Notes) -> Json:
+def _tool_use(call: ToolCall, notes: Notes) -> Json:
     """Tool call. Arguments that are not a JSON object are wrapped in one."""
     arguments: object = {}
     if call.arguments.strip():
@@ -285,11 +282,8 @@ def _marked(block: Json) -> Json:
     return {**block, "text": f"<system>\n{block['text']}\n</system>"}
 
 
-_ROLES: Mapping[
-    content_pb2.Role.ValueType,
-    tuple[str, Callable[[content_pb2.Message, Conversation], list[Json]]],
-] = {
-    content_pb2.ROLE_USER: ("user", _user),
-    content_pb2.ROLE_ASSISTANT: ("assistant", _assistant),
-    content_pb2.ROLE_TOOL: ("user", _tool),
+_ROLES: Mapping[str, tuple[str, Callable[[Message, Conversation], list[Json]]]] = {
+    "user": ("user", _user),
+    "assistant": ("assistant", _assistant),
+    "tool": ("user", _tool),
 }

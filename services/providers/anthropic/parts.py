@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 
-from pomogator.chat.v1 import content_pb2
-
+from services.domain.conversation import AudioPart, ContentPart, FilePart, ImagePart, TextPart
 from services.providers.base import Target
 from services.providers.translate import images
 from services.providers.translate.parameters import raw_object, require
@@ -15,13 +14,11 @@ Json = dict[str, object]
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
-def contents(parts: Iterable[content_pb2.ContentPart], target: Target) -> list[Json]:
+def contents(parts: Iterable[ContentPart], target: Target) -> list[Json]:
     """Convert parts to blocks. Plain-text reasoning is left out: the API has no use for it."""
     blocks: list[Json] = []
     for part in parts:
-        kind = part.WhichOneof("part")
-        reader = _PARTS.get(kind) if kind else None
-        new = reader(part, target) if reader else []
+        new = _blocks(part, target)
         if new and part.cache_control_json:
             new[-1]["cache_control"] = raw_object(part.cache_control_json, "messages")
         blocks += new
@@ -33,17 +30,29 @@ def text_blocks(text: str) -> list[Json]:
     return [{"type": "text", "text": text}] if text.strip() else []
 
 
-def _image(part: content_pb2.ContentPart, target: Target) -> list[Json]:
-    match images.read(part.image, target, accepts=IMAGE_TYPES):
-        case images.InlineImage(mime_type=mime_type) as image:
-            return [{"type": "image", "source": _inline(mime_type, image.json())}]
+def _blocks(part: ContentPart, target: Target) -> list[Json]:
+    match part:
+        case TextPart():
+            return text_blocks(part.text)
+        case ImagePart():
+            return _image(part, target)
+        case FilePart():
+            return _file(part)
+        case AudioPart():
+            require(False, "messages", "sound")
+    return []
+
+
+def _image(image: ImagePart, target: Target) -> list[Json]:
+    match images.read(image, target, accepts=IMAGE_TYPES):
+        case images.InlineImage(mime_type=mime_type) as inline:
+            return [{"type": "image", "source": _inline(mime_type, inline.json())}]
         case images.LinkedImage(uri=uri):
             return [{"type": "image", "source": {"type": "url", "url": uri}}]
 
 
-def _file(part: content_pb2.ContentPart, _: Target) -> list[Json]:
+def _file(file: FilePart) -> list[Json]:
     """Document block: PDF by value, any type by reference."""
-    file = part.file
     prefix, comma, data = file.uri.partition(",")
     pdf = prefix == "data:application/pdf;base64" and bool(comma)
     require(pdf or file.uri.startswith("https://"), "messages", "this kind of file")
@@ -54,16 +63,3 @@ def _file(part: content_pb2.ContentPart, _: Target) -> list[Json]:
 
 def _inline(mime_type: str, data: object) -> Json:
     return {"type": "base64", "media_type": mime_type, "data": data}
-
-
-def _audio(_: content_pb2.ContentPart, __: Target) -> list[Json]:
-    require(False, "messages", "sound")
-    return []
-
-
-_PARTS: Mapping[str, Callable[[content_pb2.ContentPart, Target], list[Json]]] = {
-    "text": lambda part, _: text_blocks(part.text),
-    "image": _image,
-    "file": _file,
-    "audio": _audio,
-}

@@ -10,8 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
+from services.domain.spec import ChatCompletionSpec
 from services.providers.anthropic.messages import Conversation, conversation
 from services.providers.anthropic.parts import Json
 from services.providers.anthropic.tools import (
@@ -29,6 +29,7 @@ from services.providers.translate.parameters import (
     require_features,
 )
 from services.providers.translate.thinking import ThinkingPlan, hidden_tokens, plan
+from services.providers.translate.unknown_members import drop_members, unknown_paths
 
 NAMES: Mapping[str, str] = {
     "temperature": "temperature",
@@ -65,7 +66,7 @@ JSON_HINT = "Answer with one JSON object and nothing else: no prose, no code fen
 _PERSONAL = re.compile(r"[^\s@]+@[^\s@]*[^\s@.]\.[^\s@.]+|\+?[\d\s().-]{7,}")
 
 
-def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
+def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRequest:
     """Encode `spec` as a request.
 
     Raises Failure: UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE.
@@ -73,6 +74,7 @@ def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> Upstrea
     require_features(spec, target)
     for name in _unknown_fields(spec)[:UNKNOWN_MAX]:
         notes.dropped(name, f"The provider has no `{name}`.")
+    drop_members(unknown_paths(spec), notes)
     messages = conversation(spec.messages, target, notes)
     thinking = plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, messages, target))
     parameters = accepted(spec, NAMES, target, notes, thinking=thinking.active)
@@ -102,20 +104,21 @@ def encode(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> Upstrea
     )
 
 
-def _unknown_fields(spec: pb.ChatCompletionSpec) -> Sequence[str]:
+def _unknown_fields(spec: ChatCompletionSpec) -> Sequence[str]:
     if not spec.extra_json:
         return ()
     fields = raw_object(spec.extra_json, "extra_json")
     return list(msgspec.json.decode(fields, type=dict[str, msgspec.Raw]))
 
 
-def _thinking_refusal(spec: pb.ChatCompletionSpec, messages: Conversation, target: Target) -> str:
+def _thinking_refusal(spec: ChatCompletionSpec, messages: Conversation, target: Target) -> str:
     """Reason for which the API would refuse thinking in this conversation. Empty: none."""
     capabilities = target.capabilities
     if messages.is_prefilled:
         return "A model does not reason when the beginning of its answer is given."
+    budget = spec.thinking.budget_tokens if spec.thinking else None
     by_budget = capabilities.thinking == "budget" or (
-        capabilities.takes_budgets and spec.thinking.HasField("budget_tokens")
+        capabilities.takes_budgets and budget is not None
     )
     if by_budget and messages.lacks_reasoning:
         return "Reasoning cannot go on here: the turn that called the tool came back without it."
@@ -131,11 +134,11 @@ def _default_limit(target: Target, thinking: ThinkingPlan) -> int:
 
 
 def _hints(
-    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, thinking: ThinkingPlan
+    spec: ChatCompletionSpec, target: Target, notes: Notes, thinking: ThinkingPlan
 ) -> list[str]:
     """Instructions that replace features that the API or the model lacks."""
     hints = []
-    if spec.response_format.type == pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT:
+    if spec.response_format is not None and spec.response_format.type == "json_object":
         notes.mapped("response_format", "The model is told to answer with one JSON object.")
         hints.append(JSON_HINT)
     if spec.tools and forces_tool(spec) and not can_force(target, thinking=thinking.active):
@@ -184,7 +187,7 @@ def _stop(sequences: object, notes: Notes) -> Json:
 
 
 def _tools(
-    spec: pb.ChatCompletionSpec,
+    spec: ChatCompletionSpec,
     messages: Conversation,
     target: Target,
     notes: Notes,
@@ -202,7 +205,7 @@ def _tools(
     return {"tools": definitions, **({"tool_choice": choice} if choice else {})}
 
 
-def _thinking(spec: pb.ChatCompletionSpec, target: Target, thinking: ThinkingPlan) -> Json:
+def _thinking(spec: ChatCompletionSpec, target: Target, thinking: ThinkingPlan) -> Json:
     """`thinking` and `output_config`, which holds the effort and the answer's form."""
     capabilities = target.capabilities
     fields: Json = {}
@@ -214,14 +217,15 @@ def _thinking(spec: pb.ChatCompletionSpec, target: Target, thinking: ThinkingPla
         case "off":
             return {"thinking": {"type": "disabled"}, **_output(spec, "")}
     if fields and capabilities.thinking_display:
-        fields["display"] = "omitted" if spec.thinking.excluded else "summarized"
+        is_excluded = spec.thinking is not None and spec.thinking.excluded
+        fields["display"] = "omitted" if is_excluded else "summarized"
     return {**({"thinking": fields} if fields else {}), **_output(spec, thinking.effort)}
 
 
-def _output(spec: pb.ChatCompletionSpec, effort: str) -> Json:
+def _output(spec: ChatCompletionSpec, effort: str) -> Json:
     config: Json = {"effort": effort} if effort else {}
     wanted = spec.response_format
-    if wanted.type == pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+    if wanted is not None and wanted.type == "json_schema":
         require(bool(wanted.schema_json), "response_format", "answers held to no schema")
         config["format"] = {
             "type": "json_schema",

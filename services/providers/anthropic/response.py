@@ -1,9 +1,9 @@
-"""Decoder of the API's events to chunks.
+"""Decoder of the API's events. See `whole_message` for an answer that is one document.
 
     message_start  (content_block_start  content_block_delta*  content_block_stop)*
     message_delta  message_stop          with `ping` anywhere, `error` perhaps at the end
 
-Text, reasoning and tool arguments become chunks at once. The sealed reasoning, the finish reason
+Text, reasoning and tool arguments are returned at once. The sealed reasoning, the finish reason
 and the usage are held back until the message has ended. Blocks of tools that the provider runs
 itself, and blocks of unknown types, are ignored.
 """
@@ -11,32 +11,31 @@ itself, and blocks of unknown types, are ignored.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import usage_pb2
 
+from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
-from services.errors import UpstreamError
-from services.providers.anthropic.blocks import NO_ARGUMENTS, OpenBlock, sealed_reasoning
-from services.providers.anthropic.events import (
-    Block,
-    BlockDelta,
-    Ending,
+from services.domain.events import (
+    ChoiceFinished,
     Event,
-    Kind,
-    Message,
-    UsageReport,
+    Finished,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
 )
+from services.domain.usage import Usage
+from services.errors import UpstreamError
+from services.providers.anthropic import wire
+from services.providers.anthropic.blocks import NO_ARGUMENTS, OpenBlock, sealed_reasoning
 from services.providers.anthropic.usage import UsageCount
-from services.providers.base import Chunks, SseEvent
+from services.providers.anthropic.whole_message import choice_of
+from services.providers.base import SseEvent
 from services.providers.failures import provider_failure
 from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.repeated_frame import RepeatedTextDecoder
-
-_T = TypeVar("_T")
-_Chunk = pb.ChatCompletionChunk
 
 
 class AnthropicDecoder(RepeatedTextDecoder):
@@ -54,35 +53,32 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._done = False
         self._text_index = 0
 
-    def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
+    def feed(self, event: SseEvent) -> list[Event]:
         """Decode one event."""
         self.last_text = ""
         if event.name == "content_block_delta":
             return self._delta(event.data)
         if self._done or not event.data or event.name == "ping" or event.data == b"[DONE]":
             return []
-        opened = _read(event.data, _EVENT)
+        opened = wire.read(event.data, wire.EVENT)
         if event.name == "error" or opened.type == "error" or bytes(opened.error):
             raise provider_failure(200, {}, event.data, own_error=False)
         return self._event(opened, event.data)
 
-    def add_texts(self, texts: Sequence[str], chunks: Chunks) -> None:
-        """Add chunks for further text of the block that the last event belonged to."""
+    def add_texts(self, texts: Sequence[str], events: list[Event]) -> None:
+        """Add further text of the block that the last event belonged to."""
         opened = self._block(self._text_index, "text_delta")
         if opened is None:
             return
-        add = chunks.add
-        for text in texts:
-            if text:
-                opened.length += len(text)
-                add().delta.text = text
+        opened.length += sum(map(len, texts))
+        events += map(TextDelta, filter(None, texts))
 
     @property
     def done(self) -> bool:
         """Whether the message has ended."""
         return self._done
 
-    def finish(self) -> list[pb.ChatCompletionChunk]:
+    def finish(self) -> list[Event]:
         """End the stream: returns the sealed reasoning, the finish reason and the usage."""
         if not self._done or not self._has_ending:
             raise UpstreamError(
@@ -91,30 +87,26 @@ class AnthropicDecoder(RepeatedTextDecoder):
             )
         return self._ending()
 
-    def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
+    def whole(self, body: bytes) -> WholeAnswer:
         """Decode an answer that is one JSON document."""
-        message = _read(body, _MESSAGE)
+        message = wire.read(body, wire.MESSAGE)
         if message.type == "error" or bytes(message.error):
             raise provider_failure(200, {}, body, own_error=False)
         if message.content is None:
-            raise _unreadable()
-        chunks: list[pb.ChatCompletionChunk] = []
+            raise wire.unreadable()
         if message.usage is not None:
             self._usage.add(message.usage)
-        for index, block in enumerate(message.content):
-            chunks += self._start(index, block)
-            chunks += self._stop(index)
-        ending = Ending(stop_reason=message.stop_reason, stop_details=message.stop_details)
-        chunks += self._end(ending)
-        self._done = True
-        return chunks + self._ending()
+        choice = choice_of(message)
+        return WholeAnswer(
+            choices=[choice], usage=self._usage.usage, service_tier=self._usage.service_tier
+        )
 
     @property
-    def usage(self) -> usage_pb2.Usage | None:
+    def usage(self) -> Usage | None:
         """The usage reported so far."""
         return self._usage.usage
 
-    def _event(self, event: Event, data: bytes) -> list[pb.ChatCompletionChunk]:
+    def _event(self, event: wire.Event, data: bytes) -> list[Event]:
         match event.type:
             case "content_block_start":
                 return self._start(event.index, event.content_block)
@@ -123,17 +115,17 @@ class AnthropicDecoder(RepeatedTextDecoder):
             case "content_block_stop":
                 return self._stop(event.index)
             case "message_start":
-                self._begin(_read(event.message, _MESSAGE))
+                self._begin(wire.read(event.message, wire.MESSAGE))
             case "message_delta":
                 self._has_ending = True
                 if bytes(event.usage):
                     self._report(event.usage)
-                return self._end(_read(event.delta, _ENDING))
+                return self._end(wire.read(event.delta, wire.ENDING))
             case "message_stop":
                 self._done = True
         return []
 
-    def _begin(self, message: Message) -> None:
+    def _begin(self, message: wire.Message) -> None:
         """Handle `message_start`. Proxies repeat the event; some splice two answers into one."""
         if self._blocks and message.id != self._message_id:
             raise UpstreamError(
@@ -145,40 +137,37 @@ class AnthropicDecoder(RepeatedTextDecoder):
             self._usage.add(message.usage)
 
     def _report(self, usage: msgspec.Raw) -> None:
-        report = _read(usage, _USAGE)
+        report = wire.read(usage, wire.USAGE)
         if report is not None:
             self._usage.add(report)
 
-    def _start(self, index: int, content: msgspec.Raw) -> list[pb.ChatCompletionChunk]:
-        if _read(content, _KIND).type not in _KINDS:
+    def _start(self, index: int, content: msgspec.Raw) -> list[Event]:
+        if wire.read(content, wire.KIND).type not in wire.BLOCK_KINDS:
             self._unknown.add(index)
             return []
-        block = _read(content, _BLOCK)
+        block = wire.read(content, wire.BLOCK)
         opened = OpenBlock(kind=block.type, signature=block.signature or "", data=block.data or "")
         self._open[index] = opened
         self._blocks.append(opened)
         if block.type == "tool_use":
             return [self._call(opened, block)]
-        chunks: list[pb.ChatCompletionChunk] = []
+        events: list[Event] = []
         if block.text:
-            chunks.append(_text(opened, block.text))
+            events.append(_text(opened, block.text))
         if block.thinking:
-            chunks.append(_reasoning(opened, block.thinking))
-        return chunks
+            events.append(_reasoning(opened, block.thinking))
+        return events
 
-    def _call(self, opened: OpenBlock, block: Block) -> pb.ChatCompletionChunk:
+    def _call(self, opened: OpenBlock, block: wire.Block) -> ToolCallDelta:
         opened.call_id, opened.call = block.id or "", self._calls
         opened.arguments = bytes(block.input) or NO_ARGUMENTS
         self._calls += 1
-        chunk = _Chunk()
-        call = chunk.delta.tool_call
-        call.index, call.id, call.name = opened.call, opened.call_id, block.name or ""
-        return chunk
+        return ToolCallDelta(call_index=opened.call, id=opened.call_id, name=block.name or "")
 
-    def _delta(self, data: bytes) -> list[pb.ChatCompletionChunk]:
+    def _delta(self, data: bytes) -> list[Event]:
         """Handle `content_block_delta`, the hot path."""
         try:
-            event = _DELTA.decode(data)
+            event = wire.DELTA.decode(data)
         except (ValueError, RecursionError) as error:
             return _ignored(data, error)
         delta = event.delta
@@ -219,7 +208,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         self._blocks.append(opened)
         return opened
 
-    def _stop(self, index: int) -> list[pb.ChatCompletionChunk]:
+    def _stop(self, index: int) -> list[Event]:
         """Handle the end of a block. A tool call without arguments gets an empty object."""
         opened = self._open.pop(index, None)
         if opened is None or opened.kind != "tool_use" or opened.started:
@@ -227,87 +216,52 @@ class AnthropicDecoder(RepeatedTextDecoder):
         try:
             arguments = opened.arguments.decode()
         except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
-            raise _unreadable() from error
+            raise wire.unreadable() from error
         return [_arguments(opened, arguments)]
 
-    def _end(self, ending: Ending) -> list[pb.ChatCompletionChunk]:
+    def _end(self, ending: wire.Ending) -> list[Event]:
         self._stop_reason = ending.stop_reason or self._stop_reason
         raise_if_failure(self._stop_reason)
         explanation = ending.stop_details.explanation if ending.stop_details else None
         if self._stop_reason != "refusal" or not explanation:
             return []
-        chunk = _Chunk()
-        chunk.delta.refusal = explanation
-        return [chunk]
+        return [RefusalDelta(explanation)]
 
-    def _ending(self) -> list[pb.ChatCompletionChunk]:
-        chunks: list[pb.ChatCompletionChunk] = []
-        if state := sealed_reasoning(self._blocks):
-            seal = _Chunk()
-            seal.delta.reasoning_state = state
-            chunks.append(seal)
+    def _ending(self) -> list[Event]:
         native = self._stop_reason
-        last = _Chunk(
-            choice_finished=pb.ChoiceFinished(
-                finish_reason=finish_reason(native), native_finish_reason=native
-            )
-        )
-        finished = pb.CompletionFinished(
-            usage=self._usage.usage, service_tier=self._usage.service_tier
-        )
-        return [*chunks, last, _Chunk(finished=finished)]
+        events: list[Event] = [
+            ChoiceFinished(finish_reason=finish_reason(native), native_finish_reason=native),
+            Finished(usage=self._usage.usage, service_tier=self._usage.service_tier),
+        ]
+        if state := sealed_reasoning(self._blocks):
+            events.insert(0, ReasoningStateDelta(state))
+        return events
 
 
-def _text(block: OpenBlock, text: str) -> pb.ChatCompletionChunk:
+def _text(block: OpenBlock, text: str) -> TextDelta:
     block.length += len(text)
-    chunk = _Chunk()
-    chunk.delta.text = text
-    return chunk
+    return TextDelta(text)
 
 
-def _reasoning(block: OpenBlock, text: str) -> pb.ChatCompletionChunk:
+def _reasoning(block: OpenBlock, text: str) -> ReasoningDelta:
     block.pieces.append(text)
-    chunk = _Chunk()
-    chunk.delta.reasoning = text
-    return chunk
+    return ReasoningDelta(text)
 
 
-def _arguments(block: OpenBlock, fragment: str) -> pb.ChatCompletionChunk:
+def _arguments(block: OpenBlock, fragment: str) -> ToolCallDelta:
     block.started = True
-    chunk = _Chunk()
-    call = chunk.delta.tool_call
-    call.index, call.arguments = block.call, fragment
-    return chunk
+    return ToolCallDelta(call_index=block.call, arguments=fragment)
 
 
-_KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 _CONTENT_KINDS = frozenset({"text_delta", "thinking_delta", "input_json_delta"})
 _UNMISTAKABLE: Mapping[str, str] = {"text_delta": "text", "thinking_delta": "thinking"}
 """Block types by the type of a delta that needs no start of its block."""
 _DELTA_KINDS = _CONTENT_KINDS | {"signature_delta"}
-_DELTA = msgspec.json.Decoder(BlockDelta)
-_EVENT = msgspec.json.Decoder(Event)
-_MESSAGE = msgspec.json.Decoder(Message)
-_KIND = msgspec.json.Decoder(Kind)
-_BLOCK = msgspec.json.Decoder(Block)
-_ENDING = msgspec.json.Decoder(Ending)
-_USAGE: msgspec.json.Decoder[UsageReport | None] = msgspec.json.Decoder(UsageReport | None)
 
 
-def _read(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
-    try:
-        return decoder.decode(data)
-    except (ValueError, RecursionError) as error:
-        raise _unreadable() from error
-
-
-def _ignored(data: bytes, error: Exception) -> list[pb.ChatCompletionChunk]:
+def _ignored(data: bytes, error: Exception) -> list[Event]:
     """Raise UpstreamError unless the delta is of an unknown type, which is ignored."""
-    if _read(_read(data, _EVENT).delta, _KIND).type in _DELTA_KINDS:
-        raise _unreadable() from error
+    delta = wire.read(data, wire.EVENT).delta
+    if wire.read(delta, wire.KIND).type in _DELTA_KINDS:
+        raise wire.unreadable() from error
     return []
-
-
-def _unreadable() -> UpstreamError:
-    message = "The provider sent something that cannot be read."
-    return UpstreamError(ErrorReason.UPSTREAM_BAD_RESPONSE, message)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2
 
+from services.domain.spec import ChatCompletionSpec, Tool, ToolChoiceMode
 from services.providers.anthropic.parts import Json
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import (
@@ -17,18 +16,19 @@ from services.providers.translate.parameters import (
     shows_tools,
 )
 
-CHOICES: Mapping[pb.ToolChoiceMode.ValueType, str] = {
-    pb.TOOL_CHOICE_MODE_AUTO: "auto",
-    pb.TOOL_CHOICE_MODE_NONE: "none",
-    pb.TOOL_CHOICE_MODE_REQUIRED: "any",
-    pb.TOOL_CHOICE_MODE_NAMED: "tool",
+CHOICES: Mapping[ToolChoiceMode, str] = {
+    "auto": "auto",
+    "none": "none",
+    "required": "any",
+    "named": "tool",
 }
+"""The API's words for ways to choose a tool."""
 
 _NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
 
 
 def tool_definitions(
-    spec: pb.ChatCompletionSpec, called: Collection[str], target: Target, notes: Notes
+    spec: ChatCompletionSpec, called: Collection[str], target: Target, notes: Notes
 ) -> list[Json]:
     """Tool definitions to send; empty if there are none.
 
@@ -41,35 +41,35 @@ def tool_definitions(
         return [{"name": name, "input_schema": _NO_ARGUMENTS} for name in called]
     if not shows_tools(spec, target, notes):
         return []
-    allowed = set(spec.tool_choice.names) if _picks_some(spec) else None
-    if allowed is not None:
+    allowed = _allowed_tools(spec)
+    if allowed:
         notes.mapped("tool_choice", "Only the allowed tools are offered.")
     return [
         _definition(tool, target, notes)
         for tool in spec.tools
-        if allowed is None or tool.name in allowed
+        if not allowed or tool.name in allowed
     ]
 
 
 def tool_choice(
-    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, thinking: bool
+    spec: ChatCompletionSpec, target: Target, notes: Notes, *, thinking: bool
 ) -> Json | None:
     """Tool choice to send. None: nothing is sent, and the model decides.
 
     Forcing a tool on a model that cannot be forced (or not while it reasons) leaves the
     choice to it, with a note; `forcing_hint` says it in words instead.
     """
-    mode = spec.tool_choice.mode
     if not spec.tools:
         return {"type": "none"}
+    wanted = spec.tool_choice
+    if wanted is None or not wanted.mode:
+        return None
     if forces_tool(spec) and not can_force(target, thinking=thinking):
         notes.dropped("tool_choice", "This model cannot be made to call a tool: it is told to.")
-        mode = pb.TOOL_CHOICE_MODE_AUTO
-    choice: Json = {"type": CHOICES.get(mode, "auto")}
-    if mode == pb.TOOL_CHOICE_MODE_NAMED:
-        choice["name"] = spec.tool_choice.names[0] if spec.tool_choice.names else ""
-    if not mode:
-        return None
+        return {"type": "auto"}
+    choice: Json = {"type": CHOICES[wanted.mode]}
+    if wanted.mode == "named":
+        choice["name"] = wanted.names[0] if wanted.names else ""
     return choice
 
 
@@ -81,20 +81,23 @@ def can_force(target: Target, *, thinking: bool) -> bool:
     )
 
 
-def forcing_hint(spec: pb.ChatCompletionSpec) -> str:
+def forcing_hint(spec: ChatCompletionSpec) -> str:
     """Instruction that replaces a forced tool choice."""
-    names = ", ".join(f"`{name}`" for name in spec.tool_choice.names)
+    wanted = spec.tool_choice
+    names = ", ".join(f"`{name}`" for name in (wanted.names if wanted else ()))
     return f"Answer by calling {'the tool ' + names if names else 'one of the tools'}."
 
 
-def _picks_some(spec: pb.ChatCompletionSpec) -> bool:
-    """Whether the choice is limited to some of the tools."""
-    modes = (pb.TOOL_CHOICE_MODE_AUTO, pb.TOOL_CHOICE_MODE_REQUIRED)
-    return spec.tool_choice.mode in modes and bool(spec.tool_choice.names)
+def _allowed_tools(spec: ChatCompletionSpec) -> Collection[str]:
+    """Names of the tools to which the choice is limited. Empty: it is not limited."""
+    wanted = spec.tool_choice
+    if wanted is None or wanted.mode not in ("auto", "required"):
+        return ()
+    return frozenset(wanted.names)
 
 
-def _definition(tool: pb.Tool, target: Target, notes: Notes) -> Json:
-    require(tool.type != content_pb2.TOOL_TYPE_CUSTOM, "tools", "custom tools")
+def _definition(tool: Tool, target: Target, notes: Notes) -> Json:
+    require(tool.type != "custom", "tools", "custom tools")
     schema = _schema(tool.parameters_json)
     definition: Json = {"name": tool.name, "input_schema": schema}
     if tool.description:

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-from pomogator.chat.v1 import usage_pb2
 
-from services.providers.anthropic.events import Iteration, UsageReport
+from services.domain.usage import Usage
+from services.providers.anthropic.wire import Iteration, UsageReport
 from services.providers.base import TOKENS_MAX
 
 SERVICE_TIERS: Mapping[str, str] = {"standard": "default"}
@@ -47,7 +47,7 @@ class UsageCount:
         return SERVICE_TIERS.get(tier, tier)
 
     @property
-    def usage(self) -> usage_pb2.Usage | None:
+    def usage(self) -> Usage | None:
         """The usage so far. None: no plausible figures were reported."""
         if not self._reported:
             return None
@@ -64,7 +64,7 @@ class UsageCount:
         figures = (prompt, completion, written, cached, thinking, kept)
         if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX:
             return None
-        return usage_pb2.Usage(
+        return Usage(
             prompt_token_count=prompt,
             completion_token_count=completion,
             total_token_count=prompt + completion,
@@ -72,7 +72,7 @@ class UsageCount:
             cache_read_token_count=cached,
             cache_write_token_count=written,
             cache_write_1h_token_count=min(kept, written),
-            source=usage_pb2.USAGE_SOURCE_PROVIDER,
+            source="provider",
         )
 
 

@@ -2,24 +2,27 @@
 
 Modules, in the order in which data flows:
 
-    request          body of `POST /chat/completions`
-    messages         messages and tools in the request
-    pass_through     fields unknown to the contract that are sent on
-    harmless_fields  fields that change neither price, model, storage nor an address
-    response         answers, whole or streamed, as chunks
-    wire             types of an answer's JSON
-    reasoning        reasoning under the providers' various field names
-    tool_calls       tool calls assembled from their pieces
-    extras           message fields unknown to the contract
-    usage            token usage of an answer
+    request              body of `POST /chat/completions`
+    messages             messages and tools in the request
+    pass_through         fields unknown to the contract that are sent on
+    nested_pass_through  unknown members of messages, parts and tools that are sent on
+    harmless_fields      fields that change neither price, model, storage nor an address
+    response             answers, whole or streamed
+    wire                 types of an answer's JSON
+    choice_state         state of one choice
+    streamed_choice      choice of a stream, as events
+    whole_choice         choice of a whole answer
+    reasoning            reasoning under the providers' various field names
+    tool_calls           tool calls assembled from their pieces
+    extras               message fields unknown to the contract
+    usage                token usage of an answer
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
+from services.domain.spec import ChatCompletionSpec
 from services.errors import UpstreamError
 from services.providers import failures
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
@@ -31,7 +34,7 @@ class OpenAiDialect:
     """Translation to and from chat completions. See `services.providers.base.Dialect`."""
 
     def encode(
-        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+        self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
         """Encode `spec` as the provider's request."""
         return request.encode(spec, target, notes, stream=stream)

@@ -9,10 +9,12 @@ import functools
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
+from typing import Any
 
 import msgspec
 
 FIELDS_FILE = "harmless_fields.toml"
+MEMBERS_FILE = "harmless_members.toml"
 
 REFERENCES = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 """Keywords of a JSON schema whose value is an address that may be fetched."""
@@ -32,17 +34,25 @@ def harmless(name: str, value: object, held: list[str]) -> object:
 
     The names of parts that are left out are added to `held`, such as `chat_template_kwargs.x`.
     """
-    return _harmless(_table().get(folded(name)), name, value, held)
+    return harmless_part(_table(FIELDS_FILE).get(folded(name)), name, value, held)
 
 
-def _harmless(kind: Kind | None, name: str, value: object, held: list[str]) -> object:
+def member_kinds(place: str) -> Mapping[str, Kind]:
+    """Kinds of the members of an object within a request, such as `message`, by folded name."""
+    kinds = _table(MEMBERS_FILE).get(folded(place), {})
+    return kinds if isinstance(kinds, Mapping) else {}
+
+
+def harmless_part(kind: Kind | None, name: str, value: object, held: list[str]) -> object:
+    """Return the part of a value that its kind lets pass; None if no part of it does."""
     if isinstance(kind, Mapping) and isinstance(value, Mapping):
         members = {
             key: part
             for key, each in value.items()
-            if (part := _harmless(kind.get(folded(key)), f"{name}.{key}", each, held)) is not None
+            if (part := harmless_part(kind.get(folded(key)), f"{name}.{key}", each, held))
+            is not None
         }
-        return members or None
+        return members if members or not value else None
     if isinstance(kind, str) and _CHECKS[kind](value):
         return value
     if value is not None:  # Null means absent.
@@ -89,12 +99,12 @@ _CHECKS: Mapping[str, Callable[[object], bool]] = {
 
 
 @functools.cache
-def _table() -> Mapping[str, Kind]:
-    text = resources.files(__package__).joinpath(FIELDS_FILE).read_bytes()
-    return _by_folded_name(msgspec.toml.decode(text, type=dict[str, str | dict[str, str]]))
+def _table(file: str) -> Mapping[str, Kind]:
+    text = resources.files(__package__).joinpath(file).read_bytes()
+    return _by_folded_name(msgspec.toml.decode(text, type=dict[str, Any]))
 
 
-def _by_folded_name(rows: Mapping[str, str | dict[str, str]]) -> Mapping[str, Kind]:
+def _by_folded_name(rows: Mapping[str, Any]) -> Mapping[str, Kind]:
     return {
         folded(name): kind if isinstance(kind, str) else _by_folded_name(kind)
         for name, kind in rows.items()

@@ -2,38 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
-from services.common.chat_names import IMAGE_DETAILS, ROLES, TOOL_CHOICE_MODES
+from services.domain.conversation import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolCall,
+    ToolType,
+)
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import Tool, ToolChoice
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.translate import images
 
 Json = dict[str, object]
 
-ROLE_NAMES = {role: name for name, role in ROLES.items()}
-
-DETAIL_NAMES = {detail: name for name, detail in IMAGE_DETAILS.items()}
-
-MODE_NAMES = {mode: name for name, mode in TOOL_CHOICE_MODES.items()}
+SentPart: TypeAlias = TextPart | ImagePart | AudioPart | FilePart
+"""Parts that have a form in OpenAI's content."""
 
 REASONING_RENAME = "reasoning"
 """Name in `quirks.renames` for the reasoning of earlier turns. Without an entry, it is not
 sent: most providers ignore it, some refuse it, and few require it."""
 
 
-def message(sent: content.Message, target: Target, notes: Notes, *, cache_marks: bool) -> Json:
+def message(sent: Message, target: Target, notes: Notes, *, cache_marks: bool) -> Json:
     """Convert one message. `cache_marks`: the provider supports `cache_control`."""
     found: Json = {"role": _role(sent, target, notes)}
     parts = [
         _part(part, target, notes, cache_marks=cache_marks)
         for part in sent.content
-        if part.WhichOneof("part") != "reasoning"
+        if not isinstance(part, ReasoningPart)
     ]
     found["content"] = _content(parts, sent)
     if sent.name:
@@ -50,29 +55,36 @@ def message(sent: content.Message, target: Target, notes: Notes, *, cache_marks:
     return found
 
 
-def tool(offered: pb.Tool) -> Json:
+def tool(offered: Tool) -> Json:
     """Convert one tool definition."""
     found: Json = {"name": offered.name}
     if offered.description:
         found["description"] = offered.description
-    custom = offered.type == content.TOOL_TYPE_CUSTOM
+    custom = offered.type == "custom"
     if offered.parameters_json:
         key = "format" if custom else "parameters"
         found[key] = valid_json(offered.parameters_json, "tools")
-    if offered.HasField("strict") and not custom:
+    if offered.strict is not None and not custom:
         found["strict"] = offered.strict
     return _of_type(offered.type, found)
 
 
-def tool_choice(choice: pb.ToolChoice) -> object:
+def tool_choice(choice: ToolChoice) -> object:
     """Convert the tool choice."""
     names = [_of_type(choice.type, {"name": name}) for name in choice.names]
-    if choice.mode == pb.TOOL_CHOICE_MODE_NAMED:
+    if choice.mode == "named":
         return names[0] if names else "required"
-    mode = MODE_NAMES.get(choice.mode, "auto")
+    mode = choice.mode or "auto"
     if not names:
         return mode
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": names}}
+
+
+def plain_content(parts: list[Json]) -> object:
+    """Content of these parts: a string if they are a text and nothing else."""
+    if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
+        return parts[0]["text"]
+    return parts
 
 
 def valid_json(text: bytes, param: str) -> msgspec.Raw:
@@ -85,27 +97,22 @@ def valid_json(text: bytes, param: str) -> msgspec.Raw:
         ) from error
 
 
-def _role(sent: content.Message, target: Target, notes: Notes) -> str:
-    if sent.role == content.ROLE_DEVELOPER and not target.capabilities.developer_role:
+def _role(sent: Message, target: Target, notes: Notes) -> str:
+    if sent.role == "developer" and not target.capabilities.developer_role:
         notes.mapped("messages", "This model knows the role `developer` as `system`.")
         return "system"
-    return ROLE_NAMES.get(sent.role, "user")
+    return sent.role or "user"
 
 
-def _content(parts: list[Json], sent: content.Message) -> object:
+def _content(parts: list[Json], sent: Message) -> object:
     """Content as a string where possible, because many servers do not support arrays."""
     if not parts:
         return None if sent.tool_calls or sent.extra_json else ""
-    if len(parts) == 1 and parts[0].keys() == {"type", "text"}:
-        return parts[0]["text"]
-    return parts
+    return plain_content(parts)
 
 
-def _part(part: content.ContentPart, target: Target, notes: Notes, *, cache_marks: bool) -> Json:
-    kind = part.WhichOneof("part")
-    if kind is None:
-        raise Failure(ErrorReason.INVALID_FIELD, "A content part is empty.", param="messages")
-    found = _PARTS[kind](part, target)
+def _part(part: SentPart, target: Target, notes: Notes, *, cache_marks: bool) -> Json:
+    found = _bare_part(part, target)
     if part.cache_control_json:
         if cache_marks:
             found["cache_control"] = valid_json(part.cache_control_json, "messages")
@@ -114,52 +121,57 @@ def _part(part: content.ContentPart, target: Target, notes: Notes, *, cache_mark
     return found
 
 
-def _image(part: content.ContentPart, target: Target) -> Json:
-    picture = images.read(part.image, target)
-    source: Json
+def _bare_part(part: SentPart, target: Target) -> Json:
+    """Convert a part without its cache mark."""
+    match part:
+        case TextPart():
+            return {"type": "text", "text": part.text}
+        case ImagePart():
+            return {"type": "image_url", "image_url": _image(part, target)}
+        case AudioPart():
+            return {
+                "type": "input_audio",
+                "input_audio": {"data": part.base64, "format": part.format},
+            }
+        case FilePart():
+            return {"type": "file", "file": _file(part)}
+
+
+def _image(part: ImagePart, target: Target) -> Json:
+    picture = images.read(part, target)
+    found: Json
     if isinstance(picture, images.LinkedImage):
-        source = {"url": picture.uri}
+        found = {"url": picture.uri}
     else:
-        source = {"url": picture.json(f"data:{picture.mime_type};base64,")}
-    detail = DETAIL_NAMES.get(part.image.detail)
-    return {"type": "image_url", "image_url": source | ({"detail": detail} if detail else {})}
+        found = {"url": picture.json(f"data:{picture.mime_type};base64,")}
+    if part.detail:
+        found["detail"] = part.detail
+    return found
 
 
-def _audio(part: content.ContentPart, _: Target) -> Json:
-    audio = {"data": part.audio.base64, "format": part.audio.format}
-    return {"type": "input_audio", "input_audio": audio}
+def _file(part: FilePart) -> Json:
+    found: Json = {"file_id": part.file_id} if part.file_id else {"file_data": part.uri}
+    if part.filename:
+        found["filename"] = part.filename
+    return found
 
 
-def _file(part: content.ContentPart, _: Target) -> Json:
-    file = part.file
-    source = {"file_id": file.file_id} if file.file_id else {"file_data": file.uri}
-    return {"type": "file", "file": source | ({"filename": file.filename} if file.filename else {})}
-
-
-_PARTS: Mapping[str, Callable[[content.ContentPart, Target], Json]] = {
-    "text": lambda part, _: {"type": "text", "text": part.text},
-    "image": _image,
-    "audio": _audio,
-    "file": _file,
-}
-
-
-def _tool_call(call: content.ToolCall) -> Json:
-    custom = call.type == content.TOOL_TYPE_CUSTOM
+def _tool_call(call: ToolCall) -> Json:
+    custom = call.type == "custom"
     arguments: Json = {"input" if custom else "arguments": call.arguments}
     return {"id": call.id} | _of_type(call.type, {"name": call.name} | arguments)
 
 
-def _of_type(kind: content.ToolType.ValueType, found: Json) -> Json:
-    name = "custom" if kind == content.TOOL_TYPE_CUSTOM else "function"
+def _of_type(kind: ToolType, found: Json) -> Json:
+    name = "custom" if kind == "custom" else "function"
     return {"type": name, name: found}
 
 
-def _earlier_reasoning(sent: content.Message, target: Target) -> Json:
+def _earlier_reasoning(sent: Message, target: Target) -> Json:
     name = target.channel.quirks.renames.get(REASONING_RENAME)
-    if not name or sent.role != content.ROLE_ASSISTANT:
+    if not name or sent.role != "assistant":
         return {}
-    text = "".join(part.reasoning.text for part in sent.content)
+    text = "".join(part.text for part in sent.content if isinstance(part, ReasoningPart))
     return {name: text} if text else {}
 
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai.harmless_fields import folded, harmless
+from services.providers.translate.unknown_members import members_of
 
 NEVER: frozenset[str] = frozenset(
     name
@@ -51,12 +52,12 @@ HARMLESS = "harmless"
 
 _NONE: frozenset[str] = frozenset()
 _HELD_BACK: frozenset[str] = frozenset(
-    folded(name) for name in (*NEVER, *pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name)
+    folded(name) for name in (*NEVER, *ChatCompletionSpec.__struct_fields__)
 )
 
 
 def extra_fields(
-    spec: pb.ChatCompletionSpec, body: Mapping[str, object], target: Target, notes: Notes
+    spec: ChatCompletionSpec, body: Mapping[str, object], target: Target, notes: Notes
 ) -> dict[str, object]:
     """Unknown fields to add to `body`, by the provider's names.
 
@@ -65,19 +66,16 @@ def extra_fields(
     """
     if not spec.extra_json:
         return {}
-    try:
-        found = msgspec.json.decode(spec.extra_json, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError as error:
+    found = members_of(spec.extra_json)
+    if found is None:
         message = "The additional fields are not a JSON object."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json") from error
+        raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json")
     renames = target.channel.quirks.renames
     taken = {folded(name) for name in body}
     sent: dict[str, object] = {}
     held: list[str] = []
     for name, raw in found.items():
         provider_name = renames.get(name, name)
-        if bytes(raw) == b"null":
-            continue  # Null means absent.
         if _is_held_back(name, target) or _known(provider_name) or folded(provider_name) in taken:
             held.append(name)
         elif target.channel.pass_through != HARMLESS:
@@ -90,7 +88,7 @@ def extra_fields(
     return sent
 
 
-def on_request(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> frozenset[str]:
+def on_request(spec: ChatCompletionSpec, target: Target, notes: Notes) -> frozenset[str]:
     """Fields of `ON_REQUEST` that are left out of this request, each with a note."""
     if not spec.metadata and not spec.service_tier:
         return _NONE  # As nearly always.

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
+from services.domain.conversation import Message
+from services.domain.spec import ChatCompletionSpec, ResponseFormat
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
+from services.providers.openai.nested_pass_through import add_nested_members
 from services.providers.openai.pass_through import extra_fields, on_request
 from services.providers.translate import parameters, reasoning_state, thinking
 from services.providers.translate.thinking import ThinkingPlan
@@ -35,16 +36,11 @@ LONG_ANSWER_TOKENS = 8192
 UNSTREAMED = frozenset({"audio"})
 """Fields that prevent a stream from being requested for a whole answer."""
 
-FORMATS: Mapping[pb.ResponseFormatType.ValueType, str] = {
-    pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT: "json_object",
-    pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA: "json_schema",
-}
-
 Json = dict[str, object]
 
 
 def encode(
-    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+    spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     plan = thinking.plan(spec, target, notes)
@@ -60,7 +56,7 @@ def may_take_long(plan: ThinkingPlan) -> bool:
 
 
 def common_body(
-    spec: pb.ChatCompletionSpec,
+    spec: ChatCompletionSpec,
     target: Target,
     notes: Notes,
     plan: ThinkingPlan,
@@ -80,20 +76,21 @@ def common_body(
     body |= parameters.accepted(spec, names, target, notes, thinking=plan.active)
     if parameters.shows_tools(spec, target, notes):
         body["tools"] = [messages.tool(tool) for tool in spec.tools]
-        if spec.HasField("tool_choice"):
+        if spec.tool_choice is not None:
             if parameters.forces_tool(spec):
                 able = target.capabilities.forced_tool_choice
                 parameters.require(able, "tool_choice", "being made to call a tool")
             body["tool_choice"] = messages.tool_choice(spec.tool_choice)
-    if spec.HasField("response_format") and spec.response_format.type in FORMATS:
+    form = spec.response_format
+    if form is not None and form.type in ("json_object", "json_schema"):
         able = "response_format" not in target.channel.quirks.drops
         parameters.require(able, "response_format", "JSON answers")
-        body["response_format"] = _response_format(spec.response_format)
+        body["response_format"] = _response_format(form)
     return body
 
 
 def finished(
-    spec: pb.ChatCompletionSpec,
+    spec: ChatCompletionSpec,
     body: Json,
     target: Target,
     notes: Notes,
@@ -102,6 +99,7 @@ def finished(
     stream: bool,
 ) -> UpstreamRequest:
     """Request with `body` and the unknown fields that are passed through."""
+    add_nested_members(spec, body, target, notes)
     body |= extra_fields(spec, body, target, notes)
     streamed = (stream or may_take_long(plan)) and UNSTREAMED.isdisjoint(body)
     body["stream"] = streamed
@@ -115,22 +113,22 @@ def finished(
     )
 
 
-def _message(sent: content.Message, target: Target, notes: Notes) -> Json:
+def _message(sent: Message, target: Target, notes: Notes) -> Json:
     if sent.reasoning_details_json:
         notes.dropped("messages", "The provider does not take `reasoning_details`.")
     reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
     return messages.message(sent, target, notes, cache_marks=False)
 
 
-def _response_format(wanted: pb.ResponseFormat) -> Json:
-    found: Json = {"type": FORMATS[wanted.type]}
-    if wanted.type == pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA:
+def _response_format(wanted: ResponseFormat) -> Json:
+    found: Json = {"type": wanted.type}
+    if wanted.type == "json_schema":
         schema: Json = {"name": wanted.name or "answer"}
         if wanted.description:
             schema["description"] = wanted.description
         if wanted.schema_json:
             schema["schema"] = messages.valid_json(wanted.schema_json, "response_format")
-        if wanted.HasField("strict"):
+        if wanted.strict is not None:
             schema["strict"] = wanted.strict
         found["json_schema"] = schema
     return found

@@ -3,7 +3,7 @@
 Calls arrive whole or in fragments. Their indexes start at 0, repeat, or are missing. IDs arrive
 once, with every fragment, differ in every fragment, or never arrive. Names are split or repeated.
 The result always has one form: calls numbered from 0, with an ID that no other call has, name and
-type in the first chunk only. This chunk waits until the name is complete: until the arguments or
+type in the first piece only. This piece waits until the name is complete: until the arguments or
 another call begin, or the answer ends.
 
 A fragment belongs to the call at its index, as in OpenAI's protocol. Exceptions are fragments that
@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
+from services.domain.conversation import ToolCall, ToolType
+from services.domain.events import ToolCallDelta
 from services.providers.openai import wire
 
 
@@ -30,18 +30,18 @@ class _Call:
     number: int
     provider_index: int | None
     id: str
-    type: content.ToolType.ValueType
+    type: ToolType
     name: str = ""
     arguments: list[str] = field(default_factory=list)
     """Fragments received so far."""
     sent: int = 0
     """Number of fragments that have been returned."""
     started: bool = False
-    """Whether the chunk with ID and name has been returned."""
+    """Whether the piece with ID and name has been returned."""
 
     def complete(self) -> bool:
         """Whether nothing can be added to the arguments. Input of custom tools has no such end."""
-        if self.type == content.TOOL_TYPE_CUSTOM:
+        if self.type == "custom":
             return bool(self.arguments)
         last = self.arguments[-1].rstrip() if self.arguments else ""
         if not last or (self.arguments[0].lstrip().startswith("{") and last[-1] != "}"):
@@ -50,32 +50,29 @@ class _Call:
 
     def repeats(self, arguments: str) -> bool:
         """Whether `arguments` are those of the call once more, as some servers end a call."""
-        if not arguments.lstrip().startswith("{") or self.type == content.TOOL_TYPE_CUSTOM:
+        if not arguments.lstrip().startswith("{") or self.type == "custom":
             return False
         value = _value(arguments)
         return value is not None and self.complete() and value == _value("".join(self.arguments))
 
 
 class ToolCalls:
-    """Tool calls of one choice. `seed` is the source of IDs where the provider sends none."""
+    """Tool calls of the choice `index`. `seed` makes the IDs where the provider sends none."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, seed: str, index: int = 0) -> None:
         self._seed = seed
+        self._index = index
         self._calls: list[_Call] = []
 
-    def add(self, piece: wire.ToolCall, *, whole: bool = False) -> Iterator[pb.ToolCallDelta]:
-        """Add the fragment `piece`, or a whole call. Returns what it adds to the answer.
+    def add(self, piece: wire.ToolCall) -> Iterator[ToolCallDelta]:
+        """Add the fragment `piece`. Returns what it adds to the answer.
 
         A fragment with a name begins another call at the same index if its ID is new, or if the
         arguments so far are complete and it does not repeat them. It does not if the name is the
         same and the arguments are incomplete.
         """
-        if piece.custom is not None:
-            name, arguments = piece.custom.name or "", piece.custom.input or ""
-        else:
-            function = piece.function or wire.Function()
-            name, arguments = function.name or "", _text(function.arguments)
-        call = None if whole else self._find(piece, name, arguments)
+        name, arguments = _name_and_arguments(piece)
+        call = self._find(piece, name, arguments)
         if call is None:
             if not (name or arguments or piece.id):
                 return
@@ -91,11 +88,31 @@ class ToolCalls:
             if call.name:
                 yield self._next(call)
 
-    def rest(self, *, named_only: bool = False) -> Iterator[pb.ToolCallDelta]:
+    def rest(self, *, named_only: bool = False) -> Iterator[ToolCallDelta]:
         """Start of each call that has not been returned: it has no arguments, or no name."""
         for call in self._calls:
             if not call.started and (call.name or not named_only):
                 yield self._next(call)
+
+    def add_whole(self, piece: wire.ToolCall) -> None:
+        """Add a whole call. It is a call of its own, whatever its index, ID and name are."""
+        name, arguments = _name_and_arguments(piece)
+        if name or arguments or piece.id:
+            call = self._begin(piece)
+            call.name = name
+            call.arguments.append(arguments)
+
+    def whole(self) -> list[ToolCall]:
+        """All calls, whole."""
+        return [
+            ToolCall(
+                id=self._final_id(call),
+                name=call.name,
+                arguments="".join(call.arguments),
+                type=call.type,
+            )
+            for call in self._calls
+        ]
 
     def _find(self, piece: wire.ToolCall, name: str, arguments: str) -> _Call | None:
         """Find the call that `piece` belongs to. None: it begins another."""
@@ -134,7 +151,7 @@ class ToolCalls:
             number=len(self._calls),
             provider_index=piece.index,
             id=self._unused(piece.id),
-            type=content.TOOL_TYPE_CUSTOM if custom else content.TOOL_TYPE_FUNCTION,
+            type="custom" if custom else "function",
         )
         self._calls.append(call)
         return call
@@ -143,19 +160,28 @@ class ToolCalls:
         """The provider's ID, unless another call has it."""
         return "" if any(call.id == call_id for call in self._calls) else call_id or ""
 
-    def _next(self, call: _Call) -> pb.ToolCallDelta:
-        """Chunk with what has not been returned of `call`."""
+    def _next(self, call: _Call) -> ToolCallDelta:
+        """Piece with what has not been returned of `call`."""
         arguments = "".join(call.arguments[call.sent :])
         call.sent = len(call.arguments)
         if call.started:
-            return pb.ToolCallDelta(index=call.number, arguments=arguments)
+            return ToolCallDelta(index=self._index, call_index=call.number, arguments=arguments)
         call.started = True
-        if not call.id:
-            made = f"{self._seed}/{call.number}".encode()
-            call.id = f"call_{hashlib.blake2s(made, digest_size=12).hexdigest()}"
-        return pb.ToolCallDelta(
-            index=call.number, id=call.id, name=call.name, arguments=arguments, type=call.type
+        return ToolCallDelta(
+            index=self._index,
+            call_index=call.number,
+            id=self._final_id(call),
+            name=call.name,
+            arguments=arguments,
+            type=call.type,
         )
+
+    def _final_id(self, call: _Call) -> str:
+        """The call's ID. One is made if the provider sent none."""
+        if not call.id:
+            seed = f"{self._seed}/{self._index}/{call.number}".encode()
+            call.id = f"call_{hashlib.blake2s(seed, digest_size=12).hexdigest()}"
+        return call.id
 
 
 def joined_name(before: str, name: str) -> str:
@@ -169,6 +195,15 @@ def _value(arguments: str) -> object:
         return msgspec.json.decode(arguments, type=object)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
         return None
+
+
+def _name_and_arguments(piece: wire.ToolCall) -> tuple[str, str]:
+    custom, function = piece.custom, piece.function
+    if custom is not None:
+        return custom.name or "", custom.input or ""
+    if function is not None:
+        return function.name or "", _text(function.arguments)
+    return "", ""
 
 
 def _text(arguments: str | dict[str, object] | list[object] | None) -> str:

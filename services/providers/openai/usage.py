@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pomogator.chat.v1 import usage_pb2
-
+from services.domain.usage import Usage
 from services.providers.base import TOKENS_MAX
 from services.providers.openai import wire
 
 _NO_DETAILS = wire.PromptDetails()
 
 
-def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
+def normalized(found: wire.Usage) -> Usage | None:
     """Usage in the contract's terms. None if the figures are implausible.
 
     A total that is larger than its parts means reasoning that the provider left out of
@@ -44,18 +43,15 @@ def normalized(found: wire.Usage) -> usage_pb2.Usage | None:
     if read or written:
         prompt += _beside(prompt, total - prompt - completion, reasoning, read, written)
     completion = max(completion, total - prompt)
-    usage = usage_pb2.Usage()  # Arguments would take three times as long.
-    usage.prompt_token_count = int(prompt)
-    usage.completion_token_count = int(completion)
-    usage.total_token_count = int(prompt) + int(completion)
-    usage.source = usage_pb2.USAGE_SOURCE_PROVIDER
-    if reasoning:
-        usage.thinking_token_count = int(min(reasoning, completion))
-    if read:
-        usage.cache_read_token_count = int(min(read, prompt))
-    if written:
-        usage.cache_write_token_count = int(min(written, prompt))
-    return usage
+    return Usage(
+        prompt_token_count=int(prompt),
+        completion_token_count=int(completion),
+        total_token_count=int(prompt) + int(completion),
+        thinking_token_count=int(min(reasoning, completion)) if reasoning else 0,
+        cache_read_token_count=int(min(read, prompt)) if read else 0,
+        cache_write_token_count=int(min(written, prompt)) if written else 0,
+        source="provider",
+    )
 
 
 def _beside(prompt: float, rest: float, reasoning: float, read: float, written: float) -> float:

@@ -11,8 +11,8 @@ turn, so that models continue their reasoning in a loop of tool calls.
 from __future__ import annotations
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
+from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
 from services.providers.openai import OpenAiDialect
 from services.providers.openai.reasoning import Detail
@@ -26,7 +26,7 @@ class OpenRouterDialect(OpenAiDialect):
     """Translation to and from OpenRouter's API. See `services.providers.base.Dialect`."""
 
     def encode(
-        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+        self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
         """Encode `spec` as OpenRouter's request."""
         return request.encode(spec, target, notes, stream=stream)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
+from services.domain.conversation import Message
+from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
 from services.providers.openai.request import (
@@ -21,20 +21,21 @@ Json = dict[str, object]
 
 
 def encode(
-    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+    spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, ALL_NAMES)
     body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
-    reasoning = _reasoning(plan, excluded=spec.thinking.excluded)
+    excluded = spec.thinking is not None and spec.thinking.excluded
+    reasoning = _reasoning(plan, excluded=excluded)
     if reasoning:
         body["reasoning"] = reasoning
     body["usage"] = {"include": True}
     return finished(spec, body, target, notes, plan, stream=stream)
 
 
-def _thinking_refusal(spec: pb.ChatCompletionSpec, target: Target) -> str:
+def _thinking_refusal(spec: ChatCompletionSpec, target: Target) -> str:
     """Reason for which the provider would refuse reasoning in this conversation. Empty: none.
 
     Models with a reasoning budget require the reasoning back with their tool calls:
@@ -42,10 +43,8 @@ def _thinking_refusal(spec: pb.ChatCompletionSpec, target: Target) -> str:
     """
     if target.capabilities.thinking != "budget":
         return ""
-    caller = next(
-        (sent for sent in reversed(spec.messages) if sent.role != content.ROLE_TOOL), None
-    )
-    answered = spec.messages[-1].role == content.ROLE_TOOL if spec.messages else False
+    caller = next((sent for sent in reversed(spec.messages) if sent.role != "tool"), None)
+    answered = spec.messages[-1].role == "tool" if spec.messages else False
     if caller is None or not answered or _details(caller, target, Notes()) is not None:
         return ""
     return "Reasoning cannot go on here: the turn that called the tool came back without it."
@@ -65,7 +64,7 @@ def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:
     return found | ({"exclude": True} if excluded else {})
 
 
-def _message(sent: content.Message, target: Target, notes: Notes) -> Json:
+def _message(sent: Message, target: Target, notes: Notes) -> Json:
     """Message with the reasoning that belongs to it."""
     found = messages.message(sent, target, notes, cache_marks=True)
     details = _details(sent, target, notes)
@@ -74,7 +73,7 @@ def _message(sent: content.Message, target: Target, notes: Notes) -> Json:
     return found
 
 
-def _details(sent: content.Message, target: Target, notes: Notes) -> msgspec.Raw | None:
+def _details(sent: Message, target: Target, notes: Notes) -> msgspec.Raw | None:
     """Array `reasoning_details` of an earlier turn, unchanged."""
     if sent.reasoning_details_json:
         return messages.valid_json(sent.reasoning_details_json, "messages")

@@ -5,5 +5,6 @@ Modules, in the order in which data flows:
     parameters         parameters to send, by the dialect's names
     thinking           reasoning settings to send
     images             images by value or by reference
+    unknown_members    members below the top level that no field has
     reasoning_state    opaque string that carries sealed reasoning between turns
 """

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import msgspec
 import pybase64
-from pomogator.chat.v1 import content_pb2
 
 from services.common.image_format import HEAD_BYTES, checked_head, media_type
+from services.domain.conversation import ImagePart
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.base import Target
@@ -47,7 +47,7 @@ class LinkedImage:
 
 
 def read(
-    image: content_pb2.Image, target: Target, *, accepts: Collection[str] = ()
+    image: ImagePart, target: Target, *, accepts: Collection[str] = ()
 ) -> InlineImage | LinkedImage:
     """Read an image in the form in which it is sent.
 
@@ -55,20 +55,19 @@ def read(
     on this machine may read `file:`), or is of none of the media types in `accepts`
     (empty: any); UNSUPPORTED_FEATURE where the provider fetches no pictures.
     """
-    match image.WhichOneof("source"):
-        case "uri":
-            require(target.capabilities.image_uris, "messages", "images by URL")
-            if not image.uri.lower().startswith(_WEB):
-                raise _refusal("An image's URL must begin with `https://` or `http://`.")
-            return LinkedImage(uri=image.uri)
-        case "data":
-            head = image.data[:HEAD_BYTES]
-            base64 = pybase64.b64encode(image.data)
-        case "base64":
-            base64 = image.base64.encode()  # Every look at it is a copy.
-            head = _head(base64)
-        case _:
-            raise _refusal("An image has no source.")
+    if image.uri:
+        require(target.capabilities.image_uris, "messages", "images by URL")
+        if not image.uri.lower().startswith(_WEB):
+            raise _refusal("An image's URL must begin with `https://` or `http://`.")
+        return LinkedImage(uri=image.uri)
+    if image.base64:
+        base64 = image.base64.encode()
+        head = _head(base64)
+    elif image.data:
+        base64 = pybase64.b64encode(image.data)
+        head = image.data[:HEAD_BYTES]
+    else:
+        raise _refusal("An image has no source.")
     mime_type = media_type(head) or image.mime_type.lower()
     if accepts and mime_type not in accepts:
         kinds = ", ".join(sorted(accepts))

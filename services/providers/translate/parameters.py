@@ -9,27 +9,23 @@ images, a schema) are never dropped: the call is refused instead.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.capabilities import Capabilities
+from services.domain.conversation import ImagePart
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes, Target
 
 DEFAULT_MAX_TOKENS = 4096
 """Output limit if neither the caller nor the capability table sets one; also the tokens for the
 answer beside a reasoning budget."""
-
-VERBOSITIES: Mapping[pb.Verbosity.ValueType, str] = {
-    pb.VERBOSITY_LOW: "low",
-    pb.VERBOSITY_MEDIUM: "medium",
-    pb.VERBOSITY_HIGH: "high",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,8 +34,8 @@ class Parameter:
 
     name: str
     """The contract's name, which is OpenAI's."""
-    json: Callable[[Any], object | None] | None = None
-    """Function from the field's value to JSON; the result None is not sent. None: no change."""
+    json: Callable[[Any], object] | None = None
+    """Function from the field's value to JSON. None: no change."""
     needs: str = ""
     """Field without which the parameter has no meaning, and is refused by providers."""
     neutral: object = None
@@ -49,7 +45,7 @@ class Parameter:
 
 
 def accepted(
-    spec: pb.ChatCompletionSpec,
+    spec: ChatCompletionSpec,
     names: Mapping[str, str],
     target: Target,
     notes: Notes,
@@ -75,15 +71,13 @@ def accepted(
     return {renames.get(name, names[name]): value for name, value in sent.items()}
 
 
-def output_limit(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> int | None:
+def output_limit(spec: ChatCompletionSpec, target: Target, notes: Notes) -> int | None:
     """`max_tokens`, clamped to the model's maximum. None if the caller set none."""
-    if not spec.HasField("max_tokens"):
-        return None
-    most = target.capabilities.max_output_tokens
-    if most and spec.max_tokens > most:
-        notes.clamped("max_tokens", f"This model writes at most {most} tokens.")
-        return most
-    return spec.max_tokens
+    most, limit = target.capabilities.max_output_tokens, spec.max_tokens
+    if limit is None or not most or limit <= most:
+        return limit
+    notes.clamped("max_tokens", f"This model writes at most {most} tokens.")
+    return most
 
 
 def default_limit(capabilities: Capabilities, budget_tokens: int = 0) -> int:
@@ -117,7 +111,7 @@ def require(supported: bool, param: str, feature: str) -> None:
         raise Failure(ErrorReason.UNSUPPORTED_FEATURE, message, param=param)
 
 
-def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
+def require_features(spec: ChatCompletionSpec, target: Target) -> None:
     """Refuse tools, images and schemas that the model is known to lack."""
     capabilities, drops = target.capabilities, target.channel.quirks.drops
     if spec.tools:
@@ -129,7 +123,7 @@ def require_features(spec: pb.ChatCompletionSpec, target: Target) -> None:
         require(False, "messages", "images")
 
 
-def shows_tools(spec: pb.ChatCompletionSpec, target: Target, notes: Notes) -> bool:
+def shows_tools(spec: ChatCompletionSpec, target: Target, notes: Notes) -> bool:
     """Whether to send the tools of the request, if it has any.
 
     Tools that the model never gets to see, as its prompt has no place for them, are dropped with a
@@ -157,16 +151,16 @@ def raw_object(data: bytes, param: str) -> msgspec.Raw:
     return msgspec.Raw(data)
 
 
-def forces_tool(spec: pb.ChatCompletionSpec) -> bool:
+def forces_tool(spec: ChatCompletionSpec) -> bool:
     """Whether the request forces the model to call a tool."""
-    modes = (pb.TOOL_CHOICE_MODE_REQUIRED, pb.TOOL_CHOICE_MODE_NAMED)
-    return spec.HasField("tool_choice") and spec.tool_choice.mode in modes
+    choice = spec.tool_choice
+    return choice is not None and choice.mode in ("required", "named")
 
 
-def _wants_schema(spec: pb.ChatCompletionSpec) -> bool:
+def _wants_schema(spec: ChatCompletionSpec) -> bool:
     """Whether the answer must be JSON that matches a schema."""
-    schema = pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA
-    return spec.HasField("response_format") and spec.response_format.type == schema
+    form = spec.response_format
+    return form is not None and form.type == "json_schema"
 
 
 def _texts(biases: Mapping[int, float]) -> Mapping[str, float]:
@@ -183,39 +177,33 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(name="presence_penalty", neutral=0),
     Parameter(name="repetition_penalty", neutral=1),
     Parameter(name="seed"),
-    Parameter(name="stop", json=list),
+    Parameter(name="stop"),
     Parameter(name="logit_bias", json=_texts),
     Parameter(name="parallel_tool_calls", needs="tools", neutral=True),
-    Parameter(name="verbosity", json=VERBOSITIES.get),
+    Parameter(name="verbosity"),
     Parameter(name="service_tier", neutral="auto"),
     Parameter(name="user"),
-    Parameter(name="metadata", json=dict),
+    Parameter(name="metadata"),
     Parameter(name="n", neutral=1, essential=True),
     Parameter(name="logprobs", neutral=False, essential=True),
     Parameter(name="top_logprobs", neutral=0, essential=True),
 )
 """Parameters that are plain values. Limits, tools, formats and reasoning are handled elsewhere."""
 
-_FIELDS = pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name
-_FIELD_CHECKS = tuple((known, known.name, _FIELDS[known.name].has_presence) for known in PARAMETERS)
-"""Each parameter, its field, and whether the field has presence."""
+_get_all = operator.attrgetter(*(parameter.name for parameter in PARAMETERS))
+"""Values of all parameters, by one call."""
+
+_UNSET: tuple[object, ...] = (None, "", [], {})
+"""Values of parameters that the caller left to the provider."""
 
 
-def _values(spec: pb.ChatCompletionSpec) -> list[tuple[Parameter, object]]:
-    """Parameters that the caller has set, ready for JSON. Unset ones cost no function call."""
-    found: list[tuple[Parameter, object]] = []
-    has: Callable[[str], bool] = spec.HasField  # type: ignore[assignment]  # any optional field's
-    for parameter, name, optional in _FIELD_CHECKS:
-        if not (has(name) if optional else getattr(spec, name)):
-            continue
-        if parameter.needs and not getattr(spec, parameter.needs):
-            continue
-        value = getattr(spec, name)
-        if parameter.json is not None:
-            value = parameter.json(value)
-        if value is not None:
-            found.append((parameter, value))
-    return found
+def _values(spec: ChatCompletionSpec) -> list[tuple[Parameter, object]]:
+    """Parameters that the caller has set, ready for JSON."""
+    return [
+        (parameter, value if parameter.json is None else parameter.json(value))
+        for parameter, value in zip(PARAMETERS, _get_all(spec), strict=True)
+        if value not in _UNSET and (not parameter.needs or getattr(spec, parameter.needs))
+    ]
 
 
 _FLAGS: Mapping[str, Callable[[Capabilities], bool]] = {
@@ -289,7 +277,5 @@ def _clamp(
             sent[name] = nearest
 
 
-def _shows_images(spec: pb.ChatCompletionSpec) -> bool:
-    return any(
-        part.WhichOneof("part") == "image" for message in spec.messages for part in message.content
-    )
+def _shows_images(spec: ChatCompletionSpec) -> bool:
+    return any(isinstance(part, ImagePart) for message in spec.messages for part in message.content)

@@ -12,19 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.capabilities import Capabilities, ThinkingKind
-from services.common.chat_names import EFFORT_NAMES, EFFORTS, Effort
+from services.domain.spec import EFFORTS, ChatCompletionSpec, Effort, Thinking
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import forces_tool, output_limit
 
 BUDGET_MIN = 1024
 BUDGET_MAX = 32_000
-
-ASKED_EFFORTS: Mapping[pb.ReasoningEffort.ValueType, Effort] = {
-    EFFORTS[name]: name for name in EFFORT_NAMES
-}
 
 BUDGETS: Mapping[Effort, int] = {
     "minimal": BUDGET_MIN,
@@ -90,7 +85,7 @@ class _Case(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(
-    spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, disabled_reason: str = ""
+    spec: ChatCompletionSpec, target: Target, notes: Notes, *, disabled_reason: str = ""
 ) -> ThinkingPlan:
     """Plan the model's reasoning, and the token limit that goes with it.
 
@@ -121,15 +116,14 @@ def plan(
     return _PLANNERS[capabilities.thinking](case)
 
 
-def hidden_tokens(
-    spec: pb.ChatCompletionSpec, plan: ThinkingPlan, capabilities: Capabilities
-) -> int:
+def hidden_tokens(spec: ChatCompletionSpec, plan: ThinkingPlan, capabilities: Capabilities) -> int:
     """Return the plausible reasoning of one choice that the answer does not show, in tokens.
 
     The budget, or the budget that corresponds to the effort, capped at the answer's limit. 0 if
     the model does not reason, or shows its reasoning in full.
     """
-    if not plan.active or (capabilities.thinking_shown and not spec.thinking.excluded):
+    excluded = spec.thinking is not None and spec.thinking.excluded
+    if not plan.active or (capabilities.thinking_shown and not excluded):
         return 0
     tokens = plan.budget_tokens or BUDGETS[plan.effort or capabilities.default_effort]
     return min(tokens, plan.max_tokens or capabilities.max_output_tokens or tokens)
@@ -137,7 +131,7 @@ def hidden_tokens(
 
 def nearest(effort: Effort, known: Sequence[Effort]) -> Effort:
     """Highest supported level that is not above `effort`; if there is none, the lowest."""
-    rank = EFFORT_NAMES.index
+    rank = EFFORTS.index
     below = [level for level in known if rank(level) <= rank(effort)]
     return max(below, key=rank) if below else min(known, key=rank)
 
@@ -147,25 +141,24 @@ def effort_of(budget_tokens: int) -> Effort:
     return next((effort for limit, effort in STEPS if budget_tokens < limit), "xhigh")
 
 
-_UNSET_THINKING = pb.Thinking()
+_UNSET = Thinking()
 
 
 def _requested_thinking(
-    spec: pb.ChatCompletionSpec, target: Target, notes: Notes
+    spec: ChatCompletionSpec, target: Target, notes: Notes
 ) -> _RequestedThinking:
-    thinking = spec.thinking if spec.HasField("thinking") else _UNSET_THINKING
-    mode = thinking.mode
-    effort = ASKED_EFFORTS.get(spec.reasoning_effort)
-    budget = thinking.budget_tokens if thinking.HasField("budget_tokens") else None
+    thinking = spec.thinking or _UNSET
+    mode, budget = thinking.mode, thinking.budget_tokens
+    effort = spec.reasoning_effort or None
     drops = target.channel.quirks.drops
     if effort and "reasoning_effort" in drops:
         notes.dropped("reasoning_effort", "The provider has no `reasoning_effort`.")
         effort = None
     if (mode or budget) and "thinking" in drops:
         notes.dropped("thinking", "The provider has no `thinking`.")
-        mode, budget = pb.THINKING_MODE_UNSPECIFIED, None
+        mode, budget = "", None
     params = (("reasoning_effort",) if effort else ()) + (("thinking",) if mode or budget else ())
-    if mode == pb.THINKING_MODE_DISABLED or (effort == "none" and not mode and not budget):
+    if mode == "disabled" or (effort == "none" and not mode and not budget):
         return _RequestedThinking(wanted=False, params=params)
     wanted = bool(params) or target.thinking_by_name or None
     return _RequestedThinking(
@@ -181,7 +174,7 @@ def _off(case: _Case) -> ThinkingPlan:
     if not capabilities.efforts:
         case.drop("This model always reasons.")
         return case.plan("default")
-    least = min(capabilities.efforts, key=EFFORT_NAMES.index)
+    least = min(capabilities.efforts, key=EFFORTS.index)
     for param in case.requested.params:
         case.notes.clamped(param, f"This model always reasons: effort `{least}`.")
     return case.plan("adaptive" if capabilities.thinking == "adaptive" else "effort", least)

@@ -7,9 +7,9 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
-from pomogator.chat.v1 import usage_pb2
 
 from services.accounts.operator_services import OperatorServices
+from services.domain.usage import Usage
 from services.inprocess import InProcessChannel
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
@@ -37,7 +37,7 @@ async def stub(database: Database, clock: FakeClock) -> AsyncIterator[pb_grpc.Le
             order = HoldRequest(
                 request_id="r", account=account, key_id="k", model=model, amount_nano=100
             )
-            usage = usage_pb2.Usage(prompt_token_count=charge, completion_token_count=1)
+            usage = Usage(prompt_token_count=charge, completion_token_count=1)
             ledger.settle(await ledger.reserve(order), charge, usage)
             clock.advance(60)
         order = HoldRequest(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)

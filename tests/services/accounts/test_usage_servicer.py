@@ -11,7 +11,6 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from pomogator.accounts.v1 import ledger_service_pb2 as ledger_pb
-from pomogator.chat.v1 import usage_pb2
 from pomogator.usage.v1 import usage_service_pb2 as pb
 from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 
@@ -21,6 +20,7 @@ from services.accounts.usage_servicer import UsageServicer
 from services.admission.keyring import Keyring
 from services.clock import system_chance
 from services.common.key_format import new_secret
+from services.domain.usage import Usage
 from services.inprocess import InProcessChannel
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
@@ -108,9 +108,9 @@ async def stand(
         ledger.void(running)
 
 
-def tokens(count: int) -> usage_pb2.Usage:
+def tokens(count: int) -> Usage:
     """Build a usage with a different number for every kind of token."""
-    return usage_pb2.Usage(
+    return Usage(
         prompt_token_count=count,
         completion_token_count=count + 1,
         thinking_token_count=count + 2,

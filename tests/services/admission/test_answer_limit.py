@@ -2,17 +2,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
-from typing import Any
 
 import msgspec
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
 from services.admission.answer_limit import answer_limit, estimate_max_tokens
 from services.capabilities import lookup
-from services.common.chat_names import EFFORTS, Effort
 from services.config import ChannelConfig
+from services.domain.conversation import Message, TextPart
+from services.domain.spec import ChatCompletionSpec, Effort, Thinking
 from services.providers.base import Notes, Target
 from services.providers.registry import DIALECTS
 
@@ -39,17 +37,16 @@ def target(dialect: str, model: str, *, by_name: bool = False) -> Target:
     )
 
 
-def asked(effort: Effort | None, budget: int | None, max_tokens: int | None) -> Any:
+def asked(effort: Effort | None, budget: int | None, max_tokens: int | None) -> ChatCompletionSpec:
     """Return a request with these wishes."""
-    spec = pb.ChatCompletionSpec(model="public/m", n=1)
-    spec.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
-    if effort:
-        spec.reasoning_effort = EFFORTS[effort]
-    if budget:
-        spec.thinking.budget_tokens = budget
-    if max_tokens:
-        spec.max_tokens = max_tokens
-    return spec
+    return ChatCompletionSpec(
+        model="public/m",
+        messages=[Message(role="user", content=[TextPart(text="Hello")])],
+        n=1,
+        reasoning_effort=effort or "",
+        thinking=Thinking(budget_tokens=budget) if budget else None,
+        max_tokens=max_tokens,
+    )
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -80,7 +77,6 @@ def test_a_minimum_of_reasoning_is_held_too() -> None:
 def test_all_choices_and_targets_are_held() -> None:
     """The most that any target may be sent, for every choice."""
     targets = [target("openai", "gpt-4o"), target("anthropic", "claude-sonnet-4-5")]
-    spec = asked("high", None, 1)
-    spec.n = 3
+    spec = msgspec.structs.replace(asked("high", None, 1), n=3)
 
     assert estimate_max_tokens(spec, targets) == 3 * 1025

@@ -52,7 +52,7 @@ class KeyStand:
 
 
 @pytest.fixture
-def stand(database: Database, clock: FakeClock) -> KeyStand:
+async def stand(database: Database, clock: FakeClock) -> KeyStand:
     return KeyStand(database, clock)
 
 

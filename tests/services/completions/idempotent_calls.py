@@ -8,11 +8,13 @@ from contextlib import aclosing
 from typing import Any
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.completions.idempotency import Idempotency, IdempotentCall
+from services.domain.conversation import Message, TextPart
+from services.domain.events import Batch, Event, Finished, Started, TextDelta
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.domain.usage import Usage
 from services.errors import Failure
-from services.providers.base import Batch
 from services.storage.pepper import Pepper
 
 DAY_MS = 24 * 3600 * 1000
@@ -26,22 +28,17 @@ def call(
     key: str = "order-1", account: str = "acme", prompt: str = "Hello", **spec: Any
 ) -> IdempotentCall:
     """Return a call with an idempotency key."""
-    asked = pb.ChatCompletionSpec(model="a/b", **spec)
-    asked.messages.add().content.add().text = prompt
-    return IdempotentCall(
-        account=account, key=key, spec=asked, parameter_policy=pb.PARAMETER_POLICY_UNSPECIFIED
-    )
+    message = Message(role="user", content=[TextPart(text=prompt)])
+    asked = ChatCompletionSpec(model="a/b", messages=[message], **spec)
+    return IdempotentCall(account=account, key=key, request=CompletionRequest(spec=asked))
 
 
 def answer(*texts: str) -> list[Batch]:
     """Return an answer: its first batch, one for each text, its last."""
-    started = pb.ChatCompletionChunk(started=pb.CompletionStarted(completion_id="chatcmpl-1"))
-    started.started.create_time.seconds = 1_800_000_000
-    deltas = [pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=text)) for text in texts]
-    end = pb.ChatCompletionChunk(finished=pb.CompletionFinished(cost_nano_usd=7))
-    end.finished.usage.total_token_count = 9
-    batches = [[started], *([delta] for delta in deltas), [pb.ChatCompletionChunk(), end]]
-    return [Batch(chunks=batch) for batch in batches]
+    started = Started(completion_id="chatcmpl-1", model="a/b", create_time_s=1_800_000_000)
+    end = Finished(usage=Usage(total_token_count=9), cost_nano_usd=7)
+    texts_between: list[Event] = [TextDelta(text) for text in texts]
+    return [[started], *([delta] for delta in texts_between), [TextDelta(""), end]]
 
 
 class Model:

@@ -6,16 +6,17 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
+from msgspec.structs import replace
 
 from services.completions.idempotency import (
     ANSWER_BYTES_MAX,
     AccountBounds,
     Idempotency,
     IdempotentCall,
-    idempotency_key,
+    check_idempotency_key,
 )
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Finished
 from services.errors import Failure, UpstreamError
 from services.storage.base import Database, Transaction
 from services.storage.pepper import Pepper
@@ -63,7 +64,7 @@ async def test_an_answer_is_stored_before_its_last_batch(once: Idempotency) -> N
     model = Model()
     async with aclosing(once.run_once(call(), model, ignore)) as batches:
         async for batch in batches:
-            if batch.chunks[-1].HasField("finished"):
+            if isinstance(batch[-1], Finished):
                 break
 
     assert await ask(once, call(), model) == (list(model.batches), True)
@@ -87,9 +88,8 @@ async def test_a_key_stands_for_one_request(once: Idempotency, running: bool) ->
 
 async def test_the_policy_is_part_of_the_request(once: Idempotency) -> None:
     """The same specification with a strict policy is another request."""
-    strict = IdempotentCall(
-        account="acme", key="order-1", spec=call().spec, parameter_policy=pb.PARAMETER_POLICY_STRICT
-    )
+    request = replace(call().request, parameter_policy="strict")
+    strict = IdempotentCall(account="acme", key="order-1", request=request)
     await ask(once, call(), Model())
 
     refused = await refusal(once, strict, Model())
@@ -206,7 +206,7 @@ async def test_requests_are_stored_only_as_a_keyed_digest(
 def test_an_invalid_key_is_refused(key: str) -> None:
     """It is not ignored: the call might run twice."""
     with pytest.raises(Failure) as refused:
-        idempotency_key({"idempotency-key": key})
+        check_idempotency_key(key)
 
     assert refused.value.reason == ErrorReason.INVALID_FIELD
     assert refused.value.param == "idempotency-key"
@@ -215,12 +215,12 @@ def test_an_invalid_key_is_refused(key: str) -> None:
 @pytest.mark.parametrize("key", ["a", "order 66", "~" * 255])
 def test_a_key_of_printable_ascii_is_used_as_it_is(key: str) -> None:
     """From 1 to 255 characters, with spaces."""
-    assert idempotency_key({"idempotency-key": key}) == key
+    check_idempotency_key(key)
 
 
-def test_a_call_without_a_key_is_not_idempotent() -> None:
+def test_a_call_needs_no_key() -> None:
     """None stands for no key."""
-    assert idempotency_key({}) is None
+    check_idempotency_key(None)
 
 
 def _all() -> Transaction[list[tuple[object, ...]]]:

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
+from msgspec.structs import replace
 
 from services.completions.validation import validate
+from services.domain.conversation import ContentPart, ImagePart, Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import (
+    ChatCompletionSpec,
+    ParameterPolicy,
+    ResponseFormat,
+    Thinking,
+    Tool,
+    ToolChoice,
+)
 from services.errors import Failure
 
 
-def spec(**fields: object) -> pb.ChatCompletionSpec:
+def spec(**fields: Any) -> ChatCompletionSpec:
     """Return a valid request with these fields."""
-    asked = pb.ChatCompletionSpec(model="m", messages=[user("hello")])
-    asked.MergeFrom(pb.ChatCompletionSpec(**fields))  # type: ignore[arg-type]
-    return asked
+    return ChatCompletionSpec(**({"model": "m", "messages": [user("hello")]} | fields))
 
 
-def user(text: str) -> content.Message:
+def user(text: str) -> Message:
     """Return a message of the user."""
-    return content.Message(role=content.ROLE_USER, content=[content.ContentPart(text=text)])
+    return Message(role="user", content=[TextPart(text=text)])
 
 
 @pytest.mark.parametrize(
@@ -55,81 +61,148 @@ def test_numbers_have_ranges(field: str, inside: list[float], outside: list[floa
 def test_a_valid_request_passes() -> None:
     """Without a failure."""
     validate(
-        spec(stop=["a", "b"], logprobs=True, top_logprobs=20, thinking={"budget_tokens": 1024})
+        spec(stop=["a", "b"], logprobs=True, top_logprobs=20, thinking=Thinking(budget_tokens=1024))
     )
 
 
-def mutated(change: Callable[[pb.ChatCompletionSpec], object]) -> pb.ChatCompletionSpec:
-    """Return a valid request after `change`."""
-    asked = spec()
-    change(asked)
-    return asked
+def message(**fields: Any) -> dict[str, Any]:
+    """Return fields of a request whose only message differs in these from the user's."""
+    return {"messages": [replace(user("hello"), **fields)]}
 
 
-PICTURE = content.ContentPart(image=content.Image(base64="AAAA", mime_type="image/png"))
-BIG_PICTURE = content.ContentPart(image=content.Image(base64="A" * 29_000_000))
-NAMED = pb.TOOL_CHOICE_MODE_NAMED
-SCHEMA = pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA
+def parts(*more: ContentPart) -> dict[str, Any]:
+    """Return fields of a request whose only message has a text and these parts."""
+    return message(content=[TextPart(text="hello"), *more])
+
+
+def called(*calls: ToolCall, role: Any = "assistant") -> dict[str, Any]:
+    """Return fields of a request whose second message called these tools."""
+    return {
+        "messages": [
+            user("hello"),
+            Message(role=role, content=[TextPart(text="a")], tool_calls=[*calls]),
+        ]
+    }
+
+
+PICTURE = ImagePart(base64="AAAA", mime_type="image/png")
+BIG_PICTURE = ImagePart(base64="A" * 29_000_000)
+TOOL = Tool(name="t")
 
 
 @pytest.mark.parametrize(
-    ("param", "change"),
+    ("param", "fields"),
     [
-        ("model", lambda s: s.ClearField("model")),
-        ("model", lambda s: setattr(s, "model", "m" * 257)),
-        ("messages", lambda s: s.ClearField("messages")),
-        ("messages", lambda s: s.messages.extend([user("x")] * 2000)),
-        ("messages[0].role", lambda s: s.messages[0].ClearField("role")),
-        ("messages[0].content", lambda s: s.messages[0].ClearField("content")),
-        ("messages[0].content", lambda s: s.messages[0].content.extend([PICTURE] * 256)),
-        ("messages[0].content[1]", lambda s: s.messages[0].content.add()),
-        ("messages[0].content[1]", lambda s: s.messages[0].content.add().image.SetInParent()),
-        ("messages", lambda s: s.messages[0].content.extend([PICTURE] * 21)),
-        ("messages", lambda s: s.messages[0].content.append(BIG_PICTURE)),
-        ("messages[0].tool_call_id", lambda s: setattr(s.messages[0], "role", content.ROLE_TOOL)),
-        ("stop", lambda s: s.stop.extend("abcde")),
-        ("stop", lambda s: s.stop.append("")),
-        ("top_logprobs", lambda s: setattr(s, "top_logprobs", 3)),
-        ("logit_bias", lambda s: s.logit_bias.update({7: 101.0})),
-        ("user", lambda s: setattr(s, "user", "u" * 513)),
-        ("metadata", lambda s: s.metadata.update({str(n): "" for n in range(17)})),
-        ("thinking.budget_tokens", lambda s: setattr(s.thinking, "budget_tokens", 1023)),
-        ("thinking.budget_tokens", lambda s: setattr(s.thinking, "budget_tokens", 32_001)),
-        ("tools[0].function.name", lambda s: s.tools.add(name="no spaces")),
-        ("tools", lambda s: s.tools.extend([pb.Tool(name="t")] * 129)),
-        ("tool_choice", lambda s: s.tool_choice.SetInParent()),
-        ("tool_choice", lambda s: s.tool_choice.MergeFrom(pb.ToolChoice(mode=NAMED, names=["t"]))),
-        ("tool_choice", lambda s: setattr(s.tool_choice, "mode", NAMED)),
-        ("tool_choice", lambda s: setattr(s.tool_choice, "mode", pb.TOOL_CHOICE_MODE_REQUIRED)),
-        ("response_format.type", lambda s: s.response_format.SetInParent()),
-        ("response_format.json_schema.name", lambda s: setattr(s.response_format, "type", SCHEMA)),
+        ("model", {"model": ""}),
+        ("model", {"model": "m" * 257}),
+        ("messages", {"messages": []}),
+        ("messages", {"messages": [user("x")] * 2001}),
+        ("messages[0].role", message(role="")),
+        ("messages[0].content", message(content=[])),
+        ("messages[0].content", parts(*[PICTURE] * 256)),
+        ("messages[0].content[1]", parts(ImagePart())),
+        ("messages", parts(*[PICTURE] * 21)),
+        ("messages", parts(BIG_PICTURE)),
+        ("messages[0].tool_call_id", message(role="tool")),
+        ("stop", {"stop": [*"abcde"]}),
+        ("stop", {"stop": [""]}),
+        ("top_logprobs", {"top_logprobs": 3}),
+        ("logit_bias", {"logit_bias": {7: 101.0}}),
+        ("user", {"user": "u" * 513}),
+        ("metadata", {"metadata": {str(n): "" for n in range(17)}}),
+        ("thinking.budget_tokens", {"thinking": Thinking(budget_tokens=1023)}),
+        ("thinking.budget_tokens", {"thinking": Thinking(budget_tokens=32_001)}),
+        ("tools[0].function.name", {"tools": [Tool(name="no spaces")]}),
+        ("tools", {"tools": [TOOL] * 129}),
+        ("tool_choice", {"tool_choice": ToolChoice(mode="")}),
+        ("tool_choice", {"tool_choice": ToolChoice(mode="named", names=["t"])}),
+        ("tool_choice", {"tool_choice": ToolChoice(mode="named")}),
+        ("tool_choice", {"tool_choice": ToolChoice(mode="required")}),
+        ("response_format.type", {"response_format": ResponseFormat(type="")}),
+        (
+            "response_format.json_schema.name",
+            {"response_format": ResponseFormat(type="json_schema")},
+        ),
     ],
 )
-def test_a_failure_names_the_field(
-    param: str, change: Callable[[pb.ChatCompletionSpec], object]
-) -> None:
+def test_a_failure_names_the_field(param: str, fields: dict[str, Any]) -> None:
     """Each rule refuses a request that breaks it."""
     with pytest.raises(Failure) as refused:
-        validate(mutated(change))
+        validate(spec(**fields))
 
     assert refused.value.param == param
 
 
+def with_words(word: Any) -> list[tuple[str, dict[str, Any]]]:
+    """Return requests with `word` in each field of a closed set, and the field's path."""
+    call = ToolCall(id="c", name="t", type=word)
+    return [
+        ("messages[0].role", message(role=word)),
+        ("messages[0].content[1].image_url.detail", parts(replace(PICTURE, detail=word))),
+        ("messages[1].tool_calls[0].type", called(call)),
+        ("messages[1].tool_calls[0].type", called(call, role="user")),
+        ("tools[1].type", {"tools": [TOOL, Tool(name="u", type=word)]}),
+        ("tool_choice", {"tools": [TOOL], "tool_choice": ToolChoice(mode=word)}),
+        (
+            "tool_choice.type",
+            {"tools": [TOOL], "tool_choice": ToolChoice(mode="named", names=["t"], type=word)},
+        ),
+        ("response_format.type", {"response_format": ResponseFormat(type=word)}),
+        ("reasoning_effort", {"reasoning_effort": word}),
+        ("verbosity", {"verbosity": word}),
+        ("thinking.type", {"thinking": Thinking(mode=word)}),
+    ]
+
+
+@pytest.mark.parametrize("word", ["42", "HIGH", "unspecified"])
+@pytest.mark.parametrize("row", range(len(with_words(""))))
+def test_unknown_words_are_refused(word: str, row: int) -> None:
+    """A word outside of its set is never guessed; over gRPC a new number arrives as its digits."""
+    param, fields = with_words(word)[row]
+    with pytest.raises(Failure) as refused:
+        validate(spec(**fields))
+
+    assert (refused.value.param, refused.value.reason) == (param, ErrorReason.INVALID_FIELD)
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    """Strictness is not dropped unseen."""
+    for policy in get_args(ParameterPolicy):
+        validate(spec(), policy)
+    with pytest.raises(Failure) as refused:
+        validate(spec(), "9")  # type: ignore[arg-type]  # what a newer stub may send
+
+    assert (refused.value.param, refused.value.reason) == (
+        "parameter_policy",
+        ErrorReason.INVALID_FIELD,
+    )
+
+
+def test_every_closed_set_has_a_row() -> None:
+    """Each field of a spec whose type is a set of words is in the table."""
+    structs = (ChatCompletionSpec, Message, ImagePart, ToolCall, Tool, ToolChoice, ResponseFormat)
+    closed = [
+        (struct, name)
+        for struct in (*structs, Thinking)
+        for name, hint in get_type_hints(struct).items()
+        if any(get_origin(kind) is Literal for kind in (hint, *get_args(hint)))
+    ]
+
+    assert len(closed) == len({param for param, _ in with_words("")})
+
+
 def test_an_assistant_message_may_have_only_tool_calls() -> None:
     """Other messages need content."""
-    asked = spec()
-    turn = asked.messages.add(role=content.ROLE_ASSISTANT)
-    turn.tool_calls.add(id="call-1", name="clock")
+    turn = Message(role="assistant", tool_calls=[ToolCall(id="call-1", name="clock")])
 
-    validate(asked)
+    validate(spec(messages=[user("hello"), turn]))
 
 
 def test_tool_calls_need_id_and_name() -> None:
     """Both are required."""
-    asked = spec()
-    asked.messages.add(role=content.ROLE_ASSISTANT).tool_calls.add(id="call-1")
+    turn = Message(role="assistant", tool_calls=[ToolCall(id="call-1", name="")])
 
     with pytest.raises(Failure) as refused:
-        validate(asked)
+        validate(spec(messages=[user("hello"), turn]))
 
     assert refused.value.param == "messages[1].tool_calls[0]"

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from pomogator.chat.v1 import usage_pb2
 
 from services.domain.error_reason import ErrorReason
+from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.holds import Hold, HoldRequest
 from services.metering.ledger import Ledger
@@ -140,7 +140,7 @@ async def test_a_budget_is_kept_in_memory(ledger: Ledger) -> None:
     reasons = {result.reason for result in results if isinstance(result, Failure)}
     assert (len(holds), reasons) == (3, {ErrorReason.BUDGET_EXCEEDED})
     for hold in holds:
-        ledger.settle(hold, 5, usage_pb2.Usage())
+        ledger.settle(hold, 5, Usage())
     assert isinstance(await ledger.reserve(order(15, monthly=30)), Hold)
     with pytest.raises(Failure):
         await ledger.reserve(order(1, monthly=30))

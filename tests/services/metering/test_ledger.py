@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from pomogator.chat.v1 import usage_pb2
 
 from services.admission.ticket import CHECKPOINT_S
 from services.domain.error_reason import ErrorReason
+from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering import outbox
 from services.metering.holds import Hold, HoldRequest
@@ -24,12 +24,12 @@ from tests.stand.failing_database import WatchedDatabase
 USD = 10**9
 
 
-def usage(prompt: int = 10, completion: int = 5) -> usage_pb2.Usage:
+def usage(prompt: int = 10, completion: int = 5) -> Usage:
     """Usage as reported by a provider."""
-    return usage_pb2.Usage(
+    return Usage(
         prompt_token_count=prompt,
         completion_token_count=completion,
-        source=usage_pb2.USAGE_SOURCE_PROVIDER,
+        source="provider",
     )
 
 

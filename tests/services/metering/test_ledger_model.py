@@ -21,9 +21,9 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pomogator.chat.v1 import usage_pb2
 
 from services.domain.error_reason import ErrorReason
+from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering import outbox
 from services.metering.holds import Hold, HoldRequest
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 BUDGET = 60
 AMOUNTS = st.integers(0, 50)
-USAGE = usage_pb2.Usage(prompt_token_count=3, source=usage_pb2.USAGE_SOURCE_COUNTED)
+USAGE = Usage(prompt_token_count=3, source="counted")
 
 _names = count()
 

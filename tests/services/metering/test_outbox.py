@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from pomogator.chat.v1 import usage_pb2
-
+from services.domain.usage import Usage
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
@@ -47,9 +46,9 @@ async def test_a_bug_loses_no_end_of_a_hold(database: Database, clock: FakeClock
             for _ in range(3)
         ]
         await ledger.drain()
-        ledger.settle(holds[0], 7, usage_pb2.Usage())
+        ledger.settle(holds[0], 7, Usage())
         ledger.void(holds[1])
-        ledger.settle(holds[2], 5, usage_pb2.Usage())
+        ledger.settle(holds[2], 5, Usage())
         await ledger.drain()
 
         assert ledger.healthy

@@ -7,10 +7,10 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import usage_pb2 as pb
 
 from services.config import ChannelConfig
 from services.config.prices import PriceConfig, TierConfig
+from services.domain.usage import Usage
 from services.metering.prices import (
     FREE,
     PRICES_FILE,
@@ -40,7 +40,7 @@ def row(**keys: object) -> PriceConfig:
 
 def test_every_kind_of_token_has_its_price() -> None:
     """Cached tokens are part of the prompt, reasoning of the completion: none is billed twice."""
-    usage = pb.Usage(
+    usage = Usage(
         prompt_token_count=1000,
         cache_read_token_count=500,
         cache_write_token_count=300,
@@ -57,22 +57,22 @@ def test_a_price_below_a_nanodollar_is_exact() -> None:
     """0.075 USD per million tokens is 75 nanodollars for a thousand; a bill is rounded up once."""
     price = Price.from_config(row(prompt_usd_per_mtok="0.000075", completion_usd_per_mtok=0.075))
 
-    assert cost_nano(pb.Usage(completion_token_count=1000), price) == 75_000
-    assert cost_nano(pb.Usage(completion_token_count=1000, prompt_token_count=1), price) == 75_001
-    assert cost_nano(pb.Usage(prompt_token_count=1), price) == 1
-    assert cost_nano(pb.Usage(prompt_token_count=40), price) == 3
+    assert cost_nano(Usage(completion_token_count=1000), price) == 75_000
+    assert cost_nano(Usage(completion_token_count=1000, prompt_token_count=1), price) == 75_001
+    assert cost_nano(Usage(prompt_token_count=1), price) == 1
+    assert cost_nano(Usage(prompt_token_count=40), price) == 3
 
 
 def test_a_price_per_request_may_stand_alone() -> None:
     """With a price per request alone, tokens cost nothing."""
     price = Price.from_config(row(request_usd="0.01"))
 
-    assert cost_nano(pb.Usage(prompt_token_count=9999, completion_token_count=9), price) == 10**7
+    assert cost_nano(Usage(prompt_token_count=9999, completion_token_count=9), price) == 10**7
 
 
 def test_reasoning_may_have_its_own_price() -> None:
     """Without its own price reasoning is billed like the rest of the completion."""
-    usage = pb.Usage(completion_token_count=100, thinking_token_count=60)
+    usage = Usage(completion_token_count=100, thinking_token_count=60)
     plain = Price.from_config(row(completion_usd_per_mtok=1))
     apart = Price.from_config(row(completion_usd_per_mtok=1, thinking_usd_per_mtok=4))
 
@@ -96,8 +96,8 @@ def test_a_long_prompt_has_its_own_rates() -> None:
         )
     )
 
-    at = pb.Usage(prompt_token_count=1000, completion_token_count=10)
-    beyond = pb.Usage(prompt_token_count=1001, completion_token_count=10)
+    at = Usage(prompt_token_count=1000, completion_token_count=10)
+    beyond = Usage(prompt_token_count=1001, completion_token_count=10)
     assert cost_nano(at, price) == 1_020_000
     assert cost_nano(beyond, price) == 10_210_000
 
@@ -106,12 +106,12 @@ def test_markup_is_on_top_and_rounded_once() -> None:
     """250 basis points of 1 USD are 2.5 cents; of a nanodollar, the next whole one."""
     dollar = Price.from_config(row(request_usd=1))
 
-    assert cost_nano(pb.Usage(), dollar, markup_bp=250) == 1_025_000_000
-    assert cost_nano(pb.Usage(), Price(request=1000), markup_bp=1) == 2
-    assert cost_nano(pb.Usage(), FREE, markup_bp=250) == 0
+    assert cost_nano(Usage(), dollar, markup_bp=250) == 1_025_000_000
+    assert cost_nano(Usage(), Price(request=1000), markup_bp=1) == 2
+    assert cost_nano(Usage(), FREE, markup_bp=250) == 0
 
 
-CACHED = pb.Usage(
+CACHED = Usage(
     prompt_token_count=1000,
     cache_read_token_count=500,
     cache_write_token_count=400,
@@ -327,10 +327,10 @@ def prices(draw: st.DrawFn) -> Price:
     return Price(request=draw(rates), tiers=(tier,), **lower)
 
 
-def usage_of(parts: tuple[int, ...]) -> pb.Usage:
+def usage_of(parts: tuple[int, ...]) -> Usage:
     """Build a usage from disjoint parts."""
     fresh, read, write, hour, text, thinking = parts
-    return pb.Usage(
+    return Usage(
         prompt_token_count=fresh + read + write + hour,
         cache_read_token_count=read,
         cache_write_token_count=write + hour,
@@ -384,7 +384,7 @@ def test_no_report_makes_tokens_free(priced: tuple[int, ...], reported: tuple[in
         completion=completion_rate,
         thinking=completion_rate,
     )
-    usage = pb.Usage(
+    usage = Usage(
         prompt_token_count=prompt,
         cache_read_token_count=read,
         cache_write_token_count=write,

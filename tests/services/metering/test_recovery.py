@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
-from pomogator.chat.v1 import usage_pb2
 
+from services.domain.usage import Usage
 from services.metering import recovery
 from services.metering.holds import HoldRequest
 from services.metering.ledger import LOST_AFTER_S, Ledger
@@ -124,7 +124,7 @@ async def test_a_refused_end_is_quarantined(
         await watched.write(run, "UPDATE accounts SET held = 10")
         for hold in (other, broken):
             if end == "settle":
-                ledger.settle(hold, 7, usage_pb2.Usage())
+                ledger.settle(hold, 7, Usage())
             else:
                 ledger.void(hold)
         await ledger.drain()

@@ -4,12 +4,13 @@ import asyncio
 import base64
 from importlib.util import find_spec
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2
 
+from services.domain.conversation import AudioPart, FilePart, ImagePart, Message, TextPart, ToolCall
+from services.domain.spec import ChatCompletionSpec, ResponseFormat, Tool
 from services.metering.tokens import (
     IMAGE_TOKENS,
     PIECE_CHARS,
@@ -36,16 +37,11 @@ TEXTS = {
 }
 
 
-def spec(*texts: str) -> pb.ChatCompletionSpec:
+def spec(*texts: str) -> ChatCompletionSpec:
     """Build a conversation of these messages."""
-    return pb.ChatCompletionSpec(
+    return ChatCompletionSpec(
         model="vendor/m",
-        messages=[
-            content_pb2.Message(
-                role=content_pb2.ROLE_USER, content=[content_pb2.ContentPart(text=text)]
-            )
-            for text in texts
-        ],
+        messages=[Message(role="user", content=[TextPart(text=text)]) for text in texts],
     )
 
 
@@ -114,18 +110,14 @@ def test_an_image_counts_independently_of_its_size() -> None:
     """Base64 of an image is not text: a megabyte counts like a kilobyte."""
     sizes = [
         estimate_prompt(
-            pb.ChatCompletionSpec(
+            ChatCompletionSpec(
+                model="vendor/m",
                 messages=[
-                    content_pb2.Message(
-                        content=[
-                            content_pb2.ContentPart(
-                                image=content_pb2.Image(
-                                    base64=base64.b64encode(bytes(size)).decode()
-                                )
-                            )
-                        ]
+                    Message(
+                        role="user",
+                        content=[ImagePart(base64=base64.b64encode(bytes(size)).decode())],
                     )
-                ]
+                ],
             )
         )
         for size in (1_000, 1_000_000)
@@ -138,12 +130,15 @@ def test_tools_and_schemas_count() -> None:
     """Tools, schemas and calls are part of the prompt."""
     counter = TokenCounter()
     plain = spec("hello")
-    rich = spec("hello")
-    rich.tools.add(name="search", description="Finds things", parameters_json=b'{"type":"object"}')
-    rich.response_format.schema_json = b'{"type":"object","properties":{}}'
-    rich.messages.add(
-        role=content_pb2.ROLE_ASSISTANT,
-        tool_calls=[content_pb2.ToolCall(id="1", name="search", arguments='{"q":"cats"}')],
+    call = ToolCall(id="1", name="search", arguments='{"q":"cats"}')
+    tool = Tool(name="search", description="Finds things", parameters_json=b'{"type":"object"}')
+    rich = msgspec.structs.replace(
+        plain,
+        messages=[*plain.messages, Message(role="assistant", tool_calls=[call])],
+        tools=[tool],
+        response_format=ResponseFormat(
+            type="json_schema", schema_json=b'{"type":"object","properties":{}}'
+        ),
     )
 
     assert count_prompt(rich, counter) >= count_prompt(plain, counter) + 20
@@ -153,11 +148,12 @@ def test_tools_and_schemas_count() -> None:
 def test_files_and_audio_count_by_size() -> None:
     """Content that is passed by value is estimated from its size."""
     counter = TokenCounter()
-    message = content_pb2.Message(
+    message = Message(
+        role="user",
         content=[
-            content_pb2.ContentPart(audio=content_pb2.Audio(base64="A" * 4000, format="mp3")),
-            content_pb2.ContentPart(file=content_pb2.File(uri="data:," + "A" * 1994)),
-        ]
+            AudioPart(base64="A" * 4000, format="mp3"),
+            FilePart(uri="data:," + "A" * 1994),
+        ],
     )
 
-    assert count_prompt(pb.ChatCompletionSpec(messages=[message]), counter) == 10 + 2100 + 4
+    assert count_prompt(ChatCompletionSpec(model="m", messages=[message]), counter) == 10 + 2100 + 4

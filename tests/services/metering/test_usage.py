@@ -1,62 +1,53 @@
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2
-from pomogator.chat.v1 import usage_pb2 as usages
 
+from services.domain.conversation import Message, TextPart
+from services.domain.events import (
+    ChoiceFinished,
+    Event,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+from services.domain.spec import ChatCompletionSpec
+from services.domain.usage import Usage
 from services.metering.tokens import TokenCounter, count_prompt
 from services.metering.usage import COUNT_MAX, UsageMeter
 
-SPEC = pb.ChatCompletionSpec(
-    messages=[content_pb2.Message(content=[content_pb2.ContentPart(text="How are you today?")])]
+SPEC = ChatCompletionSpec(
+    model="m", messages=[Message(role="user", content=[TextPart(text="How are you today?")])]
 )
 COUNTER = TokenCounter()
 PROMPT = count_prompt(SPEC, COUNTER)
 
 
-def text(piece: str) -> pb.ChatCompletionChunk:
-    """Chunk with text."""
-    return pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=piece))
+def finished(**counts: int) -> Finished:
+    """Last event, with the provider's usage."""
+    return Finished(usage=msgspec.convert(counts, Usage))
 
 
-def reasoning(piece: str) -> pb.ChatCompletionChunk:
-    """Chunk with reasoning."""
-    return pb.ChatCompletionChunk(delta=pb.CompletionDelta(reasoning=piece))
-
-
-def finished(**counts: int) -> pb.ChatCompletionChunk:
-    """Last chunk, with the provider's usage."""
-    return pb.ChatCompletionChunk(finished=pb.CompletionFinished(usage=usage_of(counts)))
-
-
-def usage_of(counts: Mapping[str, int]) -> usages.Usage:
-    """Build a usage."""
-    usage = usages.Usage()
-    for name, count in counts.items():
-        setattr(usage, name, count)
-    return usage
-
-
-def meter(*chunks: pb.ChatCompletionChunk, max_tokens: int | None = None) -> UsageMeter:
-    """Meter that has counted these chunks."""
+def meter(*events: Event, max_tokens: int | None = None) -> UsageMeter:
+    """Meter that has counted these events."""
     meter = UsageMeter(SPEC, COUNTER, max_tokens=max_tokens)
-    meter.add(chunks)
+    meter.add(events)
     return meter
 
 
 def test_no_completion_of_a_refused_answer_is_billed() -> None:
     """The provider's zero counts where it refused to answer, whatever the refusal says."""
-    refusal = pb.ChatCompletionChunk(delta=pb.CompletionDelta(refusal="I cannot help with that."))
-    for reason, billed in (
-        (pb.FINISH_REASON_CONTENT_FILTER, False),
-        (pb.FINISH_REASON_STOP, True),
-    ):
-        stop = pb.ChatCompletionChunk(choice_finished=pb.ChoiceFinished(finish_reason=reason))
+    refusal = RefusalDelta("I cannot help with that.")
+    cases: Sequence[tuple[FinishReason, bool]] = (("content_filter", False), ("stop", True))
+    for reason, billed in cases:
+        stop = ChoiceFinished(finish_reason=reason)
         found = meter(refusal, stop, finished(prompt_token_count=90)).metered()
 
         assert found.usage.prompt_token_count == 90
@@ -75,11 +66,11 @@ def test_plausible_usage_of_the_provider_is_billed() -> None:
         cache_write_1h_token_count=10,
     )
 
-    metered = meter(text("fine"), end).metered()
+    metered = meter(TextDelta("fine"), end).metered()
 
     assert metered.flags == ()
     assert metered.counter is None
-    assert metered.usage == usages.Usage(
+    assert metered.usage == Usage(
         prompt_token_count=90,
         completion_token_count=20,
         total_token_count=110,
@@ -87,55 +78,50 @@ def test_plausible_usage_of_the_provider_is_billed() -> None:
         cache_read_token_count=30,
         cache_write_token_count=40,
         cache_write_1h_token_count=10,
-        source=usages.USAGE_SOURCE_PROVIDER,
+        source="provider",
     )
 
 
 def test_usage_of_a_drained_answer_is_marked() -> None:
-    """Usage after the caller has left has the source DRAINED."""
-    watch = meter(text("fine"))
+    """Usage after the caller has left has the source `drained`."""
+    watch = meter(TextDelta("fine"))
     watch.drain()
     watch.add([finished(prompt_token_count=9, completion_token_count=2)])
 
-    assert watch.metered().usage.source == usages.USAGE_SOURCE_DRAINED
+    assert watch.metered().usage.source == "drained"
 
 
-@pytest.mark.parametrize("end", [(), (finished(),)])
-def test_tokens_are_counted_without_usage_of_the_provider(
-    end: Sequence[pb.ChatCompletionChunk],
-) -> None:
+@pytest.mark.parametrize("end", [(), (finished(),), (Finished(),)])
+def test_tokens_are_counted_without_usage_of_the_provider(end: Sequence[Event]) -> None:
     """Without usage, or with zeros, text, reasoning, refusals and tool calls are counted."""
-    call = pb.ToolCallDelta(name="name", arguments="argument")
     metered = meter(
-        text("12345678"),
-        reasoning("1234"),
-        pb.ChatCompletionChunk(delta=pb.CompletionDelta(tool_call=call)),
-        pb.ChatCompletionChunk(delta=pb.CompletionDelta(refusal="12345678")),
+        TextDelta("12345678"),
+        ReasoningDelta("1234"),
+        ToolCallDelta(name="name", arguments="argument"),
+        RefusalDelta("12345678"),
         *end,
     ).metered()
 
     assert metered.counter == "estimate"
-    assert metered.usage == usages.Usage(
+    assert metered.usage == Usage(
         prompt_token_count=PROMPT,
         completion_token_count=8,
         thinking_token_count=1,
         total_token_count=PROMPT + 8,
-        source=usages.USAGE_SOURCE_COUNTED,
+        source="counted",
     )
 
 
 def test_a_cut_answer_keeps_the_reported_prompt() -> None:
     """The prompt is billed as reported at the start, the completion as received."""
-    reported = usages.Usage(
-        prompt_token_count=500, cache_read_token_count=400, completion_token_count=1
-    )
+    reported = Usage(prompt_token_count=500, cache_read_token_count=400, completion_token_count=1)
 
-    metered = meter(text("x" * 400)).metered(reported)
+    metered = meter(TextDelta("x" * 400)).metered(reported)
 
     assert metered.usage.prompt_token_count == 500
     assert metered.usage.cache_read_token_count == 400
     assert metered.usage.completion_token_count == 100
-    assert metered.usage.source == usages.USAGE_SOURCE_COUNTED
+    assert metered.usage.source == "counted"
 
 
 def test_the_usage_is_available_at_any_time() -> None:
@@ -143,7 +129,7 @@ def test_the_usage_is_available_at_any_time() -> None:
     watch = meter()
     seen = []
     for _ in range(5):
-        watch.add([text("12345678")])
+        watch.add([TextDelta("12345678")])
         seen.append(watch.metered().usage.completion_token_count)
         assert watch.metered().usage.completion_token_count == seen[-1]
 
@@ -171,17 +157,17 @@ def test_implausible_usage_is_replaced(
     """Implausible counts are replaced by our own count, and flagged."""
     end = finished(**({"prompt_token_count": 10} | counts))
 
-    metered = meter(text("12345678"), end, max_tokens=max_tokens).metered()
+    metered = meter(TextDelta("12345678"), end, max_tokens=max_tokens).metered()
 
     assert metered.flags == (flag,)
-    assert metered.usage.source == usages.USAGE_SOURCE_COUNTED
+    assert metered.usage.source == "counted"
     usage = metered.usage
     assert (usage.prompt_token_count, usage.completion_token_count) == expected
 
 
 def test_a_small_excess_is_plausible() -> None:
     """Providers may complete the last word, in each choice."""
-    spec = pb.ChatCompletionSpec(n=2)
+    spec = ChatCompletionSpec(model="m", n=2)
     watch = UsageMeter(spec, COUNTER, max_tokens=100)
     watch.add([finished(prompt_token_count=1, completion_token_count=210)])
 
@@ -205,30 +191,26 @@ def test_parts_are_clipped_to_their_total() -> None:
     assert metered.usage.thinking_token_count == 3
 
 
+COUNTS = [name for name in Usage.__struct_fields__ if name.endswith("_token_count")]
+
 numbers = st.integers(-(2**62), 2**62) | st.integers(-3, 50)
-counts = st.fixed_dictionaries(
-    {
-        name: numbers
-        for name in usages.Usage.DESCRIPTOR.fields_by_name
-        if name.endswith("_token_count")
-    }
-)
-pieces = st.lists(st.builds(text, st.text(max_size=9)) | st.builds(reasoning, st.text(max_size=9)))
+counts = st.fixed_dictionaries(dict.fromkeys(COUNTS, numbers))
+deltas = st.builds(TextDelta, st.text(max_size=9)) | st.builds(ReasoningDelta, st.text(max_size=9))
 
 
-@given(pieces, counts, counts, st.booleans())
+@given(st.lists(deltas), counts, counts, st.booleans())
 def test_billed_usage_is_consistent(
-    chunks: list[pb.ChatCompletionChunk],
+    events: list[Event],
     final: dict[str, int],
     reported: dict[str, int],
     ends: bool,
 ) -> None:
     """For any report no part is negative or exceeds its total, and totals add up."""
-    watch = meter(*chunks, *([finished(**final)] if ends else []), max_tokens=100)
+    watch = meter(*events, *([finished(**final)] if ends else []), max_tokens=100)
 
-    usage = watch.metered(usage_of(reported)).usage
+    usage = watch.metered(msgspec.convert(reported, Usage)).usage
 
-    assert min(getattr(usage, name) for name in counts_of(usage)) >= 0
+    assert min(getattr(usage, name) for name in COUNTS) >= 0
     cached = usage.cache_read_token_count + usage.cache_write_token_count
     assert cached <= usage.prompt_token_count <= COUNT_MAX
     assert usage.cache_write_1h_token_count <= usage.cache_write_token_count
@@ -236,8 +218,3 @@ def test_billed_usage_is_consistent(
     total = usage.prompt_token_count + usage.completion_token_count
     assert usage.total_token_count == total
     assert usage.source
-
-
-def counts_of(usage: usages.Usage) -> list[str]:
-    """Return the names of all counts."""
-    return [name for name in usage.DESCRIPTOR.fields_by_name if name.endswith("_token_count")]

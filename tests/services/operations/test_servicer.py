@@ -159,14 +159,14 @@ async def test_explain_includes_fallback_models(tmp_path: Path) -> None:
 
 
 async def test_explain_refuses_like_a_call(tmp_path: Path) -> None:
-    """An unknown model is refused as in a call."""
+    """An unknown model and an empty part are refused as in a call."""
+    with_empty_part = spec()
+    with_empty_part.messages[0].content.add()
     async with asking(tmp_path, Source()) as (_, operations):
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await operations.ExplainChatCompletion(
-                pb.ExplainChatCompletionRequest(spec=spec("no/model"))
-            )
-
-    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        for faulty in (spec("no/model"), with_empty_part):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await operations.ExplainChatCompletion(pb.ExplainChatCompletionRequest(spec=faulty))
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_reload_replaces_the_configuration(tmp_path: Path) -> None:

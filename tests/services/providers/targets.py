@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
 from services.capabilities import CapabilityOverrides, lookup
 from services.config import ChannelConfig, Quirks
 from services.providers.base import Notes, Target
@@ -33,6 +31,5 @@ def target_of(
 
 
 def told(notes: Notes) -> dict[str, str]:
-    """Map each parameter to the action of its last note, such as `DROPPED`."""
-    prefix = "NOTE_ACTION_"
-    return {note.param: pb.NoteAction.Name(note.action).removeprefix(prefix) for note in notes.all}
+    """Map each parameter to the action of its last note, such as `dropped`."""
+    return {note.param: note.action for note in notes.all}

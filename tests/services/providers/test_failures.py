@@ -51,6 +51,7 @@ def test_reads_bodies_of_every_shape(shape: str) -> None:
         (b'{"detail":[{"loc":["body","tools",0],"msg":"Too odd"}]}', "Too odd", "tools.0"),
         (b'{"code":"Some text","error":"Other text"}', "Other text", ""),
         (b'{"error":{"message":"m","metadata":{"raw":"The reason"}}}', "The reason", ""),
+        (b'{"error":{"message":"No \\ud83d","param":"n"}}', "No \ufffd", "n"),
         (b"plain words", "plain words", ""),
         (b"<!DOCTYPE html><title>502</title>", "", ""),
         (b"", "", ""),

@@ -6,31 +6,38 @@ import json
 from collections.abc import Callable
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
+from services.domain.events import ChoiceFinished, Event
 from services.errors import UpstreamError
 from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.base import Decoder, SseEvent
 from services.providers.finish_reasons import FAILURES, FINISH_REASONS, finish_reason
 from services.providers.openai.response import OpenAiDecoder
 
-Answer = Callable[[str | None], pb.ChoiceFinished]
+Answer = Callable[[str | None], ChoiceFinished]
 
 
-def streamed(decoder: Decoder, *events: bytes) -> pb.ChoiceFinished:
+def ending(events: list[Event]) -> ChoiceFinished:
+    """The end of the only choice of an answer."""
+    end = events[-2]
+    assert isinstance(end, ChoiceFinished)
+    return end
+
+
+def streamed(decoder: Decoder, *events: bytes) -> ChoiceFinished:
     """The end of the first choice of a stream."""
     for data in events:
         decoder.feed(SseEvent("", data))
-    return decoder.finish()[-2].choice_finished
+    return ending(decoder.finish())
 
 
-def openai_whole(word: str | None) -> pb.ChoiceFinished:
+def openai_whole(word: str | None) -> ChoiceFinished:
     """A whole answer of OpenAI's dialect."""
     choice = {"index": 0, "message": {"content": "a"}, "finish_reason": word}
-    return OpenAiDecoder().whole(json.dumps({"choices": [choice]}).encode())[-2].choice_finished
+    return ending(OpenAiDecoder().whole(json.dumps({"choices": [choice]}).encode()).events())
 
 
-def openai_stream(word: str | None) -> pb.ChoiceFinished:
+def openai_stream(word: str | None) -> ChoiceFinished:
     """A stream of OpenAI's dialect that ends with `[DONE]`."""
     first = {"choices": [{"index": 0, "delta": {"content": "a"}}]}
     last = {"choices": [{"index": 0, "delta": {}, "finish_reason": word}]}
@@ -38,13 +45,13 @@ def openai_stream(word: str | None) -> pb.ChoiceFinished:
     return streamed(OpenAiDecoder(), *events)
 
 
-def anthropic_whole(word: str | None) -> pb.ChoiceFinished:
+def anthropic_whole(word: str | None) -> ChoiceFinished:
     """A whole answer of Anthropic's dialect."""
     message: dict[str, object] = {"type": "message", "content": [], "stop_reason": word}
-    return AnthropicDecoder().whole(json.dumps(message).encode())[-2].choice_finished
+    return ending(AnthropicDecoder().whole(json.dumps(message).encode()).events())
 
 
-def anthropic_stream(word: str | None) -> pb.ChoiceFinished:
+def anthropic_stream(word: str | None) -> ChoiceFinished:
     """A stream of Anthropic's dialect."""
     ending = {"type": "message_delta", "delta": {"stop_reason": word}}
     begin, end = b'{"type":"message_start","message":{}}', b'{"type":"message_stop"}'
@@ -61,7 +68,7 @@ every_form = pytest.mark.parametrize(
 def test_known_words(answer: Answer, word: str) -> None:
     """In any case, with hyphens or underscores; kept as the provider gave them."""
     for given in (word, word.upper(), word.replace("_", "-")):
-        end = pb.ChoiceFinished(finish_reason=FINISH_REASONS[word], native_finish_reason=given)
+        end = ChoiceFinished(finish_reason=FINISH_REASONS[word], native_finish_reason=given)
         assert answer(given) == end
 
 
@@ -69,7 +76,7 @@ def test_known_words(answer: Answer, word: str) -> None:
 @pytest.mark.parametrize("word", ["tired", "OTHER", "LANGUAGE", "finish_reason_unspecified"])
 def test_unknown_words_are_stop(answer: Answer, word: str) -> None:
     """The answer has ended; the word is kept."""
-    end = pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP, native_finish_reason=word)
+    end = ChoiceFinished(finish_reason="stop", native_finish_reason=word)
     assert answer(word) == end
 
 
@@ -77,14 +84,14 @@ def test_unknown_words_are_stop(answer: Answer, word: str) -> None:
 @pytest.mark.parametrize("word", [None, ""])
 def test_a_missing_word_is_stop(answer: Answer, word: str | None) -> None:
     """Where the provider ended its answer properly."""
-    assert answer(word) == pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP)
+    assert answer(word) == ChoiceFinished(finish_reason="stop")
 
 
 @every_form
 @pytest.mark.parametrize("word", ["output_filter", "azure-content-filter", "PROMPT_FILTER"])
 def test_filters(answer: Answer, word: str) -> None:
     """All words that end in `filter`."""
-    assert answer(word).finish_reason == pb.FINISH_REASON_CONTENT_FILTER
+    assert answer(word).finish_reason == "content_filter"
 
 
 @every_form
@@ -110,4 +117,4 @@ def test_the_table_is_in_the_form_of_its_lookup() -> None:
     """Lower case and underscores."""
     for word in (*FINISH_REASONS, *FAILURES):
         assert word == word.lower().replace("-", "_")
-        assert finish_reason(f" {word.upper()} ") == FINISH_REASONS.get(word, pb.FINISH_REASON_STOP)
+        assert finish_reason(f" {word.upper()} ") == FINISH_REASONS.get(word, "stop")

@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
 from services.capabilities import lookup
 from services.config import ChannelConfig
+from services.domain.conversation import Message, TextPart
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.registry import DIALECTS
@@ -39,8 +39,8 @@ PARAMETERS: Mapping[str, Any] = {
     "user": "u",
     "n": 2,
     "logprobs": True,
-    "reasoning_effort": pb.REASONING_EFFORT_LOW,
-    "verbosity": pb.VERBOSITY_LOW,
+    "reasoning_effort": "low",
+    "verbosity": "low",
     "service_tier": "flex",
     "metadata": {"a": "b"},
 }
@@ -147,7 +147,7 @@ MATRIX: Mapping[tuple[str, str], Family] = {
 
 def encoded(
     dialect: str, model: str, *, strict: bool = False, **parameters: Any
-) -> tuple[dict[str, Any], dict[str, pb.NoteAction.ValueType]]:
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The request's body, and the notes."""
     target = Target(
         channel=ChannelConfig(name="c", dialect=dialect),
@@ -155,8 +155,8 @@ def encoded(
         public_model="public",
         capabilities=lookup(model, None, dialect),
     )
-    hello = content.Message(role=content.ROLE_USER, content=[content.ContentPart(text="Hello")])
-    spec = pb.ChatCompletionSpec(model="public", messages=[hello], **parameters)
+    hello = Message(role="user", content=[TextPart(text="Hello")])
+    spec = ChatCompletionSpec(model="public", messages=[hello], **parameters)
     notes = Notes(strict=strict)
     body = msgspec.json.decode(DIALECTS[dialect].encode(spec, target, notes).body)
     return body, {note.param: note.action for note in notes.all}
@@ -177,13 +177,13 @@ def test_parameter(dialect: str, model: str, name: str) -> None:
     body, notes = encoded(dialect, model, **wanted)
 
     if name in family.dropped.split():
-        assert (body, notes) == (plain, {name: pb.NOTE_ACTION_DROPPED})
+        assert (body, notes) == (plain, {name: "dropped"})
         with pytest.raises(Failure) as refused:
             encoded(dialect, model, strict=True, **wanted)
         assert refused.value.param == name
         return
     said = family.said.get(name, {name: AS_IT_IS.get(name, PARAMETERS[name])})
-    told = {name: pb.NOTE_ACTION_MAPPED} if name in family.mapped.split() else {}
+    told = {name: "mapped"} if name in family.mapped.split() else {}
     assert (body, notes) == (plain | said, told)
 
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import msgspec
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.config import load
+from services.domain.completion import Choice, WholeAnswer
+from services.domain.conversation import Message, TextPart
 from services.domain.error_reason import ErrorReason
+from services.domain.events import ChoiceFinished, Event, Finished, TextDelta
+from services.domain.spec import ChatCompletionSpec
+from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers import registry
 from services.providers.base import Decoder, Notes, SseEvent, Target, UpstreamRequest
@@ -28,7 +31,7 @@ base_url = "{url}"
 "test/echo" = "echo-1"
 """
 
-Chunks = list[pb.ChatCompletionChunk]
+USAGE = Usage(prompt_token_count=1, completion_token_count=2, total_token_count=3)
 
 
 class EchoDecoder:
@@ -38,41 +41,42 @@ class EchoDecoder:
         self.done = False
         self.usage: Usage | None = None
 
-    def feed(self, event: SseEvent) -> Chunks:
+    def feed(self, event: SseEvent) -> list[Event]:
         """Decode one event."""
         value: dict[str, Any] = msgspec.json.decode(event.data)
         self.done = value.get("end", False)
         said = value.get("say")
-        return [pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=said))] if said else []
+        return [TextDelta(said)] if said else []
 
-    def finish(self) -> Chunks:
+    def finish(self) -> list[Event]:
         """Decode the end of the stream."""
         if not self.done:
             raise UpstreamError(ErrorReason.UPSTREAM_DISCONNECTED, "cut")
-        self.usage = Usage(prompt_token_count=1, completion_token_count=2, total_token_count=3)
-        stop = pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP, native_finish_reason="end")
-        return [
-            pb.ChatCompletionChunk(choice_finished=stop),
-            pb.ChatCompletionChunk(finished=pb.CompletionFinished(usage=self.usage)),
-        ]
+        self.usage = USAGE
+        stop = ChoiceFinished(finish_reason="stop", native_finish_reason="end")
+        return [stop, Finished(usage=self.usage)]
 
-    def whole(self, body: bytes) -> Chunks:
+    def whole(self, body: bytes) -> WholeAnswer:
         """Decode a document."""
-        chunks = self.feed(SseEvent("", body))
-        self.done = True
-        return chunks + self.finish()
+        text = msgspec.json.decode(body)["say"]
+        self.usage = USAGE
+        message = Message(role="assistant", content=[TextPart(text=text)])
+        choice = Choice(message=message, finish_reason="stop", native_finish_reason="end")
+        return WholeAnswer(choices=[choice], usage=USAGE)
 
 
 class EchoDialect:
     """Sends the last text, authenticated by a header of its own."""
 
     def encode(
-        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+        self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
         """Encode `spec`."""
-        if spec.HasField("temperature"):
+        if spec.temperature is not None:
             notes.dropped("temperature", "An echo is never random.")
-        body = {"model": target.model, "text": spec.messages[-1].content[-1].text}
+        part = spec.messages[-1].content[-1]
+        text = part.text if isinstance(part, TextPart) else ""
+        body = {"model": target.model, "text": text}
         return UpstreamRequest(path="/echo", body=msgspec.json.encode(body), streamed=stream)
 
     def decoder(self, target: Target) -> Decoder:  # noqa: ARG002 - the protocol's

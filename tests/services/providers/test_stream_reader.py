@@ -3,10 +3,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
+from services.domain.events import Event, TextDelta
 from services.providers.base import Decoder, Target
 from services.providers.registry import DIALECTS
 from services.providers.sse_parser import SseParser
@@ -23,11 +23,11 @@ def decoder(dialect: str) -> Decoder:
     )
 
 
-def event_by_event(dialect: str, data: bytes) -> list[pb.ChatCompletionChunk]:
-    """The chunks, where no event is read together with others."""
+def event_by_event(dialect: str, data: bytes) -> list[Event]:
+    """The events, where no frame is read together with others."""
     one = decoder(dialect)
-    chunks = [chunk for event in SseParser().feed(data) for chunk in one.feed(event)]
-    return chunks + one.finish()
+    events = [event for frame in SseParser().feed(data) for event in one.feed(frame)]
+    return events + one.finish()
 
 
 def openai(lines: Iterable[bytes]) -> bytes:
@@ -41,7 +41,7 @@ def pieces(*, pad: bool = False, index: bool = False) -> list[bytes]:
     for number, text in enumerate(TEXTS):
         extra = f',"obfuscation":"{"x" * number}"' if pad else ""
         choice = number % 2 if index else 0
-        delta = f'{{"index":{choice},"delta":{{"content":{pb_json(text)}}}}}'
+        delta = f'{{"index":{choice},"delta":{{"content":{escaped(text)}}}}}'
         found.append(f'{{"id":"1","choices":[{delta}]{extra}}}'.encode())
     stops = range(2 if index else 1)
     found += [
@@ -51,7 +51,7 @@ def pieces(*, pad: bool = False, index: bool = False) -> list[bytes]:
     return found
 
 
-def pb_json(text: str) -> str:
+def escaped(text: str) -> str:
     """The text as JSON, with everything escaped that may be."""
     return '"' + "".join(f"\\u{ord(char):04x}" if char in '"\\\n' else char for char in text) + '"'
 
@@ -66,7 +66,7 @@ def anthropic(*, stray: bool = False) -> bytes:
         events += [
             (
                 "content_block_delta",
-                f'"index":{index},"delta":{{"type":"text_delta","text":{pb_json(text)}}}',
+                f'"index":{index},"delta":{{"type":"text_delta","text":{escaped(text)}}}',
             )
             for text in TEXTS
         ]
@@ -94,15 +94,15 @@ def anthropic(*, stray: bool = False) -> bytes:
     ],
 )
 def test_reads_what_is_alike_as_it_reads_the_rest(dialect: str, data: bytes, size: int) -> None:
-    """However a stream is cut, its chunks are those of its events one by one."""
+    """However a stream is cut, its events are those of its frames one by one."""
     reader = StreamReader(decoder(dialect))
-    chunks: list[pb.ChatCompletionChunk] = []
+    events: list[Event] = []
 
     for begin in range(0, len(data), size):
         found, failure = reader.feed(data[begin : begin + size])
         assert failure is None
-        chunks += found.chunks
+        events += found
 
     assert reader.complete
-    assert chunks == event_by_event(dialect, data)
-    assert [chunk.delta.text for chunk in chunks if chunk.delta.text][:3] == TEXTS[:3]
+    assert events == event_by_event(dialect, data)
+    assert [event.text for event in events if isinstance(event, TextDelta)][:3] == TEXTS[:3]

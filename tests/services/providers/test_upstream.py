@@ -6,20 +6,23 @@ import asyncio
 import gzip
 import re
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 
 import msgspec
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import usage_pb2
 
 from services.capabilities import Capabilities
 from services.clock import SystemClock
 from services.config import ChannelConfig, Secret
+from services.domain.completion import Choice, WholeAnswer
+from services.domain.conversation import Message, TextPart
 from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch, ChoiceFinished, Event, Finished, TextDelta
+from services.domain.spec import ChatCompletionSpec
+from services.domain.usage import Usage
 from services.errors import UpstreamError
-from services.providers.base import Chunks, Notes, SseEvent, Target, UpstreamRequest
+from services.providers.base import Notes, SseEvent, Target, UpstreamRequest
 from services.providers.channel_failures import ChannelFailures
 from services.providers.http import HttpClient
 from services.providers.upstream import ERROR_BODY_MAX, Relay, Upstream
@@ -45,7 +48,7 @@ from tests.stand.upstream import (
     stream,
 )
 
-FINISHED = pb.ChatCompletionChunk(finished=pb.CompletionFinished())
+FINISHED = Finished()
 SECRET = "sk-canary"
 
 
@@ -54,12 +57,11 @@ class Words:
 
     def __init__(self) -> None:
         self.done = False
-        self.usage: usage_pb2.Usage | None = None
-        self.text = ""
+        self.usage: Usage | None = None
         self._stopped = False
 
-    def feed(self, event: SseEvent) -> list[pb.ChatCompletionChunk]:
-        """One chunk for a word."""
+    def feed(self, event: SseEvent) -> list[Event]:
+        """One event for a word."""
         match event.data:
             case b"[DONE]":
                 self.done = True
@@ -70,29 +72,26 @@ class Words:
             case b"ping":
                 pass
             case _:
-                return [_word(event.data.decode())]
+                return [TextDelta(event.data.decode())]
         return []
 
-    def texts(self, texts: Sequence[str], chunks: Chunks) -> None:
-        """Never asked for: no event says that others may be given so."""
-        raise NotImplementedError
-
-    def finish(self) -> list[pb.ChatCompletionChunk]:
+    def finish(self) -> list[Event]:
         """Complete only with a finish reason."""
         if not self._stopped:
             raise UpstreamError(ErrorReason.UPSTREAM_DISCONNECTED, "Not complete.")
         return [FINISHED]
 
-    def whole(self, body: bytes) -> list[pb.ChatCompletionChunk]:
-        """One chunk for the document."""
-        return [_word(body.decode()), FINISHED]
+    def whole(self, body: bytes) -> WholeAnswer:
+        """One text for the document."""
+        message = Message(role="assistant", content=[TextPart(text=body.decode())])
+        return WholeAnswer(choices=[Choice(message=message, finish_reason="stop")])
 
 
 class Plain:
     """The dialect of `Words`."""
 
     def encode(
-        self, spec: pb.ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
+        self, spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
     ) -> UpstreamRequest:
         """Not used: the tests make their requests."""
         raise NotImplementedError
@@ -111,8 +110,12 @@ class Plain:
         return {"authorization": f"Bearer {key}"}
 
 
-def _word(text: str) -> pb.ChatCompletionChunk:
-    return pb.ChatCompletionChunk(delta=pb.CompletionDelta(text=text))
+def _shown(event: Event) -> str:
+    return "." if event == FINISHED else _text(event)
+
+
+def _text(event: Event) -> str:
+    return event.text if isinstance(event, TextDelta) else ""
 
 
 class Caller:
@@ -150,7 +153,7 @@ class Caller:
             self.upstream.play(script)
         async with aclosing(self.relay()) as batches:
             return [
-                ["." if chunk == FINISHED else chunk.delta.text for chunk in batch.chunks]
+                [_shown(event) for event in batch if not isinstance(event, ChoiceFinished)]
                 async for batch in batches
             ]
 
@@ -163,7 +166,7 @@ class Caller:
         async def listen() -> None:
             async with aclosing(self.relay()) as batches:
                 async for batch in batches:
-                    texts.extend(chunk.delta.text for chunk in batch.chunks)
+                    texts.extend(_text(event) for event in batch)
 
         with pytest.raises(UpstreamError) as failed:
             await listen()
@@ -255,14 +258,14 @@ async def test_what_arrives_together_is_one_batch(caller: Caller) -> None:
     """Nothing waits to fill a batch, and nothing that is there is left for the next."""
     seen = asyncio.Event()
     caller.upstream.play([SSE_HEAD + sse("a", "b"), seen, sse("c", "stop", "[DONE]") + LAST_CHUNK])
-    batches: list[list[pb.ChatCompletionChunk]] = []
+    batches: list[Batch] = []
 
     async with aclosing(caller.relay()) as relaying:
         async for batch in relaying:
-            batches.append(list(batch.chunks))
+            batches.append(batch)
             seen.set()
 
-    assert batches == [[_word("a"), _word("b")], [_word("c"), FINISHED]]
+    assert batches == [[TextDelta("a"), TextDelta("b")], [TextDelta("c"), FINISHED]]
 
 
 COMPLETE: Mapping[str, Script] = {
@@ -334,7 +337,7 @@ async def test_a_reset_is_a_cut(caller: Caller) -> None:
     seen = asyncio.Event()
     caller.upstream.play([SSE_HEAD + sse("a"), seen, RESET])
     batches = caller.relay()
-    assert list((await anext(batches)).chunks) == [_word("a")]
+    assert await anext(batches) == [TextDelta("a")]
     seen.set()
 
     with pytest.raises(UpstreamError) as failed:
@@ -553,7 +556,7 @@ async def test_a_slow_caller_is_not_the_providers_fault(caller: Caller) -> None:
 
     async with aclosing(caller.relay()) as batches:
         async for batch in batches:
-            texts += [chunk.delta.text for chunk in batch.chunks]
+            texts += [_text(event) for event in batch]
             clock.advance(10)
             await asyncio.sleep(0.03)  # The timer rings meanwhile.
 

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, closing
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
 from services.clock import SystemClock
+from services.domain.completion import WholeAnswer
+from services.domain.conversation import Message, TextPart
 from services.domain.error_reason import ErrorReason
+from services.domain.events import TextDelta
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure, UpstreamError
 from services.providers.base import Decoder, Target
 from services.providers.http import HttpClient
@@ -67,8 +69,8 @@ class Setup:
 
     async def ask(self, *routes: ModelRoute) -> tuple[StartedAnswer, list[str]]:
         """Return the answer, and its text."""
-        spec = pb.ChatCompletionSpec(model="public/m")
-        spec.messages.add(role=content.ROLE_USER).content.add().text = "Hello"
+        message = Message(role="user", content=[TextPart(text="Hello")])
+        spec = ChatCompletionSpec(model="public/m", messages=[message])
         wanted = RouteRequest(
             spec=spec,
             routes=routes or [self.route()],
@@ -77,10 +79,11 @@ class Setup:
             on_abandoned=self.abandon,
         )
         with closing(await self.failover.open(wanted)) as answer:
-            texts = [chunk.delta.text for chunk in answer.first.chunks]
+            first = answer.first
+            events = first.events() if isinstance(first, WholeAnswer) else first
             async for batch in answer.rest:
-                texts += [chunk.delta.text for chunk in batch.chunks]
-        return answer, [text for text in texts if text]
+                events += batch
+        return answer, [event.text for event in events if isinstance(event, TextDelta)]
 
     def abandon(self, target: Target, _decoder: Decoder, _tokens: int) -> None:
         """Note the channel that had the request when the call was cancelled."""
@@ -264,15 +267,13 @@ async def test_a_fallback_answers_under_its_own_name(stack: AsyncExitStack) -> N
     )
 
     assert (answer.model, texts) == ("public/other", ["fine"])
-    assert [(note.param, note.action) for note in answer.notes] == [
-        ("model", pb.NOTE_ACTION_REPLACED)
-    ]
+    assert [(note.param, note.action) for note in answer.notes] == [("model", "replaced")]
 
 
 async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) -> None:
     """So that the provider stops."""
     served = await setup(stack, FAILS_LATER[:1])
-    spec = pb.ChatCompletionSpec(model="public/m")
+    spec = ChatCompletionSpec(model="public/m")
     wanted = RouteRequest(
         spec=spec,
         routes=[served.route()],
@@ -282,6 +283,6 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
     )
 
     with closing(await served.failover.open(wanted)) as answer:
-        assert answer.first.chunks[0].delta.text == "some"
+        assert answer.first == [TextDelta("some")]
 
     await served.upstreams[0].requests[0].left.wait()

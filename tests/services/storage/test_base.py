@@ -32,7 +32,8 @@ async def test_notices_follow_the_commit(database: Database) -> None:
         database.write(put, "a"), database.write(put, "b", fail=True), return_exceptions=True
     )
 
-    assert set(heard) == {"a"}
+    # An empty notice says that a connection for notices has begun.
+    assert set(heard) - {""} == {"a"}
 
 
 async def test_a_broken_constraint_fails_only_its_transaction(database: Database) -> None:
@@ -44,8 +45,9 @@ async def test_a_broken_constraint_fails_only_its_transaction(database: Database
         return_exceptions=True,
     )
 
-    assert results[0] == "a"
-    assert isinstance(results[1], ConstraintError)
+    same = results[:2]  # Which of them comes first is up to the database.
+    assert "a" in same
+    assert any(isinstance(result, ConstraintError) for result in same)
     assert results[2] == "b"
 
 

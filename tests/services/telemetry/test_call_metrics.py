@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import aiohttp
 import pytest
-from pomogator.chat.v1.usage_pb2 import Usage
 from prometheus_client.parser import text_string_to_metric_families
 
 from services.common.metrics_page import serving_metrics
 from services.common.process_metrics import ProcessMetrics
+from services.domain.usage import Usage
 from services.telemetry.call_metrics import TOKENS, CallMetrics
 from services.telemetry.calls import Attempt, CallRecord
 

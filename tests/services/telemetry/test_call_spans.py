@@ -9,11 +9,11 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from pomogator.chat.v1.usage_pb2 import Usage
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
 from services.domain.error_reason import ErrorReason
+from services.domain.usage import Usage
 from services.errors import Failure, UpstreamError
 from services.providers.base import Target
 from services.telemetry.call_spans import METHODS, PROVIDER_FAULTS, CallTracer

@@ -14,7 +14,8 @@ from gateway.config import EdgeConfig
 from gateway.errors import ApiError
 from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.decode import LOGIT_BIASES_MAX, METADATA_MAX, decode
-from gateway.surfaces.openai_chat.messages import MESSAGES_MAX, PARTS_MAX
+from gateway.surfaces.openai_chat.messages import MESSAGES_MAX
+from gateway.surfaces.openai_chat.parts import PARTS_MAX
 from services.common.contract.chat import fill_request, read_request
 from services.domain.spec import ChatCompletionSpec, CompletionRequest, Thinking
 

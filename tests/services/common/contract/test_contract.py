@@ -133,6 +133,11 @@ def test_both_requests_are_translated_alike() -> None:
     assert fill_request(read_request(message), pb.StreamChatCompletionRequest()) == streaming
 
 
+def test_an_empty_request_has_an_empty_spec() -> None:
+    """Validation says what is missing."""
+    assert read_request(pb.StreamChatCompletionRequest()).spec == ChatCompletionSpec(model="")
+
+
 def test_a_false_value_with_presence_stays() -> None:
     """Zero, false and an empty object differ from nothing where the contract says so."""
     spec = ChatCompletionSpec(

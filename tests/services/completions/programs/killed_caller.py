@@ -10,12 +10,12 @@ import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
 from services.clock import SystemClock
 from services.completions.idempotency import Idempotency, IdempotentCall
+from services.domain.conversation import Message, TextPart
+from services.domain.events import Batch
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.metering.ledger import Ledger
-from services.providers.base import Batch
 from services.storage.opening import open_database
 from services.storage.pepper import Pepper
 
@@ -28,7 +28,7 @@ async def run_call() -> AsyncGenerator[Batch, None]:
     sys.stdout.write("begun\n")
     sys.stdout.flush()
     await asyncio.Event().wait()
-    yield Batch()
+    yield []
 
 
 async def ignore() -> None:
@@ -39,14 +39,9 @@ async def main() -> None:
     """Make the call."""
     url, account, key = sys.argv[1:]
     database = await open_database(Path(), url, SystemClock())
-    spec = pb.ChatCompletionSpec(model="a/b")
-    spec.messages.add().content.add().text = "Hello"
-    call = IdempotentCall(
-        account=account,
-        key=key,
-        spec=spec,
-        parameter_policy=pb.PARAMETER_POLICY_UNSPECIFIED,
-    )
+    message = Message(role="user", content=[TextPart(text="Hello")])
+    spec = ChatCompletionSpec(model="a/b", messages=[message])
+    call = IdempotentCall(account=account, key=key, request=CompletionRequest(spec=spec))
     async with (
         Ledger(database, SystemClock(), lease_s=LEASE_S) as ledger,
         Idempotency(database, ledger.owner, PEPPER) as once,

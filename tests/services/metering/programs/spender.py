@@ -12,16 +12,15 @@ import sys
 from itertools import count
 from pathlib import Path
 
-from pomogator.chat.v1 import usage_pb2
-
 from services.clock import SystemClock
+from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.opening import open_database
 
-USAGE = usage_pb2.Usage(prompt_token_count=7, completion_token_count=3)
+USAGE = Usage(prompt_token_count=7, completion_token_count=3)
 CHANCE = random.SystemRandom()
 WORKERS = 16
 LEASE_S = 1.0

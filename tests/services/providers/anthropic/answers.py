@@ -1,4 +1,4 @@
-"""Answers folded from chunks, and bodies that arrive in pieces."""
+"""Answers folded from events, and bodies that arrive in pieces."""
 
 from __future__ import annotations
 
@@ -6,60 +6,74 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
+from services.domain.events import (
+    ChoiceFinished,
+    Event,
+    Finished,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from services.providers.base import Decoder
 from services.providers.sse_parser import SseParser
 
 
 @dataclass
 class Answer:
-    """Answer that a caller assembles from the chunks."""
+    """Answer that a caller assembles from the events."""
 
     text: str = ""
     reasoning: str = ""
     refusal: str = ""
     calls: list[dict[str, str]] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
-    ending: list[pb.ChatCompletionChunk] = field(default_factory=list)
+    ending: list[Event] = field(default_factory=list)
 
 
-def gathered(chunks: Sequence[pb.ChatCompletionChunk]) -> Answer:
-    """Fold `chunks` into an answer."""
+def gathered(events: Sequence[Event]) -> Answer:
+    """Fold `events` into an answer."""
     answer = Answer()
-    for chunk in chunks:
-        if chunk.WhichOneof("event") != "delta":
-            answer.ending.append(chunk)
-            continue
-        delta = chunk.delta
-        match delta.WhichOneof("content"):
-            case "text":
-                answer.text += delta.text
-            case "reasoning":
-                answer.reasoning += delta.reasoning
-            case "refusal":
-                answer.refusal += delta.refusal
-            case "reasoning_state":
-                answer.states.append(delta.reasoning_state)
-            case "tool_call":
-                call = delta.tool_call
-                if call.index == len(answer.calls):
-                    answer.calls.append({"id": call.id, "name": call.name, "arguments": ""})
-                answer.calls[call.index]["arguments"] += call.arguments
+    for event in events:
+        match event:
+            case TextDelta():
+                answer.text += event.text
+            case ReasoningDelta():
+                answer.reasoning += event.text
+            case RefusalDelta():
+                answer.refusal += event.text
+            case ReasoningStateDelta():
+                answer.states.append(event.state)
+            case ToolCallDelta():
+                if event.call_index == len(answer.calls):
+                    answer.calls.append({"id": event.id, "name": event.name, "arguments": ""})
+                answer.calls[event.call_index]["arguments"] += event.arguments
+            case _:
+                answer.ending.append(event)
     return answer
 
 
-def streamed(body: bytes, decoder: Decoder, sizes: Iterator[int]) -> list[pb.ChatCompletionChunk]:
+def ending(answer: Answer) -> tuple[ChoiceFinished, Finished]:
+    """The two events that end an answer of one choice."""
+    choice, last = answer.ending
+    assert isinstance(choice, ChoiceFinished)
+    assert isinstance(last, Finished)
+    return choice, last
+
+
+def streamed(body: bytes, decoder: Decoder, sizes: Iterator[int]) -> list[Event]:
     """Decode a body that arrives in pieces of these sizes, up to its end."""
-    parser, chunks, at = SseParser(), [], 0
+    parser, at = SseParser(), 0
+    events: list[Event] = []
     while at < len(body):
         size = next(sizes)
-        for event in parser.feed(body[at : at + size]):
-            chunks += decoder.feed(event)
+        for frame in parser.feed(body[at : at + size]):
+            events += decoder.feed(frame)
         at += size
-    for event in parser.close():
-        chunks += decoder.feed(event)
-    return chunks
+    for frame in parser.close():
+        events += decoder.feed(frame)
+    return events
 
 
 def slices(seed: int) -> Iterator[int]:

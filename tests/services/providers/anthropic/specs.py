@@ -5,56 +5,51 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2
-
+from services.domain.conversation import ContentPart, Message, TextPart, ToolCall
+from services.domain.spec import ChatCompletionSpec
 from services.providers.anthropic import DIALECT
 from services.providers.base import Notes, Target
 from tests.services.providers.targets import target_of, told
 
-Part = content_pb2.ContentPart
 
-
-def text(*texts: str) -> list[content_pb2.ContentPart]:
+def text(*texts: str) -> list[ContentPart]:
     """Build text parts."""
-    return [Part(text=one) for one in texts]
+    return [TextPart(text=one) for one in texts]
 
 
-def system(*texts: str) -> content_pb2.Message:
+def system(*texts: str) -> Message:
     """Build a system message."""
-    return content_pb2.Message(role=content_pb2.ROLE_SYSTEM, content=text(*texts))
+    return Message(role="system", content=text(*texts))
 
 
-def user(*texts: str) -> content_pb2.Message:
+def user(*texts: str) -> Message:
     """Build a user message."""
-    return content_pb2.Message(role=content_pb2.ROLE_USER, content=text(*texts))
+    return Message(role="user", content=text(*texts))
 
 
-def assistant(*texts: str, **fields: Any) -> content_pb2.Message:
+def assistant(*texts: str, **fields: Any) -> Message:
     """Build an assistant message."""
-    return content_pb2.Message(role=content_pb2.ROLE_ASSISTANT, content=text(*texts), **fields)
+    return Message(role="assistant", content=text(*texts), **fields)
 
 
-def call(call_id: str, arguments: str = "{}", name: str = "look") -> content_pb2.ToolCall:
+def call(call_id: str, arguments: str = "{}", name: str = "look") -> ToolCall:
     """Build a tool call."""
-    return content_pb2.ToolCall(id=call_id, name=name, arguments=arguments)
+    return ToolCall(id=call_id, name=name, arguments=arguments)
 
 
-def result(call_id: str, *texts: str) -> content_pb2.Message:
+def result(call_id: str, *texts: str) -> Message:
     """Build a tool result."""
-    return content_pb2.Message(
-        role=content_pb2.ROLE_TOOL, content=text(*texts), tool_call_id=call_id
-    )
+    return Message(role="tool", content=text(*texts), tool_call_id=call_id)
 
 
 def sent(
-    *messages: content_pb2.Message,
+    *messages: Message,
     target: Target | None = None,
     strict: bool = False,
     **fields: Any,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Encode a request. Returns its body, and the action noted for each parameter."""
     notes = Notes(strict=strict)
-    spec = pb.ChatCompletionSpec(model="m", messages=messages or [user("Hi")], **fields)
+    spec = ChatCompletionSpec(model="m", messages=list(messages) or [user("Hi")], **fields)
     request = DIALECT.encode(spec, target or target_of("claude-sonnet-4-5"), notes)
     return json.loads(request.body), told(notes)

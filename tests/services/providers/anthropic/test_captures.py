@@ -11,24 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 from services.providers.anthropic import DIALECT
 from services.providers.base import Notes
 from services.providers.translate import reasoning_state
-from tests.services.providers.anthropic.answers import Answer, gathered, slices, streamed
+from tests.services.providers.anthropic.answers import Answer, ending, gathered, slices, streamed
 from tests.services.providers.targets import target_of
 
 FOLDER = os.environ.get("POMOGATOR_CAPTURES", "")
 ABSENT = pytest.mark.skipif(not FOLDER, reason="POMOGATOR_CAPTURES is not set")
-FINISH_REASONS = {
-    "stop": pb.FINISH_REASON_STOP,
-    "length": pb.FINISH_REASON_LENGTH,
-    "tool_calls": pb.FINISH_REASON_TOOL_CALLS,
-    "content_filter": pb.FINISH_REASON_CONTENT_FILTER,
-}
 
 
 def cases(kind: str) -> list[Any]:
@@ -64,10 +57,11 @@ def check(answer: Answer, expect: dict[str, Any]) -> None:
 
 def check_ending(answer: Answer, expect: dict[str, Any]) -> None:
     """The reason to stop, the usage and the sealed reasoning are complete."""
-    last, finished = answer.ending
-    assert last.choice_finished.finish_reason == FINISH_REASONS[expect["finish_reason_openai"]]
-    assert last.choice_finished.native_finish_reason == expect["stop_reason"]
-    counted, usage = finished.finished.usage, expect["usage"]
+    last, finished = ending(answer)
+    assert last.finish_reason == expect["finish_reason_openai"]
+    assert last.native_finish_reason == expect["stop_reason"]
+    counted, usage = finished.usage, expect["usage"]
+    assert counted is not None
     runs = [usage, *(i for i in usage.get("iterations") or () if i["type"] != "message")]
     kinds = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
     prompt = sum(run.get(kind) or 0 for run in runs for kind in kinds)
@@ -116,7 +110,7 @@ def test_streams(path: Path) -> None:
 def test_documents(path: Path) -> None:
     """Every recorded JSON answer gives what was recorded."""
     case, body = load(path)
-    answer = gathered(DIALECT.decoder(target_of("claude-sonnet-4-5")).whole(body))
+    answer = gathered(DIALECT.decoder(target_of("claude-sonnet-4-5")).whole(body).events())
     check(answer, case["expect"])
     check_ending(answer, case["expect"])
 

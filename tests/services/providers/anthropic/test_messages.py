@@ -3,9 +3,18 @@ from __future__ import annotations
 import base64
 import json
 
+import msgspec
 import pytest
-from pomogator.chat.v1 import content_pb2
 
+from services.domain.conversation import (
+    AudioPart,
+    FilePart,
+    ImagePart,
+    Message,
+    ReasoningPart,
+    Role,
+    TextPart,
+)
 from services.errors import Failure
 from services.providers.translate.reasoning_state import (
     Block,
@@ -16,7 +25,6 @@ from services.providers.translate.reasoning_state import (
     pack,
 )
 from tests.services.providers.anthropic.specs import (
-    Part,
     assistant,
     call,
     result,
@@ -36,9 +44,7 @@ def says(text: str) -> dict[str, str]:
 
 def test_instructions_move_to_system() -> None:
     """System and developer messages at the beginning become `system`, part by part."""
-    developer = content_pb2.Message(
-        role=content_pb2.ROLE_DEVELOPER, content=[Part(text="Be brief.")]
-    )
+    developer = Message(role="developer", content=[TextPart(text="Be brief.")])
     body, notes = sent(system("Be kind.", "Be true."), developer, user("Hi"))
     assert body["system"] == [says("Be kind."), says("Be true."), says("Be brief.")]
     assert len(body["messages"]) == 1
@@ -52,7 +58,7 @@ def test_later_instructions() -> None:
     (turn,) = body["messages"]
     marked = says("<system>\nNow in French.\n</system>")
     assert turn["content"] == [says("Hi"), marked, says("Bye")]
-    assert notes == {"messages": "MAPPED"}
+    assert notes == {"messages": "mapped"}
     body, notes = sent(*talk, target=target_of("claude-opus-4-8"))
     assert [turn["role"] for turn in body["messages"]] == ["user", "system", "user"]
     assert notes == {}
@@ -88,10 +94,10 @@ def test_the_user_begins() -> None:
     """A conversation that the model begins, or without any turn, gets a user's turn."""
     body, notes = sent(assistant("Hello!"), user("Hi"))
     assert [turn["role"] for turn in body["messages"]] == ["user", "assistant", "user"]
-    assert notes == {"messages": "MAPPED"}
+    assert notes == {"messages": "mapped"}
     body, notes = sent(system("Tell a joke."))
     assert body["messages"] == [{"role": "user", "content": [says("Tell a joke.")]}]
-    assert ("system" in body, notes) == (False, {"messages": "MAPPED"})
+    assert ("system" in body, notes) == (False, {"messages": "mapped"})
 
 
 def test_a_tool_loop() -> None:
@@ -118,7 +124,7 @@ def test_a_tool_loop() -> None:
         ],
     }
     assert body["tools"] == [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
-    assert (body["tool_choice"], notes) == ({"type": "none"}, {"tools": "MAPPED"})
+    assert (body["tool_choice"], notes) == ({"type": "none"}, {"tools": "mapped"})
 
 
 @pytest.mark.parametrize("arguments", ['{"city": "Os', "[1]", '"x"', "nonsense", "[" * 9999])
@@ -126,7 +132,7 @@ def test_broken_arguments_are_wrapped(arguments: str) -> None:
     """Arguments that a model wrote wrongly do not end the conversation."""
     body, notes = sent(user("x"), assistant(tool_calls=[call("a", arguments)]), result("a", "y"))
     assert body["messages"][1]["content"][0]["input"] == {"arguments": arguments}
-    assert notes["messages"] == "MAPPED"
+    assert notes["messages"] == "mapped"
 
 
 def test_ids_of_other_providers() -> None:
@@ -142,15 +148,13 @@ def test_cache_marks() -> None:
     """Marks of prefixes to cache stay on their blocks; in a result they are the result's."""
     mark = b'{"type":"ephemeral","ttl":"1h"}'
     talk = [
-        content_pb2.Message(
-            role=content_pb2.ROLE_SYSTEM, content=[Part(text="s", cache_control_json=mark)]
-        ),
+        Message(role="system", content=[TextPart(text="s", cache_control_json=mark)]),
         user("x"),
         assistant(tool_calls=[call("a")]),
-        content_pb2.Message(
-            role=content_pb2.ROLE_TOOL,
+        Message(
+            role="tool",
             tool_call_id="a",
-            content=[Part(text="r", cache_control_json=mark)],
+            content=[TextPart(text="r", cache_control_json=mark)],
         ),
     ]
     body, _ = sent(*talk)
@@ -162,32 +166,32 @@ def test_cache_marks() -> None:
 
 def test_pictures() -> None:
     """Pictures go by value with their true type, or by URL; other types are refused."""
-    by_value = Part(image=content_pb2.Image(base64=PNG, mime_type="image/jpeg"))
-    by_url = Part(image=content_pb2.Image(uri="https://example.com/a.webp"))
-    body, _ = sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[by_value, by_url]))
+    by_value = ImagePart(base64=PNG, mime_type="image/jpeg")
+    by_url = ImagePart(uri="https://example.com/a.webp")
+    body, _ = sent(Message(role="user", content=[by_value, by_url]))
     assert [block["source"] for block in body["messages"][0]["content"]] == [
         {"type": "base64", "media_type": "image/png", "data": PNG},
         {"type": "url", "url": "https://example.com/a.webp"},
     ]
-    bitmap = Part(image=content_pb2.Image(data=b"BM\x00\x00", mime_type="image/png"))
+    bitmap = ImagePart(data=b"BM\x00\x00", mime_type="image/png")
     with pytest.raises(Failure) as refused:
-        sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[bitmap]))
+        sent(Message(role="user", content=[bitmap]))
     assert refused.value.reason == "INVALID_IMAGE"
 
 
-@pytest.mark.parametrize("role", [content_pb2.ROLE_SYSTEM, content_pb2.ROLE_ASSISTANT])
-def test_only_the_user_shows_pictures(role: content_pb2.Role.ValueType) -> None:
+@pytest.mark.parametrize("role", ["system", "assistant"])
+def test_only_the_user_shows_pictures(role: Role) -> None:
     """Anywhere else the API would refuse them, with words that help nobody."""
-    picture = Part(image=content_pb2.Image(base64=PNG, mime_type="image/png"))
+    picture = ImagePart(base64=PNG, mime_type="image/png")
     with pytest.raises(Failure) as refused:
-        sent(user("Hello"), content_pb2.Message(role=role, content=[picture]))
+        sent(user("Hello"), Message(role=role, content=[picture]))
     assert (refused.value.reason, refused.value.param) == ("UNSUPPORTED_FEATURE", "messages")
 
 
 def test_documents() -> None:
     """PDF documents go by value, others by URL; what has no form is refused."""
-    pdf = content_pb2.File(uri="data:application/pdf;base64,JVBERg==", filename="a.pdf")
-    body, _ = sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[Part(file=pdf)]))
+    pdf = FilePart(uri="data:application/pdf;base64,JVBERg==", filename="a.pdf")
+    body, _ = sent(Message(role="user", content=[pdf]))
     assert body["messages"][0]["content"] == [
         {
             "type": "document",
@@ -196,12 +200,12 @@ def test_documents() -> None:
         }
     ]
     for part in (
-        Part(file=content_pb2.File(file_id="file-1")),
-        Part(file=content_pb2.File(uri="data:text/csv;base64,YQ==")),
-        Part(audio=content_pb2.Audio(base64="AA==", format="wav")),
+        FilePart(file_id="file-1"),
+        FilePart(uri="data:text/csv;base64,YQ=="),
+        AudioPart(base64="AA==", format="wav"),
     ):
         with pytest.raises(Failure) as refused:
-            sent(content_pb2.Message(role=content_pb2.ROLE_USER, content=[part]))
+            sent(Message(role="user", content=[part]))
         assert refused.value.reason == "UNSUPPORTED_FEATURE"
 
 
@@ -232,7 +236,7 @@ def test_reasoning_comes_back_in_its_place(text: str, expected: list[object]) ->
     turn = assistant(text, tool_calls=[call("a")], reasoning_state=state)
     body, notes = sent(user("x"), turn, result("a", "y"))
     assert body["messages"][1]["content"] == expected
-    assert notes == {"tools": "MAPPED"}
+    assert notes == {"tools": "mapped"}
 
 
 def test_calls_that_the_state_does_not_know_are_kept() -> None:
@@ -258,7 +262,7 @@ def test_reasoning_of_openrouter() -> None:
     turn = assistant("Yes.", reasoning_details_json=json.dumps(details).encode())
     body, notes = sent(user("x"), turn, user("y"))
     assert body["messages"][1]["content"] == [THOUGHT, REDACTED, says("Yes.")]
-    assert notes == {"messages": "DROPPED"}
+    assert notes == {"messages": "dropped"}
     with pytest.raises(Failure) as refused:
         sent(user("x"), assistant("Yes.", reasoning_details_json=b"{"), user("y"))
     assert refused.value.reason == "INVALID_FIELD"
@@ -266,29 +270,30 @@ def test_reasoning_of_openrouter() -> None:
 
 def test_refusals_and_plain_reasoning() -> None:
     """A refusal is what the model said; reasoning without a seal says nothing to the API."""
-    turn = assistant(refusal="I would rather not.")
-    turn.content.append(Part(reasoning=content_pb2.ReasoningPart(text="Hm.")))
+    turn = Message(
+        role="assistant",
+        content=[ReasoningPart(text="Hm.")],
+        refusal="I would rather not.",
+    )
     body, _ = sent(user("x"), turn, user("y"))
     assert body["messages"][1]["content"] == [says("I would rather not.")]
 
 
 def test_names_are_left_out() -> None:
     """The API has no names of participants."""
-    message = user("x")
-    message.name = "ann"
-    assert sent(message)[1] == {"messages": "DROPPED"}
+    message = msgspec.structs.replace(user("x"), name="ann")
+    assert sent(message)[1] == {"messages": "dropped"}
 
 
 def test_names_of_tools_are_no_names_of_participants() -> None:
     """Many clients repeat them in results, where the call says as much."""
-    answer = result("c1", "18 degrees")
-    answer.name = "look"
+    answer = msgspec.structs.replace(result("c1", "18 degrees"), name="look")
     _, told = sent(user("x"), assistant(tool_calls=[call("c1")]), answer, strict=True)
     assert "messages" not in told
 
 
 @pytest.mark.parametrize("silent", [user(""), user(" \n"), system("")])
-def test_somebody_must_say_something(silent: content_pb2.Message) -> None:
+def test_somebody_must_say_something(silent: Message) -> None:
     """The API takes no empty text, and no conversation of nothing."""
     with pytest.raises(Failure) as refused:
         sent(silent)

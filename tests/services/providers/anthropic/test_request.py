@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2
 
 from services.config import Quirks
+from services.domain.conversation import Message, TextPart
+from services.domain.spec import ChatCompletionSpec, ResponseFormat, Thinking, Tool
 from services.errors import Failure
 from services.providers.anthropic import DIALECT
 from services.providers.base import Notes
@@ -54,7 +54,7 @@ MATRIX: list[tuple[str, dict[str, Any], list[Any]]] = [
     (
         "temperature",
         {"temperature": 1.5},
-        [({"temperature": 1.0}, "CLAMPED")] * 3 + [DROPPED] * 2,
+        [({"temperature": 1.0}, "clamped")] * 3 + [DROPPED] * 2,
     ),
     ("temperature", {"temperature": 1.0}, [{"temperature": 1.0}] * 3 + [({}, None)] * 2),
     ("top_p", {"top_p": 0.5}, [{"top_p": 0.5}] * 3 + [DROPPED] * 2),
@@ -66,12 +66,12 @@ MATRIX: list[tuple[str, dict[str, Any], list[Any]]] = [
     ("min_p", {"min_p": 0.5}, [DROPPED] * 5),
     ("repetition_penalty", {"repetition_penalty": 1.5}, [DROPPED] * 5),
     ("logit_bias", {"logit_bias": {1: 1.0}}, [DROPPED] * 5),
-    ("verbosity", {"verbosity": pb.VERBOSITY_LOW}, [DROPPED] * 5),
+    ("verbosity", {"verbosity": "low"}, [DROPPED] * 5),
     ("metadata", {"metadata": {"a": "b"}}, [DROPPED] * 5),
     ("n", {"n": 1}, [({}, None)] * 5),
     ("logprobs", {"logprobs": False}, [({}, None)] * 5),
     ("stop", {"stop": ["END"]}, [{"stop_sequences": ["END"]}] * 5),
-    ("stop", {"stop": ["END", "\n"]}, [({"stop_sequences": ["END"]}, "DROPPED")] * 5),
+    ("stop", {"stop": ["END", "\n"]}, [({"stop_sequences": ["END"]}, "dropped")] * 5),
     ("stop", {"stop": [" "]}, [DROPPED] * 5),
     ("user", {"user": "u-1"}, [{"metadata": {"user_id": "u-1"}}] * 5),
     ("user", {"user": "ann@example.com"}, [DROPPED] * 5),
@@ -82,15 +82,15 @@ MATRIX: list[tuple[str, dict[str, Any], list[Any]]] = [
     (
         "service_tier",
         {"service_tier": "default"},
-        [({"service_tier": "standard_only"}, "MAPPED")] * 5,
+        [({"service_tier": "standard_only"}, "mapped")] * 5,
     ),
     ("service_tier", {"service_tier": "flex"}, [DROPPED] * 5),
     (
         "reasoning_effort",
-        {"reasoning_effort": pb.REASONING_EFFORT_HIGH},
+        {"reasoning_effort": "high"},
         [
             DROPPED,
-            ({"thinking": {"type": "enabled", "budget_tokens": 16_384}}, "MAPPED"),
+            ({"thinking": {"type": "enabled", "budget_tokens": 16_384}}, "mapped"),
             {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}},
             {"thinking": SUMMARY, "output_config": {"effort": "high"}},
             {"thinking": SUMMARY, "output_config": {"effort": "high"}},
@@ -98,35 +98,35 @@ MATRIX: list[tuple[str, dict[str, Any], list[Any]]] = [
     ),
     (
         "reasoning_effort",
-        {"reasoning_effort": pb.REASONING_EFFORT_NONE},
+        {"reasoning_effort": "none"},
         [
             ({}, None),
             {"thinking": {"type": "disabled"}},
             {"thinking": {"type": "disabled"}},
             {"thinking": {"type": "disabled"}},
-            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "CLAMPED"),
+            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "clamped"),
         ],
     ),
     (
         "thinking",
-        {"thinking": pb.Thinking(mode=pb.THINKING_MODE_DISABLED)},
+        {"thinking": Thinking(mode="disabled")},
         [
             ({}, None),
             {"thinking": {"type": "disabled"}},
             {"thinking": {"type": "disabled"}},
             {"thinking": {"type": "disabled"}},
-            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "CLAMPED"),
+            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "clamped"),
         ],
     ),
     (
         "thinking.budget_tokens",
-        {"thinking": pb.Thinking(budget_tokens=2000)},
+        {"thinking": Thinking(budget_tokens=2000)},
         [
-            ({}, "DROPPED"),
+            ({}, "dropped"),
             {"thinking": {"type": "enabled", "budget_tokens": 2000}},
             {"thinking": {"type": "enabled", "budget_tokens": 2000}},
-            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "MAPPED"),
-            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "MAPPED"),
+            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "mapped"),
+            ({"thinking": SUMMARY, "output_config": {"effort": "low"}}, "mapped"),
         ],
     ),
 ]
@@ -143,10 +143,10 @@ MATRIX: list[tuple[str, dict[str, Any], list[Any]]] = [
 def test_matrix(param: str, given_fields: dict[str, Any], model: str, expected: Any) -> None:
     """Each parameter reaches each family in the form it takes, or a note says why not."""
     body, notes = sent(target=target_of(model), **given_fields)
-    default = ({}, "DROPPED") if expected is DROPPED else (expected, None)
+    default = ({}, "dropped") if expected is DROPPED else (expected, None)
     wanted, action = expected if isinstance(expected, tuple) else default
     assert {key: value for key, value in body.items() if key not in BARE} == wanted
-    if param == "thinking.budget_tokens" and action == "DROPPED":
+    if param == "thinking.budget_tokens" and action == "dropped":
         param = "thinking"  # All of it is left out, not only the number.
     assert notes == ({param: action} if action else {})
     assert set(body) <= ALLOWED
@@ -155,7 +155,7 @@ def test_matrix(param: str, given_fields: dict[str, Any], model: str, expected: 
 def test_the_bare_request() -> None:
     """Where nothing is asked, only what the API insists on is sent."""
     notes = Notes()
-    spec = pb.ChatCompletionSpec(model="m", messages=[user("Hi")])
+    spec = ChatCompletionSpec(model="m", messages=[user("Hi")])
     request = DIALECT.encode(spec, target_of("claude-sonnet-4-5"), notes)
     assert (request.path, request.streamed, notes.all) == ("/messages", True, [])
     assert request.headers == {"anthropic-version": "2023-06-01"}
@@ -170,7 +170,7 @@ def test_the_bare_request() -> None:
 def test_the_version_is_the_channels() -> None:
     """A channel may ask for another version of the API."""
     target = target_of("claude-sonnet-4-5", quirks=Quirks(anthropic_version="2026-10-21"))
-    spec = pb.ChatCompletionSpec(model="m", messages=[user("Hi")])
+    spec = ChatCompletionSpec(model="m", messages=[user("Hi")])
     assert DIALECT.encode(spec, target, Notes()).headers == {"anthropic-version": "2026-10-21"}
 
 
@@ -188,9 +188,9 @@ def test_the_key_has_its_own_header() -> None:
         ("some-imitation", {}, 4096),
         ("claude-sonnet-4-5", {"max_tokens": 7}, 7),
         ("claude-sonnet-4-5", {"max_tokens": 100_000}, 64_000),
-        ("claude-sonnet-4-5", {"thinking": pb.Thinking(budget_tokens=32_000)}, 36_096),
-        ("claude-opus-4-1", {"thinking": pb.Thinking(budget_tokens=31_999)}, 32_000),
-        ("some-imitation", {"thinking": pb.Thinking(budget_tokens=5000)}, 9096),
+        ("claude-sonnet-4-5", {"thinking": Thinking(budget_tokens=32_000)}, 36_096),
+        ("claude-opus-4-1", {"thinking": Thinking(budget_tokens=31_999)}, 32_000),
+        ("some-imitation", {"thinking": Thinking(budget_tokens=5000)}, 9096),
     ],
 )
 def test_limits(model: str, fields: dict[str, Any], limit: int) -> None:
@@ -206,12 +206,12 @@ def test_thinking_drops_what_does_not_go_with_it() -> None:
     body, notes = sent(target=target, temperature=0.7, top_k=3, top_p=0.99)
     assert body["thinking"] == {"type": "enabled", "budget_tokens": 8192}
     assert (body.get("temperature"), body.get("top_k"), body["top_p"]) == (None, None, 0.99)
-    assert notes == {"temperature": "DROPPED", "top_k": "DROPPED"}
+    assert notes == {"temperature": "dropped", "top_k": "dropped"}
 
 
 def test_hidden_reasoning() -> None:
     """Reasoning that the caller does not want to see is not asked to be shown."""
-    thinking = pb.Thinking(mode=pb.THINKING_MODE_ENABLED, excluded=True)
+    thinking = Thinking(mode="enabled", excluded=True)
     body, _ = sent(target=target_of("claude-opus-4-7"), thinking=thinking)
     assert body["thinking"] == {"type": "adaptive", "display": "omitted"}
 
@@ -228,8 +228,8 @@ def test_refuses_what_programs_rely_on(model: str, fields: dict[str, Any]) -> No
 
 def test_schemas() -> None:
     """A schema goes into the API's own field, beside the effort; older models refuse it."""
-    wanted = pb.ResponseFormat(type=pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA, schema_json=SCHEMA)
-    effort = pb.REASONING_EFFORT_LOW
+    wanted = ResponseFormat(type="json_schema", schema_json=SCHEMA)
+    effort = "low"
     target = target_of("claude-opus-4-7")
     body, notes = sent(target=target, response_format=wanted, reasoning_effort=effort)
     form = {"type": "json_schema", "schema": json.loads(SCHEMA)}
@@ -241,12 +241,12 @@ def test_schemas() -> None:
 
 def test_some_json() -> None:
     """`json_object`, which the API lacks, becomes an instruction, and a note."""
-    wanted = pb.ResponseFormat(type=pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT)
+    wanted = ResponseFormat(type="json_object")
     body, notes = sent(system("Be kind."), user("Hi"), response_format=wanted)
     own, hint = body["system"]
     assert own["text"] == "Be kind."
     assert "JSON object" in hint["text"]
-    assert notes == {"response_format": "MAPPED"}
+    assert notes == {"response_format": "mapped"}
 
 
 def test_unknown_fields_stay_here() -> None:
@@ -254,7 +254,7 @@ def test_unknown_fields_stay_here() -> None:
     extra = b'{"mcp_servers":[],"container":"c"}'
     body, notes = sent(extra_json=extra)
     assert set(body) == BARE
-    assert notes == {"mcp_servers": "DROPPED", "container": "DROPPED"}
+    assert notes == {"mcp_servers": "dropped", "container": "dropped"}
 
 
 def test_notes_are_bounded() -> None:
@@ -275,7 +275,7 @@ def test_prefill() -> None:
     body, notes = sent(
         user("Hi"), assistant("Well,"), target=target_of("claude-haiku-4-5", thinking_by_name=True)
     )
-    assert ("thinking" in body, notes) == (False, {"thinking": "DROPPED"})
+    assert ("thinking" in body, notes) == (False, {"thinking": "dropped"})
     with pytest.raises(Failure) as refused:
         sent(user("Hi"), assistant("Well,"), target=target_of("claude-opus-4-6"))
     assert refused.value.reason == "UNSUPPORTED_FEATURE"
@@ -284,11 +284,11 @@ def test_prefill() -> None:
 def test_reasoning_cannot_go_on_without_its_state() -> None:
     """Calls that come back without their reasoning switch it off where the API insists."""
     talk = [user("Hi"), assistant(tool_calls=[call("c1")]), result("c1", "42")]
-    effort = pb.REASONING_EFFORT_LOW
-    body, notes = sent(*talk, reasoning_effort=effort, tools=[pb.Tool(name="look")])
-    assert ("thinking" in body, notes) == (False, {"reasoning_effort": "DROPPED"})
+    effort = "low"
+    body, notes = sent(*talk, reasoning_effort=effort, tools=[Tool(name="look")])
+    assert ("thinking" in body, notes) == (False, {"reasoning_effort": "dropped"})
     target = target_of("claude-opus-4-7")
-    body, notes = sent(*talk, reasoning_effort=effort, tools=[pb.Tool(name="look")], target=target)
+    body, notes = sent(*talk, reasoning_effort=effort, tools=[Tool(name="look")], target=target)
     assert (body["thinking"]["type"], notes) == ("adaptive", {})
 
 
@@ -302,20 +302,18 @@ def test_hostile_bytes_change_nothing(
     extra: bytes, schema: bytes, tool: bytes, mark: bytes, args: str
 ) -> None:
     """No bytes of a caller add a key to the body or change one of ours."""
-    spec = pb.ChatCompletionSpec(
+    spec = ChatCompletionSpec(
         model="m",
         messages=[
-            content_pb2.Message(
-                role=content_pb2.ROLE_USER,
-                content=[content_pb2.ContentPart(text="Hi", cache_control_json=mark)],
+            Message(
+                role="user",
+                content=[TextPart(text="Hi", cache_control_json=mark)],
             ),
             assistant(tool_calls=[call("c", args)]),
             result("c", "x"),
         ],
-        tools=[pb.Tool(name="look", parameters_json=tool)],
-        response_format=pb.ResponseFormat(
-            type=pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA, schema_json=schema
-        ),
+        tools=[Tool(name="look", parameters_json=tool)],
+        response_format=ResponseFormat(type="json_schema", schema_json=schema),
         extra_json=extra,
     )
     try:

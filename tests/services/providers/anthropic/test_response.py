@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import usage_pb2
 
+from services.domain.events import ChoiceFinished
+from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers.anthropic.response import AnthropicDecoder
 from services.providers.base import Notes, SseEvent
 from services.providers.translate.reasoning_state import Redacted, SealedCall, Text, Thought, unpack
-from tests.services.providers.anthropic.answers import Answer, gathered, streamed
+from tests.services.providers.anthropic.answers import Answer, ending, gathered, streamed
 
 PING: dict[str, Any] = {"type": "ping"}
 STOP: dict[str, Any] = {"type": "message_stop"}
@@ -68,9 +68,11 @@ def decoded(*events: dict[str, Any], named: bool = True) -> Answer:
     return gathered(streamed(body, decoder, iter([len(body)])) + decoder.finish())
 
 
-def usage_of(answer: Answer) -> usage_pb2.Usage:
+def usage_of(answer: Answer) -> Usage:
     """The usage at the end."""
-    return answer.ending[-1].finished.usage
+    _, finished = ending(answer)
+    assert finished.usage is not None
+    return finished.usage
 
 
 TALK = [
@@ -114,22 +116,20 @@ def test_a_whole_conversation() -> None:
         SealedCall(id="a"),
         SealedCall(id="b"),
     ]
-    last, _ = answer.ending
-    assert last.choice_finished == pb.ChoiceFinished(
-        finish_reason=pb.FINISH_REASON_TOOL_CALLS, native_finish_reason="tool_use"
-    )
-    assert usage_of(answer) == usage_pb2.Usage(
+    last, _ = ending(answer)
+    assert last == ChoiceFinished(finish_reason="tool_calls", native_finish_reason="tool_use")
+    assert usage_of(answer) == Usage(
         prompt_token_count=13,
         completion_token_count=50,
         total_token_count=63,
         cache_read_token_count=3,
-        source=usage_pb2.USAGE_SOURCE_PROVIDER,
+        source="provider",
     )
 
 
 @given(st.lists(st.integers(1, 60), min_size=1), st.booleans())
 def test_slicing_changes_nothing(sizes: list[int], named: bool) -> None:
-    """However the bytes arrive, and with or without names of events, the chunks are the same."""
+    """However the bytes arrive, and with or without names of events, the same comes out."""
     body = wire(*TALK, named=named)
     whole, pieces = AnthropicDecoder(), AnthropicDecoder()
     expected = streamed(body, whole, iter([len(body)])) + whole.finish()
@@ -152,7 +152,7 @@ def test_a_document_equals_its_stream() -> None:
         "usage": {"input_tokens": 10, "cache_read_input_tokens": 3, "output_tokens": 50},
     }
     body = b"\n \n" + json.dumps(document, ensure_ascii=False).encode()
-    assert gathered(AnthropicDecoder().whole(body)) == decoded(*TALK)
+    assert gathered(AnthropicDecoder().whole(body).events()) == decoded(*TALK)
 
 
 def test_refusals_say_why() -> None:
@@ -239,7 +239,7 @@ def test_usage_in_detail() -> None:
         ],
     }
     answer = decoded(started(), closing(usage=report), STOP)
-    assert usage_of(answer) == usage_pb2.Usage(
+    assert usage_of(answer) == Usage(
         prompt_token_count=632,
         completion_token_count=100,
         total_token_count=732,
@@ -247,9 +247,10 @@ def test_usage_in_detail() -> None:
         cache_read_token_count=100,
         cache_write_token_count=30,
         cache_write_1h_token_count=20,
-        source=usage_pb2.USAGE_SOURCE_PROVIDER,
+        source="provider",
     )
-    assert answer.ending[-1].finished.service_tier == "default"
+    _, finished = ending(answer)
+    assert finished.service_tier == "default"
 
 
 @pytest.mark.parametrize("cut", range(1, len(TALK)))

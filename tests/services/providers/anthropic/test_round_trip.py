@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
+from services.domain.spec import Tool
 from services.providers.anthropic.response import AnthropicDecoder
 from tests.services.providers.anthropic.answers import gathered
 from tests.services.providers.anthropic.specs import assistant, call, result, sent, user
@@ -26,13 +25,13 @@ CONTENT: list[dict[str, Any]] = [
 def test_content_survives_a_turn() -> None:
     """Text, calls and sealed reasoning stand again as the provider had them."""
     document = {"type": "message", "content": CONTENT, "stop_reason": "tool_use"}
-    answer = gathered(AnthropicDecoder().whole(json.dumps(document).encode()))
+    answer = gathered(AnthropicDecoder().whole(json.dumps(document).encode()).events())
     turn = assistant(
         answer.text,
         tool_calls=[call(made["id"], made["arguments"]) for made in answer.calls],
         reasoning_state=answer.states[0],
     )
-    tools = [pb.Tool(name="look")]
+    tools = [Tool(name="look")]
     results = [result(made["id"], "rain") for made in answer.calls]
     target = target_of("claude-sonnet-4-5", thinking_by_name=True)
     body, notes = sent(user("Weather?"), turn, *results, tools=tools, target=target)

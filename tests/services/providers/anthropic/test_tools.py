@@ -4,21 +4,20 @@ import json
 from typing import Any
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2
 
+from services.domain.spec import Tool, ToolChoice, ToolChoiceMode
 from services.errors import Failure
 from tests.services.providers.anthropic.specs import sent
 from tests.services.providers.targets import target_of
 
 SCHEMA = b'{"type":"object","properties":{"city":{"type":"string"}}}'
-LOOK = pb.Tool(name="look", description="Looks.", parameters_json=SCHEMA)
-SEEK = pb.Tool(name="seek")
+LOOK = Tool(name="look", description="Looks.", parameters_json=SCHEMA)
+SEEK = Tool(name="seek")
 
 
-def choice(mode: pb.ToolChoiceMode.ValueType, *names: str) -> pb.ToolChoice:
+def choice(mode: ToolChoiceMode, *names: str) -> ToolChoice:
     """A choice between tools."""
-    return pb.ToolChoice(mode=mode, names=names)
+    return ToolChoice(mode=mode, names=list(names))
 
 
 def test_definitions() -> None:
@@ -33,7 +32,7 @@ def test_definitions() -> None:
 
 def test_schemas_get_the_type_that_the_api_insists_on() -> None:
     """A schema without a type at its top is one of an object."""
-    body, _ = sent(tools=[pb.Tool(name="f", parameters_json=b'{"description":"d"}')])
+    body, _ = sent(tools=[Tool(name="f", parameters_json=b'{"description":"d"}')])
     assert body["tools"][0]["input_schema"] == {
         "type": "object",
         "properties": {},
@@ -43,36 +42,36 @@ def test_schemas_get_the_type_that_the_api_insists_on() -> None:
 
 def test_strict_tools() -> None:
     """`strict` reaches models that hold arguments to schemas; others drop it with a note."""
-    strict = pb.Tool(name="f", parameters_json=SCHEMA, strict=True)
+    strict = Tool(name="f", parameters_json=SCHEMA, strict=True)
     body, notes = sent(tools=[strict])
     assert (body["tools"][0]["strict"], notes) == (True, {})
     body, notes = sent(tools=[strict], target=target_of("claude-3-5-haiku-latest"))
-    assert ("strict" in body["tools"][0], notes) == (False, {"tools": "DROPPED"})
+    assert ("strict" in body["tools"][0], notes) == (False, {"tools": "dropped"})
 
 
 def test_tools_that_a_model_does_not_see() -> None:
     """They are not sent, nor is a demand to call one: there are notes."""
-    wanted = choice(pb.TOOL_CHOICE_MODE_REQUIRED)
+    wanted = choice("required")
     body, notes = sent(tools=[LOOK], tool_choice=wanted, target=target_of("smollm2-135m"))
     assert body.keys() & {"tools", "tool_choice"} == set()
-    assert notes["tools"] == notes["tool_choice"] == "DROPPED"
+    assert notes["tools"] == notes["tool_choice"] == "dropped"
 
 
 def test_custom_tools_are_refused() -> None:
     """The API has no tools whose input is free text."""
     with pytest.raises(Failure) as refused:
-        sent(tools=[pb.Tool(name="f", type=content_pb2.TOOL_TYPE_CUSTOM)])
+        sent(tools=[Tool(name="f", type="custom")])
     assert (refused.value.param, refused.value.reason) == ("tools", "UNSUPPORTED_FEATURE")
 
 
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"tool_choice": choice(pb.TOOL_CHOICE_MODE_AUTO)}, {"type": "auto"}),
-        ({"tool_choice": choice(pb.TOOL_CHOICE_MODE_NONE)}, {"type": "none"}),
-        ({"tool_choice": choice(pb.TOOL_CHOICE_MODE_REQUIRED)}, {"type": "any"}),
+        ({"tool_choice": choice("auto")}, {"type": "auto"}),
+        ({"tool_choice": choice("none")}, {"type": "none"}),
+        ({"tool_choice": choice("required")}, {"type": "any"}),
         (
-            {"tool_choice": choice(pb.TOOL_CHOICE_MODE_NAMED, "look")},
+            {"tool_choice": choice("named", "look")},
             {"type": "tool", "name": "look"},
         ),
         ({"parallel_tool_calls": True}, None),
@@ -80,12 +79,12 @@ def test_custom_tools_are_refused() -> None:
         (
             {
                 "parallel_tool_calls": False,
-                "tool_choice": choice(pb.TOOL_CHOICE_MODE_REQUIRED),
+                "tool_choice": choice("required"),
             },
             {"type": "any", "disable_parallel_tool_use": True},
         ),
         (
-            {"parallel_tool_calls": False, "tool_choice": choice(pb.TOOL_CHOICE_MODE_NONE)},
+            {"parallel_tool_calls": False, "tool_choice": choice("none")},
             {"type": "none"},
         ),
     ],
@@ -98,20 +97,20 @@ def test_choices(fields: dict[str, Any], expected: object) -> None:
 
 def test_some_tools_only() -> None:
     """Where only some tools are allowed, only those are declared."""
-    allowed = choice(pb.TOOL_CHOICE_MODE_REQUIRED, "seek")
+    allowed = choice("required", "seek")
     body, notes = sent(tools=[LOOK, SEEK], tool_choice=allowed)
     assert [tool["name"] for tool in body["tools"]] == ["seek"]
-    assert (body["tool_choice"], notes) == ({"type": "any"}, {"tool_choice": "MAPPED"})
+    assert (body["tool_choice"], notes) == ({"type": "any"}, {"tool_choice": "mapped"})
 
 
 def test_models_that_cannot_be_forced() -> None:
     """They are told in words to call the tool, with a note; strict callers are refused."""
-    forced = choice(pb.TOOL_CHOICE_MODE_NAMED, "look")
+    forced = choice("named", "look")
     target = target_of("claude-opus-5-5")
     body, notes = sent(tools=[LOOK], tool_choice=forced, target=target)
     assert body["tool_choice"] == {"type": "auto"}
     assert "`look`" in body["system"][-1]["text"]
-    assert notes == {"tool_choice": "DROPPED"}
+    assert notes == {"tool_choice": "dropped"}
     with pytest.raises(Failure) as refused:
         sent(tools=[LOOK], tool_choice=forced, target=target, strict=True)
     assert refused.value.param == "tool_choice"
@@ -119,5 +118,5 @@ def test_models_that_cannot_be_forced() -> None:
 
 def test_no_tools_no_choice() -> None:
     """Without tools nothing is said about them."""
-    body, _ = sent(tool_choice=choice(pb.TOOL_CHOICE_MODE_NONE), parallel_tool_calls=False)
+    body, _ = sent(tool_choice=choice("none"), parallel_tool_calls=False)
     assert not {"tools", "tool_choice"} & set(body)

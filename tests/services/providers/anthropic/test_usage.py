@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.providers.anthropic.events import UsageReport
 from services.providers.anthropic.usage import UsageCount
+from services.providers.anthropic.wire import UsageReport
 from services.providers.base import TOKENS_MAX
 
 

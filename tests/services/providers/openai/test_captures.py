@@ -19,8 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
+from services.domain.events import (
+    ChoiceFinished,
+    Delta,
+    Event,
+    Finished,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+)
 from services.errors import UpstreamError
 from services.providers.failures import provider_failure
 from services.providers.openai.response import OpenAiDecoder
@@ -48,7 +56,7 @@ def cases(*kinds: str) -> list[Any]:
 
 @dataclass(slots=True)
 class Answer:
-    """What a caller would put together from the chunks of one choice."""
+    """What a caller would put together from the events of one choice."""
 
     text: str = ""
     reasoning: str = ""
@@ -83,60 +91,62 @@ SLICINGS: dict[str, Callable[[bytes], list[bytes]]] = {
 }
 
 
-def decode(case: Case, slicing: str = "whole") -> tuple[list[pb.ChatCompletionChunk], bool]:
-    """The chunks, and whether the answer ended in an error."""
+def decode(case: Case, slicing: str = "whole") -> tuple[list[Event], bool]:
+    """The events, and whether the answer ended in an error."""
     decoder = OpenAiDecoder(json.dumps)
-    chunks: list[pb.ChatCompletionChunk] = []
+    events: list[Event] = []
     try:
         if case["kind"] == "non-stream":
-            return decoder.whole(body(case)), False
+            return decoder.whole(body(case)).events(), False
         parser = SseParser()
         for piece in SLICINGS[slicing](body(case)):
-            for event in parser.feed(piece):
-                chunks += decoder.feed(event)
-        for event in parser.close():
-            chunks += decoder.feed(event)
-        return chunks + decoder.finish(), False
+            for frame in parser.feed(piece):
+                events += decoder.feed(frame)
+        for frame in parser.close():
+            events += decoder.feed(frame)
+        return events + decoder.finish(), False
     except UpstreamError:
-        return chunks, True
+        return events, True
 
 
-def put_together(chunks: list[pb.ChatCompletionChunk]) -> dict[int, Answer]:
+def put_together(events: list[Event]) -> dict[int, Answer]:
     """The answers, put together as the contract says."""
     answers: dict[int, Answer] = {}
-    for chunk in chunks:
-        delta, end = chunk.delta, chunk.choice_finished
-        if chunk.HasField("delta"):
-            answer = answers.setdefault(delta.index, Answer())
-            answer.text += delta.text
-            answer.reasoning += delta.reasoning
-            if delta.HasField("tool_call"):
-                add_call(answer, delta.tool_call)
-        elif chunk.HasField("choice_finished"):
-            answer = answers.setdefault(end.index, Answer())
-            answer.finish_reason = pb.FinishReason.Name(end.finish_reason)
-            answer.native_finish_reason = end.native_finish_reason
+    for event in events:
+        if not isinstance(event, Delta | ChoiceFinished):
+            continue
+        answer = answers.setdefault(event.index, Answer())
+        match event:
+            case TextDelta():
+                answer.text += event.text
+            case ReasoningDelta():
+                answer.reasoning += event.text
+            case ToolCallDelta():
+                add_call(answer, event)
+            case ChoiceFinished():
+                answer.finish_reason = event.finish_reason
+                answer.native_finish_reason = event.native_finish_reason
     return answers
 
 
-def add_call(answer: Answer, call: pb.ToolCallDelta) -> None:
+def add_call(answer: Answer, call: ToolCallDelta) -> None:
     """Only the first piece has an ID and a name, and calls are numbered from 0."""
-    if call.index == len(answer.calls):
+    if call.call_index == len(answer.calls):
         assert call.id
         assert call.name
         answer.calls.append([call.id, call.name, call.arguments])
     else:
         assert not call.id
         assert not call.name
-        answer.calls[call.index][2] += call.arguments
+        answer.calls[call.call_index][2] += call.arguments
 
 
 @pytest.mark.parametrize("case", cases("stream", "non-stream"))
 def test_answers(case: Case) -> None:
     """Text, reasoning, tool calls, endings and usage are what another reader found."""
-    chunks, failed = decode(case)
+    events, failed = decode(case)
     expect = case["expect"]
-    answers = put_together(chunks)
+    answers = put_together(events)
 
     failure_expected = bool(expect.get("error")) or any(
         choice.get("error") for choice in expect.get("choices", ())
@@ -156,18 +166,19 @@ def test_answers(case: Case) -> None:
         assert [(one[0], one[1]) for one in answer.calls] == calls
         for ours, theirs in zip(answer.calls, choice["tool_calls"], strict=True):
             assert theirs["arguments"] in (None, ours[2])
-        named = (choice["finish_reason_openai"] or "stop").upper()
-        assert answer.finish_reason == f"FINISH_REASON_{named}"
+        assert answer.finish_reason == (choice["finish_reason_openai"] or "stop")
         assert choice.get("native_finish_reason") in (None, answer.native_finish_reason)
-    assert_usage(chunks, expect.get("usage"))
+    assert_usage(events[-1], expect.get("usage"))
 
 
-def assert_usage(chunks: list[pb.ChatCompletionChunk], raw: dict[str, Any] | None) -> None:
+def assert_usage(last: Event, raw: dict[str, Any] | None) -> None:
     """Our usage is the provider's, with the rest of its total counted as completion."""
-    usage = chunks[-1].finished.usage
+    assert isinstance(last, Finished)
+    usage = last.usage
     if raw is None:
-        assert not chunks[-1].finished.HasField("usage")
+        assert usage is None
         return
+    assert usage is not None
     total = max(raw["total_tokens"], raw["prompt_tokens"] + raw["completion_tokens"])
     assert usage.prompt_token_count == raw["prompt_tokens"]
     assert usage.total_token_count == total
@@ -178,7 +189,7 @@ def assert_usage(chunks: list[pb.ChatCompletionChunk], raw: dict[str, Any] | Non
 
 @pytest.mark.parametrize("case", cases("stream"))
 def test_slices_do_not_matter(case: Case) -> None:
-    """Every slicing of a stream gives the same chunks."""
+    """Every slicing of a stream gives the same events."""
     outcome = decode(case)
 
     for slicing in ("event", "byte", "random"):
@@ -193,10 +204,10 @@ def test_a_cut_is_never_a_success(case: Case) -> None:
     text = whole[: (end.start() if end else len(whole)) // 2].decode(errors="ignore")
     cut = case | {"response": {"body_encoding": "utf-8", "body": text}}
 
-    chunks, failed = decode(cut)
+    events, failed = decode(cut)
 
     assert failed
-    assert all(chunk.HasField("delta") for chunk in chunks)
+    assert all(isinstance(event, Delta) for event in events)
 
 
 @pytest.mark.parametrize("case", cases("error"))

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
 from services.config import ChannelConfig
+from services.domain.conversation import Message, TextPart
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai.harmless_fields import folded
@@ -56,8 +56,8 @@ def encode(
     target = target_of("m", dialect)
     config = ChannelConfig(name="c", dialect=dialect, base_url="http://v.test", **channel)
     target = Target(channel=config, model="m", public_model="m", capabilities=target.capabilities)
-    spec = pb.ChatCompletionSpec(model="m", extra_json=json.dumps(extra).encode())
-    spec.messages.add(role=content.ROLE_USER).content.add(text="hello")
+    hello = Message(role="user", content=[TextPart(text="hello")])
+    spec = ChatCompletionSpec(model="m", messages=[hello], extra_json=json.dumps(extra).encode())
     notes = Notes(strict=strict)
     body = DIALECTS[dialect].encode(spec, target, notes).body
     return json.loads(body), told(notes)

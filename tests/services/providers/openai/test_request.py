@@ -5,15 +5,33 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
 from services.capabilities import Capabilities, lookup
 from services.config import ChannelConfig, Quirks
+from services.domain.conversation import (
+    AudioPart,
+    ContentPart,
+    FilePart,
+    ImagePart,
+    Message,
+    ReasoningPart,
+    Role,
+    TextPart,
+    ToolCall,
+)
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import (
+    ChatCompletionSpec,
+    ResponseFormat,
+    Thinking,
+    Tool,
+    ToolChoice,
+    ToolChoiceMode,
+)
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai import DIALECT
@@ -34,20 +52,20 @@ def target(capabilities: Capabilities | None = None, **channel: Any) -> Target:
     )
 
 
-def message(*parts: content.ContentPart | str, role: int = content.ROLE_USER, **fields: Any) -> Any:
+def message(*parts: ContentPart | str, role: Role = "user", **fields: Any) -> Any:
     """A message with these parts."""
-    pieces = [content.ContentPart(text=part) if isinstance(part, str) else part for part in parts]
-    return content.Message(role=role, content=pieces, **fields)  # type: ignore[arg-type]
+    pieces = [TextPart(text=part) if isinstance(part, str) else part for part in parts]
+    return Message(role=role, content=pieces, **fields)
 
 
-def spec(**fields: Any) -> pb.ChatCompletionSpec:
+def spec(**fields: Any) -> ChatCompletionSpec:
     """A request that says hello."""
-    return pb.ChatCompletionSpec(**({"model": "m", "messages": [message("hello")]} | fields))
+    return ChatCompletionSpec(**({"model": "m", "messages": [message("hello")]} | fields))
 
 
 def encode(
-    wanted: pb.ChatCompletionSpec, to: Target | None = None
-) -> tuple[dict[str, Any], dict[str, int]]:
+    wanted: ChatCompletionSpec, to: Target | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
     """The body, and the parameters about which there are notes."""
     notes = Notes()
     request = DIALECT.encode(wanted, to or target(), notes)
@@ -57,7 +75,7 @@ def encode(
     return body, {note.param: note.action for note in notes.all}
 
 
-def sent(wanted: content.Message, to: Target | None = None) -> dict[str, Any]:
+def sent(wanted: Message, to: Target | None = None) -> dict[str, Any]:
     """One message as it is sent."""
     body, _ = encode(spec(messages=[wanted]), to)
     found: dict[str, Any] = body["messages"][0]
@@ -92,20 +110,20 @@ PARAMETERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "n": ({"n": 2}, {"n": 2}),
     "logprobs": ({"logprobs": True, "top_logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
     "user": ({"user": "u"}, {"user": "u"}),
-    "verbosity": ({"verbosity": pb.VERBOSITY_LOW}, {"verbosity": "low"}),
+    "verbosity": ({"verbosity": "low"}, {"verbosity": "low"}),
     "reasoning_effort": (
-        {"reasoning_effort": pb.REASONING_EFFORT_HIGH},
+        {"reasoning_effort": "high"},
         {"reasoning_effort": "high"},
     ),
     "json_object": (
-        {"response_format": pb.ResponseFormat(type=pb.RESPONSE_FORMAT_TYPE_JSON_OBJECT)},
+        {"response_format": ResponseFormat(type="json_object")},
         {"response_format": {"type": "json_object"}},
     ),
-    "text": ({"response_format": pb.ResponseFormat(type=pb.RESPONSE_FORMAT_TYPE_TEXT)}, {}),
+    "text": ({"response_format": ResponseFormat(type="text")}, {}),
     "json_schema": (
         {
-            "response_format": pb.ResponseFormat(
-                type=pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA,
+            "response_format": ResponseFormat(
+                type="json_schema",
                 name="s",
                 description="d",
                 schema_json=b'{"type":"object"}',
@@ -149,7 +167,7 @@ def test_hints_are_sent_or_noted(family: str, name: str) -> None:
     wanted = spec(**PARAMETERS[name][0])
     body, notes = encode(wanted, to)
 
-    assert (name in body) != (notes.get(name) == pb.NOTE_ACTION_DROPPED)
+    assert (name in body) != (notes.get(name) == "dropped")
     if name in notes:
         with pytest.raises(Failure):
             DIALECT.encode(wanted, to, Notes(strict=True))
@@ -173,7 +191,7 @@ def test_quirks() -> None:
     body, notes = encode(spec(seed=1, repetition_penalty=1.5), target(quirks=quirks))
 
     assert "seed" not in body
-    assert notes == {"seed": pb.NOTE_ACTION_DROPPED}
+    assert notes == {"seed": "dropped"}
     assert body["repeat_penalty"] == 1.5
     assert "stream_options" not in body
 
@@ -181,23 +199,23 @@ def test_quirks() -> None:
 @pytest.mark.parametrize(
     ("switch", "wanted", "expected"),
     [
-        ("thinking", {"mode": pb.THINKING_MODE_ENABLED}, {"thinking": {"type": "enabled"}}),
-        ("thinking", {"mode": pb.THINKING_MODE_DISABLED}, {"thinking": {"type": "disabled"}}),
-        ("enable_thinking", {"mode": pb.THINKING_MODE_ENABLED}, {"enable_thinking": True}),
-        ("enable_thinking", {"mode": pb.THINKING_MODE_DISABLED}, {"enable_thinking": False}),
-        ("none", {"mode": pb.THINKING_MODE_ENABLED}, {}),
+        ("thinking", {"mode": "enabled"}, {"thinking": {"type": "enabled"}}),
+        ("thinking", {"mode": "disabled"}, {"thinking": {"type": "disabled"}}),
+        ("enable_thinking", {"mode": "enabled"}, {"enable_thinking": True}),
+        ("enable_thinking", {"mode": "disabled"}, {"enable_thinking": False}),
+        ("none", {"mode": "enabled"}, {}),
     ],
 )
 def test_switches_of_reasoning(
     switch: Any, wanted: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     """Reasoning is switched by the parameter that the model's row names."""
-    default: Any = "off" if wanted["mode"] == pb.THINKING_MODE_ENABLED else "on"
+    default: Any = "off" if wanted["mode"] == "enabled" else "on"
     able = Capabilities(
         thinking="effort", thinking_default=default, thinking_switch=switch, efforts=()
     )
     plain, _ = encode(spec(), target(able))
-    body, _ = encode(spec(thinking=pb.Thinking(**wanted)), target(able))
+    body, _ = encode(spec(thinking=Thinking(**wanted)), target(able))
 
     assert body == plain | expected
 
@@ -209,18 +227,18 @@ def test_budgets() -> None:
         ("enable_thinking", {"enable_thinking": True, "thinking_budget": 2000}),
     ):
         able = Capabilities(thinking="budget", thinking_switch=switch)  # type: ignore[arg-type]
-        body, _ = encode(spec(thinking=pb.Thinking(budget_tokens=2000)), target(able))
+        body, _ = encode(spec(thinking=Thinking(budget_tokens=2000)), target(able))
         assert expected.items() <= body.items()
 
 
 def test_roles() -> None:
     """The role `developer` is said as `system` to models that do not know it, with a note."""
-    wanted = spec(messages=[message("a", role=content.ROLE_DEVELOPER)])
+    wanted = spec(messages=[message("a", role="developer")])
     body, notes = encode(wanted)
     kept, silent = encode(wanted, target(Capabilities(developer_role=True)))
 
     assert body["messages"][0]["role"] == "system"
-    assert notes == {"messages": pb.NOTE_ACTION_MAPPED}
+    assert notes == {"messages": "mapped"}
     assert kept["messages"][0]["role"] == "developer"
     assert not silent
 
@@ -231,10 +249,8 @@ def test_pictures() -> None:
     found = sent(
         message(
             "see",
-            content.ContentPart(
-                image=content.Image(uri="https://a.example/b.png", detail=content.IMAGE_DETAIL_LOW)
-            ),
-            content.ContentPart(image=content.Image(base64=big, mime_type="image/jpeg")),
+            ImagePart(uri="https://a.example/b.png", detail="low"),
+            ImagePart(base64=big, mime_type="image/jpeg"),
         )
     )
 
@@ -249,11 +265,9 @@ def test_sound_and_documents() -> None:
     """Sound and documents have parts of their own."""
     found = sent(
         message(
-            content.ContentPart(audio=content.Audio(base64="AAAA", format="wav")),
-            content.ContentPart(file=content.File(file_id="file-1")),
-            content.ContentPart(
-                file=content.File(uri="data:application/pdf;base64,AA==", filename="a")
-            ),
+            AudioPart(base64="AAAA", format="wav"),
+            FilePart(file_id="file-1"),
+            FilePart(uri="data:application/pdf;base64,AA==", filename="a"),
         )
     )
 
@@ -270,11 +284,11 @@ def test_sound_and_documents() -> None:
 def test_a_turn_with_tools() -> None:
     """Calls and their results go back as they came, without the reasoning."""
     calls = [
-        content.ToolCall(id="i", name="f", arguments='{"a":'),
-        content.ToolCall(id="j", name="g", arguments="x", type=content.TOOL_TYPE_CUSTOM),
+        ToolCall(id="i", name="f", arguments='{"a":'),
+        ToolCall(id="j", name="g", arguments="x", type="custom"),
     ]
-    reasoning = content.ContentPart(reasoning=content.ReasoningPart(text="hm"))
-    turn = message(reasoning, role=content.ROLE_ASSISTANT, tool_calls=calls)
+    reasoning = ReasoningPart(text="hm")
+    turn = message(reasoning, role="assistant", tool_calls=calls)
 
     assert sent(turn) == {
         "role": "assistant",
@@ -284,7 +298,7 @@ def test_a_turn_with_tools() -> None:
             {"id": "j", "type": "custom", "custom": {"name": "g", "input": "x"}},
         ],
     }
-    assert sent(message("r", role=content.ROLE_TOOL, tool_call_id="i")) == {
+    assert sent(message("r", role="tool", tool_call_id="i")) == {
         "role": "tool",
         "content": "r",
         "tool_call_id": "i",
@@ -293,8 +307,8 @@ def test_a_turn_with_tools() -> None:
 
 def test_earlier_reasoning_on_request() -> None:
     """A channel whose provider wants reasoning back names the field for it."""
-    reasoning = content.ContentPart(reasoning=content.ReasoningPart(text="hm"))
-    turn = message(reasoning, "a", role=content.ROLE_ASSISTANT)
+    reasoning = ReasoningPart(text="hm")
+    turn = message(reasoning, "a", role="assistant")
     to = target(quirks=Quirks(renames={"reasoning": "reasoning_content"}))
 
     assert sent(turn, to) == {"role": "assistant", "content": "a", "reasoning_content": "hm"}
@@ -303,7 +317,7 @@ def test_earlier_reasoning_on_request() -> None:
 def test_fields_of_earlier_answers() -> None:
     """Sound goes back by its ID; annotations do not go back."""
     extra = b'{"audio":{"id":"a","data":"AAAA"},"annotations":[1],"model":"x"}'
-    found = sent(message(role=content.ROLE_ASSISTANT, extra_json=extra, refusal="no"))
+    found = sent(message(role="assistant", extra_json=extra, refusal="no"))
 
     assert found == {"role": "assistant", "content": None, "refusal": "no", "audio": {"id": "a"}}
 
@@ -311,34 +325,32 @@ def test_fields_of_earlier_answers() -> None:
 def test_reasoning_of_another_dialect_is_left_out_with_a_note() -> None:
     """A sealed state cannot be opened by another provider."""
     state = reasoning_state.pack("anthropic", [])
-    wanted = spec(messages=[message("a", role=content.ROLE_ASSISTANT, reasoning_state=state)])
+    wanted = spec(messages=[message("a", role="assistant", reasoning_state=state)])
     body, notes = encode(wanted)
 
     assert body["messages"] == [{"role": "assistant", "content": "a"}]
-    assert notes == {"messages": pb.NOTE_ACTION_DROPPED}
+    assert notes == {"messages": "dropped"}
 
 
-FUNCTION = pb.Tool(name="f", description="d", parameters_json=b'{"type":"object"}', strict=True)
+FUNCTION = Tool(name="f", description="d", parameters_json=b'{"type":"object"}', strict=True)
 
 
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
-        (pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_AUTO), "auto"),
-        (pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_NONE), "none"),
-        (pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED), "required"),
+        (ToolChoice(mode="auto"), "auto"),
+        (ToolChoice(mode="none"), "none"),
+        (ToolChoice(mode="required"), "required"),
         (
-            pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_NAMED, names=["f"]),
+            ToolChoice(mode="named", names=["f"]),
             {"type": "function", "function": {"name": "f"}},
         ),
         (
-            pb.ToolChoice(
-                mode=pb.TOOL_CHOICE_MODE_NAMED, names=["f"], type=content.TOOL_TYPE_CUSTOM
-            ),
+            ToolChoice(mode="named", names=["f"], type="custom"),
             {"type": "custom", "custom": {"name": "f"}},
         ),
         (
-            pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED, names=["f"]),
+            ToolChoice(mode="required", names=["f"]),
             {
                 "type": "allowed_tools",
                 "allowed_tools": {
@@ -349,9 +361,9 @@ FUNCTION = pb.Tool(name="f", description="d", parameters_json=b'{"type":"object"
         ),
     ],
 )
-def test_tools(choice: pb.ToolChoice, expected: object) -> None:
+def test_tools(choice: ToolChoice, expected: object) -> None:
     """Tools and their choice have OpenAI's form."""
-    custom = pb.Tool(name="g", type=content.TOOL_TYPE_CUSTOM, parameters_json=b'{"type":"text"}')
+    custom = Tool(name="g", type="custom", parameters_json=b'{"type":"text"}')
     body, _ = encode(spec(tools=[FUNCTION, custom], tool_choice=choice, parallel_tool_calls=False))
 
     assert body["tool_choice"] == expected
@@ -366,19 +378,17 @@ def test_tools(choice: pb.ToolChoice, expected: object) -> None:
 @pytest.mark.parametrize(
     ("mode", "told"),
     [
-        (pb.TOOL_CHOICE_MODE_AUTO, {"tools": pb.NOTE_ACTION_DROPPED}),
-        (pb.TOOL_CHOICE_MODE_NONE, {"tools": pb.NOTE_ACTION_DROPPED}),
+        ("auto", {"tools": "dropped"}),
+        ("none", {"tools": "dropped"}),
         (
-            pb.TOOL_CHOICE_MODE_REQUIRED,
-            {"tools": pb.NOTE_ACTION_DROPPED, "tool_choice": pb.NOTE_ACTION_DROPPED},
+            "required",
+            {"tools": "dropped", "tool_choice": "dropped"},
         ),
     ],
 )
-def test_tools_that_a_model_does_not_see(
-    mode: pb.ToolChoiceMode.ValueType, told: dict[str, int]
-) -> None:
+def test_tools_that_a_model_does_not_see(mode: ToolChoiceMode, told: dict[str, str]) -> None:
     """They are not sent, and there is a note; a strict request is refused."""
-    wanted = spec(tools=[FUNCTION], tool_choice=pb.ToolChoice(mode=mode))
+    wanted = spec(tools=[FUNCTION], tool_choice=ToolChoice(mode=mode))
     blind = target(Capabilities(rejects=frozenset({"tools"})))
     body, notes = encode(wanted, blind)
 
@@ -398,14 +408,14 @@ def test_tools_that_a_model_does_not_see(
             Capabilities(forced_tool_choice=False),
             {
                 "tools": [FUNCTION],
-                "tool_choice": pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED),
+                "tool_choice": ToolChoice(mode="required"),
             },
             "tool_choice",
         ),
         (Capabilities(structured_output=False), PARAMETERS["json_schema"][0], "response_format"),
         (
             Capabilities(images="no"),
-            {"messages": [message(content.ContentPart(image=content.Image(uri="https://a/b")))]},
+            {"messages": [message(ImagePart(uri="https://a/b"))]},
             "messages",
         ),
     ],
@@ -423,12 +433,12 @@ def test_what_programs_rely_on_is_refused(
 @pytest.mark.parametrize(
     "wanted",
     [
-        {"tools": [pb.Tool(name="f", parameters_json=b'{},"model":"x"')]},
-        {"tools": [pb.Tool(name="f", parameters_json=b"{")]},
+        {"tools": [Tool(name="f", parameters_json=b'{},"model":"x"')]},
+        {"tools": [Tool(name="f", parameters_json=b"{")]},
         {"extra_json": b"[1]"},
         {"extra_json": b'{"a":1}]'},
+        {"extra_json": b'{"a":"\xff"}'},
         {"messages": [message("a", extra_json=b'"x"')]},
-        {"messages": [content.Message(content=[content.ContentPart()])]},
     ],
 )
 def test_free_json_cannot_break_out(wanted: dict[str, Any]) -> None:
@@ -479,7 +489,7 @@ def test_fields_that_never_travel(name: str) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from([*sorted(NEVER), *pb.ChatCompletionSpec.DESCRIPTOR.fields_by_name])
+        st.sampled_from([*sorted(NEVER), *ChatCompletionSpec.__struct_fields__])
         | st.text(max_size=8),
         st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=3),
         max_size=6,
@@ -490,7 +500,7 @@ def test_hostile_fields_change_nothing(extra: dict[str, object]) -> None:
     assume(UNSTREAMED.isdisjoint(extra))
     wanted = spec(max_tokens=50, temperature=0.5)
     plain, _ = encode(wanted)
-    wanted.extra_json = json.dumps(extra).encode()
+    wanted = msgspec.structs.replace(wanted, extra_json=json.dumps(extra).encode())
     body, _ = encode(wanted)
 
     assert plain.items() <= body.items()

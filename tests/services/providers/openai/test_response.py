@@ -10,10 +10,21 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2, usage_pb2
 
 from services.domain.error_reason import ErrorReason
+from services.domain.events import (
+    ChoiceFinished,
+    Delta,
+    Event,
+    ExtraDelta,
+    Finished,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    RefusalDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.openai.response import OpenAiDecoder
@@ -32,39 +43,62 @@ def delta(**fields: object) -> dict[str, Any]:
     return {"id": "c-1", "choices": [{"index": 0, "delta": fields, "finish_reason": None}]}
 
 
-def stream(*chunks: object, done: bool = True) -> list[pb.ChatCompletionChunk]:
+def stream(*chunks: object, done: bool = True) -> list[Event]:
     """What comes of these chunks."""
     decoder = OpenAiDecoder(json.dumps)
-    out = [chunk for data in chunks for chunk in decoder.feed(event(data))]
+    out = [made for data in chunks for made in decoder.feed(event(data))]
     if done:
         out += decoder.feed(SseEvent("", b"[DONE]"))
     return out + decoder.finish()
 
 
-def whole(message: dict[str, Any], **fields: object) -> list[pb.ChatCompletionChunk]:
-    """What comes of one JSON answer."""
+def whole(message: dict[str, Any], **fields: object) -> list[Event]:
+    """The events of one JSON answer."""
     choice = {"index": 0, "message": message, "finish_reason": "stop"} | fields
-    return OpenAiDecoder(json.dumps).whole(json.dumps({"id": "c-1", "choices": [choice]}).encode())
+    body = json.dumps({"id": "c-1", "choices": [choice]}).encode()
+    return OpenAiDecoder(json.dumps).whole(body).events()
 
 
-def contents(chunks: list[pb.ChatCompletionChunk]) -> list[tuple[str, object]]:
-    """Kind and value of every delta."""
-    deltas = [chunk.delta for chunk in chunks if chunk.HasField("delta")]
-    return [
-        (str(one.WhichOneof("content")), getattr(one, str(one.WhichOneof("content"))))
-        for one in deltas
-    ]
+def deltas(events: list[Event]) -> list[Event]:
+    """The deltas, without the endings."""
+    return [one for one in events if isinstance(one, Delta)]
 
 
-def call(index: int, *, arguments: str = "", id_: str = "", name: str = "") -> tuple[str, object]:
+def joined(events: list[Event]) -> list[Event]:
+    """The events, with text joined that follows text."""
+    found: list[Event] = []
+    for one in events:
+        last = found[-1] if found else None
+        if isinstance(last, TextDelta) and isinstance(one, TextDelta):
+            found[-1] = TextDelta(last.text + one.text)
+        else:
+            found.append(one)
+    return found
+
+
+def ending(events: list[Event]) -> ChoiceFinished:
+    """The end of the last choice."""
+    end = events[-2]
+    assert isinstance(end, ChoiceFinished)
+    return end
+
+
+def counted(events: list[Event]) -> Usage:
+    """The usage that the last event reports."""
+    last = events[-1]
+    assert isinstance(last, Finished)
+    assert last.usage is not None
+    return last.usage
+
+
+def call(index: int, *, arguments: str = "", id_: str = "", name: str = "") -> ToolCallDelta:
     """A piece of a tool call as it should come out."""
-    kind = 1 if name else 0
-    return "tool_call", pb.ToolCallDelta(
-        index=index,
+    return ToolCallDelta(
+        call_index=index,
         id=id_,
         name=name,
         arguments=arguments,
-        type=kind,  # type: ignore[arg-type]
+        type="function" if name else "",
     )
 
 
@@ -84,8 +118,7 @@ def test_endings_come_last() -> None:
     before, _, after = decoder.done, decoder.feed(SseEvent("", b"[DONE]")), decoder.done
     assert (before, after) == (False, True)
     assert decoder.feed(event(delta(content="too late"))) == []
-    kinds = [chunk.WhichOneof("event") for chunk in decoder.finish()]
-    assert kinds == ["choice_finished", "finished"]
+    assert [type(made) for made in decoder.finish()] == [ChoiceFinished, Finished]
 
 
 def test_ends_without_done() -> None:
@@ -98,8 +131,8 @@ def test_done_without_finish_reason_is_stop(finish_reason: str | None) -> None:
     """The provider ended its answer properly; without `[DONE]` the stream was cut."""
     end = {"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]}
 
-    finished = stream(delta(content="a"), end)[-2].choice_finished
-    assert finished == pb.ChoiceFinished(finish_reason=pb.FINISH_REASON_STOP)
+    finished = ending(stream(delta(content="a"), end))
+    assert finished == ChoiceFinished(finish_reason="stop")
     with pytest.raises(UpstreamError) as broken:
         stream(delta(content="a"), end, done=False)
     assert broken.value.reason == ErrorReason.UPSTREAM_DISCONNECTED
@@ -129,12 +162,12 @@ def test_every_choice_has_to_end() -> None:
     }
     second = {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]}
 
-    chunks = stream(both, second, STOP)
-    assert [chunk.delta.index for chunk in chunks[:2]] == [0, 1]
-    ends = [chunk.choice_finished for chunk in chunks[2:4]]
-    assert [(end.index, end.finish_reason) for end in ends] == [
-        (0, pb.FINISH_REASON_STOP),
-        (1, pb.FINISH_REASON_LENGTH),
+    assert stream(both, second, STOP) == [
+        TextDelta("a"),
+        TextDelta("b", 1),
+        ChoiceFinished(index=0, finish_reason="stop", native_finish_reason="stop"),
+        ChoiceFinished(index=1, finish_reason="length", native_finish_reason="length"),
+        Finished(),
     ]
     with pytest.raises(UpstreamError):
         stream(both, second, done=False)
@@ -144,8 +177,8 @@ def test_first_finish_reason_counts_and_native_is_kept() -> None:
     """Said twice is said once."""
     first = {"choices": [{"delta": {}, "finish_reason": "length", "native_finish_reason": "MAX"}]}
 
-    end = stream(first, STOP)[-2].choice_finished
-    assert (end.finish_reason, end.native_finish_reason) == (pb.FINISH_REASON_LENGTH, "MAX")
+    end = ending(stream(first, STOP))
+    assert (end.finish_reason, end.native_finish_reason) == ("length", "MAX")
 
 
 MORE: list[dict[str, Any]] = [
@@ -164,19 +197,19 @@ def test_the_last_finish_reason_counts_after_more_of_the_answer(
     more: dict[str, Any], done: bool
 ) -> None:
     """A finish reason that more of the answer followed was not the end."""
-    chunks = stream(delta(content="a"), LENGTH, delta(**more), STOP, CALLS, done=done)
+    events = stream(delta(content="a"), LENGTH, delta(**more), STOP, CALLS, done=done)
 
-    assert len(contents(chunks)) == 2
-    end = chunks[-2].choice_finished
-    assert end.finish_reason == pb.FINISH_REASON_TOOL_CALLS
+    assert len(deltas(events)) == 2
+    end = ending(events)
+    assert end.finish_reason == "tool_calls"
     assert end.native_finish_reason == "tool_calls"
 
 
 @pytest.mark.parametrize("more", MORE)
 def test_more_after_the_last_finish_reason(more: dict[str, Any]) -> None:
     """With `[DONE]` the answer is complete, for the reason given; without, it was cut."""
-    chunks = stream(delta(content="a"), LENGTH, delta(**more))
-    assert chunks[-2].choice_finished.finish_reason == pb.FINISH_REASON_LENGTH
+    events = stream(delta(content="a"), LENGTH, delta(**more))
+    assert ending(events).finish_reason == "length"
 
     with pytest.raises(UpstreamError):
         stream(delta(content="a"), LENGTH, delta(**more), done=False)
@@ -195,12 +228,12 @@ def test_finish_reasons_in_every_slicing(words: list[str | dict[str, Any]]) -> N
     ends = []
     for size in (1, 7, 100, len(body)):
         reader = StreamReader(OpenAiDecoder())
-        found: list[pb.ChatCompletionChunk] = []
+        found: list[Event] = []
         for begin in range(0, len(body), size):
             batch, failure = reader.feed(body[begin : begin + size])
             assert failure is None
-            found += batch.chunks
-        ends.append(found[-2].choice_finished)
+            found += batch
+        ends.append(ending(found))
     given_words = [word for word in [*words, STOP] if not isinstance(word, str)]
     reopened = any(
         not isinstance(word, str) and isinstance(after, str) for word, after in pairwise(words)
@@ -212,14 +245,14 @@ def test_finish_reasons_in_every_slicing(words: list[str | dict[str, Any]]) -> N
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ({"content": "a"}, [("text", "a")]),
+        ({"content": "a"}, [TextDelta("a")]),
         ({"content": ""}, []),
         ({"content": None}, []),
         ({}, []),
-        ({"content": "a", "reasoning_content": "r"}, [("reasoning", "r"), ("text", "a")]),
-        ({"content": "", "reasoning": "r"}, [("reasoning", "r")]),
-        ({"reasoning": "r", "reasoning_content": "r"}, [("reasoning", "r")]),
-        ({"content": None, "refusal": "no"}, [("refusal", "no")]),
+        ({"content": "a", "reasoning_content": "r"}, [ReasoningDelta("r"), TextDelta("a")]),
+        ({"content": "", "reasoning": "r"}, [ReasoningDelta("r")]),
+        ({"reasoning": "r", "reasoning_content": "r"}, [ReasoningDelta("r")]),
+        ({"content": None, "refusal": "no"}, [RefusalDelta("no")]),
         (
             {
                 "content": [
@@ -229,16 +262,16 @@ def test_finish_reasons_in_every_slicing(words: list[str | dict[str, Any]]) -> N
                     "b",
                 ]
             },
-            [("reasoning", "rs"), ("text", "a"), ("text", "b")],
+            [ReasoningDelta("rs"), TextDelta("ab")],
         ),
-        ({"content": "<think>r</think>a"}, [("text", "<think>r</think>a")]),
+        ({"content": "<think>r</think>a"}, [TextDelta("<think>r</think>a")]),
         ({"content": 7, "role": 8, "refusal": ["odd"]}, []),
     ],
 )
-def test_contents(message: dict[str, Any], expected: list[tuple[str, object]]) -> None:
+def test_contents(message: dict[str, Any], expected: list[Event]) -> None:
     """Text, reasoning and refusals are found under every name, streamed or whole."""
-    assert contents(whole(message)) == expected
-    assert contents(stream(delta(**message), STOP)) == expected
+    assert deltas(whole(message)) == expected
+    assert joined(deltas(stream(delta(**message), STOP))) == expected
 
 
 def test_details_repeat_the_reasoning() -> None:
@@ -261,11 +294,11 @@ def test_details_repeat_the_reasoning() -> None:
         ),
     ]
 
-    found = contents(stream(*pieces, STOP))
+    *found, last = deltas(stream(*pieces, STOP))
 
-    assert found[:-1] == [("reasoning", "a"), ("reasoning", "b")]
-    assert found[-1][0] == "reasoning_state"
-    assert json.loads(str(found[-1][1])) == [
+    assert found == [ReasoningDelta("a"), ReasoningDelta("b")]
+    assert isinstance(last, ReasoningStateDelta)
+    assert json.loads(last.state) == [
         {"type": "reasoning.text", "text": "ab", "index": 0, "signature": "s"},
         {"type": "reasoning.encrypted", "data": "x", "id": "i", "index": 0},
         {"type": "reasoning.encrypted", "data": "y", "id": "j", "index": 0},
@@ -279,7 +312,7 @@ def test_details_alone_are_reasoning() -> None:
         {"type": "reasoning.text", "text": "b"},
     ]
 
-    assert contents(whole({"reasoning_details": details}))[0] == ("reasoning", "ab")
+    assert whole({"reasoning_details": details})[0] == ReasoningDelta("ab")
 
 
 @pytest.mark.parametrize(
@@ -351,11 +384,11 @@ def test_details_alone_are_reasoning() -> None:
         ),
     ],
 )
-def test_tool_calls(pieces: list[list[dict[str, Any]]], expected: list[tuple[str, object]]) -> None:
+def test_tool_calls(pieces: list[list[dict[str, Any]]], expected: list[Event]) -> None:
     """Calls come out numbered from 0, with ID and name in the first piece only."""
     found = stream(*(delta(tool_calls=fragments) for fragments in pieces), STOP)
 
-    assert contents(found) == expected
+    assert deltas(found) == expected
 
 
 def test_ids_are_made_where_there_are_none() -> None:
@@ -363,8 +396,8 @@ def test_ids_are_made_where_there_are_none() -> None:
     chunk = delta(tool_calls=[piece(name="f", arguments="{}"), piece(name="f", arguments="{}")])
     again = chunk | {"id": "c-2"}
 
-    found = [one for data in (chunk, again) for one in contents(stream(data, STOP))]
-    ids = [one.id for _, one in found if isinstance(one, pb.ToolCallDelta)]
+    found = [one for data in (chunk, again) for one in stream(data, STOP)]
+    ids = [one.id for one in found if isinstance(one, ToolCallDelta)]
     assert len(set(ids)) == 4
     assert all(one.startswith("call_") for one in ids)
 
@@ -373,15 +406,13 @@ def test_custom_tools() -> None:
     """The free input of a custom tool is its arguments."""
     tool = {"id": "i", "type": "custom", "custom": {"name": "f", "input": "free"}}
 
-    ((_, found),) = contents(whole({"tool_calls": [tool]}))
-    assert found == pb.ToolCallDelta(
-        id="i", name="f", arguments="free", type=content_pb2.TOOL_TYPE_CUSTOM
-    )
+    (found,) = deltas(whole({"tool_calls": [tool]}))
+    assert found == ToolCallDelta(id="i", name="f", arguments="free", type="custom")
 
 
 def test_other_fields_are_gathered() -> None:
     """Annotations, sound, pictures and the old function call come once and whole."""
-    found = contents(
+    (found,) = deltas(
         stream(
             delta(audio={"id": "a", "transcript": "x"}, annotations=[1]),
             delta(audio={"id": "a", "transcript": "y"}, annotations=[2], images=[]),
@@ -391,8 +422,8 @@ def test_other_fields_are_gathered() -> None:
         )
     )
 
-    assert [kind for kind, _ in found] == ["extra_json"]
-    assert json.loads(found[0][1]) == {  # type: ignore[arg-type]
+    assert isinstance(found, ExtraDelta)
+    assert json.loads(found.extra_json) == {
         "audio": {"id": "a", "transcript": "xy"},
         "annotations": [1, 2],
         "function_call": {"name": "f", "arguments": "{}"},
@@ -407,10 +438,11 @@ def test_pictures_in_the_content_are_images() -> None:
         "images": [picture | {"index": 0}],
     }
 
-    for chunks in (whole(message), stream(delta(**message), STOP)):
-        text, (kind, extra) = contents(chunks)
-        assert (text, kind) == (("text", "x"), "extra_json")
-        assert json.loads(extra) == {"images": [picture | {"index": 0}, picture]}  # type: ignore[arg-type]
+    for events in (whole(message), stream(delta(**message), STOP)):
+        text, extra = deltas(events)
+        assert text == TextDelta("x")
+        assert isinstance(extra, ExtraDelta)
+        assert json.loads(extra.extra_json) == {"images": [picture | {"index": 0}, picture]}
 
 
 def test_log_probabilities() -> None:
@@ -426,9 +458,9 @@ def test_log_probabilities() -> None:
     odd["choices"][0]["logprobs"] = [0.5]
 
     first, second, third, *_ = stream(chunk, empty, odd, STOP)
-    assert json.loads(first.delta.logprobs_json)["content"] == [{"token": "a", "logprob": -0.5}]
-    assert not second.delta.logprobs_json
-    assert (third.delta.text, third.delta.logprobs_json) == ("c", b"")
+    assert isinstance(first, TextDelta)
+    assert json.loads(first.logprobs_json)["content"] == [{"token": "a", "logprob": -0.5}]
+    assert (second, third) == (TextDelta("b"), TextDelta("c"))
 
 
 USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
@@ -461,10 +493,10 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
 )
 def test_finds_usage(chunks: list[dict[str, Any]]) -> None:
     """Usage is found in all the places where providers put it; the last believable one counts."""
-    usage = stream(*chunks)[-1].finished.usage
+    usage = counted(stream(*chunks))
 
     assert (usage.prompt_token_count, usage.completion_token_count) == (5, 7)
-    assert usage.source == usage_pb2.USAGE_SOURCE_PROVIDER
+    assert usage.source == "provider"
 
 
 @pytest.mark.parametrize(
@@ -526,8 +558,8 @@ def test_cached_tokens_beside_the_prompt(
     said = {"prompt_tokens": 100, "completion_tokens": 50} | usage
     body = {"choices": STOP["choices"], "usage": said}
     streamed = stream(delta(content="a"), STOP, {"choices": [], "usage": said})
-    for chunks in (streamed, OpenAiDecoder().whole(json.dumps(body).encode())):
-        found = chunks[-1].finished.usage
+    for events in (streamed, OpenAiDecoder().whole(json.dumps(body).encode()).events()):
+        found = counted(events)
         assert expected == (
             found.prompt_token_count,
             found.completion_token_count,
@@ -587,7 +619,7 @@ def test_error_events(data: bytes) -> None:
 @pytest.mark.parametrize("error", [None, {}, "", False, []])
 def test_no_error_is_no_error(error: object) -> None:
     """A field `error` that says nothing is not an error."""
-    assert contents(stream(delta(content="a") | {"error": error}, STOP)) == [("text", "a")]
+    assert deltas(stream(delta(content="a") | {"error": error}, STOP)) == [TextDelta("a")]
 
 
 @pytest.mark.parametrize("data", [b"{", b"hello", b"[1]", b"5", b'{"choices":5}x', b"\xff", b'"a"'])
@@ -625,15 +657,17 @@ def test_white_space_before_a_whole_answer() -> None:
     """Servers keep connections alive with white space."""
     body = b"\n \n\n" + json.dumps({"choices": [{"message": {"content": "a"}}]}).encode() + b"\n"
 
-    assert contents(OpenAiDecoder().whole(body)) == [("text", "a")]
+    assert deltas(OpenAiDecoder().whole(body).events()) == [TextDelta("a")]
 
 
 def test_a_filtered_answer_may_have_no_message() -> None:
     """Azure leaves the message out where it withholds an answer."""
     body = json.dumps({"choices": [{"index": 0, "finish_reason": "content_filter"}]}).encode()
 
-    end, _ = OpenAiDecoder().whole(body)
-    assert end.choice_finished.finish_reason == pb.FINISH_REASON_CONTENT_FILTER
+    end, _ = OpenAiDecoder().whole(body).events()
+    assert end == ChoiceFinished(
+        finish_reason="content_filter", native_finish_reason="content_filter"
+    )
 
 
 @pytest.mark.parametrize("index", [-1, 128, 10**9])
@@ -659,7 +693,7 @@ SCRAPS = st.recursive(
 
 @given(st.lists(SCRAPS, max_size=4))
 def test_no_event_is_too_odd(events: list[object]) -> None:
-    """Any JSON gives chunks or an UpstreamError, and never another exception."""
+    """Any JSON gives events or an UpstreamError, and never another exception."""
     decoder = OpenAiDecoder(json.dumps)
     with suppress(UpstreamError):
         for data in events:
@@ -692,11 +726,10 @@ def test_stream_and_whole_answer_agree(
     assert sums(stream(*parts, STOP)) == sums(whole(message)) == (text, reasoning, arguments)
 
 
-def sums(chunks: list[pb.ChatCompletionChunk]) -> tuple[str, str, str]:
+def sums(events: list[Event]) -> tuple[str, str, str]:
     """Text, reasoning and arguments, put together."""
-    deltas = [chunk.delta for chunk in chunks]
     return (
-        "".join(one.text for one in deltas),
-        "".join(one.reasoning for one in deltas),
-        "".join(one.tool_call.arguments for one in deltas),
+        "".join(one.text for one in events if isinstance(one, TextDelta)),
+        "".join(one.text for one in events if isinstance(one, ReasoningDelta)),
+        "".join(one.arguments for one in events if isinstance(one, ToolCallDelta)),
     )

@@ -24,21 +24,22 @@ def fragment(
     return wire.ToolCall(index=index, id=id_, function=wire.Function(name, arguments))
 
 
-def assembled(*pieces: wire.ToolCall, whole: bool = False) -> list[tuple[str, str, str]]:
+def assembled(*pieces: wire.ToolCall) -> list[tuple[str, str, str]]:
     """ID, name and arguments of each call. Checks the form of the deltas."""
-    calls = ToolCalls("seed")
-    deltas = [delta for piece in pieces for delta in calls.add(piece, whole=whole)]
+    calls = ToolCalls("seed", 2)
+    deltas = [delta for piece in pieces for delta in calls.add(piece)]
     deltas += calls.rest()
     found: dict[int, list[str]] = {}
     for delta in deltas:
-        if delta.index not in found:
+        assert delta.index == 2
+        if delta.call_index not in found:
             assert delta.id
-            assert delta.index == len(found)
-            found[delta.index] = [delta.id, delta.name, delta.arguments]
+            assert delta.call_index == len(found)
+            found[delta.call_index] = [delta.id, delta.name, delta.arguments]
         else:
             assert (delta.id, delta.name) == ("", "")
             assert delta.arguments
-            found[delta.index][2] += delta.arguments
+            found[delta.call_index][2] += delta.arguments
     assert len({call_id for call_id, _, _ in found.values()}) == len(found)
     return [(call_id, name, arguments) for call_id, name, arguments in found.values()]
 
@@ -143,10 +144,14 @@ def test_each_call_of_a_whole_message_is_a_call() -> None:
     """Equal IDs, indexes and names do not merge the calls of a whole message."""
     pieces = [fragment(0, "a", "f", PARIS), fragment(0, "a", "f", PARIS), fragment(name="f")]
 
-    found = assembled(*pieces, whole=True)
+    calls = ToolCalls("seed")
+    for one in pieces:
+        calls.add_whole(one)
 
-    assert [call[1:] for call in found] == [("f", PARIS), ("f", PARIS), ("f", "")]
-    assert found[0][0] == "a"
+    found = calls.whole()
+    assert [(call.name, call.arguments) for call in found] == [("f", PARIS)] * 2 + [("f", "")]
+    assert found[0].id == "a"
+    assert len({call.id for call in found}) == len(found)
 
 
 _ARGUMENTS = st.dictionaries(st.text(max_size=3), st.text(max_size=5), max_size=3).map(json.dumps)

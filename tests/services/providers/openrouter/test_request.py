@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2 as content
 
 from services.capabilities import Capabilities, lookup
 from services.config import ChannelConfig
+from services.domain.conversation import Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec, Thinking
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openrouter import DIALECT
@@ -33,11 +33,11 @@ def target(capabilities: Capabilities | None = None) -> Target:
     )
 
 
-def encode(to: Target | None = None, **fields: Any) -> tuple[dict[str, Any], dict[str, int]]:
+def encode(to: Target | None = None, **fields: Any) -> tuple[dict[str, Any], dict[str, str]]:
     """The body, and the parameters about which there are notes."""
     notes = Notes()
-    hello = content.Message(role=content.ROLE_USER, content=[content.ContentPart(text="hello")])
-    spec = pb.ChatCompletionSpec(**({"model": "m", "messages": [hello]} | fields))
+    hello = Message(role="user", content=[TextPart(text="hello")])
+    spec = ChatCompletionSpec(**({"model": "m", "messages": [hello]} | fields))
     body: dict[str, Any] = json.loads(DIALECT.encode(spec, to or target(), notes).body)
     return body, {note.param: note.action for note in notes.all}
 
@@ -74,13 +74,13 @@ def test_all_sampling_parameters() -> None:
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        ({"reasoning_effort": pb.REASONING_EFFORT_HIGH}, {"effort": "high"}),
-        ({"reasoning_effort": pb.REASONING_EFFORT_NONE}, {"enabled": False}),
-        ({"thinking": pb.Thinking(budget_tokens=2000)}, {"max_tokens": 2000}),
-        ({"thinking": pb.Thinking(mode=pb.THINKING_MODE_DISABLED)}, {"enabled": False}),
-        ({"thinking": pb.Thinking(excluded=True)}, {"exclude": True}),
+        ({"reasoning_effort": "high"}, {"effort": "high"}),
+        ({"reasoning_effort": "none"}, {"enabled": False}),
+        ({"thinking": Thinking(budget_tokens=2000)}, {"max_tokens": 2000}),
+        ({"thinking": Thinking(mode="disabled")}, {"enabled": False}),
+        ({"thinking": Thinking(excluded=True)}, {"exclude": True}),
         (
-            {"thinking": pb.Thinking(budget_tokens=2000, excluded=True)},
+            {"thinking": Thinking(budget_tokens=2000, excluded=True)},
             {"max_tokens": 2000, "exclude": True},
         ),
     ],
@@ -96,7 +96,7 @@ def test_reasoning(wanted: dict[str, Any], expected: dict[str, Any]) -> None:
 def test_adaptive_models_are_switched_on() -> None:
     """A model that has no levels is just told to reason."""
     able = Capabilities(thinking="effort", efforts=())
-    body, _ = encode(target(able), thinking=pb.Thinking(mode=pb.THINKING_MODE_ENABLED))
+    body, _ = encode(target(able), thinking=Thinking(mode="enabled"))
 
     assert body["reasoning"] == {"enabled": True}
 
@@ -106,7 +106,7 @@ def test_reasoning_comes_back_unchanged() -> None:
     raw = msgspec.json.encode(DETAILS)
     state = reasoning_state.pack("openrouter", [reasoning_state.Details(msgspec.Raw(raw))])
     for fields in ({"reasoning_state": state}, {"reasoning_details_json": raw}):
-        turn = content.Message(role=content.ROLE_ASSISTANT, **fields)
+        turn = Message(role="assistant", **fields)
         body, notes = encode(messages=[turn])
         assert body["messages"][0]["reasoning_details"] == DETAILS
         assert not notes
@@ -114,7 +114,7 @@ def test_reasoning_comes_back_unchanged() -> None:
 
 def test_details_have_to_be_json() -> None:
     """What callers send as details cannot break out of its place."""
-    turn = content.Message(role=content.ROLE_ASSISTANT, reasoning_details_json=b'[],"model":"x"')
+    turn = Message(role="assistant", reasoning_details_json=b'[],"model":"x"')
 
     with pytest.raises(Failure) as refused:
         encode(messages=[turn])
@@ -123,8 +123,8 @@ def test_details_have_to_be_json() -> None:
 
 def test_cache_marks() -> None:
     """Marks of what should be cached are passed on."""
-    part = content.ContentPart(text="long", cache_control_json=b'{"type":"ephemeral"}')
-    body, notes = encode(messages=[content.Message(role=content.ROLE_SYSTEM, content=[part])])
+    part = TextPart(text="long", cache_control_json=b'{"type":"ephemeral"}')
+    body, notes = encode(messages=[Message(role="system", content=[part])])
 
     marked = {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}
     assert body["messages"] == [{"role": "system", "content": [marked]}]
@@ -144,20 +144,18 @@ def test_routes_are_not_for_callers() -> None:
 @pytest.mark.parametrize("details", [DETAILS, []])
 def test_models_that_want_their_reasoning_back(details: list[dict[str, object]]) -> None:
     """After calls of a budget model, reasoning goes on only if what it thought comes back."""
-    call = content.ToolCall(id="call_1", name="clock", arguments="{}")
-    asked = content.Message(role=content.ROLE_ASSISTANT, tool_calls=[call])
-    if details:
-        asked.reasoning_details_json = msgspec.json.encode(details)
-    said = content.Message(role=content.ROLE_TOOL, tool_call_id="call_1")
-    said.content.add(text="noon")
-    hello = content.Message(role=content.ROLE_USER, content=[content.ContentPart(text="hello")])
+    call = ToolCall(id="call_1", name="clock", arguments="{}")
+    sealed = msgspec.json.encode(details) if details else b""
+    asked = Message(role="assistant", tool_calls=[call], reasoning_details_json=sealed)
+    said = Message(role="tool", tool_call_id="call_1", content=[TextPart(text="noon")])
+    hello = Message(role="user", content=[TextPart(text="hello")])
 
     body, notes = encode(
         target(Capabilities(thinking="budget")),
         messages=[hello, asked, said],
-        thinking=pb.Thinking(budget_tokens=2000),
+        thinking=Thinking(budget_tokens=2000),
         max_tokens=4000,
     )
 
     assert ("reasoning" in body) == bool(details)
-    assert notes == ({} if details else {"thinking": pb.NOTE_ACTION_DROPPED})
+    assert notes == ({} if details else {"thinking": "dropped"})

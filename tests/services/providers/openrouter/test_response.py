@@ -6,11 +6,18 @@ import json
 from typing import Any
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.capabilities import Capabilities
 from services.config import ChannelConfig
 from services.domain.error_reason import ErrorReason
+from services.domain.events import (
+    ChoiceFinished,
+    Event,
+    Finished,
+    ReasoningDelta,
+    ReasoningStateDelta,
+    TextDelta,
+)
 from services.errors import UpstreamError
 from services.providers.base import Notes, Target
 from services.providers.openrouter import DIALECT
@@ -26,15 +33,15 @@ TARGET = Target(
 )
 
 
-def decode(*chunks: dict[str, Any]) -> list[pb.ChatCompletionChunk]:
+def decode(*chunks: dict[str, Any]) -> list[Event]:
     """What comes of a stream of these chunks, between keep-alives."""
     decoder, parser = DIALECT.decoder(TARGET), SseParser()
     body = b": OPENROUTER PROCESSING\n\n".join(
         b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks
     )
-    out = []
-    for event in [*parser.feed(body + b"data: [DONE]\n\n"), *parser.close()]:
-        out += decoder.feed(event)
+    out: list[Event] = []
+    for frame in [*parser.feed(body + b"data: [DONE]\n\n"), *parser.close()]:
+        out += decoder.feed(frame)
     return out + decoder.finish()
 
 
@@ -59,13 +66,15 @@ def test_a_whole_stream() -> None:
         choice("stop") | {"usage": usage},
     )
 
-    assert (reasoning.delta.reasoning, text.delta.text) == ("hm", "a")
-    (block,) = reasoning_state.unpack(state.delta.reasoning_state, "openrouter", Notes())
+    assert (reasoning, text) == (ReasoningDelta("hm"), TextDelta("a"))
+    assert isinstance(state, ReasoningStateDelta)
+    (block,) = reasoning_state.unpack(state.state, "openrouter", Notes())
     assert isinstance(block, Details)
     assert json.loads(bytes(block.json)) == [detail | {"signature": "s"}]
-    assert end.choice_finished.finish_reason == pb.FINISH_REASON_STOP
-    assert end.choice_finished.native_finish_reason == "end_turn"
-    assert finished.finished.usage.total_token_count == 7
+    assert end == ChoiceFinished(finish_reason="stop", native_finish_reason="end_turn")
+    assert isinstance(finished, Finished)
+    assert finished.usage is not None
+    assert finished.usage.total_token_count == 7
 
 
 @pytest.mark.parametrize("code", [429, "rate_limit_exceeded"])

@@ -6,9 +6,9 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import content_pb2
 
 from services.capabilities import CapabilityOverrides
+from services.domain.conversation import ImagePart
 from services.errors import Failure
 from services.providers.translate.images import InlineImage, LinkedImage, read
 from tests.services.providers.targets import target_of
@@ -23,20 +23,20 @@ def test_the_bytes_are_believed(claimed: str) -> None:
     data = b"\x89PNG\r\n\x1a\n" + bytes(100)
     text = base64.b64encode(data).decode()
     expected = InlineImage(mime_type="image/png", base64=text.encode())
-    assert read(content_pb2.Image(data=data, mime_type=claimed), TARGET) == expected
-    assert read(content_pb2.Image(base64=text, mime_type=claimed), TARGET) == expected
+    assert read(ImagePart(data=data, mime_type=claimed), TARGET) == expected
+    assert read(ImagePart(base64=text, mime_type=claimed), TARGET) == expected
 
 
 def test_the_claim_is_believed_where_bytes_tell_nothing() -> None:
     """An unknown form has the media type that the caller gave."""
-    found = read(content_pb2.Image(data=b"<svg/>", mime_type="image/SVG+xml"), TARGET)
+    found = read(ImagePart(data=b"<svg/>", mime_type="image/SVG+xml"), TARGET)
     assert isinstance(found, InlineImage)
     assert found.mime_type == "image/svg+xml"
 
 
 def test_links_are_passed_on() -> None:
     """A URL is the provider's to fetch; one that fetches nothing makes it an error."""
-    image = content_pb2.Image(uri="https://example.com/a.png")
+    image = ImagePart(uri="https://example.com/a.png")
     assert read(image, TARGET) == LinkedImage(uri="https://example.com/a.png")
     with pytest.raises(Failure) as refused:
         read(image, target_of("m", "openai", overrides=CapabilityOverrides(image_uris=False)))
@@ -46,19 +46,19 @@ def test_links_are_passed_on() -> None:
 @pytest.mark.parametrize(
     "image",
     [
-        content_pb2.Image(),
-        content_pb2.Image(base64="****", mime_type="image/png"),
-        content_pb2.Image(base64=PNG + "****", mime_type="image/png"),
-        content_pb2.Image(base64=PNG + '","a":"b', mime_type="image/png"),
-        content_pb2.Image(base64=PNG + "AAAA\nAAA", mime_type="image/png"),
-        content_pb2.Image(base64=PNG + "é", mime_type="image/png"),
-        content_pb2.Image(base64=PNG + "AA==" + "A" * 70_000, mime_type="image/png"),
-        content_pb2.Image(base64=PNG * 8192 + "AA*=", mime_type="image/png"),
-        content_pb2.Image(data=b"BM\x46\x00", mime_type="image/png"),
-        content_pb2.Image(data=b"", mime_type="image/tiff"),
+        ImagePart(),
+        ImagePart(base64="****", mime_type="image/png"),
+        ImagePart(base64=PNG + "****", mime_type="image/png"),
+        ImagePart(base64=PNG + '","a":"b', mime_type="image/png"),
+        ImagePart(base64=PNG + "AAAA\nAAA", mime_type="image/png"),
+        ImagePart(base64=PNG + "é", mime_type="image/png"),
+        ImagePart(base64=PNG + "AA==" + "A" * 70_000, mime_type="image/png"),
+        ImagePart(base64=PNG * 8192 + "AA*=", mime_type="image/png"),
+        ImagePart(data=b"BM\x46\x00", mime_type="image/png"),
+        ImagePart(data=b"", mime_type="image/tiff"),
     ],
 )
-def test_refuses(image: content_pb2.Image) -> None:
+def test_refuses(image: ImagePart) -> None:
     """No source, no base64, and a media type that is not accepted are invalid images."""
     with pytest.raises(Failure) as refused:
         read(image, TARGET, accepts={"image/png"})
@@ -70,7 +70,7 @@ def test_pictures_of_any_size_are_read(size: int) -> None:
     """What is looked at in pieces is one picture."""
     data = b"\x89PNG\r\n\x1a\n" + bytes(size)
     text = base64.b64encode(data)
-    assert read(content_pb2.Image(base64=text.decode()), TARGET) == InlineImage(
+    assert read(ImagePart(base64=text.decode()), TARGET) == InlineImage(
         mime_type="image/png", base64=text
     )
 
@@ -86,5 +86,5 @@ def test_a_picture_is_a_json_string(prefix: str) -> None:
 def test_links_lead_to_the_web(uri: str) -> None:
     """A server of models might read a file of its own machine and tell what it shows."""
     with pytest.raises(Failure) as refused:
-        read(content_pb2.Image(uri=uri), TARGET)
+        read(ImagePart(uri=uri), TARGET)
     assert refused.value.reason == "INVALID_IMAGE"

@@ -3,12 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import content_pb2
 
 from services.capabilities import CapabilityOverrides
 from services.config import Quirks
+from services.domain.conversation import ImagePart, Message
 from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec, ResponseFormat, Tool
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import (
@@ -35,7 +35,7 @@ SET: dict[str, Any] = {
     "stop": ["END"],
     "logit_bias": {50256: -100.0},
     "parallel_tool_calls": False,
-    "verbosity": pb.VERBOSITY_LOW,
+    "verbosity": "low",
     "service_tier": "flex",
     "user": "u-1",
     "metadata": {"team": "a"},
@@ -46,9 +46,9 @@ SET: dict[str, Any] = {
 SENT = SET | {"logit_bias": {"50256": -100.0}, "verbosity": "low"}
 
 
-def spec_with(**fields: Any) -> pb.ChatCompletionSpec:
+def spec_with(**fields: Any) -> ChatCompletionSpec:
     """A spec with a tool, so that everything about tools has a meaning."""
-    return pb.ChatCompletionSpec(model="m", tools=[pb.Tool(name="f")], **fields)
+    return ChatCompletionSpec(model="m", tools=[Tool(name="f")], **fields)
 
 
 def sent(target: Target, notes: Notes, **fields: Any) -> dict[str, object]:
@@ -88,7 +88,7 @@ def test_drops_what_the_channel_refuses(name: str) -> None:
         assert refused.value.param == name
     else:
         assert sent(target, notes, **{name: SET[name]}) == {}
-        assert told(notes) == {name: "DROPPED"}
+        assert told(notes) == {name: "dropped"}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -118,7 +118,7 @@ def test_moves_numbers_into_range() -> None:
     """A temperature above the model's highest becomes the highest, with a note."""
     notes = Notes()
     assert sent(target_of("claude-sonnet-4-5"), notes, temperature=1.7) == {"temperature": 1.0}
-    assert told(notes) == {"temperature": "CLAMPED"}
+    assert told(notes) == {"temperature": "clamped"}
 
 
 @pytest.mark.parametrize(
@@ -145,15 +145,15 @@ def test_reasoning_narrows_sampling() -> None:
     given = accepted(spec, names, target_of("claude-opus-4-6"), notes, thinking=True)
     assert given == {"top_p": 0.95}
     assert told(notes) == {
-        "temperature": "DROPPED",
-        "top_k": "DROPPED",
-        "top_p": "CLAMPED",
+        "temperature": "dropped",
+        "top_k": "dropped",
+        "top_p": "clamped",
     }
 
 
 def test_parallel_calls_need_tools() -> None:
     """Without tools nothing is said about how many to call: providers refuse it."""
-    spec = pb.ChatCompletionSpec(model="m", parallel_tool_calls=True)
+    spec = ChatCompletionSpec(model="m", parallel_tool_calls=True)
     assert accepted(spec, ALL, target_of("unknown", "openai"), Notes()) == {}
 
 
@@ -164,7 +164,7 @@ def test_output_limit() -> None:
     assert output_limit(spec_with(max_tokens=5), target, notes) == 5
     assert not notes.all
     assert output_limit(spec_with(max_tokens=10_000), target, notes) == 8192
-    assert told(notes) == {"max_tokens": "CLAMPED"}
+    assert told(notes) == {"max_tokens": "clamped"}
 
 
 def test_output_limit_name() -> None:
@@ -178,23 +178,17 @@ def test_output_limit_name() -> None:
 @pytest.mark.parametrize(
     ("overrides", "fields", "param"),
     [
-        ({"tools": False}, {"tools": [pb.Tool(name="f")]}, "tools"),
+        ({"tools": False}, {"tools": [Tool(name="f")]}, "tools"),
         (
             {"structured_output": False},
-            {"response_format": pb.ResponseFormat(type=pb.RESPONSE_FORMAT_TYPE_JSON_SCHEMA)},
+            {"response_format": ResponseFormat(type="json_schema")},
             "response_format",
         ),
         (
             {"images": "no"},
             {
                 "messages": [
-                    content_pb2.Message(
-                        content=[
-                            content_pb2.ContentPart(
-                                image=content_pb2.Image(uri="https://example.com/a.png")
-                            )
-                        ]
-                    )
+                    Message(role="user", content=[ImagePart(uri="https://example.com/a.png")])
                 ]
             },
             "messages",
@@ -203,7 +197,7 @@ def test_output_limit_name() -> None:
 )
 def test_refuses_features(overrides: dict[str, Any], fields: dict[str, Any], param: str) -> None:
     """Tools, schemas and pictures are never left out: a model that lacks them is an error."""
-    spec = pb.ChatCompletionSpec(model="m", **fields)
+    spec = ChatCompletionSpec(model="m", **fields)
     require_features(spec, target_of("unknown", "openai"))
     lacking = target_of("unknown", "openai", overrides=CapabilityOverrides(**overrides))
     with pytest.raises(Failure) as refused:

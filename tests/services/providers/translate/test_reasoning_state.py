@@ -56,7 +56,7 @@ def test_another_dialect_is_left_out() -> None:
     """Reasoning that another provider sealed is dropped with a note."""
     notes = Notes()
     assert unpack(pack("openrouter", [Text(length=1)]), "anthropic", notes) == ()
-    assert told(notes) == {"messages": "DROPPED"}
+    assert told(notes) == {"messages": "dropped"}
 
 
 def forged(data: bytes) -> str:

@@ -6,15 +6,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.capabilities import CapabilityOverrides
-from services.common.chat_names import EFFORT_NAMES
 from services.config import Quirks
+from services.domain.spec import EFFORTS, ChatCompletionSpec, Thinking, Tool, ToolChoice
 from services.errors import Failure
 from services.providers.base import Notes
 from services.providers.translate.thinking import (
-    ASKED_EFFORTS,
     BUDGETS,
     ThinkingPlan,
     effort_of,
@@ -23,23 +21,20 @@ from services.providers.translate.thinking import (
 )
 from tests.services.providers.targets import target_of, told
 
-E = pb.ReasoningEffort
-T = pb.Thinking
+T = Thinking
 
 
 def planned(model: str, dialect: str = "anthropic", **asked: Any) -> tuple[ThinkingPlan, Any]:
     """The plan for a request, and what became of its parameters."""
     named = asked.pop("named", False)
     notes = Notes()
-    spec = pb.ChatCompletionSpec(model="m", **asked)
+    spec = ChatCompletionSpec(model="m", **asked)
     return plan(spec, target_of(model, dialect, thinking_by_name=named), notes), told(notes)
 
 
 def test_tables_are_complete() -> None:
-    """Every effort of the contract has a level, and every level but `none` a budget."""
-    assert set(ASKED_EFFORTS) == set(E.values()) - {pb.REASONING_EFFORT_UNSPECIFIED}
-    assert list(ASKED_EFFORTS.values()) == list(EFFORT_NAMES)
-    assert list(BUDGETS) == list(EFFORT_NAMES[1:])
+    """Every effort but `none` has a budget."""
+    assert list(BUDGETS) == list(EFFORTS[1:])
     assert all(low < high for low, high in pairwise(BUDGETS.values()))
 
 
@@ -81,20 +76,20 @@ def test_names_ask_for_a_medium_amount(model: str, kind: str, amount: object) ->
 @pytest.mark.parametrize(
     ("model", "effort", "expected", "noted"),
     [
-        ("claude-sonnet-4", pb.REASONING_EFFORT_LOW, ("budget", 2048), "MAPPED"),
-        ("claude-sonnet-4-5", pb.REASONING_EFFORT_HIGH, ("budget", 16_384), "MAPPED"),
-        ("claude-opus-4-1", pb.REASONING_EFFORT_MAX, ("budget", 25_600), "MAPPED"),
-        ("claude-opus-4-6", pb.REASONING_EFFORT_HIGH, ("adaptive", "high"), None),
-        ("claude-opus-4-6", pb.REASONING_EFFORT_XHIGH, ("adaptive", "high"), "CLAMPED"),
-        ("claude-opus-4-7", pb.REASONING_EFFORT_XHIGH, ("adaptive", "xhigh"), None),
-        ("claude-sonnet-5", pb.REASONING_EFFORT_MINIMAL, ("adaptive", "low"), "CLAMPED"),
-        ("claude-3-5-haiku", pb.REASONING_EFFORT_HIGH, ("default", ""), "DROPPED"),
-        ("gpt-5", pb.REASONING_EFFORT_MINIMAL, ("effort", "minimal"), None),
-        ("o3", pb.REASONING_EFFORT_XHIGH, ("effort", "high"), "CLAMPED"),
-        ("gpt-4o", pb.REASONING_EFFORT_LOW, ("default", ""), "DROPPED"),
-        ("grok-4", pb.REASONING_EFFORT_LOW, ("default", ""), "DROPPED"),
-        ("deepseek-v3.2", pb.REASONING_EFFORT_LOW, ("adaptive", ""), "MAPPED"),
-        ("unknown", pb.REASONING_EFFORT_XHIGH, ("effort", "xhigh"), None),
+        ("claude-sonnet-4", "low", ("budget", 2048), "mapped"),
+        ("claude-sonnet-4-5", "high", ("budget", 16_384), "mapped"),
+        ("claude-opus-4-1", "max", ("budget", 25_600), "mapped"),
+        ("claude-opus-4-6", "high", ("adaptive", "high"), None),
+        ("claude-opus-4-6", "xhigh", ("adaptive", "high"), "clamped"),
+        ("claude-opus-4-7", "xhigh", ("adaptive", "xhigh"), None),
+        ("claude-sonnet-5", "minimal", ("adaptive", "low"), "clamped"),
+        ("claude-3-5-haiku", "high", ("default", ""), "dropped"),
+        ("gpt-5", "minimal", ("effort", "minimal"), None),
+        ("o3", "xhigh", ("effort", "high"), "clamped"),
+        ("gpt-4o", "low", ("default", ""), "dropped"),
+        ("grok-4", "low", ("default", ""), "dropped"),
+        ("deepseek-v3.2", "low", ("adaptive", ""), "mapped"),
+        ("unknown", "xhigh", ("effort", "xhigh"), None),
     ],
 )
 def test_efforts(model: str, effort: Any, expected: object, noted: str | None) -> None:
@@ -110,12 +105,12 @@ def test_efforts(model: str, effort: Any, expected: object, noted: str | None) -
     [
         ("claude-sonnet-4-5", 5000, ("budget", 5000), None),
         ("claude-opus-4-6", 5000, ("budget", 5000), None),
-        ("claude-opus-4-7", 1024, ("adaptive", "low"), "MAPPED"),
-        ("claude-opus-4-7", 5000, ("adaptive", "medium"), "MAPPED"),
-        ("claude-opus-5", 16_000, ("adaptive", "high"), "MAPPED"),
-        ("claude-opus-5", 32_000, ("adaptive", "xhigh"), "MAPPED"),
-        ("o3", 32_000, ("effort", "high"), "MAPPED"),
-        ("unknown", 5000, ("effort", "medium"), "MAPPED"),
+        ("claude-opus-4-7", 1024, ("adaptive", "low"), "mapped"),
+        ("claude-opus-4-7", 5000, ("adaptive", "medium"), "mapped"),
+        ("claude-opus-5", 16_000, ("adaptive", "high"), "mapped"),
+        ("claude-opus-5", 32_000, ("adaptive", "xhigh"), "mapped"),
+        ("o3", 32_000, ("effort", "high"), "mapped"),
+        ("unknown", 5000, ("effort", "medium"), "mapped"),
     ],
 )
 def test_budgets(model: str, budget: int, expected: object, noted: str | None) -> None:
@@ -155,7 +150,7 @@ def test_budgets_leave_room(max_tokens: int, asked: int, budget: int, limit: int
 @given(
     max_tokens=st.none() | st.integers(1, 2**31 - 1),
     budget=st.none() | st.integers(1024, 32_000),
-    effort=st.sampled_from(list(ASKED_EFFORTS)[1:]),
+    effort=st.sampled_from(EFFORTS[1:]),
 )
 def test_budgets_are_always_legal(max_tokens: int | None, budget: int | None, effort: Any) -> None:
     """Whatever is asked, a budget is at least 1024 and below the limit on the answer."""
@@ -170,9 +165,9 @@ def test_budgets_are_always_legal(max_tokens: int | None, budget: int | None, ef
 @pytest.mark.parametrize(
     "asked",
     [
-        {"reasoning_effort": pb.REASONING_EFFORT_NONE},
-        {"thinking": T(mode=pb.THINKING_MODE_DISABLED)},
-        {"thinking": T(mode=pb.THINKING_MODE_DISABLED), "named": True},
+        {"reasoning_effort": "none"},
+        {"thinking": T(mode="disabled")},
+        {"thinking": T(mode="disabled"), "named": True},
     ],
 )
 @pytest.mark.parametrize(
@@ -196,15 +191,15 @@ def test_off(model: str, kind: str, effort: str, asked: dict[str, Any]) -> None:
 
 def test_forced_tools_switch_reasoning_off() -> None:
     """Claude does not reason while it is made to call a tool: the tool wins, with a note."""
-    choice = pb.ToolChoice(mode=pb.TOOL_CHOICE_MODE_REQUIRED)
-    asked: dict[str, Any] = {"tools": [pb.Tool(name="f")], "tool_choice": choice}
-    effort: dict[str, Any] = {"reasoning_effort": pb.REASONING_EFFORT_LOW}
+    choice = ToolChoice(mode="required")
+    asked: dict[str, Any] = {"tools": [Tool(name="f")], "tool_choice": choice}
+    effort: dict[str, Any] = {"reasoning_effort": "low"}
     assert planned("claude-sonnet-4-5", **asked, **effort) == (
         ThinkingPlan(kind="default"),
-        {"reasoning_effort": "DROPPED"},
+        {"reasoning_effort": "dropped"},
     )
     assert planned("claude-sonnet-5", **asked) == (ThinkingPlan(kind="off"), {})
-    assert planned("claude-sonnet-4-5", **asked, named=True)[1] == {"thinking": "DROPPED"}
+    assert planned("claude-sonnet-4-5", **asked, named=True)[1] == {"thinking": "dropped"}
     assert planned("claude-fable-5", **asked)[0].kind == "default"
 
 
@@ -212,16 +207,16 @@ def test_forced_tools_switch_reasoning_off() -> None:
     ("model", "effort", "noted"),
     [
         ("gpt-5.4", None, {}),
-        ("gpt-5.4", pb.REASONING_EFFORT_LOW, {"reasoning_effort": "DROPPED"}),
-        ("gpt-5.4", pb.REASONING_EFFORT_NONE, {}),
-        ("gpt-5.6-terra", None, {"thinking": "DROPPED"}),
-        ("gpt-5.6-terra", pb.REASONING_EFFORT_HIGH, {"reasoning_effort": "DROPPED"}),
-        ("gpt-5.6-terra", pb.REASONING_EFFORT_NONE, {}),
+        ("gpt-5.4", "low", {"reasoning_effort": "dropped"}),
+        ("gpt-5.4", "none", {}),
+        ("gpt-5.6-terra", None, {"thinking": "dropped"}),
+        ("gpt-5.6-terra", "high", {"reasoning_effort": "dropped"}),
+        ("gpt-5.6-terra", "none", {}),
     ],
 )
 def test_tools_switch_reasoning_off(model: str, effort: Any, noted: dict[str, str]) -> None:
     """OpenAI's Chat Completions API refuses tools of newer models that reason."""
-    asked: dict[str, Any] = {"tools": [pb.Tool(name="f")]}
+    asked: dict[str, Any] = {"tools": [Tool(name="f")]}
     if effort:
         asked["reasoning_effort"] = effort
     assert planned(model, "openai", **asked) == (ThinkingPlan(kind="off"), noted)
@@ -230,7 +225,7 @@ def test_tools_switch_reasoning_off(model: str, effort: Any, noted: dict[str, st
 
 def test_strict_refuses_tools_of_a_model_that_reasons() -> None:
     """Reasoning by default is not switched off in strict mode."""
-    spec = pb.ChatCompletionSpec(tools=[pb.Tool(name="f")])
+    spec = ChatCompletionSpec(model="m", tools=[Tool(name="f")])
     with pytest.raises(Failure) as refused:
         plan(spec, target_of("gpt-5.6-terra", "openai"), Notes(strict=True))
     assert refused.value.reason == "UNSUPPORTED_FEATURE"
@@ -239,26 +234,26 @@ def test_strict_refuses_tools_of_a_model_that_reasons() -> None:
 def test_contradictions_are_told() -> None:
     """Of an effort and a budget the one that the model takes counts; the other is noted."""
     both: dict[str, Any] = {
-        "reasoning_effort": pb.REASONING_EFFORT_LOW,
+        "reasoning_effort": "low",
         "thinking": T(budget_tokens=9000),
     }
     made, notes = planned("claude-sonnet-4-5", **both)
-    assert (made.budget_tokens, notes) == (9000, {"reasoning_effort": "MAPPED"})
+    assert (made.budget_tokens, notes) == (9000, {"reasoning_effort": "mapped"})
     made, notes = planned("claude-opus-4-7", **both)
-    assert (made.effort, notes) == ("low", {"thinking.budget_tokens": "MAPPED"})
+    assert (made.effort, notes) == ("low", {"thinking.budget_tokens": "mapped"})
 
 
 def test_enabled_without_an_amount() -> None:
     """`enabled` alone is a medium amount."""
-    made, notes = planned("claude-sonnet-4-5", thinking=T(mode=pb.THINKING_MODE_ENABLED))
-    assert (made.budget_tokens, notes) == (8192, {"thinking": "MAPPED"})
-    made, notes = planned("claude-opus-4-7", thinking=T(mode=pb.THINKING_MODE_ADAPTIVE))
-    assert (made.effort, notes) == ("medium", {"thinking": "MAPPED"})
+    made, notes = planned("claude-sonnet-4-5", thinking=T(mode="enabled"))
+    assert (made.budget_tokens, notes) == (8192, {"thinking": "mapped"})
+    made, notes = planned("claude-opus-4-7", thinking=T(mode="adaptive"))
+    assert (made.effort, notes) == ("medium", {"thinking": "mapped"})
 
 
 def test_strict_refuses_what_cannot_be() -> None:
     """In strict mode reasoning of a model that cannot reason is refused, by name."""
-    spec = pb.ChatCompletionSpec(reasoning_effort=pb.REASONING_EFFORT_LOW)
+    spec = ChatCompletionSpec(model="m", reasoning_effort="low")
     with pytest.raises(Failure) as refused:
         plan(spec, target_of("gpt-4o", "openai"), Notes(strict=True))
     assert (refused.value.param, refused.value.reason) == (
@@ -270,15 +265,13 @@ def test_strict_refuses_what_cannot_be() -> None:
 def test_channels_may_lack_it() -> None:
     """A channel whose quirks drop the parameters gets none of them."""
     quirks, notes = Quirks(drops=("reasoning_effort", "thinking")), Notes()
-    spec = pb.ChatCompletionSpec(
-        reasoning_effort=pb.REASONING_EFFORT_LOW, thinking=T(budget_tokens=2000)
-    )
+    spec = ChatCompletionSpec(model="m", reasoning_effort="low", thinking=T(budget_tokens=2000))
     assert plan(spec, target_of("unknown", "openai", quirks=quirks), notes).kind == "default"
-    assert told(notes) == {"reasoning_effort": "DROPPED", "thinking": "DROPPED"}
+    assert told(notes) == {"reasoning_effort": "dropped", "thinking": "dropped"}
 
 
 def test_no_efforts_at_all() -> None:
     """An override may take all efforts away: reasoning is then only switched on."""
     target = target_of("claude-opus-4-7", overrides=CapabilityOverrides(efforts=()))
-    spec = pb.ChatCompletionSpec(reasoning_effort=pb.REASONING_EFFORT_LOW)
+    spec = ChatCompletionSpec(model="m", reasoning_effort="low")
     assert plan(spec, target, Notes()) == ThinkingPlan(kind="adaptive", active=True)

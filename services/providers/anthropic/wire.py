@@ -7,7 +7,14 @@ event.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import msgspec
+
+from services.domain.error_reason import ErrorReason
+from services.errors import UpstreamError
+
+_T = TypeVar("_T")
 
 EMPTY = msgspec.Raw(b"{}")
 
@@ -120,3 +127,29 @@ class Message(msgspec.Struct):
     stop_details: StopDetails | None = None
     usage: UsageReport | None = None
     error: msgspec.Raw = msgspec.Raw(b"")
+
+
+BLOCK_KINDS = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
+"""Types of blocks that are read."""
+
+DELTA = msgspec.json.Decoder(BlockDelta)
+EVENT = msgspec.json.Decoder(Event)
+MESSAGE = msgspec.json.Decoder(Message)
+KIND = msgspec.json.Decoder(Kind)
+BLOCK = msgspec.json.Decoder(Block)
+ENDING = msgspec.json.Decoder(Ending)
+USAGE: msgspec.json.Decoder[UsageReport | None] = msgspec.json.Decoder(UsageReport | None)
+
+
+def read(data: bytes | msgspec.Raw, decoder: msgspec.json.Decoder[_T]) -> _T:
+    """Decode. Raises UPSTREAM_BAD_RESPONSE."""
+    try:
+        return decoder.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise unreadable() from error
+
+
+def unreadable() -> UpstreamError:
+    """Create the error for an answer that cannot be decoded."""
+    message = "The provider sent something that cannot be read."
+    return UpstreamError(ErrorReason.UPSTREAM_BAD_RESPONSE, message)

@@ -1,0 +1,177 @@
+"""Parts of a message's content: text, images, audio, files, reasoning and refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
+
+from msgspec import Raw, Struct
+
+from gateway.errors import invalid
+from gateway.http.strict_json import is_null
+from gateway.surfaces.json_fields import one_of
+from gateway.surfaces.openai_chat.images import ImageReader
+from gateway.surfaces.unknown_members import item, to_json
+from services.domain.conversation import (
+    AudioPart,
+    ContentPart,
+    FilePart,
+    ImageDetail,
+    ImagePart,
+    ReasoningPart,
+    TextPart,
+)
+
+PARTS_MAX = 2_048
+"""The most parts of a message that are decoded; the service accepts 256."""
+
+_NONE = Raw()
+
+
+class _ImageUrl(Struct, forbid_unknown_fields=True):
+    url: str
+    detail: str | None = None
+
+
+class _InputAudio(Struct, forbid_unknown_fields=True):
+    data: str
+    format: str
+
+
+class _FileSource(Struct, forbid_unknown_fields=True):
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class _Part(Struct, forbid_unknown_fields=True, tag_field="type"):
+    """A part of a message. The tag is its `type`."""
+
+    cache_control: Raw = _NONE
+
+
+class _TextPart(_Part, tag="text", kw_only=True):
+    text: str
+
+
+class _ImagePart(_Part, tag="image_url", kw_only=True):
+    image_url: str | _ImageUrl
+
+
+class _AudioPart(_Part, tag="input_audio", kw_only=True):
+    input_audio: _InputAudio
+
+
+class _FilePart(_Part, tag="file", kw_only=True):
+    file: _FileSource
+
+
+class _RefusalPart(_Part, tag="refusal", kw_only=True):
+    refusal: str
+
+
+class _ThinkingPart(_Part, tag="thinking", kw_only=True):
+    thinking: str
+
+
+_KeptPart: TypeAlias = _TextPart | _ImagePart | _AudioPart | _FilePart | _ThinkingPart
+Parts: TypeAlias = list[
+    _TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart | _ThinkingPart
+]
+
+_NO_DETAIL: ImageDetail = ""
+DETAILS: Mapping[Literal["auto", "low", "high"], ImageDetail] = {
+    "auto": "",
+    "low": "low",
+    "high": "high",
+}
+
+
+class PartReader:
+    """Reader of parts, with the images of one request. `unknown` are unknown members."""
+
+    def __init__(self, images: ImageReader) -> None:
+        self._images = images
+
+    def content(self, at: str, parts: Parts, unknown: Any) -> list[ContentPart]:
+        """Return the parts but for refusals."""
+        return [
+            self._part(f"{at}.content[{index}]", part, item(unknown, index))
+            for index, part in enumerate(parts)
+            if not isinstance(part, _RefusalPart)
+        ]
+
+    def _part(self, at: str, part: _KeptPart, unknown: Any) -> ContentPart:
+        mark, extra = json_of(part.cache_control), to_json(unknown)
+        match part:
+            case _TextPart():
+                return TextPart(text=part.text, cache_control_json=mark, extra_json=extra)
+            case _ThinkingPart():
+                return ReasoningPart(text=part.thinking, cache_control_json=mark, extra_json=extra)
+            case _ImagePart():
+                return self._image(f"{at}.image_url", part, extra)
+            case _AudioPart():
+                audio = part.input_audio
+                return AudioPart(
+                    base64=audio.data,
+                    format=audio.format,
+                    cache_control_json=mark,
+                    extra_json=extra,
+                )
+            case _FilePart():
+                return _file(f"{at}.file", part, unknown)
+
+    def _image(self, at: str, part: _ImagePart, extra: bytes) -> ImagePart:
+        image, detail = part.image_url, _NO_DETAIL
+        if isinstance(image, str):
+            source = self._images.read(at, image)
+        else:
+            source = self._images.read(f"{at}.url", image.url)
+            if image.detail is not None:
+                detail = DETAILS[one_of(f"{at}.detail", image.detail, DETAILS)]
+        return ImagePart(
+            uri=source.uri,
+            base64=source.base64,
+            mime_type=source.mime_type,
+            detail=detail,
+            cache_control_json=json_of(part.cache_control),
+            extra_json=extra,
+        )
+
+
+def _file(at: str, part: _FilePart, unknown: Any) -> FilePart:
+    source = part.file
+    if source.file_id is None and source.file_data is None:
+        raise invalid(at, f"Invalid {at}: expected `file_data` or `file_id`.")
+    return FilePart(
+        file_id=source.file_id or "",
+        uri=source.file_data or "" if source.file_id is None else "",
+        filename=source.filename or "",
+        cache_control_json=json_of(part.cache_control),
+        extra_json=to_json(unknown),
+    )
+
+
+def has_thinking(parts: str | Parts | None) -> bool:
+    """Whether one of the parts is reasoning."""
+    return isinstance(parts, list) and any(isinstance(part, _ThinkingPart) for part in parts)
+
+
+def refusals(parts: str | Parts | None, unknown: Any) -> tuple[str, Mapping[str, object]]:
+    """Return the text of all refusals, and the members that no field has of these parts."""
+    if not isinstance(parts, list):
+        return "", {}
+    texts: list[str] = []
+    members: dict[str, object] = {}
+    for index, part in enumerate(parts):
+        if isinstance(part, _RefusalPart):
+            texts.append(part.refusal)
+            members |= item(unknown, index) or {}
+            if not is_null(part.cache_control):
+                members["cache_control"] = part.cache_control
+    return "".join(texts), members
+
+
+def json_of(raw: Raw) -> bytes:
+    """Return the JSON of an optional value; empty where it is absent or `null`."""
+    return b"" if is_null(raw) else bytes(raw)

@@ -1,0 +1,122 @@
+"""Completions: the core's interface, for the gRPC methods and for an edge in the same process.
+
+A call is recorded, admitted by load, authenticated, and run by the pipeline. Failures leave as
+`Failure`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractContextManager, aclosing
+
+import msgspec
+
+from services.admission.keyring import Keyring
+from services.common.fair_share import CountedCall
+from services.common.request_headers import unchecked_token
+from services.completions.idempotency import SetHeaders, check_idempotency_key
+from services.completions.pipeline import CompletionCall, Pipeline
+from services.completions.snapshot import SnapshotHolder
+from services.domain.completion import Completion
+from services.domain.events import Batch
+from services.domain.spec import CompletionRequest
+from services.errors import Failure
+from services.overload.load_shedder import LoadShedder
+from services.telemetry.calls import CallLog, CallRecord
+
+
+class CallContext(msgspec.Struct, frozen=True, kw_only=True):
+    """Facts of a call beside its request."""
+
+    request_id: str
+    authorization: str | None
+    """`Bearer <key>`. None: the call has no key."""
+    time_left_s: Callable[[], float | None]
+    """Returns the seconds until the caller's deadline; None: there is no deadline."""
+    idempotency_key: str | None = None
+    queue_wait_s: float = 0.0
+    """Time that the call waited in a queue before the service saw it."""
+    trace_context: Mapping[str, str] = {}
+    """The headers `traceparent` and `tracestate`, as far as the caller sent them."""
+
+
+class Completions:
+    """Makes completions."""
+
+    def __init__(
+        self,
+        keyring: Keyring,
+        pipeline: Pipeline,
+        snapshots: SnapshotHolder,
+        calls: CallLog,
+        load_shedder: LoadShedder,
+        *,
+        end_revoked: bool = True,
+    ) -> None:
+        """`end_revoked`: whether calls in flight end when their key is revoked."""
+        self._keyring = keyring
+        self._pipeline = pipeline
+        self._snapshots = snapshots
+        self._calls = calls
+        self._load_shedder = load_shedder
+        self._end_revoked = end_revoked
+
+    async def whole(
+        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+    ) -> Completion:
+        """Return a whole answer. `set_headers` gets the headers of the answer before that."""
+        with self._recording("create", context) as record, self._admit(record, context):
+            call = await self._authenticated(request, context, record)
+            try:
+                return await self._pipeline.whole(call, set_headers)
+            except Failure as failure:
+                await self._add_limit_headers(failure, call)
+                raise
+
+    async def stream(
+        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+    ) -> AsyncGenerator[Batch, None]:
+        """Yield the batches of an answer. `set_headers` gets its headers before the first."""
+        with self._recording("stream", context) as record, self._admit(record, context):
+            call = await self._authenticated(request, context, record)
+            del request  # It may be large, and the stream long.
+            try:
+                async with aclosing(self._pipeline.stream(call, set_headers)) as batches:
+                    async for batch in batches:
+                        yield batch
+            except Failure as failure:
+                await self._add_limit_headers(failure, call)
+                raise
+
+    def _recording(self, method: str, context: CallContext) -> AbstractContextManager[CallRecord]:
+        return self._calls.recording(
+            context.request_id, method, context.time_left_s, context.trace_context
+        )
+
+    def _admit(self, record: CallRecord, context: CallContext) -> CountedCall:
+        key = unchecked_token(context.authorization or "")
+        return self._load_shedder.admit(
+            record.opened_at, self._calls.inflight, context.queue_wait_s, key
+        )
+
+    async def _add_limit_headers(self, failure: Failure, call: CompletionCall) -> None:
+        """Add the `x-ratelimit-…` headers to a refusal, if the limits that apply are known."""
+        record = call.record
+        if record.model and not record.begun_at and not failure.headers:
+            failure.headers = await call.snapshot.gate.limit_headers(call.caller, record.model)
+
+    async def _authenticated(
+        self, request: CompletionRequest, context: CallContext, record: CallRecord
+    ) -> CompletionCall:
+        caller = await self._keyring.authenticate(context.authorization)
+        record.key_id, record.account = caller.key_id, caller.account
+        check_idempotency_key(context.idempotency_key)
+        return CompletionCall(
+            record=record,
+            caller=caller,
+            request=request,
+            snapshot=self._snapshots.current,
+            idempotency_key=context.idempotency_key,
+            time_left_s=context.time_left_s,
+            revocation=self._keyring.revocation(caller) if self._end_revoked else None,
+        )

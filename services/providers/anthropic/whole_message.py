@@ -1,0 +1,84 @@
+"""Whole message of the API in the domain's form, without events in between.
+
+Equal to the fold of the stream that says the same.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from services.domain.completion import Choice
+from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart, ToolCall
+from services.providers.anthropic import wire
+from services.providers.anthropic.blocks import NO_ARGUMENTS, OpenBlock, sealed_reasoning
+from services.providers.finish_reasons import finish_reason, raise_if_failure
+
+
+def choice_of(message: wire.Message) -> Choice:
+    """Return the only choice of an answer.
+
+    Raises UPSTREAM_BAD_RESPONSE if a block cannot be read, and UpstreamError if the message says
+    that the provider failed.
+    """
+    content = _Content()
+    for block in message.content or ():
+        content.add(block)
+    native = message.stop_reason or ""
+    raise_if_failure(native)
+    explanation = message.stop_details.explanation if message.stop_details else None
+    return Choice(
+        message=Message(
+            role="assistant",
+            content=content.parts(),
+            tool_calls=content.tool_calls,
+            reasoning_state=sealed_reasoning(content.blocks),
+            refusal=(explanation or "") if native == "refusal" else "",
+        ),
+        finish_reason=finish_reason(native),
+        native_finish_reason=native,
+    )
+
+
+class _Content:
+    """Content blocks of a message."""
+
+    def __init__(self) -> None:
+        self.blocks: list[OpenBlock] = []
+        self.tool_calls: list[ToolCall] = []
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+
+    def add(self, content: msgspec.Raw) -> None:
+        """Add a block, unless it is of an unknown type."""
+        if wire.read(content, wire.KIND).type not in wire.BLOCK_KINDS:
+            return
+        block = wire.read(content, wire.BLOCK)
+        opened = OpenBlock(kind=block.type, signature=block.signature or "", data=block.data or "")
+        self.blocks.append(opened)
+        if block.type == "tool_use":
+            opened.call_id = block.id or ""
+            self.tool_calls.append(_tool_call(block))
+            return
+        if block.text:
+            opened.length = len(block.text)
+            self._texts.append(block.text)
+        if block.thinking:
+            opened.pieces.append(block.thinking)
+            self._reasoning.append(block.thinking)
+
+    def parts(self) -> list[ContentPart]:
+        """Reasoning first, then the text."""
+        parts: list[ContentPart] = []
+        if self._reasoning:
+            parts.append(ReasoningPart(text="".join(self._reasoning)))
+        if self._texts:
+            parts.append(TextPart(text="".join(self._texts)))
+        return parts
+
+
+def _tool_call(block: wire.Block) -> ToolCall:
+    try:
+        arguments = (bytes(block.input) or NO_ARGUMENTS).decode()
+    except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
+        raise wire.unreadable() from error
+    return ToolCall(id=block.id or "", name=block.name or "", arguments=arguments)

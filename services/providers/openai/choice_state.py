@@ -1,0 +1,78 @@
+"""State of one choice of an answer, as far as whole answers and streams have it in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
+from services.providers.finish_reasons import raise_if_failure
+from services.providers.openai import wire
+from services.providers.openai.reasoning import Detail, Reasoning
+from services.providers.openai.tool_calls import ToolCalls
+
+StatePacker = Callable[[list[Detail]], str]
+"""Function that packs `reasoning_details` into the reasoning state, which callers send back."""
+
+PlainDelta = type[TextDelta | ReasoningDelta | RefusalDelta]
+"""Kind of a piece of text."""
+
+
+class ChoiceState:
+    """State of one choice. `seed` makes the IDs of tool calls where the provider sends none."""
+
+    def __init__(self, index: int, seed: str) -> None:
+        self.index = index
+        self.tool_calls = ToolCalls(seed, index)
+        self.reasoning = Reasoning()
+        self.finish_reason = ""
+        self.native_finish_reason = ""
+        self.ended = False
+        """Whether a finish reason was received, and nothing more of the answer after it."""
+        self.reopened = False
+        """Whether more of the answer came after a finish reason."""
+        self.extra: dict[str, object] = {}
+
+    def reopen(self) -> None:
+        """Take note of more of the answer after a finish reason, which was not the last then."""
+        self.ended = False
+        self.reopened = True
+
+    def end(self, word: str, native: str | None) -> None:
+        """Take note of a finish reason. The first one counts, unless more came after it.
+
+        Raises UpstreamError if the provider says that it failed.
+        """
+        raise_if_failure(word)
+        self.ended = True
+        if not self.finish_reason or self.reopened:
+            self.finish_reason = word
+            self.native_finish_reason = native or word
+
+    def reasoning_state(self, pack: StatePacker | None) -> str:
+        """Reasoning details as the reasoning state. Empty: the answer has none."""
+        details = self.reasoning.details
+        return pack(details) if pack is not None and details else ""
+
+    def extra_json(self) -> bytes:
+        """Message fields unknown to the contract, as a JSON object. Empty: there are none."""
+        return msgspec.json.encode(self.extra) if self.extra else b""
+
+
+def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, str]]:
+    """Pieces of text in a content array, in its order. None of them is empty."""
+    for item in content:
+        part = wire.ContentPart(text=item) if isinstance(item, str) else item
+        if reasoning := _flat(part.thinking):
+            yield ReasoningDelta, reasoning
+        if part.text:
+            yield TextDelta, part.text
+        if part.refusal:
+            yield RefusalDelta, part.refusal
+
+
+def _flat(thinking: str | list[wire.ContentPart | str] | None) -> str:
+    if thinking is None or isinstance(thinking, str):
+        return thinking or ""
+    return "".join(part if isinstance(part, str) else part.text or "" for part in thinking)

@@ -1,0 +1,103 @@
+"""One choice of a whole answer: its message in the domain's form, without events in between.
+
+Equal to the fold of the stream that says the same, also where a server sends odd things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from services.domain.completion import Choice
+from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart
+from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
+from services.providers.finish_reasons import finish_reason
+from services.providers.openai import wire
+from services.providers.openai.choice_state import ChoiceState, PlainDelta, StatePacker, pieces
+from services.providers.openai.extras import gather
+
+
+class WholeChoice(ChoiceState):
+    """Choice of a whole answer: one message, or several that share an index."""
+
+    def __init__(self, index: int, seed: str) -> None:
+        super().__init__(index, seed)
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusals: list[str] = []
+        self._logprobs: list[wire.Logprobs] = []
+
+    def add(self, message: wire.Message, logprobs: wire.Logprobs | None) -> None:
+        """Add a message."""
+        before = self._size()
+        self._add_texts(message)
+        if logprobs is not None and (logprobs.content or logprobs.refusal):
+            self._logprobs.append(logprobs)
+            self._texts.append("")  # Log probabilities belong to a text, if to an empty one.
+        for call in message.tool_calls or ():
+            self.tool_calls.add_whole(call)
+        gather(message, self.extra)
+        if self.ended and (self._size() > before or message.tool_calls):
+            self.reopen()
+
+    def made(self, pack: StatePacker | None) -> Choice:
+        """The choice in the domain's form."""
+        content: list[ContentPart] = []
+        if self._reasoning:
+            content.append(ReasoningPart(text="".join(self._reasoning)))
+        if self._texts:
+            content.append(TextPart(text="".join(self._texts)))
+        return Choice(
+            index=self.index,
+            message=Message(
+                role="assistant",
+                content=content,
+                tool_calls=self.tool_calls.whole(),
+                reasoning_state=self.reasoning_state(pack),
+                refusal="".join(self._refusals),
+                extra_json=self.extra_json(),
+            ),
+            finish_reason=finish_reason(self.finish_reason),
+            native_finish_reason=self.native_finish_reason,
+            logprobs_json=_joined(self._logprobs),
+        )
+
+    def _add_texts(self, message: wire.Message) -> None:
+        if reasoning := self.reasoning.add(message):
+            self._reasoning.append(reasoning)
+        content = message.content
+        if isinstance(content, str):
+            if content:
+                self._texts.append(content)
+        elif content is not None:
+            lists: Mapping[PlainDelta, list[str]] = {
+                TextDelta: self._texts,
+                ReasoningDelta: self._reasoning,
+                RefusalDelta: self._refusals,
+            }
+            for kind, text in pieces(content):
+                lists[kind].append(text)
+        if message.refusal:
+            self._refusals.append(message.refusal)
+
+    def _size(self) -> int:
+        return len(self._texts) + len(self._reasoning) + len(self._refusals)
+
+
+def _joined(logprobs: Sequence[wire.Logprobs]) -> bytes:
+    """Log probabilities of all messages as one JSON object. Empty: there are none."""
+    if not logprobs:
+        return b""
+    return msgspec.json.encode(
+        wire.Logprobs(
+            content=_concatenated(one.content for one in logprobs),
+            refusal=_concatenated(one.refusal for one in logprobs),
+        )
+    )
+
+
+def _concatenated(lists: Iterable[list[object] | None]) -> list[object] | None:
+    """One list of all. None if all are."""
+    given = [tokens for tokens in lists if tokens is not None]
+    return [token for tokens in given for token in tokens] if given else None

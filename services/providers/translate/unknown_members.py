@@ -1,0 +1,137 @@
+"""Unknown members: JSON that callers set below the top level of a request, and no field has.
+
+Structs keep them in `extra_json`. An encoder sends each member, or says that it does not: nothing
+of a request is lost without a note. Null says nothing, nor does an empty list or object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from services.domain.conversation import Message
+from services.domain.error_reason import ErrorReason
+from services.domain.spec import ChatCompletionSpec
+from services.errors import Failure
+from services.providers.base import Notes
+
+NOTES_MAX = 32
+"""The most notes about members that are not sent. One more then says that there are others."""
+
+NAME_CHARS_MAX = 64
+
+Place = Literal[
+    "thinking", "tool", "tool_choice", "response_format", "message", "part", "tool_call"
+]
+"""Kind of the object that has the members."""
+
+Step = str | int
+"""Field, or index in a list, on the way from the spec to an object."""
+
+
+class UnknownMembers(NamedTuple):
+    """Unknown members of one object."""
+
+    place: Place
+    steps: tuple[Step, ...]
+    """Way to the object, such as `("messages", 0, "content", 1)`."""
+    members: Mapping[str, msgspec.Raw]
+    """Members in the caller's form, without those that are null. Those of an object within, such
+    as `image_url`, are members of that object."""
+
+    @property
+    def path(self) -> str:
+        """The way in words, such as `messages[0].content[1]`."""
+        words = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in self.steps)
+        return "".join(words)[1:]
+
+
+def unknown_members(spec: ChatCompletionSpec) -> Sequence[UnknownMembers]:
+    """Return the unknown members of all objects below the top level.
+
+    Raises INVALID_FIELD unless each `extra_json` is a JSON object.
+    """
+    return [
+        UnknownMembers(place, steps, members)
+        for place, steps, extra_json in _extras(spec)
+        if (members := _decoded(extra_json, str(steps[0])))
+    ]
+
+
+def unknown_paths(spec: ChatCompletionSpec, known: Collection[str] = ()) -> list[str]:
+    """Return the paths of all unknown members that say something, but for names in `known`."""
+    return [
+        member_path(found.path, name)
+        for found in unknown_members(spec)
+        for name, raw in found.members.items()
+        if name not in known and says_something(raw)
+    ]
+
+
+def drop_members(paths: Iterable[str], notes: Notes) -> None:
+    """Note that these members are not sent. Raises UNSUPPORTED_FEATURE in strict mode."""
+    for count, path in enumerate(paths):
+        if count == NOTES_MAX:
+            notes.dropped("extra_json", "More members of the request are not passed on.")
+            return
+        notes.dropped(path, f"`{path}` is not passed on to the provider.")
+
+
+def member_path(path: str, name: str) -> str:
+    """Path of a member for a note. `extra_json` if its name is long or not an identifier."""
+    readable = name.isidentifier() and name.isascii() and len(name) <= NAME_CHARS_MAX
+    return f"{path}.{name if readable else 'extra_json'}"
+
+
+def says_something(raw: msgspec.Raw) -> bool:
+    """Whether a value is other than null, an empty list and an empty object."""
+    value = bytes(raw)
+    return not (value == b"null" or (value[:1] in b"[{" and not value[1:-1].strip()))
+
+
+def members_of(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
+    """Members of a JSON object, without those that are null. None: it is not one, in UTF-8."""
+    try:
+        bytes(data).decode()  # Raw values are not checked by the JSON decoder.
+        members = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+    except (ValueError, RecursionError):
+        return None
+    return {name: raw for name, raw in members.items() if bytes(raw) != b"null"}
+
+
+def _extras(spec: ChatCompletionSpec) -> Iterator[tuple[Place, tuple[Step, ...], bytes]]:
+    """Yield each object that has unknown members: place, way, members as JSON."""
+    if spec.thinking is not None and spec.thinking.extra_json:
+        yield "thinking", ("thinking",), spec.thinking.extra_json
+    for index, tool in enumerate(spec.tools):
+        if tool.extra_json:
+            yield "tool", ("tools", index), tool.extra_json
+    if spec.tool_choice is not None and spec.tool_choice.extra_json:
+        yield "tool_choice", ("tool_choice",), spec.tool_choice.extra_json
+    if spec.response_format is not None and spec.response_format.extra_json:
+        yield "response_format", ("response_format",), spec.response_format.extra_json
+    yield from _extras_of_messages(spec.messages)
+
+
+def _extras_of_messages(
+    messages: Sequence[Message],
+) -> Iterator[tuple[Place, tuple[Step, ...], bytes]]:
+    for index, message in enumerate(messages):
+        if message.extra_json:
+            yield "message", ("messages", index), message.extra_json
+        for number, part in enumerate(message.content):
+            if part.extra_json:
+                yield "part", ("messages", index, "content", number), part.extra_json
+        for number, call in enumerate(message.tool_calls):
+            if call.extra_json:
+                yield "tool_call", ("messages", index, "tool_calls", number), call.extra_json
+
+
+def _decoded(extra_json: bytes, param: str) -> Mapping[str, msgspec.Raw]:
+    members = members_of(extra_json)
+    if members is None:
+        message = f"Additional members in `{param}` are not a JSON object."
+        raise Failure(ErrorReason.INVALID_FIELD, message, param=param)
+    return members
