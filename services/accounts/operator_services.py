@@ -20,9 +20,12 @@ from services.clock import Clock
 from services.common.addresses import split_address
 from services.inprocess import InProcessChannel
 from services.rpc.failure_border import FailureBorder
-from services.storage.base import Database, StateInUseError
+from services.storage.base import Database, DatabaseOptions, StateInUseError
 from services.storage.opening import open_database
 from services.storage.pepper import Pepper, load_pepper
+
+COMMAND = DatabaseOptions(notices=False, connections=4)
+"""Options of the database of a command."""
 
 CONNECT_TIMEOUT_S = 2.0
 """Timeout of a connection to the operators' listener, which is on this machine."""
@@ -78,7 +81,7 @@ async def operators_channel(
             yield channel
         return
     try:
-        database = await open_database(address.state, address.database_url, clock)
+        database = await open_database(address.state, address.database_url, clock, COMMAND)
     except StateInUseError:
         async with _channel(address) as channel:
             yield channel

@@ -74,6 +74,8 @@ class DatabaseOptions:
 
     direct_url: str = ""
     """URL of the server past a pooler, for notices. Empty: the URL of the database."""
+    notices: bool = True
+    """Whether notices of other processes are wanted. Commands need none."""
     connections: int = 16
     """Most connections of a process."""
     prepared_statements: Literal["auto", "named", "unnamed"] = "auto"

@@ -66,6 +66,9 @@ COUNTED_NOTIFY = """
 """
 """`NOTIFY`, which also counts the notice for processes that poll."""
 
+NOTICES_TIMEOUT_S = 10.0
+"""Longest wait of a start for the notices of other processes."""
+
 ATTEMPTS = 5
 """Attempts at a transaction that conflicts with others."""
 
@@ -136,10 +139,8 @@ class PostgresDatabase:
         return await self._run(self._read(lambda: transaction(*args, **kwargs)))
 
     def subscribe(self, listener: Listener) -> None:
-        """Call `listener` with each notice of any process; with an empty one when they begin."""
+        """Call `listener` with each notice of any process."""
         self._listeners.append(listener)
-        if self._listener is None:
-            self._listener = asyncio.create_task(self._notices.run(), name="postgres notices")
 
     @property
     def healthy(self) -> bool:
@@ -173,6 +174,11 @@ class PostgresDatabase:
             raise StateError(f"state.database_url: {reason}") from error
         if self._connector.named_statements:
             self._pool.expire()  # The first connection names none.
+        if options.notices:
+            self._listener = asyncio.create_task(self._notices.run(), name="postgres notices")
+            with suppress(TimeoutError):  # It goes on trying, and tells that some were missed.
+                async with asyncio.timeout(NOTICES_TIMEOUT_S):
+                    await self._notices.ready.wait()
 
     async def _run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run the work in a task of its own, which a cancelled caller does not interrupt."""

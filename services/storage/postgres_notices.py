@@ -61,6 +61,8 @@ class PostgresNotices:
         self._word = ""
         self._number: int | None = None
         self._logged = True
+        self.ready = asyncio.Event()
+        """Set once notices arrive, in one way or the other."""
 
     @property
     def listening(self) -> bool:
@@ -104,6 +106,7 @@ class PostgresNotices:
         self._logged = True
         self._number = None
         self._deliver("")
+        self.ready.set()
         return True
 
     async def _prove(self) -> bool:
@@ -125,6 +128,7 @@ class PostgresNotices:
             if number != self._number:
                 self._number = number
                 self._deliver("")
+            self.ready.set()
 
     def _say(self) -> Transaction[None]:
         yield "SELECT pg_notify(?, ?)", (self._channel, self._word)

@@ -15,10 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from services.clock import Clock
-from services.storage.base import Listener, P, T, Transaction
+from services.storage.base import Listener, P, T, Transaction, unavailable
 from services.storage.hold_journal import HoldJournal
-from services.storage.sqlite_file import FILE, lock, open_connections
+from services.storage.sqlite_file import FILE, FilePlace, lock, open_connections
 from services.storage.sqlite_worker import SqliteWorker
+
+CHECK_PLACE_S = 0.5
+"""Interval of checks that the file was not deleted or replaced."""
 
 
 class SqliteDatabase:
@@ -34,6 +37,8 @@ class SqliteDatabase:
         except BaseException:
             os.close(self._lock)
             raise
+        self._place = FilePlace(state / FILE)
+        self._watch = self._loop.create_task(self._watch_place(), name="database file")
         self._connections: tuple[sqlite3.Connection, ...] = (writer, reader)
         self._writer = SqliteWorker(writer, "BEGIN IMMEDIATE", self._loop, self._notify_listeners)
         self._reader = SqliteWorker(reader, "BEGIN", self._loop, self._notify_listeners)
@@ -47,6 +52,7 @@ class SqliteDatabase:
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a transaction, in one commit with others that arrived meanwhile."""
+        self._require_place()
         result: T = await self._writer.submit(lambda: transaction(*args, **kwargs))
         return result
 
@@ -54,6 +60,7 @@ class SqliteDatabase:
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run a transaction without waiting for the disk. It survives a killed process."""
+        self._require_place()
         result: T = await self._writer.submit(lambda: transaction(*args, **kwargs), synced=False)
         return result
 
@@ -70,8 +77,8 @@ class SqliteDatabase:
 
     @property
     def healthy(self) -> bool:
-        """Whether the last commit succeeded."""
-        return self._writer.healthy
+        """Whether the last commit succeeded, in a file that is still in its place."""
+        return self._writer.healthy and self._place.kept
 
     @property
     def hold_journal(self) -> HoldJournal:
@@ -80,6 +87,7 @@ class SqliteDatabase:
 
     async def close(self) -> None:
         """Run all submitted transactions, then close the file and release the lock. Idempotent."""
+        self._watch.cancel()
         await asyncio.gather(self._writer.stop(), self._reader.stop())
         connections, self._connections = self._connections, ()
         for connection in reversed(connections):
@@ -87,6 +95,16 @@ class SqliteDatabase:
         if connections:
             self._hold_journal.close()
             os.close(self._lock)
+
+    async def _watch_place(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_PLACE_S)
+            self._place.check()
+
+    def _require_place(self) -> None:
+        """Raise Failure if what is written would be lost with the open file."""
+        if not self._place.kept:
+            raise unavailable()
 
     def _notify_listeners(self, payloads: Sequence[str]) -> None:
         for payload in payloads:

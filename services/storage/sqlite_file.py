@@ -57,6 +57,36 @@ def lock(state: Path) -> int:
     return descriptor
 
 
+class FilePlace:
+    """Place of an open file: whether its path still leads to it, and not to another file or none.
+
+    A file that was deleted or replaced takes writes on, which are lost when it is closed.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._identity = self._look()
+        self.kept = True
+        """Whether the path led to the file at the last check."""
+
+    def check(self) -> None:
+        """Look at the path, and log a change."""
+        kept = self._look() == self._identity
+        if kept != self.kept:
+            event = "database_file.restored" if kept else "database_file.replaced"
+            log.log(
+                logging.WARNING if kept else logging.ERROR, event, extra={"path": str(self._file)}
+            )
+        self.kept = kept
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            found = self._file.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+
 def open_connections(file: Path, clock: Clock) -> tuple[sqlite3.Connection, sqlite3.Connection]:
     """Open the writing and the reading connection, and migrate the schema."""
     try:

@@ -27,7 +27,6 @@ async def test_notices_reach_other_processes(database: PostgresDatabase, postgre
     other = await PostgresDatabase.open(postgres_url)
     heard: asyncio.Queue[str] = asyncio.Queue()
     other.subscribe(heard.put_nowait)
-    assert await heard.get() == ""
 
     await database.write(put, "revoked")
 
@@ -42,7 +41,6 @@ async def test_lost_connections_are_replaced(
     monkeypatch.setattr(postgres_notices, "HEARTBEAT_S", 0.5)
     heard: asyncio.Queue[str] = asyncio.Queue()
     database.subscribe(heard.put_nowait)
-    assert await heard.get() == ""
     admin = await asyncpg.connect(postgres_url)
     await admin.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"

@@ -33,7 +33,7 @@ async def test_transactions_pass_through(direct_url: str, mode: PoolMode) -> Non
     fewer are enough.
     """
     options = DatabaseOptions(connections=3 if mode == "session" else 16)
-    async with running_pgbouncer(direct_url, mode) as url:
+    async with running_pgbouncer(direct_url, mode, size=12) as url:
         databases = await asyncio.gather(*(PostgresDatabase.open(url, options) for _ in range(3)))
 
         await asyncio.gather(*(databases[n % 3].write(put, f"n{n}") for n in range(200)))
@@ -49,13 +49,10 @@ async def test_notices_arrive_or_are_polled(
 ) -> None:
     """Where the pooler loses LISTEN, an empty notice follows every notice within seconds."""
     async with running_pgbouncer(direct_url, mode) as url:
-        database, other = [
-            await PostgresDatabase.open(url, DatabaseOptions(connections=3)) for _ in range(2)
-        ]
+        other = await PostgresDatabase.open(url, DatabaseOptions(connections=3))
+        database = await PostgresDatabase.open(url, DatabaseOptions(connections=3, notices=False))
         heard: asyncio.Queue[str] = asyncio.Queue()
         other.subscribe(heard.put_nowait)
-        async with asyncio.timeout(10):
-            assert await heard.get() == ""
 
         await database.write(put, "revoked")
 
@@ -76,9 +73,7 @@ async def test_a_direct_url_is_listened_to(
         database = await PostgresDatabase.open(url, options)
         heard: asyncio.Queue[str] = asyncio.Queue()
         database.subscribe(heard.put_nowait)
-        async with asyncio.timeout(10):
-            assert await heard.get() == ""
-        other = await PostgresDatabase.open(url)
+        other = await PostgresDatabase.open(url, DatabaseOptions(notices=False))
 
         await other.write(put, "revoked")
 

@@ -13,7 +13,7 @@ from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.storage.base import ConstraintError, StateError, Transaction
 from services.storage.schema import VERSION
-from services.storage.sqlite import SqliteDatabase
+from services.storage.sqlite import CHECK_PLACE_S, SqliteDatabase
 from services.storage.sqlite_file import BROKEN_HOLDS_MAX, FILE
 from tests.services.storage.transactions import count, put
 from tests.stand.clock import FakeClock
@@ -52,6 +52,37 @@ async def test_unsynced_commits_do_not_wait_for_the_disk(database: SqliteDatabas
     await database.write_unsynced(level)
 
     assert levels == [2, 1, 2, 2, 1]
+
+
+async def test_a_file_out_of_its_place_takes_no_writes(
+    database: SqliteDatabase, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deleted or replaced it is unhealthy and refuses writes; put back it goes on."""
+    await database.write(put, "before")
+    kept = tmp_path / "kept"
+    (tmp_path / FILE).rename(kept)
+    await becomes(database, healthy=False)
+    with pytest.raises(Failure) as refused:
+        await database.write(put, "meanwhile")
+    (tmp_path / FILE).touch()
+    await asyncio.sleep(2 * CHECK_PLACE_S)
+    assert not database.healthy
+
+    kept.rename(tmp_path / FILE)
+    await becomes(database, healthy=True)
+
+    assert refused.value.reason is ErrorReason.STORAGE_UNAVAILABLE
+    assert await database.write(put, "after") == "after"
+    assert await database.read(count) == 2
+    events = [record.message for record in caplog.records]
+    assert events == ["database_file.replaced", "database_file.restored"]
+
+
+async def becomes(database: SqliteDatabase, *, healthy: bool) -> None:
+    """Return once the database is healthy, or is not."""
+    async with asyncio.timeout(10):
+        while database.healthy is not healthy:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # Nothing announces it.
 
 
 async def test_a_full_disk_refuses_writes_but_not_reads(database: SqliteDatabase) -> None:
