@@ -19,6 +19,9 @@ from services.storage.base import StateError
 
 NO_ANSWER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
+DETAILS = "grpc-status-details-bin"
+"""Metadata of the errors that a server gives as an answer, such as that its database is away."""
+
 
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> int:
     """Run a command and return its exit code. A failure is one line on stderr."""
@@ -47,7 +50,8 @@ async def _run(arguments: Namespace, env: Mapping[str, str]) -> None:
 
 
 def _message(error: grpc.aio.AioRpcError, arguments: Namespace) -> str:
-    if error.code() in NO_ANSWER:
+    answered = any(key == DETAILS for key, _ in error.trailing_metadata() or ())
+    if error.code() in NO_ANSWER and not answered:
         return f"{arguments.state} is in use, but no server answers at {ops_address(arguments)}"
     return error.details() or error.code().name
 
