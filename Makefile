@@ -73,8 +73,8 @@ bench-faults: $(VENV)/.dev ## Measure faults against their targets: clients that
 	@failed=0; for bench in growth unread disconnects frozen rolling overload amplification; do \
 		echo "== $$bench"; $(BIN)/python -m tests.bench.$$bench || failed=1; done; exit $$failed
 
-bench-parts: $(VENV)/.dev ## Measure single parts: edge, service, client, in-process calls, ledger, limits, metering.
-	@for part in edge service http_client inprocess ledger limits metering; do \
+bench-parts: $(VENV)/.dev ## Measure single parts: edge, service, client, ledger, limits, metering.
+	@for part in edge service http_client ledger limits metering; do \
 		$(BIN)/python -m tests.bench.$$part || exit; done
 
 models: $(VENV)/.run ## List shipped models that providers have removed or added (for providers whose keys are set).

@@ -6,7 +6,6 @@ Modules, in the order in which data flows:
     cli           the commands
     serving       composition: a configuration in, a running process out
     rpc           the border to gRPC: listeners, interceptors, health
-    inprocess     gRPC channels without a wire
     overload      load shedding before a call is looked at
     completions   chat completions: validate, admit, attempt, relay, settle
     models        the models that a key may use

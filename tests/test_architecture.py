@@ -35,7 +35,7 @@ LAYERS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("services.admission", "services.routing"),
         ("services.metering", "services.providers"),
         ("services.overload", "services.rpc"),
-        ("services.local", "services.inprocess"),
+        ("services.local",),
         ("services.config", "services.telemetry"),
         ("services.storage",),
         ("services.clock", "services.capabilities"),

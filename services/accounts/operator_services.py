@@ -18,8 +18,7 @@ from services.accounts.key_servicer import KeyServicer
 from services.accounts.ledger_servicer import LedgerServicer
 from services.clock import Clock
 from services.common.addresses import split_address
-from services.inprocess import InProcessChannel
-from services.rpc.failure_border import FailureBorder
+from services.rpc.local_channel import local_channel
 from services.storage.base import Database, DatabaseOptions, StateInUseError
 from services.storage.opening import open_database
 from services.storage.pepper import Pepper, load_pepper
@@ -89,7 +88,7 @@ async def operators_channel(
     try:
         pepper = await load_pepper(address.state, env, database)
         services = OperatorServices(database=database, pepper=pepper, clock=clock)
-        async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as own:
+        async with local_channel(services.register) as own:
             yield own
     finally:
         await database.close()

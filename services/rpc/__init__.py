@@ -2,6 +2,7 @@
 
 Modules, in the order in which data flows:
     listener           a server on a TCP address or a Unix socket
+    local_channel      a channel to servicers of this process
     accept_batch       acceptance of many calls per turn of the event loop
     failure_border     the outermost interceptor: failures to statuses, request IDs, metadata
     client_authorizer  the interceptor that checks the names in clients' certificates

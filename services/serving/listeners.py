@@ -103,7 +103,7 @@ class Listeners:
         # Clients of the REST API show keys: the CA is for gRPC callers and operators.
         tls = listener_tls(self.tls)
         service = self.service
-        channel = service.channel()
+        channel = await self.stack.enter_async_context(service.channel())
         listener = serving_rest(
             channel,
             options.rest,

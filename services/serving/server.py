@@ -107,6 +107,7 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             load_shedder=load_shedder,
             completions=completions,
             keyring=stores.keyring,
+            state=state,
         )
 
 

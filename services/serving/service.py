@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -13,16 +16,17 @@ from prometheus_client import CollectorRegistry
 from services.accounts.key_maker import KeyMaker
 from services.admission.keyring import Keyring
 from services.completions.completions import Completions
-from services.inprocess import InProcessChannel
 from services.overload.load_shedder import LoadShedder
 from services.rpc.client_authorizer import ClientAuthorizer
-from services.rpc.failure_border import FailureBorder
 from services.rpc.health_service import HealthService
+from services.rpc.local_channel import local_channel
 from services.rpc.rpc_log import RpcLog
 from services.serving.reload import Reloader
 from services.telemetry.call_metrics import CallMetrics
 from services.telemetry.calls import CallLog
 from services.telemetry.supervisor import Supervisor
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,8 @@ class Service:
     completions: Completions
     """The core of completions."""
     keyring: Keyring
+    state: Path
+    """The state directory."""
 
     def refuse_if_overloaded(self, key: str) -> float | None:
         """Return the Retry-After in seconds of one more call with this key, and count the refusal.
@@ -76,12 +82,15 @@ class Service:
         """Make connected callers send new calls elsewhere, and wait until they do."""
         await self.health.move_clients_away()
 
-    def channel(self) -> InProcessChannel:
-        """Return an in-process channel to the public services."""
-        guards = [FailureBorder(), self.rpcs]
-        return InProcessChannel(self.register, interceptors=guards, by_method=True)
+    def channel(self) -> AbstractAsyncContextManager[grpc.aio.Channel]:
+        """Open a channel to the public services, for this process."""
+        return local_channel(self.register, interceptors=[self.rpcs], path=self._socket())
 
-    def operators_channel(self) -> InProcessChannel:
-        """Return one to the operators' services. It asks for no credential: its holder must."""
-        guards = [FailureBorder(), self.rpcs]
-        return InProcessChannel(self.register_operators, interceptors=guards, by_method=True)
+    def operators_channel(self) -> AbstractAsyncContextManager[grpc.aio.Channel]:
+        """Open one to the operators' services. It asks for no credential: its holder must."""
+        register = self.register_operators
+        return local_channel(register, interceptors=[self.rpcs], path=self._socket())
+
+    def _socket(self) -> Path:
+        """Return the path of a socket. A later process uses those that a killed one has left."""
+        return self.state / f"local-{next(_numbers)}.sock"

@@ -190,10 +190,9 @@ async def place(state: Path, database_url: str) -> AsyncIterator[Place]:
             models=(ModelConfig(name=MODEL, request_usd=REQUEST_USD),),
             state=stored(database_url),
         )
-        async with open_service(config, state, {}) as service:
+        async with open_service(config, state, {}) as service, service.channel() as local:
             made = Place(service, upstream)
             upstream.play(made.play)
-            local = service.channel()
             backend = CoreBackend.of(service, local)
             app = create_app(local, EdgeConfig(), backend=backend)
             app.middlewares.insert(0, made.leaving)

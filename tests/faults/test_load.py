@@ -23,6 +23,7 @@ from gateway.rpc.service_channel import open_channel
 from services.config import BoundsConfig, LimitConfig
 from services.routing.budget import RETRIES_PER_S, RETRY_SHARE
 from services.rpc.listener import listening
+from services.rpc.local_channel import local_channel
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import (
     BEGIN,
@@ -65,22 +66,23 @@ async def test_calls_over_the_limit_are_refused_with_retry_after(
 async def test_queued_too_long_calls_are_refused_before_any_check(open_stand: OpenStand) -> None:
     """Where all have waited for long, calls are refused before even the key is checked. Row 74."""
     stand = await open_stand()
-    stub = ChatCompletionServiceStub(stand.service.channel())
+    async with local_channel(stand.service.register) as channel:
+        stub = ChatCompletionServiceStub(channel)
 
-    async def code(*metadata: tuple[str, str]) -> grpc.StatusCode:
-        asked = chat.CreateChatCompletionRequest()
-        with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.CreateChatCompletion(asked, metadata=metadata, timeout=30)
-        return refused.value.code()
+        async def code(*metadata: tuple[str, str]) -> grpc.StatusCode:
+            asked = chat.CreateChatCompletionRequest()
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await stub.CreateChatCompletion(asked, metadata=metadata, timeout=30)
+            return refused.value.code()
 
-    codes = []
-    async with asyncio.timeout(30):
-        while grpc.StatusCode.UNAVAILABLE not in codes:
-            codes.append(await code(("x-pomogator-timeout", "1800")))
-            await asyncio.sleep(0.05)
+        codes = []
+        async with asyncio.timeout(30):
+            while grpc.StatusCode.UNAVAILABLE not in codes:
+                codes.append(await code(("x-pomogator-timeout", "1800")))
+                await asyncio.sleep(0.05)
 
-    assert set(codes[:-1]) == {grpc.StatusCode.UNAUTHENTICATED}
-    assert await code() is grpc.StatusCode.UNAUTHENTICATED
+        assert set(codes[:-1]) == {grpc.StatusCode.UNAUTHENTICATED}
+        assert await code() is grpc.StatusCode.UNAUTHENTICATED
     assert stand.metric("requests_refused_total", reason="OVERLOADED") == 1
 
 

@@ -24,6 +24,7 @@ from gateway.overload.thresholds import (
     MEMORY_LOW,
     MEMORY_SHORT,
 )
+from services.rpc.local_channel import local_channel
 from tests.faults.conftest import OpenStand
 from tests.faults.fault_stand import (
     BEGIN,
@@ -98,12 +99,12 @@ async def test_memory_pressure_sheds_in_three_steps(open_stand: OpenStand, wire:
             refused = await stand.ask(model=STEADY, stream=stream)
             assert (refused.status, refused.code) == (503, "overloaded")
             assert 1 <= float(refused.headers["retry-after-ms"]) / 1000 <= 3
-        stub = ChatCompletionServiceStub(stand.service.channel())
-        with pytest.raises(grpc.aio.AioRpcError) as told:
-            await stub.CreateChatCompletion(
-                chat.CreateChatCompletionRequest(),
-                metadata=(("authorization", f"Bearer {stand.key}"),),
-            )
+        async with local_channel(stand.service.register) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as told:
+                await ChatCompletionServiceStub(channel).CreateChatCompletion(
+                    chat.CreateChatCompletionRequest(),
+                    metadata=(("authorization", f"Bearer {stand.key}"),),
+                )
         assert told.value.code() is grpc.StatusCode.UNAVAILABLE
         async with uploading(stand, 4 * CLOSE_BYTES_MIN) as another:
             assert (await another.readline()).startswith(b"HTTP/1.1 503 ")

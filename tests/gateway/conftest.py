@@ -18,7 +18,7 @@ from gateway.rpc.service_channel import open_channel
 from gateway.server import serving_rest
 from services.common.addresses import split_address
 from services.common.key_format import PREFIX, checksum
-from services.inprocess import InProcessChannel
+from services.rpc.local_channel import local_channel
 from tests.stand.direct_backend import DirectBackend
 from tests.stand.service import ScriptedService
 
@@ -40,12 +40,12 @@ class Edge:
 async def scripted_channel(
     script: ScriptedService, transport: str, folder: Path
 ) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel to a service that plays `script`: over TCP, a Unix socket, or in process.
+    """Open a channel to a service that plays `script`, over TCP or a Unix socket.
 
-    The transport `direct` is a backend; its channel is in process.
+    With the transport `direct`, completions pass a backend without gRPC.
     """
-    if transport in {"in-process", "direct"}:
-        async with InProcessChannel(script.register) as direct:
+    if transport == "direct":
+        async with local_channel(script.register) as direct:
             yield direct
         return
     server = grpc.aio.server()
@@ -90,7 +90,7 @@ def config() -> EdgeConfig:
     return EdgeConfig(drain_timeout_s=0.1)
 
 
-@pytest.fixture(params=["direct", "in-process", "tcp", "unix"])
+@pytest.fixture(params=["direct", "tcp", "unix"])
 async def edge(
     request: pytest.FixtureRequest, script: ScriptedService, config: EdgeConfig, tmp_path: Path
 ) -> AsyncIterator[Edge]:

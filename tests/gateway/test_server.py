@@ -102,7 +102,7 @@ def direct(script: ScriptedService, transport: str) -> Backend | None:
     return DirectBackend(script) if transport == "direct" else None
 
 
-@pytest.mark.parametrize("transport", ["direct", "in-process", "tcp"])
+@pytest.mark.parametrize("transport", ["direct", "tcp"])
 async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
     """No new request is accepted after it."""
     pause = Pause()
@@ -122,7 +122,7 @@ async def test_a_drain_lets_streams_end(tmp_path: Path, transport: str) -> None:
                 await http.get("/healthz")
 
 
-@pytest.mark.parametrize("transport", ["direct", "in-process", "tcp"])
+@pytest.mark.parametrize("transport", ["direct", "tcp"])
 async def test_a_drain_ends_requests_at_its_timeout(tmp_path: Path, transport: str) -> None:
     """Streams end with an error event and `[DONE]`, other requests with 503."""
     streaming, answering = Pause(), Pause()
@@ -147,7 +147,7 @@ async def test_a_drain_closes_idle_connections(tmp_path: Path) -> None:
     script = ScriptedService(
         steps=[[service.started()], pause, [service.choice_finished(), service.finished()]]
     )
-    async with scripted_channel(script, "in-process", tmp_path) as channel:
+    async with scripted_channel(script, "direct", tmp_path) as channel:
         edge = Stoppable(channel, EdgeConfig())
         async with await edge.client() as http, http.post(URL, json=STREAMED) as response:
             await pause.reached.wait()
@@ -168,7 +168,7 @@ async def test_a_drain_closes_idle_connections(tmp_path: Path) -> None:
 async def test_a_drain_lets_bodies_arrive(tmp_path: Path) -> None:
     """A request whose body has begun is answered, and its connection closed."""
     script = ScriptedService(answer=service.answer())
-    async with scripted_channel(script, "in-process", tmp_path) as channel:
+    async with scripted_channel(script, "direct", tmp_path) as channel:
         edge = Stoppable(channel, EdgeConfig())
         place = split_address(await edge.address())
         body = json.dumps(ASKED).encode()
@@ -193,7 +193,7 @@ async def test_answers_during_the_shutdown_delay_close_their_connections(tmp_pat
     script = ScriptedService(
         steps=[[service.started(), service.choice_finished(), service.finished()]]
     )
-    async with scripted_channel(script, "in-process", tmp_path) as channel:
+    async with scripted_channel(script, "direct", tmp_path) as channel:
         edge = Stoppable(channel, EdgeConfig(shutdown_delay_s=30))
         async with await edge.client() as http:
             async with http.post(URL, json=STREAMED) as before:

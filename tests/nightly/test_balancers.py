@@ -12,7 +12,7 @@ from gateway.config import EdgeConfig
 from gateway.server import serving_rest
 from services.common.addresses import split_address
 from services.common.key_format import PREFIX, checksum
-from services.inprocess import InProcessChannel
+from services.rpc.local_channel import local_channel
 from tests.stand.balancers import PROGRAMS, running_balancer
 from tests.stand.service import ScriptedService, answer
 from tests.stand.slow_link import slow_link
@@ -50,7 +50,7 @@ async def test_an_idle_connection_of_a_balancer_gives_no_502(tmp_path: Path, nam
         pytest.skip(f"there is no {name} on this machine")
     paths = range(len(IDLE_S))
     async with (
-        InProcessChannel(ScriptedService(answer=answer()).register) as channel,
+        local_channel(ScriptedService(answer=answer()).register) as channel,
         serving_rest(channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1)) as address,
         slow_link(split_address(address), DELAY_S) as port,
         running_balancer(name, tmp_path, ("127.0.0.1", port), paths) as front,

@@ -1,4 +1,4 @@
-"""Channels to a service: in process, over TCP and over a Unix socket.
+"""Channels to a service: over TCP and over a Unix socket.
 
 A test with the fixture `open_channel` runs once for each.
 """
@@ -13,12 +13,10 @@ from typing import Protocol
 import grpc
 import pytest
 
-from services.inprocess import InProcessChannel
-
 Register = Callable[[grpc.aio.Server], None]
 Interceptors = Sequence[grpc.aio.ServerInterceptor]
 
-KINDS = ("in process", "tcp", "unix")
+KINDS = ("tcp", "unix")
 OPTIONS = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 
 
@@ -39,9 +37,6 @@ async def open_channel(
     async with AsyncExitStack() as opened:
 
         async def open_one(register: Register, interceptors: Interceptors = ()) -> grpc.aio.Channel:
-            if request.param == "in process":
-                here = InProcessChannel(register, interceptors=interceptors)
-                return await opened.enter_async_context(here)
             address = "127.0.0.1:0" if request.param == "tcp" else f"unix:{tmp_path}/grpc.sock"
             served = serve(register, interceptors, address)
             return await opened.enter_async_context(served)

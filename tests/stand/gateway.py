@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import aiohttp
-import grpc
 
 from gateway.backend import Backend
 from gateway.config import EdgeConfig
@@ -91,7 +90,7 @@ async def running_config(
         assert key is not None, "the state is not new"
         backend: Backend | None = None
         if transport == "in-process":
-            channel: grpc.aio.Channel = service.channel()
+            channel = await stack.enter_async_context(service.channel())
             backend = CoreBackend.of(service, channel)
         else:
             address = "127.0.0.1:0" if transport == "tcp" else f"unix:{state}/grpc.sock"

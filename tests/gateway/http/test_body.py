@@ -15,7 +15,7 @@ BODY = b'{"model":"m","messages":[]}'
 HEAD = (
     b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\r\n" % KEY.encode()
 )
-pytestmark = pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+pytestmark = pytest.mark.parametrize("edge", ["direct"], indirect=True)
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ async def short_idle_edge(script: ScriptedService, tmp_path: Path) -> AsyncItera
     """An edge with short timeouts of idle connections and of heads."""
     config = EdgeConfig(drain_timeout_s=0.1, idle_timeout_s=0.05, headers_timeout_s=0.05)
     async with (
-        scripted_channel(script, "in-process", tmp_path) as channel,
+        scripted_channel(script, "direct", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
     ):
         yield edge
@@ -111,7 +111,7 @@ async def short_write_edge(script: ScriptedService, tmp_path: Path) -> AsyncIter
         drain_timeout_s=0.1, idle_timeout_s=0.05, write_timeout_s=0.1, write_buffer_bytes=1 << 26
     )
     async with (
-        scripted_channel(script, "in-process", tmp_path) as channel,
+        scripted_channel(script, "direct", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
     ):
         yield edge
@@ -211,7 +211,7 @@ async def short_head_edge(script: ScriptedService, tmp_path: Path) -> AsyncItera
     """An edge with a short timeout of heads, and the usual one of idle connections."""
     config = EdgeConfig(drain_timeout_s=0.1, headers_timeout_s=0.3)
     async with (
-        scripted_channel(script, "in-process", tmp_path) as channel,
+        scripted_channel(script, "direct", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
     ):
         yield edge
@@ -273,7 +273,7 @@ async def test_a_head_that_does_not_end_is_given_up(short_head_edge: Edge, befor
     writer.close()
 
 
-@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("edge", ["direct"], indirect=True)
 async def test_pipelined_requests_are_answered_in_order(edge: Edge) -> None:
     """A hundred of them at once on one connection."""
     edge.script.answer = answer()
@@ -309,7 +309,7 @@ FORMS: dict[str, list[bytes]] = {
 }
 
 
-@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("edge", ["direct"], indirect=True)
 @pytest.mark.parametrize("form", FORMS)
 async def test_every_form_of_a_request_gets_the_same_answer(edge: Edge, form: str) -> None:
     """The same headers and the same body, repeatedly on one connection."""
@@ -335,7 +335,7 @@ async def test_every_form_of_a_request_gets_the_same_answer(edge: Edge, form: st
     writer.close()
 
 
-@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("edge", ["direct"], indirect=True)
 @pytest.mark.parametrize("first", range(3))
 async def test_a_connection_takes_all_kinds_of_requests(edge: Edge, first: int) -> None:
     """Ordinary ones, others, and those of other routes, in any order and all at once."""
@@ -357,7 +357,7 @@ async def test_a_connection_takes_all_kinds_of_requests(edge: Edge, first: int) 
     writer.close()
 
 
-@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("edge", ["direct"], indirect=True)
 @pytest.mark.parametrize(
     ("old", "new", "connection"),
     [
@@ -408,7 +408,7 @@ async def test_a_connection_that_waits_for_its_answer_is_not_idle(short_idle_edg
     writer.close()
 
 
-@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("edge", ["direct"], indirect=True)
 async def test_pipelined_bytes_are_bounded(edge: Edge) -> None:
     """Reading pauses until the answer has ended; then all requests are answered."""
     pause = Pause()
@@ -439,7 +439,7 @@ async def test_a_client_that_does_not_read_refusals_is_cut_off(
     """Refusals need no key, and would fill the memory."""
     config = EdgeConfig(drain_timeout_s=0.1, write_timeout_s=0.1)
     async with (
-        scripted_channel(script, "in-process", tmp_path) as channel,
+        scripted_channel(script, "direct", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
         asyncio.timeout(10),
     ):
@@ -474,7 +474,7 @@ async def full_edge(
     """An edge at its limit of calls while `refusals` has entries."""
     config = EdgeConfig(drain_timeout_s=0.1)
     async with (
-        scripted_channel(script, "in-process", tmp_path) as channel,
+        scripted_channel(script, "direct", tmp_path) as channel,
         running_edge(
             script, channel, config, lambda _: refusals.pop() if refusals else None
         ) as edge,

@@ -25,7 +25,7 @@ async def open_edge(
     """An edge that allows one origin, or any."""
     config = EdgeConfig(drain_timeout_s=0.1, cors_origins=request.param)
     async with (
-        scripted_channel(script, "in-process", tmp_path) as channel,
+        scripted_channel(script, "direct", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
     ):
         yield edge
@@ -104,7 +104,7 @@ async def test_a_preflight_request_for_nothing_is_404(open_edge: Edge) -> None:
         assert response.status == 405
 
 
-@pytest.mark.parametrize("edge", ["in-process"], indirect=True)
+@pytest.mark.parametrize("edge", ["direct"], indirect=True)
 async def test_without_origins_there_is_no_cors(edge: Edge) -> None:
     """It is off unless it is configured."""
     asked = {"Origin": ORIGIN, **PREFLIGHT}

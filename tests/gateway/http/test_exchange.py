@@ -43,7 +43,7 @@ async def test_aiohttp_knows_the_answer_that_was_sent(*, keep_alive: bool) -> No
 class TestRoutedByAiohttp:
     """Requests that are not ordinary get the same answers."""
 
-    pytestmark = pytest.mark.parametrize("edge", ["in-process", "tcp"], indirect=True)
+    pytestmark = pytest.mark.parametrize("edge", ["direct", "tcp"], indirect=True)
 
     @pytest.fixture
     def config(self) -> EdgeConfig:

@@ -104,7 +104,7 @@ async def edge_behind_proxy(script: ScriptedService, tmp_path: Path) -> AsyncIte
     """An edge that trusts this machine as its proxy."""
     config = EdgeConfig(drain_timeout_s=0.1, trusted_proxies=("127.0.0.1",))
     async with (
-        scripted_channel(script, "in-process", tmp_path) as channel,
+        scripted_channel(script, "direct", tmp_path) as channel,
         running_edge(script, channel, config) as edge,
     ):
         yield edge

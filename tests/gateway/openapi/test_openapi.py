@@ -24,7 +24,7 @@ from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
 from services.domain.events import ChoiceFinished, Finished, Started, TextDelta
 from services.domain.usage import Usage
-from services.inprocess import InProcessChannel
+from services.rpc.local_channel import local_channel
 from tests.gateway.surfaces.test_routes import contract_routes
 from tests.gateway.transcoding.sample_service import SOURCE, CompiledService, edge, no_metadata
 
@@ -138,7 +138,7 @@ async def test_transcoded_answers_fit_the_schema(sample: CompiledService) -> Non
     """The transcoder's JSON fits the schema of the method's response."""
     document = openapi([sample.service])
     async with (
-        InProcessChannel(sample.register) as channel,
+        local_channel(sample.register) as channel,
         edge(sample, channel, metadata_of=no_metadata) as url,
         aiohttp.ClientSession(url) as client,
     ):

@@ -14,13 +14,13 @@ from gateway.rpc import grpc_backend
 from gateway.rpc.grpc_backend import GrpcBackend
 from services.domain.events import Started
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
-from services.inprocess import InProcessChannel
+from services.rpc.local_channel import local_channel
 from tests.gateway.conftest import KEY, scripted_channel
 from tests.stand import service
 from tests.stand.service import Fault, Pause, ScriptedModels, ScriptedService, fail
 
 
-@pytest.mark.parametrize("transport", ["in-process", "tcp"])
+@pytest.mark.parametrize("transport", ["direct", "tcp"])
 async def test_a_key_that_passes_the_services_check_is_valid(
     transport: str, tmp_path: Path
 ) -> None:
@@ -50,7 +50,7 @@ async def test_only_the_services_word_refuses_a_key(
         raise AssertionError
 
     monkeypatch.setattr(ScriptedModels, "GetModel", get_model)
-    async with InProcessChannel(ScriptedService().register) as channel:
+    async with local_channel(ScriptedService().register) as channel:
         if refused:
             with pytest.raises(ApiError) as error:
                 await GrpcBackend(channel).check_key(KEY, "req-1")
@@ -70,7 +70,7 @@ async def test_a_service_that_cannot_be_reached_refuses_no_key(
 
 CALL = CallOptions(key=KEY, request_id="req-1", deadline_s=30)
 REQUEST = CompletionRequest(spec=ChatCompletionSpec(model="m"))
-EACH = pytest.mark.parametrize("transport", ["in-process", "tcp"])
+EACH = pytest.mark.parametrize("transport", ["direct", "tcp"])
 
 
 @EACH

@@ -64,7 +64,7 @@ class MeasuredEdge:
 async def edge(script: ScriptedService, tmp_path: Path) -> AsyncIterator[MeasuredEdge]:
     metrics = EdgeMetrics()
     async with AsyncExitStack() as stack:
-        channel = await stack.enter_async_context(scripted_channel(script, "in-process", tmp_path))
+        channel = await stack.enter_async_context(scripted_channel(script, "direct", tmp_path))
         listener = serving_rest(
             channel, "127.0.0.1:0", EdgeConfig(drain_timeout_s=0.1), metrics=metrics
         )

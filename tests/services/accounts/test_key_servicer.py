@@ -16,8 +16,7 @@ from services.admission.keyring import Keyring
 from services.clock import system_chance
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.inprocess import InProcessChannel
-from services.rpc.failure_border import FailureBorder
+from services.rpc.local_channel import local_channel
 from services.storage.base import Database
 from services.storage.pepper import Pepper
 from tests.stand.clock import FakeClock
@@ -30,7 +29,7 @@ def services(database: Database, clock: FakeClock) -> OperatorServices:
 
 @pytest.fixture
 async def stub(services: OperatorServices) -> AsyncIterator[pb_grpc.KeyServiceStub]:
-    async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as channel:
+    async with local_channel(services.register) as channel:
         yield pb_grpc.KeyServiceStub(channel)
 
 

@@ -10,10 +10,9 @@ from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
 from services.accounts.operator_services import OperatorServices
 from services.domain.usage import Usage
-from services.inprocess import InProcessChannel
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
-from services.rpc.failure_border import FailureBorder
+from services.rpc.local_channel import local_channel
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
 from services.storage.pepper import Pepper
@@ -43,7 +42,7 @@ async def stub(database: Database, clock: FakeClock) -> AsyncIterator[pb_grpc.Le
         order = HoldRequest(request_id="r", account="acme", key_id="k", model="a", amount_nano=100)
         running = await ledger.reserve(order)
         await ledger.drain()
-        async with InProcessChannel(services.register, interceptors=[FailureBorder()]) as channel:
+        async with local_channel(services.register) as channel:
             yield pb_grpc.LedgerServiceStub(channel)
         ledger.void(running)
 

@@ -21,11 +21,10 @@ from services.admission.keyring import Keyring
 from services.clock import system_chance
 from services.common.key_format import new_secret
 from services.domain.usage import Usage
-from services.inprocess import InProcessChannel
 from services.metering.holds import HoldRequest
 from services.metering.ledger import Ledger
-from services.rpc.failure_border import FailureBorder
 from services.rpc.listener import listening
+from services.rpc.local_channel import local_channel
 from services.storage.accounts import credit_account, ensure_account
 from services.storage.base import Database
 from services.storage.pepper import Pepper
@@ -58,7 +57,7 @@ class UsageStand:
         return (("authorization", f"Bearer {self.secrets[account]}"),)
 
 
-@pytest.fixture(params=["in-process", "tcp", "unix"])
+@pytest.fixture(params=["local", "tcp", "unix"])
 async def stand(
     request: pytest.FixtureRequest, database: Database, clock: FakeClock, tmp_path: Path
 ) -> AsyncIterator[UsageStand]:
@@ -91,14 +90,12 @@ async def stand(
         def register(server: grpc.aio.Server) -> None:
             pb_grpc.add_UsageServiceServicer_to_server(servicer, server)
 
-        channel: grpc.aio.Channel
-        if request.param == "in-process":
-            channel = InProcessChannel(register, interceptors=[FailureBorder()])
+        if request.param == "local":
+            channel = await stack.enter_async_context(local_channel(register))
         else:
             address = "127.0.0.1:0" if request.param == "tcp" else f"unix:{tmp_path}/s.sock"
             bound = await stack.enter_async_context(listening(register, address, grace_s=0))
-            channel = grpc.aio.insecure_channel(bound)
-        await stack.enter_async_context(channel)
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(bound))
         yield UsageStand(
             pb_grpc.UsageServiceStub(channel),
             secrets,

@@ -18,8 +18,8 @@ from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
 
 from services.domain.error_reason import ErrorReason
 from services.errors import MESSAGE_MAX, Failure
-from services.inprocess import InProcessChannel
 from services.rpc.failure_border import FailureBorder, request_id_of
+from services.rpc.local_channel import local_channel
 from tests.services.channels import serve
 
 SECRET = "sk-pg-this-must-not-leave"
@@ -44,14 +44,13 @@ class Raises(pb_grpc.ModelServiceServicer):
 
 async def failed(error: Exception) -> tuple[grpc.aio.AioRpcError, Status]:
     """Return how a caller sees `error`."""
-    channel = InProcessChannel(
-        lambda server: pb_grpc.add_ModelServiceServicer_to_server(Raises(error), server),
-        interceptors=[FailureBorder()],
-    )
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await pb_grpc.ModelServiceStub(channel).GetModel(
-            pb.GetModelRequest(), metadata=(("x-request-id", "req-7"),)
-        )
+    async with local_channel(
+        lambda server: pb_grpc.add_ModelServiceServicer_to_server(Raises(error), server)
+    ) as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await pb_grpc.ModelServiceStub(channel).GetModel(
+                pb.GetModelRequest(), metadata=(("x-request-id", "req-7"),)
+            )
     trailers = dict(raised.value.trailing_metadata() or ())
     return raised.value, Status.FromString(trailers["grpc-status-details-bin"])
 
@@ -135,20 +134,19 @@ def test_request_ids_are_fit_for_logs(bad: str) -> None:
 async def test_a_failure_of_a_stream_becomes_a_status() -> None:
     """Messages before the failure stay valid."""
 
-    async def stream(request: object, context: object) -> AsyncIterator[pb.Model]:
-        yield pb.Model(name="first")
+    async def stream(request: object, context: object) -> AsyncIterator[bytes]:
+        yield b"first"
         raise Failure(ErrorReason.UPSTREAM_STALLED, "silent")
 
     handler: Any = grpc.unary_stream_rpc_method_handler(stream)
     generic = grpc.method_handlers_generic_handler("test.Streams", {"Go": handler})
-    channel = InProcessChannel(
-        lambda server: server.add_generic_rpc_handlers((generic,)), interceptors=[FailureBorder()]
-    )
-    call = channel.unary_stream("/test.Streams/Go")(pb.Model())
+    async with local_channel(lambda server: server.add_generic_rpc_handlers((generic,))) as channel:
+        method: Any = channel.unary_stream("/test.Streams/Go")
+        call = method(b"")
 
-    assert (await call.read()).name == "first"
-    with pytest.raises(grpc.aio.AioRpcError) as raised:
-        await call.read()
+        assert await call.read() == b"first"
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call.read()
     assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
