@@ -252,8 +252,10 @@ class ScriptClient:
         self.failure, permanent = _describe(error)
         self._first_attempt.set()
         if self._logged is not False:
-            level = logging.ERROR if permanent else logging.WARNING
-            log.log(level, "redis.disconnected", extra={"reason": self.failure})
+            if permanent:
+                log.error("redis.disconnected", extra={"reason": self.failure})
+            else:
+                log.warning("redis.disconnected", extra={"reason": self.failure})
         self._logged = False
 
 

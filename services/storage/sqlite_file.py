@@ -73,10 +73,11 @@ class FilePlace:
         """Look at the path, and log a change."""
         kept = self._look() == self._identity
         if kept != self.kept:
-            event = "database_file.restored" if kept else "database_file.replaced"
-            log.log(
-                logging.WARNING if kept else logging.ERROR, event, extra={"path": str(self._file)}
-            )
+            fields = {"path": str(self._file)}
+            if kept:
+                log.warning("database_file.restored", extra=fields)
+            else:
+                log.error("database_file.replaced", extra=fields)
         self.kept = kept
 
     def _look(self) -> tuple[int, int] | None:
