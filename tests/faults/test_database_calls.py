@@ -12,7 +12,7 @@ from services.config import Config
 from services.serving import stores
 from services.serving.server import open_service
 from services.storage.audit import audit
-from services.storage.base import Database
+from services.storage.base import Database, DatabaseOptions
 from services.storage.opening import open_database
 from tests.stand.failing_database import FailingDatabase
 from tests.stand.gateway import stored
@@ -34,8 +34,8 @@ async def test_any_failing_database_call_leaves_the_books_right(
     """The call is answered or 503, never 401; the next is answered; no hold stays. Row 86."""
     opened: list[FailingDatabase] = []
 
-    async def opening(state: Path, url: str, clock: Clock) -> Database:
-        opened.append(FailingDatabase(await open_database(state, url, clock)))
+    async def opening(state: Path, url: str, clock: Clock, options: DatabaseOptions) -> Database:
+        opened.append(FailingDatabase(await open_database(state, url, clock, options)))
         return opened[-1]
 
     monkeypatch.setattr(stores, "open_database", opening)
