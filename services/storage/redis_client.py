@@ -251,11 +251,10 @@ class ScriptClient:
         """Log an error if only an operator can mend the cause, else a warning."""
         self.failure, permanent = _describe(error)
         self._first_attempt.set()
-        if self._logged is not False:
-            if permanent:
-                log.error("redis.disconnected", extra={"reason": self.failure})
-            else:
-                log.warning("redis.disconnected", extra={"reason": self.failure})
+        if self._logged is not False and permanent:
+            log.error("redis.disconnected", extra={"reason": self.failure})
+        elif self._logged is not False:
+            log.warning("redis.disconnected", extra={"reason": self.failure})
         self._logged = False
 
 

@@ -72,12 +72,10 @@ class FilePlace:
     def check(self) -> None:
         """Look at the path, and log a change."""
         kept = self._look() == self._identity
-        if kept != self.kept:
-            fields = {"path": str(self._file)}
-            if kept:
-                log.warning("database_file.restored", extra=fields)
-            else:
-                log.error("database_file.replaced", extra=fields)
+        if self.kept and not kept:
+            log.error("database_file.replaced", extra={"path": str(self._file)})
+        elif kept and not self.kept:
+            log.warning("database_file.restored", extra={"path": str(self._file)})
         self.kept = kept
 
     def _look(self) -> tuple[int, int] | None:
