@@ -6,9 +6,9 @@ from pathlib import Path
 
 from tests.bench.request_path import Figures, measure
 
-FILES_MAX = 108
-CALLS_MAX = {"streamed": 740, "whole": 525}
-COROUTINES_MAX = 9
+FILES_MAX = 105
+CALLS_MAX = {"streamed": 705, "whole": 465}
+COROUTINES_MAX = 7
 
 
 async def test_the_path_of_a_request_grows_no_longer(tmp_path: Path) -> None:
