@@ -20,5 +20,5 @@ Modules, in the order in which data flows:
     errors         error reasons as HTTP statuses and bodies
 
 The edge is stateless and holds no secret. It imports `services.domain`, `services.common`,
-and the generated code where it calls a service over gRPC: over TCP, a Unix socket, or in process.
+and the generated code where it calls a service over gRPC.
 """
