@@ -25,22 +25,20 @@ a keyed digest is stored; answers are stored only for calls with a key.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from io import BytesIO
 from typing import NamedTuple, Self
 
-from google.protobuf import proto
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-
 from services.common.call_names import IDEMPOTENCY_KEY_HEADER
-from services.common.contract.chat import fill_request
-from services.common.contract.chat_events import read_batch, to_batch_message
 from services.common.request_headers import is_idempotency_key
+from services.completions.stored_calls import (
+    AnswerRecording,
+    parse_answer,
+    request_fingerprint,
+)
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch, Finished
 from services.domain.spec import CompletionRequest
@@ -69,9 +67,6 @@ REPLAYED: Mapping[str, str] = {
 
 STORE_S = 24 * 3600.0
 """Time for which an answer is stored."""
-
-ANSWER_BYTES_MAX = 2**20
-"""Longer answers are not stored."""
 
 BOUND_SHARE = 8
 """An account's bounds are applied each time a process has stored this part of them."""
@@ -175,15 +170,15 @@ class Idempotency:
         STORAGE_UNAVAILABLE; and the failures of `run_call`.
         """
         run = Run(account=call.account, key=call.key, id=secrets.token_hex(8))
-        fingerprint = self._fingerprint(call)
+        fingerprint = request_fingerprint(call.request, self._pepper)
         used = await self._claim(run, fingerprint)
         if used is not None:
             answer = _stored_answer(used, fingerprint)
             await before_replay()
-            for batch in _parse(answer):
+            for batch in parse_answer(answer):
                 yield batch
             return
-        recording = _AnswerRecording()
+        recording = AnswerRecording()
         stored = False
         try:
             async with aclosing(run_call()) as batches:
@@ -206,13 +201,6 @@ class Idempotency:
         while await self._database.write(delete_expired, SWEEP_MAX) == SWEEP_MAX:
             pass
 
-    def _fingerprint(self, call: IdempotentCall) -> str:
-        """Return a digest keyed by the pepper: a plain one would let guesses reveal prompts."""
-        message = fill_request(call.request, pb.CreateChatCompletionRequest())
-        spec = hashlib.sha256(message.spec.SerializeToString(deterministic=True))
-        text = f"{IDEMPOTENCY_KEY_HEADER}:{message.parameter_policy}:{spec.hexdigest()}"
-        return self._pepper.digest(text).hex()
-
     async def _claim(self, run: Run, fingerprint: str) -> UsedKey | None:
         claiming = asyncio.ensure_future(self._database.write(claim, run, fingerprint, self._owner))
         try:
@@ -222,7 +210,7 @@ class Idempotency:
             await asyncio.shield(self._release(run, after=claiming))
             raise
 
-    async def _store(self, run: Run, recording: _AnswerRecording) -> bool:
+    async def _store(self, run: Run, recording: AnswerRecording) -> bool:
         """Store the answer. The caller gets it even where that fails."""
         try:
             stored = await self._database.write(store_answer, run, recording.answer, self._store_ms)
@@ -274,32 +262,6 @@ class Idempotency:
             await asyncio.sleep(SWEEP_S)
             with suppress(Failure):
                 await self.sweep()
-
-
-class _AnswerRecording:
-    """Copy of an answer, as long as it is short enough to be stored."""
-
-    def __init__(self) -> None:
-        self._bytes: BytesIO | None = BytesIO()
-
-    @property
-    def answer(self) -> bytes | None:
-        """The answer in the form that `_parse` reads; None if it is too long."""
-        return None if self._bytes is None else self._bytes.getvalue()
-
-    def add(self, batch: Batch) -> None:
-        if self._bytes is None:
-            return
-        proto.serialize_length_prefixed(to_batch_message(batch), self._bytes)
-        if self._bytes.tell() > ANSWER_BYTES_MAX:
-            self._bytes = None
-
-
-def _parse(answer: bytes) -> Iterator[Batch]:
-    stream = BytesIO(answer)
-    parse = proto.parse_length_prefixed
-    while (message := parse(pb.StreamChatCompletionResponse, stream)) is not None:
-        yield read_batch(message)
 
 
 def _stored_answer(used: UsedKey, fingerprint: str) -> bytes:

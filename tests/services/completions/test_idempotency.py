@@ -9,12 +9,12 @@ import pytest
 from msgspec.structs import replace
 
 from services.completions.idempotency import (
-    ANSWER_BYTES_MAX,
     AccountBounds,
     Idempotency,
     IdempotentCall,
     check_idempotency_key,
 )
+from services.completions.stored_calls import ANSWER_BYTES_MAX
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Finished
 from services.errors import Failure, UpstreamError
