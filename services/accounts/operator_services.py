@@ -41,7 +41,7 @@ class OperatorServices:
     """Keeps calls of this process from taking what a withdrawal takes."""
 
     def register(self, server: grpc.aio.Server) -> None:
-        """Add the services to a server, or to an in-process channel."""
+        """Add the services to a server."""
         keys_grpc.add_KeyServiceServicer_to_server(
             KeyServicer(self.database, self.pepper, self.clock), server
         )

@@ -1,6 +1,6 @@
 """`pomogator serve`: the service, and unless it is to be alone the edge, in one process.
 
-They meet on an in-process channel, which the edge uses like a gRPC channel.
+The edge calls the core directly (`services.serving.core_backend`).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""What a call costs in the service alone, over the in-process channel, without an edge.
+"""What a call costs in the core alone, without an edge and without gRPC.
 
 It runs
 
     python -m tests.bench.service [--calls N] [--gc default]
 
-Prints for whole answers, and for streams of 200 chunks in both dialects: CPU time (lowest
+Prints for whole answers, and for streams of 200 events in both dialects: CPU time (lowest
 of the rounds, so that other work on the machine matters less), how many functions in Python are
 called, which other work does not change, and what the garbage collector takes: its share of the
 time of all rounds, and a full collection. 32 calls run at a time.
@@ -25,14 +25,14 @@ from pathlib import Path
 from types import FrameType
 
 import uvloop
-from pomogator.chat.v1 import chat_completion_service_pb2 as pb
-from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
-from pomogator.chat.v1 import content_pb2 as content
 
 from services.common import json_logs
 from services.common.log_handler import NonBlockingHandler
 from services.common.process_settings import freeze_gc
+from services.completions.completions import CallContext, Completions
 from services.config import load
+from services.domain.conversation import Message, TextPart
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.providers.registry import DIALECTS
 from services.serving.server import open_service
 from tests.bench.gateway import CONFIG
@@ -58,21 +58,19 @@ async def measure(folder: Path, calls: int, set_gc: Callable[[], None]) -> None:
     config.write_text(CONFIG)
     async with open_service(load(config, dialects=DIALECTS), folder / "state") as service:
         key = await service.key_maker.make_first()
-        async with service.channel() as channel:
-            stub = pb_grpc.ChatCompletionServiceStub(channel)
-            for name, (model, streamed) in WORK.items():
-                ask = asking(stub, model, f"Bearer {key}", streamed=streamed)
-                await together(ask, calls)
-                set_gc()
-                with collecting() as collected:
-                    rounds = [await cpu_s(ask, calls) for _ in range(ROUNDS)]
-                    share = sum(collected) / sum(rounds) / calls
-                    gc.collect()
-                entered = await functions(ask, calls)
-                print(
-                    f"{name:10} {min(rounds) * 1e6:8.1f} us of CPU {entered:8.1f} functions"
-                    f" {share:7.1%} in gc, {collected[-1] * 1e3:.1f} ms for a full collection"
-                )
+        for name, (model, streamed) in WORK.items():
+            ask = asking(service.completions, model, f"Bearer {key}", streamed=streamed)
+            await together(ask, calls)
+            set_gc()
+            with collecting() as collected:
+                rounds = [await cpu_s(ask, calls) for _ in range(ROUNDS)]
+                share = sum(collected) / sum(rounds) / calls
+                gc.collect()
+            entered = await functions(ask, calls)
+            print(
+                f"{name:10} {min(rounds) * 1e6:8.1f} us of CPU {entered:8.1f} functions"
+                f" {share:7.1%} in gc, {collected[-1] * 1e3:.1f} ms for a full collection"
+            )
 
 
 @contextmanager
@@ -94,21 +92,20 @@ def collecting() -> Iterator[Sequence[float]]:
         gc.callbacks.remove(note)
 
 
-def asking(
-    stub: pb_grpc.ChatCompletionServiceStub, model: str, authorization: str, *, streamed: bool
-) -> Ask:
+def asking(core: Completions, model: str, authorization: str, *, streamed: bool) -> Ask:
     """What makes one call, and takes all of its answer."""
-    spec = pb.ChatCompletionSpec(model=model, max_tokens=256, temperature=0.5)
-    spec.messages.add(role=content.ROLE_USER).content.add(text=PROMPT)
-    metadata = (("authorization", authorization), ("x-request-id", "req-1"))
+    message = Message(role="user", content=[TextPart(text=PROMPT)])
+    spec = ChatCompletionSpec(model=model, messages=[message], max_tokens=256, temperature=0.5)
+    request = CompletionRequest(spec=spec)
+    context = CallContext(
+        request_id="req-1", authorization=authorization, time_left_s=lambda: 600.0
+    )
 
     async def create() -> None:
-        request = pb.CreateChatCompletionRequest(spec=spec)
-        await stub.CreateChatCompletion(request, metadata=metadata, timeout=600.0)
+        await core.whole(request, context, lambda _: None)
 
     async def stream() -> None:
-        request = pb.StreamChatCompletionRequest(spec=spec)
-        async for _ in stub.StreamChatCompletion(request, metadata=metadata):
+        async for _ in core.stream(request, context, lambda _: None):
             pass
 
     return stream if streamed else create
