@@ -11,6 +11,7 @@ power cut, which also ends its call.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -38,10 +39,13 @@ class HoldJournal:
 
     def append(self, hold: HoldRow) -> None:
         """Append a hold. It survives if the process is killed. Raises OSError."""
+        file = self._files[self._in_use]
         line = msgspec.json.encode(hold) + b"\n"
-        written = os.write(self._files[self._in_use], line)
+        written = os.write(file, line)
         if written != len(line):
-            raise OSError("the disk is full")
+            # The next line must not continue this one.
+            os.ftruncate(file, os.fstat(file).st_size - written)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def begin_batch(self) -> None:
         """Use the other file from now on. Without effect while a batch has not ended."""

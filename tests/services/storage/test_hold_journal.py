@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,21 @@ def test_a_torn_line_is_no_hold(journal: HoldJournal, tmp_path: Path) -> None:
         file.write(bytes(len(line)) + b"\n" + line[:-20])
 
     assert left_in(tmp_path) == [hold(1)]
+
+
+def test_a_line_that_does_not_fit_leaves_nothing(
+    journal: HoldJournal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk the hold is refused, and the holds around it stay readable."""
+    write = os.write
+    journal.append(hold(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda file, data: write(file, data[:20]))
+        with pytest.raises(OSError, match="No space left"):
+            journal.append(hold(2))
+    journal.append(hold(3))
+
+    assert left_in(tmp_path) == [hold(1), hold(3)]
 
 
 def test_files_are_private(journal: HoldJournal, tmp_path: Path) -> None:
