@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol, TypeVar
 
 from pomogator.accounts.v1 import account_service_pb2 as pb
 from pomogator.accounts.v1 import account_service_pb2_grpc as pb_grpc
@@ -32,28 +32,36 @@ from services.storage.accounts import (
 )
 from services.storage.base import Database, Transaction
 
+T = TypeVar("T")
+
 MARKUP_BP_MAX = 1_000_000
 MUTABLE_FIELDS = ["markup_basis_points"]
 
 
-Withdrawing = Callable[[str, int], AbstractAsyncContextManager[None]]
-"""Keeps calls from taking the amount of an account that its context withdraws."""
+class Withdraw(Protocol):
+    """Writes a withdrawal."""
+
+    async def __call__(
+        self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]], /
+    ) -> T:
+        """Keep calls of this process from taking the amount that `write` withdraws."""
+        ...
 
 
-def no_calls_run(_account: str, _amount: int) -> AbstractAsyncContextManager[None]:
-    """Do nothing: this process runs no calls."""
-    return nullcontext()
+async def no_calls_run(
+    _account: str, _amount: int, write: Callable[[], Coroutine[Any, Any, T]], /
+) -> T:
+    """Only write: this process runs no calls."""
+    return await write()
 
 
 class AccountServicer(pb_grpc.AccountServiceServicer):
     """Opens, lists, changes and credits accounts."""
 
-    def __init__(
-        self, database: Database, clock: Clock, withdrawing: Withdrawing = no_calls_run
-    ) -> None:
+    def __init__(self, database: Database, clock: Clock, withdraw: Withdraw = no_calls_run) -> None:
         self._database = database
         self._clock = clock
-        self._withdrawing = withdrawing
+        self._withdraw = withdraw
 
     async def CreateAccount(
         self, request: pb.CreateAccountRequest, _context: Context
@@ -108,10 +116,13 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         if not amount:
             raise invalid("amount_nano_usd", "amount_nano_usd must not be 0")
         valid_request_id(request.request_id)
-        async with self._withdrawing(name, max(0, -amount)):
-            account = await self._database.write(
+
+        async def credit() -> Account | None:
+            return await self._database.write(
                 credit_account, name, amount, request.request_id, self._now_ms()
             )
+
+        account = await (credit() if amount > 0 else self._withdraw(name, -amount, credit))
         return pb.CreditAccountResponse(account=_message(account))
 
     def _now_ms(self) -> int:

@@ -13,7 +13,7 @@ from pomogator.accounts.v1 import account_service_pb2_grpc as accounts_grpc
 from pomogator.accounts.v1 import key_service_pb2_grpc as keys_grpc
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as ledger_grpc
 
-from services.accounts.account_servicer import AccountServicer, Withdrawing, no_calls_run
+from services.accounts.account_servicer import AccountServicer, Withdraw, no_calls_run
 from services.accounts.key_servicer import KeyServicer
 from services.accounts.ledger_servicer import LedgerServicer
 from services.clock import Clock
@@ -37,7 +37,7 @@ class OperatorServices:
     database: Database
     pepper: Pepper
     clock: Clock
-    withdrawing: Withdrawing = no_calls_run
+    withdraw: Withdraw = no_calls_run
     """Keeps calls of this process from taking what a withdrawal takes."""
 
     def register(self, server: grpc.aio.Server) -> None:
@@ -46,7 +46,7 @@ class OperatorServices:
             KeyServicer(self.database, self.pepper, self.clock), server
         )
         accounts_grpc.add_AccountServiceServicer_to_server(
-            AccountServicer(self.database, self.clock, self.withdrawing), server
+            AccountServicer(self.database, self.clock, self.withdraw), server
         )
         ledger_grpc.add_LedgerServiceServicer_to_server(LedgerServicer(self.database), server)
 

@@ -11,8 +11,9 @@ deposit, reaches it as a notice of the database (`services.storage.balance_chang
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from collections import Counter
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
@@ -32,6 +33,7 @@ from services.storage.hold_journal import HoldJournal
 from services.storage.ledger import HoldEnd, HoldRow, budget_exceeded, insert_holds, insufficient
 
 B = TypeVar("B", "AccountBook", "BudgetBook")
+T = TypeVar("T")
 
 RELEASE_WAIT_S = 1.0
 """Time that a call without enough balance waits for pending ends of holds to be committed."""
@@ -56,10 +58,12 @@ class Books(Protocol):
         """Take note of the end of a hold, which the outbox writes."""
         ...
 
-    def withdrawing(self, account: str, amount: int) -> AbstractAsyncContextManager[None]:
-        """Keep calls from taking what a withdrawal takes in the database, which the context runs.
+    async def withdraw(
+        self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Keep calls from taking what `write` withdraws in the database, which decides.
 
-        The database decides about the withdrawal.
+        Once `write` has begun, cancellation does not end it. Raises what `write` raises.
         """
         ...
 
@@ -97,8 +101,12 @@ class MemoryBooks:
         self._accounts: dict[str, AccountBook] = {}
         self._budgets: dict[tuple[str, str], BudgetBook] = {}
         self._loading: dict[object, asyncio.Task[Any]] = {}
+        self._withdrawals: Counter[str] = Counter()
+        """Amounts that the database is deciding about, by account."""
+        self._decided = asyncio.Event()
+        """Set, and replaced, when it has decided about one."""
         database.subscribe(self._on_notice)
-        outbox.on_already_ended = self._take_back
+        outbox.on_not_written = self._take_back
 
     async def reserve(self, hold: HoldRow) -> None:
         """Take a hold. See `Books`."""
@@ -113,6 +121,8 @@ class MemoryBooks:
             budget = self._budgets.get(at)
             if budget is None or not budget.is_loaded:
                 budget = await self._load_once(at, self._load_budget(at))
+        if self._withdrawals and amount and not account.unlimited:
+            await self._wait_for_withdrawals(account, hold)
         # Nothing is awaited from here on: the decision and the hold are one step.
         if amount and not account.unlimited and account.posted - account.held < amount:
             raise insufficient()
@@ -137,30 +147,42 @@ class MemoryBooks:
             budget.held -= hold.amount
             budget.spent += charge
 
-    def _take_back(self, hold_end: HoldEnd) -> None:
-        """Undo `end` of a hold that a recovery had ended: its notice has the change."""
-        hold = hold_end.hold
-        self.end(replace(hold, amount=-hold.amount), -hold_end.charge)
+    def _take_back(self, hold_end: HoldEnd, has_hold: bool) -> None:
+        """Undo `end` as far as the database has not done it.
 
-    @asynccontextmanager
-    async def withdrawing(self, account: str, amount: int) -> AsyncIterator[None]:
-        """Keep calls from taking what a withdrawal takes in the database, which the context runs.
-
-        The database decides about the withdrawal. Before, it gets all that calls have taken.
+        The hold of an end that came too late, or is refused, is released by a recovery's notice.
         """
-        book = self._accounts.get(account)
-        if book is None or not book.is_loaded:
-            try:
-                book = await self._load_once(account, self._load_account(account))
-            except Failure:
-                book = AccountBook()  # There is no such account, or no database: it will say so.
-        kept = max(0, min(amount, book.posted - book.held))
-        book.held += kept
+        hold = hold_end.hold
+        self.end(replace(hold, amount=-hold.amount if has_hold else 0), -hold_end.charge)
+
+    async def withdraw(
+        self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Withdraw. Before, the database gets all that calls have taken. See `Books`."""
+        self._withdrawals[account] += amount
         try:
             await self._outbox.drain_current()
-            yield
-        finally:
-            book.held -= kept
+            writing = asyncio.ensure_future(write())
+        except BaseException:
+            self._end_withdrawal(account, amount)
+            raise
+        # The database may commit after the caller has gone.
+        writing.add_done_callback(lambda _: self._end_withdrawal(account, amount))
+        return await asyncio.shield(writing)
+
+    async def _wait_for_withdrawals(self, account: AccountBook, hold: HoldRow) -> None:
+        """Wait while only withdrawals that are not decided keep a call from its hold."""
+        free = account.posted - account.held
+        while free - self._withdrawals[hold.account] < hold.amount <= free:
+            await self._decided.wait()
+            free = account.posted - account.held
+
+    def _end_withdrawal(self, account: str, amount: int) -> None:
+        self._withdrawals[account] -= amount
+        if not self._withdrawals[account]:
+            del self._withdrawals[account]
+        self._decided.set()
+        self._decided = asyncio.Event()
 
     async def _load_once(self, key: object, load: Coroutine[None, None, B]) -> B:
         """Load for all callers that wait. The cancellation of one does not end it."""
@@ -259,9 +281,14 @@ class SharedBooks:
     def end(self, hold: HoldRow, charge: int) -> None:
         """Do nothing: the database has the balance."""
 
-    def withdrawing(self, account: str, amount: int) -> AbstractAsyncContextManager[None]:  # noqa: ARG002
-        """Do nothing: the database decides about calls, too."""
-        return nullcontext()
+    async def withdraw(
+        self,
+        account: str,  # noqa: ARG002
+        amount: int,  # noqa: ARG002
+        write: Callable[[], Coroutine[Any, Any, T]],
+    ) -> T:
+        """Only write: the database decides about calls, too."""
+        return await write()
 
     def _decide(self) -> None:
         waiting, self._waiting = self._waiting, []

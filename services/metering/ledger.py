@@ -30,9 +30,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Self
+from typing import Any, Self, TypeVar
 from weakref import WeakValueDictionary
 
 from services.clock import Clock
@@ -42,6 +43,7 @@ from services.metering.books import Books, MemoryBooks, SharedBooks
 from services.metering.holds import Hold, HoldRequest, tokens_of
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
+from services.storage.accounts import BALANCE_MAX
 from services.storage.base import Database, unavailable
 from services.storage.leases import end_leases, renew_lease
 from services.storage.ledger import (
@@ -52,10 +54,13 @@ from services.storage.ledger import (
     HoldEnd,
     HoldRow,
     Tokens,
+    insufficient,
     owned_holds,
     write_checkpoints,
 )
 from services.telemetry.supervisor import Supervisor
+
+T = TypeVar("T")
 
 LEASE_S = 15.0
 """Lease of a process, by the database's clock. Its holds are recovered after the lease has expired
@@ -164,10 +169,13 @@ class Ledger:
     async def reserve(self, request: HoldRequest) -> Hold:
         """Take a hold. If the caller is cancelled meanwhile, the hold is voided.
 
-        Raise Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
+        Raise Failure: INSUFFICIENT_QUOTA, also if no account may have the amount,
+        BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
         if self._closing or not self.healthy:
             raise unavailable()
+        if request.amount_nano > BALANCE_MAX:
+            raise insufficient()
         hold = Hold(self._row(request))
         self._open[hold.id] = hold
         try:
@@ -184,9 +192,11 @@ class Ledger:
             raise
         return hold
 
-    def withdrawing(self, account: str, amount: int) -> AbstractAsyncContextManager[None]:
-        """Keep calls from taking what a withdrawal takes, which the context runs."""
-        return self._books.withdrawing(account, amount)
+    async def withdraw(
+        self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]
+    ) -> T:
+        """Keep calls from taking what `write` withdraws in the database, which decides."""
+        return await self._books.withdraw(account, amount, write)
 
     def checkpoint(self, hold: Hold, charge_nano: int, usage: Usage) -> None:
         """Update the usage of an in-flight call. It is written within `HEARTBEAT_S`."""

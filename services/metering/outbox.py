@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 from typing import TypeVar
 
 from services.errors import Failure
@@ -47,13 +48,17 @@ class Outbox:
         self._journal = database.hold_journal
         self._waiting: deque[HoldEnd] = deque()
         """Ends of holds that are in the database, or are written before them."""
-        self._unwritten: dict[str, HoldRow] = {}
-        """Holds in flight that are not in the database."""
-        self._ended_unwritten: list[HoldEnd] = []
-        """Ends of holds that are not in the database."""
+        self._unwritten: dict[str, HoldRow | HoldEnd] = {}
+        """Holds that no batch has had yet, with their ends if they have ended. By hold ID."""
+        self._writing: dict[str, HoldRow | HoldEnd] = {}
+        """The same for holds that are being written, or whose write has failed."""
+        self._refused: set[str] = set()
+        """IDs of holds in flight that the database has refused."""
         self._hold_ids: set[str] = set()
-        self.on_already_ended: Callable[[HoldEnd], None] = lambda _: None
-        """Called with each end of a hold that had ended before, by a recovery."""
+        """IDs of all holds whose ends are queued."""
+        self.on_not_written: Callable[[HoldEnd, bool], None] = lambda _end, _has_hold: None
+        """Called with each end that the database does not get, and whether the database has had its
+        hold: then a recovery ends the hold, or has ended it."""
         self._work = asyncio.Event()
         self._is_awaited = asyncio.Event()
         """Set while somebody waits for the next batch, which is then not delayed."""
@@ -69,8 +74,8 @@ class Outbox:
         return hold_id in self._hold_ids
 
     def has_unwritten(self, hold_id: str) -> bool:
-        """Whether this is a hold in flight that the database does not have yet."""
-        return hold_id in self._unwritten
+        """Whether this is a hold that the database does not have yet."""
+        return hold_id in self._unwritten or hold_id in self._writing
 
     @property
     def full(self) -> bool:
@@ -86,10 +91,10 @@ class Outbox:
         """Queue the end of a hold."""
         hold_id = hold_end.hold.id
         self._hold_ids.add(hold_id)
-        if self._unwritten.pop(hold_id, None) is None:
-            self._waiting.append(hold_end)
+        if hold_id in self._unwritten:
+            self._unwritten[hold_id] = hold_end
         else:
-            self._ended_unwritten.append(hold_end)
+            self._waiting.append(hold_end)
         self._wake()
 
     def _wake(self) -> None:
@@ -102,11 +107,13 @@ class Outbox:
 
     async def drain_current(self) -> None:
         """Wait until the database has the holds and ends that are queued at this moment."""
-        before = self._hold_ids | self._unwritten.keys()
+        before = self._hold_ids | self._unwritten.keys() | self._writing.keys()
         if before:
             self._is_awaited.set()
-        while not (before.isdisjoint(self._hold_ids) and before.isdisjoint(self._unwritten)):
+        queues = (self._hold_ids, self._unwritten, self._writing)
+        while not all(before.isdisjoint(queue) for queue in queues):
             await self._delivered.wait()
+            queues = (self._hold_ids, self._unwritten, self._writing)
 
     async def send(self) -> None:
         """Write queued ends, for ever. After a failure the task may be started again."""
@@ -117,47 +124,33 @@ class Outbox:
                     await self._is_awaited.wait()
             self._is_awaited.clear()
             self._work.clear()
-            await self._send_new()
-            while self._waiting:
-                count = min(len(self._waiting), BATCH_MAX)
-                batch = [self._waiting.popleft() for _ in range(count)]
-                try:
-                    await self._deliver(batch)
-                except BaseException:
-                    # The next run of the task starts with this batch.
-                    self._waiting.extendleft(reversed(batch))
-                    self._work.set()
-                    raise
-                self._note_delivered(batch)
+            try:
+                await self._send_new()
+                while self._waiting:
+                    await self._deliver(min(len(self._waiting), BATCH_MAX))
+            except BaseException:
+                self._work.set()  # The next run of the task goes on with what is left.
+                raise
             if not self._work.is_set():
                 self._idle.set()
 
     async def _send_new(self) -> None:
         """Write the holds that are not in the database, in flight or ended."""
-        if self._journal is None or not (self._unwritten or self._ended_unwritten):
+        if self._journal is None or not (self._unwritten or self._writing):
             return
         self._journal.begin_batch()
-        holds, self._unwritten = self._unwritten, {}
-        ended, self._ended_unwritten = self._ended_unwritten, []
+        # From here on, an end that comes for one of them waits: a batch that fails may be written.
+        self._writing |= self._unwritten
+        self._unwritten.clear()
+        for batch in batched(list(self._writing.values()), BATCH_MAX):
+            await self._deliver_new(batch)
         try:
-            new: list[HoldRow | HoldEnd] = [*holds.values(), *ended]
-            for batch in batched(new, BATCH_MAX):
-                await self._deliver_new(batch)
-        except BaseException:
-            # Holds that have ended meanwhile are among those in flight: their ends wait.
-            self._unwritten = holds | self._unwritten
-            self._ended_unwritten = ended + self._ended_unwritten
-            self._work.set()
-            raise
-        self._journal.end_batch()
-        if not self._unwritten:
-            self._journal.clear()
-        self._note_delivered(ended)
-
-    def _note_delivered(self, ends: Sequence[HoldEnd]) -> None:
-        self._hold_ids.difference_update([hold_end.hold.id for hold_end in ends])
-        self._delivered.set()
-        self._delivered = asyncio.Event()
+            self._journal.end_batch()
+            if not self._unwritten:
+                self._journal.clear()
+        except OSError as error:
+            # Harmless: a hold that is in the database is not written again.
+            log.warning("journal.not_emptied", extra={"reason": error.strerror})
 
     async def _deliver_new(self, batch: Sequence[HoldRow | HoldEnd]) -> None:
         """Write holds that are not in the database. Return when it has them."""
@@ -168,34 +161,51 @@ class Outbox:
         write = self._database.write if ended else self._database.write_unsynced
         try:
             await _until_available(partial(write, write_holds, holds, ended))
-        except ConstraintError:
+        except ConstraintError as refusal:
             if len(batch) > 1:
                 for each in batch:
                     await self._deliver_new([each])
                 return
+            self._refused.update(hold.id for hold in holds)
+            for hold_end in ended:
+                self.on_not_written(hold_end, False)
             hold_ids = [hold.id for hold in (*holds, *(end.hold for end in ended))]
-            log.warning("holds.refused", extra={"hold_ids": hold_ids})
+            log.warning("holds.refused", extra={"hold_ids": hold_ids, "reason": str(refusal)})
+        for hold in holds:
+            del self._writing[hold.id]
+        for hold_end in ended:
+            del self._writing[hold_end.hold.id]
+        self._note_delivered(ended)
 
-    async def _deliver(self, batch: Sequence[HoldEnd]) -> None:
-        """Write a batch of ends. Return when the database has it, however long that takes."""
+    async def _deliver(self, count: int) -> None:
+        """Write the first waiting ends. Return when the database has them, however long it takes.
+
+        Those that it refuses permanently are found one by one, and dropped.
+        """
+        batch = list(islice(self._waiting, count))
         try:
             won = await _until_available(partial(self._database.write, end_holds, batch))
         except ConstraintError:
-            await self._quarantine(batch)
-            return
-        if not all(won):
-            log.warning("holds.already_ended", extra={"hold_ids": _ids_of_lost(batch, won)})
-            for hold_end, ours in zip(batch, won, strict=True):
-                if not ours:
-                    self.on_already_ended(hold_end)
+            if count > 1:
+                for _ in range(count):
+                    await self._deliver(1)
+                return
+            log.warning("holds.refused", extra={"hold_ids": [batch[0].hold.id]})
+            won = [False]
+        else:
+            if not all(won):
+                log.warning("holds.already_ended", extra={"hold_ids": _ids_of_lost(batch, won)})
+        for hold_end, ours in zip(batch, won, strict=True):
+            self._waiting.popleft()
+            if not ours:
+                self.on_not_written(hold_end, hold_end.hold.id not in self._refused)
+                self._refused.discard(hold_end.hold.id)
+        self._note_delivered(batch)
 
-    async def _quarantine(self, batch: Sequence[HoldEnd]) -> None:
-        """Find the ends that the database refuses permanently, and drop them."""
-        if len(batch) > 1:
-            for hold_end in batch:
-                await self._deliver([hold_end])
-            return
-        log.warning("holds.refused", extra={"hold_ids": _ids_of_lost(batch, [False])})
+    def _note_delivered(self, ends: Sequence[HoldEnd]) -> None:
+        self._hold_ids.difference_update([hold_end.hold.id for hold_end in ends])
+        self._delivered.set()
+        self._delivered = asyncio.Event()
 
 
 async def _until_available(write: Callable[[], Coroutine[None, None, T]]) -> T:

@@ -177,7 +177,7 @@ def _operators(
             database=stores.books,
             pepper=stores.pepper,
             clock=parts.clock,
-            withdrawing=stores.ledger.withdrawing,
+            withdraw=stores.ledger.withdraw,
         ),
         operations=OperationsServicer(explainer, reloader.reload, parts.failures),
         health=health,

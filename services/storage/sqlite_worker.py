@@ -196,6 +196,8 @@ class SqliteWorker:
                 raise
             # Raised by the module, not by the database: a text is not UTF-8.
             job.error = ConstraintError("a text is not UTF-8")
+        except OverflowError:
+            job.error = ConstraintError("a number has more than 64 bits")
         except sqlite3.Error:
             raise
         except Exception as error:  # noqa: BLE001  It belongs to the caller, not to the thread.

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from services.domain.error_reason import ErrorReason
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.holds import Hold, HoldRequest
-from services.metering.ledger import Ledger
+from services.metering.ledger import HEARTBEAT_S, Ledger
 from services.storage.accounts import account_by_name, credit_account, ensure_account
+from services.storage.admitted_holds import write_holds
 from services.storage.audit import audit
+from services.storage.base import ConstraintError, Database, Row, Transaction
 from services.storage.hold_journal import FILES
+from services.storage.ledger import end_holds
 from services.storage.sqlite import SqliteDatabase
+from services.telemetry.supervisor import Supervisor
 from tests.stand.clock import FakeClock
 
 
@@ -61,6 +68,12 @@ async def reserve_all(ledger: Ledger, count: int) -> tuple[list[Hold], int]:
     return holds, len(refusals)
 
 
+async def withdraw(ledger: Ledger, database: Database, amount: int) -> None:
+    """Withdraw from `acme` as operators do."""
+    credit = partial(database.write, credit_account, "acme", -amount, "out", 0)
+    await ledger.withdraw("acme", amount, credit)
+
+
 @pytest.mark.parametrize("turns", range(8))
 async def test_a_credit_while_an_account_is_loaded_counts_once(
     ledger: Ledger, database: SqliteDatabase, turns: int
@@ -84,13 +97,8 @@ async def test_a_withdrawal_and_calls_take_no_more_than_there_is(
     ledger: Ledger, database: SqliteDatabase
 ) -> None:
     """Also where the calls' holds are not in the database yet."""
-
-    async def withdraw() -> None:
-        async with ledger.withdrawing("acme", 60):
-            await database.write(credit_account, "acme", -60, "out", 0)
-
     before, _ = await reserve_all(ledger, 3)
-    withdrawing = asyncio.ensure_future(withdraw())
+    withdrawing = asyncio.ensure_future(withdraw(ledger, database, 60))
     await asyncio.sleep(0)
     during, refused = await reserve_all(ledger, 10)
     await withdrawing
@@ -113,8 +121,7 @@ async def test_a_withdrawal_beyond_what_calls_leave_is_refused(
     holds, _ = await reserve_all(ledger, 9)
 
     with pytest.raises(Failure) as refused:
-        async with ledger.withdrawing("acme", 60):
-            await database.write(credit_account, "acme", -60, "out", 0)
+        await withdraw(ledger, database, 60)
 
     assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
     more, _ = await reserve_all(ledger, 2)
@@ -182,3 +189,328 @@ async def test_holds_of_a_killed_process_are_found_in_its_journal(
 
     assert (counts["held"], counts["voided"]) == (0, 1)
     assert [(tmp_path / name).stat().st_size for name in FILES] == [0, 0]
+
+
+async def balance(database: Database) -> tuple[int, int]:
+    """Posted and held amount of `acme` in the database."""
+    account = await database.read(account_by_name, "acme")
+    assert account is not None
+    return account.posted, account.held
+
+
+async def free_in_memory(ledger: Ledger, database: Database) -> int:
+    """The amount that calls can still take. Voids what it took to find out."""
+    calls = [ledger.reserve(order(1)) for _ in range(500)]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    taken = [result for result in results if isinstance(result, Hold)]
+    assert len(taken) < len(calls)
+    for hold in taken:
+        ledger.void(hold)
+    await ledger.drain()
+    return len(taken)
+
+
+class HeldWrites:
+    """Lets chosen transactions of a database begin only when the test says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, database: SqliteDatabase) -> None:
+        self.begun = asyncio.Event()
+        self.goes_on = asyncio.Event()
+        self.held: object = write_holds
+        """The function of the transactions."""
+        self.passes = 0
+        """Number of them that are let through before."""
+        self._write, self._write_unsynced = database.write, database.write_unsynced
+        monkeypatch.setattr(database, "write", partial(self._wait, self._write))
+        monkeypatch.setattr(database, "write_unsynced", partial(self._wait, self._write_unsynced))
+
+    async def _wait(self, write: Any, transaction: object, *args: Any, **kwargs: Any) -> Any:
+        if transaction is self.held:
+            self.passes -= 1
+            if self.passes < 0:
+                self.begun.set()
+                await self.goes_on.wait()
+        return await write(transaction, *args, **kwargs)
+
+
+async def test_a_withdrawal_waits_for_holds_that_are_being_written(
+    ledger: Ledger, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also for those of a later batch of the same pass."""
+    await database.write(credit_account, "acme", 200, "more", 0)
+    writes = HeldWrites(monkeypatch, database)
+    writes.passes = 1
+    holds = [await ledger.reserve(order(1)) for _ in range(300)]
+    await writes.begun.wait()
+
+    withdrawing = asyncio.ensure_future(withdraw(ledger, database, 100))
+    await asyncio.sleep(0.05)
+    writes.goes_on.set()
+    with pytest.raises(Failure) as refused:
+        await withdrawing
+
+    assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
+    for hold in holds:
+        ledger.settle(hold, 1, Usage())
+    await ledger.drain()
+    assert await balance(database) == (0, 0)
+
+
+async def test_a_checkpoint_waits_for_its_hold(
+    ledger: Ledger, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hold that is being written is not in the database yet."""
+    writes = HeldWrites(monkeypatch, database)
+    hold = await ledger.reserve(order())
+    await writes.begun.wait()
+    ledger.checkpoint(hold, 7, Usage())
+    await asyncio.sleep(HEARTBEAT_S * 1.5)
+    writes.goes_on.set()
+    await asyncio.sleep(HEARTBEAT_S * 1.5)
+
+    def checkpoint() -> Transaction[Sequence[Row]]:
+        return (yield "SELECT checkpoint FROM holds WHERE id = ?", (hold.id,))
+
+    assert await database.read(checkpoint) == [(7,)]
+    ledger.void(hold)
+    await ledger.drain()
+
+
+async def test_what_is_released_during_a_withdrawal_is_taken_once(
+    ledger: Ledger, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the withdrawal or by a call, where less than its amount was free when it began."""
+    first = await ledger.reserve(order(60))
+    await ledger.drain_current()
+    writes = HeldWrites(monkeypatch, database)
+    other = await ledger.reserve(order(1))
+    await writes.begun.wait()
+    withdrawing = asyncio.ensure_future(withdraw(ledger, database, 60))
+    await asyncio.sleep(0)
+    ledger.void(first)
+    calling = asyncio.ensure_future(ledger.reserve(order(60)))
+    await asyncio.sleep(0)
+    writes.goes_on.set()
+
+    results = await asyncio.gather(withdrawing, calling, return_exceptions=True)
+
+    assert sum(isinstance(result, Failure) for result in results) == 1
+    for hold in (other, *(each for each in results if isinstance(each, Hold))):
+        ledger.settle(hold, hold.row.amount, Usage())
+    await ledger.drain()
+    assert (await balance(database))[0] == 39
+
+
+async def test_a_call_waits_for_a_withdrawal_that_is_refused(
+    ledger: Ledger, database: SqliteDatabase
+) -> None:
+    """A withdrawal of more than there is refuses no call."""
+    await ledger.drain_current()
+    withdrawing = asyncio.ensure_future(withdraw(ledger, database, 1000))
+    await asyncio.sleep(0)
+
+    hold = await ledger.reserve(order(100))
+
+    with pytest.raises(Failure):
+        await withdrawing
+    ledger.void(hold)
+    await ledger.drain()
+
+
+async def test_a_withdrawal_whose_caller_has_gone_is_still_decided(
+    ledger: Ledger, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Calls do not take what it may still commit."""
+    writes = HeldWrites(monkeypatch, database)
+    writes.held = credit_account
+    withdrawing = asyncio.ensure_future(withdraw(ledger, database, 60))
+    await writes.begun.wait()
+    withdrawing.cancel()
+    await asyncio.gather(withdrawing, return_exceptions=True)
+    calling = asyncio.ensure_future(ledger.reserve(order(100)))
+    await asyncio.sleep(0.05)
+    writes.goes_on.set()
+
+    with pytest.raises(Failure) as refused:
+        await calling
+
+    assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
+    assert await balance(database) == (40, 0)
+
+
+async def test_a_withdrawal_of_an_account_that_cannot_be_loaded_is_kept(
+    ledger: Ledger, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its calls load it while the withdrawal is decided."""
+    writes = HeldWrites(monkeypatch, database)
+    writes.held = credit_account
+    withdrawing = asyncio.ensure_future(withdraw(ledger, database, 60))
+    await writes.begun.wait()
+    calling = asyncio.ensure_future(ledger.reserve(order(50)))
+    await asyncio.sleep(0.05)
+    assert not calling.done()
+    writes.goes_on.set()
+    await withdrawing
+    with pytest.raises(Failure):
+        await calling
+
+
+@pytest.mark.parametrize("failing", [write_holds, end_holds])
+async def test_a_bug_between_batches_loses_no_charge(
+    database: SqliteDatabase,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    failing: object,
+) -> None:
+    """The restarted task goes on with what is left, also where holds end meanwhile."""
+    await database.write(credit_account, "acme", 200, "more", 0)
+    seen = 0
+    ended = asyncio.Event()
+
+    def fail_second(write: Any) -> Any:
+        async def attempt(transaction: object, *args: Any, **kwargs: Any) -> Any:
+            nonlocal seen
+            if transaction is failing:
+                seen += 1
+                if seen == 2:
+                    ended.set()
+                    raise RuntimeError("a bug")
+            return await write(transaction, *args, **kwargs)
+
+        return attempt
+
+    monkeypatch.setattr(database, "write", fail_second(database.write))
+    monkeypatch.setattr(database, "write_unsynced", fail_second(database.write_unsynced))
+    async with Ledger(database, clock, supervisor=Supervisor(pause_s=0.05)) as ledger:
+        holds = [await ledger.reserve(order(1)) for _ in range(201)]
+        if failing is write_holds:
+            await ended.wait()
+        else:
+            await ledger.drain_current()
+        for hold in holds:
+            ledger.settle(hold, 1, Usage())
+        await ledger.drain()
+        assert await balance(database) == (99, 0)
+        assert await free_in_memory(ledger, database) == 99
+
+
+@pytest.mark.parametrize(("refusing", "then"), [(write_holds, (95, 0)), (end_holds, (95, 40))])
+async def test_memory_follows_a_database_that_refuses_a_row(
+    ledger: Ledger,
+    database: SqliteDatabase,
+    clock: FakeClock,
+    monkeypatch: pytest.MonkeyPatch,
+    refusing: object,
+    then: tuple[int, int],
+) -> None:
+    """A hold, or the end of one: what memory lets calls take is what the database has free."""
+    poison = await ledger.reserve(order(40))
+    holds = [poison, await ledger.reserve(order(10))]
+    if refusing is end_holds:
+        await ledger.drain_current()
+
+    def refuse(write: Any) -> Any:
+        async def attempt(transaction: object, *args: Any, **kwargs: Any) -> Any:
+            if transaction is refusing and poison.id in str(args):
+                raise ConstraintError("refused")
+            return await write(transaction, *args, **kwargs)
+
+        return attempt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(database, "write", refuse(database.write))
+        patch.setattr(database, "write_unsynced", refuse(database.write_unsynced))
+        await ledger.drain_current()
+        for hold in holds:
+            ledger.settle(hold, 5, Usage())
+        await ledger.drain()
+    assert await balance(database) == then
+    assert await free_in_memory(ledger, database) == then[0] - then[1]
+
+    clock.advance(100)
+    await ledger.sweep()
+
+    assert await balance(database) == (95, 0)
+    assert await free_in_memory(ledger, database) == 95
+
+
+async def test_a_journal_that_cannot_be_emptied_keeps_nothing_waiting(
+    ledger: Ledger, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its holds are in the database."""
+
+    def truncate(_file: int, _size: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "ftruncate", truncate)
+        for _ in range(8):
+            ledger.settle(await ledger.reserve(order()), 10, Usage())
+            await ledger.drain()
+
+    assert ledger.healthy
+    assert ledger.outbox_depth == 0
+    async with asyncio.timeout(5):
+        await ledger.drain_current()
+    assert await balance(database) == (20, 0)
+
+
+async def test_the_journal_keeps_holds_that_end_during_a_batch(
+    tmp_path: Path,
+    ledger: Ledger,
+    database: SqliteDatabase,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are not in the database before the next batch."""
+    writes = HeldWrites(monkeypatch, database)
+    first = await ledger.reserve(order())
+    await writes.begun.wait()
+    ledger.void(await ledger.reserve(order()))
+    ledger.void(await ledger.reserve(order()))
+
+    writes.begun.clear()
+    writes.goes_on.set()
+    writes.goes_on.clear()
+    await writes.begun.wait()
+
+    assert sum((tmp_path / name).stat().st_size for name in FILES) > 0
+    writes.goes_on.set()
+    ledger.void(first)
+    await ledger.drain()
+
+
+async def test_a_call_that_ends_while_its_hold_is_written_is_charged(
+    ledger: Ledger, database: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once, after its hold."""
+    writes = HeldWrites(monkeypatch, database)
+    hold = await ledger.reserve(order())
+    await writes.begun.wait()
+    ledger.settle(hold, 7, Usage())
+    writes.goes_on.set()
+    await ledger.drain()
+
+    assert ledger.outbox_depth == 0
+    assert await balance(database) == (93, 0)
+
+
+async def test_an_amount_that_no_account_may_have_is_refused(
+    ledger: Ledger, database: SqliteDatabase
+) -> None:
+    """Before it reaches the journal, also for an account without a limit."""
+    await database.write(ensure_account, "big", 0, unlimited=True)
+
+    with pytest.raises(Failure) as refused:
+        await ledger.reserve(replace(order(2**63), account="big"))
+
+    assert refused.value.reason == ErrorReason.INSUFFICIENT_QUOTA
+    await ledger.drain()
+
+
+async def test_a_number_beyond_64_bits_is_refused_by_the_database(
+    database: SqliteDatabase,
+) -> None:
+    """As a value that breaks a constraint: a repetition would not help."""
+    with pytest.raises(ConstraintError):
+        await database.write(credit_account, "acme", -(2**64), "x", 0)
+    await database.write(credit_account, "acme", 1, "y", 0)

@@ -107,8 +107,11 @@ class LedgerMachine(RuleBasedStateMachine):
 
     async def pay(self, amount: int, request_id: str) -> None:
         """Credit or debit the account as operators do."""
-        async with self.ledger.withdrawing(self.account, -amount):
-            await self.database.write(credit_account, self.account, amount, request_id, 0)
+
+        async def credit() -> object:
+            return await self.database.write(credit_account, self.account, amount, request_id, 0)
+
+        await (credit() if amount > 0 else self.ledger.withdraw(self.account, -amount, credit))
 
     @rule(amount=AMOUNTS, budgeted=st.booleans())
     def reserve(self, amount: int, budgeted: bool) -> None:
