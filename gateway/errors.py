@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from services.common.call_names import INTERNAL_MESSAGE
 from services.domain.error_reason import ErrorReason
 
 RETRY_AFTER_MAX_S = 60.0
@@ -237,9 +238,8 @@ def invalid(param: str, message: str) -> ApiError:
 
 
 def internal(request_id: str) -> ApiError:
-    """The error for a fault of the gateway. It shows only the request id, for the operator."""
-    message = f"The gateway failed. Please report request {request_id}."
-    return ApiError(ErrorReason.INTERNAL, message)
+    """The error for a fault of the gateway."""
+    return ApiError(ErrorReason.INTERNAL, INTERNAL_MESSAGE.format(request_id))
 
 
 def shutting_down() -> ApiError:

@@ -1,4 +1,4 @@
-"""Names in the metadata and the error details of gRPC calls from edge to service."""
+"""Names and texts in the metadata and the errors of gRPC calls from edge to service."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ STATUS_DETAILS = "grpc-status-details-bin"
 
 ERROR_DOMAIN = "pomogator"
 """The `domain` of our `google.rpc.ErrorInfo`."""
+
+INTERNAL_MESSAGE = "The gateway failed. Please report request {}."
+"""Message of an error for a fault of ours. It shows only the request ID, for the operator."""
 
 SCARCE = "scarce"
 """The `metadata` of ErrorInfo that names the resource of which an overloaded service is short."""

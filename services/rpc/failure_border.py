@@ -16,7 +16,12 @@ from typing import Any, NoReturn, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
-from services.common.call_names import REQUEST_ID_HEADER, STATUS_DETAILS, TIMEOUT_HEADER
+from services.common.call_names import (
+    INTERNAL_MESSAGE,
+    REQUEST_ID_HEADER,
+    STATUS_DETAILS,
+    TIMEOUT_HEADER,
+)
 from services.common.request_headers import request_id_or_new
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -160,7 +165,7 @@ async def _abort(error: Exception, context: Context) -> NoReturn:
     if not isinstance(error, Failure):
         request_id = request_id_of(metadata_of(context))
         log.error("call.failed", extra={"request_id": request_id}, exc_info=error)
-        error = Failure(ErrorReason.INTERNAL, f"The gateway failed. Request ID: {request_id}")
+        error = Failure(ErrorReason.INTERNAL, INTERNAL_MESSAGE.format(request_id))
     status = error.to_status()
     details = (STATUS_DETAILS, status.SerializeToString())
     trailers: Sequence[tuple[str, str | bytes]] = (details, *error.headers.items())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from functools import cache
 from typing import Self
 
 import grpc
@@ -75,27 +75,31 @@ class CoreBackend(GrpcBackend):
     ) -> AsyncGenerator[Batch, None]:
         deadline = CallDeadline(call.deadline_s)
         batches = self._completions.stream(request, _context(call, deadline), headers.update)
-        deadline.on_idle = batches.aclose
-        del request  # It may be large, and the stream long.
+        # The deadline and the reader may both close it, also at once, and only one may do it.
+        close = deadline.on_idle = cache(lambda: asyncio.ensure_future(batches.aclose()))
+        del request
         try:
-            async with aclosing(batches):
+            try:
                 while True:
                     with deadline:
                         batch = await anext(batches, None)
                     if batch is None:
                         return
                     yield batch
+            except BaseException:
+                await asyncio.shield(close())
+                raise
         except Exception as error:  # noqa: BLE001 - a border: every failure becomes an ApiError
             raise _api_error(error, call.request_id) from None
         finally:
             deadline.stop()
 
-    async def check_key(self, key: str, request_id: str) -> bool:  # noqa: ARG002 - no call is made
+    async def check_key(self, key: str, request_id: str) -> bool:
         """Return whether the key is valid; False where the store does not answer."""
         try:
             await self._keyring.authenticate(f"Bearer {key}")
-        except Failure as failure:
-            error = to_api_error(failure)
+        except Exception as failure:  # noqa: BLE001 - a border: every failure becomes an ApiError
+            error = _api_error(failure, request_id)
             if error.row.failed_auth:
                 raise error from None
             return False
@@ -110,10 +114,10 @@ class CallDeadline:
     """Deadline of a call, which the current task runs in steps, each in this context.
 
     A step that is awaited when the deadline passes is cancelled, and raises Failure DEADLINE.
-    Between two steps, `on_idle` runs in a task, and the next step raises.
+    Between two steps, `on_idle` is called, and the next step raises.
     """
 
-    __slots__ = ("_at", "_cancelling", "_closing", "_loop", "_task", "_timer", "on_idle", "passed")
+    __slots__ = ("_at", "_cancelling", "_loop", "_task", "_timer", "on_idle", "passed")
 
     def __init__(self, timeout_s: float) -> None:
         self._loop = loop = asyncio.get_running_loop()
@@ -121,8 +125,7 @@ class CallDeadline:
         self._timer = loop.call_at(self._at, self._pass)
         self._task: asyncio.Task[object] | None = None
         self._cancelling = 0
-        self._closing: asyncio.Future[None] | None = None
-        self.on_idle: Callable[[], Awaitable[None]] | None = None
+        self.on_idle: Callable[[], object] | None = None
         self.passed = False
         """Whether the deadline has passed."""
 
@@ -153,7 +156,7 @@ class CallDeadline:
         if self._task is not None:
             self._task.cancel()
         elif self.on_idle is not None:
-            self._closing = asyncio.ensure_future(self.on_idle())
+            self.on_idle()
 
 
 def _context(call: CallOptions, deadline: CallDeadline) -> CallContext:
