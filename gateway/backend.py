@@ -65,7 +65,7 @@ class Backend(Protocol):
         """Return all models that the key may use, sorted by name."""
 
     async def model(self, name: str, call: CallOptions) -> Model:
-        """Return one of these models. The error's reason is NOT_FOUND if it is none of them."""
+        """Return a model that the key may use. Raise ApiError NOT_FOUND for any other name."""
 
     async def check_key(self, key: str, request_id: str) -> bool:
         """Return whether the service accepted the key; False where it cannot say.

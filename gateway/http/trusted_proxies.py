@@ -75,7 +75,7 @@ def _forwarded(value: str) -> Iterator[str]:
 
 
 def _address(text: str) -> Address | None:
-    """Read an address with or without a port. None: it is none, such as `unknown` or `_hidden`."""
+    """Parse an address with or without a port. Return None for other text, such as `unknown`."""
     whole = _PORT.fullmatch(text)
     inner = (whole[1] or whole[2]) if whole else text  # An IPv6 address without brackets.
     try:

@@ -52,7 +52,7 @@ def one_of(param: str, value: str, words: Collection[W]) -> W:
     """Return the word of `words` that `value` is.
 
     Raises:
-        ApiError: it is none of them. The message lists all of them.
+        ApiError: `value` is not in `words`. The message lists the words.
     """
     for word in words:
         if word == value:

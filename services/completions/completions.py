@@ -79,7 +79,6 @@ class Completions:
         """Yield the batches of an answer. `set_headers` gets its headers before the first."""
         with self._recording("stream", context) as record, self._admit(record, context):
             call = await self._authenticated(request, context, record)
-            del request  # It may be large, and the stream long.
             try:
                 async with aclosing(self._pipeline.stream(call, set_headers)) as batches:
                     async for batch in batches:

@@ -77,7 +77,6 @@ class CoreBackend(GrpcBackend):
         batches = self._completions.stream(request, _context(call, deadline), headers.update)
         # The deadline and the reader may both close it, also at once, and only one may do it.
         close = deadline.on_idle = cache(lambda: asyncio.ensure_future(batches.aclose()))
-        del request
         try:
             try:
                 while True:

@@ -64,10 +64,10 @@ def base_url(rest: str, *, tls: bool) -> str:
 async def print_first_key(
     key_maker: KeyMaker, config: Config, url: str, *, asked: bool = False, state: Path = STATE
 ) -> None:
-    """Make and print a key, if there is none yet; else print how to make one.
+    """Make and print the first key. If there are keys already, print how to make another.
 
     `url` is the base URL of the REST API, without a path. Unless it is `asked` for, or standard
-    output is a terminal, print nothing, and log how to make a key if there is none.
+    output is a terminal, print nothing. Then, without any key, log how to make one.
     """
     if not (asked or sys.stdout.isatty()):
         if not await key_maker.has_key():

@@ -74,7 +74,7 @@ class CounterStore(Protocol):
 
     @property
     def failure(self) -> str:
-        """Reason why a shared server does not decide. Empty: it does, or there is none."""
+        """Why the shared server cannot be used. Empty if it can, or if none is configured."""
         ...
 
     async def take(self, meters: Sequence[Meter], tokens: int, lease_id: str) -> TakeResult:

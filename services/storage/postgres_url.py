@@ -78,7 +78,7 @@ class PostgresUrl:
 
 
 def parse_url(text: str) -> PostgresUrl:
-    """Parse a URL. Raise ValueError, whose text may hold a password, if it is none.
+    """Parse a URL. Raise ValueError if it is not valid; the message may contain its password.
 
     Log ignored parameters that ask for security.
     """

@@ -170,7 +170,7 @@ def decode_response_format(param: str, raw: Raw) -> ResponseFormat:
     schema = given.json_schema
     if form != "json_schema":
         if schema is not None:
-            # It belongs to another type, and is none of this one's fields.
+            # Only the type `json_schema` has this field: kept as an unknown field.
             unknown = {**(unknown or {}), "json_schema": _MEMBERS.decode(raw)["json_schema"]}
         return ResponseFormat(type=form, extra_json=to_json(unknown))
     if schema is None:

@@ -199,7 +199,7 @@ def _shorten(body: Json, steps: Sequence[Step]) -> None:
 
 
 def _at(body: object, *steps: Step) -> object:
-    """Value at the end of a way through JSON. None: there is none."""
+    """Return the value at a path in JSON, or None if the path does not exist."""
     for step in steps:
         if isinstance(body, dict):
             body = body.get(step)

@@ -107,7 +107,7 @@ def test_a_line_without_a_record_is_the_records_line(fields: dict[str, object]) 
 
 @pytest.mark.usefixtures("written")
 def test_a_second_handler_gets_a_record() -> None:
-    """Whoever listens with the standard library's means misses nothing."""
+    """A handler of the standard library gets every record."""
     lines, text = Lines(), io.StringIO()
     configure(lines)
     logging.getLogger().addHandler(logging.StreamHandler(text))

@@ -24,7 +24,7 @@ async def open_state(state: Path) -> None:
 
 
 async def test_a_missing_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
-    """Nobody else can look into it, and it opens again."""
+    """Its mode excludes other users, and it opens again."""
     state = tmp_path / "new" / "state"
 
     for _ in range(2):

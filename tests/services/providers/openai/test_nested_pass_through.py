@@ -94,7 +94,7 @@ def test_constants_stay_as_they_are() -> None:
 
 
 def test_earlier_sound_is_sent_by_its_id() -> None:
-    """Its data need not go back; members that nobody knows have a note."""
+    """Its data is left out without a note, unknown members with a note."""
     audio = {"id": "a", "data": "AAAA", "transcript": "t", "x": 1}
     body, notes = encode(planted({"messages[1]": {"audio": audio}}), "openai")
 
