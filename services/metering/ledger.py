@@ -39,10 +39,12 @@ from weakref import WeakValueDictionary
 from services.clock import Clock
 from services.domain.usage import Usage
 from services.errors import Failure
-from services.metering.books import Books, MemoryBooks, SharedBooks
+from services.metering.books import Books
 from services.metering.holds import Hold, HoldRequest, tokens_of
+from services.metering.memory_books import MemoryBooks
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
+from services.metering.shared_books import SharedBooks
 from services.storage.accounts import BALANCE_MAX
 from services.storage.base import Database, unavailable
 from services.storage.leases import end_leases, renew_lease
