@@ -44,8 +44,8 @@ RANGES: Mapping[int, tuple[int, int]] = {
 FLOAT_LIMIT = 3.4028235677973366e38
 """The smallest number that rounds to more than a `float` can hold."""
 
-_WRAPPERS = frozenset(
-    f"google.protobuf.{kind}Value"
+WRAPPED: Mapping[str, int] = {
+    f"google.protobuf.{kind}Value": getattr(FieldDescriptor, f"TYPE_{kind.upper()}")
     for kind in (
         "Bool",
         "Bytes",
@@ -57,11 +57,12 @@ _WRAPPERS = frozenset(
         "UInt32",
         "UInt64",
     )
-)
+}
+"""Types of the values of wrappers. In JSON a wrapper is its value."""
 # Messages that are strings in JSON and can parse them.
 _STRINGS = frozenset({Timestamp.DESCRIPTOR.full_name, Duration.DESCRIPTOR.full_name})
 _FIELD_MASK = FieldMask.DESCRIPTOR.full_name
-_TEXTUAL = _WRAPPERS | _STRINGS | {_FIELD_MASK}
+_TEXTUAL = WRAPPED.keys() | _STRINGS | {_FIELD_MASK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +159,7 @@ def _refuse_second(message: Message, field: FieldDescriptor, name: str) -> None:
 
 def _message(descriptor: Descriptor, text: str) -> Message:
     message = GetMessageClass(descriptor)()
-    if descriptor.full_name in _WRAPPERS:
+    if descriptor.full_name in WRAPPED:
         value = descriptor.fields_by_name["value"]
         setattr(message, value.name, parse(value, text))
         return message

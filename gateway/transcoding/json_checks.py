@@ -14,11 +14,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX
-from gateway.transcoding.field_values import fields_by_names
+from gateway.transcoding.field_values import WRAPPED, fields_by_names
 from gateway.transcoding.json_scalars import (
     FREE,
     MESSAGES,
-    WRAPPED,
     integer,
     message_fault,
     scalar_fault,

@@ -17,7 +17,13 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gateway.transcoding.field_values import FLOAT_LIMIT, RANGES, from_base64, is_duration, is_time
+from gateway.transcoding.field_values import (
+    FLOAT_LIMIT,
+    RANGES,
+    from_base64,
+    is_duration,
+    is_time,
+)
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
 _NUMBER_CHARS_MAX = 400
@@ -27,22 +33,6 @@ _EXACT_LIMIT = 2**53
 """Numbers with a fraction or an exponent are read as doubles, which are exact below this."""
 _MASK_PATH = re.compile(r"\*|[a-z][A-Za-z0-9]*(?:\.[a-z][A-Za-z0-9]*)*")
 _DOUBLE_LIMIT = math.inf
-
-WRAPPED: Mapping[str, int] = {
-    f"google.protobuf.{kind}Value": getattr(FieldDescriptor, f"TYPE_{kind.upper()}")
-    for kind in (
-        "Bool",
-        "Bytes",
-        "Double",
-        "Float",
-        "Int32",
-        "Int64",
-        "String",
-        "UInt32",
-        "UInt64",
-    )
-}
-"""Types of the values of wrappers. In JSON a wrapper is its value."""
 
 FREE = frozenset({"google.protobuf.Any", "google.protobuf.Value"})
 """Messages that are any JSON as far as these checks go."""

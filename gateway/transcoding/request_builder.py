@@ -16,9 +16,8 @@ from gateway.errors import ApiError, invalid, json_error
 from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.field_masks import complete_mask
-from gateway.transcoding.field_values import FieldPath, resolve, unknown_parameter
+from gateway.transcoding.field_values import WRAPPED, FieldPath, resolve, unknown_parameter
 from gateway.transcoding.json_checks import check
-from gateway.transcoding.json_scalars import WRAPPED
 from services.domain.error_reason import ErrorReason
 
 PARAMETERS_MAX = 1000

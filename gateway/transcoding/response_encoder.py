@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from gateway.errors import ApiError
 from gateway.transcoding.bindings import Binding
-from gateway.transcoding.json_scalars import WRAPPED
+from gateway.transcoding.field_values import WRAPPED
 from gateway.transcoding.openrouter_forms import FORMS
 
 JSON = "application/json"

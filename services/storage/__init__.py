@@ -15,7 +15,8 @@ Modules, in the order in which data flows:
     postgres_pool    bounded pool of connections
     postgres_schema  migration and privileges
     postgres_notices    notices of other processes, by LISTEN or by polling
-    counted          database wrapper that counts failures
+    delegating       database that passes every call on: the base of databases that add something
+    counted          database that counts failures
     settings         named values about the state itself
     pepper           secret of the keyed digests of API keys
     keys             statements for API keys

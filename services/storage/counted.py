@@ -1,24 +1,21 @@
-"""Database wrapper that counts failures."""
+"""Database that counts failures."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from services.common.plain_metrics import PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.storage.base import Database, Listener, P, T, Transaction
-
-if TYPE_CHECKING:
-    from services.storage.hold_journal import HoldJournal
+from services.storage.base import Database, P, T, Transaction
+from services.storage.delegating import DelegatingDatabase
 
 
-class CountedDatabase(Database):
+class CountedDatabase(DelegatingDatabase):
     """Delegates to a database, and declares the metrics of its failures and health."""
 
     def __init__(self, database: Database, metrics: PlainMetrics) -> None:
-        self._database = database
+        super().__init__(database)
         self.failures = metrics.counter(
             "storage_failures_total", "Transactions that failed because of the database."
         )[()]
@@ -33,7 +30,7 @@ class CountedDatabase(Database):
     ) -> T:
         """Delegate to the database, and count its failure."""
         try:
-            return await self._database.write(transaction, *args, **kwargs)
+            return await super().write(transaction, *args, **kwargs)
         except Failure as failure:
             self._count(failure)
             raise
@@ -43,7 +40,7 @@ class CountedDatabase(Database):
     ) -> T:
         """Delegate to the database, and count its failure."""
         try:
-            return await self._database.write_unsynced(transaction, *args, **kwargs)
+            return await super().write_unsynced(transaction, *args, **kwargs)
         except Failure as failure:
             self._count(failure)
             raise
@@ -53,28 +50,10 @@ class CountedDatabase(Database):
     ) -> T:
         """Delegate to the database, and count its failure."""
         try:
-            return await self._database.read(transaction, *args, **kwargs)
+            return await super().read(transaction, *args, **kwargs)
         except Failure as failure:
             self._count(failure)
             raise
-
-    def subscribe(self, listener: Listener) -> None:
-        """Delegate to the database."""
-        self._database.subscribe(listener)
-
-    @property
-    def healthy(self) -> bool:
-        """Delegate to the database."""
-        return self._database.healthy
-
-    @property
-    def hold_journal(self) -> HoldJournal | None:
-        """Delegate to the database."""
-        return self._database.hold_journal
-
-    async def close(self) -> None:
-        """Delegate to the database."""
-        await self._database.close()
 
     def _count(self, failure: Failure) -> None:
         if failure.reason == ErrorReason.STORAGE_UNAVAILABLE:

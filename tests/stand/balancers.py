@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from tests.stand.nginx import NGINX
 from tests.stand.ports import free_port
+from tests.stand.server_process import running_server
 
 HAPROXY = shutil.which("haproxy", path=f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}")
 """The program; None where it is not installed."""
@@ -92,23 +92,5 @@ async def running_balancer(
         )
         command = [program, "-db", "-f", str(config)]
     config.write_text(text)
-    process = await asyncio.create_subprocess_exec(*command)
-    try:
-        async with asyncio.timeout(10):
-            while not await _listens(port):
-                assert process.returncode is None
-                await asyncio.sleep(0.01)  # It does not tell when it listens.
+    async with running_server(port, *command):
         yield port
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionError:
-        return False
-    writer.close()
-    return True

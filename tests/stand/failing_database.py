@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from services.storage.base import Database, P, T, Transaction, unavailable
-from services.storage.hold_journal import HoldJournal
+from services.storage.delegating import DelegatingDatabase
 
 
 def _never(_write: int) -> str:
     return ""
 
 
-class WatchedDatabase:
+class WatchedDatabase(DelegatingDatabase):
     """A real database whose chosen writes fail: `before` or `after` they took effect.
 
     `fails` is called with the number of each write, from 1.
     """
 
     def __init__(self, database: Database, fails: Callable[[int], str] = _never) -> None:
-        self._database = database
+        super().__init__(database)
         self._fails = fails
         self.writes = 0
         self.reads = 0
@@ -46,23 +46,9 @@ class WatchedDatabase:
     async def read(
         self, transaction: Callable[P, Transaction[T]], *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """As the database does."""
+        """Count the read."""
         self.reads += 1
         return await self._database.read(transaction, *args, **kwargs)
-
-    def subscribe(self, listener: Callable[[str], None]) -> None:
-        """As the database does."""
-        self._database.subscribe(listener)
-
-    @property
-    def healthy(self) -> bool:
-        """As the database says."""
-        return self._database.healthy
-
-    @property
-    def hold_journal(self) -> HoldJournal | None:
-        """As the database says."""
-        return self._database.hold_journal
 
     async def close(self) -> None:
         """The database is closed by its owner."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 from collections.abc import AsyncIterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.stand.ports import free_port
+from tests.stand.server_process import running_server
 
 TINYPROXY = shutil.which("tinyproxy", path=f"{os.environ['PATH']}:/usr/bin:/usr/sbin")
 """The program; None where it is not installed."""
@@ -58,25 +58,5 @@ async def running_forward_proxy(folder: Path) -> AsyncIterator[ForwardProxy]:
     assert TINYPROXY is not None
     port, config = free_port(), folder / "tinyproxy.conf"
     config.write_text(CONFIG.format(port=port, folder=folder, user=USER, password=PASSWORD))
-    process = await asyncio.create_subprocess_exec(
-        TINYPROXY, "-d", "-c", str(config), stdout=asyncio.subprocess.DEVNULL
-    )
-    try:
-        async with asyncio.timeout(10):
-            while not await _listens(port):
-                assert process.returncode is None
-                await asyncio.sleep(0.01)  # It does not tell when it listens.
+    async with running_server(port, TINYPROXY, "-d", "-c", str(config)):
         yield ForwardProxy(port, folder)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionError:
-        return False
-    writer.close()
-    return True

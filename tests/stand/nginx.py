@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.stand.ports import free_port
+from tests.stand.server_process import running_server
 
 NGINX = shutil.which("nginx", path=f"/usr/sbin:/usr/local/sbin:{os.environ['PATH']}")
 """The program; None where it is not installed."""
@@ -55,29 +56,10 @@ async def running_nginx(
 ) -> AsyncIterator[Nginx]:
     """A running nginx with a keep-alive connection to the edge."""
     assert NGINX is not None
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     config = folder / "nginx.conf"
     address = f"{edge[0]}:{edge[1]}"
     flag = "on" if buffering else "off"
     config.write_text(CONFIG.format(folder=folder, edge=address, port=port, buffering=flag))
-    process = await asyncio.create_subprocess_exec(NGINX, "-p", str(folder), "-c", str(config))
-    try:
-        async with asyncio.timeout(10):
-            while not await _listens(port):
-                assert process.returncode is None
-                await asyncio.sleep(0.01)  # It does not tell when it listens.
+    async with running_server(port, NGINX, "-p", str(folder), "-c", str(config)):
         yield Nginx(port, folder)
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionError:
-        return False
-    writer.close()
-    return True

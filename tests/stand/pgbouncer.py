@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from uuid import uuid4
 import asyncpg
 
 from tests.stand.ports import free_port
+from tests.stand.server_process import running_server
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"/usr/sbin:{os.environ['PATH']}")
 """The program; None where it is not installed."""
@@ -56,29 +56,11 @@ async def running_pgbouncer(database: str, mode: PoolMode, *, size: int = 8) -> 
     port = free_port()
     folder = _written(host, port, mode, size)
     user = ("-u", _owner(host)) if os.geteuid() == 0 else ()
-    process = await asyncio.create_subprocess_exec(
-        PGBOUNCER, "-q", *user, str(folder / "pgbouncer.ini")
-    )
     try:
-        async with asyncio.timeout(10):
-            while not await _listens(port):
-                assert process.returncode is None
-                await asyncio.sleep(0.01)  # It does not tell when it listens.
-        yield f"postgresql://postgres@127.0.0.1:{port}{url.path}"
+        async with running_server(port, PGBOUNCER, "-q", *user, str(folder / "pgbouncer.ini")):
+            yield f"postgresql://postgres@127.0.0.1:{port}{url.path}"
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
         shutil.rmtree(folder)
-
-
-async def _listens(port: int) -> bool:
-    try:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-    except ConnectionError:
-        return False
-    writer.close()
-    return True
 
 
 def _written(host: str, port: int, mode: PoolMode, size: int) -> Path:
