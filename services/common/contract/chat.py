@@ -13,6 +13,7 @@ from services.common.contract.message_table import (
     MessageTable,
     Translation,
     UntranslatableError,
+    to_json_text,
 )
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import (
@@ -72,8 +73,8 @@ def _read_part(message: content_pb2.ContentPart) -> ContentPart:
         part = table.struct
     return part(
         **values,
-        cache_control_json=message.cache_control_json,
-        extra_json=message.extra_json,
+        cache_control_json=message.cache_control_json.encode(),
+        extra_json=message.extra_json.encode(),
     )
 
 
@@ -91,9 +92,9 @@ def _fill_part(part: ContentPart, message: content_pb2.ContentPart) -> None:
         made.SetInParent()
         _PARTS[field].fill(part, made)
     if part.cache_control_json:
-        message.cache_control_json = part.cache_control_json
+        message.cache_control_json = to_json_text(part.cache_control_json)
     if part.extra_json:
-        message.extra_json = part.extra_json
+        message.extra_json = to_json_text(part.extra_json)
 
 
 _TOOL_CALL = MessageTable(ToolCall, content_pb2.ToolCall)

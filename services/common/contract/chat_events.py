@@ -8,7 +8,7 @@ from typing import Any
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 
 from services.common.contract.chat import CREATE_TIME, CREATE_TIME_NAME, NOTE, USAGE
-from services.common.contract.message_table import MessageTable
+from services.common.contract.message_table import MessageTable, to_json_text
 from services.domain.events import (
     Batch,
     ChoiceFinished,
@@ -45,9 +45,8 @@ _PLAIN_DELTAS: Mapping[str, tuple[type[Delta], str]] = {
     "reasoning": (ReasoningDelta, "text"),
     "refusal": (RefusalDelta, "text"),
     "reasoning_state": (ReasoningStateDelta, "state"),
-    "extra_json": (ExtraDelta, "extra_json"),
 }
-"""Deltas of one value with its attribute, by the field of `CompletionDelta.content`."""
+"""Deltas of one text with its attribute, by the field of `CompletionDelta.content`."""
 
 
 def read_batch(message: pb.StreamChatCompletionResponse) -> Batch:
@@ -57,7 +56,7 @@ def read_batch(message: pb.StreamChatCompletionResponse) -> Batch:
         delta = chunk.delta
         text = delta.text
         if text:
-            batch.append(TextDelta(text, delta.index, delta.logprobs_json))
+            batch.append(TextDelta(text, delta.index, delta.logprobs_json.encode()))
         elif (event := _read_event(chunk)) is not None:
             batch.append(event)
     return batch
@@ -84,14 +83,17 @@ def _read_event(chunk: pb.ChatCompletionChunk) -> Event | None:
 
 def _read_delta(delta: pb.CompletionDelta) -> Delta:
     kind = delta.WhichOneof("content")
+    index, logprobs_json = delta.index, delta.logprobs_json.encode()
     if kind == "tool_call":
         values = _TOOL_CALL.values(delta.tool_call)
-        return ToolCallDelta(index=delta.index, logprobs_json=delta.logprobs_json, **values)
+        return ToolCallDelta(index=index, logprobs_json=logprobs_json, **values)
+    if kind == "extra_json":
+        return ExtraDelta(delta.extra_json.encode(), index, logprobs_json)
     if kind is None:
-        return TextDelta("", delta.index, delta.logprobs_json)
+        return TextDelta("", index, logprobs_json)
     made, attribute = _PLAIN_DELTAS[kind]
     value = {attribute: getattr(delta, kind)}
-    return made(**value, index=delta.index, logprobs_json=delta.logprobs_json)
+    return made(**value, index=index, logprobs_json=logprobs_json)
 
 
 def _fill_tool_call(event: ToolCallDelta, chunk: pb.ChatCompletionChunk) -> None:
@@ -99,6 +101,11 @@ def _fill_tool_call(event: ToolCallDelta, chunk: pb.ChatCompletionChunk) -> None
     delta.tool_call.SetInParent()
     _TOOL_CALL.fill(event, delta.tool_call)
     _fill_common(event, delta)
+
+
+def _fill_extra(event: ExtraDelta, chunk: pb.ChatCompletionChunk) -> None:
+    chunk.delta.extra_json = to_json_text(event.extra_json)
+    _fill_common(event, chunk.delta)
 
 
 def _filling_delta(field: str, attribute: str) -> _Fill:
@@ -114,7 +121,7 @@ def _fill_common(event: Delta, delta: pb.CompletionDelta) -> None:
     if event.index:
         delta.index = event.index
     if event.logprobs_json:
-        delta.logprobs_json = event.logprobs_json
+        delta.logprobs_json = to_json_text(event.logprobs_json)
 
 
 def _filling_event(field: str, table: MessageTable[Any]) -> _Fill:
@@ -128,6 +135,7 @@ def _filling_event(field: str, table: MessageTable[Any]) -> _Fill:
 
 _FILLS: Mapping[type[Event], _Fill] = {
     ToolCallDelta: _fill_tool_call,
+    ExtraDelta: _fill_extra,
     **{made: _filling_delta(field, name) for field, (made, name) in _PLAIN_DELTAS.items()},
     **{table.struct: _filling_event(field, table) for field, table in _EVENTS.items()},
 }

@@ -2,7 +2,8 @@
 
 A table is made from the message's descriptor: a field of the message is the field of the struct
 with the same name. Enums are words in the domain: `ROLE_USER` is `user`, the value 0 is empty. A
-number without a name becomes its digits, and so comes back as it was.
+number without a name becomes its digits, and so comes back as it was. JSON, which is bytes in the
+domain, is a `string` of the contract.
 
 Messages are filled in place: protobuf copies a finished message that is put into another one.
 """
@@ -43,6 +44,11 @@ class Translation(NamedTuple):
     """Returns the domain's value of a message. Raises UntranslatableError."""
     fill: Callable[[Any, Any], None]
     """Writes a domain's value into an empty message."""
+
+
+def to_json_text(json: bytes) -> str:
+    """Return the domain's JSON as a string. Bytes that are not UTF-8 become U+FFFD."""
+    return json.decode("utf-8", "replace")
 
 
 class EnumWords:
@@ -89,10 +95,14 @@ class MessageTable(Generic[S]):
             for field in msgspec.structs.fields(struct)
             if field.required
         }
+        json_names = {field.name for field in msgspec.structs.fields(struct) if field.type is bytes}
         for field in message.DESCRIPTOR.fields:
             name = names.get(field.name, field.name)
             if field.name in nested:
                 self._add_nested(name, field, nested[field.name])
+            elif name in json_names and field.type == field.TYPE_STRING:
+                self._readers[field.name] = name, str.encode
+                self._writers.append((name, field.name, False, _setting_json))
             else:
                 self._add_plain(name, field)
 
@@ -180,6 +190,10 @@ def _extending(message: Any, name: str, values: Sequence[object]) -> None:
 
 def _updating(message: Any, name: str, values: Mapping[object, object]) -> None:
     getattr(message, name).update(values)
+
+
+def _setting_json(message: Any, name: str, value: bytes) -> None:
+    setattr(message, name, to_json_text(value))
 
 
 def _setting_number(words: EnumWords) -> Write:

@@ -24,7 +24,7 @@ from services.common.contract.message_table import UntranslatableError
 from services.common.contract.models import read_model, to_model_message
 from services.domain.conversation import Message as DomainMessage
 from services.domain.conversation import TextPart
-from services.domain.events import TextDelta
+from services.domain.events import Batch, ExtraDelta, TextDelta
 from services.domain.spec import ChatCompletionSpec, CompletionRequest, Thinking
 
 MESSAGES_EACH = 200
@@ -149,6 +149,19 @@ def test_a_false_value_with_presence_stays() -> None:
     assert message.spec.HasField("thinking")
     assert message.spec.HasField("temperature")
     assert not message.spec.HasField("top_p")
+
+
+def test_json_that_is_not_utf_8_is_repaired() -> None:
+    """The domain has the bytes of the provider, and a string of the contract only UTF-8."""
+    batch: Batch = [
+        TextDelta("a", 0, b'{"token":"\xff"}'),
+        ExtraDelta(b'{"note":"\xed\xa0\x80"}'),
+    ]
+
+    assert read_batch(to_batch_message(batch)) == [
+        TextDelta("a", 0, '{"token":"\ufffd"}'.encode()),
+        ExtraDelta('{"note":"\ufffd\ufffd\ufffd"}'.encode()),
+    ]
 
 
 def test_an_empty_text_stays() -> None:

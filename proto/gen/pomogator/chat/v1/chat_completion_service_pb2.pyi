@@ -398,9 +398,9 @@ class Choice(_message.Message):
     """
     native_finish_reason: _builtins.str
     """Output only. The provider's own finish reason, such as `end_turn`."""
-    logprobs_json: _builtins.bytes
+    logprobs_json: _builtins.str
     """Output only. Log probabilities as the provider gave them: a JSON object in
-    the form of OpenAI's `logprobs`, in UTF-8. Empty unless they were requested.
+    the form of OpenAI's `logprobs`. Empty unless they were requested.
     """
     @_builtins.property
     def message(self) -> _content_pb2.Message:
@@ -413,7 +413,7 @@ class Choice(_message.Message):
         message: _content_pb2.Message | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         native_finish_reason: _builtins.str = ...,
-        logprobs_json: _builtins.bytes = ...,
+        logprobs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -583,9 +583,9 @@ class ChatCompletionSpec(_message.Message):
     """In [0, 20]. The number of most likely tokens to return at each position.
     Requires `logprobs`.
     """
-    extra_json: _builtins.bytes
-    """Top-level fields of the request that this message does not have: a JSON object
-    in UTF-8. The configuration of a channel decides which of them are passed on.
+    extra_json: _builtins.str
+    """Top-level fields of the request that this message does not have: a JSON
+    object. The configuration of a channel decides which of them are passed on.
     """
     top_k: _builtins.int
     """At least 0. Samples from this number of most likely tokens. 0 means all."""
@@ -656,7 +656,7 @@ class ChatCompletionSpec(_message.Message):
         n: _builtins.int | None = ...,
         logprobs: _builtins.bool | None = ...,
         top_logprobs: _builtins.int | None = ...,
-        extra_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
         top_k: _builtins.int | None = ...,
         top_a: _builtins.float | None = ...,
         min_p: _builtins.float | None = ...,
@@ -746,15 +746,15 @@ class Thinking(_message.Message):
     """In [1024, 32000]. The maximum number of reasoning tokens."""
     excluded: _builtins.bool
     """Whether the reasoning is left out of the answer. It is billed in any case."""
-    extra_json: _builtins.bytes
-    """Other members of the object: a JSON object in the form of OpenAI's API, in UTF-8."""
+    extra_json: _builtins.str
+    """Other members of the object: a JSON object in the form of OpenAI's API."""
     def __init__(
         self,
         *,
         mode: Global___ThinkingMode.ValueType = ...,
         budget_tokens: _builtins.int | None = ...,
         excluded: _builtins.bool = ...,
-        extra_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -782,25 +782,25 @@ class Tool(_message.Message):
     """Required. The tool's name. Letters, digits, `_` and `-`. At most 128 characters."""
     description: _builtins.str
     """The purpose of the tool, and when to call it."""
-    parameters_json: _builtins.bytes
-    """The JSON Schema of the arguments, in UTF-8. Empty: no arguments. For a custom
-    tool, the JSON of its `format`.
+    parameters_json: _builtins.str
+    """The JSON Schema of the arguments. Empty: no arguments. For a custom tool, the
+    JSON of its `format`.
     """
     strict: _builtins.bool
     """Whether arguments must match the schema exactly."""
     type: _content_pb2.ToolType.ValueType
     """The type of the tool. Unspecified: a function."""
-    extra_json: _builtins.bytes
-    """Other members of the tool: a JSON object in the form of OpenAI's API, in UTF-8."""
+    extra_json: _builtins.str
+    """Other members of the tool: a JSON object in the form of OpenAI's API."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         description: _builtins.str = ...,
-        parameters_json: _builtins.bytes = ...,
+        parameters_json: _builtins.str = ...,
         strict: _builtins.bool | None = ...,
         type: _content_pb2.ToolType.ValueType = ...,
-        extra_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -826,8 +826,8 @@ class ToolChoice(_message.Message):
     """Required. The mode of the choice."""
     type: _content_pb2.ToolType.ValueType
     """The type of a NAMED tool. Unspecified: a function."""
-    extra_json: _builtins.bytes
-    """Other members of the choice: a JSON object in the form of OpenAI's API, in UTF-8."""
+    extra_json: _builtins.str
+    """Other members of the choice: a JSON object in the form of OpenAI's API."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tool to call, if the mode is NAMED. The allowed tools, if the mode is AUTO or
@@ -840,7 +840,7 @@ class ToolChoice(_message.Message):
         mode: Global___ToolChoiceMode.ValueType = ...,
         names: _abc.Iterable[_builtins.str] | None = ...,
         type: _content_pb2.ToolType.ValueType = ...,
-        extra_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -868,21 +868,21 @@ class ResponseFormat(_message.Message):
     """With JSON_SCHEMA: the schema's name. Letters, digits, `_` and `-`."""
     description: _builtins.str
     """With JSON_SCHEMA: the purpose of the schema."""
-    schema_json: _builtins.bytes
-    """With JSON_SCHEMA: the schema, a JSON object in UTF-8."""
+    schema_json: _builtins.str
+    """With JSON_SCHEMA: the schema, a JSON object."""
     strict: _builtins.bool
     """With JSON_SCHEMA: whether the answer must match the schema exactly."""
-    extra_json: _builtins.bytes
-    """Other members of the format: a JSON object in the form of OpenAI's API, in UTF-8."""
+    extra_json: _builtins.str
+    """Other members of the format: a JSON object in the form of OpenAI's API."""
     def __init__(
         self,
         *,
         type: Global___ResponseFormatType.ValueType = ...,
         name: _builtins.str = ...,
         description: _builtins.str = ...,
-        schema_json: _builtins.bytes = ...,
+        schema_json: _builtins.str = ...,
         strict: _builtins.bool | None = ...,
-        extra_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1002,13 +1002,13 @@ class CompletionDelta(_message.Message):
     """Text of a refusal to answer."""
     reasoning_state: _builtins.str
     """The state of the reasoning, sent once and whole. See `Message.reasoning_state`."""
-    extra_json: _builtins.bytes
+    extra_json: _builtins.str
     """Other fields of the message, such as `annotations` or `audio`, as sent by the
-    provider: a JSON object in UTF-8, to be merged field by field.
+    provider: a JSON object, to be merged field by field.
     """
-    logprobs_json: _builtins.bytes
+    logprobs_json: _builtins.str
     """Log probabilities of this piece's tokens: a JSON object in the form of
-    OpenAI's `logprobs`, in UTF-8.
+    OpenAI's `logprobs`.
     """
     @_builtins.property
     def tool_call(self) -> Global___ToolCallDelta:
@@ -1023,8 +1023,8 @@ class CompletionDelta(_message.Message):
         tool_call: Global___ToolCallDelta | None = ...,
         refusal: _builtins.str = ...,
         reasoning_state: _builtins.str = ...,
-        extra_json: _builtins.bytes = ...,
-        logprobs_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
+        logprobs_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "reasoning", b"reasoning", "reasoning_state", b"reasoning_state", "refusal", b"refusal", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -1058,8 +1058,8 @@ class ToolCallDelta(_message.Message):
     """A fragment of the arguments, which are JSON text. May be empty."""
     type: _content_pb2.ToolType.ValueType
     """The type of the tool. Only in the first piece of the call. Unspecified: a function."""
-    extra_json: _builtins.bytes
-    """Other members of the tool call: a JSON object in the form of OpenAI's API, in UTF-8. Only
+    extra_json: _builtins.str
+    """Other members of the tool call: a JSON object in the form of OpenAI's API. Only
     in one piece of the call.
     """
     def __init__(
@@ -1070,7 +1070,7 @@ class ToolCallDelta(_message.Message):
         name: _builtins.str = ...,
         arguments: _builtins.str = ...,
         type: _content_pb2.ToolType.ValueType = ...,
-        extra_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...

@@ -129,13 +129,13 @@ class Message(_message.Message):
     string. If the caller sends it back unchanged with that turn, the model continues
     its reasoning.
     """
-    reasoning_details_json: _builtins.bytes
-    """The reasoning in OpenRouter's form: the JSON array `reasoning_details`, in UTF-8."""
+    reasoning_details_json: _builtins.str
+    """The reasoning in OpenRouter's form: the JSON array `reasoning_details`."""
     refusal: _builtins.str
     """The text of a refusal to answer."""
-    extra_json: _builtins.bytes
+    extra_json: _builtins.str
     """Other fields of an answer, such as `annotations` or `audio`, as sent by the
-    provider: a JSON object in UTF-8.
+    provider: a JSON object.
     """
     @_builtins.property
     def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
@@ -156,9 +156,9 @@ class Message(_message.Message):
         tool_calls: _abc.Iterable[Global___ToolCall] | None = ...,
         tool_call_id: _builtins.str = ...,
         reasoning_state: _builtins.str = ...,
-        reasoning_details_json: _builtins.bytes = ...,
+        reasoning_details_json: _builtins.str = ...,
         refusal: _builtins.str = ...,
-        extra_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -183,12 +183,12 @@ class ContentPart(_message.Message):
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Plain text."""
-    cache_control_json: _builtins.bytes
+    cache_control_json: _builtins.str
     """A mark at the end of a prefix that the provider should cache: a JSON object in
-    the provider's form, such as `{"type":"ephemeral"}`, in UTF-8.
+    the provider's form, such as `{"type":"ephemeral"}`.
     """
-    extra_json: _builtins.bytes
-    """Other members of the part: a JSON object in the form of OpenAI's API, in UTF-8."""
+    extra_json: _builtins.str
+    """Other members of the part: a JSON object in the form of OpenAI's API."""
     @_builtins.property
     def image(self) -> Global___Image:
         """An image."""
@@ -213,8 +213,8 @@ class ContentPart(_message.Message):
         reasoning: Global___ReasoningPart | None = ...,
         audio: Global___Audio | None = ...,
         file: Global___File | None = ...,
-        cache_control_json: _builtins.bytes = ...,
-        extra_json: _builtins.bytes = ...,
+        cache_control_json: _builtins.str = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "part", b"part", "reasoning", b"reasoning", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
@@ -369,8 +369,8 @@ class ToolCall(_message.Message):
     """
     type: Global___ToolType.ValueType
     """The type of the tool. Unspecified: a function."""
-    extra_json: _builtins.bytes
-    """Other members of the tool call: a JSON object in the form of OpenAI's API, in UTF-8."""
+    extra_json: _builtins.str
+    """Other members of the tool call: a JSON object in the form of OpenAI's API."""
     def __init__(
         self,
         *,
@@ -378,7 +378,7 @@ class ToolCall(_message.Message):
         name: _builtins.str = ...,
         arguments: _builtins.str = ...,
         type: Global___ToolType.ValueType = ...,
-        extra_json: _builtins.bytes = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
