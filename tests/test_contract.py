@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -104,6 +105,19 @@ def test_generated_code_is_fresh(tmp_path: Path) -> None:
         name for name in fresh.keys() | committed.keys() if fresh.get(name) != committed.get(name)
     }
     assert not stale, f"run `make proto`: {sorted(stale)}"
+
+
+def test_packages_of_other_languages_follow_from_the_folder() -> None:
+    """Each Go package has a name of its own; Java has a class for each message."""
+    for source in PROTO.glob("pomogator/**/*.proto"):
+        folder = source.parent.relative_to(PROTO)
+        root, area, version = folder.parts
+        options = set(re.findall(r"(?m)^option (.*);$", source.read_text()))
+        assert options == {
+            f'go_package = "{folder.as_posix()};{area}{version}"',
+            "java_multiple_files = true",
+            f'java_package = "com.{root}.{area}.{version}"',
+        }
 
 
 @needs_buf

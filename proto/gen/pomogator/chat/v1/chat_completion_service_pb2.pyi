@@ -143,7 +143,7 @@ class _ThinkingModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Thinking
     """The model decides."""
 
 class ThinkingMode(_ThinkingMode, metaclass=_ThinkingModeEnumTypeWrapper):
-    """Whether a model reasons before its answer. Frozen."""
+    """Whether a model reasons before its answer. New modes may be added."""
 
 THINKING_MODE_UNSPECIFIED: ThinkingMode.ValueType  # 0
 """Not given."""
@@ -173,7 +173,7 @@ class _ToolChoiceModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ToolCh
     """The named tool is called."""
 
 class ToolChoiceMode(_ToolChoiceMode, metaclass=_ToolChoiceModeEnumTypeWrapper):
-    """How a tool is chosen. Frozen."""
+    """How a tool is chosen. New modes may be added."""
 
 TOOL_CHOICE_MODE_UNSPECIFIED: ToolChoiceMode.ValueType  # 0
 """Do not use."""
@@ -231,7 +231,7 @@ class _VerbosityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verbosity.V
     """A long answer."""
 
 class Verbosity(_Verbosity, metaclass=_VerbosityEnumTypeWrapper):
-    """The length of an answer. Frozen."""
+    """The length of an answer. New lengths may be added."""
 
 VERBOSITY_UNSPECIFIED: Verbosity.ValueType  # 0
 """Not given."""

@@ -69,7 +69,7 @@ class _ImageDetailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageDeta
     """High detail."""
 
 class ImageDetail(_ImageDetail, metaclass=_ImageDetailEnumTypeWrapper):
-    """Levels of detail of an image. Frozen."""
+    """Levels of detail of an image. New levels may be added."""
 
 IMAGE_DETAIL_UNSPECIFIED: ImageDetail.ValueType  # 0
 """The provider decides."""
