@@ -152,12 +152,14 @@ class _ToolCallFold:
         self._arguments: list[str] = []
         self._type: ToolType = ""
         self._extra_json = b""
+        self._extra_content_json = b""
 
     def add(self, delta: ToolCallDelta) -> None:
         self._id = self._id or delta.id
         self._name = self._name or delta.name
         self._type = self._type or delta.type
         self._extra_json = self._extra_json or delta.extra_json
+        self._extra_content_json = self._extra_content_json or delta.extra_content_json
         self._arguments.append(delta.arguments)
 
     def tool_call(self) -> ToolCall:
@@ -167,6 +169,7 @@ class _ToolCallFold:
             arguments="".join(self._arguments),
             type=self._type,
             extra_json=self._extra_json,
+            extra_content_json=self._extra_content_json,
         )
 
 

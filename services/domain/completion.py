@@ -97,6 +97,7 @@ def _deltas(choice: Choice) -> Iterator[Event]:
             arguments=call.arguments,
             type=call.type,
             extra_json=call.extra_json,
+            extra_content_json=call.extra_content_json,
         )
     if message.reasoning_state:
         yield ReasoningStateDelta(message.reasoning_state, index)

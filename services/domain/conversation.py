@@ -95,6 +95,9 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     type: ToolType = ""
     extra_json: bytes = b""
     """Members of the tool call that no field has: a JSON object in the form of OpenAI's API."""
+    extra_content_json: bytes = b""
+    """What the provider wants back with the call, such as the signature of Gemini's sealed
+    reasoning: the JSON object `extra_content`."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,6 +84,8 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Type of the tool. Only in the first piece of the call."""
     extra_json: bytes = b""
     """Members of the tool call that no field has: a JSON object. Only in one piece of the call."""
+    extra_content_json: bytes = b""
+    """See `ToolCall.extra_content_json`. Only in one piece of the call."""
     logprobs_json: bytes = b""
 
 

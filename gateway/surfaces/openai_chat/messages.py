@@ -45,6 +45,12 @@ class _FunctionCall(Struct, forbid_unknown_fields=True):
     arguments: str | None = None
 
 
+class _EarlierCall(_FunctionCall, forbid_unknown_fields=True):
+    """Call in the form that preceded tools, in which answers of this API have `extra_content`."""
+
+    extra_content: Raw = _NONE
+
+
 class _CustomCall(Struct, forbid_unknown_fields=True):
     name: str
     input: str | None = None
@@ -55,6 +61,7 @@ class _ToolCall(Struct, forbid_unknown_fields=True):
     function: _FunctionCall | None = None
     custom: _CustomCall | None = None
     type: Raw = _NONE
+    extra_content: Raw = _NONE
     index: Raw = _NONE
     """Its place in the list, which clients leave there that put calls together from a stream."""
 
@@ -65,7 +72,7 @@ class _Message(Struct, forbid_unknown_fields=True):
     name: str | None = None
     tool_calls: list[_ToolCall] | None = None
     tool_call_id: str | None = None
-    function_call: _FunctionCall | None = None
+    function_call: _EarlierCall | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -148,7 +155,7 @@ class _ConversationReader:
             content += self._parts.content(at, parts, unknown)
         return content
 
-    def _function_call(self, call: _FunctionCall, unknown: Any) -> ToolCall:
+    def _function_call(self, call: _EarlierCall, unknown: Any) -> ToolCall:
         # Function calls had no IDs, which tools need: the answer names the function.
         call_id = f"call_{len(self._function_calls)}_{call.name}"
         self._function_calls[call.name] = call_id
@@ -157,6 +164,7 @@ class _ConversationReader:
             name=call.name,
             arguments=call.arguments or "",
             extra_json=to_json({"function": unknown} if unknown else None),
+            extra_content_json=json_of(call.extra_content),
         )
 
 
@@ -179,5 +187,10 @@ def _tool_call(at: str, call: _ToolCall, unknown: Any) -> ToolCall:
     else:
         raise invalid(at, f"Invalid {at}: expected `function` or `custom`.")
     return ToolCall(
-        id=call.id, name=name, arguments=arguments or "", type=kind, extra_json=to_json(unknown)
+        id=call.id,
+        name=name,
+        arguments=arguments or "",
+        type=kind,
+        extra_json=to_json(unknown),
+        extra_content_json=json_of(call.extra_content),
     )

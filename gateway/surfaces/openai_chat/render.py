@@ -152,8 +152,9 @@ class ChunkRenderer:
 
     def _tool_call(self, index: int, call: ToolCallDelta) -> bytes:
         if self._functions:
-            piece = {"name": call.name} if call.name else {}
-            return b'"function_call":' + _encode(piece | {"arguments": call.arguments})
+            piece: dict[str, object] = {"name": call.name} if call.name else {}
+            piece["arguments"] = call.arguments
+            return b'"function_call":' + _encode(piece | _extra_content(call))
         place = (index, call.call_index)
         if call.type == "custom":
             self._custom_calls.add(place)
@@ -163,6 +164,7 @@ class ChunkRenderer:
             rendered |= {"id": call.id, "type": kind}
         named = {"name": call.name} if call.name else {}
         rendered[kind] = named | {argument: call.arguments}
+        rendered |= _extra_content(call)
         return b'"tool_calls":[%b]' % _encode(rendered)
 
     def _choice_finished(self, choice: ChoiceFinished, out: list[bytes]) -> None:
@@ -205,6 +207,12 @@ _MEMBERS: Mapping[type[Delta], Callable[[Any], bytes]] = {
     ReasoningStateDelta: lambda delta: b'"reasoning_state":' + _encode(delta.state),
     ExtraDelta: lambda delta: one_line(delta.extra_json)[1:-1],
 }
+
+
+def _extra_content(call: ToolCallDelta) -> dict[str, object]:
+    if not call.extra_content_json:
+        return {}
+    return {"extra_content": msgspec.Raw(one_line(call.extra_content_json))}
 
 
 def one_line(text: bytes) -> bytes:

@@ -73,7 +73,8 @@ def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict
         rendered["reasoning_state"] = message.reasoning_state
     if message.tool_calls and functions:
         call = message.tool_calls[0]
-        rendered["function_call"] = {"name": call.name, "arguments": call.arguments}
+        function = {"name": call.name, "arguments": call.arguments}
+        rendered["function_call"] = function | _extra_content(call)
     elif message.tool_calls:
         rendered["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
     if message.extra_json:
@@ -85,6 +86,11 @@ def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict
 def _tool_call(call: ToolCall) -> dict[str, object]:
     if call.type == "custom":
         custom = {"name": call.name, "input": call.arguments}
-        return {"id": call.id, "type": "custom", "custom": custom}
+        return {"id": call.id, "type": "custom", "custom": custom} | _extra_content(call)
     function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.id, "type": "function", "function": function}
+    return {"id": call.id, "type": "function", "function": function} | _extra_content(call)
+
+
+def _extra_content(call: ToolCall) -> dict[str, object]:
+    content = call.extra_content_json
+    return {"extra_content": msgspec.Raw(content)} if content else {}

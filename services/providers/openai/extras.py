@@ -7,7 +7,7 @@ import msgspec
 from services.providers.openai import wire
 from services.providers.openai.tool_calls import joined_name
 
-_NOT_CONCATENATED = frozenset({"id", "name", "type"})
+_NOT_CONCATENATED = frozenset({"id", "name", "type", "thought_signature"})
 """Fields whose strings are not concatenated when they are repeated."""
 
 
@@ -15,7 +15,7 @@ def gather(message: wire.Message, extra: dict[str, object]) -> None:
     """Merge the extra fields of `message` into `extra`. They are complete when the answer is."""
     if message.function_call is not None:
         _add_function(extra, message.function_call)
-    for name in ("annotations", "images", "audio"):
+    for name in ("annotations", "images", "audio", "extra_content"):
         if value := getattr(message, name):
             _merge(extra, name, value)
     if isinstance(message.content, list):

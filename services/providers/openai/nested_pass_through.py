@@ -58,6 +58,10 @@ _OWN: Mapping[Place, frozenset[str]] = {
 }
 """Names that are no unknown members: the contract's fields, and those that are never passed."""
 
+_WANTED_BACK = frozenset({"extra_content"})
+"""Members that a provider demands back. What is harmless of them is sent whatever a channel's
+`pass_through` says; `quirks.drops` leaves them out."""
+
 _ANSWERED: Mapping[str, frozenset[str]] = {
     "audio": frozenset({"id", "data", "expires_at", "transcript", "format"}),
     "function_call": frozenset({"name", "arguments"}),
@@ -109,19 +113,19 @@ class _Merger:
             if inner is not None and isinstance(within, dict):
                 kinds_within = kind if isinstance(kind, Mapping) else {}
                 self.merge(within, inner, kinds_within, f"{path}.{name}")
-            elif plain_name in taken or plain_name in own or self._is_held_back(name):
+            elif plain_name in taken or plain_name in own or name in self._drops:
                 self.hold(path, {name: raw})
-            elif self._allowed != HARMLESS:
+            elif self._passes_any(name):
                 made[name] = raw
+            elif self._allowed != HARMLESS and name not in _WANTED_BACK:
+                self.hold(path, {name: raw})
             elif (value := self._harmless(name, raw, kind, path)) is not None:
                 made[name] = value
 
-    def _is_held_back(self, name: str) -> bool:
-        """Whether the channel passes no value of a member."""
+    def _passes_any(self, name: str) -> bool:
+        """Whether the channel passes every value of a member."""
         allowed = self._allowed
-        if name in self._drops:
-            return True
-        return name not in allowed if isinstance(allowed, tuple) else allowed is False
+        return name in allowed if isinstance(allowed, tuple) else allowed is True
 
     def _harmless(self, name: str, raw: msgspec.Raw, kind: Kind | None, path: str) -> object:
         """Return what may be passed on of a member. None: nothing."""

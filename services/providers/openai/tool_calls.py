@@ -36,6 +36,10 @@ class _Call:
     """Fragments received so far."""
     sent: int = 0
     """Number of fragments that have been returned."""
+    extra_content_json: bytes = b""
+    """What the provider wants back with the call."""
+    extra_content_sent: bool = False
+    """Whether it has been returned."""
     started: bool = False
     """Whether the piece with ID and name has been returned."""
 
@@ -79,14 +83,16 @@ class ToolCalls:
             yield from self.rest(named_only=True)
             call = self._begin(piece)
         elif arguments and (name or call.started) and call.repeats(arguments):
-            return
+            arguments = name = ""
         call.id = call.id or self._unused(piece.id)
         if name and not call.started:
             call.name = joined_name(call.name, name)
+        call.extra_content_json = call.extra_content_json or _extra_content(piece)
         if arguments:
             call.arguments.append(arguments)
-            if call.name:
-                yield self._next(call)
+        late_content = call.started and call.extra_content_json and not call.extra_content_sent
+        if (arguments and call.name) or late_content:
+            yield self._next(call)
 
     def rest(self, *, named_only: bool = False) -> Iterator[ToolCallDelta]:
         """Start of each call that has not been returned: it has no arguments, or no name."""
@@ -101,6 +107,7 @@ class ToolCalls:
             call = self._begin(piece)
             call.name = name
             call.arguments.append(arguments)
+            call.extra_content_json = _extra_content(piece)
 
     def whole(self) -> list[ToolCall]:
         """All calls, whole."""
@@ -110,6 +117,7 @@ class ToolCalls:
                 name=call.name,
                 arguments="".join(call.arguments),
                 type=call.type,
+                extra_content_json=call.extra_content_json,
             )
             for call in self._calls
         ]
@@ -164,8 +172,15 @@ class ToolCalls:
         """Piece with what has not been returned of `call`."""
         arguments = "".join(call.arguments[call.sent :])
         call.sent = len(call.arguments)
+        extra_content_json = b"" if call.extra_content_sent else call.extra_content_json
+        call.extra_content_sent = bool(call.extra_content_json)
         if call.started:
-            return ToolCallDelta(index=self._index, call_index=call.number, arguments=arguments)
+            return ToolCallDelta(
+                index=self._index,
+                call_index=call.number,
+                arguments=arguments,
+                extra_content_json=extra_content_json,
+            )
         call.started = True
         return ToolCallDelta(
             index=self._index,
@@ -174,6 +189,7 @@ class ToolCalls:
             name=call.name,
             arguments=arguments,
             type=call.type,
+            extra_content_json=extra_content_json,
         )
 
     def _final_id(self, call: _Call) -> str:
@@ -204,6 +220,10 @@ def _name_and_arguments(piece: wire.ToolCall) -> tuple[str, str]:
     if function is not None:
         return function.name or "", _text(function.arguments)
     return "", ""
+
+
+def _extra_content(piece: wire.ToolCall) -> bytes:
+    return msgspec.json.encode(piece.extra_content) if piece.extra_content else b""
 
 
 def _text(arguments: str | dict[str, object] | list[object] | None) -> str:

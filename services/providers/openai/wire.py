@@ -77,6 +77,7 @@ class ToolCall(Wire, frozen=True, gc=False):
     type: str | None = None
     function: Function | None = None
     custom: Custom | None = None
+    extra_content: dict[str, object] | None = None  # Gemini.
 
 
 class ContentPart(Wire, frozen=True, gc=False):
@@ -102,6 +103,7 @@ class Message(Wire, frozen=True, gc=False):
     annotations: list[object] | None = None
     images: list[object] | None = None
     audio: dict[str, object] | None = None
+    extra_content: dict[str, object] | None = None  # Gemini.
 
 
 class Logprobs(Wire, frozen=True, gc=False):

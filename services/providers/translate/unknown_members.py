@@ -16,6 +16,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
 from services.providers.base import Notes
+from services.providers.translate.parameters import raw_object
 
 NOTES_MAX = 32
 """The most notes about members that are not sent. One more then says that there are others."""
@@ -54,9 +55,9 @@ def unknown_members(spec: ChatCompletionSpec) -> Sequence[UnknownMembers]:
     Raises INVALID_FIELD unless each `extra_json` is a JSON object.
     """
     return [
-        UnknownMembers(place, steps, members)
-        for place, steps, extra_json in _extras(spec)
-        if (members := _decoded(extra_json, str(steps[0])))
+        UnknownMembers(extra.place, extra.steps, members)
+        for extra in _extras(spec)
+        if (members := extra.members())
     ]
 
 
@@ -101,37 +102,49 @@ def members_of(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw] | None:
     return {name: raw for name, raw in members.items() if bytes(raw) != b"null"}
 
 
-def _extras(spec: ChatCompletionSpec) -> Iterator[tuple[Place, tuple[Step, ...], bytes]]:
-    """Yield each object that has unknown members: place, way, members as JSON."""
+class _Extra(NamedTuple):
+    """Members of one object as the spec has them."""
+
+    place: Place
+    steps: tuple[Step, ...]
+    extra_json: bytes
+    extra_content_json: bytes = b""
+    """The member `extra_content`, which has a field and is sent under the same rule."""
+
+    def members(self) -> Mapping[str, msgspec.Raw]:
+        """Return the members that are not null. Raises INVALID_FIELD."""
+        param = str(self.steps[0])
+        members = members_of(self.extra_json) if self.extra_json else {}
+        if members is None:
+            message = f"Additional members in `{param}` are not a JSON object."
+            raise Failure(ErrorReason.INVALID_FIELD, message, param=param)
+        if self.extra_content_json:
+            members["extra_content"] = raw_object(self.extra_content_json, param)
+        return members
+
+
+def _extras(spec: ChatCompletionSpec) -> Iterator[_Extra]:
+    """Yield each object that has unknown members."""
     if spec.thinking is not None and spec.thinking.extra_json:
-        yield "thinking", ("thinking",), spec.thinking.extra_json
+        yield _Extra("thinking", ("thinking",), spec.thinking.extra_json)
     for index, tool in enumerate(spec.tools):
         if tool.extra_json:
-            yield "tool", ("tools", index), tool.extra_json
+            yield _Extra("tool", ("tools", index), tool.extra_json)
     if spec.tool_choice is not None and spec.tool_choice.extra_json:
-        yield "tool_choice", ("tool_choice",), spec.tool_choice.extra_json
+        yield _Extra("tool_choice", ("tool_choice",), spec.tool_choice.extra_json)
     if spec.response_format is not None and spec.response_format.extra_json:
-        yield "response_format", ("response_format",), spec.response_format.extra_json
+        yield _Extra("response_format", ("response_format",), spec.response_format.extra_json)
     yield from _extras_of_messages(spec.messages)
 
 
-def _extras_of_messages(
-    messages: Sequence[Message],
-) -> Iterator[tuple[Place, tuple[Step, ...], bytes]]:
+def _extras_of_messages(messages: Sequence[Message]) -> Iterator[_Extra]:
     for index, message in enumerate(messages):
         if message.extra_json:
-            yield "message", ("messages", index), message.extra_json
+            yield _Extra("message", ("messages", index), message.extra_json)
         for number, part in enumerate(message.content):
             if part.extra_json:
-                yield "part", ("messages", index, "content", number), part.extra_json
+                yield _Extra("part", ("messages", index, "content", number), part.extra_json)
         for number, call in enumerate(message.tool_calls):
-            if call.extra_json:
-                yield "tool_call", ("messages", index, "tool_calls", number), call.extra_json
-
-
-def _decoded(extra_json: bytes, param: str) -> Mapping[str, msgspec.Raw]:
-    members = members_of(extra_json)
-    if members is None:
-        message = f"Additional members in `{param}` are not a JSON object."
-        raise Failure(ErrorReason.INVALID_FIELD, message, param=param)
-    return members
+            if call.extra_json or call.extra_content_json:
+                steps = ("messages", index, "tool_calls", number)
+                yield _Extra("tool_call", steps, call.extra_json, call.extra_content_json)

@@ -209,9 +209,9 @@ def test_unknown_members_stand_at_their_places() -> None:
     (message,) = spec.messages
     assert message.extra_json == b'{"prefix":true}'
     assert message.content[0].extra_json == b'{"min_pixels":3136,"image_url":{"fps":1.5}}'
-    assert json.loads(message.tool_calls[0].extra_json) == {
-        "function": {"x": 1},
-        "extra_content": {"google": {"thought_signature": "s"}},
+    assert message.tool_calls[0].extra_json == b'{"function":{"x":1}}'
+    assert json.loads(message.tool_calls[0].extra_content_json) == {
+        "google": {"thought_signature": "s"}
     }
     assert json.loads(spec.tools[0].extra_json) == {"cache_control": MARK}
     assert spec.response_format is not None

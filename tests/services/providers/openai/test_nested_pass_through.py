@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from services.capabilities import CapabilityOverrides
+from services.config import Quirks
+from services.domain.conversation import Message, ToolCall
+from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes
 from services.providers.registry import DIALECTS
-from tests.services.providers.planted_specs import encode, members, planted
-from tests.services.providers.targets import target_of
+from tests.services.providers.planted_specs import MODELS, encode, members, planted
+from tests.services.providers.targets import target_of, told
 
 
 @pytest.mark.parametrize("dialect", ["openai", "openrouter"])
@@ -100,3 +104,38 @@ def test_earlier_sound_is_sent_by_its_id() -> None:
 
     assert body["messages"][1]["audio"] == {"id": "a"}
     assert notes["messages[1].audio.x"] == "dropped"
+
+
+@pytest.mark.parametrize("dialect", sorted(MODELS))
+@pytest.mark.parametrize("pass_through", ["harmless", False, ("x",), True])
+def test_content_that_gemini_demands_back(dialect: str, pass_through: Any) -> None:
+    """Its signature passes whatever the channel passes; the rest under the channel's rule."""
+    content = {"google": {"thought_signature": "s"}, "other": {"x": 1}}
+    call = ToolCall(
+        id="c", name="f", arguments="{}", extra_content_json=json.dumps(content).encode()
+    )
+    asked = planted({})
+    messages = [*asked.messages]
+    messages[1] = msgspec.structs.replace(messages[1], tool_calls=[call])
+    body, notes = encode(msgspec.structs.replace(asked, messages=messages), dialect, pass_through)
+
+    at = "messages[1].tool_calls[0].extra_content"
+    if dialect == "anthropic":
+        assert notes[at] == "dropped"
+        return
+    whole = pass_through is True
+    sent = body["messages"][1]["tool_calls"][0]["extra_content"]
+    assert sent == (content if whole else {"google": content["google"]})
+    assert (f"{at}.other" in notes) != whole
+
+
+def test_content_that_a_channel_drops() -> None:
+    """A vendor that refuses unknown members gets none, with a note."""
+    call = ToolCall(id="c", name="f", extra_content_json=b'{"google":{"thought_signature":"s"}}')
+    spec = ChatCompletionSpec(model="m", messages=[Message(role="assistant", tool_calls=[call])])
+    target = target_of("m", "openai", quirks=Quirks(drops=("extra_content",)))
+    notes = Notes()
+    body = json.loads(DIALECTS["openai"].encode(spec, target, notes).body)
+
+    assert "extra_content" not in body["messages"][0]["tool_calls"][0]
+    assert told(notes) == {"messages[0].tool_calls[0].extra_content": "dropped"}

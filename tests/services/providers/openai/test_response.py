@@ -410,6 +410,40 @@ def test_custom_tools() -> None:
     assert found == ToolCallDelta(id="i", name="f", arguments="free", type="custom")
 
 
+SIGNED = {"google": {"thought_signature": "s"}}
+
+
+def test_content_that_the_provider_wants_back() -> None:
+    """It belongs to its call, once, wherever in the call it stands."""
+    first = {"index": 0, "id": "i", "type": "function", "function": {"name": "f"}}
+    rest = {"index": 0, "function": {"arguments": "{}"}}
+    late = {"index": 0, "extra_content": SIGNED}
+    for pieces in (
+        [first | {"extra_content": SIGNED}, rest],
+        [first, rest | {"extra_content": SIGNED}],
+        [first, rest, late],
+        [first, late, rest | {"extra_content": SIGNED}],
+        [first, rest, rest | {"extra_content": SIGNED}],
+        [first | {"extra_content": SIGNED}],
+    ):
+        found = deltas(stream(*[delta(tool_calls=[piece]) for piece in pieces], STOP))
+        contents = [
+            json.loads(each.extra_content_json)
+            for each in found
+            if isinstance(each, ToolCallDelta) and each.extra_content_json
+        ]
+        assert contents == [SIGNED]
+
+
+def test_content_that_belongs_to_the_message() -> None:
+    """Gemini signs texts, too. A signature that is repeated stays as it is."""
+    (_, found) = deltas(
+        stream(delta(content="a", extra_content=SIGNED), delta(extra_content=SIGNED), STOP)
+    )
+    assert isinstance(found, ExtraDelta)
+    assert json.loads(found.extra_json) == {"extra_content": SIGNED}
+
+
 def test_other_fields_are_gathered() -> None:
     """Annotations, sound, pictures and the old function call come once and whole."""
     (found,) = deltas(

@@ -1048,6 +1048,7 @@ class ToolCallDelta(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    EXTRA_CONTENT_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """The index of the tool call in the choice, from 0."""
     id: _builtins.str
@@ -1062,6 +1063,8 @@ class ToolCallDelta(_message.Message):
     """Other members of the tool call: a JSON object in the form of OpenAI's API. Only
     in one piece of the call.
     """
+    extra_content_json: _builtins.str
+    """See `ToolCall.extra_content_json`. Only in one piece of the call."""
     def __init__(
         self,
         *,
@@ -1071,10 +1074,11 @@ class ToolCallDelta(_message.Message):
         arguments: _builtins.str = ...,
         type: _content_pb2.ToolType.ValueType = ...,
         extra_json: _builtins.str = ...,
+        extra_content_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "extra_json", b"extra_json", "id", b"id", "index", b"index", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "extra_content_json", b"extra_content_json", "extra_json", b"extra_json", "id", b"id", "index", b"index", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

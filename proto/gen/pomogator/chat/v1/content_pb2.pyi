@@ -359,6 +359,7 @@ class ToolCall(_message.Message):
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     TYPE_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    EXTRA_CONTENT_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. The ID of the tool call, unique in the conversation."""
     name: _builtins.str
@@ -371,6 +372,10 @@ class ToolCall(_message.Message):
     """The type of the tool. Unspecified: a function."""
     extra_json: _builtins.str
     """Other members of the tool call: a JSON object in the form of OpenAI's API."""
+    extra_content_json: _builtins.str
+    """What the provider wants back with the call, such as the signature of Gemini's sealed
+    reasoning: the JSON object `extra_content`.
+    """
     def __init__(
         self,
         *,
@@ -379,10 +384,11 @@ class ToolCall(_message.Message):
         arguments: _builtins.str = ...,
         type: Global___ToolType.ValueType = ...,
         extra_json: _builtins.str = ...,
+        extra_content_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "extra_json", b"extra_json", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "extra_content_json", b"extra_content_json", "extra_json", b"extra_json", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
