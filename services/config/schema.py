@@ -61,6 +61,9 @@ class Quirks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Parameters with another name there, such as `max_tokens` to `max_completion_tokens`."""
     stream_usage: bool = True
     """Whether `stream_options.include_usage` may be sent."""
+    cache_control: bool = False
+    """Whether the vendor takes `cache_control` in messages, tools and tool calls, as Alibaba's
+    DashScope and LiteLLM do. The dialects `anthropic` and `openrouter` send it in any case."""
     anthropic_version: str = "2023-06-01"
     """Header of the same name. Only the `anthropic` dialect sends it."""
 

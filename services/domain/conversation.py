@@ -98,6 +98,8 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     extra_content_json: bytes = b""
     """What the provider wants back with the call, such as the signature of Gemini's sealed
     reasoning: the JSON object `extra_content`."""
+    cache_control_json: bytes = b""
+    """Mark at the end of the tool call. See `Part.cache_control_json`."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,3 +122,5 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     """Text of a refusal to answer."""
     extra_json: bytes = b""
     """Members of the message that no field has: a JSON object in the form of OpenAI's API."""
+    cache_control_json: bytes = b""
+    """Mark at the end of the message. See `Part.cache_control_json`."""

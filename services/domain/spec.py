@@ -61,6 +61,8 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     type: ToolType = ""
     extra_json: bytes = b""
     """Members of the tool that no field has: a JSON object in the form of OpenAI's API."""
+    cache_control_json: bytes = b""
+    """Mark after the tool: tools come first in a prompt. See `Part.cache_control_json`."""
 
 
 class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,6 +130,9 @@ class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The caller's own labels."""
     service_tier: str = ""
     verbosity: Verbosity = ""
+    cache_control_json: bytes = b""
+    """Mark at the end of the whole prompt, which the provider moves along with the conversation.
+    See `Part.cache_control_json`."""
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ Modules, in the order in which data flows:
     messages          the conversation
     parts             parts of a message
     tools             tools, tool choice and response format
+    renamed_fields    fields with several names, or another one in the spec
     reasoning         three vocabularies for how much a model thinks
     chat_request      a decoded request, and the options of its answer
     render            chunks of a stream

@@ -24,10 +24,9 @@ from gateway.surfaces.openai_chat.image_extraction import extract_images
 from gateway.surfaces.openai_chat.images import ImageReader
 from gateway.surfaces.openai_chat.messages import decode_messages
 from gateway.surfaces.openai_chat.reasoning import decode_reasoning
+from gateway.surfaces.openai_chat.renamed_fields import read_renamed
 from gateway.surfaces.openai_chat.simple_request import SimpleRequest, read_simple
 from gateway.surfaces.openai_chat.tools import (
-    decode_function_choice,
-    decode_functions,
     decode_response_format,
     decode_tool_choice,
     decode_tools,
@@ -153,7 +152,7 @@ def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> Cha
         name: _FIELDS[name](name, fields.pop(name))
         for name in [name for name in fields if name in _FIELDS]
     }
-    _merge_names(fields, values)
+    read_renamed(fields, values)
     effort, thinking = decode_reasoning(fields)
     spec = ChatCompletionSpec(
         model=model,
@@ -257,39 +256,3 @@ _FIELDS: Mapping[str, Callable[[str, Raw], object]] = {
     "response_format": decode_response_format,
 }
 """Fields that have the same name in the spec."""
-
-
-def _merge_names(fields: _Fields, values: dict[str, Any]) -> None:
-    """Read the fields that have several names."""
-    limits = [
-        integer(name, read(name, fields.pop(name), _NUMBER), 32)
-        for name in ("max_completion_tokens", "max_tokens")
-        if name in fields
-    ]
-    if len(set(limits)) > 1:
-        message = "`max_tokens` and `max_completion_tokens` are one thing, but differ."
-        raise invalid("max_tokens", message)
-    if limits:
-        values["max_tokens"] = limits[0]
-    users = [
-        read(name, fields.pop(name), _STRING)
-        for name in ("user", "safety_identifier")
-        if name in fields
-    ]
-    if len(set(users)) > 1:
-        message = "`user` and `safety_identifier` are one thing, but differ."
-        raise invalid("user", message)
-    if users:
-        values["user"] = users[0]
-    if "functions" in fields:
-        if values.get("tools"):
-            raise invalid("functions", "`functions` is the old name of `tools`: give one of them.")
-        values["tools"] = decode_functions("functions", fields.pop("functions"))
-        if values["tools"]:  # The old form of the answer has room for one call.
-            values["parallel_tool_calls"] = False
-    if "function_call" in fields:
-        if "tool_choice" in values:
-            message = "`function_call` is the old name of `tool_choice`: give one of them."
-            raise invalid("function_call", message)
-        choice = decode_function_choice("function_call", fields.pop("function_call"))
-        values["tool_choice"] = choice

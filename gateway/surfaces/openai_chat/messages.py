@@ -21,7 +21,7 @@ from gateway.surfaces.openai_chat.parts import (
     Parts,
     has_thinking,
     json_of,
-    refusals,
+    read_refusals,
 )
 from gateway.surfaces.unknown_members import Reader, item, member, to_json
 from services.domain.conversation import (
@@ -62,6 +62,7 @@ class _ToolCall(Struct, forbid_unknown_fields=True):
     custom: _CustomCall | None = None
     type: Raw = _NONE
     extra_content: Raw = _NONE
+    cache_control: Raw = _NONE
     index: Raw = _NONE
     """Its place in the list, which clients leave there that put calls together from a stream."""
 
@@ -78,6 +79,7 @@ class _Message(Struct, forbid_unknown_fields=True):
     reasoning: str | None = None
     reasoning_state: str | None = None
     reasoning_details: Raw = _NONE
+    cache_control: Raw = _NONE
 
 
 _MESSAGES: Reader[list[_Message]] = Reader(Annotated[list[_Message], Meta(max_length=MESSAGES_MAX)])
@@ -119,7 +121,7 @@ class _ConversationReader:
         name, tool_call_id = message.name or "", message.tool_call_id or ""
         of_parts = member(unknown, "content")
         content = self._content(at, message, of_parts)
-        refusal, of_refusals = refusals(message.content, of_parts)
+        refusal = read_refusals(message.content, of_parts)
         of_calls = member(unknown, "tool_calls")
         tool_calls = [
             _tool_call(f"{at}.tool_calls[{index}]", call, item(of_calls, index))
@@ -138,8 +140,9 @@ class _ConversationReader:
             tool_call_id=tool_call_id,
             reasoning_state=message.reasoning_state or "",
             reasoning_details_json=json_of(message.reasoning_details),
-            refusal=(message.refusal or "") + refusal,
-            extra_json=to_json(_own_members(unknown, of_refusals)),
+            refusal=(message.refusal or "") + refusal.text,
+            extra_json=to_json(_own_members(unknown, refusal.unknown)),
+            cache_control_json=json_of(message.cache_control) or refusal.mark,
         )
 
     def _content(self, at: str, message: _Message, unknown: Any) -> list[ContentPart]:
@@ -193,4 +196,5 @@ def _tool_call(at: str, call: _ToolCall, unknown: Any) -> ToolCall:
         type=kind,
         extra_json=to_json(unknown),
         extra_content_json=json_of(call.extra_content),
+        cache_control_json=json_of(call.cache_control),
     )

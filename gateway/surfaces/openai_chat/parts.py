@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from msgspec import Raw, Struct
 
@@ -157,19 +157,29 @@ def has_thinking(parts: str | Parts | None) -> bool:
     return isinstance(parts, list) and any(isinstance(part, _ThinkingPart) for part in parts)
 
 
-def refusals(parts: str | Parts | None, unknown: Any) -> tuple[str, Mapping[str, object]]:
-    """Return the text of all refusals, and the members that no field has of these parts."""
+class Refusals(NamedTuple):
+    """Parts of a message that are refusals, together."""
+
+    text: str = ""
+    unknown: Mapping[str, object] = {}
+    """Members that no field has."""
+    mark: bytes = b""
+    """JSON of the last one's `cache_control`."""
+
+
+def read_refusals(parts: str | Parts | None, unknown: Any) -> Refusals:
+    """Return what a message has in parts that are refusals. `unknown` are unknown members."""
     if not isinstance(parts, list):
-        return "", {}
+        return Refusals()
     texts: list[str] = []
     members: dict[str, object] = {}
+    mark = b""
     for index, part in enumerate(parts):
         if isinstance(part, _RefusalPart):
             texts.append(part.refusal)
             members |= item(unknown, index) or {}
-            if not is_null(part.cache_control):
-                members["cache_control"] = part.cache_control
-    return "".join(texts), members
+            mark = json_of(part.cache_control) or mark
+    return Refusals("".join(texts), members, mark)
 
 
 def json_of(raw: Raw) -> bytes:

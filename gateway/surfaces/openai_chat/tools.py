@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of
-from gateway.surfaces.unknown_members import Reader, item, to_json
+from gateway.surfaces.unknown_members import Reader, item, member, to_json
 from services.domain.spec import (
     ResponseFormat,
     ResponseFormatType,
@@ -28,6 +28,7 @@ class _Function(Struct, forbid_unknown_fields=True):
     description: str | None = None
     parameters: Raw = _NONE
     strict: bool | None = None
+    cache_control: Raw = _NONE
 
 
 class _Custom(Struct, forbid_unknown_fields=True):
@@ -38,10 +39,12 @@ class _Custom(Struct, forbid_unknown_fields=True):
 
 class _FunctionTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="function"):
     function: _Function
+    cache_control: Raw = _NONE
 
 
 class _CustomTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="custom"):
     custom: _Custom
+    cache_control: Raw = _NONE
 
 
 class _Name(Struct, forbid_unknown_fields=True):
@@ -108,7 +111,7 @@ def decode_functions(param: str, raw: Raw) -> list[Tool]:
 
 def _tool(tool: _FunctionTool | _CustomTool, unknown: Any) -> Tool:
     if isinstance(tool, _FunctionTool):
-        return _function(tool.function, unknown)
+        return _function(tool.function, unknown, _json(tool.cache_control))
     custom = tool.custom
     return Tool(
         type="custom",
@@ -116,10 +119,14 @@ def _tool(tool: _FunctionTool | _CustomTool, unknown: Any) -> Tool:
         description=custom.description or "",
         parameters_json=_json(custom.format),
         extra_json=to_json(unknown),
+        cache_control_json=_json(tool.cache_control),
     )
 
 
-def _function(function: _Function, unknown: Any) -> Tool:
+def _function(function: _Function, unknown: Any, mark: bytes = b"") -> Tool:
+    own_mark = _json(function.cache_control)  # Some clients put it here, which is the same place.
+    if mark and own_mark and mark != own_mark:
+        unknown = _with_function_mark(unknown, own_mark)
     return Tool(
         type="function",
         name=function.name,
@@ -127,7 +134,14 @@ def _function(function: _Function, unknown: Any) -> Tool:
         parameters_json=_json(function.parameters),
         strict=function.strict,
         extra_json=to_json(unknown),
+        cache_control_json=mark or own_mark,
     )
+
+
+def _with_function_mark(unknown: Any, mark: bytes) -> Mapping[str, object]:
+    known: Mapping[str, object] = unknown or {}
+    function = {**(member(unknown, "function") or {}), "cache_control": Raw(mark)}
+    return {**known, "function": function}
 
 
 def decode_tool_choice(param: str, raw: Raw) -> ToolChoice:

@@ -17,7 +17,7 @@ import msgspec
 from services.domain.conversation import ImagePart, Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.providers.anthropic.parts import Json, contents, text_blocks
+from services.providers.anthropic.parts import Json, contents, mark_end, text_blocks
 from services.providers.base import Notes, Target
 from services.providers.translate import reasoning_state
 from services.providers.translate.parameters import raw_object, require
@@ -69,7 +69,8 @@ class Conversation:
 
     def add_instructions(self, message: Message) -> None:
         """Add instructions: to `system` before the first turn, else at their position."""
-        blocks = _contents_without_images(message, self.target)
+        blocks = _contents_without_images(message, self)
+        mark_end(blocks, message.cache_control_json, self.notes)
         if not self.turns:
             self.system.extend(blocks)
         elif self.turns[-1].has("tool_use"):
@@ -128,7 +129,9 @@ def conversation(messages: Sequence[Message], target: Target, notes: Notes) -> C
         if message.role != "tool":
             made.add_postponed()
         role, read = _ROLES[message.role]
-        made.add(role, read(message, made))
+        blocks = read(message, made)
+        mark_end(blocks, message.cache_control_json, notes)
+        made.add(role, blocks)
     made.add_postponed()
     _begin_with_user(made)
     _trim_prefill(made)
@@ -164,12 +167,12 @@ def _trim_prefill(made: Conversation) -> None:
 
 
 def _user(message: Message, made: Conversation) -> list[Json]:
-    return contents(message.content, made.target)
+    return contents(message.content, made.target, made.notes)
 
 
 def _tool(message: Message, made: Conversation) -> list[Json]:
     result: Json = {"type": "tool_result", "tool_use_id": _tool_id(message.tool_call_id)}
-    content = contents(message.content, made.target)
+    content = contents(message.content, made.target, made.notes)
     for block in content:
         if mark := block.pop("cache_control", None):
             result["cache_control"] = mark
@@ -180,7 +183,7 @@ def _tool(message: Message, made: Conversation) -> list[Json]:
 
 def _assistant(message: Message, made: Conversation) -> list[Json]:
     calls = {call.id: _tool_use(call, made.notes) for call in message.tool_calls}
-    texts = _contents_without_images(message, made.target)
+    texts = _contents_without_images(message, made)
     if message.refusal.strip():
         texts.append({"type": "text", "text": message.refusal})
     state = reasoning_state.unpack(message.reasoning_state, NAME, made.notes)
@@ -189,11 +192,11 @@ def _assistant(message: Message, made: Conversation) -> list[Json]:
     return _interleaved(state, message, texts, calls)
 
 
-def _contents_without_images(message: Message, target: Target) -> list[Json]:
+def _contents_without_images(message: Message, made: Conversation) -> list[Json]:
     """Blocks of a turn that is not the user's. Raises UNSUPPORTED_FEATURE for images."""
     has_image = any(isinstance(part, ImagePart) for part in message.content)
     require(not has_image, "messages", "images outside the user's turns")
-    return contents(message.content, target)
+    return contents(message.content, made.target, made.notes)
 
 
 def _interleaved(
@@ -267,7 +270,10 @@ def _tool_use(call: ToolCall, notes: Notes) -> Json:
         except Failure:
             notes.mapped("messages", "Arguments that are no JSON object are wrapped in one.")
             arguments = {"arguments": call.arguments}
-    return {"type": "tool_use", "id": _tool_id(call.id), "name": call.name, "input": arguments}
+    block: Json = {"type": "tool_use", "id": _tool_id(call.id), "name": call.name}
+    block["input"] = arguments
+    mark_end([block], call.cache_control_json, notes)
+    return block
 
 
 def _tool_id(call_id: str) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from services.domain.conversation import AudioPart, ContentPart, FilePart, ImagePart, TextPart
-from services.providers.base import Target
+from services.providers.base import Notes, Target
 from services.providers.translate import images
 from services.providers.translate.parameters import raw_object, require
 
@@ -14,15 +14,28 @@ Json = dict[str, object]
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
-def contents(parts: Iterable[ContentPart], target: Target) -> list[Json]:
+SEALED = frozenset({"thinking", "redacted_thinking"})
+"""Blocks of reasoning, which the API takes no marks on."""
+
+
+def contents(parts: Iterable[ContentPart], target: Target, notes: Notes) -> list[Json]:
     """Convert parts to blocks. Plain-text reasoning is left out: the API has no use for it."""
     blocks: list[Json] = []
     for part in parts:
-        new = _blocks(part, target)
-        if new and part.cache_control_json:
-            new[-1]["cache_control"] = raw_object(part.cache_control_json, "messages")
-        blocks += new
+        blocks += _blocks(part, target)
+        mark_end(blocks, part.cache_control_json, notes)
     return blocks
+
+
+def mark_end(blocks: Sequence[Json], mark: bytes, notes: Notes) -> None:
+    """Put a cache mark, if there is one, on the last block that can have it."""
+    if not mark:
+        return
+    last = next((block for block in reversed(blocks) if block["type"] not in SEALED), None)
+    if last is None:
+        notes.dropped("cache_control", "There is nothing before this mark in its message.")
+    else:
+        last.setdefault("cache_control", raw_object(mark, "messages"))
 
 
 def text_blocks(text: str) -> list[Json]:

@@ -94,6 +94,8 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
         **parameters,
         "stream": True,
     }
+    if spec.cache_control_json:
+        body["cache_control"] = raw_object(spec.cache_control_json, "cache_control")
     version = target.channel.quirks.anthropic_version
     return UpstreamRequest(
         path="/messages",

@@ -44,11 +44,10 @@ def tool_definitions(
     allowed = _allowed_tools(spec)
     if allowed:
         notes.mapped("tool_choice", "Only the allowed tools are offered.")
-    return [
-        _definition(tool, target, notes)
-        for tool in spec.tools
-        if not allowed or tool.name in allowed
-    ]
+    offered = [tool for tool in spec.tools if not allowed or tool.name in allowed]
+    if any(tool.cache_control_json for tool in spec.tools if tool not in offered):
+        notes.dropped("cache_control", "A tool with a mark is not offered.")
+    return [_definition(tool, target, notes) for tool in offered]
 
 
 def tool_choice(
@@ -107,6 +106,8 @@ def _definition(tool: Tool, target: Target, notes: Notes) -> Json:
             definition["strict"] = True
         else:
             notes.dropped("tools", "This model does not hold arguments to a schema (`strict`).")
+    if tool.cache_control_json:
+        definition["cache_control"] = raw_object(tool.cache_control_json, "tools")
     return definition
 
 

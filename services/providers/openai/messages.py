@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TypeAlias
 
 import msgspec
 
 from services.domain.conversation import (
     AudioPart,
+    ContentPart,
     FilePart,
     ImagePart,
     Message,
@@ -20,6 +22,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.spec import Tool, ToolChoice
 from services.errors import Failure
 from services.providers.base import Notes, Target
+from services.providers.openai.cache_marks import CacheMarks
 from services.providers.translate import images
 
 Json = dict[str, object]
@@ -32,21 +35,19 @@ REASONING_RENAME = "reasoning"
 sent: most providers ignore it, some refuse it, and few require it."""
 
 
-def message(sent: Message, target: Target, notes: Notes, *, cache_marks: bool) -> Json:
-    """Convert one message. `cache_marks`: the provider supports `cache_control`."""
+def message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
+    """Convert one message."""
     found: Json = {"role": _role(sent, target, notes)}
-    parts = [
-        _part(part, target, notes, cache_marks=cache_marks)
-        for part in sent.content
-        if not isinstance(part, ReasoningPart)
-    ]
+    parts = [part for each in sent.content for part in _part(each, target, marks)]
+    calls = [_tool_call(call, marks) for call in sent.tool_calls]
+    marks.add_to_message(parts, calls, sent.cache_control_json)
     found["content"] = _content(parts, sent)
     if sent.name:
         found["name"] = sent.name
     if sent.refusal:
         found["refusal"] = sent.refusal
-    if sent.tool_calls:
-        found["tool_calls"] = [_tool_call(call) for call in sent.tool_calls]
+    if calls:
+        found["tool_calls"] = calls
     if sent.tool_call_id:
         found["tool_call_id"] = sent.tool_call_id
     found |= _earlier_reasoning(sent, target)
@@ -55,7 +56,7 @@ def message(sent: Message, target: Target, notes: Notes, *, cache_marks: bool) -
     return found
 
 
-def tool(offered: Tool) -> Json:
+def tool(offered: Tool, marks: CacheMarks) -> Json:
     """Convert one tool definition."""
     found: Json = {"name": offered.name}
     if offered.description:
@@ -66,7 +67,9 @@ def tool(offered: Tool) -> Json:
         found[key] = valid_json(offered.parameters_json, "tools")
     if offered.strict is not None and not custom:
         found["strict"] = offered.strict
-    return _of_type(offered.type, found)
+    made = _of_type(offered.type, found)
+    marks.add(made, offered.cache_control_json, "tools")
+    return made
 
 
 def tool_choice(choice: ToolChoice) -> object:
@@ -111,14 +114,14 @@ def _content(parts: list[Json], sent: Message) -> object:
     return plain_content(parts)
 
 
-def _part(part: SentPart, target: Target, notes: Notes, *, cache_marks: bool) -> Json:
+def _part(part: ContentPart, target: Target, marks: CacheMarks) -> Iterator[Json]:
+    """Yield the part in OpenAI's form: none for reasoning, whose mark then has no place."""
+    if isinstance(part, ReasoningPart):
+        marks.add_nowhere(part.cache_control_json)
+        return
     found = _bare_part(part, target)
-    if part.cache_control_json:
-        if cache_marks:
-            found["cache_control"] = valid_json(part.cache_control_json, "messages")
-        else:
-            notes.dropped("cache_control", "The provider decides itself what it caches.")
-    return found
+    marks.add(found, part.cache_control_json, "messages")
+    yield found
 
 
 def _bare_part(part: SentPart, target: Target) -> Json:
@@ -156,10 +159,12 @@ def _file(part: FilePart) -> Json:
     return found
 
 
-def _tool_call(call: ToolCall) -> Json:
+def _tool_call(call: ToolCall, marks: CacheMarks) -> Json:
     custom = call.type == "custom"
     arguments: Json = {"input" if custom else "arguments": call.arguments}
-    return {"id": call.id} | _of_type(call.type, {"name": call.name} | arguments)
+    made = {"id": call.id} | _of_type(call.type, {"name": call.name} | arguments)
+    marks.add_to_call(made, call.cache_control_json)
+    return made
 
 
 def _of_type(kind: ToolType, found: Json) -> Json:

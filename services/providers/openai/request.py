@@ -9,6 +9,7 @@ streamed, because providers encode it differently in a stream.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import msgspec
 
@@ -16,6 +17,7 @@ from services.domain.conversation import Message
 from services.domain.spec import ChatCompletionSpec, ResponseFormat
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
+from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.nested_pass_through import add_nested_members
 from services.providers.openai.pass_through import extra_fields, on_request
 from services.providers.translate import parameters, reasoning_state, thinking
@@ -39,14 +41,32 @@ UNSTREAMED = frozenset({"audio"})
 Json = dict[str, object]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """Form of the requests of one dialect."""
+
+    names: Mapping[str, str]
+    """The dialect's parameters, by the contract's names."""
+    cache_marks: bool = False
+    """Whether providers take `cache_control`. See `cache_marks`."""
+
+    def marks(self, target: Target, notes: Notes) -> CacheMarks:
+        """Return the adder of cache marks of one request."""
+        return CacheMarks(target, notes, known=self.cache_marks)
+
+
+FORM = Form(names=NAMES)
+
+
 def encode(
     spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     plan = thinking.plan(spec, target, notes)
-    body = common_body(spec, target, notes, plan, NAMES)
+    body = common_body(spec, target, notes, plan, FORM)
     body |= _renamed(_reasoning(plan, target), target)
-    body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
+    marks = FORM.marks(target, notes)
+    body["messages"] = [_message(sent, target, notes, marks) for sent in spec.messages]
     return finished(spec, body, target, notes, plan, stream=stream)
 
 
@@ -60,9 +80,9 @@ def common_body(
     target: Target,
     notes: Notes,
     plan: ThinkingPlan,
-    names: Mapping[str, str],
+    form: Form,
 ) -> Json:
-    """Body without messages and reasoning. `names`: the dialect's parameters."""
+    """Body without messages and reasoning."""
     parameters.require_features(spec, target)
     body: Json = {"model": target.model, "messages": []}
     limit = plan.max_tokens
@@ -70,22 +90,24 @@ def common_body(
         limit = parameters.forced_limit(target, plan.budget_tokens, notes)
     if limit is not None:
         body[parameters.output_limit_name(target)] = limit
+    names, marks = form.names, form.marks(target, notes)
+    marks.add(body, spec.cache_control_json, "cache_control")
     held = on_request(spec, target, notes)
     if held:
         names = {name: theirs for name, theirs in names.items() if name not in held}
     body |= parameters.accepted(spec, names, target, notes, thinking=plan.active)
     if parameters.shows_tools(spec, target, notes):
-        body["tools"] = [messages.tool(tool) for tool in spec.tools]
+        body["tools"] = [messages.tool(tool, marks) for tool in spec.tools]
         if spec.tool_choice is not None:
             if parameters.forces_tool(spec):
                 able = target.capabilities.forced_tool_choice
                 parameters.require(able, "tool_choice", "being made to call a tool")
             body["tool_choice"] = messages.tool_choice(spec.tool_choice)
-    form = spec.response_format
-    if form is not None and form.type in ("json_object", "json_schema"):
+    wanted = spec.response_format
+    if wanted is not None and wanted.type in ("json_object", "json_schema"):
         able = "response_format" not in target.channel.quirks.drops
         parameters.require(able, "response_format", "JSON answers")
-        body["response_format"] = _response_format(form)
+        body["response_format"] = _response_format(wanted)
     return body
 
 
@@ -113,11 +135,11 @@ def finished(
     )
 
 
-def _message(sent: Message, target: Target, notes: Notes) -> Json:
+def _message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
     if sent.reasoning_details_json:
         notes.dropped("messages", "The provider does not take `reasoning_details`.")
     reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
-    return messages.message(sent, target, notes, cache_marks=False)
+    return messages.message(sent, target, notes, marks)
 
 
 def _response_format(wanted: ResponseFormat) -> Json:

@@ -8,16 +8,15 @@ from services.domain.conversation import Message
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
-from services.providers.openai.request import (
-    ALL_NAMES,
-    common_body,
-    finished,
-)
+from services.providers.openai.cache_marks import CacheMarks
+from services.providers.openai.request import ALL_NAMES, Form, common_body, finished
 from services.providers.translate import reasoning_state, thinking
 from services.providers.translate.reasoning_state import Details
 from services.providers.translate.thinking import ThinkingPlan
 
 Json = dict[str, object]
+
+FORM = Form(names=ALL_NAMES, cache_marks=True)
 
 
 def encode(
@@ -25,8 +24,9 @@ def encode(
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
-    body = common_body(spec, target, notes, plan, ALL_NAMES)
-    body["messages"] = [_message(sent, target, notes) for sent in spec.messages]
+    body = common_body(spec, target, notes, plan, FORM)
+    marks = FORM.marks(target, notes)
+    body["messages"] = [_message(sent, target, notes, marks) for sent in spec.messages]
     excluded = spec.thinking is not None and spec.thinking.excluded
     reasoning = _reasoning(plan, excluded=excluded)
     if reasoning:
@@ -64,9 +64,9 @@ def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:
     return found | ({"exclude": True} if excluded else {})
 
 
-def _message(sent: Message, target: Target, notes: Notes) -> Json:
+def _message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
     """Message with the reasoning that belongs to it."""
-    found = messages.message(sent, target, notes, cache_marks=True)
+    found = messages.message(sent, target, notes, marks)
     details = _details(sent, target, notes)
     if details is not None:
         found["reasoning_details"] = details

@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -261,3 +262,44 @@ def test_long_lists_are_refused_by_name(param: str, fields: dict[str, object]) -
     with pytest.raises(ApiError, match=f"{re.escape(param)}: Expected .* of length <= ") as refused:
         decode(json.dumps(body).encode(), CONFIG)
     assert (refused.value.status, refused.value.param) == (400, param)
+
+
+@pytest.mark.parametrize(
+    ("fields", "mark", "extra"),
+    [
+        (
+            {"tools": [{"type": "function", "function": {"name": "f"}, "cache_control": {}}]},
+            "{}",
+            "",
+        ),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}, "cache_control": {}}]}, "{}", ""),
+        ({"functions": [{"name": "f", "cache_control": {"t": 1}}]}, '{"t":1}', ""),
+        (
+            {
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {"name": "f", "cache_control": {"t": 1}, "x": 2},
+                        "cache_control": {"t": 3},
+                    }
+                ]
+            },
+            '{"t":3}',
+            '{"function":{"x":2,"cache_control":{"t":1}}}',
+        ),
+    ],
+)
+def test_cache_marks_of_tools(fields: dict[str, Any], mark: str, extra: str) -> None:
+    """Beside the function or in it. A second one is kept as an unknown member."""
+    (tool,) = decoded(**fields).spec.tools
+
+    assert json.loads(tool.cache_control_json) == json.loads(mark)
+    assert (json.loads(tool.extra_json) if extra else tool.extra_json) == (
+        json.loads(extra) if extra else b""
+    )
+
+
+def test_a_cache_mark_of_the_whole_prompt() -> None:
+    """It has a field, too."""
+    assert decoded(cache_control={"type": "ephemeral"}).spec.cache_control_json
+    assert not decoded(cache_control=None).spec.cache_control_json

@@ -114,6 +114,24 @@ def test_cache_marks_stay_unchanged() -> None:
     assert json.loads(message.content[0].cache_control_json) == {"type": "ephemeral"}
 
 
+def test_cache_marks_of_messages_and_calls_stay_unchanged() -> None:
+    """Beside a text, a tool's result, a refusal and a call."""
+    call = {"id": "c", "type": "function", "function": {"name": "f"}, "cache_control": {"t": 1}}
+    refusal = {"type": "refusal", "refusal": "no", "cache_control": {"t": 2}}
+    asked, called, answered, refused, plain = decoded(
+        {"role": "user", "content": "a", "cache_control": {"type": "ephemeral"}},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "1", "cache_control": {"ttl": "1h"}},
+        {"role": "assistant", "content": [refusal]},
+        {"role": "user", "content": "b", "cache_control": None},
+    )
+    assert asked.cache_control_json == b'{"type": "ephemeral"}'
+    assert called.tool_calls[0].cache_control_json == b'{"t": 1}'
+    assert answered.cache_control_json == b'{"ttl": "1h"}'
+    assert refused.cache_control_json == b'{"t": 2}'
+    assert not plain.cache_control_json
+
+
 def test_function_calls_become_tool_calls_with_ids() -> None:
     """The answer of a function belongs to the latest call of its name."""
     call = {"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}

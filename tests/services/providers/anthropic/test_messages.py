@@ -5,6 +5,7 @@ import json
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from services.domain.conversation import (
     AudioPart,
@@ -162,6 +163,45 @@ def test_cache_marks() -> None:
     (block,) = body["messages"][2]["content"]
     assert block["cache_control"] == json.loads(mark)
     assert block["content"] == [says("r")]
+
+
+MARK = b'{"type":"ephemeral"}'
+MARKED = {"cache_control": {"type": "ephemeral"}}
+
+
+def test_cache_marks_of_messages_and_calls() -> None:
+    """A message's mark is on its last block, a call's on the call."""
+    marked = replace(call("b"), cache_control_json=MARK)
+    talk = [
+        Message(role="system", content=[TextPart(text="s")], cache_control_json=MARK),
+        Message(role="user", content=[TextPart(text="x")], cache_control_json=MARK),
+        assistant("y", tool_calls=[call("a"), marked]),
+        result("a"),
+        replace(result("b", "r"), cache_control_json=MARK),
+        assistant("z", tool_calls=[call("c")], cache_control_json=MARK),
+        result("c"),
+    ]
+    body, notes = sent(*talk)
+    asked, called, answered, again, _ = [turn["content"] for turn in body["messages"]]
+
+    assert body["system"] == [says("s") | MARKED]
+    assert asked == [says("x") | MARKED]
+    assert [block.get("cache_control") for block in called] == [None, None, json.loads(MARK)]
+    assert [block.get("cache_control") for block in answered] == [None, json.loads(MARK)]
+    assert [block.get("cache_control") for block in again] == [None, json.loads(MARK)]
+    assert "cache_control" not in notes
+
+
+def test_a_mark_without_a_block_is_on_the_block_before_it() -> None:
+    """Empty text makes no block. A mark at the start of a message gets a note then."""
+    empty = TextPart(text=" ", cache_control_json=MARK)
+    body, notes = sent(Message(role="user", content=[TextPart(text="x"), empty]))
+    assert body["messages"][0]["content"] == [says("x") | MARKED]
+    assert not notes
+
+    body, notes = sent(Message(role="user", content=[empty, TextPart(text="x")]))
+    assert body["messages"][0]["content"] == [says("x")]
+    assert notes == {"cache_control": "dropped"}
 
 
 def test_pictures() -> None:

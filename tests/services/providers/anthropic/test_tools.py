@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from services.domain.spec import Tool, ToolChoice, ToolChoiceMode
 from services.errors import Failure
@@ -38,6 +39,23 @@ def test_schemas_get_the_type_that_the_api_insists_on() -> None:
         "properties": {},
         "description": "d",
     }
+
+
+def test_cache_marks() -> None:
+    """A tool's mark is on its definition, the whole prompt's on the request."""
+    mark = b'{"type":"ephemeral"}'
+    body, notes = sent(
+        tools=[LOOK, replace(SEEK, cache_control_json=mark)], cache_control_json=mark
+    )
+    assert [tool.get("cache_control") for tool in body["tools"]] == [None, {"type": "ephemeral"}]
+    assert (body["cache_control"], notes) == ({"type": "ephemeral"}, {})
+
+
+def test_the_mark_of_a_tool_that_is_not_offered() -> None:
+    """It is noted."""
+    marked = replace(SEEK, cache_control_json=b'{"type":"ephemeral"}')
+    _, notes = sent(tools=[LOOK, marked], tool_choice=choice("auto", "look"))
+    assert notes == {"tool_choice": "mapped", "cache_control": "dropped"}
 
 
 def test_strict_tools() -> None:

@@ -12,7 +12,7 @@ from services.capabilities import Capabilities, lookup
 from services.config import ChannelConfig
 from services.domain.conversation import Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
-from services.domain.spec import ChatCompletionSpec, Thinking
+from services.domain.spec import ChatCompletionSpec, Thinking, Tool
 from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openrouter import DIALECT
@@ -129,6 +129,35 @@ def test_cache_marks() -> None:
     marked = {"type": "text", "text": "long", "cache_control": {"type": "ephemeral"}}
     assert body["messages"] == [{"role": "system", "content": [marked]}]
     assert not notes
+
+
+def test_cache_marks_of_messages_tools_and_requests() -> None:
+    """A message's mark is on its last part. Calls have no form for one."""
+    mark = b'{"type":"ephemeral"}'
+    marked = {"cache_control": {"type": "ephemeral"}}
+    call = ToolCall(id="c", name="f", cache_control_json=mark)
+    body, notes = encode(
+        messages=[
+            Message(role="user", content=[TextPart(text="a")], cache_control_json=mark),
+            Message(role="assistant", tool_calls=[call]),
+            Message(
+                role="tool",
+                tool_call_id="c",
+                content=[TextPart(text="r")],
+                cache_control_json=mark,
+            ),
+        ],
+        tools=[Tool(name="f", cache_control_json=mark)],
+        cache_control_json=mark,
+    )
+    asked, called, answered = body["messages"]
+
+    assert asked["content"] == [{"type": "text", "text": "a"} | marked]
+    assert "cache_control" not in called["tool_calls"][0]
+    assert answered["content"] == [{"type": "text", "text": "r"} | marked]
+    assert body["tools"] == [{"type": "function", "function": {"name": "f"}} | marked]
+    assert body["cache_control"] == marked["cache_control"]
+    assert notes == {"cache_control": "dropped"}
 
 
 def test_routes_are_not_for_callers() -> None:

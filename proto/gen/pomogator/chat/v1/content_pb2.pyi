@@ -118,6 +118,7 @@ class Message(_message.Message):
     REASONING_DETAILS_JSON_FIELD_NUMBER: _builtins.int
     REFUSAL_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_JSON_FIELD_NUMBER: _builtins.int
     role: Global___Role.ValueType
     """Required. The author of the message."""
     name: _builtins.str
@@ -137,6 +138,8 @@ class Message(_message.Message):
     """Other fields of an answer, such as `annotations` or `audio`, as sent by the
     provider: a JSON object.
     """
+    cache_control_json: _builtins.str
+    """A mark at the end of the message. See `ContentPart.cache_control_json`."""
     @_builtins.property
     def content(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContentPart]:
         """The parts of the message, in order. Required, except for an assistant that called
@@ -159,10 +162,11 @@ class Message(_message.Message):
         reasoning_details_json: _builtins.str = ...,
         refusal: _builtins.str = ...,
         extra_json: _builtins.str = ...,
+        cache_control_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "name", b"name", "reasoning_details_json", b"reasoning_details_json", "reasoning_state", b"reasoning_state", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_control_json", b"cache_control_json", "content", b"content", "extra_json", b"extra_json", "name", b"name", "reasoning_details_json", b"reasoning_details_json", "reasoning_state", b"reasoning_state", "refusal", b"refusal", "role", b"role", "tool_call_id", b"tool_call_id", "tool_calls", b"tool_calls"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -360,6 +364,7 @@ class ToolCall(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     EXTRA_CONTENT_JSON_FIELD_NUMBER: _builtins.int
+    CACHE_CONTROL_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Required. The ID of the tool call, unique in the conversation."""
     name: _builtins.str
@@ -376,6 +381,8 @@ class ToolCall(_message.Message):
     """What the provider wants back with the call, such as the signature of Gemini's sealed
     reasoning: the JSON object `extra_content`.
     """
+    cache_control_json: _builtins.str
+    """A mark at the end of the tool call. See `ContentPart.cache_control_json`."""
     def __init__(
         self,
         *,
@@ -385,10 +392,11 @@ class ToolCall(_message.Message):
         type: Global___ToolType.ValueType = ...,
         extra_json: _builtins.str = ...,
         extra_content_json: _builtins.str = ...,
+        cache_control_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "extra_content_json", b"extra_content_json", "extra_json", b"extra_json", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "cache_control_json", b"cache_control_json", "extra_content_json", b"extra_content_json", "extra_json", b"extra_json", "id", b"id", "name", b"name", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
