@@ -23,7 +23,8 @@ from gateway.surfaces.openai_chat.parts import (
     json_of,
     read_refusals,
 )
-from gateway.surfaces.unknown_members import Reader, item, member, to_json
+from gateway.surfaces.unknown_members import Reader, to_json
+from services.common.known_members import item, member
 from services.domain.conversation import (
     ContentPart,
     Message,

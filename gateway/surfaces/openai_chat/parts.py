@@ -11,7 +11,8 @@ from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of
 from gateway.surfaces.openai_chat.images import ImageReader
-from gateway.surfaces.unknown_members import item, to_json
+from gateway.surfaces.unknown_members import to_json
+from services.common.known_members import item
 from services.domain.conversation import (
     AudioPart,
     ContentPart,

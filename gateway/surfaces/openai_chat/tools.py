@@ -11,7 +11,8 @@ from msgspec import Raw, Struct
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of
-from gateway.surfaces.unknown_members import Reader, item, member, to_json
+from gateway.surfaces.unknown_members import Reader, to_json
+from services.common.known_members import item, member
 from services.domain.spec import (
     ResponseFormat,
     ResponseFormatType,
