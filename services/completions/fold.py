@@ -29,6 +29,7 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.usage import Usage
+from services.providers.translate.reasoning_details import Detail, encode, gather
 
 
 class Fold:
@@ -86,6 +87,7 @@ class _ChoiceFold:
         self._refusal: list[str] = []
         self._tool_calls: dict[int, _ToolCallFold] = {}
         self._reasoning_state = ""
+        self._reasoning_details: list[Detail] = []
         self._extra: dict[str, object] = {}
         self._logprobs: dict[str, list[object] | None] = {}
 
@@ -94,7 +96,7 @@ class _ChoiceFold:
             case TextDelta():
                 self._text.append(delta.text)
             case ReasoningDelta():
-                self._reasoning.append(delta.text)
+                self._add_reasoning(delta)
             case ToolCallDelta():
                 self._add_tool_call(delta)
             case RefusalDelta():
@@ -118,6 +120,7 @@ class _ChoiceFold:
             content=content,
             refusal="".join(self._refusal),
             reasoning_state=self._reasoning_state,
+            reasoning_details_json=encode(self._reasoning_details),
             tool_calls=[self._tool_calls[at].tool_call() for at in sorted(self._tool_calls)],
             extra_json=msgspec.json.encode(self._extra) if self._extra else b"",
         )
@@ -128,6 +131,13 @@ class _ChoiceFold:
             native_finish_reason=self.finished.native_finish_reason,
             logprobs_json=msgspec.json.encode(self._logprobs) if self._logprobs else b"",
         )
+
+    def _add_reasoning(self, delta: ReasoningDelta) -> None:
+        if delta.text:
+            self._reasoning.append(delta.text)
+        if delta.details_json:
+            for fragment in msgspec.json.decode(delta.details_json, type=list[Detail]):
+                gather(fragment, self._reasoning_details)
 
     def _add_tool_call(self, delta: ToolCallDelta) -> None:
         call = self._tool_calls.get(delta.call_index)

@@ -81,9 +81,13 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
 def _deltas(choice: Choice) -> Iterator[Event]:
     """A choice as few deltas, in the order in which models generate."""
     index, message = choice.index, choice.message
+    details_json = message.reasoning_details_json
+    if details_json and not any(isinstance(part, ReasoningPart) for part in message.content):
+        yield ReasoningDelta("", index, details_json=details_json)
     for part in message.content:
         if isinstance(part, ReasoningPart):
-            yield ReasoningDelta(part.text, index)
+            yield ReasoningDelta(part.text, index, details_json=details_json)
+            details_json = b""
         elif isinstance(part, TextPart):
             yield TextDelta(part.text, index, choice.logprobs_json)
     if message.refusal:

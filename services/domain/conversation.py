@@ -117,7 +117,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     reasoning_state: str = ""
     """Reasoning of an assistant's turn in the provider's sealed form, as an opaque string."""
     reasoning_details_json: bytes = b""
-    """Reasoning in OpenRouter's form: the JSON array `reasoning_details`."""
+    """Reasoning in OpenRouter's form: the JSON array `reasoning_details`. In an answer only where
+    `Thinking.reasoning_details` asks for it."""
     refusal: str = ""
     """Text of a refusal to answer."""
     extra_json: bytes = b""

@@ -55,8 +55,12 @@ class ReasoningDelta(msgspec.Struct, frozen=True, gc=False):
     """Reasoning to append to a choice."""
 
     text: str
+    """May be empty, where only `details_json` has something to add."""
     index: int = 0
     logprobs_json: bytes = b""
+    details_json: bytes = b""
+    """The same, and what seals it, in OpenRouter's form: the JSON array `reasoning_details`. Empty
+    unless `Thinking.reasoning_details` asks for it."""
 
 
 class RefusalDelta(msgspec.Struct, frozen=True, gc=False):

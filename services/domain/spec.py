@@ -45,6 +45,8 @@ class Thinking(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum number of reasoning tokens."""
     excluded: bool = False
     """Whether the reasoning is left out of the answer. It is billed in any case."""
+    reasoning_details: bool = False
+    """Whether the answer has the reasoning in OpenRouter's form, too: `reasoning_details`."""
     extra_json: bytes = b""
     """Members that no field has: a JSON object."""
 

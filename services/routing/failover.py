@@ -119,7 +119,7 @@ class Failover:
             attempts += 1
             headers = wanted.record.start_attempt(target)
             dialect = self._dialects[target.channel.dialect]
-            decoder = dialect.decoder(target)
+            decoder = dialect.decoder(_shown(target, wanted.spec))
             relay = self._upstream.relay(_with_headers(request, headers), target, dialect, decoder)
             try:
                 first = await self._first_batch(target, relay, streamed=request.streamed)
@@ -216,6 +216,13 @@ def _limited(target: Target, wanted: RouteRequest) -> Target:
     if not wanted.limits_output or wanted.spec.max_tokens is not None:
         return target
     return replace(target, limits_output=True)
+
+
+def _shown(target: Target, spec: ChatCompletionSpec) -> Target:
+    """Return the target of a decoder, which is told what the answer is to have."""
+    if spec.thinking is None or not spec.thinking.reasoning_details:
+        return target
+    return replace(target, reasoning_details=True)
 
 
 def _with_headers(request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:

@@ -153,7 +153,8 @@ def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> Cha
         for name in [name for name in fields if name in _FIELDS]
     }
     read_renamed(fields, values)
-    effort, thinking = decode_reasoning(fields)
+    details_sent = any(message.reasoning_details_json for message in messages)
+    effort, thinking = decode_reasoning(fields, details_sent=details_sent)
     spec = ChatCompletionSpec(
         model=model,
         messages=messages,

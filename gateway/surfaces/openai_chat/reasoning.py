@@ -2,7 +2,10 @@
 
 reasoning_effort                                   OpenAI
 thinking {type, budget_tokens}                     Anthropic, and this API's own page
-reasoning {effort, max_tokens, exclude, enabled}   OpenRouter
+reasoning {effort, max_tokens, exclude, enabled}   OpenRouter; include_reasoning, before that
+
+A request that has the third, or earlier answers with `reasoning_details`, gets its answer in
+OpenRouter's form, too.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import replace
 
 from gateway.errors import invalid
 from gateway.surfaces.json_fields import integer, one_of, read
@@ -35,14 +39,17 @@ class _Reasoning(Struct, forbid_unknown_fields=True):
 
 
 _STRING = msgspec.json.Decoder(str)
+_BOOL = msgspec.json.Decoder(bool)
 _THINKING: Reader[_Thinking] = Reader(_Thinking)
 _REASONING: Reader[_Reasoning] = Reader(_Reasoning)
 
 MODES: Sequence[ThinkingMode] = ("enabled", "disabled", "adaptive")
 
 
-def decode_reasoning(fields: dict[str, Raw]) -> ReasoningFields:
+def decode_reasoning(fields: dict[str, Raw], *, details_sent: bool) -> ReasoningFields:
     """Remove the fields above from `fields`, and decode them.
+
+    `details_sent`: whether a message has `reasoning_details`.
 
     Raises:
         ApiError: a field has another shape, or two contradict each other.
@@ -50,6 +57,8 @@ def decode_reasoning(fields: dict[str, Raw]) -> ReasoningFields:
     raw_effort = fields.pop("reasoning_effort", None)
     raw_thinking = fields.pop("thinking", None)
     raw_reasoning = fields.pop("reasoning", None)
+    raw_include = fields.pop("include_reasoning", None)
+    included = None if raw_include is None else read("include_reasoning", raw_include, _BOOL)
     effort: Effort | Literal[""] = ""
     thinking = None
     if raw_effort is not None:
@@ -57,11 +66,18 @@ def decode_reasoning(fields: dict[str, Raw]) -> ReasoningFields:
         effort = one_of("reasoning_effort", name, EFFORTS)
     if raw_thinking is not None:
         thinking = _thinking(raw_thinking)
-    if raw_reasoning is None:
-        return effort, thinking
-    if raw_thinking is not None:
-        raise invalid("reasoning", "Give `reasoning` or `thinking`, not both.")
-    return _reasoning(raw_reasoning, effort)
+    if raw_reasoning is not None:
+        if raw_thinking is not None:
+            raise invalid("reasoning", "Give `reasoning` or `thinking`, not both.")
+        effort, thinking = _reasoning(raw_reasoning, effort)
+    excluded = included is False or (thinking is not None and thinking.excluded)
+    details = not excluded and (raw_reasoning is not None or bool(included) or details_sent)
+    if excluded or details:
+        thinking = replace(thinking or _UNSET, excluded=excluded, reasoning_details=details)
+    return effort, thinking
+
+
+_UNSET = Thinking()
 
 
 def _thinking(raw: Raw) -> Thinking:
@@ -77,7 +93,7 @@ def _thinking(raw: Raw) -> Thinking:
     )
 
 
-def _reasoning(raw: Raw, effort: Effort | Literal[""]) -> ReasoningFields:
+def _reasoning(raw: Raw, effort: Effort | Literal[""]) -> tuple[Effort | Literal[""], Thinking]:
     asked, unknown = _REASONING.read("reasoning", raw)
     if asked.effort is not None:
         asked_effort = one_of("reasoning.effort", asked.effort, EFFORTS)
@@ -86,8 +102,6 @@ def _reasoning(raw: Raw, effort: Effort | Literal[""]) -> ReasoningFields:
             raise invalid("reasoning_effort", message)
         effort = asked_effort
     budget, enabled = asked.max_tokens, asked.enabled
-    if budget is None and enabled is None and asked.exclude is None and not unknown:
-        return effort, None
     modes: dict[bool | None, ThinkingMode] = {None: "", True: "enabled", False: "disabled"}
     thinking = Thinking(
         mode=modes[enabled],

@@ -200,9 +200,21 @@ class ChunkRenderer:
 
 _NO_USAGE = Usage()
 
+
+def _reasoning(delta: ReasoningDelta) -> bytes:
+    """Return the members of reasoning: with OpenRouter's names, too, where it has their form."""
+    text = _encode(delta.text)
+    if not delta.details_json:
+        return b'"reasoning_content":' + text
+    details = b'"reasoning_details":' + one_line(delta.details_json)
+    if not delta.text:
+        return details
+    return b'"reasoning_content":%b,"reasoning":%b,%b' % (text, text, details)
+
+
 _MEMBERS: Mapping[type[Delta], Callable[[Any], bytes]] = {
     TextDelta: lambda delta: b'"content":' + _encode(delta.text),
-    ReasoningDelta: lambda delta: b'"reasoning_content":' + _encode(delta.text),
+    ReasoningDelta: _reasoning,
     RefusalDelta: lambda delta: b'"refusal":' + _encode(delta.text),
     ReasoningStateDelta: lambda delta: b'"reasoning_state":' + _encode(delta.state),
     ExtraDelta: lambda delta: one_line(delta.extra_json)[1:-1],

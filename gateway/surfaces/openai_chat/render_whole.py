@@ -21,7 +21,8 @@ def render_completion(
     """Return the body of a whole answer.
 
     With `thinking_parts` the content of a model that reasoned is a list of a thinking and a text
-    part. In either case the reasoning is in `reasoning_content`, too, as a string.
+    part. In either case the reasoning is in `reasoning_content`, too, as a string; and in
+    OpenRouter's `reasoning` and `reasoning_details` where the message has that form.
     """
     cost = completion.cost_nano_usd or 0 if include_cost else None
     rendered: dict[str, object] = {
@@ -69,6 +70,9 @@ def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict
                 {"type": "text", "text": text},
             ]
         rendered["reasoning_content"] = reasoning
+    if message.reasoning_details_json:
+        rendered["reasoning"] = reasoning or None
+        rendered["reasoning_details"] = msgspec.Raw(message.reasoning_details_json)
     if message.reasoning_state:
         rendered["reasoning_state"] = message.reasoning_state
     if message.tool_calls and functions:

@@ -42,7 +42,6 @@ _TOOL_CALL = MessageTable(ToolCallDelta, pb.ToolCallDelta, names={"index": "call
 
 _PLAIN_DELTAS: Mapping[str, tuple[type[Delta], str]] = {
     "text": (TextDelta, "text"),
-    "reasoning": (ReasoningDelta, "text"),
     "refusal": (RefusalDelta, "text"),
     "reasoning_state": (ReasoningStateDelta, "state"),
 }
@@ -87,6 +86,9 @@ def _read_delta(delta: pb.CompletionDelta) -> Delta:
     if kind == "tool_call":
         values = _TOOL_CALL.values(delta.tool_call)
         return ToolCallDelta(index=index, logprobs_json=logprobs_json, **values)
+    if kind == "reasoning":
+        details_json = delta.reasoning_details_json.encode()
+        return ReasoningDelta(delta.reasoning, index, logprobs_json, details_json)
     if kind == "extra_json":
         return ExtraDelta(delta.extra_json.encode(), index, logprobs_json)
     if kind is None:
@@ -106,6 +108,14 @@ def _fill_tool_call(event: ToolCallDelta, chunk: pb.ChatCompletionChunk) -> None
 def _fill_extra(event: ExtraDelta, chunk: pb.ChatCompletionChunk) -> None:
     chunk.delta.extra_json = to_json_text(event.extra_json)
     _fill_common(event, chunk.delta)
+
+
+def _fill_reasoning(event: ReasoningDelta, chunk: pb.ChatCompletionChunk) -> None:
+    delta = chunk.delta
+    delta.reasoning = event.text
+    if event.details_json:
+        delta.reasoning_details_json = to_json_text(event.details_json)
+    _fill_common(event, delta)
 
 
 def _filling_delta(field: str, attribute: str) -> _Fill:
@@ -136,6 +146,7 @@ def _filling_event(field: str, table: MessageTable[Any]) -> _Fill:
 _FILLS: Mapping[type[Event], _Fill] = {
     ToolCallDelta: _fill_tool_call,
     ExtraDelta: _fill_extra,
+    ReasoningDelta: _fill_reasoning,
     **{made: _filling_delta(field, name) for field, (made, name) in _PLAIN_DELTAS.items()},
     **{table.struct: _filling_event(field, table) for field, table in _EVENTS.items()},
 }

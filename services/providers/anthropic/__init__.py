@@ -41,9 +41,9 @@ class AnthropicDialect:
         """Encode `spec`, always for a stream: long whole answers time out."""
         return encode(spec, target, notes)
 
-    def decoder(self, target: Target) -> Decoder:  # noqa: ARG002 - all models answer alike
+    def decoder(self, target: Target) -> Decoder:
         """Create the decoder of one answer."""
-        return AnthropicDecoder()
+        return AnthropicDecoder(details=target.reasoning_details)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Classify an error response."""

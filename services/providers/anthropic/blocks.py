@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from services.providers.anthropic import wire
 from services.providers.anthropic.messages import NAME
 from services.providers.translate import reasoning_state
+from services.providers.translate.reasoning_details import ANTHROPIC_FORMAT, Detail, gather
 
 NO_ARGUMENTS = b"{}"
+
+_REASONING_KINDS = frozenset({"thinking", "redacted_thinking"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -30,6 +34,52 @@ class OpenBlock:
     """Arguments given at the start of a tool call. Used if no deltas follow."""
     started: bool = False
     """Whether any arguments of the tool call were returned."""
+    place: int = 0
+    """Index among the answer's blocks of reasoning."""
+
+    def text_detail(self, text: str) -> Detail:
+        """Return a fragment of this block's reasoning in OpenRouter's form."""
+        return {"type": "reasoning.text", "text": text} | self._origin
+
+    def seal_detail(self) -> Detail | None:
+        """Return what seals this block in OpenRouter's form. None: nothing does."""
+        if self.kind == "redacted_thinking":
+            return {"type": "reasoning.encrypted", "data": self.data} | self._origin
+        if self.kind == "thinking" and self.signature:
+            return {"type": "reasoning.text", "signature": self.signature} | self._origin
+        return None
+
+    @property
+    def _origin(self) -> Detail:
+        return {"format": ANTHROPIC_FORMAT, "index": self.place}
+
+
+def open_block(block: wire.Block, before: Sequence[OpenBlock]) -> OpenBlock:
+    """Return the block that begins with `block`, after those before it."""
+    return OpenBlock(
+        kind=block.type,
+        signature=block.signature or "",
+        data=block.data or "",
+        place=next_place(block.type, before),
+    )
+
+
+def next_place(kind: str, before: Sequence[OpenBlock]) -> int:
+    """Return the index among the blocks of reasoning of one that begins after those before it."""
+    if kind not in _REASONING_KINDS:
+        return 0
+    return sum(block.kind in _REASONING_KINDS for block in before)
+
+
+def reasoning_details(blocks: Sequence[OpenBlock]) -> list[Detail]:
+    """Return the reasoning of a whole answer in OpenRouter's form."""
+    details: list[Detail] = []
+    for block in blocks:
+        if text := "".join(block.pieces):
+            gather(block.text_detail(text), details)
+        if seal := block.seal_detail():
+            gather(seal, details)
+    return details
 
 
 def sealed_reasoning(blocks: Sequence[OpenBlock]) -> str:

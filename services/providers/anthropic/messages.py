@@ -12,15 +12,14 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-import msgspec
-
 from services.domain.conversation import ImagePart, Message, TextPart, ToolCall
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.providers.anthropic.parts import Json, contents, mark_end, text_blocks
 from services.providers.base import Notes, Target
-from services.providers.translate import reasoning_state
+from services.providers.translate import reasoning_details, reasoning_state
 from services.providers.translate.parameters import raw_object, require
+from services.providers.translate.reasoning_details import word
 
 NAME = "anthropic"
 """The dialect's name in reasoning states."""
@@ -228,34 +227,19 @@ def _interleaved(
     return [*blocks, *([] if intact else texts), *calls.values()]
 
 
-class _Detail(msgspec.Struct):
-    """An item of OpenRouter's `reasoning_details`."""
-
-    type: str = ""
-    format: str | None = None
-    text: str | None = None
-    signature: str | None = None
-    data: str | None = None
-
-
 def _openrouter_reasoning(message: Message, notes: Notes) -> list[Json]:
     """Reasoning in OpenRouter's form. Only blocks that Anthropic's API made can be continued."""
     if not message.reasoning_details_json:
         return []
-    try:
-        details = msgspec.json.decode(message.reasoning_details_json, type=list[_Detail])
-    except (ValueError, RecursionError) as error:
-        refusal = "A message's `reasoning_details` cannot be read."
-        reason = ErrorReason.INVALID_FIELD
-        raise Failure(reason, refusal, param="messages") from error
     blocks: list[Json] = []
-    for detail in details:
-        is_anthropic = (detail.format or "").startswith(NAME)
-        if is_anthropic and detail.signature:
-            thinking = detail.text or ""
-            blocks.append({"type": "thinking", "thinking": thinking, "signature": detail.signature})
-        elif is_anthropic and detail.data:
-            blocks.append({"type": "redacted_thinking", "data": detail.data})
+    for detail in reasoning_details.read_details(message.reasoning_details_json):
+        is_anthropic = word(detail, "format").startswith(NAME)
+        signature, data = word(detail, "signature"), word(detail, "data")
+        if is_anthropic and signature:
+            thinking = word(detail, "text")
+            blocks.append({"type": "thinking", "thinking": thinking, "signature": signature})
+        elif is_anthropic and data:
+            blocks.append({"type": "redacted_thinking", "data": data})
         else:
             notes.dropped("messages", "Reasoning of another provider cannot be continued here.")
     return blocks

@@ -29,19 +29,28 @@ from services.domain.events import (
 from services.domain.usage import Usage
 from services.errors import UpstreamError
 from services.providers.anthropic import wire
-from services.providers.anthropic.blocks import NO_ARGUMENTS, OpenBlock, sealed_reasoning
+from services.providers.anthropic.blocks import (
+    NO_ARGUMENTS,
+    OpenBlock,
+    next_place,
+    open_block,
+    sealed_reasoning,
+)
 from services.providers.anthropic.usage import UsageCount
 from services.providers.anthropic.whole_message import choice_of
 from services.providers.base import SseEvent
 from services.providers.failures import provider_failure
 from services.providers.finish_reasons import finish_reason, raise_if_failure
 from services.providers.repeated_frame import RepeatedTextDecoder
+from services.providers.translate.reasoning_details import encode
 
 
 class AnthropicDecoder(RepeatedTextDecoder):
     """Decoder of one answer. See `services.providers.base.Decoder`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, details: bool = False) -> None:
+        """Create the decoder. With `details` the answer has OpenRouter's form of reasoning, too."""
+        self._details = details
         self._usage = UsageCount()
         self._message_id: str | None = None
         self._open: dict[int, OpenBlock] = {}
@@ -96,7 +105,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
             raise wire.unreadable()
         if message.usage is not None:
             self._usage.add(message.usage)
-        choice = choice_of(message)
+        choice = choice_of(message, details=self._details)
         return WholeAnswer(
             choices=[choice], usage=self._usage.usage, service_tier=self._usage.service_tier
         )
@@ -146,7 +155,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
             self._unknown.add(index)
             return []
         block = wire.read(content, wire.BLOCK)
-        opened = OpenBlock(kind=block.type, signature=block.signature or "", data=block.data or "")
+        opened = open_block(block, self._blocks)
         self._open[index] = opened
         self._blocks.append(opened)
         if block.type == "tool_use":
@@ -155,7 +164,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
         if block.text:
             events.append(_text(opened, block.text))
         if block.thinking:
-            events.append(_reasoning(opened, block.thinking))
+            events.append(self._reasoning(opened, block.thinking))
         return events
 
     def _call(self, opened: OpenBlock, block: wire.Block) -> ToolCallDelta:
@@ -181,7 +190,7 @@ class AnthropicDecoder(RepeatedTextDecoder):
             self.last_text, self._text_index = delta.text or "", event.index
             return [_text(opened, self.last_text)] if self.last_text else []
         if kind == "thinking_delta":
-            return [_reasoning(opened, delta.thinking)] if delta.thinking else []
+            return [self._reasoning(opened, delta.thinking)] if delta.thinking else []
         if kind == "input_json_delta":
             return [_arguments(opened, delta.partial_json)] if delta.partial_json else []
         if kind == "signature_delta":
@@ -204,15 +213,19 @@ class AnthropicDecoder(RepeatedTextDecoder):
                 ErrorReason.UPSTREAM_BAD_RESPONSE,
                 "The provider went on with a part of the answer that it had not begun.",
             )
-        opened = self._open[index] = OpenBlock(kind=_UNMISTAKABLE[kind])
+        begun = _UNMISTAKABLE[kind]
+        opened = OpenBlock(kind=begun, place=next_place(begun, self._blocks))
+        self._open[index] = opened
         self._blocks.append(opened)
         return opened
 
     def _stop(self, index: int) -> list[Event]:
         """Handle the end of a block. A tool call without arguments gets an empty object."""
         opened = self._open.pop(index, None)
-        if opened is None or opened.kind != "tool_use" or opened.started:
+        if opened is None or opened.started:
             return []
+        if opened.kind != "tool_use":
+            return self._seal(opened)
         try:
             arguments = opened.arguments.decode()
         except UnicodeDecodeError as error:  # What is skipped over, msgspec does not check.
@@ -235,17 +248,23 @@ class AnthropicDecoder(RepeatedTextDecoder):
         ]
         if state := sealed_reasoning(self._blocks):
             events.insert(0, ReasoningStateDelta(state))
-        return events
+        unsealed = [event for opened in self._open.values() for event in self._seal(opened)]
+        return unsealed + events
+
+    def _reasoning(self, block: OpenBlock, text: str) -> ReasoningDelta:
+        block.pieces.append(text)
+        details_json = encode([block.text_detail(text)]) if self._details else b""
+        return ReasoningDelta(text, details_json=details_json)
+
+    def _seal(self, block: OpenBlock) -> list[Event]:
+        """Return what seals a block of reasoning, if OpenRouter's form was asked for."""
+        detail = block.seal_detail() if self._details else None
+        return [] if detail is None else [ReasoningDelta("", details_json=encode([detail]))]
 
 
 def _text(block: OpenBlock, text: str) -> TextDelta:
     block.length += len(text)
     return TextDelta(text)
-
-
-def _reasoning(block: OpenBlock, text: str) -> ReasoningDelta:
-    block.pieces.append(text)
-    return ReasoningDelta(text)
 
 
 def _arguments(block: OpenBlock, fragment: str) -> ToolCallDelta:

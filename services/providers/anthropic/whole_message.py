@@ -10,12 +10,19 @@ import msgspec
 from services.domain.completion import Choice
 from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart, ToolCall
 from services.providers.anthropic import wire
-from services.providers.anthropic.blocks import NO_ARGUMENTS, OpenBlock, sealed_reasoning
+from services.providers.anthropic.blocks import (
+    NO_ARGUMENTS,
+    OpenBlock,
+    open_block,
+    reasoning_details,
+    sealed_reasoning,
+)
 from services.providers.finish_reasons import finish_reason, raise_if_failure
+from services.providers.translate.reasoning_details import encode
 
 
-def choice_of(message: wire.Message) -> Choice:
-    """Return the only choice of an answer.
+def choice_of(message: wire.Message, *, details: bool) -> Choice:
+    """Return the only choice of an answer. With `details` it has OpenRouter's form, too.
 
     Raises UPSTREAM_BAD_RESPONSE if a block cannot be read, and UpstreamError if the message says
     that the provider failed.
@@ -32,6 +39,7 @@ def choice_of(message: wire.Message) -> Choice:
             content=content.parts(),
             tool_calls=content.tool_calls,
             reasoning_state=sealed_reasoning(content.blocks),
+            reasoning_details_json=encode(reasoning_details(content.blocks)) if details else b"",
             refusal=(explanation or "") if native == "refusal" else "",
         ),
         finish_reason=finish_reason(native),
@@ -53,7 +61,7 @@ class _Content:
         if wire.read(content, wire.KIND).type not in wire.BLOCK_KINDS:
             return
         block = wire.read(content, wire.BLOCK)
-        opened = OpenBlock(kind=block.type, signature=block.signature or "", data=block.data or "")
+        opened = open_block(block, self.blocks)
         self.blocks.append(opened)
         if block.type == "tool_use":
             opened.call_id = block.id or ""

@@ -40,9 +40,9 @@ class OpenAiDialect:
         """Encode `spec` as the provider's request."""
         return request.encode(spec, target, notes, stream=stream)
 
-    def decoder(self, target: Target) -> OpenAiDecoder:  # noqa: ARG002 - other dialects look at it
+    def decoder(self, target: Target) -> OpenAiDecoder:
         """Create the decoder of one answer."""
-        return OpenAiDecoder()
+        return OpenAiDecoder(details=target.reasoning_details)
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
         """Classify an error response."""

@@ -9,8 +9,9 @@ import msgspec
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
 from services.providers.finish_reasons import raise_if_failure
 from services.providers.openai import wire
-from services.providers.openai.reasoning import Detail, Reasoning
+from services.providers.openai.reasoning import Reasoning
 from services.providers.openai.tool_calls import ToolCalls
+from services.providers.translate.reasoning_details import Detail
 
 StatePacker = Callable[[list[Detail]], str]
 """Function that packs `reasoning_details` into the reasoning state, which callers send back."""
@@ -22,10 +23,11 @@ PlainDelta = type[TextDelta | ReasoningDelta | RefusalDelta]
 class ChoiceState:
     """State of one choice. `seed` makes the IDs of tool calls where the provider sends none."""
 
-    def __init__(self, index: int, seed: str) -> None:
+    def __init__(self, index: int, seed: str, *, details: bool = False) -> None:
+        """Create the state. With `details` the answer has OpenRouter's form of reasoning, too."""
         self.index = index
         self.tool_calls = ToolCalls(seed, index)
-        self.reasoning = Reasoning()
+        self.reasoning = Reasoning(shows_details=details)
         self.finish_reason = ""
         self.native_finish_reason = ""
         self.ended = False

@@ -1,4 +1,4 @@
-"""Reasoning in an answer, under the providers' various field names.
+"""Reasoning in an answer, under the providers' various field names, and in OpenRouter's form.
 
 The text is in `reasoning_content`, in `reasoning`, in `reasoning_details`, or in several of them at
 once; in that case it is the same text and is returned once. The details also hold signatures and
@@ -7,22 +7,24 @@ sealed reasoning, which the next turn needs unchanged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from services.providers.openai import wire
-
-Detail = dict[str, object]
-
-_GROWING = ("text", "summary", "data")
-"""Fields that arrive in fragments. Other fields are sent once, or repeated."""
+from services.providers.translate.reasoning_details import (
+    Detail,
+    encode,
+    gather,
+    gemini_seal,
+    plain,
+    text_of,
+)
 
 
 class Reasoning:
-    """Reasoning of one choice."""
+    """Reasoning of one choice. With `shows_details` the answer has OpenRouter's form, too."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, shows_details: bool) -> None:
         self.details: list[Detail] = []
-        """`reasoning_details`, assembled from its fragments."""
+        """The provider's `reasoning_details`, assembled from its fragments."""
+        self._shown: list[Detail] | None = [] if shows_details else None
         self._plain = False
 
     def add(self, message: wire.Message) -> str:
@@ -31,36 +33,35 @@ class Reasoning:
         self._plain = self._plain or bool(text)
         if not message.reasoning_details:
             return text
-        said = "".join(_text(detail) for detail in message.reasoning_details)
+        said = "".join(map(text_of, message.reasoning_details))
         for detail in message.reasoning_details:
-            self._gather(detail)
+            gather(detail, self.details)
         return text if self._plain else said
 
-    def _gather(self, piece: Detail) -> None:
-        whole = next((one for one in reversed(self.details) if _continues(piece, one)), None)
-        if whole is None:
-            self.details.append(dict(piece))
-            return
-        for name, value in piece.items():
-            before = whole.get(name)
-            if name in _GROWING and isinstance(before, str) and isinstance(value, str):
-                whole[name] = before + value
-            elif value is not None:
-                whole[name] = value
+    def shown(self, text: str, details: list[Detail] | None = None) -> bytes:
+        """Return a piece in OpenRouter's form: the provider's own `details`, else its text.
 
+        Empty where the answer does not have that form.
+        """
+        if self._shown is None:
+            return b""
+        fragments = details or ([plain(text)] if text else [])
+        for fragment in fragments:
+            gather(fragment, self._shown)
+        return encode(fragments)
 
-def _continues(piece: Detail, whole: Detail) -> bool:
-    """Whether a fragment continues a detail: at least index and type must be the same."""
-    if piece.get("index") is None:
-        return False
-    if whole.get("signature") and any(piece.get(name) for name in _GROWING):
-        return False  # A signature ends what it signs.
-    ids = piece.get("id"), whole.get("id")
-    if None not in ids and ids[0] != ids[1]:
-        return False
-    return all(piece.get(name) == whole.get(name) for name in ("index", "type"))
+    def seal(self, extra_content_json: bytes, place: int, call_id: str) -> bytes:
+        """Return Gemini's signature of a tool call in OpenRouter's form.
 
+        Empty where there is none, the answer does not have that form, or the provider's own details
+        have it.
+        """
+        if self._shown is None or self.details:
+            return b""
+        seal = gemini_seal(extra_content_json, place, call_id)
+        return self.shown("", [seal] if seal else None)
 
-def _text(detail: Detail) -> str:
-    parts: Sequence[object] = (detail.get("text"), detail.get("summary"))
-    return "".join(part for part in parts if isinstance(part, str))
+    @property
+    def all_shown(self) -> bytes:
+        """All pieces so far in OpenRouter's form."""
+        return encode(self._shown or ())

@@ -21,6 +21,7 @@ from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.nested_pass_through import add_nested_members
 from services.providers.openai.pass_through import extra_fields, on_request
 from services.providers.translate import parameters, reasoning_state, thinking
+from services.providers.translate.reasoning_details import in_openai_form
 from services.providers.translate.thinking import ThinkingPlan
 
 PATH = "/chat/completions"
@@ -62,6 +63,8 @@ def encode(
     spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
+    sent = [in_openai_form(message, notes) for message in spec.messages]
+    spec = msgspec.structs.replace(spec, messages=sent)
     plan = thinking.plan(spec, target, notes)
     body = common_body(spec, target, notes, plan, FORM)
     body |= _renamed(_reasoning(plan, target), target)
@@ -136,8 +139,6 @@ def finished(
 
 
 def _message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
-    if sent.reasoning_details_json:
-        notes.dropped("messages", "The provider does not take `reasoning_details`.")
     reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
     return messages.message(sent, target, notes, marks)
 

@@ -31,11 +31,13 @@ CHOICES_MAX = 128
 class OpenAiDecoder(RepeatedTextDecoder):
     """Decoder of one answer. See `services.providers.base.Decoder`.
 
-    Without `pack_state` the answer has no reasoning state: the provider does not need it back.
+    Without `pack_state` the answer has no reasoning state: the provider does not need it back. With
+    `details` it has the reasoning in OpenRouter's form, too.
     """
 
-    def __init__(self, pack_state: StatePacker | None = None) -> None:
+    def __init__(self, pack_state: StatePacker | None = None, *, details: bool = False) -> None:
         self._pack_state = pack_state
+        self._details = details
         self._choices: dict[int, StreamedChoice] = {}
         self._usage: Usage | None = None
         self._service_tier = ""
@@ -100,7 +102,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
             index = _checked_index(choice)
             answer = answers.get(index)
             if answer is None:
-                answer = answers[index] = WholeChoice(index, found.id or "")
+                answer = answers[index] = WholeChoice(index, found.id or "", details=self._details)
             self._take_choice_head(choice)
             message = choice.message or choice.delta
             if message is not None:
@@ -131,7 +133,9 @@ class OpenAiDecoder(RepeatedTextDecoder):
             index = _checked_index(choice)
             answer = self._choices.get(index)
             if answer is None:
-                answer = self._choices[index] = StreamedChoice(index, chunk.id or "")
+                answer = self._choices[index] = StreamedChoice(
+                    index, chunk.id or "", details=self._details
+                )
             self._take_choice_head(choice)
             # Perplexity sends both: the message repeats all deltas so far.
             delta = choice.delta or choice.message

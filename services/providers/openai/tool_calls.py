@@ -100,6 +100,10 @@ class ToolCalls:
             if not call.started and (call.name or not named_only):
                 yield self._next(call)
 
+    def id_at(self, number: int) -> str:
+        """The ID of the call with this number."""
+        return self._final_id(self._calls[number])
+
     def add_whole(self, piece: wire.ToolCall) -> None:
         """Add a whole call. It is a call of its own, whatever its index, ID and name are."""
         name, arguments = _name_and_arguments(piece)

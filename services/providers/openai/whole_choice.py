@@ -21,8 +21,9 @@ from services.providers.openai.extras import gather
 class WholeChoice(ChoiceState):
     """Choice of a whole answer: one message, or several that share an index."""
 
-    def __init__(self, index: int, seed: str) -> None:
-        super().__init__(index, seed)
+    def __init__(self, index: int, seed: str, *, details: bool = False) -> None:
+        """Create the choice. See `ChoiceState`."""
+        super().__init__(index, seed, details=details)
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusals: list[str] = []
@@ -48,13 +49,17 @@ class WholeChoice(ChoiceState):
             content.append(ReasoningPart(text="".join(self._reasoning)))
         if self._texts:
             content.append(TextPart(text="".join(self._texts)))
+        tool_calls = self.tool_calls.whole()
+        for place, call in enumerate(tool_calls):
+            self.reasoning.seal(call.extra_content_json, place, call.id)
         return Choice(
             index=self.index,
             message=Message(
                 role="assistant",
                 content=content,
-                tool_calls=self.tool_calls.whole(),
+                tool_calls=tool_calls,
                 reasoning_state=self.reasoning_state(pack),
+                reasoning_details_json=self.reasoning.all_shown,
                 refusal="".join(self._refusals),
                 extra_json=self.extra_json(),
             ),
@@ -66,6 +71,7 @@ class WholeChoice(ChoiceState):
     def _add_texts(self, message: wire.Message) -> None:
         if reasoning := self.reasoning.add(message):
             self._reasoning.append(reasoning)
+        self.reasoning.shown(reasoning, message.reasoning_details)
         content = message.content
         if isinstance(content, str):
             if content:
@@ -78,6 +84,8 @@ class WholeChoice(ChoiceState):
             }
             for kind, text in pieces(content):
                 lists[kind].append(text)
+                if kind is ReasoningDelta:
+                    self.reasoning.shown(text)
         if message.refusal:
             self._refusals.append(message.refusal)
 

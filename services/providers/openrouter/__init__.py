@@ -15,10 +15,10 @@ import msgspec
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Dialect, Notes, Target, UpstreamRequest
 from services.providers.openai import OpenAiDialect
-from services.providers.openai.reasoning import Detail
 from services.providers.openai.response import OpenAiDecoder
 from services.providers.openrouter import request
 from services.providers.translate import reasoning_state
+from services.providers.translate.reasoning_details import Detail
 from services.providers.translate.reasoning_state import Details
 
 
@@ -38,7 +38,7 @@ class OpenRouterDialect(OpenAiDialect):
         def pack(details: list[Detail]) -> str:
             return reasoning_state.pack(name, [Details(msgspec.Raw(msgspec.json.encode(details)))])
 
-        return OpenAiDecoder(pack)
+        return OpenAiDecoder(pack, details=target.reasoning_details)
 
 
 DIALECT: Dialect = OpenRouterDialect()

@@ -6,5 +6,6 @@ Modules, in the order in which data flows:
     thinking           reasoning settings to send
     images             images by value or by reference
     unknown_members    members below the top level that no field has
+    reasoning_details  reasoning in OpenRouter's form
     reasoning_state    opaque string that carries sealed reasoning between turns
 """

@@ -159,12 +159,16 @@ def test_known_fields_are_not_among_the_unknown() -> None:
 
 
 def test_reasoning_has_three_vocabularies() -> None:
-    """OpenRouter's has the same meaning as the other two."""
-    assert decoded(reasoning={"effort": "high"}).spec == decoded(reasoning_effort="high").spec
-    assert (
-        decoded(reasoning={"enabled": True, "max_tokens": 2000}).spec
-        == decoded(thinking={"type": "enabled", "budget_tokens": 2000}).spec
+    """OpenRouter's has the same meaning as the other two, and asks for its form of the answer."""
+    by_effort = decoded(reasoning={"effort": "high"}).spec
+    assert by_effort.reasoning_effort == "high"
+    assert by_effort.thinking == Thinking(reasoning_details=True)
+    by_budget = decoded(reasoning={"enabled": True, "max_tokens": 2000}).spec
+    assert by_budget.thinking == Thinking(
+        mode="enabled", budget_tokens=2000, reasoning_details=True
     )
+    assert decoded(include_reasoning=True).spec.thinking == Thinking(reasoning_details=True)
+    assert decoded(include_reasoning=False).spec.thinking == Thinking(excluded=True)
     assert decoded(reasoning={"exclude": True}).spec.thinking == Thinking(excluded=True)
 
 

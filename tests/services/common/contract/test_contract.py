@@ -71,10 +71,17 @@ def _set(message: Message, field: Any, chance: random.Random, share: float) -> N
             target.seconds = chance.randint(1, 2**33)
         else:
             fill_at_random(target, chance, share)
+            _remove_misplaced(target)
     elif field.is_repeated:
         target.extend(_scalar(field, chance) for _ in range(chance.randint(1, 3)))
     else:
         setattr(message, field.name, _scalar(field, chance))
+
+
+def _remove_misplaced(message: Message) -> None:
+    """Remove what the contract allows only beside other fields."""
+    if isinstance(message, pb.CompletionDelta) and message.WhichOneof("content") != "reasoning":
+        message.ClearField("reasoning_details_json")
 
 
 def _scalar(field: Any, chance: random.Random) -> Any:

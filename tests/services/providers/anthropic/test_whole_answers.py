@@ -106,19 +106,20 @@ def cut(data: st.DataObject | None, text: str) -> list[str]:
     return [text[begin:end] for begin, end in pairwise([0, *at, len(text)])]
 
 
-def check(message: Json, data: st.DataObject | None = None) -> None:
+def check(message: Json, data: st.DataObject | None = None, *, details: bool = True) -> None:
     """Compare the message as a document with its stream."""
-    decoder = AnthropicDecoder()
+    decoder = AnthropicDecoder(details=details)
     parts = [SseEvent(event["type"], encoded(event)) for event in frames(message, data)]
     events = [event for part in parts for event in decoder.feed(part)]
 
-    assert_equal(AnthropicDecoder().whole(encoded(message)), events + decoder.finish())
+    whole = AnthropicDecoder(details=details).whole(encoded(message))
+    assert_equal(whole, events + decoder.finish())
 
 
-@given(message=ANSWERS, data=st.data())
-def test_generated_answers(message: Json, data: st.DataObject) -> None:
-    """With blocks of all types, however the stream is cut."""
-    check(message, data)
+@given(message=ANSWERS, data=st.data(), details=st.booleans())
+def test_generated_answers(message: Json, data: st.DataObject, *, details: bool) -> None:
+    """With blocks of all types, however the stream is cut, with and without OpenRouter's form."""
+    check(message, data, details=details)
 
 
 @pytest.mark.parametrize("path", cases("j"))

@@ -61,14 +61,14 @@ ANSWERS = st.fixed_dictionaries(
 )
 
 
-def decoder() -> OpenAiDecoder:
+def decoder(*, details: bool = False) -> OpenAiDecoder:
     """A decoder with a reasoning state that can be read."""
-    return OpenAiDecoder(json.dumps)
+    return OpenAiDecoder(json.dumps, details=details)
 
 
-def streamed(chunks: list[Json]) -> list[Event]:
+def streamed(chunks: list[Json], *, details: bool = False) -> list[Event]:
     """The events of a stream that ends with `[DONE]`."""
-    made = decoder()
+    made = decoder(details=details)
     events = [event for chunk in chunks for event in made.feed(frame(chunk))]
     made.feed(SseEvent("", b"[DONE]"))
     return events + made.finish()
@@ -131,9 +131,12 @@ def cut(data: st.DataObject, text: str) -> list[str]:
     return [text[begin:end] for begin, end in pairwise([0, *at, len(text)])]
 
 
-@given(answer=ANSWERS, data=st.data())
-def test_generated_answers(answer: Json, data: st.DataObject) -> None:
+@given(answer=ANSWERS, data=st.data(), details=st.booleans())
+def test_generated_answers(answer: Json, data: st.DataObject, *, details: bool) -> None:
     """Of several choices, with all fields, however the stream is cut and interleaved."""
+    if details:  # Providers that have both send them in one chunk.
+        for choice in answer["choices"]:
+            choice["reasoning"] = "" if choice["reasoning_details"] else choice["reasoning"]
     beside = {name: answer[name] for name in ("usage", "service_tier")}
     choices = [whole_choice(index, choice) for index, choice in enumerate(answer["choices"])]
     waiting = [deltas(data, choice) for choice in answer["choices"]]
@@ -142,9 +145,10 @@ def test_generated_answers(answer: Json, data: st.DataObject) -> None:
         index = data.draw(st.sampled_from([at for at, rest in enumerate(waiting) if rest]))
         chunks.append({"id": "c", "choices": [waiting[index].pop(0) | {"index": index}]})
 
-    whole = decoder().whole(json.dumps({"id": "c", "choices": choices} | beside).encode())
+    body = json.dumps({"id": "c", "choices": choices} | beside).encode()
+    whole = decoder(details=details).whole(body)
 
-    assert_equal(whole, streamed([*chunks, {"choices": []} | beside]))
+    assert_equal(whole, streamed([*chunks, {"choices": []} | beside], details=details))
 
 
 @pytest.mark.parametrize("case", cases("non-stream"))

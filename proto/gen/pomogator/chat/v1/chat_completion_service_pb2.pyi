@@ -746,6 +746,7 @@ class Thinking(_message.Message):
     BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
     EXCLUDED_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    REASONING_DETAILS_FIELD_NUMBER: _builtins.int
     mode: Global___ThinkingMode.ValueType
     """Whether the model reasons. Unspecified: it does if `budget_tokens` is set."""
     budget_tokens: _builtins.int
@@ -754,6 +755,10 @@ class Thinking(_message.Message):
     """Whether the reasoning is left out of the answer. It is billed in any case."""
     extra_json: _builtins.str
     """Other members of the object: a JSON object in the form of OpenAI's API."""
+    reasoning_details: _builtins.bool
+    """Whether the answer has the reasoning in OpenRouter's form, too:
+    `Message.reasoning_details_json`, and in a stream `CompletionDelta.reasoning_details_json`.
+    """
     def __init__(
         self,
         *,
@@ -761,10 +766,11 @@ class Thinking(_message.Message):
         budget_tokens: _builtins.int | None = ...,
         excluded: _builtins.bool = ...,
         extra_json: _builtins.str = ...,
+        reasoning_details: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens", "excluded", b"excluded", "extra_json", b"extra_json", "mode", b"mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens", "excluded", b"excluded", "extra_json", b"extra_json", "mode", b"mode", "reasoning_details", b"reasoning_details"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
     _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015
@@ -1004,6 +1010,7 @@ class CompletionDelta(_message.Message):
     REASONING_STATE_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
+    REASONING_DETAILS_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Output only. The index of the choice, from 0."""
     text: _builtins.str
@@ -1022,6 +1029,11 @@ class CompletionDelta(_message.Message):
     """Log probabilities of this piece's tokens: a JSON object in the form of
     OpenAI's `logprobs`.
     """
+    reasoning_details_json: _builtins.str
+    """The reasoning of this piece, and what seals it, in OpenRouter's form: the JSON array
+    `reasoning_details`. Only with `reasoning`, whose text may be empty, and only if
+    `Thinking.reasoning_details` is set.
+    """
     @_builtins.property
     def tool_call(self) -> Global___ToolCallDelta:
         """A piece of a tool call."""
@@ -1037,10 +1049,11 @@ class CompletionDelta(_message.Message):
         reasoning_state: _builtins.str = ...,
         extra_json: _builtins.str = ...,
         logprobs_json: _builtins.str = ...,
+        reasoning_details_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "reasoning", b"reasoning", "reasoning_state", b"reasoning_state", "refusal", b"refusal", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "index", b"index", "logprobs_json", b"logprobs_json", "reasoning", b"reasoning", "reasoning_state", b"reasoning_state", "refusal", b"refusal", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "extra_json", b"extra_json", "index", b"index", "logprobs_json", b"logprobs_json", "reasoning", b"reasoning", "reasoning_details_json", b"reasoning_details_json", "reasoning_state", b"reasoning_state", "refusal", b"refusal", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_content: _TypeAlias = _typing.Literal["text", "reasoning", "tool_call", "refusal", "reasoning_state", "extra_json"]  # noqa: Y015
     _WhichOneofArgType_content: _TypeAlias = _typing.Literal["content", b"content"]  # noqa: Y015

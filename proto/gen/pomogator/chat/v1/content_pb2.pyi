@@ -131,7 +131,10 @@ class Message(_message.Message):
     its reasoning.
     """
     reasoning_details_json: _builtins.str
-    """The reasoning in OpenRouter's form: the JSON array `reasoning_details`."""
+    """The reasoning in OpenRouter's form: the JSON array `reasoning_details`. In an answer
+    only if `Thinking.reasoning_details` is set. If the caller sends it back with that turn,
+    the model continues its reasoning.
+    """
     refusal: _builtins.str
     """The text of a refusal to answer."""
     extra_json: _builtins.str

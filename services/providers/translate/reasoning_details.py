@@ -1,0 +1,161 @@
+"""Reasoning in OpenRouter's form: the array `reasoning_details` of answers and messages.
+
+    {"type": "reasoning.text", "format": …, "index": 0, "text": …, "signature": …}
+    {"type": "reasoning.summary", "format": …, "index": 0, "summary": …}
+    {"type": "reasoning.encrypted", "format": …, "index": 0, "data": …}
+
+In a stream each item arrives in fragments, which have its type and index.
+https://openrouter.ai/docs/guides/best-practices/reasoning-tokens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from services.domain.conversation import Message, ReasoningPart, ToolCall
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
+from services.providers.base import Notes
+
+Detail = dict[str, object]
+"""An item of the array, or a fragment of one."""
+
+ANTHROPIC_FORMAT = "anthropic-claude-v1"
+GEMINI_FORMAT = "google-gemini-v1"
+_GEMINI = "google"
+UNKNOWN_FORMAT = "unknown"
+
+_GROWING = ("text", "summary", "data")
+"""Members that arrive in fragments. Other members are sent once, or repeated."""
+
+
+def plain(text: str) -> Detail:
+    """Return a fragment of reasoning of which the provider gave nothing but the text."""
+    return {"type": "reasoning.text", "text": text, "format": UNKNOWN_FORMAT, "index": 0}
+
+
+class _Google(msgspec.Struct):
+    """Gemini's part of `extra_content`."""
+
+    thought_signature: str = ""
+
+
+class _ExtraContent(msgspec.Struct):
+    """What an OpenAI-compatible provider wants back with a tool call: `extra_content`."""
+
+    google: _Google | None = None
+
+
+def gemini_seal(extra_content_json: bytes, place: int, call_id: str) -> Detail | None:
+    """Return the signature in a tool call's `extra_content` as an item. None: there is none."""
+    try:
+        content = msgspec.json.decode(extra_content_json or b"{}", type=_ExtraContent)
+    except msgspec.DecodeError:
+        return None  # Another provider's `extra_content`.
+    if content.google is None or not content.google.thought_signature:
+        return None
+    return {
+        "type": "reasoning.encrypted",
+        "data": content.google.thought_signature,
+        "id": call_id,
+        "format": GEMINI_FORMAT,
+        "index": place,
+    }
+
+
+def encode(details: Sequence[Detail]) -> bytes:
+    """Return the JSON of an array. Empty if it has no items."""
+    return msgspec.json.encode(details) if details else b""
+
+
+def gathered(fragments: Iterable[Mapping[str, object]]) -> list[Detail]:
+    """Return the items that these fragments make."""
+    details: list[Detail] = []
+    for fragment in fragments:
+        gather(fragment, details)
+    return details
+
+
+def gather(fragment: Mapping[str, object], details: list[Detail]) -> None:
+    """Add a fragment to the item that it continues, else as an item of its own."""
+    whole = next((one for one in reversed(details) if _continues(fragment, one)), None)
+    if whole is None:
+        details.append(dict(fragment))
+        return
+    for name, value in fragment.items():
+        before = whole.get(name)
+        if name in _GROWING and isinstance(before, str) and isinstance(value, str):
+            whole[name] = before + value
+        elif value is not None:
+            whole[name] = value
+
+
+def read_details(details_json: bytes) -> list[Detail]:
+    """Return the items of a message's array. Raises INVALID_FIELD if it is no array of objects."""
+    try:
+        return gathered(msgspec.json.decode(details_json, type=list[Detail]))
+    except (ValueError, RecursionError) as error:
+        refusal = "A message's `reasoning_details` cannot be read."
+        raise Failure(ErrorReason.INVALID_FIELD, refusal, param="messages") from error
+
+
+def in_openai_form(message: Message, notes: Notes) -> Message:
+    """Return a message with its array in the form that OpenAI-compatible providers have for it.
+
+    Gemini's signatures go to their tool calls, and readable reasoning becomes a part, unless the
+    message has one. What only another provider can read is dropped with a note.
+    """
+    if not message.reasoning_details_json:
+        return message
+    seals: dict[str, str] = {}
+    texts: list[str] = []
+    call_ids = {call.id for call in message.tool_calls}
+    for detail in read_details(message.reasoning_details_json):
+        call_id, data = word(detail, "id"), word(detail, "data")
+        is_gemini = word(detail, "format").startswith(_GEMINI)
+        if is_gemini and data and call_id in call_ids:
+            seals[call_id] = data
+        elif data or word(detail, "signature"):
+            notes.dropped("messages", "Reasoning of another provider cannot be continued here.")
+        else:
+            texts.append(text_of(detail))
+    has_reasoning = any(isinstance(part, ReasoningPart) for part in message.content)
+    text = "" if has_reasoning else "".join(texts)
+    return msgspec.structs.replace(
+        message,
+        content=[ReasoningPart(text=text), *message.content] if text else message.content,
+        tool_calls=[_sealed(call, seals.get(call.id)) for call in message.tool_calls],
+        reasoning_details_json=b"",
+    )
+
+
+def _sealed(call: ToolCall, signature: str | None) -> ToolCall:
+    if signature is None or call.extra_content_json:
+        return call
+    content = _ExtraContent(google=_Google(thought_signature=signature))
+    return msgspec.structs.replace(call, extra_content_json=msgspec.json.encode(content))
+
+
+def text_of(detail: Mapping[str, object]) -> str:
+    """Return the readable reasoning of an item."""
+    return word(detail, "text") + word(detail, "summary")
+
+
+def word(detail: Mapping[str, object], name: str) -> str:
+    """Return a member that is a string. Empty if there is none of that name."""
+    value = detail.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _continues(fragment: Mapping[str, object], whole: Detail) -> bool:
+    """Whether a fragment continues an item: at least index and type must be the same."""
+    if fragment.get("index") is None:
+        return False
+    if whole.get("signature") and any(fragment.get(name) for name in _GROWING):
+        return False  # A signature ends what it signs.
+    ids = fragment.get("id"), whole.get("id")
+    if None not in ids and ids[0] != ids[1]:
+        return False
+    return all(fragment.get(name) == whole.get(name) for name in ("index", "type"))
