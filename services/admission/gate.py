@@ -21,7 +21,6 @@ from services.metering.prices import FREE, Price, PriceList, estimate_nano
 from services.metering.tokens import TokenCounter, estimate_prompt
 from services.metering.usage import UsageMeter
 from services.providers.base import Target
-from services.providers.translate.thinking import BUDGET_MIN
 from services.telemetry.calls import CallRecord
 
 _NOT_ALLOWED = "The key may not use this model."
@@ -91,6 +90,8 @@ class Gate:
             lease.void()
             raise
         request.record.hold_nano = amount
+        is_bounded = caller.pays and amount > 0
+        has_limit = is_bounded or request.spec.max_tokens is not None
         return Ticket(
             lease=lease,
             hold=hold,
@@ -101,7 +102,12 @@ class Gate:
             max_tokens=max_tokens,
             limits=self.limits,
             markup_bp=caller.markup_bp,
-            meter=UsageMeter(request.spec, self.counter, max_tokens=_allowed_tokens(request.spec)),
+            is_bounded=is_bounded,
+            meter=UsageMeter(
+                request.spec,
+                self.counter,
+                max_tokens=max_tokens // (request.spec.n or 1) if has_limit else None,
+            ),
             ledger=self.ledger,
             clock=self.clock,
             record=request.record,
@@ -119,14 +125,6 @@ class Gate:
         if not self.sells(caller, model):
             raise _refused(ErrorReason.MODEL_NOT_FOUND, _UNPRICED, model)
         return self.prices.lookup(model) or FREE
-
-
-def _allowed_tokens(spec: ChatCompletionSpec) -> int | None:
-    """Return the highest `max_tokens` that a provider may have been sent. None: no limit."""
-    if spec.max_tokens is None:
-        return None
-    # An encoder adds the minimum budget for thinking if `max_tokens` is too low to contain it.
-    return spec.max_tokens + BUDGET_MIN
 
 
 def authorize(caller: Caller, model: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import msgspec
 
@@ -13,9 +15,10 @@ from services.clock import Clock
 from services.domain.completion import WholeAnswer
 from services.domain.events import Batch, Finished
 from services.domain.usage import Usage
+from services.errors import Failure
 from services.metering.holds import Hold
 from services.metering.ledger import Ledger
-from services.metering.prices import Price, cost_nano
+from services.metering.prices import Price, completion_nano, cost_nano
 from services.metering.usage import Metered, UsageMeter
 from services.providers.base import Decoder, Target
 from services.telemetry.calls import CallRecord
@@ -23,6 +26,12 @@ from services.telemetry.calls import CallRecord
 CHECKPOINT_S = 0.5
 """The interval of usage checkpoints of a stream. The ledger writes checkpoints at the same
 interval: a killed process loses at most the sum of both, one second."""
+
+STEP_TOKENS = 1024
+"""Generated tokens for which an extension of the hold pays, beyond what the call has cost."""
+
+RECOUNT_CHARS_MIN = 256
+"""The fewest characters between two counts of what a call has cost."""
 
 
 class Ticket(msgspec.Struct, kw_only=True):
@@ -69,11 +78,19 @@ class Ticket(msgspec.Struct, kw_only=True):
     """Plausible reasoning of a choice that the answer does not show, in tokens."""
     bills_abandoned: bool = True
     """Whether the provider bills abandoned calls."""
+    is_bounded: bool = False
+    """Whether the call ends when the balance or budget has no more than it has cost."""
+    must_extend: bool = False
+    """Whether the call has cost more than it holds, so that `extend` is due."""
     metered: Metered | None = None
     """Set when the answer is complete: its usage."""
     charge_nano: int = 0
-    """Cost of the call. Set when the answer is complete, or at `close`."""
+    """Cost of the call when it was last counted. Final when the answer is complete."""
     _checkpoint_at: float = 0.0
+    _recount_at: int = sys.maxsize
+    """The size of the answer at which its cost is counted again: it may exceed the hold."""
+    _charge_max: int = sys.maxsize
+    """The most that is charged. Set when the balance lacks what the call has cost."""
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -103,6 +120,9 @@ class Ticket(msgspec.Struct, kw_only=True):
         """Note that `target` has begun to answer: from now on the call is charged."""
         self._set_target(target, decoder, thinking_tokens)
         self.record.begun_at = self._checkpoint_at = self.clock.now()
+        if self.is_bounded:
+            # At once where the provider has counted the prompt, which may be longer than estimated.
+            self._recount_at = self.max_tokens if decoder.usage is None else 0
 
     def _set_target(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
         self.decoder = decoder
@@ -121,17 +141,37 @@ class Ticket(msgspec.Struct, kw_only=True):
     def count(self, batch: Batch) -> None:
         """Count a batch of the provider. The last one gets usage and cost of the call."""
         self.meter.add(batch)
-        last = batch[-1]
-        if type(last) is Finished:
-            metered = self._complete()
-            batch[-1] = Finished(
-                usage=metered.usage,
-                service_tier=last.service_tier,
-                cost_nano_usd=self.charge_nano,
-            )
+        if type(batch[-1]) is Finished:
+            self._show_cost(batch, self._complete().usage)
             self.record.finish_answer(batch)
-        elif self.clock.now() - self._checkpoint_at >= CHECKPOINT_S:
+        elif (
+            self.meter.size >= self._recount_at
+            or self.clock.now() - self._checkpoint_at >= CHECKPOINT_S
+        ):
             self._checkpoint()
+
+    async def extend(self, batch: Batch) -> None:
+        """Hold what the call has cost with `batch`, and a step more. Due if `must_extend` is set.
+
+        Where the balance lacks that, the call costs a step more than it holds, at most, and ends
+        unless its answer is complete. Raises Failure INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, and
+        STORAGE_UNAVAILABLE.
+        """
+        held, is_complete = self.hold.amount_nano, self.metered is not None
+        more = 0 if is_complete else self._step_nano
+        try:
+            await self.ledger.extend(self.hold, self.charge_nano - held + more)
+        except Failure as failure:
+            if failure.row.lacks_funds:
+                self._charge_max = held + self._step_nano
+            if self.metered is None:
+                raise
+            self.charge_nano = min(self.charge_nano, self._charge_max)
+            if batch:
+                self._show_cost(batch, self.metered.usage)
+        else:
+            self.record.hold_nano = self.hold.amount_nano
+            self._plan_recount()
 
     def count_whole(self, answer: WholeAnswer) -> Usage:
         """Count a whole answer. Returns the usage that is charged; `charge_nano` is the cost."""
@@ -153,7 +193,7 @@ class Ticket(msgspec.Struct, kw_only=True):
         metered = self.metered
         if metered is None:
             metered = self._usage_at_end()
-            self.charge_nano = self._cost(metered)
+            self.charge_nano = min(self._cost(metered), self._charge_max)
         self._release_channel(metered.usage.total_token_count)
         self.lease.reconcile(metered.usage.total_token_count)
         self.lease.release()
@@ -181,12 +221,33 @@ class Ticket(msgspec.Struct, kw_only=True):
     def _complete(self) -> Metered:
         self.metered = metered = self.meter.metered()
         self.charge_nano = self._cost(metered)
+        self.must_extend = self.is_bounded and self.charge_nano > self.hold.amount_nano
         return metered
+
+    def _show_cost(self, batch: Batch, usage: Usage) -> None:
+        """Put usage and cost into the last event of an answer."""
+        tier = cast("Finished", batch[-1]).service_tier
+        batch[-1] = Finished(usage=usage, service_tier=tier, cost_nano_usd=self.charge_nano)
 
     def _checkpoint(self) -> None:
         self._checkpoint_at = self.clock.now()
         metered = self._usage_so_far()
-        self.ledger.checkpoint(self.hold, self._cost(metered), metered.usage)
+        self.charge_nano = self._cost(metered)
+        self.ledger.checkpoint(self.hold, self.charge_nano, metered.usage)
+        if self.is_bounded:
+            self._plan_recount()
+
+    def _plan_recount(self) -> None:
+        """Count again when the rest of the hold may be used: a token has a character or more."""
+        left_nano = self.hold.amount_nano - self.charge_nano
+        step_nano = self._step_nano
+        covered = left_nano * STEP_TOKENS // step_nano if step_nano else sys.maxsize
+        self._recount_at = self.meter.size + max(RECOUNT_CHARS_MIN, covered)
+        self.must_extend = left_nano < 0
+
+    @property
+    def _step_nano(self) -> int:
+        return completion_nano(STEP_TOKENS, self.price, markup_bp=self.markup_bp)
 
     def _usage_so_far(self) -> Metered:
         """The usage of a call whose answer is not complete."""

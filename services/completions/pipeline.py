@@ -168,13 +168,17 @@ class Pipeline:
                 first = answer.first
                 if isinstance(first, WholeAnswer):
                     if not batches and not hides_reasoning:
-                        yield self._whole(answer, first, ticket)
+                        yield await self._whole(answer, first, ticket)
                         return
                     first = first.events()
                 ticket.count(first)
+                if ticket.must_extend:
+                    await ticket.extend(first)
                 yield [self._started(answer), *(_shown(first) if hides_reasoning else first)]
                 async for batch in answer.rest:
                     ticket.count(batch)
+                    if ticket.must_extend:
+                        await ticket.extend(batch)
                     if not hides_reasoning:
                         yield batch
                     elif shown := _shown(batch):
@@ -190,8 +194,10 @@ class Pipeline:
         finally:
             ticket.close()
 
-    def _whole(self, answer: StartedAnswer, whole: WholeAnswer, ticket: Ticket) -> Completion:
+    async def _whole(self, answer: StartedAnswer, whole: WholeAnswer, ticket: Ticket) -> Completion:
         usage = ticket.count_whole(whole)
+        if ticket.must_extend:
+            await ticket.extend([])
         return Completion(
             completion_id=_new_id(),
             model=answer.model,

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import secrets
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import msgspec
 
+from services.clock import Clock
 from services.domain.usage import Usage
 from services.storage.ledger import NO_TOKENS, HoldRow, Tokens
 
@@ -41,11 +45,57 @@ class Hold:
     """Usage at the last checkpoint."""
     ended: bool = False
     """Whether the hold was settled or voided."""
+    extensions: tuple[Hold, ...] = ()
+    """What was taken later. It ends with the hold, which has the whole charge."""
 
     @property
     def id(self) -> str:
         """Unique ID."""
         return self.row.id
+
+    @property
+    def amount_nano(self) -> int:
+        """The amount, extensions included."""
+        return self.row.amount + sum([each.row.amount for each in self.extensions])
+
+
+class HoldRows:
+    """Rows of new holds of one process, which has its lease under the name `owner`."""
+
+    def __init__(self, owner: str, clock: Clock) -> None:
+        self._owner = owner
+        self._clock = clock
+        self._id_prefix = secrets.token_hex(6)
+        self._serials = itertools.count()
+
+    def of(self, request: HoldRequest) -> HoldRow:
+        """Return the row of a request's hold."""
+        now_s = self._clock.time()
+        budget = request.monthly_nano
+        month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
+        now_ms = int(now_s * 1000)
+        return HoldRow(
+            id=self._id(now_ms),
+            request_id=request.request_id,
+            account=request.account,
+            key_id=request.key_id,
+            model=request.model,
+            amount=request.amount_nano,
+            price=request.price,
+            month=month,
+            budget=budget or 0,
+            owner=self._owner,
+            created_ms=now_ms,
+        )
+
+    def extension(self, hold: HoldRow, amount_nano: int) -> HoldRow:
+        """Return the row of an extension of a hold."""
+        now_ms = int(self._clock.time() * 1000)
+        new = {"id": self._id(now_ms), "created_ms": now_ms}
+        return msgspec.structs.replace(hold, amount=amount_nano, extends=hold.id, **new)
+
+    def _id(self, now_ms: int) -> str:
+        return f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}"
 
 
 def tokens_of(usage: Usage | None) -> Tokens:

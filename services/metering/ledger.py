@@ -13,9 +13,11 @@ events, repetition or crash applies it twice. `settle` and `void` put the end of
 outbox, and a task writes it: the answer does not wait for the database, and a cancelled request is
 settled, too. The task retries writes that the database refuses, while the hold stays open.
 
-Overrun: a hold is an estimate. If a call costs more, the whole cost is charged and the excess is
-recorded (`holds.overrun`). The balance may then be negative, by at most the sum of the overruns,
-and further calls are refused until it is not. If a call costs less, only its cost is charged.
+Overrun: a hold is an estimate. If a call costs more, `extend` takes more while it is in flight; it
+ends where the balance has no more. The whole cost is charged in any case, and what is beyond the
+hold and its extensions is recorded (`holds.overrun`). The balance may then be negative, by at most
+the sum of the overruns, and further calls are refused until it is not. If a call costs less, only
+its cost is charged.
 
 Crashes: usage that a killed process had not written is not charged. Of a stream that is at most
 its last second. The settlement of a complete call stays in the outbox for some 20 ms and then
@@ -28,11 +30,9 @@ All amounts are whole nano-USD.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import secrets
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, Self, TypeVar
 from weakref import WeakValueDictionary
 
@@ -40,7 +40,7 @@ from services.clock import Clock
 from services.domain.usage import Usage
 from services.errors import Failure
 from services.metering.books import Books
-from services.metering.holds import Hold, HoldRequest, tokens_of
+from services.metering.holds import Hold, HoldRequest, HoldRows, tokens_of
 from services.metering.memory_books import MemoryBooks
 from services.metering.outbox import Outbox
 from services.metering.recovery import Recovery
@@ -54,7 +54,6 @@ from services.storage.ledger import (
     VOIDED,
     Checkpoint,
     HoldEnd,
-    HoldRow,
     Tokens,
     insufficient,
     owned_holds,
@@ -102,8 +101,7 @@ class Ledger:
         self._clock = clock
         self._lease_s = lease_s
         self._owner = f"owner-{secrets.token_hex(8)}"
-        self._id_prefix = secrets.token_hex(6)
-        self._serials = itertools.count()
+        self._rows = HoldRows(self._owner, clock)
         # Weak, so that a sweep recovers holds that no caller references any more.
         self._open: WeakValueDictionary[str, Hold] = WeakValueDictionary()
         self._dirty: dict[str, Hold] = {}
@@ -174,11 +172,26 @@ class Ledger:
         Raise Failure: INSUFFICIENT_QUOTA, also if no account may have the amount,
         BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
-        if self._closing or not self.healthy:
+        if self._closing:
             raise unavailable()
-        if request.amount_nano > BALANCE_MAX:
+        hold = Hold(self._rows.of(request))
+        await self._take(hold)
+        return hold
+
+    async def extend(self, hold: Hold, amount_nano: int) -> None:
+        """Hold more for an in-flight call, which fails as `reserve`. The hold stays as it was then.
+
+        An extension is a hold of its own, recovered and audited as any other.
+        """
+        extension = Hold(self._rows.extension(hold.row, amount_nano))
+        await self._take(extension)
+        hold.extensions += (extension,)
+
+    async def _take(self, hold: Hold) -> None:
+        if not self.healthy:
+            raise unavailable()
+        if hold.row.amount > BALANCE_MAX:
             raise insufficient()
-        hold = Hold(self._row(request))
         self._open[hold.id] = hold
         try:
             await self._books.reserve(hold.row)
@@ -192,7 +205,6 @@ class Ledger:
             hold.ended = True
             del self._open[hold.id]
             raise
-        return hold
 
     async def withdraw(
         self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]
@@ -259,25 +271,6 @@ class Ledger:
     def _now_ms(self) -> int:
         return int(self._clock.time() * 1000)
 
-    def _row(self, request: HoldRequest) -> HoldRow:
-        now_s = self._clock.time()
-        now_ms = int(now_s * 1000)
-        budget = request.monthly_nano
-        month = "" if budget is None else datetime.fromtimestamp(now_s, UTC).strftime("%Y-%m")
-        return HoldRow(
-            id=f"hold-{now_ms:011x}-{self._id_prefix}{next(self._serials) & 0xFFFF:04x}",
-            request_id=request.request_id,
-            account=request.account,
-            key_id=request.key_id,
-            model=request.model,
-            amount=request.amount_nano,
-            price=request.price,
-            month=month,
-            budget=budget or 0,
-            owner=self._owner,
-            created_ms=now_ms,
-        )
-
     def _end(self, hold: Hold, state: str, charge_nano: int, tokens: Tokens) -> None:
         if hold.ended:
             return
@@ -285,7 +278,13 @@ class Ledger:
         self._open.pop(hold.id, None)
         self._dirty.pop(hold.id, None)
         self._books.end(hold.row, charge_nano)
-        self._outbox.put(HoldEnd(hold.row, state, charge_nano, tokens, self._now_ms()))
+        for extension in hold.extensions:
+            extension.ended = True
+            self._open.pop(extension.id, None)
+            self._books.end(extension.row, 0)
+        extensions = tuple([each.row for each in hold.extensions])
+        end = HoldEnd(hold.row, state, charge_nano, tokens, self._now_ms(), extensions)
+        self._outbox.put(end)
 
     async def _run_heartbeat(self) -> None:
         """Write checkpoints, renew the lease and sweep, for ever."""

@@ -116,6 +116,8 @@ class MemoryBooks:
         """
         hold = hold_end.hold
         self.end(replace(hold, amount=-hold.amount if has_hold else 0), -hold_end.charge)
+        for extension in hold_end.extensions:
+            self.end(replace(extension, amount=-extension.amount if has_hold else 0), 0)
 
     async def withdraw(
         self, account: str, amount: int, write: Callable[[], Coroutine[Any, Any, T]]

@@ -52,6 +52,8 @@ class Outbox:
         """Holds that no batch has had yet, with their ends if they have ended. By hold ID."""
         self._writing: dict[str, HoldRow | HoldEnd] = {}
         """The same for holds that are being written, or whose write has failed."""
+        self._extended: list[HoldEnd] = []
+        """Ends of holds with extensions, all of which are written before them."""
         self._refused: set[str] = set()
         """IDs of holds in flight that the database has refused."""
         self._hold_ids: set[str] = set()
@@ -90,8 +92,10 @@ class Outbox:
     def put(self, hold_end: HoldEnd) -> None:
         """Queue the end of a hold."""
         hold_id = hold_end.hold.id
-        self._hold_ids.add(hold_id)
-        if hold_id in self._unwritten:
+        self._hold_ids.update(_ids(hold_end))
+        if hold_end.extensions:
+            self._extended.append(hold_end)
+        elif hold_id in self._unwritten:
             self._unwritten[hold_id] = hold_end
         else:
             self._waiting.append(hold_end)
@@ -124,6 +128,8 @@ class Outbox:
                     await self._is_awaited.wait()
             self._is_awaited.clear()
             self._work.clear()
+            self._waiting.extend(self._extended)
+            self._extended.clear()
             try:
                 await self._send_new()
                 while self._waiting:
@@ -203,7 +209,8 @@ class Outbox:
         self._note_delivered(batch)
 
     def _note_delivered(self, ends: Sequence[HoldEnd]) -> None:
-        self._hold_ids.difference_update([hold_end.hold.id for hold_end in ends])
+        for hold_end in ends:
+            self._hold_ids.difference_update(_ids(hold_end))
         self._delivered.set()
         self._delivered = asyncio.Event()
 
@@ -217,6 +224,10 @@ async def _until_available(write: Callable[[], Coroutine[None, None, T]]) -> T:
         except Failure:
             await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
             attempt += 1
+
+
+def _ids(hold_end: HoldEnd) -> list[str]:
+    return [hold_end.hold.id, *(each.id for each in hold_end.extensions)]
 
 
 def batched(items: Sequence[E], size: int) -> Iterator[Sequence[E]]:

@@ -164,6 +164,12 @@ def estimate_nano(prompt_tokens: int, max_tokens: int, price: Price, *, markup_b
     return _nano(highest + price.request, markup_bp)
 
 
+def completion_nano(tokens: int, price: Price, *, markup_bp: int = 0) -> int:
+    """Return the highest cost of generated tokens in nanodollars, whatever the prompt's length."""
+    highest = max(rates.completion_max for rates in (price, *price.tiers))
+    return _nano(tokens * highest, markup_bp)
+
+
 class PriceList:
     """Prices by public name.
 

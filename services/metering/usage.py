@@ -65,6 +65,8 @@ class UsageMeter:
         self._final: Usage | None = None
         self._drained = False
         self._is_refused = False
+        self.size = 0
+        """Number of characters counted so far."""
 
     def add(self, batch: Sequence[Event]) -> None:
         """Count what the provider sent, in a fraction of a microsecond per event."""
@@ -74,11 +76,11 @@ class UsageMeter:
                 texts.append(event.text)
                 continue
             if texts:
-                self._text.add("".join(texts))
+                self._add_text("".join(texts))
                 texts.clear()
             self._add_other(event)
         if texts:
-            self._text.add("".join(texts))
+            self._add_text("".join(texts))
 
     def add_whole(self, answer: WholeAnswer) -> None:
         """Count a whole answer. Its text counts only where the provider's count is implausible."""
@@ -109,15 +111,20 @@ class UsageMeter:
             return self._checked(self._final)
         return self._counted(reported, thinking_tokens * self._choices, completion_min)
 
+    def _add_text(self, text: str) -> None:
+        self._text.add(text)
+        self.size += len(text)
+
     def _add_other(self, event: Event) -> None:
         match event:
             case ReasoningDelta():
                 self._reasoning.add(event.text)
+                self.size += len(event.text)
             case ToolCallDelta():
-                self._text.add(event.name)
-                self._text.add(event.arguments)
+                self._add_text(event.name)
+                self._add_text(event.arguments)
             case RefusalDelta():
-                self._text.add(event.text)
+                self._add_text(event.text)
             case ChoiceFinished(finish_reason="content_filter"):
                 self._is_refused = True
             case Finished():

@@ -25,10 +25,10 @@ WRITE_HOLD = f"{INSERT_HOLD} ON CONFLICT (id) DO NOTHING"
 
 WRITE_ENDED_HOLD = """
     INSERT INTO holds
-        (id, request_id, account, key_id, model, amount, price, month, owner, created_ms, state,
-        charge, overrun, source, prompt_tokens, completion_tokens, thinking_tokens,
+        (id, request_id, account, key_id, model, amount, price, month, owner, created_ms, extends,
+        state, charge, overrun, source, prompt_tokens, completion_tokens, thinking_tokens,
         cache_read_tokens, cache_write_tokens, ended_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (id) DO NOTHING
 """
 ADD_TO_BUDGET = "UPDATE budgets SET held = held + ? WHERE key_id = ? AND month = ?"

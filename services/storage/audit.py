@@ -6,7 +6,7 @@ I1  an account's balance is the sum of its transfers, its held amount the sum of
 I2  no limited account has spent more than its balance, except for recorded overruns
 I3  every hold that ended with a charge has exactly one transfer of that amount, and
     every charge has such a hold
-I4  a charge is within its hold, or the excess is recorded as overrun
+I4  a charge is within its hold and the extensions, or the excess is recorded as overrun
 I5  nothing happened twice: a hold has one end, budgets add up
 """
 
@@ -28,9 +28,9 @@ COUNTS: Mapping[str, str] = {
     "accounts": "SELECT count(*) FROM accounts",
     "transfers": "SELECT count(*) FROM transfers",
     "held": "SELECT count(*) FROM holds WHERE state = 'held'",
-    "settled": "SELECT count(*) FROM holds WHERE state = 'settled'",
-    "voided": "SELECT count(*) FROM holds WHERE state = 'voided'",
-    "recovered": "SELECT count(*) FROM holds WHERE state = 'recovered'",
+    "settled": "SELECT count(*) FROM holds WHERE state = 'settled' AND extends = ''",
+    "voided": "SELECT count(*) FROM holds WHERE state = 'voided' AND extends = ''",
+    "recovered": "SELECT count(*) FROM holds WHERE state = 'recovered' AND extends = ''",
 }
 
 UNIT = 2**30
@@ -114,9 +114,12 @@ CHARGED_FOR_A_HOLD = """
     SELECT transfers.id FROM transfers LEFT JOIN holds ON holds.id = substr(transfers.id, 8)
     WHERE (credit = ? OR transfers.id LIKE 'charge:%') AND holds.id IS NULL
 """
-OVERRUN_IS_RECORDED = """
+OVERRUN_IS_RECORDED = f"""
     SELECT id FROM holds
-    WHERE overrun <> CASE WHEN charge > amount THEN charge - amount ELSE 0 END
+    LEFT JOIN (SELECT extends, {_sums("amount", "total")} FROM holds WHERE extends <> ''
+        GROUP BY extends) AS more ON more.extends = holds.id
+    WHERE overrun > CASE WHEN charge > amount THEN charge - amount ELSE 0 END
+        OR {_signed(["overrun", "amount", "more.total()"], ["charge"])} < 0
 """
 BUDGETS_ADD_UP = f"""
     SELECT budgets.key_id FROM budgets

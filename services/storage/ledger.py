@@ -28,8 +28,9 @@ a dead process are ended by another process (RECOVER_HOLD)."""
 
 INSERT_HOLD = """
     INSERT INTO holds
-        (id, request_id, account, key_id, model, amount, price, month, owner, state, created_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?)
+        (id, request_id, account, key_id, model, amount, price, month, owner, state, created_ms,
+        extends)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?, ?)
 """
 HOLD_ON_ACCOUNT = """
     UPDATE accounts SET held = held + ?
@@ -98,6 +99,8 @@ class HoldRow(msgspec.Struct, frozen=True, kw_only=True):
     """Process that is to end the hold."""
     created_ms: int
     """Time of creation."""
+    extends: str = ""
+    """ID of the hold that this one extends. Empty: it is the first of its call."""
 
 
 class Tokens(msgspec.Struct, frozen=True):
@@ -144,6 +147,8 @@ class HoldEnd(msgspec.Struct, frozen=True):
     """Tokens of the call."""
     ended_ms: int
     """Time of the end."""
+    extensions: tuple[HoldRow, ...] = ()
+    """Extensions of the hold. They end in the same transaction, without a charge of their own."""
 
 
 def insert_holds(holds: Sequence[HoldRow]) -> Transaction[list[Failure | None]]:
@@ -199,7 +204,7 @@ def hold_values(hold: HoldRow) -> Values:
     """Return the parameters of `INSERT_HOLD`."""
     return (
         hold.id, hold.request_id, hold.account, hold.key_id, hold.model,
-        hold.amount, hold.price, hold.month, hold.owner, hold.created_ms,
+        hold.amount, hold.price, hold.month, hold.owner, hold.created_ms, hold.extends,
     )  # fmt: skip
 
 
@@ -219,10 +224,11 @@ def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
     releases = Releases()
     for hold_end in hold_ends:
         hold, charge = hold_end.hold, hold_end.charge
+        uncovered = charge - sum(each.amount for each in hold_end.extensions)
         ended = yield (
             END_HOLD,
             (
-                hold_end.state, charge, charge, charge, *token_values(hold_end.tokens),
+                hold_end.state, charge, uncovered, uncovered, *token_values(hold_end.tokens),
                 hold_end.ended_ms, hold.id,
             ),
         )  # fmt: skip
@@ -231,8 +237,17 @@ def end_holds(hold_ends: Sequence[HoldEnd]) -> Transaction[list[bool]]:
             releases.add(hold.account, hold.amount, hold.key_id, hold.month, charge)
             if charge:
                 yield TRANSFER, charge_values(hold.id, hold.account, charge, hold_end.ended_ms)
+            yield from _release_extensions(hold_end, releases)
     yield from releases.apply()
     return ended_here
+
+
+def _release_extensions(hold_end: HoldEnd, releases: Releases) -> Transaction[None]:
+    for hold in hold_end.extensions:
+        values = (VOIDED, 0, 0, 0, *token_values(NO_TOKENS), hold_end.ended_ms, hold.id)
+        ended = yield END_HOLD, values
+        if ended:
+            releases.add(hold.account, hold.amount, hold.key_id, hold.month, 0)
 
 
 def recover_holds(hold_ids: Sequence[str], now_ms: int) -> Transaction[int]:

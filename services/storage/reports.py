@@ -23,6 +23,7 @@ _SUMS = sum_columns(
 USAGE_BY_MODEL = f"""
     SELECT model, count(*), {_SUMS}
     FROM holds WHERE account = ? AND created_ms >= ? AND created_ms < ? AND state <> 'held'
+        AND extends = ''
     GROUP BY model ORDER BY model
 """  # noqa: S608  Constants of this module.
 USAGE_SUMS = """
@@ -31,6 +32,7 @@ USAGE_SUMS = """
         SELECT {day} AS day, {model} AS model, prompt_tokens, completion_tokens,
             thinking_tokens, cache_read_tokens, cache_write_tokens, charge
         FROM holds WHERE account = ? AND created_ms >= ? AND created_ms < ? AND state <> 'held'
+            AND extends = ''
     ) AS calls
     WHERE (day, model) > (?, ?) GROUP BY day, model ORDER BY day, model LIMIT ?
 """

@@ -5,7 +5,8 @@ money is whole nano-USD (10⁻⁹ USD; an account holds up to 9.2 billion USD). 
 database stand beside them.
 
     accounts   balance (posted: the sum of the transfers) and held amount
-    holds      one row for each admitted request, kept for ever
+    holds      one row for each admitted request, kept for ever, and one for each extension
+               of its hold
     leases     live processes; the holds of a process without a lease are recovered
     budgets    amount spent and held by a key with a monthly budget, by month
     transfers  money moved from one account to another: double entry in one row,
@@ -212,6 +213,12 @@ CREATE TABLE key_requests (
     key_id TEXT NOT NULL,
     fingerprint TEXT NOT NULL
 );
+
+"""
+    ),
+    Migration(
+        both="""
+ALTER TABLE holds ADD COLUMN extends TEXT NOT NULL DEFAULT '';
 
 """
     ),

@@ -137,6 +137,24 @@ class LedgerMachine(RuleBasedStateMachine):
             self.budget_held += amount if budgeted else 0
 
     @precondition(lambda self: self.open)
+    @rule(data=st.data(), amount=st.integers(1, 50))
+    def extend(self, data: st.DataObject, amount: int) -> None:
+        """Hold more for a call, which is admitted as a hold is."""
+        hold, expected = self.open[data.draw(st.sampled_from(sorted(self.open)))]
+        covered = self.posted - self.held >= amount
+        within = not expected.budgeted or self.budget_used + self.budget_held + amount <= BUDGET
+        _, refusal = self.attempt(self.ledger.extend(hold, amount))
+        if not covered:
+            assert refusal == ErrorReason.INSUFFICIENT_QUOTA
+        elif not within:
+            assert refusal == ErrorReason.BUDGET_EXCEEDED
+        else:
+            assert refusal is None
+            expected.amount += amount
+            self.budget_held += amount if expected.budgeted else 0
+        assert hold.amount_nano == expected.amount
+
+    @precondition(lambda self: self.open)
     @rule(data=st.data(), charge=AMOUNTS)
     def checkpoint(self, data: st.DataObject, charge: int) -> None:
         """Checkpoint a call."""
