@@ -13,17 +13,27 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from google.protobuf import any_pb2, duration_pb2
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.protobuf import duration_pb2
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import (
+    BadRequest,
+    ErrorInfo,
+    PreconditionFailure,
+    QuotaFailure,
+    RetryInfo,
+)
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
-from services.common.call_names import ERROR_DOMAIN
+from services.common.call_names import ERROR_DOMAIN, LIMIT, LIMIT_VALUE
 from services.domain.error_reason import ErrorReason
 
 # Bytes in UTF-8. Longer messages are cut: percent-encoded in a trailer they would exceed
 # gRPC's metadata limit, and the status would turn into RESOURCE_EXHAUSTED.
 MESSAGE_MAX = 512
+
+BALANCE = "BALANCE"
+"""The type of the only precondition of calls: the account can pay."""
 
 _C = StatusCode
 
@@ -56,6 +66,9 @@ class Reason:
     provider's message is passed on."""
     param: str = ""
     """The field at fault where the provider names none."""
+    lacks: str = ""
+    """The owner of the used-up means: the subject of `google.rpc.QuotaFailure`, or of
+    `google.rpc.PreconditionFailure` where the code is FAILED_PRECONDITION."""
 
 
 ROWS: Sequence[Reason] = (
@@ -78,7 +91,12 @@ ROWS: Sequence[Reason] = (
     Reason(ErrorReason.INVALID_API_KEY, grpc=_C.UNAUTHENTICATED),
     Reason(ErrorReason.KEY_EXPIRED, grpc=_C.UNAUTHENTICATED, end="revoked"),
     Reason(ErrorReason.KEY_REVOKED, grpc=_C.UNAUTHENTICATED, end="revoked"),
-    Reason(ErrorReason.INSUFFICIENT_QUOTA, grpc=_C.FAILED_PRECONDITION, lacks_funds=True),
+    Reason(
+        ErrorReason.INSUFFICIENT_QUOTA,
+        grpc=_C.FAILED_PRECONDITION,
+        lacks_funds=True,
+        lacks="account",
+    ),
     Reason(ErrorReason.MODEL_NOT_ALLOWED, grpc=_C.PERMISSION_DENIED),
     Reason(ErrorReason.PERMISSION_DENIED, grpc=_C.PERMISSION_DENIED),
     Reason(ErrorReason.NOT_FOUND, grpc=_C.NOT_FOUND),
@@ -91,8 +109,13 @@ ROWS: Sequence[Reason] = (
     Reason(ErrorReason.UNSUPPORTED_MEDIA_TYPE, grpc=_C.INVALID_ARGUMENT),
     Reason(ErrorReason.EXPECTATION_FAILED, grpc=_C.INVALID_ARGUMENT),
     Reason(ErrorReason.IDEMPOTENCY_MISMATCH, grpc=_C.INVALID_ARGUMENT),
-    Reason(ErrorReason.RATE_LIMIT_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED),
-    Reason(ErrorReason.BUDGET_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED, lacks_funds=True),
+    Reason(ErrorReason.RATE_LIMIT_EXCEEDED, grpc=_C.RESOURCE_EXHAUSTED, lacks="limit"),
+    Reason(
+        ErrorReason.BUDGET_EXCEEDED,
+        grpc=_C.RESOURCE_EXHAUSTED,
+        lacks_funds=True,
+        lacks="budget",
+    ),
     Reason(ErrorReason.HEADERS_TOO_LARGE, grpc=_C.OUT_OF_RANGE),
     Reason(ErrorReason.BAD_HTTP, grpc=_C.INVALID_ARGUMENT),
     Reason(ErrorReason.CLIENT_CLOSED, grpc=_C.CANCELLED),
@@ -141,6 +164,7 @@ ROWS: Sequence[Reason] = (
         channel_fault=True,
         key_fault=True,
         opens_for_s=1.0,
+        lacks="provider",
     ),
     Reason(ErrorReason.OVERLOADED, grpc=_C.UNAVAILABLE),
     Reason(ErrorReason.SHUTTING_DOWN, grpc=_C.UNAVAILABLE, end="shutdown"),
@@ -209,22 +233,45 @@ class Failure(Exception):
         """The message as callers get it: printable, and not too long for a trailer."""
         return _cut(self.message)
 
-    def to_status(self) -> Status:
-        """Return the `google.rpc.Status` that callers receive."""
+    def to_status(self, field_path: str = "") -> Status:
+        """Return the `google.rpc.Status` that callers receive.
+
+        `field_path` is the path of the field at fault in the request's message. Empty: `param`.
+        """
         facts = self.facts | ({"param": self.param} if self.param else {})
-        details = [ErrorInfo(reason=self.reason, domain=ERROR_DOMAIN, metadata=facts)]
-        packed = [_pack(detail) for detail in details]
+        details: list[Message] = [
+            ErrorInfo(reason=self.reason, domain=ERROR_DOMAIN, metadata=facts)
+        ]
         if self.param and self.code is StatusCode.INVALID_ARGUMENT:
             violation = BadRequest.FieldViolation(
-                field=self.param, description=self.shown_message, reason=self.reason
+                field=field_path or self.param, description=self.shown_message, reason=self.reason
             )
-            packed.append(_pack(BadRequest(field_violations=[violation])))
+            details.append(BadRequest(field_violations=[violation]))
+        if self.row.lacks:
+            details.append(self._violation())
         if self.retry_after_s is not None:
             delay = duration_pb2.Duration()
             delay.FromMilliseconds(round(self.retry_after_s * 1000))
-            packed.append(_pack(RetryInfo(retry_delay=delay)))
-        number: int = self.code.value[0]
-        return Status(code=number, message=self.shown_message, details=packed)
+            details.append(RetryInfo(retry_delay=delay))
+        status = Status(code=self.code.value[0], message=self.shown_message)
+        for detail in details:
+            status.details.add().Pack(detail)
+        return status
+
+    def _violation(self) -> QuotaFailure | PreconditionFailure:
+        """Return the detail that says what the call lacks."""
+        if self.code is StatusCode.FAILED_PRECONDITION:
+            unmet = PreconditionFailure.Violation(
+                type=BALANCE, subject=self.row.lacks, description=self.shown_message
+            )
+            return PreconditionFailure(violations=[unmet])
+        exceeded = QuotaFailure.Violation(
+            subject=self.row.lacks,
+            description=self.shown_message,
+            quota_metric=self.facts.get(LIMIT, ""),
+            quota_value=int(self.facts.get(LIMIT_VALUE, 0)),
+        )
+        return QuotaFailure(violations=[exceeded])
 
 
 class UpstreamError(Failure):
@@ -246,14 +293,6 @@ class UpstreamError(Failure):
     ) -> None:
         super().__init__(reason, message, param=param, facts=facts, retry_after_s=retry_after_s)
         self.status = status
-
-
-def _pack(
-    detail: ErrorInfo | BadRequest | RetryInfo,
-) -> any_pb2.Any:
-    packed = any_pb2.Any()
-    packed.Pack(detail)
-    return packed
 
 
 def _cut(message: str) -> str:

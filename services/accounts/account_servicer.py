@@ -20,7 +20,7 @@ from services.accounts.proto_fields import (
 from services.clock import Clock
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.rpc.failure_border import Context
+from services.rpc.call_context import Context
 from services.rpc.paging import START, Page
 from services.storage.accounts import (
     Account,

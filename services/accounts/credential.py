@@ -9,8 +9,8 @@ import grpc
 from services.common.request_headers import has_bearer_token
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
+from services.rpc.call_context import Context, Handler, metadata_of
 from services.rpc.client_authorizer import checked_handler
-from services.rpc.failure_border import Context, Handler, metadata_of
 
 TOKEN_VARIABLE = "POMOGATOR_OPS_TOKEN"  # noqa: S105  It is where the token is.
 """Environment variable with the token, for the server and for its callers."""

@@ -18,7 +18,7 @@ from services.accounts.key_messages import (
 )
 from services.accounts.proto_fields import account_name, in_range, not_found, valid_request_id
 from services.clock import Clock
-from services.rpc.failure_border import Context
+from services.rpc.call_context import Context
 from services.rpc.paging import START, Page
 from services.storage.base import Database
 from services.storage.keys import KeyRequest, list_keys, revoke_key, update_key

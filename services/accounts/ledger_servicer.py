@@ -6,7 +6,7 @@ from pomogator.accounts.v1 import ledger_service_pb2 as pb
 from pomogator.accounts.v1 import ledger_service_pb2_grpc as pb_grpc
 
 from services.accounts.proto_fields import account_name, int64, not_found, time_range_ms, timestamp
-from services.rpc.failure_border import Context
+from services.rpc.call_context import Context
 from services.rpc.paging import START, Page
 from services.storage.accounts import account_by_name
 from services.storage.audit import audit

@@ -15,7 +15,7 @@ from pomogator.usage.v1 import usage_service_pb2_grpc as pb_grpc
 from services.accounts.proto_fields import int64, invalid, not_found, time_range_ms, timestamp
 from services.admission.keyring import Caller, Keyring
 from services.clock import Clock
-from services.rpc.failure_border import Context, metadata_of
+from services.rpc.call_context import Context, metadata_of
 from services.rpc.paging import START, Page
 from services.storage.account_sums import KeyCharges, PeriodStarts, credits_of, key_charges
 from services.storage.accounts import account_by_name

@@ -12,6 +12,7 @@ from typing import Self
 
 from services.admission.limit_headers import NO_HEADERS, rate_limit_headers
 from services.clock import Chance
+from services.common.call_names import LIMIT, LIMIT_VALUE
 from services.common.plain_metrics import PlainMetrics
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -29,7 +30,7 @@ class LimitExceeded(Failure):
         super().__init__(
             ErrorReason.RATE_LIMIT_EXCEEDED,
             "Rate limit exceeded",
-            facts={"limit": meter.kind.value, "limitValue": str(meter.limit)},
+            facts={LIMIT: meter.kind.value, LIMIT_VALUE: str(meter.limit)},
             retry_after_s=retry_after_s,
         )
         self.headers = headers

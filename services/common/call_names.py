@@ -26,3 +26,8 @@ SCARCE = "scarce"
 
 PROVIDER_CODE = "providerCode"
 """The `metadata` of ErrorInfo with the provider's own code for a fault in the request."""
+
+LIMIT = "limit"
+"""The `metadata` of ErrorInfo with the kind of the limit that is used up."""
+LIMIT_VALUE = "limitValue"
+"""The `metadata` of ErrorInfo with that limit."""

@@ -16,7 +16,13 @@ from services.completions.completions import CallContext, Completions
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import CompletionRequest
 from services.errors import Failure
-from services.rpc.failure_border import Context, metadata_of, queue_wait_s, request_id_of
+from services.rpc.call_context import (
+    Context,
+    current_request_id,
+    metadata_of,
+    queue_wait_s,
+    unknown_request_id,
+)
 
 
 class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
@@ -31,7 +37,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> pb.CreateChatCompletionResponse:
         """Answer with one message."""
-        headers: dict[str, str] = {}
+        headers = dict(unknown_request_id(context))
         completion = await self._completions.whole(
             _read(request), _call_context(context), headers.update
         )
@@ -45,7 +51,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         context: Context,
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """Answer with a stream: one message for every read from the provider."""
-        headers: dict[str, str] = {}
+        headers = dict(unknown_request_id(context))
         stream = self._completions.stream(_read(request), _call_context(context), headers.update)
         del request  # It may be large, and the stream long.
         async with aclosing(stream) as batches:
@@ -59,7 +65,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
 def _call_context(context: Context) -> CallContext:
     metadata = metadata_of(context)
     return CallContext(
-        request_id=request_id_of(metadata),
+        request_id=current_request_id(),
         authorization=metadata.get("authorization"),
         time_left_s=context.time_remaining,
         idempotency_key=metadata.get(IDEMPOTENCY_KEY_HEADER),

@@ -149,10 +149,10 @@ def _check_tools(spec: ChatCompletionSpec) -> None:
 
 
 def _check_tool_choice(choice: ToolChoice, spec: ChatCompletionSpec) -> None:
-    _check_word("tool_choice", choice.mode, _TOOL_CHOICE_MODES)
+    _check_word("tool_choice.mode", choice.mode, _TOOL_CHOICE_MODES)
     _check_word("tool_choice.type", choice.type, _TOOL_TYPES)
     if not choice.mode:
-        raise _invalid("tool_choice", "A tool choice needs a mode.")
+        raise _invalid("tool_choice.mode", "A tool choice needs a mode.")
     known = {tool.name for tool in spec.tools}
     unknown = [name for name in choice.names if name not in known]
     if unknown:

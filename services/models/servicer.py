@@ -14,7 +14,7 @@ from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.models.model_times import ModelTimes
 from services.routing.catalog import Catalog, ModelRoute
-from services.rpc.failure_border import Context, metadata_of
+from services.rpc.call_context import Context, metadata_of
 from services.rpc.paging import Page
 
 

@@ -11,7 +11,7 @@ from services.admission.answer_limit import estimate_max_tokens
 from services.clock import Chance
 from services.common.contract.chat import NOTE
 from services.completions.validation import validate
-from services.domain.spec import ChatCompletionSpec
+from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.metering.prices import FREE, PriceList, estimate_nano
 from services.metering.tokens import estimate_prompt
@@ -39,13 +39,13 @@ class Explainer:
     chance: Chance
 
     def explain(
-        self, spec: ChatCompletionSpec, *, strict: bool = False
+        self, spec: ChatCompletionSpec, policy: ParameterPolicy = ""
     ) -> pb.ExplainChatCompletionResponse:
         """Return the candidates of the call, with their requests, and the amount of its hold.
 
         Raise Failure if the call would be refused before routing.
         """
-        validate(spec)
+        validate(spec, policy)
         route = self.catalog.resolve(spec.model)
         routes = [route, *self.catalog.fallbacks(route)]
         prompt_tokens = estimate_prompt(spec)
@@ -53,7 +53,7 @@ class Explainer:
         prices = [self.prices.lookup(one.base_model) or FREE for one in routes]
         return pb.ExplainChatCompletionResponse(
             candidates=[
-                self._candidate(spec, one, target, prompt_tokens, strict=strict)
+                self._candidate(spec, one, target, prompt_tokens, strict=policy == "strict")
                 for one in routes
                 for target in order_targets(one.targets, self.health, self.chance)
             ],

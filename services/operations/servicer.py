@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.operations.v1 import operations_service_pb2 as pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as pb_grpc
 
 from services.common.contract.chat import SPEC
-from services.common.contract.message_table import UntranslatableError
+from services.common.contract.message_table import EnumWords, UntranslatableError
 from services.config import ConfigError
 from services.domain.error_reason import ErrorReason
-from services.domain.spec import ChatCompletionSpec
+from services.domain.spec import ChatCompletionSpec, ParameterPolicy
 from services.errors import Failure
 from services.operations.channels import list_channels
 from services.operations.explainer import Explainer
 from services.providers.channel_failures import ChannelFailures
-from services.rpc.failure_border import Context
+from services.rpc.call_context import Context
+
+_POLICIES = EnumWords(chat.ParameterPolicy.DESCRIPTOR)
 
 
 class OperationsServicer(pb_grpc.OperationsServiceServicer):
@@ -38,8 +41,9 @@ class OperationsServicer(pb_grpc.OperationsServiceServicer):
         self, request: pb.ExplainChatCompletionRequest, context: Context
     ) -> pb.ExplainChatCompletionResponse:
         """Explain a call, without a request to any provider."""
-        strict = request.parameter_policy == chat.PARAMETER_POLICY_STRICT
-        return self._explainer().explain(_read_spec(request), strict=strict)
+        # Other words are refused by the validation.
+        policy = cast("ParameterPolicy", _POLICIES.word(request.parameter_policy))
+        return self._explainer().explain(_read_spec(request), policy)
 
     async def ListChannels(
         self, request: pb.ListChannelsRequest, context: Context

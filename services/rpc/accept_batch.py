@@ -26,7 +26,7 @@ import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
 from services.common.plain_metrics import PlainMetrics
-from services.rpc.failure_border import Handler
+from services.rpc.call_context import Handler
 
 REVIEWED_RELEASES = ("1.85.0", "1.85.1")
 """The releases of grpcio whose `aio/server.pyx.pxi` was reviewed."""

@@ -16,7 +16,7 @@ import grpc
 from services.config.client_certificates import EVERYTHING
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.rpc.failure_border import Context, Handler
+from services.rpc.call_context import Context, Handler
 
 log = logging.getLogger(__name__)
 
@@ -106,16 +106,13 @@ def checked_handler(handler: Handler, check: Callable[[Context], None]) -> Handl
 
 
 def _checked_dialogue(handler: Handler, check: Callable[[Context], None]) -> Handler:
-    """The same for a stream of requests. Only reflection has one; the border does not guard it."""
+    """The same for a stream of requests. Only reflection has one."""
     inner: Any = handler.stream_stream
 
-    async def dialogue(requests: object, context: Context) -> AsyncIterator[object]:
-        try:
-            check(context)
-        except Failure as failure:
-            await context.abort(failure.code, failure.message)
-        async for message in inner(requests, context):
-            yield message
+    def dialogue(requests: object, context: Context) -> AsyncIterator[object]:
+        check(context)
+        messages: AsyncIterator[object] = inner(requests, context)
+        return messages
 
     return grpc.stream_stream_rpc_method_handler(
         dialogue, handler.request_deserializer, handler.response_serializer

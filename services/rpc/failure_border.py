@@ -3,61 +3,42 @@
 One interceptor does it for every method of every servicer, over every channel. What
 a handler raises besides `Failure` is a fault of the gateway: the caller learns the request's
 ID and nothing of the exception, whose text may hold a secret.
+
+Every status that is made here has one `google.rpc.ErrorInfo`, and the ID of the request in
+`google.rpc.RequestInfo`. Statuses that gRPC makes have neither: of a caller that cancels or whose
+deadline passes, of a request that is too large even to be
+refused here, and of a server with too many calls.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from inspect import isawaitable
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import RequestInfo
 
-from services.common.call_names import (
-    INTERNAL_MESSAGE,
-    REQUEST_ID_HEADER,
-    STATUS_DETAILS,
-    TIMEOUT_HEADER,
-)
-from services.common.request_headers import request_id_or_new
+from services.common.call_names import INTERNAL_MESSAGE, STATUS_DETAILS
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
+from services.rpc.call_context import Context, Handler, current_request_id, open_request_id
+from services.rpc.field_paths import field_path
 
-# Quoted: only the stubs make these generic.
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Decode: TypeAlias = Callable[[bytes], object]
 
 log = logging.getLogger(__name__)
 
+MESSAGE_BYTES_MAX = 48 * 2**20
+"""The largest request. It contains pictures: the edge's limit on bodies, and the overhead of
+base64."""
 
-def metadata_of(context: Context) -> Mapping[str, str]:
-    """Return the text metadata of a call; of a key that comes twice, the last value."""
-    return {
-        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
-    }
-
-
-def request_id_of(metadata: Mapping[str, str]) -> str:
-    """Return the caller's ID of the request if it is fit for logs, else a new one."""
-    return request_id_or_new(metadata.get(REQUEST_ID_HEADER))
-
-
-def queue_wait_s(metadata: Mapping[str, str], left_s: float | None) -> float:
-    """Return how long a call waited in gRPC's queue, where its caller states its timeout.
-
-    A call's deadline runs from the moment at which gRPC has read the call. The timeout that the
-    caller stated, less the time that is left, is the wait: no clock but this machine's is needed.
-    The time in which the caller's gRPC looked for a server is in it, too, as far as rounding shows
-    it.
-    """
-    try:
-        return float(metadata[TIMEOUT_HEADER]) - left_s if left_s is not None else 0.0
-    except (KeyError, ValueError):
-        return 0.0
+SHUTDOWN_RETRY_AFTER_S = 1.0
+"""The wait before a retry at another replica."""
 
 
 class FailureBorder(grpc.aio.ServerInterceptor):
@@ -65,6 +46,8 @@ class FailureBorder(grpc.aio.ServerInterceptor):
 
     def __init__(self) -> None:
         self._guarded: dict[str, Handler] = {}
+        self._calls: set[asyncio.Task[Any]] = set()
+        self._is_shut_down = False
 
     async def intercept_service(
         self,
@@ -76,98 +59,144 @@ class FailureBorder(grpc.aio.ServerInterceptor):
         if method not in self._guarded:
             try:
                 handler = await continuation(handler_call_details)
+                if handler is None:
+                    message = "The server has no such method."
+                    raise Failure(ErrorReason.NOT_IMPLEMENTED, message)
             except Exception as error:  # noqa: BLE001 - the border: an interceptor's failure, too
-                return _failing_handler(error)
-            if handler is None:
                 # Unknown methods are not remembered: callers choose their names.
-                return None
-            self._guarded[method] = _guard(handler)
+                return _Guard(self, method).refusal(error)
+            self._guarded[method] = _Guard(self, method).around(handler)
         return self._guarded[method]
 
+    def end_calls(self) -> None:
+        """End the calls in flight: they fail with SHUTTING_DOWN."""
+        self._is_shut_down = True
+        for task in tuple(self._calls):
+            task.cancel()
 
-def _guard(handler: Handler) -> Handler:
-    if handler.unary_unary is not None:
-        return grpc.unary_unary_rpc_method_handler(
-            _guard_unary(handler.unary_unary),
-            _none_if_undecodable(handler.request_deserializer),
-            handler.response_serializer,
-        )
-    if handler.unary_stream is not None:
-        return grpc.unary_stream_rpc_method_handler(
-            _guard_stream(handler.unary_stream),
-            _none_if_undecodable(handler.request_deserializer),
-            handler.response_serializer,
-        )
-    return handler
+    @contextmanager
+    def in_flight(self) -> Iterator[None]:
+        """Count the call of this task. Raises SHUTTING_DOWN where `end_calls` has ended it."""
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        self._calls.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self._is_shut_down:
+                raise
+            task.uncancel()
+            message = "The service is shutting down. Please try again."
+            raise Failure(
+                ErrorReason.SHUTTING_DOWN, message, retry_after_s=SHUTDOWN_RETRY_AFTER_S
+            ) from None
+        finally:
+            self._calls.discard(task)
 
 
-def _none_if_undecodable(decode: Decode | None) -> Decode | None:
-    """Return a deserializer that gives None for bytes that are no message.
+class _Guard:
+    """Makes handlers of one method that turn what another handler raises into statuses."""
+
+    def __init__(self, border: FailureBorder, method: str) -> None:
+        self._border = border
+        self._method = method
+
+    def around(self, handler: Handler) -> Handler:
+        """Return the handler with its failures as statuses."""
+        decode = _or_failure(handler.request_deserializer)
+        encode = handler.response_serializer
+        if handler.unary_unary is not None:
+            return grpc.unary_unary_rpc_method_handler(
+                self._whole(handler.unary_unary), decode, encode
+            )
+        if handler.unary_stream is not None:
+            stream = self._stream(handler.unary_stream, _require_decoded)
+            return grpc.unary_stream_rpc_method_handler(stream, decode, encode)
+        if handler.stream_stream is not None:
+            dialogue = self._stream(handler.stream_stream, _require_all_decoded)
+            return grpc.stream_stream_rpc_method_handler(dialogue, decode, encode)
+        return handler
+
+    def refusal(self, error: Exception) -> Handler:
+        """Return a handler that fails at once, without a look at the request."""
+
+        async def fail(requests: object, context: Context) -> NoReturn:  # noqa: ARG001
+            open_request_id(context)
+            await self._abort(error, context)
+
+        # To a caller who expects one answer, a status without an answer is the same.
+        return grpc.stream_stream_rpc_method_handler(fail)
+
+    def _whole(self, handle: Callable[..., Any]) -> Callable[..., Awaitable[object]]:
+        async def guarded(request: object, context: Context) -> object:
+            open_request_id(context)
+            try:
+                with self._border.in_flight():
+                    return await handle(_require_decoded(request), context)
+            except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
+                await self._abort(error, context)
+
+        return guarded
+
+    def _stream(
+        self, handle: Callable[..., Any], require: Callable[[Any], object]
+    ) -> Callable[..., AsyncIterator[object]]:
+        async def guarded(request: object, context: Context) -> AsyncIterator[object]:
+            open_request_id(context)
+            try:
+                with self._border.in_flight():
+                    answering = handle(require(request), context)
+                    if isawaitable(answering):  # `Watch` of the health service writes itself.
+                        await answering
+                        return
+                    async with aclosing(answering) as messages:
+                        async for message in messages:
+                            yield message
+            except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
+                await self._abort(error, context)
+
+        return guarded
+
+    async def _abort(self, error: Exception, context: Context) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        request_id = current_request_id()
+        if not isinstance(error, Failure):
+            log.error("call.failed", extra={"request_id": request_id}, exc_info=error)
+            error = Failure(ErrorReason.INTERNAL, INTERNAL_MESSAGE.format(request_id))
+        status = error.to_status(field_path(self._method, error.param))
+        status.details.add().Pack(RequestInfo(request_id=request_id))
+        details = (STATUS_DETAILS, status.SerializeToString())
+        trailers: Sequence[tuple[str, str | bytes]] = (details, *error.headers.items())
+        await context.abort(error.code, status.message, trailers)
+        raise AssertionError("abort() raises")
+
+
+def _or_failure(decode: Decode | None) -> Decode | None:
+    """Return a deserializer that gives the Failure for bytes that are no request.
 
     gRPC would write such a failure to the caller and to the log.
     """
     if decode is None:
         return None
 
-    def decode_or_none(data: bytes) -> object:
+    def decode_or_failure(data: bytes) -> object:
+        if len(data) > MESSAGE_BYTES_MAX:
+            message = f"The request is larger than {MESSAGE_BYTES_MAX} bytes."
+            return Failure(ErrorReason.REQUEST_TOO_LARGE, message)
         try:
             return decode(data)
         except DecodeError:
-            return None
+            return Failure(ErrorReason.INVALID_FIELD, "The request cannot be decoded.")
 
-    return decode_or_none
+    return decode_or_failure
 
 
 def _require_decoded(request: object) -> object:
-    if request is None:
-        message = "The request cannot be decoded."
-        raise Failure(ErrorReason.INVALID_FIELD, message)
+    if isinstance(request, Failure):
+        raise request
     return request
 
 
-def _failing_handler(error: Exception) -> Handler:
-    async def fail(request: object, context: Context) -> NoReturn:  # noqa: ARG001 - a handler's
-        await _abort(error, context)
-
-    # To a caller who expects a stream, a status without an answer is the same.
-    return grpc.unary_unary_rpc_method_handler(fail)
-
-
-def _guard_unary(handle: Callable[..., Any]) -> Callable[..., Awaitable[object]]:
-    async def guarded(request: object, context: Context) -> object:
-        try:
-            return await handle(_require_decoded(request), context)
-        except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
-            await _abort(error, context)
-
-    return guarded
-
-
-def _guard_stream(handle: Callable[..., Any]) -> Callable[..., AsyncIterator[object]]:
-    async def guarded(request: object, context: Context) -> AsyncIterator[object]:
-        try:
-            answering = handle(_require_decoded(request), context)
-            if isawaitable(answering):  # `Watch` of the health service writes its messages itself.
-                await answering
-                return
-            async with aclosing(answering) as messages:
-                async for message in messages:
-                    yield message
-        except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
-            await _abort(error, context)
-
-    return guarded
-
-
-async def _abort(error: Exception, context: Context) -> NoReturn:
-    if isinstance(error, grpc.aio.AbortError):
-        raise error
-    if not isinstance(error, Failure):
-        request_id = request_id_of(metadata_of(context))
-        log.error("call.failed", extra={"request_id": request_id}, exc_info=error)
-        error = Failure(ErrorReason.INTERNAL, INTERNAL_MESSAGE.format(request_id))
-    status = error.to_status()
-    details = (STATUS_DETAILS, status.SerializeToString())
-    trailers: Sequence[tuple[str, str | bytes]] = (details, *error.headers.items())
-    await context.abort(error.code, status.message, trailers)
-    raise AssertionError("abort() raises")
+async def _require_all_decoded(requests: AsyncIterator[object]) -> AsyncGenerator[object, None]:
+    async for request in requests:
+        yield _require_decoded(request)

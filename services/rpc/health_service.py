@@ -25,6 +25,8 @@ from typing import Any
 from grpc_health.v1 import health_pb2
 from grpc_health.v1._async import HealthServicer
 
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
 from services.telemetry.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -45,6 +47,9 @@ MOVE_TIMEOUT_S = 2.0
 IN_TRANSIT_S = 0.25
 """Longest time in transit of a call whose client has moved away since."""
 
+_messages: Any = health_pb2
+"""The messages, some of which the types of `grpcio-health-checking` do not have yet."""
+
 _STATUSES = {
     True: health_pb2.HealthCheckResponse.SERVING,
     False: health_pb2.HealthCheckResponse.NOT_SERVING,
@@ -60,10 +65,30 @@ class HealthService(HealthServicer):
 
     def __init__(self) -> None:
         super().__init__()
+        self._names = {""}
         self._stopping = asyncio.Event()
         self._moving = asyncio.Event()
         self._watchers_of_calls = 0
         self._moved = asyncio.Semaphore(0)
+
+    async def Check(  # noqa: N802
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        """Return the health of a service. Raise Failure NOT_FOUND for an unknown name."""
+        if request.service not in self._names:
+            raise Failure(ErrorReason.NOT_FOUND, "There is no service of this name.")
+        return await super().Check(request, context)
+
+    async def List(self, _request: object, context: Any) -> object:  # noqa: N802
+        """Return the health of every service."""
+        asked = {name: health_pb2.HealthCheckRequest(service=name) for name in self._names}
+        statuses = {name: await self.Check(one, context) for name, one in asked.items()}
+        return _messages.HealthListResponse(statuses=statuses)
+
+    async def set(self, service: str, status: Any) -> None:
+        """Report the health of a service."""
+        self._names.add(service)
+        await super().set(service, status)
 
     async def enter_graceful_shutdown(self) -> None:
         """Report NOT_SERVING for good. The health of `CALLS` does not change."""

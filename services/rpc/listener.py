@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import resource
 import stat
@@ -10,18 +11,18 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
-from grpc_reflection.v1alpha import reflection
 
 from services.common.tls import ListenerTls
 from services.rpc.accept_batch import accepting_in_batches, register_handlers
-from services.rpc.failure_border import FailureBorder
+from services.rpc.failure_border import MESSAGE_BYTES_MAX, FailureBorder
+from services.rpc.reflection import add_reflection
 from services.rpc.rpc_log import COMPLETIONS
 
 UNIX = "unix:"
 
-MESSAGE_BYTES_MAX = 48 * 2**20
-"""The largest message. Requests contain pictures: the edge's limit on bodies, and the overhead of
-base64."""
+RECEIVED_BYTES_MAX = MESSAGE_BYTES_MAX + 16 * 2**20
+"""The largest message that gRPC receives. Those over `MESSAGE_BYTES_MAX` get a status of ours, and
+larger ones the status of gRPC."""
 RPCS_MAX = 4000
 """The most calls in flight. Completions that are accepted in batches are not counted: load shedding
 limits them."""
@@ -31,11 +32,16 @@ CONNECTIONS_MAX = 4000
 CONNECTIONS_SHARE = 0.2
 """The share of the process's file descriptors that connections of one listener may take."""
 
+LAST_STATUS_S = 1.0
+"""The most time at the end of a shutdown in which calls that are still in flight get a status."""
+LAST_STATUS_SHARE = 0.2
+"""The largest share of the time of a shutdown for that."""
+
 PING_INTERVAL_MIN_MS = 1_000
 """The shortest interval between keep-alive pings of a client."""
 
 OPTIONS = (
-    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", RECEIVED_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_concurrent_streams", 2000),
     # An unread stream would otherwise be buffered up to megabytes ahead of its reader.
@@ -72,7 +78,8 @@ async def listening(
 
     Raises OSError where the address is taken, or the files of `tls` cannot be used.
     """
-    chain = [FailureBorder(), *interceptors]
+    border = FailureBorder()
+    chain = [border, *interceptors]
     server = grpc.aio.server(
         interceptors=chain,
         options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", _connections_max())],
@@ -81,16 +88,26 @@ async def listening(
     handlers = register_handlers(register, server)
     completions = {path: handlers[path] for path in handlers if path.startswith(COMPLETIONS)}
     if reflected:
-        reflection.enable_server_reflection((*reflected, reflection.SERVICE_NAME), server)
+        add_reflection(reflected, server)
     bound = _bind(server, address, tls)
     await server.start()
     async with accepting_in_batches(server, completions, chain):
         try:
             yield bound
         finally:
-            await server.stop(grace_s)
+            await _stop(server, border, grace_s)
             if bound.startswith(UNIX):
                 _remove(bound)
+
+
+async def _stop(server: grpc.aio.Server, border: FailureBorder, grace_s: float) -> None:
+    """Let calls in flight end by themselves; before gRPC cuts the rest, end it with a status."""
+    stopping = asyncio.ensure_future(server.stop(grace_s))
+    last_s = min(LAST_STATUS_S, grace_s * LAST_STATUS_SHARE)
+    _, running = await asyncio.wait({stopping}, timeout=grace_s - last_s)
+    if running and last_s:
+        border.end_calls()
+    await stopping
 
 
 def _connections_max() -> int:

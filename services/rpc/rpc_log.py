@@ -1,7 +1,8 @@
 """One log line, metric and span per call of a method that is no completion.
 
 Completions have records of their own (`services.telemetry.calls`). All other calls are rare, and
-most are operators': who changed what is found in the log by the request's ID.
+most are operators': who changed what is found in the log by the request's ID, which callers learn
+from the initial metadata where they have set none.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from services.clock import Clock
 from services.common.call_names import CHAT_SERVICE
 from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
-from services.rpc.failure_border import Context, Handler, metadata_of, request_id_of
+from services.rpc.call_context import (
+    Context,
+    Handler,
+    current_request_id,
+    metadata_of,
+    unknown_request_id,
+)
 
 if TYPE_CHECKING:
     from services.telemetry.call_spans import CallTracer
@@ -66,6 +73,8 @@ class RpcLog(grpc.aio.ServerInterceptor):
             span = None if self._tracer is None else self._tracer.begin_rpc(method, metadata)
             code, reason = "INTERNAL", "INTERNAL"
             try:
+                if told := unknown_request_id(context):
+                    await context.send_initial_metadata(told)
                 answer: object = await handle(request, context)
                 code, reason = "OK", ""
             except Failure as failure:
@@ -81,7 +90,7 @@ class RpcLog(grpc.aio.ServerInterceptor):
                 if span is not None:
                     span.end(code, reason)
                 line = {
-                    "request_id": request_id_of(metadata),
+                    "request_id": current_request_id(),
                     "method": method,
                     "code": code,
                     "reason": reason,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, QuotaFailure, RetryInfo
 
 from services.common import call_names
 from services.domain.error_reason import ErrorReason
@@ -92,7 +92,7 @@ def _example(reason: str, call: ast.Call) -> Failure:
         ErrorReason(reason),
         "message",
         param="field" if "param" in given else "",
-        facts={str(fact): "value" for fact in facts},
+        facts={str(fact): "7" for fact in facts},
         retry_after_s=1.0 if "retry_after_s" in given else None,
     )
 
@@ -139,6 +139,7 @@ def collected() -> dict[str, Sent]:
 
 
 SENT = collected()
+QUOTA = QuotaFailure.DESCRIPTOR.full_name
 RETRY, BAD = RetryInfo.DESCRIPTOR.full_name, BadRequest.DESCRIPTOR.full_name
 
 
@@ -147,7 +148,7 @@ def test_the_sources_of_failures_are_found() -> None:
     assert SENT["MODEL_NOT_FOUND"].metadata == {"model", "param"}
     assert SENT["RATE_LIMIT_EXCEEDED"].metadata == {"limit", "limitValue"}
     assert SENT["OVERLOADED"].metadata == {"scarce"}
-    assert SENT["UPSTREAM_RATE_LIMITED"].details == {RETRY}
+    assert SENT["UPSTREAM_RATE_LIMITED"].details == {QUOTA, RETRY}
     assert SENT["INVALID_FIELD"].details == {BAD}
 
 

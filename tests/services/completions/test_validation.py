@@ -114,7 +114,7 @@ TOOL = Tool(name="t")
         ("thinking.budget_tokens", {"thinking": Thinking(budget_tokens=32_001)}),
         ("tools[0].function.name", {"tools": [Tool(name="no spaces")]}),
         ("tools", {"tools": [TOOL] * 129}),
-        ("tool_choice", {"tool_choice": ToolChoice(mode="")}),
+        ("tool_choice.mode", {"tool_choice": ToolChoice(mode="")}),
         ("tool_choice", {"tool_choice": ToolChoice(mode="named", names=["t"])}),
         ("tool_choice", {"tool_choice": ToolChoice(mode="named")}),
         ("tool_choice", {"tool_choice": ToolChoice(mode="required")}),
@@ -142,7 +142,7 @@ def with_words(word: Any) -> list[tuple[str, dict[str, Any]]]:
         ("messages[1].tool_calls[0].type", called(call)),
         ("messages[1].tool_calls[0].type", called(call, role="user")),
         ("tools[1].type", {"tools": [TOOL, Tool(name="u", type=word)]}),
-        ("tool_choice", {"tools": [TOOL], "tool_choice": ToolChoice(mode=word)}),
+        ("tool_choice.mode", {"tools": [TOOL], "tool_choice": ToolChoice(mode=word)}),
         (
             "tool_choice.type",
             {"tools": [TOOL], "tool_choice": ToolChoice(mode="named", names=["t"], type=word)},

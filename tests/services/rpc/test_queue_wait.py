@@ -13,7 +13,7 @@ import pytest
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as pb_grpc
 
-from services.rpc.failure_border import metadata_of, queue_wait_s
+from services.rpc.call_context import metadata_of, queue_wait_s
 from services.rpc.listener import listening
 
 BLOCKED_S = 1.0

@@ -483,8 +483,9 @@ class ChatCompletionSpec(_message.Message):
 
     The fields have their names in OpenAI's API, so that REST bodies, stubs and logs
     use the same names. A field that is not set is not sent upstream: the provider
-    decides. Values outside the ranges below fail with INVALID_ARGUMENT, with the
-    name of the field in `google.rpc.BadRequest`.
+    decides. Values outside the ranges below, and numbers of enums that are not listed,
+    fail with INVALID_ARGUMENT, with the path of the field, such as `spec.tools[0].name`,
+    in `google.rpc.BadRequest`.
     """
 
     DESCRIPTOR: _descriptor.Descriptor

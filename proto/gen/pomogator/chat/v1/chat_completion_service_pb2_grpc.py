@@ -32,7 +32,10 @@ class ChatCompletionServiceStub:
     set the request ID with `x-request-id`. A failed call ends with a
     `google.rpc.Status` that contains exactly one `google.rpc.ErrorInfo` of the
     domain `pomogator`. Its reason is the name of an `ErrorReason` without its
-    prefix, such as `MODEL_NOT_FOUND`.
+    prefix, such as `MODEL_NOT_FOUND`. Only a status that gRPC itself makes has none: of
+    a call that its caller cancelled, or whose deadline passed before the service could
+    answer. `google.rpc.RequestInfo` has the request ID; an answer to a caller that set
+    none has it as `x-request-id` in the initial metadata.
 
     `x-pomogator-timeout` metadata is the whole time of the call in seconds, like the
     deadline. gRPC transmits only the remaining time of a deadline; the difference
@@ -74,7 +77,10 @@ class ChatCompletionServiceServicer:
     set the request ID with `x-request-id`. A failed call ends with a
     `google.rpc.Status` that contains exactly one `google.rpc.ErrorInfo` of the
     domain `pomogator`. Its reason is the name of an `ErrorReason` without its
-    prefix, such as `MODEL_NOT_FOUND`.
+    prefix, such as `MODEL_NOT_FOUND`. Only a status that gRPC itself makes has none: of
+    a call that its caller cancelled, or whose deadline passed before the service could
+    answer. `google.rpc.RequestInfo` has the request ID; an answer to a caller that set
+    none has it as `x-request-id` in the initial metadata.
 
     `x-pomogator-timeout` metadata is the whole time of the call in seconds, like the
     deadline. gRPC transmits only the remaining time of a deadline; the difference
@@ -141,7 +147,10 @@ class ChatCompletionService:
     set the request ID with `x-request-id`. A failed call ends with a
     `google.rpc.Status` that contains exactly one `google.rpc.ErrorInfo` of the
     domain `pomogator`. Its reason is the name of an `ErrorReason` without its
-    prefix, such as `MODEL_NOT_FOUND`.
+    prefix, such as `MODEL_NOT_FOUND`. Only a status that gRPC itself makes has none: of
+    a call that its caller cancelled, or whose deadline passed before the service could
+    answer. `google.rpc.RequestInfo` has the request ID; an answer to a caller that set
+    none has it as `x-request-id` in the initial metadata.
 
     `x-pomogator-timeout` metadata is the whole time of the call in seconds, like the
     deadline. gRPC transmits only the remaining time of a deadline; the difference

@@ -82,7 +82,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_INSUFFICIENT_QUOTA: _ErrorReason.ValueType  # 13
     """FAILED_PRECONDITION. 402 `insufficient_quota`, `insufficient_quota`. The balance does not
-    cover the call; waiting does not help.
+    cover the call; waiting does not help. Details: `google.rpc.PreconditionFailure`.
     """
     ERROR_REASON_MODEL_NOT_ALLOWED: _ErrorReason.ValueType  # 14
     """PERMISSION_DENIED. 403 `permission_error`, `model_not_allowed`. The key may not use the
@@ -126,11 +126,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_RATE_LIMIT_EXCEEDED: _ErrorReason.ValueType  # 26
     """RESOURCE_EXHAUSTED. 429 `rate_limit_error`, `rate_limit_exceeded`. A limit of the key or
-    the channel is used up. Metadata: `limit`, `limitValue`. Details: `google.rpc.RetryInfo`.
+    the channel is used up. Metadata: `limit`, `limitValue`. Details: `google.rpc.QuotaFailure`,
+    `google.rpc.RetryInfo`.
     """
     ERROR_REASON_BUDGET_EXCEEDED: _ErrorReason.ValueType  # 27
     """RESOURCE_EXHAUSTED. 429 `insufficient_quota`, `budget_exceeded`. The key has spent its
-    budget for the month.
+    budget for the month. Details: `google.rpc.QuotaFailure`.
     """
     ERROR_REASON_HEADERS_TOO_LARGE: _ErrorReason.ValueType  # 28
     """OUT_OF_RANGE. 431 `invalid_request_error`, `headers_too_large`. REST only."""
@@ -171,7 +172,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_UPSTREAM_RATE_LIMITED: _ErrorReason.ValueType  # 39
     """RESOURCE_EXHAUSTED. 429 `rate_limit_error`, `upstream_rate_limited`. The provider limits
-    the gateway's requests. Metadata: `param`. Details: `google.rpc.RetryInfo`.
+    the gateway's requests. Metadata: `param`. Details: `google.rpc.QuotaFailure`,
+    `google.rpc.RetryInfo`.
     """
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 40
     """UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load: too many calls
@@ -179,7 +181,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Metadata: `scarce`. Details: `google.rpc.RetryInfo`.
     """
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 41
-    """UNAVAILABLE. 503 `server_error`, `server_shutting_down`. The gateway is stopping. REST only."""
+    """UNAVAILABLE. 503 `server_error`, `server_shutting_down`. The gateway is stopping:
+    a call was still in flight at the end of its grace. Details: `google.rpc.RetryInfo`.
+    """
     ERROR_REASON_STORAGE_UNAVAILABLE: _ErrorReason.ValueType  # 42
     """UNAVAILABLE. 503 `server_error`, `storage_unavailable`. The gateway cannot reach its own
     storage. Details: `google.rpc.RetryInfo`.
@@ -209,9 +213,11 @@ class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. `google.rpc.ErrorInfo.reason` is the value's name without
     `ERROR_REASON_`, its domain `pomogator`. Each comment gives the gRPC code, what REST
     callers get (HTTP status, `type`, `code`), the keys of the metadata and the other
-    details that a failure may carry. `google.rpc.BadRequest` names the same field as
-    `param`; `google.rpc.RetryInfo` is there where the time to wait is known. Failures
-    marked "REST only" arise in the REST edge and never travel over gRPC.
+    details that a failure may carry. `param` is the name of a field in OpenAI's API;
+    `google.rpc.BadRequest` has its path in the request, such as `spec.tools[0].name`.
+    `google.rpc.RetryInfo` is there where the time to wait is known. Each failure has
+    `google.rpc.RequestInfo` with the ID of the request. Failures marked "REST only" arise
+    in the REST edge and never travel over gRPC.
     New reasons may be added; none changes its meaning.
     """
 
@@ -275,7 +281,7 @@ during the answer.
 """
 ERROR_REASON_INSUFFICIENT_QUOTA: ErrorReason.ValueType  # 13
 """FAILED_PRECONDITION. 402 `insufficient_quota`, `insufficient_quota`. The balance does not
-cover the call; waiting does not help.
+cover the call; waiting does not help. Details: `google.rpc.PreconditionFailure`.
 """
 ERROR_REASON_MODEL_NOT_ALLOWED: ErrorReason.ValueType  # 14
 """PERMISSION_DENIED. 403 `permission_error`, `model_not_allowed`. The key may not use the
@@ -319,11 +325,12 @@ was used with another request.
 """
 ERROR_REASON_RATE_LIMIT_EXCEEDED: ErrorReason.ValueType  # 26
 """RESOURCE_EXHAUSTED. 429 `rate_limit_error`, `rate_limit_exceeded`. A limit of the key or
-the channel is used up. Metadata: `limit`, `limitValue`. Details: `google.rpc.RetryInfo`.
+the channel is used up. Metadata: `limit`, `limitValue`. Details: `google.rpc.QuotaFailure`,
+`google.rpc.RetryInfo`.
 """
 ERROR_REASON_BUDGET_EXCEEDED: ErrorReason.ValueType  # 27
 """RESOURCE_EXHAUSTED. 429 `insufficient_quota`, `budget_exceeded`. The key has spent its
-budget for the month.
+budget for the month. Details: `google.rpc.QuotaFailure`.
 """
 ERROR_REASON_HEADERS_TOO_LARGE: ErrorReason.ValueType  # 28
 """OUT_OF_RANGE. 431 `invalid_request_error`, `headers_too_large`. REST only."""
@@ -364,7 +371,8 @@ Metadata: `param`. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_UPSTREAM_RATE_LIMITED: ErrorReason.ValueType  # 39
 """RESOURCE_EXHAUSTED. 429 `rate_limit_error`, `upstream_rate_limited`. The provider limits
-the gateway's requests. Metadata: `param`. Details: `google.rpc.RetryInfo`.
+the gateway's requests. Metadata: `param`. Details: `google.rpc.QuotaFailure`,
+`google.rpc.RetryInfo`.
 """
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 40
 """UNAVAILABLE. 503 `overloaded_error`, `overloaded`. The gateway sheds load: too many calls
@@ -372,7 +380,9 @@ are in flight. Where `scarce` is `memory`, memory is short, however few the call
 Metadata: `scarce`. Details: `google.rpc.RetryInfo`.
 """
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 41
-"""UNAVAILABLE. 503 `server_error`, `server_shutting_down`. The gateway is stopping. REST only."""
+"""UNAVAILABLE. 503 `server_error`, `server_shutting_down`. The gateway is stopping:
+a call was still in flight at the end of its grace. Details: `google.rpc.RetryInfo`.
+"""
 ERROR_REASON_STORAGE_UNAVAILABLE: ErrorReason.ValueType  # 42
 """UNAVAILABLE. 503 `server_error`, `storage_unavailable`. The gateway cannot reach its own
 storage. Details: `google.rpc.RetryInfo`.

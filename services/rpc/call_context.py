@@ -1,0 +1,59 @@
+"""What a handler learns of its gRPC call beside the request: metadata, request ID, queue time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Any, TypeAlias
+
+import grpc
+
+from services.common.call_names import REQUEST_ID_HEADER, TIMEOUT_HEADER
+from services.common.request_headers import request_id_or_new
+
+# Quoted: only the stubs make these generic.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+
+_request_id: ContextVar[str] = ContextVar("request_id")
+"""ID of the call whose task this is."""
+
+
+def metadata_of(context: Context) -> Mapping[str, str]:
+    """Return the text metadata of a call; of a key that comes twice, the last value."""
+    return {
+        key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)
+    }
+
+
+def open_request_id(context: Context) -> str:
+    """Give the call of this task its ID: the caller's, if it is fit for logs, or a new one."""
+    request_id = request_id_or_new(metadata_of(context).get(REQUEST_ID_HEADER))
+    _request_id.set(request_id)
+    return request_id
+
+
+def current_request_id() -> str:
+    """Return the ID of the call of this task. The border has opened it."""
+    return _request_id.get()
+
+
+def unknown_request_id(context: Context) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that tells the caller the ID of the call; none if it has set the ID."""
+    request_id = current_request_id()
+    is_known = metadata_of(context).get(REQUEST_ID_HEADER) == request_id
+    return () if is_known else ((REQUEST_ID_HEADER, request_id),)
+
+
+def queue_wait_s(metadata: Mapping[str, str], left_s: float | None) -> float:
+    """Return how long a call waited in gRPC's queue, where its caller states its timeout.
+
+    A call's deadline runs from the moment at which gRPC has read the call. The timeout that the
+    caller stated, less the time that is left, is the wait: no clock but this machine's is needed.
+    The time in which the caller's gRPC looked for a server is in it, too, as far as rounding shows
+    it.
+    """
+    try:
+        return float(metadata[TIMEOUT_HEADER]) - left_s if left_s is not None else 0.0
+    except (KeyError, ValueError):
+        return 0.0
