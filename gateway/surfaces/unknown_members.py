@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw
 
 from gateway.surfaces.json_fields import read
-from services.common.known_members import is_about_unknown, shape_of, split
+from services.common.known_members import is_about_type, is_about_unknown, shape_of, split
 
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ class Reader(Generic[T]):
         try:
             return self._decoder.decode(raw), unknown
         except msgspec.ValidationError as error:
-            if is_about_unknown(error):
+            if is_about_unknown(error) or is_about_type(error):
                 known, unknown = split(raw, self._shape)
                 raw = Raw(msgspec.json.encode(known))
         return read(param, raw, self._decoder), unknown

@@ -28,7 +28,12 @@ def answer_limit(spec: ChatCompletionSpec, target: Target) -> int:
     limit, budget = spec.max_tokens or 0, 0
     if most:
         limit = min(limit, most)
-    if spec.reasoning_effort or target.thinking_by_name or spec.thinking is not None:
+    if (
+        spec.reasoning_effort
+        or spec.other_reasoning_effort
+        or target.thinking_by_name
+        or spec.thinking is not None
+    ):
         thinking = plan(spec, target, Notes())
         limit, budget = thinking.max_tokens or 0, thinking.budget_tokens
     if not limit:

@@ -6,11 +6,14 @@ split by the shape of its type, and the known rest of it is read.
 Unknown members have the form of the value: those of an object are an object, in which those of a
 member are at its name; those of a list are a list with one object for each item. Members that are
 null are left out.
+
+An object without a tag is of the struct whose tag is the name of one of its members.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from secrets import token_hex
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +25,13 @@ to read, without them up to 13."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, Raw])
 _ARRAY = msgspec.json.Decoder(list[Raw])
+_ABSENT = Raw(b"null")
 _FAULT = "contains unknown field"
+_TYPE_FAULTS = ("Invalid value", "missing required field")
+
+OTHER_TAG = token_hex(16)
+"""Tag of a struct that stands for objects of types that no other struct has. Its member `json` is
+the object, without what the struct has as a member too. Secret, so that no client can send it."""
 
 
 class Shape(NamedTuple):
@@ -48,6 +57,12 @@ def shape_of(kind: Any) -> Shape | None:
 def is_about_unknown(error: msgspec.ValidationError) -> bool:
     """Whether a value was refused for an unknown member."""
     return _FAULT in str(error)
+
+
+def is_about_type(error: msgspec.ValidationError) -> bool:
+    """Whether a value may have been refused for its tag, which `split` replaces where it can."""
+    text = str(error)
+    return any(fault in text for fault in _TYPE_FAULTS)
 
 
 def split(raw: Raw, shape: Shape | None) -> tuple[object, Any]:
@@ -89,6 +104,7 @@ def _shape(kind: inspect.Type) -> Shape | None:
             if each.tag_field is not None:
                 members[each.tag_field] = None
             structs.append(StructShape(each.tag_field, each.tag, members))
+            structs.sort(key=lambda struct: struct.tag == OTHER_TAG)  # It is tried last.
         elif isinstance(each, inspect.ListType):
             item_shape = _shape(each.item_type)
     return Shape(structs, item_shape) if structs or item_shape else None
@@ -96,15 +112,19 @@ def _shape(kind: inspect.Type) -> Shape | None:
 
 def _split_object(raw: Raw, structs: Sequence[StructShape]) -> tuple[object, Any]:
     given = _OBJECT.decode(raw)
-    struct = next((each for each in structs if _is_tagged(given, each)), None)
+    struct = next((each for each in structs if _is_of(given, each)), None)
     if struct is None:
         return raw, None
+    if struct.tag == OTHER_TAG:
+        return _other(given, struct), None
+    if struct.tag_field is not None and _is_null(given.get(struct.tag_field, _ABSENT)):
+        given = {**given, struct.tag_field: Raw(msgspec.json.encode(struct.tag))}
     unknown: dict[str, object] = {}
     known: dict[str, object] = {}
     members = struct.members
     for name, value in given.items():
         if name not in members:
-            if memoryview(value)[0] != ord("n"):
+            if not _is_null(value):
                 unknown[name] = value
             continue
         known[name] = value
@@ -116,8 +136,24 @@ def _split_object(raw: Raw, structs: Sequence[StructShape]) -> tuple[object, Any
     return known, unknown
 
 
-def _is_tagged(given: Mapping[str, Raw], struct: StructShape) -> bool:
+def _is_of(given: Mapping[str, Raw], struct: StructShape) -> bool:
+    """Whether an object has the struct's tag, or none but a member with the name of that tag."""
     if struct.tag_field is None:
         return True
-    raw = given.get(struct.tag_field)
-    return raw is not None and msgspec.json.decode(raw) == struct.tag
+    raw = given.get(struct.tag_field, _ABSENT)
+    if _is_null(raw):
+        return struct.tag in given
+    tag = msgspec.json.decode(raw)
+    return isinstance(tag, str) if struct.tag == OTHER_TAG else bool(tag == struct.tag)
+
+
+def _other(given: Mapping[str, Raw], struct: StructShape) -> Mapping[str, object]:
+    tag = str(struct.tag_field)
+    own = struct.members.keys() - {tag, "json"}
+    rest = {name: value for name, value in given.items() if name not in own}
+    kept = {name: value for name, value in given.items() if name in own}
+    return {**kept, tag: OTHER_TAG, "json": rest}
+
+
+def _is_null(raw: Raw) -> bool:
+    return memoryview(raw)[0] == ord("n")

@@ -66,6 +66,7 @@ PARTS_MAX = 256
 TOOL_CALLS_MAX = 128
 USER_CHARS_MAX = 512
 MODEL_CHARS_MAX = 256
+EFFORT_CHARS_MAX = 64
 
 
 def _words(literal: Any) -> frozenset[str]:
@@ -121,6 +122,10 @@ def _check_model(model: str) -> None:
 def _check_sampling(spec: ChatCompletionSpec) -> None:
     _check_word("reasoning_effort", spec.reasoning_effort, _EFFORTS)
     _check_word("verbosity", spec.verbosity, _VERBOSITIES)
+    if spec.reasoning_effort and spec.other_reasoning_effort:
+        raise _invalid("reasoning_effort", "An effort is given twice.")
+    if len(spec.other_reasoning_effort) > EFFORT_CHARS_MAX:
+        raise _invalid("reasoning_effort", f"At most {EFFORT_CHARS_MAX} characters are allowed.")
     if spec.stop and not all(spec.stop):
         raise _invalid("stop", "A stop sequence must not be empty.")
     if spec.top_logprobs is not None and not spec.logprobs:
@@ -140,7 +145,8 @@ def _check_thinking(thinking: Thinking) -> None:
 
 def _check_tools(spec: ChatCompletionSpec) -> None:
     for index, tool in enumerate(spec.tools):
-        if not _TOOL_NAME.fullmatch(tool.name):
+        is_nameless = tool.other_json and not tool.name
+        if not is_nameless and not _TOOL_NAME.fullmatch(tool.name):
             raise _invalid(
                 f"tools[{index}].function.name",
                 "A tool's name has 1 to 128 letters, digits, `_`, `-`, `.` or `:`.",
@@ -165,6 +171,10 @@ def _check_tool_choice(choice: ToolChoice, spec: ChatCompletionSpec) -> None:
 
 def _check_response_format(form: ResponseFormat) -> None:
     _check_word("response_format.type", form.type, _FORMATS)
+    if form.other_json:
+        if form.type:
+            raise _invalid("response_format", "Give the form's type or its JSON, not both.")
+        return
     if not form.type:
         raise _invalid("response_format.type", "The form must be named.")
     if form.type != "json_schema":

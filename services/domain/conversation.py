@@ -18,7 +18,7 @@ import msgspec
 Role = Literal["", "system", "developer", "user", "assistant", "tool"]
 """Author of a message."""
 
-ImageDetail = Literal["", "low", "high"]
+ImageDetail = Literal["", "low", "high", "original"]
 """Level of detail at which a model processes an image. Empty: the provider decides."""
 
 ToolType = Literal["", "function", "custom"]
@@ -79,7 +79,14 @@ class FilePart(Part, frozen=True):
     filename: str = ""
 
 
-ContentPart: TypeAlias = TextPart | ImagePart | ReasoningPart | AudioPart | FilePart
+class OtherPart(Part, frozen=True):
+    """Part of another type, such as `video_url`."""
+
+    json: bytes = b""
+    """A JSON object in the form of OpenAI's API, or in the provider's, without its cache mark."""
+
+
+ContentPart: TypeAlias = TextPart | ImagePart | ReasoningPart | AudioPart | FilePart | OtherPart
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True):

@@ -65,6 +65,9 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """Members of the tool that no field has: a JSON object in the form of OpenAI's API."""
     cache_control_json: bytes = b""
     """Mark after the tool: tools come first in a prompt. See `Part.cache_control_json`."""
+    other_json: bytes = b""
+    """Tool of another type, which its provider may run itself: a JSON object in its form. Besides
+    mark and name, other fields are then empty."""
 
 
 class ToolChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +94,8 @@ class ResponseFormat(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the answer must match the schema exactly."""
     extra_json: bytes = b""
     """Members that no field has: a JSON object in the form of OpenAI's API."""
+    other_json: bytes = b""
+    """Format of another type: a JSON object in the provider's form. Other fields are then empty."""
 
 
 class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +140,8 @@ class ChatCompletionSpec(msgspec.Struct, frozen=True, kw_only=True):
     cache_control_json: bytes = b""
     """Mark at the end of the whole prompt, which the provider moves along with the conversation.
     See `Part.cache_control_json`."""
+    other_reasoning_effort: str = ""
+    """Effort in the provider's words, where `Effort` does not have it, such as `default`."""
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):

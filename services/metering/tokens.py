@@ -20,6 +20,7 @@ from services.domain.conversation import (
     AudioPart,
     FilePart,
     ImagePart,
+    OtherPart,
     ReasoningPart,
     TextPart,
 )
@@ -145,13 +146,14 @@ def _contents(spec: ChatCompletionSpec) -> tuple[Sequence[str], int]:
         for call in message.tool_calls:
             texts += (call.name, call.arguments)
     for tool in spec.tools:
-        texts += (tool.name, tool.description, tool.parameters_json.decode(errors="replace"))
-    if spec.response_format is not None:
-        texts.append(spec.response_format.schema_json.decode(errors="replace"))
+        json = tool.parameters_json or tool.other_json
+        texts += (tool.name, tool.description, json.decode(errors="replace"))
+    if (form := spec.response_format) is not None:
+        texts.append((form.schema_json or form.other_json).decode(errors="replace"))
     return texts, media_tokens
 
 
-def _media_tokens(part: ImagePart | AudioPart | FilePart) -> int:
+def _media_tokens(part: ImagePart | AudioPart | FilePart | OtherPart) -> int:
     match part:
         case ImagePart():
             return IMAGE_TOKENS
@@ -159,6 +161,8 @@ def _media_tokens(part: ImagePart | AudioPart | FilePart) -> int:
             return -(-len(part.base64) // AUDIO_BYTES_PER_TOKEN)
         case FilePart():
             return FILE_TOKENS + len(part.uri) // FILE_BYTES_PER_TOKEN
+        case OtherPart():
+            return FILE_TOKENS + len(part.json) // FILE_BYTES_PER_TOKEN
 
 
 def _by_size(text: str) -> int:

@@ -23,7 +23,7 @@ from gateway.surfaces.openai_chat.chat_request import ChatRequest
 from gateway.surfaces.openai_chat.image_extraction import extract_images
 from gateway.surfaces.openai_chat.images import ImageReader
 from gateway.surfaces.openai_chat.messages import decode_messages
-from gateway.surfaces.openai_chat.reasoning import decode_reasoning
+from gateway.surfaces.openai_chat.reasoning import decode_reasoning, known_effort
 from gateway.surfaces.openai_chat.renamed_fields import read_renamed
 from gateway.surfaces.openai_chat.simple_request import SimpleRequest, read_simple
 from gateway.surfaces.openai_chat.tools import (
@@ -158,7 +158,8 @@ def _decode(body: bytes, config: EdgeConfig, extracted: dict[str, bytes]) -> Cha
     spec = ChatCompletionSpec(
         model=model,
         messages=messages,
-        reasoning_effort=effort,
+        reasoning_effort=known_effort(effort) or "",
+        other_reasoning_effort="" if known_effort(effort) else effort,
         thinking=thinking,
         extra_json=msgspec.json.encode(fields) if fields else b"",
         **values,

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Raw, Struct
 
 from gateway.errors import invalid
 from gateway.http.strict_json import is_null
-from gateway.surfaces.json_fields import one_of
 from gateway.surfaces.openai_chat.images import ImageReader
 from gateway.surfaces.unknown_members import to_json
-from services.common.known_members import item
+from services.common.known_members import OTHER_TAG, item, member
 from services.domain.conversation import (
     AudioPart,
     ContentPart,
     FilePart,
     ImageDetail,
     ImagePart,
+    OtherPart,
     ReasoningPart,
     TextPart,
 )
@@ -75,17 +75,21 @@ class _ThinkingPart(_Part, tag="thinking", kw_only=True):
     thinking: str
 
 
-_KeptPart: TypeAlias = _TextPart | _ImagePart | _AudioPart | _FilePart | _ThinkingPart
-Parts: TypeAlias = list[
-    _TextPart | _ImagePart | _AudioPart | _FilePart | _RefusalPart | _ThinkingPart
-]
+class _OtherPart(_Part, tag=OTHER_TAG, kw_only=True):
+    json: Raw
 
-_NO_DETAIL: ImageDetail = ""
-DETAILS: Mapping[Literal["auto", "low", "high"], ImageDetail] = {
+
+_KeptPart: TypeAlias = _TextPart | _ImagePart | _AudioPart | _FilePart | _ThinkingPart | _OtherPart
+Parts: TypeAlias = list[_KeptPart | _RefusalPart]
+
+DETAILS: Mapping[str | None, ImageDetail] = {
+    None: "",
     "auto": "",
     "low": "low",
     "high": "high",
+    "original": "original",
 }
+"""Levels of detail. Any other is kept as an unknown member."""
 
 
 class PartReader:
@@ -110,7 +114,7 @@ class PartReader:
             case _ThinkingPart():
                 return ReasoningPart(text=part.thinking, cache_control_json=mark, extra_json=extra)
             case _ImagePart():
-                return self._image(f"{at}.image_url", part, extra)
+                return self._image(f"{at}.image_url", part, unknown)
             case _AudioPart():
                 audio = part.input_audio
                 return AudioPart(
@@ -121,22 +125,26 @@ class PartReader:
                 )
             case _FilePart():
                 return _file(f"{at}.file", part, unknown)
+            case _OtherPart():
+                return OtherPart(json=bytes(part.json), cache_control_json=mark)
 
-    def _image(self, at: str, part: _ImagePart, extra: bytes) -> ImagePart:
-        image, detail = part.image_url, _NO_DETAIL
+    def _image(self, at: str, part: _ImagePart, unknown: Any) -> ImagePart:
+        image, detail = part.image_url, None
         if isinstance(image, str):
             source = self._images.read(at, image)
         else:
             source = self._images.read(f"{at}.url", image.url)
-            if image.detail is not None:
-                detail = DETAILS[one_of(f"{at}.detail", image.detail, DETAILS)]
+            detail = image.detail
+        if detail not in DETAILS:
+            within = {**(member(unknown, "image_url") or {}), "detail": detail}
+            unknown = {**(unknown or {}), "image_url": within}
         return ImagePart(
             uri=source.uri,
             base64=source.base64,
             mime_type=source.mime_type,
-            detail=detail,
+            detail=DETAILS.get(detail, ""),
             cache_control_json=json_of(part.cache_control),
-            extra_json=extra,
+            extra_json=to_json(unknown),
         )
 
 

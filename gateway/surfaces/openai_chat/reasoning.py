@@ -11,7 +11,7 @@ OpenRouter's form, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Raw, Struct
@@ -22,8 +22,8 @@ from gateway.surfaces.json_fields import integer, one_of, read
 from gateway.surfaces.unknown_members import Reader, to_json
 from services.domain.spec import EFFORTS, Effort, Thinking, ThinkingMode
 
-ReasoningFields: TypeAlias = tuple[Effort | Literal[""], Thinking | None]
-"""The spec's `reasoning_effort` and `thinking`."""
+ReasoningFields: TypeAlias = tuple[str, Thinking | None]
+"""The effort, which may be a word of one provider, and the spec's `thinking`."""
 
 
 class _Thinking(Struct, forbid_unknown_fields=True):
@@ -59,11 +59,10 @@ def decode_reasoning(fields: dict[str, Raw], *, details_sent: bool) -> Reasoning
     raw_reasoning = fields.pop("reasoning", None)
     raw_include = fields.pop("include_reasoning", None)
     included = None if raw_include is None else read("include_reasoning", raw_include, _BOOL)
-    effort: Effort | Literal[""] = ""
+    effort = ""
     thinking = None
     if raw_effort is not None:
-        name = read("reasoning_effort", raw_effort, _STRING)
-        effort = one_of("reasoning_effort", name, EFFORTS)
+        effort = read("reasoning_effort", raw_effort, _STRING)
     if raw_thinking is not None:
         thinking = _thinking(raw_thinking)
     if raw_reasoning is not None:
@@ -93,14 +92,18 @@ def _thinking(raw: Raw) -> Thinking:
     )
 
 
-def _reasoning(raw: Raw, effort: Effort | Literal[""]) -> tuple[Effort | Literal[""], Thinking]:
+def known_effort(effort: str) -> Effort | None:
+    """Return the effort if the contract has it."""
+    return next((known for known in EFFORTS if known == effort), None)
+
+
+def _reasoning(raw: Raw, effort: str) -> tuple[str, Thinking]:
     asked, unknown = _REASONING.read("reasoning", raw)
     if asked.effort is not None:
-        asked_effort = one_of("reasoning.effort", asked.effort, EFFORTS)
-        if effort not in {"", asked_effort}:
+        if effort not in {"", asked.effort}:
             message = "`reasoning.effort` and `reasoning_effort` are one thing, but differ."
             raise invalid("reasoning_effort", message)
-        effort = asked_effort
+        effort = asked.effort
     budget, enabled = asked.max_tokens, asked.enabled
     modes: dict[bool | None, ThinkingMode] = {None: "", True: "enabled", False: "disabled"}
     thinking = Thinking(

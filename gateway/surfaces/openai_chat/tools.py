@@ -12,7 +12,7 @@ from gateway.errors import invalid
 from gateway.http.strict_json import is_null
 from gateway.surfaces.json_fields import one_of
 from gateway.surfaces.unknown_members import Reader, to_json
-from services.common.known_members import item, member
+from services.common.known_members import OTHER_TAG, item, member
 from services.domain.spec import (
     ResponseFormat,
     ResponseFormatType,
@@ -45,6 +45,11 @@ class _FunctionTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="f
 
 class _CustomTool(Struct, forbid_unknown_fields=True, tag_field="type", tag="custom"):
     custom: _Custom
+    cache_control: Raw = _NONE
+
+
+class _OtherTool(Struct, forbid_unknown_fields=True, tag_field="type", tag=OTHER_TAG):
+    json: Raw
     cache_control: Raw = _NONE
 
 
@@ -81,7 +86,8 @@ class _ResponseFormat(Struct, forbid_unknown_fields=True):
     json_schema: _JsonSchema | None = None
 
 
-_Tools: TypeAlias = list[_FunctionTool | _CustomTool]
+_Tool: TypeAlias = _FunctionTool | _CustomTool | _OtherTool
+_Tools: TypeAlias = list[_Tool]
 _Choice: TypeAlias = str | _NamedFunction | _NamedCustom | _AllowedTools
 _TOOLS: Reader[_Tools] = Reader(_Tools)
 _FUNCTIONS: Reader[list[_Function]] = Reader(list[_Function])
@@ -110,9 +116,13 @@ def decode_functions(param: str, raw: Raw) -> list[Tool]:
     ]
 
 
-def _tool(tool: _FunctionTool | _CustomTool, unknown: Any) -> Tool:
+def _tool(tool: _Tool, unknown: Any) -> Tool:
+    mark = _json(tool.cache_control)
     if isinstance(tool, _FunctionTool):
-        return _function(tool.function, unknown, _json(tool.cache_control))
+        return _function(tool.function, unknown, mark)
+    if isinstance(tool, _OtherTool):
+        name = _MEMBERS.decode(tool.json).get("name", _NONE)
+        return Tool(name=_text(name), other_json=bytes(tool.json), cache_control_json=mark)
     custom = tool.custom
     return Tool(
         type="custom",
@@ -120,7 +130,7 @@ def _tool(tool: _FunctionTool | _CustomTool, unknown: Any) -> Tool:
         description=custom.description or "",
         parameters_json=_json(custom.format),
         extra_json=to_json(unknown),
-        cache_control_json=_json(tool.cache_control),
+        cache_control_json=mark,
     )
 
 
@@ -181,6 +191,8 @@ def decode_function_choice(param: str, raw: Raw) -> ToolChoice:
 def decode_response_format(param: str, raw: Raw) -> ResponseFormat:
     """Decode the field `response_format`."""
     given, unknown = _FORMAT.read(param, raw)
+    if given.type not in FORMATS:
+        return ResponseFormat(type="", other_json=bytes(raw))
     form = one_of(f"{param}.type", given.type, FORMATS)
     schema = given.json_schema
     if form != "json_schema":
@@ -207,6 +219,11 @@ def _in_function(unknown: Any) -> Any:
 
 def _name(tool: _NamedFunction | _NamedCustom) -> str:
     return tool.function.name if isinstance(tool, _NamedFunction) else tool.custom.name
+
+
+def _text(raw: Raw) -> str:
+    value = None if is_null(raw) else msgspec.json.decode(raw)
+    return value if isinstance(value, str) else ""
 
 
 def _json(raw: Raw) -> bytes:

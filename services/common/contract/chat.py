@@ -22,6 +22,7 @@ from services.domain.conversation import (
     FilePart,
     ImagePart,
     Message,
+    OtherPart,
     ReasoningPart,
     TextPart,
     ToolCall,
@@ -67,6 +68,8 @@ def _read_part(message: content_pb2.ContentPart) -> ContentPart:
             return TextPart(text=message.text)
         values: dict[str, Any] = {"text": message.text}
         part: type[ContentPart] = TextPart
+    elif kind == "other_json":
+        values, part = {"json": message.other_json.encode()}, OtherPart
     else:
         table = _PARTS[kind]
         values = table.values(getattr(message, kind))
@@ -86,6 +89,8 @@ def _read_answered_part(message: content_pb2.ContentPart) -> ContentPart:
 def _fill_part(part: ContentPart, message: content_pb2.ContentPart) -> None:
     if isinstance(part, TextPart):
         message.text = part.text
+    elif isinstance(part, OtherPart):
+        message.other_json = to_json_text(part.json)
     else:
         field = _FIELDS[type(part)]
         made = getattr(message, field)

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from services.domain.conversation import AudioPart, ContentPart, FilePart, ImagePart, TextPart
+from services.domain.conversation import (
+    AudioPart,
+    ContentPart,
+    FilePart,
+    ImagePart,
+    OtherPart,
+    TextPart,
+)
 from services.providers.base import Notes, Target
 from services.providers.translate import images
+from services.providers.translate.other_types import other_object, other_type
 from services.providers.translate.parameters import raw_object, require
 
 Json = dict[str, object]
 
 IMAGE_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
+
+OWN_TYPES = frozenset({"document", "search_result"})
+"""Types of the API's blocks that callers may send as they are."""
 
 SEALED = frozenset({"thinking", "redacted_thinking"})
 """Blocks of reasoning, which the API takes no marks on."""
@@ -53,6 +64,10 @@ def _blocks(part: ContentPart, target: Target) -> list[Json]:
             return _file(part)
         case AudioPart():
             require(False, "messages", "sound")
+        case OtherPart():
+            own = other_type(part.json, "messages") in OWN_TYPES
+            require(own, "messages", "parts of this type")
+            return [other_object(part.json, "messages")]
     return []
 
 

@@ -17,10 +17,12 @@ from services.providers.anthropic.parts import Json
 from services.providers.anthropic.tools import (
     can_force,
     forcing_hint,
+    knows_tool,
     tool_choice,
     tool_definitions,
 )
 from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.translate.other_types import without_foreign_tools
 from services.providers.translate.parameters import (
     accepted,
     forces_tool,
@@ -71,7 +73,11 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
 
     Raises Failure: UNSUPPORTED_FEATURE, INVALID_FIELD, INVALID_IMAGE.
     """
+    spec = without_foreign_tools(spec, knows_tool(target), notes)
     require_features(spec, target)
+    require(not spec.other_reasoning_effort, "reasoning_effort", "this effort")
+    if spec.response_format is not None and spec.response_format.other_json:
+        require(False, "response_format", "answers of this format")
     for name in _unknown_fields(spec)[:UNKNOWN_MAX]:
         notes.dropped(name, f"The provider has no `{name}`.")
     drop_members(unknown_paths(spec), notes)

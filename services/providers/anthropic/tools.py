@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
 from services.domain.spec import ChatCompletionSpec, Tool, ToolChoiceMode
 from services.providers.anthropic.parts import Json
 from services.providers.base import Notes, Target
+from services.providers.translate.other_types import other_object
 from services.providers.translate.parameters import (
     forces_tool,
     raw_object,
@@ -24,7 +26,16 @@ CHOICES: Mapping[ToolChoiceMode, str] = {
 }
 """The API's words for ways to choose a tool."""
 
+_OWN_TYPES = re.compile(r"[a-z_]+_20\d{6}")
+"""Types of the API's own tools, such as `web_search_20250305`: a name and a date."""
+
 _NO_ARGUMENTS: Json = {"type": "object", "properties": {}}
+
+
+def knows_tool(target: Target) -> Callable[[str], bool]:
+    """Return whether a tool of another type may be sent: the provider may charge extra for it."""
+    allowed = target.channel.pass_through is not False
+    return lambda kind: allowed and _OWN_TYPES.fullmatch(kind) is not None
 
 
 def tool_definitions(
@@ -96,6 +107,17 @@ def _allowed_tools(spec: ChatCompletionSpec) -> Collection[str]:
 
 
 def _definition(tool: Tool, target: Target, notes: Notes) -> Json:
+    definition = (
+        other_object(tool.other_json, "tools")
+        if tool.other_json
+        else _function(tool, target, notes)
+    )
+    if tool.cache_control_json:
+        definition["cache_control"] = raw_object(tool.cache_control_json, "tools")
+    return definition
+
+
+def _function(tool: Tool, target: Target, notes: Notes) -> Json:
     require(tool.type != "custom", "tools", "custom tools")
     schema = _schema(tool.parameters_json)
     definition: Json = {"name": tool.name, "input_schema": schema}
@@ -106,8 +128,6 @@ def _definition(tool: Tool, target: Target, notes: Notes) -> Json:
             definition["strict"] = True
         else:
             notes.dropped("tools", "This model does not hold arguments to a schema (`strict`).")
-    if tool.cache_control_json:
-        definition["cache_control"] = raw_object(tool.cache_control_json, "tools")
     return definition
 
 

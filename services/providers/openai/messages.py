@@ -13,6 +13,7 @@ from services.domain.conversation import (
     FilePart,
     ImagePart,
     Message,
+    OtherPart,
     ReasoningPart,
     TextPart,
     ToolCall,
@@ -24,10 +25,11 @@ from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai.cache_marks import CacheMarks
 from services.providers.translate import images
+from services.providers.translate.other_types import other_object
 
 Json = dict[str, object]
 
-SentPart: TypeAlias = TextPart | ImagePart | AudioPart | FilePart
+SentPart: TypeAlias = TextPart | ImagePart | AudioPart | FilePart | OtherPart
 """Parts that have a form in OpenAI's content."""
 
 REASONING_RENAME = "reasoning"
@@ -58,6 +60,10 @@ def message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> J
 
 def tool(offered: Tool, marks: CacheMarks) -> Json:
     """Convert one tool definition."""
+    if offered.other_json:
+        other = other_object(offered.other_json, "tools")
+        marks.add(other, offered.cache_control_json, "tools")
+        return other
     found: Json = {"name": offered.name}
     if offered.description:
         found["description"] = offered.description
@@ -138,6 +144,8 @@ def _bare_part(part: SentPart, target: Target) -> Json:
             }
         case FilePart():
             return {"type": "file", "file": _file(part)}
+        case OtherPart():
+            return other_object(part.json, "messages")
 
 
 def _image(part: ImagePart, target: Target) -> Json:

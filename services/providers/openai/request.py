@@ -8,7 +8,8 @@ streamed, because providers encode it differently in a stream.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -21,6 +22,7 @@ from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.nested_pass_through import add_nested_members
 from services.providers.openai.pass_through import extra_fields, on_request
 from services.providers.translate import parameters, reasoning_state, thinking
+from services.providers.translate.other_types import other_object, without_foreign_tools
 from services.providers.translate.reasoning_details import in_openai_form
 from services.providers.translate.thinking import ThinkingPlan
 
@@ -50,6 +52,21 @@ class Form:
     """The dialect's parameters, by the contract's names."""
     cache_marks: bool = False
     """Whether providers take `cache_control`. See `cache_marks`."""
+    tool_types: re.Pattern[str] | None = None
+    """Types of tools that the dialect has besides functions and custom tools."""
+
+    def tools(self, target: Target) -> Callable[[str], bool]:
+        """Return whether a tool of another type may be sent: providers may charge extra for it."""
+        allowed = target.channel.pass_through
+        types = self.tool_types
+
+        def knows(kind: str) -> bool:
+            if isinstance(allowed, bool):
+                return allowed
+            own = types is not None and types.fullmatch(kind) is not None
+            return own or (isinstance(allowed, tuple) and kind in allowed)
+
+        return knows
 
     def marks(self, target: Target, notes: Notes) -> CacheMarks:
         """Return the adder of cache marks of one request."""
@@ -65,9 +82,10 @@ def encode(
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     sent = [in_openai_form(message, notes) for message in spec.messages]
     spec = msgspec.structs.replace(spec, messages=sent)
+    spec = without_foreign_tools(spec, FORM.tools(target), notes)
     plan = thinking.plan(spec, target, notes)
     body = common_body(spec, target, notes, plan, FORM)
-    body |= _renamed(_reasoning(plan, target), target)
+    body |= _renamed(_reasoning(plan, target) | _other_effort(spec, plan, target, notes), target)
     marks = FORM.marks(target, notes)
     body["messages"] = [_message(sent, target, notes, marks) for sent in spec.messages]
     return finished(spec, body, target, notes, plan, stream=stream)
@@ -107,7 +125,7 @@ def common_body(
                 parameters.require(able, "tool_choice", "being made to call a tool")
             body["tool_choice"] = messages.tool_choice(spec.tool_choice)
     wanted = spec.response_format
-    if wanted is not None and wanted.type in ("json_object", "json_schema"):
+    if wanted is not None and (wanted.type in ("json_object", "json_schema") or wanted.other_json):
         able = "response_format" not in target.channel.quirks.drops
         parameters.require(able, "response_format", "JSON answers")
         body["response_format"] = _response_format(wanted)
@@ -143,7 +161,29 @@ def _message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> 
     return messages.message(sent, target, notes, marks)
 
 
+def other_effort(spec: ChatCompletionSpec, plan: ThinkingPlan, target: Target, notes: Notes) -> str:
+    """Return the effort in the provider's words. Empty: there is none, or it is not sent."""
+    effort = spec.other_reasoning_effort
+    if not effort:
+        return ""
+    drops = target.channel.quirks.drops
+    able = target.capabilities.thinking != "none" and "reasoning_effort" not in drops
+    if able and plan.kind != "off":
+        return effort
+    notes.dropped("reasoning_effort", "This model takes no such effort.")
+    return ""
+
+
+def _other_effort(
+    spec: ChatCompletionSpec, plan: ThinkingPlan, target: Target, notes: Notes
+) -> Json:
+    effort = other_effort(spec, plan, target, notes)
+    return {"reasoning_effort": effort} if effort else {}
+
+
 def _response_format(wanted: ResponseFormat) -> Json:
+    if wanted.other_json:
+        return other_object(wanted.other_json, "response_format")
     found: Json = {"type": wanted.type}
     if wanted.type == "json_schema":
         schema: Json = {"name": wanted.name or "answer"}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from services.domain.conversation import Message
@@ -9,26 +11,34 @@ from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
 from services.providers.openai.cache_marks import CacheMarks
-from services.providers.openai.request import ALL_NAMES, Form, common_body, finished
+from services.providers.openai.request import ALL_NAMES, Form, common_body, finished, other_effort
 from services.providers.translate import reasoning_state, thinking
+from services.providers.translate.other_types import without_foreign_tools
 from services.providers.translate.reasoning_state import Details
 from services.providers.translate.thinking import ThinkingPlan
 
 Json = dict[str, object]
 
-FORM = Form(names=ALL_NAMES, cache_marks=True)
+FORM = Form(
+    names=ALL_NAMES,
+    cache_marks=True,
+    tool_types=re.compile(r"openrouter:.+|web_search(_preview)?(_\d{4}_\d\d_\d\d)?"),
+)
 
 
 def encode(
     spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
+    spec = without_foreign_tools(spec, FORM.tools(target), notes)
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)
     marks = FORM.marks(target, notes)
     body["messages"] = [_message(sent, target, notes, marks) for sent in spec.messages]
     excluded = spec.thinking is not None and spec.thinking.excluded
     reasoning = _reasoning(plan, excluded=excluded)
+    if effort := other_effort(spec, plan, target, notes):
+        reasoning["effort"] = effort
     if reasoning:
         body["reasoning"] = reasoning
     body["usage"] = {"include": True}

@@ -206,3 +206,25 @@ def test_tool_calls_need_id_and_name() -> None:
         validate(spec(messages=[user("hello"), turn]))
 
     assert refused.value.param == "messages[1].tool_calls[0]"
+
+
+def test_words_of_one_provider() -> None:
+    """An effort, a format or a tool is given once: in a word, or in the provider's form."""
+    form = ResponseFormat(type="", other_json=b'{"type":"grammar"}')
+    validate(
+        spec(
+            other_reasoning_effort="default",
+            response_format=form,
+            tools=[Tool(name="", other_json=b'{"type":"x"}')],
+        )
+    )
+    for fields, param in (
+        ({"other_reasoning_effort": "default", "reasoning_effort": "low"}, "reasoning_effort"),
+        ({"other_reasoning_effort": "x" * 65}, "reasoning_effort"),
+        ({"response_format": replace(form, type="text")}, "response_format"),
+        ({"tools": [Tool(name="$", other_json=b'{"type":"x"}')]}, "tools[0].function.name"),
+        ({"tools": [Tool(name="")]}, "tools[0].function.name"),
+    ):
+        with pytest.raises(Failure) as refused:
+            validate(spec(**fields))
+        assert refused.value.param == param

@@ -73,15 +73,15 @@ SCALARS: Mapping[str, tuple[object, tuple[object, ...]]] = {
     "safety_identifier": ("u", (1, [])),
     "service_tier": ("flex", (1,)),
     "verbosity": ("low", ("lots", 1)),
-    "reasoning_effort": ("high", ("most", 1)),
+    "reasoning_effort": ("high", (1, [])),
     "stop": (["a"], (1, [1], {})),
     "metadata": ({"a": "b"}, ({"a": 1}, [])),
     "logit_bias": ({"50256": -100}, ({"a": 1}, {"5": "x"}, [])),
-    "response_format": ({"type": "json_object"}, ("json", {"type": "xml"}, {})),
-    "tools": ([], ({}, [{"type": "x"}], [1])),
+    "response_format": ({"type": "json_object"}, ("json", {"type": 1}, {})),
+    "tools": ([], ({}, [{"type": 1}], [{}], [1])),
     "tool_choice": ("auto", ("any", 1, {"type": "x"})),
     "thinking": ({"type": "adaptive"}, (True, {"type": "on"}, {"budget_tokens": 0.5})),
-    "reasoning": ({"effort": "low"}, (True, {"effort": "most"}, {"enabled": 1})),
+    "reasoning": ({"effort": "low"}, (True, {"effort": 1}, {"enabled": 1})),
 }
 
 
@@ -307,3 +307,34 @@ def test_a_cache_mark_of_the_whole_prompt() -> None:
     """It has a field, too."""
     assert decoded(cache_control={"type": "ephemeral"}).spec.cache_control_json
     assert not decoded(cache_control=None).spec.cache_control_json
+
+
+def test_words_of_one_provider_are_kept() -> None:
+    """Efforts and formats that the contract does not have."""
+    form = {"type": "grammar", "grammar": "root ::= x", "y": {"z": 1.50}}
+    spec = decoded(reasoning_effort="default", response_format=form).spec
+
+    assert (spec.reasoning_effort, spec.other_reasoning_effort) == ("", "default")
+    assert decoded(reasoning={"effort": "default"}).spec.other_reasoning_effort == "default"
+    assert decoded(reasoning_effort="high").spec.other_reasoning_effort == ""
+    assert spec.response_format is not None
+    assert spec.response_format.type == ""
+    assert json.loads(spec.response_format.other_json) == form
+
+
+def test_tools_of_other_types_are_kept() -> None:
+    """Whole, in their place; a function may be without its type."""
+    search = {"type": "web_search_20250305", "name": "web_search", "json": 1, "max_uses": 5}
+    builtin = {"type": "builtin_function", "function": {"name": "$x"}, "cache_control": {"t": 1}}
+    bare, searching, built = decoded(
+        tools=[{"function": {"name": "f", "x": 1}, "y": 2}, search, builtin]
+    ).spec.tools
+
+    assert (bare.type, bare.name) == ("function", "f")
+    assert json.loads(bare.extra_json) == {"function": {"x": 1}, "y": 2}
+    assert (searching.name, json.loads(searching.other_json)) == ("web_search", search)
+    assert json.loads(built.other_json) == {
+        "type": "builtin_function",
+        "function": {"name": "$x"},
+    }
+    assert (built.name, json.loads(built.cache_control_json)) == ("", {"t": 1})

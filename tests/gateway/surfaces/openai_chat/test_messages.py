@@ -11,7 +11,9 @@ from gateway.surfaces.openai_chat.messages import decode_messages
 from services.domain.conversation import (
     AudioPart,
     FilePart,
+    ImagePart,
     Message,
+    OtherPart,
     ReasoningPart,
     TextPart,
 )
@@ -49,12 +51,12 @@ def test_each_role_is_kept(role: str) -> None:
         ({}, "messages[0]"),
         ({"role": "robot"}, "messages[0].role"),
         ({"role": "user", "content": 5}, "messages[0].content"),
-        ({"role": "user", "content": [{"type": "x"}]}, "messages[0].content[0].type"),
+        ({"role": "user", "content": [{"type": 1}]}, "messages[0].content[0].type"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[0].content[0]"),
         (
             {
                 "role": "user",
-                "content": [{"type": "image_url", "image_url": {"url": "u", "detail": "x"}}],
+                "content": [{"type": "image_url", "image_url": {"url": "u", "detail": 1}}],
             },
             "messages[0].content[0].image_url.detail",
         ),
@@ -160,3 +162,34 @@ def test_audio_and_files_are_decoded() -> None:
         FilePart(file_id="file-1"),
         FilePart(uri="data:application/pdf;base64,AAAA"),
     ]
+
+
+def test_parts_of_other_types_are_kept_whole() -> None:
+    """In their place, with a mark in its field."""
+    video = {"type": "video_url", "video_url": {"url": "https://a.example/v"}, "json": 1, "fps": 2}
+    marked = {"type": "custom_part", "cache_control": {"t": 1}, "x": None}
+    (message,) = decoded(
+        {"role": "user", "content": [{"type": "text", "text": "a"}, video, marked]}
+    )
+    _, first, second = message.content
+
+    assert isinstance(first, OtherPart)
+    assert json.loads(first.json) == video
+    assert isinstance(second, OtherPart)
+    assert json.loads(second.json) == {"type": "custom_part", "x": None}
+    assert json.loads(second.cache_control_json) == {"t": 1}
+
+
+def test_levels_of_detail() -> None:
+    """One that the contract does not have is kept as an unknown member."""
+
+    def image(detail: str) -> ImagePart:
+        url = {"url": "https://a.example/b.png", "detail": detail}
+        part = {"type": "image_url", "image_url": url}
+        ((found,),) = [message.content for message in decoded({"role": "user", "content": [part]})]
+        assert isinstance(found, ImagePart)
+        return found
+
+    assert [image(word).detail for word in ("auto", "low", "original")] == ["", "low", "original"]
+    assert image("x").detail == ""
+    assert json.loads(image("x").extra_json) == {"image_url": {"detail": "x"}}

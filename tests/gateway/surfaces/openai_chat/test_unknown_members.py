@@ -236,7 +236,7 @@ def test_what_belongs_to_another_type_is_kept() -> None:
     ("fields", "param"),
     [
         ({"tools": [{**TOOL, "x": 1, "function": {"name": 5, "y": 1}}]}, "tools[0].function.name"),
-        ({"tools": [{"type": "f", "x": 1}]}, "tools[0].type"),
+        ({"tools": [{"type": 5, "x": 1}]}, "tools[0].type"),
         ({"messages": [{"x": 1}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": [{"type": "text", "x": 1}]}]},
          "messages[0].content[0]"),

@@ -559,6 +559,7 @@ class ChatCompletionSpec(_message.Message):
     SERVICE_TIER_FIELD_NUMBER: _builtins.int
     VERBOSITY_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_JSON_FIELD_NUMBER: _builtins.int
+    OTHER_REASONING_EFFORT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Required. The public name of the model, such as `anthropic/claude-sonnet-4-5-20250929`."""
     max_tokens: _builtins.int
@@ -608,6 +609,10 @@ class ChatCompletionSpec(_message.Message):
     cache_control_json: _builtins.str
     """A mark at the end of the whole prompt, which the provider moves along with the
     conversation. See `ContentPart.cache_control_json`.
+    """
+    other_reasoning_effort: _builtins.str
+    """An effort of reasoning in the provider's words, where `ReasoningEffort` does not have
+    it, such as `default`. At most 64 characters. Not together with `reasoning_effort`.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_content_pb2.Message]:
@@ -673,10 +678,11 @@ class ChatCompletionSpec(_message.Message):
         service_tier: _builtins.str = ...,
         verbosity: Global___Verbosity.ValueType = ...,
         cache_control_json: _builtins.str = ...,
+        other_reasoning_effort: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_tokens", b"_max_tokens", "_min_p", b"_min_p", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_a", b"_top_a", "_top_k", b"_top_k", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "frequency_penalty", b"frequency_penalty", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "min_p", b"min_p", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "presence_penalty", b"presence_penalty", "repetition_penalty", b"repetition_penalty", "response_format", b"response_format", "seed", b"seed", "temperature", b"temperature", "thinking", b"thinking", "tool_choice", b"tool_choice", "top_a", b"top_a", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_tokens", b"_max_tokens", "_min_p", b"_min_p", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_a", b"_top_a", "_top_k", b"_top_k", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "cache_control_json", b"cache_control_json", "extra_json", b"extra_json", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "messages", b"messages", "metadata", b"metadata", "min_p", b"min_p", "model", b"model", "n", b"n", "parallel_tool_calls", b"parallel_tool_calls", "presence_penalty", b"presence_penalty", "reasoning_effort", b"reasoning_effort", "repetition_penalty", b"repetition_penalty", "response_format", b"response_format", "seed", b"seed", "service_tier", b"service_tier", "stop", b"stop", "temperature", b"temperature", "thinking", b"thinking", "tool_choice", b"tool_choice", "tools", b"tools", "top_a", b"top_a", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p", "user", b"user", "verbosity", b"verbosity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty", "_logprobs", b"_logprobs", "_max_tokens", b"_max_tokens", "_min_p", b"_min_p", "_n", b"_n", "_parallel_tool_calls", b"_parallel_tool_calls", "_presence_penalty", b"_presence_penalty", "_repetition_penalty", b"_repetition_penalty", "_seed", b"_seed", "_temperature", b"_temperature", "_top_a", b"_top_a", "_top_k", b"_top_k", "_top_logprobs", b"_top_logprobs", "_top_p", b"_top_p", "cache_control_json", b"cache_control_json", "extra_json", b"extra_json", "frequency_penalty", b"frequency_penalty", "logit_bias", b"logit_bias", "logprobs", b"logprobs", "max_tokens", b"max_tokens", "messages", b"messages", "metadata", b"metadata", "min_p", b"min_p", "model", b"model", "n", b"n", "other_reasoning_effort", b"other_reasoning_effort", "parallel_tool_calls", b"parallel_tool_calls", "presence_penalty", b"presence_penalty", "reasoning_effort", b"reasoning_effort", "repetition_penalty", b"repetition_penalty", "response_format", b"response_format", "seed", b"seed", "service_tier", b"service_tier", "stop", b"stop", "temperature", b"temperature", "thinking", b"thinking", "tool_choice", b"tool_choice", "tools", b"tools", "top_a", b"top_a", "top_k", b"top_k", "top_logprobs", b"top_logprobs", "top_p", b"top_p", "user", b"user", "verbosity", b"verbosity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__frequency_penalty: _TypeAlias = _typing.Literal["frequency_penalty"]  # noqa: Y015
     _WhichOneofArgType__frequency_penalty: _TypeAlias = _typing.Literal["_frequency_penalty", b"_frequency_penalty"]  # noqa: Y015
@@ -792,6 +798,7 @@ class Tool(_message.Message):
     TYPE_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_JSON_FIELD_NUMBER: _builtins.int
+    OTHER_JSON_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Required. The tool's name. Letters, digits, `_` and `-`. At most 128 characters."""
     description: _builtins.str
@@ -810,6 +817,11 @@ class Tool(_message.Message):
     """A mark after the tool: tools come first in a prompt. See
     `ContentPart.cache_control_json`.
     """
+    other_json: _builtins.str
+    """A tool of another type, which its provider may run itself: a JSON object in its form,
+    such as `{"type":"web_search_20250305","name":"web_search"}`. Besides the mark, other
+    fields are unset, but for `name` if it has one. Sent to providers that know the type.
+    """
     def __init__(
         self,
         *,
@@ -820,10 +832,11 @@ class Tool(_message.Message):
         type: _content_pb2.ToolType.ValueType = ...,
         extra_json: _builtins.str = ...,
         cache_control_json: _builtins.str = ...,
+        other_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "cache_control_json", b"cache_control_json", "description", b"description", "extra_json", b"extra_json", "name", b"name", "parameters_json", b"parameters_json", "strict", b"strict", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "cache_control_json", b"cache_control_json", "description", b"description", "extra_json", b"extra_json", "name", b"name", "other_json", b"other_json", "parameters_json", b"parameters_json", "strict", b"strict", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
     _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015
@@ -881,8 +894,9 @@ class ResponseFormat(_message.Message):
     SCHEMA_JSON_FIELD_NUMBER: _builtins.int
     STRICT_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    OTHER_JSON_FIELD_NUMBER: _builtins.int
     type: Global___ResponseFormatType.ValueType
-    """Required. The type of the format."""
+    """Required, unless `other_json` is set. The type of the format."""
     name: _builtins.str
     """With JSON_SCHEMA: the schema's name. Letters, digits, `_` and `-`."""
     description: _builtins.str
@@ -893,6 +907,10 @@ class ResponseFormat(_message.Message):
     """With JSON_SCHEMA: whether the answer must match the schema exactly."""
     extra_json: _builtins.str
     """Other members of the format: a JSON object in the form of OpenAI's API."""
+    other_json: _builtins.str
+    """A format of another type, in the provider's form, such as
+    `{"type":"grammar","grammar":"…"}`. Other fields are then unset.
+    """
     def __init__(
         self,
         *,
@@ -902,10 +920,11 @@ class ResponseFormat(_message.Message):
         schema_json: _builtins.str = ...,
         strict: _builtins.bool | None = ...,
         extra_json: _builtins.str = ...,
+        other_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "strict", b"strict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "description", b"description", "extra_json", b"extra_json", "name", b"name", "schema_json", b"schema_json", "strict", b"strict", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_strict", b"_strict", "description", b"description", "extra_json", b"extra_json", "name", b"name", "other_json", b"other_json", "schema_json", b"schema_json", "strict", b"strict", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__strict: _TypeAlias = _typing.Literal["strict"]  # noqa: Y015
     _WhichOneofArgType__strict: _TypeAlias = _typing.Literal["_strict", b"_strict"]  # noqa: Y015

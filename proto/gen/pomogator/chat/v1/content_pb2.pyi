@@ -67,6 +67,8 @@ class _ImageDetailEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ImageDeta
     """Low detail: a thumbnail suffices."""
     IMAGE_DETAIL_HIGH: _ImageDetail.ValueType  # 2
     """High detail."""
+    IMAGE_DETAIL_ORIGINAL: _ImageDetail.ValueType  # 3
+    """All details of the image as it is."""
 
 class ImageDetail(_ImageDetail, metaclass=_ImageDetailEnumTypeWrapper):
     """Levels of detail of an image. New levels may be added."""
@@ -77,6 +79,8 @@ IMAGE_DETAIL_LOW: ImageDetail.ValueType  # 1
 """Low detail: a thumbnail suffices."""
 IMAGE_DETAIL_HIGH: ImageDetail.ValueType  # 2
 """High detail."""
+IMAGE_DETAIL_ORIGINAL: ImageDetail.ValueType  # 3
+"""All details of the image as it is."""
 Global___ImageDetail: _TypeAlias = ImageDetail  # noqa: Y015
 
 class _ToolType:
@@ -186,10 +190,15 @@ class ContentPart(_message.Message):
     REASONING_FIELD_NUMBER: _builtins.int
     AUDIO_FIELD_NUMBER: _builtins.int
     FILE_FIELD_NUMBER: _builtins.int
+    OTHER_JSON_FIELD_NUMBER: _builtins.int
     CACHE_CONTROL_JSON_FIELD_NUMBER: _builtins.int
     EXTRA_JSON_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Plain text."""
+    other_json: _builtins.str
+    """A part of another type, such as `video_url`: a JSON object in the form of OpenAI's
+    API, or in the provider's. Refused where the provider has no form for it.
+    """
     cache_control_json: _builtins.str
     """A mark at the end of a prefix that the provider should cache: a JSON object in
     the provider's form, such as `{"type":"ephemeral"}`.
@@ -220,14 +229,15 @@ class ContentPart(_message.Message):
         reasoning: Global___ReasoningPart | None = ...,
         audio: Global___Audio | None = ...,
         file: Global___File | None = ...,
+        other_json: _builtins.str = ...,
         cache_control_json: _builtins.str = ...,
         extra_json: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "part", b"part", "reasoning", b"reasoning", "text", b"text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "file", b"file", "image", b"image", "other_json", b"other_json", "part", b"part", "reasoning", b"reasoning", "text", b"text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cache_control_json", b"cache_control_json", "extra_json", b"extra_json", "file", b"file", "image", b"image", "part", b"part", "reasoning", b"reasoning", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio", b"audio", "cache_control_json", b"cache_control_json", "extra_json", b"extra_json", "file", b"file", "image", b"image", "other_json", b"other_json", "part", b"part", "reasoning", b"reasoning", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image", "reasoning", "audio", "file"]  # noqa: Y015
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["text", "image", "reasoning", "audio", "file", "other_json"]  # noqa: Y015
     _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
 
