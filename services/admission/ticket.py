@@ -125,6 +125,8 @@ class Ticket(msgspec.Struct, kw_only=True):
             self._recount_at = self.max_tokens if decoder.usage is None else 0
 
     def _set_target(self, target: Target, decoder: Decoder, thinking_tokens: int) -> None:
+        if self.decoder is not None:
+            self.meter.restart()  # A whole answer broke off. The caller has received nothing.
         self.decoder = decoder
         self.price = self.prices[target.public_model]
         self.thinking_tokens = thinking_tokens

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
-from random import getrandbits
 from typing import TypeAlias, cast
 
 import msgspec
@@ -23,21 +22,20 @@ from services.admission.keyring import Caller
 from services.admission.revocation import ClosableIterator, Revocation
 from services.admission.ticket import Ticket
 from services.clock import Clock
+from services.completions.caller_answer import CallerAnswer
 from services.completions.drains import CallState, DrainPool
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
 from services.completions.snapshot import Snapshot
 from services.completions.validation import validate
-from services.domain.completion import Completion, WholeAnswer
-from services.domain.events import Batch, ReasoningDelta, Started
+from services.domain.completion import Completion
+from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.errors import UpstreamError
 from services.routing.catalog import ModelRoute
-from services.routing.failover import Failover, RouteRequest, StartedAnswer
+from services.routing.failover import Failover
+from services.routing.route_request import RouteRequest
 from services.telemetry.calls import CallRecord
-
-COMPLETION_ID_BITS = 128
-"""Enough for unique IDs. They are no secrets, so the kernel's generator is not needed."""
 
 Answers: TypeAlias = AsyncGenerator["Batch | Completion", None]
 """Batches of a stream; or one completion, where a call for a whole answer is answered by one."""
@@ -71,6 +69,12 @@ class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
         """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
         policy = self.request.parameter_policy
         return policy == "strict" or (not policy and self.caller.scope.strict)
+
+    @property
+    def hides_reasoning(self) -> bool:
+        """Whether the caller wants an answer without its reasoning."""
+        thinking = self.spec.thinking
+        return thinking is not None and thinking.excluded
 
 
 class Pipeline:
@@ -156,66 +160,35 @@ class Pipeline:
         stream: bool,
         batches: bool = False,
     ) -> Answers:
-        """Yield the answer. With `batches` it is a stream of batches in any case."""
-        thinking = call.spec.thinking
-        hides_reasoning = thinking is not None and thinking.excluded
+        """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
         ticket = state.ticket = await call.snapshot.gate.admit(_admission(call, state.routes))
         try:
-            answer = await self._failover.open(_routing(call, state, ticket, stream=stream))
+            attempts = self._failover.begin(_routing(call, state, ticket, stream=stream))
+            caller_answer = CallerAnswer(ticket, set_headers, self._clock, call.hides_reasoning)
+            if not stream:
+                yield await caller_answer.whole(attempts, as_batch=batches)
+                return
+            answer = await attempts.open()
             try:
-                ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
-                set_headers(ticket.headers)
-                first = answer.first
-                if isinstance(first, WholeAnswer):
-                    if not batches and not hides_reasoning:
-                        yield await self._whole(answer, first, ticket)
-                        return
-                    first = first.events()
-                ticket.count(first)
-                if ticket.must_extend:
-                    await ticket.extend(first)
-                yield [self._started(answer), *(_shown(first) if hides_reasoning else first)]
+                yield await caller_answer.begin(answer)
                 async for batch in answer.rest:
                     ticket.count(batch)
                     if ticket.must_extend:
                         await ticket.extend(batch)
-                    if not hides_reasoning:
+                    if not caller_answer.hides_reasoning:
                         yield batch
-                    elif shown := _shown(batch):
+                    elif shown := caller_answer.shown(batch):
                         yield shown
             except (asyncio.CancelledError, GeneratorExit):
                 ticket.is_abandoned = True
                 raise
             except UpstreamError as error:
-                self._failover.broke_off(answer, call.record, error)
+                attempts.broke_off(answer, error)
                 raise
             finally:
                 answer.close()
         finally:
             ticket.close()
-
-    async def _whole(self, answer: StartedAnswer, whole: WholeAnswer, ticket: Ticket) -> Completion:
-        usage = ticket.count_whole(whole)
-        if ticket.must_extend:
-            await ticket.extend([])
-        return Completion(
-            completion_id=_new_id(),
-            model=answer.model,
-            create_time_s=int(self._clock.time()),
-            choices=whole.choices,
-            usage=usage,
-            notes=answer.notes,
-            service_tier=whole.service_tier,
-            cost_nano_usd=ticket.charge_nano,
-        )
-
-    def _started(self, answer: StartedAnswer) -> Started:
-        return Started(
-            completion_id=_new_id(),
-            model=answer.model,
-            create_time_s=int(self._clock.time()),
-            notes=answer.notes,
-        )
 
 
 async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completion:
@@ -230,10 +203,6 @@ async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completi
     finally:
         await answers.aclose()
     return completion or fold.answer
-
-
-def _new_id() -> str:
-    return f"chatcmpl-{getrandbits(COMPLETION_ID_BITS):032x}"
 
 
 def _call_state(call: CompletionCall, route: ModelRoute) -> CallState:
@@ -274,8 +243,3 @@ def _routing(
         strict=call.strict,
         stream=stream,
     )
-
-
-def _shown(batch: Batch) -> Batch:
-    """Return a batch without its reasoning."""
-    return [event for event in batch if not isinstance(event, ReasoningDelta)]

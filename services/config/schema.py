@@ -120,7 +120,10 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     connect_timeout_s: Seconds = 5.0
     """Timeout of connecting."""
     first_token_timeout_s: Seconds = 120.0
-    """Timeout of the first event of an answer."""
+    """Timeout of the first event of an answer, or of the first byte of a whole answer. A whole one
+    that is late is tried elsewhere, and then requested as a stream, which a long answer begins in
+    time. While another channel could be asked, an attempt has at most half of the time until the
+    caller's deadline."""
     progress_timeout_s: Seconds = 60.0
     """Timeout of each further event. Keep-alives do not count."""
     total_timeout_s: Seconds = 1800.0

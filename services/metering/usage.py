@@ -44,7 +44,7 @@ class Metered(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class UsageMeter:
-    """Usage meter of one answer. Each attempt has its own."""
+    """Usage meter of one answer."""
 
     def __init__(
         self, spec: ChatCompletionSpec, counter: TokenCounter, *, max_tokens: int | None = None
@@ -59,11 +59,15 @@ class UsageMeter:
             if max_tokens is None
             else int(self._allowed * COMPLETION_SLACK) + COMPLETION_SLACK_TOKENS
         )
-        self._text = RunningTokenCount(counter)
-        self._reasoning = RunningTokenCount(counter)
         self._prompt: int | None = None
-        self._final: Usage | None = None
         self._drained = False
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the answer so far: another one is given in its place."""
+        self._text = RunningTokenCount(self._counter)
+        self._reasoning = RunningTokenCount(self._counter)
+        self._final: Usage | None = None
         self._is_refused = False
         self.size = 0
         """Number of characters counted so far."""

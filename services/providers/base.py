@@ -75,6 +75,8 @@ class UpstreamRequest(msgspec.Struct, frozen=True, kw_only=True):
     """JSON in UTF-8."""
     streamed: bool
     """Whether the request asks for a stream. The provider may answer with a document."""
+    may_stream: bool = True
+    """Whether it could ask for one: then an answer must begin in the time of a first event."""
     headers: Mapping[str, str] = {}
     """Headers besides content type, accept and credentials."""
     thinking_tokens: int = 0

@@ -17,13 +17,12 @@ class Timeouts:
     is left. While the caller is not ready for more, no deadline applies.
     """
 
-    def __init__(self, clock: Clock, channel: ChannelConfig, *, streamed: bool) -> None:
+    def __init__(self, clock: Clock, channel: ChannelConfig, *, first_s: float) -> None:
+        """`first_s` is the timeout of the first event, or of the first byte of a document."""
         self._clock = clock
         self._progress_s = channel.progress_timeout_s
         now = clock.now()
         self._total_due = now + channel.total_timeout_s
-        # A whole answer is silent until it is complete: only the total timeout applies.
-        first_s = channel.first_token_timeout_s if streamed else channel.total_timeout_s
         self._due = min(now + first_s, self._total_due)
         self._on_late: Callable[[], object] | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -7,6 +7,7 @@ enforces timeouts, and maps transport failures to errors.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
 from typing import Self, cast
@@ -93,10 +94,21 @@ class Upstream:
         self._failures = failures or ChannelFailures(clock)
 
     def relay(
-        self, request: UpstreamRequest, target: Target, dialect: Dialect, decoder: Decoder
+        self,
+        request: UpstreamRequest,
+        target: Target,
+        dialect: Dialect,
+        decoder: Decoder,
+        first_s: float = math.inf,
     ) -> Relay:
-        """Return the answer to `request`, which is sent when the first batch is awaited."""
-        timeouts = Timeouts(self._clock, target.channel, streamed=request.streamed)
+        """Return the answer to `request`, which is sent when the first batch is awaited.
+
+        The answer has to begin within `first_s` and within the channel's timeout of a first event.
+        A document that could not be streamed has `first_s` and the channel's total timeout.
+        """
+        channel = target.channel
+        of_channel = channel.first_token_timeout_s if request.may_stream else math.inf
+        timeouts = Timeouts(self._clock, channel, first_s=min(first_s, of_channel))
         post = partial(self._post, request, target, dialect)
         on_failure = partial(self._failures.add, target)
         return Relay(post, dialect, decoder, timeouts, on_failure)
@@ -327,6 +339,7 @@ async def _read_beginning(response: HttpResponse) -> bytes:
 
 async def _read_document(response: HttpResponse, beginning: bytes, timeouts: Timeouts) -> bytes:
     """Read the whole body. Every piece that is not blank counts as progress."""
+    timeouts.progressed()
     pieces = [beginning]
     size = len(beginning)
     while data := await response.read():

@@ -3,7 +3,10 @@
 Modules, in the order in which data flows:
     catalog          public models, and the channels and keys that serve each
     choice           the order in which targets are tried: priority, weight, health
-    failover         attempts at targets until one begins to answer
+    route_request    the request with the routes that may answer it, and an answer that has begun
+    failover         the attempts of all calls
+    attempts         the attempts of one call: targets in turn until one begins to answer
+    call_failures    the failures of these attempts, and the one that the caller gets
     budget           the retry budget, a share of the calls
     health           circuit breakers, error rates and latencies of channels
     decay            means in which older observations count less

@@ -36,6 +36,8 @@ SCORE_MIN = 0.05
 """The lowest score."""
 PRIOR_CALLS = 5.0
 """The weight of the prior, in calls made just now: one failure says little."""
+STREAMED_FOR_S = 600.0
+"""How long whole answers are requested as streams after one was late."""
 LATENCY_FLOOR_S = 0.1
 """Added to both latencies before they are compared: much smaller differences do not count."""
 
@@ -58,6 +60,8 @@ class _TargetState:
     """0: the breaker is closed."""
     is_probing: bool = False
     """Whether a call is in flight that tries the target while the breaker is half-open."""
+    streamed_until: float = 0.0
+    """Until then, whole answers are requested as streams."""
 
 
 class ChannelHealth:
@@ -149,6 +153,18 @@ class ChannelHealth:
             open_for_s = max(open_for_s, backed_off)
         if open_for_s:
             state.open_until = now + min(open_for_s, COOL_DOWN_MAX_S)
+
+    def whole_answer_was_late(self, target: Target) -> None:
+        """Note that a whole answer had not begun in the time of a first event.
+
+        The target hangs, or its answers are long; a stream tells one from the other.
+        """
+        self._state(target).streamed_until = self._clock.now() + STREAMED_FOR_S
+
+    def prefers_stream(self, target: Target) -> bool:
+        """Return whether whole answers are requested as streams."""
+        state = self._states.get(_key_of(target))
+        return state is not None and self._clock.now() < state.streamed_until
 
     def answer_broke_off(self, target: Target, error: UpstreamError) -> None:
         """Note that an answer failed after it had begun."""

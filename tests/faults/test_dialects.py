@@ -42,9 +42,9 @@ def form(request: pytest.FixtureRequest) -> DialectAnswers:
 
 @pytest.fixture
 async def stand(open_stand: OpenStand, form: DialectAnswers) -> FaultStand:
-    """Two channels of that dialect, whose providers must not be slow."""
-    place = {"dialect": form.dialect, "first_token_timeout_s": 0.3, "progress_timeout_s": 0.3}
-    stand = await open_stand(first=place, second=place)
+    """Two channels of that dialect, the first of which must not be slow."""
+    place = {"dialect": form.dialect, "progress_timeout_s": 0.3}
+    stand = await open_stand(first={**place, "first_token_timeout_s": 0.5}, second=place)
     stand.second.play(form.fitting)
     return stand
 

@@ -66,7 +66,7 @@ class Sick(grpc.aio.ServerInterceptor):
 @pytest.mark.parametrize(
     "place",
     [
-        "services.routing.failover.order_targets",
+        "services.routing.attempts.order_targets",
         "gateway.surfaces.completion_handler.idempotency_key",
     ],
 )

@@ -144,7 +144,8 @@ def finished(
     """Request with `body` and the unknown fields that are passed through."""
     add_nested_members(spec, body, target, notes)
     body |= extra_fields(spec, body, target, notes)
-    streamed = (stream or may_take_long(plan)) and UNSTREAMED.isdisjoint(body)
+    may_stream = UNSTREAMED.isdisjoint(body)
+    streamed = may_stream and (stream or may_take_long(plan))
     body["stream"] = streamed
     if streamed and target.channel.quirks.stream_usage:
         body["stream_options"] = {"include_usage": True}
@@ -152,6 +153,7 @@ def finished(
         path=PATH,
         body=msgspec.json.encode(body),
         streamed=streamed,
+        may_stream=may_stream,
         thinking_tokens=thinking.hidden_tokens(spec, plan, target.capabilities),
     )
 

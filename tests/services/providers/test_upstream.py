@@ -483,6 +483,8 @@ async def test_a_provider_that_does_not_begin(script: Script, caller: Caller) ->
 
     async def dawdle(_: object) -> None:
         clock.advance(0.06)
+        await asyncio.sleep(0.05)  # Half a document is progress: it has some time more.
+        clock.advance(0.06)
 
     texts, error = await caller.failure(*script[:-1], dawdle, script[-1])
 
@@ -563,11 +565,31 @@ async def test_a_slow_caller_is_not_the_providers_fault(caller: Caller) -> None:
     assert texts[:2] == ["a", "b"]
 
 
-async def test_a_whole_answer_may_take_its_time(caller: Caller) -> None:
-    """Where no stream was asked for, silence before the answer is only bounded by the total."""
+@pytest.mark.parametrize(
+    "channel", [{"first_token_timeout_s": 0.05}, {"total_timeout_s": 0.05}], ids=["first", "total"]
+)
+async def test_a_document_has_to_begin_in_time(channel: dict[str, object], caller: Caller) -> None:
+    """A document has the time of a first event; one that cannot be a stream, the total time."""
+    clock = caller.clock = FakeClock()
+    caller.channel = channel
+    may_stream = "first_token_timeout_s" in channel
+    caller.request = UpstreamRequest(
+        path="/chat", body=b"{}", streamed=False, may_stream=may_stream
+    )
+
+    async def dawdle(_: object) -> None:
+        clock.advance(0.06)
+
+    _, error = await caller.failure(head(content_length="7"), dawdle, STALL)
+
+    assert error.reason == ErrorReason.UPSTREAM_TIMEOUT
+
+
+async def test_a_document_that_cannot_be_a_stream_may_take_its_time(caller: Caller) -> None:
+    """It has no first event, so that only its total time is limited."""
     clock = caller.clock = FakeClock()
     caller.channel = {"first_token_timeout_s": 0.01}
-    caller.request = UpstreamRequest(path="/chat", body=b"{}", streamed=False)
+    caller.request = UpstreamRequest(path="/chat", body=b"{}", streamed=False, may_stream=False)
 
     async def ponder(_: object) -> None:
         clock.advance(100)

@@ -19,10 +19,12 @@ from services.providers.base import Decoder, Target
 from services.providers.http import HttpClient
 from services.providers.registry import DIALECTS
 from services.providers.upstream import Upstream
+from services.routing.attempts import ATTEMPTS_MAX
 from services.routing.budget import RETRIES_PER_S
 from services.routing.catalog import ModelRoute
-from services.routing.failover import ATTEMPTS_MAX, Failover, RouteRequest, StartedAnswer
+from services.routing.failover import Failover
 from services.routing.health import ChannelHealth
+from services.routing.route_request import RouteRequest, StartedAnswer
 from services.telemetry.calls import CallRecord
 from tests.services.routing.targets import target
 from tests.stand.clock import FakeClock
@@ -78,7 +80,7 @@ class Setup:
             record=self.record,
             on_abandoned=self.abandon,
         )
-        with closing(await self.failover.open(wanted)) as answer:
+        with closing(await self.failover.begin(wanted).open()) as answer:
             first = answer.first
             events = first.events() if isinstance(first, WholeAnswer) else first
             async for batch in answer.rest:
@@ -282,7 +284,7 @@ async def test_closing_an_answer_closes_the_connection(stack: AsyncExitStack) ->
         on_abandoned=served.abandon,
     )
 
-    with closing(await served.failover.open(wanted)) as answer:
+    with closing(await served.failover.begin(wanted).open()) as answer:
         assert answer.first == [TextDelta("some")]
 
     await served.upstreams[0].requests[0].left.wait()

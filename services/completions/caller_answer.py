@@ -1,0 +1,109 @@
+"""Answer for one caller, made from what providers answer."""
+
+from __future__ import annotations
+
+import asyncio
+from random import getrandbits
+
+import msgspec
+
+from services.admission.ticket import Ticket
+from services.clock import Clock
+from services.completions.idempotency import SetHeaders
+from services.domain.completion import Completion, WholeAnswer
+from services.domain.events import Batch, ReasoningDelta, Started
+from services.errors import UpstreamError
+from services.routing.attempts import CallAttempts
+from services.routing.route_request import StartedAnswer
+
+COMPLETION_ID_BITS = 128
+"""Enough for unique IDs. They are no secrets, so the kernel's generator is not needed."""
+
+
+class CallerAnswer(msgspec.Struct, frozen=True):
+    """Answer of one call."""
+
+    ticket: Ticket
+    """Charges the answer."""
+    set_headers: SetHeaders
+    """Gets the headers of the answer, just before it begins."""
+    clock: Clock
+    """Dates the answer."""
+    hides_reasoning: bool
+    """Whether the caller wants an answer without its reasoning."""
+
+    async def begin(self, answer: StartedAnswer) -> Batch:
+        """Begin to charge an answer. Return its first batch."""
+        self._start(answer)
+        first = answer.first
+        batch = first.events() if isinstance(first, WholeAnswer) else first
+        await self._count(batch)
+        return [self._started(answer), *self.shown(batch)]
+
+    def shown(self, batch: Batch) -> Batch:
+        """Return what the caller gets of a batch. It may be empty."""
+        if not self.hides_reasoning:
+            return batch
+        return [event for event in batch if not isinstance(event, ReasoningDelta)]
+
+    async def whole(self, attempts: CallAttempts, *, as_batch: bool) -> Batch | Completion:
+        """Return a whole answer. Where one breaks off, the next target is tried.
+
+        It is a completion where the provider sent a document, unless it is wanted `as_batch`.
+        """
+        while True:
+            answer = await attempts.open()
+            try:
+                first = answer.first
+                if isinstance(first, WholeAnswer) and not (as_batch or self.hides_reasoning):
+                    self._start(answer)
+                    return await self._completion(answer, first)
+                events = await self.begin(answer)
+                async for batch in answer.rest:
+                    await self._count(batch)
+                    events += self.shown(batch)
+            except (asyncio.CancelledError, GeneratorExit):
+                self.ticket.is_abandoned = True
+                raise
+            except UpstreamError as error:
+                attempts.broke_off(answer, error)
+            else:
+                return events
+            finally:
+                answer.close()
+
+    def _start(self, answer: StartedAnswer) -> None:
+        self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
+        self.set_headers(self.ticket.headers)
+
+    async def _count(self, batch: Batch) -> None:
+        self.ticket.count(batch)
+        if self.ticket.must_extend:
+            await self.ticket.extend(batch)
+
+    def _started(self, answer: StartedAnswer) -> Started:
+        return Started(
+            completion_id=_new_id(),
+            model=answer.model,
+            create_time_s=int(self.clock.time()),
+            notes=answer.notes,
+        )
+
+    async def _completion(self, answer: StartedAnswer, whole: WholeAnswer) -> Completion:
+        usage = self.ticket.count_whole(whole)
+        if self.ticket.must_extend:
+            await self.ticket.extend([])
+        return Completion(
+            completion_id=_new_id(),
+            model=answer.model,
+            create_time_s=int(self.clock.time()),
+            choices=whole.choices,
+            usage=usage,
+            notes=answer.notes,
+            service_tier=whole.service_tier,
+            cost_nano_usd=self.ticket.charge_nano,
+        )
+
+
+def _new_id() -> str:
+    return f"chatcmpl-{getrandbits(COMPLETION_ID_BITS):032x}"

@@ -1,0 +1,270 @@
+"""Attempts of one call: its targets are tried in turn until one begins to answer.
+
+A whole answer is mostly requested as one document, which costs a fraction of the CPU time of a
+stream. A provider that hangs cannot be told from one whose answer is long then. So such an answer,
+too, has to begin within the channel's timeout of a first event; where it does not, the next
+targets are asked for a stream, and at last the late one again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import NamedTuple
+
+import msgspec
+
+from services.clock import Chance, Clock
+from services.domain.completion import WholeAnswer
+from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch
+from services.domain.spec import ChatCompletionSpec
+from services.errors import Failure, UpstreamError
+from services.providers.base import Dialect, Notes, Target, UpstreamRequest
+from services.providers.upstream import Relay, Upstream
+from services.routing.budget import RetryBudget
+from services.routing.call_failures import CallFailures
+from services.routing.catalog import ModelRoute
+from services.routing.choice import order_targets
+from services.routing.health import ChannelHealth
+from services.routing.route_request import RouteRequest, StartedAnswer
+
+ATTEMPTS_MAX = 3
+"""The most requests to providers that one call may cause."""
+DEADLINE_SHARE = 0.5
+"""The share of the time until the caller's deadline in which an answer has to begin, while another
+channel could be asked."""
+
+
+class RoutingParts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the attempts of all calls have in common."""
+
+    upstream: Upstream
+    """Sends requests."""
+    dialects: Mapping[str, Dialect]
+    """Dialects by name."""
+    health: ChannelHealth
+    """Health of the targets."""
+    clock: Clock
+    """Measures latencies."""
+    chance: Chance
+    """Draws targets by weight."""
+    budget: RetryBudget
+    """Budget of retries of all calls."""
+
+
+class _Step(NamedTuple):
+    """A target to try."""
+
+    route: ModelRoute
+    target: Target
+    streamed: bool
+    """Whether to request a stream."""
+
+
+class _Candidate(NamedTuple):
+    """A target, with the request in its form."""
+
+    model: str
+    target: Target
+    notes: Notes
+    request: UpstreamRequest
+
+
+class CallAttempts:
+    """The attempts of one call."""
+
+    __slots__ = ("_failures", "_late", "_made", "_parts", "_steps", "_wanted")
+
+    def __init__(self, parts: RoutingParts, wanted: RouteRequest) -> None:
+        self._parts = parts
+        self._wanted = wanted
+        self._failures = CallFailures()
+        self._late: list[_Step] = []
+        self._made = 0
+        self._steps = self._in_order()
+
+    async def open(self) -> StartedAnswer:
+        """Return the next answer that begins. The caller must close it.
+
+        Raises Failure if no target can be tried, and UpstreamError if none answers. An error that
+        is not retryable is raised at once, any other one when no attempt is left.
+        """
+        wanted, failures = self._wanted, self._failures
+        for step in self._steps:
+            candidate = self._encoded(step)
+            if candidate is None:
+                continue
+            if not self._may_try(step.target):
+                break
+            try:
+                await wanted.take_channel_limits(step.target.channel.name)
+            except Failure as limit_exceeded:
+                failures.refusal = limit_exceeded
+                continue
+            self._made += 1
+            answer = await self._try(candidate)
+            if answer is not None:
+                return answer
+            if not candidate.request.streamed and candidate.request.may_stream:
+                self._note_if_late(step)
+        raise failures.to_raise
+
+    def broke_off(self, answer: StartedAnswer, error: UpstreamError) -> None:
+        """Record that an answer failed after it had begun.
+
+        Another target may be tried only where the caller has received nothing. Raises the error
+        where it is not retryable.
+        """
+        self._wanted.record.fail_attempt(error)
+        self._parts.health.answer_broke_off(answer.target, error)
+        if not error.row.retryable:
+            raise error
+        self._failures.add(answer.target.channel, error)
+
+    def _may_try(self, target: Target) -> bool:
+        """Whether another attempt may be made. Raises the failure if the deadline is too near."""
+        made, parts = self._made, self._parts
+        if made == ATTEMPTS_MAX or (made and not parts.budget.spend()):
+            return False
+        left_s = self._wanted.time_left_s()
+        if left_s is not None and left_s <= (parts.health.latency_s(target) if made else 0):
+            # The attempt cannot finish in time, but the provider would bill it.
+            raise self._failures.to_raise if made else _deadline_passed()
+        return True
+
+    async def _try(self, candidate: _Candidate) -> StartedAnswer | None:
+        """Ask one target. None: it failed, and another one may be asked."""
+        parts, wanted, target = self._parts, self._wanted, candidate.target
+        headers = wanted.record.start_attempt(target)
+        dialect = parts.dialects[target.channel.dialect]
+        decoder = dialect.decoder(_shown(target, wanted.spec))
+        request = _with_headers(candidate.request, headers)
+        channel = target.channel
+        timeout_s = channel.first_token_timeout_s if request.may_stream else channel.total_timeout_s
+        first_s = self._share_of_deadline_s(target, timeout_s)
+        relay = parts.upstream.relay(request, target, dialect, decoder, first_s)
+        try:
+            first = await self._first_batch(target, relay, streamed=request.streamed)
+        except (asyncio.CancelledError, GeneratorExit):
+            if relay.is_sent:
+                wanted.on_abandoned(target, decoder, request.thinking_tokens)
+            raise
+        except UpstreamError as error:
+            wanted.record.fail_attempt(error)
+            if not error.row.retryable:
+                raise
+            self._failures.add(target.channel, error)
+            return None
+        return StartedAnswer(
+            candidate.model,
+            target,
+            candidate.notes.all,
+            first,
+            relay,
+            decoder,
+            request.thinking_tokens,
+        )
+
+    def _share_of_deadline_s(self, target: Target, timeout_s: float) -> float:
+        """`timeout_s`, or the part of the caller's time that lets another channel be asked."""
+        left_s = self._wanted.time_left_s()
+        if left_s is None or left_s * DEADLINE_SHARE >= timeout_s or self._made == ATTEMPTS_MAX:
+            return timeout_s
+        others = (
+            other.channel
+            for route in self._wanted.routes
+            for other in route.targets
+            if other.channel.name != target.channel.name
+        )
+        if all(self._failures.excludes(channel) for channel in others):
+            return timeout_s
+        return left_s * DEADLINE_SHARE
+
+    def _in_order(self) -> Iterator[_Step]:
+        """The targets in the order in which they are tried.
+
+        A target whose whole answer was late comes once more, to be asked for a stream.
+        """
+        parts, wanted = self._parts, self._wanted
+        for route in wanted.routes:
+            for target in order_targets(route.targets, parts.health, parts.chance):
+                if not self._failures.excludes(target.channel):
+                    yield _Step(route, target, wanted.stream or self._needs_stream(target))
+        yield from self._late
+
+    def _needs_stream(self, target: Target) -> bool:
+        """Whether a whole answer is requested as a stream, which begins early."""
+        timeout_s = target.channel.first_token_timeout_s
+        return (
+            bool(self._late)
+            or self._parts.health.prefers_stream(target)
+            or self._share_of_deadline_s(target, timeout_s) < timeout_s
+        )
+
+    def _encoded(self, step: _Step) -> _Candidate | None:
+        """The request in the form of the target. None: it has no form for it."""
+        wanted, target = self._wanted, step.target
+        notes = Notes(strict=wanted.strict)
+        if step.route is not wanted.routes[0]:
+            notes.replaced("model", f"`{step.route.model}` answers in its place.")
+        dialect = self._parts.dialects[target.channel.dialect]
+        limited = _limited(target, wanted)
+        try:
+            request = dialect.encode(wanted.spec, limited, notes, stream=step.streamed)
+        except Failure as refusal:
+            # Another channel may support what this one does not, for the same model.
+            self._failures.refusal = self._failures.refusal or refusal
+            return None
+        return _Candidate(step.route.model, target, notes, request)
+
+    def _note_if_late(self, step: _Step) -> None:
+        """Remember a whole answer that was late, and could be a stream."""
+        if self._failures.is_late(step.target.channel):
+            self._late.append(step._replace(streamed=True))
+            self._parts.health.whole_answer_was_late(step.target)
+
+    async def _first_batch(
+        self, target: Target, relay: Relay, *, streamed: bool
+    ) -> Batch | WholeAnswer:
+        """Await the first batch, and note in `ChannelHealth` how the attempt ended."""
+        health, clock = self._parts.health, self._parts.clock
+        health.attempt_started(target)
+        started_at = clock.now()
+        try:
+            first = await relay.first()
+        except UpstreamError as error:
+            health.attempt_failed(target, error)
+            raise
+        except BaseException:
+            # Cancelled: it says nothing about the channel, but a probe of its breaker must end.
+            health.attempt_abandoned(target)
+            raise
+        # A whole answer begins when it ends: its time depends on its length, not on the target.
+        latency_s = clock.now() - started_at if streamed else None
+        health.attempt_succeeded(target, latency_s)
+        return first
+
+
+def _limited(target: Target, wanted: RouteRequest) -> Target:
+    if not wanted.limits_output or wanted.spec.max_tokens is not None:
+        return target
+    return replace(target, limits_output=True)
+
+
+def _shown(target: Target, spec: ChatCompletionSpec) -> Target:
+    """Return the target of a decoder, which is told what the answer is to have."""
+    if spec.thinking is None or not spec.thinking.reasoning_details:
+        return target
+    return replace(target, reasoning_details=True)
+
+
+def _with_headers(request: UpstreamRequest, headers: Mapping[str, str]) -> UpstreamRequest:
+    if not headers:
+        return request
+    return msgspec.structs.replace(request, headers={**request.headers, **headers})
+
+
+def _deadline_passed() -> Failure:
+    return Failure(ErrorReason.DEADLINE, "The time for this request is over.")

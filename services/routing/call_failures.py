@@ -1,0 +1,45 @@
+"""Failures of one call's attempts, and the one that its caller gets."""
+
+from __future__ import annotations
+
+from services.config import ChannelConfig
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure, UpstreamError
+
+
+class CallFailures:
+    """The failures of a call's attempts so far."""
+
+    def __init__(self) -> None:
+        self.refusal: Failure | None = None
+        """Why a target could not be tried."""
+        self._error: UpstreamError | None = None
+        self._failed_channels: set[str] = set()
+        self._late_channels: set[str] = set()
+
+    def excludes(self, channel: ChannelConfig) -> bool:
+        """Whether the channel failed in a way that would also fail its other keys."""
+        return channel.name in self._failed_channels
+
+    def is_late(self, channel: ChannelConfig) -> bool:
+        """Whether the channel had not begun to answer in time."""
+        return channel.name in self._late_channels
+
+    def add(self, channel: ChannelConfig, error: UpstreamError) -> None:
+        """Record a failed attempt."""
+        if not error.row.key_fault:
+            self._failed_channels.add(channel.name)
+        if error.reason is ErrorReason.UPSTREAM_TIMEOUT:
+            self._late_channels.add(channel.name)
+        if self._error is None or error.row.channel_fault:
+            # A channel fault tells the caller more than, say, that a channel lacks the model.
+            self._error = error
+
+    @property
+    def to_raise(self) -> Failure:
+        """The failure that the caller gets."""
+        return self._error or self.refusal or _no_candidate()
+
+
+def _no_candidate() -> UpstreamError:
+    return UpstreamError(ErrorReason.UPSTREAM_UNREACHABLE, "No channel answered.")

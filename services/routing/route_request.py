@@ -1,0 +1,63 @@
+"""Routed call: the request with the routes that may answer it, and an answer that has begun."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from services.domain.completion import WholeAnswer
+from services.domain.events import Batch, Note
+from services.domain.spec import ChatCompletionSpec
+from services.providers.base import Decoder, Target
+from services.providers.upstream import Relay
+from services.routing.catalog import ModelRoute
+from services.telemetry.calls import CallRecord
+
+
+class StartedAnswer(msgspec.Struct, frozen=True):
+    """An answer that has begun. Close it, however it ends."""
+
+    model: str
+    """The public name of the answering model."""
+    target: Target
+    """The target that answers."""
+    notes: list[Note]
+    """Changes that were made to the request."""
+    first: Batch | WholeAnswer
+    """The first batch, or the whole answer, where the provider sent a document."""
+    rest: Relay
+    """The batches after the first. Raises UpstreamError where the answer breaks off."""
+    decoder: Decoder
+    """Has the usage that the provider has reported so far."""
+
+    thinking_tokens: int
+    """Plausible reasoning of a choice that the answer does not show, in tokens."""
+
+    def close(self) -> None:
+        """Cancel the request to the provider, unless the answer is complete. Never waits."""
+        self.rest.close()
+
+
+class RouteRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request, and the routes that may answer it."""
+
+    spec: ChatCompletionSpec
+    """The request."""
+    routes: Sequence[ModelRoute]
+    """The requested model, then its fallbacks."""
+    take_channel_limits: Callable[[str], Awaitable[None]]
+    """Takes from the limits of the channel of that name; raises Failure where they are used up."""
+    record: CallRecord
+    """Records every attempt."""
+    on_abandoned: Callable[[Target, Decoder, int], None]
+    """Called where the call is cancelled between a request's leaving for a provider and the begin
+    of its answer, with the plausible reasoning of a choice in tokens."""
+    time_left_s: Callable[[], float | None] = lambda: None
+    """Returns the seconds until the caller's deadline; None: there is no deadline."""
+    limits_output: bool = False
+    """Whether every request needs an output limit, since the caller's money is limited."""
+    strict: bool = False
+    """Whether to refuse a target that cannot honour a parameter."""
+    stream: bool = True
+    """Whether the caller wants a stream."""
