@@ -31,7 +31,9 @@ _TIME = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?"
     r"(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
 )
-_DURATION = re.compile(r"-?[0-9]{1,12}(?:\.[0-9]{1,9})?s")
+_DURATION = re.compile(r"-?(?:0|[1-9][0-9]{0,11})(?:\.[0-9]{1,9})?s")
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]*|[A-Za-z0-9_-]*)={0,2}")
+_STANDARD = str.maketrans("-_", "+/")
 _MASK_NAME = re.compile(r"\*|[A-Za-z][A-Za-z0-9_]*")
 _CAPITAL = re.compile(r"[A-Z]")
 RANGES: Mapping[int, tuple[int, int]] = {
@@ -217,8 +219,10 @@ def _enum(descriptor: EnumDescriptor, text: str) -> int:
 
 
 def from_base64(text: str) -> bytes:
-    """Decode base64 in either alphabet, with or without padding, as proto JSON allows."""
-    standard = text.replace("-", "+").replace("_", "/").rstrip("=")
+    """Decode base64 in one of its alphabets, with or without padding, as proto JSON allows."""
+    if not _BASE64.fullmatch(text) or ("=" in text and len(text) % 4):
+        raise ValueError("base64")
+    standard = text.translate(_STANDARD)
     try:
         return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except binascii.Error:

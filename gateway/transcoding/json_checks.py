@@ -2,12 +2,12 @@
 
 Python's `json_format` accepts more than proto JSON has: an empty array or string for a message,
 one field under both of its names, keys of a map that are the same key, and the values that
-`json_scalars` lists.
+`json_scalars` lists. It also reads some numbers that proto JSON has with a loss, or not at all:
+they are replaced by plain ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -20,6 +20,7 @@ from gateway.transcoding.json_scalars import (
     MESSAGES,
     integer,
     message_fault,
+    plain_number,
     scalar_fault,
     typed_fault,
 )
@@ -28,31 +29,37 @@ _NULL = "google.protobuf.NullValue"
 _VALUE = "google.protobuf.Value"
 
 
-def check(value: Any, message: Descriptor) -> None:
-    """Check the JSON of a request. The ApiError names the first field that is wrong."""
-    _check_message(value, message, "", DEPTH_MAX)
+def checked(value: Any, message: Descriptor) -> Any:
+    """Return the JSON of a request, for `json_format`. Objects and arrays are changed in place.
+
+    The ApiError names the first field that is wrong.
+    """
+    return _check_message(value, message, "", DEPTH_MAX)
 
 
-def _check_message(value: Any, message: Descriptor, name: str, depth: int) -> None:
+def _check_message(value: Any, message: Descriptor, name: str, depth: int) -> Any:
     """Check a message. `name` is the path to it, empty for the request."""
     full_name = message.full_name
     if full_name in FREE:
-        return
+        return value
     if full_name in WRAPPED:
         _refuse(name, typed_fault(WRAPPED[full_name], value))
-    elif full_name in MESSAGES:
+        return plain_number(WRAPPED[full_name], value)
+    if full_name in MESSAGES:
         _refuse(name, message_fault(full_name, value))
     elif not isinstance(value, dict):
         _refuse(name, "an object")
     else:
         _check_fields(value, message, name, depth)
+    return value
 
 
-def _check_fields(value: Mapping[str, Any], message: Descriptor, name: str, depth: int) -> None:
+def _check_fields(value: dict[str, Any], message: Descriptor, name: str, depth: int) -> None:
     if depth == 0:
         raise json_error("json_too_deep", f"The body is nested more than {DEPTH_MAX} levels deep.")
     prefix = f"{name}." if name else ""
     seen: set[str] = set()
+    unions: dict[str, str] = {}
     for given_name, item in value.items():
         field = fields_by_names(message).get(given_name)
         if field is None:
@@ -62,19 +69,31 @@ def _check_fields(value: Mapping[str, Any], message: Descriptor, name: str, dept
             raise invalid(path, f"`{path}` is given by both its names.")
         seen.add(field.name)
         if item is not None:
-            _check_field(item, field, f"{prefix}{field.name}", depth)
+            path = f"{prefix}{field.name}"
+            _refuse_second(field, path, unions)
+            value[given_name] = _check_field(item, field, path, depth)
 
 
-def _check_field(value: Any, field: FieldDescriptor, name: str, depth: int) -> None:
+def _refuse_second(field: FieldDescriptor, path: str, unions: dict[str, str]) -> None:
+    """Refuse a second member of a oneof. `unions` has the first of each by its name."""
+    if field.containing_oneof is None:
+        return
+    first = unions.setdefault(field.containing_oneof.name, field.name)
+    if first != field.name:
+        raise invalid(path, f"`{path}` excludes `{first}`: only one of them may be given.")
+
+
+def _check_field(value: Any, field: FieldDescriptor, name: str, depth: int) -> Any:
     if not field.is_repeated:
-        _check_one(value, field, name, depth)
-    elif (entry := _map_entry(field)) is not None:
+        return _check_one(value, field, name, depth)
+    if (entry := _map_entry(field)) is not None:
         _check_map(value, entry, name, depth)
     elif isinstance(value, list):
         for index, item in enumerate(value):
-            _check_one(item, field, f"{name}[{index}]", depth)
+            value[index] = _check_one(item, field, f"{name}[{index}]", depth)
     else:
         _refuse(name, "an array")
+    return value
 
 
 def _check_map(value: Any, entry: Descriptor, name: str, depth: int) -> None:
@@ -87,7 +106,7 @@ def _check_map(value: Any, entry: Descriptor, name: str, depth: int) -> None:
         if key in seen:
             raise invalid(name, f"`{name}` has the key {text[:64]!a} twice.")
         seen.add(key)
-        _check_one(item, of, f"{name}.{text}", depth)
+        value[text] = _check_one(item, of, f"{name}.{text}", depth)
 
 
 def _map_key(text: str, field: FieldDescriptor, name: str) -> str | int:
@@ -104,13 +123,13 @@ def _map_key(text: str, field: FieldDescriptor, name: str) -> str | int:
     return key
 
 
-def _check_one(value: Any, field: FieldDescriptor, name: str, depth: int) -> None:
+def _check_one(value: Any, field: FieldDescriptor, name: str, depth: int) -> Any:
     if value is None and _takes_null(field):
-        return
+        return value
     if field.message_type is not None:
-        _check_message(value, field.message_type, name, depth - 1)
-    else:
-        _refuse(name, scalar_fault(field, value))
+        return _check_message(value, field.message_type, name, depth - 1)
+    _refuse(name, scalar_fault(field, value))
+    return plain_number(field.type, value)
 
 
 def _takes_null(field: FieldDescriptor) -> bool:

@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, Self
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -28,14 +28,39 @@ from gateway.transcoding.field_values import (
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
 _NUMBER_CHARS_MAX = 400
 """The longest double in decimal notation has 309 digits before the point."""
+_DIGITS_MAX = 20
+"""No integer has more digits."""
 _NOT_FINITE = frozenset({"NaN", "Infinity", "-Infinity"})
-_EXACT_LIMIT = 2**53
-"""Numbers with a fraction or an exponent are read as doubles, which are exact below this."""
+_FLOAT_MAX = float.fromhex("0x1.fffffep127")
+"""The largest value of a `float`. The numbers up to `FLOAT_LIMIT` are rounded to it."""
 _MASK_PATH = re.compile(r"\*|[a-z][A-Za-z0-9]*(?:\.[a-z][A-Za-z0-9]*)*")
 _DOUBLE_LIMIT = math.inf
 
 FREE = frozenset({"google.protobuf.Any", "google.protobuf.Value"})
 """Messages that are any JSON as far as these checks go."""
+
+
+class WrittenFloat(float):
+    """A number of JSON with a fraction or an exponent, as it is written: a double may differ."""
+
+    text: str
+
+    @classmethod
+    def of(cls, text: str) -> Self:
+        """Return the number of a text."""
+        number = cls(text)
+        number.text = text
+        return number
+
+
+def plain_number(kind: int, value: Any) -> Any:
+    """Return the value of a type for `json_format`: integers as such, and floats that it takes."""
+    if kind in _INTEGERS or kind == FieldDescriptor.TYPE_ENUM:
+        number = integer(value)
+        return value if number is None else number
+    if kind == FieldDescriptor.TYPE_FLOAT and not isinstance(value, str):
+        return max(-_FLOAT_MAX, min(_FLOAT_MAX, value))
+    return value
 
 
 def scalar_fault(field: FieldDescriptor, value: Any) -> str | None:
@@ -62,16 +87,12 @@ def integer(value: Any) -> int | None:
         return None
     if isinstance(value, int):
         return value
-    if isinstance(value, str) and _is_number(value):
-        number = Decimal(value)
-        plain = value.removeprefix("-").isdigit()
-    elif isinstance(value, float):
-        number, plain = Decimal(value), False
-    else:
+    text = value.text if isinstance(value, WrittenFloat) else value
+    if not isinstance(text, str) or not _is_number(text):
         return None
-    if not plain and not (abs(number) < _EXACT_LIMIT and number == number.to_integral_value()):
-        return None
-    return int(number)
+    number = Decimal(text)
+    is_small = number.adjusted() < _DIGITS_MAX
+    return int(number) if is_small and number == number.to_integral_value() else None
 
 
 def message_fault(full_name: str, value: Any) -> str | None:

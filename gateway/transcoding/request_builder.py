@@ -17,7 +17,8 @@ from gateway.http.strict_json import DEPTH_MAX, refuse_too_many_values
 from gateway.transcoding.bindings import Binding
 from gateway.transcoding.field_masks import complete_mask
 from gateway.transcoding.field_values import WRAPPED, FieldPath, resolve, unknown_parameter
-from gateway.transcoding.json_checks import check
+from gateway.transcoding.json_checks import checked
+from gateway.transcoding.json_scalars import WrittenFloat
 from services.domain.error_reason import ErrorReason
 
 PARAMETERS_MAX = 1000
@@ -61,7 +62,7 @@ def _read_body(binding: Binding, message: Message, body: bytes) -> Any:
     if field is not None and message.DESCRIPTOR.full_name not in WRAPPED:
         # In JSON a wrapper is its only field.
         whole = {field.name: value}
-    check(whole, binding.method.input_type)
+    whole = checked(whole, binding.method.input_type)
     try:
         json_format.ParseDict(whole, message, max_recursion_depth=DEPTH_MAX + 1)
     except (json_format.ParseError, ValueError, TypeError) as error:
@@ -73,7 +74,10 @@ def _load(body: bytes) -> Any:
     refuse_too_many_values(body)
     try:
         return json.loads(
-            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+            body.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_float=WrittenFloat.of,
+            parse_constant=_refuse_constant,
         )
     except UnicodeDecodeError as error:
         message = f"The body is not valid UTF-8 at byte {error.start}."
