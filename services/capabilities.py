@@ -78,6 +78,8 @@ class Capabilities:
     """Whether the model accepts images."""
     image_uris: bool = True
     """Whether the provider fetches images from `https` URLs."""
+    image_types: frozenset[str] = frozenset()
+    """Media types of the images that the model accepts by value. Empty: all are sent."""
     tools: bool = True
     """Whether the model calls tools."""
     parallel_tool_calls: bool = True
@@ -136,6 +138,7 @@ class CapabilityOverrides(
     max_tokens_parameter: MaxTokensParameter | None = None
     images: Knowledge | None = None
     image_uris: bool | None = None
+    image_types: frozenset[str] | None = None
     tools: bool | None = None
     parallel_tool_calls: bool | None = None
     forced_tool_choice: bool | None = None

@@ -29,8 +29,11 @@ _MAGIC: tuple[tuple[tuple[tuple[int, bytes], ...], str], ...] = (
     (((0, b"II*\x00"),), "image/tiff"),
     (((0, b"MM\x00*"),), "image/tiff"),
     (((4, b"ftypheic"),), "image/heic"),
+    (((4, b"ftypheix"),), "image/heic"),
     (((4, b"ftypmif1"),), "image/heif"),
+    (((4, b"ftypmsf1"),), "image/heif"),
     (((4, b"ftypavif"),), "image/avif"),
+    (((4, b"ftypavis"),), "image/avif"),
     (((0, b"%PDF-"),), "application/pdf"),
 )
 """Magic numbers with their offsets, and the media type that they mean together."""
@@ -58,6 +61,23 @@ def checked_head(base64: bytes) -> bytes:
             raise ValueError("padding inside of base64")
         head = head or decoded[:HEAD_BYTES]
     return head
+
+
+def checked(base64: bytes) -> tuple[bytes, bytes]:
+    """Return base64 with padding, repaired if need be, and the image's first bytes.
+
+    Line breaks and spaces are removed, padding is added, and the alphabet for URLs is replaced, as
+    OpenAI's API does. Raises ValueError for other text.
+    """
+    try:
+        return base64, checked_head(base64)
+    except ValueError:
+        plain = base64.translate(_STANDARD, b" \t\r\n").rstrip(b"=")
+        repaired = plain + b"=" * (-len(plain) % 4)
+        return repaired, checked_head(repaired)
+
+
+_STANDARD = bytes.maketrans(b"-_", b"+/")
 
 
 def decoded_bytes(base64_chars: int) -> int:

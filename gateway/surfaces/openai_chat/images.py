@@ -1,4 +1,4 @@
-"""Images in requests: data URLs taken apart, with their base64 unchanged.
+"""Images in requests: data URLs taken apart, with their base64 unchanged but for repairs.
 
 No image is kept decoded. Its media type comes from its first bytes: the type that a client declares
 is often wrong, and some providers refuse an image for that.
@@ -10,13 +10,16 @@ import re
 from typing import NamedTuple
 
 from gateway.errors import ApiError
-from services.common.image_format import checked_head, decoded_bytes, media_type
+from services.common.image_format import checked, checked_head, decoded_bytes, media_type
 from services.domain.error_reason import ErrorReason
 
 _HEAD = re.compile(r"data:[^,]{0,256}?;base64,", re.IGNORECASE)
 
-ACCEPTED = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp"})
-"""Media types that OpenAI's API accepts."""
+ACCEPTED = frozenset(
+    {"image/png", "image/jpeg", "image/gif", "image/webp"}
+    | {"image/avif", "image/bmp", "image/heic", "image/heif", "image/tiff"}
+)
+"""Media types of images. OpenAI's API accepts the first four; the service knows what models do."""
 
 
 class ImageSource(NamedTuple):
@@ -57,28 +60,25 @@ class ImageReader:
             raise _bad(param, "There are too many pictures in this request.")
         if url[:5].lower() != "data:":
             return ImageSource(uri=url)
-        head = _HEAD.match(url)
-        if head is None:
+        prefix = _HEAD.match(url)
+        if prefix is None:
             raise _bad(param, "A data URL must have the form `data:image/png;base64,...`.")
-        text = url[head.end() :]
-        base64 = self._extracted.pop(text, None) or text.encode()
+        text = url[prefix.end() :]
+        extracted = self._extracted.pop(text, None)
+        base64 = extracted or text.encode()
         self._bytes_left -= decoded_bytes(len(base64))
         if self._bytes_left < 0:
             message = "The pictures of this request are too large together."
             raise ApiError(ErrorReason.REQUEST_TOO_LARGE, message, param=param)
-        mime_type = _mime_type(param, base64)
+        try:
+            # What was cut out of the body has not been read as JSON: it is base64, or not a string.
+            base64, head = (base64, checked_head(base64)) if extracted else checked(base64)
+        except ValueError:
+            raise _bad(param, "The picture is not in base64.") from None
+        mime_type = media_type(head)
+        if mime_type not in ACCEPTED:
+            raise _bad(param, "The picture is not a PNG, JPEG, GIF, WebP or another known image.")
         return ImageSource(base64=base64.decode("ascii"), mime_type=mime_type)
-
-
-def _mime_type(param: str, base64: bytes) -> str:
-    """Return the media type by the first bytes."""
-    try:
-        mime_type = media_type(checked_head(base64))
-    except ValueError:
-        raise _bad(param, "The picture is not in base64 with padding.") from None
-    if mime_type not in ACCEPTED:
-        raise _bad(param, "The picture is not a PNG, JPEG, GIF or WebP.")
-    return mime_type
 
 
 def _bad(param: str, message: str) -> ApiError:

@@ -14,6 +14,7 @@ from services.domain.conversation import (
 )
 from services.providers.base import Notes, Target
 from services.providers.translate import images
+from services.providers.translate.data_files import data_file
 from services.providers.translate.other_types import other_object, other_type
 from services.providers.translate.parameters import raw_object, require
 
@@ -80,11 +81,16 @@ def _image(image: ImagePart, target: Target) -> list[Json]:
 
 
 def _file(file: FilePart) -> list[Json]:
-    """Document block: PDF by value, any type by reference."""
-    prefix, comma, data = file.uri.partition(",")
-    pdf = prefix == "data:application/pdf;base64" and bool(comma)
-    require(pdf or file.uri.startswith("https://"), "messages", "this kind of file")
-    source = _inline("application/pdf", data) if pdf else {"type": "url", "url": file.uri}
+    """Document block: PDF and text by value, any type by reference."""
+    document = data_file(file.uri)
+    require(
+        document is not None or file.uri.startswith("https://"), "messages", "this kind of file"
+    )
+    source: Json = {"type": "url", "url": file.uri}
+    if document is not None and document.mime_type == "application/pdf":
+        source = _inline(document.mime_type, document.base64.decode("ascii"))
+    elif document is not None:
+        source = {"type": "text", "media_type": "text/plain", "data": document.text()}
     title: Json = {"title": file.filename} if file.filename else {}
     return [{"type": "document", "source": source, **title}]
 

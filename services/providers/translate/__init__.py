@@ -5,6 +5,7 @@ Modules, in the order in which data flows:
     parameters         parameters to send, by the dialect's names
     thinking           reasoning settings to send
     images             images by value or by reference
+    data_files         files by value, taken apart
     other_types        parts, tools and formats of types unknown to the contract
     unknown_members    members below the top level that no field has
     reasoning_details  reasoning in OpenRouter's form

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 import pybase64
 
-from services.common.image_format import HEAD_BYTES, checked_head, media_type
+from services.common.image_format import HEAD_BYTES, checked, media_type
 from services.domain.conversation import ImagePart
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -53,16 +53,16 @@ def read(
 
     Raises INVALID_IMAGE where it has no source, is nowhere on the web (a server of models
     on this machine may read `file:`), or is of none of the media types in `accepts`
-    (empty: any); UNSUPPORTED_FEATURE where the provider fetches no pictures.
+    (empty: those of the model); UNSUPPORTED_FEATURE where the provider fetches no pictures.
     """
+    accepts = accepts or target.capabilities.image_types
     if image.uri:
         require(target.capabilities.image_uris, "messages", "images by URL")
         if not image.uri.lower().startswith(_WEB):
             raise _refusal("An image's URL must begin with `https://` or `http://`.")
         return LinkedImage(uri=image.uri)
     if image.base64:
-        base64 = image.base64.encode()
-        head = _head(base64)
+        base64, head = _checked(image.base64.encode())
     elif image.data:
         base64 = pybase64.b64encode(image.data)
         head = image.data[:HEAD_BYTES]
@@ -78,10 +78,10 @@ def read(
 _WEB = ("https://", "http://")
 
 
-def _head(base64: bytes) -> bytes:
-    """First bytes of the image. Raises INVALID_IMAGE if it is not base64."""
+def _checked(base64: bytes) -> tuple[bytes, bytes]:
+    """Return base64 and the first bytes of its image. Raises INVALID_IMAGE for other text."""
     try:
-        return checked_head(base64)
+        return checked(base64)
     except ValueError as error:
         raise _refusal("An image is not valid base64.") from error
 

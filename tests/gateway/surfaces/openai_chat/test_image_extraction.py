@@ -68,13 +68,19 @@ def test_data_urls_in_other_fields_stay_unchanged() -> None:
     assert spec.messages[0].content[0] == ImagePart(base64=PNG, mime_type="image/png")
 
 
-@pytest.mark.parametrize("fault", ['\\"', "\\n", "{", "é", "-", "\n"])
+@pytest.mark.parametrize("fault", ['\\"', "{", "é", "*", "=A", "\n"])
 def test_other_text_than_base64_is_refused(fault: str) -> None:
     """Also where it would hide a quote or a bracket."""
     raw = body(URL).replace(PNG[-40:].encode(), fault.encode() + PNG[-40:].encode())
     with pytest.raises(ApiError) as caught:
         decode(raw, CONFIG)
     assert caught.value.status == 400
+
+
+def test_line_breaks_are_removed() -> None:
+    """Those that JSON escapes, in an image that is large enough to be extracted."""
+    broken = body(URL).replace(PNG[-40:].encode(), b"\\r\\n" + PNG[-40:].encode())
+    assert decode(broken, CONFIG) == decode(body(URL), CONFIG)
 
 
 def test_duplicate_keys_are_refused() -> None:

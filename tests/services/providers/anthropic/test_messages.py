@@ -228,6 +228,26 @@ def test_only_the_user_shows_pictures(role: Role) -> None:
     assert (refused.value.reason, refused.value.param) == ("UNSUPPORTED_FEATURE", "messages")
 
 
+@pytest.mark.parametrize(
+    ("uri", "text"),
+    [
+        ("data:text/csv;base64,YSxiCg==", "a,b\n"),
+        ("data:text/markdown;charset=utf-8;base64,w6k", "é"),
+        ("data:application/json;base64,e30=", "{}"),
+        ("DATA:text/plain,a%20b", "a b"),
+        ("data:;base64,77u/YQ==", "a"),
+    ],
+)
+def test_text_files_are_text_documents(uri: str, text: str) -> None:
+    """Whatever their type, without a byte order mark."""
+    body, notes = sent(Message(role="user", content=[FilePart(uri=uri, filename="a.csv")]))
+
+    (block,) = body["messages"][0]["content"]
+    source = {"type": "text", "media_type": "text/plain", "data": text}
+    assert block == {"type": "document", "source": source, "title": "a.csv"}
+    assert not notes
+
+
 def test_documents() -> None:
     """PDF documents go by value, others by URL; what has no form is refused."""
     pdf = FilePart(uri="data:application/pdf;base64,JVBERg==", filename="a.pdf")
@@ -241,7 +261,9 @@ def test_documents() -> None:
     ]
     for part in (
         FilePart(file_id="file-1"),
-        FilePart(uri="data:text/csv;base64,YQ=="),
+        FilePart(uri="data:application/zip;base64,YQ=="),
+        FilePart(uri="data:text/csv;base64,/w=="),
+        FilePart(uri="data:text/csv;base64,****"),
         AudioPart(base64="AA==", format="wav"),
     ):
         with pytest.raises(Failure) as refused:

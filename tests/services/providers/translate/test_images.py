@@ -29,7 +29,7 @@ def test_the_bytes_are_believed(claimed: str) -> None:
 
 def test_the_claim_is_believed_where_bytes_tell_nothing() -> None:
     """An unknown form has the media type that the caller gave."""
-    found = read(ImagePart(data=b"<svg/>", mime_type="image/SVG+xml"), TARGET)
+    found = read(ImagePart(data=b"<svg/>", mime_type="image/SVG+xml"), target_of("m", "openai"))
     assert isinstance(found, InlineImage)
     assert found.mime_type == "image/svg+xml"
 
@@ -50,7 +50,6 @@ def test_links_are_passed_on() -> None:
         ImagePart(base64="****", mime_type="image/png"),
         ImagePart(base64=PNG + "****", mime_type="image/png"),
         ImagePart(base64=PNG + '","a":"b', mime_type="image/png"),
-        ImagePart(base64=PNG + "AAAA\nAAA", mime_type="image/png"),
         ImagePart(base64=PNG + "é", mime_type="image/png"),
         ImagePart(base64=PNG + "AA==" + "A" * 70_000, mime_type="image/png"),
         ImagePart(base64=PNG * 8192 + "AA*=", mime_type="image/png"),
@@ -63,6 +62,27 @@ def test_refuses(image: ImagePart) -> None:
     with pytest.raises(Failure) as refused:
         read(image, TARGET, accepts={"image/png"})
     assert (refused.value.param, refused.value.reason) == ("messages", "INVALID_IMAGE")
+
+
+def test_base64_is_repaired() -> None:
+    """Line breaks are removed, padding is added."""
+    found = read(ImagePart(base64=PNG[:4] + "\r\n" + PNG[4:] + "-_A"), TARGET)
+    assert found == InlineImage(mime_type="image/png", base64=PNG.encode() + b"+/A=")
+
+
+@pytest.mark.parametrize(("model", "refuses"), [("gpt-4o", True), ("my-model", False)])
+def test_types_that_a_model_is_known_to_refuse(model: str, *, refuses: bool) -> None:
+    """Others are sent."""
+    image = ImagePart(data=b"\0\0\0\x18ftypavif" + bytes(20))
+    target = target_of(model, "openai")
+    if refuses:
+        with pytest.raises(Failure) as refused:
+            read(image, target)
+        assert refused.value.reason == "INVALID_IMAGE"
+    else:
+        found = read(image, target)
+        assert isinstance(found, InlineImage)
+        assert found.mime_type == "image/avif"
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 100, 49_150, 49_152, 49_153, 200_000])
