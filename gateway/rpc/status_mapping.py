@@ -78,13 +78,22 @@ _REASON_BY_CODE: Mapping[grpc.StatusCode, ErrorReason] = {
 }
 
 
-def to_api_error(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
-    """Return the error that a client gets for a call that failed with `error`."""
+def to_api_error(
+    error: grpc.aio.AioRpcError, request_id: str, *, param_is_path: bool = False
+) -> ApiError:
+    """Return the error that a client gets for a call that failed with `error`.
+
+    `param_is_path`: `param` is the path of the field in the request's message, not its name in
+    OpenAI's API.
+    """
     status = _status(error)
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
-            return _service_error(error, status, info)
+            failure = _service_error(error, status, info)
+            if param_is_path:
+                failure.param = _field_path(status) or failure.param
+            return failure
     return _library_error(error, request_id)
 
 
@@ -132,6 +141,14 @@ def _status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
 
 def _trailers(error: grpc.aio.AioRpcError) -> Iterable[tuple[str, str | bytes]]:
     return cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+
+
+def _field_path(status: status_pb2.Status) -> str:
+    bad_request = error_details_pb2.BadRequest()
+    for detail in status.details:
+        if detail.Unpack(bad_request) and bad_request.field_violations:
+            return bad_request.field_violations[0].field
+    return ""
 
 
 def _retry_after_s(status: status_pb2.Status) -> float | None:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from gateway.config import EdgeConfig
+from gateway.errors import ApiError
 from gateway.http.body import read_body
 from gateway.http.call_options import deadline_s
 from gateway.http.middleware import OUTCOME, REQUEST_ID
@@ -64,7 +65,7 @@ class Transcoder:
         try:
             return await self._answer(request, call)
         except grpc.aio.AioRpcError as error:
-            raise to_api_error(error, request[REQUEST_ID]) from None
+            raise self._failure(error, request) from None
         finally:
             call.cancel()
 
@@ -89,11 +90,15 @@ class Transcoder:
                 await self._send(request, response, response_encoder.line(self._binding, message))
                 message = await call.read()
         except grpc.aio.AioRpcError as error:
-            failure = to_api_error(error, request[REQUEST_ID])
+            failure = self._failure(error, request)
             request[OUTCOME].update(status=failure.status, code=failure.code)
             await self._send(request, response, response_encoder.error_line(failure))
         await response.write_eof()
         return response
+
+    def _failure(self, error: grpc.aio.AioRpcError, request: web.Request) -> ApiError:
+        """Return the error, whose `param` is a path in the JSON of the request."""
+        return to_api_error(error, request[REQUEST_ID], param_is_path=True)
 
     async def _send(self, request: web.Request, response: web.StreamResponse, line: bytes) -> None:
         try:

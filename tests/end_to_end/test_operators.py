@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from tests.stand.billing_stand import USAGE, bearer, completion
-from tests.stand.configuration import configuration
+from tests.stand.configuration import MODEL, configuration
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.shell import Shell
@@ -130,6 +130,10 @@ async def test_operators_methods_are_served_over_http(
         assert [await ask(server, key) for _ in range(2)] == [200, 402]
         async with http.get(f"{url}/ledger:verify") as response:
             assert (await response.json())["findings"] == []
+        spec = {"model": MODEL, "messages": [{"role": "ROLE_USER", "content": [{"text": "a"}]}]}
+        nameless = {"spec": {**spec, "tools": [{}]}}
+        async with http.post(f"{url}/operations:explain", json=nameless) as response:
+            assert (await response.json())["error"]["param"] == "spec.tools[0].name"
         async with http.get(f"{public}/accounts") as response:
             assert response.status == 404
     assert TOKEN not in server.stdout + server.log

@@ -79,6 +79,32 @@ def test_param_and_retry_after_are_read() -> None:
     assert (error.param, error.retry_after_s) == ("model", 7.0)
 
 
+def test_param_may_be_the_path_in_the_message() -> None:
+    """It is in BadRequest, if the failure has one."""
+    info = error_details_pb2.ErrorInfo(
+        reason="INVALID_FIELD", domain="pomogator", metadata={"param": "thinking.type"}
+    )
+    status = status_pb2.Status(message="Unknown.")
+    status.details.add().Pack(info)
+
+    def param(*, param_is_path: bool) -> str | None:
+        error = rpc_error(C.INVALID_ARGUMENT, "", status.SerializeToString())
+        return to_api_error(error, "req-1", param_is_path=param_is_path).param
+
+    assert param(param_is_path=True) == param(param_is_path=False) == "thinking.type"
+    status.details.add().Pack(
+        error_details_pb2.BadRequest(
+            field_violations=[
+                error_details_pb2.BadRequest.FieldViolation(field="spec.thinking.mode")
+            ]
+        )
+    )
+    assert (param(param_is_path=True), param(param_is_path=False)) == (
+        "spec.thinking.mode",
+        "thinking.type",
+    )
+
+
 @pytest.mark.parametrize("documented", documented_reasons(), ids=lambda each: each.name)
 def test_documented_details_and_metadata_reach_clients(documented: DocumentedReason) -> None:
     """Clients get `param` and Retry-After wherever the contract has them, and the rest is no harm.
