@@ -29,10 +29,47 @@ ThinkingKind = Literal["none", "budget", "adaptive", "effort", "unknown"]
 ThinkingDefault = Literal["off", "on", "always"]
 ThinkingSwitch = Literal["reasoning_effort", "thinking", "enable_thinking", "none"]
 MaxTokensParameter = Literal["max_tokens", "max_completion_tokens"]
+ReasoningReplay = Literal["none", "text", "required", "signed"]
+LateInstructions = Literal["any", "after_input", "after_user", "none", "single"]
+Turns = Literal["any", "user_first", "alternate"]
 Knowledge = Literal["yes", "no", "unknown"]
 Range = tuple[float, float]
 
 TABLE = "capabilities.toml"
+
+
+class ToolCallIds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Form of the IDs of tool calls that a provider accepts."""
+
+    characters: Literal["any", "words", "alphanumeric"] = "any"
+    """`words`: letters and digits of ASCII, `_` and `-`. `alphanumeric`: letters and digits."""
+    shortest: int = 0
+    """Minimum length."""
+    longest: int = 0
+    """Maximum length. 0: none."""
+    unique: bool = False
+    """Whether no two calls of a conversation may have the same ID."""
+
+
+ANY_IDS = ToolCallIds()
+
+
+class SchemaSubset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Part of JSON Schema that a provider accepts in schemas that an answer is held to."""
+
+    keywords: frozenset[str] = frozenset()
+    """Keywords that are sent. Empty: all. Others are told to the model in descriptions."""
+    formats: frozenset[str] = frozenset()
+    """Values of the keyword `format` that are sent."""
+    min_items_max: int = 0
+    """Largest value of the keyword `minItems` that is sent."""
+    closed_objects: bool = False
+    """Whether every object must exclude other properties than those that are listed."""
+    bare_references: bool = False
+    """Whether `$ref` must be alone in its schema."""
+
+
+WHOLE_SCHEMA = SchemaSubset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +138,23 @@ class Capabilities:
     """Whether the answer can have log probabilities."""
     developer_role: bool = False
     """Whether the model accepts the role `developer`. Otherwise `system` is sent."""
-    system_anywhere: bool = False
-    """Whether system messages may follow other messages."""
+    late_instructions: LateInstructions = "any"
+    """Where system and developer messages may follow others: `any`, anywhere; `after_input`, only
+    after the user's messages and results of tools; `after_user`, only after the user's messages;
+    `none`, nowhere; `single`, nowhere, and the conversation begins with at most one."""
+    turns: Turns = "any"
+    """Order of the messages after the first instructions: `user_first`, the user begins;
+    `alternate`, the user also takes turns with the assistant."""
+    user_after_tool: bool = True
+    """Whether the user's message may follow the result of a tool."""
+    tool_call_ids: ToolCallIds = ANY_IDS
+    """Form of the IDs of tool calls."""
+    reasoning_replay: ReasoningReplay = "none"
+    """Form in which the provider takes the reasoning of earlier turns: `text`, plain text;
+    `required`, plain text, without which it refuses to reason after tool calls; `signed`, only with
+    its signature, without which it refuses to reason by a budget after tool calls."""
+    schema_subset: SchemaSubset = WHOLE_SCHEMA
+    """Part of JSON Schema that the provider accepts where it holds answers to a schema."""
 
     @property
     def named_thinking(self) -> bool:
@@ -149,7 +201,12 @@ class CapabilityOverrides(
     n: bool | None = None
     logprobs: bool | None = None
     developer_role: bool | None = None
-    system_anywhere: bool | None = None
+    late_instructions: LateInstructions | None = None
+    turns: Turns | None = None
+    user_after_tool: bool | None = None
+    tool_call_ids: ToolCallIds | None = None
+    reasoning_replay: ReasoningReplay | None = None
+    schema_subset: SchemaSubset | None = None
 
     def over(self, base: Capabilities) -> Capabilities:
         """Return `base` with the keys that are set here."""

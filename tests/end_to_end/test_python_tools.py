@@ -147,7 +147,8 @@ async def test_loop_with_reasoning_left_out(stand: DialectStand, client: AsyncOp
 
     answer = await create(**request)
     notes = json.loads(answer.headers.get("x-pomogator-notes", "[]"))
-    assert [note["param"] for note in notes] == (["thinking"] if stand.is_signed else [])
+    lost = ["reasoning_content", "thinking"] if stand.is_signed else ["reasoning_content"]
+    assert [note["param"] for note in notes] == lost
 
 
 async def test_reasoning_details(stand: DialectStand, client: AsyncOpenAI) -> None:

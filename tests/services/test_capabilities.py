@@ -18,6 +18,7 @@ from services.capabilities import (
     lookup,
     shipped_families,
 )
+from services.domain.spec import EFFORTS
 
 CLAUDES = {
     "claude-3-5-haiku-20241022": ("none", "off"),
@@ -134,9 +135,10 @@ def test_forced_tool_calls_depend_on_the_generation() -> None:
         ("gpt-5.5-pro", "effort", "always", ("medium", "high", "xhigh")),
         ("gpt-5.6-chat-latest", "none", "off", None),
         ("gpt-chat-latest", "none", "off", None),
-        ("deepseek-v4-pro", "effort", "on", ()),
+        ("deepseek-v4-pro", "effort", "on", EFFORTS[1:]),
         ("kimi-k2.5", "effort", "on", ()),
-        ("kimi-k3", "effort", "on", ()),
+        ("kimi-k2.7-code", "effort", "always", ()),
+        ("kimi-k3", "effort", "always", ("low", "high", "max")),
         ("deepseek-reasoner", "effort", "always", ()),
         ("grok-3-mini", "effort", "always", ("low", "high")),
         ("grok-4-fast-non-reasoning", "none", "off", ()),
@@ -167,7 +169,7 @@ def test_newer_gpt_models_fix_sampling(model: str) -> None:
     assert lookup(model, dialect="openrouter").thinking_tools
 
 
-@pytest.mark.parametrize("model", ["deepseek-v4-pro", "kimi-k2.5", "kimi-k2.6", "kimi-k3"])
+@pytest.mark.parametrize("model", ["deepseek-v4-pro", "kimi-k2.5", "kimi-k2.6"])
 def test_switch_of_newer_open_models(model: str) -> None:
     """The parameter `thinking` switches reasoning off."""
     assert lookup(model, dialect="openai").thinking_switch == "thinking"

@@ -1,14 +1,13 @@
 """Conversation in the form of the Messages API.
 
 System messages at the start move to `system`. Consecutive messages of one role become one turn.
-Tool results come first in the user's turn after the calls. Content that the API would refuse for
-its form alone (empty text, IDs with other characters, arguments that are not an object) is
-converted to a form that it accepts.
+Content that the API would refuse for its form alone (empty text, arguments that are not an object)
+is converted to a form that it accepts. Order and IDs are legal already
+(`services.providers.translate.history`).
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -18,17 +17,15 @@ from services.errors import Failure
 from services.providers.anthropic.parts import Json, contents, mark_end, text_blocks
 from services.providers.base import Notes, Target
 from services.providers.translate import reasoning_details, reasoning_state
+from services.providers.translate.history.legal import LegalRequest
 from services.providers.translate.parameters import raw_object, require
 from services.providers.translate.reasoning_details import word
 
 NAME = "anthropic"
 """The dialect's name in reasoning states."""
 
-OPENING = "(The conversation begins with the assistant.)"
-"""User turn added if the conversation begins with the assistant: the API requires a user turn
-first."""
-
-_FORBIDDEN_IN_ID = re.compile(r"[^a-zA-Z0-9_-]")
+_SEALED = ("thinking", "redacted_thinking")
+"""Types of blocks of reasoning."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,10 +37,6 @@ class Turn:
     content: list[Json]
     """Content blocks, at least one."""
 
-    def has(self, kind: str) -> bool:
-        """Whether the turn contains a block of this type."""
-        return any(block["type"] == kind for block in self.content)
-
 
 @dataclass(slots=True, kw_only=True)
 class Conversation:
@@ -51,10 +44,12 @@ class Conversation:
 
     target: Target
     notes: Notes
+    original_ids: Mapping[str, str]
+    """The caller's IDs of tool calls that have another one, by the latter."""
     system: list[Json] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    postponed: list[Json] = field(default_factory=list)
-    """Instructions between tool calls and their results. The API does not allow any there."""
+    reasoned: set[int] = field(default_factory=set)
+    """Indexes of the messages that begin with signed reasoning."""
 
     def add(self, role: str, blocks: Iterable[Json]) -> None:
         """Append to the last turn if it has the same role, else begin one."""
@@ -70,26 +65,10 @@ class Conversation:
         """Add instructions: to `system` before the first turn, else at their position."""
         blocks = _contents_without_images(message, self)
         mark_end(blocks, message.cache_control_json, self.notes)
-        if not self.turns:
-            self.system.extend(blocks)
-        elif self.turns[-1].has("tool_use"):
-            self.postponed.extend(blocks)
-        else:
-            self._append_instructions(blocks)
-
-    def add_postponed(self) -> None:
-        """Add postponed instructions: the results of the tool calls are complete."""
-        blocks, self.postponed = self.postponed, []
-        self._append_instructions(blocks)
-
-    def _append_instructions(self, blocks: Sequence[Json]) -> None:
-        if not blocks:
-            return
-        if self.target.capabilities.system_anywhere and self.turns[-1].role == "user":
+        if self.turns:
             self.add("system", blocks)
-            return
-        self.notes.mapped("messages", "Later instructions are marked as such in the user's turn.")
-        self.add("user", [_marked(block) for block in blocks])
+        else:
+            self.system.extend(blocks)
 
     @property
     def called_tools(self) -> list[str]:
@@ -102,53 +81,33 @@ class Conversation:
         """Whether the conversation ends with the beginning of the answer."""
         return bool(self.turns) and self.turns[-1].role == "assistant"
 
-    @property
-    def lacks_reasoning(self) -> bool:
-        """Whether the conversation ends with results of calls made without visible reasoning."""
-        if len(self.turns) < 2 or not self.turns[-1].has("tool_result"):
-            return False
-        return self.turns[-2].content[0]["type"] not in ("thinking", "redacted_thinking")
 
-
-def conversation(messages: Sequence[Message], target: Target, notes: Notes) -> Conversation:
-    """Convert `messages` to the API's form.
+def conversation(request: LegalRequest, target: Target, notes: Notes) -> Conversation:
+    """Convert the messages of a request to the API's form.
 
     Raises UNSUPPORTED_FEATURE for audio, for file types that the API does not take, and for a
     prefilled answer that the model does not take; INVALID_IMAGE; INVALID_FIELD for a reasoning
     state of another origin, and for messages that are all empty.
     """
-    made = Conversation(target=target, notes=notes)
-    for message in messages:
+    made = Conversation(target=target, notes=notes, original_ids=request.original_ids)
+    for index, message in enumerate(request.spec.messages):
         # A tool's result is identified by the ID of its call, so its name can be omitted.
         if message.name and message.role != "tool":
             notes.dropped("messages", "The provider has no names of participants.")
         if message.role in ("system", "developer"):
             made.add_instructions(message)
             continue
-        if message.role != "tool":
-            made.add_postponed()
         role, read = _ROLES[message.role]
         blocks = read(message, made)
         mark_end(blocks, message.cache_control_json, notes)
+        if blocks and blocks[0]["type"] in _SEALED:
+            made.reasoned.add(index)
         made.add(role, blocks)
-    made.add_postponed()
-    _begin_with_user(made)
+    if not made.turns:
+        text = "All messages are empty, and the provider wants one that is not."
+        raise Failure(ErrorReason.INVALID_FIELD, text, param="messages")
     _trim_prefill(made)
     return made
-
-
-def _begin_with_user(made: Conversation) -> None:
-    """Make the first turn the user's. Raises INVALID_FIELD if all messages are empty."""
-    if not made.turns:
-        if not made.system:
-            message = "All messages are empty, and the provider wants one that is not."
-            raise Failure(ErrorReason.INVALID_FIELD, message, param="messages")
-        made.notes.mapped("messages", "Instructions without a user's turn are sent as one.")
-        made.add("user", made.system)
-        made.system = []
-    elif made.turns[0].role != "user":
-        made.notes.mapped("messages", "A user's turn is added: the provider wants one first.")
-        made.turns.insert(0, Turn(role="user", content=[{"type": "text", "text": OPENING}]))
 
 
 def _trim_prefill(made: Conversation) -> None:
@@ -170,7 +129,7 @@ def _user(message: Message, made: Conversation) -> list[Json]:
 
 
 def _tool(message: Message, made: Conversation) -> list[Json]:
-    result: Json = {"type": "tool_result", "tool_use_id": _tool_id(message.tool_call_id)}
+    result: Json = {"type": "tool_result", "tool_use_id": message.tool_call_id}
     content = contents(message.content, made.target, made.notes)
     for block in content:
         if mark := block.pop("cache_control", None):
@@ -181,14 +140,14 @@ def _tool(message: Message, made: Conversation) -> list[Json]:
 
 
 def _assistant(message: Message, made: Conversation) -> list[Json]:
-    calls = {call.id: _tool_use(call, made.notes) for call in message.tool_calls}
+    calls = [_tool_use(call, made.notes) for call in message.tool_calls]
     texts = _contents_without_images(message, made)
     if message.refusal.strip():
         texts.append({"type": "text", "text": message.refusal})
     state = reasoning_state.unpack(message.reasoning_state, NAME, made.notes)
     if not state:
-        return [*_openrouter_reasoning(message, made.notes), *texts, *calls.values()]
-    return _interleaved(state, message, texts, calls)
+        return [*_openrouter_reasoning(message, made.notes), *texts, *calls]
+    return _interleaved(state, message, texts, _PendingCalls(calls, made.original_ids))
 
 
 def _contents_without_images(message: Message, made: Conversation) -> list[Json]:
@@ -198,11 +157,27 @@ def _contents_without_images(message: Message, made: Conversation) -> list[Json]
     return contents(message.content, made.target, made.notes)
 
 
+class _PendingCalls:
+    """Tool calls of a message that are not in its turn yet."""
+
+    def __init__(self, calls: list[Json], original_ids: Mapping[str, str]) -> None:
+        self.rest = calls
+        self._originals = original_ids
+
+    def take(self, call_id: str) -> list[Json]:
+        """Take the first call with this ID, by which the caller knows it. Empty: there is none."""
+        for index, call in enumerate(self.rest):
+            sent = str(call["id"])
+            if self._originals.get(sent, sent) == call_id:
+                return [self.rest.pop(index)]
+        return []
+
+
 def _interleaved(
     state: Sequence[reasoning_state.Block],
     message: Message,
     texts: list[Json],
-    calls: dict[str, Json],
+    calls: _PendingCalls,
 ) -> list[Json]:
     """The assistant's turn in its original order. Edited text is sent in its current form."""
     text = "".join(part.text for part in message.content if isinstance(part, TextPart))
@@ -218,13 +193,13 @@ def _interleaved(
             case reasoning_state.Text():
                 blocks += texts
                 texts = []
-            case reasoning_state.SealedCall(id) if id in calls:
-                blocks.append(calls.pop(id))
+            case reasoning_state.SealedCall(id):
+                blocks += calls.take(id)
             case reasoning_state.Thought(thinking, signature):
                 blocks.append({"type": "thinking", "thinking": thinking, "signature": signature})
             case reasoning_state.Redacted(data):
                 blocks.append({"type": "redacted_thinking", "data": data})
-    return [*blocks, *([] if intact else texts), *calls.values()]
+    return [*blocks, *([] if intact else texts), *calls.rest]
 
 
 def _openrouter_reasoning(message: Message, notes: Notes) -> list[Json]:
@@ -254,22 +229,9 @@ def _tool_use(call: ToolCall, notes: Notes) -> Json:
         except Failure:
             notes.mapped("messages", "Arguments that are no JSON object are wrapped in one.")
             arguments = {"arguments": call.arguments}
-    block: Json = {"type": "tool_use", "id": _tool_id(call.id), "name": call.name}
-    block["input"] = arguments
+    block: Json = {"type": "tool_use", "id": call.id, "name": call.name, "input": arguments}
     mark_end([block], call.cache_control_json, notes)
     return block
-
-
-def _tool_id(call_id: str) -> str:
-    """Tool call ID with forbidden characters replaced. Other models' IDs may contain them."""
-    return _FORBIDDEN_IN_ID.sub("_", call_id)
-
-
-def _marked(block: Json) -> Json:
-    """Instructions marked as such, for a user's turn."""
-    if block["type"] != "text":
-        return block
-    return {**block, "text": f"<system>\n{block['text']}\n</system>"}
 
 
 _ROLES: Mapping[str, tuple[str, Callable[[Message, Conversation], list[Json]]]] = {

@@ -22,6 +22,8 @@ from services.providers.anthropic.tools import (
     tool_definitions,
 )
 from services.providers.base import Notes, Target, UpstreamRequest
+from services.providers.translate.history import reasoning
+from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import without_foreign_tools
 from services.providers.translate.parameters import (
     accepted,
@@ -81,7 +83,9 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
     for name in _unknown_fields(spec)[:UNKNOWN_MAX]:
         notes.dropped(name, f"The provider has no `{name}`.")
     drop_members(unknown_paths(spec), notes)
-    messages = conversation(spec.messages, target, notes)
+    legal = made_legal(spec, target, notes, plain_reasoning=False)
+    spec = legal.spec
+    messages = conversation(legal, target, notes)
     thinking = plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, messages, target))
     parameters = accepted(spec, NAMES, target, notes, thinking=thinking.active)
     hints = _hints(spec, target, notes, thinking)
@@ -121,16 +125,9 @@ def _unknown_fields(spec: ChatCompletionSpec) -> Sequence[str]:
 
 def _thinking_refusal(spec: ChatCompletionSpec, messages: Conversation, target: Target) -> str:
     """Reason for which the API would refuse thinking in this conversation. Empty: none."""
-    capabilities = target.capabilities
     if messages.is_prefilled:
         return "A model does not reason when the beginning of its answer is given."
-    budget = spec.thinking.budget_tokens if spec.thinking else None
-    by_budget = capabilities.thinking == "budget" or (
-        capabilities.takes_budgets and budget is not None
-    )
-    if by_budget and messages.lacks_reasoning:
-        return "Reasoning cannot go on here: the turn that called the tool came back without it."
-    return ""
+    return reasoning.refusal(spec, target, messages.reasoned.__contains__)
 
 
 def _default_limit(target: Target, thinking: ThinkingPlan) -> int:

@@ -25,16 +25,13 @@ from services.errors import Failure
 from services.providers.base import Notes, Target
 from services.providers.openai.cache_marks import CacheMarks
 from services.providers.translate import images
+from services.providers.translate.history import reasoning
 from services.providers.translate.other_types import other_object
 
 Json = dict[str, object]
 
 SentPart: TypeAlias = TextPart | ImagePart | AudioPart | FilePart | OtherPart
 """Parts that have a form in OpenAI's content."""
-
-REASONING_RENAME = "reasoning"
-"""Name in `quirks.renames` for the reasoning of earlier turns. Without an entry, it is not
-sent: most providers ignore it, some refuse it, and few require it."""
 
 
 def message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
@@ -52,7 +49,6 @@ def message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> J
         found["tool_calls"] = calls
     if sent.tool_call_id:
         found["tool_call_id"] = sent.tool_call_id
-    found |= _earlier_reasoning(sent, target)
     if sent.extra_json:
         found |= _replayed(sent.extra_json)
     return found
@@ -87,6 +83,18 @@ def tool_choice(choice: ToolChoice) -> object:
     if not names:
         return mode
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": names}}
+
+
+def earlier_reasoning(sent: Message, name: str, target: Target, notes: Notes) -> Json:
+    """Convert the reasoning of an earlier turn, as plain text. `name`: the dialect's field."""
+    if sent.role != "assistant" or not reasoning.takes_text(target):
+        return {}
+    text = reasoning.plain_text(sent)
+    if not text and not reasoning.needs_filler(target):
+        return {}
+    if not text:
+        notes.mapped("reasoning_content", "Missing reasoning of earlier turns is sent as empty.")
+    return {target.channel.quirks.renames.get(reasoning.RENAME, name): text}
 
 
 def plain_content(parts: list[Json]) -> object:
@@ -178,14 +186,6 @@ def _tool_call(call: ToolCall, marks: CacheMarks) -> Json:
 def _of_type(kind: ToolType, found: Json) -> Json:
     name = "custom" if kind == "custom" else "function"
     return {"type": name, name: found}
-
-
-def _earlier_reasoning(sent: Message, target: Target) -> Json:
-    name = target.channel.quirks.renames.get(REASONING_RENAME)
-    if not name or sent.role != "assistant":
-        return {}
-    text = "".join(part.text for part in sent.content if isinstance(part, ReasoningPart))
-    return {name: text} if text else {}
 
 
 def _replayed(extra_json: bytes) -> Json:

@@ -22,6 +22,8 @@ from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.nested_pass_through import add_nested_members
 from services.providers.openai.pass_through import extra_fields, on_request
 from services.providers.translate import parameters, reasoning_state, thinking
+from services.providers.translate.history import reasoning
+from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import other_object, without_foreign_tools
 from services.providers.translate.reasoning_details import in_openai_form
 from services.providers.translate.thinking import ThinkingPlan
@@ -34,6 +36,10 @@ ALL_NAMES: Mapping[str, str] = {known.name: known.name for known in parameters.P
 NAMES: Mapping[str, str] = {name: name for name in ALL_NAMES if name != "top_a"}
 """Parameters of the dialect. OpenAI refuses some of them, as its models' capabilities state;
 servers such as vLLM and llama.cpp accept them."""
+
+REASONING = "reasoning_content"
+"""Field of messages for the reasoning of earlier turns: DeepSeek's, which others have taken over.
+OpenAI has none."""
 
 LONG_ANSWER_TOKENS = 8192
 """Whole answers that may be longer than this are requested as a stream."""
@@ -83,7 +89,8 @@ def encode(
     sent = [in_openai_form(message, notes) for message in spec.messages]
     spec = msgspec.structs.replace(spec, messages=sent)
     spec = without_foreign_tools(spec, FORM.tools(target), notes)
-    plan = thinking.plan(spec, target, notes)
+    spec = made_legal(spec, target, notes).spec
+    plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)
     body |= _renamed(_reasoning(plan, target) | _other_effort(spec, plan, target, notes), target)
     marks = FORM.marks(target, notes)
@@ -160,7 +167,15 @@ def finished(
 
 def _message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
     reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
-    return messages.message(sent, target, notes, marks)
+    found = messages.message(sent, target, notes, marks)
+    return found | messages.earlier_reasoning(sent, REASONING, target, notes)
+
+
+def _thinking_refusal(spec: ChatCompletionSpec, target: Target) -> str:
+    """Reason for which the provider would refuse reasoning in this conversation. Empty: none."""
+    return reasoning.refusal(
+        spec, target, lambda index: bool(reasoning.plain_text(spec.messages[index]))
+    )
 
 
 def other_effort(spec: ChatCompletionSpec, plan: ThinkingPlan, target: Target, notes: Notes) -> str:

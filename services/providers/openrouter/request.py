@@ -13,6 +13,8 @@ from services.providers.openai import messages
 from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.request import ALL_NAMES, Form, common_body, finished, other_effort
 from services.providers.translate import reasoning_state, thinking
+from services.providers.translate.history import reasoning as history
+from services.providers.translate.history.legal import made_legal
 from services.providers.translate.other_types import without_foreign_tools
 from services.providers.translate.reasoning_state import Details
 from services.providers.translate.thinking import ThinkingPlan
@@ -25,12 +27,16 @@ FORM = Form(
     tool_types=re.compile(r"openrouter:.+|web_search(_preview)?(_\d{4}_\d\d_\d\d)?"),
 )
 
+REASONING = "reasoning"
+"""Field of messages for the reasoning of earlier turns, where there are no details of it."""
+
 
 def encode(
     spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
     spec = without_foreign_tools(spec, FORM.tools(target), notes)
+    spec = made_legal(spec, target, notes).spec
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)
     marks = FORM.marks(target, notes)
@@ -46,18 +52,14 @@ def encode(
 
 
 def _thinking_refusal(spec: ChatCompletionSpec, target: Target) -> str:
-    """Reason for which the provider would refuse reasoning in this conversation. Empty: none.
+    """Reason for which the provider would refuse reasoning in this conversation. Empty: none."""
 
-    Models with a reasoning budget require the reasoning back with their tool calls:
-    "Expected `thinking` or `redacted_thinking`, but found `tool_use`."
-    """
-    if target.capabilities.thinking != "budget":
-        return ""
-    caller = next((sent for sent in reversed(spec.messages) if sent.role != "tool"), None)
-    answered = spec.messages[-1].role == "tool" if spec.messages else False
-    if caller is None or not answered or _details(caller, target, Notes()) is not None:
-        return ""
-    return "Reasoning cannot go on here: the turn that called the tool came back without it."
+    def carries(index: int) -> bool:
+        sent = spec.messages[index]
+        text = history.takes_text(target) and history.plain_text(sent)
+        return bool(text) or _details(sent, target, Notes()) is not None
+
+    return history.refusal(spec, target, carries)
 
 
 def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:
@@ -78,9 +80,9 @@ def _message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> 
     """Message with the reasoning that belongs to it."""
     found = messages.message(sent, target, notes, marks)
     details = _details(sent, target, notes)
-    if details is not None:
-        found["reasoning_details"] = details
-    return found
+    if details is None:
+        return found | messages.earlier_reasoning(sent, REASONING, target, notes)
+    return found | {"reasoning_details": details}
 
 
 def _details(sent: Message, target: Target, notes: Notes) -> msgspec.Raw | None:

@@ -2,7 +2,9 @@
 
 Modules, in the order in which data flows:
 
+    history            messages and schemas in a form that the target accepts
     parameters         parameters to send, by the dialect's names
+    thinking_request   reasoning that the caller asked for
     thinking           reasoning settings to send
     images             images by value or by reference
     data_files         files by value, taken apart

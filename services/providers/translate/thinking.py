@@ -14,9 +14,10 @@ from typing import Literal
 import msgspec
 
 from services.capabilities import Capabilities, ThinkingKind
-from services.domain.spec import EFFORTS, ChatCompletionSpec, Effort, Thinking
+from services.domain.spec import EFFORTS, ChatCompletionSpec, Effort
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import forces_tool, output_limit
+from services.providers.translate.thinking_request import RequestedThinking, requested_thinking
 
 BUDGET_MIN = 1024
 BUDGET_MAX = 32_000
@@ -51,21 +52,10 @@ class ThinkingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the model is expected to reason."""
 
 
-class _RequestedThinking(msgspec.Struct, frozen=True, kw_only=True):
-    """Reasoning that the caller asked for, before the model's capabilities are applied."""
-
-    wanted: bool | None = None
-    """Whether reasoning is requested. None: not specified."""
-    effort: Effort | None = None
-    budget: int | None = None
-    params: tuple[str, ...] = ()
-    """The parameters that specified it. Empty if only the model's name did."""
-
-
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
     """Input of a planner."""
 
-    requested: _RequestedThinking
+    requested: RequestedThinking
     target: Target
     notes: Notes
     max_tokens: int | None
@@ -96,23 +86,18 @@ def plan(
     """
     capabilities = target.capabilities
     case = _Case(
-        requested=_requested_thinking(spec, target, notes),
+        requested=requested_thinking(spec, target, notes),
         target=target,
         notes=notes,
         max_tokens=output_limit(spec, target, notes),
     )
-    if forces_tool(spec) and not capabilities.thinking_forced_tool_choice:
-        disabled_reason = (
-            disabled_reason or "This model does not reason when it is made to call a tool."
-        )
-    if case.requested.wanted is False and capabilities.thinking != "none":
-        return _off(case)
-    if spec.tools and not capabilities.thinking_tools and capabilities.thinking != "none":
-        disabled_reason = disabled_reason or "This model calls no tools while it reasons."
-        if capabilities.thinking_default != "always":
-            return _off_for_tools(case, disabled_reason)
-    if disabled_reason and capabilities.thinking_default != "always":
-        return _disabled(case, disabled_reason)
+    if capabilities.thinking != "none":
+        if case.requested.wanted is False:
+            return _off(case)
+        if capabilities.thinking_default != "always" and (
+            disabled := _disabled(spec, case, disabled_reason)
+        ):
+            return disabled
     return _PLANNERS[capabilities.thinking](case)
 
 
@@ -141,31 +126,6 @@ def effort_of(budget_tokens: int) -> Effort:
     return next((effort for limit, effort in STEPS if budget_tokens < limit), "xhigh")
 
 
-_UNSET = Thinking()
-
-
-def _requested_thinking(
-    spec: ChatCompletionSpec, target: Target, notes: Notes
-) -> _RequestedThinking:
-    thinking = spec.thinking or _UNSET
-    mode, budget = thinking.mode, thinking.budget_tokens
-    effort = spec.reasoning_effort or None
-    drops = target.channel.quirks.drops
-    if effort and "reasoning_effort" in drops:
-        notes.dropped("reasoning_effort", "The provider has no `reasoning_effort`.")
-        effort = None
-    if (mode or budget) and "thinking" in drops:
-        notes.dropped("thinking", "The provider has no `thinking`.")
-        mode, budget = "", None
-    params = (("reasoning_effort",) if effort else ()) + (("thinking",) if mode or budget else ())
-    if mode == "disabled" or (effort == "none" and not mode and not budget):
-        return _RequestedThinking(wanted=False, params=params)
-    wanted = bool(params) or target.thinking_by_name or None
-    return _RequestedThinking(
-        wanted=wanted, effort=None if effort == "none" else effort, budget=budget, params=params
-    )
-
-
 def _off(case: _Case) -> ThinkingPlan:
     """Plan for a request without reasoning: the least that the model supports."""
     capabilities = case.target.capabilities
@@ -180,25 +140,35 @@ def _off(case: _Case) -> ThinkingPlan:
     return case.plan("adaptive" if capabilities.thinking == "adaptive" else "effort", least)
 
 
-def _disabled(case: _Case, reason: str) -> ThinkingPlan:
+def _disabled(spec: ChatCompletionSpec, case: _Case, reason: str) -> ThinkingPlan | None:
+    """Plan for a request in which the model cannot reason. None: it can.
+
+    There is a note if the model would have reasoned, by request or by default.
+    """
     capabilities = case.target.capabilities
-    if case.requested.wanted:
-        case.drop(reason)
-        if not case.requested.params:
-            case.notes.dropped("thinking", reason)
+    if spec.tools and not capabilities.thinking_tools:
+        # The API takes tools only if reasoning is off, so the setting is always sent.
+        _note_disabled(case, reason or "This model calls no tools while it reasons.")
+        return case.plan("off")
+    if reason:
+        _note_disabled(case, reason)
+    elif forces_tool(spec) and not capabilities.thinking_forced_tool_choice:
+        reason = "This model does not reason when it is made to call a tool."
+        if case.requested.wanted:
+            _note_disabled(case, reason)
+        elif capabilities.thinking_default != "off":
+            # The caller has asked for the call, and not for reasoning: nothing of it is lost.
+            case.notes.mapped("thinking", reason)
+    else:
+        return None
     return case.plan("default" if capabilities.thinking_default == "off" else "off")
 
 
-def _off_for_tools(case: _Case, reason: str) -> ThinkingPlan:
-    """Plan for a request with tools to an API that takes them only if reasoning is off.
-
-    The setting is always sent. There is a note if the model would have reasoned.
-    """
+def _note_disabled(case: _Case, reason: str) -> None:
     case.drop(reason)
     reasons = case.requested.wanted or case.target.capabilities.thinking_default != "off"
     if reasons and not case.requested.params:
         case.notes.dropped("thinking", reason)
-    return case.plan("off")
 
 
 def _for_model_without_reasoning(case: _Case) -> ThinkingPlan:

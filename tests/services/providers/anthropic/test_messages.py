@@ -221,10 +221,10 @@ def test_pictures() -> None:
 
 @pytest.mark.parametrize("role", ["system", "assistant"])
 def test_only_the_user_shows_pictures(role: Role) -> None:
-    """Anywhere else the API would refuse them, with words that help nobody."""
+    """Images in instructions or in the assistant's turn are refused, as the API has no form."""
     picture = ImagePart(base64=PNG, mime_type="image/png")
     with pytest.raises(Failure) as refused:
-        sent(user("Hello"), Message(role=role, content=[picture]))
+        sent(Message(role=role, content=[picture]), user("Hello"))
     assert (refused.value.reason, refused.value.param) == ("UNSUPPORTED_FEATURE", "messages")
 
 

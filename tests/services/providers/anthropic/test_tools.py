@@ -62,7 +62,7 @@ def test_strict_tools() -> None:
     """`strict` reaches models that hold arguments to schemas; others drop it with a note."""
     strict = Tool(name="f", parameters_json=SCHEMA, strict=True)
     body, notes = sent(tools=[strict])
-    assert (body["tools"][0]["strict"], notes) == (True, {})
+    assert (body["tools"][0]["strict"], notes) == (True, {"tools": "mapped"})
     body, notes = sent(tools=[strict], target=target_of("claude-3-5-haiku-latest"))
     assert ("strict" in body["tools"][0], notes) == (False, {"tools": "dropped"})
 

@@ -95,7 +95,7 @@ def test_a_mark_without_a_part_is_noted(content: list[ContentPart]) -> None:
     turn = Message(role="assistant", content=content, cache_control_json=MARK)
     _, notes = encode(Quirks(cache_control=True), messages=[turn])
 
-    assert notes == {"cache_control": "dropped"}
+    assert notes["cache_control"] == "dropped"
 
 
 def test_a_mark_is_an_object() -> None:

@@ -180,7 +180,7 @@ def test_models_that_want_their_reasoning_back(details: list[dict[str, object]])
     hello = Message(role="user", content=[TextPart(text="hello")])
 
     body, notes = encode(
-        target(Capabilities(thinking="budget")),
+        target(Capabilities(thinking="budget", reasoning_replay="signed")),
         messages=[hello, asked, said],
         thinking=Thinking(budget_tokens=2000),
         max_tokens=4000,

@@ -198,7 +198,8 @@ def test_forced_tools_switch_reasoning_off() -> None:
         ThinkingPlan(kind="default"),
         {"reasoning_effort": "dropped"},
     )
-    assert planned("claude-sonnet-5", **asked) == (ThinkingPlan(kind="off"), {})
+    off = ThinkingPlan(kind="off")
+    assert planned("claude-sonnet-5", **asked) == (off, {"thinking": "mapped"})
     assert planned("claude-sonnet-4-5", **asked, named=True)[1] == {"thinking": "dropped"}
     assert planned("claude-fable-5", **asked)[0].kind == "default"
 

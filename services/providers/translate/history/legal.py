@@ -1,0 +1,46 @@
+"""The pass over a request: messages and schemas as one target accepts them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from services.domain.spec import ChatCompletionSpec
+from services.providers.base import Notes, Target
+from services.providers.translate.history import (
+    instructions,
+    reasoning,
+    schemas,
+    tool_call_ids,
+    turns,
+)
+
+
+class LegalRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Request whose messages and schemas the target accepts."""
+
+    spec: ChatCompletionSpec
+    """The request."""
+    original_ids: Mapping[str, str]
+    """The caller's ID of each tool call that has another in `spec`, by the latter."""
+
+
+def made_legal(
+    spec: ChatCompletionSpec, target: Target, notes: Notes, *, plain_reasoning: bool = True
+) -> LegalRequest:
+    """Return `spec` in a form that the target accepts.
+
+    `plain_reasoning`: whether the dialect has a form for earlier reasoning as plain text.
+    An object that needs no change is the same object. Raises UNSUPPORTED_FEATURE in strict mode
+    where something is lost, and INVALID_FIELD for a schema that cannot be read.
+    """
+    capabilities = target.capabilities
+    if not plain_reasoning or not reasoning.takes_text(target):
+        reasoning.note_unsent(spec.messages, notes)
+    messages, originals = tool_call_ids.legal(spec.messages, capabilities.tool_call_ids, notes)
+    messages = instructions.placed(messages, capabilities.late_instructions, notes)
+    messages = turns.ordered(messages, capabilities, notes)
+    if messages is not spec.messages:
+        spec = msgspec.structs.replace(spec, messages=messages)
+    return LegalRequest(spec=schemas.fitted(spec, capabilities, notes), original_ids=originals)
