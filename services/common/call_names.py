@@ -4,6 +4,8 @@ from __future__ import annotations
 
 CHAT_SERVICE = "pomogator.chat.v1.ChatCompletionService"
 """Full name of the service of completions."""
+COMPLETIONS = f"/{CHAT_SERVICE}/"
+"""How the paths of its methods begin."""
 
 REQUEST_ID_HEADER = "x-request-id"
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"

@@ -6,8 +6,8 @@ ID and nothing of the exception, whose text may hold a secret.
 
 Every status that is made here has one `google.rpc.ErrorInfo`, and the ID of the request in
 `google.rpc.RequestInfo`. Statuses that gRPC makes have neither: of a caller that cancels or whose
-deadline passes, of a request that is too large even to be
-refused here, and of a server with too many calls.
+deadline passes, of a request that is too large even to be refused here, and of one call too many
+to refuse.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RequestInfo
 
-from services.common.call_names import INTERNAL_MESSAGE, STATUS_DETAILS
+from services.common.call_names import COMPLETIONS, INTERNAL_MESSAGE, STATUS_DETAILS
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
 from services.rpc.call_context import Context, Handler, current_request_id, open_request_id
@@ -37,8 +37,11 @@ MESSAGE_BYTES_MAX = 48 * 2**20
 """The largest request. It contains pictures: the edge's limit on bodies, and the overhead of
 base64."""
 
-SHUTDOWN_RETRY_AFTER_S = 1.0
-"""The wait before a retry at another replica."""
+RPCS_MAX = 4000
+"""The most calls in flight. Completions are not counted: load shedding limits them."""
+
+RETRY_AFTER_S = 1.0
+"""The wait before a retry at another replica, or of a call that was one too many."""
 
 
 class FailureBorder(grpc.aio.ServerInterceptor):
@@ -47,6 +50,7 @@ class FailureBorder(grpc.aio.ServerInterceptor):
     def __init__(self) -> None:
         self._guarded: dict[str, Handler] = {}
         self._calls: set[asyncio.Task[Any]] = set()
+        self._limited = 0
         self._is_shut_down = False
 
     async def intercept_service(
@@ -75,10 +79,17 @@ class FailureBorder(grpc.aio.ServerInterceptor):
             task.cancel()
 
     @contextmanager
-    def in_flight(self) -> Iterator[None]:
-        """Count the call of this task. Raises SHUTTING_DOWN where `end_calls` has ended it."""
+    def in_flight(self, *, is_limited: bool) -> Iterator[None]:
+        """Count the call of this task. `is_limited`: among the calls of which `RPCS_MAX` may run.
+
+        Raises OVERLOADED where too many run, SHUTTING_DOWN where `end_calls` has ended the call.
+        """
+        if is_limited and self._limited >= RPCS_MAX:
+            message = "The service is overloaded. Please try again."
+            raise Failure(ErrorReason.OVERLOADED, message, retry_after_s=RETRY_AFTER_S)
         task = cast("asyncio.Task[Any]", asyncio.current_task())
         self._calls.add(task)
+        self._limited += is_limited
         try:
             yield
         except asyncio.CancelledError:
@@ -86,11 +97,10 @@ class FailureBorder(grpc.aio.ServerInterceptor):
                 raise
             task.uncancel()
             message = "The service is shutting down. Please try again."
-            raise Failure(
-                ErrorReason.SHUTTING_DOWN, message, retry_after_s=SHUTDOWN_RETRY_AFTER_S
-            ) from None
+            raise Failure(ErrorReason.SHUTTING_DOWN, message, retry_after_s=RETRY_AFTER_S) from None
         finally:
             self._calls.discard(task)
+            self._limited -= is_limited
 
 
 class _Guard:
@@ -99,6 +109,7 @@ class _Guard:
     def __init__(self, border: FailureBorder, method: str) -> None:
         self._border = border
         self._method = method
+        self._is_limited = not method.startswith(COMPLETIONS)
 
     def around(self, handler: Handler) -> Handler:
         """Return the handler with its failures as statuses."""
@@ -130,7 +141,7 @@ class _Guard:
         async def guarded(request: object, context: Context) -> object:
             open_request_id(context)
             try:
-                with self._border.in_flight():
+                with self._border.in_flight(is_limited=self._is_limited):
                     return await handle(_require_decoded(request), context)
             except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
                 await self._abort(error, context)
@@ -143,7 +154,7 @@ class _Guard:
         async def guarded(request: object, context: Context) -> AsyncIterator[object]:
             open_request_id(context)
             try:
-                with self._border.in_flight():
+                with self._border.in_flight(is_limited=self._is_limited):
                     answering = handle(require(request), context)
                     if isawaitable(answering):  # `Watch` of the health service writes itself.
                         await answering

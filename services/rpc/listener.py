@@ -12,20 +12,20 @@ from pathlib import Path
 
 import grpc
 
+from services.common.call_names import COMPLETIONS
 from services.common.tls import ListenerTls
 from services.rpc.accept_batch import accepting_in_batches, register_handlers
-from services.rpc.failure_border import MESSAGE_BYTES_MAX, FailureBorder
+from services.rpc.failure_border import MESSAGE_BYTES_MAX, RPCS_MAX, FailureBorder
 from services.rpc.reflection import add_reflection
-from services.rpc.rpc_log import COMPLETIONS
 
 UNIX = "unix:"
 
 RECEIVED_BYTES_MAX = MESSAGE_BYTES_MAX + 16 * 2**20
 """The largest message that gRPC receives. Those over `MESSAGE_BYTES_MAX` get a status of ours, and
 larger ones the status of gRPC."""
-RPCS_MAX = 4000
-"""The most calls in flight. Completions that are accepted in batches are not counted: load shedding
-limits them."""
+ACCEPTED_MAX = RPCS_MAX + 1000
+"""The most calls that gRPC accepts at a time, without completions that are accepted in batches.
+Those over `RPCS_MAX` get a status of ours, and others the status of gRPC."""
 
 CONNECTIONS_MAX = 4000
 """The most connections of one listener."""
@@ -83,7 +83,7 @@ async def listening(
     server = grpc.aio.server(
         interceptors=chain,
         options=[*OPTIONS, ("grpc.max_allowed_incoming_connections", _connections_max())],
-        maximum_concurrent_rpcs=RPCS_MAX,
+        maximum_concurrent_rpcs=ACCEPTED_MAX,
     )
     handlers = register_handlers(register, server)
     completions = {path: handlers[path] for path in handlers if path.startswith(COMPLETIONS)}

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from services.clock import Clock
-from services.common.call_names import CHAT_SERVICE
+from services.common.call_names import COMPLETIONS
 from services.common.plain_metrics import PlainMetrics
 from services.errors import Failure
 from services.rpc.call_context import (
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 OURS = "/pomogator."
-COMPLETIONS = f"/{CHAT_SERVICE}/"
 
 
 class RpcLog(grpc.aio.ServerInterceptor):

@@ -188,6 +188,32 @@ async def test_a_request_over_the_limit_has_an_error_info(
     assert info.reason == "REQUEST_TOO_LARGE"
 
 
+async def test_one_call_too_many_has_an_error_info(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next call is handled when another one has ended."""
+    monkeypatch.setattr(failure_border, "RPCS_MAX", 1)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: object, context: object) -> bytes:
+        begun.set()
+        await go_on.wait()
+        return b"done"
+
+    handler: Any = grpc.unary_unary_rpc_method_handler(wait)
+    generic = grpc.method_handlers_generic_handler("test.Waits", {"Go": handler})
+    async with local_channel(lambda server: server.add_generic_rpc_handlers((generic,))) as channel:
+        method: Any = channel.unary_unary("/test.Waits/Go")
+        first = method(b"")
+        await begun.wait()
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await method(b"")
+        go_on.set()
+
+        assert await first == await method(b"") == b"done"
+    info, retry, _ = details(status_of(raised.value))
+    assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert (info.reason, retry.retry_delay.seconds) == ("OVERLOADED", 1)
+
+
 async def test_the_request_id_is_one_for_the_whole_call(caplog: pytest.LogCaptureFixture) -> None:
     """Message, detail and log have the same, also if the caller has sent none."""
     register = partial(pb_grpc.add_ModelServiceServicer_to_server, Raises(RuntimeError(SECRET)))

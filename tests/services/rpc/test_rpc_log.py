@@ -127,6 +127,25 @@ async def test_each_call_is_recorded_once(
     assert "sk-pg" not in everything
 
 
+async def test_a_caller_without_a_request_id_learns_the_one_in_the_log(
+    recorded: Recorded, open_channel: OpenChannel, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is in the initial metadata; a caller that has set one gets nothing."""
+    channel = await open_channel(recorded.register, [FailureBorder(), recorded.rpcs])
+    stub = pb_grpc.ModelServiceStub(channel)
+    told: list[dict[str, str | bytes]] = []
+    with caplog.at_level(logging.INFO, "services.rpc.rpc_log"):
+        for metadata in ((), (("x-request-id", "no good!"),), METADATA):
+            call = stub.ListModels(pb.ListModelsRequest(), metadata=metadata)
+            await call
+            told.append(dict(await call.initial_metadata()))
+
+    ids = [vars(line)["request_id"] for line in caplog.records if line.message == "rpc.ended"]
+    assert told == [{"x-request-id": ids[0]}, {"x-request-id": ids[1]}, {}]
+    assert ids[0] != ids[1]
+    assert ids[2] == "req-7"
+
+
 async def test_completions_are_not_recorded_here(
     recorded: Recorded, open_channel: OpenChannel
 ) -> None:
