@@ -44,8 +44,9 @@ async def listed(channel: ChannelConfig) -> set[str]:
     names: set[str] = set()
     # The version is Anthropic's; others ignore it.
     version = {"anthropic-version": channel.quirks.anthropic_version}
-    headers = version | dict(DIALECTS[channel.dialect].auth_headers(channel.key.reveal()))
-    query: dict[str, str] = {}
+    credentials = DIALECTS[channel.dialect].auth_headers(channel.key.reveal())
+    headers = version | dict(credentials) | dict(channel.sent_headers)
+    query = dict(channel.query)
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session:
         while True:
@@ -55,7 +56,7 @@ async def listed(channel: ChannelConfig) -> set[str]:
             names.update(row.id for row in page.data)
             if not page.has_more or not page.last_id:
                 return names
-            query = {"after_id": page.last_id}
+            query["after_id"] = page.last_id
 
 
 def gone(channel: ChannelConfig, names: set[str]) -> Mapping[str, str]:

@@ -138,13 +138,17 @@ def _with_keys(config: Config, path: Path | None, env: Mapping[str, str]) -> Con
     for index, channel in enumerate(config.channels):
         try:
             key, *spare = _keys(channel, folder, env)
+            headers = tuple(
+                (name, _key("headers_env", _set_variable("headers_env", variable, env)))
+                for name, variable in channel.headers_env.items()
+            )
             tls = _tls(channel, folder)
         except ConfigError as error:
             where = rules.label("channels", index, {"name": channel.name})
             problems.append(f"{where}.{error}")
         else:
             resolved = {"key": key, "spare_keys": tuple(spare), "tls": tls}
-            channels.append(msgspec.structs.replace(channel, **resolved))
+            channels.append(msgspec.structs.replace(channel, secret_headers=headers, **resolved))
     _refuse(str(path or DEFAULTS), problems)
     return msgspec.structs.replace(config, channels=tuple(channels))
 

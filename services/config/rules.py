@@ -118,9 +118,16 @@ def _channel(channel: ChannelConfig, dialects: Collection[str]) -> Iterator[str]
     for public, upstream in channel.models.items():
         if not public.strip() or not upstream.strip():
             yield f"models.{public!r}: a name is empty"
-    for name, value in channel.headers.items():
-        if not (name + value).isprintable():
-            yield f"headers.{name!r}: must be printable"
+    yield from _call_options(channel)
+
+
+def _call_options(channel: ChannelConfig) -> Iterator[str]:
+    for key, values in (("headers", channel.headers), ("query", channel.query)):
+        for name, value in values.items():
+            if not (name + value).isprintable():
+                yield f"{key}.{name!r}: must be printable"
+    for name in channel.headers.keys() & channel.headers_env.keys():
+        yield f"headers_env.{name!r}: the channel has this header already"
 
 
 def _key_sources(channel: ChannelConfig) -> Iterator[str]:
@@ -162,7 +169,7 @@ def _url(text: str) -> Iterator[str]:
     if url.username is not None:
         yield "must not contain a user or password; name the key with api_key_env or api_key_file"
     if url.query or url.fragment:
-        yield "must end with the path, without query or fragment"
+        yield "must end with the path, without fragment; `query` is a table of the channel"
 
 
 def _is_served(name: str, served: Collection[str]) -> bool:

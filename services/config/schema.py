@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Annotated, Literal
+from urllib.parse import quote, urlencode
 
 import msgspec
 
@@ -18,13 +19,22 @@ LOCAL_MODELS = frozenset({"smollm2-135m"})
 """Models of `services.local.local_models`."""
 
 RESOLVED = frozenset(
-    {("ChannelConfig", "key"), ("ChannelConfig", "spare_keys"), ("ChannelConfig", "tls")}
+    {
+        ("ChannelConfig", "key"),
+        ("ChannelConfig", "spare_keys"),
+        ("ChannelConfig", "secret_headers"),
+        ("ChannelConfig", "tls"),
+    }
 )
 """Fields that `load` fills in, by class. They are not keys of the file."""
 
 Weight = Annotated[float, msgspec.Meta(ge=0, le=1e6)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=86_400)]
 DrainSeconds = Annotated[float, msgspec.Meta(gt=0, le=30)]
+
+
+PassThrough = Literal["harmless"] | bool | tuple[str, ...]
+"""Unknown fields that a channel passes on."""
 
 
 class Secret:
@@ -104,10 +114,17 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     latency gets less (`services/routing/health.py`). 0: only if the others fail."""
     headers: dict[str, str] = {}
     """Headers to send with every call, such as `HTTP-Referer`."""
-    pass_through: Literal["harmless"] | bool | tuple[str, ...] = "harmless"  # noqa: S105 - no password
+    headers_env: dict[str, str] = {}
+    """Headers whose values are secrets, such as Azure's `api-key`: names of the variables that have
+    them."""
+    query: dict[str, str] = {}
+    """Query of every call's URL, such as Azure's `api-version`."""
+    pass_through: PassThrough = "harmless"  # noqa: S105 - no password
     """Unknown fields of a request to pass on: those that change neither price, model, storage nor
     any address (`services/providers/openai/harmless_fields.toml`). `true`, for a server of one's
-    own: all but those that are never passed. `false`: none. A list: the named ones."""
+    own: all but those that are never passed. `false`: none. A list: the named ones, of which
+    `harmless` stands for the table; only a list passes `metadata`, `service_tier`, `store` and
+    `web_search_options`, by their names."""
     quirks: Quirks = Quirks()
     """Deviations from the dialect."""
     ca_file: str = ""
@@ -147,6 +164,21 @@ class ChannelConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """The first key. Resolved by `load`; not a key of the file."""
     spare_keys: tuple[Secret, ...] = ()
     """The other keys. Resolved by `load`; not a key of the file."""
+    secret_headers: tuple[tuple[str, Secret], ...] = ()
+    """The headers of `headers_env`. Resolved by `load`; not a key of the file."""
+
+    @property
+    def sent_headers(self) -> tuple[tuple[str, str], ...]:
+        """All headers to send with every call."""
+        secret = ((name, value.reveal()) for name, value in self.secret_headers)
+        return (*self.headers.items(), *secret)
+
+    def with_query(self, path: str) -> str:
+        """Return a path below the base URL with the channel's query."""
+        if not self.query:
+            return path
+        return f"{path}{'&' if '?' in path else '?'}{urlencode(self.query, quote_via=quote)}"
+
     tls: UpstreamTls | None = None
     """The three files. Resolved by `load`; not a key of the file. None: the channel names none."""
 

@@ -92,7 +92,7 @@ class Explainer:
         except Failure as refusal:
             candidate.refusal = refusal.message
             return candidate
-        candidate.url = target.channel.base_url + request.path
+        candidate.url = target.channel.base_url + target.channel.with_query(request.path)
         candidate.body = request.body.decode()
         for note in notes.all:
             NOTE.fill(note, candidate.notes.add())

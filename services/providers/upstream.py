@@ -123,11 +123,11 @@ class Upstream:
         channel = target.channel
         head = _head(
             (channel.base_url, channel.tls),
-            request.path,
+            channel.with_query(request.path),
             request.streamed,
             dialect.auth_headers,
             target.key.reveal(),
-            (*channel.headers.items(), *request.headers.items()),
+            (*channel.sent_headers, *request.headers.items()),
         )
         return await self._http.send(
             head,
@@ -310,7 +310,8 @@ def _head(
     """Request head of a channel. Configured headers override the general ones."""
     base_url, tls = base
     try:
-        url = Url.parse(base_url).with_tls(tls).join(path)
+        path, _, query = path.partition("?")
+        url = Url.parse(base_url).with_tls(tls).join(path)._replace(query=query)
     except ValueError:
         raise HttpError(HttpErrorKind.BAD_REQUEST, "the base URL is not a URL") from None
     headers = {

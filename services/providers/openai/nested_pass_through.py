@@ -25,7 +25,7 @@ from services.domain.spec import ChatCompletionSpec, ResponseFormat, Thinking, T
 from services.providers.base import Notes, Target
 from services.providers.openai.harmless_fields import Kind, folded, harmless_part, member_kinds
 from services.providers.openai.messages import plain_content
-from services.providers.openai.pass_through import HARMLESS, NEVER
+from services.providers.openai.pass_through import NEVER, passes_any, passes_harmless
 from services.providers.translate.unknown_members import (
     Place,
     Step,
@@ -115,17 +115,12 @@ class _Merger:
                 self.merge(within, inner, kinds_within, f"{path}.{name}")
             elif plain_name in taken or plain_name in own or name in self._drops:
                 self.hold(path, {name: raw})
-            elif self._passes_any(name):
+            elif passes_any(self._allowed, name):
                 made[name] = raw
-            elif self._allowed != HARMLESS and name not in _WANTED_BACK:
+            elif not passes_harmless(self._allowed) and name not in _WANTED_BACK:
                 self.hold(path, {name: raw})
             elif (value := self._harmless(name, raw, kind, path)) is not None:
                 made[name] = value
-
-    def _passes_any(self, name: str) -> bool:
-        """Whether the channel passes every value of a member."""
-        allowed = self._allowed
-        return name in allowed if isinstance(allowed, tuple) else allowed is True
 
     def _harmless(self, name: str, raw: msgspec.Raw, kind: Kind | None, path: str) -> object:
         """Return what may be passed on of a member. None: nothing."""

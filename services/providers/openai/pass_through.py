@@ -1,6 +1,7 @@
 """Pass-through of request fields that are unknown to the contract.
 
-A channel passes those that are known to be harmless, all, none, or those that it names. Some are
+A channel passes those that are known to be harmless, all, none, or those that it names, among which
+`harmless` stands for the first. Some are
 never passed: fields that choose another model, price or place of storage, or that control a
 gateway behind this one. Names of the contract are never passed either, because they would bypass
 its limits. Both are compared without case, `_` and `-`, which some servers ignore, too.
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from services.config import PassThrough
 from services.domain.error_reason import ErrorReason
 from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
@@ -47,8 +49,12 @@ NEVER: frozenset[str] = frozenset(
 ON_REQUEST: frozenset[str] = frozenset({"service_tier", "metadata"})
 """Fields of the contract that are passed only if the channel's `pass_through` names them."""
 
+NAMED_ONLY: frozenset[str] = frozenset({"store", "web_search_options"})
+"""Names in `NEVER` that a channel passes if its `pass_through` names them: its operator then pays
+for searches, and knows what the provider keeps."""
+
 HARMLESS = "harmless"
-"""`pass_through` of channels that pass the fields of the shipped table."""
+"""`pass_through` of channels that pass the fields of the shipped table, or a name in its list."""
 
 _NONE: frozenset[str] = frozenset()
 _HELD_BACK: frozenset[str] = frozenset(
@@ -70,16 +76,18 @@ def extra_fields(
     if found is None:
         message = "The additional fields are not a JSON object."
         raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json")
-    renames = target.channel.quirks.renames
+    renames, allowed = target.channel.quirks.renames, target.channel.pass_through
     taken = {folded(name) for name in body}
     sent: dict[str, object] = {}
     held: list[str] = []
     for name, raw in found.items():
         provider_name = renames.get(name, name)
-        if _is_held_back(name, target) or _known(provider_name) or folded(provider_name) in taken:
+        if _is_never_sent(name, provider_name, target) or folded(provider_name) in taken:
             held.append(name)
-        elif target.channel.pass_through != HARMLESS:
+        elif passes_any(allowed, name):
             sent[provider_name] = raw
+        elif not passes_harmless(allowed):
+            held.append(name)
         elif (value := harmless(name, _decoded(raw), held)) is not None:
             # Numbers stay as they are written. Objects are sent as they were understood here.
             sent[provider_name] = value if isinstance(value, dict | list) else raw
@@ -109,12 +117,23 @@ def _decoded(raw: msgspec.Raw) -> object:
         raise Failure(ErrorReason.INVALID_FIELD, message, param="extra_json") from error
 
 
-def _is_held_back(name: str, target: Target) -> bool:
-    """Whether the channel passes no value of a field."""
+def passes_any(allowed: PassThrough, name: str) -> bool:
+    """Whether a channel passes every value of a field or member."""
+    return name in allowed if isinstance(allowed, tuple) else allowed is True
+
+
+def passes_harmless(allowed: PassThrough) -> bool:
+    """Whether a channel passes what the shipped table lets pass."""
+    return HARMLESS in allowed if isinstance(allowed, tuple) else allowed == HARMLESS
+
+
+def _is_never_sent(name: str, provider_name: str, target: Target) -> bool:
     allowed = target.channel.pass_through
-    if name in target.channel.quirks.drops or _known(name):
+    if name in target.channel.quirks.drops:
         return True
-    return name not in allowed if isinstance(allowed, tuple) else allowed is False
+    if name in NAMED_ONLY and isinstance(allowed, tuple) and name in allowed:
+        return False
+    return _known(name) or _known(provider_name)
 
 
 def _known(name: str) -> bool:

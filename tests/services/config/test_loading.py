@@ -203,6 +203,37 @@ def test_refuses_a_key_with_a_line_break_and_does_not_show_it(write: Write) -> N
     assert "sk-1" not in said
 
 
+def test_reads_headers_from_variables_and_the_query(write: Write) -> None:
+    """A header's secret is in no file, and is not shown."""
+    more = """headers = { x = "1" }
+    headers_env = { api-key = "AZURE_KEY" }
+    [channels.query]
+    api-version = "2024-10-21"
+    """
+    (row,) = load(write(channel(more)), {"AZURE_KEY": "sk-1"}).channels
+
+    assert row.sent_headers == (("x", "1"), ("api-key", "sk-1"))
+    assert row.with_query("/chat") == "/chat?api-version=2024-10-21"
+    assert row.with_query("/chat?a=b") == "/chat?a=b&api-version=2024-10-21"
+    assert "sk-1" not in repr(row)
+    assert refusal(write(channel(more))).endswith("headers_env: the variable AZURE_KEY is not set")
+    said = refusal(write(channel(more)), {"AZURE_KEY": "sk-1\nx: y"})
+    assert said.endswith("headers_env: contains characters that no key has")
+    assert load(write(channel(more)), {}, secrets=False).channels[0].sent_headers == (("x", "1"),)
+
+
+def test_the_shipped_channels_pass_what_their_vendors_document() -> None:
+    """OpenAI keeps and searches what its callers ask for; unknown fields pass as elsewhere."""
+    env = {"OPENAI_API_KEY": "sk-1", "OPENROUTER_API_KEY": "sk-2"}
+    rows = {row.name: row.pass_through for row in load(None, env).channels}
+
+    openai, openrouter = rows["openai"], rows["openrouter"]
+    assert isinstance(openai, tuple)
+    assert {"harmless", "store", "metadata", "web_search_options"} <= set(openai)
+    assert isinstance(openrouter, tuple)
+    assert {"harmless", "annotations"} <= set(openrouter)
+
+
 def test_reads_the_certificates_of_a_channel(write: Write, tmp_path: Path) -> None:
     """Relative to the file; a key may stand in the file of its certificate."""
     certificates = Certificates(tmp_path)

@@ -53,6 +53,11 @@ def test_a_valid_channel_has_no_problems() -> None:
         ({"models": {}}, "models: the channel has none"),
         ({"models": {"m": ""}}, "models.'m': a name is empty"),
         ({"headers": {"x-a": "1\r\nx-b: 2"}}, "headers.'x-a': must be printable"),
+        ({"query": {"a": "1\r\n"}}, "query.'a': must be printable"),
+        (
+            {"headers": {"a": "1"}, "headers_env": {"a": "A"}},
+            "headers_env.'a': the channel has this header already",
+        ),
     ],
 )
 def test_reports_each_problem_of_a_channel(changes: dict[str, object], problem: str) -> None:

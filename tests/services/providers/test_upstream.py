@@ -247,6 +247,21 @@ async def test_sends_what_it_should(caller: Caller) -> None:
     }
 
 
+async def test_sends_a_query_and_secret_headers(caller: Caller) -> None:
+    """As Azure wants them: the key in a header of its own, and a version in the URL."""
+    caller.channel = {
+        "secret_headers": (("api-key", Secret("sk-azure")),),
+        "query": {"api-version": "2024-10-21", "a b": "c&d"},
+    }
+
+    await caller.batches(stream(["a", "stop"]))
+
+    request = caller.upstream.requests[0]
+    assert request.path.partition("?")[2] == "api-version=2024-10-21&a%20b=c%26d"
+    assert request.headers["api-key"] == "sk-azure"
+    assert "authorization" not in request.headers
+
+
 async def test_sends_no_key_where_there_is_none(caller: Caller) -> None:
     """A channel without a key presents none."""
     await caller.batches(stream(["a", "stop"]))

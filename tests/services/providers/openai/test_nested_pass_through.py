@@ -139,3 +139,16 @@ def test_content_that_a_channel_drops() -> None:
 
     assert "extra_content" not in body["messages"][0]["tool_calls"][0]
     assert told(notes) == {"messages[0].tool_calls[0].extra_content": "dropped"}
+
+
+def test_annotations_are_sent_back_where_a_channel_names_them() -> None:
+    """As the shipped channels to OpenAI and OpenRouter do."""
+    annotations = [{"type": "url_citation", "url_citation": {"url": "https://a.example"}}]
+    spec = planted({"messages[1]": {"annotations": annotations, "prefix": True}})
+
+    body, notes = encode(spec, "openrouter", ("harmless", "annotations"))
+    assert body["messages"][1]["annotations"] == annotations
+    assert body["messages"][1]["prefix"] is True
+    assert notes == encode(planted({}), "openrouter")[1]
+    _, notes = encode(spec, "openrouter")
+    assert notes["messages[1].annotations"] == "dropped"
