@@ -24,17 +24,24 @@ _UNDERSCORED = re.compile(r"_([a-z])")
 
 def complete_mask(binding: Binding, message: Any, body: Any) -> None:
     """Name the fields in the mask as the proto does. Without a mask, take those of the body."""
-    resource = binding.body_field
+    resource = _resource(binding)
     inside = None if resource is None else _plain_message(resource)
     if resource is None or inside is None or not _has_mask(binding):
         return
     paths = message.update_mask.paths
     if paths:
         paths[:] = [_proto_path(inside, path) for path in paths]
-    elif binding.verb == "PATCH" and isinstance(body, dict):
+    elif binding.verb == "PATCH" and resource is binding.body_field and isinstance(body, dict):
         bound = {path.name for path in binding.path_fields.values()}
         found = _paths(body, inside, "")
         paths.extend(path for path in found if f"{resource.name}.{path}" not in bound)
+
+
+def _resource(binding: Binding) -> FieldDescriptor | None:
+    """Return the field with what is updated: the body, or what the path has the name of."""
+    if binding.body_field is not None or not binding.takes_body:
+        return binding.body_field
+    return next((path.fields[0] for path in binding.path_fields.values()), None)
 
 
 def _has_mask(binding: Binding) -> bool:

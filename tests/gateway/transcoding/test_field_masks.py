@@ -46,6 +46,14 @@ def test_only_a_patch_takes_the_mask_from_the_body(sample: CompiledService) -> N
     assert mask_of(sample, "PutThing", "", '{"count":1}') == []
 
 
+def test_a_mask_in_the_body_has_the_names_of_the_proto_too(sample: CompiledService) -> None:
+    """The path names the resource, whose fields the mask has."""
+    body = '{"updateMask":"write1h,inner.topKind,stranger","inner":{"count":1}}'
+
+    assert mask_of(sample, "UpdateThing", "", body) == ["write_1h", "inner.top_kind", "stranger"]
+    assert mask_of(sample, "UpdateThing", "", '{"inner":{"count":1}}') == []
+
+
 @pytest.mark.parametrize(
     ("given", "paths"),
     [
