@@ -102,6 +102,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             notes=answer.notes,
             service_tier=whole.service_tier,
             cost_nano_usd=self.ticket.charge_nano,
+            system_fingerprint=whole.system_fingerprint,
+            extra_json=whole.extra_json,
         )
 
 

@@ -16,6 +16,7 @@ from services.domain.conversation import (
     ToolType,
 )
 from services.domain.events import (
+    AnswerMembers,
     ChoiceFinished,
     Delta,
     Event,
@@ -39,6 +40,8 @@ class Fold:
         self._started = Started(completion_id="", model="", create_time_s=0)
         self._finished = Finished()
         self._choices: dict[int, _ChoiceFold] = {}
+        self._system_fingerprint = ""
+        self._members: dict[str, msgspec.Raw] = {}
 
     def add(self, events: Iterable[Event]) -> None:
         """Add the next events."""
@@ -49,6 +52,8 @@ class Fold:
                 self._finished = event
             elif isinstance(event, ChoiceFinished):
                 self._choice(event.index).finished = event
+            elif isinstance(event, AnswerMembers):
+                self._add_members(event)
             else:
                 self._choice(event.index).add(event)
 
@@ -65,7 +70,14 @@ class Fold:
             notes=started.notes,
             service_tier=finished.service_tier,
             cost_nano_usd=finished.cost_nano_usd,
+            system_fingerprint=self._system_fingerprint,
+            extra_json=msgspec.json.encode(self._members) if self._members else b"",
         )
+
+    def _add_members(self, members: AnswerMembers) -> None:
+        self._system_fingerprint = members.system_fingerprint or self._system_fingerprint
+        if members.extra_json:
+            self._members |= msgspec.json.decode(members.extra_json, type=dict[str, msgspec.Raw])
 
     def _choice(self, index: int) -> _ChoiceFold:
         choice = self._choices.get(index)
@@ -130,6 +142,7 @@ class _ChoiceFold:
             finish_reason=self.finished.finish_reason,
             native_finish_reason=self.finished.native_finish_reason,
             logprobs_json=msgspec.json.encode(self._logprobs) if self._logprobs else b"",
+            extra_json=self.finished.extra_json,
         )
 
     def _add_reasoning(self, delta: ReasoningDelta) -> None:

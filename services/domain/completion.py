@@ -8,6 +8,7 @@ import msgspec
 
 from services.domain.conversation import Message, ReasoningPart, TextPart
 from services.domain.events import (
+    AnswerMembers,
     ChoiceFinished,
     Event,
     ExtraDelta,
@@ -34,6 +35,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     logprobs_json: bytes = b""
     """Log probabilities: a JSON object in the form of OpenAI's `logprobs`. Empty unless they were
     requested."""
+    extra_json: bytes = b""
+    """Other members of the choice: a JSON object in the provider's form."""
 
 
 class WholeAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,15 +47,26 @@ class WholeAnswer(msgspec.Struct, frozen=True, kw_only=True):
     usage: Usage | None = None
     """None where the provider reported none."""
     service_tier: str = ""
+    system_fingerprint: str = ""
+    extra_json: bytes = b""
+    """See `Completion.extra_json`."""
 
     def events(self) -> list[Event]:
         """The answer as the events of a stream, without `Started`."""
-        events = [event for choice in self.choices for event in _deltas(choice)]
+        events: list[Event] = []
+        if self.system_fingerprint or self.extra_json:
+            events.append(
+                AnswerMembers(
+                    system_fingerprint=self.system_fingerprint, extra_json=self.extra_json
+                )
+            )
+        events += [event for choice in self.choices for event in _deltas(choice)]
         events += [
             ChoiceFinished(
                 index=choice.index,
                 finish_reason=choice.finish_reason,
                 native_finish_reason=choice.native_finish_reason,
+                extra_json=choice.extra_json,
             )
             for choice in self.choices
         ]
@@ -76,6 +90,10 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     service_tier: str = ""
     cost_nano_usd: int | None = None
     """Charge in billionths of a US dollar. None if the deployment has no accounts."""
+    system_fingerprint: str = ""
+    """The provider's fingerprint of the configuration that answered."""
+    extra_json: bytes = b""
+    """Other members of the answer, such as `citations`: a JSON object in the provider's form."""
 
 
 def _deltas(choice: Choice) -> Iterator[Event]:

@@ -1,4 +1,4 @@
-"""Events of a completion, in the order `Started (delta | ChoiceFinished)* Finished`.
+"""Events of a completion: `Started (AnswerMembers | delta | ChoiceFinished)* Finished`.
 
 A stream that fails may have sent any prefix of this sequence. All objects are frozen: an event that
 was passed on does not change.
@@ -39,6 +39,15 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     create_time_s: int
     """Time at which the provider began to answer, in seconds since 1970."""
     notes: list[Note] = []
+
+
+class AnswerMembers(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Members of the answer that are in no choice: those that are new or have changed."""
+
+    system_fingerprint: str = ""
+    """The provider's fingerprint of the configuration that answers. Empty: as before."""
+    extra_json: bytes = b""
+    """Others: a JSON object. A member replaces the earlier one of its name."""
 
 
 class TextDelta(msgspec.Struct, frozen=True, gc=False):
@@ -121,6 +130,8 @@ class ChoiceFinished(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     finish_reason: FinishReason
     native_finish_reason: str = ""
     """The provider's own word, such as `end_turn`."""
+    extra_json: bytes = b""
+    """See `Choice.extra_json`."""
 
 
 class Finished(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +146,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     """Charge in billionths of a US dollar. None if the deployment has no accounts."""
 
 
-Event: TypeAlias = Started | Delta | ChoiceFinished | Finished
+Event: TypeAlias = Started | AnswerMembers | Delta | ChoiceFinished | Finished
 
 Batch: TypeAlias = list[Event]
 """Events that arrived together. At least one."""

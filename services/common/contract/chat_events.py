@@ -10,6 +10,7 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as pb
 from services.common.contract.chat import CREATE_TIME, CREATE_TIME_NAME, NOTE, USAGE
 from services.common.contract.message_table import MessageTable, to_json_text
 from services.domain.events import (
+    AnswerMembers,
     Batch,
     ChoiceFinished,
     Delta,
@@ -33,6 +34,7 @@ _EVENTS: Mapping[str, MessageTable[Any]] = {
         {"create_time": CREATE_TIME, "notes": NOTE.translation},
         CREATE_TIME_NAME,
     ),
+    "answer_members": MessageTable(AnswerMembers, pb.AnswerMembers),
     "choice_finished": MessageTable(ChoiceFinished, pb.ChoiceFinished),
     "finished": MessageTable(Finished, pb.CompletionFinished, {"usage": USAGE.translation}),
 }

@@ -329,6 +329,8 @@ class CreateChatCompletionResponse(_message.Message):
     NOTES_FIELD_NUMBER: _builtins.int
     SERVICE_TIER_FIELD_NUMBER: _builtins.int
     COST_NANO_USD_FIELD_NUMBER: _builtins.int
+    SYSTEM_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     completion_id: _builtins.str
     """Output only. The unique ID of the completion, such as `chatcmpl-5f0c…`."""
     model: _builtins.str
@@ -340,6 +342,12 @@ class CreateChatCompletionResponse(_message.Message):
     cost_nano_usd: _builtins.int
     """Output only. The charge, in billionths of a US dollar. Unset if the deployment
     has no accounts.
+    """
+    system_fingerprint: _builtins.str
+    """Output only. The provider's fingerprint of the configuration that answered."""
+    extra_json: _builtins.str
+    """Output only. Other members of the answer, such as `citations`, as sent by the
+    provider: a JSON object, without those about the operator's bill.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -368,10 +376,12 @@ class CreateChatCompletionResponse(_message.Message):
         notes: _abc.Iterable[Global___Note] | None = ...,
         service_tier: _builtins.str = ...,
         cost_nano_usd: _builtins.int | None = ...,
+        system_fingerprint: _builtins.str = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd", "choices", b"choices", "completion_id", b"completion_id", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "model", b"model", "notes", b"notes", "service_tier", b"service_tier", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd", "choices", b"choices", "completion_id", b"completion_id", "cost_nano_usd", b"cost_nano_usd", "create_time", b"create_time", "extra_json", b"extra_json", "model", b"model", "notes", b"notes", "service_tier", b"service_tier", "system_fingerprint", b"system_fingerprint", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_nano_usd: _TypeAlias = _typing.Literal["cost_nano_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_nano_usd: _TypeAlias = _typing.Literal["_cost_nano_usd", b"_cost_nano_usd"]  # noqa: Y015
@@ -390,6 +400,7 @@ class Choice(_message.Message):
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     NATIVE_FINISH_REASON_FIELD_NUMBER: _builtins.int
     LOGPROBS_JSON_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Output only. The index of the choice, from 0."""
     finish_reason: Global___FinishReason.ValueType
@@ -401,6 +412,10 @@ class Choice(_message.Message):
     logprobs_json: _builtins.str
     """Output only. Log probabilities as the provider gave them: a JSON object in
     the form of OpenAI's `logprobs`. Empty unless they were requested.
+    """
+    extra_json: _builtins.str
+    """Output only. Other members of the choice, such as `content_filter_results`, as
+    sent by the provider: a JSON object.
     """
     @_builtins.property
     def message(self) -> _content_pb2.Message:
@@ -414,10 +429,11 @@ class Choice(_message.Message):
         finish_reason: Global___FinishReason.ValueType = ...,
         native_finish_reason: _builtins.str = ...,
         logprobs_json: _builtins.str = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "logprobs_json", b"logprobs_json", "message", b"message", "native_finish_reason", b"native_finish_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "finish_reason", b"finish_reason", "index", b"index", "logprobs_json", b"logprobs_json", "message", b"message", "native_finish_reason", b"native_finish_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -942,6 +958,7 @@ class ChatCompletionChunk(_message.Message):
     DELTA_FIELD_NUMBER: _builtins.int
     CHOICE_FINISHED_FIELD_NUMBER: _builtins.int
     FINISHED_FIELD_NUMBER: _builtins.int
+    ANSWER_MEMBERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___CompletionStarted:
         """Sent first, once. The provider has begun to answer."""
@@ -958,6 +975,10 @@ class ChatCompletionChunk(_message.Message):
     def finished(self) -> Global___CompletionFinished:
         """Sent last, once. All choices are complete."""
 
+    @_builtins.property
+    def answer_members(self) -> Global___AnswerMembers:
+        """Members of the answer that are in no choice."""
+
     def __init__(
         self,
         *,
@@ -965,12 +986,13 @@ class ChatCompletionChunk(_message.Message):
         delta: Global___CompletionDelta | None = ...,
         choice_finished: Global___ChoiceFinished | None = ...,
         finished: Global___CompletionFinished | None = ...,
+        answer_members: Global___AnswerMembers | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["choice_finished", b"choice_finished", "delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_members", b"answer_members", "choice_finished", b"choice_finished", "delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["choice_finished", b"choice_finished", "delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_members", b"answer_members", "choice_finished", b"choice_finished", "delta", b"delta", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "choice_finished", "finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "delta", "choice_finished", "finished", "answer_members"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -1015,6 +1037,36 @@ class CompletionStarted(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CompletionStarted: _TypeAlias = CompletionStarted  # noqa: Y015
+
+@_typing.final
+class AnswerMembers(_message.Message):
+    """Members of the answer that are in no choice. Sent when the first ones are known, and
+    again when some have changed.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYSTEM_FINGERPRINT_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
+    system_fingerprint: _builtins.str
+    """Output only. The provider's fingerprint of the configuration that answers."""
+    extra_json: _builtins.str
+    """Output only. Other members that are new or have changed, such as `citations`, as
+    sent by the provider: a JSON object. A member replaces the earlier one of its name.
+    """
+    def __init__(
+        self,
+        *,
+        system_fingerprint: _builtins.str = ...,
+        extra_json: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "system_fingerprint", b"system_fingerprint"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerMembers: _TypeAlias = AnswerMembers  # noqa: Y015
 
 @_typing.final
 class CompletionDelta(_message.Message):
@@ -1138,6 +1190,7 @@ class ChoiceFinished(_message.Message):
     INDEX_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     NATIVE_FINISH_REASON_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     index: _builtins.int
     """Output only. The index of the choice, from 0."""
     finish_reason: Global___FinishReason.ValueType
@@ -1146,16 +1199,19 @@ class ChoiceFinished(_message.Message):
     """
     native_finish_reason: _builtins.str
     """Output only. The provider's own finish reason, such as `end_turn`."""
+    extra_json: _builtins.str
+    """Output only. Other members of the choice. See `Choice.extra_json`."""
     def __init__(
         self,
         *,
         index: _builtins.int = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         native_finish_reason: _builtins.str = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["finish_reason", b"finish_reason", "index", b"index", "native_finish_reason", b"native_finish_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["extra_json", b"extra_json", "finish_reason", b"finish_reason", "index", b"index", "native_finish_reason", b"native_finish_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

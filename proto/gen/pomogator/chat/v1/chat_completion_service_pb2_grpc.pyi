@@ -55,8 +55,8 @@ class ChatCompletionServiceStub:
     """Generates a completion and streams its events.
 
     The chunks of a successful stream are
-    `started (delta | choice_finished)* finished`, in that order, with one
-    `choice_finished` for each choice. A stream that ends with a status other
+    `started (answer_members | delta | choice_finished)* finished`, in that order, with
+    one `choice_finished` for each choice. A stream that ends with a status other
     than OK may have sent any prefix of this sequence, which stays valid.
     """
 
@@ -108,8 +108,8 @@ class ChatCompletionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Generates a completion and streams its events.
 
         The chunks of a successful stream are
-        `started (delta | choice_finished)* finished`, in that order, with one
-        `choice_finished` for each choice. A stream that ends with a status other
+        `started (answer_members | delta | choice_finished)* finished`, in that order, with
+        one `choice_finished` for each choice. A stream that ends with a status other
         than OK may have sent any prefix of this sequence, which stays valid.
         """
 
