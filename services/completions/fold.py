@@ -101,7 +101,7 @@ class _ChoiceFold:
         self._reasoning_state = ""
         self._reasoning_details: list[Detail] = []
         self._extra: dict[str, object] = {}
-        self._logprobs: dict[str, list[object] | None] = {}
+        self._logprobs: dict[str, object] = {}
 
     def add(self, delta: Delta) -> None:
         match delta:
@@ -161,9 +161,11 @@ class _ChoiceFold:
     def _add_logprobs(self, logprobs_json: bytes) -> None:
         """Append to the lists of tokens, such as `content`; a list that never came is null."""
         for name, value in msgspec.json.decode(logprobs_json, type=dict[str, object]).items():
-            tokens = self._logprobs.setdefault(name, None)
-            if isinstance(value, list):
-                self._logprobs[name] = [*(tokens or ()), *value]
+            before = self._logprobs.setdefault(name, None)
+            if isinstance(before, list) and isinstance(value, list):
+                self._logprobs[name] = [*before, *value]
+            elif value is not None:
+                self._logprobs[name] = value
 
 
 class _ToolCallFold:

@@ -13,6 +13,7 @@ Modules, in the order in which data flows:
     renamed_fields    fields with several names, or another one in the spec
     reasoning         three vocabularies for how much a model thinks
     chat_request      a decoded request, and the options of its answer
+    common_members    what chunks and whole answers have in common
     render            chunks of a stream
     render_whole      whole answers
 """

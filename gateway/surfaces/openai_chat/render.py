@@ -7,19 +7,26 @@ text is put between two constants.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 
 from gateway.errors import ApiError
-from services.common.money import exact_usd
+from gateway.surfaces.openai_chat.common_members import (
+    extra_content,
+    finish_reason,
+    function_call,
+    one_line,
+    render_usage,
+    with_others,
+)
 from services.domain.events import (
+    AnswerMembers,
     ChoiceFinished,
     Delta,
     Event,
     ExtraDelta,
     Finished,
-    FinishReason,
     ReasoningDelta,
     ReasoningStateDelta,
     RefusalDelta,
@@ -28,8 +35,6 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.usage import Usage
-
-_FINISH_REASONS = frozenset(get_args(FinishReason)) - {""}
 
 _encode = msgspec.json.Encoder().encode
 _FUNCTION = ("function", "arguments")
@@ -53,7 +58,7 @@ class ChunkRenderer:
         self.started = False
         """Whether the completion's id is known, which all chunks carry."""
         self.finished = False
-        self._set_identity("", 0, "")
+        self._set_head(_identity(Started(completion_id="", model="", create_time_s=0)))
 
     def render(self, events: Iterable[Event]) -> bytes:
         """Render the events of one batch."""
@@ -76,19 +81,25 @@ class ChunkRenderer:
             introduced = 0 in self._introduced
         if texts:
             out.append(self._texts(texts))
+        if self.started:
+            self._introduce(0, out)
         return out[0] if len(out) == 1 else b"".join(out)
 
     def _event(self, event: Event, out: list[bytes]) -> None:
         match event:
             case Started():
                 self.started = True
-                self._set_identity(event.completion_id, event.create_time_s, event.model)
-                self._introduce(0, out)
+                self._set_head(_identity(event))
+            case AnswerMembers():
+                self._answer_members(event, out)
             case ChoiceFinished():
+                self._introduce(0, out)
                 self._choice_finished(event, out)
             case Finished():
+                self._introduce(0, out)
                 self._finished(event, out)
             case _:
+                self._introduce(0, out)
                 self._delta(event, out)
 
     def _texts(self, texts: list[tuple[str]]) -> bytes:
@@ -115,12 +126,9 @@ class ChunkRenderer:
         """
         return b'data: {"error":%b}\n\n' % error.to_json()
 
-    def _set_identity(self, completion_id: str, created: int, model: str) -> None:
-        self._head = b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,' % (
-            _encode(completion_id),
-            created,
-            _encode(model),
-        )
+    def _set_head(self, identity: bytes, fingerprint: bytes = b"") -> None:
+        self._identity = identity
+        self._head = identity + fingerprint
         self._choice = self._head + b'"choices":[{"index":'
         self._first_text = self._choice + b'0,"delta":{"content":'
         self._delta_end = b'},"finish_reason":null}]' + self._usage
@@ -130,6 +138,24 @@ class ChunkRenderer:
         if index not in self._introduced:
             self._introduced.add(index)
             out.append(b'%b%d,"delta":{%b%b' % (self._choice, index, _ROLE, self._delta_end))
+
+    def _answer_members(self, members: AnswerMembers, out: list[bytes]) -> None:
+        """Render members beside the choices, those of the first batch in the first chunk.
+
+        All chunks carry the fingerprint: some clients take that of the last one.
+        """
+        if members.system_fingerprint:
+            fingerprint = b'"system_fingerprint":%b,' % _encode(members.system_fingerprint)
+            self._set_head(self._identity, fingerprint)
+        if not members.extra_json:
+            return
+        role = b"" if 0 in self._introduced else _ROLE
+        self._introduced.add(0)
+        others = one_line(members.extra_json)[1:-1]
+        out.append(
+            b'%b0,"delta":{%b},"finish_reason":null}],%b%b'
+            % (self._choice, role, others, self._usage)
+        )
 
     def _delta(self, delta: Delta, out: list[bytes]) -> None:
         index = delta.index
@@ -154,7 +180,7 @@ class ChunkRenderer:
         if self._functions:
             piece: dict[str, object] = {"name": call.name} if call.name else {}
             piece["arguments"] = call.arguments
-            return b'"function_call":' + _encode(piece | _extra_content(call))
+            return b'"function_call":' + _encode(function_call(piece, call))
         place = (index, call.call_index)
         if call.type == "custom":
             self._custom_calls.add(place)
@@ -164,8 +190,8 @@ class ChunkRenderer:
             rendered |= {"id": call.id, "type": kind}
         named = {"name": call.name} if call.name else {}
         rendered[kind] = named | {argument: call.arguments}
-        rendered |= _extra_content(call)
-        return b'"tool_calls":[%b]' % _encode(rendered)
+        rendered |= extra_content(call)
+        return b'"tool_calls":[%b]' % _encode(with_others(rendered, call.extra_json))
 
     def _choice_finished(self, choice: ChoiceFinished, out: list[bytes]) -> None:
         self._introduce(choice.index, out)
@@ -177,7 +203,8 @@ class ChunkRenderer:
                 self._choice,
                 choice.index,
                 _encode(reason),
-                b',"native_finish_reason":' + _encode(native) if native else b"",
+                (b',"native_finish_reason":' + _encode(native) if native else b"")
+                + (b"," + one_line(choice.extra_json)[1:-1] if choice.extra_json else b""),
                 self._usage,
             )
         )
@@ -201,6 +228,14 @@ class ChunkRenderer:
 _NO_USAGE = Usage()
 
 
+def _identity(started: Started) -> bytes:
+    return b'data: {"id":%b,"object":"chat.completion.chunk","created":%d,"model":%b,' % (
+        _encode(started.completion_id),
+        started.create_time_s,
+        _encode(started.model),
+    )
+
+
 def _reasoning(delta: ReasoningDelta) -> bytes:
     """Return the members of reasoning: with OpenRouter's names, too, where it has their form."""
     text = _encode(delta.text)
@@ -219,39 +254,3 @@ _MEMBERS: Mapping[type[Delta], Callable[[Any], bytes]] = {
     ReasoningStateDelta: lambda delta: b'"reasoning_state":' + _encode(delta.state),
     ExtraDelta: lambda delta: one_line(delta.extra_json)[1:-1],
 }
-
-
-def _extra_content(call: ToolCallDelta) -> dict[str, object]:
-    if not call.extra_content_json:
-        return {}
-    return {"extra_content": msgspec.Raw(one_line(call.extra_content_json))}
-
-
-def one_line(text: bytes) -> bytes:
-    """Return the same JSON without white space: a line break would end the event."""
-    return msgspec.json.format(text, indent=-1)
-
-
-def finish_reason(reason: str, *, functions: bool) -> str:
-    """Return OpenAI's word; `stop` for reasons newer than this edge."""
-    word = reason if reason in _FINISH_REASONS else "stop"
-    return "function_call" if functions and word == "tool_calls" else word
-
-
-def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:
-    """Return OpenAI's `usage`, with this API's `thinking_tokens`, and `cost` in US dollars."""
-    rendered: dict[str, object] = {
-        "prompt_tokens": usage.prompt_token_count,
-        "completion_tokens": usage.completion_token_count,
-        "total_tokens": usage.total_token_count,
-    }
-    if usage.thinking_token_count:
-        rendered["thinking_tokens"] = usage.thinking_token_count
-    rendered["prompt_tokens_details"] = {
-        "cached_tokens": usage.cache_read_token_count,
-        "cache_write_tokens": usage.cache_write_token_count,
-    }
-    rendered["completion_tokens_details"] = {"reasoning_tokens": usage.thinking_token_count}
-    if cost_nano_usd is not None:
-        rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd).encode())
-    return rendered

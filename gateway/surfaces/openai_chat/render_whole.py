@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from gateway.surfaces.openai_chat.render import finish_reason, render_usage
+from gateway.surfaces.openai_chat.common_members import (
+    extra_content,
+    finish_reason,
+    function_call,
+    render_usage,
+    with_others,
+)
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall
 
@@ -38,7 +44,9 @@ def render_completion(
     }
     if completion.service_tier:
         rendered["service_tier"] = completion.service_tier
-    return _encode(rendered)
+    if completion.system_fingerprint:
+        rendered["system_fingerprint"] = completion.system_fingerprint
+    return _encode(with_others(rendered, completion.extra_json))
 
 
 def _choice(choice: Choice, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
@@ -50,7 +58,7 @@ def _choice(choice: Choice, *, thinking_parts: bool, functions: bool) -> dict[st
     }
     if choice.native_finish_reason:
         rendered["native_finish_reason"] = choice.native_finish_reason
-    return rendered
+    return with_others(rendered, choice.extra_json)
 
 
 def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
@@ -77,24 +85,20 @@ def _message(message: Message, *, thinking_parts: bool, functions: bool) -> dict
         rendered["reasoning_state"] = message.reasoning_state
     if message.tool_calls and functions:
         call = message.tool_calls[0]
-        function = {"name": call.name, "arguments": call.arguments}
-        rendered["function_call"] = function | _extra_content(call)
+        rendered["function_call"] = function_call(_function(call), call)
     elif message.tool_calls:
         rendered["tool_calls"] = [_tool_call(call) for call in message.tool_calls]
-    if message.extra_json:
-        extra = msgspec.json.decode(message.extra_json, type=dict[str, msgspec.Raw])
-        rendered = extra | rendered
-    return rendered
+    return with_others(rendered, message.extra_json)
 
 
 def _tool_call(call: ToolCall) -> dict[str, object]:
     if call.type == "custom":
         custom = {"name": call.name, "input": call.arguments}
-        return {"id": call.id, "type": "custom", "custom": custom} | _extra_content(call)
-    function = {"name": call.name, "arguments": call.arguments}
-    return {"id": call.id, "type": "function", "function": function} | _extra_content(call)
+        rendered: dict[str, object] = {"id": call.id, "type": "custom", "custom": custom}
+    else:
+        rendered = {"id": call.id, "type": "function", "function": _function(call)}
+    return with_others(rendered | extra_content(call), call.extra_json)
 
 
-def _extra_content(call: ToolCall) -> dict[str, object]:
-    content = call.extra_content_json
-    return {"extra_content": msgspec.Raw(content)} if content else {}
+def _function(call: ToolCall) -> dict[str, object]:
+    return {"name": call.name, "arguments": call.arguments}

@@ -10,12 +10,14 @@ Modules, in the order in which data flows:
     harmless_fields      fields that change neither price, model, storage nor an address
     response             answers, whole or streamed
     wire                 types of an answer's JSON
+    answer_members       members of an answer beside its choices
     choice_state         state of one choice
     streamed_choice      choice of a stream, as events
     whole_choice         choice of a whole answer
     reasoning            reasoning under the providers' various field names
     tool_calls           tool calls assembled from their pieces
-    extras               message fields unknown to the contract
+    logprobs             log probabilities, also in the older API's form
+    extras               members of messages and choices without a field
     usage                token usage of an answer
 """
 

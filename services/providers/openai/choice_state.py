@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import msgspec
 
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
 from services.providers.finish_reasons import raise_if_failure
 from services.providers.openai import wire
+from services.providers.openai.extras import Json, decoded, merge, replaced
 from services.providers.openai.reasoning import Reasoning
 from services.providers.openai.tool_calls import ToolCalls
 from services.providers.translate.reasoning_details import Detail
@@ -34,7 +36,13 @@ class ChoiceState:
         """Whether a finish reason was received, and nothing more of the answer after it."""
         self.reopened = False
         """Whether more of the answer came after a finish reason."""
-        self.extra: dict[str, object] = {}
+        self.extra: Json = {}
+        """Members of the message that the contract has no fields for."""
+        self._members: Json = {}
+
+    def add_members(self, unknown: Any) -> bool:
+        """Take unknown members of the choice. Returns whether any is new or has changed."""
+        return merge(self._members, decoded(unknown), replaced)
 
     def reopen(self) -> None:
         """Take note of more of the answer after a finish reason, which was not the last then."""
@@ -58,8 +66,12 @@ class ChoiceState:
         return pack(details) if pack is not None and details else ""
 
     def extra_json(self) -> bytes:
-        """Message fields unknown to the contract, as a JSON object. Empty: there are none."""
+        """Members of the message that have no field, as a JSON object. Empty: there are none."""
         return msgspec.json.encode(self.extra) if self.extra else b""
+
+    def members_json(self) -> bytes:
+        """Members of the choice that have no field, as a JSON object. Empty: there are none."""
+        return msgspec.json.encode(self._members) if self._members else b""
 
 
 def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, str]]:
@@ -74,7 +86,7 @@ def pieces(content: list[wire.ContentPart | str]) -> Iterator[tuple[PlainDelta, 
             yield RefusalDelta, part.refusal
 
 
-def _flat(thinking: str | list[wire.ContentPart | str] | None) -> str:
+def _flat(thinking: str | list[wire.Thought | str] | None) -> str:
     if thinking is None or isinstance(thinking, str):
         return thinking or ""
     return "".join(part if isinstance(part, str) else part.text or "" for part in thinking)

@@ -1,56 +1,128 @@
-"""Message fields unknown to the contract, assembled from the deltas of a stream."""
+"""Members of messages and choices that the contract has no fields for.
+
+Those of a message and of a tool call arrive in pieces: lists are concatenated, and so are strings,
+unless one repeats all that came before, as some servers do with a word in every delta. Those of a
+choice are states: the last string counts. Null adds nothing.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
 import msgspec
 
+from services.common.known_members import item, member
 from services.providers.openai import wire
-from services.providers.openai.tool_calls import joined_name
+
+OTHER_PARTS = "content_parts"
+"""Member of a message with what a content array has besides texts and pictures: parts of other
+types, and lists and objects in the part of a text, such as its citations."""
+
+_PASSED = ("annotations", "images", "audio", "extra_content")
+"""Fields of messages that are passed on as they are."""
 
 _NOT_CONCATENATED = frozenset({"id", "name", "type", "thought_signature"})
 """Fields whose strings are not concatenated when they are repeated."""
 
+Json = dict[str, object]
 
-def gather(message: wire.Message, extra: dict[str, object]) -> None:
-    """Merge the extra fields of `message` into `extra`. They are complete when the answer is."""
+Join = Callable[[str, str], str]
+"""Joins a string with the one that came before it."""
+
+
+def appended(before: str, after: str) -> str:
+    """Join pieces of one text."""
+    return before + after
+
+
+def grown(before: str, after: str) -> str:
+    """Join what may be pieces of one text, or a word that is repeated."""
+    return before if before == after else before + after
+
+
+def replaced(_: str, after: str) -> str:
+    """Return the last string."""
+    return after
+
+
+def joined_name(before: str, name: str) -> str:
+    """Name from its fragments. Some servers repeat it, or what they have of it so far."""
+    return name if name.startswith(before) else before + name
+
+
+def decoded(unknown: Any) -> Json:
+    """Return unknown members of an object as values, without those of objects within it.
+
+    Raises UPSTREAM_BAD_RESPONSE if a value is no JSON: what is unknown has not been checked.
+    """
+    values: Json = {}
+    for name, raw in (unknown or {}).items():
+        if isinstance(raw, msgspec.Raw):
+            try:
+                values[name] = msgspec.json.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                raise wire.unreadable() from None
+    return values
+
+
+def merge(into: Json, members: Mapping[str, object], join: Join) -> bool:
+    """Merge members into those so far. Returns whether that changed any."""
+    changed = False
+    for name, value in members.items():
+        before = into.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            changed |= merge(before, value, join)
+            continue
+        if isinstance(before, list) and isinstance(value, list):
+            value = before + value  # noqa: PLW2901 - the value so far
+        elif isinstance(before, str) and isinstance(value, str) and name not in _NOT_CONCATENATED:
+            value = join(before, value)  # noqa: PLW2901 - as above
+        if value is not None and value != before:
+            into[name] = value
+            changed = True
+    return changed
+
+
+def gather(message: wire.Message, unknown: Any, extra: Json) -> bool:
+    """Merge what a message or a delta has into `extra`. Returns whether that changed anything."""
+    changed = False
     if message.function_call is not None:
-        _add_function(extra, message.function_call)
-    for name in ("annotations", "images", "audio", "extra_content"):
+        changed = _add_function(extra, message.function_call, member(unknown, "function_call"))
+    for name in _PASSED:
         if value := getattr(message, name):
-            _merge(extra, name, value)
+            changed |= merge(extra, {name: value}, appended)
     if isinstance(message.content, list):
-        _merge(extra, "images", _pictures(message.content))
+        for name, part in _parts(message.content, member(unknown, "content")):
+            changed |= merge(extra, {name: [part]}, appended)
+    return merge(extra, decoded(unknown), grown) or changed if unknown else changed
 
 
-def _pictures(parts: list[wire.ContentPart | str]) -> list[object] | None:
-    """Pictures of a content array, in the form of the field `images`. None without pictures."""
-    return [
-        {"type": "image_url", "image_url": part.image_url}
-        for part in parts
-        if isinstance(part, wire.ContentPart) and part.image_url
-    ] or None
+def _parts(parts: Sequence[wire.ContentPart | str], unknown: Any) -> Iterator[tuple[str, Json]]:
+    """Parts that are no plain texts, each with the name of its list. Pictures are in `images`."""
+    for number, part in enumerate(parts):
+        if isinstance(part, str):
+            continue
+        others = decoded(item(unknown, number))
+        if (picture := part.image_url) is not None:
+            url = {"url": picture} if isinstance(picture, str) else picture
+            yield "images", {"type": "image_url", "image_url": url, **others}
+            continue
+        if part.text is not None or part.thinking is not None or part.refusal is not None:
+            others = {
+                name: value for name, value in others.items() if isinstance(value, list | dict)
+            }
+        if others:
+            yield OTHER_PARTS, {"type": part.type, **others}
 
 
-def _add_function(extra: dict[str, object], piece: wire.Function) -> None:
+def _add_function(extra: Json, piece: wire.Function, unknown: Any) -> bool:
     """Merge a fragment of a function call. An empty one is nothing."""
-    fields = {key: value for key, value in msgspec.to_builtins(piece).items() if value}
+    fields: Json = {key: value for key, value in msgspec.to_builtins(piece).items() if value}
     before = extra.get("function_call")
     known = before.get("name") if isinstance(before, dict) else None
-    if isinstance(known, str) and "name" in fields:
-        fields["name"] = joined_name(known, fields["name"])
-    if fields:
-        _merge(extra, "function_call", fields)
-
-
-def _merge(extra: dict[str, object], name: str, value: object) -> None:
-    """Merge two values: lists and the strings in objects are concatenated; null adds nothing."""
-    before = extra.get(name)
-    if isinstance(before, list) and isinstance(value, list):
-        extra[name] = before + value
-    elif isinstance(before, dict) and isinstance(value, dict):
-        for key, piece in value.items():
-            _merge(before, key, piece)
-    elif isinstance(before, str) and isinstance(value, str) and name not in _NOT_CONCATENATED:
-        extra[name] = before + value
-    elif value is not None:
-        extra[name] = value
+    if isinstance(known, str) and isinstance(name := fields.get("name"), str):
+        fields["name"] = joined_name(known, name)
+    changed = bool(fields) and merge(extra, {"function_call": fields}, appended)
+    others = decoded(unknown)
+    return (bool(others) and merge(extra, {"function_call": others}, grown)) or changed

@@ -8,7 +8,9 @@ this package; the decoder keeps the order of events.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from services.common.known_members import item, member
 from services.domain.completion import WholeAnswer
 from services.domain.error_reason import ErrorReason
 from services.domain.events import Event, Finished, TextDelta
@@ -17,6 +19,7 @@ from services.errors import UpstreamError
 from services.providers.base import SseEvent
 from services.providers.failures import provider_failure, read_error
 from services.providers.openai import wire
+from services.providers.openai.answer_members import MembersBesideChoices
 from services.providers.openai.choice_state import StatePacker
 from services.providers.openai.streamed_choice import StreamedChoice
 from services.providers.openai.usage import normalized
@@ -41,6 +44,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         self._choices: dict[int, StreamedChoice] = {}
         self._usage: Usage | None = None
         self._service_tier = ""
+        self._members = MembersBesideChoices()
         self._done = False
         self._in_text = False  # Whether the first choice has begun and has not ended.
 
@@ -60,12 +64,15 @@ class OpenAiDecoder(RepeatedTextDecoder):
         self.last_text = ""
         if self._done or event.name == "error" or not data.startswith(b"{"):
             return self._feed_other(event)
-        chunk = wire.decode(data)
-        text = chunk.text()
-        if text and self._in_text:
+        chunk, unknown = wire.decode(data)
+        text = chunk.text() if self._in_text else ""
+        if text and unknown is None and not self._members.add(chunk, None):
             self.last_text = text
             return [TextDelta(text)]
-        return self._take(chunk, data)
+        events, changed = self._take(chunk, unknown, data)
+        if text and not changed:
+            self.last_text = text
+        return events
 
     def add_texts(self, texts: Sequence[str], events: list[Event]) -> None:
         """Add further text of the first choice."""
@@ -93,26 +100,27 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def whole(self, body: bytes) -> WholeAnswer:
         """Decode a JSON body, which may begin with white space."""
         data = body.strip()
-        found = wire.decode(data)
+        found, unknown = wire.decode(data)
         self._take_head(found, data)
+        self._members.add(found, unknown)
         if not found.choices:
             raise _error_in_answer(data) if read_error(data).message else wire.unreadable()
         answers: dict[int, WholeChoice] = {}
-        for choice in found.choices:
+        for number, choice in enumerate(found.choices):
             index = _checked_index(choice)
             answer = answers.get(index)
             if answer is None:
                 answer = answers[index] = WholeChoice(index, found.id or "", details=self._details)
             self._take_choice_head(choice)
-            message = choice.message or choice.delta
-            if message is not None:
-                answer.add(message, choice.logprobs)
+            answer.add(choice, item(member(unknown, "choices"), number))
             if choice.finish_reason:
                 answer.end(choice.finish_reason, choice.native_finish_reason)
         return WholeAnswer(
             choices=[answers[index].made(self._pack_state) for index in sorted(answers)],
             usage=self._usage,
             service_tier=self._service_tier,
+            system_fingerprint=self._members.system_fingerprint,
+            extra_json=self._members.extra_json,
         )
 
     def _feed_other(self, event: SseEvent) -> list[Event]:
@@ -124,12 +132,18 @@ class OpenAiDecoder(RepeatedTextDecoder):
             return []
         if event.name == "error":
             raise _error_in_answer(data)
-        return self._take(wire.decode(data), data)
+        events, _ = self._take(*wire.decode(data), data)
+        return events
 
-    def _take(self, chunk: wire.Chunk, data: bytes) -> list[Event]:
+    def _take(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> tuple[list[Event], bool]:
+        """Take a chunk.
+
+        Returns its events, and whether any member without an event is new or has changed.
+        """
         self._take_head(chunk, data)
+        changed = self._members.add(chunk, unknown)
         events: list[Event] = []
-        for choice in chunk.choices or ():
+        for number, choice in enumerate(chunk.choices or ()):
             index = _checked_index(choice)
             answer = self._choices.get(index)
             if answer is None:
@@ -137,15 +151,19 @@ class OpenAiDecoder(RepeatedTextDecoder):
                     index, chunk.id or "", details=self._details
                 )
             self._take_choice_head(choice)
-            # Perplexity sends both: the message repeats all deltas so far.
-            delta = choice.delta or choice.message
-            if delta is not None:
-                answer.add(delta, choice.logprobs, events)
+            changed |= answer.add(choice, item(member(unknown, "choices"), number), events)
             if choice.finish_reason:
                 answer.end(choice.finish_reason, choice.native_finish_reason)
             if index == 0:
                 self._in_text = not answer.ended
-        return events
+        if events:  # Members alone are no beginning of the answer, which may still fail elsewhere.
+            self._add_news(events)
+        return events, changed
+
+    def _add_news(self, events: list[Event]) -> None:
+        news = self._members.news()
+        if news is not None:
+            events.insert(0, news)
 
     def _take_head(self, chunk: wire.Chunk, data: bytes) -> None:
         """Take what is beside the choices. Raises UpstreamError if that is an error."""
@@ -179,6 +197,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
     def _endings(self) -> list[Event]:
         answers = [self._choices[index] for index in sorted(self._choices)]
         events = [event for answer in answers for event in answer.rest(self._pack_state)]
+        self._add_news(events)
         events += [answer.finished() for answer in answers]
         events.append(Finished(usage=self._usage, service_tier=self._service_tier))
         return events

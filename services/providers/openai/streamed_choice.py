@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
+from services.common.known_members import item, member
 from services.domain.events import (
     ChoiceFinished,
     Event,
@@ -25,19 +27,30 @@ from services.providers.openai.choice_state import (
     pieces,
 )
 from services.providers.openai.extras import gather
+from services.providers.openai.logprobs import logprobs_of
 
 
 class StreamedChoice(ChoiceState):
     """Choice of a stream."""
 
-    def add(self, delta: wire.Message, logprobs: wire.Logprobs | None, events: list[Event]) -> None:
-        """Add the events of a delta."""
+    def add(self, choice: wire.Choice, unknown: Any, events: list[Event]) -> bool:
+        """Add the events of a chunk's choice.
+
+        Returns whether it has other members, which are returned when the choice is complete, and
+        any of them is new or has changed.
+        """
+        # Perplexity sends both: the message repeats all deltas so far.
+        delta = choice.delta or choice.message
+        changed = bool(unknown) and self.add_members(unknown)
         begin = len(events)
-        self._add_message(delta, events)
-        if logprobs is not None and (logprobs.content or logprobs.refusal):
+        if delta is not None:
+            within = member(unknown, "message" if choice.delta is None else "delta")
+            changed |= self._add_message(delta, within, events)
+        if logprobs := logprobs_of(choice.logprobs, member(unknown, "logprobs")):
             _attach(msgspec.json.encode(logprobs), self.index, events, begin)
-        if self.ended and (len(events) > begin or delta.tool_calls):
+        if self.ended and (len(events) > begin or (delta and delta.tool_calls)):
             self.reopen()
+        return changed
 
     def rest(self, pack: StatePacker | None) -> Iterator[Event]:
         """Events that are returned only when the choice is complete."""
@@ -55,10 +68,14 @@ class StreamedChoice(ChoiceState):
             index=self.index,
             finish_reason=finish_reason(self.finish_reason),
             native_finish_reason=self.native_finish_reason,
+            extra_json=self.members_json(),
         )
 
-    def _add_message(self, delta: wire.Message, events: list[Event]) -> None:
-        """Add the events of a delta: reasoning first, as it was generated first."""
+    def _add_message(self, delta: wire.Message, unknown: Any, events: list[Event]) -> bool:
+        """Add the events of a delta: reasoning first, as it was generated first.
+
+        Returns whether other members of the message are new or have changed.
+        """
         index = self.index
         reasoning = self.reasoning.add(delta)
         details_json = self.reasoning.shown(reasoning, delta.reasoning_details)
@@ -72,11 +89,12 @@ class StreamedChoice(ChoiceState):
             events += [self._piece(made, text) for made, text in pieces(content)]
         if delta.refusal:
             events.append(RefusalDelta(delta.refusal, index))
-        for piece in delta.tool_calls or ():
-            for call in self.tool_calls.add(piece):
+        for number, piece in enumerate(delta.tool_calls or ()):
+            its = item(member(unknown, "tool_calls"), number)
+            for call in self.tool_calls.add(piece, its):
                 events += self._seal(call)
                 events.append(call)
-        gather(delta, self.extra)
+        return gather(delta, unknown, self.extra)
 
     def _piece(self, made: PlainDelta, text: str) -> Event:
         if made is ReasoningDelta:

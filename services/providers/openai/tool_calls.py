@@ -15,12 +15,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 
+from services.common.known_members import member
 from services.domain.conversation import ToolCall, ToolType
 from services.domain.events import ToolCallDelta
 from services.providers.openai import wire
+from services.providers.openai.extras import Json, decoded, grown, joined_name, merge
 
 
 @dataclass(slots=True)
@@ -40,8 +43,22 @@ class _Call:
     """What the provider wants back with the call."""
     extra_content_sent: bool = False
     """Whether it has been returned."""
+    extra: Json = field(default_factory=dict)
+    """Members that the contract has no fields for, as in `ToolCall.extra_json`."""
     started: bool = False
     """Whether the piece with ID and name has been returned."""
+
+    def add_members(self, unknown: Any) -> None:
+        """Add unknown members of the call, and of its function or custom tool."""
+        merge(self.extra, decoded(unknown), grown)
+        for name in ("function", "custom"):
+            if inner := decoded(member(unknown, name)):
+                merge(self.extra, {name: inner}, grown)
+
+    @property
+    def extra_json(self) -> bytes:
+        """These members as a JSON object. Empty: there are none."""
+        return msgspec.json.encode(self.extra) if self.extra else b""
 
     def complete(self) -> bool:
         """Whether nothing can be added to the arguments. Input of custom tools has no such end."""
@@ -68,8 +85,8 @@ class ToolCalls:
         self._index = index
         self._calls: list[_Call] = []
 
-    def add(self, piece: wire.ToolCall) -> Iterator[ToolCallDelta]:
-        """Add the fragment `piece`. Returns what it adds to the answer.
+    def add(self, piece: wire.ToolCall, unknown: Any = None) -> Iterator[ToolCallDelta]:
+        """Add the fragment `piece` and its unknown members. Returns what it adds to the answer.
 
         A fragment with a name begins another call at the same index if its ID is new, or if the
         arguments so far are complete and it does not repeat them. It does not if the name is the
@@ -80,10 +97,12 @@ class ToolCalls:
         if call is None:
             if not (name or arguments or piece.id):
                 return
-            yield from self.rest(named_only=True)
+            yield from self._beginnings(named_only=True)
             call = self._begin(piece)
         elif arguments and (name or call.started) and call.repeats(arguments):
             arguments = name = ""
+        if unknown:
+            call.add_members(unknown)
         call.id = call.id or self._unused(piece.id)
         if name and not call.started:
             call.name = joined_name(call.name, name)
@@ -94,7 +113,16 @@ class ToolCalls:
         if (arguments and call.name) or late_content:
             yield self._next(call)
 
-    def rest(self, *, named_only: bool = False) -> Iterator[ToolCallDelta]:
+    def rest(self) -> Iterator[ToolCallDelta]:
+        """What is returned only when the answer is complete: starts, and unknown members."""
+        yield from self._beginnings()
+        for call in self._calls:
+            if call.extra:
+                yield ToolCallDelta(
+                    index=self._index, call_index=call.number, extra_json=call.extra_json
+                )
+
+    def _beginnings(self, *, named_only: bool = False) -> Iterator[ToolCallDelta]:
         """Start of each call that has not been returned: it has no arguments, or no name."""
         for call in self._calls:
             if not call.started and (call.name or not named_only):
@@ -104,14 +132,18 @@ class ToolCalls:
         """The ID of the call with this number."""
         return self._final_id(self._calls[number])
 
-    def add_whole(self, piece: wire.ToolCall) -> None:
-        """Add a whole call. It is a call of its own, whatever its index, ID and name are."""
+    def add_whole(self, piece: wire.ToolCall, unknown: Any = None) -> None:
+        """Add a whole call and its unknown members.
+
+        It is a call of its own, whatever its index, ID and name are.
+        """
         name, arguments = _name_and_arguments(piece)
         if name or arguments or piece.id:
             call = self._begin(piece)
             call.name = name
             call.arguments.append(arguments)
             call.extra_content_json = _extra_content(piece)
+            call.add_members(unknown)
 
     def whole(self) -> list[ToolCall]:
         """All calls, whole."""
@@ -121,6 +153,7 @@ class ToolCalls:
                 name=call.name,
                 arguments="".join(call.arguments),
                 type=call.type,
+                extra_json=call.extra_json,
                 extra_content_json=call.extra_content_json,
             )
             for call in self._calls
@@ -202,11 +235,6 @@ class ToolCalls:
             seed = f"{self._seed}/{self._index}/{call.number}".encode()
             call.id = f"call_{hashlib.blake2s(seed, digest_size=12).hexdigest()}"
         return call.id
-
-
-def joined_name(before: str, name: str) -> str:
-    """Name from its fragments. Some servers repeat it, or what they have of it so far."""
-    return name if name.startswith(before) else before + name
 
 
 def _value(arguments: str) -> object:

@@ -5,17 +5,18 @@ Equal to the fold of the stream that says the same, also where a server sends od
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
+from typing import Any
 
-import msgspec
-
+from services.common.known_members import item, member
 from services.domain.completion import Choice
 from services.domain.conversation import ContentPart, Message, ReasoningPart, TextPart
 from services.domain.events import ReasoningDelta, RefusalDelta, TextDelta
 from services.providers.finish_reasons import finish_reason
 from services.providers.openai import wire
 from services.providers.openai.choice_state import ChoiceState, PlainDelta, StatePacker, pieces
-from services.providers.openai.extras import gather
+from services.providers.openai.extras import Json, gather
+from services.providers.openai.logprobs import joined, logprobs_of
 
 
 class WholeChoice(ChoiceState):
@@ -27,19 +28,20 @@ class WholeChoice(ChoiceState):
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusals: list[str] = []
-        self._logprobs: list[wire.Logprobs] = []
+        self._logprobs: list[Json] = []
 
-    def add(self, message: wire.Message, logprobs: wire.Logprobs | None) -> None:
-        """Add a message."""
+    def add(self, choice: wire.Choice, unknown: Any) -> None:
+        """Add a choice with this index."""
+        message = choice.message or choice.delta
+        self.add_members(unknown)
         before = self._size()
-        self._add_texts(message)
-        if logprobs is not None and (logprobs.content or logprobs.refusal):
+        if message is not None:
+            within = member(unknown, "delta" if choice.message is None else "message")
+            self._add_message(message, within)
+        if logprobs := logprobs_of(choice.logprobs, member(unknown, "logprobs")):
             self._logprobs.append(logprobs)
             self._texts.append("")  # Log probabilities belong to a text, if to an empty one.
-        for call in message.tool_calls or ():
-            self.tool_calls.add_whole(call)
-        gather(message, self.extra)
-        if self.ended and (self._size() > before or message.tool_calls):
+        if self.ended and (self._size() > before or (message and message.tool_calls)):
             self.reopen()
 
     def made(self, pack: StatePacker | None) -> Choice:
@@ -65,8 +67,15 @@ class WholeChoice(ChoiceState):
             ),
             finish_reason=finish_reason(self.finish_reason),
             native_finish_reason=self.native_finish_reason,
-            logprobs_json=_joined(self._logprobs),
+            logprobs_json=joined(self._logprobs),
+            extra_json=self.members_json(),
         )
+
+    def _add_message(self, message: wire.Message, unknown: Any) -> None:
+        self._add_texts(message)
+        for number, call in enumerate(message.tool_calls or ()):
+            self.tool_calls.add_whole(call, item(member(unknown, "tool_calls"), number))
+        gather(message, unknown, self.extra)
 
     def _add_texts(self, message: wire.Message) -> None:
         if reasoning := self.reasoning.add(message):
@@ -91,21 +100,3 @@ class WholeChoice(ChoiceState):
 
     def _size(self) -> int:
         return len(self._texts) + len(self._reasoning) + len(self._refusals)
-
-
-def _joined(logprobs: Sequence[wire.Logprobs]) -> bytes:
-    """Log probabilities of all messages as one JSON object. Empty: there are none."""
-    if not logprobs:
-        return b""
-    return msgspec.json.encode(
-        wire.Logprobs(
-            content=_concatenated(one.content for one in logprobs),
-            refusal=_concatenated(one.refusal for one in logprobs),
-        )
-    )
-
-
-def _concatenated(lists: Iterable[list[object] | None]) -> list[object] | None:
-    """One list of all. None if all are."""
-    given = [tokens for tokens in lists if tokens is not None]
-    return [token for tokens in given for token in tokens] if given else None

@@ -1,16 +1,18 @@
-"""Types of the JSON that OpenAI-compatible providers answer. Fields that are not read are omitted.
+"""Types of the JSON that OpenAI-compatible providers answer.
 
 Every field may be missing or null. A value of an unexpected type counts as null, so that one such
-field does not fail the whole answer.
+field does not fail the whole answer. Members without a field are returned beside the value.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from services.common.known_members import shape_of, split
 from services.domain.error_reason import ErrorReason
 from services.errors import UpstreamError
 
@@ -21,7 +23,7 @@ _ODD_FIELDS_MAX = 32
 _NOTHING = frozenset({b"null", b"{}", b"[]", b'""', b"false"})
 
 
-class Wire(msgspec.Struct, frozen=True, gc=False):
+class Wire(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """Base class of all types. Not tracked by the garbage collector: values form no cycles."""
 
 
@@ -80,19 +82,27 @@ class ToolCall(Wire, frozen=True, gc=False):
     extra_content: dict[str, object] | None = None  # Gemini.
 
 
-class ContentPart(Wire, frozen=True, gc=False):
-    """Part of a content array. Mistral nests the parts of its `thinking`."""
+class Thought(Wire, frozen=True, gc=False):
+    """Part of a `thinking` that is a list, as Mistral's is."""
 
     type: str | None = None
     text: str | None = None
-    thinking: str | list[ContentPart | str] | None = None
+
+
+class ContentPart(Wire, frozen=True, gc=False):
+    """Part of a content array."""
+
+    type: str | None = None
+    text: str | None = None
+    thinking: str | list[Thought | str] | None = None
     refusal: str | None = None
-    image_url: dict[str, object] | None = None
+    image_url: str | dict[str, object] | None = None
 
 
 class Message(Wire, frozen=True, gc=False):
     """Message, or a delta of one."""
 
+    role: str | None = None
     content: str | list[ContentPart | str] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
@@ -107,10 +117,13 @@ class Message(Wire, frozen=True, gc=False):
 
 
 class Logprobs(Wire, frozen=True, gc=False):
-    """Log probabilities, token by token."""
+    """Log probabilities, token by token. Some servers have the lists of the older API."""
 
     content: list[object] | None = None
     refusal: list[object] | None = None
+    tokens: list[object] | None = None
+    token_logprobs: list[object] | None = None
+    top_logprobs: list[object] | None = None
 
 
 class Choice(Wire, frozen=True, gc=False):
@@ -124,6 +137,7 @@ class Choice(Wire, frozen=True, gc=False):
     logprobs: Logprobs | None = None
     error: Json = UNSET
     usage: Usage | None = None  # Moonshot.
+    text: Json = UNSET  # Together: the content once more.
 
 
 class GroqExtras(Wire, frozen=True, gc=False):
@@ -144,6 +158,11 @@ class Chunk(Wire, frozen=True, gc=False):
     error: Json = UNSET
     x_groq: GroqExtras | None = None
     service_tier: str | None = None
+    system_fingerprint: str | None = None
+    created: Json = UNSET
+    model: Json = UNSET
+    obfuscation: Json = UNSET  # OpenAI: padding of random length, in every chunk.
+    p: Json = UNSET  # Cloudflare: the same.
 
     def text(self) -> str:
         """Text of the first choice, if the chunk contains nothing else. Otherwise empty.
@@ -165,21 +184,25 @@ class Chunk(Wire, frozen=True, gc=False):
             or choice.error is not UNSET
             or self.error is not UNSET
             or self.x_groq is not None
-            or delta != Message(content=content)
+            or delta != Message(role=delta.role, content=content)
         ):
             return ""
         return content
 
 
 _decoder = msgspec.json.Decoder(Chunk)
+_shape = shape_of(Chunk)
 
 
-def decode(data: bytes) -> Chunk:
-    """Decode an event's data or a whole body. Raises UPSTREAM_BAD_RESPONSE if it is not JSON."""
+def decode(data: bytes) -> tuple[Chunk, Any]:
+    """Decode an event's data or a whole body, and its unknown members, which are None mostly.
+
+    See `services.common.known_members`. Raises UPSTREAM_BAD_RESPONSE if it is not JSON.
+    """
     try:
-        return _decoder.decode(data)
-    except msgspec.ValidationError as error:
-        return _tolerant(data, error)
+        return _decoder.decode(data), None
+    except msgspec.ValidationError:
+        return _tolerant(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise unreadable() from None
 
@@ -200,17 +223,20 @@ def unreadable() -> UpstreamError:
     )
 
 
-def _tolerant(data: bytes, error: msgspec.ValidationError) -> Chunk:
-    """Decode the data again, without the fields of unexpected types."""
+def _tolerant(data: bytes) -> tuple[Chunk, Any]:
+    """Decode the data again, without unknown members and the fields of unexpected types."""
     try:
-        found: object = msgspec.json.decode(data)
+        known, unknown = split(Raw(data), _shape)
+        if unknown is not None:
+            data = msgspec.json.encode(known)
         for _ in range(_ODD_FIELDS_MAX):
-            if not _forget(found, str(error)):
-                break
             try:
-                return _decoder.decode(msgspec.json.encode(found))
-            except msgspec.ValidationError as another:
-                error = another
+                return _decoder.decode(data), unknown
+            except msgspec.ValidationError as error:
+                found: object = msgspec.json.decode(data)
+                if not _forget(found, str(error)):
+                    break
+            data = msgspec.json.encode(found)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         pass
     raise unreadable()

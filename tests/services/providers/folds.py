@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from services.completions.fold import Fold
 from services.domain.completion import Completion, WholeAnswer
 from services.domain.events import Event, Started
@@ -14,6 +16,12 @@ def assert_equal(answer: WholeAnswer, events: list[Event]) -> None:
         assert completion.choices == answer.choices
         assert completion.usage == (answer.usage or Usage())
         assert completion.service_tier == answer.service_tier
+        assert completion.system_fingerprint == answer.system_fingerprint
+        assert _members(completion.extra_json) == _members(answer.extra_json)
+
+
+def _members(extra_json: bytes) -> object:
+    return json.loads(extra_json or b"{}")
 
 
 def _folded(events: list[Event]) -> Completion:

@@ -9,7 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from gateway.surfaces.openai_chat.render import ChunkRenderer, render_usage
+from gateway.surfaces.openai_chat.common_members import render_usage
+from gateway.surfaces.openai_chat.render import ChunkRenderer
 from gateway.surfaces.openai_chat.render_whole import render_completion
 from services.domain.completion import Choice, Completion
 from services.domain.conversation import Message, ReasoningPart, TextPart, ToolCall

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from services.domain.events import (
+    AnswerMembers,
     ChoiceFinished,
     Delta,
     Event,
@@ -207,7 +208,7 @@ def test_a_cut_is_never_a_success(case: Case) -> None:
     events, failed = decode(cut)
 
     assert failed
-    assert all(isinstance(event, Delta) for event in events)
+    assert all(isinstance(event, Delta | AnswerMembers) for event in events)
 
 
 @pytest.mark.parametrize("case", cases("error"))

@@ -262,7 +262,11 @@ def test_finish_reasons_in_every_slicing(words: list[str | dict[str, Any]]) -> N
                     "b",
                 ]
             },
-            [ReasoningDelta("rs"), TextDelta("ab")],
+            [
+                ReasoningDelta("rs"),
+                TextDelta("ab"),
+                ExtraDelta(b'{"content_parts":[{"type":"reference","reference_ids":[1]}]}'),
+            ],
         ),
         ({"content": "<think>r</think>a"}, [TextDelta("<think>r</think>a")]),
         ({"content": 7, "role": 8, "refusal": ["odd"]}, []),

@@ -212,6 +212,6 @@ def test_function_calls(pieces: list[dict[str, Any]], expected: dict[str, object
     """An empty `function_call` is nothing, and empty strings replace nothing."""
     extra: dict[str, object] = {}
     for piece in pieces:
-        gather(wire.Message(function_call=wire.Function(**piece)), extra)
+        gather(wire.Message(function_call=wire.Function(**piece)), None, extra)
 
     assert extra == expected

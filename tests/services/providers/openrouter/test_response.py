@@ -11,6 +11,7 @@ from services.capabilities import Capabilities
 from services.config import ChannelConfig
 from services.domain.error_reason import ErrorReason
 from services.domain.events import (
+    AnswerMembers,
     ChoiceFinished,
     Event,
     Finished,
@@ -58,7 +59,7 @@ def test_a_whole_stream() -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "cost": 0.1}
     detail = {"type": "reasoning.text", "text": "hm", "index": 0}
     signature = {"type": "reasoning.text", "signature": "s", "index": 0}
-    reasoning, text, state, end, finished = decode(
+    members, reasoning, text, state, end, finished = decode(
         choice(reasoning="hm", reasoning_details=[detail]),
         choice(reasoning_details=[signature]),
         choice(content="a"),
@@ -66,6 +67,7 @@ def test_a_whole_stream() -> None:
         choice("stop") | {"usage": usage},
     )
 
+    assert members == AnswerMembers(extra_json=b'{"provider":"p"}')
     assert (reasoning, text) == (ReasoningDelta("hm"), TextDelta("a"))
     assert isinstance(state, ReasoningStateDelta)
     (block,) = reasoning_state.unpack(state.state, "openrouter", Notes())

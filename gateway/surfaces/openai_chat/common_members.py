@@ -1,0 +1,74 @@
+"""Members that chunks and whole answers have in common."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import msgspec
+
+from services.common.money import exact_usd
+from services.domain.conversation import ToolCall
+from services.domain.events import FinishReason, ToolCallDelta
+from services.domain.usage import Usage
+
+_FINISH_REASONS = frozenset(get_args(FinishReason)) - {""}
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def one_line(text: bytes) -> bytes:
+    """Return the same JSON without white space: a line break would end the event."""
+    return msgspec.json.format(text, indent=-1)
+
+
+def with_others(rendered: dict[str, object], extra_json: bytes) -> dict[str, object]:
+    """Return an object with the members of `extra_json`, none of which replaces its own.
+
+    Those of an object within are added to that object.
+    """
+    if not extra_json:
+        return rendered
+    others: dict[str, object] = dict(_OBJECT.decode(one_line(extra_json)))
+    for name, own in rendered.items():
+        raw = others.get(name)
+        if isinstance(own, dict) and isinstance(raw, msgspec.Raw) and bytes(raw)[:1] == b"{":
+            own.update(_OBJECT.decode(raw) | own)
+    return others | rendered
+
+
+def extra_content(call: ToolCall | ToolCallDelta) -> dict[str, object]:
+    """Return what the provider wants back with a tool call, as a member of it."""
+    if not call.extra_content_json:
+        return {}
+    return {"extra_content": msgspec.Raw(one_line(call.extra_content_json))}
+
+
+def function_call(function: dict[str, object], call: ToolCall | ToolCallDelta) -> dict[str, object]:
+    """Return a call in the form that preceded tools, which has all members in one object."""
+    members = with_others({"function": function}, call.extra_json)
+    del members["function"]
+    return members | function | extra_content(call)
+
+
+def finish_reason(reason: str, *, functions: bool) -> str:
+    """Return OpenAI's word; `stop` for reasons newer than this edge."""
+    word = reason if reason in _FINISH_REASONS else "stop"
+    return "function_call" if functions and word == "tool_calls" else word
+
+
+def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:
+    """Return OpenAI's `usage`, with this API's `thinking_tokens`, and `cost` in US dollars."""
+    rendered: dict[str, object] = {
+        "prompt_tokens": usage.prompt_token_count,
+        "completion_tokens": usage.completion_token_count,
+        "total_tokens": usage.total_token_count,
+    }
+    if usage.thinking_token_count:
+        rendered["thinking_tokens"] = usage.thinking_token_count
+    rendered["prompt_tokens_details"] = {
+        "cached_tokens": usage.cache_read_token_count,
+        "cache_write_tokens": usage.cache_write_token_count,
+    }
+    rendered["completion_tokens_details"] = {"reasoning_tokens": usage.thinking_token_count}
+    if cost_nano_usd is not None:
+        rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd).encode())
+    return rendered

@@ -1,0 +1,79 @@
+"""Members of an answer beside its choices, such as `system_fingerprint` and `citations`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from services.common.known_members import member
+from services.domain.events import AnswerMembers
+from services.providers.openai import wire
+from services.providers.openai.extras import Json, decoded
+
+WITHHELD = frozenset(
+    {
+        *("cost", "cost_details", "cost_in_usd_ticks", "market_cost"),
+        *("is_byok", "user", "user_id"),
+    }
+)
+"""Members of an answer and of its usage that callers do not get: the operator's bill, and the
+operator's account with the provider."""
+
+
+class MembersBesideChoices:
+    """Members of one answer, the last value of each."""
+
+    def __init__(self) -> None:
+        self.system_fingerprint = ""
+        self._values: Json = {}
+        self._seen: dict[str, bytes] = {}
+        self._new: set[str] = set()
+        self._new_fingerprint = False
+
+    @property
+    def extra_json(self) -> bytes:
+        """All members but the fingerprint, as a JSON object. Empty: there are none."""
+        return msgspec.json.encode(self._values) if self._values else b""
+
+    def add(self, chunk: wire.Chunk, unknown: Any) -> bool:
+        """Take the members of a chunk. Returns whether any of them is new or has changed."""
+        fingerprint = chunk.system_fingerprint
+        changed = bool(fingerprint) and fingerprint != self.system_fingerprint
+        if changed:
+            self.system_fingerprint = fingerprint or ""
+            self._new_fingerprint = True
+        if unknown:
+            changed |= self._add_unknown(unknown)
+        return changed
+
+    def news(self) -> AnswerMembers | None:
+        """Return the members that this has not returned yet. None: there are none."""
+        if not self._new and not self._new_fingerprint:
+            return None
+        others = {name: value for name, value in self._values.items() if name in self._new}
+        fingerprint = self.system_fingerprint if self._new_fingerprint else ""
+        self._new.clear()
+        self._new_fingerprint = False
+        return AnswerMembers(
+            system_fingerprint=fingerprint,
+            extra_json=msgspec.json.encode(others) if others else b"",
+        )
+
+    def _add_unknown(self, unknown: Any) -> bool:
+        news = {name: raw for name, raw in unknown.items() if self._is_new(name, raw)}
+        self._seen |= {name: bytes(raw) for name, raw in news.items()}
+        values = decoded(news)
+        if (groq := decoded(member(unknown, "x_groq"))) and self._values.get("x_groq") != groq:
+            values["x_groq"] = groq
+        self._values |= values
+        self._new |= values.keys()
+        return bool(values)
+
+    def _is_new(self, name: str, value: object) -> bool:
+        """Whether a member has another value than before. Unknown members of one are no value."""
+        return (
+            isinstance(value, msgspec.Raw)
+            and name not in WITHHELD
+            and self._seen.get(name) != bytes(value)
+        )
