@@ -3,7 +3,8 @@
 The memory that one client can use is limited, and so is the number of clients; but a container
 may have less memory than all of that together. Then it is better to lose some calls than all:
 
-- from 92 % on, freed memory returns to the kernel, and connections close after each answer;
+- from 92 % on, freed memory returns to the kernel at once, not only after a burst
+  (`services.common.heap`), and connections close after each answer;
 - from 95 % on, calls are refused;
 - from 98 % on, the connection that holds most memory is closed, and the next one if that lowered
   usage, but not enough: where it does not, another process has used the memory.
@@ -32,7 +33,7 @@ from gateway.overload.thresholds import (
     MEMORY_LOW,
     MEMORY_SHORT,
 )
-from services.common.heap import release_freed_memory
+from services.common.heap import FreedMemory, release_freed_memory
 
 _log = logging.getLogger("gateway")
 
@@ -150,12 +151,14 @@ async def monitoring(memory: MemoryMonitor) -> AsyncIterator[None]:
 
 
 async def _check_repeatedly(memory: MemoryMonitor) -> None:
+    freed = FreedMemory()
     while True:
         await asyncio.sleep(MEMORY_CHECK_INTERVAL_S)
         try:
-            if memory.should_trim:
+            if freed.should_release() or memory.should_trim:
                 # Much freed memory would block the loop.
                 await asyncio.to_thread(release_freed_memory)
+                freed.released()
             memory.check()
         except Exception:  # noqa: BLE001 - the border of a task, whose end would go unnoticed
             _log.exception("memory_check.failed")

@@ -75,7 +75,16 @@ class _Candidate(NamedTuple):
 class CallAttempts:
     """The attempts of one call."""
 
-    __slots__ = ("_failures", "_late", "_made", "_parts", "_steps", "_wanted")
+    __slots__ = (
+        "_failures",
+        "_late",
+        "_made",
+        "_parts",
+        "_route",
+        "_routes_left",
+        "_targets_left",
+        "_wanted",
+    )
 
     def __init__(self, parts: RoutingParts, wanted: RouteRequest) -> None:
         self._parts = parts
@@ -83,7 +92,10 @@ class CallAttempts:
         self._failures = CallFailures()
         self._late: list[_Step] = []
         self._made = 0
-        self._steps = self._in_order()
+        # No generator: one that knew this object would keep the request until the next collection.
+        self._routes_left = iter(wanted.routes)
+        self._route = wanted.routes[0]
+        self._targets_left: Iterator[Target] = iter(())
 
     async def open(self) -> StartedAnswer:
         """Return the next answer that begins. The caller must close it.
@@ -92,7 +104,7 @@ class CallAttempts:
         is not retryable is raised at once, any other one when no attempt is left.
         """
         wanted, failures = self._wanted, self._failures
-        for step in self._steps:
+        while step := self._next_step():
             candidate = self._encoded(step)
             if candidate is None:
                 continue
@@ -182,17 +194,23 @@ class CallAttempts:
             return timeout_s
         return left_s * DEADLINE_SHARE
 
-    def _in_order(self) -> Iterator[_Step]:
-        """The targets in the order in which they are tried.
+    def _next_step(self) -> _Step | None:
+        """The next target in the order in which they are tried. None: there is no other one.
 
         A target whose whole answer was late comes once more, to be asked for a stream.
         """
         parts, wanted = self._parts, self._wanted
-        for route in wanted.routes:
-            for target in order_targets(route.targets, parts.health, parts.chance):
+        while True:
+            for target in self._targets_left:
                 if not self._failures.excludes(target.channel):
-                    yield _Step(route, target, wanted.stream or self._needs_stream(target))
-        yield from self._late
+                    streamed = wanted.stream or self._needs_stream(target)
+                    return _Step(self._route, target, streamed)
+            route = next(self._routes_left, None)
+            if route is None:
+                return self._late.pop(0) if self._late else None
+            self._route = route
+            ordered = order_targets(route.targets, parts.health, parts.chance)
+            self._targets_left = iter(ordered)
 
     def _needs_stream(self, target: Target) -> bool:
         """Whether a whole answer is requested as a stream, which begins early."""

@@ -29,7 +29,7 @@ ORDINARY = json.dumps(
 
 @pytest.fixture
 async def server(group: Path, tmp_path: Path) -> AsyncIterator[Server]:
-    """A gateway with 600 MiB of memory, which has to live through the test."""
+    """A gateway with 512 MiB of memory, which has to live through the test."""
     async with FakeUpstream() as upstream:
         upstream.play(fitting)
         config = priced_configuration(upstream.url)

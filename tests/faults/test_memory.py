@@ -176,7 +176,7 @@ async def test_any_form_of_request_is_refused_under_memory_pressure(open_stand: 
 
 
 MIB = 2**20
-LIMIT = 600 * MIB
+LIMIT = 512 * MIB
 INSIDE = "import runpy; open('{group}/cgroup.procs', 'w').write('0'); "
 GATEWAY = INSIDE + "runpy.run_module('services', None, '__main__')"
 NEIGHBOUR = (

@@ -7,6 +7,15 @@ import sys
 
 import pytest
 
+from services.common.heap import (
+    QUIET_CHECKS,
+    RELEASE_BYTES_MIN,
+    RELEASED_BYTES_MIN,
+    FreedMemory,
+    resident_bytes,
+)
+
+IDLE = 100 * 2**20
 PROGRAM = """
 import resource
 from services.common.heap import keep_freed_memory
@@ -76,3 +85,56 @@ async def test_freed_memory_can_be_released() -> None:
     full, freed, given_back = [int(size) / 1e6 for size in (await run(IN_USE)).split()]
     assert freed > full - 20
     assert given_back < full - 120
+
+
+class Process:
+    """A process whose memory a test sets."""
+
+    def __init__(self) -> None:
+        self.size = IDLE
+        self.freed = FreedMemory(lambda: self.size)
+
+    def checks_until_release(self, *, left: int, checks_max: int = 100) -> int | None:
+        """Check until memory is released, after which `left` bytes stay. None: it never is."""
+        for check in range(checks_max):
+            if self.freed.should_release():
+                self.size = left
+                self.freed.released()
+                return check
+        return None
+
+
+def test_memory_is_released_after_a_burst() -> None:
+    """Not while the process grows, and again where the first time was too early."""
+    process = Process()
+    for _ in range(3 * QUIET_CHECKS):
+        process.size += RELEASE_BYTES_MIN // 4
+        assert not process.freed.should_release()
+
+    early = process.size - RELEASED_BYTES_MIN
+    assert process.checks_until_release(left=early) == QUIET_CHECKS - 1
+    assert process.checks_until_release(left=IDLE) == QUIET_CHECKS
+    assert process.checks_until_release(left=IDLE) is None
+
+
+def test_memory_in_use_is_not_released_again() -> None:
+    """Where a release returns next to nothing, the next one follows further growth."""
+    process = Process()
+    process.size += RELEASE_BYTES_MIN
+    assert process.checks_until_release(left=process.size) == QUIET_CHECKS
+    assert process.checks_until_release(left=process.size) is None
+
+    process.size += RELEASE_BYTES_MIN
+    assert process.checks_until_release(left=IDLE) == QUIET_CHECKS
+
+
+def test_a_small_process_is_left_alone() -> None:
+    """The thresholds keep as much for the next body."""
+    process = Process()
+    process.size += RELEASE_BYTES_MIN - 1
+    assert process.checks_until_release(left=IDLE) is None
+
+
+def test_the_resident_memory_is_read() -> None:
+    """From the kernel, where it is Linux."""
+    assert (resident_bytes() > 2**20) == (sys.platform == "linux")
