@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 import grpc
@@ -20,6 +20,8 @@ from gateway.http.runner import CONFIG, EdgeRunner
 from gateway.operators_app import create_operators_app
 from gateway.overload.admission_check import CallLimit
 from gateway.overload.memory_monitor import MemoryMonitor
+from gateway.rpc.relay_backend import RelayBackend
+from gateway.rpc.relay_links import RelayLinks
 from gateway.telemetry.edge_metrics import EdgeMetrics
 from gateway.telemetry.request_observer import RequestObserver
 from gateway.telemetry.tracer import request_tracer
@@ -61,8 +63,13 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
     """
     numbers = metrics or EdgeMetrics()
     watch = RequestObserver(numbers, request_tracer(tracer, "http" if tls is None else "https"))
-    app = create_app(channel, config, watch, call_limit, memory, backend)
-    async with _listening(app, address, tls) as bound:
+    async with AsyncExitStack() as stack:
+        if backend is None:
+            links = await stack.enter_async_context(RelayLinks(channel).searching())
+            links.declare_metrics(numbers)
+            backend = RelayBackend(channel, links)
+        app = create_app(channel, config, watch, call_limit, memory, backend)
+        bound = await stack.enter_async_context(_listening(app, address, tls))
         try:
             yield bound
         finally:

@@ -61,6 +61,8 @@ _EXHAUSTED: tuple[tuple[str, ErrorReason, str], ...] = (
     ),
 )
 
+_CODES = {code.value[0]: code for code in _C}
+
 # For reasons that are newer than this edge: https://github.com/googleapis/googleapis, code.proto.
 _REASON_BY_CODE: Mapping[grpc.StatusCode, ErrorReason] = {
     _C.INVALID_ARGUMENT: ErrorReason.INVALID_FIELD,
@@ -87,32 +89,53 @@ def to_api_error(
     OpenAI's API.
     """
     status = _status(error)
+    failure = service_error(status, _trailers(error))
+    if failure is None:
+        return _library_error(error, request_id)
+    if param_is_path:
+        failure.param = _field_path(status) or failure.param
+    return failure
+
+
+def service_error(
+    status: status_pb2.Status, trailers: Iterable[tuple[str, str | bytes]]
+) -> ApiError | None:
+    """Return the error that a client gets for a status of the service; None: it is another's."""
     for detail in status.details:
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info) and info.domain == ERROR_DOMAIN:
-            failure = _service_error(error, status, info)
-            if param_is_path:
-                failure.param = _field_path(status) or failure.param
-            return failure
-    return _library_error(error, request_id)
+            return _service_error(status, info, trailers)
+    return None
 
 
 def _service_error(
-    error: grpc.aio.AioRpcError, status: status_pb2.Status, info: error_details_pb2.ErrorInfo
+    status: status_pb2.Status,
+    info: error_details_pb2.ErrorInfo,
+    trailers: Iterable[tuple[str, str | bytes]],
 ) -> ApiError:
     try:
         reason = ErrorReason(info.reason)
     except ValueError:
-        reason = _REASON_BY_CODE.get(error.code(), ErrorReason.INTERNAL)
+        reason = _REASON_BY_CODE.get(_CODES.get(status.code, _C.UNKNOWN), ErrorReason.INTERNAL)
     return ApiError(
         reason,
         status.message,
         param=info.metadata.get("param"),
         code=info.metadata.get(PROVIDER_CODE, ""),
         retry_after_s=_retry_after_s(status),
-        headers=response_headers(_trailers(error)),
+        headers=response_headers(trailers),
         scarce=info.metadata.get(SCARCE, ""),
     )
+
+
+def deadline_passed() -> ApiError:
+    """Return the error of a call whose time is over."""
+    return _of_library(_C.DEADLINE_EXCEEDED)
+
+
+def unreachable() -> ApiError:
+    """Return the error of a call for which there is no service."""
+    return _of_library(_C.UNAVAILABLE)
 
 
 def _library_error(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
@@ -124,6 +147,10 @@ def _library_error(error: grpc.aio.AioRpcError, request_id: str) -> ApiError:
                 return ApiError(reason, message)
     if code not in _LIBRARY_STATUSES:
         return internal(request_id)
+    return _of_library(code)
+
+
+def _of_library(code: grpc.StatusCode) -> ApiError:
     reason, message, retry_after_s = _LIBRARY_STATUSES[code]
     return ApiError(reason, message, retry_after_s=retry_after_s)
 

@@ -10,6 +10,12 @@ COMPLETIONS = f"/{CHAT_SERVICE}/"
 REQUEST_ID_HEADER = "x-request-id"
 IDEMPOTENCY_KEY_HEADER = "idempotency-key"
 
+INSTANCE_HEADER = "x-pomogator-instance"
+"""Initial metadata of a relay: the ID of the service's process."""
+
+RELAY_WINDOW_BYTES = 65_536
+"""Room for responses that each call of a relay has at its start (`relay_service.proto`)."""
+
 TIMEOUT_HEADER = "x-pomogator-timeout"
 """Seconds. From clients: how long they wait. To the service: the call's time limit at its start,
 since gRPC tells only how much of it is left."""

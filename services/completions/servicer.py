@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 
 from pomogator.chat.v1 import chat_completion_service_pb2 as pb
@@ -39,7 +39,7 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
         """Answer with one message."""
         headers = dict(unknown_request_id(context))
         completion = await self._completions.whole(
-            _read(request), _call_context(context), headers.update
+            read_request_message(request), _context_of(context), headers.update
         )
         if headers:
             await context.send_initial_metadata(tuple(headers.items()))
@@ -52,7 +52,9 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
     ) -> AsyncIterator[pb.StreamChatCompletionResponse]:
         """Answer with a stream: one message for every read from the provider."""
         headers = dict(unknown_request_id(context))
-        stream = self._completions.stream(_read(request), _call_context(context), headers.update)
+        stream = self._completions.stream(
+            read_request_message(request), _context_of(context), headers.update
+        )
         del request  # It may be large, and the stream long.
         async with aclosing(stream) as batches:
             async for batch in batches:
@@ -62,21 +64,33 @@ class ChatCompletionServicer(pb_grpc.ChatCompletionServiceServicer):
                 yield to_batch_message(batch)
 
 
-def _call_context(context: Context) -> CallContext:
+def _context_of(context: Context) -> CallContext:
     metadata = metadata_of(context)
+    wait_s = queue_wait_s(metadata, context.time_remaining())
+    return call_context(current_request_id(), metadata, context.time_remaining, wait_s)
+
+
+def call_context(
+    request_id: str,
+    metadata: Mapping[str, str],
+    time_left_s: Callable[[], float | None],
+    wait_s: float = 0.0,
+) -> CallContext:
+    """Return the facts of a call, which has waited `wait_s` in a queue."""
     return CallContext(
-        request_id=current_request_id(),
+        request_id=request_id,
         authorization=metadata.get("authorization"),
-        time_left_s=context.time_remaining,
+        time_left_s=time_left_s,
         idempotency_key=metadata.get(IDEMPOTENCY_KEY_HEADER),
-        queue_wait_s=queue_wait_s(metadata, context.time_remaining()),
+        queue_wait_s=wait_s,
         trace_context=metadata,
     )
 
 
-def _read(request: RequestMessage) -> CompletionRequest:
+def read_request_message(message: RequestMessage) -> CompletionRequest:
+    """Return the request of a message. Raises Failure INVALID_FIELD."""
     try:
-        return read_request(request)
+        return read_request(message)
     except UntranslatableError as error:
         param = error.path.removeprefix("spec.")
         raise Failure(ErrorReason.INVALID_FIELD, str(error), param=param) from None

@@ -8,11 +8,20 @@ the authority may call everything.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from typing import Any
 
 import grpc
 
+from services.common.call_names import CHAT_SERVICE
 from services.config.client_certificates import EVERYTHING
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
@@ -30,6 +39,11 @@ WATCH = f"{HEALTH}Watch"
 """The method that every client with a certificate of the authority may call. Edges send no call to
 a service that does not report its health (`services.rpc.health_service`): without this method they
 would wait, and never learn that they may not call."""
+
+RELAY = "pomogator.relay.v1.RelayService/Relay"
+"""The method that carries calls of `CHAT_METHODS`: a client that may call these may call it."""
+
+CHAT_METHODS = (f"{CHAT_SERVICE}/CreateChatCompletion", f"{CHAT_SERVICE}/StreamChatCompletion")
 
 # The names of these properties in gRPC's core:
 # https://grpc.github.io/grpc/core/grpc__security__constants_8h.html
@@ -65,7 +79,8 @@ class ClientAuthorizer(grpc.aio.ServerInterceptor):
         if not table:
             return
         names = _names(context)
-        if any(not names.isdisjoint(allowed) for allowed in _allowing(table, method)):
+        methods = CHAT_METHODS if method == RELAY else (method,)
+        if all(_may_call(names, table, each) for each in methods):
             return
         log.warning(
             "client.refused",
@@ -106,12 +121,19 @@ def checked_handler(handler: Handler, check: Callable[[Context], None]) -> Handl
 
 
 def _checked_dialogue(handler: Handler, check: Callable[[Context], None]) -> Handler:
-    """The same for a stream of requests. Only reflection has one."""
+    """The same for a stream of requests, each of which is checked: relays carry many calls."""
     inner: Any = handler.stream_stream
 
-    def dialogue(requests: object, context: Context) -> AsyncIterator[object]:
+    async def checked(
+        requests: AsyncIterator[object], context: Context
+    ) -> AsyncGenerator[object, None]:
+        async for request in requests:
+            check(context)
+            yield request
+
+    def dialogue(requests: AsyncIterator[object], context: Context) -> AsyncIterator[object]:
         check(context)
-        messages: AsyncIterator[object] = inner(requests, context)
+        messages: AsyncIterator[object] = inner(checked(requests, context), context)
         return messages
 
     return grpc.stream_stream_rpc_method_handler(
@@ -125,6 +147,10 @@ def _names(context: Context) -> frozenset[str]:
     return frozenset(
         name.decode("utf-8", "replace") for kind in _NAMES for name in identity.get(kind, ())
     )
+
+
+def _may_call(names: frozenset[str], table: Table, method: str) -> bool:
+    return any(not names.isdisjoint(allowed) for allowed in _allowing(table, method))
 
 
 def _allowing(table: Table, method: str) -> Iterator[Iterable[str]]:

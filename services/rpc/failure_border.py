@@ -43,6 +43,8 @@ RPCS_MAX = 4000
 RETRY_AFTER_S = 1.0
 """The wait before a retry at another replica, or of a call that was one too many."""
 
+UNDECODABLE = "The request cannot be decoded."
+
 
 class FailureBorder(grpc.aio.ServerInterceptor):
     """Turns what handlers raise into statuses with `google.rpc` details."""
@@ -171,15 +173,21 @@ class _Guard:
         if isinstance(error, grpc.aio.AbortError):
             raise error
         request_id = current_request_id()
-        if not isinstance(error, Failure):
-            log.error("call.failed", extra={"request_id": request_id}, exc_info=error)
-            error = Failure(ErrorReason.INTERNAL, INTERNAL_MESSAGE.format(request_id))
-        status = error.to_status(field_path(self._method, error.param))
+        failure = to_failure(error, request_id)
+        status = failure.to_status(field_path(self._method, failure.param))
         status.details.add().Pack(RequestInfo(request_id=request_id))
         details = (STATUS_DETAILS, status.SerializeToString())
-        trailers: Sequence[tuple[str, str | bytes]] = (details, *error.headers.items())
-        await context.abort(error.code, status.message, trailers)
+        trailers: Sequence[tuple[str, str | bytes]] = (details, *failure.headers.items())
+        await context.abort(failure.code, status.message, trailers)
         raise AssertionError("abort() raises")
+
+
+def to_failure(error: Exception, request_id: str) -> Failure:
+    """Return what a caller learns of an error. A fault of ours is logged, and not shown."""
+    if isinstance(error, Failure):
+        return error
+    log.error("call.failed", extra={"request_id": request_id}, exc_info=error)
+    return Failure(ErrorReason.INTERNAL, INTERNAL_MESSAGE.format(request_id))
 
 
 def _or_failure(decode: Decode | None) -> Decode | None:
@@ -197,7 +205,7 @@ def _or_failure(decode: Decode | None) -> Decode | None:
         try:
             return decode(data)
         except DecodeError:
-            return Failure(ErrorReason.INVALID_FIELD, "The request cannot be decoded.")
+            return Failure(ErrorReason.INVALID_FIELD, UNDECODABLE)
 
     return decode_or_failure
 

@@ -23,6 +23,7 @@ from services.completions.completions import Completions
 from services.completions.drains import DrainPool
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
+from services.completions.relay_servicer import RelayServicer
 from services.completions.servicer import ChatCompletionServicer
 from services.completions.snapshot import SnapshotHolder
 from services.config import Config, ConfigError
@@ -92,8 +93,10 @@ async def open_service(  # noqa: PLR0913 - all that a service is made of
             load_shedder,
             end_revoked=config.keys.on_revoke == "end",
         )
+        public = _public(parts, stores, reloader.snapshots, completions, health)
         yield Service(
-            register=_public(parts, stores, reloader.snapshots, completions, health).register,
+            register=public.register,
+            relay=public.relay,
             register_operators=_operators(parts, stores, reloader, health).register,
             key_maker=KeyMaker(stores.database, stores.pepper, clock),
             health=health,
@@ -157,6 +160,7 @@ def _public(
 ) -> PublicServicers:
     return PublicServicers(
         completions=ChatCompletionServicer(completions),
+        relay=RelayServicer(completions),
         models=ModelServicer(
             stores.keyring,
             snapshots.catalog,

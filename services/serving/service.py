@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from services.accounts.key_maker import KeyMaker
 from services.admission.keyring import Keyring
 from services.completions.completions import Completions
+from services.completions.relay_servicer import RelayServicer
 from services.overload.load_shedder import LoadShedder
 from services.rpc.client_authorizer import ClientAuthorizer
 from services.rpc.health_service import HealthService
@@ -37,6 +39,8 @@ class Service:
     """Adds the servicers for callers with a key: completions, models, usage, health."""
     register_operators: Callable[[grpc.aio.Server], None]
     """Adds the servicers for operators: accounts, keys, the ledger, operations, health."""
+    relay: RelayServicer
+    """Runs the calls of edges apart."""
     key_maker: KeyMaker
     """Makes the first key."""
     health: HealthService
@@ -80,7 +84,7 @@ class Service:
 
     async def move_clients_away(self) -> None:
         """Make connected callers send new calls elsewhere, and wait until they do."""
-        await self.health.move_clients_away()
+        await asyncio.gather(self.relay.move_clients_away(), self.health.move_clients_away())
 
     def channel(self) -> AbstractAsyncContextManager[grpc.aio.Channel]:
         """Open a channel to the public services, for this process."""

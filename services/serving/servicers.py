@@ -16,11 +16,13 @@ from pomogator.models.v1 import model_service_pb2 as models
 from pomogator.models.v1 import model_service_pb2_grpc as models_grpc
 from pomogator.operations.v1 import operations_service_pb2 as operations_pb
 from pomogator.operations.v1 import operations_service_pb2_grpc as operations_grpc
+from pomogator.relay.v1 import relay_service_pb2_grpc as relay_grpc
 from pomogator.usage.v1 import usage_service_pb2 as usage
 from pomogator.usage.v1 import usage_service_pb2_grpc as usage_grpc
 
 from services.accounts.operator_services import OperatorServices
 from services.accounts.usage_servicer import UsageServicer
+from services.completions.relay_servicer import RelayServicer
 from services.completions.servicer import ChatCompletionServicer
 from services.models.servicer import ModelServicer
 from services.operations.servicer import OperationsServicer
@@ -43,6 +45,7 @@ class PublicServicers:
     """Servicers for callers with a key."""
 
     completions: ChatCompletionServicer
+    relay: RelayServicer
     models: ModelServicer
     usage: UsageServicer
     health: HealthServicer
@@ -50,6 +53,7 @@ class PublicServicers:
     def register(self, server: grpc.aio.Server) -> None:
         """Add them to a server."""
         chat_grpc.add_ChatCompletionServiceServicer_to_server(self.completions, server)
+        relay_grpc.add_RelayServiceServicer_to_server(self.relay, server)
         models_grpc.add_ModelServiceServicer_to_server(self.models, server)
         usage_grpc.add_UsageServiceServicer_to_server(self.usage, server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, server)

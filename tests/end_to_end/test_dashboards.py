@@ -70,6 +70,7 @@ ELSEWHERE = {
     "pomogator_build_info": "says which version it is, and stands still",
     "pomogator_edge_calls_max": "needs an edge of its own: tests/end_to_end/test_full_service.py",
     "pomogator_edge_calls_refused": "the same",
+    "pomogator_edge_relay_links": "the same: tests/gateway/rpc/test_relay.py",
     "pomogator_edge_connections_closed": "needs a full container: tests/faults/test_memory.py",
     "pomogator_memory_used_ratio": "the same",
     "pomogator_edge_connections_refused": "needs many clients: tests/faults/test_descriptors.py",

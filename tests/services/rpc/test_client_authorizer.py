@@ -27,10 +27,12 @@ from pomogator.chat.v1 import chat_completion_service_pb2 as chat
 from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
 from pomogator.models.v1 import model_service_pb2 as pb
 from pomogator.models.v1 import model_service_pb2_grpc as pb_grpc
+from pomogator.relay.v1 import relay_service_pb2 as relay
+from pomogator.relay.v1 import relay_service_pb2_grpc as relay_grpc
 
 from gateway.rpc.service_channel import open_channel
 from services.common.tls import ListenerTls, TargetTls
-from services.rpc.client_authorizer import ClientAuthorizer, Table
+from services.rpc.client_authorizer import RELAY, ClientAuthorizer, Table
 from services.rpc.health_service import HealthService
 from services.rpc.listener import listening
 from tests.services.common.test_tls_grpc import pair
@@ -39,7 +41,8 @@ from tests.stand.certificates import NAME, Certificates
 
 SHOP, EDGE, STRANGER = "shop.web.svc", "edge.pomogator.svc", "stranger.svc"
 MODELS = pb.DESCRIPTOR.services_by_name["ModelService"].full_name
-STREAM = "pomogator.chat.v1.ChatCompletionService/StreamChatCompletion"
+CHAT = "pomogator.chat.v1.ChatCompletionService"
+STREAM = f"{CHAT}/StreamChatCompletion"
 TABLE = {f"{MODELS}/GetModel": (SHOP,), STREAM: (EDGE,), "*": ("admin.svc",)}
 
 
@@ -63,10 +66,23 @@ class Completions(chat_grpc.ChatCompletionServiceServicer):
         yield chat.StreamChatCompletionResponse()
 
 
+class Relays(relay_grpc.RelayServiceServicer):
+    """Sends one message to every client."""
+
+    async def Relay(  # noqa: N802
+        self,
+        request_iterator: AsyncIterator[relay.RelayRequest],  # noqa: ARG002
+        context: Any,  # noqa: ARG002
+    ) -> AsyncIterator[relay.RelayResponse]:
+        """One message."""
+        yield relay.RelayResponse()
+
+
 def register(server: grpc.aio.Server) -> None:
     """Add the services that the tests call."""
     pb_grpc.add_ModelServiceServicer_to_server(Models(), server)
     chat_grpc.add_ChatCompletionServiceServicer_to_server(Completions(), server)
+    relay_grpc.add_RelayServiceServicer_to_server(Relays(), server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthService(), server)
 
 
@@ -116,6 +132,10 @@ class Client:
         stub = chat_grpc.ChatCompletionServiceStub(self._channel)
         call = stub.StreamChatCompletion(chat.StreamChatCompletionRequest(), timeout=10)
         return await self._outcome(anext(aiter(call)))
+
+    async def relay(self) -> str:
+        """Open a relay."""
+        return await self._outcome(relay_grpc.RelayServiceStub(self._channel).Relay().read())
 
     async def health(self) -> str:
         """Call the health service as probes do."""
@@ -171,6 +191,24 @@ async def test_names_decide_which_methods_a_client_may_call(
         for method, expected in may.items():
             outcome = await getattr(client, method)()
             assert outcome == expected.replace("-", "PERMISSION_DENIED"), method
+
+
+@pytest.mark.parametrize(
+    ("table", "may"),
+    [
+        ({f"{CHAT}/*": (EDGE,)}, True),
+        ({f"{CHAT}/CreateChatCompletion": (EDGE,), STREAM: (EDGE,)}, True),
+        ({STREAM: (EDGE,)}, False),
+        ({RELAY: (EDGE,), f"{MODELS}/*": (EDGE,)}, False),
+    ],
+)
+async def test_a_client_that_may_make_completions_may_open_a_relay(
+    listener: Listener, table: Table, may: bool
+) -> None:
+    """Both whole and streamed ones, since a relay carries both."""
+    listener.table[0] = table
+    async with listener.named_client(EDGE) as client:
+        assert await client.relay() == ("OK" if may else "PERMISSION_DENIED")
 
 
 async def test_a_refusal_names_the_method(

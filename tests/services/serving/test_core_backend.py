@@ -17,6 +17,8 @@ import pytest
 from gateway.backend import Backend, CallOptions, StreamReply
 from gateway.errors import ApiError
 from gateway.rpc.grpc_backend import GrpcBackend
+from gateway.rpc.relay_backend import RelayBackend
+from gateway.rpc.relay_links import RelayLinks
 from gateway.rpc.service_channel import open_channel
 from services.completions import pipeline as completion_pipeline
 from services.domain.conversation import Message, TextPart
@@ -52,7 +54,7 @@ class SlowRelease:
         return self.backend.stream(REQUEST, call)
 
 
-@pytest.fixture(params=["core", "grpc"])
+@pytest.fixture(params=["core", "grpc", "relay"])
 async def slow(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[SlowRelease]:
@@ -88,7 +90,14 @@ async def _backend(gateway: Gateway, kind: str) -> AsyncIterator[Backend]:
         else:
             listener = listening(service.register, "127.0.0.1:0", grace_s=0)
             address = await stack.enter_async_context(listener)
-            yield GrpcBackend(await stack.enter_async_context(open_channel(address)))
+            channel = await stack.enter_async_context(open_channel(address))
+            if kind == "grpc":
+                yield GrpcBackend(channel)
+                return
+            links = await stack.enter_async_context(RelayLinks(channel).searching())
+            while links.choose() is None:  # noqa: ASYNC110 - the first link takes milliseconds
+                await asyncio.sleep(0.01)
+            yield RelayBackend(channel, links)
 
 
 async def test_a_reader_that_returns_after_the_deadline_learns_of_it(slow: SlowRelease) -> None:

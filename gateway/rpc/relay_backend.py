@@ -1,0 +1,70 @@
+"""Relay backend: a service over gRPC whose completions share one stream.
+
+Where there is no link, and for large requests, which would hold up the others, a completion has a
+stream of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+
+import grpc
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.relay.v1 import relay_service_pb2 as pb
+
+from gateway.backend import CallOptions, StreamReply, WholeReply
+from gateway.rpc.call_metadata import response_headers
+from gateway.rpc.grpc_backend import GrpcBackend
+from gateway.rpc.relay_link import RelayLink
+from gateway.rpc.relay_links import RelayLinks
+from services.common.contract.chat import fill_request, read_completion
+from services.common.contract.chat_events import read_batch
+from services.domain.events import Batch
+from services.domain.spec import CompletionRequest
+
+RELAYED_BYTES_MAX = 256 * 1024
+"""The largest request that shares a stream."""
+
+
+class RelayBackend(GrpcBackend):
+    """The services at the other end of a channel, which the caller opens and closes."""
+
+    def __init__(self, channel: grpc.aio.Channel, links: RelayLinks) -> None:
+        super().__init__(channel)
+        self._links = links
+
+    async def whole(self, request: CompletionRequest, call: CallOptions) -> WholeReply:
+        """Return the whole answer to a request."""
+        link = self._links.choose()
+        message = fill_request(request, chat.CreateChatCompletionRequest()).SerializeToString()
+        if link is None or len(message) > RELAYED_BYTES_MAX:
+            return await super().whole(request, call)
+        with link.start(pb.RELAYED_METHOD_CREATE_CHAT_COMPLETION, message, call) as relayed:
+            frame = await relayed.next_frame()
+        answer = chat.CreateChatCompletionResponse.FromString(frame.response)
+        return WholeReply(read_completion(answer), response_headers(frame.headers.items()))
+
+    def stream(self, request: CompletionRequest, call: CallOptions) -> StreamReply:
+        """Return the stream of an answer."""
+        link = self._links.choose()
+        message = fill_request(request, chat.StreamChatCompletionRequest()).SerializeToString()
+        if link is None or len(message) > RELAYED_BYTES_MAX:
+            return super().stream(request, call)
+        headers: dict[str, str] = {}
+        return StreamReply(_relay(link, message, call, headers), headers)
+
+
+async def _relay(
+    link: RelayLink, message: bytes, call: CallOptions, headers: dict[str, str]
+) -> AsyncGenerator[Batch, None]:
+    with link.start(pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION, message, call) as relayed:
+        del message  # It may be large, and the stream long.
+        while True:
+            frame = await relayed.next_frame()
+            if frame.headers:
+                headers.update(response_headers(frame.headers.items()))
+            response = chat.StreamChatCompletionResponse.FromString(frame.response)
+            if batch := read_batch(response):
+                yield batch
+            if frame.ended:
+                return

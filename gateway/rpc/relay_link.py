@@ -1,0 +1,134 @@
+"""Link of a relay: one stream to one service, which carries many calls.
+
+A request carries the frames of all calls of one turn of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Self
+
+import grpc
+from pomogator.relay.v1 import relay_service_pb2 as pb
+from pomogator.relay.v1.relay_service_pb2_grpc import RelayServiceStub
+
+from gateway.backend import CallOptions
+from gateway.errors import shutting_down
+from gateway.rpc.call_metadata import call_metadata
+from gateway.rpc.relay_call import RelayCall
+from gateway.rpc.status_mapping import to_api_error, unreachable
+from services.common.call_names import INSTANCE_HEADER
+
+OPENING_TIMEOUT_S = 5.0
+
+
+class RelayLink:
+    """One stream to one service."""
+
+    def __init__(self, rpc: Any, instance: str) -> None:
+        self._rpc = rpc
+        self.instance = instance
+        """ID of the service's process."""
+        self.opened_at = asyncio.get_running_loop().time()
+        """Time of the event loop."""
+        self._calls: dict[int, RelayCall] = {}
+        self._last_number = 0
+        self._request = pb.RelayRequest()
+        self._has_news = asyncio.Event()
+        self.accepts_calls = True
+
+    @classmethod
+    async def open(cls, channel: grpc.aio.Channel) -> Self:
+        """Open a link to a service of the channel. Raises AioRpcError, TimeoutError."""
+        rpc: Any = RelayServiceStub(channel).Relay()
+        try:
+            async with asyncio.timeout(OPENING_TIMEOUT_S):
+                pairs = dict(await rpc.initial_metadata())
+                while INSTANCE_HEADER not in pairs:
+                    await rpc.read()  # Raises the status of a refusal.
+        except BaseException:
+            rpc.cancel()
+            raise
+        return cls(rpc, pairs[INSTANCE_HEADER])
+
+    @property
+    def in_flight(self) -> int:
+        """Number of calls that have not ended."""
+        return len(self._calls)
+
+    def start(
+        self, method: pb.RelayedMethod.ValueType, request: bytes, options: CallOptions
+    ) -> RelayCall:
+        """Start a call. Use it as a context: it ends there."""
+        self._last_number = number = self._last_number + 1
+        start = self._new_frame(number).start
+        start.method = method
+        start.request = request
+        start.timeout_seconds = options.deadline_s
+        metadata = call_metadata(
+            options.key, options.request_id, options.idempotency_key, options.trace_context
+        )
+        start.metadata.update(metadata)
+        call = RelayCall(options, lambda: self._new_frame(number), lambda: self._forget(number))
+        self._calls[number] = call
+        if not self.accepts_calls:
+            call.fail(unreachable())
+        return call
+
+    def leave(self) -> None:
+        """Accept no more calls. The link closes when those in flight have ended."""
+        if self.accepts_calls:
+            self.accepts_calls = False
+            self._request.leaving = True
+            self._has_news.set()
+
+    def close(self) -> None:
+        """Close the link at once. Its calls end."""
+        self.accepts_calls = False
+        self._rpc.cancel()
+
+    async def run(self) -> None:
+        """Carry calls until the link closes or breaks. Calls in flight then fail."""
+        writing = asyncio.create_task(self._write(), name="relay")
+        status: grpc.aio.AioRpcError | None = None
+        try:
+            while (response := await self._rpc.read()) is not grpc.aio.EOF:
+                self._receive(response)
+        except grpc.aio.AioRpcError as error:
+            status = error
+        finally:
+            self.close()
+            writing.cancel()
+            for call in self._calls.values():
+                call.fail(to_api_error(status, call.request_id) if status else shutting_down())
+
+    def _receive(self, response: pb.RelayResponse) -> None:
+        for frame in response.frames:
+            if (call := self._calls.get(frame.call_id)) is not None:
+                call.receive(frame)
+        if response.shutting_down:
+            self.leave()
+
+    async def _write(self) -> None:
+        while self.accepts_calls or self._calls or self._has_frames():
+            await self._has_news.wait()
+            self._has_news.clear()
+            if self._has_frames():
+                request, self._request = self._request, pb.RelayRequest()
+                try:
+                    await self._rpc.write(request)
+                except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+                    return  # Reading tells why the stream is over.
+        await self._rpc.done_writing()
+
+    def _has_frames(self) -> bool:
+        return bool(self._request.frames) or self._request.leaving
+
+    def _new_frame(self, number: int) -> pb.EdgeFrame:
+        self._has_news.set()
+        return self._request.frames.add(call_id=number)
+
+    def _forget(self, number: int) -> None:
+        del self._calls[number]
+        if not self.accepts_calls:
+            self._has_news.set()

@@ -1,0 +1,145 @@
+"""The internal gRPC method `Relay`: completions of edges, many calls over one stream.
+
+A response carries the frames of all calls of one turn of the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import partial
+
+from pomogator.relay.v1 import relay_service_pb2 as pb
+from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
+
+from services.common.call_names import INSTANCE_HEADER
+from services.common.request_headers import new_request_id
+from services.completions.completions import Completions
+from services.completions.relayed_call import RelayedCall
+from services.domain.error_reason import ErrorReason
+from services.errors import Failure
+from services.rpc.call_context import Context
+
+MOVE_TIMEOUT_S = 2.0
+"""Longest wait of a shutdown for edges to start their calls elsewhere."""
+
+
+class RelayServicer(pb_grpc.RelayServiceServicer):
+    """Runs the calls of edges."""
+
+    def __init__(self, completions: Completions) -> None:
+        self._completions = completions
+        self._instance = new_request_id()
+        self._streams: set[RelayStream] = set()
+        self._shutting_down = False
+
+    async def Relay(
+        self, request_iterator: AsyncIterator[pb.RelayRequest], context: Context
+    ) -> AsyncIterator[pb.RelayResponse]:
+        """Carry the calls of one edge."""
+        await context.send_initial_metadata(((INSTANCE_HEADER, self._instance),))
+        stream = RelayStream(self._completions)
+        self._streams.add(stream)
+        if self._shutting_down:
+            stream.shut_down()
+        reading = asyncio.create_task(stream.read(request_iterator), name="relay")
+        try:
+            while (response := await stream.next_response()) is not None:
+                yield response
+        finally:
+            self._streams.discard(stream)
+            reading.cancel()
+            await asyncio.gather(reading, *stream.cancel_calls(), return_exceptions=True)
+
+    async def move_clients_away(self) -> None:
+        """Have edges start their next calls elsewhere. Return when they do."""
+        self._shutting_down = True
+        for stream in self._streams:
+            stream.shut_down()
+        moving = [asyncio.ensure_future(stream.left.wait()) for stream in self._streams]
+        if moving:
+            await asyncio.wait(moving, timeout=MOVE_TIMEOUT_S)
+        for each in moving:
+            each.cancel()
+
+
+class RelayStream:
+    """Calls of one edge in flight, and the frames that wait to be sent to it."""
+
+    def __init__(self, completions: Completions) -> None:
+        self._completions = completions
+        self._calls: dict[int, tuple[RelayedCall, asyncio.Task[None]]] = {}
+        self._response = pb.RelayResponse()
+        self._has_news = asyncio.Event()
+        self._is_read = False
+        self._failure: Failure | None = None
+        self.left = asyncio.Event()
+        """Set when the edge starts no more calls here."""
+
+    def shut_down(self) -> None:
+        """Ask the edge to start its next calls elsewhere."""
+        self._response.shutting_down = True
+        self._has_news.set()
+
+    async def read(self, requests: AsyncIterator[pb.RelayRequest]) -> None:
+        """Take in the frames of the edge, to the end of its side."""
+        try:
+            async for request in requests:
+                for frame in request.frames:
+                    self._receive(frame)
+                if request.leaving:
+                    self.left.set()
+        except Failure as failure:
+            self._failure = failure
+        finally:
+            self._is_read = True
+            self.left.set()
+            self._has_news.set()
+
+    async def next_response(self) -> pb.RelayResponse | None:
+        """Return the frames of this turn of the loop, once there are any; None: all is over.
+
+        Raises Failure where the edge has broken the contract.
+        """
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            response = self._response
+            if response.frames or response.shutting_down:
+                self._response = pb.RelayResponse()
+                return response
+            if self._is_read and not self._calls:
+                return None
+            await self._has_news.wait()
+            self._has_news.clear()
+
+    def cancel_calls(self) -> list[asyncio.Task[None]]:
+        """Cancel the calls in flight, and return their tasks."""
+        tasks = [task for _, task in self._calls.values()]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    def _receive(self, frame: pb.EdgeFrame) -> None:
+        number, kind = frame.call_id, frame.WhichOneof("frame")
+        if kind == "start":
+            if number in self._calls:
+                raise Failure(ErrorReason.INVALID_FIELD, f"Call {number} was started twice.")
+            call = RelayedCall(self._completions, frame.start, partial(self._new_frame, number))
+            task = asyncio.create_task(call.run(), name="relayed call")
+            self._calls[number] = call, task
+            task.add_done_callback(partial(self._forget, number))
+        elif number in self._calls:
+            call, task = self._calls[number]
+            if kind == "credit_bytes":
+                call.add_room(frame.credit_bytes)
+            else:
+                task.cancel()
+
+    def _new_frame(self, number: int) -> pb.ServiceFrame:
+        self._has_news.set()
+        return self._response.frames.add(call_id=number)
+
+    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
+        del self._calls[number]
+        self._has_news.set()

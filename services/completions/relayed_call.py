@@ -1,0 +1,112 @@
+"""One call of a relay: started by its edge, run by the core, answered in frames."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+
+from google.protobuf.message import DecodeError
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.relay.v1 import relay_service_pb2 as pb
+
+from services.common.call_names import RELAY_WINDOW_BYTES, REQUEST_ID_HEADER
+from services.common.contract.chat import to_completion_message
+from services.common.contract.chat_events import to_batch_message
+from services.common.request_headers import request_id_or_new
+from services.completions.call_deadline import CallDeadline
+from services.completions.completions import CallContext, Completions
+from services.completions.servicer import call_context, read_request_message
+from services.domain.error_reason import ErrorReason
+from services.domain.spec import CompletionRequest
+from services.errors import Failure
+from services.rpc.failure_border import UNDECODABLE, to_failure
+
+
+class RelayedCall:
+    """Runs a call of a relay, and sends its frames."""
+
+    def __init__(
+        self,
+        completions: Completions,
+        start: pb.CallStart,
+        new_frame: Callable[[], pb.ServiceFrame],
+    ) -> None:
+        """`new_frame` returns a frame of this call that will be sent in this turn of the loop."""
+        self._completions = completions
+        self._start = start
+        self._metadata = dict(start.metadata)
+        self._request_id = request_id_or_new(self._metadata.get(REQUEST_ID_HEADER))
+        self._new_frame = new_frame
+        self._headers: dict[str, str] = {}
+        self._room_bytes = RELAY_WINDOW_BYTES
+        self._has_room = asyncio.Event()
+
+    def add_room(self, size: int) -> None:
+        """Let so many more bytes of responses be sent."""
+        self._room_bytes += size
+        self._has_room.set()
+
+    async def run(self) -> None:
+        """Run the call to its end. A cancelled one sends no more frames."""
+        try:
+            if self._start.method == pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION:
+                await self._stream()
+            else:
+                await self._answer()
+        except Exception as error:  # noqa: BLE001 - the border: every failure becomes a status
+            failure = to_failure(error, self._request_id)
+            frame = self._new_frame()
+            frame.ended = True
+            frame.failure.CopyFrom(failure.to_status())
+            frame.trailers.update(failure.headers)
+
+    async def _answer(self) -> None:
+        deadline = CallDeadline(self._start.timeout_seconds)
+        request, context = self._read(chat.CreateChatCompletionRequest(), deadline)
+        answer = self._completions.whole(request, context, self._headers.update)
+        completion = await deadline.run(answer)
+        self._send(to_completion_message(completion).SerializeToString(), ended=True)
+
+    async def _stream(self) -> None:
+        deadline = CallDeadline(self._start.timeout_seconds)
+        request, context = self._read(chat.StreamChatCompletionRequest(), deadline)
+        stream = self._completions.stream(request, context, self._headers.update)
+        del request  # It may be large, and the stream long.
+        async with aclosing(deadline.iterate(stream, _unchanged)) as batches:
+            async for batch in batches:
+                response = to_batch_message(batch).SerializeToString()
+                await self._take_room(len(response))
+                self._send(response)
+        self._send(b"", ended=True)
+
+    def _read(
+        self,
+        message: chat.CreateChatCompletionRequest | chat.StreamChatCompletionRequest,
+        deadline: CallDeadline,
+    ) -> tuple[CompletionRequest, CallContext]:
+        try:
+            message.ParseFromString(self._start.request)
+        except DecodeError:
+            raise Failure(ErrorReason.INVALID_FIELD, UNDECODABLE) from None
+        context = call_context(self._request_id, self._metadata, deadline.time_left_s)
+        self._start.ClearField("request")
+        return read_request_message(message), context
+
+    async def _take_room(self, size: int) -> None:
+        while self._room_bytes <= 0:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._room_bytes -= size
+
+    def _send(self, response: bytes, *, ended: bool = False) -> None:
+        frame = self._new_frame()
+        frame.response = response
+        frame.ended = ended
+        if self._headers:
+            frame.headers.update(self._headers)
+            self._headers.clear()
+
+
+def _unchanged(error: Exception) -> Exception:
+    return error

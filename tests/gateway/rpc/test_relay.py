@@ -1,0 +1,422 @@
+"""Relay: calls of one edge over one stream, on real sockets, in front of a scripted core."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import grpc
+import pytest
+from pomogator.chat.v1 import chat_completion_service_pb2 as chat
+from pomogator.chat.v1 import chat_completion_service_pb2_grpc as chat_grpc
+from pomogator.relay.v1 import relay_service_pb2 as pb
+from pomogator.relay.v1 import relay_service_pb2_grpc as pb_grpc
+from prometheus_client import CollectorRegistry, generate_latest
+
+from gateway.backend import CallOptions
+from gateway.errors import ApiError
+from gateway.rpc import relay_links
+from gateway.rpc.grpc_backend import GrpcBackend
+from gateway.rpc.relay_backend import RELAYED_BYTES_MAX, RelayBackend
+from gateway.rpc.relay_links import RelayLinks
+from gateway.rpc.service_channel import open_channel
+from gateway.telemetry.edge_metrics import EdgeMetrics
+from services.common.call_names import RELAY_WINDOW_BYTES
+from services.common.contract.chat import fill_request
+from services.completions.completions import CallContext, Completions
+from services.completions.idempotency import SetHeaders
+from services.completions.relay_servicer import MOVE_TIMEOUT_S, RelayServicer, RelayStream
+from services.completions.servicer import ChatCompletionServicer
+from services.domain.completion import Choice, Completion
+from services.domain.conversation import Message, TextPart
+from services.domain.error_reason import ErrorReason
+from services.domain.events import Batch, TextDelta
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.errors import Failure
+from services.rpc.listener import listening
+
+CALL = CallOptions(key="sk", request_id="req-1", deadline_s=30.0, idempotency_key="order-1")
+HEADERS = {"x-ratelimit-limit-requests": "7"}
+PIECE = "x" * 16_384
+
+
+def asking(text: str) -> CompletionRequest:
+    """Return a request for an answer to `text`."""
+    message = Message(role="user", content=[TextPart(text=text)])
+    return CompletionRequest(spec=ChatCompletionSpec(model="m", messages=[message]))
+
+
+@dataclass
+class ScriptedCore:
+    """Answers with the prompt; some prompts fail, wait, or stream without end."""
+
+    contexts: list[CallContext] = field(default_factory=list)
+    produced: int = 0
+    """Endless batches so far."""
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    goes_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def whole(
+        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+    ) -> Completion:
+        """Answer with the prompt."""
+        text = await self._answer(request, context, set_headers)
+        message = Message(role="assistant", content=[TextPart(text=text)])
+        return Completion(
+            completion_id="c",
+            model="m",
+            create_time_s=1,
+            choices=[Choice(message=message, finish_reason="stop")],
+        )
+
+    async def stream(
+        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+    ) -> AsyncGenerator[Batch, None]:
+        """Stream the prompt by its words."""
+        text = await self._answer(request, context, set_headers)
+        try:
+            for word in text.split():
+                yield [TextDelta(word)]
+                if word == "pause":
+                    await self.goes_on.wait()
+            while text == "endless":
+                yield [TextDelta(PIECE)]
+                self.produced += 1
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled.set()
+            raise
+
+    async def _answer(
+        self, request: CompletionRequest, context: CallContext, set_headers: SetHeaders
+    ) -> str:
+        self.contexts.append(context)
+        part = request.spec.messages[0].content[0]
+        assert isinstance(part, TextPart)
+        if part.text == "refuse":
+            failure = Failure(
+                ErrorReason.RATE_LIMIT_EXCEEDED, "Slower.", param="model", retry_after_s=2.5
+            )
+            failure.headers = HEADERS
+            raise failure
+        if part.text == "break":
+            raise ValueError("a secret")
+        if part.text == "wait":
+            try:
+                await self.goes_on.wait()
+            except asyncio.CancelledError:
+                self.cancelled.set()
+                raise
+        set_headers(HEADERS)
+        return part.text
+
+
+@dataclass
+class Stand:
+    """A service and an edge's backend in front of it."""
+
+    core: ScriptedCore
+    relay: RelayServicer
+    channel: grpc.aio.Channel
+    links: RelayLinks
+    backend: RelayBackend
+
+    @property
+    def streams(self) -> set[RelayStream]:
+        """The relay's streams in the service."""
+        return self.relay._streams
+
+
+def servicers(core: ScriptedCore) -> tuple[RelayServicer, ChatCompletionServicer]:
+    """Return the servicers in front of a core."""
+    completions = cast("Completions", core)
+    return RelayServicer(completions), ChatCompletionServicer(completions)
+
+
+@asynccontextmanager
+async def serving(core: ScriptedCore, *, relayed: bool = True) -> AsyncIterator[tuple[str, Any]]:
+    """Serve a core; yields the address and its relay."""
+    relay, chat = servicers(core)
+
+    def register(server: grpc.aio.Server) -> None:
+        chat_grpc.add_ChatCompletionServiceServicer_to_server(chat, server)
+        if relayed:
+            pb_grpc.add_RelayServiceServicer_to_server(relay, server)
+
+    async with listening(register, "127.0.0.1:0", grace_s=0) as address:
+        yield address, relay
+
+
+@asynccontextmanager
+async def linked(core: ScriptedCore) -> AsyncIterator[Stand]:
+    """Run a service, and a backend that has a link to it."""
+    async with (
+        serving(core) as (address, relay),
+        open_channel(address) as channel,
+        RelayLinks(channel).searching() as links,
+    ):
+        await until(lambda: links.choose() is not None)
+        yield Stand(core, relay, channel, links, RelayBackend(channel, links))
+
+
+@pytest.fixture
+async def stand() -> AsyncIterator[Stand]:
+    async with linked(ScriptedCore()) as running:
+        yield running
+
+
+async def until(is_true: Any) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(20):
+        while not is_true():  # noqa: ASYNC110 - conditions of several objects
+            await asyncio.sleep(0.01)
+
+
+async def whole_text(backend: GrpcBackend, text: str) -> str:
+    """Return the text of a whole answer."""
+    part = (await backend.whole(asking(text), CALL)).completion.choices[0].message.content[0]
+    assert isinstance(part, TextPart)
+    return part.text
+
+
+async def stream_text(backend: GrpcBackend, text: str, call: CallOptions = CALL) -> str:
+    """Return the words of a streamed answer."""
+    async with aclosing(backend.stream(asking(text), call).batches) as batches:
+        return " ".join(
+            [cast("TextDelta", event).text async for batch in batches for event in batch]
+        )
+
+
+@pytest.fixture
+def receivers(monkeypatch: pytest.MonkeyPatch) -> list[RelayStream]:
+    """The streams that frames arrive on, one entry for each frame."""
+    streams: list[RelayStream] = []
+    receive = RelayStream._receive
+
+    def note(stream: RelayStream, frame: pb.EdgeFrame) -> None:
+        streams.append(stream)
+        receive(stream, frame)
+
+    monkeypatch.setattr(RelayStream, "_receive", note)
+    return streams
+
+
+async def test_calls_share_one_stream(stand: Stand, receivers: list[RelayStream]) -> None:
+    """Each gets its own answer, and its facts arrive."""
+    texts = [f"Hello number {number}" for number in range(50)]
+    answers = await asyncio.gather(
+        *(whole_text(stand.backend, text) for text in texts),
+        *(stream_text(stand.backend, text) for text in texts),
+    )
+
+    assert answers == texts * 2
+    assert len(set(receivers)) == 1
+    assert len(receivers) >= len(answers)
+    for context in stand.core.contexts:
+        assert context.authorization == "Bearer sk"
+        assert context.request_id == "req-1"
+        assert context.idempotency_key == "order-1"
+        assert context.time_left_s() == pytest.approx(30, abs=10)
+
+
+async def test_headers_arrive_before_the_first_batch(stand: Stand) -> None:
+    """As they do over a stream of the call's own."""
+    assert (await stand.backend.whole(asking("Hello"), CALL)).headers == HEADERS
+    reply = stand.backend.stream(asking("Hello"), CALL)
+    async with aclosing(reply.batches) as batches:
+        await anext(batches)
+        assert reply.headers == HEADERS
+
+
+@pytest.mark.parametrize("prompt", ["refuse", "break"])
+async def test_failures_are_those_of_a_stream_of_the_calls_own(stand: Stand, prompt: str) -> None:
+    """Reason, message, parameter, Retry-After and headers."""
+    errors = []
+    for backend in (stand.backend, GrpcBackend(stand.channel)):
+        for call in (whole_text, stream_text):
+            with pytest.raises(ApiError) as refused:
+                await call(backend, prompt)
+            errors.append(refused.value)
+
+    first = errors[0]
+    assert "secret" not in str(first)
+    for error in errors:
+        assert error.reason == first.reason
+        assert error.message == first.message
+        assert error.param == first.param
+        assert error.retry_after_s == first.retry_after_s
+        assert error.headers() == first.headers()
+
+
+async def test_an_unread_stream_is_held_back_alone(stand: Stand) -> None:
+    """The service stops at the stream's room, other calls pass, and reading lets it go on."""
+    async with aclosing(stand.backend.stream(asking("endless"), CALL).batches) as batches:
+        await anext(batches)
+        for _ in range(20):
+            assert await whole_text(stand.backend, "Hello") == "Hello"
+        held_back_at = stand.core.produced
+        assert held_back_at * len(PIECE) <= RELAY_WINDOW_BYTES + 2 * len(PIECE)
+        for _ in range(100):
+            await anext(batches)
+        assert stand.core.produced >= 100 - 1
+
+
+async def test_a_stream_that_its_reader_leaves_ends_in_the_service(stand: Stand) -> None:
+    """At once, wherever it is."""
+    async with aclosing(stand.backend.stream(asking("endless"), CALL).batches) as batches:
+        await anext(batches)
+    await asyncio.wait_for(stand.core.cancelled.wait(), 10)
+
+    stand.core.cancelled.clear()
+    waiting = asyncio.create_task(whole_text(stand.backend, "wait"))
+    await until(lambda: len(stand.core.contexts) == 2)
+    waiting.cancel()
+    await asyncio.wait_for(stand.core.cancelled.wait(), 10)
+
+
+@pytest.mark.parametrize("prompt", ["wait", "pause"])
+async def test_a_call_ends_at_its_deadline(stand: Stand, prompt: str) -> None:
+    """At both ends, whether an answer has begun or not."""
+    hurried = CallOptions(key="sk", request_id="req-1", deadline_s=0.2)
+    with pytest.raises(ApiError) as refused:
+        await stream_text(stand.backend, prompt, hurried)
+
+    assert refused.value.reason == ErrorReason.DEADLINE
+    await asyncio.wait_for(stand.core.cancelled.wait(), 10)
+
+
+async def test_a_large_request_has_a_stream_of_its_own(
+    stand: Stand, receivers: list[RelayStream]
+) -> None:
+    """It would hold up the calls behind it."""
+    large = "y" * RELAYED_BYTES_MAX
+    assert await whole_text(stand.backend, large) == large
+    assert await stream_text(stand.backend, large) == large
+    assert not receivers
+    assert await whole_text(stand.backend, "Hello") == "Hello"
+    assert receivers
+
+
+async def test_a_service_without_relay_is_called_by_its_public_methods() -> None:
+    """An older release, for instance."""
+    core = ScriptedCore()
+    async with (
+        serving(core, relayed=False) as (address, _),
+        open_channel(address) as channel,
+        RelayLinks(channel).searching() as links,
+    ):
+        backend = RelayBackend(channel, links)
+        assert await whole_text(backend, "Hello") == "Hello"
+        assert await stream_text(backend, "Hello there") == "Hello there"
+        assert links.choose() is None
+
+
+async def test_calls_of_a_broken_link_fail() -> None:
+    """With the error of an unreachable service, as over streams of their own."""
+    core = ScriptedCore()
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(AsyncExitStack())
+        address, _ = await server.enter_async_context(serving(core))
+        channel = await stack.enter_async_context(open_channel(address))
+        links = await stack.enter_async_context(RelayLinks(channel).searching())
+        await until(lambda: links.choose() is not None)
+        backend = RelayBackend(channel, links)
+        waiting = [
+            asyncio.create_task(whole_text(backend, "wait")),
+            asyncio.create_task(stream_text(backend, "pause")),
+        ]
+        await until(lambda: len(core.contexts) == 2)
+        await server.aclose()
+        for each in waiting:
+            with pytest.raises(ApiError) as failed:
+                await each
+            assert failed.value.reason == ErrorReason.SERVICE_UNAVAILABLE
+        assert links.choose() is None
+
+
+async def test_a_service_that_shuts_down_finishes_its_calls(stand: Stand) -> None:
+    """New calls go elsewhere, here over streams of their own. The shutdown waits for neither."""
+    running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
+    await until(lambda: stand.core.contexts)
+
+    async with asyncio.timeout(MOVE_TIMEOUT_S):
+        await stand.relay.move_clients_away()
+
+    assert stand.links.choose() is None
+    assert await whole_text(stand.backend, "Hello") == "Hello"
+    stand.core.goes_on.set()
+    assert await running == "pause and finish"
+
+
+async def test_the_links_are_counted() -> None:
+    """Zero says that each call has a stream of its own."""
+    metrics = EdgeMetrics()
+    async with linked(ScriptedCore()) as stand:
+        stand.links.declare_metrics(metrics)
+        assert "pomogator_edge_relay_links 1.0" in page(metrics)
+        await stand.relay.move_clients_away()
+        assert "pomogator_edge_relay_links 0.0" in page(metrics)
+
+
+def page(metrics: EdgeMetrics) -> str:
+    """Return the text of the metrics page."""
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    return generate_latest(registry).decode()
+
+
+async def test_every_service_behind_a_channel_gets_its_share() -> None:
+    """Each has one link, and equal links take calls in turn."""
+    cores = [ScriptedCore(), ScriptedCore()]
+    async with (
+        serving(cores[0]) as (first, _),
+        serving(cores[1]) as (second, _),
+        open_channel(f"ipv4:{first},{second}") as channel,
+        RelayLinks(channel).searching() as links,
+    ):
+        await until(lambda: len(links._current) == 2)
+        backend = RelayBackend(channel, links)
+        for _ in range(10):
+            await whole_text(backend, "Hello")
+        assert [len(core.contexts) for core in cores] == [5, 5]
+
+
+async def test_links_are_renewed_under_their_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old link closes when its calls have ended."""
+    monkeypatch.setattr(relay_links, "LINK_AGE_MAX_S", 0.1)
+    monkeypatch.setattr(relay_links, "SEARCH_INTERVAL_S", 0.05)
+    async with linked(ScriptedCore()) as stand:
+        first = stand.links.choose()
+        running = asyncio.create_task(stream_text(stand.backend, "pause and finish"))
+        await until(lambda: stand.core.contexts)
+        await until(lambda: stand.links.choose() is not first)
+
+        assert first is not None
+        assert not first.accepts_calls
+        assert await whole_text(stand.backend, "Hello") == "Hello"
+        stand.core.goes_on.set()
+        assert await running == "pause and finish"
+        await until(lambda: first not in stand.links._current.values())
+        await until(lambda: len(stand.streams) <= 2)
+
+
+async def test_frames_that_break_the_contract() -> None:
+    """A request that is no message fails alone. A number that comes twice ends the stream."""
+    async with serving(ScriptedCore()) as (address, _), open_channel(address) as channel:
+        stub: Any = pb_grpc.RelayServiceStub(channel)
+        rpc = stub.Relay()
+        method = pb.RELAYED_METHOD_STREAM_CHAT_COMPLETION
+        bad = pb.CallStart(method=method, request=b"\xff", timeout_seconds=5)
+        unknown = pb.EdgeFrame(call_id=9, credit_bytes=5)
+        await rpc.write(pb.RelayRequest(frames=[unknown, pb.EdgeFrame(call_id=1, start=bad)]))
+        (frame,) = (await rpc.read()).frames
+        assert (frame.call_id, frame.ended, frame.failure.code) == (1, True, 3)
+
+        hello = fill_request(asking("wait"), chat.StreamChatCompletionRequest())
+        waiting = pb.CallStart(method=method, request=hello.SerializeToString(), timeout_seconds=5)
+        start = pb.EdgeFrame(call_id=2, start=waiting)
+        await rpc.write(pb.RelayRequest(frames=[start, start]))
+        with pytest.raises(grpc.aio.AioRpcError, match="started twice"):
+            await rpc.read()
