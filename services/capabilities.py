@@ -153,6 +153,8 @@ class Capabilities:
     """Form in which the provider takes the reasoning of earlier turns: `text`, plain text;
     `required`, plain text, without which it refuses to reason after tool calls; `signed`, only with
     its signature, without which it refuses to reason by a budget after tool calls."""
+    thought_signatures: bool = False
+    """Whether the first tool call of each turn needs a signature: `extra_content` of Gemini."""
     schema_subset: SchemaSubset = WHOLE_SCHEMA
     """Part of JSON Schema that the provider accepts where it holds answers to a schema."""
 
@@ -206,6 +208,7 @@ class CapabilityOverrides(
     user_after_tool: bool | None = None
     tool_call_ids: ToolCallIds | None = None
     reasoning_replay: ReasoningReplay | None = None
+    thought_signatures: bool | None = None
     schema_subset: SchemaSubset | None = None
 
     def over(self, base: Capabilities) -> Capabilities:

@@ -150,9 +150,12 @@ class _ConversationReader:
         parts = message.content
         content: list[ContentPart] = []
         reasoning = message.reasoning_content or message.reasoning
+        # A model may call a tool without a thought: some providers demand the empty text back.
+        is_empty = message.reasoning_content == "" and bool(message.tool_calls)
+        is_empty = is_empty and not json_of(message.reasoning_details)
         # A client that sends our answer back unchanged has the reasoning in both places.
-        if reasoning and not has_thinking(parts):
-            content.append(ReasoningPart(text=reasoning))
+        if (reasoning or is_empty) and not has_thinking(parts):
+            content.append(ReasoningPart(text=reasoning or ""))
         if isinstance(parts, str):
             content.append(TextPart(text=parts))
         elif parts:

@@ -85,16 +85,29 @@ def tool_choice(choice: ToolChoice) -> object:
     return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": names}}
 
 
-def earlier_reasoning(sent: Message, name: str, target: Target, notes: Notes) -> Json:
-    """Convert the reasoning of an earlier turn, as plain text. `name`: the dialect's field."""
-    if sent.role != "assistant" or not reasoning.takes_text(target):
-        return {}
-    text = reasoning.plain_text(sent)
-    if not text and not reasoning.needs_filler(target):
-        return {}
-    if not text:
-        notes.mapped("reasoning_content", "Missing reasoning of earlier turns is sent as empty.")
-    return {target.channel.quirks.renames.get(reasoning.RENAME, name): text}
+class EarlierReasoning:
+    """Reasoning of earlier turns as plain text, for one request.
+
+    `name`: the dialect's field. `filled`: missing reasoning is sent as an empty text.
+    """
+
+    def __init__(self, name: str, target: Target, notes: Notes, *, filled: bool) -> None:
+        self._name = target.channel.quirks.renames.get(reasoning.RENAME, name)
+        self._sent = reasoning.takes_text(target)
+        self._filled = filled
+        self._notes = notes
+
+    def of(self, sent: Message) -> Json:
+        """Return the member that a message has for its reasoning, if any."""
+        if sent.role != "assistant" or not self._sent:
+            return {}
+        text = reasoning.plain_text(sent)
+        if text is None and self._filled:
+            text = ""
+            if sent.tool_calls:
+                detail = "Missing reasoning of tool calls is sent as empty."
+                self._notes.mapped("reasoning_content", detail)
+        return {} if text is None else {self._name: text}
 
 
 def plain_content(parts: list[Json]) -> object:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import msgspec
 
-from services.domain.conversation import Message
 from services.domain.spec import ChatCompletionSpec, ResponseFormat
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
@@ -86,15 +85,21 @@ def encode(
     spec: ChatCompletionSpec, target: Target, notes: Notes, *, stream: bool = True
 ) -> UpstreamRequest:
     """Encode `spec` as a request. See `services.providers.base.Dialect`."""
-    sent = [in_openai_form(message, notes) for message in spec.messages]
-    spec = msgspec.structs.replace(spec, messages=sent)
+    converted = [in_openai_form(message, notes) for message in spec.messages]
+    spec = msgspec.structs.replace(spec, messages=converted)
     spec = without_foreign_tools(spec, FORM.tools(target), notes)
     spec = made_legal(spec, target, notes).spec
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)
     body |= _renamed(_reasoning(plan, target) | _other_effort(spec, plan, target, notes), target)
     marks = FORM.marks(target, notes)
-    body["messages"] = [_message(sent, target, notes, marks) for sent in spec.messages]
+    filled = reasoning.needs_filler(spec, target, active=plan.active)
+    earlier = messages.EarlierReasoning(REASONING, target, notes, filled=filled)
+    for sent in spec.messages:
+        reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
+    body["messages"] = [
+        messages.message(sent, target, notes, marks) | earlier.of(sent) for sent in spec.messages
+    ]
     return finished(spec, body, target, notes, plan, stream=stream)
 
 
@@ -165,16 +170,10 @@ def finished(
     )
 
 
-def _message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
-    reasoning_state.unpack(sent.reasoning_state, target.channel.dialect, notes)
-    found = messages.message(sent, target, notes, marks)
-    return found | messages.earlier_reasoning(sent, REASONING, target, notes)
-
-
 def _thinking_refusal(spec: ChatCompletionSpec, target: Target) -> str:
     """Reason for which the provider would refuse reasoning in this conversation. Empty: none."""
     return reasoning.refusal(
-        spec, target, lambda index: bool(reasoning.plain_text(spec.messages[index]))
+        spec, target, lambda index: reasoning.plain_text(spec.messages[index]) is not None
     )
 
 
@@ -223,7 +222,7 @@ def _reasoning(plan: ThinkingPlan, target: Target) -> Json:
     if plan.kind == "off":
         # A known model that is off by itself is not told so: it may not know the word.
         told = capabilities.thinking_default != "off" or capabilities.thinking == "unknown"
-        return _OFF[switch] if told else {}
+        return _OFF[switch] if told or not capabilities.thinking_tools else {}
     if plan.kind == "budget":
         return _budget(plan.budget_tokens, switch)
     effort: Json = {"reasoning_effort": plan.effort} if plan.effort else {}

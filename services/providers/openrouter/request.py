@@ -10,7 +10,6 @@ from services.domain.conversation import Message
 from services.domain.spec import ChatCompletionSpec
 from services.providers.base import Notes, Target, UpstreamRequest
 from services.providers.openai import messages
-from services.providers.openai.cache_marks import CacheMarks
 from services.providers.openai.request import ALL_NAMES, Form, common_body, finished, other_effort
 from services.providers.translate import reasoning_state, thinking
 from services.providers.translate.history import reasoning as history
@@ -40,7 +39,12 @@ def encode(
     plan = thinking.plan(spec, target, notes, disabled_reason=_thinking_refusal(spec, target))
     body = common_body(spec, target, notes, plan, FORM)
     marks = FORM.marks(target, notes)
-    body["messages"] = [_message(sent, target, notes, marks) for sent in spec.messages]
+    filled = history.needs_filler(spec, target, active=plan.active)
+    earlier = messages.EarlierReasoning(REASONING, target, notes, filled=filled)
+    body["messages"] = [
+        messages.message(sent, target, notes, marks) | _earlier(sent, target, notes, earlier)
+        for sent in spec.messages
+    ]
     excluded = spec.thinking is not None and spec.thinking.excluded
     reasoning = _reasoning(plan, excluded=excluded)
     if effort := other_effort(spec, plan, target, notes):
@@ -56,8 +60,9 @@ def _thinking_refusal(spec: ChatCompletionSpec, target: Target) -> str:
 
     def carries(index: int) -> bool:
         sent = spec.messages[index]
-        text = history.takes_text(target) and history.plain_text(sent)
-        return bool(text) or _details(sent, target, Notes()) is not None
+        if history.takes_text(target) and history.plain_text(sent) is not None:
+            return True
+        return _details(sent, target, Notes()) is not None
 
     return history.refusal(spec, target, carries)
 
@@ -76,13 +81,12 @@ def _reasoning(plan: ThinkingPlan, *, excluded: bool) -> Json:
     return found | ({"exclude": True} if excluded else {})
 
 
-def _message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
-    """Message with the reasoning that belongs to it."""
-    found = messages.message(sent, target, notes, marks)
+def _earlier(
+    sent: Message, target: Target, notes: Notes, earlier: messages.EarlierReasoning
+) -> Json:
+    """Reasoning of an earlier turn: its details, else its text."""
     details = _details(sent, target, notes)
-    if details is None:
-        return found | messages.earlier_reasoning(sent, REASONING, target, notes)
-    return found | {"reasoning_details": details}
+    return earlier.of(sent) if details is None else {"reasoning_details": details}
 
 
 def _details(sent: Message, target: Target, notes: Notes) -> msgspec.Raw | None:

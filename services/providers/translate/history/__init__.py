@@ -8,6 +8,7 @@ Modules, in the order in which data flows:
     turns           order of the user's, the assistant's and the tools' messages
     merging         several messages of one role as one
     reasoning       reasoning of earlier turns
+    signatures      signatures of tool calls
     schemas         schemas that an answer is held to
 
 The rules are data: fields of `services.capabilities.Capabilities`. The content of a conversation is

@@ -12,6 +12,7 @@ from services.providers.translate.history import (
     instructions,
     reasoning,
     schemas,
+    signatures,
     tool_call_ids,
     turns,
 )
@@ -41,6 +42,8 @@ def made_legal(
     messages, originals = tool_call_ids.legal(spec.messages, capabilities.tool_call_ids, notes)
     messages = instructions.placed(messages, capabilities.late_instructions, notes)
     messages = turns.ordered(messages, capabilities, notes)
+    if capabilities.thought_signatures:
+        messages = signatures.signed(messages, notes)
     if messages is not spec.messages:
         spec = msgspec.structs.replace(spec, messages=messages)
     return LegalRequest(spec=schemas.fitted(spec, capabilities, notes), original_ids=originals)

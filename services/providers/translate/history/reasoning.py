@@ -15,9 +15,10 @@ case."""
 MISSING = "Reasoning cannot go on here: the turn that called the tool came back without it."
 
 
-def plain_text(message: Message) -> str:
-    """Return the reasoning of a message, as plain text."""
-    return "".join(part.text for part in message.content if isinstance(part, ReasoningPart))
+def plain_text(message: Message) -> str | None:
+    """Return the reasoning of a message, as plain text. None: it has none, not even empty."""
+    texts = [part.text for part in message.content if isinstance(part, ReasoningPart)]
+    return "".join(texts) if texts else None
 
 
 def takes_text(target: Target) -> bool:
@@ -39,13 +40,17 @@ def note_unsent(messages: Sequence[Message], notes: Notes) -> None:
         )
 
 
-def needs_filler(target: Target) -> bool:
+def needs_filler(spec: ChatCompletionSpec, target: Target, *, active: bool) -> bool:
     """Return whether missing reasoning is sent as an empty text.
 
-    The provider demands the field, and the model cannot stop to reason.
+    It is where the model reasons and its provider demands the field. Many demand it of all turns of
+    the assistant as soon as one has called a tool; models that always reason, in any case.
     """
     capabilities = target.capabilities
-    return capabilities.reasoning_replay == "required" and capabilities.thinking_default == "always"
+    if not active or capabilities.reasoning_replay != "required":
+        return False
+    has_calls = any(message.tool_calls for message in spec.messages)
+    return has_calls or capabilities.thinking_default == "always"
 
 
 def refusal(spec: ChatCompletionSpec, target: Target, carries: Callable[[int], bool]) -> str:

@@ -109,6 +109,18 @@ def test_an_answer_can_be_sent_back_unchanged() -> None:
     assert message.content == [ReasoningPart(text="r"), TextPart(text="a")]
 
 
+def test_empty_reasoning_of_a_call_is_kept() -> None:
+    """Elsewhere, and beside another form of reasoning, an empty text says nothing."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    turn = {"role": "assistant", "content": None, "reasoning_content": ""}
+    details = {"reasoning_details": [{"type": "reasoning.text", "index": 0}]}
+    called, sealed, said = decoded(
+        {**turn, "tool_calls": [call]}, {**turn, "tool_calls": [call], **details}, turn
+    )
+    assert called.content == [ReasoningPart(text="")]
+    assert sealed.content == said.content == []
+
+
 def test_cache_marks_stay_unchanged() -> None:
     """They may be on any part."""
     part = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}

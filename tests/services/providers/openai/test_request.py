@@ -220,6 +220,16 @@ def test_switches_of_reasoning(
     assert body == plain | expected
 
 
+@pytest.mark.parametrize("model", ["gpt-5.4", "gpt-5.5", "gpt-5.6-terra", "gpt-6.1-sol"])
+def test_tools_come_with_effort_none(model: str) -> None:
+    """Whatever the default of the model is: the API takes tools with no other effort."""
+    to = target(lookup(model, None, "openai"))
+    for asked in ({}, {"reasoning_effort": "none"}, {"reasoning_effort": "high"}):
+        body, _ = encode(spec(tools=[FUNCTION], **asked), to)
+        assert body["reasoning_effort"] == "none"
+    assert "reasoning_effort" not in encode(spec(), to)[0]
+
+
 def test_budgets() -> None:
     """A number of tokens to reason with is said where the model takes one."""
     for switch, expected in (

@@ -73,8 +73,7 @@ def test_text_goes_back(dialect: str, model: str, field: str) -> None:
     body, notes = encode(model, WHOLE, dialect)
     assert body["messages"][3][field] == "hm"
     assert not {"thinking", "reasoning"} & body.keys()
-    assert {*notes} <= {"reasoning_content"}
-    assert notes == ({"reasoning_content": "mapped"} if model == "kimi-k3" else {})
+    assert not notes
 
 
 def test_details_go_back_alone() -> None:
@@ -143,6 +142,21 @@ def test_models_that_are_off_stay_off() -> None:
     assert encode("deepseek-v3.2", FORGETFUL)[1] == {}
     body, notes = encode("deepseek-v3.2", FORGETFUL, thinking=Thinking(mode="enabled"))
     assert ("thinking" in body, notes) == (False, {"thinking": "dropped"})
+
+
+@pytest.mark.parametrize("empty", [ReasoningPart(text=""), TextPart(text="b")])
+@pytest.mark.parametrize("model", ["deepseek-v4-pro", "kimi-k2.6"])
+def test_empty_reasoning_is_reasoning(model: str, empty: ReasoningPart | TextPart) -> None:
+    """Models may call a tool without a thought. Turns without calls get the field, too."""
+    caller = Message(role="assistant", content=[ReasoningPart(text=""), TextPart(text="")], **CALLS)
+    talk = [*loop(caller), Message(role="assistant", content=[empty]), user("z")]
+    body, notes = encode(model, talk, strict=True)
+    said = [message for message in body["messages"] if message["role"] == "assistant"]
+    assert [message["reasoning_content"] for message in said] == ["", "", ""]
+    assert "thinking" not in body
+    assert not notes
+    body, _ = encode(model, [user("x"), assistant("a"), user("y")])
+    assert "reasoning_content" not in body["messages"][1]
 
 
 @pytest.mark.parametrize("model", ["kimi-k3", "kimi-k2-thinking", "kimi-k2.7-code"])
