@@ -89,6 +89,9 @@ class Capabilities:
     thinking_shown: bool = False
     """Whether answers show all reasoning that is billed, not a summary. If not, a caller that
     leaves before the usage is charged an estimate of it."""
+    billed_to_end: bool = False
+    """Whether the provider generates and bills an answer to its end although the connection is
+    closed, so that a channel with `on_disconnect = "auto"` reads it to its end."""
     thinking_switch: ThinkingSwitch = "reasoning_effort"
     """Parameter of OpenAI-compatible APIs that switches reasoning on and off, if there is one."""
     efforts: tuple[Effort, ...] = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -179,6 +182,7 @@ class CapabilityOverrides(
     thinking_budgets: bool | None = None
     thinking_display: bool | None = None
     thinking_shown: bool | None = None
+    billed_to_end: bool | None = None
     thinking_switch: ThinkingSwitch | None = None
     efforts: tuple[Effort, ...] | None = None
     default_effort: Effort | None = None

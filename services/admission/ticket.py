@@ -159,13 +159,14 @@ class Ticket(msgspec.Struct, kw_only=True):
         unless its answer is complete. Raises Failure INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, and
         STORAGE_UNAVAILABLE.
         """
-        held, is_complete = self.hold.amount_nano, self.metered is not None
-        more = 0 if is_complete else self._step_nano
+        missing = self.charge_nano - self.hold.amount_nano
+        more = 0 if self.metered is not None else self._step_nano
         try:
-            await self.ledger.extend(self.hold, self.charge_nano - held + more)
+            await self.ledger.extend(self.hold, missing + more)
         except Failure as failure:
             if failure.row.lacks_funds:
-                self._charge_max = held + self._step_nano
+                await self._hold_the_rest(missing)
+                self._charge_max = self.hold.amount_nano + self._step_nano
             if self.metered is None:
                 raise
             self.charge_nano = min(self.charge_nano, self._charge_max)
@@ -174,6 +175,16 @@ class Ticket(msgspec.Struct, kw_only=True):
         else:
             self.record.hold_nano = self.hold.amount_nano
             self._plan_recount()
+
+    async def _hold_the_rest(self, missing: int) -> None:
+        """Hold what the balance still has, to within a step, by halves of what is missing."""
+        while missing > self._step_nano:
+            missing //= 2
+            try:
+                await self.ledger.extend(self.hold, missing)
+            except Failure as failure:
+                if not failure.row.lacks_funds:
+                    return
 
     def count_whole(self, answer: WholeAnswer) -> Usage:
         """Count a whole answer. Returns the usage that is charged; `charge_nano` is the cost."""

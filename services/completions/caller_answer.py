@@ -38,13 +38,12 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         first = answer.first
         batch = first.events() if isinstance(first, WholeAnswer) else first
         await self._count(batch)
-        return [self._started(answer), *self.shown(batch)]
+        return [self._started(answer), *batch]
 
-    def shown(self, batch: Batch) -> Batch:
-        """Return what the caller gets of a batch. It may be empty."""
-        if not self.hides_reasoning:
-            return batch
-        return [event for event in batch if not isinstance(event, ReasoningDelta)]
+    def discard(self, answer: StartedAnswer) -> None:
+        """Close an answer that has begun for a caller that has left."""
+        self.ticket.abandon(answer.target, answer.decoder, answer.thinking_tokens)
+        answer.close()
 
     async def whole(self, attempts: CallAttempts, *, as_batch: bool) -> Batch | Completion:
         """Return a whole answer. Where one breaks off, the next target is tried.
@@ -61,14 +60,14 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                 events = await self.begin(answer)
                 async for batch in answer.rest:
                     await self._count(batch)
-                    events += self.shown(batch)
+                    events += batch
             except (asyncio.CancelledError, GeneratorExit):
                 self.ticket.is_abandoned = True
                 raise
             except UpstreamError as error:
                 attempts.broke_off(answer, error)
             else:
-                return events
+                return without_reasoning(events) if self.hides_reasoning else events
             finally:
                 answer.close()
 
@@ -105,6 +104,11 @@ class CallerAnswer(msgspec.Struct, frozen=True):
             system_fingerprint=whole.system_fingerprint,
             extra_json=whole.extra_json,
         )
+
+
+def without_reasoning(batch: Batch) -> Batch:
+    """Return what a caller gets of a batch that wants no reasoning. It may be empty."""
+    return [event for event in batch if not isinstance(event, ReasoningDelta)]
 
 
 def _new_id() -> str:

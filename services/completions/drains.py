@@ -1,10 +1,15 @@
 """Drains: answers are read to their end after the caller disconnects, where providers bill them.
 
-A channel with `on_disconnect = "drain"` bills the whole answer: its answers are read to their end,
-so that the caller is charged for what was spent. That holds before and after the answer has begun,
-for streams and for whole answers. The number of drains, also of each account, and the time of each
-are limited; beyond that an answer is cancelled, and charged for all tokens of its hold, since the
-provider bills the rest unseen. No further attempt is made for a caller that has disconnected.
+That is where the channel says so (`on_disconnect = "drain"`), where it leaves it to the model and
+the model's row does (`billed_to_end`), and where the model reasons without showing it, so that only
+the end of the answer says what it has cost. It holds before and after the answer has begun, for
+streams and for whole answers. The number of drains, also of each account, and the time of each are
+limited; beyond that an answer is cancelled, and charged for an estimate: for all tokens of its hold
+where the provider bills the rest unseen, else for what was passed on and plausible reasoning. No
+further attempt is made for a caller that has disconnected.
+
+A task for the first batch outlives the caller; later batches are read without one. Where the caller
+is cancelled meanwhile, `LEFT` comes in place of a batch, and the drain reads on.
 """
 
 from __future__ import annotations
@@ -12,20 +17,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import msgspec
 
 from services.admission.ticket import Ticket
 from services.common.plain_metrics import PlainMetrics
-from services.config import ChannelConfig
 from services.domain.events import Batch
+from services.domain.spec import ChatCompletionSpec
 from services.errors import Failure
+from services.providers.translate.thinking import reasons_unseen
+from services.providers.upstream import LEFT
 from services.routing.catalog import ModelRoute
 from services.telemetry.calls import CallRecord
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +45,36 @@ DRAINS_PER_ACCOUNT_MAX = 16
 """The most answers of one account that are drained at a time, so that no account takes all."""
 
 
+class DrainRule(msgspec.Struct, frozen=True):
+    """How the answers of a channel are drained."""
+
+    timeout_s: float
+    """Timeout of a drain."""
+    is_billed: bool
+    """Whether the provider bills the whole answer, drained or not."""
+
+
+def drain_rules(spec: ChatCompletionSpec, routes: Sequence[ModelRoute]) -> Mapping[str, DrainRule]:
+    """Return the rules of those channels whose answers to `spec` are drained, by name."""
+    rules = {}
+    for route in routes:
+        for target in route.targets:
+            channel = target.channel
+            if channel.on_disconnect == "cancel":
+                continue
+            is_billed = channel.on_disconnect == "drain" or target.capabilities.billed_to_end
+            if is_billed or reasons_unseen(spec, target):
+                rules[channel.name] = DrainRule(channel.drain_seconds, is_billed)
+    return rules
+
+
 class CallState(msgspec.Struct, kw_only=True):
     """Progress of a call, as far as it matters when the caller disconnects."""
 
     routes: Sequence[ModelRoute]
     """The requested model, then its fallbacks."""
+    drain_rules: Mapping[str, DrainRule]
+    """Rules of the channels whose answers are drained."""
     record: CallRecord
     """Record of the call, with its attempts."""
     account: str
@@ -53,61 +87,46 @@ class CallState(msgspec.Struct, kw_only=True):
     """Whether the caller has disconnected, and the answer is drained."""
 
     @property
-    def may_drain(self) -> bool:
-        """Whether any target has a channel that is drained."""
-        return any(
-            target.channel.on_disconnect == "drain"
-            for route in self.routes
-            for target in route.targets
-        )
-
-    @property
-    def channel_to_drain(self) -> ChannelConfig | None:
-        """The channel of the current attempt, if its answer is to be drained."""
-        if self.ticket is None or self.ticket.metered is not None:
+    def drain_rule(self) -> DrainRule | None:
+        """The rule of the current attempt's channel, if its answer is to be drained."""
+        if self.ticket is None or self.ticket.metered is not None or self.record.settlement:
             return None  # Nothing was spent yet, or the whole usage is known.
         attempts = self.record.attempts
         if not attempts or attempts[-1].reason:
             return None  # No attempt is in flight.
-        for route in self.routes:
-            for target in route.targets:
-                if target.channel.name == attempts[-1].channel:
-                    return target.channel if target.channel.on_disconnect == "drain" else None
-        return None
+        return self.drain_rules.get(attempts[-1].channel)
 
     def time_left_s(self) -> float | None:
         """Return the seconds in which another attempt may begin; None: there is no deadline."""
         return 0.0 if self.is_abandoned else self.caller_time_left_s()
 
 
-class DetachableStream:
-    """Batches of an answer. A read in progress goes on when its reader is cancelled."""
+async def outliving(
+    work: Coroutine[Any, Any, T], outlives: bool, discard: Callable[[T], None] = lambda _: None
+) -> AsyncGenerator[T | None, None]:
+    """Yield the result of `work`.
 
-    def __init__(self, batches: AsyncGenerator[Batch, None]) -> None:
-        self._batches = batches
-        self._next: asyncio.Task[Batch] | None = None
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Batch:
-        if self._next is None:
-            self._next = asyncio.create_task(self._read(), name="drainable")
-        batch = await asyncio.shield(self._next)
-        self._next = None
-        return batch
-
-    async def close(self) -> None:
-        """Cancel the answer where it is."""
-        if self._next is not None:
-            self._next.cancel()
-            await asyncio.wait({self._next})
-            if not self._next.cancelled():
-                self._next.exception()  # Retrieved, so that asyncio does not log it.
-        await self._batches.aclose()
-
-    async def _read(self) -> Batch:
-        return await anext(self._batches)
+    Where it `outlives` its reader, yield None each time that the reader is cancelled meanwhile: the
+    work goes on for the next one. `discard` gets a result that no reader has waited for.
+    """
+    if not outlives:
+        yield await work
+        return
+    task = asyncio.create_task(work, name="drainable")
+    try:
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                yield None
+        result = task.result()
+    except BaseException:
+        task.cancel()
+        await asyncio.wait({task})
+        if not task.cancelled() and task.exception() is None:
+            discard(task.result())
+        raise
+    yield result
 
 
 class DrainPool:
@@ -148,27 +167,28 @@ class DrainPool:
         self, batches: AsyncGenerator[Batch, None], state: CallState
     ) -> AsyncGenerator[Batch, None]:
         """Yield `batches`. If the caller disconnects, drain the rest where due, else cancel it."""
-        stream = DetachableStream(batches)
         try:
-            async for batch in stream:
+            async for batch in batches:
+                if batch is LEFT:
+                    raise asyncio.CancelledError
                 yield batch
         except (asyncio.CancelledError, GeneratorExit):
-            if not self._start_drain(stream, state):
-                await stream.close()
+            if not self._start_drain(batches, state):
+                await batches.aclose()
             raise
 
-    def _start_drain(self, stream: DetachableStream, state: CallState) -> bool:
+    def _start_drain(self, batches: AsyncGenerator[Batch, None], state: CallState) -> bool:
         """Start a drain, if it is due and not too many are running."""
-        channel = state.channel_to_drain
-        if channel is None or state.ticket is None:
+        rule = state.drain_rule
+        if rule is None or state.ticket is None:
             return False
         account = state.account
         if self.running >= self._drains_max or self._by_account[account] >= DRAINS_PER_ACCOUNT_MAX:
-            state.ticket.is_undrained = True
+            state.ticket.is_undrained = rule.is_billed
             return False
         state.is_abandoned = True
         state.ticket.drain()
-        drain = self._drain(stream, state.ticket, channel.drain_seconds)
+        drain = self._drain(batches, state.ticket, rule)
         task = asyncio.create_task(drain, name="drain")
         self._running.add(task)
         self._by_account[account] += 1
@@ -181,16 +201,20 @@ class DrainPool:
         if not self._by_account[account]:
             del self._by_account[account]
 
-    async def _drain(self, stream: DetachableStream, ticket: Ticket, timeout_s: float) -> None:
+    async def _drain(
+        self, batches: AsyncGenerator[Batch, None], ticket: Ticket, rule: DrainRule
+    ) -> None:
         try:
             with suppress(Failure):
-                async with asyncio.timeout(timeout_s):
-                    async for _ in stream:
-                        pass  # The ticket has counted the batch.
+                async with asyncio.timeout(rule.timeout_s):
+                    async for batch in batches:
+                        if batch is LEFT:
+                            raise asyncio.CancelledError
+                        # The ticket has counted the batch.
         except TimeoutError:
-            ticket.is_undrained = True
+            ticket.is_undrained = rule.is_billed
         finally:
-            await stream.close()
+            await batches.aclose()
             record = ticket.record
             record.ended_at = ticket.clock.now()
             self._on_settled(record)

@@ -43,6 +43,7 @@ from services.domain.error_reason import ErrorReason
 from services.domain.events import Batch, Finished
 from services.domain.spec import CompletionRequest
 from services.errors import Failure
+from services.providers.upstream import LEFT
 from services.storage.base import Database
 from services.storage.idempotency import (
     RUNNING,
@@ -183,6 +184,9 @@ class Idempotency:
         try:
             async with aclosing(run_call()) as batches:
                 async for batch in batches:
+                    if batch is LEFT:
+                        yield batch
+                        continue
                     recording.add(batch)
                     if isinstance(batch[-1], Finished):
                         stored = await self._store(run, recording)

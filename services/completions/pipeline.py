@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import TypeAlias, cast
 
@@ -22,8 +23,8 @@ from services.admission.keyring import Caller
 from services.admission.revocation import ClosableIterator, Revocation
 from services.admission.ticket import Ticket
 from services.clock import Clock
-from services.completions.caller_answer import CallerAnswer
-from services.completions.drains import CallState, DrainPool
+from services.completions.caller_answer import CallerAnswer, without_reasoning
+from services.completions.drains import CallState, DrainPool, drain_rules, outliving
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
 from services.completions.snapshot import Snapshot
@@ -32,6 +33,7 @@ from services.domain.completion import Completion
 from services.domain.events import Batch
 from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.errors import UpstreamError
+from services.providers.upstream import LEFT
 from services.routing.catalog import ModelRoute
 from services.routing.failover import Failover
 from services.routing.route_request import RouteRequest
@@ -105,7 +107,7 @@ class Pipeline:
     async def whole(self, call: CompletionCall, set_headers: SetHeaders) -> Completion:
         """Return the whole answer."""
         state = self._prepare(call)
-        if call.idempotency_key is None and not state.may_drain:
+        if call.idempotency_key is None and not state.drain_rules:
             answers: ClosableIterator[Batch | Completion] = self._run(
                 call, state, set_headers, stream=False
             )
@@ -128,8 +130,10 @@ class Pipeline:
             "Callable[[], AsyncGenerator[Batch, None]]",
             partial(self._run, call, state, set_headers, stream=stream, batches=True),
         )
+        if stream and call.hides_reasoning:
+            run = partial(_without_reasoning, run)
         batches = self._with_replay(call, set_headers, run)
-        return self._drains.drain_on_disconnect(batches, state) if state.may_drain else batches
+        return self._drains.drain_on_disconnect(batches, state) if state.drain_rules else batches
 
     def _with_replay(
         self,
@@ -165,20 +169,27 @@ class Pipeline:
         try:
             attempts = self._failover.begin(_routing(call, state, ticket, stream=stream))
             caller_answer = CallerAnswer(ticket, set_headers, self._clock, call.hides_reasoning)
+            outlives_caller = bool(state.drain_rules)
             if not stream:
-                yield await caller_answer.whole(attempts, as_batch=batches)
+                making = caller_answer.whole(attempts, as_batch=batches)
+                async with aclosing(outliving(making, outlives_caller)) as results:
+                    while (whole := await anext(results)) is None:
+                        yield LEFT
+                yield whole
                 return
-            answer = await attempts.open()
+            opening = outliving(attempts.open(), outlives_caller, caller_answer.discard)
+            async with aclosing(opening) as answers:
+                while (answer := await anext(answers)) is None:
+                    yield LEFT
             try:
+                answer.rest.outlives_reader = outlives_caller
                 yield await caller_answer.begin(answer)
                 async for batch in answer.rest:
-                    ticket.count(batch)
-                    if ticket.must_extend:
-                        await ticket.extend(batch)
-                    if not caller_answer.hides_reasoning:
-                        yield batch
-                    elif shown := caller_answer.shown(batch):
-                        yield shown
+                    if batch is not LEFT:
+                        ticket.count(batch)
+                        if ticket.must_extend:
+                            await ticket.extend(batch)
+                    yield batch
             except (asyncio.CancelledError, GeneratorExit):
                 ticket.is_abandoned = True
                 raise
@@ -189,6 +200,16 @@ class Pipeline:
                 answer.close()
         finally:
             ticket.close()
+
+
+async def _without_reasoning(
+    run: Callable[[], AsyncGenerator[Batch, None]],
+) -> AsyncGenerator[Batch, None]:
+    async with aclosing(run()) as batches:
+        async for batch in batches:
+            shown = without_reasoning(batch)
+            if shown or batch is LEFT:
+                yield shown or LEFT
 
 
 async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completion:
@@ -207,8 +228,10 @@ async def _completion(answers: ClosableIterator[Batch | Completion]) -> Completi
 
 def _call_state(call: CompletionCall, route: ModelRoute) -> CallState:
     fallbacks = call.snapshot.catalog.fallbacks(route) if route.fallbacks else ()
+    routes = [route, *(one for one in fallbacks if _may_answer(call, one.base_model))]
     return CallState(
-        routes=[route, *(one for one in fallbacks if _may_answer(call, one.base_model))],
+        routes=routes,
+        drain_rules=drain_rules(call.spec, routes),
         record=call.record,
         account=call.caller.account,
         caller_time_left_s=call.time_left_s,

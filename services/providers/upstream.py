@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache, partial
-from typing import Self, cast
+from typing import Final, Self, cast
 
 from services.clock import Clock
 from services.common.tls import UpstreamTls
@@ -41,6 +41,9 @@ DOCUMENT_MAX = 64 * 1024 * 1024
 """Upper bound, in bytes, of an answer that is one JSON document."""
 HEADS_MAX = 4096
 """Cached request heads: one for each channel, key and kind of answer."""
+
+LEFT: Final[Batch] = []
+"""What a relay with `outlives_reader` returns when its reader is cancelled, in place of a batch."""
 
 HTTP_OK = 200
 _ACCEPT = {True: "text/event-stream", False: "application/json"}
@@ -155,6 +158,7 @@ class Relay:
         "_stream",
         "_timeouts",
         "is_sent",
+        "outlives_reader",
     )
 
     def __init__(
@@ -181,6 +185,8 @@ class Relay:
         self._is_closed = False
         self.is_sent = False
         """Whether the request has left for the provider, which may bill it from then on."""
+        self.outlives_reader = False
+        """Whether the answer goes on after its reader was cancelled: another one may read it."""
 
     def __aiter__(self) -> Self:
         return self
@@ -197,7 +203,10 @@ class Relay:
             raise self._closed_by(error) from None
 
     async def __anext__(self) -> Batch:
-        """Wait for the next batch. Any exception closes the connection."""
+        """Wait for the next batch. Any exception closes the connection.
+
+        With `outlives_reader` a cancellation closes nothing. `LEFT` is returned instead.
+        """
         if self._is_closed:
             end = self._end()
             if isinstance(end, UpstreamError):
@@ -214,6 +223,8 @@ class Relay:
                 if batch is not None:
                     return batch
         except BaseException as error:  # noqa: BLE001 - raised again
+            if self.outlives_reader and isinstance(error, asyncio.CancelledError):
+                return LEFT
             raise self._closed_by(error) from None
 
     def close(self) -> None:

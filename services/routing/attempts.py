@@ -8,7 +8,6 @@ targets are asked for a stream, and at last the late one again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -159,16 +158,17 @@ class CallAttempts:
         relay = parts.upstream.relay(request, target, dialect, decoder, first_s)
         try:
             first = await self._first_batch(target, relay, streamed=request.streamed)
-        except (asyncio.CancelledError, GeneratorExit):
-            if relay.is_sent:
-                wanted.on_abandoned(target, decoder, request.thinking_tokens)
-            raise
         except UpstreamError as error:
             wanted.record.fail_attempt(error)
             if not error.row.retryable:
                 raise
             self._failures.add(target.channel, error)
             return None
+        except BaseException:
+            # The caller has left, or we cannot read the answer: the provider has not failed.
+            if relay.is_sent:
+                wanted.on_abandoned(target, decoder, request.thinking_tokens)
+            raise
         return StartedAnswer(
             candidate.model,
             target,

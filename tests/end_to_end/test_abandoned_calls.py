@@ -13,6 +13,7 @@ import pytest
 from services.completions.drains import DRAINS_PER_ACCOUNT_MAX
 from services.config import LimitConfig
 from services.domain.spec import Effort
+from services.providers import registry
 from services.providers.translate.thinking import BUDGETS
 from tests.stand.billing_stand import (
     COST_NANO,
@@ -27,9 +28,18 @@ from tests.stand.billing_stand import (
     piece,
 )
 from tests.stand.clock import FakeClock
+from tests.stand.echo_dialect import EchoDialect
 from tests.stand.gateway import TRANSPORTS, Transport
 from tests.stand.ports import free_port
-from tests.stand.upstream import CUT, SSE_HEAD, STALL, Script, json_answer, sse
+from tests.stand.upstream import (
+    CUT,
+    SSE_HEAD,
+    STALL,
+    Script,
+    UpstreamConnection,
+    json_answer,
+    sse,
+)
 
 TEXT = "Hello, gateway! " * 10
 PROMPT_TOKENS = len(TEXT) // 4 + 4
@@ -258,7 +268,8 @@ async def test_leaving_before_the_usage_pays_for_unseen_reasoning(
         fields["reasoning_effort"] = effort
     if max_tokens:
         fields["max_tokens"] = max_tokens
-    async with billing_stand(tmp_path, price=REASONS) as stand:
+    channel = {"on_disconnect": "cancel"}
+    async with billing_stand(tmp_path, price=REASONS, channel=channel) as stand:
         stand.script = [SSE_HEAD, sse(piece(WORD)), sse(piece(None)), STALL]
         key = await stand.open(credit_nano=100 * NANO)
         await read_words_and_leave(stand, key, 1, **fields)
@@ -317,3 +328,35 @@ async def ask_and_leave(stand: BillingStand, key: str) -> None:
     ) as response:
         await response.content.readuntil(WORD.encode())
         response.close()
+
+
+async def goes_past(_: UpstreamConnection) -> None:
+    """Let the gateway read what was sent."""
+    await asyncio.sleep(0.05)
+
+
+UNREADABLE: Sequence[Script] = (
+    [json_answer({"nothing": "said"})],
+    [SSE_HEAD, sse(5), STALL],
+    [SSE_HEAD, sse({"say": WORD}), goes_past, sse(5), STALL],
+)
+"""Answers that no decoder expects: a document, a stream at once, and a stream later."""
+
+
+@pytest.mark.parametrize("script", UNREADABLE)
+async def test_an_answer_that_a_decoder_fails_at_is_charged(
+    tmp_path: Path, each_database_url: str, script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is ours, and the provider bills its answer."""
+    monkeypatch.setitem(registry.DIALECTS, "echo", EchoDialect())
+    channel = {"dialect": "echo"}
+    async with billing_stand(tmp_path, database_url=each_database_url, channel=channel) as stand:
+        stand.script = script
+        key = await stand.open()
+        answer = await stand.ask(key, "sse", messages=PROMPT)
+        counts = await stand.ended(1)
+
+        assert answer.code == "internal_error"
+        assert (counts["settled"], counts["voided"]) == (1, 0)
+        said = answer.text.count(WORD)
+        assert await used(stand, key) == (PROMPT_TOKENS, said, PROMPT_NANO + said * TOKEN_NANO)

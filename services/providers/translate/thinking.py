@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 
 from services.capabilities import Capabilities, ThinkingKind
-from services.domain.spec import EFFORTS, ChatCompletionSpec, Effort
+from services.domain.spec import EFFORTS, ChatCompletionSpec, Effort, Thinking
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import forces_tool, output_limit
 from services.providers.translate.thinking_request import RequestedThinking, requested_thinking
@@ -112,6 +112,17 @@ def hidden_tokens(spec: ChatCompletionSpec, plan: ThinkingPlan, capabilities: Ca
         return 0
     tokens = plan.budget_tokens or BUDGETS[plan.effort or capabilities.default_effort]
     return min(tokens, plan.max_tokens or capabilities.max_output_tokens or tokens)
+
+
+def reasons_unseen(spec: ChatCompletionSpec, target: Target) -> bool:
+    """Return whether the model may reason without showing it: where not, `hidden_tokens` is 0."""
+    capabilities, thinking = target.capabilities, spec.thinking or Thinking()
+    if capabilities.thinking == "none" or (capabilities.thinking_shown and not thinking.excluded):
+        return False
+    if thinking.mode == "disabled" or (spec.reasoning_effort == "none" and not thinking.mode):
+        return capabilities.thinking_default == "always"
+    asked = spec.reasoning_effort or thinking.mode or thinking.budget_tokens
+    return capabilities.thinking_default != "off" or bool(asked) or target.thinking_by_name
 
 
 def nearest(effort: Effort, known: Sequence[Effort]) -> Effort:
