@@ -116,6 +116,10 @@ class Capabilities:
     """Name of that limit in OpenAI-compatible APIs."""
     images: Knowledge = "unknown"
     """Whether the model accepts images."""
+    image_tokens: int = 16_384
+    """The most tokens that an image takes. A balance or budget must have their price."""
+    document_tokens: int = 1_000_000
+    """The same of a document by address or ID, which may fill the model's whole context."""
     image_uris: bool = True
     """Whether the provider fetches images from `https` URLs."""
     image_types: frozenset[str] = frozenset()
@@ -195,6 +199,8 @@ class CapabilityOverrides(
     default_max_tokens: int | None = None
     max_tokens_parameter: MaxTokensParameter | None = None
     images: Knowledge | None = None
+    image_tokens: int | None = None
+    document_tokens: int | None = None
     image_uris: bool | None = None
     image_types: frozenset[str] | None = None
     tools: bool | None = None

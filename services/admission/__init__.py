@@ -5,6 +5,7 @@ Modules, in the order in which data flows:
     revocation     the end of calls in flight when their key is revoked
     gate           admission: scope, limits, hold
     answer_limit   bound of the tokens of an answer, for the hold
+    prompt_limit   bound of the tokens of a prompt's media, for the hold
     limits         the limits that apply to a call, by the rules of the configuration
     leases         requests, tokens and slots that calls have taken from limits
     limit_headers  the `x-ratelimit-…` headers

@@ -10,6 +10,7 @@ import msgspec
 from services.admission.answer_limit import estimate_max_tokens
 from services.admission.keyring import Caller
 from services.admission.limits import KeyLimits, Limits, Subject
+from services.admission.prompt_limit import media_bound
 from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.domain.error_reason import ErrorReason
@@ -77,10 +78,16 @@ class Gate:
         max_tokens = max(most.values())
         subject = _subject(caller, request.model)
         lease = await self.limits.take(subject, prompt_tokens + max_tokens)
+        media = media_bound(request.spec)
         amount = max(
             [
-                estimate_nano(prompt_tokens, most[model], price, markup_bp=caller.markup_bp)
-                for model, price in prices.items()
+                estimate_nano(
+                    prompt_tokens + media(targets),
+                    most[model],
+                    prices[model],
+                    markup_bp=caller.markup_bp,
+                )
+                for model, targets in request.targets.items()
             ]
         )
         try:

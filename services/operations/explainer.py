@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pomogator.operations.v1 import operations_service_pb2 as pb
 
 from services.admission.answer_limit import estimate_max_tokens
+from services.admission.prompt_limit import media_bound
 from services.clock import Chance
 from services.common.contract.chat import NOTE
 from services.completions.validation import validate
@@ -49,6 +50,7 @@ class Explainer:
         route = self.catalog.resolve(spec.model)
         routes = [route, *self.catalog.fallbacks(route)]
         prompt_tokens = estimate_prompt(spec)
+        media = media_bound(spec)
         most = [estimate_max_tokens(spec, one.targets) for one in routes]
         prices = [self.prices.lookup(one.base_model) or FREE for one in routes]
         return pb.ExplainChatCompletionResponse(
@@ -60,8 +62,8 @@ class Explainer:
             prompt_token_count=prompt_tokens,
             max_token_count=max(most),
             hold_nano_usd=max(
-                estimate_nano(prompt_tokens, tokens, price)
-                for tokens, price in zip(most, prices, strict=True)
+                estimate_nano(prompt_tokens + media(one.targets), tokens, price)
+                for one, tokens, price in zip(routes, most, prices, strict=True)
             ),
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -164,3 +165,77 @@ async def test_calls_at_once_overspend_by_a_step_each_at_most(
             assert 0 < admitted <= CALLS
             assert set(answers) <= {(200, ""), (402, "insufficient_quota")}
             assert books.balance_nano_usd >= -admitted * STEP_NANO
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "https://example.org/large.png"}}
+INLINE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+BY_ADDRESS = {"type": "file", "file": {"file_data": "https://example.org/long.pdf"}}
+BY_ID = {"type": "file", "file": {"file_id": "file-1"}}
+VIDEO = {"type": "video_url", "video_url": {"url": "https://example.org/long.mp4"}}
+
+TOKEN = {"prompt_usd_per_mtok": 1}
+"""A price of a dollar for a million tokens of the prompt, and nothing else."""
+MICRO = 10**3
+"""The price of a token."""
+PROMPT_TOKENS = 11
+"""As in `USAGE`."""
+
+MEDIA: Sequence[tuple[Mapping[str, Any], int]] = (
+    (PICTURE, 16_384),
+    (INLINE, 16_384),
+    (BY_ADDRESS, 1_000_000),
+    (BY_ID, 1_000_000),
+    (VIDEO, 1_000_000),
+)
+"""Parts of a message, and the tokens that a balance must have the price of."""
+
+
+def message(*parts: Mapping[str, Any]) -> Any:
+    """A message of these parts."""
+    return [{"role": "user", "content": [{"type": "text", "text": "Hi"}, *parts]}]
+
+
+@pytest.mark.parametrize(("part", "tokens"), MEDIA)
+async def test_media_of_unknown_size_need_the_price_of_the_most_they_may_take(
+    tmp_path: Path, each_database_url: str, part: Mapping[str, Any], tokens: int
+) -> None:
+    """A call that the balance could not pay reaches no provider; what is used is charged."""
+    async with billing_stand(tmp_path, price=TOKEN, database_url=each_database_url) as stand:
+        poor = await stand.open(credit_nano=tokens * MICRO)
+        rich = await stand.open_account("rich", credit_nano=(tokens + 100) * MICRO)
+        refused = await stand.ask(poor, messages=message(part), max_tokens=1)
+        made = await stand.ask(rich, messages=message(part), max_tokens=1)
+
+        assert (refused.status, made.status, len(stand.upstream.requests)) == (402, 200, 1)
+        assert await stand.balance(rich) == (tokens + 100 - PROMPT_TOKENS) * MICRO
+
+
+async def test_the_most_tokens_of_media_are_configured_by_model(tmp_path: Path) -> None:
+    """And each part counts."""
+    price = {**TOKEN, "image_tokens": 3_000, "document_tokens": 20_000}
+    async with billing_stand(tmp_path, price=price) as stand:
+        poor = await stand.open(credit_nano=26_000 * MICRO)
+        rich = await stand.open_account("rich", credit_nano=26_100 * MICRO)
+        messages = message(PICTURE, BY_ADDRESS, INLINE)
+        statuses = [(await stand.ask(key, messages=messages)).status for key in (poor, rich)]
+
+        assert statuses == [402, 200]
+
+
+@pytest.mark.parametrize("form", ["json", "sse"])
+@pytest.mark.parametrize("part", [PICTURE, BY_ADDRESS])
+async def test_a_million_tokens_that_are_reported_at_last_overspend_by_a_step(
+    tmp_path: Path, each_database_url: str, form: str, part: Mapping[str, Any]
+) -> None:
+    """Where the rows of the model say less: the balance that there is, and a step, are charged."""
+    price = {**PRICE, "image_tokens": 2_000, "document_tokens": 2_000}
+    async with billing_stand(tmp_path, price=price, database_url=each_database_url) as stand:
+        stand.usage |= {"prompt_tokens": 1_000_000, "total_tokens": 1_000_005}
+        credit = NANO // 50
+        key = await stand.open(credit_nano=credit)
+        answer = await stand.ask(key, form, messages=message(part), max_tokens=1)
+        balance = await stand.balance(key)
+
+        assert answer.status == 200
+        assert -STEP_NANO <= balance < 0
+        assert round(answer.usage["cost"] * NANO) == credit - balance

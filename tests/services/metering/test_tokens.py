@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import random
 from importlib.util import find_spec
 
 import msgspec
@@ -24,6 +25,8 @@ needs_vocabulary = pytest.mark.skipif(
     find_spec("quicktok") is None, reason="the extra `tokens` is not installed"
 )
 
+_random = random.Random(1)  # noqa: S311 - texts, not secrets
+
 TEXTS = {
     "English": "The quick brown fox jumps over the lazy dog, and nobody minds. " * 20,
     "Russian": "Напиши, пожалуйста, функцию сортировки на Python и объясни её. " * 20,
@@ -34,7 +37,15 @@ TEXTS = {
     "table": "1,2,3,4;5,6,7,8\n" * 40,
     "JSON": '{"a":[1,2,{"b":null}],"c":"d"}' * 20,
     "emoji": "🙂🎉🚀" * 40,
+    "base64": base64.b64encode(_random.randbytes(3000)).decode(),
+    "letters": "".join(
+        _random.choices("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ", k=3000)
+    ),
+    "Cherokee": "".join(map(chr, _random.choices(range(0x13A0, 0x13F4), k=1000))),
+    "Tibetan": "".join(map(chr, _random.choices(range(0xF40, 0xF6C), k=1000))),
+    "cuneiform": "".join(map(chr, _random.choices(range(0x12000, 0x12390), k=1000))),
 }
+"""Texts of words, and random ones, which take many tokens."""
 
 
 def spec(*texts: str) -> ChatCompletionSpec:
