@@ -47,7 +47,8 @@ from tests.stand.upstream import (
 ROOT = Path(__file__).parents[2]
 OURS = tuple(f"{ROOT / folder}/" for folder in ("gateway", "services"))
 AFTER_AWAIT = 3
-"""The argument of the instruction RESUME behind an `await`; behind a `yield` it is 1."""
+"""The argument of the instruction RESUME behind an `await`; behind a `yield` it is 1. Higher
+bits have another meaning."""
 COROUTINE = inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
 
 MODEL = "house/model"
@@ -110,9 +111,9 @@ class Trace:
 def _awaits(frame: FrameType) -> bool:
     """Whether a coroutine that returns to the loop only waits, and neither yields nor ends."""
     code = frame.f_code.co_code
-    if dis.opname[code[frame.f_lasti]] != "YIELD_VALUE":
-        return False
-    after = frame.f_lasti + 2
+    # Python 3.13 has gone on to the instruction behind it.
+    yields = dis.opname[code[frame.f_lasti]] == "YIELD_VALUE"
+    after = frame.f_lasti + 2 * yields
     return dis.opname[code[after]] == "RESUME" and code[after + 1] & 3 == AFTER_AWAIT
 
 
