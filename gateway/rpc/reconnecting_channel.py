@@ -46,7 +46,7 @@ class ReconnectingChannel(grpc.aio.Channel):
         self.current = open_channel()
         """The channel of new calls."""
         self._checking: asyncio.Task[None] | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[asyncio.Task[None], grpc.aio.Channel] = {}
 
     async def __aenter__(self) -> Self:
         self._checking = asyncio.create_task(self._check_repeatedly(), name="certificates")
@@ -65,7 +65,11 @@ class ReconnectingChannel(grpc.aio.Channel):
         tasks = [*self._closing, *([self._checking] if self._checking else [])]
         for task in tasks:
             task.cancel()
+        old = tuple(self._closing.values())
         await asyncio.gather(*tasks, return_exceptions=True)
+        # A task that is cancelled before its first step, or while it waits, closes nothing.
+        for channel in old:
+            await channel.close()
         await self.current.close(grace)
 
     def reconnect_if_changed(self) -> None:
@@ -80,8 +84,8 @@ class ReconnectingChannel(grpc.aio.Channel):
             _log.warning("certificate.refused", extra={"reason": str(error)})
             return
         closing = asyncio.create_task(self.current.close(OLD_CALLS_TIMEOUT_S), name="old channel")
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._closing[closing] = self.current
+        closing.add_done_callback(self._closing.pop)
         self.current = latest
         _log.info("certificate.reloaded", extra={"certificate": "of the edge"})
 

@@ -112,14 +112,22 @@ def _connect(file: Path, clock: Clock, mode: str) -> sqlite3.Connection:
         check_same_thread=False,  # Opened here, used by its worker only.
     )
     connection.create_function("now_ms", 0, lambda: round(clock.time() * 1000))
-    if mode != "ro":
-        connection.execute("PRAGMA journal_mode = WAL")
-        # A confirmed write must survive a power cut, not only a killed process.
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES:d}")
-        file.chmod(0o600)
+    try:
+        if mode != "ro":
+            _prepare_writing(connection, file)
+    except BaseException:
+        connection.close()
+        raise
     return connection
+
+
+def _prepare_writing(connection: sqlite3.Connection, file: Path) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    # A confirmed write must survive a power cut, not only a killed process.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES:d}")
+    file.chmod(0o600)
 
 
 def _check(connection: sqlite3.Connection, file: Path) -> None:

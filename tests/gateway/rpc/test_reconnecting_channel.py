@@ -126,6 +126,22 @@ async def test_unchanged_files_keep_the_connection(edge: Edge) -> None:
     assert edge.channel.current is before
 
 
+async def test_closing_right_after_a_change_closes_the_old_channel() -> None:
+    """The task that waits for its calls may not have begun yet."""
+    opened: list[grpc.aio.Channel] = []
+
+    def open_one() -> grpc.aio.Channel:
+        opened.append(grpc.aio.insecure_channel("127.0.0.1:9"))
+        return opened[-1]
+
+    versions = iter(["one", "two"])
+    async with ReconnectingChannel(open_one, lambda: next(versions)) as channel:
+        channel.reconnect_if_changed()
+
+    assert len(opened) == 2
+    assert {each.get_state() for each in opened} == {grpc.ChannelConnectivity.SHUTDOWN}
+
+
 async def test_files_are_checked_in_the_background() -> None:
     """Closing the channel closes all that it has opened."""
     opened: list[grpc.aio.Channel] = []

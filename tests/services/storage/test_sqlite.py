@@ -188,6 +188,15 @@ async def test_unknown_tables_are_refused(tmp_path: Path, sql: str) -> None:
         await SqliteDatabase.open(tmp_path, FakeClock())
 
 
+def open_files(file: Path) -> list[str]:
+    """The descriptors of this process that lead to a file."""
+    return [
+        each.name
+        for each in Path("/proc/self/fd").iterdir()
+        if each.exists() and each.samefile(file)
+    ]
+
+
 @pytest.mark.parametrize(("at", "garbage"), [(0, b"not a database, no"), (4096, b"\xff" * 4096)])
 async def test_a_damaged_file_is_refused(tmp_path: Path, at: int, garbage: bytes) -> None:
     """Overwritten bytes give a one-line error, and the state can be opened after a repair."""
@@ -198,6 +207,7 @@ async def test_a_damaged_file_is_refused(tmp_path: Path, at: int, garbage: bytes
     with pytest.raises(StateError, match=FILE):
         await SqliteDatabase.open(tmp_path, FakeClock())
 
+    assert not open_files(tmp_path / FILE)
     (tmp_path / FILE).write_bytes(whole)
     await (await SqliteDatabase.open(tmp_path, FakeClock())).close()
 
