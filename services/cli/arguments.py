@@ -22,6 +22,7 @@ from services.cli.account_commands import (
     show_account,
     verify_ledger,
 )
+from services.cli.demo_command import add_demo_arguments, demo
 from services.cli.key_arguments import add_key_change_arguments, add_new_key_arguments
 from services.cli.key_commands import create_key, list_keys, revoke_key, rotate_key, update_key
 from services.cli.operation_commands import explain_call, reload_configuration, show_channels
@@ -36,6 +37,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[ArgumentParser]"  # noqa: SLF0
 
 FIRST_STEPS = """\
 examples:
+  pomogator demo
   pomogator serve
   pomogator accounts create acme --credit 20
   pomogator keys create --account acme
@@ -56,6 +58,9 @@ def parser(env: Environment) -> ArgumentParser:
     commands = root.add_subparsers(required=True, metavar="COMMAND", title="commands")
     common = _common(env)
     operator = _operator(common, env)
+    alone = ArgumentParser(add_help=False)
+    shown = _add(commands, "demo", demo, alone, "try the gateway with a model on this machine")
+    add_demo_arguments(shown, env)
     added = _add(commands, "serve", serve, common, "run the gateway", EXAMPLES)
     add_serve_arguments(added, env)
     checked = _add(commands, "check", check, common, "check a configuration without running it")

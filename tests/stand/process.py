@@ -107,6 +107,11 @@ class Process:
                         return line
                 await self._changed.wait()
 
+    async def printed(self, text: str) -> None:
+        """Waits until standard output has this text."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: text in self.stdout)
+
     async def first_key(self) -> str:
         """The key that the first start prints. Waits for it."""
         async with self._changed:
@@ -191,9 +196,9 @@ class Process:
         async for text in self._process.stdout:
             self.stdout += text.decode()
             if found := re.search(r"sk-pg-\w+", self.stdout):
-                async with self._changed:
-                    self.key = found[0]
-                    self._changed.notify_all()
+                self.key = found[0]
+            async with self._changed:
+                self._changed.notify_all()
 
 
 class Server(Process):
