@@ -32,6 +32,19 @@ def test_nothing_is_installed_but_by_hash() -> None:
         assert (ROOT / "deploy" / "locks" / f"{lock}.txt").exists()
 
 
+def test_base_is_pinned() -> None:
+    """Its digest decides, and the folder that is deleted is that of its Python."""
+    text = DOCKERFILE.read_text()
+    (base,) = re.findall(r"(?m)^ARG PYTHON_IMAGE=(\S+)$", text)
+
+    pinned = re.fullmatch(
+        r"docker\.io/library/python:(3\.\d+)\.\d+-slim-\w+@sha256:[0-9a-f]{64}", base
+    )
+    assert pinned is not None
+    assert set(re.findall(r"lib/python(3\.\d+)/", text)) == {pinned[1]}
+    assert all(stage.startswith(("${PYTHON_IMAGE}", "runtime")) for stage in STAGES)
+
+
 def test_images_run_as_nobody() -> None:
     """The user of both images is a number other than 0, which Kubernetes can check."""
     (runtime,) = (stage for stage in STAGES if stage.split("\n")[0].endswith(" AS runtime"))
