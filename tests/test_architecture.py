@@ -74,6 +74,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
         "gateway",
         "services.providers",
         "services.local.local_models",
+        "services.local.scripted_server",
         "services.serving.serve",
         "services.serving.core_backend",
         "services.serving.listeners",

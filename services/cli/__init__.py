@@ -4,8 +4,8 @@ Modules, in the order in which data flows:
 
     entry               run a command, and print a failure as one line
     arguments           the command line
+    serve_arguments     flags of `serve` and `demo`
     demo_command        demo
-    serve_arguments     flags of `serve`
     serve_commands      serve, check, models list
     key_arguments       options of `keys create` and `keys update`
     key_commands        keys create, list, update, rotate, revoke

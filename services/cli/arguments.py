@@ -22,12 +22,12 @@ from services.cli.account_commands import (
     show_account,
     verify_ledger,
 )
-from services.cli.demo_command import add_demo_arguments, demo
+from services.cli.demo_command import demo
 from services.cli.key_arguments import add_key_change_arguments, add_new_key_arguments
 from services.cli.key_commands import create_key, list_keys, revoke_key, rotate_key, update_key
 from services.cli.operation_commands import explain_call, reload_configuration, show_channels
 from services.cli.output import read_duration, read_listener, read_time, read_usd
-from services.cli.serve_arguments import EXAMPLES, add_serve_arguments
+from services.cli.serve_arguments import EXAMPLES, add_demo_arguments, add_serve_arguments
 from services.cli.serve_commands import check, list_models, serve
 from services.serving.first_key import STATE
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
-from gateway.arguments import add_listeners
 from services import local
-from services.cli.output import CommandError, read_listener, say
+from services.cli.output import CommandError, say
 from services.local.local_models import SCRIPTED, is_installed
 from services.providers.registry import DIALECTS
 from services.serving.options import ServeOptions, TlsOptions
@@ -30,18 +29,6 @@ The packages of the local model are not installed, so a script answers. For a mo
 """
 
 FAREWELL = "Keys and balances of this demonstration are deleted when it stops (Ctrl-C)."
-
-
-def add_demo_arguments(parser: ArgumentParser, env: Mapping[str, str]) -> None:
-    """Add the addresses of the listeners."""
-    add_listeners(parser, env)
-    parser.add_argument(
-        "--grpc",
-        type=read_listener,
-        metavar="ADDRESS",
-        default=env.get("POMOGATOR_GRPC", "127.0.0.1:50051"),
-        help="address of the gRPC services, HOST:PORT or unix:PATH (default: %(default)s)",
-    )
 
 
 async def demo(arguments: Namespace, env: Mapping[str, str]) -> None:

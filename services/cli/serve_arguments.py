@@ -1,4 +1,4 @@
-"""Flags of `pomogator serve`. Those of its edge are `gateway.arguments`."""
+"""Flags of `pomogator serve` and `demo`. Those of the edge are `gateway.arguments`."""
 
 from __future__ import annotations
 
@@ -35,14 +35,7 @@ def add_serve_arguments(parser: ArgumentParser, env: Environment) -> None:
         default=env.get("POMOGATOR_ONLY"),
         help="run only the REST edge, or only the gRPC service (default: both in one process)",
     )
-    add_listeners(parser, env)
-    parser.add_argument(
-        "--grpc",
-        type=read_listener,
-        metavar="ADDRESS",
-        default=env.get("POMOGATOR_GRPC", "127.0.0.1:50051"),
-        help="address of the gRPC services, HOST:PORT or unix:PATH (default: %(default)s)",
-    )
+    add_demo_arguments(parser, env)
     parser.add_argument(
         "--ops-rest",
         type=optional_address,
@@ -64,6 +57,18 @@ def add_serve_arguments(parser: ArgumentParser, env: Environment) -> None:
     description = "CA of gRPC callers and operators on TCP, who then need a certificate"
     add_file(parser, "--tls-client-ca", description, env)
     add_target(parser, env, default=None, when="with --only rest: ")
+
+
+def add_demo_arguments(parser: ArgumentParser, env: Environment) -> None:
+    """Add the addresses of the listeners, all that `demo` has."""
+    add_listeners(parser, env)
+    parser.add_argument(
+        "--grpc",
+        type=read_listener,
+        metavar="ADDRESS",
+        default=env.get("POMOGATOR_GRPC", "127.0.0.1:50051"),
+        help="address of the gRPC services, HOST:PORT or unix:PATH (default: %(default)s)",
+    )
 
 
 def _add_switch(parser: ArgumentParser, option: str, description: str, env: Environment) -> None:
