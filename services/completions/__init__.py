@@ -1,17 +1,19 @@
 """Chat completions: the servicer, the pipeline of a call, and what wraps it.
 
 Modules, in the order in which data flows:
-    servicer        the gRPC methods
-    relay_servicer  the internal gRPC method that carries many calls over one stream
-    relayed_call    one of these calls
-    call_deadline   deadlines of calls whose transport does not end them
-    snapshot        the configuration that a call uses to its end
-    completions     the core's interface: record, admission by load, authentication
-    pipeline        a call in order: validate, resolve, admit, fail over, relay, settle
-    caller_answer   the answer for a caller, made from what providers answer
-    validation      ranges and forms of a request
-    idempotency     calls with an idempotency key, which run once
-    stored_calls    what the database keeps of such a call
-    drains          answers that are read to their end without their caller
-    fold            a whole answer from the chunks of a stream
+    servicer          the gRPC methods
+    relay_servicer    the internal gRPC method that carries many calls over one stream
+    relayed_call      one of these calls
+    call_deadline     deadlines of calls whose transport does not end them
+    snapshot          the configuration that a call uses to its end
+    completions       the core's interface: record, admission by load, authentication
+    completion_call   one call of an authenticated caller
+    pipeline          a call in order: validate, resolve, admit, fail over, relay, settle
+    caller_answer     the answer for a caller, made from what providers answer
+    validation        ranges and forms of a request
+    idempotency       calls with an idempotency key, which run once
+    stored_calls      what the database keeps of such a call
+    reasoning_memory  sealed reasoning for clients that do not send it back
+    drains            answers that are read to their end without their caller
+    fold              a whole answer from the chunks of a stream
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from random import getrandbits
 
 import msgspec
@@ -10,9 +11,11 @@ import msgspec
 from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.completions.idempotency import SetHeaders
+from services.completions.reasoning_memory import AnswerReader
 from services.domain.completion import Completion, WholeAnswer
 from services.domain.events import Batch, ReasoningDelta, Started
 from services.errors import UpstreamError
+from services.providers.base import Target
 from services.routing.attempts import CallAttempts
 from services.routing.route_request import StartedAnswer
 
@@ -31,13 +34,28 @@ class CallerAnswer(msgspec.Struct, frozen=True):
     """Dates the answer."""
     hides_reasoning: bool
     """Whether the caller wants an answer without its reasoning."""
+    reader: Callable[[Target], AnswerReader] | None = None
+    """Makes the reader of an answer of a target, which remembers its reasoning. None: nothing is
+    remembered."""
 
-    async def begin(self, answer: StartedAnswer) -> Batch:
-        """Begin to charge an answer. Return its first batch."""
+    def counting(self, answer: StartedAnswer) -> Callable[[Batch], None]:
+        """Return what takes note of each batch: the ticket, and the reader where there is one."""
+        if self.reader is None:
+            return self.ticket.count
+        count, read = self.ticket.count, self.reader(answer.target).add
+
+        def count_and_read(batch: Batch) -> None:
+            count(batch)
+            read(batch)
+
+        return count_and_read
+
+    async def begin(self, answer: StartedAnswer, count: Callable[[Batch], None]) -> Batch:
+        """Begin to charge an answer. Return its first batch. `count` is from `counting`."""
         self._start(answer)
         first = answer.first
         batch = first.events() if isinstance(first, WholeAnswer) else first
-        await self._count(batch)
+        await self._count(batch, count)
         return [self._started(answer), *batch]
 
     def discard(self, answer: StartedAnswer) -> None:
@@ -57,9 +75,10 @@ class CallerAnswer(msgspec.Struct, frozen=True):
                 if isinstance(first, WholeAnswer) and not (as_batch or self.hides_reasoning):
                     self._start(answer)
                     return await self._completion(answer, first)
-                events = await self.begin(answer)
+                count = self.counting(answer)
+                events = await self.begin(answer, count)
                 async for batch in answer.rest:
-                    await self._count(batch)
+                    await self._count(batch, count)
                     events += batch
             except (asyncio.CancelledError, GeneratorExit):
                 self.ticket.is_abandoned = True
@@ -75,8 +94,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         self.ticket.start_answer(answer.target, answer.decoder, answer.thinking_tokens)
         self.set_headers(self.ticket.headers)
 
-    async def _count(self, batch: Batch) -> None:
-        self.ticket.count(batch)
+    async def _count(self, batch: Batch, count: Callable[[Batch], None]) -> None:
+        count(batch)
         if self.ticket.must_extend:
             await self.ticket.extend(batch)
 
@@ -89,6 +108,8 @@ class CallerAnswer(msgspec.Struct, frozen=True):
         )
 
     async def _completion(self, answer: StartedAnswer, whole: WholeAnswer) -> Completion:
+        if self.reader is not None:
+            self.reader(answer.target).add_whole(whole)
         usage = self.ticket.count_whole(whole)
         if self.ticket.must_extend:
             await self.ticket.extend([])

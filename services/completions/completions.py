@@ -14,8 +14,9 @@ import msgspec
 from services.admission.keyring import Keyring
 from services.common.fair_share import CountedCall
 from services.common.request_headers import unchecked_token
+from services.completions.completion_call import CompletionCall
 from services.completions.idempotency import SetHeaders, check_idempotency_key
-from services.completions.pipeline import CompletionCall, Pipeline
+from services.completions.pipeline import Pipeline
 from services.completions.snapshot import SnapshotHolder
 from services.domain.completion import Completion
 from services.domain.events import Batch

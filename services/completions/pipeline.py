@@ -16,67 +16,33 @@ from contextlib import aclosing
 from functools import partial
 from typing import TypeAlias, cast
 
-import msgspec
-
 from services.admission.gate import AdmissionRequest, authorize
-from services.admission.keyring import Caller
-from services.admission.revocation import ClosableIterator, Revocation
+from services.admission.revocation import ClosableIterator
 from services.admission.ticket import Ticket
 from services.clock import Clock
 from services.completions.caller_answer import CallerAnswer, without_reasoning
+from services.completions.completion_call import CompletionCall
 from services.completions.drains import CallState, DrainPool, drain_rules, outliving
 from services.completions.fold import Fold
 from services.completions.idempotency import REPLAYED, Idempotency, IdempotentCall, SetHeaders
-from services.completions.snapshot import Snapshot
+from services.completions.reasoning_memory import (
+    NOTHING_RECALLED,
+    AnswerReader,
+    ReasoningMemory,
+    RecalledReasoning,
+)
 from services.completions.validation import validate
 from services.domain.completion import Completion
 from services.domain.events import Batch
-from services.domain.spec import ChatCompletionSpec, CompletionRequest
 from services.errors import UpstreamError
+from services.providers.base import Target
 from services.providers.upstream import LEFT
 from services.routing.catalog import ModelRoute
 from services.routing.failover import Failover
 from services.routing.route_request import RouteRequest
-from services.telemetry.calls import CallRecord
 
 Answers: TypeAlias = AsyncGenerator["Batch | Completion", None]
 """Batches of a stream; or one completion, where a call for a whole answer is answered by one."""
-
-
-class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
-    """One call of an authenticated caller."""
-
-    record: CallRecord
-    """Record of the call, for logs, metrics and traces."""
-    caller: Caller
-    """The authenticated caller."""
-    request: CompletionRequest
-    """The request. Not validated yet."""
-    snapshot: Snapshot
-    """The configuration that the call uses to its end."""
-    idempotency_key: str | None = None
-    """The caller's idempotency key, if it sent one."""
-    time_left_s: Callable[[], float | None] = lambda: None
-    """Returns the seconds until the caller's deadline; None: there is no deadline."""
-    revocation: Revocation | None = None
-    """The revocation of the key, which ends the call. None: the call may finish."""
-
-    @property
-    def spec(self) -> ChatCompletionSpec:
-        """The completion to generate."""
-        return self.request.spec
-
-    @property
-    def strict(self) -> bool:
-        """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
-        policy = self.request.parameter_policy
-        return policy == "strict" or (not policy and self.caller.scope.strict)
-
-    @property
-    def hides_reasoning(self) -> bool:
-        """Whether the caller wants an answer without its reasoning."""
-        thinking = self.spec.thinking
-        return thinking is not None and thinking.excluded
 
 
 class Pipeline:
@@ -87,11 +53,13 @@ class Pipeline:
         failover: Failover,
         idempotency: Idempotency,
         drains: DrainPool,
+        reasoning: ReasoningMemory,
         clock: Clock,
     ) -> None:
         self._failover = failover
         self._idempotency = idempotency
         self._drains = drains
+        self._reasoning = reasoning
         self._clock = clock
 
     def stream(self, call: CompletionCall, set_headers: SetHeaders) -> ClosableIterator[Batch]:
@@ -167,8 +135,13 @@ class Pipeline:
         """Yield the answer: its batches, or a whole one as a completion or, with `batches`, one."""
         ticket = state.ticket = await call.snapshot.gate.admit(_admission(call, state.routes))
         try:
-            attempts = self._failover.begin(_routing(call, state, ticket, stream=stream))
-            caller_answer = CallerAnswer(ticket, set_headers, self._clock, call.hides_reasoning)
+            recalled = await self._recalled(call)
+            wanted = _routing(call, state, ticket, recalled, stream=stream)
+            attempts = self._failover.begin(wanted)
+            reader = self._reader(call)
+            caller_answer = CallerAnswer(
+                ticket, set_headers, self._clock, call.hides_reasoning, reader
+            )
             outlives_caller = bool(state.drain_rules)
             if not stream:
                 making = caller_answer.whole(attempts, as_batch=batches)
@@ -183,10 +156,11 @@ class Pipeline:
                     yield LEFT
             try:
                 answer.rest.outlives_reader = outlives_caller
-                yield await caller_answer.begin(answer)
+                count = caller_answer.counting(answer)
+                yield await caller_answer.begin(answer, count)
                 async for batch in answer.rest:
                     if batch is not LEFT:
-                        ticket.count(batch)
+                        count(batch)
                         if ticket.must_extend:
                             await ticket.extend(batch)
                     yield batch
@@ -200,6 +174,16 @@ class Pipeline:
                 answer.close()
         finally:
             ticket.close()
+
+    async def _recalled(self, call: CompletionCall) -> RecalledReasoning:
+        if not call.snapshot.remembers_reasoning:
+            return NOTHING_RECALLED
+        return await self._reasoning.recall(call.caller.account, call.spec)
+
+    def _reader(self, call: CompletionCall) -> Callable[[Target], AnswerReader] | None:
+        if not (call.spec.tools and call.snapshot.remembers_reasoning):
+            return None
+        return partial(self._reasoning.reader, call.caller.account, call.spec)
 
 
 async def _without_reasoning(
@@ -253,7 +237,12 @@ def _admission(call: CompletionCall, routes: Sequence[ModelRoute]) -> AdmissionR
 
 
 def _routing(
-    call: CompletionCall, state: CallState, ticket: Ticket, *, stream: bool
+    call: CompletionCall,
+    state: CallState,
+    ticket: Ticket,
+    recalled: RecalledReasoning,
+    *,
+    stream: bool,
 ) -> RouteRequest:
     return RouteRequest(
         spec=call.spec,
@@ -263,6 +252,7 @@ def _routing(
         on_abandoned=ticket.abandon,
         time_left_s=state.time_left_s,
         limits_output=call.caller.pays and ticket.record.hold_nano > 0,
+        restored=recalled.restored,
         strict=call.strict,
         stream=stream,
     )

@@ -22,6 +22,8 @@ class Snapshot:
     """Models and their channels."""
     gate: Gate
     """Admission by this configuration's limits and prices."""
+    remembers_reasoning: bool
+    """Whether sealed reasoning is remembered for clients that do not send it back."""
 
 
 class SnapshotHolder:

@@ -28,6 +28,7 @@ from services.config.schema import (
     ModelConfig,
     PassThrough,
     Quirks,
+    ReasoningConfig,
     Secret,
     StateConfig,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "PassThrough",
     "PriceConfig",
     "Quirks",
+    "ReasoningConfig",
     "Secret",
     "StateConfig",
     "TracesConfig",

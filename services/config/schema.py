@@ -231,6 +231,15 @@ class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     let them finish."""
 
 
+class ReasoningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Reasoning of models."""
+
+    remember: bool = True
+    """Whether the sealed reasoning of answers with tool calls is kept for an hour, in memory or in
+    Redis, and restored in later requests of the same account that have the calls without it. Most
+    clients do not send it back, and without it Claude and Gemini think no further."""
+
+
 class StateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Databases of the service. The URLs are secrets, since they may hold passwords."""
 
@@ -275,6 +284,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     such as `spiffe://cluster.local/ns/web/sa/shop`, by method (`package.Service/Method`,
     `package.Service/*` or `*`), operators' methods included. Empty: every certificate may call
     every method."""
+    reasoning: ReasoningConfig = ReasoningConfig()
+    """Reasoning of models."""
     state: StateConfig = StateConfig()
     """Databases."""
     traces: TracesConfig = TracesConfig()

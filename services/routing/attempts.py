@@ -230,7 +230,8 @@ class CallAttempts:
         dialect = self._parts.dialects[target.channel.dialect]
         limited = _limited(target, wanted)
         try:
-            request = dialect.encode(wanted.spec, limited, notes, stream=step.streamed)
+            spec = wanted.restored(wanted.spec, target)
+            request = dialect.encode(spec, limited, notes, stream=step.streamed)
         except Failure as refusal:
             # Another channel may support what this one does not, for the same model.
             self._failures.refusal = self._failures.refusal or refusal

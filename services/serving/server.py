@@ -23,6 +23,7 @@ from services.completions.completions import Completions
 from services.completions.drains import DrainPool
 from services.completions.idempotency import Idempotency
 from services.completions.pipeline import Pipeline
+from services.completions.reasoning_memory import ReasoningMemory
 from services.completions.relay_servicer import RelayServicer
 from services.completions.servicer import ChatCompletionServicer
 from services.completions.snapshot import SnapshotHolder
@@ -239,12 +240,15 @@ async def _open_pipeline(
     drains = DrainPool(partial(_record_late_cost, parts.call_metrics))
     http.declare_metrics(parts.counters)
     drains.declare_metrics(parts.counters)
+    reasoning = ReasoningMemory(stores.reasoning)
+    reasoning.declare_metrics(parts.counters)
     catalog = reloader.snapshots.catalog
     declare_routing_metrics(parts.counters, catalog, health, failover.budget)
     return Pipeline(
         failover,
         await stack.enter_async_context(idempotency),
         await stack.enter_async_context(drains),
+        reasoning,
         clock,
     )
 

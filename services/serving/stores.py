@@ -16,8 +16,9 @@ from services.serving.process_parts import ProcessParts
 from services.serving.replica_count import ReplicaCount
 from services.storage.base import Database, DatabaseOptions
 from services.storage.counted import CountedDatabase
-from services.storage.opening import open_counters, open_database
+from services.storage.opening import open_counters, open_database, open_reasoning
 from services.storage.pepper import Pepper, load_pepper
+from services.storage.reasoning import ReasoningStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +30,7 @@ class Stores:
     keyring: Keyring
     ledger: Ledger
     leases: LimitLeases
+    reasoning: ReasoningStore
 
     @property
     def books(self) -> Database:
@@ -56,7 +58,8 @@ async def open_stores(
     stack.push_async_callback(database.close)
     pepper = await load_pepper(state, env, database)
     replicas = ReplicaCount(database)
-    opening = open_counters(config.redis_url.reveal(), clock, replicas=lambda: replicas.number)
+    redis_url = config.redis_url.reveal()
+    opening = open_counters(redis_url, clock, replicas=lambda: replicas.number)
     counters = await stack.enter_async_context(opening)
     ledger = Ledger(database, clock, supervisor=parts.supervisor)
     leases = LimitLeases(counters, parts.chance, supervisor=parts.supervisor)
@@ -72,4 +75,5 @@ async def open_stores(
         keyring=Keyring(database, pepper, clock, parts.chance),
         ledger=ledger,
         leases=await stack.enter_async_context(leases),
+        reasoning=await stack.enter_async_context(open_reasoning(redis_url, clock)),
     )

@@ -34,5 +34,7 @@ Modules, in the order in which data flows:
     account_sums     statements for sums over the history of a key or an account
     counters         rate and concurrency limits in this process
     redis            rate and concurrency limits in Redis or Valkey
-    redis_client     client of the script in Redis: one connection, batched calls
+    reasoning        sealed reasoning of the latest turns in this process
+    redis_reasoning  sealed reasoning in Redis or Valkey
+    redis_client     client of a script in Redis: one connection, batched calls
 """

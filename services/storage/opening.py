@@ -17,6 +17,7 @@ from typing import Any
 from services.clock import Clock
 from services.storage.base import DEFAULTS, Database, DatabaseOptions, StateError
 from services.storage.counters import CounterStore, LocalCounters
+from services.storage.reasoning import LocalReasoning, ReasoningStore
 from services.storage.sqlite import SqliteDatabase
 
 
@@ -44,6 +45,7 @@ class Backend:
 
 POSTGRES = Backend("postgres", "PostgresDatabase.open", extra="postgres")
 REDIS = Backend("redis", "RedisCounters", extra="redis")
+REDIS_REASONING = Backend("redis_reasoning", "RedisReasoning", extra="redis")
 
 DATABASES: Mapping[str, Backend] = {"postgres": POSTGRES, "postgresql": POSTGRES}
 """Databases by URL scheme. The factory is `async (url, options) -> Database`. No URL: SQLite."""
@@ -51,6 +53,10 @@ DATABASES: Mapping[str, Backend] = {"postgres": POSTGRES, "postgresql": POSTGRES
 COUNTER_STORES: Mapping[str, Backend] = {"redis": REDIS, "rediss": REDIS, "unix": REDIS}
 """Counter stores by URL scheme. The factory is `(url, local, *, replicas)` and returns an async
 context manager of a `CounterStore`. No URL means the counters of this process."""
+
+REASONING_STORES: Mapping[str, Backend] = dict.fromkeys(COUNTER_STORES, REDIS_REASONING)
+"""Stores of sealed reasoning by the same schemes. The factory is `(url, local)` and returns an
+async context manager of a `ReasoningStore`. No URL means the memory of this process."""
 
 
 async def open_database(
@@ -89,6 +95,22 @@ async def open_counters(
         raise StateError("state.redis_url: not a valid URL of a counter store") from None
     async with opening as counters:
         yield counters
+
+
+@asynccontextmanager
+async def open_reasoning(redis_url: str, clock: Clock) -> AsyncIterator[ReasoningStore]:
+    """Open the store of sealed reasoning at `redis_url`, or without one that of this process.
+
+    The URL is that of the counters, which have been opened.
+    """
+    local = LocalReasoning(clock)
+    if not redis_url:
+        yield local
+        return
+    factory = _backend(REASONING_STORES, "state.redis_url", redis_url)
+    opening: AbstractAsyncContextManager[ReasoningStore] = factory(redis_url, local)
+    async with opening as store:
+        yield store
 
 
 async def counters_failure(redis_url: str, clock: Clock) -> str:

@@ -16,17 +16,23 @@ from types import TracebackType
 from typing import Self
 
 from services.storage.counters import (
+    CALL_RETRY_AFTER_US,
     LEASE_S,
     LIMIT_MAX,
+    PERIOD_US,
     LocalCounters,
     Meter,
     MeterKind,
     TakeResult,
 )
-from services.storage.redis_client import Arguments, NoReplyError, Reply, ScriptClient
+from services.storage.redis_client import Arguments, NoReplyError, ScriptClient, read_script
 
 KEY_PREFIX = "pomogator:{limits}:"
 """The braces put all keys of a script into one slot of a cluster."""
+
+SCRIPT = read_script(
+    "counters.lua", {"PERIOD_US": PERIOD_US, "CALL_RETRY_AFTER_US": CALL_RETRY_AFTER_US}
+)
 
 PROBE = (Meter("probe", MeterKind.REQUESTS, LIMIT_MAX),)
 """Meters of the first operation on a connection. It writes, since a full server or a read-only
@@ -48,7 +54,8 @@ class RedisCounters:
         self._local = local
         self._replicas = replicas
         self._lease_us = round(lease_s * 1e6)
-        self._client = ScriptClient(url, self._arguments("take", PROBE, "", requests=1))
+        probe = self._arguments("take", PROBE, "", requests=1)
+        self._client: ScriptClient[int] = ScriptClient(url, SCRIPT, probe, store="limits")
         self._local_leases: set[str] = set()
         self.timeouts = 0
         """Number of operations that waited for the server until the timeout."""
@@ -130,7 +137,7 @@ class RedisCounters:
         meters: Sequence[Meter],
         tokens: int,
         lease_id: str,
-        reply: asyncio.Future[Reply],
+        reply: asyncio.Future[Sequence[int]],
     ) -> None:
         """Release what was drawn for a caller that was cancelled while the server decided."""
         if reply.exception() is None and reply.result()[1] < 0:

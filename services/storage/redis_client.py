@@ -1,4 +1,4 @@
-"""Client of the counters' script on a Redis or Valkey server.
+"""Client of a script on a Redis or Valkey server.
 
 One task owns the only connection, and callers wait for futures that it resolves. So a cancelled
 caller never leaves its reply to the next one, and the calls of all callers travel together in one
@@ -14,10 +14,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TypeAlias
+from typing import Generic, TypeAlias, TypeVar
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.asyncio.retry import Retry
@@ -30,8 +30,6 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
-
-from services.storage.counters import CALL_RETRY_AFTER_US, PERIOD_US
 
 log = logging.getLogger(__name__)
 
@@ -49,25 +47,20 @@ BATCH_MAX = 256
 """Maximum number of operations in one write. The server takes some 20 us for each."""
 
 BACKLOG_MAX = 10_000
-"""Maximum number of operations waiting to be sent. Beyond it the local counters decide."""
-
-SCRIPT = "counters.lua"
-
-CONSTANTS = {"PERIOD_US": PERIOD_US, "CALL_RETRY_AFTER_US": CALL_RETRY_AFTER_US}
-"""Constants of `services.storage.counters` that the script needs."""
+"""Maximum number of operations waiting to be sent. Beyond it the local store decides."""
 
 MOVES_MAX = 5
 """Most moves in a row without a backoff. A slot moves once, so more are a circle."""
 
 Address: TypeAlias = tuple[str, int]
-Arguments: TypeAlias = Sequence[str | int]
-Reply: TypeAlias = Sequence[int]
+Arguments: TypeAlias = Sequence[str | int | bytes]
+T = TypeVar("T")
 
 
-def read_script() -> str:
-    """Return the script, with its constants in front."""
-    constants = (f"local {name} = {value}" for name, value in CONSTANTS.items())
-    return "\n".join((*constants, resources.files(__package__).joinpath(SCRIPT).read_text()))
+def read_script(name: str, constants: Mapping[str, int]) -> str:
+    """Return the script in the file of that name, with constants in front."""
+    lines = (f"local {constant} = {value}" for constant, value in constants.items())
+    return "\n".join((*lines, resources.files(__package__).joinpath(name).read_text()))
 
 
 class NoReplyError(Exception):
@@ -75,20 +68,24 @@ class NoReplyError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _PendingCall:
+class _PendingCall(Generic[T]):
     """Call of the script that has no reply yet."""
 
     arguments: Arguments
     deadline: float
     """In the event loop's time."""
-    reply: asyncio.Future[Reply]
+    reply: asyncio.Future[Sequence[T]]
 
 
-class ScriptClient:
-    """Client of the script, which reconnects to its server."""
+class ScriptClient(Generic[T]):
+    """Client of a script, which reconnects to its server. Replies are lists of T."""
 
-    def __init__(self, url: str, probe: Arguments) -> None:
-        """`probe` is called on each new connection before it counts as connected."""
+    def __init__(self, url: str, script: str, probe: Arguments, *, store: str) -> None:
+        """`probe` is called on each new connection before it counts as connected.
+
+        Log events name the `store` that the script is of.
+        """
+        self._store = store
         self._connections = ConnectionPool.from_url(
             url,
             protocol=2,
@@ -96,7 +93,7 @@ class ScriptClient:
             socket_connect_timeout=CONNECT_TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
-        self._script = read_script()
+        self._script = script
         self._digest = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
         self._knows_digests = True
         self._node: Address | None = None
@@ -105,7 +102,7 @@ class ScriptClient:
         """Node that the last move led to, which is tried in turn with the server of the URL."""
         self._moves = 0
         self._probe = probe
-        self._pending: list[_PendingCall] = []
+        self._pending: list[_PendingCall[T]] = []
         self._has_pending = asyncio.Event()
         self._first_attempt = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -120,10 +117,15 @@ class ScriptClient:
         """Whether more calls are pending than the server can answer in time."""
         return len(self._pending) >= BACKLOG_MAX
 
-    def call(self, arguments: Arguments) -> asyncio.Future[Reply]:
+    @property
+    def waiting(self) -> int:
+        """Number of calls without a reply."""
+        return len(self._pending)
+
+    def call(self, arguments: Arguments) -> asyncio.Future[Sequence[T]]:
         """Call the script. The future gets its reply within `TIMEOUT_S`, or `NoReplyError`."""
         loop = asyncio.get_running_loop()
-        reply: asyncio.Future[Reply] = loop.create_future()
+        reply: asyncio.Future[Sequence[T]] = loop.create_future()
         self._pending.append(_PendingCall(arguments, loop.time() + TIMEOUT_S, reply))
         self._has_pending.set()
         return reply
@@ -134,7 +136,7 @@ class ScriptClient:
 
     async def open(self) -> None:
         """Start the task, and wait for its first attempt to connect."""
-        self._task = asyncio.create_task(self._run(), name="redis-counters")
+        self._task = asyncio.create_task(self._run(), name=f"redis-{self._store}")
         self._task.add_done_callback(lambda _: self._first_attempt.set())
         await self._first_attempt.wait()
 
@@ -211,8 +213,12 @@ class ScriptClient:
                 self._has_pending.clear()
 
     async def _exchange(
-        self, connection: AbstractConnection, calls: Sequence[_PendingCall], *, load: bool = False
-    ) -> Sequence[_PendingCall]:
+        self,
+        connection: AbstractConnection,
+        calls: Sequence[_PendingCall[T]],
+        *,
+        load: bool = False,
+    ) -> Sequence[_PendingCall[T]]:
         """Send calls and resolve their replies. Return those whose script is not on the server.
 
         With `load` the first call has the script's text, which makes it known for the others.
@@ -244,17 +250,18 @@ class ScriptClient:
         self.failure = ""
         self._first_attempt.set()
         if self._logged is not True:
-            log.info("redis.connected")
+            log.info("redis.connected", extra={"store": self._store})
         self._logged = True
 
     def _set_disconnected(self, error: Exception) -> None:
         """Log an error if only an operator can mend the cause, else a warning."""
         self.failure, permanent = _describe(error)
         self._first_attempt.set()
+        told = {"store": self._store, "reason": self.failure}
         if self._logged is not False and permanent:
-            log.error("redis.disconnected", extra={"reason": self.failure})
+            log.error("redis.disconnected", extra=told)
         elif self._logged is not False:
-            log.warning("redis.disconnected", extra={"reason": self.failure})
+            log.warning("redis.disconnected", extra=told)
         self._logged = False
 
 
@@ -268,7 +275,7 @@ def _describe(error: Exception) -> tuple[str, bool]:
     return type(error).__name__, False
 
 
-def _retrieve_exception(reply: asyncio.Future[Reply]) -> None:
+def _retrieve_exception(reply: asyncio.Future[Sequence[T]]) -> None:
     """Mark the exception of an ignored reply as retrieved."""
     if not reply.cancelled():
         reply.exception()

@@ -102,12 +102,15 @@ async def test_thinking_loop(stand: DialectStand, scene: str) -> None:
 
 
 async def test_thinking_loop_of_run_tools(stand: DialectStand) -> None:
-    """`runTools` sends back no field that OpenAI does not have: the loop goes on without."""
+    """`runTools` sends back no field that OpenAI does not have: the gateway restores it."""
     stand.provider.say(ASKS_REASONING, ANSWERS_REASONING)
 
     found = await run(stand, "openai_contract.mjs", "loop_runner", model=THINKING)
 
     assert found == {"content": "18 °C, noon."}
+    if stand.dialect == "anthropic":
+        blocks = stand.provider.bodies[1]["messages"][1]["content"]
+        assert [block["type"] for block in blocks[:2]] == ["thinking", "redacted_thinking"]
 
 
 async def test_refused_call(stand: DialectStand) -> None:

@@ -137,10 +137,12 @@ async def test_loop_of_two_ways(stand: DialectStand, client: AsyncOpenAI) -> Non
 
 
 async def test_loop_with_reasoning_left_out(stand: DialectStand, client: AsyncOpenAI) -> None:
-    """Where a client lost the sealed reasoning, the model goes on without, and says so."""
+    """Where calls of another gateway have no reasoning, the model goes on without, and says so."""
     stand.provider.say(ASKS, ANSWERS)
     message = await ask_whole(client, [QUESTION], model=THINKING)
     message.pop("reasoning_state", None)
+    for number, made in enumerate(message["tool_calls"]):
+        made["id"] = f"elsewhere_{number}"
     request: Any = {"model": THINKING, "tools": TOOLS}
     request["messages"] = [QUESTION, message, *results(message)]
     create = client.chat.completions.with_raw_response.create

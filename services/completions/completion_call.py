@@ -1,0 +1,49 @@
+"""One call of an authenticated caller, on its way through the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from services.admission.keyring import Caller
+from services.admission.revocation import Revocation
+from services.completions.snapshot import Snapshot
+from services.domain.spec import ChatCompletionSpec, CompletionRequest
+from services.telemetry.calls import CallRecord
+
+
+class CompletionCall(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of an authenticated caller."""
+
+    record: CallRecord
+    """Record of the call, for logs, metrics and traces."""
+    caller: Caller
+    """The authenticated caller."""
+    request: CompletionRequest
+    """The request. Not validated yet."""
+    snapshot: Snapshot
+    """The configuration that the call uses to its end."""
+    idempotency_key: str | None = None
+    """The caller's idempotency key, if it sent one."""
+    time_left_s: Callable[[], float | None] = lambda: None
+    """Returns the seconds until the caller's deadline; None: there is no deadline."""
+    revocation: Revocation | None = None
+    """The revocation of the key, which ends the call. None: the call may finish."""
+
+    @property
+    def spec(self) -> ChatCompletionSpec:
+        """The completion to generate."""
+        return self.request.spec
+
+    @property
+    def strict(self) -> bool:
+        """Whether parameters that cannot be honoured are refused: by the call, else by the key."""
+        policy = self.request.parameter_policy
+        return policy == "strict" or (not policy and self.caller.scope.strict)
+
+    @property
+    def hides_reasoning(self) -> bool:
+        """Whether the caller wants an answer without its reasoning."""
+        thinking = self.spec.thinking
+        return thinking is not None and thinking.excluded

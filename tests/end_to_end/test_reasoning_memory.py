@@ -1,0 +1,206 @@
+"""Clients that send nothing back but text and tool calls go on with their reasoning."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.config import ChannelConfig, Config, ModelConfig, ReasoningConfig
+from tests.stand.dialect_stand import THINKING, TOOLS, DialectStand, configuration
+from tests.stand.gateway import running_config
+from tests.stand.operators import Operators
+from tests.stand.providers.answers import Answer, Part, Redacted, call, text, thought
+from tests.stand.providers.provider import FakeProvider
+from tests.stand.response import read
+
+ROUNDS = [
+    Answer(
+        parts=[thought("First"), text("I look."), call("toolu_1", "weather", '{"city": "Bern"}')],
+        stop="tool_calls",
+    ),
+    Answer(
+        parts=[
+            *(thought("Then", signature="dHdv"), Redacted("c2VjcmV0")),
+            *(call("toolu_2", "clock", "{}"), call("toolu_3", "weather", '{"city": "Rome"}')),
+        ],
+        stop="tool_calls",
+    ),
+    Answer(parts=[thought("Done", signature="dGhyZWU="), text("18 °C.")]),
+]
+CALLS_OF_TWO_TURNS = ("toolu_1", "toolu_2", "toolu_3")
+QUESTION = {"role": "user", "content": "How warm is it?"}
+SIGNED = ("anthropic", "openrouter")
+
+
+@pytest.fixture(params=SIGNED)
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Each dialect whose providers want their reasoning back."""
+    return str(request.param)
+
+
+@pytest.fixture
+def remember() -> bool:
+    """Whether reasoning is remembered."""
+    return True
+
+
+@pytest.fixture
+async def stand(tmp_path: Path, dialect: str, *, remember: bool) -> AsyncIterator[DialectStand]:
+    """A gateway and its provider, which refuses reasoning that was changed or left out."""
+    async with FakeProvider(dialect) as provider:
+        channel, model = configuration(dialect, provider.url)
+        config = Config(
+            channels=(channel,), models=(model,), reasoning=ReasoningConfig(remember=remember)
+        )
+        async with running_config(tmp_path, config) as gateway:
+            yield DialectStand(dialect, provider, gateway)
+
+
+async def asked(
+    stand: DialectStand, messages: list[Any], *, streamed: bool = False, key: str = "", **more: Any
+) -> dict[str, Any]:
+    """Return what a forgetful client keeps of an answer."""
+    body = {"model": THINKING, "messages": messages, "tools": TOOLS, "stream": streamed, **more}
+    headers = {"Authorization": f"Bearer {key or stand.gateway.key}"}
+    url = f"{stand.gateway.base_url}/chat/completions"
+    async with stand.gateway.http.post(url, json=body, headers=headers) as response:
+        answer = await read(response)
+    assert answer.status == 200, answer.text
+    if not answer.streamed:
+        message = answer.json["choices"][0]["message"]
+        content = message["content"]
+        said = content if isinstance(content, str | None) else content[-1]["text"]
+        return {"role": "assistant", "content": said, "tool_calls": message.get("tool_calls", [])}
+    return {"role": "assistant", "content": answer.content, "tool_calls": _calls(answer.events)}
+
+
+def _calls(events: Any) -> list[Any]:
+    """Return the tool calls of a stream."""
+    calls: list[Any] = []
+    for event in events[:-1]:
+        for piece in event["choices"][0]["delta"].get("tool_calls", ()):
+            if "id" in piece:
+                calls.append({"id": piece["id"], "type": "function", "function": {"arguments": ""}})
+                calls[-1]["function"]["name"] = piece["function"]["name"]
+            calls[-1]["function"]["arguments"] += piece["function"]["arguments"]
+    return calls
+
+
+def results(message: dict[str, Any]) -> list[Any]:
+    """Return the results of a message's calls."""
+    return [
+        {"role": "tool", "tool_call_id": each["id"], "content": "18 °C"}
+        for each in message["tool_calls"]
+    ]
+
+
+def earlier_reasoning(stand: DialectStand) -> list[list[str]]:
+    """Return the signatures in each assistant's turn of the last request."""
+    turns = [sent for sent in stand.provider.bodies[-1]["messages"] if sent["role"] == "assistant"]
+    if stand.dialect == "openrouter":
+        details = [turn.get("reasoning_details", []) for turn in turns]
+        return [[item.get("signature", item.get("data")) for item in each] for each in details]
+    kinds = ("thinking", "redacted_thinking")
+    blocks = [[block for block in turn["content"] if block["type"] in kinds] for turn in turns]
+    return [[block.get("signature", block.get("data")) for block in each] for each in blocks]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("strict", [False, True])
+async def test_three_rounds(stand: DialectStand, *, streamed: bool, strict: bool) -> None:
+    """Each request has the reasoning of all earlier turns, and the caller sees no note of it."""
+    stand.provider.say(*ROUNDS)
+    stand.gateway.http.headers["x-pomogator-mode"] = "strict" if strict else "adapt"
+    messages: list[Any] = [QUESTION]
+    for _ in range(2):
+        message = await asked(stand, messages, streamed=streamed)
+        messages += [message, *results(message)]
+    answer = await asked(stand, messages, streamed=streamed)
+
+    assert answer["content"] == "18 °C."
+    assert earlier_reasoning(stand) == [["c2lnbmVk"], ["dHdv", "c2VjcmV0"]]
+    reasons = [body.get("thinking") or body.get("reasoning") for body in stand.provider.bodies]
+    assert reasons[0] is not None
+    assert reasons == [reasons[0]] * 3
+    metric = stand.gateway.service.registry.get_sample_value
+    assert metric("pomogator_recalled_turns_total") == len(["toolu_1", *CALLS_OF_TWO_TURNS])
+    assert (metric("pomogator_remembered_reasoning_bytes") or 0) > 0
+
+
+async def test_another_account(stand: DialectStand) -> None:
+    """It gets nothing of the first one's reasoning, though it knows the calls."""
+    stand.provider.say(*ROUNDS)
+    message = await asked(stand, [QUESTION])
+    async with stand.gateway.service.operators_channel() as channel:
+        operators = Operators(channel)
+        _, other = await operators.create_key("other")
+        await operators.credit("other", 10**9, "once")
+
+    await asked(stand, [QUESTION, message, *results(message)], key=other)
+
+    assert earlier_reasoning(stand) == [[]]
+
+
+async def test_another_key_of_the_account(stand: DialectStand) -> None:
+    """It is the same caller: keys are rotated."""
+    stand.provider.say(*ROUNDS)
+    message = await asked(stand, [QUESTION])
+    _, other = await stand.gateway.service.key_maker.make("default")
+
+    await asked(stand, [QUESTION, message, *results(message)], key=other)
+
+    assert earlier_reasoning(stand) == [["c2lnbmVk"]]
+
+
+@pytest.mark.parametrize("remember", [False])
+async def test_switched_off(stand: DialectStand) -> None:
+    """The configuration says that nothing is kept. The loop goes on without reasoning."""
+    stand.provider.say(*ROUNDS)
+    message = await asked(stand, [QUESTION])
+
+    await asked(stand, [QUESTION, message, *results(message)])
+
+    assert earlier_reasoning(stand) == [[]]
+
+
+@pytest.mark.parametrize("dialect", ["anthropic"])
+async def test_details_that_a_client_has_merged(stand: DialectStand) -> None:
+    """Claude's blocks are restored as they were: a merged one has no valid signature."""
+    blocks: list[Part] = [thought("One."), thought("Two.", signature="dHdv")]
+    blocks.append(call("toolu_1", "clock", "{}"))
+    stand.provider.say(Answer(parts=blocks, stop="tool_calls"), ROUNDS[-1])
+    message = await asked(stand, [QUESTION])
+    merged = {"type": "reasoning.text", "text": "One.Two.", "signature": "c2lnbmVk"}
+    message["reasoning_details"] = [merged | {"format": "anthropic-claude-v1", "index": 0}]
+
+    await asked(stand, [QUESTION, message, *results(message)])
+
+    assert earlier_reasoning(stand) == [["c2lnbmVk", "dHdv"]]
+
+
+async def test_a_fallback_gets_what_it_can_read(tmp_path: Path) -> None:
+    """A provider of another dialect gets none of it, and no note says so."""
+    async with FakeProvider("anthropic") as first, FakeProvider("openai") as second:
+        claude, known = configuration("anthropic", first.url)
+        spare = ChannelConfig(
+            name="spare",
+            dialect="openai",
+            base_url=second.url,
+            models={"house/spare": "house-1"},
+        )
+        config = Config(channels=(claude, spare), models=(known, ModelConfig(name="house/spare")))
+        async with running_config(tmp_path, config) as gateway:
+            stand = DialectStand("anthropic", first, gateway)
+            first.say(*ROUNDS)
+            second.say(ROUNDS[-1])
+            message = await asked(stand, [QUESTION])
+            gateway.http.headers["x-pomogator-mode"] = "strict"
+            history = [QUESTION, message, *results(message)]
+
+            answer = await asked(stand, history, model="house/spare")
+
+        assert answer["content"] == "18 °C."
+        assert "First" not in str(second.bodies[0])
