@@ -29,6 +29,10 @@ PARTS: Mapping[str, str] = {
     "cache_write_1h_usd_per_mtok": "cache_write_1h_mtok",
     "completion_usd_per_mtok": "output_mtok",
     "thinking_usd_per_mtok": "output_reasoning_mtok",
+    "prompt_audio_usd_per_mtok": "input_audio_mtok",
+    "prompt_image_usd_per_mtok": "input_image_mtok",
+    "completion_audio_usd_per_mtok": "output_audio_mtok",
+    "completion_image_usd_per_mtok": "output_image_mtok",
 }
 """Keys of a price: ours, and the package's."""
 
@@ -39,10 +43,13 @@ SOURCES: Mapping[str, str] = {"openrouter": "", "openai": "openai/", "anthropic"
 """Providers, with the prefix of our public names. The last one determines a name's price."""
 
 NO_CHAT = re.compile(
-    r"audio|\bada\b|babbage|:batch|curie|davinci|embedding|ft[:-]|image|live|moderation|realtime"
+    r"\bada\b|babbage|:batch|curie|davinci|embedding|ft[:-]|image|live|moderation|realtime"
     r"|transcri|translate|tts|whisper"
 )
 """Names of models without chat completions, or with another price for them."""
+
+AUDIO = "audio"
+"""In the names of models whose sound has a price of its own. Without one they are left out."""
 
 VENDOR = re.compile(r"[a-z0-9-]+/")
 """Vendor prefix of public names. (A `~` before it marks a name whose model changes.)"""
@@ -81,6 +88,8 @@ def _prices(day: datetime) -> Iterator[tuple[str, ModelPrice]]:
     for provider, prefix in SOURCES.items():
         for model in known[provider]:
             price = model.get_prices(day)
+            if AUDIO in model.id and price.input_audio_mtok is None:
+                continue
             if price.input_mtok is not None and price.output_mtok is not None:
                 yield from ((prefix + name, price) for name in _names(model, prefix))
 

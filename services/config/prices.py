@@ -20,6 +20,8 @@ PROMPT_PRICES = frozenset(
         "cache_read_usd_per_mtok",
         "cache_write_usd_per_mtok",
         "cache_write_1h_usd_per_mtok",
+        "prompt_audio_usd_per_mtok",
+        "prompt_image_usd_per_mtok",
     }
 )
 """Prices of prompt tokens. The others are of the completion."""
@@ -40,6 +42,12 @@ class RatesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Completion tokens. Left out: free."""
     thinking_usd_per_mtok: Decimal | None = None
     """Reasoning tokens of the completion. Left out: the price of the completion."""
+    prompt_audio_usd_per_mtok: Decimal | None = None
+    """Uncached sound in the prompt. Left out: the price of the prompt. So with images."""
+    prompt_image_usd_per_mtok: Decimal | None = None
+    completion_audio_usd_per_mtok: Decimal | None = None
+    """Generated sound. Left out: the price of the completion. So with images."""
+    completion_image_usd_per_mtok: Decimal | None = None
 
     def __post_init__(self) -> None:
         """Refuse prices that cannot be billed exactly."""

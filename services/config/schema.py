@@ -198,6 +198,10 @@ class ModelConfig(CapabilityOverrides, frozen=True, kw_only=True, forbid_unknown
     cache_write_1h_usd_per_mtok: Decimal | None = None
     completion_usd_per_mtok: Decimal | None = None
     thinking_usd_per_mtok: Decimal | None = None
+    prompt_audio_usd_per_mtok: Decimal | None = None
+    prompt_image_usd_per_mtok: Decimal | None = None
+    completion_audio_usd_per_mtok: Decimal | None = None
+    completion_image_usd_per_mtok: Decimal | None = None
     request_usd: Decimal | None = None
     tiers: tuple[TierConfig, ...] = ()
     """Price, by the keys of `PriceConfig`. Without any, the shipped price holds."""

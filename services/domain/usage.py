@@ -29,3 +29,38 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cache_write_1h_token_count: int = 0
     """Share of the tokens written to the cache that is kept for an hour, which costs more."""
     source: UsageSource = ""
+    prompt_audio_token_count: int = 0
+    """Share of the prompt tokens that stand for sound."""
+    prompt_image_token_count: int = 0
+    """Share of the prompt tokens that stand for images."""
+    prompt_text_token_count: int = 0
+    """Share of the prompt tokens that are text, where reported."""
+    completion_audio_token_count: int = 0
+    """Share of the generated tokens that stand for sound."""
+    completion_image_token_count: int = 0
+    """Share of the generated tokens that stand for images."""
+    completion_text_token_count: int = 0
+    """Share of the generated tokens that are text, where reported."""
+    accepted_prediction_token_count: int = 0
+    """Tokens of a predicted output that the answer has."""
+    rejected_prediction_token_count: int = 0
+    """Generated tokens of a predicted output that the answer does not have."""
+    extra_json: bytes = b""
+    """Other members of the provider's usage: a JSON object in its form."""
+
+
+PROMPT_SHARES = (
+    "prompt_audio_token_count",
+    "prompt_image_token_count",
+    "prompt_text_token_count",
+)
+"""Shares of the prompt tokens by medium, as reported."""
+
+COMPLETION_SHARES = (
+    "completion_audio_token_count",
+    "completion_image_token_count",
+    "completion_text_token_count",
+    "accepted_prediction_token_count",
+    "rejected_prediction_token_count",
+)
+"""Shares of the generated tokens by medium and prediction, as reported."""

@@ -52,6 +52,14 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Generated text and tool calls."""
     thinking: int = 0
     """Generated reasoning."""
+    prompt_audio: int | None = None
+    """Uncached sound in the prompt. None: as other prompt tokens."""
+    prompt_image: int | None = None
+    """Uncached images in the prompt. None: as other prompt tokens."""
+    completion_audio: int | None = None
+    """Generated sound. None: as other generated tokens."""
+    completion_image: int | None = None
+    """Generated images. None: as other generated tokens."""
 
     @classmethod
     def of(cls, config: RatesConfig, **others: object) -> Self:
@@ -69,32 +77,47 @@ class Rates(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             cache_write_1h=_per_token(config.cache_write_1h_usd_per_mtok, cache_write),
             completion=completion,
             thinking=_per_token(config.thinking_usd_per_mtok, completion),
+            prompt_audio=_own_rate(config.prompt_audio_usd_per_mtok),
+            prompt_image=_own_rate(config.prompt_image_usd_per_mtok),
+            completion_audio=_own_rate(config.completion_audio_usd_per_mtok),
+            completion_image=_own_rate(config.completion_image_usd_per_mtok),
             **others,
         )
 
     def pico(self, usage: Usage) -> int:
         """Return the picodollars for the tokens of `usage`."""
-        prompt, completion = usage.prompt_token_count, usage.completion_token_count
         read, write = usage.cache_read_token_count, usage.cache_write_token_count
         hour, thinking = usage.cache_write_1h_token_count, usage.thinking_token_count
+        uncached = usage.prompt_token_count - read - write
+        said = usage.completion_token_count - thinking
+        prompt_media = (
+            (usage.prompt_audio_token_count, self.prompt_audio),
+            (usage.prompt_image_token_count, self.prompt_image),
+        )
+        completion_media = (
+            (usage.completion_audio_token_count, self.completion_audio),
+            (usage.completion_image_token_count, self.completion_image),
+        )
         return (
-            max(0, prompt - read - write) * self.prompt
+            _pico_with_media(max(0, uncached), self.prompt, prompt_media)
             + read * self.cache_read
             + max(0, write - hour) * self.cache_write
             + hour * self.cache_write_1h
-            + max(0, completion - thinking) * self.completion
+            + _pico_with_media(max(0, said), self.completion, completion_media)
             + thinking * self.thinking
         )
 
     @property
     def prompt_max(self) -> int:
         """Highest rate of a prompt token."""
-        return max(self.prompt, self.cache_read, self.cache_write, self.cache_write_1h)
+        media = self.prompt_audio or 0, self.prompt_image or 0
+        return max(self.prompt, self.cache_read, self.cache_write, self.cache_write_1h, *media)
 
     @property
     def completion_max(self) -> int:
         """Highest rate of a generated token."""
-        return max(self.completion, self.thinking)
+        media = self.completion_audio or 0, self.completion_image or 0
+        return max(self.completion, self.thinking, *media)
 
 
 class Tier(Rates, frozen=True, kw_only=True, omit_defaults=True):
@@ -263,6 +286,21 @@ def _shipped_names(channel: ChannelConfig, upstream_model: str) -> Iterator[str]
 def _rates_up_to(price: Price, prompt_tokens: int) -> Sequence[Rates]:
     reached = [tier for tier in price.tiers if prompt_tokens > tier.above_prompt_tokens]
     return [price, *reached]
+
+
+def _pico_with_media(tokens: int, rate: int, media: Iterable[tuple[int, int | None]]) -> int:
+    """Return the picodollars for tokens, of which some stand for media with rates of their own."""
+    pico = 0
+    for count, own_rate in media:
+        if own_rate is not None:
+            share = min(count, tokens)
+            pico += share * own_rate
+            tokens -= share
+    return pico + tokens * rate
+
+
+def _own_rate(usd_per_mtok: Decimal | None) -> int | None:
+    return None if usd_per_mtok is None else _per_token(usd_per_mtok, 0)
 
 
 def _per_token(usd_per_mtok: Decimal | None, default: int) -> int:

@@ -6,7 +6,7 @@ tokens that were passed on are counted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -21,7 +21,7 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.spec import ChatCompletionSpec
-from services.domain.usage import Usage, UsageSource
+from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage, UsageSource
 from services.metering.tokens import CounterName, RunningTokenCount, TokenCounter, count_prompt
 
 COMPLETION_SLACK = 1.1
@@ -187,7 +187,8 @@ def _consistent(
     write = min(max(0, reported.cache_write_token_count), prompt - read)
     write_1h = min(max(0, reported.cache_write_1h_token_count), write)
     thinking = min(max(0, reported.thinking_token_count), completion)
-    usage = Usage(
+    usage = msgspec.structs.replace(
+        reported,
         prompt_token_count=prompt,
         completion_token_count=completion,
         total_token_count=prompt + completion,
@@ -196,6 +197,8 @@ def _consistent(
         cache_write_token_count=write,
         cache_write_1h_token_count=write_1h,
         source=source,
+        **_within(reported, PROMPT_SHARES, prompt),
+        **_within(reported, COMPLETION_SHARES, completion),
     )
     flags = []
     if read != reported.cache_read_token_count:
@@ -207,6 +210,12 @@ def _consistent(
     if thinking != reported.thinking_token_count:
         flags.append("thinking_clipped")
     return usage, tuple(flags)
+
+
+def _within(reported: Usage, names: Sequence[str], total: int) -> Mapping[str, int]:
+    """Return shares of a total, none of which is negative or larger than it."""
+    counts = {name: getattr(reported, name) for name in names}
+    return {name: min(max(0, count), total) for name, count in counts.items() if count}
 
 
 def _has_counts(usage: Usage) -> bool:

@@ -112,4 +112,8 @@ class Explainer:
             cache_write_1h_pico_usd=rates.cache_write_1h,
             completion_pico_usd=rates.completion,
             thinking_pico_usd=rates.thinking,
+            prompt_audio_pico_usd=rates.prompt_audio,
+            prompt_image_pico_usd=rates.prompt_image,
+            completion_audio_pico_usd=rates.completion_audio,
+            completion_image_pico_usd=rates.completion_image,
         )

@@ -41,6 +41,15 @@ CALL: dict[str, Any] = {
 }
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
 CONTENT = [{"type": "text", "text": "News."}, PICTURE]
+USAGE = {
+    "prompt_tokens": 100,
+    "completion_tokens": 50,
+    "total_tokens": 150,
+    "cost": 1,
+    "queue_ms": 3,
+    "prompt_tokens_details": {"audio_tokens": 60, "video_tokens": 7},
+    "completion_tokens_details": {"rejected_prediction_tokens": 5},
+}
 OWN = {"cost": {"total_cost": 1}, "user_id": "operator"}
 
 
@@ -49,16 +58,16 @@ def respond(request: Request) -> list[bytes]:
     ends = {"finish_reason": "stop", "content_filter_results": FILTERS}
     if not request.json()["stream"]:
         message = {"content": CONTENT, "tool_calls": [CALL], "mode": "fast"}
-        return [
-            json_answer({"choices": [{"index": 0, "message": message, **ends}], **BESIDE, **OWN})
-        ]
+        choice = {"index": 0, "message": message, **ends}
+        return [json_answer({"choices": [choice], "usage": USAGE, **BESIDE, **OWN})]
     deltas: list[dict[str, Any]] = [
         {"content": [CONTENT[0]], "mode": "fast"},
         {"content": [CONTENT[1]], "mode": "fast"},
         {"tool_calls": [{"index": 0, **CALL}]},
     ]
     chunks = [{"choices": [{"index": 0, "delta": delta}], **BESIDE, **OWN} for delta in deltas]
-    return [events_of([*chunks, {"choices": [{"index": 0, "delta": {}, **ends}]}])]
+    last = {"choices": [{"index": 0, "delta": {}, **ends}], "usage": USAGE}
+    return [events_of([*chunks, last])]
 
 
 @pytest.fixture
@@ -118,6 +127,29 @@ async def test_a_stream_has_them(gateway: Gateway) -> None:
     assert [piece.get("mood") for piece in pieces if "mood" in piece] == ["eager"]
     assert [piece["function"]["version"] for piece in pieces if "mood" in piece] == [2]
     assert choices[-1]["content_filter_results"] == FILTERS
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_usage_has_its_details(gateway: Gateway, *, stream: bool) -> None:
+    """The provider's, beside those that the gateway always gives."""
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+
+    answer = await asked(gateway, stream=stream, **options)
+
+    usage = (answer[-1] if stream else answer)["usage"]
+    assert usage == {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "total_tokens": 150,
+        "queue_ms": 3,
+        "prompt_tokens_details": {
+            "cached_tokens": 0,
+            "cache_write_tokens": 0,
+            "audio_tokens": 60,
+            "video_tokens": 7,
+        },
+        "completion_tokens_details": {"reasoning_tokens": 0, "rejected_prediction_tokens": 5},
+    }
 
 
 async def test_the_official_sdk_sees_them(gateway: Gateway) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import get_args
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from services.common.money import exact_usd
 from services.domain.conversation import ToolCall
 from services.domain.events import FinishReason, ToolCallDelta
-from services.domain.usage import Usage
+from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage
 
 _FINISH_REASONS = frozenset(get_args(FinishReason)) - {""}
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -67,8 +68,22 @@ def render_usage(usage: Usage, cost_nano_usd: int | None) -> dict[str, object]:
     rendered["prompt_tokens_details"] = {
         "cached_tokens": usage.cache_read_token_count,
         "cache_write_tokens": usage.cache_write_token_count,
+        **_shares(usage, PROMPT_SHARES, "prompt_"),
     }
-    rendered["completion_tokens_details"] = {"reasoning_tokens": usage.thinking_token_count}
+    rendered["completion_tokens_details"] = {
+        "reasoning_tokens": usage.thinking_token_count,
+        **_shares(usage, COMPLETION_SHARES, "completion_"),
+    }
     if cost_nano_usd is not None:
         rendered["cost"] = msgspec.Raw(exact_usd(cost_nano_usd).encode())
-    return rendered
+    return with_others(rendered, usage.extra_json)
+
+
+def _shares(usage: Usage, names: Iterable[str], prefix: str) -> dict[str, int]:
+    """Return shares of a total that are more than 0: `audio_tokens` and the like."""
+    counts = {name: getattr(usage, name) for name in names}
+    return {
+        f"{name.removeprefix(prefix).removesuffix('_token_count')}_tokens": count
+        for name, count in counts.items()
+        if count
+    }

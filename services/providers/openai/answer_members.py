@@ -9,16 +9,7 @@ import msgspec
 from services.common.known_members import member
 from services.domain.events import AnswerMembers
 from services.providers.openai import wire
-from services.providers.openai.extras import Json, decoded
-
-WITHHELD = frozenset(
-    {
-        *("cost", "cost_details", "cost_in_usd_ticks", "market_cost"),
-        *("is_byok", "user", "user_id"),
-    }
-)
-"""Members of an answer and of its usage that callers do not get: the operator's bill, and the
-operator's account with the provider."""
+from services.providers.openai.extras import WITHHELD, Json, decoded
 
 
 class MembersBesideChoices:

@@ -19,6 +19,15 @@ OTHER_PARTS = "content_parts"
 """Member of a message with what a content array has besides texts and pictures: parts of other
 types, and lists and objects in the part of a text, such as its citations."""
 
+WITHHELD = frozenset(
+    {
+        *("cost", "cost_details", "cost_in_usd_ticks", "market_cost"),
+        *("is_byok", "user", "user_id"),
+    }
+)
+"""Members of an answer and of its usage that callers do not get: the operator's bill, and the
+operator's account with the provider."""
+
 _PASSED = ("annotations", "images", "audio", "extra_content")
 """Fields of messages that are passed on as they are."""
 

@@ -101,7 +101,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
         """Decode a JSON body, which may begin with white space."""
         data = body.strip()
         found, unknown = wire.decode(data)
-        self._take_head(found, data)
+        self._take_head(found, unknown, data)
         self._members.add(found, unknown)
         if not found.choices:
             raise _error_in_answer(data) if read_error(data).message else wire.unreadable()
@@ -111,8 +111,9 @@ class OpenAiDecoder(RepeatedTextDecoder):
             answer = answers.get(index)
             if answer is None:
                 answer = answers[index] = WholeChoice(index, found.id or "", details=self._details)
-            self._take_choice_head(choice)
-            answer.add(choice, item(member(unknown, "choices"), number))
+            others = item(member(unknown, "choices"), number)
+            self._take_choice_head(choice, others)
+            answer.add(choice, others)
             if choice.finish_reason:
                 answer.end(choice.finish_reason, choice.native_finish_reason)
         return WholeAnswer(
@@ -140,7 +141,7 @@ class OpenAiDecoder(RepeatedTextDecoder):
 
         Returns its events, and whether any member without an event is new or has changed.
         """
-        self._take_head(chunk, data)
+        self._take_head(chunk, unknown, data)
         changed = self._members.add(chunk, unknown)
         events: list[Event] = []
         for number, choice in enumerate(chunk.choices or ()):
@@ -150,8 +151,9 @@ class OpenAiDecoder(RepeatedTextDecoder):
                 answer = self._choices[index] = StreamedChoice(
                     index, chunk.id or "", details=self._details
                 )
-            self._take_choice_head(choice)
-            changed |= answer.add(choice, item(member(unknown, "choices"), number), events)
+            others = item(member(unknown, "choices"), number)
+            self._take_choice_head(choice, others)
+            changed |= answer.add(choice, others, events)
             if choice.finish_reason:
                 answer.end(choice.finish_reason, choice.native_finish_reason)
             if index == 0:
@@ -165,12 +167,12 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if news is not None:
             events.insert(0, news)
 
-    def _take_head(self, chunk: wire.Chunk, data: bytes) -> None:
+    def _take_head(self, chunk: wire.Chunk, unknown: Any, data: bytes) -> None:
         """Take what is beside the choices. Raises UpstreamError if that is an error."""
         if chunk.usage is not None:
-            self._count(chunk.usage)
+            self._count(chunk.usage, member(unknown, "usage"))
         if chunk.x_groq is not None:
-            self._take_groq(chunk.x_groq)
+            self._take_groq(chunk.x_groq, member(unknown, "x_groq"))
         if error := wire.present(chunk.error):
             raise _error_in_answer(data if chunk.choices is None else error)
         if chunk.service_tier:
@@ -178,21 +180,21 @@ class OpenAiDecoder(RepeatedTextDecoder):
         if not chunk.choices and "error" in (chunk.object, chunk.type):
             raise _error_in_answer(data)
 
-    def _take_groq(self, extras: wire.GroqExtras) -> None:
+    def _take_groq(self, extras: wire.GroqExtras, unknown: Any) -> None:
         if extras.usage is not None:
-            self._count(extras.usage)
+            self._count(extras.usage, member(unknown, "usage"))
         if error := wire.present(extras.error):
             raise _error_in_answer(error)
 
-    def _take_choice_head(self, choice: wire.Choice) -> None:
+    def _take_choice_head(self, choice: wire.Choice, unknown: Any) -> None:
         """Take what a choice has beside its message. Raises UpstreamError if that is an error."""
         if choice.usage is not None:
-            self._count(choice.usage)
+            self._count(choice.usage, member(unknown, "usage"))
         if error := wire.present(choice.error):
             raise _error_in_answer(error)
 
-    def _count(self, found: wire.Usage) -> None:
-        self._usage = normalized(found) or self._usage
+    def _count(self, found: wire.Usage, unknown: Any) -> None:
+        self._usage = normalized(found, unknown) or self._usage
 
     def _endings(self) -> list[Event]:
         answers = [self._choices[index] for index in sorted(self._choices)]

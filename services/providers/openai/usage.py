@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from services.domain.usage import Usage
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from services.common.known_members import member
+from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage
 from services.providers.base import TOKENS_MAX
 from services.providers.openai import wire
+from services.providers.openai.extras import WITHHELD, decoded
 
 _NO_DETAILS = wire.PromptDetails()
 
+_PROMPT_SHARES = tuple(zip(PROMPT_SHARES, ("audio", "image", "text"), strict=True))
+_COMPLETION_SHARES = tuple(
+    zip(
+        COMPLETION_SHARES,
+        ("audio", "image", "text", "accepted_prediction", "rejected_prediction"),
+        strict=True,
+    )
+)
+"""Shares of a total: our names, and the providers' without `_tokens`."""
 
-def normalized(found: wire.Usage) -> Usage | None:
-    """Usage in the contract's terms. None if the figures are implausible.
+
+def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
+    """Usage in the contract's terms, with its unknown members. None if it is implausible.
 
     A total that is larger than its parts means reasoning that the provider left out of
     the completion (xAI and Google do), so the rest counts as completion. Cached tokens that
@@ -51,7 +68,30 @@ def normalized(found: wire.Usage) -> Usage | None:
         cache_read_token_count=int(min(read, prompt)) if read else 0,
         cache_write_token_count=int(min(written, prompt)) if written else 0,
         source="provider",
+        extra_json=_extra_json(unknown),
+        **_shares(within, _PROMPT_SHARES, prompt),
+        **_shares(found.completion_tokens_details, _COMPLETION_SHARES, completion),
     )
+
+
+def _shares(
+    details: wire.Wire | None, names: Iterable[tuple[str, str]], total: float
+) -> dict[str, int]:
+    """Shares of a total that are plausible, and more than 0."""
+    counts = {ours: getattr(details, f"{theirs}_tokens", None) for ours, theirs in names}
+    return {name: int(min(count, total)) for name, count in counts.items() if count and count > 0}
+
+
+def _extra_json(unknown: Any) -> bytes:
+    """Members of usage that have no field, in the provider's form, without the operator's bill."""
+    if not unknown:
+        return b""
+    members = decoded(unknown)
+    for name in ("prompt_tokens_details", "completion_tokens_details"):
+        if inner := decoded(member(unknown, name)):
+            members[name] = inner
+    shown = {name: value for name, value in members.items() if name not in WITHHELD}
+    return msgspec.json.encode(shown) if shown else b""
 
 
 def _beside(prompt: float, rest: float, reasoning: float, read: float, written: float) -> float:

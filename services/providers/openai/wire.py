@@ -33,12 +33,20 @@ class PromptDetails(Wire, frozen=True, gc=False):
     cached_tokens: float | None = None
     cache_write_tokens: float | None = None
     cache_creation_tokens: float | None = None
+    audio_tokens: float | None = None
+    image_tokens: float | None = None
+    text_tokens: float | None = None
 
 
 class CompletionDetails(Wire, frozen=True, gc=False):
     """Breakdown of the completion tokens."""
 
     reasoning_tokens: float | None = None
+    audio_tokens: float | None = None
+    image_tokens: float | None = None
+    text_tokens: float | None = None
+    accepted_prediction_tokens: float | None = None
+    rejected_prediction_tokens: float | None = None
 
 
 class Usage(Wire, frozen=True, gc=False):

@@ -111,6 +111,34 @@ def test_markup_is_on_top_and_rounded_once() -> None:
     assert cost_nano(Usage(), FREE, markup_bp=250) == 0
 
 
+def test_sound_and_images_may_have_their_own_price() -> None:
+    """As far as they are not cached, nor reasoning; otherwise they are billed like text."""
+    usage = Usage(
+        prompt_token_count=100,
+        prompt_audio_token_count=60,
+        prompt_image_token_count=10,
+        cache_read_token_count=50,
+        completion_token_count=40,
+        completion_audio_token_count=30,
+        completion_image_token_count=5,
+    )
+    keys = {"prompt_usd_per_mtok": 1, "completion_usd_per_mtok": 2, "cache_read_usd_per_mtok": 0}
+    sounds = {"prompt_audio_usd_per_mtok": 30, "completion_audio_usd_per_mtok": 60}
+    images = {"prompt_image_usd_per_mtok": 5, "completion_image_usd_per_mtok": 9}
+
+    assert cost_nano(usage, Price.from_config(row(**keys))) == 50_000 + 80_000
+    apart = Price.from_config(row(**keys, **sounds, **images))
+    assert cost_nano(usage, apart) == 50 * 30_000 + 30 * 60_000 + 5 * 9_000 + 5 * 2_000
+
+
+def test_the_shipped_table_prices_sound() -> None:
+    """The models that speak are listed with the price of their sound, or not at all."""
+    prices = {name: price for name, price in load_shipped().items() if "audio" in name}
+
+    assert prices
+    assert all(price.prompt_audio and price.completion_audio for price in prices.values())
+
+
 CACHED = Usage(
     prompt_token_count=1000,
     cache_read_token_count=500,
@@ -177,6 +205,10 @@ def test_a_price_is_found_in_a_row_with_other_fields() -> None:
         cache_write_1h_usd_per_mtok: Decimal | None = None
         completion_usd_per_mtok: Decimal | None = None
         thinking_usd_per_mtok: Decimal | None = None
+        prompt_audio_usd_per_mtok: Decimal | None = None
+        prompt_image_usd_per_mtok: Decimal | None = None
+        completion_audio_usd_per_mtok: Decimal | None = None
+        completion_image_usd_per_mtok: Decimal | None = None
         request_usd: Decimal | None = None
         tiers: tuple[TierConfig, ...] = ()
 
@@ -312,15 +344,15 @@ def test_well_known_models_have_a_price(name: str) -> None:
 
 counts = st.integers(0, 2_000_000)
 rates = st.integers(0, 10**9)
-parts = st.tuples(counts, counts, counts, counts, counts, counts)
+parts = st.tuples(*[counts] * 10)
 
 
 @st.composite
 def prices(draw: st.DrawFn) -> Price:
     """Prices with rising tiers."""
-    base = draw(st.tuples(rates, rates, rates, rates, rates, rates))
-    rises = draw(st.tuples(rates, rates, rates, rates, rates, rates))
-    names = Price.__struct_fields__[:6]
+    names = Price.__struct_fields__[:10]
+    base = draw(st.tuples(*[rates] * len(names)))
+    rises = draw(st.tuples(*[rates] * len(names)))
     higher = {name: one + more for name, one, more in zip(names, base, rises, strict=True)}
     tier = Tier(above_prompt_tokens=draw(st.integers(1, 3_000_000)), **higher)
     lower = dict(zip(names, base, strict=True))
@@ -329,18 +361,23 @@ def prices(draw: st.DrawFn) -> Price:
 
 def usage_of(parts: tuple[int, ...]) -> Usage:
     """Build a usage from disjoint parts."""
-    fresh, read, write, hour, text, thinking = parts
+    fresh, read, write, hour, text, thinking, *media = parts
+    heard, seen, sound, pictures = media
     return Usage(
-        prompt_token_count=fresh + read + write + hour,
+        prompt_token_count=fresh + read + write + hour + heard + seen,
+        prompt_audio_token_count=heard,
+        prompt_image_token_count=seen,
+        completion_audio_token_count=sound,
+        completion_image_token_count=pictures,
         cache_read_token_count=read,
         cache_write_token_count=write + hour,
         cache_write_1h_token_count=hour,
-        completion_token_count=text + thinking,
+        completion_token_count=text + thinking + sound + pictures,
         thinking_token_count=thinking,
     )
 
 
-@given(prices(), parts, st.integers(0, 5), st.integers(1, 1000), st.integers(0, 10_000))
+@given(prices(), parts, st.integers(0, 9), st.integers(1, 1000), st.integers(0, 10_000))
 def test_more_tokens_never_cost_less(
     price: Price, parts: tuple[int, ...], index: int, more: int, markup_bp: int
 ) -> None:

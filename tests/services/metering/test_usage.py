@@ -19,7 +19,7 @@ from services.domain.events import (
     ToolCallDelta,
 )
 from services.domain.spec import ChatCompletionSpec
-from services.domain.usage import Usage
+from services.domain.usage import COMPLETION_SHARES, PROMPT_SHARES, Usage
 from services.metering.tokens import TokenCounter, count_prompt
 from services.metering.usage import COUNT_MAX, UsageMeter
 
@@ -215,6 +215,11 @@ def test_billed_usage_is_consistent(
     assert cached <= usage.prompt_token_count <= COUNT_MAX
     assert usage.cache_write_1h_token_count <= usage.cache_write_token_count
     assert usage.thinking_token_count <= usage.completion_token_count <= COUNT_MAX
+    for total, shares in (
+        (usage.prompt_token_count, PROMPT_SHARES),
+        (usage.completion_token_count, COMPLETION_SHARES),
+    ):
+        assert max(getattr(usage, name) for name in shares) <= total
     total = usage.prompt_token_count + usage.completion_token_count
     assert usage.total_token_count == total
     assert usage.source

@@ -211,3 +211,44 @@ def test_log_probabilities_without_tokens_stay_as_they_are(tokens: list[object])
     choice: Choice = whole({"message": {"content": "a"}, "logprobs": older}).choices[0]
 
     assert json.loads(choice.logprobs_json)["token_logprobs"] == [-1.0]
+
+
+def test_shares_of_the_usage() -> None:
+    """By medium and prediction; other members in the provider's form, without its bill."""
+    usage = {
+        "prompt_tokens": 100,
+        "completion_tokens": 50,
+        "cost": 1,
+        "num_sources_used": 3,
+        "server_tool_use": {"web_search_requests": 2},
+        "prompt_tokens_details": {
+            "audio_tokens": 60,
+            "image_tokens": 500,
+            "text_tokens": 40,
+            "video_tokens": 7,
+        },
+        "completion_tokens_details": {
+            "audio_tokens": 0,
+            "image_tokens": -1,
+            "text_tokens": 9,
+            "accepted_prediction_tokens": 4,
+            "rejected_prediction_tokens": 5,
+        },
+    }
+
+    answer = whole({"message": {"content": "a"}}, usage=usage)
+
+    found = answer.usage
+    assert found is not None
+    assert (found.prompt_audio_token_count, found.prompt_text_token_count) == (60, 40)
+    assert found.prompt_image_token_count == 100  # No share exceeds its total.
+    assert (found.completion_audio_token_count, found.completion_image_token_count) == (0, 0)
+    assert found.completion_text_token_count == 9
+    assert (found.accepted_prediction_token_count, found.rejected_prediction_token_count) == (4, 5)
+    assert json.loads(found.extra_json) == {
+        "num_sources_used": 3,
+        "server_tool_use": {"web_search_requests": 2},
+        "prompt_tokens_details": {"video_tokens": 7},
+    }
+    chunks: list[Json] = [{"choices": [TEXT]}, {"choices": [STOP], "usage": usage}]
+    assert_equal(answer, stream(chunks))

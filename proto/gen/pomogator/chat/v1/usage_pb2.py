@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpomogator/chat/v1/usage.proto\x12\x11pomogator.chat.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xc1\x02\n\x05Usage\x12 \n\x12prompt_token_count\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63ompletion_token_count\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11total_token_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14thinking_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63\x61\x63he_read_token_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17\x63\x61\x63he_write_token_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12(\n\x1a\x63\x61\x63he_write_1h_token_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\x06source\x18\x08 \x01(\x0e\x32\x1e.pomogator.chat.v1.UsageSourceB\x04\xe2\x41\x01\x03*z\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x18\n\x14USAGE_SOURCE_DRAINED\x10\x02\x12\x18\n\x14USAGE_SOURCE_COUNTED\x10\x03\x42\x33\n\x15\x63om.pomogator.chat.v1P\x01Z\x18pomogator/chat/v1;chatv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpomogator/chat/v1/usage.proto\x12\x11pomogator.chat.v1\x1a\x1fgoogle/api/field_behavior.proto\"\xb3\x05\n\x05Usage\x12 \n\x12prompt_token_count\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63ompletion_token_count\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1f\n\x11total_token_count\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\"\n\x14thinking_token_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12$\n\x16\x63\x61\x63he_read_token_count\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17\x63\x61\x63he_write_token_count\x18\x06 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12(\n\x1a\x63\x61\x63he_write_1h_token_count\x18\x07 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x34\n\x06source\x18\x08 \x01(\x0e\x32\x1e.pomogator.chat.v1.UsageSourceB\x04\xe2\x41\x01\x03\x12&\n\x18prompt_audio_token_count\x18\t \x01(\x03\x42\x04\xe2\x41\x01\x03\x12&\n\x18prompt_image_token_count\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03\x12%\n\x17prompt_text_token_count\x18\x0b \x01(\x03\x42\x04\xe2\x41\x01\x03\x12*\n\x1c\x63ompletion_audio_token_count\x18\x0c \x01(\x03\x42\x04\xe2\x41\x01\x03\x12*\n\x1c\x63ompletion_image_token_count\x18\r \x01(\x03\x42\x04\xe2\x41\x01\x03\x12)\n\x1b\x63ompletion_text_token_count\x18\x0e \x01(\x03\x42\x04\xe2\x41\x01\x03\x12-\n\x1f\x61\x63\x63\x65pted_prediction_token_count\x18\x0f \x01(\x03\x42\x04\xe2\x41\x01\x03\x12-\n\x1frejected_prediction_token_count\x18\x10 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x18\n\nextra_json\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03*z\n\x0bUsageSource\x12\x1c\n\x18USAGE_SOURCE_UNSPECIFIED\x10\x00\x12\x19\n\x15USAGE_SOURCE_PROVIDER\x10\x01\x12\x18\n\x14USAGE_SOURCE_DRAINED\x10\x02\x12\x18\n\x14USAGE_SOURCE_COUNTED\x10\x03\x42\x33\n\x15\x63om.pomogator.chat.v1P\x01Z\x18pomogator/chat/v1;chatv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,8 +49,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_USAGE'].fields_by_name['cache_write_1h_token_count']._serialized_options = b'\342A\001\003'
   _globals['_USAGE'].fields_by_name['source']._loaded_options = None
   _globals['_USAGE'].fields_by_name['source']._serialized_options = b'\342A\001\003'
-  _globals['_USAGESOURCE']._serialized_start=409
-  _globals['_USAGESOURCE']._serialized_end=531
+  _globals['_USAGE'].fields_by_name['prompt_audio_token_count']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['prompt_audio_token_count']._serialized_options = b'\342A\001\003'
+  _globals['_USAGE'].fields_by_name['prompt_image_token_count']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['prompt_image_token_count']._serialized_options = b'\342A\001\003'
+  _globals['_USAGE'].fields_by_name['prompt_text_token_count']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['prompt_text_token_count']._serialized_options = b'\342A\001\003'
+  _globals['_USAGE'].fields_by_name['completion_audio_token_count']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['completion_audio_token_count']._serialized_options = b'\342A\001\003'
+  _globals['_USAGE'].fields_by_name['completion_image_token_count']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['completion_image_token_count']._serialized_options = b'\342A\001\003'
+  _globals['_USAGE'].fields_by_name['completion_text_token_count']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['completion_text_token_count']._serialized_options = b'\342A\001\003'
+  _globals['_USAGE'].fields_by_name['accepted_prediction_token_count']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['accepted_prediction_token_count']._serialized_options = b'\342A\001\003'
+  _globals['_USAGE'].fields_by_name['rejected_prediction_token_count']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['rejected_prediction_token_count']._serialized_options = b'\342A\001\003'
+  _globals['_USAGE'].fields_by_name['extra_json']._loaded_options = None
+  _globals['_USAGE'].fields_by_name['extra_json']._serialized_options = b'\342A\001\003'
+  _globals['_USAGESOURCE']._serialized_start=779
+  _globals['_USAGESOURCE']._serialized_end=901
   _globals['_USAGE']._serialized_start=86
-  _globals['_USAGE']._serialized_end=407
+  _globals['_USAGE']._serialized_end=777
 # @@protoc_insertion_point(module_scope)

@@ -61,6 +61,15 @@ class Usage(_message.Message):
     CACHE_WRITE_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     CACHE_WRITE_1H_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    PROMPT_AUDIO_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    PROMPT_IMAGE_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    PROMPT_TEXT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETION_AUDIO_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETION_IMAGE_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    COMPLETION_TEXT_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    ACCEPTED_PREDICTION_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    REJECTED_PREDICTION_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    EXTRA_JSON_FIELD_NUMBER: _builtins.int
     prompt_token_count: _builtins.int
     """Output only. The prompt tokens, cached or not."""
     completion_token_count: _builtins.int
@@ -79,6 +88,28 @@ class Usage(_message.Message):
     """
     source: Global___UsageSource.ValueType
     """Output only. The source of the counts."""
+    prompt_audio_token_count: _builtins.int
+    """Output only. The share of the prompt tokens that stand for sound."""
+    prompt_image_token_count: _builtins.int
+    """Output only. The share of the prompt tokens that stand for images."""
+    prompt_text_token_count: _builtins.int
+    """Output only. The share of the prompt tokens that are text, where reported."""
+    completion_audio_token_count: _builtins.int
+    """Output only. The share of the generated tokens that stand for sound."""
+    completion_image_token_count: _builtins.int
+    """Output only. The share of the generated tokens that stand for images."""
+    completion_text_token_count: _builtins.int
+    """Output only. The share of the generated tokens that are text, where reported."""
+    accepted_prediction_token_count: _builtins.int
+    """Output only. The tokens of a predicted output that the answer has."""
+    rejected_prediction_token_count: _builtins.int
+    """Output only. The tokens of a predicted output that the answer does not have. They
+    are generated tokens, too.
+    """
+    extra_json: _builtins.str
+    """Output only. Other members of the provider's usage, such as `num_sources_used`: a
+    JSON object in its form, without those about the operator's bill.
+    """
     def __init__(
         self,
         *,
@@ -90,10 +121,19 @@ class Usage(_message.Message):
         cache_write_token_count: _builtins.int = ...,
         cache_write_1h_token_count: _builtins.int = ...,
         source: Global___UsageSource.ValueType = ...,
+        prompt_audio_token_count: _builtins.int = ...,
+        prompt_image_token_count: _builtins.int = ...,
+        prompt_text_token_count: _builtins.int = ...,
+        completion_audio_token_count: _builtins.int = ...,
+        completion_image_token_count: _builtins.int = ...,
+        completion_text_token_count: _builtins.int = ...,
+        accepted_prediction_token_count: _builtins.int = ...,
+        rejected_prediction_token_count: _builtins.int = ...,
+        extra_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_token_count", b"cache_read_token_count", "cache_write_1h_token_count", b"cache_write_1h_token_count", "cache_write_token_count", b"cache_write_token_count", "completion_token_count", b"completion_token_count", "prompt_token_count", b"prompt_token_count", "source", b"source", "thinking_token_count", b"thinking_token_count", "total_token_count", b"total_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_prediction_token_count", b"accepted_prediction_token_count", "cache_read_token_count", b"cache_read_token_count", "cache_write_1h_token_count", b"cache_write_1h_token_count", "cache_write_token_count", b"cache_write_token_count", "completion_audio_token_count", b"completion_audio_token_count", "completion_image_token_count", b"completion_image_token_count", "completion_text_token_count", b"completion_text_token_count", "completion_token_count", b"completion_token_count", "extra_json", b"extra_json", "prompt_audio_token_count", b"prompt_audio_token_count", "prompt_image_token_count", b"prompt_image_token_count", "prompt_text_token_count", b"prompt_text_token_count", "prompt_token_count", b"prompt_token_count", "rejected_prediction_token_count", b"rejected_prediction_token_count", "source", b"source", "thinking_token_count", b"thinking_token_count", "total_token_count", b"total_token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

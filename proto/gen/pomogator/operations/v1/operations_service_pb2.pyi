@@ -206,6 +206,10 @@ class TokenPrices(_message.Message):
     CACHE_WRITE_1H_PICO_USD_FIELD_NUMBER: _builtins.int
     COMPLETION_PICO_USD_FIELD_NUMBER: _builtins.int
     THINKING_PICO_USD_FIELD_NUMBER: _builtins.int
+    PROMPT_AUDIO_PICO_USD_FIELD_NUMBER: _builtins.int
+    PROMPT_IMAGE_PICO_USD_FIELD_NUMBER: _builtins.int
+    COMPLETION_AUDIO_PICO_USD_FIELD_NUMBER: _builtins.int
+    COMPLETION_IMAGE_PICO_USD_FIELD_NUMBER: _builtins.int
     prompt_pico_usd: _builtins.int
     """The price of uncached prompt tokens."""
     cache_read_pico_usd: _builtins.int
@@ -218,6 +222,14 @@ class TokenPrices(_message.Message):
     """The price of generated tokens."""
     thinking_pico_usd: _builtins.int
     """The price of reasoning tokens."""
+    prompt_audio_pico_usd: _builtins.int
+    """The price of uncached prompt tokens that stand for sound. Unset: `prompt_pico_usd`."""
+    prompt_image_pico_usd: _builtins.int
+    """The price of uncached prompt tokens that stand for images. Unset: `prompt_pico_usd`."""
+    completion_audio_pico_usd: _builtins.int
+    """The price of generated tokens that stand for sound. Unset: `completion_pico_usd`."""
+    completion_image_pico_usd: _builtins.int
+    """The price of generated tokens that stand for images. Unset: `completion_pico_usd`."""
     def __init__(
         self,
         *,
@@ -227,12 +239,31 @@ class TokenPrices(_message.Message):
         cache_write_1h_pico_usd: _builtins.int = ...,
         completion_pico_usd: _builtins.int = ...,
         thinking_pico_usd: _builtins.int = ...,
+        prompt_audio_pico_usd: _builtins.int | None = ...,
+        prompt_image_pico_usd: _builtins.int | None = ...,
+        completion_audio_pico_usd: _builtins.int | None = ...,
+        completion_image_pico_usd: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_completion_audio_pico_usd", b"_completion_audio_pico_usd", "_completion_image_pico_usd", b"_completion_image_pico_usd", "_prompt_audio_pico_usd", b"_prompt_audio_pico_usd", "_prompt_image_pico_usd", b"_prompt_image_pico_usd", "completion_audio_pico_usd", b"completion_audio_pico_usd", "completion_image_pico_usd", b"completion_image_pico_usd", "prompt_audio_pico_usd", b"prompt_audio_pico_usd", "prompt_image_pico_usd", b"prompt_image_pico_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read_pico_usd", b"cache_read_pico_usd", "cache_write_1h_pico_usd", b"cache_write_1h_pico_usd", "cache_write_pico_usd", b"cache_write_pico_usd", "completion_pico_usd", b"completion_pico_usd", "prompt_pico_usd", b"prompt_pico_usd", "thinking_pico_usd", b"thinking_pico_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_completion_audio_pico_usd", b"_completion_audio_pico_usd", "_completion_image_pico_usd", b"_completion_image_pico_usd", "_prompt_audio_pico_usd", b"_prompt_audio_pico_usd", "_prompt_image_pico_usd", b"_prompt_image_pico_usd", "cache_read_pico_usd", b"cache_read_pico_usd", "cache_write_1h_pico_usd", b"cache_write_1h_pico_usd", "cache_write_pico_usd", b"cache_write_pico_usd", "completion_audio_pico_usd", b"completion_audio_pico_usd", "completion_image_pico_usd", b"completion_image_pico_usd", "completion_pico_usd", b"completion_pico_usd", "prompt_audio_pico_usd", b"prompt_audio_pico_usd", "prompt_image_pico_usd", b"prompt_image_pico_usd", "prompt_pico_usd", b"prompt_pico_usd", "thinking_pico_usd", b"thinking_pico_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__completion_audio_pico_usd: _TypeAlias = _typing.Literal["completion_audio_pico_usd"]  # noqa: Y015
+    _WhichOneofArgType__completion_audio_pico_usd: _TypeAlias = _typing.Literal["_completion_audio_pico_usd", b"_completion_audio_pico_usd"]  # noqa: Y015
+    _WhichOneofReturnType__completion_image_pico_usd: _TypeAlias = _typing.Literal["completion_image_pico_usd"]  # noqa: Y015
+    _WhichOneofArgType__completion_image_pico_usd: _TypeAlias = _typing.Literal["_completion_image_pico_usd", b"_completion_image_pico_usd"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_audio_pico_usd: _TypeAlias = _typing.Literal["prompt_audio_pico_usd"]  # noqa: Y015
+    _WhichOneofArgType__prompt_audio_pico_usd: _TypeAlias = _typing.Literal["_prompt_audio_pico_usd", b"_prompt_audio_pico_usd"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_image_pico_usd: _TypeAlias = _typing.Literal["prompt_image_pico_usd"]  # noqa: Y015
+    _WhichOneofArgType__prompt_image_pico_usd: _TypeAlias = _typing.Literal["_prompt_image_pico_usd", b"_prompt_image_pico_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__completion_audio_pico_usd) -> _WhichOneofReturnType__completion_audio_pico_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__completion_image_pico_usd) -> _WhichOneofReturnType__completion_image_pico_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_audio_pico_usd) -> _WhichOneofReturnType__prompt_audio_pico_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_image_pico_usd) -> _WhichOneofReturnType__prompt_image_pico_usd | None: ...
 
 Global___TokenPrices: _TypeAlias = TokenPrices  # noqa: Y015
 
