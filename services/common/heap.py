@@ -32,10 +32,12 @@ RELEASE_BYTES_MIN = 96 * 1024 * 1024
 """Growth of the process from which on freed memory is released: more than the thresholds keep."""
 
 RELEASED_BYTES_MIN = 16 * 1024 * 1024
-"""The least memory that a release has to return for another one to follow."""
+"""The least memory that a release has to return for another one to follow as soon."""
 
 QUIET_CHECKS = 8
 """Checks without growth after which a burst is over."""
+QUIET_CHECKS_MAX = 256
+"""The most of them where releases return little, since the memory is in use."""
 
 _STATM = Path("/proc/self/statm")
 
@@ -70,29 +72,34 @@ def resident_bytes() -> int:
 
 
 class FreedMemory:
-    """Decides when freed memory is released: some time after a burst, and not during one."""
+    """Decides when freed memory is released: some time after a burst, and not during one.
+
+    Where a release returned little, the memory was in use: the next one is made later.
+    """
 
     def __init__(self, resident: Callable[[], int] = resident_bytes) -> None:
         """`resident` reads the memory of the process."""
         self._resident = resident
-        self._in_use = resident()
+        self._least = resident()
         self._peak = 0
         self._quiet_checks = 0
+        self._checks_needed = QUIET_CHECKS
 
     def should_release(self) -> bool:
         """Look at the process, at regular intervals. True: release, then call `released`."""
         size = self._resident()
-        self._in_use = min(self._in_use, size)
-        if size < self._in_use + RELEASE_BYTES_MIN:
+        self._least = min(self._least, size)
+        if size < self._least + RELEASE_BYTES_MIN:
             self._peak = self._quiet_checks = 0
+            self._checks_needed = QUIET_CHECKS
             return False
         self._quiet_checks = 0 if size > self._peak else self._quiet_checks + 1
         self._peak = max(self._peak, size)
-        return self._quiet_checks >= QUIET_CHECKS
+        return self._quiet_checks >= self._checks_needed
 
     def released(self) -> None:
-        """Note that freed memory was released. Where that was little, the rest is in use."""
-        size = self._resident()
-        if size > self._peak - RELEASED_BYTES_MIN:
-            self._in_use = size
+        """Note that freed memory was released."""
+        was_in_use = self._resident() > self._peak - RELEASED_BYTES_MIN
+        needed = 2 * self._checks_needed if was_in_use else QUIET_CHECKS
+        self._checks_needed = min(needed, QUIET_CHECKS_MAX)
         self._peak = self._quiet_checks = 0

@@ -211,7 +211,12 @@ class Relay:
             end = self._end()
             if isinstance(end, UpstreamError):
                 self._on_failure(end, "")
-            raise end
+            try:
+                raise end
+            finally:
+                # A frame that knows its exception would keep the call's request until the next
+                # garbage collection.
+                del end
         response = self._response
         if response is None:
             first = await self.first()

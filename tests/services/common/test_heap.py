@@ -9,6 +9,7 @@ import pytest
 
 from services.common.heap import (
     QUIET_CHECKS,
+    QUIET_CHECKS_MAX,
     RELEASE_BYTES_MIN,
     RELEASED_BYTES_MIN,
     FreedMemory,
@@ -117,15 +118,17 @@ def test_memory_is_released_after_a_burst() -> None:
     assert process.checks_until_release(left=IDLE) is None
 
 
-def test_memory_in_use_is_not_released_again() -> None:
-    """Where a release returns next to nothing, the next one follows further growth."""
+def test_memory_in_use_is_released_when_it_is_freed() -> None:
+    """A release that returns next to nothing is repeated, at growing intervals."""
     process = Process()
     process.size += RELEASE_BYTES_MIN
-    assert process.checks_until_release(left=process.size) == QUIET_CHECKS
-    assert process.checks_until_release(left=process.size) is None
+    waits = [process.checks_until_release(left=process.size, checks_max=1000) for _ in range(8)]
+    assert waits == [min(QUIET_CHECKS * 2**times, QUIET_CHECKS_MAX) for times in range(8)]
 
+    assert process.checks_until_release(left=IDLE, checks_max=1000) == QUIET_CHECKS_MAX
     process.size += RELEASE_BYTES_MIN
-    assert process.checks_until_release(left=IDLE) == QUIET_CHECKS
+    assert not process.freed.should_release()
+    assert process.checks_until_release(left=IDLE) == QUIET_CHECKS - 1
 
 
 def test_a_small_process_is_left_alone() -> None:
