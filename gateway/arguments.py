@@ -5,7 +5,13 @@ Each flag may be given as a variable instead: `--rest` is POMOGATOR_REST.
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import (
+    SUPPRESS,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -24,6 +30,7 @@ LINKS = ("rest", "target", "metrics")
 TARGET = "127.0.0.1:50051"
 
 SECONDS_MAX = 10**9
+WORKERS_MAX = 256
 
 EXAMPLES = """\
 examples:
@@ -50,6 +57,8 @@ def parser(env: Environment) -> ArgumentParser:
     add_target(root, env, default=TARGET)
     add_shutdown(root, env)
     add_tls(root, env, LINKS)
+    # For `pomogator serve --workers` alone.
+    root.add_argument("--worker", action="store_true", help=SUPPRESS)
     return root
 
 
@@ -68,6 +77,7 @@ def edge_options(arguments: Namespace, target: str) -> EdgeOptions:
         tls=ListenerTls(certificate=certificate, key=key) if certificate else None,
         target_tls=_target_tls(arguments),
         insecure=arguments.insecure,
+        is_worker=getattr(arguments, "worker", False),
     )
 
 
@@ -173,6 +183,13 @@ def seconds(text: str) -> int:
     """A whole number of seconds."""
     if not text.isdecimal() or int(text) > SECONDS_MAX:
         raise ArgumentTypeError(f"{text}: not a whole number of seconds")
+    return int(text)
+
+
+def whole_number(text: str) -> int:
+    """A whole number of processes."""
+    if not text.isdecimal() or int(text) > WORKERS_MAX:
+        raise ArgumentTypeError(f"{text}: not a whole number up to {WORKERS_MAX}")
     return int(text)
 
 

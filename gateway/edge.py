@@ -9,6 +9,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -66,6 +67,8 @@ class EdgeOptions:
     """None: the way to the service is plain text."""
     insecure: frozenset[str]
     """Links that may leave the machine in plain text: of `gateway.arguments.LINKS`."""
+    is_worker: bool
+    """Whether it shares its address with other edges, and stops when its standard input ends."""
 
 
 async def run_edge(options: EdgeOptions) -> None:
@@ -78,6 +81,8 @@ async def run_edge(options: EdgeOptions) -> None:
     tables = load_tables(options.config_path)
     config = edge_config(tables, options.drain_timeout_s, options.shutdown_delay_s)
     stop = stop_signal()
+    if options.is_worker:
+        await _stop_at_end_of_input(stop)
     memory, metrics = MemoryMonitor(), EdgeMetrics()
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(monitoring(memory))
@@ -101,6 +106,7 @@ async def run_edge(options: EdgeOptions) -> None:
             metrics=metrics,
             tracer=tracer,
             memory=memory,
+            shared_port=options.is_worker,
         )
         log_started("http", await stack.enter_async_context(edge))
         freeze_gc()
@@ -122,6 +128,16 @@ def stop_signal() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+async def _stop_at_end_of_input(stop: asyncio.Event) -> None:
+    """Set `stop` when standard input ends: the process that has started this one is gone."""
+
+    class Input(asyncio.Protocol):
+        def connection_lost(self, _: Exception | None) -> None:
+            stop.set()
+
+    await asyncio.get_running_loop().connect_read_pipe(Input, sys.stdin)
 
 
 def refuse_plain_text(addresses: Mapping[str, str], insecure: Collection[str]) -> None:

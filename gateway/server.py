@@ -43,10 +43,12 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
     call_limit: CallLimit | None = None,
     memory: MemoryMonitor | None = None,
     backend: Backend | None = None,
+    shared_port: bool = False,
 ) -> AsyncIterator[str]:
     """Serve the REST API at `address` (HOST:PORT). Yields the address with the real port.
 
-    The service is `backend`, or without one that at the other end of `channel`.
+    The service is `backend`, or without one that at the other end of `channel`. With `shared_port`
+    other edges may listen at the same address.
 
     Without `tls` it is plain text; with a `tracer` each request has a span. Calls are refused
     before their body is read above `call_limit`, or without one above the limit that the service's
@@ -69,7 +71,7 @@ async def serving_rest(  # noqa: PLR0913 - all that an edge is made of
             links.declare_metrics(numbers)
             backend = RelayBackend(channel, links)
         app = create_app(channel, config, watch, call_limit, memory, backend)
-        bound = await stack.enter_async_context(_listening(app, address, tls))
+        bound = await stack.enter_async_context(_listening(app, address, tls, shared=shared_port))
         try:
             yield bound
         finally:
@@ -93,14 +95,14 @@ async def serving_operators_rest(
 
 @asynccontextmanager
 async def _listening(
-    app: web.Application, address: str, tls: ssl.SSLContext | None = None
+    app: web.Application, address: str, tls: ssl.SSLContext | None = None, *, shared: bool = False
 ) -> AsyncIterator[str]:
     host, port = split_address(address)
     runner = EdgeRunner(app)
     await runner.setup()
     try:
         try:
-            sockets = await listen(host, port)
+            sockets = await listen(host, port, shared=shared)
         except OSError as error:
             raise listen_error(address, error) from error
         # `setup` has made the server.

@@ -35,8 +35,11 @@ HANDSHAKE_TIMEOUT_S = 15.0
 _log = logging.getLogger(__name__)
 
 
-async def listen(host: str, port: int) -> Sequence[socket.socket]:
+async def listen(host: str, port: int, *, shared: bool = False) -> Sequence[socket.socket]:
     """Return listening sockets, one for each address of `host`.
+
+    With `shared`, other processes of this user may listen there in the same way, and the kernel
+    distributes the connections.
 
     Raises:
         OSError: an address is unknown or in use.
@@ -49,6 +52,8 @@ async def listen(host: str, port: int) -> Sequence[socket.socket]:
             listener = socket.socket(family, kind, protocol)
             sockets.append(listener)
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             if family == socket.AF_INET6:
                 # Without it the socket would take IPv4's port as well, which has its own socket.
                 listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

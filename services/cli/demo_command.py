@@ -52,6 +52,7 @@ def _options(arguments: Namespace, config: Path, state: Path) -> ServeOptions:
         dialects=DIALECTS,
         state=state,
         grpc_only=False,
+        workers=0,
         rest=arguments.rest,
         grpc=arguments.grpc,
         ops=f"unix:{state / 'ops.sock'}",

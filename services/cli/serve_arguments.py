@@ -12,6 +12,7 @@ from gateway.arguments import (
     add_target,
     add_tls,
     optional_address,
+    whole_number,
 )
 from services.cli.output import read_listener
 from services.serving.options import LINKS
@@ -20,6 +21,7 @@ EXAMPLES = """\
 examples:
   pomogator serve
   pomogator serve --config pomogator.toml --watch-config
+  pomogator serve --workers 3
   pomogator serve --only grpc --grpc unix:/run/pomogator/grpc.sock
   pomogator serve --only rest --target unix:/run/pomogator/grpc.sock
 
@@ -36,6 +38,14 @@ def add_serve_arguments(parser: ArgumentParser, env: Environment) -> None:
         help="run only the REST edge, or only the gRPC service (default: both in one process)",
     )
     add_demo_arguments(parser, env)
+    parser.add_argument(
+        "--workers",
+        type=whole_number,
+        metavar="N",
+        default=env.get("POMOGATOR_WORKERS", "0"),
+        help="serve the REST API by N edges in processes of their own, on one port; their metrics "
+        "are at the ports after that of --metrics (default: one edge in the service's process)",
+    )
     parser.add_argument(
         "--ops-rest",
         type=optional_address,

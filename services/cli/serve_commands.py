@@ -24,6 +24,8 @@ from services.storage.opening import counters_failure
 
 async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
     """Run the server, or with `--only rest` an edge, until it is told to stop."""
+    if arguments.workers and arguments.only:
+        raise ConfigError("--workers are edges beside a service: it goes without --only")
     if arguments.only == "rest":
         await run_edge(edge_options(arguments, arguments.target or arguments.grpc))
         return
@@ -35,6 +37,7 @@ async def serve(arguments: Namespace, _env: Mapping[str, str]) -> None:
             dialects=DIALECTS,
             state=arguments.state,
             grpc_only=arguments.only == "grpc",
+            workers=arguments.workers,
             rest=arguments.rest,
             grpc=arguments.grpc,
             ops=ops_address(arguments),

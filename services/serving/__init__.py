@@ -14,7 +14,8 @@ Modules, in the order in which data flows:
     config_watch     a file that others replace
     servicers        the gRPC servicers, for callers and for operators
     service          the running service, before it has a listener
-    core_backend   the core of this process behind an edge in it
+    core_backend     the core of this process behind an edge in it
+    edge_workers     edges in processes of their own, on one port
     listeners        metrics, gRPC, operators' REST, REST
     first_key        the key that the first start makes
 """

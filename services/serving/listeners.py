@@ -20,6 +20,7 @@ from services.common.tls import ListenerTls
 from services.config import ConfigError
 from services.rpc.listener import UNIX, listening
 from services.serving.core_backend import CoreBackend
+from services.serving.edge_workers import running_workers
 from services.serving.options import ServeOptions, TlsOptions
 from services.serving.service import Service
 from services.serving.servicers import OPERATORS_SERVICES, PUBLIC_SERVICES
@@ -118,6 +119,20 @@ class Listeners:
         bound = await self.stack.enter_async_context(listener)
         log_started("http", bound)
         return bound
+
+    async def serve_workers(self) -> str:
+        """Serve the REST API by edges in processes of their own. Returns their address."""
+        service, options = self.service, self.options
+        socket = f"{UNIX}{options.state / 'edges.sock'}"
+        listener = listening(
+            service.register,
+            socket,
+            interceptors=[service.rpcs],
+            grace_s=options.drain_timeout_s,
+        )
+        target = await self.stack.enter_async_context(listener)
+        workers = running_workers(options, target, service.supervisor)
+        return await self.stack.enter_async_context(workers)
 
     def _edge_config(self, tables: EdgeTables) -> EdgeConfig:
         return edge_config(tables, self.options.drain_timeout_s, self.options.shutdown_delay_s)

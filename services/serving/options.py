@@ -35,6 +35,8 @@ class ServeOptions:
     """Directory of all that outlives the process."""
     grpc_only: bool
     """Leave the REST API to edges in other processes."""
+    workers: int
+    """Number of edges in processes of their own, on one port. 0: the edge is in this process."""
     rest: str
     """REST API: `HOST:PORT`."""
     grpc: str

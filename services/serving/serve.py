@@ -89,7 +89,9 @@ async def _start(stack: AsyncExitStack, options: ServeOptions, memory: MemoryMon
     tables = EdgeTables(bounds=config.bounds, edge=config.edge)
     await listeners.serve_operators_rest(tables)
     rest = options.rest
-    if not options.grpc_only:
+    if options.workers:
+        rest = await listeners.serve_workers()
+    elif not options.grpc_only:
         metrics = EdgeMetrics()
         service.registry.register(metrics)
         rest = await listeners.serve_rest(tables, metrics, tracer, memory)
