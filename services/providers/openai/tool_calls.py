@@ -2,6 +2,7 @@
 
 Calls arrive whole or in fragments. Their indexes start at 0, repeat, or are missing. IDs arrive
 once, with every fragment, differ in every fragment, or never arrive. Names are split or repeated.
+Arguments may begin with an empty object that the real ones replace.
 The result always has one form: calls numbered from 0, with an ID that no other call has, name and
 type in the first piece only. This piece waits until the name is complete: until the arguments or
 another call begin, or the answer ends.
@@ -60,6 +61,11 @@ class _Call:
         """These members as a JSON object. Empty: there are none."""
         return msgspec.json.encode(self.extra) if self.extra else b""
 
+    @property
+    def has_placeholder(self) -> bool:
+        """Whether the arguments are an empty object, which arguments may still replace."""
+        return len(self.arguments) == 1 and not self.sent and self.arguments[0].strip() == "{}"
+
     def complete(self) -> bool:
         """Whether nothing can be added to the arguments. Input of custom tools has no such end."""
         if self.type == "custom":
@@ -108,15 +114,19 @@ class ToolCalls:
             call.name = joined_name(call.name, name)
         call.extra_content_json = call.extra_content_json or _extra_content(piece)
         if arguments:
+            if call.has_placeholder and arguments.lstrip().startswith("{"):
+                call.arguments.clear()
             call.arguments.append(arguments)
         late_content = call.started and call.extra_content_json and not call.extra_content_sent
-        if (arguments and call.name) or late_content:
+        if (arguments and call.name and not call.has_placeholder) or late_content:
             yield self._next(call)
 
     def rest(self) -> Iterator[ToolCallDelta]:
         """What is returned only when the answer is complete: starts, and unknown members."""
         yield from self._beginnings()
         for call in self._calls:
+            if call.has_placeholder:
+                yield self._next(call)
             if call.extra:
                 yield ToolCallDelta(
                     index=self._index, call_index=call.number, extra_json=call.extra_json

@@ -34,7 +34,8 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     the provider counts beside the prompt are added to it. Parts never exceed what they are
     part of.
     """
-    prompt, completion = found.prompt_tokens or 0, found.completion_tokens or 0
+    prompt = found.prompt_tokens or found.input_tokens or 0
+    completion = found.completion_tokens or found.output_tokens or 0
     total = found.total_tokens or 0
     within = found.prompt_tokens_details or _NO_DETAILS
     reasoning = found.reasoning_tokens or 0
@@ -57,7 +58,9 @@ def normalized(found: wire.Usage, unknown: Any = None) -> Usage | None:
     figures = (prompt, completion, total, reasoning, read, written)
     if not 0 <= min(figures) <= max(figures) <= TOKENS_MAX or not any(figures):
         return None
-    if read or written:
+    if found.prompt_tokens is None and found.cache_read_input_tokens is not None:
+        prompt += read + written  # Anthropic's input tokens are those that were not cached.
+    elif read or written:
         prompt += _beside(prompt, total - prompt - completion, reasoning, read, written)
     completion = max(completion, total - prompt)
     return Usage(

@@ -55,6 +55,8 @@ class Usage(Wire, frozen=True, gc=False):
     prompt_tokens: float | None = None
     completion_tokens: float | None = None
     total_tokens: float | None = None
+    input_tokens: float | None = None  # Anthropic's names, behind proxies.
+    output_tokens: float | None = None
     prompt_tokens_details: PromptDetails | None = None
     completion_tokens_details: CompletionDetails | None = None
     reasoning_tokens: float | None = None

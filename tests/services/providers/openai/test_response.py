@@ -508,6 +508,11 @@ USAGE = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
     "chunks",
     [
         [delta(content="a"), STOP, {"choices": [], "usage": USAGE}],
+        [delta(content="a"), STOP | {"usage": {"input_tokens": 5, "output_tokens": 7}}],
+        [
+            delta(content="a"),
+            STOP | {"usage": {"input_tokens": 3, "output_tokens": 7, "cache_read_input_tokens": 2}},
+        ],
         [delta(content="a"), STOP | {"usage": USAGE}],
         [delta(content="a"), STOP, delta() | {"usage": USAGE}],
         [

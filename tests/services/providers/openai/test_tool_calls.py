@@ -57,6 +57,21 @@ def assembled(*pieces: wire.ToolCall) -> list[tuple[str, str, str]]:
             id="a new ID without a name continues the call",
         ),
         pytest.param(
+            [fragment(0, "a", "f", "{}"), fragment(0, "a", arguments=PARIS)],
+            [("a", "f", PARIS)],
+            id="arguments replace an empty object",
+        ),
+        pytest.param(
+            [
+                fragment(0, "a", "f", "{}"),
+                fragment(1, "b", "g", "{}"),
+                fragment(2, "c", "h"),
+                fragment(2, "c", arguments=" {}"),
+            ],
+            [("a", "f", "{}"), ("b", "g", "{}"), ("c", "h", " {}")],
+            id="an empty object may be all",
+        ),
+        pytest.param(
             [fragment(0, f"i{at}", "f", letter) for at, letter in enumerate(PARIS)],
             [("i0", "f", PARIS)],
             id="a new ID and the same name continue incomplete arguments",
