@@ -10,10 +10,12 @@ import uvloop
 from gateway.arguments import edge_options, parser
 from gateway.edge import run_edge
 from services.common.config_tables import ConfigError
+from services.common.process_settings import open_standard_descriptors
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain. A failure to start is one line on stderr."""
+    open_standard_descriptors()
     root = parser(os.environ)
     options = root.parse_args(arguments)
     try:

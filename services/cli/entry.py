@@ -13,6 +13,7 @@ import uvloop
 from services.cli.arguments import Command, parser
 from services.cli.operator_client import ops_address
 from services.cli.output import CommandError
+from services.common.process_settings import open_standard_descriptors
 from services.config import ConfigError
 from services.errors import Failure
 from services.storage.base import StateError
@@ -25,6 +26,7 @@ DETAILS = "grpc-status-details-bin"
 
 def main(argv: Sequence[str] | None = None, env: Mapping[str, str] = os.environ) -> int:
     """Run a command and return its exit code. A failure is one line on stderr."""
+    open_standard_descriptors()
     arguments = parser(env).parse_args(argv)
     try:
         uvloop.run(_run(arguments, env))

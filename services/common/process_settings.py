@@ -9,11 +9,32 @@ tests.bench.service`, and the same with `--gc default`.
 from __future__ import annotations
 
 import gc
+import os
 import resource
+import sys
 
 GC_THRESHOLD = 5_000
 """Net allocations between two collections of young objects (Python's default: 700). A request makes
 and drops hundreds of objects, hardly ever in a cycle."""
+
+
+STANDARD_DESCRIPTORS = 3
+"""Standard input, output and error: 0, 1 and 2."""
+
+
+def open_standard_descriptors() -> None:
+    """Open the null device in place of standard descriptors that are closed.
+
+    A socket or database would get their numbers otherwise: libuv aborts then, and what is written
+    to standard error would go into the database. Call it before anything is opened.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) < STANDARD_DESCRIPTORS:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:  # Python has found it closed.
+            mode = "w" if descriptor else "r"
+            setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115
 
 
 def raise_fd_limit() -> None:
