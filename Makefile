@@ -36,12 +36,13 @@ test: $(VENV)/.dev ## Install what the tests need, and run all but the nightly o
 test-all: $(VENV)/.dev ## Run all tests, the nightly ones included.
 	$(PYTEST) $(ARGS)
 
-nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuzz, soak (ARGS="--cycles 100").
+nightly: $(VENV)/.dev ## Kill a thousand times, audit, compare with a model, fuzz, plant members, soak (ARGS="--cycles 100").
 	@for topology in single split fleet; do \
 		$(BIN)/python -m tests.nightly.kill_cycles --topology $$topology $(ARGS) || exit; done
 	@for layout in edges fleet; do \
 		$(BIN)/python -m tests.nightly.state_machine --layout $$layout || exit; done
 	$(BIN)/python -m tests.nightly.fuzz
+	$(BIN)/python -m tests.nightly.request_members
 	$(BIN)/python -m tests.nightly.key_timing
 	@for topology in single split; do \
 		$(BIN)/python -m tests.nightly.soak --topology $$topology || exit; done

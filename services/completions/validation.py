@@ -11,7 +11,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, get_args
+
+import msgspec
 
 from services.common.image_format import IMAGE_BYTES_MAX, IMAGES_MAX, decoded_bytes
 from services.domain.conversation import (
@@ -145,6 +148,10 @@ def _check_thinking(thinking: Thinking) -> None:
 
 def _check_tools(spec: ChatCompletionSpec) -> None:
     for index, tool in enumerate(spec.tools):
+        if tool.other_json and (tool.description or tool.parameters_json):
+            raise _invalid(f"tools[{index}]", "Give the tool's fields or its JSON, not both.")
+        if tool.other_json and tool.name != _name_in(tool.other_json):
+            raise _invalid(f"tools[{index}].name", "The tool's JSON has another name.")
         is_nameless = tool.other_json and not tool.name
         if not is_nameless and not _TOOL_NAME.fullmatch(tool.name):
             raise _invalid(
@@ -152,6 +159,18 @@ def _check_tools(spec: ChatCompletionSpec) -> None:
                 "A tool's name has 1 to 128 letters, digits, `_`, `-`, `.` or `:`.",
             )
         _check_word(f"tools[{index}].type", tool.type, _TOOL_TYPES)
+
+
+class _Named(msgspec.Struct):
+    name: object = None
+
+
+def _name_in(other_json: bytes) -> str:
+    """Return the name in the JSON of a tool, which is checked where it is sent."""
+    with suppress(ValueError, RecursionError):
+        name = msgspec.json.decode(other_json, type=_Named).name
+        return name if isinstance(name, str) else ""
+    return ""
 
 
 def _check_tool_choice(choice: ToolChoice, spec: ChatCompletionSpec) -> None:
@@ -172,12 +191,14 @@ def _check_tool_choice(choice: ToolChoice, spec: ChatCompletionSpec) -> None:
 def _check_response_format(form: ResponseFormat) -> None:
     _check_word("response_format.type", form.type, _FORMATS)
     if form.other_json:
-        if form.type:
-            raise _invalid("response_format", "Give the form's type or its JSON, not both.")
+        if form.type or form.name or form.description or form.schema_json:
+            raise _invalid("response_format", "Give the form's fields or its JSON, not both.")
         return
     if not form.type:
         raise _invalid("response_format.type", "The form must be named.")
     if form.type != "json_schema":
+        if form.name or form.description or form.schema_json or form.strict is not None:
+            raise _invalid("response_format", "Only the type `json_schema` has a schema.")
         return
     if not _SCHEMA_NAME.fullmatch(form.name):
         raise _invalid(

@@ -90,10 +90,12 @@ def conversation(request: LegalRequest, target: Target, notes: Notes) -> Convers
     state of another origin, and for messages that are all empty.
     """
     made = Conversation(target=target, notes=notes, original_ids=request.original_ids)
+    names = {call.id: call.name for sent in request.spec.messages for call in sent.tool_calls}
     for index, message in enumerate(request.spec.messages):
-        # A tool's result is identified by the ID of its call, so its name can be omitted.
-        if message.name and message.role != "tool":
+        # The ID of a tool's result says which call it answers, and so the name of the tool.
+        if message.name and message.name != names.get(message.tool_call_id):
             notes.dropped("messages", "The provider has no names of participants.")
+        _note_misplaced(index, message, notes)
         if message.role in ("system", "developer"):
             made.add_instructions(message)
             continue
@@ -108,6 +110,24 @@ def conversation(request: LegalRequest, target: Target, notes: Notes) -> Convers
         raise Failure(ErrorReason.INVALID_FIELD, text, param="messages")
     _trim_prefill(made)
     return made
+
+
+def _note_misplaced(index: int, message: Message, notes: Notes) -> None:
+    """Note fields that have no meaning in a message of this role: they are not sent."""
+    for name in _MISPLACED[message.role]:
+        if getattr(message, name):
+            param = f"messages[{index}].{name.removesuffix('_json')}"
+            notes.dropped(param, f"A message of the role `{message.role}` has no such field.")
+
+
+_OF_ASSISTANTS = ("tool_calls", "refusal", "reasoning_state", "reasoning_details_json")
+_MISPLACED: Mapping[str, Sequence[str]] = {
+    "assistant": ("tool_call_id",),
+    "tool": _OF_ASSISTANTS,
+    "user": ("tool_call_id", *_OF_ASSISTANTS),
+    "system": ("tool_call_id", *_OF_ASSISTANTS),
+    "developer": ("tool_call_id", *_OF_ASSISTANTS),
+}
 
 
 def _trim_prefill(made: Conversation) -> None:
@@ -213,8 +233,10 @@ def _openrouter_reasoning(message: Message, notes: Notes) -> list[Json]:
         if is_anthropic and signature:
             thinking = word(detail, "text")
             blocks.append({"type": "thinking", "thinking": thinking, "signature": signature})
+            reasoning_details.note_unused(detail, {"text", "signature"}, notes)
         elif is_anthropic and data:
             blocks.append({"type": "redacted_thinking", "data": data})
+            reasoning_details.note_unused(detail, {"data"}, notes)
         else:
             notes.dropped("messages", "Reasoning of another provider cannot be continued here.")
     return blocks

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from services.domain.conversation import (
     AudioPart,
     ContentPart,
@@ -34,7 +36,7 @@ def contents(parts: Iterable[ContentPart], target: Target, notes: Notes) -> list
     """Convert parts to blocks. Plain-text reasoning is left out: the API has no use for it."""
     blocks: list[Json] = []
     for part in parts:
-        blocks += _blocks(part, target)
+        blocks += _blocks(part, target, notes)
         mark_end(blocks, part.cache_control_json, notes)
     return blocks
 
@@ -46,8 +48,8 @@ def mark_end(blocks: Sequence[Json], mark: bytes, notes: Notes) -> None:
     last = next((block for block in reversed(blocks) if block["type"] not in SEALED), None)
     if last is None:
         notes.dropped("cache_control", "There is nothing before this mark in its message.")
-    else:
-        last.setdefault("cache_control", raw_object(mark, "messages"))
+    elif last.setdefault("cache_control", raw_object(mark, "messages")) != msgspec.Raw(mark):
+        notes.dropped("cache_control", "The end of a message has two marks, of which one is sent.")
 
 
 def text_blocks(text: str) -> list[Json]:
@@ -55,12 +57,12 @@ def text_blocks(text: str) -> list[Json]:
     return [{"type": "text", "text": text}] if text.strip() else []
 
 
-def _blocks(part: ContentPart, target: Target) -> list[Json]:
+def _blocks(part: ContentPart, target: Target, notes: Notes) -> list[Json]:
     match part:
         case TextPart():
             return text_blocks(part.text)
         case ImagePart():
-            return _image(part, target)
+            return _image(part, target, notes)
         case FilePart():
             return _file(part)
         case AudioPart():
@@ -72,8 +74,10 @@ def _blocks(part: ContentPart, target: Target) -> list[Json]:
     return []
 
 
-def _image(image: ImagePart, target: Target) -> list[Json]:
-    match images.read(image, target, accepts=IMAGE_TYPES):
+def _image(image: ImagePart, target: Target, notes: Notes) -> list[Json]:
+    if image.detail:
+        notes.dropped("detail", "The provider decides itself how closely it looks at an image.")
+    match images.read(image, target, notes, accepts=IMAGE_TYPES):
         case images.InlineImage(mime_type=mime_type) as inline:
             return [{"type": "image", "source": _inline(mime_type, inline.json())}]
         case images.LinkedImage(uri=uri):

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from services.domain.spec import ChatCompletionSpec
+from services.domain.spec import ChatCompletionSpec, ResponseFormat
 from services.providers.anthropic.messages import Conversation, conversation
 from services.providers.anthropic.parts import Json
 from services.providers.anthropic.tools import (
@@ -232,8 +232,16 @@ def _output(spec: ChatCompletionSpec, effort: str) -> Json:
     wanted = spec.response_format
     if wanted is not None and wanted.type == "json_schema":
         require(bool(wanted.schema_json), "response_format", "answers held to no schema")
-        config["format"] = {
-            "type": "json_schema",
-            "schema": raw_object(wanted.schema_json, "response_format"),
-        }
+        config["format"] = {"type": "json_schema", "schema": _described_schema(wanted)}
     return {"output_config": config} if config else {}
+
+
+def _described_schema(wanted: ResponseFormat) -> object:
+    """Schema of the answer. The format's description begins its own: the API has no other place."""
+    schema = raw_object(wanted.schema_json, "response_format")
+    if not wanted.description:
+        return schema
+    members = msgspec.json.decode(schema, type=dict[str, object])
+    own = members.get("description")
+    said = f"{wanted.description} {own}" if isinstance(own, str) else wanted.description
+    return {**members, "description": said}

@@ -7,6 +7,8 @@ says that a channel takes them everywhere, on tool calls too.
 
 from __future__ import annotations
 
+import msgspec
+
 from services.providers.base import Notes, Target
 from services.providers.translate.parameters import raw_object
 
@@ -39,8 +41,8 @@ class CacheMarks:
         last = calls[-1:] if self._on_calls and calls else parts[-1:]
         if not self._sent or not last:
             self._drop()
-        elif NAME not in last[0]:  # A mark of its own says the same.
-            last[0][NAME] = raw_object(mark, "messages")
+        elif last[0].setdefault(NAME, raw_object(mark, "messages")) != msgspec.Raw(mark):
+            self._notes.dropped(NAME, "The end of a message has two marks, of which one is sent.")
 
     def add_to_call(self, made: Json, mark: bytes) -> None:
         """Add the mark of a tool call."""

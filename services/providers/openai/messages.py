@@ -37,7 +37,7 @@ SentPart: TypeAlias = TextPart | ImagePart | AudioPart | FilePart | OtherPart
 def message(sent: Message, target: Target, notes: Notes, marks: CacheMarks) -> Json:
     """Convert one message."""
     found: Json = {"role": _role(sent, target, notes)}
-    parts = [part for each in sent.content for part in _part(each, target, marks)]
+    parts = [part for each in sent.content for part in _part(each, target, notes, marks)]
     calls = [_tool_call(call, marks) for call in sent.tool_calls]
     marks.add_to_message(parts, calls, sent.cache_control_json)
     found["content"] = _content(parts, sent)
@@ -141,23 +141,23 @@ def _content(parts: list[Json], sent: Message) -> object:
     return plain_content(parts)
 
 
-def _part(part: ContentPart, target: Target, marks: CacheMarks) -> Iterator[Json]:
+def _part(part: ContentPart, target: Target, notes: Notes, marks: CacheMarks) -> Iterator[Json]:
     """Yield the part in OpenAI's form: none for reasoning, whose mark then has no place."""
     if isinstance(part, ReasoningPart):
         marks.add_nowhere(part.cache_control_json)
         return
-    found = _bare_part(part, target)
+    found = _bare_part(part, target, notes)
     marks.add(found, part.cache_control_json, "messages")
     yield found
 
 
-def _bare_part(part: SentPart, target: Target) -> Json:
+def _bare_part(part: SentPart, target: Target, notes: Notes) -> Json:
     """Convert a part without its cache mark."""
     match part:
         case TextPart():
             return {"type": "text", "text": part.text}
         case ImagePart():
-            return {"type": "image_url", "image_url": _image(part, target)}
+            return {"type": "image_url", "image_url": _image(part, target, notes)}
         case AudioPart():
             return {
                 "type": "input_audio",
@@ -169,8 +169,8 @@ def _bare_part(part: SentPart, target: Target) -> Json:
             return other_object(part.json, "messages")
 
 
-def _image(part: ImagePart, target: Target) -> Json:
-    picture = images.read(part, target)
+def _image(part: ImagePart, target: Target, notes: Notes) -> Json:
+    picture = images.read(part, target, notes)
     found: Json
     if isinstance(picture, images.LinkedImage):
         found = {"url": picture.uri}

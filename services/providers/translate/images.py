@@ -17,7 +17,7 @@ from services.common.image_format import HEAD_BYTES, checked, media_type
 from services.domain.conversation import ImagePart
 from services.domain.error_reason import ErrorReason
 from services.errors import Failure
-from services.providers.base import Target
+from services.providers.base import Notes, Target
 from services.providers.translate.parameters import require
 
 
@@ -47,7 +47,7 @@ class LinkedImage:
 
 
 def read(
-    image: ImagePart, target: Target, *, accepts: Collection[str] = ()
+    image: ImagePart, target: Target, notes: Notes, *, accepts: Collection[str] = ()
 ) -> InlineImage | LinkedImage:
     """Read an image in the form in which it is sent.
 
@@ -60,6 +60,8 @@ def read(
         require(target.capabilities.image_uris, "messages", "images by URL")
         if not image.uri.lower().startswith(_WEB):
             raise _refusal("An image's URL must begin with `https://` or `http://`.")
+        if image.mime_type:
+            notes.dropped("mime_type", "The provider finds out the type of an image by URL.")
         return LinkedImage(uri=image.uri)
     if image.base64:
         base64, head = _checked(image.base64.encode())

@@ -10,7 +10,7 @@ https://openrouter.ai/docs/guides/best-practices/reasoning-tokens
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -29,6 +29,9 @@ UNKNOWN_FORMAT = "unknown"
 
 _GROWING = ("text", "summary", "data")
 """Members that arrive in fragments. Other members are sent once, or repeated."""
+
+_ABOUT = frozenset({"type", "format", "index"})
+"""Members that say what an item is. They are no content."""
 
 
 def plain(text: str) -> Detail:
@@ -117,10 +120,12 @@ def in_openai_form(message: Message, notes: Notes) -> Message:
         is_gemini = word(detail, "format").startswith(_GEMINI)
         if is_gemini and data and call_id in call_ids:
             seals[call_id] = data
+            note_unused(detail, {"id", "data"}, notes)
         elif data or word(detail, "signature"):
             notes.dropped("messages", "Reasoning of another provider cannot be continued here.")
         else:
             texts.append(text_of(detail))
+            note_unused(detail, {"text", "summary"}, notes)
     has_reasoning = any(isinstance(part, ReasoningPart) for part in message.content)
     text = "" if has_reasoning else "".join(texts)
     return msgspec.structs.replace(
@@ -136,6 +141,17 @@ def _sealed(call: ToolCall, signature: str | None) -> ToolCall:
         return call
     content = _ExtraContent(google=_Google(thought_signature=signature))
     return msgspec.structs.replace(call, extra_content_json=msgspec.json.encode(content))
+
+
+def note_unused(detail: Detail, used: Collection[str], notes: Notes) -> None:
+    """Note members of an item that are not sent. `used`: those that are, if they are strings."""
+    lost = [
+        name
+        for name, value in detail.items()
+        if name not in _ABOUT and value is not None and not (name in used and word(detail, name))
+    ]
+    if lost:
+        notes.dropped("reasoning_details", "Some members of its items are not passed on.")
 
 
 def text_of(detail: Mapping[str, object]) -> str:

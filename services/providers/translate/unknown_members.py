@@ -119,6 +119,9 @@ class _Extra(NamedTuple):
             message = f"Additional members in `{param}` are not a JSON object."
             raise Failure(ErrorReason.INVALID_FIELD, message, param=param)
         if self.extra_content_json:
+            if "extra_content" in members:
+                message = "A tool call has `extra_content` twice."
+                raise Failure(ErrorReason.INVALID_FIELD, message, param=param)
             members["extra_content"] = raw_object(self.extra_content_json, param)
         return members
 

@@ -222,7 +222,20 @@ def test_words_of_one_provider() -> None:
         ({"other_reasoning_effort": "default", "reasoning_effort": "low"}, "reasoning_effort"),
         ({"other_reasoning_effort": "x" * 65}, "reasoning_effort"),
         ({"response_format": replace(form, type="text")}, "response_format"),
-        ({"tools": [Tool(name="$", other_json=b'{"type":"x"}')]}, "tools[0].function.name"),
+        ({"tools": [Tool(name="a", other_json=b'{"type":"x"}')]}, "tools[0].name"),
+        (
+            {"tools": [Tool(name="", description="d", other_json=b'{"type":"x"}')]},
+            "tools[0]",
+        ),
+        (
+            {"tools": [Tool(name="$", other_json=b'{"type":"x","name":"$"}')]},
+            "tools[0].function.name",
+        ),
+        ({"response_format": replace(form, name="a")}, "response_format"),
+        (
+            {"response_format": ResponseFormat(type="json_object", schema_json=b"{}")},
+            "response_format",
+        ),
         ({"tools": [Tool(name="")]}, "tools[0].function.name"),
     ):
         with pytest.raises(Failure) as refused:

@@ -154,7 +154,9 @@ def test_the_choice_of_a_tool_goes_with_it() -> None:
         ToolChoice(mode="required"),
         ToolChoice(mode="auto", names=["s"]),
     ):
-        body, notes = encode("openai", tools=[tool({"type": "x"}, name="s")], tool_choice=choice)
+        body, notes = encode(
+            "openai", tools=[tool({"type": "x", "name": "s"}, name="s")], tool_choice=choice
+        )
         assert body.keys() & {"tools", "tool_choice"} == set()
         assert notes == {"tools[0]": "dropped", "tool_choice": "dropped"}
 

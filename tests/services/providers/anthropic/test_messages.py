@@ -16,6 +16,7 @@ from services.domain.conversation import (
     Role,
     TextPart,
 )
+from services.domain.spec import Tool
 from services.errors import Failure
 from services.providers.translate.reasoning_state import (
     Block,
@@ -360,3 +361,61 @@ def test_somebody_must_say_something(silent: Message) -> None:
     with pytest.raises(Failure) as refused:
         sent(silent)
     assert (refused.value.reason, refused.value.param) == ("INVALID_FIELD", "messages")
+
+
+def test_fields_of_other_roles_are_noted() -> None:
+    """They are not sent: the API has no place for them."""
+    details = b'[{"type":"reasoning.text","text":"t"}]'
+    _, notes = sent(
+        replace(user("x"), tool_call_id="a", refusal="no", reasoning_details_json=details),
+        assistant(tool_calls=[call("a")], tool_call_id="b"),
+        replace(result("a", "y"), refusal="no", reasoning_state="s"),
+    )
+    assert {name for name in notes if name.startswith("messages[")} == {
+        "messages[0].tool_call_id",
+        "messages[0].refusal",
+        "messages[0].reasoning_details",
+        "messages[1].tool_call_id",
+        "messages[2].refusal",
+        "messages[2].reasoning_state",
+    }
+
+
+def test_the_name_of_a_result_is_that_of_its_tool() -> None:
+    """It says nothing new then, and another name has a note."""
+    for name, noted in (("look", False), ("other", True)):
+        talk = [user("x"), assistant(tool_calls=[call("a")]), replace(result("a", "y"), name=name)]
+        _, notes = sent(*talk, tools=[Tool(name="look")])
+        assert ("messages" in notes) == noted
+
+
+def test_hints_about_images_are_noted() -> None:
+    """How closely to look at one, and its type where the provider fetches it."""
+    image = ImagePart(uri="https://a.example/b.png", mime_type="image/png", detail="low")
+    _, notes = sent(Message(role="user", content=[image]))
+    assert notes == {"detail": "dropped", "mime_type": "dropped"}
+
+
+def test_two_marks_at_the_end_of_a_message() -> None:
+    """One is sent, and if they differ there is a note."""
+    part = TextPart(text="x", cache_control_json=MARK)
+    for mark, noted in ((MARK, False), (b'{"type":"ephemeral","ttl":"1h"}', True)):
+        message = Message(role="user", content=[part], cache_control_json=mark)
+        body, notes = sent(message)
+        assert body["messages"][0]["content"] == [says("x") | MARKED]
+        assert bool(notes) == noted
+
+
+@pytest.mark.parametrize(
+    ("member", "noted"),
+    [({}, False), ({"id": None}, False), ({"id": "r"}, True), ({"summary": "s"}, True)],
+)
+def test_members_of_reasoning_details_that_are_not_sent(
+    member: dict[str, object], *, noted: bool
+) -> None:
+    """They have a note."""
+    detail = {"type": "reasoning.text", "format": "anthropic-claude-v1", "index": 0}
+    detail |= {"text": "t", "signature": "s"} | member
+    turn = Message(role="assistant", reasoning_details_json=json.dumps([detail]).encode())
+    _, notes = sent(user("x"), turn, user("y"))
+    assert ("reasoning_details" in notes) == noted

@@ -323,3 +323,17 @@ def test_hostile_bytes_change_nothing(
     body = json.loads(request.body)
     assert set(body) <= ALLOWED
     assert (body["model"], body["stream"]) == ("claude-sonnet-4-5", True)
+
+
+@pytest.mark.parametrize(("own", "said"), [("", "An answer."), ("A thing.", "An answer. A thing.")])
+def test_the_description_of_a_format_is_the_schemas(own: str, said: str) -> None:
+    """The API has no other place for it."""
+    schema = {"type": "object", "properties": {}} | ({"description": own} if own else {})
+    form = ResponseFormat(
+        type="json_schema",
+        name="s",
+        description="An answer.",
+        schema_json=json.dumps(schema).encode(),
+    )
+    body, _ = sent(response_format=form)
+    assert body["output_config"]["format"]["schema"]["description"] == said

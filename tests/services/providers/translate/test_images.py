@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from services.capabilities import CapabilityOverrides
 from services.domain.conversation import ImagePart
 from services.errors import Failure
+from services.providers.base import Notes
 from services.providers.translate.images import InlineImage, LinkedImage, read
 from tests.services.providers.targets import target_of
 
@@ -23,13 +24,15 @@ def test_the_bytes_are_believed(claimed: str) -> None:
     data = b"\x89PNG\r\n\x1a\n" + bytes(100)
     text = base64.b64encode(data).decode()
     expected = InlineImage(mime_type="image/png", base64=text.encode())
-    assert read(ImagePart(data=data, mime_type=claimed), TARGET) == expected
-    assert read(ImagePart(base64=text, mime_type=claimed), TARGET) == expected
+    assert read(ImagePart(data=data, mime_type=claimed), TARGET, Notes()) == expected
+    assert read(ImagePart(base64=text, mime_type=claimed), TARGET, Notes()) == expected
 
 
 def test_the_claim_is_believed_where_bytes_tell_nothing() -> None:
     """An unknown form has the media type that the caller gave."""
-    found = read(ImagePart(data=b"<svg/>", mime_type="image/SVG+xml"), target_of("m", "openai"))
+    found = read(
+        ImagePart(data=b"<svg/>", mime_type="image/SVG+xml"), target_of("m", "openai"), Notes()
+    )
     assert isinstance(found, InlineImage)
     assert found.mime_type == "image/svg+xml"
 
@@ -37,9 +40,13 @@ def test_the_claim_is_believed_where_bytes_tell_nothing() -> None:
 def test_links_are_passed_on() -> None:
     """A URL is the provider's to fetch; one that fetches nothing makes it an error."""
     image = ImagePart(uri="https://example.com/a.png")
-    assert read(image, TARGET) == LinkedImage(uri="https://example.com/a.png")
+    assert read(image, TARGET, Notes()) == LinkedImage(uri="https://example.com/a.png")
     with pytest.raises(Failure) as refused:
-        read(image, target_of("m", "openai", overrides=CapabilityOverrides(image_uris=False)))
+        read(
+            image,
+            target_of("m", "openai", overrides=CapabilityOverrides(image_uris=False)),
+            Notes(),
+        )
     assert refused.value.reason == "UNSUPPORTED_FEATURE"
 
 
@@ -60,13 +67,13 @@ def test_links_are_passed_on() -> None:
 def test_refuses(image: ImagePart) -> None:
     """No source, no base64, and a media type that is not accepted are invalid images."""
     with pytest.raises(Failure) as refused:
-        read(image, TARGET, accepts={"image/png"})
+        read(image, TARGET, Notes(), accepts={"image/png"})
     assert (refused.value.param, refused.value.reason) == ("messages", "INVALID_IMAGE")
 
 
 def test_base64_is_repaired() -> None:
     """Line breaks are removed, padding is added."""
-    found = read(ImagePart(base64=PNG[:4] + "\r\n" + PNG[4:] + "-_A"), TARGET)
+    found = read(ImagePart(base64=PNG[:4] + "\r\n" + PNG[4:] + "-_A"), TARGET, Notes())
     assert found == InlineImage(mime_type="image/png", base64=PNG.encode() + b"+/A=")
 
 
@@ -77,10 +84,10 @@ def test_types_that_a_model_is_known_to_refuse(model: str, *, refuses: bool) -> 
     target = target_of(model, "openai")
     if refuses:
         with pytest.raises(Failure) as refused:
-            read(image, target)
+            read(image, target, Notes())
         assert refused.value.reason == "INVALID_IMAGE"
     else:
-        found = read(image, target)
+        found = read(image, target, Notes())
         assert isinstance(found, InlineImage)
         assert found.mime_type == "image/avif"
 
@@ -90,7 +97,7 @@ def test_pictures_of_any_size_are_read(size: int) -> None:
     """What is looked at in pieces is one picture."""
     data = b"\x89PNG\r\n\x1a\n" + bytes(size)
     text = base64.b64encode(data)
-    assert read(ImagePart(base64=text.decode()), TARGET) == InlineImage(
+    assert read(ImagePart(base64=text.decode()), TARGET, Notes()) == InlineImage(
         mime_type="image/png", base64=text
     )
 
@@ -106,5 +113,5 @@ def test_a_picture_is_a_json_string(prefix: str) -> None:
 def test_links_lead_to_the_web(uri: str) -> None:
     """A server of models might read a file of its own machine and tell what it shows."""
     with pytest.raises(Failure) as refused:
-        read(ImagePart(uri=uri), TARGET)
+        read(ImagePart(uri=uri), TARGET, Notes())
     assert refused.value.reason == "INVALID_IMAGE"
