@@ -16,6 +16,7 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 OVERLAYS = ("single", "fleet", "split")
+CHART = ROOT / "deploy" / "helm" / "pomogator"
 
 Object = dict[str, Any]
 
@@ -43,6 +44,16 @@ def component(name: str, scratch: Path, overlay: str = "") -> Sequence[Object]:
         text += f"resources: [{root / 'overlays' / overlay}]\n"
     (scratch / "kustomization.yaml").write_text(text)
     return _built(scratch)
+
+
+def templated(*options: str) -> Sequence[Object]:
+    """All objects of the chart, in the namespace and with the name that the overlays have."""
+    name = ("pomogator", str(CHART), "--namespace", "pomogator")
+    done = subprocess.run(
+        (tool("helm"), "template", *name, *options), capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return tuple(each for each in yaml.safe_load_all(done.stdout) if each)
 
 
 def _built(folder: Path) -> Sequence[Object]:

@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.api_server import Cluster, running
-from tests.deploy.manifests import OVERLAYS, Object, component, named, rendered, workloads
+from tests.deploy.manifests import (
+    OVERLAYS,
+    Object,
+    component,
+    named,
+    rendered,
+    templated,
+    workloads,
+)
 
 PROGRAMS = os.environ.get("POMOGATOR_API_SERVER", "")
 
@@ -71,6 +79,17 @@ async def test_component_is_taken(cluster: Cluster, name: str, tmp_path: Path) -
     await applied(cluster, "split")
 
     code, said = await cluster.apply(*component(name, tmp_path, "split"), dry_run=True)
+
+    assert code == 0, said
+
+
+@pytest.mark.parametrize("mode", OVERLAYS)
+async def test_chart_is_taken(cluster: Cluster, mode: str) -> None:
+    """So are the objects of the Helm chart."""
+    await applied(cluster, mode)
+    options = f"mode={mode},certificates.enabled=true"
+
+    code, said = await cluster.apply(*templated("--set", options), dry_run=True)
 
     assert code == 0, said
 
