@@ -19,14 +19,15 @@ T = TypeVar("T")
 class Books(Protocol):
     """Decides whether a hold may be taken."""
 
-    takes_when_cancelled: bool
-    """Whether `reserve` may have taken the hold although it was cancelled."""
-
     async def reserve(self, hold: HoldRow) -> None:
-        """Take a hold, which survives if this process is killed.
+        """Take a hold, which survives if this process is killed. If cancelled, none stays.
 
         Raises Failure: INSUFFICIENT_QUOTA, BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
         """
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the holds of cancelled calls are voided."""
         ...
 
     def end(self, hold: HoldRow, charge: int) -> None:

@@ -167,7 +167,7 @@ class Ledger:
         return self._recovery.broken
 
     async def reserve(self, request: HoldRequest) -> Hold:
-        """Take a hold. If the caller is cancelled meanwhile, the hold is voided.
+        """Take a hold. If the caller is cancelled meanwhile, none stays.
 
         Raise Failure: INSUFFICIENT_QUOTA, also if no account may have the amount,
         BUDGET_EXCEEDED, STORAGE_UNAVAILABLE.
@@ -195,12 +195,6 @@ class Ledger:
         self._open[hold.id] = hold
         try:
             await self._books.reserve(hold.row)
-        except asyncio.CancelledError:
-            if self._books.takes_when_cancelled:
-                self.void(hold)  # Queued behind the hold, which may still be committed.
-            else:
-                hold.ended = True
-            raise
         except BaseException:
             hold.ended = True
             del self._open[hold.id]
@@ -227,7 +221,8 @@ class Ledger:
         self._end(hold, VOIDED, 0, NO_TOKENS)
 
     async def drain(self) -> None:
-        """Wait until the outbox is empty."""
+        """Wait until the outbox is empty, with the ends of calls that were cancelled."""
+        await self._books.drain()
         await self._outbox.drain()
 
     async def drain_current(self) -> None:

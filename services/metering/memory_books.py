@@ -54,8 +54,6 @@ class BudgetBook(msgspec.Struct):
 class MemoryBooks:
     """Balances in memory, for the only process of a database."""
 
-    takes_when_cancelled = False
-
     def __init__(self, database: Database, journal: HoldJournal, outbox: Outbox) -> None:
         self._database = database
         self._journal = journal
@@ -98,6 +96,9 @@ class MemoryBooks:
         if budget is not None:
             budget.held += amount
         self._outbox.add(hold)
+
+    async def drain(self) -> None:
+        """Do nothing: a cancelled call has no hold."""
 
     def end(self, hold: HoldRow, charge: int) -> None:
         """Release a hold and charge its account."""

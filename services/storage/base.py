@@ -68,6 +68,10 @@ class ConstraintError(Exception):
     """
 
 
+class LockedError(Exception):
+    """Another transaction kept a row locked for longer than this one has allowed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatabaseOptions:
     """Options of a database on a server."""

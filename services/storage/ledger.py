@@ -32,6 +32,9 @@ INSERT_HOLD = """
         extends)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'held', ?, ?)
 """
+LOCK_TIMEOUT = "SELECT set_config('lock_timeout', ?, TRUE)"
+"""For one transaction. Only in PostgreSQL."""
+
 HOLD_ON_ACCOUNT = """
     UPDATE accounts SET held = held + ?
     WHERE name = ? AND (unlimited = 1 OR posted - held >= ?)
@@ -151,13 +154,18 @@ class HoldEnd(msgspec.Struct, frozen=True):
     """Extensions of the hold. They end in the same transaction, without a charge of their own."""
 
 
-def insert_holds(holds: Sequence[HoldRow]) -> Transaction[list[Failure | None]]:
+def insert_holds(
+    holds: Sequence[HoldRow], lock_timeout_s: float = 0.0
+) -> Transaction[list[Failure | None]]:
     """Take the holds that balances and budgets allow. Return the refusal of each of the others.
 
     INSUFFICIENT_QUOTA or BUDGET_EXCEEDED. Conditional UPDATEs decide, so that concurrent requests,
-    of this and of other processes, never hold more than the balance.
+    of this and of other processes, never hold more than the balance. In PostgreSQL `lock_timeout_s`
+    limits the wait for a locked row, after which LockedError is raised.
     """
     refusals: dict[str, Failure] = {}
+    if lock_timeout_s:
+        yield LOCK_TIMEOUT, (f"{round(lock_timeout_s * 1000)}ms",)
     for account, own in grouped_by_account(holds):
         yield from _hold_on_account(account, own, refusals)
     for hold in sorted(holds, key=lambda hold: (hold.key_id, hold.month)):

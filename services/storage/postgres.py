@@ -31,6 +31,7 @@ from services.storage.base import (
     ConstraintError,
     DatabaseOptions,
     Listener,
+    LockedError,
     P,
     Row,
     StateError,
@@ -207,6 +208,8 @@ class PostgresDatabase:
                 raise self._unavailable(error) from None
             except CONSTRAINT_ERRORS as error:
                 raise ConstraintError(type(error).__name__) from error
+            except asyncpg.LockNotAvailableError as error:
+                raise LockedError from error
             except CONNECTION_ERRORS as error:
                 raise self._unavailable(error) from error
             self._healthy = True
