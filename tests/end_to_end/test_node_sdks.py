@@ -143,11 +143,17 @@ async def test_broken_stream(stand: DialectStand, breaks_off: Break) -> None:
                 not Path(NODE_MODULES, name).exists(), reason=f"{name} is not installed"
             ),
         )
-        for name in ("@ai-sdk/openai", "@ai-sdk/openai-compatible")
+        for name in (
+            "@ai-sdk/openai",
+            "@ai-sdk/openai-5",
+            "@ai-sdk/openai-compatible",
+            "@ai-sdk/openai-compatible-5",
+            "@openrouter/ai-sdk-provider",
+        )
     ],
 )
 async def test_vercel_broken_stream(stand: DialectStand, package: str, breaks_off: Break) -> None:
-    """Vercel's AI SDK reports an error after the first token, and no finished answer."""
+    """Vercel's `ai` 5 and 6 report an error after the first token, and no finished answer."""
     stand.provider.say(Answer(parts=[text("Hel", "lo")], breaks_off=breaks_off))
 
     found = await run(stand, "vercel_failure.mjs", package)

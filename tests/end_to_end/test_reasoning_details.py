@@ -73,7 +73,7 @@ async def asked(stand: DialectStand, *messages: Any, **fields: Any) -> dict[str,
     assert answer.status == 200, answer.text
     if not answer.streamed:
         found: dict[str, Any] = answer.json["choices"][0]["message"]
-        return found
+        return found | {"provider": answer.json.get("provider")}
     deltas = [chunk["choices"][0]["delta"] for chunk in answer.events[:-1]]
     fragments = [item for delta in deltas for item in delta.get("reasoning_details", ())]
     calls = [call for delta in deltas for call in delta.get("tool_calls", ())]
@@ -95,6 +95,7 @@ async def test_round_trip(stand: DialectStand, *, streamed: bool) -> None:
 
     first = await asked(stand, reasoning=REASONING, stream=streamed)
     assert first["reasoning_details"] == expected(stand.dialect)
+    assert first.get("provider", "house") == "house"
     assert first["reasoning"] == first["reasoning_content"] == "I need the time."
 
     names = ("role", "content", "tool_calls", "reasoning_details")
@@ -127,6 +128,7 @@ async def test_other_forms_get_no_details(
 
     assert "reasoning_details" not in first
     assert not first.get("reasoning")
+    assert not first.get("provider")
 
 
 @pytest.mark.parametrize("streamed", [False, True])

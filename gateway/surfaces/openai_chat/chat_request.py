@@ -31,11 +31,13 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
 
     def render(self, completion: Completion) -> bytes:
         """Render a whole answer."""
+        thinking = self.spec.thinking
         return render_completion(
             completion,
             thinking_parts=not self.text_only and _promises_thinking(self.spec),
             include_cost=self.include_cost,
             functions=self.functions,
+            names_provider=thinking is not None and thinking.reasoning_details,
         )
 
     def stream_renderer(self) -> ChunkRenderer:

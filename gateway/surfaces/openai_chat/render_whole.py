@@ -23,12 +23,14 @@ def render_completion(
     thinking_parts: bool,
     include_cost: bool = False,
     functions: bool = False,
+    names_provider: bool = False,
 ) -> bytes:
     """Return the body of a whole answer.
 
     With `thinking_parts` the content of a model that reasoned is a list of a thinking and a text
     part. In either case the reasoning is in `reasoning_content`, too, as a string; and in
-    OpenRouter's `reasoning` and `reasoning_details` where the message has that form.
+    OpenRouter's `reasoning` and `reasoning_details` where the message has that form. With
+    `names_provider` it has OpenRouter's `provider`, too, which typed clients of that API demand.
     """
     cost = completion.cost_nano_usd or 0 if include_cost else None
     rendered: dict[str, object] = {
@@ -46,7 +48,10 @@ def render_completion(
         rendered["service_tier"] = completion.service_tier
     if completion.system_fingerprint:
         rendered["system_fingerprint"] = completion.system_fingerprint
-    return _encode(with_others(rendered, completion.extra_json))
+    rendered = with_others(rendered, completion.extra_json)
+    if names_provider:
+        rendered.setdefault("provider", completion.model.partition("/")[0])
+    return _encode(rendered)
 
 
 def _choice(choice: Choice, *, thinking_parts: bool, functions: bool) -> dict[str, object]:
