@@ -33,7 +33,7 @@ from services.providers.translate.parameters import (
     require_features,
 )
 from services.providers.translate.thinking import ThinkingPlan, hidden_tokens, plan
-from services.providers.translate.unknown_members import drop_members, unknown_paths
+from services.providers.translate.unknown_members import drop_members, members_of, unknown_paths
 
 NAMES: Mapping[str, str] = {
     "temperature": "temperature",
@@ -80,8 +80,8 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
     require(not spec.other_reasoning_effort, "reasoning_effort", "this effort")
     if spec.response_format is not None and spec.response_format.other_json:
         require(False, "response_format", "answers of this format")
-    for name in _unknown_fields(spec)[:UNKNOWN_MAX]:
-        notes.dropped(name, f"The provider has no `{name}`.")
+    _drop_unknown_fields(spec, notes)
+    spec = _with_schema(spec, target, notes)
     drop_members(unknown_paths(spec), notes)
     legal = made_legal(spec, target, notes, plain_reasoning=False)
     spec = legal.spec
@@ -116,11 +116,34 @@ def encode(spec: ChatCompletionSpec, target: Target, notes: Notes) -> UpstreamRe
     )
 
 
-def _unknown_fields(spec: ChatCompletionSpec) -> Sequence[str]:
+def _drop_unknown_fields(spec: ChatCompletionSpec, notes: Notes) -> None:
     if not spec.extra_json:
-        return ()
+        return
     fields = raw_object(spec.extra_json, "extra_json")
-    return list(msgspec.json.decode(fields, type=dict[str, msgspec.Raw]))
+    for count, name in enumerate(msgspec.json.decode(fields, type=dict[str, msgspec.Raw])):
+        if count == UNKNOWN_MAX:
+            notes.dropped("extra_json", "The provider has no other unknown fields either.")
+            return
+        notes.dropped(name, f"The provider has no `{name}`.")
+
+
+def _with_schema(spec: ChatCompletionSpec, target: Target, notes: Notes) -> ChatCompletionSpec:
+    """Return the spec with a schema beside `json_object` as that of `json_schema`, if it can be."""
+    form = spec.response_format
+    if form is None or form.type != "json_object" or not form.extra_json:
+        return spec
+    members = members_of(form.extra_json) or {}
+    schema = bytes(members.pop("schema", b""))
+    if not schema.startswith(b"{") or not target.capabilities.structured_output:
+        return spec
+    notes.mapped("response_format", "The schema beside `json_object` is sent as a `json_schema`.")
+    held = ResponseFormat(
+        type="json_schema",
+        name="answer",
+        schema_json=schema,
+        extra_json=msgspec.json.encode(members) if members else b"",
+    )
+    return msgspec.structs.replace(spec, response_format=held)
 
 
 def _thinking_refusal(spec: ChatCompletionSpec, messages: Conversation, target: Target) -> str:

@@ -12,6 +12,7 @@ from services.domain.conversation import Message, TextPart
 from services.domain.spec import ChatCompletionSpec, ResponseFormat, Thinking, Tool
 from services.errors import Failure
 from services.providers.anthropic import DIALECT
+from services.providers.anthropic.request import UNKNOWN_MAX
 from services.providers.base import Notes
 from tests.services.providers.anthropic.specs import assistant, call, result, sent, system, user
 from tests.services.providers.targets import target_of
@@ -261,7 +262,8 @@ def test_notes_are_bounded() -> None:
     """Thousands of unknown fields do not make thousands of notes."""
     extra = json.dumps({f"field_{number}": 1 for number in range(5000)}).encode()
     body, notes = sent(extra_json=extra)
-    assert (set(body), len(notes)) == (BARE, 32)
+    assert (set(body), len(notes)) == (BARE, UNKNOWN_MAX + 1)
+    assert notes["extra_json"] == "dropped"
 
 
 def test_prefill() -> None:
@@ -337,3 +339,17 @@ def test_the_description_of_a_format_is_the_schemas(own: str, said: str) -> None
     )
     body, _ = sent(response_format=form)
     assert body["output_config"]["format"]["schema"]["description"] == said
+
+
+def test_a_schema_beside_json_object_holds() -> None:
+    """As that of `json_schema`; a model without schemas has a note, and the usual instruction."""
+    form = ResponseFormat(type="json_object", extra_json=b'{"schema":{"type":"object"},"x":1}')
+    body, notes = sent(response_format=form)
+    assert body["output_config"]["format"]["schema"]["type"] == "object"
+    assert "system" not in body
+    assert notes["response_format"] == "mapped"
+    assert notes["response_format.x"] == "dropped"
+
+    body, notes = sent(response_format=form, target=target_of("claude-3-5-haiku-latest"))
+    assert "output_config" not in body
+    assert notes["response_format.schema"] == "dropped"
