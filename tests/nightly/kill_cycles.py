@@ -11,6 +11,7 @@ books:
     a call has at most one hold, and one that was refused has cost nothing
     an answer that came whole costs what it said it does; only what the service's death
     caught on the way to the disk may cost less, and it is counted
+    an answer that costs more than its hold extends it, and the extensions are released with it
     a payment that was acknowledged is there once
 """
 
@@ -36,6 +37,7 @@ from tests.stand.configuration import configuration
 from tests.stand.databases import empty_database
 from tests.stand.deployment import PLANS, Deployment, Plan
 from tests.stand.operators import operators
+from tests.stand.providers.overlong import PIECE_TOKENS, PROMPT, TOKENS, OverlongAnswers
 from tests.stand.providers.unreliable import UnreliableProvider
 from tests.stand.upstream import FakeUpstream
 
@@ -52,6 +54,8 @@ LOAD_S = (0.4, 0.4, 0.4, 0.4, 0.4, 3.0)
 """The longest time from the start of the load to the kill: seldom long enough for checkpoints."""
 STILLBORN = 0.1
 """The share of starts that are killed before they serve."""
+OVERLONG = 0.1
+"""The share of streams whose answers are far longer than their limit."""
 LEASES_EACH = 20
 """The number of cycles after which a fleet waits for the leases of killed processes."""
 
@@ -142,9 +146,12 @@ class Cycles:
 
     async def _ask(self, http: aiohttp.ClientSession, request_id: str, call: Call) -> None:
         streams = self._chance.random() < 0.7
+        is_overlong = streams and self._chance.random() < OVERLONG
+        if is_overlong:
+            call.piece_tokens, call.most_tokens = PIECE_TOKENS, TOKENS
         body = {
             "model": "house/model",
-            "messages": [{"role": "user", "content": "Hello"}],
+            "messages": [{"role": "user", "content": PROMPT if is_overlong else "Hello"}],
             "max_tokens": 50,
             "stream": streams,
         }
@@ -202,7 +209,7 @@ async def run(
     chance = random.Random(seed)  # noqa: S311 - a cause of trouble, not a secret
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FakeUpstream())
-        upstream.play(UnreliableProvider(chance))
+        upstream.play(OverlongAnswers(UnreliableProvider(chance), chance))
         config = configuration(
             upstream.url,
             prices={"request_usd": 0.001, "completion_usd_per_mtok": 10},

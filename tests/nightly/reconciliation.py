@@ -33,14 +33,15 @@ class Call:
     whole_at: float = 0.0
     """The time at which the answer was complete."""
     heard: list[float] = field(default_factory=list)
-    """The time of each word of a stream."""
+    """The time of each piece of a stream."""
+    piece_tokens: float = 5 / 4
+    """Tokens of a piece, where the gateway counts: one for every four bytes. A word has five."""
+    most_tokens: int = MAX_TOKENS
+    """The most tokens of the answer."""
 
     def unpaid_at(self, charge: int) -> float:
-        """The time of the first word that a charge does not cover; 0 where it covers all.
-
-        Words have five bytes; for truncated streams a token is counted for every four bytes.
-        """
-        paid = max(0, charge - REQUEST_NANO) // TOKEN_NANO * 4 // 5
+        """The time of the first piece that a charge does not cover; 0 where it covers all."""
+        paid = int(max(0, charge - REQUEST_NANO) // TOKEN_NANO / self.piece_tokens)
         return self.heard[paid] if paid < len(self.heard) else 0.0
 
     def due(self, tokens: int) -> int:
@@ -50,10 +51,10 @@ class Call:
     def due_at_most(self, tokens: int) -> int:
         """The most that it may cost if the service died before the settlement.
 
-        A stream of so many words may have been written down whole without what it took; then its
+        A stream of so many pieces may have been written down whole without what it took; then its
         tokens are estimated, as of any broken stream.
         """
-        return self.due(max(tokens, math.ceil(len(self.heard) * 5 / 4)))
+        return self.due(max(tokens, math.ceil(len(self.heard) * self.piece_tokens)))
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
     try:
         result = await database.read(audit)
         holds = await database.read(_holds)
+        extensions = await database.read(_extensions)
         payments = await database.read(_credits)
         account = await database.read(account_by_name, ACCOUNT)
     finally:
@@ -83,6 +85,7 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
     assert result.findings == (), result.findings
     assert account is not None
     assert account.held == 0
+    assert set(extensions) <= {("voided", 0)}
     assert len(holds) == len({request_id for request_id, _, _ in holds}), "two holds for a call"
     ends = {request_id: (end, charge) for request_id, end, charge in holds}
     assert ends.keys() <= tally.calls.keys()
@@ -95,7 +98,7 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
         end, charge = ends.get(request_id, ("none", 0))
         if call.tokens is None:
             # An abandoned call costs its prompt, which has no price here, and what was passed on.
-            assert charge <= call.due(MAX_TOKENS), (request_id, call, end, charge)
+            assert charge <= call.due(call.most_tokens), (request_id, call, end, charge)
             assert call.status in (0, 200) or charge == 0, (request_id, call, end, charge)
             if end in ("recovered", "voided") and (unpaid_at := call.unpaid_at(charge)):
                 lost.append(tally.killed_at.get(call.cycle, unpaid_at) - unpaid_at)
@@ -112,6 +115,7 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
         f"kills {dict(tally.kills)}",
         f"books {dict(result.counts)}",
         f"calls {len(tally.calls)}, of which {whole} came whole",
+        f"extensions of holds: {len(extensions)}",
         f"payments acknowledged {len(tally.credits)}, in the books {len(payments)}",
         f"whole answers not billed in full, since the service died on the way: {len(ages)}"
         + (f", the oldest {max(ages) * 1000:.0f} ms before its death" if ages else ""),
@@ -121,8 +125,13 @@ async def reconcile(state: Path, database_url: str, tally: Tally) -> Sequence[st
 
 
 def _holds() -> Transaction[Sequence[tuple[str, str, int]]]:
-    rows = yield "SELECT request_id, state, charge FROM holds", ()
+    rows = yield "SELECT request_id, state, charge FROM holds WHERE extends = ''", ()
     return [(str(request_id), str(end), int(str(charge))) for request_id, end, charge in rows]
+
+
+def _extensions() -> Transaction[Sequence[tuple[str, int]]]:
+    rows = yield "SELECT state, charge FROM holds WHERE extends <> ''", ()
+    return [(str(end), int(str(charge))) for end, charge in rows]
 
 
 def _credits() -> Transaction[dict[str, int]]:

@@ -2,13 +2,14 @@
 
     python -m tests.nightly.state_machine [--layout edges|fleet|…] [--examples 200] [--steps 40]
 
-What may happen: calls, whole and streamed, that come to their end, are left, break off or are
-refused by the provider; calls under one name; more calls at once than there is money or room for;
-payments, and the same again; keys revoked; limits and prices changed; edges and services killed,
-and started again. After each step the books of the gateway are audited (I1 to I5), and held
-against the model: each admitted call has one hold and one end, charged what was said and no more
-(I3, I4, I7); who was refused has cost nothing (I6); no more were admitted than there was money or
-room for (I2, I8). In the end nothing is held, no place is taken, and every cent is accounted for.
+What may happen: calls, whole and streamed, that come to their end, are left, break off, cost more
+than they hold or are refused by the provider; calls under one name; more calls at once than there
+is money or room for; payments, and the same again; keys revoked; limits and prices changed; edges
+and services killed, and started again. After each step the books of the gateway are audited (I1 to
+I5), and held against the model: each admitted call has one hold and one end, charged what was said
+and no more (I3, I4, I7); who was refused has cost nothing (I6); no more were admitted than there
+was money or room for (I2, I8). In the end nothing is held, no place is taken, and every cent is
+accounted for.
 """
 
 from __future__ import annotations

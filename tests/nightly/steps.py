@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from tests.stand.expected_books import MAX_TOKENS, ExpectedCall, price
+from tests.stand.expected_books import MAX_TOKENS, STEP_NANO, TOKEN_NANO, ExpectedCall, price
 from tests.stand.process_stand import Key, ProcessStand
 from tests.stand.providers.stepwise import PlannedAnswer
 from tests.stand.tracked_account import (
@@ -39,6 +39,9 @@ STEP_S = 120.0
 REFUSED_UPSTREAM: Outcome = (400, "upstream_invalid_request")
 MISMATCH: Outcome = (422, "idempotency_mismatch")
 IN_PROGRESS: Outcome = (409, "idempotency_in_progress")
+
+MANY_WORDS = 5_000
+"""Words of an answer that is far longer than its limit."""
 
 WORDS = st.integers(1, 10)
 LIMITS = st.sampled_from([None, 1, 2, 3])
@@ -225,6 +228,28 @@ class GatewayMachine(RuleBasedStateMachine):
     def finish(self, number: int) -> None:
         """Ends a stream."""
         self.run_async(self.account.finish(self.one(number)))
+
+    @running
+    @rule(number=ANY, rich=st.booleans())
+    def outrun(self, number: int, rich: bool) -> None:
+        """Sends far more than a stream's hold: it goes on if there is money, and ends if not."""
+        if not self.account.expected.lost:
+            self.run_async(self._outrun(self.one(number), rich))
+
+    async def _outrun(self, call: RunningCall, rich: bool) -> None:
+        account, expected = self.account, self.account.expected
+        if rich:
+            await self._pay(2 * MANY_WORDS * TOKEN_NANO + 2 * STEP_NANO)
+            await account.say(call, MANY_WORDS)
+            await account.finish(call)
+            return
+        free = expected.posted - expected.held
+        if free < MANY_WORDS // 2 * TOKEN_NANO:
+            call.planned.steps.put_nowait(MANY_WORDS)
+            await call.answer.read_to_end()
+            assert (call.answer.error, call.answer.done) == (POOR[1], True)
+            account.over(call)
+            call.entry.outran(free)
 
     @running
     @rule(number=ANY)

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from services.admission.ticket import STEP_TOKENS
 from tests.stand.holds import HoldRow
 
 MAX_TOKENS = 50
 TOKEN_NANO = 10_000
+STEP_NANO = STEP_TOKENS * TOKEN_NANO
+"""The most that a call may be charged beyond what the account has."""
 
 
 def price(request_nano: int, words: int) -> int:
@@ -47,6 +50,11 @@ class ExpectedCall:
         """Expects a settlement of this many words."""
         self.open, self.ends = False, frozenset({"settled"})
         self.low = self.high = price(self.request_nano, words)
+
+    def outran(self, free: int) -> None:
+        """Expects a settlement of a call that ended for lack of money, with `free` beside it."""
+        self.open, self.ends = False, frozenset({"settled"})
+        self.low, self.high = self.hold, self.hold + max(0, free) + STEP_NANO
 
     def voided(self) -> None:
         """Expects a hold without a charge."""

@@ -1,4 +1,4 @@
-"""The holds of an account, read from the database while a gateway uses it."""
+"""The holds of an account's calls, read from the database while a gateway uses it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import asyncpg
 
-SELECT = "SELECT request_id, state, amount, charge, checkpoint FROM holds WHERE account = "
+SELECT = (
+    "SELECT request_id, state, amount, charge, checkpoint FROM holds "
+    "WHERE extends = '' AND account = "
+)
 
 
 @dataclass(frozen=True, slots=True)
